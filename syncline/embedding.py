@@ -1,0 +1,28 @@
+"""Embedding services: texts in, vectors out (stub; replaced by the real module)."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+"""Shape (texts, dimensions)."""
+
+
+class EmbeddingService(Protocol):
+    """Turns texts into vectors of one dimension."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages and state; no credentials."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length of every vector it returns."""
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector per text, in order. Raise EmbeddingUnavailable or EmbeddingRejected."""
+
+    async def close(self) -> None:
+        """Release its connections."""

@@ -1,0 +1,203 @@
+"""The error hierarchy. Each message names the thing and the fix; each class says if a retry can help.
+
+    SynclineError
+    ├── ConfigurationError            not retryable: someone has to change something
+    │   ├── SettingsInvalid           a SYNCLINE_* setting is missing or malformed
+    │   ├── StoreNotConfigured        a graph refers to a store key that no setting defines
+    │   ├── GraphNotFound             no graph has this slug or id
+    │   ├── GraphInvalid              a graph record breaks a rule (slug, schema, prefix, …)
+    │   ├── CompositionInvalid        a graph's composition breaks its model
+    │   ├── ProviderDuplicate         two distributions contribute one provider id
+    │   ├── ProviderInvalid           a contributed object is not a provider
+    │   ├── SampleInvalid             sample data is not what its loader expects
+    │   └── DevStackError             the development stack cannot start as declared
+    ├── StoreError                    a store answered, or did not
+    │   ├── StoreUnavailable          retryable: connection, timeout, shutdown, too many clients
+    │   └── StoreRejected             not retryable: the statement itself was refused (carries SQLSTATE)
+    ├── VectorStoreError
+    │   ├── VectorStoreUnavailable    retryable
+    │   └── VectorStoreRejected       not retryable (dimension, bad request, credentials)
+    ├── EmbeddingError
+    │   ├── EmbeddingUnavailable      retryable
+    │   └── EmbeddingRejected         not retryable
+    ├── CycleBusy                     retryable: an earlier attempt of this very run still holds the graph
+    └── CycleFenced                   not retryable: a later cycle took the graph over; nothing was written
+
+Retryability is declared here and translated to Temporal once, in `activities/`. Messages never carry
+credentials: stores are named by their config key, not by their DSN.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class SynclineError(Exception):
+    """Base of every error that Syncline raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+
+
+class ConfigurationError(SynclineError):
+    """Something declared is wrong; retrying cannot help."""
+
+
+class SettingsInvalid(ConfigurationError):
+    """A setting is missing or malformed."""
+
+
+class StoreNotConfigured(ConfigurationError):
+    """A graph refers to a store key that no setting defines."""
+
+    def __init__(self, *, role: str, key: str, known: Sequence[str]) -> None:
+        self.role, self.key, self.known = role, key, tuple(known)
+        choices = ", ".join(sorted(known)) or "none are configured"
+        super().__init__(
+            f"{role} store '{key}' is not configured (known: {choices}). "
+            "Define it in SYNCLINE_STORES (Postgres) or SYNCLINE_QDRANTS, or clear the reference on the graph."
+        )
+
+
+class GraphNotFound(ConfigurationError):
+    """No graph has this slug or id."""
+
+    def __init__(self, reference: str | None) -> None:
+        self.reference = reference
+        super().__init__(
+            "No graph was named and no graph is marked as default. Name one, or set is_default on a graph."
+            if reference is None
+            else f"No graph has the slug or id '{reference}'. `syncline graph list` shows those that exist."
+        )
+
+
+class GraphInvalid(ConfigurationError):
+    """A graph record breaks a rule."""
+
+    def __init__(self, graph: str, field: str, problem: str) -> None:
+        self.graph, self.field = graph, field
+        super().__init__(f"Graph '{graph}', {field}: {problem}")
+
+
+class CompositionInvalid(ConfigurationError):
+    """A graph's composition breaks its model. `key` is the dotted path of the offending key."""
+
+    def __init__(self, graph: str, key: str, problem: str) -> None:
+        self.graph, self.key = graph, key
+        super().__init__(f"Graph '{graph}': composition key '{key}' is invalid: {problem}")
+
+
+class ProviderDuplicate(ConfigurationError):
+    """Two distributions contribute one provider id."""
+
+    def __init__(self, provider_id: str, *, kind: str, first: str, second: str) -> None:
+        self.provider_id, self.kind, self.first, self.second = provider_id, kind, first, second
+        super().__init__(
+            f"{kind} provider '{provider_id}' is contributed by both '{first}' and '{second}'. "
+            f"Uninstall one of them; '{first}' stays in force until then."
+        )
+
+
+class ProviderInvalid(ConfigurationError):
+    """A contributed object is not a provider."""
+
+    def __init__(self, name: str, *, distribution: str, problem: str) -> None:
+        self.name, self.distribution = name, distribution
+        super().__init__(f"Entry point '{name}' of distribution '{distribution}' is not usable: {problem}")
+
+
+class SampleInvalid(ConfigurationError):
+    """Sample data is not what its loader expects."""
+
+
+class DevStackError(ConfigurationError):
+    """The development stack cannot start as declared."""
+
+
+class StoreError(SynclineError):
+    """A Postgres store failed. `store` is its config key, `sqlstate` what Postgres said, if it said."""
+
+    def __init__(self, store: str, problem: str, *, sqlstate: str | None = None) -> None:
+        self.store, self.problem, self.sqlstate = store, problem, sqlstate
+        code = f" [SQLSTATE {sqlstate}]" if sqlstate else ""
+        super().__init__(f"Postgres store '{store}'{code}: {problem}")
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or cannot serve now."""
+
+    retryable = True
+
+
+class StoreRejected(StoreError):
+    """The store refused the statement itself."""
+
+
+class VectorStoreError(SynclineError):
+    """The vector store failed. `store` is its config key."""
+
+    def __init__(self, store: str, problem: str) -> None:
+        self.store, self.problem = store, problem
+        super().__init__(f"Vector store '{store}': {problem}")
+
+
+class VectorStoreUnavailable(VectorStoreError):
+    """The vector store cannot be reached or cannot serve now."""
+
+    retryable = True
+
+
+class VectorStoreRejected(VectorStoreError):
+    """The vector store refused the request itself."""
+
+
+class EmbeddingError(SynclineError):
+    """The embedding service failed. `service` names it, without credentials."""
+
+    def __init__(self, service: str, problem: str) -> None:
+        self.service, self.problem = service, problem
+        super().__init__(f"Embedding service '{service}': {problem}")
+
+
+class EmbeddingUnavailable(EmbeddingError):
+    """The embedding service cannot be reached or cannot serve now."""
+
+    retryable = True
+
+
+class EmbeddingRejected(EmbeddingError):
+    """The embedding service refused the request itself."""
+
+
+class CycleBusy(SynclineError):
+    """An earlier attempt of this very run still holds the graph."""
+
+    retryable = True
+
+    def __init__(self, graph: str, run_id: str) -> None:
+        self.graph, self.run_id = graph, run_id
+        super().__init__(
+            f"Graph '{graph}' is still held by an earlier attempt of run {run_id}; "
+            "the next attempt takes over when its connection is gone."
+        )
+
+
+class CycleFenced(SynclineError):
+    """A later cycle took the graph over while this one was away; nothing was written by it since."""
+
+    def __init__(self, graph: str, fence: int) -> None:
+        self.graph, self.fence = graph, fence
+        super().__init__(
+            f"Graph '{graph}': a later cycle has taken over (fence {fence} is no longer current). "
+            "Nothing was lost: the later cycle goes on from the last committed batch."
+        )
+
+
+def non_retryable_types() -> list[str]:
+    """Return the class names that a Temporal retry policy must not retry."""
+    found: list[str] = []
+    pending: list[type[SynclineError]] = [SynclineError]
+    while pending:
+        cls = pending.pop()
+        pending.extend(cls.__subclasses__())
+        if not cls.retryable and cls not in (SynclineError, StoreError, VectorStoreError, EmbeddingError):
+            found.append(cls.__name__)
+    return sorted(found)

@@ -1,0 +1,266 @@
+"""The models that cross Temporal: frozen, keyword-only, one in and one out.
+
+A new field always has a default, so that histories recorded by an older release still decode. Nothing here
+carries rows or secrets.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Message(BaseModel):
+    """Base of every message: immutable, and tolerant of fields that a newer release added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class SyncGraphInput(BaseModel):
+    """Input of workflow `SyncGraph`, as operators type it: `{"graph": "world"}`.
+
+    Unknown keys are refused, because a mistyped key would otherwise be silently ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    graph: str | None = None
+    """Slug or id; null means no graph context: the default graph, through the built-in engine."""
+    batch_rows: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Rows of one committed batch; null means the worker's setting."""
+    time_budget_seconds: float | None = Field(default=None, gt=0, le=3600)
+    """When to stop draining; null means the worker's setting."""
+
+
+class GraphRef(Message):
+    """Which graph a message is about."""
+
+    id: UUID
+    slug: str
+
+
+class FallbackReason(StrEnum):
+    """Why no provider answered."""
+
+    NO_GRAPH_CONTEXT = "no_graph_context"
+    NOT_DECLARED = "not_declared"
+    NOT_INSTALLED = "not_installed"
+
+
+class Fallback(Message):
+    """The cycle runs the built-in engine, and why."""
+
+    reason: FallbackReason
+    detail: str
+    """One sentence for a person."""
+    provider_id: str | None = None
+    """The provider that the composition names, when it names one."""
+
+
+class ResolveProviderRequest(Message):
+    """Input of activity `resolve_provider`."""
+
+    graph: str | None = None
+
+
+class ProviderResolution(Message):
+    """Result of activity `resolve_provider`: names and reasons, never options or secrets."""
+
+    graph: GraphRef
+    provider_id: str | None = None
+    provider_version: str | None = None
+    distribution: str | None = None
+    """The installed distribution that contributes the provider, as `name version`."""
+    fallback: Fallback | None = None
+
+
+class SyncCycleRequest(Message):
+    """Input of activity `sync_cycle`."""
+
+    graph: GraphRef
+    provider_id: str | None = None
+    """None runs the built-in engine directly."""
+    batch_rows: int | None = None
+    time_budget_seconds: float | None = None
+
+
+class ProviderFallback(Message):
+    """Payload of signal `provider_fallback`."""
+
+    idempotency_key: str
+    """Equal for every attempt of one resolution, so that a retried activity signals once in effect."""
+    graph: GraphRef
+    fallback: Fallback
+    at: datetime
+
+
+class TableProgress(Message):
+    """What one cycle did to one table. `rows`, `links` and `deletes` count effects, not reads."""
+
+    table: str
+    captured: int = 0
+    """Row versions read from the write-db."""
+    rows: int = 0
+    """Rows inserted or changed in the graph-db."""
+    links: int = 0
+    """Link rows inserted or removed."""
+    deletes: int = 0
+    parked: int = 0
+    """Rows, links and references that wait for a missing parent now."""
+    failures: int = 0
+    drained: bool = False
+    error: str | None = None
+
+
+class CycleProgress(Message):
+    """Heartbeat details of a running cycle, and payload of signal `cycle_progress`."""
+
+    phase: str
+    """`capture`, `vectors` or `finish`."""
+    tables: tuple[TableProgress, ...] = ()
+    vectors: int = 0
+
+
+class CycleStatus(StrEnum):
+    """How a cycle ended."""
+
+    DRAINED = "drained"
+    """Nothing was pending when it ended."""
+    BUDGET_SPENT = "budget_spent"
+    """The time budget ended first; the next run goes on from the committed cursor."""
+    ALREADY_RUNNING = "already_running"
+    """Another cycle holds the graph; this one did nothing."""
+    FAILED = "failed"
+    """A table failed; the others went on."""
+
+
+class VectorProgress(Message):
+    """What one cycle did to the vector store."""
+
+    upserted: int = 0
+    deleted: int = 0
+    embedded: int = 0
+    """Texts sent to the embedding service: unchanged text is not."""
+    pending: int = 0
+    """Outbox entries left for the next cycle."""
+    error: str | None = None
+    """Why entries are left, when the vector store or the embedding service refused or was away."""
+
+
+class OpenWriter(Message):
+    """The oldest open writing transaction of the write-db's cluster; it holds the capture horizon back."""
+
+    age_seconds: float
+    database: str | None = None
+    application_name: str | None = None
+
+
+class SyncResult(Message):
+    """What one cycle did. A provider returns it; the run's result carries it."""
+
+    status: CycleStatus
+    tables: tuple[TableProgress, ...] = ()
+    vectors: VectorProgress = VectorProgress()
+    failures: int = 0
+    """Dead-lettered rows plus failed tables."""
+    parked: int = 0
+    """Rows, links and references of the graph that wait for a missing parent now."""
+    lag_seconds: float = 0.0
+    """How far the graph-db may be behind the write-db when the cycle ended."""
+    oldest_writer: OpenWriter | None = None
+    batches: int = 0
+    duration_seconds: float = 0.0
+    rescanned: bool = False
+    """The cursor was of another cluster or of a later point in time, so every row was read again."""
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing was pending when the cycle ended."""
+        return self.status is CycleStatus.DRAINED
+
+    @property
+    def rows(self) -> int:
+        """Rows inserted, changed or deleted in the graph-db."""
+        return sum(table.rows + table.deletes for table in self.tables)
+
+    @property
+    def links(self) -> int:
+        """Link rows inserted or removed."""
+        return sum(table.links for table in self.tables)
+
+
+class Totals(Message):
+    """Sums over the runs of one graph since its state was first carried."""
+
+    runs: int = 0
+    rows: int = 0
+    links: int = 0
+    vectors: int = 0
+    failures: int = 0
+
+
+class CarriedState(Message):
+    """What one run hands to the next through the last completion result."""
+
+    totals: Totals = Totals()
+    consecutive_fallback_runs: int = 0
+    first_fallback_at: datetime | None = None
+    """When the present stretch of fallback runs began; null while a provider serves the graph."""
+
+
+class SyncGraphResult(Message):
+    """Result of workflow `SyncGraph`."""
+
+    graph: GraphRef
+    provider_id: str | None = None
+    provider_version: str | None = None
+    fallback: Fallback | None = None
+    failures: int = 0
+    result: SyncResult
+    carried: CarriedState = CarriedState()
+
+
+class ProviderState(Message):
+    """Answer to query `provider_state`."""
+
+    provider_id: str | None = None
+    provider_version: str | None = None
+    distribution: str | None = None
+    fallback: Fallback | None = None
+    fallback_since: datetime | None = None
+    consecutive_fallback_runs: int = 0
+
+
+class RunPhase(StrEnum):
+    """Where a run is."""
+
+    RESOLVING = "resolving"
+    SYNCING = "syncing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class SyncState(Message):
+    """Answer to query `sync_state`."""
+
+    graph: str | None = None
+    phase: RunPhase = RunPhase.RESOLVING
+    provider: ProviderState = ProviderState()
+    progress: CycleProgress | None = None
+    last_result: SyncResult | None = None
+    """This run's result once it has one, the previous run's before that."""
+    carried: CarriedState = CarriedState()
+    signals: tuple[ProviderFallback, ...] = ()
+
+
+class SyncEvent(Message):
+    """NOTIFY payload on channel `syncline` of the graph-db: what downstream caches listen for."""
+
+    graph: str
+    graph_id: UUID
+    run_id: str
+    rows: dict[str, int]
+    """Table -> rows inserted, changed or deleted; only tables that changed."""
+    links: dict[str, int]
+    failures: int

@@ -1,0 +1,58 @@
+"""The wire names of Syncline: every name that Temporal, Postgres or an operator sees, in one place.
+
+These are a wire format. Renaming one breaks running workflows, saved Web UI views and operators' scripts.
+"""
+
+from typing import Final
+
+TASK_QUEUE: Final = "syncline"
+ENTRY_POINT_GROUP: Final = "syncline.providers"
+
+SYNC_GRAPH: Final = "SyncGraph"
+"""Workflow type: one run syncs one graph once."""
+
+RESOLVE_PROVIDER: Final = "resolve_provider"
+"""Activity: which provider answers for the graph, or why none does."""
+SYNC_CYCLE: Final = "sync_cycle"
+"""Activity: one cycle of the provider, or of the built-in engine in fallback."""
+
+PROVIDER_FALLBACK: Final = "provider_fallback"
+"""Signal: resolution fell back to the built-in engine (the audit event in the run's history)."""
+CYCLE_PROGRESS: Final = "cycle_progress"
+"""Signal: rows per table so far, sent now and then by a long cycle."""
+
+SYNC_STATE: Final = "sync_state"
+"""Query: phase, provider, fallback, progress, last result, carried totals."""
+PROVIDER_STATE: Final = "provider_state"
+"""Query: which provider serves the graph, and since when it is in fallback."""
+
+ATTRIBUTE_GRAPH: Final = "SynclineGraph"
+ATTRIBUTE_PROVIDER: Final = "SynclineProvider"
+ATTRIBUTE_FALLBACK: Final = "SynclineFallback"
+ATTRIBUTE_ROWS: Final = "SynclineRows"
+ATTRIBUTE_FAILURES: Final = "SynclineFailures"
+
+SEARCH_ATTRIBUTES: Final = {
+    ATTRIBUTE_GRAPH: "Keyword",
+    ATTRIBUTE_PROVIDER: "Keyword",
+    ATTRIBUTE_FALLBACK: "Bool",
+    ATTRIBUTE_ROWS: "Int",
+    ATTRIBUTE_FAILURES: "Int",
+}
+"""Search attribute name -> Temporal type, as `temporal operator search-attribute create` takes them."""
+
+NOTIFY_CHANNEL: Final = "syncline"
+"""Postgres channel of the graph-db on which a changed graph is announced (payload: `SyncEvent` as JSON)."""
+
+FALLBACK_PROVIDER: Final = "builtin-engine"
+"""What the provider attribute shows when the built-in engine ran because no provider answered."""
+
+
+def sync_workflow_id(slug: str) -> str:
+    """Return the workflow id of a graph's sync; a Schedule appends the start time to it."""
+    return f"sync-graph/{slug}"
+
+
+def sync_schedule_id(slug: str) -> str:
+    """Return the id of a graph's Schedule."""
+    return f"sync-graph/{slug}"

@@ -1,0 +1,192 @@
+"""The provider contract: what a SyncProvider is, what it is given, and what it returns.
+
+A plugin author needs this module and `syncline.messages` alone.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from syncline.embedding import EmbeddingService
+from syncline.messages import CycleProgress, GraphRef, SyncResult
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.vectors import VectorStore
+
+if TYPE_CHECKING:
+    from syncline.services import Services
+
+__all__ = [
+    "API_VERSION",
+    "CycleBudget",
+    "EventLog",
+    "GraphSchema",
+    "GraphVectors",
+    "Meter",
+    "NoOptions",
+    "NullMeter",
+    "RunIdentity",
+    "SyncContext",
+    "SyncProvider",
+    "SyncResult",
+]
+
+API_VERSION = 1
+"""The version of this contract. A provider declares the one it was written for."""
+
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+class NoOptions(BaseModel):
+    """Options model of a provider that takes none: any option is refused by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EventLog(Protocol):
+    """Structured log: an event and its fields. A structlog bound logger is one."""
+
+    def debug(self, event: str, **fields: object) -> object: ...
+    def info(self, event: str, **fields: object) -> object: ...
+    def warning(self, event: str, **fields: object) -> object: ...
+    def error(self, event: str, **fields: object) -> object: ...
+
+
+class Meter(Protocol):
+    """Metrics of the running worker. Names are snake_case; attributes are labels of low cardinality."""
+
+    def count(self, name: str, value: int, **attributes: str) -> None:
+        """Add `value` (>= 0) to the counter `name`."""
+
+    def gauge(self, name: str, value: float, **attributes: str) -> None:
+        """Set the gauge `name`."""
+
+    def observe(self, name: str, value: float, **attributes: str) -> None:
+        """Record `value` in the histogram `name`."""
+
+
+class NullMeter:
+    """A meter that records nothing: for use outside a worker."""
+
+    def count(self, name: str, value: int, **attributes: str) -> None:
+        """Do nothing."""
+
+    def gauge(self, name: str, value: float, **attributes: str) -> None:
+        """Do nothing."""
+
+    def observe(self, name: str, value: float, **attributes: str) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """Which Temporal run and attempt a cycle belongs to. `run_id` is the same for every attempt."""
+
+    workflow_id: str
+    run_id: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycleBudget:
+    """The bounds of one cycle."""
+
+    batch_rows: int
+    """Rows of one committed batch."""
+    seconds: float
+    """When to stop draining, in seconds after the cycle began."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSchema:
+    """One graph's schema in one Postgres store. Connections come from the store's shared pool."""
+
+    store: PostgresStore
+    schema: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphVectors:
+    """One graph's collections in one vector store: every collection name starts with `prefix`."""
+
+    store: VectorStore
+    prefix: str
+
+    def collection(self, name: str) -> str:
+        """Return the full collection name for `name`."""
+        return f"{self.prefix}{name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncContext:
+    """Everything one cycle may use. Nothing here is shared with a cycle of another graph but the pools."""
+
+    graph: GraphRef
+    run: RunIdentity
+    write: GraphSchema
+    """The graph's schema in the write-db. Treat it as read-only."""
+    target: GraphSchema
+    """The graph's schema in the graph-db."""
+    vectors: GraphVectors
+    embedding: EmbeddingService
+    budget: CycleBudget
+    options: BaseModel
+    """The composition's options, validated by the provider's `options_model`."""
+    heartbeat: Callable[[CycleProgress], None]
+    """Call it at least every few seconds of work: it is also how progress becomes visible."""
+    log: EventLog
+    meter: Meter
+
+    def options_as(self, model: type[OptionsT]) -> OptionsT:
+        """Return the options as `model`, or raise TypeError if they are of another model."""
+        if not isinstance(self.options, model):
+            raise TypeError(f"options are {type(self.options).__name__}, not {model.__name__}")
+        return self.options
+
+
+@runtime_checkable
+class SyncProvider(Protocol):
+    """An engine that syncs a graph: subclass it, or just have its members.
+
+    One instance serves every graph of a worker process, concurrently. Register it under the entry point
+    group `syncline.providers`; the value is the class or a function that returns an instance.
+    """
+
+    id: str
+    """Stable name that compositions refer to, e.g. `acme-sync`."""
+    version: str
+    """The provider's own version, shown to operators."""
+    api_version: int
+    """The `syncline.provider.API_VERSION` it was written for."""
+
+    @abstractmethod
+    async def initialize(self, services: "Services") -> None:
+        """Prepare what is shared by all graphs. Called once per worker process, before the first cycle.
+
+        A failed call is repeated at the next cycle.
+        """
+
+    @abstractmethod
+    async def sync_cycle(self, context: SyncContext) -> SyncResult:
+        """Run one cycle. It must be resumable, and it must end on cancellation."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release what `initialize` took. Called once, at shutdown."""
+
+
+class DescribesOptions(Protocol):
+    """What a provider adds to declare the model of its options; without it, `NoOptions` holds."""
+
+    options_model: ClassVar[type[BaseModel]]
+
+
+def options_model_of(provider: object) -> type[BaseModel]:
+    """Return the options model that a provider declares, `NoOptions` if it declares none."""
+    model = getattr(provider, "options_model", NoOptions)
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise TypeError(f"options_model of provider {provider!r} is not a pydantic model class")
+    return model
+

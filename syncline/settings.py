@@ -1,0 +1,108 @@
+"""Settings: one table of name, default and help, read once from `SYNCLINE_*` (and nothing else).
+
+How to reach Temporal is not here: it follows the ecosystem's own `TEMPORAL_*` variables and profiles.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from syncline import names
+from syncline.errors import SettingsInvalid
+
+
+class QdrantServer(BaseModel):
+    """How to reach one Qdrant server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    api_key: SecretStr | None = None
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Field `x` is read from environment variable `SYNCLINE_X`."""
+
+    model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
+
+    write_dsn: SecretStr = Field(description="Write-db of the system: a libpq connection URI.")
+    graph_dsn: SecretStr = Field(description="Graph-db of the system: a libpq connection URI.")
+    control_dsn: SecretStr | None = Field(
+        default=None, description="Database of the control plane; the graph-db when not set."
+    )
+    stores: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="Further Postgres stores that graphs may refer to: a JSON object, key to connection URI.",
+    )
+    pool_size: int = Field(
+        default=10, ge=2, le=1000, description="Connections to each Postgres store, per worker process."
+    )
+
+    qdrant_url: str | None = Field(
+        default=None, description="Qdrant server of the system; the embedded store when not set."
+    )
+    qdrant_api_key: SecretStr | None = Field(default=None, description="API key of that Qdrant server.")
+    qdrant_path: Path = Field(
+        default=Path(".syncline/qdrant"), description="Folder of the embedded vector store."
+    )
+    qdrants: dict[str, QdrantServer] = Field(
+        default_factory=dict,
+        description='Further Qdrant servers: a JSON object, key to {"url": …, "api_key": …}.',
+    )
+    qdrant_timeout_seconds: float = Field(default=30, gt=0, description="Timeout of one Qdrant request.")
+
+    embedding: Literal["development", "openai"] = Field(
+        default="development",
+        description="`openai` calls an OpenAI-compatible HTTP service; `development` hashes words, offline.",
+    )
+    embedding_url: str = Field(
+        default="https://api.openai.com/v1", description="Base URL of the OpenAI-compatible service."
+    )
+    embedding_api_key: SecretStr | None = Field(default=None, description="Bearer token of that service.")
+    embedding_model: str = Field(default="text-embedding-3-small", description="Model to ask for.")
+    embedding_dimensions: int = Field(default=384, ge=1, le=65_536, description="Length of a vector.")
+    embedding_batch: int = Field(default=256, ge=1, le=2048, description="Texts per embedding request.")
+    embedding_timeout_seconds: float = Field(
+        default=60, gt=0, description="Timeout of one embedding request."
+    )
+
+    task_queue: str = Field(default=names.TASK_QUEUE, description="Temporal task queue that workers poll.")
+    max_concurrent_cycles: int = Field(
+        default=8, ge=1, description="Activities that one worker process runs at once."
+    )
+    max_cached_workflows: int = Field(default=200, ge=0, description="Workflow runs kept in memory.")
+    graceful_shutdown_seconds: float = Field(
+        default=30, ge=0, description="How long SIGTERM lets running cycles finish."
+    )
+
+    batch_rows: int = Field(default=50_000, ge=1, le=1_000_000, description="Rows of one committed batch.")
+    cycle_seconds: float = Field(
+        default=600, gt=0, le=3600, description="When a cycle stops draining and leaves the rest to the next."
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least level that is logged."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="`json` writes one object a line."
+    )
+    metrics_address: str | None = Field(
+        default=None, description="Serve Prometheus metrics here, e.g. 0.0.0.0:9090; off when not set."
+    )
+
+
+def load_settings() -> Settings:
+    """Return the settings of this process, or raise SettingsInvalid naming each variable and its problem.
+
+    Values are never part of the message: they may be secrets.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"SYNCLINE_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsInvalid(f"{problems}. See docs/settings.md.") from None

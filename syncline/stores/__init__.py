@@ -1,0 +1,1 @@
+"""Stores behind narrow ports: Postgres and the vector store, with driver errors mapped to ours."""

@@ -1,0 +1,130 @@
+"""One Postgres store: a bounded pool, raw driver connections for COPY, sessions for everything else."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+
+from syncline.errors import StoreError, StoreRejected, StoreUnavailable
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+_UNAVAILABLE_CLASSES = {
+    "08",  # connection exception
+    "40",  # transaction rollback: serialization failure, deadlock
+    "53",  # insufficient resources
+    "55",  # object not in prerequisite state: lock not available
+    "57",  # operator intervention: shutdown, cancelled, statement timeout
+    "58",  # system error outside Postgres itself
+}
+
+
+def map_driver_error(store: str, error: BaseException) -> StoreError | None:
+    """Return our error for a driver error, or None if it is not one.
+
+    Retryable by SQLSTATE class (PostgreSQL documentation, appendix A); every failure to reach the server is
+    retryable except refused credentials (class 28) and an unknown database (3D000).
+    """
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    sqlstate = getattr(error, "sqlstate", None)
+    if isinstance(sqlstate, str):
+        kind = StoreUnavailable if sqlstate[:2] in _UNAVAILABLE_CLASSES else StoreRejected
+        return kind(store, str(error), sqlstate=sqlstate)
+    if isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError | PoolTimeout | asyncpg.PostgresError):
+        return StoreUnavailable(store, str(error) or type(error).__name__)
+    return None
+
+
+class PostgresStore:
+    """A pool of connections to one database. Safe for concurrent use within one event loop."""
+
+    def __init__(self, name: str, dsn: "SecretStr", *, pool_size: int, application_name: str) -> None:
+        self.name = name
+        self._dsn = dsn
+        self._application_name = application_name
+        self._engine: AsyncEngine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=self._connect,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=30,
+            pool_pre_ping=True,
+            pool_use_lifo=True,
+        )
+
+    async def _connect(self) -> asyncpg.Connection:
+        return await asyncpg.connect(
+            self._dsn.get_secret_value(),
+            timeout=10,
+            server_settings={
+                "application_name": self._application_name,
+                # A worker that vanished behind a network fault must not hold its graph's lock for hours.
+                "tcp_keepalives_idle": "10",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "3",
+                "idle_in_transaction_session_timeout": "120000",
+            },
+        )
+
+    @contextmanager
+    def errors_mapped(self) -> Iterator[None]:
+        """Raise StoreUnavailable or StoreRejected in place of a driver error."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, PoolTimeout) as error:
+            mapped = map_driver_error(self.name, error)
+            if mapped is None:
+                raise
+            raise mapped from error
+
+    @asynccontextmanager
+    async def driver(self) -> AsyncIterator[asyncpg.Connection]:
+        """Yield an asyncpg connection outside any transaction; driver errors are mapped.
+
+        On an exception the connection is thrown away: a half-done COPY or a session lock goes with it.
+        """
+        with self.errors_mapped():
+            async with self._engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                driver = raw.driver_connection
+                if driver is None:
+                    raise StoreUnavailable(self.name, "the pool returned no connection")
+                try:
+                    yield driver
+                except BaseException:
+                    driver.terminate()
+                    await connection.invalidate()
+                    raise
+
+    @asynccontextmanager
+    async def begin(self, *, schema: str | None = None) -> AsyncIterator[AsyncConnection]:
+        """Yield a SQLAlchemy connection in a transaction that commits at the end; errors are mapped.
+
+        With `schema`, tables without a schema of their own are found there.
+        """
+        with self.errors_mapped():
+            async with self._translated(schema).begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def session(self, *, schema: str | None = None) -> AsyncIterator[AsyncSession]:
+        """Yield an ORM session in a transaction that commits at the end; errors are mapped."""
+        with self.errors_mapped():
+            async with AsyncSession(self._translated(schema)) as session, session.begin():
+                yield session
+
+    def _translated(self, schema: str | None) -> AsyncEngine:
+        if schema is None:
+            return self._engine
+        return self._engine.execution_options(schema_translate_map={None: schema})
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()

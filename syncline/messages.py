@@ -131,6 +131,8 @@ class CycleStatus(StrEnum):
     """The time budget ended first; the next run goes on from the committed cursor."""
     ALREADY_RUNNING = "already_running"
     """Another cycle holds the graph; this one did nothing."""
+    VECTORS_DELAYED = "vectors_delayed"
+    """The graph-db is drained; the vector store or the embedding service was away, the outbox keeps the rest."""
     FAILED = "failed"
     """A table failed; the others went on."""
 

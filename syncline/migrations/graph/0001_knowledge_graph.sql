@@ -116,9 +116,9 @@ CREATE TABLE sync_state (
     holder_run_id     text,
     write_system_id   bigint,
     drained_at        timestamptz,
-    -- {"run_id": …, "tables": {table: {captured, rows, links, …}}, "batches": n}: committed by the run's
-    -- batches, so that a resumed attempt reports and announces the whole run.
-    unannounced       jsonb NOT NULL DEFAULT '{}'
+    -- What the latest run has committed so far, so that a resumed attempt reports and announces the whole
+    -- run: {"run_id", "announced", "batches", "tables", "carried"} (syncline.engine.ledger).
+    progress          jsonb NOT NULL DEFAULT '{}'
 );
 INSERT INTO sync_state DEFAULT VALUES;
 
@@ -163,7 +163,7 @@ CREATE INDEX sync_parked_reference_waits ON sync_parked_reference (waits_for);
 CREATE TABLE sync_outbox (
     collection text NOT NULL,
     point_id   uuid NOT NULL,
-    seq        bigint GENERATED ALWAYS AS IDENTITY,
+    seq        bigserial NOT NULL,
     queued_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (collection, point_id)
 );

@@ -1,0 +1,20 @@
+"""The built-in sync engine: capture -> stage -> apply -> index, over declarative table maps."""
+
+from functools import cache
+
+from syncline.engine.cycle import SyncEngine
+from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+from syncline.messages import SyncResult
+from syncline.provider import SyncContext
+
+__all__ = ["KNOWLEDGE_GRAPH", "SyncEngine", "run_cycle"]
+
+
+@cache
+def _knowledge_graph_engine() -> SyncEngine:
+    return SyncEngine(KNOWLEDGE_GRAPH)
+
+
+async def run_cycle(context: SyncContext) -> SyncResult:
+    """Run one cycle of the knowledge-graph engine: what the default provider and the fallback both do."""
+    return await _knowledge_graph_engine().run_cycle(context)

@@ -1,0 +1,171 @@
+"""The ledger of one graph in its graph-db: fence, cursors, and what the present run has committed so far."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import asyncpg
+
+from syncline.engine.statements import Cursor, sql
+from syncline.errors import CycleFenced
+from syncline.messages import TableProgress
+
+_COUNTED = ("captured", "rows", "links", "deletes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunProgress:
+    """What one run has committed, over all its attempts; it is stored with every batch.
+
+    `carried` is what an earlier run committed and never announced, because it did not reach its end.
+    """
+
+    run_id: str
+    announced: bool = False
+    batches: int = 0
+    tables: dict[str, TableProgress] = field(default_factory=dict)
+    carried: dict[str, TableProgress] = field(default_factory=dict)
+
+    def plus(self, batch: TableProgress) -> "RunProgress":
+        """Return the progress with one batch's effects added."""
+        added = _sum(self.tables.get(batch.table), batch)
+        return replace(self, batches=self.batches + 1, tables=self.tables | {batch.table: added})
+
+    def to_json(self) -> str:
+        """Return what `from_json` reads."""
+        return json.dumps(
+            {
+                "run_id": self.run_id,
+                "announced": self.announced,
+                "batches": self.batches,
+                "tables": [_counts(table) for table in self.tables.values()],
+                "carried": [_counts(table) for table in self.carried.values()],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str, run_id: str) -> "RunProgress":
+        """Return the progress of run `run_id`: resumed if it is the stored one, else new."""
+        stored = json.loads(text)
+        if not stored:
+            return cls(run_id=run_id)
+        tables = _by_name(stored["tables"])
+        carried = _by_name(stored["carried"])
+        if stored["run_id"] == run_id:
+            return cls(
+                run_id=run_id,
+                announced=stored["announced"],
+                batches=stored["batches"],
+                tables=tables,
+                carried=carried,
+            )
+        if stored["announced"]:
+            return cls(run_id=run_id)
+        for name, table in tables.items():
+            carried[name] = _sum(carried.get(name), table)
+        return cls(run_id=run_id, carried=carried)
+
+    @property
+    def unannounced(self) -> dict[str, TableProgress]:
+        """Every effect that no event has told yet, per table."""
+        told = {} if self.announced else self.tables
+        names = dict.fromkeys([*self.carried, *told])
+        totals = {name: _sum(self.carried.get(name), told.get(name)) for name in names}
+        return {name: table for name, table in totals.items() if table.rows or table.links or table.deletes}
+
+
+def _counts(table: TableProgress) -> dict[str, str | int]:
+    return {"table": table.table} | {name: getattr(table, name) for name in _COUNTED}
+
+
+def _by_name(stored: Iterable[dict[str, str | int]]) -> dict[str, TableProgress]:
+    tables = [TableProgress.model_validate(item) for item in stored]
+    return {table.table: table for table in tables}
+
+
+def _sum(one: TableProgress | None, other: TableProgress | None) -> TableProgress:
+    present = [table for table in (one, other) if table is not None]
+    sums = {name: sum(getattr(table, name) for table in present) for name in _COUNTED}
+    return TableProgress(table=present[0].table, **sums)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """One reading of the ledger."""
+
+    fence: int
+    holder_run_id: str | None
+    write_system_id: int | None
+    drained_at: datetime | None
+    progress: RunProgress
+    cursors: dict[str, Cursor]
+    released: frozenset[str]
+    """Tables with parked rows whose parent has landed."""
+    outbox: bool
+    """Whether the vector store is owed anything."""
+
+    def rescanned(self) -> "Ledger":
+        """Return the same ledger with every cursor at the beginning."""
+        return replace(self, cursors=dict.fromkeys(self.cursors, Cursor()))
+
+
+async def read_ledger(target: asyncpg.Connection, *, tables: Iterable[str], run_id: str) -> Ledger:
+    """Read the graph's ledger as run `run_id` sees it."""
+    row = await target.fetchrow(sql("ledger_read"))
+    stored = json.loads(row["cursors"])
+    cursors = {}
+    for name in tables:
+        xid, key = stored.get(name, (0, None))
+        cursors[name] = Cursor(xid=xid, key=None if key is None else tuple(key))
+    return Ledger(
+        fence=row["fence"],
+        holder_run_id=row["holder_run_id"],
+        write_system_id=row["write_system_id"],
+        drained_at=row["drained_at"],
+        progress=RunProgress.from_json(row["progress"], run_id),
+        cursors=cursors,
+        released=frozenset(row["released"]),
+        outbox=row["outbox"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tenure:
+    """The right to commit to one graph, until someone else takes it."""
+
+    graph: str
+    fence: int
+
+    @classmethod
+    async def take(
+        cls, target: asyncpg.Connection, *, graph: str, run_id: str, write_system_id: int
+    ) -> "Tenure":
+        """Take the graph over; whoever held it can no longer commit."""
+        fence = await target.fetchval(sql("ledger_take"), run_id, write_system_id)
+        return cls(graph=graph, fence=fence)
+
+    async def commit(
+        self, target: asyncpg.Connection, progress: RunProgress, *, table: str, cursor: Cursor
+    ) -> None:
+        """Move a cursor within the caller's transaction, or raise CycleFenced."""
+        key = None if cursor.key is None else list(cursor.key)
+        mine = await target.fetchval(
+            sql("ledger_commit"), self.fence, progress.to_json(), table, cursor.xid, key
+        )
+        self._require(mine)
+
+    async def note(self, target: asyncpg.Connection, progress: RunProgress) -> None:
+        """Store progress within the caller's transaction, moving no cursor, or raise CycleFenced."""
+        self._require(await target.fetchval(sql("ledger_progress"), self.fence, progress.to_json()))
+
+    async def finish(
+        self, target: asyncpg.Connection, progress: RunProgress, *, drained_at: datetime | None
+    ) -> None:
+        """Store the end of a run within the caller's transaction, or raise CycleFenced."""
+        mine = await target.fetchval(sql("ledger_finish"), self.fence, progress.to_json(), drained_at)
+        self._require(mine)
+
+    def _require(self, mine: int) -> None:
+        if not mine:
+            raise CycleFenced(self.graph, self.fence)

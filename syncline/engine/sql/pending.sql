@@ -1,0 +1,18 @@
+-- The only question that an idle cycle asks of the write-db.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
+       (SELECT system_identifier FROM pg_control_system()) AS system_id,
+       ARRAY[@{probes}] AS pending,
+       writer.age_seconds, writer.database, writer.application_name
+FROM (SELECT) AS one
+LEFT JOIN LATERAL (
+    SELECT extract(epoch FROM clock_timestamp() - open.since)::float8 AS age_seconds,
+           open.database::text, open.application_name
+    FROM (
+        SELECT xact_start AS since, datname AS database, application_name
+        FROM pg_stat_activity
+        WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+        UNION ALL
+        SELECT prepared, database, 'prepared transaction ' || gid FROM pg_prepared_xacts
+    ) AS open
+    ORDER BY open.since LIMIT 1
+) AS writer ON true

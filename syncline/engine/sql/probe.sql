@@ -1,0 +1,3 @@
+EXISTS (
+    SELECT FROM @{source} WHERE @{after_cursor} AND sync_xid < pg_snapshot_xmin(pg_current_snapshot())
+)

@@ -1,0 +1,4 @@
+, queued AS (
+    INSERT INTO sync_outbox (collection, point_id) SELECT '@{collection}', id FROM changed
+    ON CONFLICT (collection, point_id) DO UPDATE SET seq = excluded.seq, queued_at = excluded.queued_at
+)

@@ -1,0 +1,9 @@
+WITH ready AS (
+    DELETE FROM sync_parked_reference r USING @{stage} s
+    WHERE r.table_name = '@{child_name}' AND r.name = '@{reference_name}'
+      AND r.waits_for = s.row_id AND s.present
+    RETURNING r.owner, r.waits_for
+), changed AS (
+    UPDATE @{child} t SET @{reference} = r.waits_for FROM ready r WHERE t.id = r.owner RETURNING t.id
+)@{queue}
+SELECT count(*) FROM changed

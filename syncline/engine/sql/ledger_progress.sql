@@ -1,1 +1,1 @@
-WITH mine AS (UPDATE sync_state SET progress = $2 WHERE fence = $1 RETURNING 1) SELECT count(*) FROM mine
+WITH mine AS (UPDATE sync_state SET progress = $2::text::jsonb WHERE fence = $1 RETURNING 1) SELECT count(*) FROM mine

@@ -5,7 +5,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeout
+from sqlalchemy import AdaptedConnection, event
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from syncline.errors import StoreError, StoreRejected, StoreUnavailable
@@ -35,9 +37,18 @@ def map_driver_error(store: str, error: BaseException) -> StoreError | None:
     if isinstance(sqlstate, str):
         kind = StoreUnavailable if sqlstate[:2] in _UNAVAILABLE_CLASSES else StoreRejected
         return kind(store, str(error), sqlstate=sqlstate)
-    if isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError | PoolTimeout | asyncpg.PostgresError):
+    if isinstance(
+        error, asyncpg.InterfaceError | OSError | TimeoutError | PoolTimeout | asyncpg.PostgresError
+    ):
         return StoreUnavailable(store, str(error) or type(error).__name__)
     return None
+
+
+def _refuse_closed(connection: AdaptedConnection, _record: object, _proxy: object) -> None:
+    # The driver sees the server's goodbye by itself, so no round trip per checkout is needed to ask for it;
+    # the pool answers this error with a new connection.
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("the server closed this connection")
 
 
 class PostgresStore:
@@ -53,9 +64,9 @@ class PostgresStore:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=30,
-            pool_pre_ping=True,
             pool_use_lifo=True,
         )
+        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
 
     async def _connect(self) -> asyncpg.Connection:
         return await asyncpg.connect(

@@ -18,7 +18,12 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
     with tempfile.TemporaryDirectory(prefix="syncline-pg-") as folder:
         server = PostgresServer(Path(folder) / "data")
         try:
-            yield server.start()
+            running = server.start()
+            # Databases come and go by the hundred here, and none has to outlive the machine.
+            for setting in ("fsync", "full_page_writes"):
+                running.psql(f"ALTER SYSTEM SET {setting} = off")
+            running.psql("SELECT pg_reload_conf()")
+            yield running
         finally:
             server.stop()
 

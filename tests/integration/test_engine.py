@@ -1,0 +1,470 @@
+"""The engine's invariants on real stores: nothing lost, nothing twice, nothing blocked."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from syncline.engine import run_cycle
+from syncline.engine.keys import key_uuid
+from syncline.errors import CycleBusy, CycleFenced
+from syncline.messages import CycleProgress, CycleStatus, SyncEvent
+from syncline.stores.qdrant_server import QdrantServerStore
+from syncline.testing.graphs import TestGraph
+from syncline.testing.truth import differences
+
+SEED = """
+INSERT INTO write_raw_sources (id, uri, title) VALUES ('r1', 'https://example.org', 'One'), ('r2', NULL, 'Two');
+INSERT INTO write_facts (id, content, dedup_status)
+    VALUES ('f1', 'one', 'ready'), ('f2', 'two', 'ready'), ('f3', 'three', 'pending');
+INSERT INTO write_fact_sources (fact_id, raw_source_id, attribution) VALUES ('f1', 'r1', 'a'), ('f2', 'r2', 'b');
+INSERT INTO write_nodes (id, concept, definition, parent_id, fact_ids, visibility, creator_id, metadata)
+    VALUES ('n1', 'Child', 'a child', 'n2', '{f1,f2,f1}', 'private', 'u1', '{"a": [1, null]}'),
+           ('n2', 'Parent', NULL, NULL, '{f2}', 'public', NULL, NULL);
+INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, directed, fact_ids)
+    VALUES ('e1', 'n1', 'n2', 'child_of', true, '{f1}'), ('e2', 'n2', 'n1', 'sibling', false, '{}'),
+           ('e3', 'n1', 'n2', 'sibling', false, '{}');
+"""
+
+
+@asynccontextmanager
+async def writer(graph: TestGraph) -> AsyncIterator[asyncpg.Connection]:
+    connection = await graph.connect_write()
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
+    async with writer(graph) as connection:
+        await connection.execute(sql, *arguments)
+
+
+async def read(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    connection = await graph.connect_target()
+    try:
+        return list(await connection.fetch(sql, *arguments))
+    finally:
+        await connection.close()
+
+
+async def footprint(graph: TestGraph) -> list[asyncpg.Record]:
+    """Row versions of everything in the graph's schema: any write at all changes it."""
+    tables = await read(graph, "SELECT tablename FROM pg_tables WHERE schemaname = 'kg' ORDER BY 1")
+    return [
+        row
+        for table in tables
+        for row in await read(graph, f"SELECT ctid::text, xmin::text FROM {table['tablename']} ORDER BY 1")
+    ]
+
+
+async def test_every_row_link_and_vector_arrives(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    result = await run_cycle(graph.context())
+    assert result.status is CycleStatus.DRAINED
+    assert {table.table: table.rows for table in result.tables} == {
+        "raw_sources": 2,
+        "facts": 2,
+        "fact_sources": 2,
+        "nodes": 2,
+        "edges": 3,
+    }
+    assert (result.links, result.parked, result.failures) == (4, 0, 0)
+    assert result.vectors.upserted == result.vectors.embedded == 2
+    assert await differences(graph) == []
+
+
+async def test_a_second_cycle_writes_nothing(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    await run_cycle(graph.context())
+    before = await footprint(graph)
+    result = await run_cycle(graph.context())
+    assert (result.status, result.rows, result.links, result.batches) == (CycleStatus.DRAINED, 0, 0, 0)
+    assert await footprint(graph) == before
+
+
+async def test_an_idle_cycle_asks_the_write_db_one_query(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    await run_cycle(graph.context())
+    asked: list[str] = []
+    async with graph.write.driver() as connection:
+        connection.add_query_logger(lambda record: asked.append(record.query))
+    await run_cycle(graph.context())
+    assert len(asked) == 1, asked
+
+
+async def test_a_thousand_changed_rows_travel_in_one_cycle(graph: TestGraph) -> None:
+    await write(graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 5000) i")
+    await run_cycle(graph.context())
+    await write(graph, "UPDATE write_nodes SET concept = 'changed' WHERE id LIKE 'n1___'")
+    result = await run_cycle(graph.context())
+    assert (result.rows, result.vectors.embedded, result.batches) == (1000, 1000, 1)
+    assert await differences(graph) == []
+
+
+async def test_rows_of_one_transaction_and_timestamp_survive_small_batches(graph: TestGraph) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept, updated_at)"
+        " SELECT 'n' || i, 'c', '2020-01-01' FROM generate_series(1, 5000) i",
+    )
+    result = await run_cycle(graph.context(batch_rows=500))
+    assert (result.rows, result.status) == (5000, CycleStatus.DRAINED)
+    assert await differences(graph) == []
+
+
+async def test_a_transaction_that_commits_late_is_not_missed(graph: TestGraph) -> None:
+    async with writer(graph) as late, writer(graph) as early:
+        async with late.transaction():
+            await late.execute("INSERT INTO write_nodes (id, concept) VALUES ('late', 'began first')")
+            await early.execute("INSERT INTO write_nodes (id, concept) VALUES ('early', 'committed first')")
+            result = await run_cycle(graph.context())
+            assert result.rows == 0  # held back behind the open transaction, and it says so
+            assert result.oldest_writer is not None
+            assert result.oldest_writer.age_seconds > 0
+            assert result.lag_seconds >= result.oldest_writer.age_seconds
+        result = await run_cycle(graph.context())
+        assert result.rows == 2
+    assert await differences(graph) == []
+
+
+async def test_the_oldest_writer_is_named(graph: TestGraph) -> None:
+    connection = await asyncpg.connect(graph.write_dsn, server_settings={"application_name": "slow-import"})
+    try:
+        async with connection.transaction():
+            await connection.execute("INSERT INTO kg.write_nodes (id, concept) VALUES ('x', 'x')")
+            result = await run_cycle(graph.context())
+    finally:
+        await connection.close()
+    assert result.oldest_writer is not None
+    assert result.oldest_writer.application_name == "slow-import"
+    assert result.oldest_writer.database == graph.write_dsn.split("/")[3].split("?")[0]
+
+
+async def test_changed_links_and_cleared_references_travel(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    await run_cycle(graph.context())
+    await write(graph, "UPDATE write_nodes SET fact_ids = '{f2}', parent_id = NULL WHERE id = 'n1'")
+    result = await run_cycle(graph.context())
+    assert (result.rows, result.links) == (1, 1)
+    assert await differences(graph) == []
+
+
+async def test_provenance_of_a_fact_that_is_already_there_arrives(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    await run_cycle(graph.context())
+    await write(graph, "INSERT INTO write_fact_sources (fact_id, raw_source_id) VALUES ('f1', 'r2')")
+    result = await run_cycle(graph.context())
+    assert result.rows == 1
+    assert await differences(graph) == []
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 50_000])
+async def test_children_wait_for_their_parents_and_block_nobody(graph: TestGraph, batch_rows: int) -> None:
+    await write(
+        graph,
+        """
+        INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, fact_ids)
+            VALUES ('e1', 'a', 'b', 'knows', '{f1}'), ('e2', 'a', 'c', 'knows', '{}');
+        INSERT INTO write_fact_sources (fact_id, raw_source_id) VALUES ('f1', 'r1');
+        INSERT INTO write_nodes (id, concept, parent_id, source_concept_id, fact_ids)
+            VALUES ('a', 'A', 'b', 'zz', '{f1}');
+        """,
+    )
+    result = await run_cycle(graph.context(batch_rows=batch_rows))
+    assert (result.rows, result.failures, result.status) == (1, 0, CycleStatus.DRAINED)
+    assert result.parked == 6  # two edges, one provenance, one link, two references
+    waiting = await read(graph, "SELECT waits_for_key FROM sync_parked_row ORDER BY 1")
+    assert [row["waits_for_key"] for row in waiting] == ["b", "c", "f1"]
+    assert await differences(graph) == []
+
+    await write(
+        graph,
+        """
+        INSERT INTO write_nodes (id, concept, parent_id) VALUES ('b', 'B', 'a'), ('c', 'C', 'b');
+        INSERT INTO write_facts (id, content, dedup_status) VALUES ('f1', 'F', 'ready');
+        """,
+    )
+    result = await run_cycle(graph.context(batch_rows=batch_rows))
+    assert result.parked == 2  # the provenance waits for its source now, one reference for 'zz'
+    assert await differences(graph) == []
+    await write(graph, "INSERT INTO write_raw_sources (id) VALUES ('r1')")
+    result = await run_cycle(graph.context(batch_rows=batch_rows))
+    assert result.parked == 1
+    assert await differences(graph) == []
+
+
+async def test_a_newer_version_replaces_the_parked_one(graph: TestGraph) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type)"
+        " VALUES ('e', 'a', 'a', 'old')",
+    )
+    await run_cycle(graph.context())
+    await write(graph, "UPDATE write_edges SET relationship_type = 'new'")
+    assert (await run_cycle(graph.context())).parked == 1
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'A')")
+    assert (await run_cycle(graph.context())).parked == 0
+    assert await differences(graph) == []
+
+
+async def test_nodes_that_refer_to_each_other_arrive_in_any_order(graph: TestGraph) -> None:
+    await write(graph, "INSERT INTO write_nodes (id, concept, parent_id) VALUES ('a', 'A', 'b'), ('b', 'B', 'a')")
+    result = await run_cycle(graph.context(batch_rows=1))
+    assert (result.parked, result.failures) == (0, 0)
+    assert await differences(graph) == []
+
+
+async def test_a_fact_that_is_not_ready_holds_back_only_itself(graph: TestGraph) -> None:
+    await write(
+        graph,
+        """
+        INSERT INTO write_facts (id, content) VALUES ('f', 'pending');
+        INSERT INTO write_nodes (id, concept, fact_ids) VALUES ('n', 'N', '{f}');
+        """,
+    )
+    result = await run_cycle(graph.context())
+    assert (result.rows, result.parked, result.status) == (1, 1, CycleStatus.DRAINED)
+    await write(graph, "UPDATE write_facts SET dedup_status = 'ready'")
+    result = await run_cycle(graph.context())
+    assert (result.rows, result.links, result.parked) == (1, 1, 0)
+    assert await differences(graph) == []
+
+
+class Killed(Exception):
+    """What stops a cycle between two commits."""
+
+
+async def test_a_cycle_that_dies_leaves_whole_batches_and_the_next_attempt_finishes(graph: TestGraph) -> None:
+    await write(graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 1000) i")
+    run_id = str(uuid4())
+    context = graph.context(run_id=run_id, batch_rows=100)
+
+    def die_after_three(progress: CycleProgress) -> None:
+        if progress.tables[0].rows == 300:
+            raise Killed
+
+    with pytest.raises(Killed):
+        await run_cycle(replace(context, heartbeat=die_after_three))
+    assert len(await read(graph, "SELECT FROM nodes")) == 300
+    result = await run_cycle(graph.context(run_id=run_id, attempt=2, batch_rows=100))
+    assert (result.rows, result.batches) == (1000, 11)  # the whole run's, not the attempt's
+    assert await differences(graph) == []
+
+
+async def listen(graph: TestGraph) -> tuple[asyncpg.Connection, list[SyncEvent]]:
+    connection = await graph.connect_target()
+    events: list[SyncEvent] = []
+
+    def received(*arguments: object) -> None:
+        events.append(SyncEvent.model_validate_json(str(arguments[-1])))
+
+    await connection.add_listener("syncline", received)
+    return connection, events
+
+
+async def test_one_event_tells_what_a_run_changed_and_idle_runs_tell_nothing(graph: TestGraph) -> None:
+    connection, events = await listen(graph)
+    await write(graph, SEED)
+    context = graph.context()
+    await run_cycle(context)
+    await run_cycle(graph.context())
+    await connection.execute("SELECT 1")
+    await connection.close()
+    assert len(events) == 1
+    assert events[0].run_id == context.run.run_id
+    assert events[0].rows == {"raw_sources": 2, "facts": 2, "fact_sources": 2, "nodes": 2, "edges": 3}
+    assert events[0].links == {"nodes": 3, "edges": 1}
+
+
+async def test_changes_of_a_run_that_died_are_told_by_the_next(graph: TestGraph) -> None:
+    connection, events = await listen(graph)
+    await write(graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 20) i")
+
+    def die(_: CycleProgress) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        await run_cycle(replace(graph.context(batch_rows=15), heartbeat=die))
+    result = await run_cycle(graph.context(batch_rows=15))
+    assert result.rows == 5  # its own
+    await connection.execute("SELECT 1")
+    await connection.close()
+    assert [event.rows for event in events] == [{"nodes": 20}]  # every change once
+
+
+async def test_two_cycles_of_one_graph_never_overlap(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    results = []
+
+    async def run_another() -> None:
+        results.append(await run_cycle(graph.context()))
+
+    started: list[asyncio.Task[None]] = []
+
+    def start_another(_: CycleProgress) -> None:
+        if not started:
+            started.append(asyncio.create_task(run_another()))
+
+    holder = await graph.target._connect()
+    await holder.execute("SET search_path = kg")
+    await holder.execute("SELECT pg_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))")
+    loser = await run_cycle(graph.context())
+    assert (loser.status, loser.rows) == (CycleStatus.ALREADY_RUNNING, 0)
+    await holder.close()
+    winner = await run_cycle(replace(graph.context(), heartbeat=start_another))
+    await asyncio.gather(*started)
+    assert winner.status is CycleStatus.DRAINED
+    assert {result.status for result in results} <= {CycleStatus.ALREADY_RUNNING, CycleStatus.DRAINED}
+    assert await differences(graph) == []
+
+
+async def test_a_new_attempt_waits_for_the_earlier_attempt_of_its_run(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    run_id = str(uuid4())
+    inside: list[asyncio.Task[object]] = []
+
+    def try_again(_: CycleProgress) -> None:
+        if not inside:
+            inside.append(asyncio.create_task(run_cycle(graph.context(run_id=run_id, attempt=2))))
+
+    await run_cycle(replace(graph.context(run_id=run_id, batch_rows=1), heartbeat=try_again))
+    with pytest.raises(CycleBusy):
+        await inside[0]
+
+
+async def test_a_cycle_that_was_overtaken_cannot_commit(graph: TestGraph) -> None:
+    await write(graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 10) i")
+    overtaker = await graph.connect_target()
+    overtaken: list[asyncio.Task[str]] = []
+
+    def overtake(_: CycleProgress) -> None:
+        if not overtaken:
+            overtaken.append(
+                asyncio.create_task(overtaker.execute("UPDATE sync_state SET fence = fence + 1"))
+            )
+
+    cycle = asyncio.create_task(run_cycle(replace(graph.context(batch_rows=1), heartbeat=overtake)))
+    with pytest.raises(CycleFenced):
+        await cycle
+    await overtaken[0]
+    await overtaker.close()
+    committed = len(await read(graph, "SELECT FROM nodes"))
+    assert 0 < committed < 10
+    cursor = await read(graph, "SELECT key FROM sync_cursor WHERE table_name = 'nodes'")
+    assert len(cursor) == 1
+    await run_cycle(graph.context())
+    assert await differences(graph) == []
+
+
+async def test_a_cycle_that_runs_out_of_time_says_so_and_the_next_goes_on(graph: TestGraph) -> None:
+    await write(graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 3000) i")
+    first = await run_cycle(graph.context(batch_rows=10, seconds=0.1))
+    assert first.status is CycleStatus.BUDGET_SPENT
+    assert 0 < first.rows < 3000
+    second = await run_cycle(graph.context())
+    assert second.status is CycleStatus.DRAINED
+    assert first.rows + second.rows == 3000
+    assert await differences(graph) == []
+
+
+async def test_a_table_that_fails_is_a_failed_cycle_and_the_others_go_on(graph: TestGraph) -> None:
+    connection = await graph.connect_target()
+    await connection.execute("ALTER TABLE facts ADD CONSTRAINT no_two CHECK (content <> 'two')")
+    await write(graph, SEED)
+    result = await run_cycle(graph.context())
+    facts = next(table for table in result.tables if table.table == "facts")
+    assert (result.status, result.failures, facts.failures, facts.rows) == (CycleStatus.FAILED, 1, 1, 0)
+    assert facts.error is not None
+    assert "23514" in facts.error
+    assert "'graph'" in facts.error  # the store that refused
+    assert next(table.rows for table in result.tables if table.table == "nodes") == 2
+    await connection.execute("ALTER TABLE facts DROP CONSTRAINT no_two")
+    await connection.close()
+    assert (await run_cycle(graph.context())).status is CycleStatus.DRAINED
+    assert await differences(graph) == []
+
+
+async def test_a_source_table_that_is_not_as_declared_fails_alone_and_is_named(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    await write(graph, "ALTER TABLE write_edges RENAME COLUMN weight TO heft")
+    result = await run_cycle(graph.context())
+    edges = next(table for table in result.tables if table.table == "edges")
+    assert edges.error is not None
+    assert "'write'" in edges.error
+    assert "weight" in edges.error
+    await write(graph, "ALTER TABLE write_edges RENAME COLUMN heft TO weight")
+    assert (await run_cycle(graph.context())).status is CycleStatus.DRAINED
+    assert await differences(graph) == []
+
+
+async def test_an_absent_vector_store_delays_vectors_and_nothing_else(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    away = QdrantServerStore("away", "http://127.0.0.1:9", None, 2)
+    context = graph.context()
+    result = await run_cycle(replace(context, vectors=replace(context.vectors, store=away)))
+    await away.close()
+    assert result.status is CycleStatus.VECTORS_DELAYED
+    assert (result.rows, result.vectors.pending) == (11, 2)
+    assert result.vectors.error is not None
+    result = await run_cycle(graph.context())
+    assert (result.status, result.vectors.upserted) == (CycleStatus.DRAINED, 2)
+    assert await differences(graph) == []
+
+
+async def test_text_that_did_not_change_is_not_embedded_again(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    await run_cycle(graph.context())
+    await write(graph, "UPDATE write_nodes SET visibility = 'private' WHERE id = 'n2'")
+    result = await run_cycle(graph.context())
+    assert (result.vectors.upserted, result.vectors.embedded) == (1, 0)
+    assert await differences(graph) == []
+    await write(graph, "UPDATE write_nodes SET definition = 'another' WHERE id = 'n2'")
+    assert (await run_cycle(graph.context())).vectors.embedded == 1
+
+
+async def test_a_cursor_of_another_cluster_means_a_full_rescan(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    await run_cycle(graph.context())
+    connection = await graph.connect_target()
+    await connection.execute("UPDATE sync_state SET write_system_id = 1")
+    await write(graph, "UPDATE write_nodes SET concept = 'X' WHERE id = 'n1'")
+    result = await run_cycle(graph.context())
+    assert result.rescanned
+    assert result.rows == 1  # the rest was read again and found equal
+    await connection.execute("UPDATE sync_cursor SET xid = xid + 1000000")  # as after a restored backup
+    await connection.close()
+    await write(graph, "UPDATE write_nodes SET concept = 'Y' WHERE id = 'n1'")
+    result = await run_cycle(graph.context())
+    assert (result.rescanned, result.rows) == (True, 1)
+    assert not (await run_cycle(graph.context())).rescanned
+    assert await differences(graph) == []
+
+
+async def test_ids_are_equal_in_python_and_in_sql(graph: TestGraph) -> None:
+    keys = ["", "a", "country:FR", "back\\slash", "\\x41", "é 日本 🙂", "a'b\n\t", "x" * 10_000]
+    rows = await read(graph, "SELECT k, syncline.key_uuid(k) AS id FROM unnest($1::text[]) k", keys)
+    assert [row["id"] for row in rows] == [key_uuid(key) for key in keys]
+    assert {row["id"].version for row in rows} == {8}
+
+
+async def test_json_survives_parking(graph: TestGraph) -> None:
+    metadata = {"a": [1, 2.5, None, {"b": "é"}], "c": True}
+    await write(
+        graph,
+        "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, weight, metadata)"
+        " VALUES ('e', 'a', 'a', 'x', 0.1, $1)",
+        json.dumps(metadata),
+    )
+    await run_cycle(graph.context())
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'A')")
+    await run_cycle(graph.context())
+    rows = await read(graph, "SELECT metadata, weight FROM edges")
+    assert (json.loads(rows[0]["metadata"]), rows[0]["weight"]) == (metadata, 0.1)
+    assert await differences(graph) == []

@@ -100,7 +100,9 @@ async def test_an_idle_cycle_asks_the_write_db_one_query(graph: TestGraph) -> No
 
 
 async def test_a_thousand_changed_rows_travel_in_one_cycle(graph: TestGraph) -> None:
-    await write(graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 5000) i")
+    await write(
+        graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 5000) i"
+    )
     await run_cycle(graph.context())
     await write(graph, "UPDATE write_nodes SET concept = 'changed' WHERE id LIKE 'n1___'")
     result = await run_cycle(graph.context())
@@ -215,7 +217,9 @@ async def test_a_newer_version_replaces_the_parked_one(graph: TestGraph) -> None
 
 
 async def test_nodes_that_refer_to_each_other_arrive_in_any_order(graph: TestGraph) -> None:
-    await write(graph, "INSERT INTO write_nodes (id, concept, parent_id) VALUES ('a', 'A', 'b'), ('b', 'B', 'a')")
+    await write(
+        graph, "INSERT INTO write_nodes (id, concept, parent_id) VALUES ('a', 'A', 'b'), ('b', 'B', 'a')"
+    )
     result = await run_cycle(graph.context(batch_rows=1))
     assert (result.parked, result.failures) == (0, 0)
     assert await differences(graph) == []
@@ -242,7 +246,9 @@ class Killed(Exception):
 
 
 async def test_a_cycle_that_dies_leaves_whole_batches_and_the_next_attempt_finishes(graph: TestGraph) -> None:
-    await write(graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 1000) i")
+    await write(
+        graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 1000) i"
+    )
     run_id = str(uuid4())
     context = graph.context(run_id=run_id, batch_rows=100)
 
@@ -285,7 +291,9 @@ async def test_one_event_tells_what_a_run_changed_and_idle_runs_tell_nothing(gra
 
 async def test_changes_of_a_run_that_died_are_told_by_the_next(graph: TestGraph) -> None:
     connection, events = await listen(graph)
-    await write(graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 20) i")
+    await write(
+        graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 20) i"
+    )
 
     def die(_: CycleProgress) -> None:
         raise Killed
@@ -340,7 +348,9 @@ async def test_a_new_attempt_waits_for_the_earlier_attempt_of_its_run(graph: Tes
 
 
 async def test_a_cycle_that_was_overtaken_cannot_commit(graph: TestGraph) -> None:
-    await write(graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 10) i")
+    await write(
+        graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 10) i"
+    )
     overtaker = await graph.connect_target()
     overtaken: list[asyncio.Task[str]] = []
 
@@ -364,7 +374,9 @@ async def test_a_cycle_that_was_overtaken_cannot_commit(graph: TestGraph) -> Non
 
 
 async def test_a_cycle_that_runs_out_of_time_says_so_and_the_next_goes_on(graph: TestGraph) -> None:
-    await write(graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 3000) i")
+    await write(
+        graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 3000) i"
+    )
     first = await run_cycle(graph.context(batch_rows=10, seconds=0.1))
     assert first.status is CycleStatus.BUDGET_SPENT
     assert 0 < first.rows < 3000

@@ -9,6 +9,7 @@
     │   ├── CompositionInvalid        a graph's composition breaks its model
     │   ├── ProviderDuplicate         two distributions contribute one provider id
     │   ├── ProviderInvalid           a contributed object is not a provider
+    │   ├── InputInvalid              the input of a workflow, as someone typed it, breaks its model
     │   ├── SampleInvalid             sample data is not what its loader expects
     │   └── DevStackError             the development stack cannot start as declared
     ├── StoreError                    a store answered, or did not
@@ -20,6 +21,7 @@
     ├── EmbeddingError
     │   ├── EmbeddingUnavailable      retryable
     │   └── EmbeddingRejected         not retryable
+    ├── TemporalUnavailable           retryable: the Temporal server cannot be reached, or turns us away
     ├── CycleBusy                     retryable: an earlier attempt of this very run still holds the graph
     └── CycleFenced                   not retryable: a later cycle took the graph over; nothing was written
 
@@ -104,6 +106,10 @@ class ProviderInvalid(ConfigurationError):
         super().__init__(f"Entry point '{name}' of distribution '{distribution}' is not usable: {problem}")
 
 
+class InputInvalid(ConfigurationError):
+    """The input of a workflow breaks its model."""
+
+
 class SampleInvalid(ConfigurationError):
     """Sample data is not what its loader expects."""
 
@@ -165,6 +171,19 @@ class EmbeddingUnavailable(EmbeddingError):
 
 class EmbeddingRejected(EmbeddingError):
     """The embedding service refused the request itself."""
+
+
+class TemporalUnavailable(SynclineError):
+    """The Temporal server cannot be reached, or turns us away."""
+
+    retryable = True
+
+    def __init__(self, address: str, namespace: str, problem: str) -> None:
+        self.address, self.namespace, self.problem = address, namespace, problem
+        super().__init__(
+            f"Temporal at {address}, namespace '{namespace}': {problem}. "
+            "TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* and _PROFILE say where and how to connect."
+        )
 
 
 class CycleBusy(SynclineError):

@@ -1,0 +1,108 @@
+"""The one way to reach Temporal: the ecosystem's own configuration, our data converter, our errors."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
+from temporalio.runtime import Runtime
+from temporalio.service import RPCError, RPCStatusCode
+
+from syncline import names
+from syncline.errors import ConfigurationError, SettingsInvalid, TemporalUnavailable
+
+__all__ = ["connect", "missing_search_attributes", "register_search_attributes"]
+
+_DEFAULT_ADDRESS: Final = "localhost:7233"
+
+_QUOTED: Final = re.compile(r'(?:message|error): "(?P<cause>[^"]+)"')
+
+_TYPES: Final[Mapping[str, IndexedValueType.ValueType]] = {
+    "Bool": IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+    "Int": IndexedValueType.INDEXED_VALUE_TYPE_INT,
+    "Keyword": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+}
+
+
+async def connect(
+    *,
+    address: str | None = None,
+    namespace: str | None = None,
+    identity: str | None = None,
+    runtime: Runtime | None = None,
+) -> Client:
+    """Return a client of the Temporal that the `TEMPORAL_*` variables and profiles name.
+
+    `address` and `namespace` come before those. Raise SettingsInvalid when that configuration cannot be read,
+    TemporalUnavailable when the server cannot be reached.
+    """
+    try:
+        config = ClientConfig.load_client_connect_config()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise SettingsInvalid(f"The Temporal client configuration cannot be read: {error}") from error
+    config["target_host"] = address or config.get("target_host") or _DEFAULT_ADDRESS
+    config["namespace"] = namespace or config.get("namespace") or "default"
+    try:
+        return await Client.connect(
+            **config, data_converter=pydantic_data_converter, identity=identity, runtime=runtime
+        )
+    except (RuntimeError, RPCError, OSError) as error:  # the SDK says RuntimeError for a refused connection
+        raise TemporalUnavailable(config["target_host"], config["namespace"], _cause(error)) from error
+
+
+async def missing_search_attributes(client: Client) -> set[str]:
+    """Return the search attributes of ours that the namespace lacks.
+
+    A server that does not let clients list them (Temporal Cloud) is trusted to have them. Raise
+    ConfigurationError when one is registered with another type, TemporalUnavailable when the server does not
+    answer or does not know the namespace.
+    """
+    try:
+        found = await client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace)
+        )
+    except RPCError as error:
+        if error.status in (RPCStatusCode.UNIMPLEMENTED, RPCStatusCode.PERMISSION_DENIED):
+            return set()
+        raise _unavailable(client, error) from error
+    for name, declared in names.SEARCH_ATTRIBUTES.items():
+        actual = found.custom_attributes.get(name)
+        if actual is not None and actual != _TYPES[declared]:
+            raise ConfigurationError(
+                f"Search attribute {name} of namespace '{client.namespace}' is registered with another type; "
+                f"it must be {declared}. Run `temporal operator search-attribute remove --name {name}`, "
+                "then create it again."
+            )
+    return names.SEARCH_ATTRIBUTES.keys() - found.custom_attributes.keys()
+
+
+async def register_search_attributes(client: Client) -> set[str]:
+    """Register the search attributes that the namespace lacks and return them."""
+    missing = await missing_search_attributes(client)
+    if missing:
+        request = AddSearchAttributesRequest(
+            namespace=client.namespace,
+            search_attributes={name: _TYPES[names.SEARCH_ATTRIBUTES[name]] for name in missing},
+        )
+        try:
+            await client.operator_service.add_search_attributes(request)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.ALREADY_EXISTS:
+                raise _unavailable(client, error) from error
+    return missing
+
+
+def _unavailable(client: Client, error: RPCError) -> TemporalUnavailable:
+    return TemporalUnavailable(client.service_client.config.target_host, client.namespace, _cause(error))
+
+
+def _cause(error: Exception) -> str:
+    """Return what went wrong in one line: the SDK wraps it in the debug output of its transport."""
+    said = _QUOTED.search(str(error))
+    if said is not None:
+        return said["cause"]
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,13 +1,18 @@
 """The vector store port: the few operations that the engine needs, and nothing else."""
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+import numpy as np
 from pydantic import JsonValue
 
 from syncline.embedding import Vectors
+from syncline.errors import VectorStoreRejected
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +27,36 @@ class VectorStore(Protocol):
     """One Qdrant, by server or embedded. Every write is idempotent; every vector is compared by cosine.
 
     All methods raise VectorStoreUnavailable when a retry can help and VectorStoreRejected when it cannot.
+    A collection name is 1 to 200 letters, digits, `_`, `-` or `.`, beginning with a letter or digit.
+    Within one call, the last of several points with one id wins.
     """
 
     @property
     def name(self) -> str:
         """The config key of this store, for messages."""
 
-    async def ensure_collection(self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()) -> None:
+    async def ensure_collection(
+        self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
+    ) -> None:
         """Create the collection if it is missing, with keyword payload indexes on `indexed`.
 
         Raise VectorStoreRejected, naming both numbers, if it exists with another dimension.
         """
 
     async def upsert(self, collection: str, points: Sequence[PointPayload], vectors: Vectors) -> None:
-        """Write points with vectors (row i belongs to point i); durable when it returns."""
+        """Write points with vectors (row i belongs to point i); durable when it returns.
+
+        Raise VectorStoreRejected if the collection does not exist or a vector does not fit it.
+        """
 
     async def overwrite_payload(self, collection: str, points: Sequence[PointPayload]) -> None:
-        """Replace the whole payload of existing points, leaving vectors; durable when it returns."""
+        """Replace the whole payload of existing points, leaving vectors; durable when it returns.
+
+        Ids that do not exist are ignored. Raise VectorStoreRejected if the collection does not exist.
+        """
 
     async def delete(self, collection: str, ids: Sequence[UUID]) -> None:
-        """Delete points; ids that do not exist are ignored; durable when it returns."""
+        """Delete points; ids, or a collection, that do not exist are ignored; durable when it returns."""
 
     async def count(self, collection: str) -> int:
         """Return the exact number of points; 0 if the collection does not exist."""
@@ -52,10 +67,41 @@ class VectorStore(Protocol):
     async def search(
         self, collection: str, vector: Sequence[float], *, limit: int
     ) -> Sequence[tuple[PointPayload, float]]:
-        """Return the nearest points with their cosine similarity, best first."""
+        """Return the nearest points with their cosine similarity, best first.
+
+        Nothing if the collection does not exist.
+        """
 
     async def drop_collection(self, collection: str) -> None:
         """Delete the collection; nothing happens if it does not exist."""
 
     async def close(self) -> None:
         """Release connections and files."""
+
+
+def checked_name(store: str, collection: str) -> str:
+    """Return the collection name, which is safe as a folder's name too, or raise VectorStoreRejected."""
+    if _NAME.fullmatch(collection) is None:
+        raise VectorStoreRejected(
+            store,
+            f"{collection!r} cannot name a collection: use 1 to 200 letters, digits, '_', '-' or '.', "
+            "beginning with a letter or digit.",
+        )
+    return collection
+
+
+def checked_vectors(store: str, points: Sequence[PointPayload], vectors: Vectors) -> Vectors:
+    """Return the vectors as one float32 matrix with a finite row per point, or raise VectorStoreRejected.
+
+    Qdrant itself takes a NaN without a word, and the point is never found again.
+    """
+    matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+    if matrix.ndim != 2 or len(matrix) != len(points):
+        raise VectorStoreRejected(store, f"{len(points)} points came with vectors of shape {matrix.shape}.")
+    finite = np.isfinite(matrix).all(axis=1)
+    if not finite.all():
+        offender = points[int(np.argmin(finite))].id
+        raise VectorStoreRejected(
+            store, f"the vector of point {offender} has a component that is not finite."
+        )
+    return matrix

@@ -29,7 +29,7 @@ class Request:
 
 
 class FaultyServer:
-    """Answers requests with `answers` in order, the last of them for ever, or with what `respond` makes of each.
+    """Answers requests with `answers` in order, the last of them for ever; or else as `respond` says.
 
     Remembers all `requests`, and the most that were being answered at once.
     """

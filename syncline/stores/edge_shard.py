@@ -1,0 +1,160 @@
+"""One collection of the embedded store on disk: a Qdrant Edge shard and its description. Blocking.
+
+Imports `qdrant_edge`, an optional dependency, so import this module late. The engine's errors pass through.
+"""
+
+import fcntl
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO
+from uuid import UUID
+
+import qdrant_edge as edge
+from pydantic import BaseModel
+
+from syncline.embedding import Vectors
+from syncline.stores.vectors import PointPayload
+
+_DESCRIPTION, _SHARD = "collection.json", "shard"
+_POINTS_PER_UPDATE = 1000  # the engine keeps Python's lock during an update: about 15 ms at this size
+_NEVER_INDEX = 2**40  # kB; below this, searches scan: building HNSW graphs would stall the writes
+
+
+class _Description(BaseModel):
+    """What the engine does not tell about a shard."""
+
+    dimensions: int
+
+
+class EdgeShard:
+    """An open shard; used by one thread at a time. Every write is on disk when it returns."""
+
+    def __init__(self, shard: edge.EdgeShard, dimensions: int, lock: IO[str]) -> None:
+        self._shard, self.dimensions, self._lock = shard, dimensions, lock
+
+    @classmethod
+    def create(cls, folder: Path, dimensions: int) -> None:
+        """Create an empty, closed shard if there is none; BlockingIOError if another process is at it."""
+        with _locked(folder):
+            if not folder.exists():
+                cls._build(folder, dimensions)
+
+    @staticmethod
+    def _build(folder: Path, dimensions: int) -> None:
+        # Built aside and renamed: a process killed in between leaves no half collection behind.
+        aside = folder.with_name(f".new-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        (aside / _SHARD).mkdir(parents=True)
+        (aside / _DESCRIPTION).write_text(_Description(dimensions=dimensions).model_dump_json())
+        config = edge.EdgeConfig(
+            vectors=edge.EdgeVectorParams(size=dimensions, distance=edge.Distance.Cosine),
+            optimizers=edge.EdgeOptimizersConfig(indexing_threshold=_NEVER_INDEX, default_segment_number=1),
+            max_search_threads=1,
+        )
+        shard = edge.EdgeShard.create(str(aside / _SHARD), config)
+        shard.flush()
+        shard.close()
+        aside.rename(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "EdgeShard":
+        """Open the shard at this folder.
+
+        Raise FileNotFoundError or ValidationError if it is none of ours, BlockingIOError if it is held.
+        """
+        lock = _locked(folder)
+        try:
+            description = _Description.model_validate_json((folder / _DESCRIPTION).read_bytes())
+            shard = edge.EdgeShard.load(str(folder / _SHARD))
+            # Reclaims the room of deleted points once they are a fifth; returns at once otherwise.
+            shard.optimize()
+        except BaseException:
+            lock.close()
+            raise
+        return cls(shard, description.dimensions, lock)
+
+    def remove(self, folder: Path) -> None:
+        """Close the shard and delete its folder."""
+        with self._lock:
+            self._shard.close()
+            # Renamed first: a removal that is interrupted must not leave half a collection behind.
+            dying = folder.with_name(f".dropped-{folder.name}")
+            shutil.rmtree(dying, ignore_errors=True)
+            folder.rename(dying)
+            shutil.rmtree(dying)
+
+    def close(self) -> None:
+        """Close the shard; another process can open it then."""
+        with self._lock:
+            self._shard.close()
+
+    def index(self, fields: Iterable[str]) -> None:
+        """Add the keyword payload indexes that are missing."""
+        missing = set(fields) - set(self._shard.info().payload_schema)
+        for field in sorted(missing):
+            self._shard.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword))
+        if missing:
+            self._shard.flush()
+
+    def upsert(self, points: Sequence[PointPayload], vectors: Vectors) -> None:
+        """Write points with vectors of the right dimension."""
+        for start in range(0, len(points), _POINTS_PER_UPDATE):
+            part = slice(start, start + _POINTS_PER_UPDATE)
+            batch = [
+                edge.Point(point.id, vector, dict(point.payload))
+                for point, vector in zip(points[part], vectors[part], strict=True)
+            ]
+            self._shard.update(edge.UpdateOperation.upsert_points(batch))
+        # A killed process loses nothing without this, a power cut does (only a flush calls fsync).
+        self._shard.flush()
+
+    def overwrite_payload(self, points: Sequence[PointPayload]) -> None:
+        """Replace payloads; ids that do not exist are ignored."""
+        for point in points:
+            # By filter, because the engine refuses an id that it does not have.
+            only = edge.Filter(must=[edge.HasIdCondition({point.id})])
+            self._shard.update(
+                edge.UpdateOperation.overwrite_payload_by_filter(only, payload=dict(point.payload))
+            )
+        self._shard.flush()
+
+    def delete(self, ids: Sequence[UUID]) -> None:
+        """Delete points; ids that do not exist are ignored."""
+        self._shard.update(edge.UpdateOperation.delete_points(list(ids)))
+        self._shard.flush()
+
+    def count(self) -> int:
+        """Return the exact number of points."""
+        return self._shard.count(edge.CountRequest(exact=True))
+
+    def page(self, start: UUID | None, limit: int) -> tuple[list[PointPayload], UUID | None]:
+        """Return points in id order from `start`, and where the next page starts (None: there is none)."""
+        request = edge.ScrollRequest(offset=start, limit=limit, with_payload=True, with_vector=False)
+        records, following = self._shard.scroll(request)
+        points = [PointPayload(UUID(str(record.id)), record.payload or {}) for record in records]
+        return points, None if following is None else UUID(str(following))
+
+    def nearest(self, vector: Sequence[float], limit: int) -> list[tuple[PointPayload, float]]:
+        """Return the nearest points with their cosine similarity, best first."""
+        query = edge.Query.Nearest(list(vector))
+        request = edge.SearchRequest(query=query, limit=limit, with_payload=True, with_vector=False)
+        return [
+            (PointPayload(UUID(str(found.id)), found.payload or {}), found.score)
+            for found in self._shard.search(request)
+        ]
+
+
+def _locked(folder: Path) -> IO[str]:
+    """Lock a shard's folder until the returned file is closed or this process ends, however it ends."""
+    # The engine refuses a shard that is open elsewhere, but only after it has touched files that the other
+    # one is writing to, whose next flush then fails. So it must not even try.
+    locks = folder.parent / ".locks"
+    locks.mkdir(exist_ok=True)
+    lock = (locks / folder.name).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        lock.close()
+        raise
+    return lock

@@ -1,0 +1,299 @@
+"""The vector store port on a Qdrant server, over HTTP."""
+
+import re
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from json import JSONDecodeError
+from typing import TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import httpx
+import structlog
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import from_json
+from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+
+from syncline.batches import each_batch
+from syncline.credentials import redacted, sendable
+from syncline.embedding import Vectors
+from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
+from syncline.stores.vectors import PointPayload, checked_name, checked_vectors
+
+_T = TypeVar("_T")
+_POINTS_PER_REQUEST = 256
+_IN_FLIGHT = 4
+_RETRYABLE = {408, 425, 429}
+_FIXES = {
+    401: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key of this server.",
+    403: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key that may write.",
+    404: "The collection is missing (the next cycle creates it), or the URL is not that of a Qdrant server.",
+}
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_CLIENT_ERRORS = (ApiException, QdrantException, AssertionError, RuntimeError, TypeError, ValueError)
+_log = structlog.get_logger(__name__)
+
+
+class _Status(BaseModel):
+    error: str
+
+
+class _Refusal(BaseModel):
+    status: _Status
+
+
+class QdrantServerStore:
+    """One Qdrant server, or whatever `client` is connected to. Safe for concurrent use in one event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str = "",
+        api_key: SecretStr | None = None,
+        timeout_seconds: float = 30,
+        *,
+        client: AsyncQdrantClient | None = None,
+    ) -> None:
+        """Connect lazily to `url` (https for TLS), or use `client` and own it from now on.
+
+        Raise VectorStoreRejected if the URL or the key cannot work at all.
+        """
+        self._name, self._api_key = name, api_key
+        self._client = client or self._connected(url, timeout_seconds)
+
+    def _connected(self, url: str, timeout_seconds: float) -> AsyncQdrantClient:
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise VectorStoreRejected(
+                self._name,
+                "its URL is not an http or https URL; set SYNCLINE_QDRANT_URL (or SYNCLINE_QDRANTS).",
+            )
+        if self._api_key is not None and not sendable(self._api_key):
+            raise VectorStoreRejected(
+                self._name,
+                "its API key cannot be sent in an HTTP header (empty, spaces, line breaks or non-ASCII "
+                "characters); set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) again.",
+            )
+        if self._api_key is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            _log.warning("qdrant api key travels unencrypted", store=self._name, fix="use an https URL")
+        with warnings.catch_warnings():
+            # Said by the line above, with the store's name, and only where somebody could listen.
+            warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
+            return AsyncQdrantClient(
+                url=url,
+                api_key=self._api_key.get_secret_value() if self._api_key else None,
+                timeout=timeout_seconds,  # type: ignore[arg-type]  # int by its stub, rounded up at run time
+                check_compatibility=False,
+            )
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def ensure_collection(
+        self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
+    ) -> None:
+        checked_name(self._name, collection)
+        if not await self._call(self._client.collection_exists(collection)):
+            await self._create(collection, dimensions)
+        info = await self._call(self._client.get_collection(collection))
+        params = info.config.params.vectors
+        if not isinstance(params, models.VectorParams):
+            raise VectorStoreRejected(
+                self._name, f"collection '{collection}' has named vectors; it was not made by Syncline."
+            )
+        if params.size != dimensions:
+            raise VectorStoreRejected(
+                self._name,
+                f"collection '{collection}' has {params.size} dimensions, the embedding service gives "
+                f"{dimensions}. Use the service it was filled with, or drop the collection.",
+            )
+        if params.distance != models.Distance.COSINE:
+            raise VectorStoreRejected(
+                self._name, f"collection '{collection}' compares by {params.distance.value}, not by Cosine."
+            )
+        for field in indexed:
+            if field not in info.payload_schema:
+                await self._call(
+                    self._client.create_payload_index(
+                        collection, field, field_schema=models.PayloadSchemaType.KEYWORD, wait=True
+                    )
+                )
+
+    async def _create(self, collection: str, dimensions: int) -> None:
+        try:
+            await self._call(
+                self._client.create_collection(
+                    collection,
+                    vectors_config=models.VectorParams(size=dimensions, distance=models.Distance.COSINE),
+                )
+            )
+        except VectorStoreRejected:
+            # Another worker may have been faster, which servers answer with 400 or 409.
+            if not await self._call(self._client.collection_exists(collection)):
+                raise
+
+    async def upsert(self, collection: str, points: Sequence[PointPayload], vectors: Vectors) -> None:
+        matrix = checked_vectors(self._name, points, vectors)
+        rows = _last_of_each(points)
+
+        async def send(part: slice) -> None:
+            chosen = rows[part]
+            batch = models.Batch(
+                ids=[str(points[row].id) for row in chosen],
+                vectors=matrix[chosen].tolist(),
+                payloads=[dict(points[row].payload) for row in chosen],
+            )
+            self._applied(await self._call(self._client.upsert(collection, batch, wait=True)))
+
+        await each_batch(len(rows), size=_POINTS_PER_REQUEST, in_flight=_IN_FLIGHT, send=send)
+
+    async def overwrite_payload(self, collection: str, points: Sequence[PointPayload]) -> None:
+        rows = _last_of_each(points)
+
+        async def send(part: slice) -> None:
+            # By filter, because the server answers 404 for an id that it does not have.
+            operations = [
+                models.OverwritePayloadOperation(
+                    overwrite_payload=models.SetPayload(
+                        payload=dict(points[row].payload),
+                        filter=models.Filter(must=[models.HasIdCondition(has_id=[str(points[row].id)])]),
+                    )
+                )
+                for row in rows[part]
+            ]
+            self._applied(
+                *await self._call(self._client.batch_update_points(collection, operations, wait=True))
+            )
+
+        await each_batch(len(rows), size=_POINTS_PER_REQUEST, in_flight=_IN_FLIGHT, send=send)
+
+    async def delete(self, collection: str, ids: Sequence[UUID]) -> None:
+        async def send(part: slice) -> None:
+            selector = models.PointIdsList(points=[str(point) for point in ids[part]])
+            result = await self._call_if_there(
+                self._client.delete(collection, points_selector=selector, wait=True)
+            )
+            if result is not None:
+                self._applied(result)
+
+        await each_batch(len(ids), size=_POINTS_PER_REQUEST, in_flight=_IN_FLIGHT, send=send)
+
+    async def count(self, collection: str) -> int:
+        answer = await self._call_if_there(self._client.count(collection, exact=True))
+        return answer.count if answer is not None else 0
+
+    async def scroll(self, collection: str, *, batch: int = 1000) -> AsyncIterator[Sequence[PointPayload]]:
+        offset: models.ExtendedPointId | None = None
+        while True:
+            request = self._client.scroll(
+                collection, limit=batch, offset=offset, with_payload=True, with_vectors=False
+            )
+            page = await self._call_if_there(request)
+            if page is None:
+                return
+            if page[0]:
+                yield [self._point(record.id, record.payload) for record in page[0]]
+            if page[1] is None:
+                return
+            offset = str(page[1])
+
+    async def search(
+        self, collection: str, vector: Sequence[float], *, limit: int
+    ) -> Sequence[tuple[PointPayload, float]]:
+        request = self._client.query_points(collection, query=list(vector), limit=limit, with_payload=True)
+        answer = await self._call_if_there(request)
+        found = answer.points if answer is not None else []
+        return [(self._point(point.id, point.payload), point.score) for point in found]
+
+    async def drop_collection(self, collection: str) -> None:
+        await self._call_if_there(self._client.delete_collection(collection))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def _point(self, point: models.ExtendedPointId, payload: models.Payload | None) -> PointPayload:
+        try:
+            return PointPayload(UUID(str(point)), payload or {})
+        except ValueError:
+            raise VectorStoreRejected(
+                self._name, f"point {point} has no UUID; the collection was not filled by Syncline."
+            ) from None
+
+    def _applied(self, *results: models.UpdateResult) -> None:
+        if any(result.status == models.UpdateStatus.WAIT_TIMEOUT for result in results):
+            raise VectorStoreUnavailable(self._name, "it accepted a write but did not apply it in time.")
+
+    async def _call(self, request: Awaitable[_T]) -> _T:
+        # Failures are raised outside `except`: the client's exceptions hold the request, and so the key.
+        try:
+            return await request
+        except _CLIENT_ERRORS as error:
+            failure = self._failure(error)
+        raise failure
+
+    async def _call_if_there(self, request: Awaitable[_T]) -> _T | None:
+        """Return None when the collection does not exist."""
+        try:
+            return await request
+        except _CLIENT_ERRORS as error:
+            failure = None if _is_missing_collection(error) else self._failure(error)
+        if failure is None:
+            return None
+        raise failure
+
+    def _failure(self, error: Exception) -> VectorStoreError:
+        """Return our error for one of the client's; every answer or silence that may pass is retryable."""
+        if isinstance(error, ResourceExhaustedResponse):
+            return self._unavailable(f"it asks for a pause of {error.retry_after_s} s (HTTP 429)", str(error))
+        if isinstance(error, UnexpectedResponse):
+            status = error.status_code or 0
+            detail = _explanation(error.content)
+            if status in _RETRYABLE or status >= 500:
+                return self._unavailable(f"it answered HTTP {status}", detail)
+            fix = _FIXES.get(status, "The request is wrong for this collection or this version of Qdrant.")
+            return VectorStoreRejected(
+                self._name, f"it answered HTTP {status}: {redacted(detail, self._api_key)}. {fix}"
+            )
+        cause = error.source if isinstance(error, ResponseHandlingException) else error
+        if isinstance(cause, ValidationError | JSONDecodeError | UnicodeDecodeError | AssertionError):
+            return self._unavailable(
+                "it sent an answer that is not Qdrant's", "check SYNCLINE_QDRANT_URL and what is before it"
+            )
+        if isinstance(cause, ValueError | TypeError):
+            return VectorStoreRejected(self._name, f"{redacted(str(cause), self._api_key)}.")
+        kind = "no answer in time" if isinstance(cause, httpx.TimeoutException) else "not reached"
+        return self._unavailable(kind, f"{type(cause).__name__}: {cause}".removesuffix(": "))
+
+    def _unavailable(self, what: str, detail: str) -> VectorStoreUnavailable:
+        return VectorStoreUnavailable(self._name, f"{what} ({redacted(detail, self._api_key)}).")
+
+
+def _last_of_each(points: Sequence[PointPayload]) -> list[int]:
+    """Return the row of the last point of each id: batches travel side by side, so order decides nothing."""
+    return list({point.id: row for row, point in enumerate(points)}.values())
+
+
+def _refusal(content: bytes) -> str | None:
+    """Return what Qdrant says in an error body; None if Qdrant did not write it."""
+    try:
+        return _Refusal.model_validate(from_json(content)).status.error
+    except ValueError:
+        return None
+
+
+def _explanation(content: bytes) -> str:
+    # Far more than any message shows, so that no key is cut in half before it is redacted.
+    return _refusal(content) or content[:100_000].decode(errors="replace")
+
+
+def _is_missing_collection(error: Exception) -> bool:
+    if isinstance(error, UnexpectedResponse):
+        # A 404 that Qdrant did not write comes from a wrong URL, which must not pass for an empty store.
+        return error.status_code == httpx.codes.NOT_FOUND and _refusal(error.content) is not None
+    return isinstance(error, ValueError) and re.fullmatch(r"Collection .+ not found", str(error)) is not None

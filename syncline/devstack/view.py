@@ -1,0 +1,127 @@
+"""How the board looks: a live table in a terminal, one line per change elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from syncline import names
+from syncline.devstack.board import ClosedRun, GraphRow
+
+__all__ = ["change_line", "live_view"]
+
+
+def live_view(rows: Sequence[GraphRow], places: Mapping[str, str], *, now: datetime) -> RenderableType:
+    """Return the table, and below it where everything is. `places` is label -> address."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in ("graph", "provider", "fallback", "last run"):
+        table.add_column(header, overflow="fold")
+    for header in ("rows", "failures", "lag", "next run"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.slug,
+            _provider(row.last),
+            Text(_fallback(row.last), style="yellow"),
+            _last_run(row, now),
+            _rows(row.last),
+            _failures(row.last),
+            _lag(row.last),
+            _next_run(row, now),
+        )
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, place in places.items():
+        grid.add_row(label, place)
+    return Group(Text(), table, Text(), grid, Text())
+
+
+def change_line(row: GraphRow) -> str | None:
+    """Return one line about the graph's last run, without relative times; None before its first run."""
+    last = row.last
+    if last is None:
+        return None
+    parts = [f"{row.slug}: {last.outcome} at {last.closed_at.astimezone():%H:%M:%S}"]
+    if last.failure is not None:
+        parts.append(last.failure)
+    if last.result is not None:
+        parts += [
+            _provider(last),
+            f"rows {_rows(last)}",
+            f"failures {last.result.failures}",
+            f"lag {_lag(last)}",
+        ]
+        fallback = _fallback(last)
+        if fallback:
+            parts.insert(2, f"fallback: {fallback}")
+    return ", ".join(parts)
+
+
+def _provider(last: ClosedRun | None) -> str:
+    if last is None or last.result is None:
+        return "-"
+    if last.result.provider_id is None or last.result.fallback is not None:
+        return names.FALLBACK_PROVIDER
+    return f"{last.result.provider_id} {last.result.provider_version or ''}".rstrip()
+
+
+def _fallback(last: ClosedRun | None) -> str:
+    if last is None or last.result is None or last.result.fallback is None:
+        return ""
+    fallback, carried = last.result.fallback, last.result.carried
+    reason = str(fallback.reason).replace("_", " ")
+    text = f"{fallback.provider_id} {reason}" if fallback.provider_id else reason
+    if carried.first_fallback_at is not None:
+        runs = carried.consecutive_fallback_runs
+        text += f", since {_clock(carried.first_fallback_at)} ({runs} run{'' if runs == 1 else 's'})"
+    return text
+
+
+def _last_run(row: GraphRow, now: datetime) -> Text:
+    text = Text()
+    if row.last is not None:
+        style = "green" if row.last.drained else "red" if row.last.result is None else "yellow"
+        text.append(row.last.outcome, style=style).append(f" {_span(now - row.last.closed_at)} ago")
+        if row.last.failure is not None:
+            text.append(f"\n{row.last.failure}", style="red")
+    if row.running_since is not None:
+        text.append("; " if text else "").append(f"running for {_span(now - row.running_since)}")
+    return text or Text("-")
+
+
+def _rows(last: ClosedRun | None) -> str:
+    if last is None or last.result is None:
+        return "-"
+    return f"{last.result.result.rows:,} (total {last.result.carried.totals.rows:,})"
+
+
+def _failures(last: ClosedRun | None) -> Text:
+    if last is None or last.result is None:
+        return Text("-")
+    return Text(str(last.result.failures), style="red" if last.result.failures else "")
+
+
+def _lag(last: ClosedRun | None) -> str:
+    return "-" if last is None or last.result is None else f"{last.result.result.lag_seconds:.1f} s"
+
+
+def _next_run(row: GraphRow, now: datetime) -> str:
+    if row.paused:
+        return "paused"
+    return "-" if row.next_at is None else f"in {_span(row.next_at - now)}"
+
+
+def _clock(at: datetime) -> str:
+    local = at.astimezone()
+    same_day = local.date() == datetime.now(UTC).astimezone().date()
+    return f"{local:%H:%M:%S}" if same_day else f"{local:%Y-%m-%d %H:%M}"
+
+
+def _span(span: timedelta) -> str:
+    seconds = max(0, round(span.total_seconds()))
+    if seconds < 100:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 6000 else f"{seconds // 3600} h"

@@ -17,12 +17,16 @@ from temporalio.client import (
     WorkflowExecutionStatus,
     WorkflowFailureError,
 )
+from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
 from syncline.messages import SyncGraphResult
 
 __all__ = ["Board", "ClosedRun", "GraphRow"]
+
+_PROVIDER = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
+_FAILURES = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,10 @@ class ClosedRun:
     closed_at: datetime
     status: str
     """Temporal's word for how it ended: completed, failed, timed_out, terminated, …"""
+    provider: str | None = None
+    """Search attribute: the provider, or what stands for the built-in engine."""
+    failures: int | None = None
+    """Search attribute: dead-lettered rows and failed tables."""
     result: SyncGraphResult | None = None
     failure: str | None = None
 
@@ -131,6 +139,8 @@ class Board:
             started_at=run.start_time,
             closed_at=run.close_time or datetime.now(UTC),
             status=run.status.name.lower() if run.status is not None else "unknown",
+            provider=run.typed_search_attributes.get(_PROVIDER),
+            failures=run.typed_search_attributes.get(_FAILURES),
             result=result,
             failure=failure,
         )

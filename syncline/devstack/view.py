@@ -7,7 +7,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from syncline import names
 from syncline.devstack.board import ClosedRun, GraphRow
 
 __all__ = ["change_line", "live_view"]
@@ -61,10 +60,10 @@ def change_line(row: GraphRow) -> str | None:
 
 
 def _provider(last: ClosedRun | None) -> str:
-    if last is None or last.result is None:
+    if last is None:
         return "-"
-    if last.result.provider_id is None or last.result.fallback is not None:
-        return names.FALLBACK_PROVIDER
+    if last.result is None or last.result.fallback is not None:
+        return last.provider or "-"
     return f"{last.result.provider_id} {last.result.provider_version or ''}".rstrip()
 
 
@@ -99,9 +98,9 @@ def _rows(last: ClosedRun | None) -> str:
 
 
 def _failures(last: ClosedRun | None) -> Text:
-    if last is None or last.result is None:
+    if last is None or last.failures is None:
         return Text("-")
-    return Text(str(last.result.failures), style="red" if last.result.failures else "")
+    return Text(str(last.failures), style="red" if last.failures else "")
 
 
 def _lag(last: ClosedRun | None) -> str:

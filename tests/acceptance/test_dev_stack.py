@@ -1,0 +1,221 @@
+"""`syncline dev` for real: the sample graphs synced, stopped, started again, killed, and refused."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from syncline.devstack.postgres import PostgresServer
+from syncline.devstack.state import RunningStack, StateFolder
+
+CHECKOUT = Path(__file__).parents[2]
+SYNCLINE = Path(sys.executable).with_name("syncline")
+GRAPHS = {"world": "world", "world-fallback": "world_fallback"}
+WRITE_TABLES = ("write_raw_sources", "write_facts", "write_nodes", "write_edges")
+GRAPH_TABLES = ("raw_sources", "facts", "fact_sources", "nodes", "node_facts", "edges", "edge_facts")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A state folder of its own and ports of its own for `syncline dev`."""
+
+    state: Path
+    port: int
+    ui_port: int
+
+    @property
+    def command(self) -> list[str]:
+        """The command line; it stands in the checkout."""
+        ports = ["--port", str(self.port), "--ui-port", str(self.ui_port)]
+        return [str(SYNCLINE), "dev", *ports, "--state-dir", str(self.state)]
+
+    def once(self) -> "subprocess.CompletedProcess[str]":
+        """Run `syncline dev --once`, and return how it ended and all that it said."""
+        return subprocess.run(
+            [*self.command, "--once", "--timeout", "120"],
+            cwd=CHECKOUT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=150,
+        )
+
+    @contextmanager
+    def live(self) -> "Iterator[subprocess.Popen[str]]":
+        """Run `syncline dev` in a process group of its own, as a terminal does; killed at the end."""
+        with subprocess.Popen(
+            self.command,
+            cwd=CHECKOUT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @property
+    def record(self) -> RunningStack:
+        """What the stack says about itself."""
+        record = StateFolder(self.state).read()
+        assert record is not None
+        return record
+
+    def processes(self) -> list[str]:
+        """Return the command lines of all processes that work for this stack."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                words = [*process.cmdline(), *process.environ().values(), process.cwd()]
+            except psutil.Error:
+                continue
+            if any(str(self.state) in word for word in words):
+                found.append(f"{process.pid}: {' '.join(process.cmdline())}")
+        return found
+
+    def logs(self) -> str:
+        """Return all that the parts of the stack wrote to their logs."""
+        return "".join(log.read_text() for log in sorted(self.state.glob("*.log")))
+
+    def rows(self) -> dict[str, int]:
+        """Return the number of rows per table of both databases; the stack must be down."""
+        server = PostgresServer(self.state / "postgres")
+        postgres = server.start()
+        try:
+            return {
+                f"{database}.{schema}.{table}": int(
+                    postgres.psql(f"SELECT count(*) FROM {schema}.{table}", database)
+                )
+                for database, tables in (("syncline_write", WRITE_TABLES), ("syncline_graph", GRAPH_TABLES))
+                for schema in GRAPHS.values()
+                for table in tables
+            }
+        finally:
+            server.stop()
+
+
+def free_port() -> int:
+    """Return a port that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    """Wait until the condition holds, or fail."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """The stack of this module; its state goes from test to test, as it does for a person."""
+    return Stack(tmp_path_factory.mktemp("stack") / "state", free_port(), free_port())
+
+
+@pytest.fixture(scope="module")
+def first(stack: Stack) -> "subprocess.CompletedProcess[str]":
+    """How the first start over an empty folder ended."""
+    return stack.once()
+
+
+def test_first_start_syncs_every_graph_and_stops(
+    stack: Stack, first: "subprocess.CompletedProcess[str]"
+) -> None:
+    assert first.returncode == 0, first.stdout + stack.logs()
+    for slug in GRAPHS:
+        assert f"{slug}: drained at" in first.stdout
+    assert "fallback: acme-sync not installed" in first.stdout
+    assert "Traceback" not in first.stdout + stack.logs()
+    assert stack.processes() == []
+    rows = stack.rows()
+    assert all(rows.values()), rows
+    for schema in GRAPHS.values():
+        for table in ("raw_sources", "facts", "nodes", "edges"):
+            there, here = rows[f"syncline_write.{schema}.write_{table}"], rows[f"syncline_graph.{schema}.{table}"]
+            assert there == here, table
+
+
+def test_second_start_resumes_and_writes_nothing(
+    stack: Stack, first: "subprocess.CompletedProcess[str]"
+) -> None:
+    before = stack.rows()
+    second = stack.once()
+    assert second.returncode == 0, second.stdout + stack.logs()
+    for slug in GRAPHS:
+        assert f"Graph {slug}: sample world, 0 rows written." in second.stdout
+    drained = [line for line in second.stdout.splitlines() if ": drained at" in line]
+    assert all("rows 0 (total " in line and "(total 0)" not in line for line in drained[-2:]), drained
+    assert "Traceback" not in second.stdout + stack.logs()
+    assert stack.rows() == before
+
+
+def test_a_taken_port_is_told_and_nothing_is_started(
+    stack: Stack, first: "subprocess.CompletedProcess[str]"
+) -> None:
+    with socket.create_server(("127.0.0.1", stack.ui_port)):
+        refused = stack.once()
+    assert refused.returncode == 2
+    assert refused.stdout.startswith(f"error: Port {stack.ui_port} (Web UI) is taken by")
+    assert "--ui-port N" in refused.stdout
+    assert "Traceback" not in refused.stdout
+    assert stack.processes() == []
+
+
+def test_a_folder_in_use_is_told_with_the_pid_of_its_user(
+    stack: Stack, first: "subprocess.CompletedProcess[str]"
+) -> None:
+    with StateFolder(stack.state).locked():
+        refused = stack.once()
+    assert refused.returncode == 2
+    assert refused.stdout.startswith(f"error: Another `syncline dev` (pid {os.getpid()}) is running over")
+    assert "--state-dir" in refused.stdout
+
+
+def test_a_start_after_a_kill_ends_what_was_left_and_syncs(
+    stack: Stack, first: "subprocess.CompletedProcess[str]"
+) -> None:
+    with stack.live() as process:
+        wait_for(lambda: (StateFolder(stack.state).read() or stack.record).children.keys() >= {"worker"})
+        children = stack.record.children
+        process.kill()
+        process.wait()
+    assert all(child.process() is not None for child in children.values())
+    after = stack.once()
+    assert after.returncode == 0, after.stdout + stack.logs()
+    assert f"The previous `syncline dev` (pid {process.pid}) was killed; ending its Temporal" in after.stdout
+    assert stack.processes() == []
+
+
+def test_an_interrupt_ends_everything(stack: Stack, first: "subprocess.CompletedProcess[str]") -> None:
+    with stack.live() as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "world: drained" in line:
+                break
+        children = stack.record.children
+        # As Ctrl-C does: the whole process group of the terminal gets it.
+        os.killpg(process.pid, signal.SIGINT)
+        said.append(process.stdout.read())
+        assert process.wait(timeout=60) == 0, "".join(said)
+    assert "".join(said).endswith("Stopping Temporal.\nStopping PostgreSQL.\nStopped.\n")
+    assert children.keys() == {"Temporal", "worker"}
+    assert stack.processes() == []
+    assert "Traceback" not in "".join(said) + stack.logs()

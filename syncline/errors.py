@@ -9,6 +9,8 @@
     │   ├── CompositionInvalid        a graph's composition breaks its model
     │   ├── ProviderDuplicate         two distributions contribute one provider id
     │   ├── ProviderInvalid           a contributed object is not a provider
+    │   ├── ProviderMissing           `on_missing: fail`, and no plugin contributes the provider
+    │   ├── CompositionChanged        the graph's provider changed while a run was on its way
     │   ├── InputInvalid              the input of a workflow, as someone typed it, breaks its model
     │   ├── SampleInvalid             sample data is not what its loader expects
     │   └── DevStackError             the development stack cannot start as declared
@@ -21,6 +23,7 @@
     ├── EmbeddingError
     │   ├── EmbeddingUnavailable      retryable
     │   └── EmbeddingRejected         not retryable
+    ├── ProviderGone                  retryable: this worker lacks the provider; another one may have it
     ├── TemporalUnavailable           retryable: the Temporal server cannot be reached, or turns us away
     ├── CycleBusy                     retryable: an earlier attempt of this very run still holds the graph
     └── CycleFenced                   not retryable: a later cycle took the graph over; nothing was written
@@ -106,6 +109,28 @@ class ProviderInvalid(ConfigurationError):
         super().__init__(f"Entry point '{name}' of distribution '{distribution}' is not usable: {problem}")
 
 
+class ProviderMissing(ConfigurationError):
+    """The composition says `on_missing: fail`, and no plugin contributes the provider."""
+
+    def __init__(self, graph: str, provider_id: str) -> None:
+        self.graph, self.provider_id = graph, provider_id
+        super().__init__(
+            f"Graph '{graph}' names provider '{provider_id}' with on_missing 'fail', and no installed plugin "
+            "contributes it. Install the plugin, or choose 'hold' or 'fallback'."
+        )
+
+
+class CompositionChanged(ConfigurationError):
+    """The graph's provider changed while a run was on its way."""
+
+    def __init__(self, graph: str, *, resolved: str, declared: str | None) -> None:
+        self.graph, self.resolved, self.declared = graph, resolved, declared
+        super().__init__(
+            f"Graph '{graph}' was resolved to provider '{resolved}', and its composition has changed to "
+            f"{'none' if declared is None else repr(declared)} since. The next run follows it."
+        )
+
+
 class InputInvalid(ConfigurationError):
     """The input of a workflow breaks its model."""
 
@@ -171,6 +196,19 @@ class EmbeddingUnavailable(EmbeddingError):
 
 class EmbeddingRejected(EmbeddingError):
     """The embedding service refused the request itself."""
+
+
+class ProviderGone(SynclineError):
+    """This worker lacks the provider that the graph needs; another one may have it."""
+
+    retryable = True
+
+    def __init__(self, graph: str, provider_id: str) -> None:
+        self.graph, self.provider_id = graph, provider_id
+        super().__init__(
+            f"Graph '{graph}' needs provider '{provider_id}', which is not installed in this worker. "
+            "The next attempt may meet a worker that has it."
+        )
 
 
 class TemporalUnavailable(SynclineError):

@@ -92,8 +92,10 @@ def _translated(row: asyncpg.Record) -> Row:
 
 
 def _links(owners: Iterable[asyncpg.Record], facts: dict[str, asyncpg.Record]) -> Rows:
-    pairs = {(key_uuid(row["id"]), key_uuid(fact)) for row in owners for fact in row["fact_ids"] if fact in facts}
-    return {pair: {} for pair in pairs}
+    links: Rows = {}
+    for row in owners:
+        links |= {(key_uuid(row["id"]), key_uuid(fact)): {} for fact in row["fact_ids"] if fact in facts}
+    return links
 
 
 async def _actual(target: asyncpg.Connection, table: str) -> Rows:

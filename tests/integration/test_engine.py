@@ -19,10 +19,12 @@ from syncline.testing.graphs import TestGraph
 from syncline.testing.truth import differences
 
 SEED = """
-INSERT INTO write_raw_sources (id, uri, title) VALUES ('r1', 'https://example.org', 'One'), ('r2', NULL, 'Two');
+INSERT INTO write_raw_sources (id, uri, title)
+    VALUES ('r1', 'https://example.org', 'One'), ('r2', NULL, 'Two');
 INSERT INTO write_facts (id, content, dedup_status)
     VALUES ('f1', 'one', 'ready'), ('f2', 'two', 'ready'), ('f3', 'three', 'pending');
-INSERT INTO write_fact_sources (fact_id, raw_source_id, attribution) VALUES ('f1', 'r1', 'a'), ('f2', 'r2', 'b');
+INSERT INTO write_fact_sources (fact_id, raw_source_id, attribution)
+    VALUES ('f1', 'r1', 'a'), ('f2', 'r2', 'b');
 INSERT INTO write_nodes (id, concept, definition, parent_id, fact_ids, visibility, creator_id, metadata)
     VALUES ('n1', 'Child', 'a child', 'n2', '{f1,f2,f1}', 'private', 'u1', '{"a": [1, null]}'),
            ('n2', 'Parent', NULL, NULL, '{f2}', 'public', NULL, NULL);
@@ -44,6 +46,14 @@ async def writer(graph: TestGraph) -> AsyncIterator[asyncpg.Connection]:
 async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
     async with writer(graph) as connection:
         await connection.execute(sql, *arguments)
+
+
+async def write_nodes(graph: TestGraph, number: int) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, $1) i",
+        number,
+    )
 
 
 async def read(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:
@@ -241,7 +251,7 @@ async def test_a_fact_that_is_not_ready_holds_back_only_itself(graph: TestGraph)
     assert await differences(graph) == []
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """What stops a cycle between two commits."""
 
 
@@ -254,9 +264,9 @@ async def test_a_cycle_that_dies_leaves_whole_batches_and_the_next_attempt_finis
 
     def die_after_three(progress: CycleProgress) -> None:
         if progress.tables[0].rows == 300:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         await run_cycle(replace(context, heartbeat=die_after_three))
     assert len(await read(graph, "SELECT FROM nodes")) == 300
     result = await run_cycle(graph.context(run_id=run_id, attempt=2, batch_rows=100))
@@ -296,9 +306,9 @@ async def test_changes_of_a_run_that_died_are_told_by_the_next(graph: TestGraph)
     )
 
     def die(_: CycleProgress) -> None:
-        raise Killed
+        raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         await run_cycle(replace(graph.context(batch_rows=15), heartbeat=die))
     result = await run_cycle(graph.context(batch_rows=15))
     assert result.rows == 5  # its own

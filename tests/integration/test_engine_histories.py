@@ -46,7 +46,7 @@ class Cycle:
 
 
 _writer = st.integers(0, WRITERS - 1)
-_tables = st.sampled_from(["raw_sources", "facts", "fact_sources", "nodes", "edges"])
+_tables = st.sampled_from(["nodes", "nodes", "nodes", "edges", "facts", "fact_sources", "raw_sources"])
 _refers = st.tuples(*[st.integers(0, WRITERS * KEYS - 1)] * 3)
 STEPS = st.lists(
     st.one_of(
@@ -58,11 +58,12 @@ STEPS = st.lists(
             Cycle, batch_rows=st.sampled_from([1, 2, 3, 1000]), dies_after=st.none() | st.integers(1, 4)
         ),
     ),
-    max_size=40,
+    min_size=10,
+    max_size=60,
 )
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """What stops a cycle between two commits."""
 
 
@@ -149,11 +150,11 @@ async def run(graph: TestGraph, step: Cycle) -> None:
 
     def beat(_: CycleProgress) -> None:
         if next(beats) == step.dies_after:
-            raise Killed
+            raise KilledError
 
     try:
         result = await run_cycle(replace(graph.context(batch_rows=step.batch_rows), heartbeat=beat))
-    except Killed:
+    except KilledError:
         return
     assert result.status is CycleStatus.DRAINED, result
 
@@ -207,7 +208,7 @@ async def test_writers_that_really_run_at_once_lose_nothing(
                     f"{example}:{number}:{step}:{part}:",
                     rows,
                 )
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.01)
             await (transaction.commit() if commit else transaction.rollback())
         await connection.close()
 

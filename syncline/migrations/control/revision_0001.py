@@ -1,0 +1,15 @@
+"""The control plane: table `graphs`."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from syncline.migrations.upgrade import run_script
+
+revision = "control_0001"
+down_revision = None
+
+
+def upgrade(connection: Connection) -> None:
+    """Apply the revision to the schema on the search_path."""
+    run_script(connection, Path(__file__).with_name("0001_graphs.sql"))

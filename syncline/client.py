@@ -15,7 +15,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from syncline import names
 from syncline.errors import ConfigurationError, SettingsInvalid, TemporalUnavailable
 
-__all__ = ["connect", "missing_search_attributes", "register_search_attributes"]
+__all__ = [
+    "connect",
+    "missing_search_attributes",
+    "register_search_attributes",
+    "require_search_attributes",
+]
 
 _DEFAULT_ADDRESS: Final = "localhost:7233"
 
@@ -78,6 +83,23 @@ async def missing_search_attributes(client: Client) -> set[str]:
                 "then create it again."
             )
     return names.SEARCH_ATTRIBUTES.keys() - found.custom_attributes.keys()
+
+
+async def require_search_attributes(client: Client) -> None:
+    """Raise ConfigurationError with the commands that help if the namespace lacks a search attribute.
+
+    A run that sets an attribute which does not exist would retry its workflow task for ever.
+    """
+    missing = sorted(await missing_search_attributes(client))
+    if missing:
+        commands = " && ".join(
+            f"temporal operator search-attribute create --namespace {client.namespace} "
+            f"--name {name} --type {names.SEARCH_ATTRIBUTES[name]}"
+            for name in missing
+        )
+        raise ConfigurationError(
+            f"Namespace '{client.namespace}' lacks the search attributes {', '.join(missing)}. Run: {commands}"
+        )
 
 
 async def register_search_attributes(client: Client) -> set[str]:

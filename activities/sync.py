@@ -1,0 +1,235 @@
+"""The two activities of a run: which provider answers for the graph, and one cycle of it."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ValidationError
+from temporalio import activity
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.beat import CycleBeat
+from activities.meter import record_cycle
+from activities.translation import errors_translated
+from syncline import names
+from syncline.composition import parse_composition, resolve_sync_provider
+from syncline.errors import (
+    CompositionChanged,
+    CompositionInvalid,
+    GraphInvalid,
+    ProviderGone,
+    ProviderInvalid,
+    ProviderMissing,
+)
+from syncline.graphs import Graph, GraphStatus
+from syncline.logs import get_log
+from syncline.messages import (
+    CycleProgress,
+    Fallback,
+    ProviderFallback,
+    ProviderResolution,
+    ResolveProviderRequest,
+    SyncCycleRequest,
+    SyncResult,
+)
+from syncline.provider import (
+    CycleBudget,
+    NoOptions,
+    RunIdentity,
+    SyncContext,
+    SyncProvider,
+    options_model_of,
+)
+from syncline.services import Services
+
+__all__ = ["SyncActivities"]
+
+RunCycle = Callable[[SyncContext], Awaitable[SyncResult]]
+
+
+class SyncActivities:
+    """The activities over one worker's services."""
+
+    def __init__(
+        self, services: Services | None, *, beat_seconds: float = 5.0, progress_seconds: float = 10.0
+    ) -> None:
+        self._opened = services
+        self._beat_seconds = beat_seconds
+        self._progress_seconds = progress_seconds
+
+    @activity.defn(name=names.RESOLVE_PROVIDER)
+    async def resolve_provider(self, request: ResolveProviderRequest) -> ProviderResolution:
+        """Return which provider answers for the graph, or why the built-in engine does.
+
+        A fallback is signalled to the run itself, for the record. Whatever keeps the question from being
+        answered (the control plane is down, the graph is unknown or archived, its composition is invalid)
+        is an error and never a fallback. A paused graph may be synced by hand.
+        """
+        services = self._services()
+        with errors_translated():
+            resolved = await resolve_sync_provider(services, request.graph)
+            graph = resolved.graph or await services.graphs.default()
+            _refuse_archived(graph)
+            if resolved.provider is not None:
+                return ProviderResolution(
+                    graph=graph.ref,
+                    provider_id=resolved.provider.id,
+                    provider_version=resolved.provider.version,
+                    distribution=resolved.distribution,
+                )
+            if resolved.reason is None:
+                raise RuntimeError("resolution returned neither a provider nor a reason")
+            entry = resolved.entry
+            if entry is not None and entry.on_missing == "fail":
+                raise ProviderMissing(graph.slug, entry.provider)
+            if entry is not None and entry.on_missing == "hold":
+                raise ProviderGone(graph.slug, entry.provider)
+        fallback = Fallback(
+            reason=resolved.reason,
+            detail=resolved.detail,
+            provider_id=None if entry is None else entry.provider,
+        )
+        await _signal_fallback(graph, fallback)
+        return ProviderResolution(graph=graph.ref, fallback=fallback)
+
+    @activity.defn(name=names.SYNC_CYCLE)
+    async def sync_cycle(self, request: SyncCycleRequest) -> SyncResult:
+        """Run one cycle with the resolved provider, or with the built-in engine when there is none."""
+        services = self._services()
+        run = _run_identity()
+        log = get_log()
+        provider_name = request.provider_id or names.FALLBACK_PROVIDER
+        fields = {"graph": request.graph.slug, "run_id": run.run_id, "provider": provider_name}
+        beat = CycleBeat(
+            _signal_progress, beat_seconds=self._beat_seconds, progress_seconds=self._progress_seconds
+        )
+        try:
+            with errors_translated():
+                async with beat:
+                    result = await self._run_cycle(services, request, run, beat)
+        except Exception as error:
+            log.warning("cycle attempt failed", **fields, attempt=run.attempt, error=str(error))
+            raise
+        record_cycle(
+            services.meter,
+            result,
+            graph=request.graph.slug,
+            provider=provider_name,
+            fallback=request.provider_id is None,
+        )
+        log.info(
+            "cycle ended",
+            **fields,
+            status=result.status.value,
+            rows=result.rows,
+            failures=result.failures,
+            seconds=round(result.duration_seconds, 3),
+        )
+        return result
+
+    async def _run_cycle(
+        self, services: Services, request: SyncCycleRequest, run: RunIdentity, beat: CycleBeat
+    ) -> SyncResult:
+        graph = await services.graphs.get(request.graph.id)
+        _refuse_archived(graph)
+        run_cycle: RunCycle
+        if request.provider_id is None:
+            # The only place that loads the engine for a fallback: a worker whose graphs all have providers
+            # of their own never does.
+            from syncline.engine import run_cycle
+
+            options: BaseModel = NoOptions()
+            origin = "syncline"
+        else:
+            registered = services.registry.get("sync", request.provider_id)
+            if registered is None:
+                raise ProviderGone(graph.slug, request.provider_id)
+            options = _options(graph, request.provider_id, registered.provider)
+            provider = await services.registry.initialized("sync", request.provider_id, services)
+            run_cycle, origin = provider.sync_cycle, registered.distribution
+        result: object = await run_cycle(
+            SyncContext(
+                graph=graph.ref,
+                run=run,
+                write=services.write_schema(graph),
+                target=services.target_schema(graph),
+                vectors=services.graph_vectors(graph),
+                embedding=services.embedding,
+                budget=CycleBudget(
+                    batch_rows=request.batch_rows or services.settings.batch_rows,
+                    seconds=request.time_budget_seconds or services.settings.cycle_seconds,
+                ),
+                options=options,
+                heartbeat=beat,
+                log=get_log(),
+                meter=services.meter,
+            )
+        )
+        if not isinstance(result, SyncResult):
+            raise ProviderInvalid(
+                request.provider_id or names.FALLBACK_PROVIDER,
+                distribution=origin,
+                problem=f"sync_cycle returned {type(result).__name__}, not SyncResult",
+            )
+        return result
+
+    def _services(self) -> Services:
+        if self._opened is None:
+            raise RuntimeError(
+                "SyncActivities was made without services, so no activity can run. Open them first: "
+                "`async with Services.open(settings) as services: SyncActivities(services)`."
+            )
+        return self._opened
+
+
+def _refuse_archived(graph: Graph) -> None:
+    if graph.status is GraphStatus.ARCHIVED:
+        raise GraphInvalid(graph.slug, "status", "an archived graph is not synced; make it active or paused.")
+
+
+def _options(graph: Graph, provider_id: str, provider: SyncProvider) -> BaseModel:
+    entry = parse_composition(graph.slug, graph.composition).sync
+    if entry is None or entry.provider != provider_id:
+        raise CompositionChanged(
+            graph.slug, resolved=provider_id, declared=None if entry is None else entry.provider
+        )
+    try:
+        return options_model_of(provider).model_validate(entry.options)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        key = ".".join(["sync.options", *(str(part) for part in first["loc"])])
+        raise CompositionInvalid(graph.slug, key, first["msg"]) from error
+
+
+def _run_identity() -> RunIdentity:
+    info = activity.info()
+    if info.workflow_id is None or info.workflow_run_id is None:
+        raise RuntimeError("this activity belongs to workflow SyncGraph and cannot run on its own")
+    return RunIdentity(workflow_id=info.workflow_id, run_id=info.workflow_run_id, attempt=info.attempt)
+
+
+async def _signal_fallback(graph: Graph, fallback: Fallback) -> None:
+    run = _run_identity()
+    signal = ProviderFallback(
+        # The activity's id is the same for all of its attempts.
+        idempotency_key=f"{run.run_id}/{activity.info().activity_id}/{fallback.reason.value}",
+        graph=graph.ref,
+        fallback=fallback,
+        at=datetime.now(UTC),
+    )
+    handle = activity.client().get_workflow_handle(run.workflow_id, run_id=run.run_id)
+    try:
+        await handle.signal(names.PROVIDER_FALLBACK, signal)
+    except RPCError as error:
+        # The run was closed meanwhile, so nobody is there to be told.
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+
+
+async def _signal_progress(progress: CycleProgress) -> None:
+    """Show the progress in the run's state; a cycle must not fail because of that."""
+    run = _run_identity()
+    handle = activity.client().get_workflow_handle(run.workflow_id, run_id=run.run_id)
+    try:
+        await handle.signal(names.CYCLE_PROGRESS, progress)
+    except RPCError as error:
+        get_log().debug("progress was not signalled", run_id=run.run_id, error=str(error))

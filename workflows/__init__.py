@@ -1,0 +1,1 @@
+"""Orchestration: deterministic, and nothing else. The work is in `activities` and `syncline`."""

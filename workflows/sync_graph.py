@@ -1,0 +1,240 @@
+"""Workflow `SyncGraph`: one run resolves a graph's provider, runs one cycle, and says what happened."""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy, SearchAttributeKey, SearchAttributeUpdate
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    # For the activities' signatures only. Re-imported in the sandbox, the stores behind them would cost
+    # close to a second of CPU per run.
+    from activities.sync import SyncActivities
+
+    # Models, constants and pure functions: nothing of them can differ between a run and its replay.
+    from syncline import names
+    from syncline.errors import non_retryable_types
+    from syncline.messages import (
+        CarriedState,
+        CycleProgress,
+        CycleStatus,
+        ProviderFallback,
+        ProviderResolution,
+        ProviderState,
+        ResolveProviderRequest,
+        RunPhase,
+        SyncCycleRequest,
+        SyncGraphInput,
+        SyncGraphResult,
+        SyncResult,
+        SyncState,
+        Totals,
+    )
+    from workflows.details import describe_provider, describe_run
+
+GRAPH = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
+PROVIDER = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
+FALLBACK = SearchAttributeKey.for_bool(names.ATTRIBUTE_FALLBACK)
+ROWS = SearchAttributeKey.for_int(names.ATTRIBUTE_ROWS)
+FAILURES = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
+
+_LONGEST_BUDGET = 3600.0
+_GRACE = timedelta(minutes=5)
+"""What a cycle may take beyond its budget: the batch it was in, the vectors, the report."""
+
+_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=60),
+    non_retryable_error_types=non_retryable_types(),
+)
+
+
+# A bug fails the run instead of retrying its workflow task for ever: under overlap SKIP a stuck run would stop
+# its graph without a word, and the next run goes on from the committed cursor anyway.
+@workflow.defn(name=names.SYNC_GRAPH, failure_exception_types=[Exception])
+class SyncGraph:
+    """One run syncs one graph once. State goes from run to run through the last completion result."""
+
+    def __init__(self) -> None:
+        self._previous = _previous_result()
+        self._result: SyncResult | None = None
+        self._state = SyncState(
+            last_result=self._previous.result if self._previous else None,
+            carried=self._previous.carried if self._previous else CarriedState(),
+        )
+
+    @workflow.run
+    async def run(self, input: SyncGraphInput | None = None) -> SyncGraphResult:  # noqa: A002 # wire name
+        """Sync the graph once; without a graph, the default one through the built-in engine.
+
+        A cycle that failed fails the run, with the provider's whole result in the failure's details.
+        """
+        request = input or SyncGraphInput()
+        try:
+            resolution = await self._resolve(request)
+            result = await self._cycle(request, resolution)
+        except asyncio.CancelledError:
+            self._show(phase=RunPhase.CANCELLED)
+            raise
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                self._show(phase=RunPhase.CANCELLED)
+            else:
+                self._show(phase=RunPhase.FAILED, error=str(error.cause or error))
+            raise
+        return self._finish(resolution, result)
+
+    @workflow.signal(name=names.PROVIDER_FALLBACK)
+    def on_provider_fallback(self, signal: ProviderFallback) -> None:
+        """Record that resolution fell back; a retried resolution says so again, which changes nothing."""
+        if all(known.idempotency_key != signal.idempotency_key for known in self._state.signals):
+            self._state = self._state.model_copy(update={"signals": (*self._state.signals, signal)})
+
+    @workflow.signal(name=names.CYCLE_PROGRESS)
+    def on_cycle_progress(self, progress: CycleProgress) -> None:
+        """Show how far the running cycle is."""
+        self._show(progress=progress)
+
+    @workflow.query(name=names.SYNC_STATE)
+    def sync_state(self) -> SyncState:
+        """Return everything there is to know about the run."""
+        return self._state
+
+    @workflow.query(name=names.PROVIDER_STATE)
+    def provider_state(self) -> ProviderState:
+        """Return which provider serves the graph, and since when none does."""
+        return self._state.provider
+
+    async def _resolve(self, request: SyncGraphInput) -> ProviderResolution:
+        self._show(graph=request.graph)
+        if request.graph is not None:
+            # A Schedule has set it already; a run started by hand is to be found while it still resolves.
+            _upsert(GRAPH.value_set(request.graph))
+        resolution = await workflow.execute_activity_method(
+            SyncActivities.resolve_provider,
+            ResolveProviderRequest(graph=request.graph),
+            summary=f"resolve the provider of {(request.graph or 'the default graph')[:100]}",
+            start_to_close_timeout=timedelta(seconds=30),
+            schedule_to_close_timeout=timedelta(minutes=10),
+            retry_policy=_RETRY,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+        self._take_over(resolution)
+        return resolution
+
+    def _take_over(self, resolution: ProviderResolution) -> None:
+        """Take the resolution, which alone decides about fallback: the signal is its audit event."""
+        carried = self._state.carried
+        if self._previous is not None and self._previous.graph.id != resolution.graph.id:
+            # Someone pointed the Schedule at another graph: its sums are not this one's.
+            carried = CarriedState()
+        if resolution.fallback is None:
+            carried = carried.model_copy(update={"consecutive_fallback_runs": 0, "first_fallback_at": None})
+        else:
+            carried = carried.model_copy(
+                update={
+                    "consecutive_fallback_runs": carried.consecutive_fallback_runs + 1,
+                    "first_fallback_at": carried.first_fallback_at or workflow.now(),
+                }
+            )
+        self._show(
+            graph=resolution.graph.slug,
+            phase=RunPhase.SYNCING,
+            carried=carried,
+            provider=ProviderState(
+                provider_id=resolution.provider_id,
+                provider_version=resolution.provider_version,
+                distribution=resolution.distribution,
+                fallback=resolution.fallback,
+                fallback_since=carried.first_fallback_at,
+                consecutive_fallback_runs=carried.consecutive_fallback_runs,
+            ),
+        )
+        _upsert(
+            GRAPH.value_set(resolution.graph.slug),
+            PROVIDER.value_set(resolution.provider_id or names.FALLBACK_PROVIDER),
+            FALLBACK.value_set(resolution.fallback is not None),
+        )
+
+    async def _cycle(self, request: SyncGraphInput, resolution: ProviderResolution) -> SyncResult:
+        budget = timedelta(seconds=request.time_budget_seconds or _LONGEST_BUDGET)
+        return await workflow.execute_activity_method(
+            SyncActivities.sync_cycle,
+            SyncCycleRequest(
+                graph=resolution.graph,
+                provider_id=resolution.provider_id,
+                batch_rows=request.batch_rows,
+                time_budget_seconds=request.time_budget_seconds,
+            ),
+            summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
+            start_to_close_timeout=budget + _GRACE,
+            schedule_to_close_timeout=timedelta(hours=2),
+            heartbeat_timeout=timedelta(seconds=20),
+            retry_policy=_RETRY,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+
+    def _finish(self, resolution: ProviderResolution, result: SyncResult) -> SyncGraphResult:
+        self._result = result
+        _upsert(ROWS.value_set(result.rows), FAILURES.value_set(result.failures))
+        if result.status is CycleStatus.FAILED:
+            error = _what_failed(resolution.graph.slug, result)
+            self._show(phase=RunPhase.FAILED, last_result=result, error=error)
+            raise ApplicationError(error, result, type="CycleFailed", non_retryable=True)
+        carried = self._state.carried
+        totals = carried.totals
+        carried = carried.model_copy(
+            update={
+                "totals": Totals(
+                    runs=totals.runs + 1,
+                    rows=totals.rows + result.rows,
+                    links=totals.links + result.links,
+                    vectors=totals.vectors + result.vectors.upserted,
+                    failures=totals.failures + result.failures,
+                )
+            }
+        )
+        self._show(phase=RunPhase.DONE, last_result=result, carried=carried)
+        return SyncGraphResult(
+            graph=resolution.graph,
+            provider_id=resolution.provider_id,
+            provider_version=resolution.provider_version,
+            fallback=resolution.fallback,
+            failures=result.failures,
+            result=result,
+            carried=carried,
+        )
+
+    def _show(self, **changes: object) -> None:
+        """Change the state that queries answer, and the details that the Web UI shows, together."""
+        self._state = self._state.model_copy(update=changes)
+        workflow.set_current_details(describe_run(self._state, self._result))
+
+
+def _previous_result() -> SyncGraphResult | None:
+    """Return the result of the last run that completed, None if there is none that can be read."""
+    if not workflow.has_last_completion_result():
+        return None
+    try:
+        return workflow.get_last_completion_result(SyncGraphResult)
+    except ValueError:
+        # It would come back at every run. Sums that start again are better than a graph that never syncs.
+        workflow.logger.warning("the last completion result cannot be read; totals start again")
+        return None
+
+
+def _upsert(*updates: SearchAttributeUpdate) -> None:
+    """Set what differs from what the run has: each upsert is an event in its history."""
+    present = workflow.info().typed_search_attributes
+    changed = [update for update in updates if present.get(update.key) != update.value]
+    if changed:
+        workflow.upsert_search_attributes(changed)
+
+
+def _what_failed(slug: str, result: SyncResult) -> str:
+    errors = [f"{table.table}: {table.error}" for table in result.tables if table.error]
+    if not errors:
+        return f"The cycle of graph '{slug}' failed with {result.failures} failures; no table says why."
+    return f"{len(errors)} of {len(result.tables)} tables of graph '{slug}' failed. " + "; ".join(errors)

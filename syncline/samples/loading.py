@@ -1,0 +1,84 @@
+"""Loading a sample into a graph's write-db: COPY to a stage, then one statement per table."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from functools import cache
+from importlib.resources import files
+from string import Template
+
+import asyncpg
+from sqlalchemy.dialects import postgresql
+
+from syncline.errors import SampleInvalid
+from syncline.samples.sample import Row, Sample, SampleTable
+from syncline.stores.postgres import PostgresStore
+
+_BREATH = 1_000
+_quoted = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call] # untyped in SQLAlchemy
+
+
+class _SqlTemplate(Template):
+    # `$1` is Postgres's; `@{name}` is ours.
+    delimiter = "@"
+    idpattern = r"(?!)"
+    braceidpattern = r"[a-z_]+"
+
+
+@cache
+def _template(name: str) -> _SqlTemplate:
+    return _SqlTemplate(files("syncline.samples").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8"))
+
+
+async def load_sample(store: PostgresStore, schema: str, sample: Sample) -> dict[str, int]:
+    """Insert or update every row of the sample in one transaction; return the changed rows per table.
+
+    Rows that are there already and say the same are not written, so loading twice changes nothing the second
+    time. Rows that the sample does not have are left alone. Raise SampleInvalid, with nothing written, if the
+    sample is malformed or the schema has not its tables.
+    """
+    tables = sample.tables()
+    changed: dict[str, int] = {}
+    async with store.driver() as connection, connection.transaction():
+        for table in tables:
+            changed[table.table] = await _load_table(connection, schema, table)
+    return changed
+
+
+async def _load_table(connection: asyncpg.Connection, schema: str, table: SampleTable) -> int:
+    stage = f"sample_{table.table}"
+    target = f"{_quoted(schema)}.{_quoted(table.table)}"
+    key = [row["name"] for row in await connection.fetch(_template("key").template, target)]
+    if not key:
+        raise SampleInvalid(
+            f"The write-db has no table {target} with a primary key; "
+            "`syncline migrate` creates the tables of a graph."
+        )
+    columns = [_quoted(name) for name in table.columns]
+    assignments = [f"{_quoted(name)} = excluded.{_quoted(name)}" for name in table.columns if name not in key]
+    names = {"stage": f"pg_temp.{_quoted(stage)}", "target": target, "columns": ", ".join(columns)}
+    await connection.execute(_template("stage").substitute(names))
+    await connection.copy_records_to_table(
+        stage, records=_paced(table.rows), columns=table.columns, schema_name="pg_temp"
+    )
+    status: str = await connection.execute(
+        _template("merge").substitute(
+            names,
+            key=", ".join(map(_quoted, key)),
+            assignments=", ".join([*assignments, "updated_at = now()"]),
+            current=", ".join(f"t.{name}" for name in columns),
+            proposed=", ".join(f"excluded.{name}" for name in columns),
+        )
+    )
+    changed = int(status.rpartition(" ")[2])
+    if changed:
+        # The next reader plans for what is there now, not for the empty table of a moment ago.
+        await connection.execute(f"ANALYZE {target}")
+    return changed
+
+
+async def _paced(rows: Iterable[Row]) -> AsyncIterator[Row]:
+    """Yield the rows, and let the event loop turn now and then: reading them never waits for anything."""
+    for number, row in enumerate(rows):
+        if number % _BREATH == 0:
+            await asyncio.sleep(0)
+        yield row

@@ -1,0 +1,1 @@
+CREATE TEMP TABLE @{stage} ON COMMIT DROP AS SELECT @{columns} FROM @{target} WITH NO DATA

@@ -1,0 +1,42 @@
+"""The built-in engine behind the provider contract, for graphs that name provider `default`."""
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel
+
+from syncline.provider import NoOptions, SyncContext, SyncProvider, SyncResult
+
+if TYPE_CHECKING:
+    from syncline.services import Services
+
+__all__ = ["DefaultSyncProvider"]
+
+
+class DefaultSyncProvider(SyncProvider):
+    """Runs the same engine, in the same way, as a cycle in fallback does."""
+
+    id = "default"
+    api_version = 1
+    options_model: ClassVar[type[BaseModel]] = NoOptions
+
+    def __init__(self) -> None:
+        self.version = version("syncline")
+        self._run_cycle: Callable[[SyncContext], Awaitable[SyncResult]] | None = None
+
+    async def initialize(self, services: "Services") -> None:  # noqa: ARG002 -- the contract names it
+        """Load the engine; a worker whose graphs all have other providers never does."""
+        from syncline.engine import run_cycle
+
+        self._run_cycle = run_cycle
+
+    async def sync_cycle(self, context: SyncContext) -> SyncResult:
+        """Run one cycle of the engine."""
+        if self._run_cycle is None:
+            raise RuntimeError("provider 'default' was used before `initialize`; use Registry.initialized")
+        return await self._run_cycle(context)
+
+    async def close(self) -> None:
+        """Let go of the engine; it holds nothing open between cycles."""
+        self._run_cycle = None

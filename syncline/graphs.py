@@ -1,0 +1,307 @@
+"""The control plane: graph records, what they may say, and where they are kept.
+
+A graph says where it lives (a schema in two Postgres stores, a prefix in a Qdrant), when it syncs and with
+what. Stores are named by their key in the settings, so that no connection URI is ever in the table.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Self
+from uuid import UUID, uuid4
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    DateTime,
+    MetaData,
+    RowMapping,
+    Table,
+    Text,
+    Uuid,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from syncline.composition import parse_composition
+from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
+from syncline.messages import GraphRef
+from syncline.stores.postgres import PostgresStore
+
+__all__ = [
+    "Graph",
+    "GraphChanges",
+    "GraphDraft",
+    "GraphRepository",
+    "GraphStatus",
+    "ScheduleSpec",
+    "draft_graph",
+]
+
+RESERVED_SCHEMAS = frozenset({"syncline", "public", "information_schema"})
+
+
+class GraphStatus(StrEnum):
+    """Whether a graph is synced."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    """Not by schedule; a run started by hand still syncs it."""
+    ARCHIVED = "archived"
+    """Not at all."""
+
+
+def _not_reserved(schema: str) -> str:
+    if schema in RESERVED_SCHEMAS or schema.startswith("pg_"):
+        raise ValueError(f"'{schema}' is reserved; name another schema")
+    return schema
+
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$", max_length=63)]
+SchemaName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63), AfterValidator(_not_reserved)
+]
+StoreKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+QdrantPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class ScheduleSpec(BaseModel):
+    """When a graph syncs: by interval, or by cron expression when there is one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every_seconds: int = Field(default=60, ge=1, le=2_592_000)
+    cron: Annotated[str, StringConstraints(pattern=r"^(@\S+( \S+)?|\S+( +\S+){4,6})$")] | None = None
+    """Five to seven fields, or `@hourly` and the like. It comes before `every_seconds`."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class GraphDraft(_Record):
+    """A graph to be added. What is left out follows from the slug."""
+
+    slug: Slug
+    name: Name | None = None
+    status: GraphStatus = GraphStatus.ACTIVE
+    is_default: bool = False
+    write_store: StoreKey | None = None
+    graph_store: StoreKey | None = None
+    schema_name: SchemaName | None = None
+    """Of the write-db and of the graph-db; the slug with `_` for `-` when left out."""
+    qdrant_prefix: QdrantPrefix | None = None
+    """Of every collection; the schema's name and `_` when left out."""
+    qdrant_store: StoreKey | None = None
+    schedule: ScheduleSpec = ScheduleSpec()
+    composition: Mapping[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _place_follows_from_slug(self) -> Self:
+        if self.schema_name is None:
+            _not_reserved(self.slug.replace("-", "_"))
+        return self
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The schema name and the Qdrant prefix, as declared or as they follow from the slug."""
+        schema = self.schema_name or self.slug.replace("-", "_")
+        return schema, self.qdrant_prefix or f"{schema}_"
+
+
+class GraphChanges(_Record):
+    """What to change of a graph: the fields that are not None. Where it lives cannot move."""
+
+    name: Name | None = None
+    status: GraphStatus | None = None
+    is_default: bool | None = None
+    schedule: ScheduleSpec | None = None
+    composition: Mapping[str, JsonValue] | None = None
+
+
+class Graph(_Record):
+    """One graph, as the control plane has it."""
+
+    id: UUID
+    slug: Slug
+    name: Name
+    status: GraphStatus
+    is_default: bool
+    write_store: StoreKey | None
+    """Key of the write-db in the settings; null for the system's."""
+    graph_store: StoreKey | None
+    schema_name: SchemaName
+    qdrant_prefix: QdrantPrefix
+    qdrant_store: StoreKey | None
+    schedule: ScheduleSpec
+    composition: dict[str, JsonValue]
+    """As stored: `syncline.composition.parse_composition` says whether it is valid."""
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def ref(self) -> GraphRef:
+        """The graph's identity, as messages carry it."""
+        return GraphRef(id=self.id, slug=self.slug)
+
+
+_graphs = Table(
+    "graphs",
+    MetaData(schema="syncline"),
+    Column("id", Uuid, primary_key=True),
+    Column("slug", Text),
+    Column("name", Text),
+    Column("status", Text),
+    Column("is_default", Boolean),
+    Column("write_store", Text),
+    Column("graph_store", Text),
+    Column("schema_name", Text),
+    Column("qdrant_prefix", Text),
+    Column("qdrant_store", Text),
+    Column("schedule", JSONB),
+    Column("composition", JSONB),
+    Column("created_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+)
+
+_REFUSALS = {
+    "graphs_slug_unique": ("slug", "another graph has it"),
+    "graphs_schema_unique": ("schema_name", "another graph of the same graph store has it"),
+    "graphs_prefix_unique": ("qdrant_prefix", "another graph of the same Qdrant has it"),
+    "graphs_one_default": ("is_default", "another graph became the default at the same moment; try again"),
+}
+
+
+def draft_graph(fields: Mapping[str, object]) -> GraphDraft:
+    """Return the draft of a graph from untrusted fields, or raise GraphInvalid naming the field."""
+    try:
+        return GraphDraft.model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(str(fields.get("slug", "?")), error) from None
+
+
+class GraphRepository:
+    """The table of graphs in the control database."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    async def get(self, reference: str | UUID) -> Graph:
+        """Return the graph with this slug or id, or raise GraphNotFound. A slug comes before an id."""
+        wanted: ColumnElement[bool] = _graphs.c.slug == str(reference)
+        if (graph_id := _as_id(reference)) is not None:
+            wanted = or_(wanted, _graphs.c.id == graph_id)
+        found = await self._select(wanted)
+        if not found:
+            raise GraphNotFound(str(reference))
+        return next((graph for graph in found if graph.slug == reference), found[0])
+
+    async def default(self) -> Graph:
+        """Return the graph that is marked as default, or raise GraphNotFound."""
+        found = await self._select(_graphs.c.is_default)
+        if not found:
+            raise GraphNotFound(None)
+        return found[0]
+
+    async def list(self) -> Sequence[Graph]:
+        """Return every graph, by slug."""
+        return await self._select(None)
+
+    async def add(self, draft: GraphDraft) -> Graph:
+        """Add a graph and return it, or raise GraphInvalid or CompositionInvalid.
+
+        If it is to be the default, the present default is so no longer.
+        """
+        parse_composition(draft.slug, draft.composition)
+        schema, prefix = draft.place
+        values = {
+            **draft.model_dump(mode="json"),
+            "id": uuid4(),
+            "name": draft.name or draft.slug,
+            "schema_name": schema,
+            "qdrant_prefix": prefix,
+        }
+        try:
+            async with self._store.begin() as connection:
+                if draft.is_default:
+                    await _clear_default(connection)
+                rows = await connection.execute(_graphs.insert().values(values).returning(_graphs))
+                return _graph(rows.mappings().one())
+        except StoreRejected as error:
+            raise _refusal(draft.slug, error) from error
+
+    async def update(self, reference: str | UUID, changes: GraphChanges) -> Graph:
+        """Apply the changes and return the graph, or raise as `get` and `add` do."""
+        graph = await self.get(reference)
+        # None of an inner field is a value (no cron), None of a field is no change.
+        values = {name: value for name, value in changes.model_dump(mode="json").items() if value is not None}
+        if changes.composition is not None:
+            parse_composition(graph.slug, changes.composition)
+        if not values:
+            return graph
+        statement = _graphs.update().where(_graphs.c.id == graph.id).values(values).returning(_graphs)
+        try:
+            async with self._store.begin() as connection:
+                if values.get("is_default"):
+                    await _clear_default(connection)
+                row = (await connection.execute(statement)).mappings().one_or_none()
+        except StoreRejected as error:
+            raise _refusal(graph.slug, error) from error
+        if row is None:
+            raise GraphNotFound(str(reference))
+        return _graph(row)
+
+    async def _select(self, wanted: ColumnElement[bool] | None) -> Sequence[Graph]:
+        statement = select(_graphs).order_by(_graphs.c.slug)
+        if wanted is not None:
+            statement = statement.where(wanted)
+        async with self._store.begin() as connection:
+            return [_graph(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def _clear_default(connection: AsyncConnection) -> None:
+    await connection.execute(_graphs.update().where(_graphs.c.is_default).values(is_default=False))
+
+
+def _graph(row: RowMapping) -> Graph:
+    try:
+        return Graph.model_validate(dict(row))
+    except ValidationError as error:
+        raise _invalid(str(row["slug"]), error) from None
+
+
+def _as_id(reference: str | UUID) -> UUID | None:
+    if isinstance(reference, UUID):
+        return reference
+    try:
+        return UUID(reference)
+    except ValueError:
+        return None
+
+
+def _invalid(slug: str, error: ValidationError) -> GraphInvalid:
+    first = error.errors(include_input=False, include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "schema_name"
+    return GraphInvalid(slug, field, first["msg"].removeprefix("Value error, "))
+
+
+def _refusal(slug: str, error: StoreRejected) -> GraphInvalid | StoreRejected:
+    """Return what a broken constraint means to the person who wrote the record."""
+    for constraint, (field, problem) in _REFUSALS.items():
+        if constraint in error.problem:
+            return GraphInvalid(slug, field, problem)
+    return error

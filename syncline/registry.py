@@ -1,0 +1,240 @@
+"""The providers of one worker process: built-ins and plugins through one door, by kind and id."""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Final, Generic, Literal, Protocol, TypeVar, cast
+from uuid import UUID
+
+from syncline import names
+from syncline.errors import ConfigurationError, ProviderDuplicate, ProviderInvalid
+from syncline.logs import get_log
+from syncline.provider import API_VERSION, SyncProvider, options_model_of
+
+if TYPE_CHECKING:
+    from syncline.services import Services
+
+__all__ = ["Registered", "Registry"]
+
+
+class _Provider(Protocol):
+    """What the providers of every kind have."""
+
+    id: str
+    version: str
+    api_version: int
+
+    async def initialize(self, services: "Services") -> None: ...
+    async def close(self) -> None: ...
+
+
+ProviderT = TypeVar("ProviderT", bound=_Provider)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """What a provider of one kind must have to be accepted."""
+
+    api_version: int
+    coroutines: tuple[str, ...]
+
+
+_ID: Final = re.compile(r"[a-z][a-z0-9-]*")
+
+# A further kind is one line here, and one overload of `get` and `initialized`.
+_KINDS: Final = {"sync": _Kind(api_version=API_VERSION, coroutines=("initialize", "sync_cycle", "close"))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered(Generic[ProviderT]):
+    """A provider, and who contributes it."""
+
+    kind: str
+    provider: ProviderT
+    distribution: str
+    """`name version` of the installed distribution."""
+
+
+class Registry:
+    """Providers by kind and id. Their `initialize` and `close` are called here and nowhere else."""
+
+    def __init__(self) -> None:
+        self._registered: dict[tuple[str, str], Registered[_Provider]] = {}
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._initialized: dict[tuple[str, str], _Provider] = {}  # in order of initialization
+        self._problems: list[ConfigurationError] = []
+        self._misses: set[tuple[str, UUID, str]] = set()
+
+    @property
+    def problems(self) -> Sequence[ConfigurationError]:
+        """What `load` could not register, and why; each names its distribution."""
+        return tuple(self._problems)
+
+    def known(self, kind: str) -> Sequence[str]:
+        """Return the registered ids of a kind, sorted."""
+        return sorted(provider_id for of_kind, provider_id in self._registered if of_kind == kind)
+
+    def load(self, builtins: Iterable[object] = (), *, entry_points: bool = True) -> None:
+        """Register the built-ins, then the plugins of every installed distribution, in a stable order.
+
+        A provider's `kind` attribute says what it is, `sync` without one. A contribution that cannot be
+        registered is logged, kept in `problems` and left out; it never takes the worker down.
+        """
+        own = f"syncline {metadata.version('syncline')}"
+        for contribution in builtins:
+            self._try(_label(contribution), own, contribution)
+        found = metadata.entry_points(group=names.ENTRY_POINT_GROUP) if entry_points else ()
+        for point in sorted(found, key=lambda point: (_distribution(point), point.name)):
+            self._try(point.name, _distribution(point), point)
+
+    def register(
+        self, kind: str, contribution: object, distribution: str, *, name: str | None = None
+    ) -> None:
+        """Register a provider, its class, or a function without arguments that returns one.
+
+        Raise ProviderInvalid, or ProviderDuplicate if the id is taken. `distribution` is who contributes it,
+        as `name version`; `name` is what messages call the contribution.
+        """
+        label = name or _label(contribution)
+        self._add(kind, _made(contribution, label, distribution), label, distribution)
+
+    def get(self, kind: Literal["sync"], provider_id: str) -> Registered[SyncProvider] | None:
+        """Return the provider with this id, or None when nobody contributes it."""
+        # `register` has checked what this cast claims.
+        return cast("Registered[SyncProvider] | None", self._registered.get((kind, provider_id)))
+
+    async def initialized(
+        self, kind: Literal["sync"], provider_id: str, services: "Services | None"
+    ) -> SyncProvider:
+        """Return the provider after its `initialize` has succeeded once in this process.
+
+        Concurrent callers wait for one attempt; after a failed one, which raises, the next caller tries
+        again. Raise LookupError if there is no such provider.
+        """
+        if services is None:
+            raise RuntimeError(
+                f"Provider '{provider_id}' cannot be initialized without services. Open them at the start of "
+                "the process: `async with Services.open(settings, registry=registry) as services`."
+            )
+        registered = self.get(kind, provider_id)
+        if registered is None:
+            known = ", ".join(self.known(kind)) or "none"
+            raise LookupError(f"no {kind} provider '{provider_id}' is registered (known: {known})")
+        key = (kind, provider_id)
+        async with self._locks[key]:
+            if key not in self._initialized:
+                await registered.provider.initialize(services)
+                self._initialized[key] = registered.provider
+        return registered.provider
+
+    async def close(self) -> None:
+        """Close what was initialized, the latest first. A provider that fails to close is logged."""
+        while self._initialized:
+            (kind, provider_id), provider = self._initialized.popitem()
+            try:
+                await provider.close()
+            except Exception:
+                get_log().exception("provider did not close", kind=kind, provider=provider_id)
+
+    def first_miss(self, kind: str, graph_id: UUID, provider_id: str) -> bool:
+        """Return whether this is the first time that the graph's provider is missed; remember that it is."""
+        miss = (kind, graph_id, provider_id)
+        first = miss not in self._misses
+        self._misses.add(miss)
+        return first
+
+    def _add(self, kind: object, provider: object, label: str, distribution: str) -> None:
+        problem = _problem(provider, kind)
+        if problem is not None:
+            raise ProviderInvalid(label, distribution=distribution, problem=problem)
+        accepted = cast("_Provider", provider)
+        key = (str(kind), accepted.id)
+        if key in self._registered:
+            raise ProviderDuplicate(
+                accepted.id, kind=key[0], first=self._registered[key].distribution, second=distribution
+            )
+        self._registered[key] = Registered(kind=key[0], provider=accepted, distribution=distribution)
+        self._locks[key] = asyncio.Lock()
+
+    def _try(self, name: str, distribution: str, contribution: object) -> None:
+        try:
+            if isinstance(contribution, EntryPoint):
+                contribution = _loaded(contribution, distribution)
+            provider = _made(contribution, name, distribution)
+            self._add(getattr(provider, "kind", "sync"), provider, name, distribution)
+        except ConfigurationError as error:
+            self._leave_out(error, name, distribution)
+        except Exception as error:  # its attributes may be anything, and so may what reading them does
+            problem = f"looking at it failed: {type(error).__name__}: {error}"
+            invalid = ProviderInvalid(name, distribution=distribution, problem=problem)
+            invalid.__cause__ = error
+            self._leave_out(invalid, name, distribution)
+
+    def _leave_out(self, error: ConfigurationError, name: str, distribution: str) -> None:
+        self._problems.append(error)
+        get_log().error(
+            "provider left out",
+            name=name,
+            distribution=distribution,
+            error=str(error),
+            exc_info=error if error.__cause__ else None,
+        )
+
+
+def _label(contribution: object) -> str:
+    return str(getattr(contribution, "__name__", type(contribution).__name__))
+
+
+def _distribution(point: EntryPoint) -> str:
+    return "unknown" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+
+
+def _loaded(point: EntryPoint, distribution: str) -> object:
+    try:
+        loaded: object = point.load()
+    except (Exception, SystemExit) as error:  # a plugin's import may do anything
+        problem = f"'{point.value}' cannot be imported: {type(error).__name__}: {error}"
+        raise ProviderInvalid(point.name, distribution=distribution, problem=problem) from error
+    return loaded
+
+
+def _made(contribution: object, name: str, distribution: str) -> object:
+    """Return the instance that a class or function makes; anything else is the instance."""
+    if not isinstance(contribution, type) and (hasattr(contribution, "id") or not callable(contribution)):
+        return contribution
+    if inspect.iscoroutinefunction(contribution):
+        problem = "it is an async function; it must return the provider at once and do the rest in initialize"
+        raise ProviderInvalid(name, distribution=distribution, problem=problem)
+    try:
+        made: object = contribution()
+    except (Exception, SystemExit) as error:
+        problem = f"making an instance failed: {type(error).__name__}: {error}"
+        raise ProviderInvalid(name, distribution=distribution, problem=problem) from error
+    return made
+
+
+def _problem(provider: object, kind: object) -> str | None:
+    """Return what keeps an object from being a provider of the kind, and what to do about it."""
+    rules = _KINDS.get(kind) if isinstance(kind, str) else None
+    if rules is None:
+        return f"its kind is {kind!r}; known are {', '.join(_KINDS)}"
+    provider_id = getattr(provider, "id", None)
+    if not (isinstance(provider_id, str) and _ID.fullmatch(provider_id)):
+        return f"its id is {provider_id!r}; it must be a str like 'acme-sync' ({_ID.pattern})"
+    if not isinstance(getattr(provider, "version", None), str):
+        return "its version is not a str"
+    api_version = getattr(provider, "api_version", None)
+    if api_version != rules.api_version:
+        return f"it was written for api_version {api_version!r}, and this Syncline has {rules.api_version}"
+    for name in rules.coroutines:
+        if not inspect.iscoroutinefunction(getattr(provider, name, None)):
+            return f"it has no async method '{name}'"
+    try:
+        options_model_of(provider)
+    except TypeError as error:
+        return str(error)
+    return None

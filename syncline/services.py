@@ -1,0 +1,180 @@
+"""The singletons of one worker process: settings, pools, vector stores, embedding service, providers."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Literal, Self
+
+from syncline.embedding import EmbeddingService, open_embedding
+from syncline.errors import StoreNotConfigured
+from syncline.graphs import Graph, GraphRepository
+from syncline.migrations import migrate_control, migrate_graph, migrate_write
+from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter
+from syncline.registry import Registry
+from syncline.settings import Settings
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.vectors import VectorStore
+
+__all__ = ["Role", "Services"]
+
+Role = Literal["write", "graph"]
+
+
+class Services:
+    """What all graphs of a process share. Stores are opened when they are first asked for.
+
+    Use `async with Services.open(settings, registry=registry) as services`. It belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        registry: Registry | None = None,
+        meter: Meter | None = None,
+        embedding: EmbeddingService | None = None,
+        application_name: str = "syncline",
+    ) -> None:
+        """Own what is passed in. Without a registry there are no providers."""
+        self.settings = settings
+        self.registry = registry or Registry()
+        self.meter: Meter = meter or NullMeter()
+        self._application_name = application_name
+        self._embedding = embedding
+        self._stores: dict[tuple[Role | Literal["control"], str | None], PostgresStore] = {}
+        self._vector_stores: dict[str | None, VectorStore] = {}
+        self._closed = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        registry: Registry | None = None,
+        meter: Meter | None = None,
+        embedding: EmbeddingService | None = None,
+        application_name: str = "syncline",
+    ) -> AsyncIterator[Self]:
+        """Yield services that are closed at the end."""
+        services = cls(
+            settings, registry=registry, meter=meter, embedding=embedding, application_name=application_name
+        )
+        try:
+            yield services
+        finally:
+            await services.close()
+
+    @property
+    def graphs(self) -> GraphRepository:
+        """The control plane."""
+        return GraphRepository(self.control)
+
+    @property
+    def control(self) -> PostgresStore:
+        """The database of the control plane: its own, or the system's graph-db."""
+        if self.settings.control_dsn is None:
+            return self.store("graph", None)
+        return self._opened("control", None)
+
+    @property
+    def embedding(self) -> EmbeddingService:
+        """The embedding service."""
+        self._refuse_when_closed()
+        if self._embedding is None:
+            self._embedding = open_embedding(self.settings)
+        return self._embedding
+
+    def store(self, role: Role, key: str | None) -> PostgresStore:
+        """Return the Postgres store that a graph refers to; None is the system's for the role.
+
+        Raise StoreNotConfigured for a key that no setting defines.
+        """
+        return self._opened(role, key)
+
+    def vector_store(self, key: str | None) -> VectorStore:
+        """Return the vector store that a graph refers to; None is the system's, a server or embedded.
+
+        Raise StoreNotConfigured for a key that no setting defines.
+        """
+        self._refuse_when_closed()
+        if key not in self._vector_stores:
+            self._vector_stores[key] = self._open_vector_store(key)
+        return self._vector_stores[key]
+
+    def write_schema(self, graph: Graph) -> GraphSchema:
+        """Return the graph's schema in its write-db."""
+        return GraphSchema(store=self.store("write", graph.write_store), schema=graph.schema_name)
+
+    def target_schema(self, graph: Graph) -> GraphSchema:
+        """Return the graph's schema in its graph-db."""
+        return GraphSchema(store=self.store("graph", graph.graph_store), schema=graph.schema_name)
+
+    def graph_vectors(self, graph: Graph) -> GraphVectors:
+        """Return the graph's collections."""
+        return GraphVectors(store=self.vector_store(graph.qdrant_store), prefix=graph.qdrant_prefix)
+
+    async def prepare_control(self) -> list[str]:
+        """Migrate the control plane; return the applied revisions."""
+        return await migrate_control(self.control)
+
+    async def prepare_graph(self, graph: Graph) -> list[str]:
+        """Migrate the graph's schema in both of its stores; return the applied revisions."""
+        write, target = self.write_schema(graph), self.target_schema(graph)
+        return [
+            *await migrate_write(write.store, write.schema),
+            *await migrate_graph(target.store, target.schema),
+        ]
+
+    async def close(self) -> None:
+        """Close the providers, then what they stand on. Everything is closed, whatever fails; once."""
+        if self._closed:
+            return
+        self._closed = True
+        async with AsyncExitStack() as last_first:
+            for store in self._stores.values():
+                last_first.push_async_callback(store.close)
+            for vectors in self._vector_stores.values():
+                last_first.push_async_callback(vectors.close)
+            if self._embedding is not None:
+                last_first.push_async_callback(self._embedding.close)
+            last_first.push_async_callback(self.registry.close)
+
+    def _opened(self, role: Role | Literal["control"], key: str | None) -> PostgresStore:
+        self._refuse_when_closed()
+        if (role, key) not in self._stores:
+            system = {
+                "write": self.settings.write_dsn,
+                "graph": self.settings.graph_dsn,
+                "control": self.settings.control_dsn,
+            }
+            dsn = system[role] if key is None else self.settings.stores.get(key)
+            if dsn is None:
+                raise StoreNotConfigured(role=role, key=key or role, known=list(self.settings.stores))
+            self._stores[role, key] = PostgresStore(
+                key or role,
+                dsn,
+                pool_size=self.settings.pool_size,
+                application_name=self._application_name,
+            )
+        return self._stores[role, key]
+
+    def _open_vector_store(self, key: str | None) -> VectorStore:
+        from syncline.stores.qdrant_server import QdrantServerStore
+
+        settings = self.settings
+        timeout = settings.qdrant_timeout_seconds
+        if key is not None:
+            server = settings.qdrants.get(key)
+            if server is None:
+                raise StoreNotConfigured(role="Qdrant", key=key, known=list(settings.qdrants))
+            return QdrantServerStore(key, server.url, server.api_key, timeout)
+        if settings.qdrant_url is not None:
+            return QdrantServerStore("qdrant", settings.qdrant_url, settings.qdrant_api_key, timeout)
+        # The embedded store needs an optional dependency that a worker with a server does without.
+        from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+
+        return EmbeddedQdrantStore("qdrant", settings.qdrant_path)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise RuntimeError("these services are closed; open new ones with Services.open(settings)")

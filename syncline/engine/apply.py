@@ -25,6 +25,8 @@ async def apply_staged(target: asyncpg.Connection, table: TableStatements, *, st
 
     What is known to be parked is looked up once, so that a graph where nothing waits pays for one probe.
     """
+    # A pooled connection keeps plans, and a plan made for a batch of five is a disaster for one of 50,000.
+    await target.execute("DISCARD PLANS")
     if staged >= _ANALYZE_FROM:
         await target.execute(table.analyze_stage)
     parked = await target.fetchrow(

@@ -95,7 +95,9 @@ async def _drain_table(
     service = context.embedding.name
     ready = False
     while not out_of_time():
-        entries: Sequence[_Entry] = await target.fetch(query, _BATCH, service)
+        async with target.transaction():
+            await target.execute("SET LOCAL enable_seqscan = off")
+            entries: Sequence[_Entry] = await target.fetch(query, _BATCH, service)
         if not entries:
             return
         if not ready:
@@ -114,6 +116,7 @@ async def _drain_table(
             vectors = await context.embedding.embed([entry["text"] for entry in changed])
             await context.vectors.store.upsert(collection, [_point(entry) for entry in changed], vectors)
         async with target.transaction():
+            await target.execute("SET LOCAL enable_seqscan = off")
             await target.execute(
                 done,
                 [entry["point_id"] for entry in entries],

@@ -22,6 +22,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
 from syncline.messages import SyncGraphResult
+from syncline.schedules import list_schedule_ids
 
 __all__ = ["Board", "ClosedRun", "GraphRow"]
 
@@ -78,11 +79,8 @@ class Board:
     async def read(self) -> list[GraphRow]:
         """Return a row per graph: the declared ones in their order, then others that have a Schedule."""
         prefix = names.sync_schedule_id("")
-        listed = [
-            schedule.id.removeprefix(prefix)
-            async for schedule in await self._client.list_schedules()
-            if schedule.id.startswith(prefix)
-        ]
+        schedules = await list_schedule_ids(self._client)
+        listed = sorted(id_.removeprefix(prefix) for id_ in schedules if id_.startswith(prefix))
         return [await self._row(slug) for slug in dict.fromkeys([*self._declared, *listed])]
 
     async def _row(self, slug: str) -> GraphRow:

@@ -15,7 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from syncline.errors import DevStackError
+from syncline.composition import parse_composition
+from syncline.errors import ConfigurationError, DevStackError
+from syncline.graphs import GraphDraft, draft_graph
 from syncline.settings import Settings
 
 __all__ = [
@@ -129,6 +131,11 @@ class GraphDeclaration(_Declared):
     every_seconds: int = Field(default=60, ge=1)
     composition: dict[str, JsonValue] = Field(default_factory=dict)
 
+    def draft(self, slug: str) -> GraphDraft:
+        """Return the graph record to add, or raise GraphInvalid."""
+        record = self.model_dump(exclude={"sample", "every_seconds"})
+        return draft_graph({"slug": slug, "schedule": {"every_seconds": self.every_seconds}, **record})
+
 
 class StackDeclaration(_Declared):
     """The whole stack. `root` is the folder of the file, which is the checkout that has `worker.py`."""
@@ -199,9 +206,15 @@ def read_declaration(path: Path) -> StackDeclaration:
         raise DevStackError(f"{path}: {min(reserved)}: this key is not known; remove it")
     absolute = path.resolve()
     try:
-        return StackDeclaration.model_validate(content | {"root": absolute.parent, "source": absolute})
+        declaration = StackDeclaration.model_validate(content | {"root": absolute.parent, "source": absolute})
+        for slug, graph in declaration.graphs.items():
+            draft = graph.draft(slug)
+            parse_composition(draft.slug, draft.composition)
     except ValidationError as error:
         raise DevStackError(f"{path}: {_problems(error)}") from None
+    except ConfigurationError as error:
+        raise DevStackError(f"{path}: {error}") from None
+    return declaration
 
 
 def _problems(error: ValidationError) -> str:

@@ -7,7 +7,7 @@ from temporalio.client import Client, ScheduleOverlapPolicy
 from syncline import names
 from syncline.devstack.declaration import GraphDeclaration, StackDeclaration
 from syncline.errors import DevStackError, GraphNotFound
-from syncline.graphs import Graph, GraphDraft, GraphRepository, ScheduleSpec
+from syncline.graphs import Graph, GraphChanges, GraphRepository, GraphStatus
 from syncline.samples import load_sample, open_sample
 from syncline.schedules import ensure_schedule
 from syncline.services import Services
@@ -24,7 +24,7 @@ async def prepare_graphs(
     async with Services.open(settings) as services:
         await services.prepare_control()
         for slug, declared in declaration.graphs.items():
-            graph = await _ensure_graph(services.graphs, slug, declared, declaration, say)
+            graph = await _ensure_graph(services.graphs, slug, declared, say)
             await services.prepare_graph(graph)
             if declared.sample is not None:
                 target = services.write_schema(graph)
@@ -34,12 +34,39 @@ async def prepare_graphs(
     return graphs
 
 
+async def _ensure_graph(
+    repository: GraphRepository,
+    slug: str,
+    declared: GraphDeclaration,
+    say: Callable[[str], None],
+) -> Graph:
+    """Return the graph's record, made to say what the file says."""
+    draft = declared.draft(slug)
+    try:
+        graph = await repository.get(slug)
+    except GraphNotFound:
+        return await repository.add(draft)
+    if draft.place != (graph.schema_name, graph.qdrant_prefix):
+        schema, prefix = graph.schema_name, graph.qdrant_prefix
+        raise DevStackError(
+            f"Graph '{slug}' lives in schema {schema} with Qdrant prefix {prefix} and cannot move. "
+            "Give it these in temporal-dev.yaml, or start over with another --state-dir."
+        )
+    if (draft.composition, draft.schedule) != (graph.composition, graph.schedule):
+        say(f"Graph {slug}: its record now says what temporal-dev.yaml says.")
+        changes = GraphChanges(composition=draft.composition, schedule=draft.schedule)
+        return await repository.update(slug, changes)
+    return graph
+
+
 async def schedule_graphs(client: Client, graphs: Sequence[Graph], *, task_queue: str) -> None:
-    """Give every graph its Schedule and start a run at once.
+    """Give every graph its Schedule and start a run of the active ones at once.
 
     A run that an earlier start left open goes first: the one started here is buffered behind it.
     """
     for graph in graphs:
         await ensure_schedule(client, graph, task_queue=task_queue)
+        if graph.status is not GraphStatus.ACTIVE:
+            continue
         handle = client.get_schedule_handle(names.sync_schedule_id(graph.slug))
         await handle.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ONE)

@@ -18,39 +18,40 @@ _READ_TICKS = 2
 
 
 class BoardShow:
-    """Reads the board now and then and shows it."""
+    """Reads the board now and then and shows it. Runs that started before `began` are an earlier stack's."""
 
-    def __init__(self, board: Board, *, console: Console, places: Mapping[str, str]) -> None:
+    def __init__(self, board: Board, *, console: Console, places: Mapping[str, str], began: datetime) -> None:
         self._board = board
         self._console = console
         self._places = places
+        self._began = began
         self._rows: list[GraphRow] = []
         self._told: dict[str, str] = {}
+        self._synced: set[str] = set()
 
     async def forever(self) -> None:
         """Show until cancelled."""
         await self._show(lambda: False)
 
-    async def until_synced(self, slugs: Collection[str], began: datetime) -> None:
-        """Show until each graph has drained in a run that began after `began`, and print a final table."""
-        synced: set[str] = set()
-
-        def all_synced() -> bool:
-            synced.update(
-                row.slug
-                for row in self._rows
-                if row.last and row.last.drained and row.last.started_at >= began
-            )
-            return synced.issuperset(slugs)
-
-        await self._show(all_synced)
+    async def until_synced(self, slugs: Collection[str]) -> None:
+        """Show until each graph has drained in a run of this stack, and print a final table."""
+        await self._show(lambda: self._synced.issuperset(slugs))
         if not self._console.is_terminal:
-            self._console.print(self._view())
+            self._console.print(live_view(self._rows, {}, now=datetime.now(UTC)))
 
-    def shortfall(self, slugs: Collection[str], began: datetime) -> str:
-        """Say, per graph, how far it got after `began`."""
+    def shortfall(self, slugs: Collection[str]) -> str:
+        """Say how far the graphs got that have not drained yet."""
         rows = {row.slug: row for row in self._rows}
-        return "; ".join(f"{slug} {_progress(rows.get(slug), began)}" for slug in slugs)
+        return "; ".join(
+            f"{slug} {self._progress(rows.get(slug))}" for slug in slugs if slug not in self._synced
+        )
+
+    def _progress(self, row: GraphRow | None) -> str:
+        if row is not None and row.last is not None and row.last.started_at >= self._began:
+            return f"ended as {row.last.outcome}" + (f" ({row.last.failure})" if row.last.failure else "")
+        if row is not None and row.running_since is not None:
+            return f"has been running since {row.running_since.astimezone():%H:%M:%S}"
+        return "has not run"
 
     async def _show(self, enough: Callable[[], bool]) -> None:
         if not self._console.is_terminal:
@@ -77,21 +78,16 @@ class BoardShow:
         except RPCError:
             # The rows that were read last stay; if the server is gone for good, the stack says so.
             return False
-        if not self._console.is_terminal:
-            for row in self._rows:
-                line = change_line(row)
-                if line is not None and row.last is not None and self._told.get(row.slug) != row.last.run_id:
-                    self._told[row.slug] = row.last.run_id
-                    self._console.print(line, markup=False, soft_wrap=True)
+        for row in self._rows:
+            last = row.last
+            if last is None or last.started_at < self._began or self._told.get(row.slug) == last.run_id:
+                continue
+            self._told[row.slug] = last.run_id
+            if last.drained:
+                self._synced.add(row.slug)
+            if not self._console.is_terminal:
+                self._console.print(change_line(row.slug, last), markup=False, soft_wrap=True)
         return True
 
     def _view(self) -> RenderableType:
         return live_view(self._rows, self._places, now=datetime.now(UTC))
-
-
-def _progress(row: GraphRow | None, began: datetime) -> str:
-    if row is not None and row.last is not None and row.last.started_at >= began:
-        return f"ended as {row.last.outcome}" + (f" ({row.last.failure})" if row.last.failure else "")
-    if row is not None and row.running_since is not None:
-        return f"has been running since {row.running_since.astimezone():%H:%M:%S}"
-    return "has not run"

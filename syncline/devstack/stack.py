@@ -29,6 +29,7 @@ from syncline.devstack.state import RunningStack, StateFolder
 from syncline.devstack.temporal_server import TemporalServer
 from syncline.devstack.worker_process import WorkerProcess
 from syncline.errors import DevStackError
+from syncline.graphs import GraphStatus
 from syncline.settings import Settings
 
 __all__ = ["DevStack"]
@@ -101,9 +102,11 @@ class DevStack:
         began = datetime.now(UTC)
         worker = await running.enter_async_context(self._worker(settings, stores))
         await self._unless_stopped(schedule_graphs(client, graphs, task_queue=settings.task_queue))
-        slugs = [graph.slug for graph in graphs]
-        show = BoardShow(Board(client, slugs), console=self._console, places=self._places(stores))
-        return await self._watch(temporal, worker, show, slugs, began)
+        slugs = [graph.slug for graph in graphs if graph.status is GraphStatus.ACTIVE]
+        show = BoardShow(
+            Board(client, slugs), console=self._console, places=self._places(stores), began=began
+        )
+        return await self._watch(temporal, worker, show, slugs)
 
     async def _watch(
         self,
@@ -111,13 +114,12 @@ class DevStack:
         worker: WorkerProcess,
         show: BoardShow,
         slugs: list[str],
-        began: datetime,
     ) -> int:
         """Show the board until something ends, and return the exit status."""
         stopped = asyncio.create_task(self._stop.wait())
         temporal_ended = asyncio.create_task(temporal.child.wait())
         worker_failed = asyncio.create_task(worker.watch(restarted=self._worker_restarted))
-        shown = asyncio.create_task(show.until_synced(slugs, began) if self._once else show.forever())
+        shown = asyncio.create_task(show.until_synced(slugs) if self._once else show.forever())
         tasks: set[asyncio.Task[object]] = {stopped, temporal_ended, worker_failed, shown}
         try:
             done, _ = await asyncio.wait(
@@ -142,7 +144,7 @@ class DevStack:
             shown.result()
             return 0
         return self._fail(
-            f"Not every graph was synced within {self._timeout:.0f} s: {show.shortfall(slugs, began)}. "
+            f"Not every graph was synced within {self._timeout:.0f} s: {show.shortfall(slugs)}. "
             f"The worker's log, {self._folder.worker_log}, ends with:\n{log_tail(self._folder.worker_log)}"
         )
 

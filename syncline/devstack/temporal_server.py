@@ -14,7 +14,7 @@ from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.processes import ChildProcess, log_tail
 from syncline.errors import DevStackError, TemporalUnavailable
 
-__all__ = ["TemporalServer"]
+__all__ = ["TemporalServer", "temporal_binary"]
 
 _PATIENCE = 60.0
 
@@ -39,7 +39,7 @@ class TemporalServer:
         """Start the server process; `ready` says when it can be used."""
         declared = self._declared
         command: list[str | Path] = [
-            _binary(), "server", "start-dev",
+            temporal_binary(), "server", "start-dev",
             "--ip", declared.ip,
             "--port", str(declared.port),
             "--ui-port", str(declared.ui_port),
@@ -81,7 +81,7 @@ class TemporalServer:
             await self._child.stop(patience=10, hurry=hurry)
 
 
-def _binary() -> Path:
+def temporal_binary() -> Path:
     """Return the `temporal` binary: the one of our own environment, else the one on PATH."""
     beside = Path(sys.executable).with_name("temporal")
     found = str(beside) if beside.exists() else shutil.which("temporal")

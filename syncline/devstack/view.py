@@ -14,48 +14,44 @@ __all__ = ["change_line", "live_view"]
 
 def live_view(rows: Sequence[GraphRow], places: Mapping[str, str], *, now: datetime) -> RenderableType:
     """Return the table, and below it where everything is. `places` is label -> address."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in ("graph", "provider", "fallback", "last run"):
-        table.add_column(header, overflow="fold")
-    for header in ("rows", "failures", "lag", "next run"):
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for header in ("graph", "provider"):
+        table.add_column(header, no_wrap=True)
+    for header in ("fallback since", "last run"):
+        table.add_column(header)
+    for header in ("rows", "failures", "lag", "next"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.slug,
             _provider(row.last),
-            Text(_fallback(row.last), style="yellow"),
+            Text(_since(row.last), style="yellow"),
             _last_run(row, now),
             _rows(row.last),
             _failures(row.last),
             _lag(row.last),
             _next_run(row, now),
         )
+    notes = [note for row in rows if row.last is not None for note in _notes(row.slug, row.last)]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for label, place in places.items():
         grid.add_row(label, place)
-    return Group(Text(), table, Text(), grid, Text())
+    return Group(Text(), table, Text(), *notes, *([Text()] if notes else []), grid)
 
 
-def change_line(row: GraphRow) -> str | None:
-    """Return one line about the graph's last run, without relative times; None before its first run."""
-    last = row.last
-    if last is None:
-        return None
-    parts = [f"{row.slug}: {last.outcome} at {last.closed_at.astimezone():%H:%M:%S}"]
+def change_line(slug: str, last: ClosedRun) -> str:
+    """Return one line about a run that ended, without relative times."""
+    parts = [f"{slug}: {last.outcome} at {last.closed_at.astimezone():%H:%M:%S}"]
     if last.failure is not None:
         parts.append(last.failure)
     if last.result is not None:
-        parts += [
-            _provider(last),
-            f"rows {_rows(last)}",
-            f"failures {last.result.failures}",
-            f"lag {_lag(last)}",
-        ]
-        fallback = _fallback(last)
-        if fallback:
-            parts.insert(2, f"fallback: {fallback}")
+        parts.append(_provider(last))
+        if last.result.fallback is not None:
+            parts.append(f"fallback since {_since(last)}")
+        parts.append(f"rows {_rows(last)} (total {last.result.carried.totals.rows:,})")
+        parts += [f"failures {last.result.failures}", f"lag {_lag(last)}"]
     return ", ".join(parts)
 
 
@@ -67,16 +63,24 @@ def _provider(last: ClosedRun | None) -> str:
     return f"{last.result.provider_id} {last.result.provider_version or ''}".rstrip()
 
 
-def _fallback(last: ClosedRun | None) -> str:
+def _since(last: ClosedRun | None) -> str:
+    """Return since when, and for how many runs, the built-in engine has stood in for a provider."""
     if last is None or last.result is None or last.result.fallback is None:
         return ""
-    fallback, carried = last.result.fallback, last.result.carried
-    reason = str(fallback.reason).replace("_", " ")
-    text = f"{fallback.provider_id} {reason}" if fallback.provider_id else reason
-    if carried.first_fallback_at is not None:
-        runs = carried.consecutive_fallback_runs
-        text += f", since {_clock(carried.first_fallback_at)} ({runs} run{'' if runs == 1 else 's'})"
-    return text
+    carried = last.result.carried
+    runs = carried.consecutive_fallback_runs
+    counted = f"{runs} run{'' if runs == 1 else 's'}"
+    return counted if carried.first_fallback_at is None else f"{_clock(carried.first_fallback_at)}, {counted}"
+
+
+def _notes(slug: str, last: ClosedRun) -> list[Text]:
+    """Return what does not fit in a cell: why there is a fallback, why a run failed."""
+    notes = []
+    if last.result is not None and last.result.fallback is not None:
+        notes.append(Text(f"{slug}: {last.result.fallback.detail}", style="yellow"))
+    if last.failure is not None:
+        notes.append(Text(f"{slug}: {last.failure}", style="red"))
+    return notes
 
 
 def _last_run(row: GraphRow, now: datetime) -> Text:
@@ -84,8 +88,6 @@ def _last_run(row: GraphRow, now: datetime) -> Text:
     if row.last is not None:
         style = "green" if row.last.drained else "red" if row.last.result is None else "yellow"
         text.append(row.last.outcome, style=style).append(f" {_span(now - row.last.closed_at)} ago")
-        if row.last.failure is not None:
-            text.append(f"\n{row.last.failure}", style="red")
     if row.running_since is not None:
         text.append("; " if text else "").append(f"running for {_span(now - row.running_since)}")
     return text or Text("-")
@@ -94,7 +96,7 @@ def _last_run(row: GraphRow, now: datetime) -> Text:
 def _rows(last: ClosedRun | None) -> str:
     if last is None or last.result is None:
         return "-"
-    return f"{last.result.result.rows:,} (total {last.result.carried.totals.rows:,})"
+    return f"{last.result.result.rows:,}"
 
 
 def _failures(last: ClosedRun | None) -> Text:
@@ -110,7 +112,7 @@ def _lag(last: ClosedRun | None) -> str:
 def _next_run(row: GraphRow, now: datetime) -> str:
     if row.paused:
         return "paused"
-    return "-" if row.next_at is None else f"in {_span(row.next_at - now)}"
+    return "-" if row.next_at is None else _span(row.next_at - now)
 
 
 def _clock(at: datetime) -> str:

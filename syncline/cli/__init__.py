@@ -1,0 +1,46 @@
+"""The command line: `syncline …`. What is heavy is imported by the command that needs it."""
+
+from typing import Annotated
+
+import typer
+
+from syncline.cli.dev import dev
+from syncline.cli.graph import app as graph
+from syncline.cli.migrate import migrate
+from syncline.cli.sample import app as sample
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="syncline",
+    help="Sync knowledge graphs from a write-db to a graph-db and Qdrant, orchestrated by Temporal.",
+    epilog="Exit status: 0 done, 1 failed, 2 wrong usage or configuration.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Locals may hold connection URIs.
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"syncline {version('syncline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Sync knowledge graphs from a write-db to a graph-db and Qdrant, orchestrated by Temporal."""
+
+
+app.command()(dev)
+app.command()(migrate)
+app.add_typer(graph, name="graph")
+app.add_typer(sample, name="sample")

@@ -1,0 +1,144 @@
+"""`syncline graph …`: the graph records of the control plane."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from syncline.cli.sentences import errors_as_sentences
+from syncline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from syncline.graphs import Graph
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Show and add graphs.", no_args_is_help=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+@errors_as_sentences
+def list_graphs(as_json: JsonOption = False) -> None:
+    """List every graph."""
+    graphs = asyncio.run(_list())
+    if as_json:
+        typer.echo(json.dumps([graph.model_dump(mode="json") for graph in graphs], indent=2))
+        return
+    header = ("graph", "status", "schema", "qdrant prefix", "provider", "schedule", "default")
+    lines = [header, *(_line(graph) for graph in graphs)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@app.command()
+@errors_as_sentences
+def show(
+    graph: Annotated[str, typer.Argument(metavar="GRAPH", help="Slug or id.")], as_json: JsonOption = False
+) -> None:
+    """Show one graph."""
+    _print(asyncio.run(_get(graph)), as_json=as_json)
+
+
+@app.command()
+@errors_as_sentences
+def add(
+    slug: Annotated[str, typer.Argument(help="Lower-case letters, digits and `-`.")],
+    name: Annotated[str | None, typer.Option(help="What people call it; the slug when left out.")] = None,
+    schema: Annotated[
+        str | None, typer.Option(help="Postgres schema in both stores; follows from the slug.")
+    ] = None,
+    qdrant_prefix: Annotated[
+        str | None, typer.Option(help="Start of its collections' names; follows from the schema.")
+    ] = None,
+    write_store: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Write-db, as SYNCLINE_STORES names it.")
+    ] = None,
+    graph_store: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Graph-db, as SYNCLINE_STORES names it.")
+    ] = None,
+    qdrant_store: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Qdrant, as SYNCLINE_QDRANTS names it.")
+    ] = None,
+    every_seconds: Annotated[int, typer.Option(help="Interval of its Schedule.")] = 60,
+    cron: Annotated[str | None, typer.Option(help="Cron expression, instead of the interval.")] = None,
+    composition: Annotated[
+        str, typer.Option(metavar="JSON", help="Which providers serve it.")
+    ] = '{"sync": {"provider": "default"}}',
+    default: Annotated[bool, typer.Option("--default", help="Make it the default graph.")] = False,
+    schedule: Annotated[bool, typer.Option(help="Create its Temporal Schedule too.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a graph: its record, its schemas in both stores, and its Schedule."""
+    try:
+        composed = json.loads(composition)
+    except ValueError as error:
+        raise ConfigurationError(f"--composition is not JSON: {error}") from None
+    fields: dict[str, object] = {
+        "slug": slug,
+        "name": name,
+        "schema_name": schema,
+        "qdrant_prefix": qdrant_prefix,
+        "write_store": write_store,
+        "graph_store": graph_store,
+        "qdrant_store": qdrant_store,
+        "schedule": {"every_seconds": every_seconds, "cron": cron},
+        "composition": composed,
+        "is_default": default,
+    }
+    _print(asyncio.run(_add(fields, schedule=schedule)), as_json=as_json)
+
+
+async def _list() -> "list[Graph]":
+    from syncline.cli.target import find_settings
+    from syncline.services import Services
+
+    async with Services.open(find_settings()) as services:
+        return list(await services.graphs.list())
+
+
+async def _get(reference: str) -> "Graph":
+    from syncline.cli.target import find_settings
+    from syncline.services import Services
+
+    async with Services.open(find_settings()) as services:
+        return await services.graphs.get(reference)
+
+
+async def _add(fields: dict[str, object], *, schedule: bool) -> "Graph":
+    from syncline.cli.target import connect_temporal, find_settings
+    from syncline.graphs import draft_graph
+    from syncline.schedules import ensure_schedule
+    from syncline.services import Services
+
+    draft = draft_graph(fields)
+    settings = find_settings()
+    # First, so that nothing is half done when Temporal cannot be reached.
+    client = await connect_temporal() if schedule else None
+    async with Services.open(settings) as services:
+        await services.prepare_control()
+        graph = await services.graphs.add(draft)
+        await services.prepare_graph(graph)
+    if client is not None:
+        await ensure_schedule(client, graph, task_queue=settings.task_queue)
+    return graph
+
+
+def _print(graph: "Graph", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(graph.model_dump_json(indent=2))
+        return
+    for field, value in graph.model_dump(mode="json").items():
+        shown = json.dumps(value) if isinstance(value, dict | bool) else value
+        typer.echo(f"{field:<14} {'-' if shown is None else shown}")
+
+
+def _line(graph: "Graph") -> tuple[str, ...]:
+    sync = graph.composition.get("sync")
+    provider = str(sync.get("provider")) if isinstance(sync, dict) else "-"
+    when = graph.schedule.cron or f"every {graph.schedule.every_seconds} s"
+    default = "default" if graph.is_default else ""
+    return (graph.slug, graph.status, graph.schema_name, graph.qdrant_prefix, provider, when, default)

@@ -1,0 +1,37 @@
+"""How commands fail: one sentence on stderr and an exit status, never a traceback for what we expect."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Final, ParamSpec
+
+import typer
+
+from syncline.errors import ConfigurationError, SynclineError
+
+__all__ = ["EXIT_CONFIGURATION", "EXIT_FAILED", "errors_as_sentences", "say_error"]
+
+EXIT_FAILED: Final = 1
+EXIT_CONFIGURATION: Final = 2
+
+P = ParamSpec("P")
+
+
+def say_error(message: str) -> None:
+    """Print `error: …` on stderr."""
+    typer.secho("error: ", nl=False, err=True, fg=typer.colors.RED, bold=True)
+    typer.echo(message, err=True)
+
+
+def errors_as_sentences(command: Callable[P, None]) -> Callable[P, None]:
+    """Make a command print our errors as one sentence: exit status 2 for configuration, 1 for the rest."""
+
+    @wraps(command)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except SynclineError as error:
+            say_error(str(error))
+            wrong = isinstance(error, ConfigurationError)
+            raise typer.Exit(EXIT_CONFIGURATION if wrong else EXIT_FAILED) from None
+
+    return told

@@ -1,0 +1,51 @@
+"""Which stores and which Temporal a command works on: the settings', or those of the running dev stack."""
+
+import os
+from pathlib import Path
+
+import typer
+from temporalio.client import Client
+
+from syncline.devstack.environment import forget_temporal_environment, stack_settings
+from syncline.devstack.state import RunningStack, StateFolder
+from syncline.errors import SettingsInvalid
+from syncline.settings import Settings, load_settings
+
+__all__ = ["connect_temporal", "find_settings"]
+
+_STATE = Path(".syncline")
+
+
+def find_settings() -> Settings:
+    """Return the settings of this process.
+
+    Without SYNCLINE_WRITE_DSN they are those of a `syncline dev` that runs over `./.syncline`, with a hint
+    on stderr; without that either, raise SettingsInvalid.
+    """
+    stack = _stack()
+    if stack is None or stack.stores is None:
+        try:
+            return load_settings()
+        except SettingsInvalid as error:
+            raise SettingsInvalid(
+                f"{error} Or start `syncline dev` here: commands then use its stores."
+            ) from None
+    typer.secho(f"using the stack in {_STATE} (pid {stack.dev.pid})", err=True, dim=True)
+    return stack_settings(stack.stores, {"task_queue": stack.task_queue})
+
+
+async def connect_temporal() -> Client:
+    """Return a client for what TEMPORAL_* points to, or for the running dev stack as `find_settings` does."""
+    from syncline.client import connect
+
+    stack = _stack()
+    if stack is None or stack.temporal_address is None:
+        return await connect()
+    forget_temporal_environment()
+    return await connect(address=stack.temporal_address, namespace=stack.namespace)
+
+
+def _stack() -> RunningStack | None:
+    if "SYNCLINE_WRITE_DSN" in os.environ:
+        return None
+    return StateFolder(_STATE).running()

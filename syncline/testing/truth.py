@@ -4,7 +4,6 @@ It reads both sides whole and knows nothing of cursors, batches or parking, so i
 """
 
 from collections.abc import Iterable
-from uuid import UUID
 
 import asyncpg
 
@@ -123,7 +122,7 @@ def _compare(table: str, expected: Rows, actual: Rows) -> list[str]:
 
 
 async def _compare_vectors(graph: TestGraph, nodes: Rows) -> list[str]:
-    points: dict[UUID, object] = {}
+    points: dict[object, object] = {}
     async for batch in graph.vectors.scroll("kg_nodes"):
         points |= {point.id: dict(point.payload) for point in batch}
     payload = ("key", "concept", "node_type", "visibility", "creator_id")

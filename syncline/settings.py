@@ -3,11 +3,15 @@
 How to reach Temporal is not here: it follows the ecosystem's own `TEMPORAL_*` variables and profiles.
 """
 
+import re
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
 from syncline import names
 from syncline.errors import SettingsInvalid
@@ -102,7 +106,77 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(
-            f"SYNCLINE_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            f"{_place(item['loc'])}: {item['msg']}"
             for item in error.errors(include_input=False, include_url=False)
         )
-        raise SettingsInvalid(f"{problems}. See docs/settings.md.") from None
+    except SettingsError as error:
+        # It names the field in quotes; its cause carries the whole text, so nothing is chained.
+        field = re.search(r'field "(\w+)"', str(error))
+        problems = f"{_variable(field[1]) if field else 'A variable'}: it must be a JSON object"
+    raise SettingsInvalid(f"{problems}. See docs/settings.md.")
+
+
+def reference() -> str:
+    """Return the page `docs/settings.md`: every setting, as the model declares it."""
+    rows = [
+        f"| `{_variable(name)}` | {_type_of(field)} | {_default_of(field)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "Read once, at the start of a process, from environment variables. How to reach Temporal is not",
+            "among them: `TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, `TEMPORAL_API_KEY`, `TEMPORAL_TLS_*` and",
+            "profiles are the ecosystem's own. This page is what `python -m syncline.settings` prints.",
+            "",
+            "| Variable | Type | Default | What it is |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _variable(field: str) -> str:
+    return f"SYNCLINE_{field.upper()}"
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    field, *keys = (str(part) for part in location)
+    return _variable(field) + (f" (key {'.'.join(keys)})" if keys else "")
+
+
+def _type_of(field: FieldInfo) -> str:
+    """Return the type in words."""
+    inner = [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    if get_origin(field.annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in inner)
+    if get_origin(field.annotation) is dict:
+        return "JSON object"
+    kind = inner[0] if inner else field.annotation
+    words: dict[object, str] = {
+        SecretStr: "secret",
+        Path: "path",
+        int: "integer",
+        float: "number",
+        str: "text",
+    }
+    bounds = [
+        f"{word} {getattr(rule, name):,}"
+        for rule in field.metadata
+        for name, word in (("ge", "≥"), ("gt", ">"), ("le", "≤"))
+        if hasattr(rule, name)
+    ]
+    return " ".join([words.get(kind, str(kind)), ", ".join(bounds)]).strip()
+
+
+def _default_of(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return "" if default is None else f"`{default}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -1,4 +1,4 @@
-"""The worker: settings -> stores -> registry -> Temporal. Composition only; run it with `python worker.py`."""
+"""The worker: settings -> registry -> stores -> Temporal. Composition only; `python worker.py` runs it."""
 
 import asyncio
 import os
@@ -45,6 +45,8 @@ def create_worker(client: Client, activities: SyncActivities, settings: Settings
         # A workflow task is a few milliseconds of Python: more at once only bring each nearer to the
         # deadlock limit of two seconds.
         max_concurrent_workflow_tasks=4,
+        # The SDK would send a heartbeat every 16 s, and a cancellation comes back with the next one.
+        max_heartbeat_throttle_interval=timedelta(seconds=5),
         max_cached_workflows=settings.max_cached_workflows,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
     )
@@ -53,7 +55,7 @@ def create_worker(client: Client, activities: SyncActivities, settings: Settings
 async def run_worker(settings: Settings) -> None:
     """Serve the task queue until SIGTERM or SIGINT, then let running cycles finish.
 
-    A second signal ends the process at once; what a cycle had not committed is done again by the next attempt.
+    A second signal ends the process at once; the next attempt goes on from the last committed batch.
     """
     runtime = _runtime(settings.metrics_address)
     client = await connect(runtime=runtime, identity=f"syncline@{socket.gethostname()}:{os.getpid()}")
@@ -77,7 +79,7 @@ async def run_worker(settings: Settings) -> None:
 
 
 def main() -> int:
-    """Run the worker and return the exit status: 2 when something declared is wrong, 1 when Temporal is away."""
+    """Run the worker; return exit status 2 when something declared is wrong, 1 when Temporal is away."""
     try:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format)

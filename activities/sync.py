@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from temporalio import activity
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -11,10 +11,9 @@ from activities.beat import CycleBeat
 from activities.meter import record_cycle
 from activities.translation import errors_translated
 from syncline import names
-from syncline.composition import parse_composition, resolve_sync_provider
+from syncline.composition import Resolved, resolve_sync_provider
 from syncline.errors import (
     CompositionChanged,
-    CompositionInvalid,
     GraphInvalid,
     ProviderGone,
     ProviderInvalid,
@@ -37,7 +36,6 @@ from syncline.provider import (
     RunIdentity,
     SyncContext,
     SyncProvider,
-    options_model_of,
 )
 from syncline.services import Services
 
@@ -129,23 +127,21 @@ class SyncActivities:
     async def _run_cycle(
         self, services: Services, request: SyncCycleRequest, run: RunIdentity, beat: CycleBeat
     ) -> SyncResult:
-        graph = await services.graphs.get(request.graph.id)
-        _refuse_archived(graph)
         run_cycle: RunCycle
+        options: BaseModel
         if request.provider_id is None:
             # The only place that loads the engine for a fallback: a worker whose graphs all have providers
             # of their own never does.
             from syncline.engine import run_cycle
 
-            options: BaseModel = NoOptions()
-            origin = "syncline"
+            graph = await services.graphs.get(request.graph.id)
+            options, origin = NoOptions(), "syncline"
         else:
-            registered = services.registry.get("sync", request.provider_id)
-            if registered is None:
-                raise ProviderGone(graph.slug, request.provider_id)
-            options = _options(graph, request.provider_id, registered.provider)
+            resolved = await resolve_sync_provider(services, request.graph.id)
+            graph, options, origin = _still_resolved(resolved, request.provider_id)
             provider = await services.registry.initialized("sync", request.provider_id, services)
-            run_cycle, origin = provider.sync_cycle, registered.distribution
+            run_cycle = provider.sync_cycle
+        _refuse_archived(graph)
         result: object = await run_cycle(
             SyncContext(
                 graph=graph.ref,
@@ -186,18 +182,20 @@ def _refuse_archived(graph: Graph) -> None:
         raise GraphInvalid(graph.slug, "status", "an archived graph is not synced; make it active or paused.")
 
 
-def _options(graph: Graph, provider_id: str, provider: SyncProvider) -> BaseModel:
-    entry = parse_composition(graph.slug, graph.composition).sync
+def _still_resolved(resolved: Resolved[SyncProvider], provider_id: str) -> tuple[Graph, BaseModel, str]:
+    """Return the graph, its options and the provider's distribution, or raise if the answer has changed.
+
+    It may have: the cycle is retried for hours, on any worker, and the composition can be edited meanwhile.
+    """
+    graph, entry = resolved.graph, resolved.entry
+    if graph is None:
+        raise RuntimeError("a graph was named, and resolution returned none")
     if entry is None or entry.provider != provider_id:
-        raise CompositionChanged(
-            graph.slug, resolved=provider_id, declared=None if entry is None else entry.provider
-        )
-    try:
-        return options_model_of(provider).model_validate(entry.options)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        key = ".".join(["sync.options", *(str(part) for part in first["loc"])])
-        raise CompositionInvalid(graph.slug, key, first["msg"]) from error
+        declared = None if entry is None else entry.provider
+        raise CompositionChanged(graph.slug, resolved=provider_id, declared=declared)
+    if resolved.provider is None or resolved.options is None or resolved.distribution is None:
+        raise ProviderGone(graph.slug, provider_id)
+    return graph, resolved.options, resolved.distribution
 
 
 def _run_identity() -> RunIdentity:

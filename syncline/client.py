@@ -98,7 +98,7 @@ async def require_search_attributes(client: Client) -> None:
             for name in missing
         )
         raise ConfigurationError(
-            f"Namespace '{client.namespace}' lacks the search attributes {', '.join(missing)}. Run: {commands}"
+            f"Namespace '{client.namespace}' lacks search attributes {', '.join(missing)}. Run: {commands}"
         )
 
 

@@ -14,6 +14,7 @@ from temporalio.client import (
     ScheduleDescription,
     ScheduleHandle,
     ScheduleIntervalSpec,
+    ScheduleListActionStartWorkflow,
     ScheduleOverlapPolicy,
     SchedulePolicy,
     ScheduleSpec,
@@ -79,16 +80,14 @@ async def list_schedule_ids(client: Client) -> set[str]:
     """Return the ids of all Schedules that start `SyncGraph`. The list lags a little behind reality."""
     found = set()
     async for listed in await client.list_schedules():
-        if (
-            listed.schedule is not None
-            and getattr(listed.schedule.action, "workflow", None) == names.SYNC_GRAPH
-        ):
+        action = None if listed.schedule is None else listed.schedule.action
+        if isinstance(action, ScheduleListActionStartWorkflow) and action.workflow == names.SYNC_GRAPH:
             found.add(listed.id)
     return found
 
 
 def _desired(graph: Graph, task_queue: str) -> Schedule:
-    """Return the whole Schedule as it would be created. Its memo carries a fingerprint of all but its state."""
+    """Return the Schedule as it would be created; its memo has a fingerprint of all but its state."""
     every = timedelta(seconds=graph.schedule.every_seconds)
     if graph.schedule.cron is not None:
         spec, catchup = ScheduleSpec(cron_expressions=[graph.schedule.cron]), _CRON_CATCHUP
@@ -125,7 +124,10 @@ def _state(graph: Graph, current: ScheduleState) -> ScheduleState:
 
 
 async def _matches(description: ScheduleDescription, graph: Graph, task_queue: str) -> bool:
-    """Return whether the Schedule was made from this record; the server rewrites specs, so they do not compare."""
+    """Return whether the Schedule was made from this record.
+
+    By its fingerprint: the server rewrites what it is given, so the Schedules themselves do not compare.
+    """
     current = description.schedule
     if _state(graph, current.state) != current.state:
         return False

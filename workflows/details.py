@@ -17,7 +17,7 @@ def describe_provider(provider: ProviderState) -> str:
 
 
 def describe_run(state: SyncState, result: SyncResult | None) -> str:
-    """Return the run as markdown. `result` is this run's own; the one in `state` may be the previous run's."""
+    """Return the run as markdown. `result` is this run's own: `state` may hold the previous one."""
     return "\n\n".join(_paragraphs(state, result))
 
 
@@ -55,8 +55,8 @@ def _summary(result: SyncResult) -> str:
     return (
         f"**{result.status.value}** in {result.duration_seconds:.2f} s, {result.batches} batches, "
         f"lag {result.lag_seconds:.1f} s, {result.failures} failures, {result.parked} parked. "
-        f"Vectors: {vectors.upserted:,} upserted, {vectors.deleted:,} deleted, {vectors.embedded:,} embedded, "
-        f"{vectors.pending:,} pending."
+        f"Vectors: {vectors.upserted:,} upserted, {vectors.deleted:,} deleted, "
+        f"{vectors.embedded:,} embedded, {vectors.pending:,} pending."
     )
 
 
@@ -81,7 +81,8 @@ def _troubles(result: SyncResult) -> Iterator[str]:
         name = writer.application_name or "unnamed"
         troubles.append(
             f"- The oldest open writing transaction is {writer.age_seconds:.0f} s old "
-            f"(application {name}, database {writer.database or 'unknown'}); what committed after it began waits for it."
+            f"(application {name}, database {writer.database or 'unknown'}): "
+            "what was written since it began waits for it."
         )
     if result.rescanned:
         troubles.append("- Every row was read again: the cursor was of another write-db or a later time.")

@@ -39,6 +39,8 @@ FALLBACK = SearchAttributeKey.for_bool(names.ATTRIBUTE_FALLBACK)
 ROWS = SearchAttributeKey.for_int(names.ATTRIBUTE_ROWS)
 FAILURES = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
 
+AttributeUpdate = SearchAttributeUpdate[str] | SearchAttributeUpdate[int] | SearchAttributeUpdate[bool]
+
 _LONGEST_BUDGET = 3600.0
 _GRACE = timedelta(minutes=5)
 """What a cycle may take beyond its budget: the batch it was in, the vectors, the report."""
@@ -51,8 +53,8 @@ _RETRY = RetryPolicy(
 )
 
 
-# A bug fails the run instead of retrying its workflow task for ever: under overlap SKIP a stuck run would stop
-# its graph without a word, and the next run goes on from the committed cursor anyway.
+# A bug fails the run instead of retrying its workflow task for ever: under overlap SKIP a stuck run would
+# stop its graph without a word, and the next run goes on from the committed cursor anyway.
 @workflow.defn(name=names.SYNC_GRAPH, failure_exception_types=[Exception])
 class SyncGraph:
     """One run syncs one graph once. State goes from run to run through the last completion result."""
@@ -109,9 +111,10 @@ class SyncGraph:
 
     async def _resolve(self, request: SyncGraphInput) -> ProviderResolution:
         self._show(graph=request.graph)
-        if request.graph is not None:
-            # A Schedule has set it already; a run started by hand is to be found while it still resolves.
-            _upsert(GRAPH.value_set(request.graph))
+        # Nothing to do for a scheduled run. One started by hand is to be found while it still resolves, and
+        # a cron run begins with the attributes of the run before it.
+        found_by = [GRAPH.value_set(request.graph)] if request.graph is not None else []
+        _upsert(*found_by, ROWS.value_unset(), FAILURES.value_unset())
         resolution = await workflow.execute_activity_method(
             SyncActivities.resolve_provider,
             ResolveProviderRequest(graph=request.graph),
@@ -225,7 +228,7 @@ def _previous_result() -> SyncGraphResult | None:
         return None
 
 
-def _upsert(*updates: SearchAttributeUpdate) -> None:
+def _upsert(*updates: AttributeUpdate) -> None:
     """Set what differs from what the run has: each upsert is an event in its history."""
     present = workflow.info().typed_search_attributes
     changed = [update for update in updates if present.get(update.key) != update.value]

@@ -56,7 +56,7 @@ class FakeProvider:
         self.initialized = 0
         self.closed = 0
 
-    async def initialize(self, services: "Services") -> None:
+    async def initialize(self, services: "Services") -> None:  # noqa: ARG002 # the contract's
         """Count the call."""
         self.initialized += 1
 

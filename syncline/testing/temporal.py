@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from uuid import uuid4
@@ -16,7 +17,14 @@ from temporalio.testing import WorkflowEnvironment
 from syncline import names
 from syncline.errors import DevStackError
 
-__all__ = ["temporal_binary", "temporal_client", "temporal_environment", "temporal_server", "unique"]
+__all__ = [
+    "start_temporal",
+    "temporal_binary",
+    "temporal_client",
+    "temporal_environment",
+    "temporal_server",
+    "unique",
+]
 
 _names = count(1)
 
@@ -30,9 +38,9 @@ def temporal_binary() -> Path:
     return Path(found)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def temporal_server() -> AsyncIterator[WorkflowEnvironment]:
-    """A Temporal dev server with our search attributes, on a free port; stopped at the end of the session."""
+@asynccontextmanager
+async def start_temporal() -> AsyncIterator[WorkflowEnvironment]:
+    """Yield a Temporal dev server with our search attributes, on a free port; stop it at the end."""
     declared = (f"{name}={kind}" for name, kind in names.SEARCH_ATTRIBUTES.items())
     environment = await WorkflowEnvironment.start_local(
         data_converter=pydantic_data_converter,
@@ -41,6 +49,13 @@ async def temporal_server() -> AsyncIterator[WorkflowEnvironment]:
         dev_server_extra_args=[part for item in declared for part in ("--search-attribute", item)],
     )
     async with environment:
+        yield environment
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def temporal_server() -> AsyncIterator[WorkflowEnvironment]:
+    """A Temporal dev server with our search attributes, on a free port; stopped at the end of the session."""
+    async with start_temporal() as environment:
         yield environment
 
 

@@ -1,0 +1,54 @@
+"""A laboratory per test: the application's own worker over a control plane, stores and a task queue apart."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest_asyncio
+from pydantic import SecretStr
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.sync import SyncActivities
+from syncline.services import Services
+from syncline.settings import Settings
+from syncline.testing.lab import SyncLab
+from worker import create_worker
+
+
+def fast_worker(client: Client, services: Services) -> Worker:
+    """Return the worker as deployed, but with signs of life that a test need not wait for."""
+    activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.2)
+    return create_worker(client, activities, services.settings)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def services(
+    new_database: Callable[..., str], unique: Callable[[str], str], tmp_path: Path
+) -> AsyncIterator[Services]:
+    settings = Settings(
+        write_dsn=SecretStr(new_database()),
+        graph_dsn=SecretStr(new_database()),
+        qdrant_path=tmp_path / "qdrant",
+        task_queue=unique("queue"),
+        graceful_shutdown_seconds=1,
+        pool_size=4,
+    )
+    async with Services.open(settings) as opened:
+        await opened.prepare_control()
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def lab(
+    temporal_client: Client, services: Services, unique: Callable[[str], str]
+) -> AsyncIterator[SyncLab]:
+    """A laboratory whose worker runs."""
+    lab = SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
+    async with lab.worker():
+        yield lab
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def idle_lab(temporal_client: Client, services: Services, unique: Callable[[str], str]) -> SyncLab:
+    """A laboratory without a worker: the test starts the ones it needs."""
+    return SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)

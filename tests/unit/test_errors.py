@@ -30,7 +30,7 @@ def test_a_class_is_drawn_below_its_base(cls: type[SynclineError]) -> None:
     above = [
         name for name in names[: names.index(cls.__name__)] if len(DRAWN[name]["branch"]) == 4 * (depth - 1)
     ]
-    assert above[-1] == cls.__base__.__name__
+    assert above[-1] == cls.__mro__[1].__name__
 
 
 @pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)

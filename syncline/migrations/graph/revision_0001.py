@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from syncline.migrations.upgrade import run_script
+from syncline.migrations.revisions import run_script
 
 revision = "graph_0001"
 down_revision = None

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
@@ -19,14 +19,12 @@ from sqlalchemy.schema import CreateSchema
 from syncline.errors import StoreRejected
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["VERSION_TABLE", "Location", "run_script", "upgrade"]
+__all__ = ["VERSION_TABLE", "run_script", "upgrade"]
 
 VERSION_TABLE: Final = "sync_schema_version"
-Location = Literal["control", "write", "graph"]
 
-_HERE = Path(__file__).parent
 _UNDEFINED_TABLE = "42P01"
-# One key per database, not per schema: every location also touches the shared schema `syncline`.
+# One key per database, not per schema: every side also touches the shared schema `syncline`.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('syncline.migrations', 0))")
 _SEARCH_PATH = text("SELECT set_config('search_path', quote_ident(:schema), true)")
 
@@ -35,14 +33,17 @@ class _DriverConnection(Protocol):
     async def execute(self, script: str) -> object: ...
 
 
-async def upgrade(store: PostgresStore, schema: str, *, location: Location) -> list[str]:
-    """Apply what is missing of `location` to `schema`, all or nothing; return the applied revision ids."""
-    scripts = _scripts(location)
+async def upgrade(store: PostgresStore, schema: str, folder: Path) -> list[str]:
+    """Apply the revisions of `folder` that `schema` lacks, all or nothing; return their ids.
+
+    The ids start with the folder's name, so that the sides of a graph cannot be taken for each other.
+    """
+    scripts = _scripts(folder)
     if await _recorded(store, schema) == tuple(scripts.get_heads()):
         return []
     async with store.begin() as connection:
         await connection.execute(_LOCK)
-        return await connection.run_sync(_upgrade, store.name, schema, location)
+        return await connection.run_sync(_upgrade, store.name, schema, folder)
 
 
 def run_script(connection: Connection, path: Path) -> None:
@@ -71,15 +72,15 @@ async def _recorded(store: PostgresStore, schema: str) -> tuple[str, ...]:
         return ()
 
 
-def _upgrade(connection: Connection, store: str, schema: str, location: Location) -> list[str]:
+def _upgrade(connection: Connection, store: str, schema: str, folder: Path) -> list[str]:
     connection.execute(CreateSchema(schema, if_not_exists=True))
     # The adapter begins lazily, so this statement also makes sure that a script runs inside the transaction.
     connection.execute(_SEARCH_PATH, {"schema": schema})
-    scripts = _scripts(location)
+    scripts = _scripts(folder)
     applied: list[str] = []
 
     def missing(heads: tuple[str, ...], _: MigrationContext) -> Iterator[MigrationStep]:
-        _check_known(store, schema, location, heads)
+        _check_known(store, schema, folder, heads)
         revisions = list(scripts.iterate_revisions("heads", heads or "base", implicit_base=True))
         for revision in reversed(revisions):
             applied.append(revision.revision)
@@ -91,27 +92,26 @@ def _upgrade(connection: Connection, store: str, schema: str, location: Location
     return applied
 
 
-def _check_known(store: str, schema: str, location: Location, heads: Iterable[str]) -> None:
-    known = {script.revision for script in _scripts(location).walk_revisions()}
+def _check_known(store: str, schema: str, folder: Path, heads: Iterable[str]) -> None:
+    known = {script.revision for script in _scripts(folder).walk_revisions()}
     for head in heads:
         if head in known:
             continue
-        if head.startswith(location):
+        if head.startswith(folder.name):
             problem = (
                 f"schema '{schema}' is at revision {head}, which a newer Syncline made. "
                 f"Upgrade Syncline; this release knows up to {max(known)}."
             )
         else:
             problem = (
-                f"schema '{schema}' already holds revision {head}, which is not of the {location} side. The "
-                "write-db, the graph-db and the control plane need schemas or databases of their own."
+                f"schema '{schema}' already holds revision {head}, which is not of the {folder.name} side. "
+                "The write-db, the graph-db and the control plane need schemas or databases of their own."
             )
         raise StoreRejected(store, problem)
 
 
 @cache
-def _scripts(location: Location) -> ScriptDirectory:
+def _scripts(folder: Path) -> ScriptDirectory:
     # Alembic reports every step at INFO; what was applied is this module's return value.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    folder = _HERE / location
     return ScriptDirectory(folder, version_locations=[folder])

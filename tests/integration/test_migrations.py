@@ -1,0 +1,159 @@
+"""Migrations on a real Postgres: once, together, or not at all."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+from sqlalchemy import event
+
+from syncline.errors import StoreRejected
+from syncline.migrations import VERSION_TABLE, migrate_control, migrate_graph, migrate_write
+from syncline.migrations.revisions import upgrade
+from syncline.stores.postgres import PostgresStore
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def store(new_database: Callable[..., str]) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore("here", SecretStr(new_database()), pool_size=10, application_name="test")
+    yield store
+    await store.close()
+
+
+async def _tables(store: PostgresStore, schema: str) -> set[str]:
+    async with store.driver() as connection:
+        rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = $1", schema)
+    return {row["tablename"] for row in rows}
+
+
+async def test_a_schema_gets_its_tables_and_its_version(store: PostgresStore) -> None:
+    assert await migrate_write(store, "kg") == ["write_0001"]
+    assert {"write_nodes", "write_edges", VERSION_TABLE} <= await _tables(store, "kg")
+    async with store.driver() as connection:
+        assert await connection.fetchval(f"SELECT version_num FROM kg.{VERSION_TABLE}") == "write_0001"
+
+
+async def test_nothing_lands_outside_the_schema(store: PostgresStore) -> None:
+    await migrate_graph(store, "kg")
+    assert await _tables(store, "public") == set()
+    assert await _tables(store, "syncline") == set()
+
+
+async def test_a_second_migration_changes_nothing(store: PostgresStore) -> None:
+    for migrate in (migrate_write, migrate_graph):
+        schema = migrate.__name__
+        assert await migrate(store, schema)
+        before = await _fingerprint(store)
+        assert await migrate(store, schema) == []
+        assert await _fingerprint(store) == before
+
+
+async def test_being_up_to_date_is_one_statement(store: PostgresStore) -> None:
+    await migrate_graph(store, "kg")
+    statements: list[str] = []
+
+    @event.listens_for(store._engine.sync_engine, "before_cursor_execute")
+    def heard(*told: object) -> None:
+        statements.append(str(told[2]))
+
+    await migrate_graph(store, "kg")
+    [statement] = statements
+    assert statement.startswith("SELECT")
+    assert VERSION_TABLE in statement
+
+
+async def test_schemas_migrate_concurrently_and_each_once(store: PostgresStore) -> None:
+    schemas = [f"kg_{number}" for number in range(4)]
+    applied = await asyncio.gather(
+        *(migrate(store, f"{schema}_{migrate.__name__}") for schema in schemas for migrate in _BOTH),
+        *(migrate(store, f"{schema}_{migrate.__name__}") for schema in schemas for migrate in _BOTH),
+        migrate_control(store),
+        migrate_control(store),
+    )
+    assert sorted(len(revisions) for revisions in applied) == [0] * 9 + [1] * 9
+
+
+async def test_a_failing_migration_leaves_nothing_behind(store: PostgresStore, tmp_path: Path) -> None:
+    folder = _folder(
+        tmp_path / "first" / "write",
+        "CREATE TABLE one (id int); CREATE TABLE two (id int);",
+        "CREATE TABLE three (id int); CREATE TABLE one (id int);",
+    )
+    with pytest.raises(StoreRejected, match='relation "one" already exists') as refused:
+        await upgrade(store, "kg", folder)
+    assert refused.value.sqlstate == "42P07"
+    async with store.driver() as connection:
+        assert await connection.fetchval("SELECT to_regnamespace('kg')") is None
+
+
+async def test_a_failing_later_revision_leaves_the_earlier_version(
+    store: PostgresStore, tmp_path: Path
+) -> None:
+    create, change = "CREATE TABLE one (id int);", "ALTER TABLE one ADD x int;"
+    released = _folder(tmp_path / "released" / "write", create)
+    broken = _folder(tmp_path / "broken" / "write", create, f"{change} SELECT 1 / 0;")
+    repaired = _folder(tmp_path / "repaired" / "write", create, change)
+    assert await upgrade(store, "kg", released) == ["write_0001"]
+    before = await _fingerprint(store)
+    with pytest.raises(StoreRejected, match="division by zero"):
+        await upgrade(store, "kg", broken)
+    assert await _fingerprint(store) == before
+    assert await upgrade(store, "kg", repaired) == ["write_0002"]
+    assert await upgrade(store, "kg", repaired) == []
+
+
+async def test_a_schema_of_a_newer_release_is_left_alone(store: PostgresStore) -> None:
+    await migrate_write(store, "kg")
+    async with store.driver() as connection:
+        await connection.execute(f"UPDATE kg.{VERSION_TABLE} SET version_num = 'write_9999'")
+    with pytest.raises(StoreRejected, match=r"write_9999, which a newer Syncline made. Upgrade Syncline"):
+        await migrate_write(store, "kg")
+
+
+async def test_one_schema_cannot_be_both_sides_of_a_graph(store: PostgresStore) -> None:
+    await migrate_write(store, "kg")
+    with pytest.raises(StoreRejected, match="write_0001, which is not of the graph side"):
+        await migrate_graph(store, "kg")
+
+
+async def test_the_search_path_of_a_pooled_connection_is_what_it_was(store: PostgresStore) -> None:
+    async with store.driver() as connection:
+        before = await connection.fetchval("SHOW search_path")
+    await migrate_graph(store, "kg")
+    async with store.driver() as connection:
+        assert await connection.fetchval("SHOW search_path") == before
+
+
+_BOTH = (migrate_write, migrate_graph)
+
+
+async def _fingerprint(store: PostgresStore) -> list[tuple[object, ...]]:
+    """Return every catalogue row that DDL would have replaced."""
+    async with store.driver() as connection:
+        rows = await connection.fetch(
+            "SELECT 'class', oid, xmin::text FROM pg_class "
+            "UNION ALL SELECT 'proc', oid, xmin::text FROM pg_proc "
+            "UNION ALL SELECT 'namespace', oid, xmin::text FROM pg_namespace ORDER BY 1, 2"
+        )
+    return [tuple(row) for row in rows]
+
+
+def _folder(folder: Path, *scripts: str) -> Path:
+    """Return the folder with one revision per script."""
+    folder.mkdir(parents=True)
+    down = None
+    for number, script in enumerate(scripts, start=1):
+        revision = f"write_{number:04}"
+        (folder / f"{revision}.sql").write_text(script, encoding="utf-8")
+        (folder / f"revision_{number:04}.py").write_text(
+            "from pathlib import Path\n"
+            "from syncline.migrations.revisions import run_script\n"
+            f"revision, down_revision = {revision!r}, {down!r}\n"
+            "def upgrade(connection):\n"
+            f"    run_script(connection, Path(__file__).with_name({revision + '.sql'!r}))\n",
+            encoding="utf-8",
+        )
+        down = revision
+    return folder

@@ -1,0 +1,272 @@
+"""Resolving a graph to its provider: an answer, a reason, or an error; never a guess."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from pydantic import BaseModel, ConfigDict, JsonValue, SecretStr
+from structlog.testing import capture_logs
+
+from providers import BUILTIN
+from syncline.composition import Resolved, resolve_provider, resolve_sync_provider
+from syncline.devstack.postgres import PostgresServer
+from syncline.errors import (
+    CompositionInvalid,
+    GraphInvalid,
+    GraphNotFound,
+    StoreNotConfigured,
+    StoreUnavailable,
+)
+from syncline.graphs import Graph, GraphChanges, GraphDraft
+from syncline.messages import FallbackReason
+from syncline.provider import SyncProvider
+from syncline.registry import Registry
+from syncline.services import Services
+from syncline.settings import Settings
+from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_server import QdrantServerStore
+from syncline.testing.providers import FakeProvider
+
+
+class AcmeOptions(BaseModel):
+    """What the plugin of these tests takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    depth: int = 1
+    labels: list[str] = []
+
+
+def _registry() -> Registry:
+    registry = Registry()
+    registry.load(BUILTIN, entry_points=False)
+    registry.register("sync", FakeProvider("acme", options_model=AcmeOptions), "acme-plugin 2.0")
+    return registry
+
+
+@pytest.fixture
+def settings(new_database: Callable[..., str], tmp_path: Path) -> Settings:
+    return Settings(
+        write_dsn=SecretStr(new_database()),
+        graph_dsn=SecretStr(new_database()),
+        stores={"archive": SecretStr(new_database())},
+        qdrant_path=tmp_path / "qdrant",
+    )
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def services(settings: Settings) -> AsyncIterator[Services]:
+    async with Services.open(settings, registry=_registry()) as services:
+        await services.prepare_control()
+        yield services
+
+
+async def _graph(services: Services, slug: str = "world", **entry: JsonValue) -> Graph:
+    return await services.graphs.add(GraphDraft(slug=slug, composition={"sync": entry} if entry else {}))
+
+
+async def test_a_declared_and_installed_provider_answers(services: Services) -> None:
+    graph = await _graph(services, provider="default")
+    for reference in ("world", str(graph.id), graph.id):
+        resolved = await resolve_sync_provider(services, reference)
+        assert resolved.graph == graph
+        assert resolved.provider is not None
+        assert resolved.provider.id == "default"
+        assert resolved.reason is None
+
+
+async def test_the_answer_says_who_contributes_the_provider_and_carries_its_options(
+    services: Services,
+) -> None:
+    await _graph(services, provider="acme", options={"depth": 3})
+    resolved = await resolve_sync_provider(services, "world")
+    assert resolved.distribution == "acme-plugin 2.0"
+    assert resolved.options == AcmeOptions(depth=3)
+
+
+async def test_without_a_graph_there_is_no_provider_and_no_question_to_the_database(
+    services: Services,
+) -> None:
+    await services.control.close()
+    resolved = await resolve_sync_provider(services, None)
+    assert (resolved.graph, resolved.provider) == (None, None)
+    assert resolved.reason is FallbackReason.NO_GRAPH_CONTEXT
+
+
+async def test_a_composition_without_sync_falls_back(services: Services) -> None:
+    graph = await services.graphs.add(
+        GraphDraft(slug="world", composition={"dimensions": {"provider": "acme"}})
+    )
+    resolved = await resolve_sync_provider(services, "world")
+    assert (resolved.graph, resolved.provider, resolved.entry) == (graph, None, None)
+    assert resolved.reason is FallbackReason.NOT_DECLARED
+    assert "'world'" in resolved.detail
+
+
+async def test_a_provider_that_nobody_contributes_falls_back_and_is_named(services: Services) -> None:
+    await _graph(services, provider="ghost", on_missing="hold")
+    resolved = await resolve_sync_provider(services, "world")
+    assert resolved.reason is FallbackReason.NOT_INSTALLED
+    assert "'ghost'" in resolved.detail
+    assert resolved.entry is not None
+    assert (resolved.entry.provider, resolved.entry.on_missing) == ("ghost", "hold")
+    assert resolved.provider is None
+
+
+async def test_a_missing_provider_is_warned_of_once_per_graph_and_provider(
+    services: Services, settings: Settings
+) -> None:
+    async def levels(of: Services, *slugs: str) -> list[str]:
+        with capture_logs() as logs:
+            for slug in slugs:
+                await resolve_sync_provider(of, slug)
+        return [told["log_level"] for told in logs]
+
+    await _graph(services, "a", provider="ghost")
+    await _graph(services, "b", provider="ghost")
+    assert await levels(services, "a", "a", "b", "a", "b") == [
+        "warning",
+        "debug",
+        "warning",
+        "debug",
+        "debug",
+    ]
+    await services.graphs.update("a", GraphChanges(composition={"sync": {"provider": "phantom"}}))
+    assert await levels(services, "a", "a") == ["warning", "debug"]
+    async with Services.open(settings, registry=_registry()) as restarted:
+        assert await levels(restarted, "b", "b") == ["warning", "debug"]
+
+
+async def test_an_unknown_graph_raises(services: Services) -> None:
+    with pytest.raises(GraphNotFound, match="nowhere"):
+        await resolve_sync_provider(services, "nowhere")
+
+
+async def test_an_empty_reference_is_an_unknown_graph_and_not_no_graph(services: Services) -> None:
+    with pytest.raises(GraphNotFound):
+        await resolve_sync_provider(services, "")
+
+
+@pytest.mark.parametrize(
+    ("composition", "key"),
+    [
+        ('{"snyc": {"provider": "default"}}', "snyc"),
+        ('{"sync": {"provider": "ghost", "options": 3}}', "sync.options"),
+        ('{"sync": {"provider": "default", "options": {"depth": 3}}}', "sync.options.depth"),
+        ('{"sync": {"provider": "acme", "options": {"depth": "deep"}}}', "sync.options.depth"),
+        ('{"sync": {"provider": "acme", "options": {"labels": ["a", 3]}}}', "sync.options.labels.1"),
+        ('{"sync": {"provider": "default"}, "relations": {}}', "relations.provider"),
+    ],
+)
+async def test_an_invalid_composition_raises_and_names_the_key(
+    services: Services, composition: str, key: str
+) -> None:
+    await _graph(services)
+    async with services.control.driver() as connection:
+        await connection.execute("UPDATE syncline.graphs SET composition = $1::text::jsonb", composition)
+    with pytest.raises(CompositionInvalid) as refused:
+        await resolve_sync_provider(services, "world")
+    assert (refused.value.graph, refused.value.key) == ("world", key)
+
+
+async def test_a_broken_record_raises(services: Services) -> None:
+    await _graph(services, provider="default")
+    async with services.control.driver() as connection:
+        await connection.execute('UPDATE syncline.graphs SET schedule = \'{"cron": "now"}\'')
+    with pytest.raises(GraphInvalid):
+        await resolve_sync_provider(services, "world")
+
+
+async def test_a_control_database_that_is_down_raises_and_never_falls_back(tmp_path: Path) -> None:
+    server = PostgresServer(tmp_path / "data")
+    try:
+        dsn = SecretStr(server.start().dsn())
+        settings = Settings(write_dsn=dsn, graph_dsn=dsn, qdrant_path=tmp_path / "qdrant")
+        async with Services.open(settings, registry=_registry()) as services:
+            await services.prepare_control()
+            await _graph(services, provider="ghost")
+            assert (await resolve_sync_provider(services, "world")).reason is FallbackReason.NOT_INSTALLED
+            server.stop()
+            for _ in range(2):  # once over a broken pooled connection, once over none
+                with pytest.raises(StoreUnavailable) as refused:
+                    await resolve_sync_provider(services, "world")
+                assert refused.value.retryable
+                assert "'graph'" in str(refused.value)
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("resolve", [resolve_sync_provider, lambda s, g: resolve_provider("sync", s, g)])
+async def test_missing_services_are_an_explicit_error(
+    resolve: Callable[..., Awaitable[Resolved[SyncProvider]]],
+) -> None:
+    for graph in (None, "world"):
+        with pytest.raises(RuntimeError, match=r"without services.*Services\.open"):
+            await resolve(None, graph)
+
+
+async def test_the_parts_of_a_graph_are_the_stores_that_its_record_names(services: Services) -> None:
+    graph = await services.graphs.add(GraphDraft(slug="world", write_store="archive"))
+    assert services.write_schema(graph).store is services.store("write", "archive")
+    assert services.write_schema(graph).store.name == "archive"
+    assert services.target_schema(graph).store is services.store("graph", None)
+    assert services.target_schema(graph).schema == "world"
+    assert services.graph_vectors(graph).collection("nodes") == "world_nodes"
+
+
+async def test_preparing_a_graph_migrates_both_of_its_stores_once(services: Services) -> None:
+    graph = await services.graphs.add(GraphDraft(slug="world", write_store="archive"))
+    assert await services.prepare_graph(graph) == ["write_0001", "graph_0001"]
+    assert await services.prepare_graph(graph) == []
+    async with services.store("write", "archive").driver() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM world.write_nodes") == 0
+
+
+async def test_a_store_that_no_setting_defines_is_named_with_the_known_ones(services: Services) -> None:
+    with pytest.raises(StoreNotConfigured, match=r"write store 'attic' .*known: archive"):
+        services.store("write", "attic")
+    with pytest.raises(StoreNotConfigured, match="Qdrant store 'attic'"):
+        services.vector_store("attic")
+
+
+async def test_the_settings_choose_the_vector_store(settings: Settings) -> None:
+    async with Services.open(settings) as services:
+        assert isinstance(services.vector_store(None), EmbeddedQdrantStore)
+        assert services.vector_store(None) is services.vector_store(None)
+    remote = settings.model_copy(update={"qdrant_url": "http://127.0.0.1:1"})
+    async with Services.open(remote) as services:
+        assert isinstance(services.vector_store(None), QdrantServerStore)
+
+
+async def test_the_control_plane_may_have_a_database_of_its_own(
+    settings: Settings, new_database: Callable[..., str]
+) -> None:
+    apart = settings.model_copy(update={"control_dsn": SecretStr(new_database())})
+    async with Services.open(apart) as services:
+        await services.prepare_control()
+        await _graph(services)
+        async with services.store("graph", None).driver() as connection:
+            assert await connection.fetchval("SELECT to_regclass('syncline.graphs')") is None
+
+
+async def test_closing_reaches_everything_and_closed_services_say_so(settings: Settings) -> None:
+    fake = FakeProvider("fake")
+    registry = Registry()
+    registry.register("sync", fake, "tests 1")
+
+    class Broken(FakeProvider):
+        async def close(self) -> None:
+            raise OSError("cannot")
+
+    registry.register("sync", Broken("broken"), "tests 1")
+    async with Services.open(settings, registry=registry) as services:
+        await registry.initialized("sync", "fake", services)
+        await registry.initialized("sync", "broken", services)
+        with capture_logs():
+            await services.close()
+        await services.close()
+    assert fake.closed == 1
+    for use in (lambda: services.store("write", None), lambda: services.vector_store(None)):
+        with pytest.raises(RuntimeError, match="closed"):
+            use()

@@ -1,0 +1,106 @@
+"""The house stands: names that nobody else owns, a wheel with the library alone, modules of one noun."""
+
+import importlib.util
+import zipfile
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+ROOT = Path(__file__).parents[2]
+APPLICATION = ("activities", "providers", "worker", "workflows")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The paths inside a wheel that is built from this tree."""
+    [built] = WheelBuilder(str(ROOT)).build(
+        directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"]
+    )
+    with zipfile.ZipFile(built) as archive:
+        return set(archive.namelist())
+
+
+@pytest.mark.parametrize("name", APPLICATION)
+def test_no_installed_distribution_owns_a_name_of_the_application(name: str) -> None:
+    assert packages_distributions().get(name) is None
+
+
+@pytest.mark.parametrize("name", APPLICATION)
+def test_a_name_of_the_application_means_this_tree(name: str) -> None:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    assert Path(spec.origin).is_relative_to(ROOT)
+
+
+def test_the_wheel_holds_the_library_and_nothing_else(wheel: set[str]) -> None:
+    tops = {path.split("/", 1)[0] for path in wheel}
+    [info] = [top for top in tops if top.endswith(".dist-info")]
+    assert tops == {"syncline", info}
+    assert {f"{info}/METADATA", f"{info}/entry_points.txt", f"{info}/licenses/LICENSE"} <= wheel
+
+
+def test_the_wheel_holds_every_file_of_the_library(wheel: set[str]) -> None:
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "syncline").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {path for path in wheel if path.startswith("syncline/")} == files
+    assert "syncline/py.typed" in files
+    assert any(path.startswith("syncline/engine/sql/") and path.endswith(".sql") for path in files)
+
+
+@pytest.mark.parametrize("side", ["control", "graph", "write"])
+def test_the_wheel_holds_the_revisions_and_their_sql(wheel: set[str], side: str) -> None:
+    here = {path for path in wheel if path.startswith(f"syncline/migrations/{side}/")}
+    revisions = {path for path in here if "/revision_" in path}
+    scripts = {path for path in here if path.endswith(".sql")}
+    assert revisions
+    assert len(revisions) == len(scripts)
+
+
+def test_every_revision_runs_a_script_that_exists() -> None:
+    for module in (ROOT / "syncline/migrations").glob("*/revision_*.py"):
+        number = module.stem.removeprefix("revision_")
+        [script] = module.parent.glob(f"{number}_*.sql")
+        assert f'"{script.name}"' in module.read_text(encoding="utf-8")
+        assert f'"{module.parent.name}_{number}"' in module.read_text(encoding="utf-8")
+
+
+def _modules() -> list[Path]:
+    roots = [ROOT / name for name in ("syncline", "benchmarks", *APPLICATION)]
+    found = [path for root in roots for path in root.rglob("*.py")]
+    return sorted([*found, ROOT / "worker.py"])
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in _modules()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert not long
+
+
+def test_every_module_opens_with_what_it_is_for() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in _modules()
+        if not path.read_text(encoding="utf-8").lstrip().startswith('"""')
+    ]
+    assert not silent
+
+
+def test_nobody_imports_the_worker() -> None:
+    importing = [
+        str(path.relative_to(ROOT))
+        for path in _modules()
+        if any(
+            line.lstrip().startswith(("import worker", "from worker "))
+            for line in path.read_text(encoding="utf-8").splitlines()
+        )
+    ]
+    assert not importing

@@ -1,8 +1,8 @@
 """`syncline graph …`: the graph records of the control plane."""
 
-import asyncio
 import json
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+T = TypeVar("T")
+
 app = typer.Typer(help="Show and add graphs.", no_args_is_help=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -23,7 +25,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @errors_as_sentences
 def list_graphs(as_json: JsonOption = False) -> None:
     """List every graph."""
-    graphs = asyncio.run(_list())
+    graphs = _run(_list())
     if as_json:
         typer.echo(json.dumps([graph.model_dump(mode="json") for graph in graphs], indent=2))
         return
@@ -40,7 +42,7 @@ def show(
     graph: Annotated[str, typer.Argument(metavar="GRAPH", help="Slug or id.")], as_json: JsonOption = False
 ) -> None:
     """Show one graph."""
-    _print(asyncio.run(_get(graph)), as_json=as_json)
+    _print(_run(_get(graph)), as_json=as_json)
 
 
 @app.command()
@@ -89,7 +91,13 @@ def add(
         "composition": composed,
         "is_default": default,
     }
-    _print(asyncio.run(_add(fields, schedule=schedule)), as_json=as_json)
+    _print(_run(_add(fields, schedule=schedule)), as_json=as_json)
+
+
+def _run(work: Coroutine[object, object, T]) -> T:
+    import asyncio
+
+    return asyncio.run(work)
 
 
 async def _list() -> "list[Graph]":

@@ -2,14 +2,17 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
-from temporalio.client import Client
 
 from syncline.devstack.environment import forget_temporal_environment, stack_settings
 from syncline.devstack.state import RunningStack, StateFolder
 from syncline.errors import SettingsInvalid
 from syncline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
 
 __all__ = ["connect_temporal", "find_settings"]
 
@@ -34,15 +37,21 @@ def find_settings() -> Settings:
     return stack_settings(stack.stores, {"task_queue": stack.task_queue})
 
 
-async def connect_temporal() -> Client:
-    """Return a client for what TEMPORAL_* points to, or for the running dev stack as `find_settings` does."""
-    from syncline.client import connect
+async def connect_temporal() -> "Client":
+    """Return a client for what TEMPORAL_* points to, or for the running dev stack as `find_settings` does.
+
+    Its namespace is there and has our search attributes; else raise TemporalUnavailable.
+    """
+    from syncline.client import connect, register_search_attributes
 
     stack = _stack()
     if stack is None or stack.temporal_address is None:
-        return await connect()
-    forget_temporal_environment()
-    return await connect(address=stack.temporal_address, namespace=stack.namespace)
+        client = await connect()
+    else:
+        forget_temporal_environment()
+        client = await connect(address=stack.temporal_address, namespace=stack.namespace)
+    await register_search_attributes(client)
+    return client
 
 
 def _stack() -> RunningStack | None:

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,17 @@ class Stack:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=150,
+        )
+
+    def cli(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of ours in the folder of the stack, with no settings but what is there."""
+        return subprocess.run(
+            [str(SYNCLINE), *arguments],
+            cwd=self.state.parent,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
         )
 
     @contextmanager
@@ -122,9 +134,12 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+def stack() -> Iterator[Stack]:
     """The stack of this module; its state goes from test to test, as it does for a person."""
-    return Stack(tmp_path_factory.mktemp("stack") / "state", free_port(), free_port())
+    # Not pytest's own folder: each pytest that starts closes that to other users, and Postgres, when root
+    # starts it, runs as another.
+    with tempfile.TemporaryDirectory(prefix="syncline-stack-") as folder:
+        yield Stack(Path(folder).resolve() / ".syncline", free_port(), free_port())
 
 
 @pytest.fixture(scope="module")
@@ -205,13 +220,19 @@ def test_a_start_after_a_kill_ends_what_was_left_and_syncs(
     assert stack.processes() == []
 
 
-def test_an_interrupt_ends_everything(stack: Stack, first: "subprocess.CompletedProcess[str]") -> None:
+def test_commands_reach_the_running_stack_until_an_interrupt_ends_everything(
+    stack: Stack, first: "subprocess.CompletedProcess[str]"
+) -> None:
     with stack.live() as process:
         assert process.stdout is not None
         said = []
         for line in process.stdout:
             said.append(line)
             if "world: drained" in line:
+                added = stack.cli("graph", "add", "mars")
+                assert added.returncode == 0, added.stdout
+                assert f"using the stack in .syncline (pid {process.pid})" in added.stdout
+                assert "world-fallback" in stack.cli("graph", "list").stdout
                 break
         children = stack.children()
         # As Ctrl-C does: the whole process group of the terminal gets it.

@@ -4,9 +4,9 @@ No cursor, no lock, no parking, no outbox, no batches: what a careful engineer w
 these tables once. Links and foreign keys are included, ids are computed the same way.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 
-import asyncio
 import asyncpg
 
 COPIES = {
@@ -70,7 +70,8 @@ MERGES = {
     "edges": """
         INSERT INTO edges
         SELECT syncline.key_uuid(id), id,
-               CASE WHEN directed THEN s ELSE least(s, t) END, CASE WHEN directed THEN t ELSE greatest(s, t) END,
+               CASE WHEN directed THEN s ELSE least(s, t) END,
+               CASE WHEN directed THEN t ELSE greatest(s, t) END,
                relationship_type, directed, weight, justification, visibility, creator_id, metadata,
                created_at, updated_at, sync_xid::text::bigint
         FROM (SELECT *, syncline.key_uuid(source_node_id) s, syncline.key_uuid(target_node_id) t

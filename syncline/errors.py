@@ -58,7 +58,7 @@ class StoreNotConfigured(ConfigurationError):
         choices = ", ".join(sorted(known)) or "none are configured"
         super().__init__(
             f"{role} store '{key}' is not configured (known: {choices}). "
-            "Define it in SYNCLINE_STORES (Postgres) or SYNCLINE_QDRANTS, or clear the reference on the graph."
+            "Define it in SYNCLINE_STORES (Postgres) or SYNCLINE_QDRANTS, or clear the graph's reference."
         )
 
 

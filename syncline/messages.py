@@ -158,7 +158,7 @@ class CycleStatus(StrEnum):
     ALREADY_RUNNING = "already_running"
     """Another cycle holds the graph; this one did nothing."""
     VECTORS_DELAYED = "vectors_delayed"
-    """The graph-db is drained; the vector store or the embedding service was away, the outbox keeps the rest."""
+    """The graph-db is drained; the vector store or the embedding service was away, the outbox waits."""
     FAILED = "failed"
     """A table failed; the others went on."""
 

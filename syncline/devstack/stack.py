@@ -41,7 +41,7 @@ GRAPH_DATABASE = "syncline_graph"
 T = TypeVar("T")
 
 
-class _StopRequested(Exception):  # noqa: N818 - not an error
+class _StopRequested(Exception):
     """Somebody asked to stop while the stack was starting."""
 
 

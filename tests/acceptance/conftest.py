@@ -1,0 +1,131 @@
+"""One development stack for the acceptance tests, started as a person starts it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """A running `syncline dev`, its folder and its Temporal."""
+
+    process: "subprocess.Popen[str]"
+    folder: Path
+    """Where a person would stand: everything of the checkout, and `.syncline` of this stack."""
+    port: int
+
+    @property
+    def state(self) -> Path:
+        """The folder that the stack writes to."""
+        return self.folder / ".syncline"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a person's second terminal has."""
+        return os.environ | {"TEMPORAL_ADDRESS": f"127.0.0.1:{self.port}", "NO_COLOR": "1"}
+
+    def sh(self, script: str, *, timeout: float = 120) -> str:
+        """Run a script as a person's shell would; return what it printed, or fail."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", f"source .venv/bin/activate\n{script}"],
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+        )
+        assert done.returncode == 0, f"{script}\nexited {done.returncode}:\n{done.stdout}"
+        assert "Traceback" not in done.stdout
+        return done.stdout
+
+    def temporal(self, *arguments: str) -> object:
+        """Run a `temporal` command and return its JSON."""
+        done = subprocess.run(
+            [BIN / "temporal", *arguments, "--output", "json"],
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            timeout=180,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def record(self) -> dict[str, object]:
+        """Return what the stack has written down about itself."""
+        record: dict[str, object] = json.loads((self.state / "dev.json").read_text())
+        return record
+
+    def worker_log(self) -> str:
+        """Return all that the worker has logged."""
+        return (self.state / "worker.log").read_text()
+
+
+def free_port() -> int:
+    """Return a port that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """A function `(condition, seconds)` that waits for the condition, or fails."""
+
+    def wait(condition: Callable[[], object], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come true in time"
+            time.sleep(0.2)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def running_stack(
+    tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., None]
+) -> Iterator[RunningStack]:
+    """A stack whose sample graphs have completed a cycle; stopped by Ctrl-C at the end."""
+    folder = tmp_path_factory.mktemp("running")
+    for entry in CHECKOUT.iterdir():
+        if entry.name not in (".syncline", ".git"):
+            (folder / entry.name).symlink_to(entry)
+    port, ui_port = free_port(), free_port()
+    output = folder / "output.txt"
+    with output.open("w") as sink:
+        process = subprocess.Popen(
+            [BIN / "syncline", "dev", "--port", str(port), "--ui-port", str(ui_port)]
+            + ["--state-dir", folder / ".syncline"],
+            cwd=folder,
+            text=True,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    stack = RunningStack(process, folder, port)
+    try:
+
+        def synced() -> bool:
+            said = output.read_text()
+            assert process.poll() is None, said
+            return "world: drained" in said and "world-fallback: drained" in said
+
+        wait_until(synced, 120)
+        yield stack
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 0, output.read_text()
+        assert "Traceback" not in output.read_text() + stack.worker_log()
+    finally:
+        process.kill()

@@ -42,6 +42,7 @@ _FINGERPRINT: Final = "schedule_fingerprint"
 _FORM: Final = 1
 """Raise it when `_desired` makes something else of the same record."""
 _LEAST_CATCHUP: Final = timedelta(seconds=10)  # what the server raises anything smaller to
+_LONGEST_RUN: Final = timedelta(hours=3)
 _CRON_CATCHUP: Final = timedelta(hours=1)
 
 
@@ -100,6 +101,8 @@ def _desired(graph: Graph, task_queue: str) -> Schedule:
             SyncGraphInput(graph=graph.slug),
             id=names.sync_workflow_id(graph.slug),
             task_queue=task_queue,
+            # Longer than all that the workflow itself bounds: it ends a run that no worker can go on with.
+            execution_timeout=_LONGEST_RUN,
             static_summary=f"Sync graph {graph.slug}",
             typed_search_attributes=_attributes(graph),
             memo={"graph": graph.slug, _FINGERPRINT: _fingerprint(graph, task_queue)},

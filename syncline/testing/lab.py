@@ -17,7 +17,7 @@ from syncline.messages import SyncGraphInput, SyncGraphResult, SyncState
 from syncline.provider import SyncProvider
 from syncline.services import Services
 
-__all__ = ["SyncLab", "eventually"]
+__all__ = ["Run", "SyncLab", "eventually"]
 
 Run = WorkflowHandle[object, SyncGraphResult]
 

@@ -29,6 +29,7 @@ async def test_a_new_graph_gets_a_schedule(idle_lab: SyncLab) -> None:
     action, policy = described.schedule.action, described.schedule.policy
     assert isinstance(action, ScheduleActionStartWorkflow)
     assert (action.workflow, action.id) == ("SyncGraph", f"sync-graph/{graph.slug}")
+    assert action.execution_timeout == timedelta(hours=3)
     assert action.task_queue == idle_lab.task_queue
     [interval] = described.schedule.spec.intervals
     assert interval.every == timedelta(seconds=60)

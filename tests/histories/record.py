@@ -1,0 +1,217 @@
+"""Record histories of real runs, for the replay test: `python tests/histories/record.py`.
+
+Run it once per release, from the released code: a history recorded from a branch proves nothing about the
+runs that are open while that branch is deployed. What is recorded already is never overwritten.
+"""
+
+import asyncio
+import json
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+
+from pydantic import SecretStr
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.worker import Worker
+
+ROOT = Path(__file__).parents[2]
+# A script sees its own folder first; the application is the checkout's.
+sys.path.insert(0, str(ROOT))
+
+from activities.sync import SyncActivities  # noqa: E402
+from syncline import names  # noqa: E402
+from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer  # noqa: E402
+from syncline.errors import StoreUnavailable  # noqa: E402
+from syncline.messages import CycleProgress, SyncResult, TableProgress  # noqa: E402
+from syncline.provider import SyncContext  # noqa: E402
+from syncline.schedules import ensure_schedule  # noqa: E402
+from syncline.services import Services  # noqa: E402
+from syncline.settings import Settings  # noqa: E402
+from syncline.testing.lab import Run, SyncLab, eventually  # noqa: E402
+from syncline.testing.providers import FakeProvider, sync_result  # noqa: E402
+from syncline.testing.temporal import start_temporal  # noqa: E402
+from worker import create_worker  # noqa: E402
+
+Scenario = Callable[[SyncLab], Awaitable[Run]]
+
+
+async def provider_answered(lab: SyncLab) -> Run:
+    """A provider moved rows."""
+
+    async def rows(context: SyncContext) -> SyncResult:
+        return sync_result(rows=3)
+
+    return await lab.start(await lab.add_graph(FakeProvider(cycle=rows)))
+
+
+async def fallback(lab: SyncLab) -> Run:
+    """No plugin contributes the provider: signalled, and synced by the built-in engine."""
+    return await lab.start(await lab.add_graph("acme-sync", prepare=True))
+
+
+async def no_graph_named(lab: SyncLab) -> Run:
+    """The default graph."""
+    await lab.add_graph(is_default=True, prepare=True)
+    return await lab.start(None)
+
+
+async def scheduled_fallback_again(lab: SyncLab) -> Run:
+    """The second run of a Schedule: it carries the state of the first."""
+    graph = await lab.add_graph("acme-sync", prepare=True, schedule={"every_seconds": 86_400})
+    await ensure_schedule(lab.client, graph, task_queue=lab.task_queue)
+    schedule = lab.client.get_schedule_handle(names.sync_schedule_id(graph.slug))
+    for runs in (1, 2):
+        await schedule.trigger()
+
+        async def started(runs: int = runs) -> bool:
+            return len((await schedule.describe()).info.recent_actions) == runs
+
+        await eventually(started)
+        latest = (await schedule.describe()).info.recent_actions[-1].action
+        run: Run = lab.client.get_workflow_handle(latest.workflow_id, run_id=latest.first_execution_run_id)
+        await run.result()
+    return run
+
+
+async def table_failed(lab: SyncLab) -> Run:
+    """A table failed, and so did the run."""
+
+    async def broken(context: SyncContext) -> SyncResult:
+        return sync_result(rows=2, error="column gone")
+
+    return await lab.start(await lab.add_graph(FakeProvider(cycle=broken)))
+
+
+async def composition_invalid(lab: SyncLab) -> Run:
+    """The provider refuses an option."""
+    composition = {"sync": {"provider": "fake", "options": {"dept": 1}}}
+    return await lab.start(await lab.add_graph(FakeProvider(), composition=composition))
+
+
+async def input_refused(lab: SyncLab) -> Run:
+    """An operator mistyped a key."""
+    return await lab.client.start_workflow(
+        names.SYNC_GRAPH, {"grpah": "world"}, id=lab.unique("run"), task_queue=lab.task_queue
+    )
+
+
+async def retried_with_progress(lab: SyncLab) -> Run:
+    """A store was away for one attempt; the second took long enough to show progress."""
+
+    async def slow(context: SyncContext) -> SyncResult:
+        if context.run.attempt == 1:
+            raise StoreUnavailable("graph", "it restarts")
+        for rows in (10, 20):
+            context.heartbeat(
+                CycleProgress(phase="capture", tables=(TableProgress(table="nodes", rows=rows),))
+            )
+            await asyncio.sleep(1)
+        return sync_result(rows=20)
+
+    return await lab.start(await lab.add_graph(FakeProvider(cycle=slow)))
+
+
+async def cancelled(lab: SyncLab) -> Run:
+    """An operator cancelled a run in mid-cycle."""
+    entered = asyncio.Event()
+
+    async def hang(context: SyncContext) -> SyncResult:
+        entered.set()
+        await asyncio.Event().wait()
+        return sync_result()
+
+    run = await lab.start(await lab.add_graph(FakeProvider(cycle=hang)))
+    await entered.wait()
+    await run.cancel()
+    return run
+
+
+SCENARIOS: tuple[Scenario, ...] = (
+    provider_answered,
+    fallback,
+    no_graph_named,
+    scheduled_fallback_again,
+    table_failed,
+    composition_invalid,
+    input_refused,
+    retried_with_progress,
+    cancelled,
+)
+
+
+def make_worker(client: Client, services: Services) -> Worker:
+    """Return the worker as deployed, with signs of life that a recording need not wait for."""
+    activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.5)
+    return create_worker(client, activities, services.settings)
+
+
+async def record(scenario: Scenario, client: Client, postgres: EmbeddedPostgres, folder: Path) -> None:
+    """Play one scenario in a laboratory of its own and write its history."""
+    name = scenario.__name__
+    numbers = count(1)
+    for database in ("write", "graph"):
+        postgres.ensure_database(f"{name}_{database}")
+    settings = Settings(
+        write_dsn=SecretStr(postgres.dsn(f"{name}_write")),
+        graph_dsn=SecretStr(postgres.dsn(f"{name}_graph")),
+        qdrant_path=postgres.data_dir.parent / name,
+        task_queue=name,
+    )
+    async with Services.open(settings) as services:
+        await services.prepare_control()
+        lab = SyncLab(
+            client=client,
+            services=services,
+            make_worker=make_worker,
+            unique=lambda word: f"{word}-{name.replace('_', '-')}-{next(numbers)}",
+        )
+        async with lab.worker():
+            run = await scenario(lab)
+            try:
+                await run.result()
+            except WorkflowFailureError as error:
+                sys.stdout.write(f"{name}: failed, as it should: {error.cause}\n")
+            history = await run.fetch_history()
+    text = json.dumps(_without_traces_of_here(history.to_json_dict()), indent=1)
+    (folder / f"{name}.json").write_text(text + "\n")
+
+
+_HERE = re.compile(rf"\d+@{re.escape(socket.gethostname())}")
+
+
+def _without_traces_of_here(value: object) -> object:
+    """Return the history without paths and host names, which no replay needs."""
+    if isinstance(value, str):
+        return _HERE.sub("recorder", value)
+    if isinstance(value, dict):
+        return {key: _without_traces_of_here(item) for key, item in value.items() if key != "stackTrace"}
+    if isinstance(value, list):
+        return [_without_traces_of_here(item) for item in value]
+    return value
+
+
+async def main() -> int:
+    """Record every scenario that the release's folder lacks."""
+    folder = Path(__file__).parent / version("syncline")
+    folder.mkdir(exist_ok=True)
+    lacking = [scenario for scenario in SCENARIOS if not (folder / f"{scenario.__name__}.json").exists()]
+    with tempfile.TemporaryDirectory(prefix="syncline-record-") as temporary:
+        server = PostgresServer(Path(temporary) / "data")
+        try:
+            postgres = server.start()
+            async with start_temporal() as environment:
+                for scenario in lacking:
+                    await record(scenario, environment.client, postgres, folder)
+        finally:
+            server.stop()
+    sys.stdout.write(f"{len(lacking)} recorded, {len(SCENARIOS) - len(lacking)} there already: {folder}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

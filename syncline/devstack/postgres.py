@@ -26,6 +26,7 @@ timezone = 'UTC'
 """
 _MARK = "# Written by Syncline"
 _PATIENCE = 120.0
+_ANSWER = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,13 @@ class EmbeddedPostgres:
         if done.returncode:
             raise DevStackError(f"embedded Postgres refused a statement: {done.stderr.strip()}")
         return done.stdout.strip()
+
+    def answers(self) -> bool:
+        """Whether the server accepts connections."""
+        try:
+            return self.psql("SELECT 1") == "1"
+        except DevStackError:
+            return False
 
     def ensure_database(self, name: str) -> None:
         """Create the database if it is missing. `name` is ours, never a person's input."""
@@ -88,22 +96,33 @@ class PostgresServer:
 
     def start(self) -> EmbeddedPostgres:
         """Start the server and return how to reach it, or raise DevStackError with the server's own log."""
+        deadline = time.monotonic() + _ANSWER
         try:
-            self._forget_handles()
-            self._settle()
-            self._server.ensure_pgdata_inited()
-            configuration = self._data_dir / "postgresql.conf"
-            text = configuration.read_text()
-            if _MARK not in text:
-                configuration.write_text(text + _CONFIGURATION)
-            try:
-                self._server.start()
-            except subprocess.TimeoutExpired:
-                # Recovery after a crash may take longer than the 10 s that the wheel waits.
-                self._settle()
-                self._server.start()
+            while True:
+                postgres = self._started()
+                # A server that was left running may be about to die: it counts when it has answered.
+                if postgres.answers():
+                    return postgres
+                if time.monotonic() > deadline:
+                    raise self._not_started(f"it did not answer within {_ANSWER:.0f} s")
+                time.sleep(0.1)
         except (subprocess.SubprocessError, OSError, AssertionError, psutil.Error) as error:
             raise self._not_started(_reason(error)) from error
+
+    def _started(self) -> EmbeddedPostgres:
+        self._forget_handles()
+        self._settle()
+        self._server.ensure_pgdata_inited()
+        configuration = self._data_dir / "postgresql.conf"
+        text = configuration.read_text()
+        if _MARK not in text:
+            configuration.write_text(text + _CONFIGURATION)
+        try:
+            self._server.start()
+        except subprocess.TimeoutExpired:
+            # Recovery after a crash may take longer than the 10 s that the wheel waits.
+            self._settle()
+            self._server.start()
         socket_dir = self._server.get_postmaster_info().socket_dir
         if socket_dir is None:
             raise self._not_started("it listens on no Unix socket")

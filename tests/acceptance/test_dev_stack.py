@@ -233,6 +233,8 @@ def test_commands_reach_the_running_stack_until_an_interrupt_ends_everything(
                 assert added.returncode == 0, added.stdout
                 assert f"using the stack in .syncline (pid {process.pid})" in added.stdout
                 assert "world-fallback" in stack.cli("graph", "list").stdout
+                os.kill(stack.children()["worker"].pid, signal.SIGKILL)
+            if "The worker was killed by SIGKILL and was started again" in line:
                 break
         children = stack.children()
         # As Ctrl-C does: the whole process group of the terminal gets it.

@@ -1,6 +1,7 @@
 """The worker: settings -> registry -> stores -> Temporal. Composition only; `python worker.py` runs it."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from activities.meter import CYCLE_SECONDS, CYCLE_SECONDS_BUCKETS, TemporalMeter
 from activities.sync import SyncActivities
+from activities.translation import not_told_yet
 from providers import BUILTIN
 from syncline.client import connect, require_search_attributes
 from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
@@ -57,6 +59,7 @@ async def run_worker(settings: Settings) -> None:
 
     A second signal ends the process at once; the next attempt goes on from the last committed batch.
     """
+    logging.getLogger("temporalio.activity").addFilter(not_told_yet)
     runtime = _runtime(settings.metrics_address)
     client = await connect(runtime=runtime, identity=f"syncline@{socket.gethostname()}:{os.getpid()}")
     await require_search_attributes(client)

@@ -1,5 +1,6 @@
 """The two activities of a run: which provider answers for the graph, and one cycle of it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
@@ -63,7 +64,7 @@ class SyncActivities:
         is an error and never a fallback. A paused graph may be synced by hand.
         """
         services = self._services()
-        with errors_translated():
+        with errors_translated(graph=request.graph, activity=names.RESOLVE_PROVIDER):
             resolved = await resolve_sync_provider(services, request.graph)
             graph = resolved.graph or await services.graphs.default()
             _refuse_archived(graph)
@@ -94,18 +95,17 @@ class SyncActivities:
         """Run one cycle with the resolved provider, or with the built-in engine when there is none."""
         services = self._services()
         run = _run_identity()
-        log = get_log()
         provider_name = request.provider_id or names.FALLBACK_PROVIDER
         fields = {"graph": request.graph.slug, "run_id": run.run_id, "provider": provider_name}
         beat = CycleBeat(
             _signal_progress, beat_seconds=self._beat_seconds, progress_seconds=self._progress_seconds
         )
         try:
-            with errors_translated():
+            with errors_translated(**fields, activity=names.SYNC_CYCLE, attempt=run.attempt):
                 async with beat:
                     result = await self._run_cycle(services, request, run, beat)
-        except Exception as error:
-            log.warning("cycle attempt failed", **fields, attempt=run.attempt, error=str(error))
+        except asyncio.CancelledError:
+            get_log().info("cycle cancelled", **fields, attempt=run.attempt)
             raise
         record_cycle(
             services.meter,
@@ -114,7 +114,7 @@ class SyncActivities:
             provider=provider_name,
             fallback=request.provider_id is None,
         )
-        log.info(
+        get_log().info(
             "cycle ended",
             **fields,
             status=result.status.value,

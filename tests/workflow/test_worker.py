@@ -1,0 +1,267 @@
+"""The worker as a process: how it starts, refuses to start, drains and is measured."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from temporalio.testing import WorkflowEnvironment
+
+from syncline import names
+from syncline.client import connect, missing_search_attributes, register_search_attributes
+from syncline.errors import TemporalUnavailable
+from syncline.graphs import Graph
+from syncline.services import Services
+from syncline.testing.lab import Run, SyncLab, eventually
+from syncline.testing.temporal import temporal_binary
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def environment(services: Services, temporal_environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    settings = services.settings
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
+        "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
+        "SYNCLINE_QDRANT_PATH": str(tmp_path / "qdrant-of-the-worker"),
+        "SYNCLINE_TASK_QUEUE": settings.task_queue,
+        "SYNCLINE_LOG_FORMAT": "json",
+        **temporal_environment,
+    }
+
+
+class Worker:
+    """`python worker.py`, and what it says on stderr."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said = ""
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.said += line.decode()
+
+    async def says(self, word: str) -> None:
+        async def said() -> bool:
+            assert self.process.returncode is None or word in self.said, self.said
+            return word in self.said
+
+        await eventually(said)
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(30):
+            status = await self.process.wait()
+        await self._reader
+        return status
+
+
+@asynccontextmanager
+async def running(environment: dict[str, str], **more: str) -> AsyncIterator[Worker]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(ROOT / "worker.py"), env=environment | more, stderr=asyncio.subprocess.PIPE
+    )
+    worker = Worker(process)
+    try:
+        yield worker
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await worker.ended()
+
+
+async def test_a_worker_serves_and_drains_on_sigterm(idle_lab: SyncLab, environment: dict[str, str]) -> None:
+    graph = await idle_lab.add_graph("default", prepare=True)
+    async with running(environment) as worker:
+        await worker.says('"worker ready"')
+        assert idle_lab.task_queue in worker.said
+        assert '"default"' in worker.said
+        assert (await idle_lab.run(graph)).provider_id == "default"
+        worker.process.send_signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+    assert "worker draining" in worker.said
+    assert "worker stopped" in worker.said
+    assert "Traceback" not in worker.said
+
+
+async def test_both_branches_log_one_line_with_the_same_fields(
+    idle_lab: SyncLab, environment: dict[str, str]
+) -> None:
+    graphs = [
+        await idle_lab.add_graph("default", prepare=True),
+        await idle_lab.add_graph("acme-sync", prepare=True),
+    ]
+    async with running(environment) as worker:
+        await worker.says('"worker ready"')
+        for graph in graphs:
+            await idle_lab.run(graph)
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.ended()
+    lines = [json.loads(line) for line in worker.said.splitlines() if '"cycle ended"' in line]
+    assert [line["graph"] for line in lines] == [graph.slug for graph in graphs]
+    assert [line["provider"] for line in lines] == ["default", names.FALLBACK_PROVIDER]
+    assert lines[0].keys() == lines[1].keys() >= {"graph", "run_id", "provider", "rows", "failures", "status"}
+
+
+async def test_an_error_of_ours_is_one_line_without_a_traceback(
+    idle_lab: SyncLab, environment: dict[str, str]
+) -> None:
+    graph = await idle_lab.add_graph(
+        "acme-sync", composition={"sync": {"provider": "acme-sync", "on_missing": "fail"}}
+    )
+    async with running(environment) as worker:
+        await worker.says('"worker ready"')
+        await idle_lab.failure(await idle_lab.start(graph))
+        await worker.says('"kind": "ProviderMissing"')
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.ended()
+    assert "Traceback" not in worker.said
+
+
+@asynccontextmanager
+async def held_up(lab: SyncLab, graph: Graph) -> AsyncIterator[None]:
+    """A cycle of the graph that starts now waits for a table until this ends."""
+    target = await asyncpg.connect(lab.services.settings.graph_dsn.get_secret_value())
+    try:
+        async with target.transaction():
+            await target.execute(f"LOCK TABLE {graph.schema_name}.sync_state")
+            yield
+    finally:
+        await target.close()
+
+
+async def cycling(run: Run) -> None:
+    """Return once the run's cycle has begun."""
+
+    async def begun() -> bool:
+        pending = (await run.describe()).raw_description.pending_activities
+        return any(
+            activity.activity_type.name == names.SYNC_CYCLE and activity.HasField("last_started_time")
+            for activity in pending
+        )
+
+    await eventually(begun)
+
+
+async def test_a_running_cycle_may_finish_while_the_worker_drains(
+    idle_lab: SyncLab, environment: dict[str, str]
+) -> None:
+    graph = await idle_lab.add_graph("default", prepare=True)
+    async with running(environment) as worker:
+        await worker.says('"worker ready"')
+        async with held_up(idle_lab, graph):
+            run = await idle_lab.start(graph)
+            await cycling(run)
+            worker.process.send_signal(signal.SIGTERM)
+            await worker.says("worker draining")
+        assert await worker.ended() == 0
+    assert '"status": "drained"' in worker.said
+    assert "cycle cancelled" not in worker.said
+
+
+async def test_a_second_signal_ends_the_worker_at_once(
+    idle_lab: SyncLab, environment: dict[str, str]
+) -> None:
+    graph = await idle_lab.add_graph("default", prepare=True)
+    async with running(environment, SYNCLINE_GRACEFUL_SHUTDOWN_SECONDS="600") as worker:
+        await worker.says('"worker ready"')
+        async with held_up(idle_lab, graph):
+            run = await idle_lab.start(graph)
+            await cycling(run)
+            worker.process.send_signal(signal.SIGTERM)
+            await worker.says("worker draining")
+            worker.process.send_signal(signal.SIGTERM)
+            assert await worker.ended() == -signal.SIGTERM
+        await run.terminate()
+
+
+async def test_metrics_are_served_for_prometheus(idle_lab: SyncLab, environment: dict[str, str]) -> None:
+    graph = await idle_lab.add_graph("acme-sync", prepare=True)
+    address = f"127.0.0.1:{free_port()}"
+    async with running(environment, SYNCLINE_METRICS_ADDRESS=address) as worker:
+        await worker.says('"worker ready"')
+        await idle_lab.run(graph)
+
+        def scrape() -> str:
+            with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+                return str(answer.read().decode())
+
+        text = await asyncio.to_thread(scrape)
+    for metric in (
+        "syncline_rows", "syncline_failures", "syncline_cycle_seconds_bucket", "syncline_lag_seconds",
+        "syncline_fallback", "syncline_parked", "syncline_outbox_pending",
+    ):  # fmt: skip
+        assert any(line.startswith(metric + "{") and graph.slug in line for line in text.splitlines()), metric
+    [fallback] = [line for line in text.splitlines() if line.startswith("syncline_fallback{")]
+    assert fallback.endswith(" 1")
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "named"),
+    [
+        ({"SYNCLINE_WRITE_DSN": None}, 2, "SYNCLINE_WRITE_DSN"),
+        ({"SYNCLINE_BATCH_ROWS": "many"}, 2, "SYNCLINE_BATCH_ROWS"),
+        ({"SYNCLINE_METRICS_ADDRESS": "nowhere"}, 2, "SYNCLINE_METRICS_ADDRESS"),
+        ({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, 1, "Temporal at 127.0.0.1:1"),
+        ({"TEMPORAL_NAMESPACE": "nowhere"}, 1, "namespace 'nowhere'"),
+        ({"TEMPORAL_PROFILE": "nowhere"}, 2, "Profile 'nowhere' not found"),
+    ],
+)
+async def test_a_worker_that_cannot_start_says_why_in_one_sentence(
+    environment: dict[str, str], changed: dict[str, str | None], status: int, named: str
+) -> None:
+    merged = {key: value for key, value in (environment | changed).items() if value is not None}
+    async with running(merged) as worker:
+        assert await worker.ended() == status
+    assert named in worker.said
+    assert "Traceback" not in worker.said
+    assert len(worker.said.splitlines()) == 1
+
+
+async def test_a_namespace_without_our_search_attributes_is_refused_with_the_commands_that_help(
+    environment: dict[str, str],
+) -> None:
+    bare = await WorkflowEnvironment.start_local(
+        dev_server_existing_path=str(temporal_binary()), dev_server_log_level="error"
+    )
+    async with bare:
+        address = bare.client.service_client.config.target_host
+        async with running(environment, TEMPORAL_ADDRESS=address) as worker:
+            assert await worker.ended() == 2
+        assert "temporal operator search-attribute create" in worker.said
+        assert "--name SynclineFallback --type Bool" in worker.said
+
+        client = await connect(address=address)
+        assert await missing_search_attributes(client) == names.SEARCH_ATTRIBUTES.keys()
+        assert await register_search_attributes(client) == names.SEARCH_ATTRIBUTES.keys()
+
+        async def registered() -> bool:
+            return not await missing_search_attributes(client)
+
+        await eventually(registered)
+        assert await register_search_attributes(client) == set()
+
+
+async def test_a_server_that_does_not_answer_is_named(unique: Callable[[str], str]) -> None:
+    with pytest.raises(
+        TemporalUnavailable, match=r"Temporal at 127.0.0.1:1, namespace 'default': Connection refused"
+    ):
+        await connect(address="127.0.0.1:1")

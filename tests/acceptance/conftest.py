@@ -6,10 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +70,26 @@ class RunningStack:
         record: dict[str, object] = json.loads((self.state / "dev.json").read_text())
         return record
 
+    def sync(self, workflow_id: str, graph: str, **options: object) -> dict[str, Any]:
+        """Run a graph by hand and return the run's result."""
+        message = json.dumps({"graph": graph} | options)
+        started = ("--workflow-id", workflow_id, "--input", message)
+        shown = self.temporal(
+            "workflow", "execute", "--type", "SyncGraph", "--task-queue", "syncline", *started
+        )
+        assert isinstance(shown, dict)
+        assert shown["status"] == "COMPLETED", shown
+        result: dict[str, Any] = shown["result"]
+        return result
+
+    def stop(self) -> None:
+        """Press Ctrl-C, once, and wait; the stack must end well."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+        said = (self.folder / "output.txt").read_text
+        assert self.process.wait(60) == 0, said()
+        assert "Traceback" not in said() + self.worker_log()
+
     def worker_log(self) -> str:
         """Return all that the worker has logged."""
         return (self.state / "worker.log").read_text()
@@ -94,20 +116,25 @@ def wait_until() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def running_stack(
-    tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., None]
-) -> Iterator[RunningStack]:
+def stack_folder() -> Iterator[Path]:
+    """A folder for a stack. Not pytest's own: that is closed to the user that Postgres runs as under root."""
+    with tempfile.TemporaryDirectory(prefix="syncline-stack-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def running_stack(stack_folder: Path, wait_until: Callable[..., None]) -> Iterator[RunningStack]:
     """A stack whose sample graphs have completed a cycle; stopped by Ctrl-C at the end."""
-    folder = tmp_path_factory.mktemp("running")
+    folder = stack_folder
     for entry in CHECKOUT.iterdir():
         if entry.name not in (".syncline", ".git"):
             (folder / entry.name).symlink_to(entry)
     port, ui_port = free_port(), free_port()
+    state = ("--state-dir", folder / ".syncline")
     output = folder / "output.txt"
     with output.open("w") as sink:
         process = subprocess.Popen(
-            [BIN / "syncline", "dev", "--port", str(port), "--ui-port", str(ui_port)]
-            + ["--state-dir", folder / ".syncline"],
+            [BIN / "syncline", "dev", "--port", str(port), "--ui-port", str(ui_port), *state],
             cwd=folder,
             text=True,
             stdout=sink,
@@ -124,8 +151,6 @@ def running_stack(
 
         wait_until(synced, 120)
         yield stack
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(60) == 0, output.read_text()
-        assert "Traceback" not in output.read_text() + stack.worker_log()
+        stack.stop()
     finally:
         process.kill()

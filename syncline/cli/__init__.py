@@ -1,6 +1,6 @@
 """The command line: `syncline …`. What is heavy is imported by the command that needs it."""
 
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -8,10 +8,23 @@ from syncline.cli.dev import dev
 from syncline.cli.graph import app as graph
 from syncline.cli.migrate import migrate
 from syncline.cli.sample import app as sample
+from syncline.process_exit import end_process
 
 __all__ = ["app"]
 
-app = typer.Typer(
+
+class _CommandLine(typer.Typer):
+    """A Typer that ends the process by `end_process` when it is called as a program."""
+
+    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+        try:
+            super().__call__(*args, **kwargs)
+        except SystemExit as exit_:
+            end_process(exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None))
+        end_process(0)
+
+
+app = _CommandLine(
     name="syncline",
     help="Sync knowledge graphs from a write-db to a graph-db and Qdrant, orchestrated by Temporal.",
     epilog="Exit status: 0 done, 1 failed, 2 wrong usage or configuration.",

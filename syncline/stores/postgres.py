@@ -36,7 +36,8 @@ def map_driver_error(store: str, error: BaseException) -> StoreError | None:
     sqlstate = getattr(error, "sqlstate", None)
     if isinstance(sqlstate, str):
         kind = StoreUnavailable if sqlstate[:2] in _UNAVAILABLE_CLASSES else StoreRejected
-        return kind(store, str(error), sqlstate=sqlstate)
+        # Only the primary message: DETAIL quotes the failing row, and this text goes into run histories.
+        return kind(store, getattr(error, "message", None) or str(error), sqlstate=sqlstate)
     if isinstance(
         error, asyncpg.InterfaceError | OSError | TimeoutError | PoolTimeout | asyncpg.PostgresError
     ):

@@ -15,7 +15,8 @@ _ANALYZE_FROM = 2_000
 class Applied:
     """What one batch did."""
 
-    progress: TableProgress
+    effects: tuple[TableProgress, ...]
+    """Per table: what the batch completes in another table is that table's change."""
     released: bool
     """Whether it released parked rows of other tables."""
 
@@ -43,18 +44,17 @@ async def apply_staged(target: asyncpg.Connection, table: TableStatements, *, st
     for statement in table.park_references:
         await target.execute(statement)
 
-    rows: int = await target.fetchval(table.merge)
-    links = 0
+    own = table.table.name
+    effects = [TableProgress(table=own, rows=await target.fetchval(table.merge))]
     for statement in table.merge_links:
-        links += await target.fetchval(statement)
+        effects.append(TableProgress(table=own, links=await target.fetchval(statement)))
 
     released = False
     if parked["rows"] and identified:
         released = await target.execute(table.release_rows) != "UPDATE 0"
     if parked["references"] and identified:
-        for _, statement in table.release_links:
-            links += await target.fetchval(statement)
-        for _, statement in table.release_references:
-            rows += await target.fetchval(statement)
-    progress = TableProgress(table=table.table.name, rows=rows, links=links)
-    return Applied(progress=progress, released=released)
+        for child, statement in table.release_links:
+            effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
+        for child, statement in table.release_references:
+            effects.append(TableProgress(table=child, rows=await target.fetchval(statement)))
+    return Applied(effects=tuple(effects), released=released)

@@ -200,8 +200,8 @@ class _Cycle:
         applied = await apply_staged(self._target, table, staged=staged)
         if applied.released:
             released.update(self._statements.tables)
-        captured = 0 if cursor is None else staged
-        progress = self._progress.plus(applied.progress.model_copy(update={"captured": captured}))
+        captured = TableProgress(table=table.table.name, captured=0 if cursor is None else staged)
+        progress = self._progress.plus([captured, *applied.effects])
         if cursor is None:
             await tenure.note(self._target, progress)
         else:
@@ -229,7 +229,7 @@ class _Cycle:
                 await self._target.execute(
                     "SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, event.model_dump_json()
                 )
-            told = replace(self._progress, announced=True, carried={})
+            told = replace(self._progress, untold={})
             drained_at = None if self._failed or self._unfinished else datetime.now(UTC)
             await tenure.finish(self._target, told, drained_at=drained_at)
         self._progress = told

@@ -16,31 +16,30 @@ _COUNTED = ("captured", "rows", "links", "deletes")
 
 @dataclass(frozen=True, kw_only=True)
 class RunProgress:
-    """What one run has committed, over all its attempts; it is stored with every batch.
-
-    `carried` is what an earlier run committed and never announced, because it did not reach its end.
-    """
+    """What one run has committed, over all its attempts; it is stored with every batch."""
 
     run_id: str
-    announced: bool = False
     batches: int = 0
     tables: dict[str, TableProgress] = field(default_factory=dict)
-    carried: dict[str, TableProgress] = field(default_factory=dict)
+    untold: dict[str, TableProgress] = field(default_factory=dict)
+    """What no event has announced yet, whichever run committed it: a run need not reach its end."""
 
-    def plus(self, batch: TableProgress) -> "RunProgress":
+    def plus(self, effects: Iterable[TableProgress]) -> "RunProgress":
         """Return the progress with one batch's effects added."""
-        added = _sum(self.tables.get(batch.table), batch)
-        return replace(self, batches=self.batches + 1, tables=self.tables | {batch.table: added})
+        tables, untold = dict(self.tables), dict(self.untold)
+        for effect in effects:
+            for sums in (tables, untold):
+                sums[effect.table] = _sum(sums.get(effect.table), effect)
+        return replace(self, batches=self.batches + 1, tables=tables, untold=untold)
 
     def to_json(self) -> str:
         """Return what `from_json` reads."""
         return json.dumps(
             {
                 "run_id": self.run_id,
-                "announced": self.announced,
                 "batches": self.batches,
                 "tables": [_counts(table) for table in self.tables.values()],
-                "carried": [_counts(table) for table in self.carried.values()],
+                "untold": [_counts(table) for table in self.untold.values()],
             }
         )
 
@@ -50,29 +49,18 @@ class RunProgress:
         stored = json.loads(text)
         if not stored:
             return cls(run_id=run_id)
+        untold = _by_name(stored["untold"])
+        if stored["run_id"] != run_id:
+            return cls(run_id=run_id, untold=untold)
         tables = _by_name(stored["tables"])
-        carried = _by_name(stored["carried"])
-        if stored["run_id"] == run_id:
-            return cls(
-                run_id=run_id,
-                announced=stored["announced"],
-                batches=stored["batches"],
-                tables=tables,
-                carried=carried,
-            )
-        if stored["announced"]:
-            return cls(run_id=run_id)
-        for name, table in tables.items():
-            carried[name] = _sum(carried.get(name), table)
-        return cls(run_id=run_id, carried=carried)
+        return cls(run_id=run_id, batches=stored["batches"], tables=tables, untold=untold)
 
     @property
     def unannounced(self) -> dict[str, TableProgress]:
         """Every effect that no event has told yet, per table."""
-        told = {} if self.announced else self.tables
-        names = dict.fromkeys([*self.carried, *told])
-        totals = {name: _sum(self.carried.get(name), told.get(name)) for name in names}
-        return {name: table for name, table in totals.items() if table.rows or table.links or table.deletes}
+        return {
+            name: table for name, table in self.untold.items() if table.rows or table.links or table.deletes
+        }
 
 
 def _counts(table: TableProgress) -> dict[str, str | int]:
@@ -84,10 +72,11 @@ def _by_name(stored: Iterable[dict[str, str | int]]) -> dict[str, TableProgress]
     return {table.table: table for table in tables}
 
 
-def _sum(one: TableProgress | None, other: TableProgress | None) -> TableProgress:
-    present = [table for table in (one, other) if table is not None]
-    sums = {name: sum(getattr(table, name) for table in present) for name in _COUNTED}
-    return TableProgress(table=present[0].table, **sums)
+def _sum(so_far: TableProgress | None, more: TableProgress) -> TableProgress:
+    if so_far is None:
+        return more
+    sums = {name: getattr(so_far, name) + getattr(more, name) for name in _COUNTED}
+    return TableProgress(table=more.table, **sums)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,7 @@ CREATE TABLE sync_state (
     write_system_id   bigint,
     drained_at        timestamptz,
     -- What the latest run has committed so far, so that a resumed attempt reports and announces the whole
-    -- run: {"run_id", "announced", "batches", "tables", "carried"} (syncline.engine.ledger).
+    -- run: {"run_id", "batches", "tables", "untold"} (syncline.engine.ledger).
     progress          jsonb NOT NULL DEFAULT '{}'
 );
 INSERT INTO sync_state DEFAULT VALUES;

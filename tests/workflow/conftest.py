@@ -9,6 +9,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.sync import SyncActivities
+from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.lab import SyncLab
@@ -21,20 +22,30 @@ def fast_worker(client: Client, services: Services) -> Worker:
     return create_worker(client, activities, services.settings)
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def control_template(postgres_server: EmbeddedPostgres) -> str:
+    """Name of a template database with a migrated control plane."""
+    name = "template_control"
+    postgres_server.ensure_database(name)
+    dsn = SecretStr(postgres_server.dsn(name))
+    async with Services.open(Settings(write_dsn=dsn, graph_dsn=dsn)) as services:
+        await services.prepare_control()
+    return name
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def services(
-    new_database: Callable[..., str], unique: Callable[[str], str], tmp_path: Path
+    control_template: str, new_database: Callable[..., str], unique: Callable[[str], str], tmp_path: Path
 ) -> AsyncIterator[Services]:
     settings = Settings(
         write_dsn=SecretStr(new_database()),
-        graph_dsn=SecretStr(new_database()),
+        graph_dsn=SecretStr(new_database(control_template)),
         qdrant_path=tmp_path / "qdrant",
         task_queue=unique("queue"),
         graceful_shutdown_seconds=1,
         pool_size=4,
     )
     async with Services.open(settings) as opened:
-        await opened.prepare_control()
         yield opened
 
 

@@ -45,9 +45,11 @@ async def apply_staged(target: asyncpg.Connection, table: TableStatements, *, st
         await target.execute(statement)
 
     own = table.table.name
-    effects = [TableProgress(table=own, rows=await target.fetchval(table.merge))]
+    rows: int = await target.fetchval(table.merge)
+    links = 0
     for statement in table.merge_links:
-        effects.append(TableProgress(table=own, links=await target.fetchval(statement)))
+        links += await target.fetchval(statement)
+    effects = [TableProgress(table=own, rows=rows, links=links)]
 
     released = False
     if parked["rows"] and identified:

@@ -92,12 +92,13 @@ class _Cycle:
         self._progress = ledger.progress
         pending, ledger, rescanned = await self._ask(ledger)
         active = pending.tables | ledger.released
-        if active or self._progress.unannounced or ledger.outbox:
+        if active or self._progress.unannounced or ledger.outbox or rescanned:
             tenure = await Tenure.take(
                 self._target,
                 graph=context.graph.slug,
                 run_id=context.run.run_id,
                 write_system_id=pending.system_id,
+                rescan=rescanned,
             )
             await self._drain_tables(tenure, ledger, pending)
             await self._announce(tenure)

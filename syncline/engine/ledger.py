@@ -128,10 +128,10 @@ class Tenure:
 
     @classmethod
     async def take(
-        cls, target: asyncpg.Connection, *, graph: str, run_id: str, write_system_id: int
+        cls, target: asyncpg.Connection, *, graph: str, run_id: str, write_system_id: int, rescan: bool
     ) -> "Tenure":
-        """Take the graph over; whoever held it can no longer commit."""
-        fence = await target.fetchval(sql("ledger_take"), run_id, write_system_id)
+        """Take the graph over; whoever held it can no longer commit. A rescan forgets every cursor."""
+        fence = await target.fetchval(sql("ledger_take"), run_id, write_system_id, rescan)
         return cls(graph=graph, fence=fence)
 
     async def commit(

@@ -141,6 +141,25 @@ async def test_rows_that_a_later_attempt_finds_after_the_event_are_told_too(grap
     assert await differences(graph) == []
 
 
+async def test_a_rescan_that_is_cut_short_goes_on_in_the_next_cycle(graph: TestGraph) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f', 'F', 'ready');"
+        "INSERT INTO write_nodes (id, concept) VALUES ('n', 'N')",
+    )
+    await run_cycle(graph.context())
+    # As if this write-db had replaced another, whose cursors happen to be plausible here.
+    await on_target(graph, "UPDATE sync_state SET write_system_id = 1; DELETE FROM facts; DELETE FROM nodes")
+
+    def die(_: CycleProgress) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        await run_cycle(replace(graph.context(), heartbeat=die))
+    await run_cycle(graph.context())
+    assert await differences(graph) == []
+
+
 def table(name: str = "t", **arguments: object) -> TableMap:
     return TableMap(name=name, source=f"write_{name}", **arguments)  # type: ignore[arg-type]
 
@@ -156,6 +175,6 @@ _PAIR = table(
 
 
 KEYS = [
-    "", " ", "'", '"', "\\", "\\x41", "$1", "$2", "{", "}", "{a,b}", ",", "NULL", "null", "@{key}", "%s", "a\nb",
-    "\t", "é", "e\u0301", "日本", "🙂", "\u200b", "\x01", "A", "a", "a ", "x" * 20_000,
+    "", " ", "'", '"', "\\", "\\x41", "$1", "$2", "{", "}", "{a,b}", ",", "NULL", "null", "@{key}", "%s",
+    "a\nb", "\t", "é", "e\u0301", "日本", "🙂", "\u200b", "\x01", "A", "a", "a ", "x" * 20_000,
 ]  # fmt: skip

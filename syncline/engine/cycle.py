@@ -102,8 +102,7 @@ class _Cycle:
             )
             await self._drain_tables(tenure, ledger, pending)
             await self._announce(tenure)
-            if not self._out_of_time():
-                self._vectors = await self._drain_outbox()
+            self._vectors = await self._drain_outbox()
         return await self._result(ledger, pending, rescanned)
 
     async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger, bool]:

@@ -3,16 +3,18 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from syncline.engine import cycle as cycle_module
 from syncline.engine import run_cycle
 from syncline.engine.cycle import SyncEngine
 from syncline.engine.keys import key_uuid
 from syncline.engine.tablemap import Reference, SchemaMap, TableMap
-from syncline.messages import CycleProgress, SyncEvent, SyncResult
+from syncline.messages import CycleProgress, CycleStatus, SyncEvent, SyncResult
 from syncline.testing.graphs import TestGraph
 from syncline.testing.truth import differences
 
@@ -139,6 +141,20 @@ async def test_rows_that_a_later_attempt_finds_after_the_event_are_told_too(grap
     assert [event.rows for event in events] == [{"nodes": 1}, {"nodes": 2}]
     assert result.rows == 3  # the whole run's
     assert await differences(graph) == []
+
+
+async def test_a_cycle_without_time_for_its_vectors_is_not_drained(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'A')")
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(cycle_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def late(_: CycleProgress) -> None:
+        clock.now = 1000.0
+
+    result = await run_cycle(replace(graph.context(seconds=10), heartbeat=late))
+    assert (result.rows, result.status, result.vectors.pending) == (1, CycleStatus.BUDGET_SPENT, 1)
 
 
 async def test_a_rescan_that_is_cut_short_goes_on_in_the_next_cycle(graph: TestGraph) -> None:

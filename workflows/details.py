@@ -7,6 +7,8 @@ from syncline.messages import ProviderState, RunPhase, SyncResult, SyncState, Ta
 __all__ = ["describe_provider", "describe_run"]
 
 _BUILT_IN = "built-in engine"
+_GAP = "\u2003"
+"""The Web UI gives table cells no padding, so that `25,170` and `13,622` would read as one number."""
 
 
 def describe_provider(provider: ProviderState) -> str:
@@ -63,13 +65,18 @@ def _summary(result: SyncResult) -> str:
 def _tables(tables: tuple[TableProgress, ...]) -> Iterator[str]:
     if not tables:
         return
-    head = "| table | captured | rows | links | deletes | parked | failures |\n|---|--:|--:|--:|--:|--:|--:|"
-    rows = (
-        f"| {table.table} | {table.captured:,} | {table.rows:,} | {table.links:,} | {table.deletes:,} "
-        f"| {table.parked:,} | {table.failures:,} |"
-        for table in tables
+    names = ("table", "captured", "rows", "links", "deletes", "parked", "failures")
+    yield "\n".join(
+        [
+            _row(names),
+            "|---|--:|--:|--:|--:|--:|--:|",
+            *(_row((table.table, *(f"{getattr(table, name):,}" for name in names[1:]))) for table in tables),
+        ]
     )
-    yield "\n".join([head, *rows])
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "|" + "|".join(f"{_GAP}{cell}" for cell in cells) + "|"
 
 
 def _troubles(result: SyncResult) -> Iterator[str]:

@@ -153,4 +153,7 @@ def running_stack(stack_folder: Path, wait_until: Callable[..., None]) -> Iterat
         yield stack
         stack.stop()
     finally:
-        process.kill()
+        # Ctrl-C first, whatever went wrong: a killed stack leaves its servers running.
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(60)

@@ -34,6 +34,10 @@ check: setup ## lint, types, import contracts, names and wheel contents
 bench: setup wordnet ## measure the engine against bare COPY + merge; results go to docs/performance.md
 	@$(BIN)/python -m benchmarks.engine
 
+docs: setup ## write docs/cli.md and docs/settings.md again, from the code
+	@TYPER_USE_RICH=1 $(BIN)/python -m typer syncline.cli utils docs --name syncline --output docs/cli.md
+	@$(BIN)/python -m syncline.settings > docs/settings.md
+
 wordnet: $(WORDNET) ## unpack the WordNet 3.1 data files to .wordnet/dict
 
 $(WORDNET): benchmarks/wordnet.txt | setup
@@ -52,4 +56,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test check bench wordnet format constraints clean
+.PHONY: help setup run test check bench docs wordnet format constraints clean

@@ -1,0 +1,299 @@
+"""The documentation says what the code has: all its names, links that lead somewhere, examples that run."""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import AsyncIterator, Iterator
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import pytest_asyncio
+from typer.core import TyperGroup
+from typer.main import get_group
+
+from syncline import errors, names
+from syncline.cli import app
+from syncline.composition import parse_composition
+from syncline.messages import CycleStatus, FallbackReason, RunPhase, SyncGraphInput, SyncState
+from syncline.migrations import VERSION_TABLE
+from syncline.provider import SyncProvider
+from syncline.registry import Registry
+from syncline.services import Services
+from syncline.settings import Settings
+from syncline.testing.faulty_http import Answer, FaultyServer
+from syncline.testing.graphs import TestGraph
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+
+DESCRIBED_ELSEWHERE = {"ENTRY_POINT_GROUP": "providers.md", "NOTIFY_CHANNEL": "architecture.md"}
+
+
+def text(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def terms(markdown: str) -> set[str]:
+    """What stands in backticks, code blocks left out."""
+    return set(
+        re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", markdown, flags=re.DOTALL | re.MULTILINE))
+    )
+
+
+def section(page: str, heading: str) -> str:
+    found = re.search(
+        rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,3}} |\Z)", text(page), flags=re.DOTALL | re.MULTILINE
+    )
+    assert found is not None, f"{page} has no section '{heading}'"
+    return found[2]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text(page), flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(group: TyperGroup, path: str) -> Iterator[str]:
+    for name, command in group.commands.items():
+        yield f"{path} {name}"
+        if isinstance(command, TyperGroup):
+            yield from commands(command, f"{path} {name}")
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_is_documented(field: str) -> None:
+    assert f"SYNCLINE_{field.upper()}" in terms(text("settings.md"))
+
+
+def test_every_command_is_documented() -> None:
+    documented = set(re.findall(r"^#+ `(syncline .*)`$", text("cli.md"), flags=re.MULTILINE))
+    assert documented == set(commands(get_group(app), "syncline"))
+
+
+def test_the_command_reference_is_what_the_command_line_says(tmp_path: Path) -> None:
+    written = tmp_path / "cli.md"
+    arguments = [
+        "-m",
+        "typer",
+        "syncline.cli",
+        "utils",
+        "docs",
+        "--name",
+        "syncline",
+        "--output",
+        str(written),
+    ]
+    subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "TYPER_USE_RICH": "1"},
+        check=True,
+        capture_output=True,
+    )
+    assert written.read_text(encoding="utf-8") == text("cli.md"), "run: make docs"
+
+
+@pytest.mark.parametrize(
+    "constant", [name for name, value in vars(names).items() if name.isupper() and isinstance(value, str)]
+)
+def test_every_wire_name_is_documented(constant: str) -> None:
+    page = DESCRIBED_ELSEWHERE.get(constant, "temporal.md")
+    assert getattr(names, constant) in terms(text(page))
+
+
+@pytest.mark.parametrize(("name", "kind"), names.SEARCH_ATTRIBUTES.items())
+def test_every_search_attribute_is_documented_with_its_type(name: str, kind: str) -> None:
+    attributes = section("temporal.md", "Search attributes")
+    assert f"| `{name}` | {kind} |" in attributes
+    assert f"search-attribute create --name {name} --type {kind}\n" in attributes
+
+
+def test_ids_are_documented() -> None:
+    assert {names.sync_workflow_id("<slug>"), names.sync_schedule_id("<slug>")} <= terms(text("temporal.md"))
+
+
+@pytest.mark.parametrize("field", SyncGraphInput.model_fields)
+def test_every_field_of_the_input_is_documented(field: str) -> None:
+    assert f"| `{field}` |" in section("temporal.md", "Workflow `SyncGraph`")
+
+
+@pytest.mark.parametrize("status", CycleStatus)
+def test_every_status_of_a_cycle_is_documented(status: CycleStatus) -> None:
+    assert f"| `{status}` |" in section("temporal.md", "Workflow `SyncGraph`")
+
+
+def test_the_state_that_a_query_answers_is_documented() -> None:
+    queries = section("temporal.md", "Queries")
+    assert {*SyncState.model_fields, *RunPhase} <= terms(queries)
+    [example] = [json.loads(block) for block in blocks("temporal.md", "json")]
+    assert example.keys() == SyncState.model_fields.keys()
+    SyncState.model_validate(example)
+
+
+@pytest.mark.parametrize("reason", FallbackReason)
+def test_every_reason_of_a_fallback_is_documented(reason: FallbackReason) -> None:
+    assert reason in terms(section("providers.md", "Resolution"))
+
+
+def error_classes() -> list[type[errors.SynclineError]]:
+    bases = (errors.SynclineError, errors.StoreError, errors.VectorStoreError, errors.EmbeddingError)
+    found = [value for value in vars(errors).values() if isinstance(value, type)]
+    return [cls for cls in found if issubclass(cls, errors.SynclineError) and cls not in bases]
+
+
+@pytest.mark.parametrize("error", error_classes())
+def test_every_error_is_documented_as_retried_or_not(error: type[errors.SynclineError]) -> None:
+    retried = terms(section("temporal.md", "Errors that are retried"))
+    refused = terms(section("temporal.md", "Errors that are not retried"))
+    assert error.__name__ in (retried if error.retryable else refused)
+    assert error.__name__ not in (refused if error.retryable else retried)
+    assert error.retryable is (error.__name__ not in errors.non_retryable_types())
+
+
+def test_every_table_of_the_engine_is_documented() -> None:
+    ddl = files("syncline.migrations").joinpath("graph")
+    scripts = [path.read_text("utf-8") for path in ddl.iterdir() if path.name.endswith(".sql")]
+    created = set(re.findall(r"^CREATE TABLE (sync_\w+)", "\n".join(scripts), flags=re.MULTILINE))
+    assert {"sync_state", "sync_outbox"} < created
+    described = set(re.findall(r"^\| `(sync_\w+)` \|", text("architecture.md"), flags=re.MULTILINE))
+    assert described == created | {VERSION_TABLE}
+
+
+def links() -> list[tuple[Path, str]]:
+    return [
+        (page, target)
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+        if "://" not in target
+    ]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("page", "target"), [pytest.param(page, to, id=f"{page.name}-{to}") for page, to in links()]
+)
+def test_every_relative_link_leads_somewhere(page: Path, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    found = (page.parent / path) if path else page
+    assert found.exists(), f"{page.relative_to(ROOT)} links to {target}"
+    if anchor:
+        assert anchor in anchors(found)
+
+
+def test_every_page_is_in_the_index() -> None:
+    indexed = {(DOCS / to.partition("#")[0]).resolve() for page, to in links() if page == DOCS / "README.md"}
+    assert {page for page in PAGES if DOCS in page.parents} - {DOCS / "README.md"} <= indexed
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "decisions").glob("*.md")), ids=lambda page: page.stem)
+def test_a_decision_record_is_short_and_complete(page: Path) -> None:
+    record = page.read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", record, flags=re.MULTILINE) == ["Context", "Decision", "Consequences"]
+    assert record.startswith(f"# {page.name[:4]} ")
+    assert record.count("\n") < 40
+
+
+async def test_every_statement_for_the_databases_runs(graph: TestGraph) -> None:
+    scripts = blocks("architecture.md", "sql")
+    assert len(scripts) >= 4
+    for script in scripts:
+        assert "SET search_path = world;" in script, "the reader has to be told where to look"
+        on_write_db = "write_" in script
+        connection = await (graph.connect_write() if on_write_db else graph.connect_target())
+        try:
+            await connection.execute(script.replace("search_path = world", "search_path = kg"))
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The provider of docs/providers.md, installed as its pyproject.toml says."""
+    [source], [project] = blocks("providers.md", "python"), map(tomllib.loads, blocks("providers.md", "toml"))
+    (tmp_path / "acme_sync.py").write_text(source, encoding="utf-8")
+    info = tmp_path / f"acme_sync-{project['project']['version']}.dist-info"
+    info.mkdir()
+    head = [f"{key.title()}: {project['project'][key]}" for key in ("name", "version")]
+    (info / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *head, ""]), encoding="utf-8")
+    points = [
+        line
+        for group, entries in project["project"]["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in entries.items()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join(points), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("acme_sync")
+    del sys.modules["acme_sync"]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def services(acme: ModuleType) -> AsyncIterator[Services]:
+    registry = Registry()
+    registry.load()
+    assert not registry.problems
+    nowhere = "postgresql://nowhere.invalid/none"
+    settings = Settings.model_validate({"write_dsn": nowhere, "graph_dsn": nowhere})
+    async with Services.open(settings, registry=registry) as services:
+        yield services
+
+
+async def test_the_example_provider_registers_and_syncs_a_graph(
+    services: Services, graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(variable)
+    registered = services.registry.get("sync", "acme-sync")
+    assert registered is not None
+    assert registered.distribution == "acme-sync 1.2.0"
+    assert registered.provider.version == "1.2.0"
+    assert isinstance(registered.provider, SyncProvider)
+    provider = await services.registry.initialized("sync", "acme-sync", services)
+    options = sys.modules["acme_sync"].AcmeOptions
+
+    writer = await graph.connect_write()
+    await writer.execute("INSERT INTO write_nodes (id, concept) VALUES ('n', 'a node')")
+    await writer.close()
+    with FaultyServer(Answer(), Answer(status=500)) as hook:
+        first = await provider.sync_cycle(graph.context(options=options(webhook=hook.url)))
+        idle = await provider.sync_cycle(graph.context(options=options(webhook=hook.url)))
+        assert (first.rows, idle.rows) == (1, 0)
+        [told] = [json.loads(request.body) for request in hook.requests]
+        assert (told["graph"], told["rows"]) == ("kg", 1)
+
+        writer = await graph.connect_write()
+        await writer.execute("UPDATE write_nodes SET concept = 'another'")
+        await writer.close()
+        despite = await provider.sync_cycle(graph.context(options=options(webhook=hook.url)))
+        assert (despite.rows, despite.status, len(hook.requests)) == (1, CycleStatus.DRAINED, 2)
+
+
+def test_the_example_composition_is_valid_and_suits_the_example_provider(acme: ModuleType) -> None:
+    [composition] = map(json.loads, blocks("providers.md", "json"))
+    entry = parse_composition("world", composition).sync
+    assert entry is not None
+    assert entry.provider == acme.AcmeSync.id
+    acme.AcmeSync.options_model.model_validate(entry.options)
+
+
+def test_the_example_provider_passes_strict_type_checking(tmp_path: Path) -> None:
+    [source] = blocks("providers.md", "python")
+    example = tmp_path / "acme_sync.py"
+    example.write_text(source, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(example)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

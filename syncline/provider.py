@@ -189,4 +189,3 @@ def options_model_of(provider: object) -> type[BaseModel]:
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise TypeError(f"options_model of provider {provider!r} is not a pydantic model class")
     return model
-

@@ -66,8 +66,7 @@ async def _expected(write: asyncpg.Connection) -> dict[str, Rows]:
         "raw_sources": {key_uuid(key): _translated(row) for key, row in sources.items()},
         "facts": {key_uuid(key): _translated(row) for key, row in facts.items()},
         "fact_sources": {
-            (key_uuid(row["fact_id"]), key_uuid(row["raw_source_id"])): _translated(row)
-            for row in provenance
+            (key_uuid(row["fact_id"]), key_uuid(row["raw_source_id"])): _translated(row) for row in provenance
         },
         "nodes": expected_nodes,
         "node_facts": _links(nodes.values(), facts),

@@ -21,6 +21,7 @@ from providers import BUILTIN
 from syncline.client import connect, require_search_attributes
 from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
 from syncline.logs import configure_logging, get_log
+from syncline.process_exit import end_process
 from syncline.registry import Registry
 from syncline.services import Services
 from syncline.settings import Settings, load_settings
@@ -123,4 +124,4 @@ def _stop_on_signal() -> asyncio.Event:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

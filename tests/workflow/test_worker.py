@@ -230,7 +230,7 @@ async def test_a_worker_that_cannot_start_says_why_in_one_sentence(
 ) -> None:
     merged = {key: value for key, value in (environment | changed).items() if value is not None}
     async with running(merged) as worker:
-        assert await worker.ended() == status
+        assert await worker.ended() == status, worker.said
     assert named in worker.said
     assert "Traceback" not in worker.said
     assert len(worker.said.splitlines()) == 1

@@ -126,6 +126,9 @@ def stack_folder() -> Iterator[Path]:
 def running_stack(stack_folder: Path, wait_until: Callable[..., None]) -> Iterator[RunningStack]:
     """A stack whose sample graphs have completed a cycle; stopped by Ctrl-C at the end."""
     folder = stack_folder
+    # The folder borrows the checkout's .venv: a `make` in there must find it up to date, or it would fill it
+    # again from there.
+    subprocess.run(["make", "--silent", "setup"], cwd=CHECKOUT, check=True)
     for entry in CHECKOUT.iterdir():
         if entry.name not in (".syncline", ".git"):
             (folder / entry.name).symlink_to(entry)

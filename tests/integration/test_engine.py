@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -467,6 +468,22 @@ async def test_a_cursor_of_another_cluster_means_a_full_rescan(graph: TestGraph)
     assert (result.rescanned, result.rows) == (True, 1)
     assert not (await run_cycle(graph.context())).rescanned
     assert await differences(graph) == []
+
+
+async def test_memory_is_bounded_by_what_is_in_flight_and_not_by_the_backlog(graph: TestGraph) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_raw_sources (id, content)"
+        " SELECT 'r' || i, repeat(md5(i::text), 32 * 1024) FROM generate_series(1, 150) i",
+    )
+    tracemalloc.start()
+    try:
+        result = await run_cycle(graph.context())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.rows == 150
+    assert peak < 30 * 1024**2, f"{peak:,} bytes for a batch of 150 MiB"
 
 
 async def test_ids_are_equal_in_python_and_in_sql(graph: TestGraph) -> None:

@@ -71,7 +71,8 @@ async def copy_to_stage(
     async def read() -> None:
         try:
             await source.copy_from_query(query, *parameters, output=chunks.put, format="binary")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except Exception as error:
+            # Whatever it is: the target's COPY waits for a word.
             await chunks.put(map_driver_error(source_name, error) or error)
         else:
             await chunks.put(None)
@@ -84,7 +85,7 @@ async def copy_to_stage(
 
     reading = asyncio.create_task(read())
     try:
-        return await _copy_in(target, table.stage, table.stage_columns, received())
+        return await _copy_in(target, table.stage_name, table.stage_columns, received())
     finally:
         if not reading.done():
             reading.cancel()
@@ -94,8 +95,7 @@ async def copy_to_stage(
 async def _copy_in(
     target: asyncpg.Connection, stage: str, columns: Sequence[str], chunks: AsyncIterator[bytes]
 ) -> int:
-    schema, _, name = stage.partition(".")
     status: str = await target.copy_to_table(
-        name.strip('"'), schema_name=schema, source=chunks, columns=columns, format="binary"
+        stage, schema_name="pg_temp", source=chunks, columns=columns, format="binary"
     )
     return int(status.removeprefix("COPY "))

@@ -1,8 +1,8 @@
 """Statements: the `.sql` templates of the engine, filled in for a table map.
 
-Table maps are code, so their names and expressions are trusted; names are still quoted by SQLAlchemy's own
-Postgres quoting. Schemas never appear: each connection's `search_path` is the graph's schema, so one rendered
-statement serves every graph.
+Table maps are code, so their names and expressions are trusted; names are quoted all the same, always.
+Schemas never appear: each connection's `search_path` is the graph's schema, so one rendered statement serves
+every graph.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,24 @@ from hashlib import sha256
 from importlib.resources import files
 from string import Template
 
-from sqlalchemy.dialects import postgresql
-
 from syncline.engine.tablemap import Links, Reference, SchemaMap, TableMap
 
-_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call] # untyped in SQLAlchemy
+_EQUAL_IS_SAME = {
+    *("boolean", "smallint", "integer", "bigint", "real", "double precision", "text", "uuid", "bytea"),
+    *("date", "time", "timestamp", "timestamptz", "jsonb"),
+}
+"""Types whose `=` can say whether a value changed: others call '1 day' and '24 hours' equal, or have none."""
 
 
 def quoted(name: str) -> str:
-    """Return a Postgres identifier, quoted where it has to be."""
-    return _preparer.quote(name)
+    """Return a Postgres identifier. Always in quotes: which words need them differs between releases."""
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
+
+def literal(text: str) -> str:
+    """Return the inside of a Postgres string literal."""
+    return text.replace("'", "''")
 
 
 class _SqlTemplate(Template):
@@ -68,12 +76,13 @@ class TableStatements:
 
     def __init__(self, schema_map: SchemaMap, table: TableMap) -> None:
         self.table = table
-        self.stage = _stage_name(table)
+        self.stage_name = _stage_name(table)
+        self.stage = f"pg_temp.{quoted(self.stage_name)}"
         self.key_order = _commas([f'{quoted(column)} COLLATE "C"' for column in table.key])
         names = _stage_columns(table)
-        self.stage_columns = ["sync_xid", "present", *names]
+        self.stage_columns = ["sync_xid", "sync_present", *names]
         self._selection = _commas(
-            ["sync_xid::text::bigint AS sync_xid", f"({table.present}) AS present", *map(quoted, names)]
+            ["sync_xid::text::bigint AS sync_xid", f"({table.present}) AS sync_present", *map(quoted, names)]
         )
         self.create_stage = sql("stage_create", stage=self.stage, definitions=_stage_definitions(table))
         self.analyze_stage = f"ANALYZE {self.stage} ({_commas(_generated_columns(table))})"
@@ -83,22 +92,29 @@ class TableStatements:
         self.stage_released = sql(
             "stage_released",
             stage=self.stage,
-            table=table.name,
+            table=literal(table.name),
             columns=_commas([quoted(name) for name in self.stage_columns]),
-            image_columns=_commas([f"r.{quoted(name)}" for name in self.stage_columns]),
+            image_columns=_commas([_from_image(name, _types(table)) for name in self.stage_columns]),
         )
         self.park_rows = [
-            sql("park_rows", stage=self.stage, table=table.name, key=key, **self._reference(reference))
+            sql(
+                "park_rows",
+                stage=self.stage,
+                table=literal(table.name),
+                key=key,
+                image=_image(table),
+                **self._reference(reference),
+            )
             for reference in table.required
         ]
-        self.unpark_rows = sql("unpark_rows", stage=self.stage, table=table.name, key=key)
-        self.unpark_references = sql("unpark_references", stage=self.stage, table=table.name)
+        self.unpark_rows = sql("unpark_rows", stage=self.stage, table=literal(table.name), key=key)
+        self.unpark_references = sql("unpark_references", stage=self.stage, table=literal(table.name))
         self.park_references = [
             sql(
                 "park_reference",
                 stage=self.stage,
-                table=table.name,
-                name=reference.column,
+                table=literal(table.name),
+                name=literal(reference.column),
                 beside=self._beside(reference),
                 **self._reference(reference),
             )
@@ -109,13 +125,13 @@ class TableStatements:
             sql(
                 "merge_links",
                 stage=self.stage,
-                table=table.name,
+                table=literal(table.name),
                 source=quoted(links.source),
                 **_links(links),
             )
             for links in table.links
         ]
-        self.release_rows = sql("release_rows", stage=self.stage, table=table.name)
+        self.release_rows = sql("release_rows", stage=self.stage, table=literal(table.name))
         self.release_links: list[tuple[str, str]] = []
         self.release_references: list[tuple[str, str]] = []
         for child in schema_map:
@@ -155,7 +171,7 @@ class TableStatements:
             "reference": quoted(reference.column),
             "reference_id": reference_id(reference.column),
             "parent": quoted(reference.parent),
-            "parent_name": reference.parent,
+            "parent_name": literal(reference.parent),
         }
 
     def _beside(self, reference: Reference) -> str:
@@ -166,7 +182,7 @@ class TableStatements:
 
     def _merge(self) -> str:
         table = self.table
-        values = {"id": "s.row_id", "key": f"s.{quoted(table.key[0])}"} if table.identified else {}
+        values = {"id": "s.sync_row_id", "key": f"s.{quoted(table.key[0])}"} if table.identified else {}
         values |= {reference.column: f"s.{reference_id(reference.column)}" for reference in table.references}
         values |= {column.name: f"s.{quoted(column.name)}" for column in table.columns}
         values |= table.expressions
@@ -182,8 +198,7 @@ class TableStatements:
             assignments=_commas(
                 [f"{quoted(name)} = excluded.{quoted(name)}" for name in [*compared, "sync_version"]]
             ),
-            current=_commas([f"t.{quoted(name)}" for name in compared]),
-            proposed=_commas([f"excluded.{quoted(name)}" for name in compared]),
+            differs=_differs(table, compared),
             returned="t.id" if table.identified else "1",
             queue=_queue(table),
         )
@@ -195,7 +210,7 @@ class TableStatements:
                     "release_links",
                     stage=self.stage,
                     child=quoted(child.name),
-                    child_name=child.name,
+                    child_name=literal(child.name),
                     **_links(links),
                 )
                 self.release_links.append((child.name, statement))
@@ -205,27 +220,67 @@ class TableStatements:
                     "release_reference",
                     stage=self.stage,
                     child=quoted(child.name),
-                    child_name=child.name,
+                    child_name=literal(child.name),
                     reference=quoted(reference.column),
-                    reference_name=reference.column,
+                    reference_name=literal(reference.column),
                     queue=_queue(child),
                 )
                 self.release_references.append((child.name, statement))
 
 
+def _differs(table: TableMap, compared: Sequence[str]) -> str:
+    """Return the condition that the proposed row is another than the current one.
+
+    Where `=` does not tell, the bytes do: it costs more, since both rows are formed for it.
+    """
+    types = {column.name: column.type for column in table.columns}
+    types |= {"key": "text"} | {reference.column: "uuid" for reference in table.references}
+    by_value = [quoted(name) for name in compared if types.get(name) in _EQUAL_IS_SAME]
+    by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
+    conditions = [
+        f"{row}({_commas([f't.{name}' for name in names])}){record} {differs}"
+        f" {row}({_commas([f'excluded.{name}' for name in names])}){record}"
+        for names, row, record, differs in (
+            (by_value, "", "", "IS DISTINCT FROM"),
+            (by_image, "ROW", "::record", "OPERATOR(pg_catalog.*<>)"),
+        )
+        if names
+    ]
+    return " OR ".join(conditions) or "false"
+
+
+def _types(table: TableMap) -> dict[str, str]:
+    types = {column.name: column.type for column in (*table.columns, *table.source_only)}
+    return types | {links.source: "text[]" for links in table.links}
+
+
+def _image(table: TableMap) -> str:
+    """Return the staged row `s` as jsonb. A JSON column is left out if it is NULL: null is JSON's own."""
+    types = _types(table)
+    nullable = [name for name in _stage_columns(table) if types.get(name) in ("json", "jsonb")]
+    absent = [f"CASE WHEN s.{quoted(name)} IS NULL THEN '{literal(name)}' END" for name in nullable]
+    return f"to_jsonb(s.*) - ARRAY[{_commas(absent)}]::text[]" if absent else "to_jsonb(s.*)"
+
+
+def _from_image(name: str, types: dict[str, str]) -> str:
+    if types.get(name) in ("json", "jsonb"):
+        return f"(p.image -> '{literal(name)}')::{types[name]}"
+    return f"r.{quoted(name)}"
+
+
 def _links(links: Links) -> dict[str, str]:
     return {
         "links": quoted(links.table),
-        "links_name": links.table,
+        "links_name": literal(links.table),
         "owner": quoted(links.owner),
         "member": quoted(links.member),
         "parent": quoted(links.parent),
-        "parent_name": links.parent,
+        "parent_name": literal(links.parent),
     }
 
 
 def _queue(table: TableMap) -> str:
-    return sql("queue", collection=table.vector.collection) if table.vector else ""
+    return sql("queue", collection=literal(table.vector.collection)) if table.vector else ""
 
 
 def _stage_columns(table: TableMap) -> list[str]:
@@ -240,18 +295,17 @@ def _stage_columns(table: TableMap) -> list[str]:
 
 
 def _generated_columns(table: TableMap) -> list[str]:
-    own = ["row_id"] if table.identified else []
+    own = ["sync_row_id"] if table.identified else []
     return own + [reference_id(reference.column) for reference in table.references]
 
 
 def _stage_definitions(table: TableMap) -> str:
-    types = {column.name: column.type for column in (*table.columns, *table.source_only)}
-    types |= {links.source: "text[]" for links in table.links}
-    columns = ["sync_xid bigint NOT NULL", "present boolean NOT NULL"]
+    types = _types(table)
+    columns = ["sync_xid bigint NOT NULL", "sync_present boolean NOT NULL"]
     columns += [f"{quoted(name)} {types.get(name, 'text')}" for name in _stage_columns(table)]
     generated = [(reference_id(reference.column), reference.column) for reference in table.references]
     if table.identified:
-        generated.insert(0, ("row_id", table.key[0]))
+        generated.insert(0, ("sync_row_id", table.key[0]))
     columns += [
         f"{name} uuid GENERATED ALWAYS AS (syncline.key_uuid({quoted(source)})) STORED"
         for name, source in generated
@@ -261,8 +315,9 @@ def _stage_definitions(table: TableMap) -> str:
 
 def _stage_name(table: TableMap) -> str:
     # A pooled connection keeps its stages, so another layout of the same table needs another name.
-    layout = sha256(_stage_definitions(table).encode()).hexdigest()[:8]
-    return f"pg_temp.{quoted(f'stage_{table.name}_{layout}')}"
+    # The table's name comes last, because Postgres cuts off what is too long.
+    layout = sha256(f"{table.name} {_stage_definitions(table)}".encode()).hexdigest()[:12]
+    return f"stage_{layout}_{table.name}"
 
 
 class SchemaStatements:

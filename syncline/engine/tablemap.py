@@ -45,7 +45,9 @@ class VectorProjection:
     """What of a target row goes to the vector store. Expressions are SQL over the target row `t`."""
 
     collection: str
+    """Its own: no other table of the graph can use it."""
     text: str
+    """What is embedded; a row where it is NULL has no point."""
     payload: Mapping[str, str]
     indexed: tuple[str, ...] = ()
     """Payload fields that people filter by."""
@@ -58,6 +60,7 @@ class TableMap:
     A table with one key column has target columns `id` (UUID of the key) and `key` (the key itself). A table
     with several must have a required reference on each of them, and these are its primary key in the target.
     Every target has `sync_version bigint`: the transaction of the write-db that last changed the row.
+    Names that begin with `sync_` are the engine's.
     """
 
     name: str
@@ -75,7 +78,8 @@ class TableMap:
     expressions: Mapping[str, str] = field(default_factory=dict)
     """Target column -> SQL over the staged row `s`, where it differs from the plain column.
 
-    A reference `x` is the UUID `s.ref_x` there."""
+    A reference `x` is the UUID `s.ref_x` there. An optional one is NULL while its parent is missing, and no
+    expression is asked again when the parent lands."""
 
     @property
     def required(self) -> tuple[Reference, ...]:
@@ -92,6 +96,40 @@ class TableMap:
         """Whether the target has an `id` of its own."""
         return len(self.key) == 1
 
+    def check(self) -> None:
+        """Raise ValueError if the parts of this map do not fit together."""
+        without_reference = set(self.key) - {reference.column for reference in self.required}
+        if not self.identified and without_reference:
+            raise ValueError(
+                f"{self.name}: key columns {sorted(without_reference)} need a required reference"
+            )
+        if not self.identified and (self.links or self.vector or self.optional):
+            raise ValueError(f"{self.name}: links, vectors and optional references need a key of one column")
+        if any(reference.parent == self.name for reference in self.required):
+            raise ValueError(f"{self.name}: a reference to the table itself cannot be required")
+        optional = {reference.column for reference in self.optional}
+        if optional & {*self.key, *self.expressions}:
+            raise ValueError(f"{self.name}: an optional reference can be neither a key nor an expression")
+        if len({links.table for links in self.links} - optional) < len(self.links):
+            raise ValueError(f"{self.name}: each array needs a link table of its own name")
+        columns = [column.name for column in self.columns]
+        references = [reference.column for reference in self.references]
+        self._distinct("target columns", [*(("id", "key") if self.identified else ()), *columns, *references])
+        staged = {*self.key, *columns, *references, *(column.name for column in self.source_only)}
+        staged |= {links.source for links in self.links}
+        self._distinct("staged columns", [*staged, *(f"ref_{column}" for column in references)])
+        arrays = {links.source for links in self.links} & {*self.key, *columns, *references}
+        if arrays:
+            raise ValueError(f"{self.name}: {sorted(arrays)} cannot be links and something else")
+        engines = sorted(name for name in {*staged, *self.expressions} if name.startswith("sync_"))
+        if engines:
+            raise ValueError(f"{self.name}: {engines} begin with sync_ like the engine's own columns")
+
+    def _distinct(self, what: str, names: list[str]) -> None:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{self.name}: {twice} would be two {what} of one name")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SchemaMap:
@@ -101,21 +139,28 @@ class SchemaMap:
     tables: tuple[TableMap, ...]
 
     def __post_init__(self) -> None:
-        """Check what a wrong map would otherwise show only at its first batch."""
-        seen: set[str] = set()
+        """Check what a wrong map would otherwise show only at its first batch, or never."""
+        seen: dict[str, TableMap] = {}
+        collections: set[str] = set()
         for table in self.tables:
-            seen.add(table.name)
+            if table.name in seen:
+                raise ValueError(f"{table.name} is declared twice")
+            seen[table.name] = table
             parents = {reference.parent for reference in table.references}
             parents |= {links.parent for links in table.links}
-            if not parents <= seen:
-                raise ValueError(f"{table.name} refers to {sorted(parents - seen)}, not declared before it")
-            composite = set(table.key) - {reference.column for reference in table.required}
-            if not table.identified and composite:
-                raise ValueError(f"{table.name}: key columns {sorted(composite)} need a required reference")
-            if not table.identified and (table.links or table.vector):
-                raise ValueError(f"{table.name}: links and vectors need a key of one column")
-            if any(reference.required and reference.parent == table.name for reference in table.references):
-                raise ValueError(f"{table.name}: a reference to the table itself cannot be required")
+            if not parents <= seen.keys():
+                raise ValueError(
+                    f"{table.name} refers to {sorted(parents - seen.keys())}, not declared before it"
+                )
+            composite = sorted(parent for parent in parents if not seen[parent].identified)
+            if composite:
+                raise ValueError(f"{table.name} refers to {composite}, whose key has several columns")
+            table.check()
+            if table.vector is not None:
+                if table.vector.collection in collections:
+                    # The same key gives the same id in every table, so their points would be each other's.
+                    raise ValueError(f"{table.name}: another table has collection {table.vector.collection}")
+                collections.add(table.vector.collection)
 
     def __iter__(self) -> Iterator[TableMap]:
         return iter(self.tables)

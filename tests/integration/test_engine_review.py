@@ -1,5 +1,6 @@
 """The engine's corners: other table maps, unusual keys, cycles that stop in awkward places."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,9 +12,10 @@ import pytest
 
 from syncline.engine import cycle as cycle_module
 from syncline.engine import run_cycle
+from syncline.engine.capture import copy_to_stage
 from syncline.engine.cycle import SyncEngine
 from syncline.engine.keys import key_uuid
-from syncline.engine.tablemap import Reference, SchemaMap, TableMap
+from syncline.engine.tablemap import Column, Links, Reference, SchemaMap, TableMap, VectorProjection
 from syncline.messages import CycleProgress, CycleStatus, SyncEvent, SyncResult
 from syncline.testing.graphs import TestGraph
 from syncline.testing.truth import differences
@@ -176,6 +178,145 @@ async def test_a_rescan_that_is_cut_short_goes_on_in_the_next_cycle(graph: TestG
     assert await differences(graph) == []
 
 
+async def test_json_null_survives_parking(graph: TestGraph) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, metadata)"
+        " VALUES ('a', 'n', 'n', 'x', 'null'), ('b', 'n', 'n', 'x', NULL), ('c', 'n', 'n', 'x', '{\"a\": null}')",
+    )
+    await run_cycle(graph.context())
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'N')")
+    await run_cycle(graph.context())
+    assert await differences(graph) == []
+
+
+async def test_a_table_of_nothing_but_its_composite_key_travels(graph: TestGraph) -> None:
+    await create(
+        graph,
+        "write_a",
+        "id text PRIMARY KEY",
+        "CREATE TABLE a (id uuid PRIMARY KEY, key text, sync_version bigint)",
+    )
+    await create(
+        graph,
+        "write_pairs",
+        "one text, two text, PRIMARY KEY (one, two)",
+        "CREATE TABLE pairs (one uuid REFERENCES a, two uuid REFERENCES a, sync_version bigint,"
+        " PRIMARY KEY (one, two))",
+    )
+    tables = (
+        TableMap(name="a", source="write_a"),
+        TableMap(
+            name="pairs",
+            source="write_pairs",
+            key=("one", "two"),
+            references=(
+                Reference(column="one", parent="a", required=True),
+                Reference(column="two", parent="a", required=True),
+            ),
+        ),
+    )
+    await write(graph, "INSERT INTO write_pairs VALUES ('x', 'y'), ('x', 'x'), ('y', 'x')")
+    await write(graph, "INSERT INTO write_a VALUES ('x')")
+    assert (await cycle(graph, *tables)).parked == 2
+    await write(graph, "INSERT INTO write_a VALUES ('y'); UPDATE write_pairs SET one = one")
+    assert (await cycle(graph, *tables, batch_rows=1)).parked == 0
+    pairs = {(row["one"], row["two"]) for row in await read(graph, "SELECT * FROM pairs")}
+    x, y = key_uuid("x"), key_uuid("y")
+    assert pairs == {(x, y), (x, x), (y, x)}
+
+
+@pytest.mark.parametrize(
+    ("column_type", "before", "after"),
+    [
+        ("json", '{"a": 1}', '{"a":  1}'),
+        ("interval", "1 day", "24:00:00"),
+        ("numeric", "1.0", "1.00"),
+        ("box", "(2,1),(0,0)", "(1,2),(0,0)"),
+        ("text", "a", None),
+    ],
+)
+async def test_a_change_travels_though_the_type_calls_both_values_equal(
+    graph: TestGraph, column_type: str, before: str, after: str | None
+) -> None:
+    await create(
+        graph,
+        "write_a",
+        f"id text PRIMARY KEY, v {column_type}",
+        f"CREATE TABLE a (id uuid PRIMARY KEY, key text, v {column_type}, sync_version bigint)",
+    )
+    a = TableMap(name="a", source="write_a", columns=(Column(name="v", type=column_type),))
+    await write(graph, f"INSERT INTO write_a (id, v) VALUES ('a', '{before}'), ('b', NULL)")
+    await cycle(graph, a)
+    await write(graph, f"UPDATE write_a SET v = $1::text::{column_type} WHERE id = 'a'", after)
+    assert (await cycle(graph, a)).rows == 1
+    rows = await read(graph, "SELECT v::text FROM a ORDER BY key")
+    assert [row["v"] for row in rows] == [after, None]
+    await write(graph, "UPDATE write_a SET v = v")
+    assert (await cycle(graph, a)).rows == 0
+
+
+async def test_tables_whose_long_names_begin_alike_keep_apart(graph: TestGraph) -> None:
+    one, two = "x" * 60 + "_1", "x" * 60 + "_2"
+    tables = []
+    for name, column in ((one, "a"), (two, "b")):
+        await create(
+            graph,
+            f"w{name}"[:63],
+            f"id text PRIMARY KEY, {column} text",
+            f"CREATE TABLE {name} (id uuid PRIMARY KEY, key text, {column} text, sync_version bigint)",
+        )
+        tables.append(TableMap(name=name, source=f"w{name}"[:63], columns=(Column(name=column),)))
+        await write(graph, f"INSERT INTO w{name} (id, {column}) VALUES ('k', 'value of {column}')")
+    await cycle(graph, *tables)
+    assert (await read(graph, f"SELECT a FROM {one}"))[0]["a"] == "value of a"
+    assert (await read(graph, f"SELECT b FROM {two}"))[0]["b"] == "value of b"
+
+
+async def test_names_that_need_quoting_or_sound_like_the_engines_own_travel(graph: TestGraph) -> None:
+    names = [
+        "order", "Group", "user", "a b", 'say "hi"', "ünï", "present", "row_id", "s", "t", "r", "excluded",
+        "changed", "missing", "waits_for", "table_name", "owner", "member", "released", "image", "ref_parent",
+        "point_id", "window", "system_user", "values", "interval", "coalesce", "row", "between", "xmlparse",
+    ]  # fmt: skip
+    quoted = ['"' + name.replace('"', '""') + '"' for name in names]
+    columns = ", ".join(f"{name} text" for name in quoted)
+    await create(
+        graph,
+        '"Select"',
+        f'"Key" text PRIMARY KEY, {columns}, "Parent Id" text, "Tag Ids" text[], "Other Ids" text[]',
+        f'CREATE TABLE "Table" (id uuid PRIMARY KEY, key text, {columns}, sync_version bigint,'
+        ' "Parent Id" uuid REFERENCES "Table");'
+        'CREATE TABLE "Table Tags" ("My Owner" uuid, "My Member" uuid, PRIMARY KEY ("My Owner", "My Member"));'
+        'CREATE TABLE others ("order" uuid, "Group" uuid, PRIMARY KEY ("order", "Group"))',
+    )
+    table = TableMap(
+        name="Table",
+        source="Select",
+        key=("Key",),
+        columns=tuple(Column(name=name) for name in names),
+        references=(Reference(column="Parent Id", parent="Table", required=False),),
+        links=(
+            Links(table="Table Tags", source="Tag Ids", owner="My Owner", member="My Member", parent="Table"),
+            Links(table="others", source="Other Ids", owner="order", member="Group", parent="Table"),
+        ),
+    )
+    await write(
+        graph,
+        f'INSERT INTO "Select" ("Key", {", ".join(quoted)}, "Parent Id", "Tag Ids", "Other Ids")'
+        f" VALUES ('a', {', '.join(f'$1::text || {i}' for i in range(len(names)))}, 'b', '{{b,a}}', '{{b}}')",
+        "v",
+    )
+    assert (await cycle(graph, table)).parked == 3
+    await write(graph, 'INSERT INTO "Select" ("Key") VALUES (\'b\')')
+    assert (await cycle(graph, table, batch_rows=1)).parked == 0
+    row = (await read(graph, "SELECT * FROM \"Table\" WHERE key = 'a'"))[0]
+    assert {name: row[name] for name in names} == {name: f"v{i}" for i, name in enumerate(names)}
+    assert row["Parent Id"] == key_uuid("b")
+    assert len(await read(graph, 'SELECT * FROM "Table Tags"')) == 2
+    assert len(await read(graph, "SELECT * FROM others")) == 1
+
+
 def table(name: str = "t", **arguments: object) -> TableMap:
     return TableMap(name=name, source=f"write_{name}", **arguments)  # type: ignore[arg-type]
 
@@ -190,7 +331,96 @@ _PAIR = table(
 )
 
 
+@pytest.mark.parametrize(
+    "tables",
+    [
+        pytest.param((table(), table()), id="one name twice"),
+        pytest.param(
+            (
+                table("a", vector=VectorProjection(collection="c", text="t.key", payload={})),
+                table("b", vector=VectorProjection(collection="c", text="t.key", payload={})),
+            ),
+            id="two tables in one collection",
+        ),
+        pytest.param(
+            (
+                table("n"),
+                replace(
+                    _PAIR,
+                    references=(*_PAIR.references, Reference(column="c", parent="n", required=False)),
+                ),
+            ),
+            id="an optional reference of a row without an id",
+        ),
+        pytest.param(
+            (table("n"), _PAIR, table("c", references=(Reference(column="x", parent="p", required=True),))),
+            id="a reference to a row without an id",
+        ),
+        pytest.param(
+            (
+                table("n"),
+                table(
+                    links=(
+                        Links(table="l", source="x", owner="o", member="m", parent="n"),
+                        Links(table="l", source="y", owner="o", member="m", parent="n"),
+                    )
+                ),
+            ),
+            id="two arrays in one link table",
+        ),
+        pytest.param((table(columns=(Column(name="key"),)),), id="a column named like the engine's own"),
+        pytest.param((table(columns=(Column(name="sync_xid"),)),), id="the capture column"),
+        pytest.param((table(columns=(Column(name="x"), Column(name="x"))),), id="one column twice"),
+        pytest.param(
+            (
+                table(
+                    columns=(Column(name="x"),),
+                    references=(Reference(column="x", parent="t", required=False),),
+                ),
+            ),
+            id="a column that is a reference too",
+        ),
+        pytest.param(
+            (
+                table(
+                    references=(Reference(column="x", parent="t", required=False),),
+                    expressions={"x": "s.ref_x"},
+                ),
+            ),
+            id="an optional reference by expression",
+        ),
+    ],
+)
+def test_a_map_that_cannot_work_is_refused_when_it_is_declared(tables: tuple[TableMap, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        SchemaMap(name="impossible", tables=tables)
+
+
 KEYS = [
     "", " ", "'", '"', "\\", "\\x41", "$1", "$2", "{", "}", "{a,b}", ",", "NULL", "null", "@{key}", "%s",
     "a\nb", "\t", "é", "e\u0301", "日本", "🙂", "\u200b", "\x01", "A", "a", "a ", "x" * 20_000,
 ]  # fmt: skip
+
+
+async def test_a_source_that_breaks_in_an_unforeseen_way_ends_the_copy(graph: TestGraph) -> None:
+    class Broken:
+        async def copy_from_query(self, *arguments: object, **options: object) -> str:
+            raise RuntimeError("unforeseen")
+
+    statements = SyncEngine(SchemaMap(name="one", tables=(table("nodes"),))).statements.tables["nodes"]
+    connection = await graph.connect_target()
+    try:
+        async with asyncio.timeout(5), connection.transaction():
+            await connection.execute(statements.create_stage)
+            with pytest.raises(RuntimeError, match="unforeseen"):
+                await copy_to_stage(
+                    Broken(),
+                    connection,
+                    statements,
+                    source_name="write",
+                    cursor=cycle_module.Cursor(),
+                    horizon=1,
+                    limit=1,
+                )
+    finally:
+        connection.terminate()

@@ -1,9 +1,9 @@
 -- A changed row and the word to the vector store that it changed are one statement.
 WITH changed AS (
     INSERT INTO @{target} AS t (@{columns})
-    SELECT @{values} FROM @{stage} s WHERE s.present
+    SELECT @{values} FROM @{stage} s WHERE s.sync_present
     ON CONFLICT (@{target_key}) DO UPDATE SET @{assignments}
-    WHERE (@{current}) IS DISTINCT FROM (@{proposed})
+    WHERE @{differs}
     RETURNING @{returned}
 )@{queue}
 SELECT count(*) FROM changed

@@ -1,11 +1,11 @@
 -- The staged rows' links become exactly what their arrays say; a link to a missing member waits alone.
 WITH desired AS MATERIALIZED (
-    SELECT s.row_id AS owner, syncline.key_uuid(member.key) AS member, member.key
+    SELECT s.sync_row_id AS owner, syncline.key_uuid(member.key) AS member, member.key
     FROM @{stage} s, unnest(s.@{source}) AS member (key)
-    WHERE s.present AND member.key IS NOT NULL
+    WHERE s.sync_present AND member.key IS NOT NULL
 ), removed AS (
     DELETE FROM @{links} l USING @{stage} s
-    WHERE l.@{owner} = s.row_id AND s.present
+    WHERE l.@{owner} = s.sync_row_id AND s.sync_present
       AND NOT EXISTS (SELECT FROM desired d WHERE d.owner = l.@{owner} AND d.member = l.@{member})
     RETURNING 1
 ), parked AS (

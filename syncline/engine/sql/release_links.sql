@@ -1,6 +1,6 @@
 WITH ready AS (
     DELETE FROM sync_parked_reference r USING @{stage} s
-    WHERE r.table_name = '@{child_name}' AND r.name = '@{links_name}' AND r.waits_for = s.row_id AND s.present
+    WHERE r.table_name = '@{child_name}' AND r.name = '@{links_name}' AND r.waits_for = s.sync_row_id AND s.sync_present
     RETURNING r.owner, r.waits_for
 ), changed AS (
     INSERT INTO @{links} (@{owner}, @{member})

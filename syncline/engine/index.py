@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from syncline.engine.statements import quoted, sql
+from syncline.engine.statements import literal, quoted, sql
 from syncline.engine.tablemap import SchemaMap, TableMap, VectorProjection
 from syncline.errors import EmbeddingError, VectorStoreError
 from syncline.messages import VectorProgress
@@ -47,27 +47,31 @@ async def drain_outbox(
 ) -> VectorProgress:
     """Write every queued point until the outbox is empty or time is out.
 
-    A failing vector store or embedding service ends the drain and is reported in the result; entries leave
-    the outbox only after the vector store has confirmed them, so that a repetition is all a crash costs.
+    A vector store or embedding service that is away ends the drain, one that refuses ends it for that
+    collection; the result reports it. Entries leave the outbox only after the vector store has confirmed
+    them, so that a repetition is all a crash costs.
     """
     counts = _Counts()
-    error: str | None = None
-    try:
-        for table in schema_map:
-            if table.vector is not None:
-                await _drain_table(
-                    target, table, table.vector, context, counts, out_of_time=out_of_time, beat=beat
-                )
-    except (VectorStoreError, EmbeddingError) as failure:
-        error = f"{type(failure).__name__}: {failure}"
-        context.log.warning("vectors delayed", graph=context.graph.slug, error=str(failure))
+    errors: list[str] = []
+    for table in schema_map:
+        if table.vector is None:
+            continue
+        try:
+            await _drain_table(
+                target, table, table.vector, context, counts, out_of_time=out_of_time, beat=beat
+            )
+        except (VectorStoreError, EmbeddingError) as failure:
+            errors.append(f"{type(failure).__name__}: {failure}")
+            context.log.warning("vectors delayed", graph=context.graph.slug, error=str(failure))
+            if failure.retryable:
+                break
     pending: int = await target.fetchval("SELECT count(*) FROM sync_outbox")
     return VectorProgress(
         upserted=counts.upserted,
         deleted=counts.deleted,
         embedded=counts.embedded,
         pending=pending,
-        error=error,
+        error="; ".join(errors) or None,
     )
 
 
@@ -82,16 +86,16 @@ async def _drain_table(
     beat: Callable[[int], None],
 ) -> None:
     collection = context.vectors.collection(vector.collection)
-    payload = ", ".join(f"'{name}', {expression}" for name, expression in vector.payload.items())
+    payload = ", ".join(f"'{literal(name)}', {expression}" for name, expression in vector.payload.items())
     query = sql(
         "outbox_read",
-        collection=vector.collection,
+        collection=literal(vector.collection),
         target=quoted(table.name),
         text=vector.text,
         payload=payload,
     )
-    done = sql("outbox_done", collection=vector.collection)
-    forget = sql("outbox_forget", collection=vector.collection)
+    done = sql("outbox_done", collection=literal(vector.collection))
+    forget = sql("outbox_forget", collection=literal(vector.collection))
     service = context.embedding.name
     ready = False
     while not out_of_time():

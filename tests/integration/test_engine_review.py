@@ -396,6 +396,49 @@ def test_a_map_that_cannot_work_is_refused_when_it_is_declared(tables: tuple[Tab
         SchemaMap(name="impossible", tables=tables)
 
 
+async def test_a_row_without_a_text_has_no_vector_and_delays_none(graph: TestGraph) -> None:
+    await create(
+        graph,
+        "write_a",
+        "id text PRIMARY KEY, body text",
+        "CREATE TABLE a (id uuid PRIMARY KEY, key text, body text, sync_version bigint)",
+    )
+    a = TableMap(
+        name="a",
+        source="write_a",
+        columns=(Column(name="body"),),
+        vector=VectorProjection(collection="a", text="t.body", payload={"key": "t.key"}),
+    )
+    await write(graph, "INSERT INTO write_a VALUES ('silent', NULL), ('speaking', 'words')")
+    result = await cycle(graph, a)
+    assert (result.status, result.vectors.upserted) == (CycleStatus.DRAINED, 1)
+    await write(graph, "UPDATE write_a SET body = NULL")
+    assert (await cycle(graph, a)).status is CycleStatus.DRAINED
+    assert await graph.vectors.count("kg_a") == 0
+    await write(graph, "UPDATE write_a SET body = 'words' WHERE id = 'speaking'")
+    assert (await cycle(graph, a)).vectors.embedded == 1
+    assert await graph.vectors.count("kg_a") == 1
+
+
+async def test_a_collection_that_is_refused_does_not_hold_back_another(graph: TestGraph) -> None:
+    tables = []
+    for name in ("a", "b"):
+        await create(
+            graph,
+            f"write_{name}",
+            "id text PRIMARY KEY",
+            f"CREATE TABLE {name} (id uuid PRIMARY KEY, key text, sync_version bigint)",
+        )
+        vector = VectorProjection(collection=name, text="t.key", payload={"key": "t.key"})
+        tables.append(TableMap(name=name, source=f"write_{name}", vector=vector))
+        await write(graph, f"INSERT INTO write_{name} VALUES ('k')")
+    await graph.vectors.ensure_collection("kg_a", dimensions=3)
+    result = await cycle(graph, *tables)
+    assert (result.status, result.vectors.pending) == (CycleStatus.VECTORS_DELAYED, 1)
+    assert result.vectors.error is not None
+    assert await graph.vectors.count("kg_b") == 1
+
+
 KEYS = [
     "", " ", "'", '"', "\\", "\\x41", "$1", "$2", "{", "}", "{a,b}", ",", "NULL", "null", "@{key}", "%s",
     "a\nb", "\t", "é", "e\u0301", "日本", "🙂", "\u200b", "\x01", "A", "a", "a ", "x" * 20_000,

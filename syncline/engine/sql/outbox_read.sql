@@ -1,7 +1,8 @@
+-- A row without a text has no point, like a row that is gone.
 -- The projection is taken from the row as it is now, so a point is never written with an older text.
 -- OFFSET 0 keeps each lookup a lookup by key: a queue's size changes too fast for the planner's statistics,
 -- and a join planned over an empty table is a disaster over a full one.
-SELECT o.point_id, o.seq, t.id IS NOT NULL AS present, projected.text, projected.payload,
+SELECT o.point_id, o.seq, projected.text IS NOT NULL AS present, projected.text, projected.payload,
        sha256(convert_to(projected.text, 'UTF8')) AS text_hash,
        v.text_hash IS NOT DISTINCT FROM sha256(convert_to(projected.text, 'UTF8'))
            AND v.embedding IS NOT DISTINCT FROM $2 AS unchanged
@@ -11,5 +12,6 @@ LEFT JOIN LATERAL (
     SELECT text_hash, embedding FROM sync_vector
     WHERE collection = '@{collection}' AND point_id = o.point_id OFFSET 0
 ) AS v ON true
-CROSS JOIN LATERAL (SELECT @{text} AS text, jsonb_build_object(@{payload})::text AS payload) AS projected
+LEFT JOIN LATERAL (SELECT @{text} AS text, jsonb_build_object(@{payload})::text AS payload WHERE t.id IS NOT NULL) AS projected
+    ON true
 ORDER BY o.seq

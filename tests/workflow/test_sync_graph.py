@@ -25,6 +25,12 @@ from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 
 
+def row_of(table: str, details: str) -> list[str]:
+    """The cells of a table's row in the markdown, whatever keeps them apart."""
+    rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in details.splitlines())
+    return next(cells[1:] for cells in rows if cells and cells[0] == table)
+
+
 async def test_a_provider_answers_and_its_result_is_the_runs(lab: SyncLab) -> None:
     async def three_rows(context: SyncContext) -> SyncResult:
         return sync_result(rows=3)
@@ -46,7 +52,7 @@ async def test_a_provider_answers_and_its_result_is_the_runs(lab: SyncLab) -> No
     text = await lab.details(run)
     assert f"Graph **{graph.slug}**: done" in text
     assert "Provider: fake 1.0 (from lab 1.0)" in text
-    assert "| nodes | 3 | 3 | 0 | 0 | 0 | 0 |" in text
+    assert row_of("nodes", text) == ["3", "3", "0", "0", "0", "0"]
     assert provider.initialized == 1
 
 
@@ -212,7 +218,7 @@ async def test_progress_is_visible_while_a_cycle_runs(lab: SyncLab) -> None:
 
     await eventually(shown)
     assert (await lab.state(run)).phase is RunPhase.SYNCING
-    assert "| nodes | 0 | 42 |" in await lab.details(run)
+    assert row_of("nodes", await lab.details(run))[:2] == ["0", "42"]
     seen.set()
     await run.result()
 

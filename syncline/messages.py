@@ -286,7 +286,10 @@ class SyncState(Message):
 
 
 class SyncEvent(Message):
-    """NOTIFY payload on channel `syncline` of the graph-db: what downstream caches listen for."""
+    """NOTIFY payload on channel `syncline` of the graph-db: what downstream caches listen for.
+
+    One per run that changed something; several, with other tables each, if one would exceed 8,000 bytes.
+    """
 
     graph: str
     graph_id: UUID

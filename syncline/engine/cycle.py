@@ -1,7 +1,7 @@
 """One cycle of one graph: take the graph, drain every table, announce, index, report."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,6 +26,8 @@ from syncline.messages import (
 )
 from syncline.provider import GraphSchema, SyncContext
 
+_PAYLOAD_LIMIT = 8000
+"""Bytes from which on Postgres refuses the payload of a NOTIFY."""
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
 _UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('syncline:' || current_schema(), 0))"
 
@@ -217,22 +219,32 @@ class _Cycle:
         """Tell downstream caches, in the transaction that ends the run: no event without data, none twice."""
         changed = self._progress.unannounced
         async with self._target.transaction():
-            if changed:
-                event = SyncEvent(
-                    graph=self._context.graph.slug,
-                    graph_id=self._context.graph.id,
-                    run_id=self._context.run.run_id,
-                    rows={name: table.rows + table.deletes for name, table in changed.items()},
-                    links={name: table.links for name, table in changed.items() if table.links},
-                    failures=len(self._failed),
-                )
-                await self._target.execute(
-                    "SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, event.model_dump_json()
-                )
+            for payload in self._payloads(changed):
+                await self._target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
             told = replace(self._progress, untold={})
             drained_at = None if self._failed or self._unfinished else datetime.now(UTC)
             await tenure.finish(self._target, told, drained_at=drained_at)
         self._progress = told
+
+    def _payloads(self, changed: dict[str, TableProgress]) -> Iterator[str]:
+        """Yield the event, in parts of fewer tables each where Postgres would refuse it as too long."""
+        if not changed:
+            return
+        event = SyncEvent(
+            graph=self._context.graph.slug,
+            graph_id=self._context.graph.id,
+            run_id=self._context.run.run_id,
+            rows={name: table.rows + table.deletes for name, table in changed.items()},
+            links={name: table.links for name, table in changed.items() if table.links},
+            failures=len(self._failed),
+        )
+        payload = event.model_dump_json()
+        if len(payload.encode()) < _PAYLOAD_LIMIT or len(changed) == 1:
+            yield payload
+            return
+        tables, half = list(changed.items()), len(changed) // 2
+        yield from self._payloads(dict(tables[:half]))
+        yield from self._payloads(dict(tables[half:]))
 
     async def _drain_outbox(self) -> VectorProgress:
         def beat(points: int) -> None:

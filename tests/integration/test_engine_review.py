@@ -182,7 +182,8 @@ async def test_json_null_survives_parking(graph: TestGraph) -> None:
     await write(
         graph,
         "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, metadata)"
-        " VALUES ('a', 'n', 'n', 'x', 'null'), ('b', 'n', 'n', 'x', NULL), ('c', 'n', 'n', 'x', '{\"a\": null}')",
+        " VALUES ('a', 'n', 'n', 'x', 'null'), ('b', 'n', 'n', 'x', NULL),"
+        " ('c', 'n', 'n', 'x', '{\"a\": null}')",
     )
     await run_cycle(graph.context())
     await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'N')")
@@ -287,7 +288,8 @@ async def test_names_that_need_quoting_or_sound_like_the_engines_own_travel(grap
         f'"Key" text PRIMARY KEY, {columns}, "Parent Id" text, "Tag Ids" text[], "Other Ids" text[]',
         f'CREATE TABLE "Table" (id uuid PRIMARY KEY, key text, {columns}, sync_version bigint,'
         ' "Parent Id" uuid REFERENCES "Table");'
-        'CREATE TABLE "Table Tags" ("My Owner" uuid, "My Member" uuid, PRIMARY KEY ("My Owner", "My Member"));'
+        'CREATE TABLE "Table Tags"'
+        ' ("My Owner" uuid, "My Member" uuid, PRIMARY KEY ("My Owner", "My Member"));'
         'CREATE TABLE others ("order" uuid, "Group" uuid, PRIMARY KEY ("order", "Group"))',
     )
     table = TableMap(
@@ -467,3 +469,22 @@ async def test_a_source_that_breaks_in_an_unforeseen_way_ends_the_copy(graph: Te
                 )
     finally:
         connection.terminate()
+
+
+async def test_a_run_of_very_many_tables_is_told_whole(graph: TestGraph) -> None:
+    tables = []
+    for number in range(150):
+        name = f"table_{number:03}_" + "x" * 45
+        tables.append(TableMap(name=name, source=f"w{number}"))
+        await create(
+            graph,
+            f"w{number}",
+            "id text PRIMARY KEY",
+            f"CREATE TABLE {name} (id uuid PRIMARY KEY, key text, sync_version bigint)",
+        )
+        await write(graph, f"INSERT INTO w{number} VALUES ('k')")
+    async with events_of(graph) as events:
+        result = await cycle(graph, *tables)
+    assert result.rows == 150
+    told = [name for event in events for name in event.rows]
+    assert sorted(told) == [table.name for table in tables]

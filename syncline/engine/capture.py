@@ -24,6 +24,8 @@ class Pending:
     """Identifies the Postgres cluster that transaction ids belong to."""
     tables: frozenset[str]
     """Tables with rows between cursor and horizon."""
+    ahead: frozenset[str]
+    """Tables with rows that another cluster stamped: the horizon here may not reach them for years."""
     oldest_writer: OpenWriter | None
 
 
@@ -40,11 +42,15 @@ async def ask_pending(
             database=row["database"],
             application_name=row["application_name"],
         )
-    waiting = zip(statements.tables, row["pending"], strict=True)
+
+    def named(flags: Sequence[bool]) -> frozenset[str]:
+        return frozenset(name for name, flag in zip(statements.tables, flags, strict=True) if flag)
+
     return Pending(
         horizon=row["horizon"],
         system_id=row["system_id"],
-        tables=frozenset(name for name, pending in waiting if pending),
+        tables=named(row["pending"]),
+        ahead=named(row["ahead"]),
         oldest_writer=writer,
     )
 

@@ -28,6 +28,11 @@ from syncline.provider import GraphSchema, SyncContext
 
 _PAYLOAD_LIMIT = 8000
 """Bytes from which on Postgres refuses the payload of a NOTIFY."""
+_AHEAD = (
+    "{source} has rows with a sync_xid that this write-db has yet to reach, as after a restore from a dump "
+    "of another cluster; they wait until they are stamped again: "
+    "UPDATE {source} SET sync_xid = DEFAULT WHERE sync_xid >= pg_snapshot_xmax(pg_current_snapshot())"
+)
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
 _UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('syncline:' || current_schema(), 0))"
 
@@ -93,6 +98,8 @@ class _Cycle:
         ledger = await read_ledger(self._target, tables=self._statements.tables, run_id=context.run.run_id)
         self._progress = ledger.progress
         pending, ledger, rescanned = await self._ask(ledger)
+        for name in pending.ahead:
+            self._fail(name, _AHEAD.format(source=self._statements.tables[name].table.source))
         active = pending.tables | ledger.released
         if active or self._progress.unannounced or ledger.outbox or rescanned:
             tenure = await Tenure.take(
@@ -138,9 +145,11 @@ class _Cycle:
                     self._unfinished.add(name)
             except StoreRejected as error:
                 # The table's own trouble; anything else is the store's and ends the cycle.
-                self._failed[name] = str(error)
-                log, graph = self._context.log, self._context.graph.slug
-                log.error("table failed", graph=graph, table=name, error=str(error))
+                self._fail(name, str(error))
+
+    def _fail(self, table: str, error: str) -> None:
+        self._failed[table] = error
+        self._context.log.error("table failed", graph=self._context.graph.slug, table=table, error=error)
 
     async def _drain_table(
         self, tenure: Tenure, table: TableStatements, cursor: Cursor, horizon: int, released: set[str]

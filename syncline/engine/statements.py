@@ -153,6 +153,10 @@ class TableStatements:
             after_cursor=self.after_cursor(cursor, first_parameter),
         )
 
+    def ahead(self, schema: str) -> str:
+        """Return the expression that is true when rows have stamps that this cluster has not given yet."""
+        return sql("ahead", source=f"{quoted(schema)}.{quoted(self.table.source)}")
+
     def capture(self, cursor: Cursor, *, limit: int) -> str:
         """Return the COPY source query; parameters: the cursor's, then the horizon as text."""
         horizon = 1 + len(cursor.parameters())
@@ -338,4 +342,5 @@ class SchemaStatements:
             cursor = cursors[name]
             probes.append(table.probe(schema, cursor, len(parameters) + 1))
             parameters.extend(cursor.parameters())
-        return sql("pending", probes=",\n".join(probes)), parameters
+        ahead = ",\n".join(table.ahead(schema) for table in self.tables.values())
+        return sql("pending", probes=",\n".join(probes), ahead=ahead), parameters

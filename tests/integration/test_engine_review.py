@@ -178,6 +178,24 @@ async def test_a_rescan_that_is_cut_short_goes_on_in_the_next_cycle(graph: TestG
     assert await differences(graph) == []
 
 
+async def test_rows_stamped_by_another_cluster_are_never_left_out_in_silence(graph: TestGraph) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) VALUES ('old', 'restored from a dump'), ('new', 'written here');"
+        "ALTER TABLE write_nodes DISABLE TRIGGER USER;"
+        "UPDATE write_nodes SET sync_xid = '4000000000' WHERE id = 'old';"
+        "ALTER TABLE write_nodes ENABLE TRIGGER USER;",
+    )
+    for rows in (1, 0):
+        result = await run_cycle(graph.context())
+        nodes = next(table for table in result.tables if table.table == "nodes")
+        assert (result.status, nodes.rows, nodes.drained) == (CycleStatus.FAILED, rows, False)
+        assert nodes.error is not None
+    await write(graph, nodes.error[nodes.error.index("UPDATE") :])  # what the operator is told to do
+    assert (await run_cycle(graph.context())).status is CycleStatus.DRAINED
+    assert await differences(graph) == []
+
+
 async def test_json_null_survives_parking(graph: TestGraph) -> None:
     await write(
         graph,

@@ -2,6 +2,7 @@
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
        (SELECT system_identifier FROM pg_control_system()) AS system_id,
        ARRAY[@{probes}] AS pending,
+       ARRAY[@{ahead}] AS ahead,
        writer.age_seconds, writer.database, writer.application_name
 FROM (SELECT) AS one
 LEFT JOIN LATERAL (

@@ -179,7 +179,8 @@ class VectorProgress(Message):
 class OpenWriter(Message):
     """The oldest open writing transaction of the write-db's cluster; it holds the capture horizon back."""
 
-    age_seconds: float
+    age_seconds: float | None = None
+    """Null when the worker's role may not see it: grant it pg_read_all_stats."""
     database: str | None = None
     application_name: str | None = None
 

@@ -75,6 +75,10 @@ def _tables(tables: tuple[TableProgress, ...]) -> Iterator[str]:
     )
 
 
+def _age(seconds: float | None) -> str:
+    return "an unknown time" if seconds is None else f"{seconds:.0f} s"
+
+
 def _row(cells: tuple[str, ...]) -> str:
     return "|" + "|".join(f"{_GAP}{cell}" for cell in cells) + "|"
 
@@ -87,7 +91,7 @@ def _troubles(result: SyncResult) -> Iterator[str]:
     if writer is not None:
         name = writer.application_name or "unnamed"
         troubles.append(
-            f"- The oldest open writing transaction is {writer.age_seconds:.0f} s old "
+            f"- The oldest open writing transaction is {_age(writer.age_seconds)} old "
             f"(application {name}, database {writer.database or 'unknown'}): "
             "what was written since it began waits for it."
         )

@@ -20,8 +20,9 @@ class Pending:
 
     horizon: int
     """Every transaction below it has ended, so its rows are all visible and final."""
-    system_id: int
-    """Identifies the Postgres cluster that transaction ids belong to."""
+    cluster: str
+    """What transaction ids belong to: the cluster's system identifier and its timeline, which a failover or a
+    restore to an earlier point in time changes."""
     tables: frozenset[str]
     """Tables with rows between cursor and horizon."""
     ahead: frozenset[str]
@@ -36,9 +37,10 @@ async def ask_pending(
     query, parameters = statements.pending(schema, cursors)
     row = await source.fetchrow(query, *parameters)
     writer = None
-    if row["age_seconds"] is not None:
+    if row["writing"]:
+        age = row["age_seconds"]
         writer = OpenWriter(
-            age_seconds=max(0.0, row["age_seconds"]),
+            age_seconds=None if age is None else max(0.0, age),
             database=row["database"],
             application_name=row["application_name"],
         )
@@ -48,7 +50,7 @@ async def ask_pending(
 
     return Pending(
         horizon=row["horizon"],
-        system_id=row["system_id"],
+        cluster=row["cluster"],
         tables=named(row["pending"]),
         ahead=named(row["ahead"]),
         oldest_writer=writer,

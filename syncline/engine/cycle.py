@@ -106,7 +106,7 @@ class _Cycle:
                 self._target,
                 graph=context.graph.slug,
                 run_id=context.run.run_id,
-                write_system_id=pending.system_id,
+                write_cluster=pending.cluster,
                 rescan=rescanned,
             )
             await self._drain_tables(tenure, ledger, pending)
@@ -119,14 +119,14 @@ class _Cycle:
         schema = self._context.write.schema
         async with self._context.write.store.driver() as source:
             pending = await ask_pending(source, self._statements, schema, ledger.cursors)
-            another = ledger.write_system_id not in (None, pending.system_id)
+            another = ledger.write_cluster not in (None, pending.cluster)
             restored = any(cursor.xid > pending.horizon for cursor in ledger.cursors.values())
             if not another and not restored:
                 return pending, ledger, False
             self._context.log.warning(
                 "cursor is of another write-db, every row is read again",
                 graph=self._context.graph.slug,
-                reason="another cluster" if another else "restored to an earlier point in time",
+                reason="another cluster or timeline" if another else "an earlier point in time",
             )
             ledger = ledger.rescanned()
             return await ask_pending(source, self._statements, schema, ledger.cursors), ledger, True
@@ -231,8 +231,7 @@ class _Cycle:
             for payload in self._payloads(changed):
                 await self._target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
             told = replace(self._progress, untold={})
-            drained_at = None if self._failed or self._unfinished else datetime.now(UTC)
-            await tenure.finish(self._target, told, drained_at=drained_at)
+            await tenure.finish(self._target, told, drained=not self._failed and not self._unfinished)
         self._progress = told
 
     def _payloads(self, changed: dict[str, TableProgress]) -> Iterator[str]:
@@ -286,9 +285,11 @@ class _Cycle:
             )
         status = self._status(all(table.drained for table in tables))
         writer = pending.oldest_writer
-        behind = writer.age_seconds if writer else 0.0
-        if status in (CycleStatus.BUDGET_SPENT, CycleStatus.FAILED) and ledger.drained_at is not None:
-            behind = max(behind, (datetime.now(UTC) - ledger.drained_at).total_seconds())
+        behind = writer.age_seconds or 0.0 if writer else 0.0
+        if self._failed or self._unfinished:
+            since = ledger.behind_since
+            waited = 0.0 if since is None else (datetime.now(UTC) - since).total_seconds()
+            behind = max(behind, waited, time.monotonic() - self._started)
         return SyncResult(
             status=status,
             tables=tuple(tables),

@@ -85,8 +85,10 @@ class Ledger:
 
     fence: int
     holder_run_id: str | None
-    write_system_id: int | None
-    drained_at: datetime | None
+    write_cluster: str | None
+    """System identifier and timeline of the cluster that the cursors are of."""
+    behind_since: datetime | None
+    """When the stretch of cycles that left something undone began; None when the last one left nothing."""
     progress: RunProgress
     cursors: dict[str, Cursor]
     released: frozenset[str]
@@ -110,8 +112,8 @@ async def read_ledger(target: asyncpg.Connection, *, tables: Iterable[str], run_
     return Ledger(
         fence=row["fence"],
         holder_run_id=row["holder_run_id"],
-        write_system_id=row["write_system_id"],
-        drained_at=row["drained_at"],
+        write_cluster=row["write_cluster"],
+        behind_since=row["behind_since"],
         progress=RunProgress.from_json(row["progress"], run_id),
         cursors=cursors,
         released=frozenset(row["released"]),
@@ -128,10 +130,10 @@ class Tenure:
 
     @classmethod
     async def take(
-        cls, target: asyncpg.Connection, *, graph: str, run_id: str, write_system_id: int, rescan: bool
+        cls, target: asyncpg.Connection, *, graph: str, run_id: str, write_cluster: str, rescan: bool
     ) -> "Tenure":
         """Take the graph over; whoever held it can no longer commit. A rescan forgets every cursor."""
-        fence = await target.fetchval(sql("ledger_take"), run_id, write_system_id, rescan)
+        fence = await target.fetchval(sql("ledger_take"), run_id, write_cluster, rescan)
         return cls(graph=graph, fence=fence)
 
     async def commit(
@@ -148,11 +150,9 @@ class Tenure:
         """Store progress within the caller's transaction, moving no cursor, or raise CycleFenced."""
         self._require(await target.fetchval(sql("ledger_progress"), self.fence, progress.to_json()))
 
-    async def finish(
-        self, target: asyncpg.Connection, progress: RunProgress, *, drained_at: datetime | None
-    ) -> None:
+    async def finish(self, target: asyncpg.Connection, progress: RunProgress, *, drained: bool) -> None:
         """Store the end of a run within the caller's transaction, or raise CycleFenced."""
-        mine = await target.fetchval(sql("ledger_finish"), self.fence, progress.to_json(), drained_at)
+        mine = await target.fetchval(sql("ledger_finish"), self.fence, progress.to_json(), drained)
         self._require(mine)
 
     def _require(self, mine: int) -> None:

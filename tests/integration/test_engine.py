@@ -10,11 +10,14 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
 from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.errors import CycleBusy, CycleFenced
 from syncline.messages import CycleProgress, CycleStatus, SyncEvent
+from syncline.provider import GraphSchema
+from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.graphs import TestGraph
 from syncline.testing.truth import differences
@@ -140,7 +143,7 @@ async def test_a_transaction_that_commits_late_is_not_missed(graph: TestGraph) -
             result = await run_cycle(graph.context())
             assert result.rows == 0  # held back behind the open transaction, and it says so
             assert result.oldest_writer is not None
-            assert result.oldest_writer.age_seconds > 0
+            assert result.oldest_writer.age_seconds is not None
             assert result.lag_seconds >= result.oldest_writer.age_seconds
         result = await run_cycle(graph.context())
         assert result.rows == 2
@@ -158,6 +161,43 @@ async def test_the_oldest_writer_is_named(graph: TestGraph) -> None:
     assert result.oldest_writer is not None
     assert result.oldest_writer.application_name == "slow-import"
     assert result.oldest_writer.database == graph.write_dsn.split("/")[3].split("?")[0]
+
+
+async def test_a_writer_that_the_worker_may_not_look_at_is_told_all_the_same(graph: TestGraph) -> None:
+    admin = await graph.connect_write()
+    await admin.execute(
+        "DROP ROLE IF EXISTS bystander; CREATE ROLE bystander LOGIN;"
+        "GRANT USAGE ON SCHEMA kg TO bystander; GRANT SELECT ON ALL TABLES IN SCHEMA kg TO bystander"
+    )
+    dsn = SecretStr(graph.write_dsn.replace("postgres@", "bystander@"))
+    store = PostgresStore("write", dsn, pool_size=2, application_name="bystander")
+    try:
+        async with admin.transaction():
+            await admin.execute("INSERT INTO write_nodes (id, concept) VALUES ('x', 'x')")
+            result = await run_cycle(replace(graph.context(), write=GraphSchema(store=store, schema="kg")))
+    finally:
+        await store.close()
+        await admin.execute("DROP OWNED BY bystander; DROP ROLE bystander")
+        await admin.close()
+    assert result.oldest_writer is not None
+    assert result.oldest_writer.age_seconds is None
+
+
+async def test_lag_counts_from_when_the_graph_fell_behind(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    await run_cycle(graph.context())
+    connection = await graph.connect_target()
+    await connection.execute("ALTER TABLE facts ADD CONSTRAINT refusal CHECK (content <> 'no')")
+    await write(graph, "UPDATE write_facts SET content = 'no' WHERE id = 'f1'")
+    first = await run_cycle(graph.context())
+    await connection.execute("UPDATE sync_state SET behind_since = behind_since - interval '1 hour'")
+    second = await run_cycle(graph.context())
+    assert first.lag_seconds < 60
+    assert second.lag_seconds > 3600
+    await connection.execute("ALTER TABLE facts DROP CONSTRAINT refusal")
+    assert (await run_cycle(graph.context())).lag_seconds == 0
+    assert (await connection.fetchval("SELECT behind_since FROM sync_state")) is None
+    await connection.close()
 
 
 async def test_changed_links_and_cleared_references_travel(graph: TestGraph) -> None:
@@ -456,7 +496,7 @@ async def test_a_cursor_of_another_cluster_means_a_full_rescan(graph: TestGraph)
     await write(graph, SEED)
     await run_cycle(graph.context())
     connection = await graph.connect_target()
-    await connection.execute("UPDATE sync_state SET write_system_id = 1")
+    await connection.execute("UPDATE sync_state SET write_cluster = '1/1'")
     await write(graph, "UPDATE write_nodes SET concept = 'X' WHERE id = 'n1'")
     result = await run_cycle(graph.context())
     assert result.rescanned

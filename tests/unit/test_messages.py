@@ -28,7 +28,7 @@ REQUIRED = {
     "CycleProgress": {"phase"},
     "Fallback": {"reason", "detail"},
     "GraphRef": {"id", "slug"},
-    "OpenWriter": {"age_seconds"},
+    "OpenWriter": set(),
     "ProviderFallback": {"idempotency_key", "graph", "fallback", "at"},
     "ProviderResolution": {"graph"},
     "SyncCycleRequest": {"graph"},

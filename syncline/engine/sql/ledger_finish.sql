@@ -1,4 +1,7 @@
 WITH mine AS (
-    UPDATE sync_state SET progress = $2::text::jsonb, drained_at = coalesce($3, drained_at) WHERE fence = $1 RETURNING 1
+    UPDATE sync_state
+    SET progress = $2::text::jsonb, behind_since = CASE WHEN $3 THEN NULL ELSE coalesce(behind_since, now()) END
+    WHERE fence = $1
+    RETURNING 1
 )
 SELECT count(*) FROM mine

@@ -1,12 +1,13 @@
 -- The only question that an idle cycle asks of the write-db.
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
-       (SELECT system_identifier FROM pg_control_system()) AS system_id,
+       (SELECT s.system_identifier || '/' || c.timeline_id
+        FROM pg_control_system() AS s, pg_control_checkpoint() AS c) AS cluster,
        ARRAY[@{probes}] AS pending,
        ARRAY[@{ahead}] AS ahead,
-       writer.age_seconds, writer.database, writer.application_name
+       writer.found AS writing, writer.age_seconds, writer.database, writer.application_name
 FROM (SELECT) AS one
 LEFT JOIN LATERAL (
-    SELECT extract(epoch FROM clock_timestamp() - open.since)::float8 AS age_seconds,
+    SELECT true AS found, extract(epoch FROM clock_timestamp() - open.since)::float8 AS age_seconds,
            open.database::text, open.application_name
     FROM (
         SELECT xact_start AS since, datname AS database, application_name

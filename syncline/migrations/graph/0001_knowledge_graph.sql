@@ -114,8 +114,8 @@ CREATE TABLE sync_state (
     only_row          boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     fence             bigint NOT NULL DEFAULT 0,
     holder_run_id     text,
-    write_system_id   bigint,
-    drained_at        timestamptz,
+    write_cluster     text,
+    behind_since      timestamptz,
     -- What the latest run has committed so far, so that a resumed attempt reports and announces the whole
     -- run: {"run_id", "batches", "tables", "untold"} (syncline.engine.ledger).
     progress          jsonb NOT NULL DEFAULT '{}'

@@ -16,6 +16,8 @@ from syncline.provider import SyncContext
 from syncline.stores.vectors import PointPayload
 
 _BATCH = 1000
+_BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
+"""Look entries up by key and read them in order: every other way reads the whole queue for each batch."""
 
 
 class _Entry(TypedDict):
@@ -98,12 +100,14 @@ async def _drain_table(
     forget = sql("outbox_forget", collection=literal(vector.collection))
     service = context.embedding.name
     ready = False
+    last = 0
     while not out_of_time():
         async with target.transaction():
-            await target.execute("SET LOCAL enable_seqscan = off")
-            entries: Sequence[_Entry] = await target.fetch(query, _BATCH, service)
+            await target.execute(_BY_INDEX)
+            entries: Sequence[_Entry] = await target.fetch(query, _BATCH, service, last)
         if not entries:
             return
+        last = entries[-1]["seq"]
         if not ready:
             await context.vectors.store.ensure_collection(
                 collection, dimensions=context.embedding.dimensions, indexed=vector.indexed
@@ -120,10 +124,9 @@ async def _drain_table(
             vectors = await context.embedding.embed([entry["text"] for entry in changed])
             await context.vectors.store.upsert(collection, [_point(entry) for entry in changed], vectors)
         async with target.transaction():
-            await target.execute("SET LOCAL enable_seqscan = off")
+            await target.execute(_BY_INDEX)
             await target.execute(
                 done,
-                [entry["point_id"] for entry in entries],
                 [entry["seq"] for entry in entries],
                 [entry["point_id"] for entry in changed],
                 [entry["text_hash"] for entry in changed],

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
 from syncline.engine import cycle as cycle_module
 from syncline.engine import run_cycle
@@ -17,6 +18,9 @@ from syncline.engine.cycle import SyncEngine
 from syncline.engine.keys import key_uuid
 from syncline.engine.tablemap import Column, Links, Reference, SchemaMap, TableMap, VectorProjection
 from syncline.messages import CycleProgress, CycleStatus, SyncEvent, SyncResult
+from syncline.migrations import migrate_graph, migrate_write
+from syncline.provider import GraphSchema
+from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph
 from syncline.testing.truth import differences
 
@@ -65,6 +69,14 @@ async def cycle(graph: TestGraph, *tables: TableMap, batch_rows: int = 50_000) -
     result = await engine.run_cycle(graph.context(batch_rows=batch_rows))
     assert [table.error for table in result.tables if table.error] == []
     return result
+
+
+async def write_many_nodes(graph: TestGraph, number: int) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, $1) i",
+        number,
+    )
 
 
 @asynccontextmanager
@@ -167,7 +179,9 @@ async def test_a_rescan_that_is_cut_short_goes_on_in_the_next_cycle(graph: TestG
     )
     await run_cycle(graph.context())
     # As if this write-db had replaced another, whose cursors happen to be plausible here.
-    await on_target(graph, "UPDATE sync_state SET write_system_id = 1; DELETE FROM facts; DELETE FROM nodes")
+    await on_target(
+        graph, "UPDATE sync_state SET write_cluster = '1/1'; DELETE FROM facts; DELETE FROM nodes"
+    )
 
     def die(_: CycleProgress) -> None:
         raise KilledError
@@ -181,7 +195,7 @@ async def test_a_rescan_that_is_cut_short_goes_on_in_the_next_cycle(graph: TestG
 async def test_rows_stamped_by_another_cluster_are_never_left_out_in_silence(graph: TestGraph) -> None:
     await write(
         graph,
-        "INSERT INTO write_nodes (id, concept) VALUES ('old', 'restored from a dump'), ('new', 'written here');"
+        "INSERT INTO write_nodes (id, concept) VALUES ('old', 'from a dump'), ('new', 'written here');"
         "ALTER TABLE write_nodes DISABLE TRIGGER USER;"
         "UPDATE write_nodes SET sync_xid = '4000000000' WHERE id = 'old';"
         "ALTER TABLE write_nodes ENABLE TRIGGER USER;",
@@ -459,10 +473,104 @@ async def test_a_collection_that_is_refused_does_not_hold_back_another(graph: Te
     assert await graph.vectors.count("kg_b") == 1
 
 
+async def test_a_cancelled_cycle_frees_its_graph_though_a_statement_runs(graph: TestGraph) -> None:
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'A')")
+    await on_target(
+        graph,
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END';"
+        "CREATE TRIGGER slow BEFORE INSERT ON nodes FOR EACH ROW EXECUTE FUNCTION slow()",
+    )
+    running = asyncio.create_task(run_cycle(graph.context()))
+    for _ in range(400):
+        if await read(graph, "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
+            break
+        await asyncio.sleep(0.05)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    for _ in range(100):
+        if not await read(
+            graph,
+            "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+            " WHERE locktype = 'advisory' AND datname = current_database()",
+        ):
+            break
+        await asyncio.sleep(0.1)
+    else:
+        pytest.fail("the lock outlived its cycle by ten seconds")
+    assert graph.target._engine.pool.checkedout() == graph.write._engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_more_cycles_than_connections_of_one_database_all_end(graph: TestGraph) -> None:
+    store, another = (
+        PostgresStore(name, SecretStr(graph.target_dsn), pool_size=1, application_name="syncline-test")
+        for name in ("one", "another")
+    )
+    schemas = [f"g{number}" for number in range(3)]
+    try:
+        for schema in schemas:
+            await migrate_graph(store, schema)
+            await migrate_write(store, f"{schema}_write")
+            await on_target(
+                graph, f"INSERT INTO {schema}_write.write_nodes (id, concept) VALUES ('n', '{schema}')"
+            )
+        contexts = [
+            replace(
+                graph.context(),
+                write=GraphSchema(store=another, schema=f"{schema}_write"),
+                target=GraphSchema(store=store, schema=schema),
+                vectors=replace(graph.context().vectors, prefix=f"{schema}_"),
+            )
+            for schema in schemas
+        ]
+        async with asyncio.timeout(15):
+            results = await asyncio.gather(*(run_cycle(context) for context in contexts))
+    finally:
+        await store.close()
+        await another.close()
+    assert {result.rows for result in results} == {1}
+    for schema in schemas:
+        rows = await read(graph, f"SELECT concept FROM {schema}.nodes")
+        assert [row["concept"] for row in rows] == [schema]
+
+
 KEYS = [
     "", " ", "'", '"', "\\", "\\x41", "$1", "$2", "{", "}", "{a,b}", ",", "NULL", "null", "@{key}", "%s",
     "a\nb", "\t", "é", "e\u0301", "日本", "🙂", "\u200b", "\x01", "A", "a", "a ", "x" * 20_000,
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_rows", [1, 5, 1000])
+async def test_keys_of_any_shape_travel_wait_and_are_linked(graph: TestGraph, batch_rows: int) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, fact_ids)"
+        " SELECT k, k, k, 'x', ARRAY[k, NULL, k] FROM unnest($1::text[]) k",
+        KEYS,
+    )
+    await write(
+        graph,
+        "INSERT INTO write_fact_sources (fact_id, raw_source_id) SELECT k, k FROM unnest($1::text[]) k",
+        KEYS,
+    )
+    assert (await run_cycle(graph.context(batch_rows=batch_rows))).rows == 0
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept, parent_id, fact_ids)"
+        " SELECT k, 'c', k, ARRAY[k, NULL] FROM unnest($1::text[]) k",
+        KEYS,
+    )
+    await write(
+        graph,
+        "INSERT INTO write_facts (id, content, dedup_status) SELECT k, 'c', 'ready'"
+        " FROM unnest($1::text[]) k",
+        KEYS,
+    )
+    await write(graph, "INSERT INTO write_raw_sources (id) SELECT k FROM unnest($1::text[]) k", KEYS)
+    result = await run_cycle(graph.context(batch_rows=batch_rows))
+    assert (result.parked, result.failures) == (0, 0)
+    assert [line for line in await differences(graph) if "extra" not in line or "None" not in line] == []
 
 
 async def test_a_source_that_breaks_in_an_unforeseen_way_ends_the_copy(graph: TestGraph) -> None:
@@ -506,3 +614,41 @@ async def test_a_run_of_very_many_tables_is_told_whole(graph: TestGraph) -> None
     assert result.rows == 150
     told = [name for event in events for name in event.rows]
     assert sorted(told) == [table.name for table in tables]
+
+
+async def test_a_reader_of_the_past_does_not_slow_the_vector_queue(graph: TestGraph) -> None:
+    await write_many_nodes(graph, 6000)
+    reader = await graph.connect_target()
+    try:
+        async with reader.transaction(isolation="repeatable_read"):
+            await reader.execute("SELECT count(*) FROM nodes")  # from now on no deleted entry can be removed
+            await run_cycle(graph.context())
+    finally:
+        await reader.close()
+    async with graph.target.driver() as connection:
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+    entries = await read(
+        graph, "SELECT sum(idx_tup_read)::int AS n FROM pg_stat_user_indexes WHERE relname = 'sync_outbox'"
+    )
+    assert entries[0]["n"] < 20_000  # read once and deleted once, not read again by every later batch
+
+
+async def test_two_graphs_of_one_database_share_connections_and_nothing_else(graph: TestGraph) -> None:
+    await migrate_write(graph.write, "other")
+    await migrate_graph(graph.target, "other")
+    for step in range(3):
+        await write(graph, f"INSERT INTO write_nodes (id, concept, parent_id) VALUES ('n{step}', 'kg', 'zz')")
+        await write(
+            graph, f"INSERT INTO other.write_nodes (id, concept, parent_id) VALUES ('n{step}', 'other', 'zz')"
+        )
+        context = graph.context()
+        other = replace(
+            context,
+            write=replace(context.write, schema="other"),
+            target=replace(context.target, schema="other"),
+            vectors=replace(context.vectors, prefix="other_"),
+        )
+        results = await asyncio.gather(run_cycle(context), run_cycle(other))
+        assert [(result.status, result.rows) for result in results] == [(CycleStatus.DRAINED, 1)] * 2
+    assert await differences(graph) == []
+    assert {row["concept"] for row in await read(graph, "SELECT concept FROM other.nodes")} == {"other"}

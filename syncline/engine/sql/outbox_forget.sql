@@ -1,2 +1,1 @@
-DELETE FROM sync_vector v USING unnest($1::uuid[]) AS d (point_id)
-WHERE v.collection = '@{collection}' AND v.point_id = d.point_id
+DELETE FROM sync_vector WHERE collection = '@{collection}' AND point_id = ANY ($1::uuid[])

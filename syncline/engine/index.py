@@ -8,11 +8,12 @@ from uuid import UUID
 
 import asyncpg
 
-from syncline.engine.statements import literal, quoted, sql
+from syncline.engine.statements import sql
 from syncline.engine.tablemap import SchemaMap, TableMap, VectorProjection
 from syncline.errors import EmbeddingError, VectorStoreError
 from syncline.messages import VectorProgress
 from syncline.provider import SyncContext
+from syncline.sqltext import literal, quoted
 from syncline.stores.vectors import PointPayload
 
 _BATCH = 1000

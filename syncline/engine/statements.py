@@ -7,12 +7,10 @@ every graph.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
-from importlib.resources import files
-from string import Template
 
 from syncline.engine.tablemap import Links, Reference, SchemaMap, TableMap
+from syncline.sqltext import literal, quoted, templates_of
 
 _EQUAL_IS_SAME = {
     *("boolean", "smallint", "integer", "bigint", "real", "double precision", "text", "uuid", "bytea"),
@@ -21,28 +19,7 @@ _EQUAL_IS_SAME = {
 """Types whose `=` can say whether a value changed: others call '1 day' and '24 hours' equal, or have none."""
 
 
-def quoted(name: str) -> str:
-    """Return a Postgres identifier. Always in quotes: which words need them differs between releases."""
-    doubled = name.replace('"', '""')
-    return f'"{doubled}"'
-
-
-def literal(text: str) -> str:
-    """Return the inside of a Postgres string literal."""
-    return text.replace("'", "''")
-
-
-class _SqlTemplate(Template):
-    # `$1` is Postgres's; `@{name}` is ours.
-    delimiter = "@"
-    idpattern = r"(?!)"
-    braceidpattern = r"[a-z_]+"
-
-
-@cache
-def _template(name: str) -> _SqlTemplate:
-    text = files("syncline.engine").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
-    return _SqlTemplate("\n".join(line for line in text.splitlines() if not line.startswith("--")))
+_template = templates_of("syncline.engine")
 
 
 def sql(name: str, /, **fragments: str) -> str:

@@ -2,31 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from functools import cache
-from importlib.resources import files
-from string import Template
 
 import asyncpg
-from sqlalchemy.dialects import postgresql
 
 from syncline.errors import SampleInvalid
 from syncline.samples.sample import Row, Sample, SampleTable
+from syncline.sqltext import quoted, templates_of
 from syncline.stores.postgres import PostgresStore
 
 _BREATH = 1_000
-_quoted = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call] # untyped in SQLAlchemy
-
-
-class _SqlTemplate(Template):
-    # `$1` is Postgres's; `@{name}` is ours.
-    delimiter = "@"
-    idpattern = r"(?!)"
-    braceidpattern = r"[a-z_]+"
-
-
-@cache
-def _template(name: str) -> _SqlTemplate:
-    return _SqlTemplate(files("syncline.samples").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8"))
+_template = templates_of("syncline.samples")
 
 
 async def load_sample(store: PostgresStore, schema: str, sample: Sample) -> dict[str, int]:
@@ -46,16 +31,16 @@ async def load_sample(store: PostgresStore, schema: str, sample: Sample) -> dict
 
 async def _load_table(connection: asyncpg.Connection, schema: str, table: SampleTable) -> int:
     stage = f"sample_{table.table}"
-    target = f"{_quoted(schema)}.{_quoted(table.table)}"
+    target = f"{quoted(schema)}.{quoted(table.table)}"
     key = [row["name"] for row in await connection.fetch(_template("key").template, target)]
     if not key:
         raise SampleInvalid(
             f"The write-db has no table {target} with a primary key; "
             "`syncline migrate` creates the tables of a graph."
         )
-    columns = [_quoted(name) for name in table.columns]
-    assignments = [f"{_quoted(name)} = excluded.{_quoted(name)}" for name in table.columns if name not in key]
-    names = {"stage": f"pg_temp.{_quoted(stage)}", "target": target, "columns": ", ".join(columns)}
+    columns = [quoted(name) for name in table.columns]
+    assignments = [f"{quoted(name)} = excluded.{quoted(name)}" for name in table.columns if name not in key]
+    names = {"stage": f"pg_temp.{quoted(stage)}", "target": target, "columns": ", ".join(columns)}
     await connection.execute(_template("stage").substitute(names))
     await connection.copy_records_to_table(
         stage, records=_paced(table.rows), columns=table.columns, schema_name="pg_temp"
@@ -63,7 +48,7 @@ async def _load_table(connection: asyncpg.Connection, schema: str, table: Sample
     status: str = await connection.execute(
         _template("merge").substitute(
             names,
-            key=", ".join(map(_quoted, key)),
+            key=", ".join(map(quoted, key)),
             assignments=", ".join([*assignments, "updated_at = now()"]),
             current=", ".join(f"t.{name}" for name in columns),
             proposed=", ".join(f"excluded.{name}" for name in columns),

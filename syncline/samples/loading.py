@@ -35,7 +35,7 @@ async def _load_table(connection: asyncpg.Connection, schema: str, table: Sample
     key = [row["name"] for row in await connection.fetch(_template("key").template, target)]
     if not key:
         raise SampleInvalid(
-            f"The write-db has no table {target} with a primary key; "
+            f"The write-db has no table {schema}.{table.table} with a primary key; "
             "`syncline migrate` creates the tables of a graph."
         )
     columns = [quoted(name) for name in table.columns]

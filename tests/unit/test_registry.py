@@ -189,7 +189,9 @@ class Unfinished(SyncProvider):
 
 
 @pytest.mark.parametrize(
-    "contribution", [Structural, Structural(), partial(Structural), Nominal, Nominal()], ids=repr
+    "contribution",
+    [Structural, Structural(), partial(Structural), Nominal, Nominal()],
+    ids=["class", "instance", "function", "subclass", "subclass instance"],
 )
 def test_a_class_an_instance_and_a_function_are_all_welcome(contribution: object) -> None:
     registry = Registry()

@@ -22,7 +22,7 @@ run: setup ## start the whole stack, sync the sample graphs, show them live (Ctr
 	@$(BIN)/syncline dev
 
 test: setup wordnet ## run every test against real servers
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup ## lint, types, import contracts, names and wheel contents
 	@$(BIN)/ruff check .

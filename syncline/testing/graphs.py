@@ -1,5 +1,6 @@
 """pytest fixtures: a graph over a real write-db, graph-db and embedded vector store."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,17 @@ class TestGraph:
             log=structlog.get_logger(),
             meter=NullMeter(),
         )
+
+    async def wait_until_free(self) -> None:
+        """Return once no cycle holds the graph: Postgres notices the end of a killed one in its own time."""
+        key = "hashtextextended('syncline:' || current_schema(), 0)"
+        connection = await self.connect_target()
+        try:
+            async with asyncio.timeout(30):
+                while not await connection.fetchval(f"SELECT pg_try_advisory_lock({key})"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        finally:
+            await connection.close()
 
     async def connect_write(self) -> asyncpg.Connection:
         """Return a writer's own connection, with the graph's schema on its search_path."""

@@ -226,9 +226,11 @@ def test_commands_reach_the_running_stack_until_an_interrupt_ends_everything(
     with stack.live() as process:
         assert process.stdout is not None
         said = []
+        killed = False
         for line in process.stdout:
             said.append(line)
-            if "world: drained" in line:
+            if "world: drained" in line and not killed:
+                killed = True
                 added = stack.cli("graph", "add", "mars")
                 assert added.returncode == 0, added.stdout
                 assert f"using the stack in .syncline (pid {process.pid})" in added.stdout

@@ -309,6 +309,7 @@ async def test_a_cycle_that_dies_leaves_whole_batches_and_the_next_attempt_finis
 
     with pytest.raises(KilledError):
         await run_cycle(replace(context, heartbeat=die_after_three))
+    await graph.wait_until_free()
     assert len(await read(graph, "SELECT FROM nodes")) == 300
     result = await run_cycle(graph.context(run_id=run_id, attempt=2, batch_rows=100))
     assert (result.rows, result.batches) == (1000, 11)  # the whole run's, not the attempt's
@@ -351,6 +352,7 @@ async def test_changes_of_a_run_that_died_are_told_by_the_next(graph: TestGraph)
 
     with pytest.raises(KilledError):
         await run_cycle(replace(graph.context(batch_rows=15), heartbeat=die))
+    await graph.wait_until_free()
     result = await run_cycle(graph.context(batch_rows=15))
     assert result.rows == 5  # its own
     await connection.execute("SELECT 1")

@@ -155,6 +155,7 @@ async def run(graph: TestGraph, step: Cycle) -> None:
     try:
         result = await run_cycle(replace(graph.context(batch_rows=step.batch_rows), heartbeat=beat))
     except KilledError:
+        await graph.wait_until_free()
         return
     assert result.status is CycleStatus.DRAINED, result
 

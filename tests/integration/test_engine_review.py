@@ -152,6 +152,7 @@ async def test_rows_that_a_later_attempt_finds_after_the_event_are_told_too(grap
             await run_cycle(replace(graph.context(run_id=run_id), heartbeat=die_at_vectors))
         await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('b', 'B'), ('c', 'C')")
         result = await run_cycle(graph.context(run_id=run_id, attempt=2))
+    await graph.wait_until_free()
     assert [event.rows for event in events] == [{"nodes": 1}, {"nodes": 2}]
     assert result.rows == 3  # the whole run's
     assert await differences(graph) == []
@@ -188,6 +189,7 @@ async def test_a_rescan_that_is_cut_short_goes_on_in_the_next_cycle(graph: TestG
 
     with pytest.raises(KilledError):
         await run_cycle(replace(graph.context(), heartbeat=die))
+    await graph.wait_until_free()
     await run_cycle(graph.context())
     assert await differences(graph) == []
 

@@ -81,6 +81,7 @@ class TestGraph:
             async with asyncio.timeout(30):
                 while not await connection.fetchval(f"SELECT pg_try_advisory_lock({key})"):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
+            await connection.execute(f"SELECT pg_advisory_unlock({key})")
         finally:
             await connection.close()
 

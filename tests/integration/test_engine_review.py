@@ -150,9 +150,9 @@ async def test_rows_that_a_later_attempt_finds_after_the_event_are_told_too(grap
     async with events_of(graph) as events:
         with pytest.raises(KilledError):
             await run_cycle(replace(graph.context(run_id=run_id), heartbeat=die_at_vectors))
+        await graph.wait_until_free()
         await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('b', 'B'), ('c', 'C')")
         result = await run_cycle(graph.context(run_id=run_id, attempt=2))
-    await graph.wait_until_free()
     assert [event.rows for event in events] == [{"nodes": 1}, {"nodes": 2}]
     assert result.rows == 3  # the whole run's
     assert await differences(graph) == []

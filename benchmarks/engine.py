@@ -180,7 +180,7 @@ async def _measure(
         ("Rows of the write-db", f"{captured:,}"),
         ("Rows and links of the graph-db", f"{moved:,}"),
         ("Bare COPY + one merge per table", f"{base:.1f} s, {captured / base:,.0f} rows/s"),
-        ("Engine, every invariant on", f"{load:.1f} s, {captured / load:,.0f} rows/s"),
+        ("Engine, with all of these", f"{load:.1f} s, {captured / load:,.0f} rows/s"),
         (_RATIO, f"**{ratio:.2f}**"),
         ("Vectors (384 dimensions, development embedding, embedded Qdrant)", f"{vector_rate:,.0f} vectors/s"),
         (

@@ -13,6 +13,7 @@ setup: $(READY) ## fill .venv from the hashed constraints (idempotent)
 
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Syncline needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 setup")'
+	@echo 'Filling $(VENV) from constraints.txt: about a minute, once.'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

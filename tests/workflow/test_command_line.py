@@ -6,11 +6,11 @@ import json
 import pytest
 
 from syncline import names
+from syncline.devstack.temporal_server import temporal_binary
 from syncline.messages import CycleStatus, SyncResult
 from syncline.provider import SyncContext
 from syncline.testing.lab import SyncLab
 from syncline.testing.providers import FakeProvider, sync_result
-from syncline.testing.temporal import temporal_binary
 
 
 class Cli:

@@ -17,11 +17,11 @@ from temporalio.testing import WorkflowEnvironment
 
 from syncline import names
 from syncline.client import connect, missing_search_attributes, register_search_attributes
+from syncline.devstack.temporal_server import temporal_binary
 from syncline.errors import TemporalUnavailable
 from syncline.graphs import Graph
 from syncline.services import Services
 from syncline.testing.lab import Run, SyncLab, eventually
-from syncline.testing.temporal import temporal_binary
 
 ROOT = Path(__file__).parents[2]
 

@@ -64,7 +64,7 @@ class Stack:
 
     @contextmanager
     def live(self) -> "Iterator[subprocess.Popen[str]]":
-        """Run `syncline dev` in a process group of its own, as a terminal does; killed at the end."""
+        """Run `syncline dev` in a process group of its own, as a terminal does; stopped at the end."""
         with subprocess.Popen(
             self.command,
             cwd=CHECKOUT,
@@ -76,7 +76,10 @@ class Stack:
             try:
                 yield process
             finally:
-                process.kill()
+                # Ctrl-C first, whatever went wrong: a killed stack leaves its servers running.
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGINT)
+                    process.communicate(timeout=60)
 
     def children(self) -> dict[str, ProcessIdentity]:
         """Return the processes that the stack has written down so far."""

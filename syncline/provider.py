@@ -6,7 +6,7 @@ A plugin author needs this module and `syncline.messages` alone.
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -175,12 +175,6 @@ class SyncProvider(Protocol):
     @abstractmethod
     async def close(self) -> None:
         """Release what `initialize` took. Called once, at shutdown."""
-
-
-class DescribesOptions(Protocol):
-    """What a provider adds to declare the model of its options; without it, `NoOptions` holds."""
-
-    options_model: ClassVar[type[BaseModel]]
 
 
 def options_model_of(provider: object) -> type[BaseModel]:

@@ -83,8 +83,6 @@ def _sum(so_far: TableProgress | None, more: TableProgress) -> TableProgress:
 class Ledger:
     """One reading of the ledger."""
 
-    fence: int
-    holder_run_id: str | None
     write_cluster: str | None
     """System identifier and timeline of the cluster that the cursors are of."""
     behind_since: datetime | None
@@ -110,8 +108,6 @@ async def read_ledger(target: asyncpg.Connection, *, tables: Iterable[str], run_
         xid, key = stored.get(name, (0, None))
         cursors[name] = Cursor(xid=xid, key=None if key is None else tuple(key))
     return Ledger(
-        fence=row["fence"],
-        holder_run_id=row["holder_run_id"],
         write_cluster=row["write_cluster"],
         behind_since=row["behind_since"],
         progress=RunProgress.from_json(row["progress"], run_id),

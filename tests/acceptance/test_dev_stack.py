@@ -18,6 +18,7 @@ import pytest
 from syncline.devstack.postgres import PostgresServer
 from syncline.devstack.processes import ProcessIdentity
 from syncline.devstack.state import StateFolder
+from syncline.testing.ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 SYNCLINE = Path(sys.executable).with_name("syncline")
@@ -119,13 +120,6 @@ class Stack:
             }
         finally:
             server.stop()
-
-
-def free_port() -> int:
-    """Return a port that nobody has now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:

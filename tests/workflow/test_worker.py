@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import urllib.request
 from collections.abc import AsyncIterator, Callable
@@ -22,14 +21,9 @@ from syncline.errors import TemporalUnavailable
 from syncline.graphs import Graph
 from syncline.services import Services
 from syncline.testing.lab import Run, SyncLab, eventually
+from syncline.testing.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-SELECT s.fence, s.holder_run_id, s.write_cluster, s.behind_since, s.progress::text AS progress,
+SELECT s.write_cluster, s.behind_since, s.progress::text AS progress,
        coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key)) FROM sync_cursor c), '{}')::text
            AS cursors,
        ARRAY(SELECT DISTINCT r.table_name FROM sync_parked_row r WHERE r.released) AS released,

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 from pydantic import BaseModel
 from temporalio import activity
@@ -34,6 +36,7 @@ from syncline.messages import (
 from syncline.provider import (
     CycleBudget,
     NoOptions,
+    RetryRules,
     RunIdentity,
     SyncContext,
     SyncProvider,
@@ -94,8 +97,8 @@ class SyncActivities:
     async def sync_cycle(self, request: SyncCycleRequest) -> SyncResult:
         """Run one cycle with the resolved provider, or with the built-in engine when there is none."""
         services = self._services()
-        run = _run_identity()
         provider_name = request.provider_id or names.FALLBACK_PROVIDER
+        run = replace(_run_identity(), provider=provider_name)
         fields = {"graph": request.graph.slug, "run_id": run.run_id, "provider": provider_name}
         beat = CycleBeat(
             _signal_progress, beat_seconds=self._beat_seconds, progress_seconds=self._progress_seconds
@@ -136,11 +139,13 @@ class SyncActivities:
 
             graph = await services.graphs.get(request.graph.id)
             options, origin = NoOptions(), "syncline"
+            run = replace(run, provider_version=version("syncline"))
         else:
             resolved = await resolve_sync_provider(services, request.graph.id)
             graph, options, origin = _still_resolved(resolved, request.provider_id)
             provider = await services.registry.initialized("sync", request.provider_id, services)
             run_cycle = provider.sync_cycle
+            run = replace(run, provider_version=provider.version)
         _refuse_archived(graph)
         result: object = await run_cycle(
             SyncContext(
@@ -158,6 +163,11 @@ class SyncActivities:
                 heartbeat=beat,
                 log=get_log(),
                 meter=services.meter,
+                retry=RetryRules(
+                    dead_letter_seconds=services.settings.dead_letter_seconds,
+                    dead_letter_attempts=services.settings.dead_letter_attempts,
+                    vector_seconds=services.settings.vector_retry_seconds,
+                ),
             )
         )
         if not isinstance(result, SyncResult):

@@ -12,6 +12,7 @@
     │   ├── ProviderMissing           `on_missing: fail`, and no plugin contributes the provider
     │   ├── CompositionChanged        the graph's provider changed while a run was on its way
     │   ├── InputInvalid              the input of a workflow, as someone typed it, breaks its model
+    │   ├── SchemaMismatch            tables of a graph's schema are not what its table map says
     │   ├── SampleInvalid             sample data is not what its loader expects
     │   └── DevStackError             the development stack cannot start as declared
     ├── StoreError                    a store answered, or did not
@@ -25,6 +26,7 @@
     │   └── EmbeddingRejected         not retryable
     ├── ProviderGone                  retryable: this worker lacks the provider; another one may have it
     ├── TemporalUnavailable           retryable: the Temporal server cannot be reached, or turns us away
+    ├── AdoptionBlocked               retryable: a table that is to be captured was never free for it
     ├── CycleBusy                     retryable: an earlier attempt of this very run still holds the graph
     └── CycleFenced                   not retryable: a later cycle took the graph over; nothing was written
 
@@ -135,6 +137,15 @@ class InputInvalid(ConfigurationError):
     """The input of a workflow breaks its model."""
 
 
+class SchemaMismatch(ConfigurationError):
+    """Tables of a graph's schema are not what its table map says. `problems` are sentences, one for each."""
+
+    def __init__(self, *problems: str, heading: str | None = None) -> None:
+        self.problems = problems
+        listed = "\n".join(problems if heading is None else [f"  - {problem}" for problem in problems])
+        super().__init__(listed if heading is None else f"{heading}:\n{listed}")
+
+
 class SampleInvalid(ConfigurationError):
     """Sample data is not what its loader expects."""
 
@@ -221,6 +232,21 @@ class TemporalUnavailable(SynclineError):
         super().__init__(
             f"Temporal at {address}, namespace '{namespace}': {problem}. "
             "TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* and _PROFILE say where and how to connect."
+        )
+
+
+class AdoptionBlocked(SynclineError):
+    """A table that is to be captured, or no longer, was never free for it. `holders` are those who had it."""
+
+    retryable = True
+
+    def __init__(self, step: str, *, holders: Sequence[str], attempts: int, seconds: float) -> None:
+        self.step, self.holders, self.attempts, self.seconds = step, tuple(holders), attempts, seconds
+        by = "; ".join(holders) or "somebody who is gone by now"
+        times = "once" if attempts == 1 else f"{attempts} times"
+        super().__init__(
+            f"Not done: {step} It waited for its lock {times}, {seconds:g} s each, and the last time it was "
+            f"held by {by}. Nothing of this step was done; run it again when they have ended."
         )
 
 

@@ -135,6 +135,9 @@ class TableProgress(Message):
     parked: int = 0
     """Rows, links and references that wait for a missing parent now."""
     failures: int = 0
+    """Rows that the graph-db refused in this cycle, for the first time or again; 1 more if the table failed."""
+    dead_letters: int = 0
+    """Rows that were refused and have not landed since, now: those to be retried and the dead."""
     drained: bool = False
     error: str | None = None
 
@@ -169,11 +172,18 @@ class VectorProgress(Message):
     upserted: int = 0
     deleted: int = 0
     embedded: int = 0
-    """Texts sent to the embedding service: unchanged text is not."""
+    """Texts that the embedding service has embedded: unchanged text is not sent."""
     pending: int = 0
-    """Outbox entries left for the next cycle."""
+    """Outbox entries left for the next cycle; refused ones are not among them."""
     error: str | None = None
-    """Why entries are left, when the vector store or the embedding service refused or was away."""
+    """Why entries are left, since when and until when, if the vector store or the embedding service refused
+    everything or was away."""
+    refused: int = 0
+    """Points that were refused by themselves and not written since: those to be retried and the dead."""
+    refusal: str | None = None
+    """Why one of them was refused."""
+    rebuilt: tuple[str, ...] = ()
+    """Collections that the vector store had lost; all their points are written again."""
 
 
 class OpenWriter(Message):
@@ -192,9 +202,11 @@ class SyncResult(Message):
     tables: tuple[TableProgress, ...] = ()
     vectors: VectorProgress = VectorProgress()
     failures: int = 0
-    """Dead-lettered rows plus failed tables."""
+    """Rows refused in this cycle plus failed tables."""
     parked: int = 0
     """Rows, links and references of the graph that wait for a missing parent now."""
+    dead_letters: int = 0
+    """Rows of the graph that were refused and have not landed since: those to be retried and the dead."""
     lag_seconds: float = 0.0
     """How far the graph-db may be behind the write-db when the cycle ended."""
     oldest_writer: OpenWriter | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
+from syncline import names
 from syncline.embedding import EmbeddingService
 from syncline.messages import CycleProgress, GraphRef, SyncResult
 from syncline.stores.postgres import PostgresStore
@@ -27,6 +28,7 @@ __all__ = [
     "Meter",
     "NoOptions",
     "NullMeter",
+    "RetryRules",
     "RunIdentity",
     "SyncContext",
     "SyncProvider",
@@ -87,6 +89,9 @@ class RunIdentity:
     workflow_id: str
     run_id: str
     attempt: int = 1
+    provider: str = names.FALLBACK_PROVIDER
+    """Id of the provider that runs the cycle."""
+    provider_version: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +102,26 @@ class CycleBudget:
     """Rows of one committed batch."""
     seconds: float
     """When to stop draining, in seconds after the cycle began."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryRules:
+    """When what was refused or could not be reached is tried again; each wait is twice the one before."""
+
+    dead_letter_seconds: float = 60
+    """From a row's first failure to its first retry."""
+    dead_letter_attempts: int = 5
+    """Failures after which a row is dead until somebody asks for a retry."""
+    vector_seconds: float = 5
+    """From a failure of the vector store or the embedding service to the next try, in some later cycle."""
+    vector_longest_seconds: float = 300
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be waited for."""
+        if min(self.dead_letter_seconds, self.vector_seconds, self.vector_longest_seconds) < 0:
+            raise ValueError("a wait cannot be negative")
+        if self.dead_letter_attempts < 1:
+            raise ValueError("a row fails at least once before it is dead")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +163,7 @@ class SyncContext:
     """Call it at least every few seconds of work: it is also how progress becomes visible."""
     log: EventLog
     meter: Meter
+    retry: RetryRules = RetryRules()
 
     def options_as(self, model: type[OptionsT]) -> OptionsT:
         """Return the options as `model`, or raise TypeError if they are of another model."""

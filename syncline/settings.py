@@ -85,6 +85,18 @@ class Settings(BaseSettings):
     cycle_seconds: float = Field(
         default=600, gt=0, le=3600, description="When a cycle stops draining and leaves the rest to the next."
     )
+    dead_letter_seconds: float = Field(
+        default=60, gt=0, le=86_400, description="From a refused row's first failure to its first retry."
+    )
+    dead_letter_attempts: int = Field(
+        default=5, ge=1, le=100, description="Failures after which a refused row is dead until asked for."
+    )
+    vector_retry_seconds: float = Field(
+        default=5,
+        ge=0,
+        le=3600,
+        description="First wait after the vector store or the embedding service failed; doubles, up to 5 minutes.",
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level that is logged."

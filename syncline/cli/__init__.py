@@ -5,8 +5,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from syncline.cli.dev import dev
+from syncline.cli.explain import explain
+from syncline.cli.failures import app as failures
 from syncline.cli.graph import app as graph
 from syncline.cli.migrate import migrate
+from syncline.cli.operators import STATUS
+from syncline.cli.parked import parked
 from syncline.cli.sample import app as sample
 from syncline.process_exit import end_process
 
@@ -57,3 +61,6 @@ app.command()(dev)
 app.command()(migrate)
 app.add_typer(graph, name="graph")
 app.add_typer(sample, name="sample")
+app.add_typer(failures, name="failures")
+app.command(epilog=STATUS)(parked)
+app.command(epilog=STATUS)(explain)

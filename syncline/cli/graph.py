@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from syncline.cli.adopt import adopt
 from syncline.cli.sentences import errors_as_sentences
 from syncline.errors import ConfigurationError
 
@@ -17,6 +18,8 @@ __all__ = ["app"]
 T = TypeVar("T")
 
 app = typer.Typer(help="Show and add graphs.", no_args_is_help=True)
+
+app.command()(adopt)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -1,14 +1,26 @@
-"""Apply: one staged batch becomes rows, links, parked entries and outbox entries, set-wise."""
+"""Apply: one staged batch becomes rows, links, numbers, waiting, dead letters and outbox entries, set-wise."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.engine.statements import TableStatements
+from syncline.engine.refusal import DeadLetter, refuses_a_row, settle
+from syncline.engine.statements import SchemaStatements, TableStatements
+from syncline.engine.waiting import Release
+from syncline.errors import StoreRejected
 from syncline.messages import TableProgress
+from syncline.sqltext import literal
+from syncline.stores.postgres import map_driver_error
+
+__all__ = ["Applied", "Refused", "apply_staged", "prepare_connection", "remove_gone"]
 
 _ANALYZE_FROM = 2_000
 """Below this many staged rows the planner's defaults do; above, a wrong join costs more than ANALYZE."""
+
+
+Refused = Mapping[str, Sequence[DeadLetter]]
+"""Per table, the rows of it that were refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,46 +29,148 @@ class Applied:
 
     effects: tuple[TableProgress, ...]
     """Per table: what the batch completes in another table is that table's change."""
-    released: bool
-    """Whether it released parked rows of other tables."""
+    refused: Refused
+    more: bool
+
+    """Whether it released or asked for rows that were not waiting before."""
 
 
-async def apply_staged(target: asyncpg.Connection, table: TableStatements, *, staged: int) -> Applied:
-    """Apply the rows in the table's stage. Runs inside the caller's transaction.
+async def prepare_connection(target: asyncpg.Connection, statements: SchemaStatements) -> None:
+    """Make the temporary tables that all tables share; they stay with the connection."""
+    await target.execute(statements.removal.create)
+    await target.execute(statements.recount.create)
 
-    What is known to be parked is looked up once, so that a graph where nothing waits pays for one probe.
+
+async def apply_staged(
+    target: asyncpg.Connection, schema: SchemaStatements, table: TableStatements, *, staged: int, store: str
+) -> Applied:
+    """Apply the rows in the table's stage, and what is in `sync_gone`, inside the caller's transaction.
+
+    What the books know is looked up once, so that a graph where nothing waits pays for one probe.
     """
     # A pooled connection keeps plans, and a plan made for a batch of five is a disaster for one of 50,000.
     await target.execute("DISCARD PLANS")
+    # A constraint that speaks up at the commit only cannot say which row it minds.
+    await target.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for statement in table.waiting.resolve:
+        await target.execute(statement)
     if staged >= _ANALYZE_FROM:
         await target.execute(table.analyze_stage)
-    parked = await target.fetchrow(
+    books = await target.fetchrow(
         "SELECT EXISTS (SELECT FROM sync_parked_row) AS rows,"
-        " EXISTS (SELECT FROM sync_parked_reference) AS references"
+        " EXISTS (SELECT FROM sync_parked_reference) AS references,"
+        f" EXISTS (SELECT FROM sync_dead_letter WHERE table_name = '{literal(table.table.name)}') AS letters"
     )
-    identified = table.table.identified
-    for statement in table.park_rows:
+    effects: list[TableProgress] = []
+    if table.table.present != "true":
+        await target.execute(table.absent)
+    removed, unremoved = await remove_gone(target, schema, store)
+    effects.extend(removed)
+
+    waiting = table.waiting
+    for statement in waiting.park_rows:
         await target.execute(statement)
-    if parked["rows"]:
-        await target.execute(table.unpark_rows)
-    if parked["references"] and identified:
-        await target.execute(table.unpark_references)
-    for statement in table.park_references:
+    if books["rows"]:
+        await target.execute(waiting.unpark_rows)
+    if books["references"] and table.table.identified:
+        await target.execute(waiting.unpark_references)
+    for statement in waiting.park_references:
         await target.execute(statement)
 
-    own = table.table.name
-    rows: int = await target.fetchval(table.merge)
+    rows, refused = await settle(target, table, table.merge, store)
     links = 0
-    for statement in table.merge_links:
-        links += await target.fetchval(statement)
-    effects = [TableProgress(table=own, rows=rows, links=links)]
+    for ranged in table.merge_links:
+        added, unlinked = await settle(target, table, ranged, store)
+        links += added
+        refused.extend(unlinked)
+    effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
+    for child, statement in waiting.reject:
+        effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
+    if books["letters"]:
+        await target.execute(table.absolve)
 
-    released = False
-    if parked["rows"] and identified:
-        released = await target.execute(table.release_rows) != "UPDATE 0"
-    if parked["references"] and identified:
-        for child, statement in table.release_links:
-            effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
-        for child, statement in table.release_references:
-            effects.append(TableProgress(table=child, rows=await target.fetchval(statement)))
-    return Applied(effects=tuple(effects), released=released)
+    more = bool(removed)
+    if table.table.identified:
+        if books["rows"]:
+            for statement in waiting.release_rows:
+                more |= await target.execute(statement) != "UPDATE 0"
+        if books["references"]:
+            for release in waiting.releases:
+                effect, asked = await _release(target, release, store)
+                effects.append(effect)
+                more |= asked
+    more |= bool(rows) and table.rematches
+    await schema.recount.run(target)
+    letters = [*unremoved.get(table.table.name, ()), *refused]
+    return Applied(effects=tuple(_told(effects)), refused={**unremoved, table.table.name: letters}, more=more)
+
+
+async def remove_gone(
+    target: asyncpg.Connection, schema: SchemaStatements, store: str
+) -> tuple[list[TableProgress], Refused]:
+    """Remove the rows in `sync_gone`, but for those that the graph-db will not let go, which are returned.
+
+    Something of others may refer to them. Runs inside the caller's transaction, which counts again at its end.
+    """
+    try:
+        async with target.transaction():
+            return await schema.removal.run(target), {}
+    except asyncpg.PostgresError as error:
+        mapped = map_driver_error(store, error)
+        if not isinstance(mapped, StoreRejected) or not refuses_a_row(mapped):
+            raise
+    effects: list[TableProgress] = []
+    refused: dict[str, list[DeadLetter]] = {}
+    rows = await target.fetch(
+        "SELECT table_name, row_id, key FROM pg_temp.sync_gone ORDER BY table_name, row_id"
+    )
+    parts = [rows]
+    while parts:
+        part = parts.pop()
+        await target.execute("DELETE FROM pg_temp.sync_gone")
+        await target.executemany(
+            "INSERT INTO pg_temp.sync_gone (table_name, row_id, key) VALUES ($1, $2, $3)",
+            [tuple(row) for row in part],
+        )
+        try:
+            async with target.transaction():
+                effects.extend(await schema.removal.run(target))
+        except asyncpg.PostgresError as error:
+            mapped = map_driver_error(store, error)
+            if not isinstance(mapped, StoreRejected) or not refuses_a_row(mapped):
+                raise
+            if len(part) > 1:
+                half = len(part) // 2
+                parts += [part[:half], part[half:]]
+                continue
+            [row] = part
+            refused.setdefault(row["table_name"], []).append(
+                DeadLetter(
+                    key=tuple(row["key"]),
+                    version=0,  # of a row that should not be there, whichever version that is
+                    sqlstate=mapped.sqlstate or "",
+                    message=mapped.problem,
+                    row_id=row["row_id"],
+                )
+            )
+    await target.execute("DELETE FROM pg_temp.sync_gone")
+    return effects, refused
+
+
+async def _release(target: asyncpg.Connection, release: Release, store: str) -> tuple[TableProgress, bool]:
+    """Complete what waited for the staged rows; if that is refused, ask for the waiting rows as a whole."""
+    try:
+        async with target.transaction():
+            count = await target.fetchval(release.statement)
+    except asyncpg.PostgresError as error:
+        mapped = map_driver_error(store, error)
+        if not isinstance(mapped, StoreRejected) or not refuses_a_row(mapped):
+            raise
+        await target.execute(release.ask_again)
+        return TableProgress(table=release.child), True
+    counted = {"links" if release.links else "rows": count}
+    return TableProgress.model_validate({"table": release.child, **counted}), False
+
+
+def _told(effects: Iterable[TableProgress]) -> list[TableProgress]:
+    return [effect for effect in effects if effect.rows or effect.links or effect.deletes]

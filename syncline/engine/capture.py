@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import asyncpg
 
-from syncline.engine.statements import Cursor, SchemaStatements, TableStatements
+from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
+from syncline.errors import SchemaMismatch
 from syncline.messages import OpenWriter
 from syncline.stores.postgres import map_driver_error
 
@@ -22,9 +24,12 @@ class Pending:
     """Every transaction below it has ended, so its rows are all visible and final."""
     cluster: str
     """What transaction ids belong to: the cluster's system identifier and its timeline, which a failover or a
-    restore to an earlier point in time changes."""
+    restore to an earlier point in time changes; and the table of deleted keys, which is another after capture
+    was undone and adopted again."""
     tables: frozenset[str]
     """Tables with rows between cursor and horizon."""
+    deletes: bool
+    """Whether there are deleted keys between cursor and horizon."""
     ahead: frozenset[str]
     """Tables with rows that another cluster stamped: the horizon here may not reach them for years."""
     oldest_writer: OpenWriter | None
@@ -36,6 +41,11 @@ async def ask_pending(
     """Ask the write-db, in one statement, what lies behind the cursors."""
     query, parameters = statements.pending(schema, cursors)
     row = await source.fetchrow(query, *parameters)
+    if row["cluster"] is None:
+        raise SchemaMismatch(
+            f"The write-db's schema '{schema}' has no table {DELETES}, so deletes would be lost: "
+            "prepare it by `syncline graph adopt`."
+        )
     writer = None
     if row["writing"]:
         age = row["age_seconds"]
@@ -51,7 +61,8 @@ async def ask_pending(
     return Pending(
         horizon=row["horizon"],
         cluster=row["cluster"],
-        tables=named(row["pending"]),
+        tables=named(row["pending"][:-1]),
+        deletes=row["pending"][-1],
         ahead=named(row["ahead"]),
         oldest_writer=writer,
     )
@@ -73,37 +84,46 @@ async def copy_to_stage(
     stays usable; if the target fails, the source connection must be thrown away: its COPY is cut off.
     """
     query = table.capture(cursor, limit=limit)
-    parameters = (*cursor.parameters(), str(horizon))
-    chunks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_CHUNKS_IN_FLIGHT)
+    async with Reading(source, query, (*cursor.parameters(), str(horizon)), source_name) as reading:
+        return await reading.copy_into(target, table.stage_name, table.stage_columns)
 
-    async def read() -> None:
+
+class Reading:
+    """A COPY out of the write-db that is under way, a few chunks ahead of whoever takes them."""
+
+    def __init__(
+        self, source: asyncpg.Connection, query: str, parameters: Sequence[object], source_name: str
+    ) -> None:
+        self._chunks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_CHUNKS_IN_FLIGHT)
+        self._source_name = source_name
+        self._reading = asyncio.create_task(self._read(source, query, parameters))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._reading.done():
+            self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def copy_into(self, target: asyncpg.Connection, stage: str, columns: Sequence[str]) -> int:
+        """Stream everything into a temporary table and return how many rows came."""
+        status: str = await target.copy_to_table(
+            stage, schema_name="pg_temp", source=self._received(), columns=columns, format="binary"
+        )
+        return int(status.removeprefix("COPY "))
+
+    async def _read(self, source: asyncpg.Connection, query: str, parameters: Sequence[object]) -> None:
         try:
-            await source.copy_from_query(query, *parameters, output=chunks.put, format="binary")
+            await source.copy_from_query(query, *parameters, output=self._chunks.put, format="binary")
         except Exception as error:
             # Whatever it is: the target's COPY waits for a word.
-            await chunks.put(map_driver_error(source_name, error) or error)
+            await self._chunks.put(map_driver_error(self._source_name, error) or error)
         else:
-            await chunks.put(None)
+            await self._chunks.put(None)
 
-    async def received() -> AsyncIterator[bytes]:
-        while (chunk := await chunks.get()) is not None:
+    async def _received(self) -> AsyncIterator[bytes]:
+        while (chunk := await self._chunks.get()) is not None:
             if isinstance(chunk, BaseException):
                 raise chunk
             yield chunk
-
-    reading = asyncio.create_task(read())
-    try:
-        return await _copy_in(target, table.stage_name, table.stage_columns, received())
-    finally:
-        if not reading.done():
-            reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-
-
-async def _copy_in(
-    target: asyncpg.Connection, stage: str, columns: Sequence[str], chunks: AsyncIterator[bytes]
-) -> int:
-    status: str = await target.copy_to_table(
-        stage, schema_name="pg_temp", source=chunks, columns=columns, format="binary"
-    )
-    return int(status.removeprefix("COPY "))

@@ -1,36 +1,28 @@
 """Index: drain the outbox into the vector store, embedding only texts that changed."""
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypedDict
-from uuid import UUID
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import asyncpg
+from pydantic_core import from_json
 
-from syncline.engine.statements import sql
+from syncline.engine.embedded import Embedded
+from syncline.engine.outbox import Entry, Left, Outbox, Settled, State, read_left, read_states
+from syncline.engine.points import POINT_HASH
+from syncline.engine.sieve import Sieve, Verdicts
 from syncline.engine.tablemap import SchemaMap, TableMap, VectorProjection
-from syncline.errors import EmbeddingError, VectorStoreError
+from syncline.errors import EmbeddingError, VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
 from syncline.messages import VectorProgress
 from syncline.provider import SyncContext
-from syncline.sqltext import literal, quoted
 from syncline.stores.vectors import PointPayload
 
-_BATCH = 1000
-_BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
-"""Look entries up by key and read them in order: every other way reads the whole queue for each batch."""
+__all__ = ["drain_outbox"]
 
-
-class _Entry(TypedDict):
-    """One row of `outbox_read.sql`."""
-
-    point_id: UUID
-    seq: int
-    present: bool
-    text: str
-    payload: str
-    text_hash: bytes
-    unchanged: bool
+_ROWS = 2000
+_VECTOR_BYTES = 16 * 1024 * 1024
+"""Of one batch; while one is written the next is embedded, and the one after that has been read."""
 
 
 @dataclass
@@ -38,6 +30,7 @@ class _Counts:
     upserted: int = 0
     deleted: int = 0
     embedded: int = 0
+    rebuilt: set[str] = field(default_factory=set)
 
 
 async def drain_outbox(
@@ -48,98 +41,288 @@ async def drain_outbox(
     out_of_time: Callable[[], bool],
     beat: Callable[[int], None],
 ) -> VectorProgress:
-    """Write every queued point until the outbox is empty or time is out.
+    """Write every point that is owed until the outbox is empty or time is out.
 
-    A vector store or embedding service that is away ends the drain, one that refuses ends it for that
-    collection; the result reports it. Entries leave the outbox only after the vector store has confirmed
-    them, so that a repetition is all a crash costs.
+    A collection that cannot be written waits, each time longer, and is not touched before its time: a vector
+    store that is away delays them all, whatever else fails delays one. A point that is refused waits by
+    itself. The result tells both. Entries leave the outbox only after the vector store has confirmed them, so
+    that a repetition is all a crash costs. While everything waits, this reads a little and writes nothing.
     """
     counts = _Counts()
-    errors: list[str] = []
-    for table in schema_map:
-        if table.vector is None:
+    drains = {
+        table.vector.collection: _Drain(
+            target, table, table.vector, context, counts, out_of_time=out_of_time, beat=beat
+        )
+        for table in schema_map
+        if table.vector is not None
+    }
+    states = await read_states(target, list(drains))
+    if not any(drain.concerns(states[name]) for name, drain in drains.items()):
+        return VectorProgress()
+    away: VectorStoreUnavailable | None = None
+    for name, drain in drains.items():
+        state = states[name]
+        if state["waits"]:
+            continue
+        if away is not None:
+            # The same store: asking it once more would only cost another timeout.
+            if drain.has_work(state):
+                await drain.delay(away)
             continue
         try:
-            await _drain_table(
-                target, table, table.vector, context, counts, out_of_time=out_of_time, beat=beat
-            )
+            await drain.run(state)
         except (VectorStoreError, EmbeddingError) as failure:
-            errors.append(f"{type(failure).__name__}: {failure}")
-            context.log.warning("vectors delayed", graph=context.graph.slug, error=str(failure))
-            if failure.retryable:
-                break
-    pending: int = await target.fetchval("SELECT count(*) FROM sync_outbox")
+            await drain.delay(failure)
+            away = failure if isinstance(failure, VectorStoreUnavailable) else None
+    left = await read_left(target, list(drains))
     return VectorProgress(
         upserted=counts.upserted,
         deleted=counts.deleted,
         embedded=counts.embedded,
-        pending=pending,
-        error="; ".join(errors) or None,
+        pending=sum(row["owed"] for row in left),
+        error=" ".join(_delays(left)) or None,
+        refused=sum(row["refused"] for row in left),
+        refusal=next((row["refusal"] for row in left if row["refusal"] is not None), None),
+        rebuilt=tuple(sorted(counts.rebuilt)),
     )
 
 
-async def _drain_table(
-    target: asyncpg.Connection,
-    table: TableMap,
-    vector: VectorProjection,
-    context: SyncContext,
-    counts: _Counts,
-    *,
-    out_of_time: Callable[[], bool],
-    beat: Callable[[int], None],
-) -> None:
-    collection = context.vectors.collection(vector.collection)
-    payload = ", ".join(f"'{literal(name)}', {expression}" for name, expression in vector.payload.items())
-    query = sql(
-        "outbox_read",
-        collection=literal(vector.collection),
-        target=quoted(table.name),
-        text=vector.text,
-        payload=payload,
-    )
-    done = sql("outbox_done", collection=literal(vector.collection))
-    forget = sql("outbox_forget", collection=literal(vector.collection))
-    service = context.embedding.name
-    ready = False
-    last = 0
-    while not out_of_time():
-        async with target.transaction():
-            await target.execute(_BY_INDEX)
-            entries: Sequence[_Entry] = await target.fetch(query, _BATCH, service, last)
-        if not entries:
-            return
-        last = entries[-1]["seq"]
-        if not ready:
-            await context.vectors.store.ensure_collection(
-                collection, dimensions=context.embedding.dimensions, indexed=vector.indexed
-            )
-            ready = True
-        gone = [entry["point_id"] for entry in entries if not entry["present"]]
-        changed = [entry for entry in entries if entry["present"] and not entry["unchanged"]]
-        relabelled = [entry for entry in entries if entry["present"] and entry["unchanged"]]
-        if gone:
-            await context.vectors.store.delete(collection, gone)
-        if relabelled:
-            await context.vectors.store.overwrite_payload(collection, [_point(entry) for entry in relabelled])
-        if changed:
-            vectors = await context.embedding.embed([entry["text"] for entry in changed])
-            await context.vectors.store.upsert(collection, [_point(entry) for entry in changed], vectors)
-        async with target.transaction():
-            await target.execute(_BY_INDEX)
-            await target.execute(
-                done,
-                [entry["seq"] for entry in entries],
-                [entry["point_id"] for entry in changed],
-                [entry["text_hash"] for entry in changed],
-                service,
-            )
-            if gone:
-                await target.execute(forget, gone)
-        counts.deleted += len(gone)
-        counts.upserted += len(changed) + len(relabelled)
-        counts.embedded += len(changed)
-        beat(counts.upserted + counts.deleted)
+def _delays(left: Sequence[Left]) -> Iterable[str]:
+    """Yield for each cause what happened, what waits for it since when, and when it is tried again."""
+    by_cause: dict[str, list[Left]] = {}
+    for row in left:
+        if row["error"] is not None:
+            by_cause.setdefault(row["error"], []).append(row)
+    for cause, rows in by_cause.items():
+        names = " and ".join(row["collection"] for row in rows)
+        since = min(row["since"] for row in rows if row["since"] is not None)
+        following = min(row["next_retry_at"] for row in rows if row["next_retry_at"] is not None)
+        yield f"{cause} Waiting since {_moment(since)}: {names}; next try at {_moment(following)}."
 
 
-def _point(entry: _Entry) -> PointPayload:
-    return PointPayload(entry["point_id"], json.loads(entry["payload"]))
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _point(entry: Entry) -> PointPayload:
+    return PointPayload(entry["point_id"], from_json(entry["payload"]))
+
+
+def _outdated(entry: Entry) -> PointPayload:
+    """Return the payload for a vector of an older text: without a hash, so that the point passes for none."""
+    return PointPayload(entry["point_id"], {**from_json(entry["payload"]), POINT_HASH: None})
+
+
+class _Batch:
+    """Entries on their way: read, then embedded, then written."""
+
+    def __init__(self, entries: Sequence[Entry], context: SyncContext) -> None:
+        self.gone = [entry for entry in entries if not entry["present"]]
+        self.relabelled = [entry for entry in entries if entry["present"] and entry["unchanged"]]
+        self.changed = [entry for entry in entries if entry["present"] and not entry["unchanged"]]
+        self.embedded = Embedded(context.embedding, [entry["text"] for entry in self.changed])
+
+
+class _Drain:
+    """One collection in one cycle."""
+
+    def __init__(
+        self,
+        target: asyncpg.Connection,
+        table: TableMap,
+        vector: VectorProjection,
+        context: SyncContext,
+        counts: _Counts,
+        *,
+        out_of_time: Callable[[], bool],
+        beat: Callable[[int], None],
+    ) -> None:
+        self._context, self._vector, self._counts = context, vector, counts
+        self._out_of_time, self._beat = out_of_time, beat
+        self._store = context.vectors.store
+        self._service = context.embedding
+        self._collection = context.vectors.collection(vector.collection)
+        self._outbox = Outbox(
+            target,
+            table,
+            vector,
+            embedding=self._service.name,
+            retry=context.retry,
+            rows=max(1, min(_ROWS, _VECTOR_BYTES // (4 * self._service.dimensions))),
+        )
+        self._delayed = False
+        self._upserts: Verdicts[Entry, VectorStoreRejected] = Verdicts()
+        self._overwrites: Verdicts[Entry, VectorStoreRejected] = Verdicts()
+
+    def has_work(self, state: State) -> bool:
+        """Return whether there is anything to write for the collection now."""
+        return state["owed"] or state["due"] or state["embedding"] not in (None, self._service.name)
+
+    def concerns(self, state: State) -> bool:
+        """Return whether there is anything to do or to tell about the collection."""
+        return self.has_work(state) or state["refused"] or state["delayed"]
+
+    async def delay(self, failure: VectorStoreError | EmbeddingError) -> None:
+        """Let the collection wait, longer than the time before."""
+        attempts = await self._outbox.delay(f"{type(failure).__name__}: {failure}")
+        # It pages someone once; that it goes on is told by every result.
+        log = self._context.log.warning if attempts == 1 else self._context.log.debug
+        log("vectors delayed", **self._names, attempts=attempts, error=str(failure))
+
+    async def run(self, state: State) -> None:
+        """Write what is owed.
+
+        Raise VectorStoreError or EmbeddingError when the store or the service is away or refuses everything;
+        what was confirmed before stays confirmed.
+        """
+        self._delayed = state["delayed"]
+        if self.has_work(state):
+            if self._out_of_time():
+                return
+            await self._prepare(state)
+            await self._write_all()
+        await self._resume()
+
+    @property
+    def _names(self) -> dict[str, str]:
+        return {"graph": self._context.graph.slug, "collection": self._collection}
+
+    async def _prepare(self, state: State) -> None:
+        """Make sure that the collection is there, and that the outbox knows of all that it lacks."""
+        created = await self._ensured()
+        filled = await self._outbox.filled()
+        # An empty one was made by hand, or by a cycle that died before it could owe the points.
+        if filled and (created or await self._store.count(self._collection) == 0):
+            await self._rebuild()
+        elif state["embedding"] != self._service.name:
+            if state["embedding"] is not None:
+                self._context.log.warning(
+                    "another embedding service, all is embedded again",
+                    **self._names,
+                    before=state["embedding"],
+                    now=self._service.name,
+                )
+            await self._outbox.take_over()
+        if state["due"]:
+            await self._outbox.retry()
+
+    async def _write_all(self) -> None:
+        batch = await self._following()
+        embedded: _Batch | None = None
+        while batch is not None:
+            # While the vector store takes a batch, the service works on the next and the one after is read.
+            reading = asyncio.ensure_future(self._following())
+            embedding = asyncio.ensure_future(
+                batch.embedded.fill(out_of_time=self._out_of_time, came_back=self._count_embedded)
+            )
+            try:
+                if embedded is not None:
+                    await self._write(embedded)
+                await embedding
+                following = await reading
+            except asyncio.CancelledError:
+                reading.cancel()
+                raise
+            finally:
+                embedding.cancel()
+                await asyncio.gather(reading, embedding, return_exceptions=True)
+            embedded, batch = batch, following
+            if embedded.embedded.failure is not None:
+                break
+        if embedded is not None:
+            await self._write(embedded)
+            if embedded.embedded.failure is not None:
+                raise embedded.embedded.failure
+        for verdicts in (self._upserts, self._overwrites):
+            if verdicts.unclear:
+                raise verdicts.unclear[0][1]
+
+    async def _following(self) -> _Batch | None:
+        if self._out_of_time():
+            return None
+        entries = await self._outbox.read()
+        return _Batch(entries, self._context) if entries else None
+
+    def _count_embedded(self, texts: int) -> None:
+        self._counts.embedded += texts
+        self._beat(self._counts.upserted + self._counts.deleted)
+
+    async def _write(self, batch: _Batch) -> None:
+        """Give a batch to the vector store, and note what became of it."""
+        embedded = batch.embedded
+        changed = [batch.changed[row] for row in embedded.accepted]
+        # A point whose new text is refused keeps its old vector, but must not be found by an old visibility.
+        outdated = [batch.changed[row] for row in embedded.refused if batch.changed[row]["known"]]
+        labels = [*map(_point, batch.relabelled), *map(_outdated, outdated)]
+
+        async def overwrite(items: range) -> None:
+            await self._store.overwrite_payload(self._collection, labels[items.start : items.stop])
+
+        async def upsert(items: range) -> None:
+            vectors = embedded.vectors[[embedded.accepted[item] for item in items]]
+            await self._store.upsert(self._collection, [_point(changed[item]) for item in items], vectors)
+
+        if batch.gone:
+            await self._store.delete(self._collection, [entry["point_id"] for entry in batch.gone])
+        overwritten = await self._sent(len(labels), overwrite)
+        upserted = await self._sent(len(changed), upsert)  # last: a vector that is lost costs most
+        refused = [(batch.changed[row], str(error)) for row, error in embedded.refused.items()]
+        told = {entry["point_id"] for entry in outdated}
+        offenders = self._upserts.offenders(changed, upserted)
+        offenders += self._overwrites.offenders([*batch.relabelled, *outdated], overwritten)
+        refused += [(entry, str(error)) for entry, error in offenders if entry["point_id"] not in told]
+        settled = Settled(
+            written=[changed[item] for item in sorted(upserted.accepted)],
+            relabelled=[entry for item, entry in enumerate(batch.relabelled) if item in overwritten.accepted],
+            gone=batch.gone,
+            refused=refused,
+        )
+        await self._settle(settled)
+        for verdicts in (self._upserts, self._overwrites):
+            if verdicts.hopeless:
+                raise verdicts.unclear[0][1]
+
+    async def _settle(self, settled: Settled) -> None:
+        await self._outbox.settle(settled)
+        if settled.refused:
+            log = self._context.log
+            log.warning(
+                "points refused", **self._names, points=len(settled.refused), error=settled.refused[0][1]
+            )
+        self._counts.deleted += len(settled.gone)
+        self._counts.upserted += len(settled.written) + len(settled.relabelled)
+        self._beat(self._counts.upserted + self._counts.deleted)
+        if settled.written:
+            await self._resume()
+
+    async def _sent(self, count: int, send: Callable[[range], Awaitable[None]]) -> Sieve[VectorStoreRejected]:
+        sieve = Sieve(
+            send, refusal=VectorStoreRejected, suspect=self._was_lost, out_of_time=self._out_of_time
+        )
+        if count:
+            await sieve.take(range(count))
+        return sieve
+
+    async def _was_lost(self, _: VectorStoreRejected) -> bool:
+        """Make the collection again if that is why the store refuses; return whether it was."""
+        lost = await self._ensured()
+        if lost:
+            await self._rebuild()
+        return lost
+
+    async def _ensured(self) -> bool:
+        return await self._store.ensure_collection(
+            self._collection, dimensions=self._service.dimensions, indexed=self._vector.indexed
+        )
+
+    async def _rebuild(self) -> None:
+        self._context.log.warning("collection was lost, all of it is written again", **self._names)
+        await self._outbox.lost()
+        self._counts.rebuilt.add(self._vector.collection)
+
+    async def _resume(self) -> None:
+        """End the collection's wait, if it has waited."""
+        if self._delayed:
+            since = await self._outbox.resume()
+            self._context.log.info("vectors resumed", **self._names, since=str(since))
+        self._delayed = False

@@ -1,6 +1,15 @@
-"""The built-in table map: a knowledge graph of sources, facts, nodes and edges."""
+"""The built-in table map: a knowledge graph of sources, facts, nodes, edges, and what is known about them."""
 
-from syncline.engine.tablemap import Column, Links, Reference, SchemaMap, TableMap, VectorProjection
+from syncline.engine.tablemap import (
+    Column,
+    Links,
+    Reference,
+    SchemaMap,
+    Stat,
+    Stats,
+    TableMap,
+    VectorProjection,
+)
 
 _TIMES = (Column(name="created_at", type="timestamptz"), Column(name="updated_at", type="timestamptz"))
 
@@ -34,6 +43,12 @@ FACTS = TableMap(
         Column(name="metadata", type="jsonb"),
         *_TIMES,
     ),
+    vector=VectorProjection(
+        collection="facts",
+        text="t.content",
+        payload={"key": "t.key", "fact_type": "t.fact_type"},
+        indexed=("fact_type",),
+    ),
 )
 
 FACT_SOURCES = TableMap(
@@ -64,7 +79,32 @@ NODES = TableMap(
         Column(name="metadata", type="jsonb"),
         *_TIMES,
     ),
-    links=(Links(table="node_facts", source="fact_ids", owner="node_id", member="fact_id", parent="facts"),),
+    links=(
+        Links(
+            table="node_facts",
+            source="fact_ids",
+            owner="node_id",
+            member="fact_id",
+            parent="facts",
+            rejected_by="node_fact_rejections",
+        ),
+    ),
+    stats=Stats(
+        table="node_stats",
+        owner="node_id",
+        columns=(
+            Stat(column="fact_count", counted="node_facts", by=("node_id",)),
+            Stat(column="edge_count", counted="edges", by=("source_node_id", "target_node_id")),
+            Stat(column="child_count", counted="nodes", by=("parent_id",)),
+            Stat(column="dimension_count", counted="dimensions", by=("node_id",)),
+            Stat(
+                column="convergence_score",
+                counted="convergence_reports",
+                by=("node_id",),
+                value="max(c.convergence_score)",
+            ),
+        ),
+    ),
     vector=VectorProjection(
         collection="nodes",
         text="concat_ws(E'\\n', t.concept, t.definition)",
@@ -77,6 +117,17 @@ NODES = TableMap(
         },
         indexed=("node_type", "visibility", "creator_id"),
     ),
+)
+
+NODE_FACT_REJECTIONS = TableMap(
+    name="node_fact_rejections",
+    source="write_node_fact_rejections",
+    key=("node_id", "fact_id"),
+    references=(
+        Reference(column="node_id", parent="nodes", required=True),
+        Reference(column="fact_id", parent="facts", required=True),
+    ),
+    columns=(Column(name="reason"), Column(name="created_at", type="timestamptz")),
 )
 
 EDGES = TableMap(
@@ -106,4 +157,119 @@ EDGES = TableMap(
     links=(Links(table="edge_facts", source="fact_ids", owner="edge_id", member="fact_id", parent="facts"),),
 )
 
-KNOWLEDGE_GRAPH = SchemaMap(name="knowledge_graph", tables=(RAW_SOURCES, FACTS, FACT_SOURCES, NODES, EDGES))
+_NODE = Reference(column="node_id", parent="nodes", required=True)
+
+DIMENSIONS = TableMap(
+    name="dimensions",
+    source="write_dimensions",
+    references=(_NODE,),
+    columns=(
+        Column(name="model_id"),
+        Column(name="batch_index", type="integer"),
+        Column(name="content"),
+        Column(name="confidence", type="double precision"),
+        Column(name="metadata", type="jsonb"),
+        *_TIMES,
+    ),
+    links=(
+        Links(
+            table="dimension_facts",
+            source="fact_ids",
+            owner="dimension_id",
+            member="fact_id",
+            parent="facts",
+        ),
+    ),
+)
+
+CONVERGENCE_REPORTS = TableMap(
+    name="convergence_reports",
+    source="write_convergence_reports",
+    key=("node_id",),
+    references=(_NODE,),
+    columns=(
+        Column(name="convergence_score", type="double precision"),
+        Column(name="converged_claims", type="jsonb"),
+        Column(name="divergent_claims", type="jsonb"),
+        Column(name="recommended_content"),
+        *_TIMES,
+    ),
+)
+
+NODE_COUNTERS = TableMap(
+    name="node_counters",
+    source="write_node_counters",
+    key=("node_id",),
+    references=(_NODE,),
+    columns=(
+        Column(name="access_count", type="bigint"),
+        Column(name="update_count", type="bigint"),
+        Column(name="last_accessed_at", type="timestamptz"),
+        *_TIMES,
+    ),
+)
+
+NODE_VERSIONS = TableMap(
+    name="node_versions",
+    source="write_node_versions",
+    references=(_NODE,),
+    columns=(
+        Column(name="version", type="integer"),
+        Column(name="snapshot", type="jsonb"),
+        Column(name="creator_id"),
+        Column(name="created_at", type="timestamptz"),
+    ),
+)
+
+PROHIBITED_CHUNKS = TableMap(
+    name="prohibited_chunks",
+    source="write_prohibited_chunks",
+    # Writers know a source by what is in it: the same content may have been fetched under several ids.
+    references=(
+        Reference(
+            column="content_hash",
+            parent="raw_sources",
+            required=True,
+            target="raw_source_id",
+            by="content_hash",
+        ),
+    ),
+    columns=(
+        Column(name="content_hash"),
+        Column(name="chunk_text"),
+        Column(name="model_id"),
+        Column(name="reason"),
+        *_TIMES,
+    ),
+)
+
+LLM_USAGE = TableMap(
+    name="llm_usage",
+    source="write_llm_usage",
+    columns=(
+        Column(name="task"),
+        Column(name="model_id"),
+        Column(name="prompt_tokens", type="bigint"),
+        Column(name="completion_tokens", type="bigint"),
+        Column(name="cost_usd", type="numeric"),
+        Column(name="created_at", type="timestamptz"),
+    ),
+)
+
+KNOWLEDGE_GRAPH = SchemaMap(
+    name="knowledge_graph",
+    tables=(
+        RAW_SOURCES,
+        FACTS,
+        FACT_SOURCES,
+        NODES,
+        NODE_FACT_REJECTIONS,
+        EDGES,
+        DIMENSIONS,
+        CONVERGENCE_REPORTS,
+        NODE_COUNTERS,
+        NODE_VERSIONS,
+        PROHIBITED_CHUNKS,
+        LLM_USAGE,
+    ),
+)

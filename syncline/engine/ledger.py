@@ -7,11 +7,13 @@ from datetime import datetime
 
 import asyncpg
 
-from syncline.engine.statements import Cursor, sql
+from syncline.engine.statements import DELETES, Cursor
+from syncline.engine.template import sql
 from syncline.errors import CycleFenced
 from syncline.messages import TableProgress
+from syncline.provider import RunIdentity
 
-_COUNTED = ("captured", "rows", "links", "deletes")
+_COUNTED = ("captured", "rows", "links", "deletes", "failures")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,11 @@ class RunProgress:
             for sums in (tables, untold):
                 sums[effect.table] = _sum(sums.get(effect.table), effect)
         return replace(self, batches=self.batches + 1, tables=tables, untold=untold)
+
+    def with_failures(self, table: str, number: int) -> "RunProgress":
+        """Return the progress with refused rows of a table added to the batch that was added last."""
+        refused = TableProgress(table=table, failures=number)
+        return replace(self, tables={**self.tables, table: _sum(self.tables.get(table), refused)})
 
     def to_json(self) -> str:
         """Return what `from_json` reads."""
@@ -91,6 +98,8 @@ class Ledger:
     cursors: dict[str, Cursor]
     released: frozenset[str]
     """Tables with parked rows whose parent has landed."""
+    requeued: bool
+    """Whether rows are asked for by key, or refused ones are due for a retry."""
     outbox: bool
     """Whether the vector store is owed anything."""
 
@@ -100,11 +109,11 @@ class Ledger:
 
 
 async def read_ledger(target: asyncpg.Connection, *, tables: Iterable[str], run_id: str) -> Ledger:
-    """Read the graph's ledger as run `run_id` sees it."""
+    """Read the graph's ledger as run `run_id` sees it, with a cursor for each table and one for deletes."""
     row = await target.fetchrow(sql("ledger_read"))
     stored = json.loads(row["cursors"])
     cursors = {}
-    for name in tables:
+    for name in (*tables, DELETES):
         xid, key = stored.get(name, (0, None))
         cursors[name] = Cursor(xid=xid, key=None if key is None else tuple(key))
     return Ledger(
@@ -113,6 +122,7 @@ async def read_ledger(target: asyncpg.Connection, *, tables: Iterable[str], run_
         progress=RunProgress.from_json(row["progress"], run_id),
         cursors=cursors,
         released=frozenset(row["released"]),
+        requeued=row["requeued"],
         outbox=row["outbox"],
     )
 
@@ -126,10 +136,25 @@ class Tenure:
 
     @classmethod
     async def take(
-        cls, target: asyncpg.Connection, *, graph: str, run_id: str, write_cluster: str, rescan: bool
+        cls,
+        target: asyncpg.Connection,
+        *,
+        graph: str,
+        run: RunIdentity,
+        write_cluster: str,
+        rescan: bool,
     ) -> "Tenure":
         """Take the graph over; whoever held it can no longer commit. A rescan forgets every cursor."""
-        fence = await target.fetchval(sql("ledger_take"), run_id, write_cluster, rescan)
+        fence = await target.fetchval(
+            sql("ledger_take"),
+            run.run_id,
+            write_cluster,
+            rescan,
+            run.workflow_id,
+            run.attempt,
+            run.provider,
+            run.provider_version,
+        )
         return cls(graph=graph, fence=fence)
 
     async def commit(

@@ -1,4 +1,4 @@
-"""Statements: the `.sql` templates of the engine, filled in for a table map.
+"""Statements: what the engine says about a table map on the road from the write-db into the graph-db.
 
 Table maps are code, so their names and expressions are trusted; names are quoted all the same, always.
 Schemas never appear: each connection's `search_path` is the graph's schema, so one rendered statement serves
@@ -7,33 +7,33 @@ every graph.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
-from syncline.engine.tablemap import Links, Reference, SchemaMap, TableMap
-from syncline.sqltext import literal, quoted, templates_of
+from syncline.engine.fragments import Rendered, link_names, merged_values, queue, unrejected
+from syncline.engine.layout import (
+    commas,
+    generated_columns,
+    row_id,
+    stage_columns,
+    stage_definitions,
+    stage_name,
+)
+from syncline.engine.removal import Removal
+from syncline.engine.stats import Recount, counting_columns, new_lines, touched
+from syncline.engine.tablemap import Links, SchemaMap, TableMap
+from syncline.engine.template import sql
+from syncline.engine.waiting import Waiting
+from syncline.sqltext import literal, quoted
+
+__all__ = ["DELETES", "Cursor", "Ranged", "SchemaStatements", "TableStatements"]
+
+DELETES = "sync_tombstone"
+"""The table of deleted keys, and the name of their stream among the cursors."""
 
 _EQUAL_IS_SAME = {
     *("boolean", "smallint", "integer", "bigint", "real", "double precision", "text", "uuid", "bytea"),
     *("date", "time", "timestamp", "timestamptz", "jsonb"),
 }
 """Types whose `=` can say whether a value changed: others call '1 day' and '24 hours' equal, or have none."""
-
-
-_template = templates_of("syncline.engine")
-
-
-def sql(name: str, /, **fragments: str) -> str:
-    """Return template `name` with its fragments filled in; KeyError if one is missing."""
-    return _template(name).substitute(fragments)
-
-
-def _commas(parts: Sequence[str]) -> str:
-    return ", ".join(parts)
-
-
-def reference_id(column: str) -> str:
-    """Return the stage column that holds the UUID of a reference."""
-    return quoted(f"ref_{column}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,71 +48,56 @@ class Cursor:
         return (str(self.xid), *(self.key or ()))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ranged:
+    """A statement over the stage, and the same over its rows from tid `$1` to tid `$2`."""
+
+    whole: str
+    part: str
+
+
 class TableStatements:
     """Everything the engine says about one table, rendered once."""
 
     def __init__(self, schema_map: SchemaMap, table: TableMap) -> None:
         self.table = table
-        self.stage_name = _stage_name(table)
+        self.stage_name = stage_name(table)
         self.stage = f"pg_temp.{quoted(self.stage_name)}"
-        self.key_order = _commas([f'{quoted(column)} COLLATE "C"' for column in table.key])
-        names = _stage_columns(table)
+        self.key_order = commas([f'{quoted(column)} COLLATE "C"' for column in table.key])
+        self.key = commas([f"s.{quoted(column)}" for column in table.key])
+        self.row_id = row_id(table)
+        names = stage_columns(table)
         self.stage_columns = ["sync_xid", "sync_present", *names]
-        self._selection = _commas(
-            ["sync_xid::text::bigint AS sync_xid", f"({table.present}) AS sync_present", *map(quoted, names)]
+        self._selection = commas(
+            [
+                "sync_xid::text::bigint AS sync_xid",
+                f"({table.present}) IS TRUE AS sync_present",
+                *map(quoted, names),
+            ]
         )
-        self.create_stage = sql("stage_create", stage=self.stage, definitions=_stage_definitions(table))
-        self.analyze_stage = f"ANALYZE {self.stage} ({_commas(_generated_columns(table))})"
-        key = _commas([f"s.{quoted(column)}" for column in table.key])
-        descending = _commas([f's.{quoted(column)} COLLATE "C" DESC' for column in table.key])
-        self.last_staged = sql("stage_last", stage=self.stage, key=key, key_descending=descending)
-        self.stage_released = sql(
-            "stage_released",
-            stage=self.stage,
-            table=literal(table.name),
-            columns=_commas([quoted(name) for name in self.stage_columns]),
-            image_columns=_commas([_from_image(name, _types(table)) for name in self.stage_columns]),
+        self.create_stage = sql("stage_create", stage=self.stage, definitions=stage_definitions(table))
+        self.analyze_stage = f"ANALYZE {self.stage} ({commas(generated_columns(table))})"
+        descending = commas([f's.{quoted(column)} COLLATE "C" DESC' for column in table.key])
+        self.last_staged = sql("stage_last", stage=self.stage, key=self.key, key_descending=descending)
+        self.staged_tids = f"SELECT ctid FROM {self.stage} WHERE sync_present ORDER BY ctid"
+        # Refused rows leave the stage; what is known of them goes to the dead letters.
+        self.take_out = (
+            f"DELETE FROM {self.stage} s WHERE ctid = ANY ($1::tid[])"
+            f" RETURNING s.ctid, {self.row_id} AS row_id, to_json(ARRAY[{self.key}])::text AS key, s.sync_xid"
         )
-        self.park_rows = [
-            sql(
-                "park_rows",
-                stage=self.stage,
-                table=literal(table.name),
-                key=key,
-                image=_image(table),
-                **self._reference(reference),
-            )
-            for reference in table.required
-        ]
-        self.unpark_rows = sql("unpark_rows", stage=self.stage, table=literal(table.name), key=key)
-        self.unpark_references = sql("unpark_references", stage=self.stage, table=literal(table.name))
-        self.park_references = [
-            sql(
-                "park_reference",
-                stage=self.stage,
-                table=literal(table.name),
-                name=literal(reference.column),
-                beside=self._beside(reference),
-                **self._reference(reference),
-            )
-            for reference in table.optional
-        ]
-        self.merge = self._merge()
-        self.merge_links = [
-            sql(
-                "merge_links",
-                stage=self.stage,
-                table=literal(table.name),
-                source=quoted(links.source),
-                **_links(links),
-            )
-            for links in table.links
-        ]
-        self.release_rows = sql("release_rows", stage=self.stage, table=literal(table.name))
-        self.release_links: list[tuple[str, str]] = []
-        self.release_references: list[tuple[str, str]] = []
-        for child in schema_map:
-            self._release(child)
+        self.absent = sql(
+            "gone_absent", stage=self.stage, table=literal(table.name), row_id=self.row_id, key=self.key
+        )
+        self.missing = sql("gone_missing", stage=self.stage, table=literal(table.name), row_id=self.row_id)
+        self.rematches = any(
+            reference.by is not None and reference.parent == table.name
+            for child in schema_map
+            for reference in child.references
+        )
+        self.absolve = sql("absolve", stage=self.stage, table=literal(table.name), row_id=self.row_id)
+        self.merge = self._ranged(self._merge(schema_map))
+        self.merge_links = [self._ranged(self._merge_links(schema_map, links)) for links in table.links]
+        self.waiting = Waiting(schema_map, table, self.stage)
 
     def after_cursor(self, cursor: Cursor, first_parameter: int) -> str:
         """Return the condition for rows behind the cursor, reading parameters from `first_parameter` on."""
@@ -120,7 +105,7 @@ class TableStatements:
         if cursor.key is None:
             return f"sync_xid >= {xid}"
         values = [f"${first_parameter + 1 + index}::text" for index in range(len(self.table.key))]
-        return f"(sync_xid, {self.key_order}) > ({xid}, {_commas(values)})"
+        return f"(sync_xid, {self.key_order}) > ({xid}, {commas(values)})"
 
     def probe(self, schema: str, cursor: Cursor, first_parameter: int) -> str:
         """Return the expression that is true when rows are waiting behind the cursor."""
@@ -136,10 +121,19 @@ class TableStatements:
 
     def capture(self, cursor: Cursor, *, limit: int) -> str:
         """Return the COPY source query; parameters: the cursor's, then the horizon as text."""
+        return self._capture(self._selection, cursor, limit)
+
+    def next_key(self, cursor: Cursor) -> str:
+        """Return the query for the key and the stamp of the first row behind the cursor; same parameters."""
+        key = commas([f"{quoted(column)}::text" for column in self.table.key])
+        selection = f"sync_xid::text::bigint AS sync_xid, ARRAY[{key}] AS key"
+        return self._capture(selection, cursor, 1)
+
+    def _capture(self, selection: str, cursor: Cursor, limit: int) -> str:
         horizon = 1 + len(cursor.parameters())
         return sql(
             "capture",
-            selection=self._selection,
+            selection=selection,
             source=quoted(self.table.source),
             after_cursor=self.after_cursor(cursor, 1),
             horizon=f"${horizon}::text::xid8",
@@ -147,158 +141,93 @@ class TableStatements:
             limit=str(limit),
         )
 
-    def _reference(self, reference: Reference) -> dict[str, str]:
-        return {
-            "reference": quoted(reference.column),
-            "reference_id": reference_id(reference.column),
-            "parent": quoted(reference.parent),
-            "parent_name": literal(reference.parent),
-        }
-
-    def _beside(self, reference: Reference) -> str:
-        """Return the condition that the parent is not in this very batch either."""
-        if reference.parent != self.table.name:
-            return ""
-        return sql("beside", stage=self.stage, reference_id=reference_id(reference.column))
-
-    def _merge(self) -> str:
-        table = self.table
-        values = {"id": "s.sync_row_id", "key": f"s.{quoted(table.key[0])}"} if table.identified else {}
-        values |= {reference.column: f"s.{reference_id(reference.column)}" for reference in table.references}
-        values |= {column.name: f"s.{quoted(column.name)}" for column in table.columns}
-        values |= table.expressions
-        target_key = ["id"] if table.identified else list(table.key)
-        compared = [name for name in values if name not in target_key]
+    def capture_by_key(self) -> str:
+        """Return the COPY source query for given keys; parameters: one text array per key column."""
         return sql(
-            "merge",
-            target=quoted(table.name),
-            stage=self.stage,
-            columns=_commas([*map(quoted, values), "sync_version"]),
-            values=_commas([*values.values(), "s.sync_xid"]),
-            target_key=_commas([quoted(name) for name in target_key]),
-            assignments=_commas(
-                [f"{quoted(name)} = excluded.{quoted(name)}" for name in [*compared, "sync_version"]]
-            ),
-            differs=_differs(table, compared),
-            returned="t.id" if table.identified else "1",
-            queue=_queue(table),
+            "capture_by_key",
+            selection=self._selection,
+            source=quoted(self.table.source),
+            key=commas([f"{quoted(column)}::text" for column in self.table.key]),
+            parameters=commas([f"${index + 1}::text[]" for index in range(len(self.table.key))]),
         )
 
-    def _release(self, child: TableMap) -> None:
-        for links in child.links:
-            if links.parent == self.table.name:
-                statement = sql(
-                    "release_links",
-                    stage=self.stage,
-                    child=quoted(child.name),
-                    child_name=literal(child.name),
-                    **_links(links),
-                )
-                self.release_links.append((child.name, statement))
-        for reference in child.optional:
-            if reference.parent == self.table.name:
-                statement = sql(
-                    "release_reference",
-                    stage=self.stage,
-                    child=quoted(child.name),
-                    child_name=literal(child.name),
-                    reference=quoted(reference.column),
-                    reference_name=literal(reference.column),
-                    queue=_queue(child),
-                )
-                self.release_references.append((child.name, statement))
-
-
-def _differs(table: TableMap, compared: Sequence[str]) -> str:
-    """Return the condition that the proposed row is another than the current one.
-
-    Where `=` does not tell, the bytes do: it costs more, since both rows are formed for it.
-    """
-    types = {column.name: column.type for column in table.columns}
-    types |= {"key": "text"} | {reference.column: "uuid" for reference in table.references}
-    by_value = [quoted(name) for name in compared if types.get(name) in _EQUAL_IS_SAME]
-    by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
-    conditions = [
-        f"{row}({_commas([f't.{name}' for name in names])}){record} {differs}"
-        f" {row}({_commas([f'excluded.{name}' for name in names])}){record}"
-        for names, row, record, differs in (
-            (by_value, "", "", "IS DISTINCT FROM"),
-            (by_image, "ROW", "::record", "OPERATOR(pg_catalog.*<>)"),
+    def _ranged(self, template: Rendered) -> Ranged:
+        return Ranged(
+            whole=template(self.stage), part=template(sql("attempt_range", stage=self.stage).strip())
         )
-        if names
-    ]
-    return " OR ".join(conditions) or "false"
 
+    def _merge(self, schema_map: SchemaMap) -> Rendered:
+        table = self.table
+        values = merged_values(table)
+        target_key = table.target_key
+        compared = [name for name in values if name not in target_key]
+        counted = counting_columns(schema_map, table.name)
+        rematched = [
+            (child, reference)
+            for child in schema_map
+            for reference in child.references
+            if reference.by is not None and reference.parent == table.name
+        ]
+        by_value = list(dict.fromkeys(reference.by for _, reference in rematched if reference.by))
+        same = " AND ".join(f"o.{quoted(name)} = c.{quoted(name)}" for name in target_key)
+        before = (
+            f"(SELECT {commas([f'o.{quoted(name)}' for name in counted])} FROM {quoted(table.name)} o"
+            f" JOIN changed c ON {same}) c"
+        )
+        returned = dict.fromkeys([*target_key, *counted, *by_value])
+        rematch = [
+            sql(
+                "rematch",
+                child=quoted(child.name),
+                child_name=literal(child.name),
+                parent=quoted(table.name),
+                reference=quoted(reference.target_column),
+                by=quoted(reference.by or ""),
+            )
+            for child, reference in rematched
+        ]
 
-def _types(table: TableMap) -> dict[str, str]:
-    types = {column.name: column.type for column in (*table.columns, *table.source_only)}
-    return types | {links.source: "text[]" for links in table.links}
+        def rendered(stage: str) -> str:
+            return sql(
+                "merge",
+                target=quoted(table.name),
+                stage=stage,
+                columns=commas([*map(quoted, values), "sync_version", "sync_run"]),
+                values=commas([*values.values(), "s.sync_xid", "(SELECT fence FROM sync_state)"]),
+                target_key=commas([quoted(name) for name in target_key]),
+                assignments=commas(
+                    [
+                        f"{quoted(name)} = excluded.{quoted(name)}"
+                        for name in [*compared, "sync_version", "sync_run"]
+                    ]
+                ),
+                differs=_differs(table, compared),
+                returned=commas([f"t.{quoted(name)}" for name in returned]),
+                queue=queue(table),
+                touched=touched(schema_map, table.name, [("changed c", counted), (before, counted)])
+                + new_lines(table),
+                rematch="".join(rematch),
+            )
 
+        return rendered
 
-def _image(table: TableMap) -> str:
-    """Return the staged row `s` as jsonb. A JSON column is left out if it is NULL: null is JSON's own."""
-    types = _types(table)
-    nullable = [name for name in _stage_columns(table) if types.get(name) in ("json", "jsonb")]
-    absent = [f"CASE WHEN s.{quoted(name)} IS NULL THEN '{literal(name)}' END" for name in nullable]
-    return f"to_jsonb(s.*) - ARRAY[{_commas(absent)}]::text[]" if absent else "to_jsonb(s.*)"
+    def _merge_links(self, schema_map: SchemaMap, links: Links) -> Rendered:
+        def rendered(stage: str) -> str:
+            return sql(
+                "merge_links",
+                stage=stage,
+                table=literal(self.table.name),
+                source=quoted(links.source),
+                unrejected=unrejected(schema_map, links),
+                touched=touched(
+                    schema_map,
+                    links.table,
+                    [(f"{part} c", (links.owner, links.member)) for part in ("removed", "added")],
+                ),
+                **link_names(links),
+            )
 
-
-def _from_image(name: str, types: dict[str, str]) -> str:
-    if types.get(name) in ("json", "jsonb"):
-        return f"(p.image -> '{literal(name)}')::{types[name]}"
-    return f"r.{quoted(name)}"
-
-
-def _links(links: Links) -> dict[str, str]:
-    return {
-        "links": quoted(links.table),
-        "links_name": literal(links.table),
-        "owner": quoted(links.owner),
-        "member": quoted(links.member),
-        "parent": quoted(links.parent),
-        "parent_name": literal(links.parent),
-    }
-
-
-def _queue(table: TableMap) -> str:
-    return sql("queue", collection=literal(table.vector.collection)) if table.vector else ""
-
-
-def _stage_columns(table: TableMap) -> list[str]:
-    """Return the source columns that travel, each once, keys first."""
-    names = [
-        *table.key,
-        *(reference.column for reference in table.references),
-        *(column.name for column in (*table.columns, *table.source_only)),
-        *(links.source for links in table.links),
-    ]
-    return list(dict.fromkeys(names))
-
-
-def _generated_columns(table: TableMap) -> list[str]:
-    own = ["sync_row_id"] if table.identified else []
-    return own + [reference_id(reference.column) for reference in table.references]
-
-
-def _stage_definitions(table: TableMap) -> str:
-    types = _types(table)
-    columns = ["sync_xid bigint NOT NULL", "sync_present boolean NOT NULL"]
-    columns += [f"{quoted(name)} {types.get(name, 'text')}" for name in _stage_columns(table)]
-    generated = [(reference_id(reference.column), reference.column) for reference in table.references]
-    if table.identified:
-        generated.insert(0, ("sync_row_id", table.key[0]))
-    columns += [
-        f"{name} uuid GENERATED ALWAYS AS (syncline.key_uuid({quoted(source)})) STORED"
-        for name, source in generated
-    ]
-    return _commas(columns)
-
-
-def _stage_name(table: TableMap) -> str:
-    # A pooled connection keeps its stages, so another layout of the same table needs another name.
-    # The table's name comes last, because Postgres cuts off what is too long.
-    layout = sha256(f"{table.name} {_stage_definitions(table)}".encode()).hexdigest()[:12]
-    return f"stage_{layout}_{table.name}"
+        return rendered
 
 
 class SchemaStatements:
@@ -307,11 +236,14 @@ class SchemaStatements:
     def __init__(self, schema_map: SchemaMap) -> None:
         self.schema_map = schema_map
         self.tables = {table.name: TableStatements(schema_map, table) for table in schema_map}
+        self.removal = Removal(schema_map)
+        self.recount = Recount(schema_map)
 
     def pending(self, schema: str, cursors: dict[str, Cursor]) -> tuple[str, list[str]]:
         """Return the query that asks which tables have rows behind their cursors, and its parameters.
 
-        It names the schema itself: an idle cycle asks this once and sets no search_path for it.
+        The last answer is for the deleted keys. The query names the schema itself: an idle cycle asks this
+        once and sets no search_path for it.
         """
         probes: list[str] = []
         parameters: list[str] = []
@@ -319,5 +251,61 @@ class SchemaStatements:
             cursor = cursors[name]
             probes.append(table.probe(schema, cursor, len(parameters) + 1))
             parameters.extend(cursor.parameters())
+        tombstones = f"{quoted(schema)}.{DELETES}"
+        after = self.after_deleted(cursors[DELETES], len(parameters) + 1)
+        probes.append(sql("probe", source=tombstones, after_cursor=after))
+        parameters.extend(cursors[DELETES].parameters())
         ahead = ",\n".join(table.ahead(schema) for table in self.tables.values())
-        return sql("pending", probes=",\n".join(probes), ahead=ahead), parameters
+        return (
+            sql("pending", probes=",\n".join(probes), ahead=ahead, tombstones=literal(tombstones)),
+            parameters,
+        )
+
+    def after_deleted(self, cursor: Cursor, first_parameter: int) -> str:
+        """Return the condition for deleted keys behind the cursor, as `TableStatements.after_cursor` does."""
+        xid = f"${first_parameter}::text::xid8"
+        if cursor.key is None:
+            return f"sync_xid >= {xid}"
+        return f"(sync_xid, seq) > ({xid}, ${first_parameter + 1}::text::bigint)"
+
+    def capture_deleted(self, cursor: Cursor, *, limit: int) -> str:
+        """Return the COPY source query for deleted keys; parameters: the cursor's, then the horizon."""
+        cases = [
+            sql(
+                "alive",
+                source_name=literal(table.source),
+                source=quoted(table.source),
+                same_key=" AND ".join(
+                    f"t.{quoted(column)} = d.key[{index + 1}]" for index, column in enumerate(table.key)
+                ),
+            ).strip()
+            for table in self.schema_map
+        ]
+        return sql(
+            "capture_deletes",
+            cases=" ".join(cases),
+            after_cursor=self.after_deleted(cursor, 1),
+            horizon=f"${1 + len(cursor.parameters())}::text::xid8",
+            limit=str(limit),
+        )
+
+
+def _differs(table: TableMap, compared: Sequence[str]) -> str:
+    """Return the condition that the proposed row is another than the current one.
+
+    Where `=` does not tell, the bytes do: it costs more, since both rows are formed for it.
+    """
+    types = {column.name: column.type for column in table.columns}
+    types |= {"key": "text"} | {reference.target_column: "uuid" for reference in table.references}
+    by_value = [quoted(name) for name in compared if types.get(name) in _EQUAL_IS_SAME]
+    by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
+    conditions = [
+        f"{row}({commas([f't.{name}' for name in names])}){record} {differs}"
+        f" {row}({commas([f'excluded.{name}' for name in names])}){record}"
+        for names, row, record, differs in (
+            (by_value, "", "", "IS DISTINCT FROM"),
+            (by_image, "ROW", "::record", "OPERATOR(pg_catalog.*<>)"),
+        )
+        if names
+    ]
+    return " OR ".join(conditions) or "false"

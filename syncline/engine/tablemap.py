@@ -24,6 +24,16 @@ class Reference:
     parent: str
     """Name of the table map that the parent belongs to."""
     required: bool
+    target: str | None = None
+    """The column of the target, if it has another name than `column`."""
+    by: str | None = None
+    """A text column of the parent's target that `column` names instead of the parent's key, such as a content
+    hash; of several parents with the same value any one serves. It should be indexed in both stores."""
+
+    @property
+    def target_column(self) -> str:
+        """The column of the target that holds the parent's id."""
+        return self.target or self.column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +48,10 @@ class Links:
     member: str
     parent: str
     """Name of the table map that the members belong to. A link to a missing member is parked alone."""
+    rejected_by: str | None = None
+    """Name of the table map each of whose rows takes one link away: its key is a required reference to the
+    owner, then one to the member. Such a link is not made, or removed again; it is restored with the row gone.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +68,39 @@ class VectorProjection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stat:
+    """A number about each row that is kept up to date by counting the rows which refer to it."""
+
+    column: str
+    counted: str
+    """The target table, or link table, whose rows are counted."""
+    by: tuple[str, ...]
+    """The columns of `counted` that hold the id of the row; one that names it twice counts once."""
+    value: str = "count(*)"
+    """The aggregate, in SQL over the counted row `c`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """The denormalised numbers of a table, in a narrow table of their own: readers join it by id.
+
+    Apart from the rows, so that a count that changes writes neither the row nor its vector again. Every row has
+    its line, which is deleted with it: `table` has `owner` as primary key, ON DELETE CASCADE.
+    """
+
+    table: str
+    owner: str
+    columns: tuple[Stat, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableMap:
     """One source table and its target table.
 
-    A table with one key column has target columns `id` (UUID of the key) and `key` (the key itself). A table
-    with several must have a required reference on each of them, and these are its primary key in the target.
-    Every target has `sync_version bigint`: the transaction of the write-db that last changed the row.
+    A key that consists of required references is the target's primary key, as UUIDs (one row per parent, or
+    per pair of parents). Any other key has one column, and the target has `id` (UUID of the key) and `key` (the
+    key itself). Every target has `sync_version bigint`, the transaction of the write-db that last changed the
+    row, and `sync_run bigint`, the number of the run that brought it (table `sync_run`).
     Names that begin with `sync_` are the engine's.
     """
 
@@ -71,8 +112,9 @@ class TableMap:
     references: tuple[Reference, ...] = ()
     links: tuple[Links, ...] = ()
     vector: VectorProjection | None = None
+    stats: Stats | None = None
     present: str = "true"
-    """SQL condition over the source row: whether it belongs in the target at all."""
+    """SQL condition over the source row: whether it belongs in the target at all. NULL is no."""
     source_only: tuple[Column, ...] = ()
     """Columns that travel to the stage because expressions use them, and no further."""
     expressions: Mapping[str, str] = field(default_factory=dict)
@@ -94,30 +136,51 @@ class TableMap:
     @property
     def identified(self) -> bool:
         """Whether the target has an `id` of its own."""
-        return len(self.key) == 1
+        return not set(self.key) <= {reference.column for reference in self.required}
+
+    @property
+    def target_key(self) -> tuple[str, ...]:
+        """The primary key of the target."""
+        if self.identified:
+            return ("id",)
+        columns = {reference.column: reference.target_column for reference in self.references}
+        return tuple(columns[name] for name in self.key)
 
     def check(self) -> None:
         """Raise ValueError if the parts of this map do not fit together."""
         without_reference = set(self.key) - {reference.column for reference in self.required}
-        if not self.identified and without_reference:
+        if self.identified and len(self.key) > 1:
             raise ValueError(
                 f"{self.name}: key columns {sorted(without_reference)} need a required reference"
             )
-        if not self.identified and (self.links or self.vector or self.optional):
-            raise ValueError(f"{self.name}: links, vectors and optional references need a key of one column")
+        if not self.identified and (self.links or self.vector or self.optional or self.stats):
+            raise ValueError(
+                f"{self.name}: links, vectors, stats and optional references need a key that is no reference"
+            )
+        by_value = [reference.column for reference in self.references if reference.by]
+        if set(by_value) & set(self.key) or any(reference.by for reference in self.optional):
+            raise ValueError(
+                f"{self.name}: {by_value} can name a parent by value only if required and no key"
+            )
         if any(reference.parent == self.name for reference in self.required):
             raise ValueError(f"{self.name}: a reference to the table itself cannot be required")
         optional = {reference.column for reference in self.optional}
-        if optional & {*self.key, *self.expressions}:
+        if optional & set(self.key) or {r.target_column for r in self.optional} & set(self.expressions):
             raise ValueError(f"{self.name}: an optional reference can be neither a key nor an expression")
         if len({links.table for links in self.links} - optional) < len(self.links):
             raise ValueError(f"{self.name}: each array needs a link table of its own name")
         columns = [column.name for column in self.columns]
         references = [reference.column for reference in self.references]
-        self._distinct("target columns", [*(("id", "key") if self.identified else ()), *columns, *references])
+        targets = [reference.target_column for reference in self.references]
+        self._distinct("target columns", [*(("id", "key") if self.identified else ()), *columns, *targets])
+        # A value that names a parent may be wanted as itself too.
+        columns = [name for name in columns if name not in by_value]
         staged = {*self.key, *columns, *references, *(column.name for column in self.source_only)}
         staged |= {links.source for links in self.links}
         self._distinct("staged columns", [*staged, *(f"ref_{column}" for column in references)])
+        twice = sorted({*columns} & {*references})
+        if twice:
+            raise ValueError(f"{self.name}: {twice} cannot be a column and a reference")
         arrays = {links.source for links in self.links} & {*self.key, *columns, *references}
         if arrays:
             raise ValueError(f"{self.name}: {sorted(arrays)} cannot be links and something else")
@@ -154,13 +217,56 @@ class SchemaMap:
                 )
             composite = sorted(parent for parent in parents if not seen[parent].identified)
             if composite:
-                raise ValueError(f"{table.name} refers to {composite}, whose key has several columns")
+                raise ValueError(f"{table.name} refers to {composite}, which have no id of their own")
             table.check()
+            for reference in table.references:
+                known = {column.name: column.type for column in seen[reference.parent].columns}
+                if reference.by is not None and known.get(reference.by) != "text":
+                    raise ValueError(f"{table.name}: {reference.parent} has no text column {reference.by}")
             if table.vector is not None:
                 if table.vector.collection in collections:
                     # The same key gives the same id in every table, so their points would be each other's.
                     raise ValueError(f"{table.name}: another table has collection {table.vector.collection}")
                 collections.add(table.vector.collection)
+        for table in self.tables:
+            self._check_rejections(table, seen)
+            self._check_stats(table)
+
+    def _check_rejections(self, table: TableMap, known: Mapping[str, TableMap]) -> None:
+        for links in table.links:
+            if links.rejected_by is None:
+                continue
+            rejections = known.get(links.rejected_by)
+            parents = (
+                None
+                if rejections is None or rejections.identified
+                else [r.parent for name in rejections.key for r in rejections.required if r.column == name]
+            )
+            if parents != [table.name, links.parent]:
+                raise ValueError(
+                    f"{table.name}: {links.rejected_by} must have a key of two required references, "
+                    f"to {table.name} and to {links.parent}"
+                )
+
+    def _check_stats(self, table: TableMap) -> None:
+        for stat in table.stats.columns if table.stats else ():
+            columns = set(self._naming(table, stat.counted))
+            if not stat.by or not set(stat.by) <= columns:
+                raise ValueError(
+                    f"{table.name}: stat {stat.column} counts {stat.counted} by {list(stat.by)}, which "
+                    f"refers to {table.name} by {sorted(columns) or 'nothing'}"
+                )
+
+    def _naming(self, table: TableMap, counted: str) -> Iterator[str]:
+        """Yield the columns of a target or link table that hold ids of `table`."""
+        for other in self.tables:
+            if other.name == counted:
+                yield from (r.target_column for r in other.references if r.parent == table.name)
+            for links in other.links:
+                if links.table == counted and other.name == table.name:
+                    yield links.owner
+                if links.table == counted and links.parent == table.name:
+                    yield links.member
 
     def __iter__(self) -> Iterator[TableMap]:
         return iter(self.tables)

@@ -1,15 +1,24 @@
 """Versioned DDL of the control plane, of a graph's write-db side and of its graph-db side.
 
 Each function creates what is missing in one transaction, and returns the revisions that it applied: none when
-the schema was up to date. The version is kept in table `sync_schema_version` of the migrated schema itself.
+the schema was up to date. The version is kept in table `sync_schema_version` of the migrated schema itself;
+that of the engine's books, which any table map needs, in `sync_books_version`.
 """
 
 from pathlib import Path
 
-from syncline.migrations.revisions import VERSION_TABLE, upgrade
+from syncline.migrations.revisions import BOOKS_VERSION_TABLE, VERSION_TABLE, upgrade
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["CONTROL_SCHEMA", "VERSION_TABLE", "migrate_control", "migrate_graph", "migrate_write"]
+__all__ = [
+    "BOOKS_VERSION_TABLE",
+    "CONTROL_SCHEMA",
+    "VERSION_TABLE",
+    "migrate_books",
+    "migrate_control",
+    "migrate_graph",
+    "migrate_write",
+]
 
 CONTROL_SCHEMA = "syncline"
 
@@ -22,10 +31,24 @@ async def migrate_control(store: PostgresStore) -> list[str]:
 
 
 async def migrate_write(store: PostgresStore, schema: str) -> list[str]:
-    """Bring the write-db side of a graph up to date: its tables and their capture triggers."""
-    return await upgrade(store, schema, _HERE / "write")
+    """Bring the write-db side of a knowledge graph up to date: its tables, then their capture.
+
+    Tables that are there already stay as they are and are adopted: SchemaMismatch names what they lack.
+    """
+    # Not at the top: a worker whose graphs all have other providers never loads the engine.
+    from syncline.adoption import adopt
+    from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+
+    applied = await upgrade(store, schema, _HERE / "write")
+    await adopt(store, schema, KNOWLEDGE_GRAPH)
+    return applied
+
+
+async def migrate_books(store: PostgresStore, schema: str) -> list[str]:
+    """Bring the engine's books in a graph-db up to date: what every table map needs beside its own tables."""
+    return await upgrade(store, schema, _HERE / "books", version_table=BOOKS_VERSION_TABLE)
 
 
 async def migrate_graph(store: PostgresStore, schema: str) -> list[str]:
-    """Bring the graph-db side of a graph up to date: its tables and the engine's bookkeeping."""
-    return await upgrade(store, schema, _HERE / "graph")
+    """Bring the graph-db side of a knowledge graph up to date: the engine's books and its tables."""
+    return [*await migrate_books(store, schema), *await upgrade(store, schema, _HERE / "graph")]

@@ -19,9 +19,10 @@ from sqlalchemy.schema import CreateSchema
 from syncline.errors import StoreRejected
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["VERSION_TABLE", "run_script", "upgrade"]
+__all__ = ["BOOKS_VERSION_TABLE", "VERSION_TABLE", "run_script", "upgrade"]
 
 VERSION_TABLE: Final = "sync_schema_version"
+BOOKS_VERSION_TABLE: Final = "sync_books_version"
 
 _UNDEFINED_TABLE = "42P01"
 # One key per database, not per schema: every side also touches the shared schema `syncline`.
@@ -33,17 +34,19 @@ class _DriverConnection(Protocol):
     async def execute(self, script: str) -> object: ...
 
 
-async def upgrade(store: PostgresStore, schema: str, folder: Path) -> list[str]:
+async def upgrade(
+    store: PostgresStore, schema: str, folder: Path, *, version_table: str = VERSION_TABLE
+) -> list[str]:
     """Apply the revisions of `folder` that `schema` lacks, all or nothing; return their ids.
 
     The ids start with the folder's name, so that the sides of a graph cannot be taken for each other.
     """
     scripts = _scripts(folder)
-    if await _recorded(store, schema) == tuple(scripts.get_heads()):
+    if await _recorded(store, schema, version_table) == tuple(scripts.get_heads()):
         return []
     async with store.begin() as connection:
         await connection.execute(_LOCK)
-        return await connection.run_sync(_upgrade, store.name, schema, folder)
+        return await connection.run_sync(_upgrade, store.name, schema, folder, version_table)
 
 
 def run_script(connection: Connection, path: Path) -> None:
@@ -60,9 +63,9 @@ def run_script(connection: Connection, path: Path) -> None:
     adapted.run_async(execute)
 
 
-async def _recorded(store: PostgresStore, schema: str) -> tuple[str, ...]:
+async def _recorded(store: PostgresStore, schema: str, version_table: str) -> tuple[str, ...]:
     """Return the recorded revisions by one statement; nothing when there is no version table."""
-    version = Table(VERSION_TABLE, MetaData(), Column("version_num", String), schema=schema)
+    version = Table(version_table, MetaData(), Column("version_num", String), schema=schema)
     try:
         async with store.begin() as connection:
             return tuple((await connection.scalars(select(version.c.version_num))).all())
@@ -72,7 +75,9 @@ async def _recorded(store: PostgresStore, schema: str) -> tuple[str, ...]:
         return ()
 
 
-def _upgrade(connection: Connection, store: str, schema: str, folder: Path) -> list[str]:
+def _upgrade(
+    connection: Connection, store: str, schema: str, folder: Path, version_table: str
+) -> list[str]:
     connection.execute(CreateSchema(schema, if_not_exists=True))
     # The adapter begins lazily, so this statement also makes sure that a script runs inside the transaction.
     connection.execute(_SEARCH_PATH, {"schema": schema})
@@ -87,7 +92,7 @@ def _upgrade(connection: Connection, store: str, schema: str, folder: Path) -> l
             yield MigrationStep.upgrade_from_script(scripts.revision_map, revision)
 
     MigrationContext.configure(
-        connection, opts={"fn": missing, "version_table": VERSION_TABLE, "version_table_schema": schema}
+        connection, opts={"fn": missing, "version_table": version_table, "version_table_schema": schema}
     ).run_migrations(connection=connection)
     return applied
 

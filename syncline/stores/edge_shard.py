@@ -34,11 +34,16 @@ class EdgeShard:
         self._shard, self.dimensions, self._lock = shard, dimensions, lock
 
     @classmethod
-    def create(cls, folder: Path, dimensions: int) -> None:
-        """Create an empty, closed shard if there is none; BlockingIOError if another process is at it."""
+    def create(cls, folder: Path, dimensions: int) -> bool:
+        """Create an empty, closed shard if there is none, and return whether that was so.
+
+        Raise BlockingIOError if another process is at it.
+        """
         with _locked(folder):
-            if not folder.exists():
+            missing = not folder.exists()
+            if missing:
                 cls._build(folder, dimensions)
+        return missing
 
     @staticmethod
     def _build(folder: Path, dimensions: int) -> None:
@@ -128,9 +133,12 @@ class EdgeShard:
         """Return the exact number of points."""
         return self._shard.count(edge.CountRequest(exact=True))
 
-    def page(self, start: UUID | None, limit: int) -> tuple[list[PointPayload], UUID | None]:
+    def page(
+        self, start: UUID | None, limit: int, fields: Sequence[str] | None = None
+    ) -> tuple[list[PointPayload], UUID | None]:
         """Return points in id order from `start`, and where the next page starts (None: there is none)."""
-        request = edge.ScrollRequest(offset=start, limit=limit, with_payload=True, with_vector=False)
+        selection = True if fields is None else list(fields) or False
+        request = edge.ScrollRequest(offset=start, limit=limit, with_payload=selection, with_vector=False)
         records, following = self._shard.scroll(request)
         points = [PointPayload(UUID(str(record.id)), record.payload or {}) for record in records]
         return points, None if following is None else UUID(str(following))

@@ -43,11 +43,12 @@ class EmbeddedQdrantStore:
 
     async def ensure_collection(
         self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
-    ) -> None:
+    ) -> bool:
+        created = False
         async with self._turn(collection):
             shard = await self._open(collection)
             if shard is None:
-                await self._run(collection, lambda: self._create(collection, dimensions))
+                created = await self._run(collection, lambda: self._create(collection, dimensions))
                 shard = await self._open(collection)
             if shard is None:
                 raise VectorStoreUnavailable(
@@ -57,9 +58,11 @@ class EmbeddedQdrantStore:
                 raise VectorStoreRejected(
                     self._name,
                     f"collection '{collection}' has {shard.dimensions} dimensions, the embedding service "
-                    f"gives {dimensions}. Use the service it was filled with, or drop the collection.",
+                    f"gives {dimensions}. Drop the collection, so that the next cycle builds it again, or "
+                    "use the service that it was filled with.",
                 )
             await self._run(collection, lambda: shard.index(indexed))
+        return created
 
     async def upsert(self, collection: str, points: Sequence[PointPayload], vectors: Vectors) -> None:
         matrix = checked_vectors(self._name, points, vectors)
@@ -84,11 +87,13 @@ class EmbeddedQdrantStore:
     async def count(self, collection: str) -> int:
         return await self._use(collection, lambda shard: shard.count()) or 0
 
-    async def scroll(self, collection: str, *, batch: int = 1000) -> AsyncIterator[Sequence[PointPayload]]:
+    async def scroll(
+        self, collection: str, *, batch: int = 1000, fields: Sequence[str] | None = None
+    ) -> AsyncIterator[Sequence[PointPayload]]:
         start: UUID | None = None
 
         def read(shard: "EdgeShard") -> tuple[list[PointPayload], UUID | None]:
-            return shard.page(start, batch)
+            return shard.page(start, batch, fields)
 
         while True:
             page = await self._use(collection, read)
@@ -206,10 +211,10 @@ class EmbeddedQdrantStore:
                 "malformed. Move the folder away; a full rescan embeds its vectors again.",
             ) from None
 
-    def _create(self, collection: str, dimensions: int) -> None:
+    def _create(self, collection: str, dimensions: int) -> bool:
         shard_type = _shard_type(self._name)
         self._path.mkdir(parents=True, exist_ok=True)
-        shard_type.create(self._path / collection, dimensions)
+        return shard_type.create(self._path / collection, dimensions)
 
     def _failure(self, collection: str, error: BaseException) -> VectorStoreError:
         """Return our error for one of the engine's: plain exceptions that only their text tells apart."""

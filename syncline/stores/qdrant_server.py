@@ -97,10 +97,11 @@ class QdrantServerStore:
 
     async def ensure_collection(
         self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
-    ) -> None:
+    ) -> bool:
         checked_name(self._name, collection)
+        created = False
         if not await self._call(self._client.collection_exists(collection)):
-            await self._create(collection, dimensions)
+            created = await self._create(collection, dimensions)
         info = await self._call(self._client.get_collection(collection))
         params = info.config.params.vectors
         if not isinstance(params, models.VectorParams):
@@ -111,7 +112,8 @@ class QdrantServerStore:
             raise VectorStoreRejected(
                 self._name,
                 f"collection '{collection}' has {params.size} dimensions, the embedding service gives "
-                f"{dimensions}. Use the service it was filled with, or drop the collection.",
+                f"{dimensions}. Drop the collection, so that the next cycle builds it again, or use the "
+                "service that it was filled with.",
             )
         if params.distance != models.Distance.COSINE:
             raise VectorStoreRejected(
@@ -124,8 +126,10 @@ class QdrantServerStore:
                         collection, field, field_schema=models.PayloadSchemaType.KEYWORD, wait=True
                     )
                 )
+        return created
 
-    async def _create(self, collection: str, dimensions: int) -> None:
+    async def _create(self, collection: str, dimensions: int) -> bool:
+        """Create the collection; return False if another worker was faster."""
         try:
             await self._call(
                 self._client.create_collection(
@@ -134,9 +138,11 @@ class QdrantServerStore:
                 )
             )
         except VectorStoreRejected:
-            # Another worker may have been faster, which servers answer with 400 or 409.
+            # To be late is answered with 400 or 409.
             if not await self._call(self._client.collection_exists(collection)):
                 raise
+            return False
+        return True
 
     async def upsert(self, collection: str, points: Sequence[PointPayload], vectors: Vectors) -> None:
         matrix = checked_vectors(self._name, points, vectors)
@@ -188,11 +194,14 @@ class QdrantServerStore:
         answer = await self._call_if_there(self._client.count(collection, exact=True))
         return answer.count if answer is not None else 0
 
-    async def scroll(self, collection: str, *, batch: int = 1000) -> AsyncIterator[Sequence[PointPayload]]:
+    async def scroll(
+        self, collection: str, *, batch: int = 1000, fields: Sequence[str] | None = None
+    ) -> AsyncIterator[Sequence[PointPayload]]:
+        selection = True if fields is None else list(fields) or False
         offset: models.ExtendedPointId | None = None
         while True:
             request = self._client.scroll(
-                collection, limit=batch, offset=offset, with_payload=True, with_vectors=False
+                collection, limit=batch, offset=offset, with_payload=selection, with_vectors=False
             )
             page = await self._call_if_there(request)
             if page is None:

@@ -37,10 +37,11 @@ class VectorStore(Protocol):
 
     async def ensure_collection(
         self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
-    ) -> None:
-        """Create the collection if it is missing, with keyword payload indexes on `indexed`.
+    ) -> bool:
+        """Create the collection if it is missing, and return whether that was so.
 
-        Raise VectorStoreRejected, naming both numbers, if it exists with another dimension.
+        It has a keyword payload index on every field of `indexed` then, whoever made it. Raise
+        VectorStoreRejected, naming both numbers, if it exists with another dimension.
         """
 
     async def upsert(self, collection: str, points: Sequence[PointPayload], vectors: Vectors) -> None:
@@ -61,8 +62,13 @@ class VectorStore(Protocol):
     async def count(self, collection: str) -> int:
         """Return the exact number of points; 0 if the collection does not exist."""
 
-    def scroll(self, collection: str, *, batch: int = 1000) -> AsyncIterator[Sequence[PointPayload]]:
-        """Yield every point in id order, in batches; nothing if the collection does not exist."""
+    def scroll(
+        self, collection: str, *, batch: int = 1000, fields: Sequence[str] | None = None
+    ) -> AsyncIterator[Sequence[PointPayload]]:
+        """Yield every point in ascending order of ids, in batches; nothing if the collection does not exist.
+
+        With `fields`, only those of each payload are fetched; a point that lacks one has it not.
+        """
 
     async def search(
         self, collection: str, vector: Sequence[float], *, limit: int

@@ -46,7 +46,7 @@ class TestGraph:
     vectors: VectorStore
     embedding: EmbeddingService
     ref: GraphRef = field(default_factory=lambda: GraphRef(id=UUID(int=1), slug="kg"))
-    heartbeats: list[CycleProgress] = field(default_factory=list)
+    heartbeats: list[CycleProgress] = field(default_factory=list, repr=False)
 
     def context(
         self,

@@ -3,6 +3,8 @@
 It reads both sides whole and knows nothing of cursors, batches or parking, so it is for small graphs.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable
 
 import asyncpg
@@ -13,8 +15,28 @@ from syncline.testing.graphs import TestGraph
 Row = dict[str, object]
 Rows = dict[object, Row]
 
-_RENAMED = {"fact_id", "raw_source_id", "parent_id", "source_concept_id", "source_node_id", "target_node_id"}
+_RENAMED = {
+    "fact_id",
+    "raw_source_id",
+    "parent_id",
+    "source_concept_id",
+    "source_node_id",
+    "target_node_id",
+    "node_id",
+}
 _DROPPED = {"sync_xid", "fact_ids", "dedup_status"}
+_LINKS = {"node_facts": "node_id", "edge_facts": "edge_id", "dimension_facts": "dimension_id"}
+_KEYED = {
+    "fact_sources": ("fact_id", "raw_source_id"),
+    "node_fact_rejections": ("node_id", "fact_id"),
+    "convergence_reports": ("node_id",),
+    "node_counters": ("node_id",),
+    "node_stats": ("node_id",),
+}
+_VECTORS = {
+    "facts": ("key", "fact_type"),
+    "nodes": ("key", "concept", "node_type", "visibility", "creator_id"),
+}
 
 
 async def differences(graph: TestGraph) -> list[str]:
@@ -25,7 +47,7 @@ async def differences(graph: TestGraph) -> list[str]:
         found: list[str] = []
         for table, rows in expected.items():
             found.extend(_compare(table, rows, await _actual(target, table)))
-        found.extend(await _compare_vectors(graph, expected["nodes"]))
+        found.extend(await _compare_vectors(graph, expected))
         return found
     finally:
         await write.close()
@@ -33,21 +55,23 @@ async def differences(graph: TestGraph) -> list[str]:
 
 
 async def _expected(write: asyncpg.Connection) -> dict[str, Rows]:
-    sources = {row["id"]: row for row in await write.fetch("SELECT * FROM write_raw_sources")}
-    facts = {
-        row["id"]: row for row in await write.fetch("SELECT * FROM write_facts WHERE dedup_status = 'ready'")
-    }
-    nodes = {row["id"]: row for row in await write.fetch("SELECT * FROM write_nodes")}
+    async def table(name: str) -> list[asyncpg.Record]:
+        return list(await write.fetch(f"SELECT * FROM write_{name}"))  # noqa: S608 # a name from this module
+
+    sources = {row["id"]: row for row in await table("raw_sources")}
+    facts = {row["id"]: row for row in await table("facts") if row["dedup_status"] == "ready"}
+    nodes = {row["id"]: row for row in await table("nodes")}
     edges = {
         row["id"]: row
-        for row in await write.fetch("SELECT * FROM write_edges")
+        for row in await table("edges")
         if row["source_node_id"] in nodes and row["target_node_id"] in nodes
     }
-    provenance = [
+    rejections = [
         row
-        for row in await write.fetch("SELECT * FROM write_fact_sources")
-        if row["fact_id"] in facts and row["raw_source_id"] in sources
+        for row in await table("node_fact_rejections")
+        if row["node_id"] in nodes and row["fact_id"] in facts
     ]
+    dimensions = {row["id"]: row for row in await table("dimensions") if row["node_id"] in nodes}
     expected_nodes: Rows = {}
     for key, row in nodes.items():
         node = _translated(row)
@@ -62,17 +86,74 @@ async def _expected(write: asyncpg.Connection) -> dict[str, Rows]:
             ends = sorted([key_uuid(row["source_node_id"]), key_uuid(row["target_node_id"])])
             edge["source_node_id"], edge["target_node_id"] = ends
         expected_edges[key_uuid(key)] = edge
-    return {
-        "raw_sources": {key_uuid(key): _translated(row) for key, row in sources.items()},
-        "facts": {key_uuid(key): _translated(row) for key, row in facts.items()},
-        "fact_sources": {
-            (key_uuid(row["fact_id"]), key_uuid(row["raw_source_id"])): _translated(row) for row in provenance
-        },
+    hashes = {row["content_hash"] for row in sources.values()} - {None}
+    node_facts = _links(nodes.values(), facts)
+    for row in rejections:
+        node_facts.pop((key_uuid(row["node_id"]), key_uuid(row["fact_id"])), None)
+    expected = {
+        "raw_sources": _identified(sources.values()),
+        "facts": _identified(facts.values()),
+        "fact_sources": _keyed(
+            "fact_sources",
+            [
+                row
+                for row in await table("fact_sources")
+                if row["fact_id"] in facts and row["raw_source_id"] in sources
+            ],
+        ),
         "nodes": expected_nodes,
-        "node_facts": _links(nodes.values(), facts),
+        "node_facts": node_facts,
+        "node_fact_rejections": _keyed("node_fact_rejections", rejections),
         "edges": expected_edges,
         "edge_facts": _links(edges.values(), facts),
+        "dimensions": _identified(dimensions.values()),
+        "dimension_facts": _links(dimensions.values(), facts),
+        "convergence_reports": _keyed(
+            "convergence_reports",
+            [row for row in await table("convergence_reports") if row["node_id"] in nodes],
+        ),
+        "node_counters": _keyed(
+            "node_counters", [row for row in await table("node_counters") if row["node_id"] in nodes]
+        ),
+        "node_versions": _identified(
+            [row for row in await table("node_versions") if row["node_id"] in nodes]
+        ),
+        "prohibited_chunks": _identified(
+            [row for row in await table("prohibited_chunks") if row["content_hash"] in hashes]
+        ),
+        "llm_usage": _identified(await table("llm_usage")),
     }
+    expected["node_stats"] = _stats(expected)
+    return expected
+
+
+def _stats(expected: dict[str, Rows]) -> Rows:
+    """Return what the numbers of each node should be, counted one row at a time."""
+    stats: Rows = {}
+    for node in expected["nodes"]:
+        stats[node] = {
+            "node_id": node,
+            "fact_count": sum(
+                1 for link in expected["node_facts"] if isinstance(link, tuple) and link[0] == node
+            ),
+            "edge_count": sum(
+                1
+                for edge in expected["edges"].values()
+                if node in (edge["source_node_id"], edge["target_node_id"])
+            ),
+            "child_count": sum(1 for child in expected["nodes"].values() if child["parent_id"] == node),
+            "dimension_count": sum(1 for row in expected["dimensions"].values() if row["node_id"] == node),
+            "convergence_score": expected["convergence_reports"].get((node,), {}).get("convergence_score"),
+        }
+    return {(node,): row for node, row in stats.items()}
+
+
+def _identified(rows: Iterable[asyncpg.Record]) -> Rows:
+    return {key_uuid(row["id"]): _translated(row) for row in rows}
+
+
+def _keyed(table: str, rows: Iterable[asyncpg.Record]) -> Rows:
+    return {tuple(key_uuid(row[name]) for name in _KEYED[table]): _translated(row) for row in rows}
 
 
 def _translated(row: asyncpg.Record) -> Row:
@@ -98,13 +179,19 @@ def _links(owners: Iterable[asyncpg.Record], facts: dict[str, asyncpg.Record]) -
 
 async def _actual(target: asyncpg.Connection, table: str) -> Rows:
     actual: Rows = {}
-    for row in await target.fetch(f"SELECT * FROM {table}"):  # noqa: S608 # a name from this module
-        values = {name: value for name, value in row.items() if name != "sync_version"}
-        if table in ("node_facts", "edge_facts"):
-            owner = values.get("node_id", values.get("edge_id"))
-            actual[(owner, values["fact_id"])] = {}
-        elif table == "fact_sources":
-            actual[(values["fact_id"], values["raw_source_id"])] = values
+    query = f"SELECT * FROM {table}"  # noqa: S608 # a name from this module
+    if table == "prohibited_chunks":
+        # Which of several sources with one content it belongs to is free.
+        query = (
+            "SELECT c.* FROM prohibited_chunks c JOIN raw_sources s"
+            " ON s.id = c.raw_source_id AND s.content_hash = c.content_hash"
+        )
+    for row in await target.fetch(query):
+        values = {name: value for name, value in row.items() if name not in ("sync_version", "sync_run")}
+        if table in _LINKS:
+            actual[(values[_LINKS[table]], values["fact_id"])] = {}
+        elif table in _KEYED:
+            actual[tuple(values[name] for name in _KEYED[table])] = values
         else:
             actual[values["id"]] = values
     return actual
@@ -120,17 +207,28 @@ def _compare(table: str, expected: Rows, actual: Rows) -> list[str]:
     return found
 
 
-async def _compare_vectors(graph: TestGraph, nodes: Rows) -> list[str]:
-    points: dict[object, object] = {}
-    async for batch in graph.vectors.scroll("kg_nodes"):
-        points |= {point.id: dict(point.payload) for point in batch}
-    payload = ("key", "concept", "node_type", "visibility", "creator_id")
-    expected = {key: {name: node[name] for name in payload} for key, node in nodes.items()}
-    found = [f"vectors: missing {expected[key]}" for key in expected if key not in points]
-    found += [f"vectors: extra {points[key]}" for key in points if key not in expected]
-    found += [
-        f"vectors {key}: payload is {points[key]}, should be {expected[key]}"
-        for key in expected
-        if key in points and points[key] != expected[key]
-    ]
+async def _compare_vectors(graph: TestGraph, expected: dict[str, Rows]) -> list[str]:
+    found: list[str] = []
+    for collection, fields in _VECTORS.items():
+        points: dict[object, Row] = {}
+        async for batch in graph.vectors.scroll(f"kg_{collection}"):
+            points |= {point.id: dict(point.payload) for point in batch}
+        rows = {key: _point(collection, row, fields) for key, row in expected[collection].items()}
+        found += [f"vectors of {collection}: missing {rows[key]}" for key in rows if key not in points]
+        found += [f"vectors of {collection}: extra {points[key]}" for key in points if key not in rows]
+        found += [
+            f"vectors of {collection} {key}: payload is {points[key]}, should be {rows[key]}"
+            for key in rows
+            if key in points and points[key] != rows[key]
+        ]
     return found
+
+
+def _point(collection: str, row: Row, fields: tuple[str, ...]) -> Row:
+    payload = {name: row[name] for name in fields}
+    parts = (row["concept"], row["definition"]) if collection == "nodes" else (row["content"],)
+    text = "\n".join(str(part) for part in parts if part is not None)
+    # As Postgres writes jsonb: shorter keys first, and no character escaped that need not be.
+    ordered = dict(sorted(payload.items(), key=lambda item: (len(item[0]), item[0])))
+    hashed = f"{text}\n{json.dumps(ordered, ensure_ascii=False)}"
+    return payload | {"sync_hash": hashlib.sha256(hashed.encode()).hexdigest()[:32]}

@@ -16,7 +16,7 @@ from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.errors import CycleBusy, CycleFenced
 from syncline.messages import CycleProgress, CycleStatus, SyncEvent
-from syncline.provider import GraphSchema
+from syncline.provider import GraphSchema, RetryRules
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.graphs import TestGraph
@@ -90,7 +90,7 @@ async def test_every_row_link_and_vector_arrives(graph: TestGraph) -> None:
         "edges": 3,
     }
     assert (result.links, result.parked, result.failures) == (4, 0, 0)
-    assert result.vectors.upserted == result.vectors.embedded == 2
+    assert result.vectors.upserted == result.vectors.embedded == 4
     assert await differences(graph) == []
 
 
@@ -472,14 +472,14 @@ async def test_a_source_table_that_is_not_as_declared_fails_alone_and_is_named(g
 async def test_an_absent_vector_store_delays_vectors_and_nothing_else(graph: TestGraph) -> None:
     await write(graph, SEED)
     away = QdrantServerStore("away", "http://127.0.0.1:9", None, 2)
-    context = graph.context()
+    context = replace(graph.context(), retry=RetryRules(vector_seconds=0))
     result = await run_cycle(replace(context, vectors=replace(context.vectors, store=away)))
     await away.close()
     assert result.status is CycleStatus.VECTORS_DELAYED
-    assert (result.rows, result.vectors.pending) == (11, 2)
+    assert (result.rows, result.vectors.pending) == (11, 4)
     assert result.vectors.error is not None
     result = await run_cycle(graph.context())
-    assert (result.status, result.vectors.upserted) == (CycleStatus.DRAINED, 2)
+    assert (result.status, result.vectors.upserted) == (CycleStatus.DRAINED, 4)
     assert await differences(graph) == []
 
 

@@ -212,7 +212,7 @@ async def test_a_collection_that_another_worker_created_meanwhile_is_taken() -> 
         )
     ) as server:
         store = store_on(server.url)
-        await store.ensure_collection("nodes", dimensions=3, indexed=["type", "visibility"])
+        assert not await store.ensure_collection("nodes", dimensions=3, indexed=["type", "visibility"])
         await store.close()
     indexed = [json.loads(r.body) for r in server.requests if r.path.split("?")[0].endswith("/index")]
     assert indexed == [{"field_name": "visibility", "field_schema": "keyword"}]

@@ -148,6 +148,21 @@ async def test_scrolling_gives_every_point_once_in_id_order(store: VectorStore, 
     assert [point for page in pages for point in page] == sorted(written, key=lambda point: point.id)
 
 
+async def test_scrolling_fetches_only_the_fields_asked_for(store: VectorStore, nodes: str) -> None:
+    written = [*points(5, type="country", name="n"), PointPayload(uuid4(), {"name": "alone"})]
+    await store.upsert(nodes, written, vectors(6))
+    pages = [page async for page in store.scroll(nodes, batch=4, fields=["row", "type"])]
+    assert [point for page in pages for point in page] == sorted(
+        (
+            PointPayload(p.id, {name: p.payload[name] for name in ("row", "type") if name in p.payload})
+            for p in written
+        ),
+        key=lambda point: point.id,
+    )
+    (page,) = [page async for page in store.scroll(nodes, fields=[])]
+    assert [point.payload for point in page] == [{}] * 6
+
+
 async def test_search_ranks_by_cosine(store: VectorStore, nodes: str) -> None:
     directions = np.zeros((3, DIMENSIONS), dtype=np.float32)
     directions[0, 0], directions[1, :2], directions[2, 1] = 5, 1, 0.1
@@ -171,8 +186,17 @@ async def test_ensuring_a_collection_again_keeps_its_points(store: VectorStore, 
     assert await store.count(nodes) == 2
 
 
+async def test_ensuring_a_collection_tells_whether_it_was_missing(store: VectorStore) -> None:
+    told = [await store.ensure_collection("fresh", dimensions=DIMENSIONS) for _ in range(2)]
+    await store.drop_collection("fresh")
+    told.append(await store.ensure_collection("fresh", dimensions=DIMENSIONS))
+    assert told == [True, False, True]
+
+
 async def test_another_dimension_is_refused_with_both_numbers(store: VectorStore, nodes: str) -> None:
-    with pytest.raises(VectorStoreRejected, match=r"world-nodes.* 8 dimensions.* 384") as refused:
+    with pytest.raises(
+        VectorStoreRejected, match=r"world-nodes.* 8 dimensions.* 384\. Drop the collection"
+    ) as refused:
         await store.ensure_collection(nodes, dimensions=384)
     assert not refused.value.retryable
 
@@ -229,6 +253,17 @@ async def test_collections_do_not_mix(store: VectorStore, nodes: str) -> None:
 async def test_names_that_are_not_safe_are_refused(store: VectorStore, name: str) -> None:
     with pytest.raises(VectorStoreRejected, match="cannot name a collection"):
         await store.ensure_collection(name, dimensions=DIMENSIONS)
+
+
+async def test_an_embedded_collection_gets_the_payload_indexes_that_it_lacks(tmp_path: Path) -> None:
+    store = EmbeddedQdrantStore("system", tmp_path)
+    for indexed in ([], ["type"], ["type", "visibility"]):
+        await store.ensure_collection("nodes", dimensions=DIMENSIONS, indexed=indexed)
+        shard = await store._open("nodes")
+        assert shard is not None
+        assert sorted(shard._shard.info().payload_schema) == indexed
+        await store.upsert("nodes", points(10, type="country", visibility="public"), vectors(10))
+    await store.close()
 
 
 async def test_embedded_points_are_there_after_reopening(tmp_path: Path) -> None:

@@ -2,5 +2,7 @@ SELECT s.write_cluster, s.behind_since, s.progress::text AS progress,
        coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key)) FROM sync_cursor c), '{}')::text
            AS cursors,
        ARRAY(SELECT DISTINCT r.table_name FROM sync_parked_row r WHERE r.released) AS released,
+       EXISTS (SELECT FROM sync_requeue)
+           OR EXISTS (SELECT FROM sync_dead_letter WHERE next_retry_at <= now()) AS requeued,
        EXISTS (SELECT FROM sync_outbox) AS outbox
 FROM sync_state s

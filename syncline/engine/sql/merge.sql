@@ -5,5 +5,5 @@ WITH changed AS (
     ON CONFLICT (@{target_key}) DO UPDATE SET @{assignments}
     WHERE @{differs}
     RETURNING @{returned}
-)@{queue}
+)@{queue}@{touched}@{rematch}
 SELECT count(*) FROM changed

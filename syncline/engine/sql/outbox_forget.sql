@@ -1,1 +1,1 @@
-DELETE FROM sync_vector WHERE collection = '@{collection}' AND point_id = ANY ($1::uuid[])
+DELETE FROM sync_vector WHERE collection = $1 AND point_id = ANY ($2::uuid[])

@@ -1,12 +1,14 @@
--- A row whose required parent is missing waits under it, whole, and leaves the batch.
+-- A row whose required parent is missing waits under it, whole, and leaves the batch. One that names none at all
+-- would wait for ever: it goes on and is refused.
 WITH orphan AS (
     DELETE FROM @{stage} s
-    WHERE s.sync_present AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = s.@{reference_id})
+    WHERE s.sync_present AND s.@{reference} IS NOT NULL
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = s.@{reference_id})
     RETURNING s.*
 )
-INSERT INTO sync_parked_row AS r (table_name, key, image, waits_for_table, waits_for, waits_for_key)
-SELECT '@{table}', ARRAY[@{key}], @{image}, '@{parent_name}', s.@{reference_id}, s.@{reference}
+INSERT INTO sync_parked_row AS r (table_name, row_id, key, image, waits_for_table, waits_for, waits_for_key)
+SELECT '@{table}', @{row_id}, ARRAY[@{key}], @{image}, '@{parent_name}', @{waits_for}, s.@{reference}
 FROM orphan s
-ON CONFLICT (table_name, key) DO UPDATE
+ON CONFLICT (table_name, row_id) DO UPDATE
 SET image = excluded.image, waits_for_table = excluded.waits_for_table, waits_for = excluded.waits_for,
     waits_for_key = excluded.waits_for_key, released = false

@@ -1,6 +1,6 @@
 -- The only question that an idle cycle asks of the write-db.
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
-       (SELECT s.system_identifier || '/' || c.timeline_id
+       (SELECT s.system_identifier || '/' || c.timeline_id || '/' || to_regclass('@{tombstones}')::oid
         FROM pg_control_system() AS s, pg_control_checkpoint() AS c) AS cluster,
        ARRAY[@{probes}] AS pending,
        ARRAY[@{ahead}] AS ahead,

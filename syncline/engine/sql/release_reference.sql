@@ -4,6 +4,6 @@ WITH ready AS (
       AND r.waits_for = s.sync_row_id AND s.sync_present
     RETURNING r.owner, r.waits_for
 ), changed AS (
-    UPDATE @{child} t SET @{reference} = r.waits_for FROM ready r WHERE t.id = r.owner RETURNING t.id
-)@{queue}
+    UPDATE @{child} t SET @{reference} = r.waits_for FROM ready r WHERE t.id = r.owner RETURNING t.id, t.@{reference}
+)@{queue}@{touched}
 SELECT count(*) FROM changed

@@ -1,0 +1,162 @@
+"""What capture is made of on one table: its triggers, and the function that they call."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from syncline.adoption.catalog import FunctionState, IndexState, TableState
+from syncline.adoption.naming import SYNC_COLUMN, TOMBSTONES, VERSION_FUNCTION, fitted, qualified
+from syncline.sqltext import literal, quoted, templates_of
+
+__all__ = [
+    "Trigger",
+    "is_ours",
+    "serves_capture",
+    "sql",
+    "tombstone_body",
+    "tombstone_definition",
+    "tombstone_function",
+    "triggers_of",
+    "truncate_trigger",
+]
+
+_FUNCTION_PREFIX = f"{TOMBSTONES}_"
+# The rights of whoever adopts, since writers have none on the tombstones; and so no search_path but this one.
+_CONFIGURATION = ("search_path=pg_catalog, pg_temp",)
+_ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 2, 4, 8, 16, 32
+
+_template = templates_of("syncline.adoption")
+
+
+def sql(name: str, /, **fragments: str) -> str:
+    """Return template `name` with its fragments filled in; KeyError if one is missing."""
+    return _template(name).substitute(fragments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trigger:
+    """A trigger that a table needs. `timing` and `rows` are its SQL before and after the table's name."""
+
+    name: str
+    kind: int
+    timing: str
+    rows: str
+    function: tuple[str, str]
+    conditional: bool = False
+    old_table: str | None = None
+
+    def is_on(self, table: TableState) -> bool:
+        """Whether the table has it, and it is as it must be."""
+        found = table.triggers.get(self.name)
+        return (
+            found is not None
+            and found.enabled
+            and (
+                (found.kind, found.conditional, found.old_table, found.function)
+                == (self.kind, self.conditional, self.old_table, self.function)
+            )
+        )
+
+    def create(self, table: TableState) -> str:
+        """Return its DDL."""
+        return sql(
+            "trigger",
+            name=quoted(self.name),
+            timing=self.timing,
+            table=qualified(table.schema, table.name),
+            rows=self.rows,
+            function=qualified(*self.function),
+        )
+
+
+def triggers_of(table: TableState, key: Sequence[str]) -> list[Trigger]:
+    """Return the triggers that a source table needs."""
+    function = tombstone_function(table)
+    version = Trigger(
+        name="capture_version",
+        kind=_ROW | _BEFORE | _INSERT | _UPDATE,
+        timing="BEFORE INSERT OR UPDATE",
+        rows="FOR EACH ROW",
+        function=VERSION_FUNCTION,
+    )
+    # Set-wise where it can be. A row that leaves its partition, or is deleted there, has row triggers only.
+    old_table = None if table.partitioned else "sync_old_rows"
+    deletion = Trigger(
+        name="capture_delete",
+        kind=_DELETE if old_table else _ROW | _DELETE,
+        timing="AFTER DELETE",
+        rows=f"REFERENCING OLD TABLE AS {old_table} FOR EACH STATEMENT" if old_table else "FOR EACH ROW",
+        function=function,
+        old_table=old_table,
+    )
+    # Bytewise, since some types call different texts equal. No `UPDATE OF`: it does not see the key that
+    # another trigger has changed.
+    changed = " OR ".join(
+        f'OLD.{quoted(column)}::text COLLATE "C" IS DISTINCT FROM NEW.{quoted(column)}::text COLLATE "C"'
+        for column in key
+    )
+    rekeying = Trigger(
+        name="capture_key",
+        kind=_ROW | _UPDATE,
+        timing="AFTER UPDATE",
+        rows=f"FOR EACH ROW WHEN ({changed})",
+        function=function,
+        conditional=True,
+    )
+    return [version, deletion, rekeying, truncate_trigger(table)]
+
+
+def truncate_trigger(table: TableState) -> Trigger:
+    """Return the trigger that a source table needs, and each partition too: one can be emptied alone."""
+    return Trigger(
+        name="capture_truncate",
+        kind=_BEFORE | _TRUNCATE,
+        timing="BEFORE TRUNCATE",
+        rows="FOR EACH STATEMENT",
+        function=tombstone_function(table),
+    )
+
+
+def is_ours(function: tuple[str, str], schema: str) -> bool:
+    """Whether a trigger function of a table in `schema` is capture's."""
+    return function == VERSION_FUNCTION or (
+        function[0] == schema and function[1].startswith(_FUNCTION_PREFIX)
+    )
+
+
+def tombstone_function(table: TableState) -> tuple[str, str]:
+    """Return schema and name of the function that writes a table's tombstones."""
+    return table.schema, fitted(_FUNCTION_PREFIX, table.name)
+
+
+def tombstone_body(table: TableState, key: Sequence[str]) -> FunctionState:
+    """Return that function as it must be."""
+
+    def keys(row: str) -> str:
+        return f"ARRAY[{', '.join(f'{row}.{quoted(column)}::text' for column in key)}]"
+
+    body = sql(
+        "tombstone_rows" if table.partitioned else "tombstone_sets",
+        tombstones=qualified(table.schema, TOMBSTONES),
+        table=qualified(table.schema, table.name),
+        source=f"'{literal(table.name)}'",
+        old_key=keys("OLD"),
+        row_key=keys("r"),
+        row_key_text=literal(keys("r")),
+        tombstones_text=literal(qualified(table.schema, TOMBSTONES)),
+    )
+    return FunctionState(body=f"\n{body}\n", definer=True, configuration=_CONFIGURATION)
+
+
+def tombstone_definition(table: TableState, key: Sequence[str]) -> str:
+    """Return that function's DDL."""
+    body = tombstone_body(table, key).body
+    tag = "$capture$"
+    while tag in body:
+        tag = f"{tag[:-1]}_$"
+    function = qualified(*tombstone_function(table))
+    return sql("tombstone_function", function=function, body=f"{tag}{body}{tag}")
+
+
+def serves_capture(index: IndexState, key: Sequence[str]) -> bool:
+    """Whether an index has the order that rows are captured in."""
+    return index.plain and index.keys == ((SYNC_COLUMN, None), *((column, "C") for column in key))

@@ -1,0 +1,177 @@
+"""Checks: whether the tables of a schema are what a table map says, and all that is wrong at once."""
+
+from collections.abc import Iterator, Mapping
+
+from syncline.adoption.capture import is_ours
+from syncline.adoption.catalog import Catalog, ColumnState, TableState
+from syncline.adoption.naming import SYNC_COLUMN, TOMBSTONES
+from syncline.adoption.needs import UUID, source_columns, target_columns
+from syncline.engine.tablemap import SchemaMap, TableMap
+
+__all__ = ["check_source", "check_target"]
+
+_TRAVELS_AS_TEXT = {"text", "character varying", "character", "name", "citext"}
+"""Types whose binary form is their text; an enum's is too."""
+
+_KEYS = {"text", "character varying", "name"}
+"""Those of them that order and compare as text does, byte by byte under COLLATE "C".
+
+citext takes two texts for one, character(n) pads what it holds, and an enum cannot be collated.
+"""
+
+_OURS = ("capture_version", "capture_delete", "capture_key", "capture_truncate")
+_TOMBSTONE_COLUMNS = {
+    "seq": "bigint",
+    "source_table": "text",
+    "key": "text[]",
+    "sync_xid": "xid8",
+    "deleted_at": "timestamptz",
+}
+
+
+def check_source(catalog: Catalog, schema_map: SchemaMap) -> list[str]:
+    """Return a sentence for everything about the write-db's tables that map or capture cannot work with."""
+    return list(dict.fromkeys(_source_problems(catalog, schema_map)))
+
+
+def check_target(catalog: Catalog, schema_map: SchemaMap) -> list[str]:
+    """Return a sentence for everything about the graph-db's tables that the map cannot work with."""
+    return list(dict.fromkeys(_target_problems(catalog, schema_map)))
+
+
+def _source_problems(catalog: Catalog, schema_map: SchemaMap) -> Iterator[str]:
+    keys: dict[str, TableMap] = {}
+    for table_map in schema_map:
+        first = keys.setdefault(table_map.source, table_map)
+        if first.key != table_map.key:
+            yield (
+                f"{catalog.schema}.{table_map.source} is the source of {first.name} and of {table_map.name}, "
+                f"by keys {list(first.key)} and {list(table_map.key)}; give them one key."
+            )
+        table = catalog.tables.get(table_map.source)
+        if table is None:
+            yield f"Table {catalog.schema}.{table_map.source} is missing; {table_map.name} is made from it."
+            continue
+        name = f"{table.schema}.{table.name}"
+        if table.kind not in ("table", "partitioned table"):
+            yield f"{name} is a {table.kind}, whose changes triggers cannot capture; name an ordinary table."
+            continue
+        for leaf in table.leaves:
+            if not leaf.stores:
+                yield f"{leaf.schema}.{leaf.name}, a partition of {name}, is no ordinary table; detach it."
+        yield from _columns(catalog, table, table_map.name, source_columns(table_map))
+        yield from _source_key(table, table_map)
+        yield from _in_the_way(catalog, table)
+    tombstones = catalog.tables.get(TOMBSTONES)
+    if tombstones is not None:
+        yield from _columns(catalog, tombstones, "capture", _TOMBSTONE_COLUMNS)
+
+
+def _source_key(table: TableState, table_map: TableMap) -> Iterator[str]:
+    name = f"{table.schema}.{table.name}"
+    for column in (table.columns[each] for each in table_map.key if each in table.columns):
+        if not column.not_null:
+            yield f"{name}.{column.name} allows NULL and is part of the key; set it NOT NULL."
+        if _travels_as_text(column) and column.type not in _KEYS:
+            yield (
+                f"{name}.{column.name} is {_described(column)}, and keys of {table_map.name} are compared "
+                "byte by byte; change it to text or character varying."
+            )
+    for reference in table_map.references:
+        padded = table.columns.get(reference.column)
+        if padded is not None and padded.type == "character" and padded.name not in table_map.key:
+            yield (
+                f"{name}.{padded.name} is character(n), whose padding no key of {reference.parent} has; "
+                "change it to text or character varying."
+            )
+    if set(table_map.key) <= table.columns.keys() and not table.is_unique(table_map.key):
+        columns = ", ".join(table_map.key)
+        yield f"{name} has no primary key or unique index on exactly ({columns}); add one."
+
+
+def _in_the_way(catalog: Catalog, table: TableState) -> Iterator[str]:
+    """Yield what bears a name of ours and is not what we make."""
+    name = f"{table.schema}.{table.name}"
+    column = table.columns.get(SYNC_COLUMN)
+    if column is not None and column.type != "xid8":
+        yield f"{name}.{SYNC_COLUMN} is {_described(column)}, and capture needs xid8; rename or drop it."
+    elif column is not None and not column.not_null:
+        yield f"{name}.{SYNC_COLUMN} allows NULL, and a row without a stamp is never captured; drop it."
+    for each in (table, *table.leaves):
+        for trigger in (each.triggers[name] for name in _OURS if name in each.triggers):
+            if not is_ours(trigger.function, catalog.schema):
+                yield (
+                    f"{each.schema}.{each.name} has a trigger {trigger.name} that calls "
+                    f"{'.'.join(trigger.function)}(); rename it, since capture needs the name."
+                )
+
+
+def _target_problems(catalog: Catalog, schema_map: SchemaMap) -> Iterator[str]:
+    for table_map in schema_map:
+        columns = target_columns(table_map)
+        yield from _target(
+            catalog, table_map.name, table_map.name, columns, table_map.target_key, filled=True
+        )
+        for links in table_map.links:
+            pair = {links.owner: UUID, links.member: UUID}
+            yield from _target(catalog, links.table, table_map.name, pair, tuple(pair), filled=True)
+        if table_map.stats is not None:
+            stats = table_map.stats
+            numbers = {stats.owner: UUID} | {stat.column: None for stat in stats.columns}
+            yield from _target(catalog, stats.table, table_map.name, numbers, (stats.owner,), filled=False)
+
+
+def _target(
+    catalog: Catalog,
+    name: str,
+    wanted_by: str,
+    columns: Mapping[str, str | None],
+    key: tuple[str, ...],
+    *,
+    filled: bool,
+) -> Iterator[str]:
+    table = catalog.tables.get(name)
+    if table is None:
+        yield f"Table {catalog.schema}.{name} is missing; {wanted_by} is kept in it."
+        return
+    yield from _columns(catalog, table, wanted_by, columns)
+    if set(key) <= table.columns.keys() and not table.is_unique(key):
+        yield f"{catalog.schema}.{name} has no primary key on exactly ({', '.join(key)}); add one."
+    for column in table.columns.values():
+        if filled and column.not_null and not column.filled and column.name not in columns:
+            yield (
+                f"{catalog.schema}.{name}.{column.name} is NOT NULL without a default, and {wanted_by} "
+                "does not fill it; give it a default, allow NULL or put it into the map."
+            )
+
+
+def _columns(
+    catalog: Catalog, table: TableState, wanted_by: str, columns: Mapping[str, str | None]
+) -> Iterator[str]:
+    for name, wanted in columns.items():
+        place = f"{table.schema}.{table.name}.{name}"
+        column = table.columns.get(name)
+        spelled = None if wanted is None else catalog.types.get(wanted)
+        if wanted is not None and spelled is None:
+            yield f"{wanted_by} wants {place} to be {wanted}, a type that this database does not have."
+        elif column is None:
+            of_type = "" if spelled is None else f" as {spelled}"
+            yield f"Column {place} is missing; {wanted_by} wants it{of_type}: add it."
+        elif spelled is not None and not _fits(column, spelled):
+            yield (
+                f"{place} is {_described(column)}, and {wanted_by} wants {spelled}; "
+                f"change the column to {spelled}, or the map to {column.type}."
+            )
+
+
+def _fits(column: ColumnState, wanted: str) -> bool:
+    return column.type == wanted or (wanted == "text" and _travels_as_text(column))
+
+
+def _travels_as_text(column: ColumnState) -> bool:
+    # Installed where the search_path does not lead, an extension's type is spelled with its schema.
+    return column.enum or column.type.rpartition(".")[2] in _TRAVELS_AS_TEXT
+
+
+def _described(column: ColumnState) -> str:
+    return f"{column.type}, an enum" if column.enum else column.type

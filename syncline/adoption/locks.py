@@ -1,0 +1,111 @@
+"""Locks: one adoption of a schema at a time, and no writer who waits long for it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import asyncpg
+
+from syncline.adoption.capture import sql
+from syncline.adoption.steps import Step
+from syncline.errors import AdoptionBlocked
+
+__all__ = ["PATIENT", "Patience", "alone_in", "take_step", "told"]
+
+_POLL: Final = 0.1
+_SCHEMA_LOCK = "hashtextextended('syncline.adoption:' || $1, 0)"
+# That of the migrations: both create schema `syncline`, and Postgres does not say please to the second.
+_SHARED_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('syncline.migrations', 0))"
+
+_NOT_FREE = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a step waits for its locks. Who comes after it waits too, so it gives up and asks again."""
+
+    lock_timeout: float = 2.0
+    """Seconds of one attempt."""
+    attempts: int = 10
+    pause: float = 1.0
+    """Seconds between attempts, in which the writers that queued can go on."""
+
+
+PATIENT: Final = Patience()
+
+
+@asynccontextmanager
+async def alone_in(connection: asyncpg.Connection, schema: str) -> AsyncIterator[None]:
+    """Wait until no other adoption works on the schema, and keep others out.
+
+    After an exception the lock goes with the connection, which is not to be used again.
+    """
+    # Asked again and again, since a session that waits for the lock would have a snapshot, for whose end the
+    # holder's CREATE INDEX CONCURRENTLY waits.
+    while not await connection.fetchval(f"SELECT pg_try_advisory_lock({_SCHEMA_LOCK})", schema):  # noqa: ASYNC110
+        await asyncio.sleep(_POLL)
+    yield
+    await connection.execute(f"SELECT pg_advisory_unlock({_SCHEMA_LOCK})", schema)
+
+
+async def take_step(connection: asyncpg.Connection, step: Step, patience: Patience) -> None:
+    """Take a step, or raise AdoptionBlocked when its locks were not free at any of the attempts."""
+    if step.alone:
+        await _take_alone(connection, step.statements)
+        return
+    for attempt in range(1, patience.attempts + 1):
+        try:
+            async with connection.transaction():
+                await _take(connection, step, lock_timeout=patience.lock_timeout)
+        except _NOT_FREE as error:
+            # At once, while those who stood in the way are likely to be there still.
+            holders = await _holders(connection, step.locked)
+            if attempt == patience.attempts:
+                raise AdoptionBlocked(
+                    step.sentence, holders=holders, attempts=attempt, seconds=patience.lock_timeout
+                ) from error
+            await asyncio.sleep(patience.pause)
+        else:
+            return
+
+
+async def _take(connection: asyncpg.Connection, step: Step, *, lock_timeout: float) -> None:
+    milliseconds = str(max(1, round(lock_timeout * 1000)))
+    await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
+    if step.shared:
+        await connection.execute(_SHARED_LOCK)
+    if step.lock is not None:
+        # lock_timeout is for each lock, and a partitioned table has as many as it has partitions.
+        await _limit_statement(connection, milliseconds)
+        await connection.execute(step.lock)
+    await _limit_statement(connection, "0")
+    for statement in step.statements:
+        await connection.execute(statement)
+
+
+async def _limit_statement(connection: asyncpg.Connection, milliseconds: str) -> None:
+    await connection.execute("SELECT set_config('statement_timeout', $1, true)", milliseconds)
+
+
+async def _take_alone(connection: asyncpg.Connection, statements: Sequence[str]) -> None:
+    # It waits for transactions that began before, and nobody waits for it: a limit would only waste its work.
+    await connection.execute("SET lock_timeout = 0; SET statement_timeout = 0")
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.execute("RESET lock_timeout; RESET statement_timeout")
+
+
+async def _holders(connection: asyncpg.Connection, tables: Sequence[str]) -> list[str]:
+    return [told(row) for row in await connection.fetch(sql("holders"), list(tables))]
+
+
+def told(row: asyncpg.Record) -> str:
+    """Return who a row of `holders` or `blockers` is about."""
+    # Postgres tells other roles' applications to members of pg_read_all_stats alone.
+    parts = [f"'{row['name']}'" if row["name"] else "", row["state"] or ""]
+    if row["seconds"] is not None:
+        parts.append(f"for {row['seconds']:.0f} s")
+    about = ", ".join(part for part in parts if part)
+    return f"{row['holder']} ({about})" if about else str(row["holder"])

@@ -1,0 +1,1 @@
+CREATE INDEX @{how}IF NOT EXISTS @{name} ON @{table} (sync_xid, @{key})

@@ -1,0 +1,1 @@
+CREATE TRIGGER @{name} @{timing} ON @{table} @{rows} EXECUTE FUNCTION @{function}()

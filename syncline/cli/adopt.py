@@ -1,0 +1,96 @@
+"""`syncline graph adopt`: prepare the tables that a product has already for capture, or give them back."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from syncline.cli.sentences import errors_as_sentences
+from syncline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from syncline.adoption import Step
+    from syncline.engine.tablemap import SchemaMap
+
+__all__ = ["adopt"]
+
+
+@errors_as_sentences
+def adopt(
+    graph: Annotated[str, typer.Argument(metavar="GRAPH", help="Slug or id.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the SQL with its reasons, and change nothing.")
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Take away what adoption added; rows and tables stay.")
+    ] = False,
+    map_name: Annotated[
+        str, typer.Option("--map", metavar="MODULE:NAME", help="The table map, of a plugin for example.")
+    ] = "syncline.engine.knowledge_graph:KNOWLEDGE_GRAPH",
+    lock_timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds that writers may have to wait for one of our locks.")
+    ] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
+) -> None:
+    """Prepare a graph's write-db tables for capture, online. Doing it again changes nothing."""
+    import asyncio
+
+    schema_map = _schema_map(map_name)
+    quiet = as_json or dry_run
+    steps = asyncio.run(
+        _adopt(graph, schema_map, undo=undo, dry_run=dry_run, lock_timeout=lock_timeout, quiet=quiet)
+    )
+    if as_json:
+        told = [{"sentence": step.sentence, "sql": step.script} for step in steps]
+        typer.echo(json.dumps({"graph": graph, "undo": undo, "dry_run": dry_run, "steps": told}, indent=2))
+    elif not steps:
+        typer.echo("Nothing to do: " + ("no table is captured." if undo else "every table is captured."))
+    elif dry_run:
+        for step in steps:
+            # Odd names may have line breaks, which would end the comment.
+            typer.echo(f"-- {' '.join(step.sentence.split())}\n{step.script}\n")
+
+
+def _schema_map(name: str) -> "SchemaMap":
+    """Return the map that `module:NAME` names, or raise ConfigurationError."""
+    from importlib import import_module
+
+    from syncline.engine.tablemap import SchemaMap
+
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"--map {name} leads nowhere: {error}") from None
+    if not isinstance(found, SchemaMap):
+        raise ConfigurationError(f"--map {name} is no SchemaMap but a {type(found).__name__}")
+    return found
+
+
+async def _adopt(
+    reference: str,
+    schema_map: "SchemaMap",
+    *,
+    undo: bool,
+    dry_run: bool,
+    lock_timeout: float,
+    quiet: bool,
+) -> "list[Step]":
+    from syncline import adoption
+    from syncline.cli.target import find_settings
+    from syncline.services import Services
+
+    async with Services.open(find_settings(), application_name="syncline adopt") as services:
+        write = services.write_schema(await services.graphs.get(reference))
+        if dry_run:
+            make = adoption.plan_undo if undo else adoption.plan_adoption
+            async with write.store.driver() as connection:
+                return list((await make(connection, write.schema, schema_map)).steps)
+        return await (adoption.undo if undo else adoption.adopt)(
+            write.store,
+            write.schema,
+            schema_map,
+            patience=adoption.Patience(lock_timeout=lock_timeout),
+            on_step=lambda step: None if quiet else typer.echo(step.sentence),
+            on_wait=lambda wait: typer.echo(wait, err=True),
+        )

@@ -1,0 +1,112 @@
+"""`syncline explain`: where one row is, and what keeps it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from syncline.cli.columns import one_line
+from syncline.cli.operators import GraphArgument, JsonOption, opened, run, told_at, told_key
+from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences
+
+if TYPE_CHECKING:
+    from syncline.operations import Explanation
+
+__all__ = ["explain"]
+
+
+@errors_as_sentences
+def explain(
+    graph: GraphArgument,
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="Its name in the graph-db or in the write-db.")
+    ],
+    key: Annotated[list[str], typer.Argument(metavar="KEY", help="The row's key, part by part.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say where one row is in each store, and what keeps it: the first line is the answer.
+
+    Put `--` before a key that begins with `-`.
+    """
+    found = run(_explain(graph, table, key))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        typer.echo(one_line(f"{found.table} {told_key(found.key)}: {found.verdict}"))
+        for name, value in _details(found):
+            typer.echo(f"{name:<18} {one_line(value)}")
+    if found.state == "unknown_key":
+        raise typer.Exit(EXIT_FAILED)
+
+
+async def _explain(reference: str, table: str, key: list[str]) -> "Explanation":
+    from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+    from syncline.operations import explain
+
+    async with opened(reference) as (services, graph):
+        return await explain(
+            services.write_schema(graph),
+            services.target_schema(graph),
+            services.graph_vectors(graph),
+            KNOWLEDGE_GRAPH,
+            table=table,
+            key=key,
+        )
+
+
+def _details(row: "Explanation") -> Iterator[tuple[str, str]]:
+    write, graph = row.write, row.graph
+    yield "state", row.state
+    if write.exists:
+        yield (
+            "write-db",
+            f"version {write.version}" + ("" if write.belongs else ", kept out by the table map"),
+        )
+    else:
+        yield "write-db", "-" if write.deleted_at is None else f"deleted {told_at(write.deleted_at)}"
+    if write.pending:
+        yield "read by a cycle", "not yet" + (", held back by an open transaction" if write.held_back else "")
+    yield "graph-db", f"version {graph.version}, id {graph.id or '-'}" if graph.exists else "-"
+    if graph.synced_by is not None:
+        by = graph.synced_by
+        yield "brought by", f"{by.provider} {by.provider_version or ''}"
+        yield "in run", f"{by.run_id} of {by.workflow_id}, attempt {by.attempt}, {told_at(by.taken_at)}"
+    if row.parked is not None:
+        yield "waits for", f"{row.parked.waits_for_table} {told_key([row.parked.waits_for_key])}"
+    for wait in row.waits:
+        yield f"{wait.name} waits", f"for {wait.waits_for_table} {told_key([wait.waits_for_key])}"
+    if row.waits_in_all > len(row.waits):
+        yield "", f"and {row.waits_in_all - len(row.waits)} more"
+    for part in row.waiting_for_it:
+        yield "waiting for it", f"{part.waiting} {part.table} {part.name or ''} since {told_at(part.since)}"
+    if row.requeued is not None:
+        yield "asked for again", f"{row.requeued.reason}, {told_at(row.requeued.queued_at)}"
+    if row.dead_letter is not None:
+        letter = row.dead_letter
+        yield "refused", f"[{letter.sqlstate}] {letter.message}"
+        yield (
+            "tries",
+            f"{letter.attempts}, next {told_at(letter.next_retry_at)}, fingerprint {letter.fingerprint}",
+        )
+    if row.discarded is not None:
+        yield "discarded", f"{told_at(row.discarded.at)} by {row.discarded.who}: {row.discarded.why}"
+    yield from _vector_details(row)
+
+
+def _vector_details(row: "Explanation") -> Iterator[tuple[str, str]]:
+    vector = row.vector
+    if vector is None:
+        return
+    if not vector.written:
+        known = "not written" if vector.wanted else "none wanted"
+    else:
+        known = f"written by {vector.embedding}" + ("" if vector.current else ", of an older text")
+    if vector.point is not None:
+        known += ", the point is " + ("there" if vector.point else "not there")
+    yield f"vector, {vector.collection}", known
+    if vector.problem is not None:
+        yield "vector store", vector.problem
+    if vector.queued_at is not None:
+        yield "queued", f"{told_at(vector.queued_at)}, tries {vector.attempts}: {vector.error or 'no error'}"
+    if vector.delayed_since is not None:
+        yield "delayed", f"since {told_at(vector.delayed_since)}: {vector.delay_error}"

@@ -1,0 +1,70 @@
+"""What the commands for operators share: how they open a graph and how they answer."""
+
+import getpass
+import os
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import typer
+
+from syncline.cli.columns import one_line
+from syncline.cli.sentences import EXIT_FAILED, say_error
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from syncline.graphs import Graph
+    from syncline.services import Services
+
+T = TypeVar("T")
+
+STATUS = "Exit status: 0 done, 1 failed or nothing matched, 2 wrong usage or configuration."
+
+GraphArgument = Annotated[str, typer.Argument(metavar="GRAPH", help="Slug or id.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=10_000, help="Lines of one page.")]
+AfterOption = Annotated[
+    str | None, typer.Option(metavar="PLACE", help="Where the page before ended: its last line says so.")
+]
+
+
+def run(work: Coroutine[object, object, T]) -> T:
+    """Return what a coroutine returns."""
+    import asyncio
+
+    return asyncio.run(work)
+
+
+@asynccontextmanager
+async def opened(reference: str) -> "AsyncIterator[tuple[Services, Graph]]":
+    """Yield the services of the settings, or of the running stack, and a graph by slug or id."""
+    from syncline.cli.target import find_settings
+    from syncline.services import Services
+
+    async with Services.open(find_settings(), application_name="syncline-cli") as services:
+        yield services, await services.graphs.get(reference)
+
+
+def say_nothing_matched(sentence: str) -> NoReturn:
+    """Say that there is nothing of the kind, and exit with status 1."""
+    say_error(one_line(sentence))
+    raise typer.Exit(EXIT_FAILED)
+
+
+def told_at(at: "datetime | None") -> str:
+    """Return a moment to the second, in UTC as the stores give it, or `-`."""
+    return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def told_key(key: Sequence[str]) -> str:
+    """Return a key as it is typed: its parts, those with a blank in quotes."""
+    return " ".join(part if part and not set(part) & set(" \t\n'\"") else repr(part) for part in key)
+
+
+def os_user() -> str:
+    """Return the name of the user who runs this process, or the number of one who has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -1,0 +1,125 @@
+"""`syncline parked`: rows that wait for another row, which is no failure."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from syncline.cli.columns import print_columns
+from syncline.cli.operators import (
+    AfterOption,
+    GraphArgument,
+    JsonOption,
+    LimitOption,
+    opened,
+    run,
+    told_at,
+    told_key,
+)
+from syncline.cli.sentences import errors_as_sentences
+
+if TYPE_CHECKING:
+    from syncline.operations import AwaitedRow, ParkedPage, ParkedSummary
+
+__all__ = ["parked"]
+
+
+@errors_as_sentences
+def parked(
+    graph: GraphArgument,
+    table: Annotated[
+        str | None, typer.Option(help="List what waits of this table, instead of what is waited for.")
+    ] = None,
+    limit: LimitOption = 20,
+    after: AfterOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what waits, for whom, since when, and why that one does not come; the worst comes first.
+
+    A row whose parent is missing waits whole, a link or an optional reference alone. Both land by themselves
+    when the other end does.
+    """
+    if table is not None:
+        _print_page(run(_list(graph, table, limit, after)), as_json=as_json)
+        return
+    if after is not None:
+        raise typer.BadParameter("it goes with --table", param_hint="--after")
+    _print_summary(run(_summarize(graph, limit)), as_json=as_json)
+
+
+async def _summarize(reference: str, limit: int) -> "ParkedSummary":
+    from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+    from syncline.operations import summarize_parked
+
+    async with opened(reference) as (services, graph):
+        write, target = services.write_schema(graph), services.target_schema(graph)
+        return await summarize_parked(write, target, KNOWLEDGE_GRAPH, limit=limit)
+
+
+async def _list(reference: str, table: str, limit: int, after: str | None) -> "ParkedPage":
+    from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+    from syncline.operations import list_parked
+
+    async with opened(reference) as (services, graph):
+        target = services.target_schema(graph)
+        return await list_parked(target, KNOWLEDGE_GRAPH, table, limit=limit, after=after)
+
+
+def _print_summary(found: "ParkedSummary", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    if not found.awaited and not found.released:
+        typer.echo("nothing waits")
+        return
+    if found.awaited:
+        print_columns(
+            ("waiting", "for", "key", "since", "what waits", "why it does not come"),
+            (
+                (
+                    str(row.waiting),
+                    row.table,
+                    told_key([row.key]) + (f" ({row.named_by})" if row.named_by else ""),
+                    told_at(row.since),
+                    _parts(row),
+                    row.reason,
+                )
+                for row in found.awaited
+            ),
+        )
+    left_off = f"; {found.left_off} more are waited for, see --limit" if found.left_off else ""
+    typer.echo(
+        f"{found.rows} rows wait, {found.references} links and references wait alone, "
+        f"{found.released} land in the next cycle{left_off}",
+        err=True,
+    )
+
+
+def _parts(row: "AwaitedRow") -> str:
+    return ", ".join(
+        f"{part.waiting} {part.table}{f' ({part.name})' if part.name else ''}" for part in row.parts
+    )
+
+
+def _print_page(page: "ParkedPage", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+        return
+    if not page.entries:
+        typer.echo("nothing waits")
+        return
+    print_columns(
+        ("key", "what of it", "waits for", "key", "since", "state"),
+        (
+            (
+                told_key(entry.key),
+                entry.name or "all",
+                entry.waits_for_table,
+                told_key([entry.waits_for_key]),
+                told_at(entry.since),
+                "lands in the next cycle" if entry.released else "waits",
+            )
+            for entry in page.entries
+        ),
+    )
+    if page.next is not None:
+        typer.echo(f"more: --after '{page.next}'", err=True)

@@ -1,0 +1,340 @@
+"""Drain: move everything below the horizon, batch after batch, each in one transaction with its cursor."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
+from syncline.engine.capture import Pending, Reading, copy_to_stage
+from syncline.engine.ledger import Ledger, RunProgress, Tenure
+from syncline.engine.places import on_schema
+from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
+from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
+from syncline.engine.template import sql
+from syncline.errors import StoreError, StoreRejected
+from syncline.messages import TableProgress
+from syncline.provider import SyncContext
+from syncline.sqltext import literal
+from syncline.stores.postgres import map_driver_error
+
+__all__ = ["Drain"]
+
+_DELETES_STAGE = "sync_deletes"
+_DELETES_COLUMNS = ("sync_xid", "seq", "source_table", "key", "alive")
+_KEYS = 5_000
+"""Rows that are asked for by key in one batch: the keys pass through the worker, and they may be long."""
+
+
+class _CaptureRefused(Exception):
+    """A row did not even come into the stage: its source, or the stage, refused it."""
+
+    def __init__(self, error: StoreRejected) -> None:
+        self.error = error
+
+
+class Drain:
+    """One cycle's batches. `progress` is what has been committed, `failed` what could not be and why."""
+
+    def __init__(
+        self,
+        statements: SchemaStatements,
+        context: SyncContext,
+        target: asyncpg.Connection,
+        tenure: Tenure,
+        progress: RunProgress,
+        *,
+        out_of_time: Callable[[], bool],
+        committed: Callable[[RunProgress], None],
+    ) -> None:
+        self._statements = statements
+        self._context = context
+        self._target = target
+        self._tenure = tenure
+        self._out_of_time = out_of_time
+        self._told = committed
+        self._more = False
+        self.progress = progress
+        self.failed: dict[str, str] = {}
+        self.unfinished: set[str] = set()
+
+    async def run(self, ledger: Ledger, pending: Pending) -> None:
+        """Drain the deleted keys, then every table parents first, then what that released or asked for."""
+        with self._context.target.store.errors_mapped():
+            await prepare_connection(self._target, self._statements)
+            if ledger.requeued:
+                await self._target.execute(sql("requeue_due"))
+        self._more = ledger.requeued or bool(ledger.released)
+        if pending.deletes:
+            async with self._failing_alone(DELETES):
+                await self._drain_deletes(ledger.cursors[DELETES], pending.horizon)
+        waiting = set(pending.tables)
+        while waiting or self._more:
+            released, requeued = await self._asked_for()
+            if not (waiting | released | requeued) - self.failed.keys():
+                return
+            if self._out_of_time():
+                self.unfinished |= waiting | released | requeued
+                return
+            for name, table in self._statements.tables.items():
+                if self._more:
+                    released, requeued = await self._asked_for()
+                async with self._failing_alone(name):
+                    if name in requeued:
+                        await self._drain_requeued(table)
+                    if name in released:
+                        await self._drain_released(table)
+                    if name in waiting:
+                        await self._drain_rows(table, ledger.cursors[name], pending.horizon)
+            waiting = set()
+
+    def fail(self, table: str, error: str) -> None:
+        """Note that a table failed; the others go on."""
+        self.failed[table] = error
+        self._context.log.error("table failed", graph=self._context.graph.slug, table=table, error=error)
+
+    @asynccontextmanager
+    async def _failing_alone(self, name: str) -> AsyncIterator[None]:
+        if name in self.failed:
+            return
+        try:
+            yield
+        except StoreRejected as error:
+            # The table's own trouble; anything else is the store's and ends the cycle.
+            self.fail(name, str(error))
+
+    async def _asked_for(self) -> tuple[set[str], set[str]]:
+        """Return the tables with released rows, and those with rows that are asked for by key."""
+        self._more = False
+        with self._context.target.store.errors_mapped():
+            row = await self._target.fetchrow(
+                "SELECT ARRAY(SELECT DISTINCT table_name FROM sync_parked_row WHERE released) AS released,"
+                " ARRAY(SELECT DISTINCT table_name FROM sync_requeue) AS requeued"
+            )
+        known = self._statements.tables.keys()
+        return set(row["released"]) & known, set(row["requeued"]) & known
+
+    async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
+        """Move rows until nothing is left below the horizon or time is out."""
+        full = limit = self._context.budget.batch_rows
+        write = self._context.write
+        while not self._out_of_time():
+            try:
+                async with on_schema(write) as source:
+                    while not self._out_of_time():
+                        async with self._batch(table.create_stage):
+                            with self._capturing():
+                                staged = await copy_to_stage(
+                                    source,
+                                    self._target,
+                                    table,
+                                    source_name=write.store.name,
+                                    cursor=cursor,
+                                    horizon=horizon,
+                                    limit=limit,
+                                )
+                            # A full batch may have more behind it; a short one has seen all below the horizon.
+                            after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
+                            progress = await self._apply(table, staged, captured=staged)
+                            await self._tenure.commit(
+                                self._target, progress, table=table.table.name, cursor=after
+                            )
+                        self._committed(progress)
+                        cursor = after
+                        if staged < limit:
+                            return
+                        limit = min(full, limit * 2)
+            except _CaptureRefused as refusal:
+                # Somewhere in these rows is one that cannot be read; its connection is gone, others are not.
+                if limit == 1:
+                    cursor = await self._bury_next(table, cursor, horizon, refusal.error)
+                limit = max(1, limit // 2)
+        self.unfinished.add(table.table.name)
+
+    async def _bury_next(
+        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreRejected
+    ) -> Cursor:
+        """Put the first row behind the cursor among the dead letters, and return the cursor behind it."""
+        async with on_schema(self._context.write) as source:
+            row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
+        if row is None:
+            return cursor
+        key = tuple(row["key"])
+        async with self._batch():
+            progress = await self._bury(table, [_letter(error, key, row["sync_xid"])])
+            after = Cursor(xid=row["sync_xid"], key=key)
+            await self._tenure.commit(self._target, progress, table=table.table.name, cursor=after)
+        self._committed(progress)
+        return after
+
+    async def _drain_released(self, table: TableStatements) -> None:
+        """Land the parked rows whose parent has come."""
+        limit = self._context.budget.batch_rows
+        while not self._out_of_time():
+            async with self._batch(table.create_stage):
+                status = await self._target.execute(table.waiting.stage_released, limit)
+                staged = int(status.rpartition(" ")[2])
+                if not staged:
+                    return
+                progress = await self._apply(table, staged)
+                await self._tenure.note(self._target, progress)
+            self._committed(progress)
+            if staged < limit:
+                return
+        self.unfinished.add(table.table.name)
+
+    async def _drain_requeued(self, table: TableStatements) -> None:
+        """Read rows again by key and make them right, whatever they are now."""
+        name = table.table.name
+        limit = _KEYS
+        while not self._out_of_time():
+            try:
+                async with on_schema(self._context.write) as source, self._batch(table.create_stage):
+                    asked = await self._target.fetch(sql("requeue_read"), name, limit)
+                    if not asked:
+                        return
+                    keys = [row["key"] for row in asked]
+                    staged = await self._copy_by_key(source, table, keys)
+                    ids = [row["row_id"] for row in asked]
+                    await self._target.execute(table.missing, ids, [json.dumps(key) for key in keys])
+                    progress = await self._apply(table, staged)
+                    await self._target.execute(sql("requeue_done"), name, ids)
+                    await self._tenure.note(self._target, progress)
+                self._committed(progress)
+                limit = min(_KEYS, limit * 2)
+            except _CaptureRefused as refusal:
+                if limit == 1:
+                    await self._bury_asked(table, refusal.error)
+                limit = max(1, limit // 2)
+        self.unfinished.add(name)
+
+    async def _copy_by_key(
+        self, source: asyncpg.Connection, table: TableStatements, keys: Sequence[Sequence[str]]
+    ) -> int:
+        columns = [list(column) for column in zip(*keys, strict=True)]
+        with self._capturing():
+            async with Reading(
+                source, table.capture_by_key(), columns, self._context.write.store.name
+            ) as reading:
+                return await reading.copy_into(self._target, table.stage_name, table.stage_columns)
+
+    async def _bury_asked(self, table: TableStatements, error: StoreRejected) -> None:
+        name = table.table.name
+        async with self._batch():
+            [row] = await self._target.fetch(sql("requeue_read"), name, 1)
+            progress = await self._bury(table, [_letter(error, tuple(row["key"]), 0)])
+            await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
+            await self._tenure.note(self._target, progress)
+        self._committed(progress)
+
+    async def _drain_deletes(self, cursor: Cursor, horizon: int) -> None:
+        """Remove the rows whose keys were deleted, those of all tables in the order of their deletion."""
+        limit = self._context.budget.batch_rows
+        create = sql("deletes_create", stage=_DELETES_STAGE)
+        async with on_schema(self._context.write) as source:
+            while not self._out_of_time():
+                async with self._batch(create):
+                    query = self._statements.capture_deleted(cursor, limit=limit)
+                    parameters = (*cursor.parameters(), str(horizon))
+                    async with Reading(source, query, parameters, self._context.write.store.name) as reading:
+                        staged = await reading.copy_into(self._target, _DELETES_STAGE, _DELETES_COLUMNS)
+                    cursor = await self._last_deleted() if staged == limit else Cursor(xid=horizon)
+                    for table in self._statements.schema_map:
+                        await self._target.execute(
+                            sql(
+                                "deletes_gone",
+                                table=literal(table.name),
+                                source_name=literal(table.source),
+                                stage=_DELETES_STAGE,
+                            )
+                        )
+                    progress = await self._remove()
+                    await self._tenure.commit(self._target, progress, table=DELETES, cursor=cursor)
+                self._committed(progress)
+                if staged < limit:
+                    return
+        self.unfinished.add(DELETES)
+
+    async def _remove(self) -> RunProgress:
+        store = self._context.target.store.name
+        effects, refused = await remove_gone(self._target, self._statements, store)
+        await self._statements.recount.run(self._target)
+        progress = self.progress.plus(effects)
+        for name, letters in refused.items():
+            await bury(
+                self._target,
+                name,
+                letters,
+                run_id=self._context.run.run_id,
+                rules=self._context.retry,
+            )
+            progress = progress.with_failures(name, len(letters))
+        self._more |= bool(effects)
+        return progress
+
+    @asynccontextmanager
+    async def _batch(self, create_stage: str | None = None) -> AsyncIterator[None]:
+        """One transaction on the graph-db with an empty stage; its driver errors name the graph-db."""
+        with self._context.target.store.errors_mapped():
+            async with self._target.transaction():
+                if create_stage is not None:
+                    await self._target.execute(create_stage)
+                yield
+
+    def _capturing(self) -> "_Capturing":
+        return _Capturing(self._context.target.store.name)
+
+    async def _last_staged(self, table: TableStatements) -> Cursor:
+        row = await self._target.fetchrow(table.last_staged)
+        return Cursor(xid=row["sync_xid"], key=tuple(row["key"]))
+
+    async def _last_deleted(self) -> Cursor:
+        row = await self._target.fetchrow(sql("deletes_last", stage=_DELETES_STAGE))
+        return Cursor(xid=row["sync_xid"], key=(str(row["seq"]),))
+
+    async def _apply(self, table: TableStatements, staged: int, *, captured: int = 0) -> RunProgress:
+        """Apply the stage in the caller's transaction; return the progress with it."""
+        applied: Applied = await apply_staged(
+            self._target, self._statements, table, staged=staged, store=self._context.target.store.name
+        )
+        self._more |= applied.more
+        effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
+        progress = self.progress.plus(effects)
+        for name, letters in applied.refused.items():
+            await bury(
+                self._target, name, letters, run_id=self._context.run.run_id, rules=self._context.retry
+            )
+            progress = progress.with_failures(name, len(letters))
+        return progress
+
+    async def _bury(self, table: TableStatements, letters: list[DeadLetter]) -> RunProgress:
+        name = table.table.name
+        await bury(self._target, name, letters, run_id=self._context.run.run_id, rules=self._context.retry)
+        return self.progress.plus([]).with_failures(name, len(letters))
+
+    def _committed(self, progress: RunProgress) -> None:
+        # Only now: a rolled-back batch must not be counted.
+        self.progress = progress
+        self._told(progress)
+
+
+class _Capturing:
+    """Tells a row that cannot be staged from one that cannot be applied."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        mapped = error if isinstance(error, StoreError) else None
+        if mapped is None and isinstance(error, asyncpg.PostgresError):
+            mapped = map_driver_error(self._store, error)
+        if isinstance(mapped, StoreRejected) and refuses_a_row(mapped):
+            raise _CaptureRefused(mapped) from error
+
+
+def _letter(error: StoreRejected, key: tuple[str, ...], version: int) -> DeadLetter:
+    return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.problem)

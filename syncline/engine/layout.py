@@ -1,0 +1,100 @@
+"""The stage of a table: its name, its columns, and how a staged row is kept as JSON while it waits."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from syncline.engine.tablemap import TableMap
+from syncline.sqltext import literal, quoted
+
+__all__ = [
+    "column_types",
+    "commas",
+    "from_image",
+    "generated_columns",
+    "image",
+    "reference_id",
+    "row_id",
+    "stage_columns",
+    "stage_definitions",
+    "stage_name",
+]
+
+
+def commas(parts: Sequence[str]) -> str:
+    """Return the parts as an SQL list."""
+    return ", ".join(parts)
+
+
+def reference_id(column: str) -> str:
+    """Return the stage column that holds the UUID of a reference."""
+    return quoted(f"ref_{column}")
+
+
+def row_id(table: TableMap, row: str = "s") -> str:
+    """Return the expression for a staged row's id in the books."""
+    if table.identified:
+        return f"{row}.sync_row_id"
+    return f"syncline.row_uuid(ARRAY[{commas([f'{row}.{quoted(name)}' for name in table.key])}])"
+
+
+def column_types(table: TableMap) -> dict[str, str]:
+    """Return the declared types of source columns; what is not in it is text."""
+    types = {column.name: column.type for column in (*table.columns, *table.source_only)}
+    return types | {links.source: "text[]" for links in table.links}
+
+
+def stage_columns(table: TableMap) -> list[str]:
+    """Return the source columns that travel, each once, keys first."""
+    names = [
+        *table.key,
+        *(reference.column for reference in table.references),
+        *(column.name for column in (*table.columns, *table.source_only)),
+        *(links.source for links in table.links),
+    ]
+    return list(dict.fromkeys(names))
+
+
+def generated_columns(table: TableMap) -> list[str]:
+    """Return the stage's columns that hold ids."""
+    own = ["sync_row_id"] if table.identified else []
+    return own + [reference_id(reference.column) for reference in table.references]
+
+
+def stage_definitions(table: TableMap) -> str:
+    """Return the stage's columns as DDL."""
+    types = column_types(table)
+    columns = ["sync_xid bigint NOT NULL", "sync_present boolean NOT NULL"]
+    columns += [f"{quoted(name)} {types.get(name, 'text')}" for name in stage_columns(table)]
+    # What is named by value has to be looked up.
+    columns += [f"{reference_id(r.column)} uuid" for r in table.references if r.by is not None]
+    generated = [(reference_id(r.column), r.column) for r in table.references if r.by is None]
+    if table.identified:
+        generated.insert(0, ("sync_row_id", table.key[0]))
+    columns += [
+        f"{name} uuid GENERATED ALWAYS AS (syncline.key_uuid({quoted(source)})) STORED"
+        for name, source in generated
+    ]
+    return commas(columns)
+
+
+def stage_name(table: TableMap) -> str:
+    """Return the stage's name, which is another for every layout."""
+    # A pooled connection keeps its stages, so another layout of the same table needs another name.
+    # The table's name comes last, because Postgres cuts off what is too long.
+    layout = sha256(f"{table.name} {stage_definitions(table)}".encode()).hexdigest()[:12]
+    return f"stage_{layout}_{table.name}"
+
+
+def image(table: TableMap) -> str:
+    """Return the staged row `s` as jsonb. A JSON column is left out if it is NULL: null is JSON's own."""
+    types = column_types(table)
+    nullable = [name for name in stage_columns(table) if types.get(name) in ("json", "jsonb")]
+    absent = [f"CASE WHEN s.{quoted(name)} IS NULL THEN '{literal(name)}' END" for name in nullable]
+    return f"to_jsonb(s.*) - ARRAY[{commas(absent)}]::text[]" if absent else "to_jsonb(s.*)"
+
+
+def from_image(name: str, types: dict[str, str]) -> str:
+    """Return the value of a column in image `p.image`, whose record is `r`."""
+    if types.get(name) in ("json", "jsonb"):
+        return f"(p.image -> '{literal(name)}')::{types[name]}"
+    return f"r.{quoted(name)}"

@@ -1,0 +1,22 @@
+"""Connections whose search_path is one graph's schema, and the lock that makes its cycles take turns."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from syncline.provider import GraphSchema
+
+__all__ = ["LOCK", "UNLOCK", "on_schema"]
+
+LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
+UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('syncline:' || current_schema(), 0))"
+
+
+@asynccontextmanager
+async def on_schema(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection whose search_path is the graph's schema, and give it back without it."""
+    async with place.store.driver() as connection:
+        await connection.execute("SELECT set_config('search_path', quote_ident($1), false)", place.schema)
+        yield connection
+        await connection.execute("RESET search_path")

@@ -1,0 +1,1 @@
+WHEN '@{source_name}' THEN EXISTS (SELECT FROM @{source} t WHERE @{same_key})

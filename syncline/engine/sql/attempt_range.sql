@@ -1,0 +1,1 @@
+(SELECT * FROM @{stage} WHERE ctid >= $1 AND ctid <= $2)

@@ -1,0 +1,1 @@
+SELECT sync_xid, seq FROM @{stage} ORDER BY sync_xid DESC, seq DESC LIMIT 1

@@ -1,0 +1,1 @@
+SELECT EXISTS (SELECT FROM sync_vector WHERE collection = $1)

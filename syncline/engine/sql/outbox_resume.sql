@@ -1,0 +1,1 @@
+DELETE FROM sync_vector_delay WHERE collection = $1 RETURNING since

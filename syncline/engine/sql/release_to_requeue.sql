@@ -1,0 +1,9 @@
+-- What was refused when it was released is asked for with its row, which can be told from others and buried.
+WITH ready AS (
+    DELETE FROM sync_parked_reference r USING @{stage} s
+    WHERE r.table_name = '@{child_name}' AND r.name = '@{name}' AND r.waits_for = s.sync_row_id AND s.sync_present
+    RETURNING r.owner
+)
+INSERT INTO sync_requeue (table_name, row_id, key, reason)
+SELECT DISTINCT '@{child_name}', t.id, ARRAY[t.key], 'its release was refused' FROM ready r JOIN @{child} t ON t.id = r.owner
+ON CONFLICT DO NOTHING

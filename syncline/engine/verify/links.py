@@ -1,0 +1,202 @@
+"""Links: the arrays of a table compared with a link table of the graph-db."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+
+from syncline.engine.layout import commas
+from syncline.engine.statements import SchemaStatements
+from syncline.engine.tablemap import Links, SchemaMap
+from syncline.engine.verify.buckets import everything, narrow
+from syncline.engine.verify.images import Images, bucket, key_uuid, numbered
+from syncline.engine.verify.merging import side_by_side
+from syncline.engine.verify.snapshots import Snapshots
+from syncline.engine.verify.tally import Tally
+from syncline.engine.verify.template import sql
+from syncline.engine.verify.unsettled import Unsettled
+from syncline.sqltext import literal, quoted
+from syncline.verification import Verdict
+
+__all__ = ["compare_links"]
+
+
+async def compare_links(
+    snapshots: Snapshots, statements: SchemaStatements, images: Images, links: Links, tally: Tally
+) -> None:
+    """Compare all links of one array of a table, and note what differs.
+
+    Owners that are damaged, on their way, waiting or refused are told where rows are compared, not here again.
+    """
+    table = images.table
+    cursor = snapshots.cursors[table.name]
+    parameters = cursor.parameters()
+    unsettled = Unsettled(snapshots, statements, images, waiting=[links.table])
+    queries = _Queries(statements.schema_map, images, links)
+
+    def beyond(first_parameter: int) -> str:
+        return statements.tables[table.name].after_cursor(cursor, first_parameter)
+
+    few = await unsettled.few()
+    suspects = (
+        everything()
+        if few is None
+        else await narrow(
+            snapshots.write,
+            queries.source_sums(beyond(2)),
+            parameters,
+            snapshots.target,
+            queries.target_sums(),
+            unsettled=few,
+        )
+    )
+    tally.same(suspects.equal)
+    if not suspects.any:
+        return
+    source = snapshots.write.stream(queries.source(beyond(3)), suspects.ids, suspects.buckets, *parameters)
+    target = snapshots.target.stream(queries.target(), suspects.ids, suspects.buckets)
+    books = snapshots.target.stream(unsettled.books)
+    deleted = snapshots.write.stream(unsettled.deleted, *unsettled.deleted_parameters)
+    async for owner, (expected, actual, known, gone) in side_by_side(source, target, books, deleted):
+        if not _settled(expected, actual, known, gone):
+            continue
+        owner_key = expected[0]["owner_key"] if expected else str(owner)
+        for verdict, member_key in _judge(expected, actual):
+            if verdict is None:
+                tally.same()
+            else:
+                await tally.note(verdict, (owner_key, member_key), owner, asked=(owner_key,))
+
+
+class _Queries:
+    """What is asked about one link table."""
+
+    def __init__(self, schema_map: SchemaMap, images: Images, links: Links) -> None:
+        self._map, self._images, self._links = schema_map, images, links
+
+    def source_sums(self, beyond: str) -> str:
+        return sql(
+            "link_sums_source",
+            bucket=bucket("s.sync_row_id"),
+            hash=_pair("s.sync_row_id", "m.member"),
+            links=self._members(self._images.source(beyond=beyond), join="JOIN"),
+        )
+
+    def target_sums(self) -> str:
+        owner, member = quoted(self._links.owner), quoted(self._links.member)
+        return sql(
+            "link_sums_target",
+            bucket=bucket(f"l.{owner}"),
+            hash=_pair(f"l.{owner}", f"l.{member}"),
+            links=quoted(self._links.table),
+            owner=owner,
+        )
+
+    def source(self, beyond: str) -> str:
+        return sql(
+            "listed_links_source",
+            owner_key=quoted(self._images.table.key[0]),
+            links=self._members(self._images.source(beyond=beyond, all_beyond=True), join="LEFT JOIN"),
+            bucket=bucket("s.sync_row_id"),
+        )
+
+    def target(self) -> str:
+        return sql(
+            "listed_links_target",
+            owners=quoted(self._images.table.name),
+            table=literal(self._images.table.name),
+            links=quoted(self._links.table),
+            name=literal(self._links.table),
+            owner=quoted(self._links.owner),
+            member=quoted(self._links.member),
+            parent=quoted(self._links.parent),
+            rejections=self._landed_rejections(),
+            bucket=bucket("f.owner"),
+        )
+
+    def _members(self, owners: str, *, join: str) -> str:
+        return sql(
+            "source_links",
+            owners=owners,
+            join=join,
+            member_id=key_uuid("d.key"),
+            rejected=self._rejected(),
+            array=quoted(self._links.source),
+        )
+
+    def _rejected(self) -> str:
+        if self._links.rejected_by is None:
+            return "false"
+        rejections = self._map[self._links.rejected_by]
+        owner, member = rejections.key
+        return sql(
+            "rejected",
+            rejections=quoted(rejections.source),
+            rejected_owner=quoted(owner),
+            rejected_member=quoted(member),
+            owner_key=quoted(self._images.table.key[0]),
+            present=rejections.present,
+        )
+
+    def _landed_rejections(self) -> str:
+        if self._links.rejected_by is None:
+            return ""
+        rejections = self._map[self._links.rejected_by]
+        owner, member = rejections.target_key
+        return sql(
+            "rejections", owner=quoted(owner), member=quoted(member), rejections=quoted(rejections.name)
+        )
+
+
+def _pair(owner: str, member: str) -> str:
+    return numbered(" || ".join(f"uuid_send({part})" for part in (owner, member)))
+
+
+def _settled(
+    expected: Sequence[asyncpg.Record],
+    actual: Sequence[asyncpg.Record],
+    known: Sequence[asyncpg.Record],
+    gone: Sequence[asyncpg.Record],
+) -> bool:
+    """Return whether an owner has landed as it is in the write-db, or is on neither side."""
+    if gone or any(record["kind"] != "waiting" for record in known):
+        return False
+    if any(record["beyond"] for record in expected):
+        return False
+    return bool(expected) is any(record["kind"] == "owner" for record in actual)
+
+
+def _judge(
+    expected: Sequence[asyncpg.Record], actual: Sequence[asyncpg.Record]
+) -> list[tuple[Verdict | None, str]]:
+    """Return each link of a settled owner that is or should be there, with its verdict and its member's key.
+
+    A rejection that only one side has is damaged, on its way, waiting or refused, which is told where its table
+    is compared. Until it has landed, or left, the link may be there or not.
+    """
+    wanted: dict[UUID, str] = {}
+    rejected: set[UUID] = set()
+    for record in expected:
+        if record["member"] is not None:
+            wanted[record["member"]] = record["member_key"]
+            if record["rejected"]:
+                rejected.add(record["member"])
+    made: dict[UUID, str] = {}
+    kinds: dict[str, set[UUID]] = {"owner": set(), "linked": set(), "waits": set(), "rejected": set()}
+    for record in actual:
+        kinds[record["kind"]].add(record["member"])
+        if record["kind"] in ("linked", "waits"):
+            made[record["member"]] = record["member_key"]
+    found: list[tuple[Verdict | None, str]] = []
+    for member, key in sorted({**made, **wanted}.items()):
+        undecided = member in wanted and (member in rejected) is not (member in kinds["rejected"])
+        desired = member in wanted and not (member in rejected and member in kinds["rejected"])
+        if member in made:
+            extra = not desired and not undecided
+            verdict = Verdict.EXTRA if extra else None
+            if not extra and member not in kinds["linked"]:
+                verdict = Verdict.PARKED
+            found.append((verdict, key))
+        elif desired and not undecided:
+            found.append((Verdict.MISSING, key))
+    return found

@@ -1,0 +1,64 @@
+"""Repair: asking for what is damaged, in portions that are committed with their line in the audit."""
+
+import json
+from collections.abc import Sequence
+
+from syncline.engine.verify.snapshots import Side, open_side
+from syncline.engine.verify.tally import Damage
+from syncline.engine.verify.template import sql
+from syncline.errors import InputInvalid
+from syncline.provider import GraphSchema
+from syncline.verification import RelationKind, Verdict
+
+__all__ = ["RelationRepair", "Repair"]
+
+
+class Repair:
+    """Who repairs a graph, and why. Raise InputInvalid if one of them is blank: both are kept in the audit."""
+
+    def __init__(self, target: GraphSchema, *, who: str, why: str) -> None:
+        self.target, self.who, self.why = target, who.strip(), why.strip()
+        if not self.who or not self.why:
+            raise InputInvalid("To repair, say who you are and why: both are kept in the audit.")
+
+    def of(self, name: str, kind: RelationKind) -> "RelationRepair":
+        """Return the repair of one relation."""
+        return RelationRepair(self, name, kind)
+
+
+class RelationRepair:
+    """The repair of one relation: one line in the audit, which counts up with every portion."""
+
+    def __init__(self, repair: Repair, name: str, kind: RelationKind) -> None:
+        self._repair, self._name, self._kind = repair, name, kind
+        self._line: int | None = None
+
+    async def rows(self, table: str, damage: Sequence[Damage]) -> int:
+        """Ask for rows of a table by key; return how many were not asked for already."""
+        by_id = {row_id: key for row_id, key, _ in damage}
+        async with open_side(self._repair.target, snapshot=False) as side:
+            [row] = await side.fetch(
+                sql("requeue"), table, list(by_id), [json.dumps(key) for key in by_id.values()]
+            )
+            return await self.audit(side, row["count"])
+
+    async def points(self, collection: str, damage: Sequence[Damage]) -> int:
+        """Owe the vector store these points; return how many."""
+        ids = [row_id for row_id, _, _ in damage]
+        rewritten = [row_id for row_id, _, verdict in damage if verdict is not Verdict.EXTRA]
+        async with open_side(self._repair.target, snapshot=False) as side:
+            [row] = await side.fetch(sql("requeue_points"), collection, ids, rewritten)
+            return await self.audit(side, row["count"])
+
+    async def audit(self, side: Side, rows: int) -> int:
+        """Add to the relation's line in the audit within the caller's transaction; return `rows`."""
+        if not rows:
+            return 0
+        if self._line is None:
+            repair = self._repair
+            parameters = (repair.who, f"repair {self._kind.value}", repair.why, self._name, rows)
+            [line] = await side.fetch(sql("audit"), *parameters)
+            self._line = line["number"]
+        else:
+            await side.fetch(sql("audit_more"), self._line, rows)
+        return rows

@@ -1,0 +1,127 @@
+"""Rows: a table of the write-db compared with its table of the graph-db."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+
+from syncline.engine.statements import SchemaStatements
+from syncline.engine.verify.buckets import Suspects, everything, narrow
+from syncline.engine.verify.images import Images, bucket
+from syncline.engine.verify.merging import side_by_side
+from syncline.engine.verify.snapshots import Snapshots
+from syncline.engine.verify.tally import Tally
+from syncline.engine.verify.template import sql
+from syncline.engine.verify.unsettled import Unsettled
+from syncline.verification import Verdict
+
+__all__ = ["compare_rows"]
+
+
+async def compare_rows(
+    snapshots: Snapshots, statements: SchemaStatements, images: Images, tally: Tally
+) -> None:
+    """Compare all rows of a table, and note what differs."""
+    table = images.table
+    cursor = snapshots.cursors[table.name]
+    parameters = cursor.parameters()
+    names = [reference.column for reference in table.optional]
+    unsettled = Unsettled(snapshots, statements, images, waiting=names)
+
+    def beyond(first_parameter: int) -> str:
+        return statements.tables[table.name].after_cursor(cursor, first_parameter)
+
+    few = await unsettled.few()
+    suspects: Suspects = (
+        everything()
+        if few is None
+        else await narrow(
+            snapshots.write,
+            sql(
+                "sums",
+                bucket=bucket("s.sync_row_id"),
+                hash=images.source_hash(),
+                rows=images.source(beyond=beyond(2)),
+                row_id="s.sync_row_id",
+            ),
+            parameters,
+            snapshots.target,
+            sql(
+                "sums",
+                bucket=bucket(images.target_id),
+                hash=images.target_hash(waiting=False),
+                rows=images.target(waiting=False, keys=False),
+                row_id=images.target_id,
+            ),
+            unsettled=few,
+        )
+    )
+    tally.same(suspects.equal)
+    if not suspects.any:
+        return
+    source = snapshots.write.stream(
+        sql(
+            "listed_source",
+            key=images.source_key,
+            hash=images.source_hash(),
+            rows=images.source(beyond=beyond(3), all_beyond=True),
+            bucket=bucket("s.sync_row_id"),
+        ),
+        suspects.ids,
+        suspects.buckets,
+        *parameters,
+    )
+    target = snapshots.target.stream(
+        sql(
+            "listed_target",
+            row_id=images.target_id,
+            key=images.target_key,
+            waits=images.target_waits,
+            hash=images.target_hash(waiting=True),
+            rows=images.target(waiting=True, keys=True),
+            bucket=bucket(images.target_id),
+        ),
+        suspects.ids,
+        suspects.buckets,
+    )
+    books = snapshots.target.stream(unsettled.books)
+    deleted = snapshots.write.stream(unsettled.deleted, *unsettled.deleted_parameters)
+    async for row_id, found in side_by_side(source, target, books, deleted):
+        verdict = _judge(*found)
+        if verdict is None:
+            tally.same()
+        else:
+            await tally.note(verdict, _key(row_id, found), row_id)
+
+
+def _judge(
+    source: Sequence[asyncpg.Record],
+    target: Sequence[asyncpg.Record],
+    books: Sequence[asyncpg.Record],
+    deleted: Sequence[asyncpg.Record],
+) -> Verdict | None:
+    """Return what is to be said of a row; None if it is equal."""
+    kinds = {record["kind"] for record in books}
+    if deleted or "asked" in kinds or any(record["beyond"] for record in source):
+        return Verdict.PENDING
+    if not source:
+        # A refused removal is known; what else the books say of a row that is not in the write-db is past.
+        return Verdict.DEAD if "dead" in kinds and target else Verdict.EXTRA
+    if "dead" in kinds:
+        return Verdict.DEAD
+    if "parked" in kinds:
+        if any(record["stuck"] for record in books):
+            return Verdict.STALE if target else Verdict.MISSING
+        return Verdict.PARKED
+    if not target:
+        return Verdict.MISSING
+    if source[0]["hash"] != target[0]["hash"]:
+        return Verdict.STALE
+    return Verdict.PARKED if target[0]["waits"] else None
+
+
+def _key(row_id: UUID, found: Sequence[Sequence[asyncpg.Record]]) -> Sequence[str]:
+    """Return the key of a row from whoever knows it; what the books say of an unknown row goes by its id."""
+    keys = (record["key"] for records in found for record in records)
+    key: Sequence[str] = next((key for key in keys if key is not None), [str(row_id)])
+    return key

@@ -1,0 +1,1 @@
+UPDATE sync_audit SET rows = rows + $2 WHERE number = $1

@@ -1,0 +1,1 @@
+((((get_byte(uuid_send(@{id}), 0) << 8) | get_byte(uuid_send(@{id}), 1)) >> 2))

@@ -1,0 +1,2 @@
+SELECT @{row_id} AS row_id, d.key
+FROM (SELECT key FROM sync_tombstone WHERE source_table = '@{source}' AND @{beyond}) d

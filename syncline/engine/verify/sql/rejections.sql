@@ -1,0 +1,2 @@
+UNION ALL
+SELECT x.@{owner}, 'rejected', x.@{member}, NULL FROM @{rejections} x

@@ -1,0 +1,175 @@
+"""Waiting: rows, links and references whose other end is missing are parked, and released when it lands."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from syncline.engine.fragments import link_names, queue, unrejected
+from syncline.engine.layout import (
+    column_types,
+    commas,
+    from_image,
+    image,
+    reference_id,
+    row_id,
+    stage_columns,
+)
+from syncline.engine.stats import touched
+from syncline.engine.tablemap import Links, Reference, SchemaMap, TableMap
+from syncline.engine.template import sql
+from syncline.sqltext import literal, quoted
+
+__all__ = ["Release", "Waiting"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What landing rows complete in another table, or in their own."""
+
+    child: str
+    links: bool
+    """Whether it adds links or sets a reference."""
+    statement: str
+    ask_again: str
+    """What to do if the statement is refused."""
+
+
+class Waiting:
+    """The statements that park a table's rows and release what waits for them."""
+
+    def __init__(self, schema_map: SchemaMap, table: TableMap, stage: str) -> None:
+        self._map, self._table, self._stage = schema_map, table, stage
+        name = literal(table.name)
+        key = commas([f"s.{quoted(column)}" for column in table.key])
+        columns = ["sync_xid", "sync_present", *stage_columns(table)]
+        types = column_types(table)
+        self.stage_released = sql(
+            "stage_released",
+            stage=stage,
+            table=name,
+            columns=commas([quoted(column) for column in columns]),
+            image_columns=commas([from_image(column, types) for column in columns]),
+        )
+        self.resolve = [
+            sql("resolve_by_value", stage=stage, by=quoted(reference.by), **_names(reference))
+            for reference in table.references
+            if reference.by is not None
+        ]
+        self.park_rows = [
+            sql(
+                "park_rows",
+                stage=stage,
+                table=name,
+                row_id=row_id(table),
+                key=key,
+                image=image(table),
+                waits_for=_waits_for(reference),
+                **_names(reference),
+            )
+            for reference in table.required
+        ]
+        self.unpark_rows = sql("unpark_rows", stage=stage, table=name, row_id=row_id(table))
+        self.unpark_references = sql("unpark_references", stage=stage, table=name)
+        self.park_references = [
+            sql(
+                "park_reference",
+                stage=stage,
+                table=name,
+                name=literal(reference.column),
+                beside=self._beside(reference),
+                **_names(reference),
+            )
+            for reference in table.optional
+        ]
+        self.release_rows = [
+            sql("release_rows", stage=stage, table=name),
+            *(
+                sql(
+                    "release_by_value",
+                    stage=stage,
+                    table=name,
+                    child_name=literal(child.name),
+                    by=quoted(reference.by),
+                )
+                for child in schema_map
+                for reference in child.references
+                if reference.by is not None and reference.parent == table.name
+            ),
+        ]
+        self.releases = [release for child in schema_map for release in self._releases(child)]
+        self.reject = [
+            (child.name, self._reject(child, links))
+            for child in schema_map
+            for links in child.links
+            if links.rejected_by == table.name
+        ]
+
+    def _beside(self, reference: Reference) -> str:
+        """Return the condition that the parent is not in this very batch either."""
+        if reference.parent != self._table.name:
+            return ""
+        return sql("beside", stage=self._stage, reference_id=reference_id(reference.column))
+
+    def _releases(self, child: TableMap) -> Iterator[Release]:
+        for links in child.links:
+            if links.parent == self._table.name:
+                statement = sql(
+                    "release_links",
+                    stage=self._stage,
+                    child=quoted(child.name),
+                    child_name=literal(child.name),
+                    unrejected=unrejected(self._map, links),
+                    touched=touched(self._map, links.table, [("changed c", (links.owner, links.member))]),
+                    **link_names(links),
+                )
+                yield self._release(child, links.table, statement, links=True)
+        for reference in child.optional:
+            if reference.parent == self._table.name:
+                column = reference.target_column
+                statement = sql(
+                    "release_reference",
+                    stage=self._stage,
+                    child=quoted(child.name),
+                    child_name=literal(child.name),
+                    reference=quoted(column),
+                    reference_name=literal(reference.column),
+                    queue=queue(child),
+                    touched=touched(self._map, child.name, [("changed c", (column,))]),
+                )
+                yield self._release(child, reference.column, statement, links=False)
+
+    def _release(self, child: TableMap, name: str, statement: str, *, links: bool) -> Release:
+        ask_again = sql(
+            "release_to_requeue",
+            stage=self._stage,
+            child=quoted(child.name),
+            child_name=literal(child.name),
+            name=literal(name),
+        )
+        return Release(child=child.name, links=links, statement=statement, ask_again=ask_again)
+
+    def _reject(self, child: TableMap, links: Links) -> str:
+        owner, member = (reference_id(column) for column in self._table.key)
+        return sql(
+            "reject_links",
+            stage=self._stage,
+            child_name=literal(child.name),
+            owner_id=owner,
+            member_id=member,
+            touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
+            **{name: text for name, text in link_names(links).items() if not name.startswith("parent")},
+        )
+
+
+def _names(reference: Reference) -> dict[str, str]:
+    return {
+        "reference": quoted(reference.column),
+        "reference_id": reference_id(reference.column),
+        "parent": quoted(reference.parent),
+        "parent_name": literal(reference.parent),
+    }
+
+
+def _waits_for(reference: Reference) -> str:
+    if reference.by is None:
+        return f"s.{reference_id(reference.column)}"
+    return f"syncline.key_uuid(s.{quoted(reference.column)})"

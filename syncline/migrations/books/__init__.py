@@ -1,0 +1,1 @@
+"""The engine's books in a graph-db: revisions, oldest first."""

@@ -1,0 +1,129 @@
+-- The rest of the knowledge graph. Runs with search_path set to the graph's schema.
+
+-- Which run brought a row: the number of the run in table sync_run.
+ALTER TABLE raw_sources ADD COLUMN sync_run bigint;
+ALTER TABLE facts ADD COLUMN sync_run bigint;
+ALTER TABLE fact_sources ADD COLUMN sync_run bigint;
+ALTER TABLE nodes ADD COLUMN sync_run bigint;
+ALTER TABLE edges ADD COLUMN sync_run bigint;
+
+-- Prohibited chunks find their source by what is in it.
+CREATE INDEX raw_sources_content_hash ON raw_sources USING hash (content_hash) WHERE content_hash IS NOT NULL;
+
+CREATE TABLE node_fact_rejections (
+    node_id      uuid NOT NULL REFERENCES nodes (id) ON DELETE CASCADE,
+    fact_id      uuid NOT NULL REFERENCES facts (id) ON DELETE CASCADE,
+    reason       text,
+    created_at   timestamptz NOT NULL,
+    sync_version bigint NOT NULL,
+    sync_run     bigint,
+    PRIMARY KEY (node_id, fact_id)
+);
+CREATE INDEX node_fact_rejections_fact_id ON node_fact_rejections (fact_id);
+
+CREATE TABLE dimensions (
+    id           uuid PRIMARY KEY,
+    key          text NOT NULL,
+    node_id      uuid NOT NULL REFERENCES nodes (id) ON DELETE CASCADE,
+    model_id     text NOT NULL,
+    batch_index  integer NOT NULL,
+    content      text NOT NULL,
+    confidence   double precision,
+    metadata     jsonb,
+    created_at   timestamptz NOT NULL,
+    updated_at   timestamptz NOT NULL,
+    sync_version bigint NOT NULL,
+    sync_run     bigint
+);
+CREATE INDEX dimensions_node_id ON dimensions (node_id, model_id, batch_index);
+
+CREATE TABLE dimension_facts (
+    dimension_id uuid NOT NULL REFERENCES dimensions (id) ON DELETE CASCADE,
+    fact_id      uuid NOT NULL REFERENCES facts (id) ON DELETE CASCADE,
+    PRIMARY KEY (dimension_id, fact_id)
+);
+CREATE INDEX dimension_facts_fact_id ON dimension_facts (fact_id);
+
+CREATE TABLE convergence_reports (
+    node_id             uuid PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
+    convergence_score   double precision,
+    converged_claims    jsonb,
+    divergent_claims    jsonb,
+    recommended_content text,
+    created_at          timestamptz NOT NULL,
+    updated_at          timestamptz NOT NULL,
+    sync_version        bigint NOT NULL,
+    sync_run            bigint
+);
+
+CREATE TABLE node_counters (
+    node_id          uuid PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
+    access_count     bigint NOT NULL,
+    update_count     bigint NOT NULL,
+    last_accessed_at timestamptz,
+    created_at       timestamptz NOT NULL,
+    updated_at       timestamptz NOT NULL,
+    sync_version     bigint NOT NULL,
+    sync_run         bigint
+);
+
+CREATE TABLE node_versions (
+    id           uuid PRIMARY KEY,
+    key          text NOT NULL,
+    node_id      uuid NOT NULL REFERENCES nodes (id) ON DELETE CASCADE,
+    version      integer NOT NULL,
+    snapshot     jsonb,
+    creator_id   text,
+    created_at   timestamptz NOT NULL,
+    sync_version bigint NOT NULL,
+    sync_run     bigint
+);
+CREATE INDEX node_versions_node_id ON node_versions (node_id, version);
+
+CREATE TABLE prohibited_chunks (
+    id            uuid PRIMARY KEY,
+    key           text NOT NULL,
+    raw_source_id uuid NOT NULL REFERENCES raw_sources (id) ON DELETE CASCADE,
+    content_hash  text NOT NULL,
+    chunk_text    text NOT NULL,
+    model_id      text,
+    reason        text,
+    created_at    timestamptz NOT NULL,
+    updated_at    timestamptz NOT NULL,
+    sync_version  bigint NOT NULL,
+    sync_run      bigint
+);
+CREATE INDEX prohibited_chunks_raw_source_id ON prohibited_chunks (raw_source_id);
+
+CREATE TABLE llm_usage (
+    id                uuid PRIMARY KEY,
+    key               text NOT NULL,
+    task              text,
+    model_id          text NOT NULL,
+    prompt_tokens     bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    cost_usd          numeric,
+    created_at        timestamptz NOT NULL,
+    sync_version      bigint NOT NULL,
+    sync_run          bigint
+);
+CREATE INDEX llm_usage_created_at ON llm_usage (created_at);
+
+-- Numbers about nodes. The engine keeps them up to date, in the transaction that changes what they count.
+CREATE TABLE node_stats (
+    node_id           uuid PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
+    fact_count        bigint NOT NULL DEFAULT 0,
+    edge_count        bigint NOT NULL DEFAULT 0,
+    child_count       bigint NOT NULL DEFAULT 0,
+    dimension_count   bigint NOT NULL DEFAULT 0,
+    convergence_score double precision
+) WITH (fillfactor = 70);
+INSERT INTO node_stats (node_id, fact_count, edge_count, child_count)
+SELECT n.id,
+       (SELECT count(*) FROM node_facts c WHERE c.node_id = n.id),
+       (SELECT count(*) FROM edges c WHERE c.source_node_id = n.id OR c.target_node_id = n.id),
+       (SELECT count(*) FROM nodes c WHERE c.parent_id = n.id)
+FROM nodes n;
+
+-- Facts have vectors now, and so do those that came before.
+INSERT INTO sync_outbox (collection, point_id) SELECT 'facts', id FROM facts ON CONFLICT DO NOTHING;

@@ -1,0 +1,204 @@
+"""Explain: where one row is in the write-db, the graph-db and the vector store, and what keeps it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from syncline.engine.keys import key_uuid, row_uuid
+from syncline.engine.statements import DELETES
+from syncline.engine.tablemap import SchemaMap, TableMap
+from syncline.errors import VectorStoreError
+from syncline.operations.dead_letters import AuditEntry, DeadLetter
+from syncline.operations.explanation import (
+    Explanation,
+    InGraphDb,
+    InVectorStore,
+    InWriteDb,
+    ParkedSelf,
+    Requeued,
+    SyncedBy,
+    Wait,
+    state_of,
+    verdict,
+)
+from syncline.operations.parked import ParkedPart
+from syncline.operations.schema import reading, sql
+from syncline.operations.tables import find_row, naming_values
+from syncline.provider import GraphSchema, GraphVectors
+from syncline.sqltext import quoted
+
+__all__ = ["explain"]
+
+
+async def explain(
+    write: GraphSchema,
+    target: GraphSchema,
+    vectors: GraphVectors,
+    schema_map: SchemaMap,
+    *,
+    table: str,
+    key: Sequence[str],
+    limit: int = 20,
+) -> Explanation:
+    """Return everything known about one row; `table` is its name in the graph-db or in the write-db.
+
+    Raise InputInvalid for a table that the map does not have and for a key that cannot be one of it. A vector
+    store that does not answer is part of the answer.
+    """
+    found = find_row(schema_map, table, key)
+    # The write-db first: what a cycle commits in between only makes the graph-db newer than what is compared.
+    async with reading(write) as connection:
+        source = await _read_source(connection, schema_map, found, key)
+    async with reading(target) as connection:
+        row = await _read_target(connection, found, key, source, limit)
+    return row.model_copy(update={"state": state_of(row), "verdict": verdict(row)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """What the write-db says about a row."""
+
+    horizon: int
+    next_xid: int
+    exists: bool
+    belongs: bool
+    version: int
+    names: Sequence[str]
+    """The row's key and other values that name it, where rows can wait for it."""
+    deleted: asyncpg.Record | None
+
+
+async def _read_source(
+    connection: asyncpg.Connection, schema_map: SchemaMap, table: TableMap, key: Sequence[str]
+) -> _Source:
+    row = await connection.fetchrow(
+        sql(
+            "source_row",
+            source=quoted(table.source),
+            present=table.present,
+            values=", ".join(quoted(column) for column in naming_values(schema_map, table)),
+            same_key=" AND ".join(
+                f"{quoted(column)} = ($1::text[])[{place}]" for place, column in enumerate(table.key, 1)
+            ),
+        ),
+        list(key),
+    )
+    deleted = await connection.fetchrow(sql("tombstone"), table.source, list(key))
+    exists = row["version"] is not None
+    named = [value for value in row["named"] or () if value is not None]
+    return _Source(
+        horizon=row["horizon"],
+        next_xid=row["next_xid"],
+        exists=exists,
+        belongs=bool(row["belongs"]),
+        version=row["version"] or 0,
+        names=[*(key if table.identified else ()), *named],
+        deleted=None if exists else deleted,
+    )
+
+
+async def _read_target(
+    connection: asyncpg.Connection, table: TableMap, key: Sequence[str], source: _Source, limit: int
+) -> Explanation:
+    name, row_id = table.name, row_uuid(key)
+    row = await connection.fetchrow(sql("target_row", **_target(table)), list(key))
+    graph = _in_graph_db(table, row, source)
+    cursors = {
+        cursor["table_name"]: cursor for cursor in await connection.fetch(sql("cursors"), [name, DELETES])
+    }
+    books = await connection.fetchrow(sql("books_of_row"), name, row_id)
+    waits = await connection.fetch(sql("waits_of_row"), name, row_id, limit)
+    waiting = await connection.fetch(
+        sql("waiting_for_row"), name, [key_uuid(value) for value in source.names]
+    )
+    letter = await connection.fetchrow(sql("dead_letter"), name, list(key))
+    since = None if graph.synced_by is None else graph.synced_by.taken_at
+    discard = await connection.fetchrow(sql("discards_of_row"), name, list(key), since)
+    return Explanation(
+        table=name,
+        key=tuple(key),
+        write=_in_write_db(source, key, cursors.get(name), cursors.get(DELETES)),
+        graph=graph,
+        parked=None if books["waits_for_key"] is None else ParkedSelf.model_validate(dict(books)),
+        waits=tuple(Wait.model_validate(dict(wait)) for wait in waits),
+        waits_in_all=waits[0]["in_all"] if waits else 0,
+        waiting_for_it=tuple(ParkedPart.model_validate(dict(part)) for part in waiting),
+        requeued=None if books["reason"] is None else Requeued.model_validate(dict(books)),
+        dead_letter=None if letter is None else DeadLetter.model_validate(dict(letter)),
+        discarded=None if discard is None else AuditEntry.model_validate(dict(discard)),
+        vector=await _read_vector(connection, table, row_id),
+    )
+
+
+def _target(table: TableMap) -> dict[str, str]:
+    columns = [quoted(column) for column in table.target_key]
+    if table.identified:
+        return {"target": quoted(table.name), "same_row": "t.id = syncline.row_uuid($1)"}
+    same = [
+        f"t.{column} = syncline.key_uuid(($1::text[])[{place}])" for place, column in enumerate(columns, 1)
+    ]
+    return {"target": quoted(table.name), "same_row": " AND ".join(same)}
+
+
+def _in_graph_db(table: TableMap, row: asyncpg.Record | None, source: _Source) -> InGraphDb:
+    if row is None:
+        return InGraphDb()
+    return InGraphDb(
+        exists=True,
+        id=row["row_id"] if table.identified else None,
+        version=row["sync_version"],
+        behind=source.exists and row["sync_version"] < source.version,
+        synced_by=None if row["run_id"] is None else SyncedBy.model_validate(dict(row)),
+    )
+
+
+def _in_write_db(
+    source: _Source, key: Sequence[str], cursor: asyncpg.Record | None, deletes: asyncpg.Record | None
+) -> InWriteDb:
+    if source.exists:
+        # Capture orders keys by their bytes (COLLATE "C").
+        pending = _beyond(cursor, source.version, [part.encode() for part in key], str.encode)
+        return InWriteDb(
+            exists=True,
+            belongs=source.belongs,
+            version=source.version,
+            pending=pending,
+            held_back=pending and source.version >= source.horizon,
+            ahead=source.version >= source.next_xid,
+        )
+    gone = source.deleted
+    if gone is None:
+        return InWriteDb()
+    pending = _beyond(deletes, gone["version"], [gone["seq"]], int)
+    return InWriteDb(
+        version=gone["version"],
+        deleted_at=gone["deleted_at"],
+        pending=pending,
+        held_back=pending and gone["version"] >= source.horizon,
+    )
+
+
+_Part = TypeVar("_Part", bytes, int)
+
+
+def _beyond(
+    cursor: asyncpg.Record | None, version: int, place: Sequence[_Part], part: Callable[[str], _Part]
+) -> bool:
+    """Return whether a version at this place of its stream is behind the cursor, as capture has it."""
+    if cursor is None:
+        return True
+    if cursor["key"] is None:
+        return version >= int(cursor["xid"])
+    return (version, list(place)) > (int(cursor["xid"]), [part(text) for text in cursor["key"]])
+
+
+async def _read_vector(connection: asyncpg.Connection, table: TableMap, row_id: UUID) -> InVectorStore | None:
+    vector = table.vector
+    if vector is None:
+        return None
+    question = sql("vector_of_row", target=quoted(table.name), text=vector.text)
+    row = await connection.fetchrow(question, vector.collection, row_id)
+    return InVectorStore(collection=vector.collection, **row)

@@ -1,0 +1,41 @@
+"""One transaction on a graph's schema, for what people ask and do by hand."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from syncline.provider import GraphSchema
+from syncline.sqltext import templates_of
+
+__all__ = ["acting", "reading", "sql"]
+
+_template = templates_of("syncline.operations")
+
+
+def sql(name: str, /, **fragments: str) -> str:
+    """Return template `name` with its fragments filled in; KeyError if one is missing."""
+    return _template(name).substitute(fragments)
+
+
+@asynccontextmanager
+async def reading(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection that sees one moment of the graph's schema, and that cannot write."""
+    async with (
+        place.store.driver() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await _enter(connection, place)
+        yield connection
+
+
+@asynccontextmanager
+async def acting(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection in a transaction on the graph's schema that commits at the end."""
+    async with place.store.driver() as connection, connection.transaction():
+        await _enter(connection, place)
+        yield connection
+
+
+async def _enter(connection: asyncpg.Connection, place: GraphSchema) -> None:
+    await connection.execute("SELECT set_config('search_path', quote_ident($1), true)", place.schema)

@@ -1,0 +1,5 @@
+SELECT number, at, who, action, why, table_name AS "table", key, fingerprint, rows
+FROM sync_audit
+WHERE $1::bigint IS NULL OR number < $1
+ORDER BY number DESC
+LIMIT $2

@@ -1,0 +1,1 @@
+(SELECT ARRAY[t.key] FROM @{target} t WHERE t.id = w.row_id)

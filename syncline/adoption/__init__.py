@@ -5,7 +5,7 @@ It gives capture to tables that are there already, and to those that a migration
 
 from syncline.adoption.adopting import adopt, plan_adoption, plan_undo, undo
 from syncline.adoption.catalog import Catalog, read_catalog
-from syncline.adoption.checks import check_source, check_target
+from syncline.adoption.checks import check_source, check_target, uncaptured
 from syncline.adoption.locks import Patience
 from syncline.adoption.needs import types_of
 from syncline.adoption.steps import AdoptionPlan, Step
@@ -22,5 +22,6 @@ __all__ = [
     "plan_undo",
     "read_catalog",
     "types_of",
+    "uncaptured",
     "undo",
 ]

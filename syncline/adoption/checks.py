@@ -1,14 +1,15 @@
 """Checks: whether the tables of a schema are what a table map says, and all that is wrong at once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from syncline.adoption.capture import is_ours
 from syncline.adoption.catalog import Catalog, ColumnState, TableState
 from syncline.adoption.naming import SYNC_COLUMN, TOMBSTONES
 from syncline.adoption.needs import UUID, source_columns, target_columns
-from syncline.engine.tablemap import SchemaMap, TableMap
+from syncline.adoption.plan import adoption_steps
+from syncline.engine.tablemap import TableMap
 
-__all__ = ["check_source", "check_target"]
+__all__ = ["check_source", "check_target", "uncaptured"]
 
 _TRAVELS_AS_TEXT = {"text", "character varying", "character", "name", "citext"}
 """Types whose binary form is their text; an enum's is too."""
@@ -29,17 +30,27 @@ _TOMBSTONE_COLUMNS = {
 }
 
 
-def check_source(catalog: Catalog, schema_map: SchemaMap) -> list[str]:
+def check_source(catalog: Catalog, schema_map: Iterable[TableMap]) -> list[str]:
     """Return a sentence for everything about the write-db's tables that map or capture cannot work with."""
     return list(dict.fromkeys(_source_problems(catalog, schema_map)))
 
 
-def check_target(catalog: Catalog, schema_map: SchemaMap) -> list[str]:
+def check_target(catalog: Catalog, schema_map: Iterable[TableMap]) -> list[str]:
     """Return a sentence for everything about the graph-db's tables that the map cannot work with."""
     return list(dict.fromkeys(_target_problems(catalog, schema_map)))
 
 
-def _source_problems(catalog: Catalog, schema_map: SchemaMap) -> Iterator[str]:
+def uncaptured(catalog: Catalog, tables: Iterable[TableMap]) -> list[str]:
+    """Return a sentence for each of the tables, which pass `check_source`, whose changes are not captured."""
+    return [
+        f"{catalog.schema}.{table.source} is not captured, so changes would be missed: "
+        "`syncline graph adopt` prepares it."
+        for table in tables
+        if any(step.lock is not None for step in adoption_steps(catalog, {table.source: table.key}))
+    ]
+
+
+def _source_problems(catalog: Catalog, schema_map: Iterable[TableMap]) -> Iterator[str]:
     keys: dict[str, TableMap] = {}
     for table_map in schema_map:
         first = keys.setdefault(table_map.source, table_map)
@@ -106,7 +117,7 @@ def _in_the_way(catalog: Catalog, table: TableState) -> Iterator[str]:
                 )
 
 
-def _target_problems(catalog: Catalog, schema_map: SchemaMap) -> Iterator[str]:
+def _target_problems(catalog: Catalog, schema_map: Iterable[TableMap]) -> Iterator[str]:
     for table_map in schema_map:
         columns = target_columns(table_map)
         yield from _target(

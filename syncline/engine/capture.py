@@ -1,7 +1,7 @@
 """Capture: what is new in the write-db, and its road into the stage as one stream of binary COPY."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -36,15 +36,19 @@ class Pending:
 
 
 async def ask_pending(
-    source: asyncpg.Connection, statements: SchemaStatements, schema: str, cursors: dict[str, Cursor]
+    source: asyncpg.Connection,
+    statements: SchemaStatements,
+    schema: str,
+    cursors: Mapping[str, Cursor],
+    tables: Sequence[str],
 ) -> Pending:
-    """Ask the write-db, in one statement, what lies behind the cursors."""
-    query, parameters = statements.pending(schema, cursors)
+    """Ask the write-db, in one statement, what of the tables, and of the deleted keys, is behind the cursors."""
+    query, parameters = statements.pending(schema, cursors, tables)
     row = await source.fetchrow(query, *parameters)
     if row["cluster"] is None:
         raise SchemaMismatch(
             f"The write-db's schema '{schema}' has no table {DELETES}, so deletes would be lost: "
-            "prepare it by `syncline graph adopt`."
+            "`syncline graph adopt` prepares it."
         )
     writer = None
     if row["writing"]:
@@ -56,7 +60,7 @@ async def ask_pending(
         )
 
     def named(flags: Sequence[bool]) -> frozenset[str]:
-        return frozenset(name for name, flag in zip(statements.tables, flags, strict=True) if flag)
+        return frozenset(name for name, flag in zip(tables, flags, strict=True) if flag)
 
     return Pending(
         horizon=row["horizon"],

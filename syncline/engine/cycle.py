@@ -10,6 +10,7 @@ from syncline import names
 from syncline.engine.announcement import payloads
 from syncline.engine.capture import Pending, ask_pending
 from syncline.engine.drain import Drain
+from syncline.engine.fit import misfits
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.places import LOCK, UNLOCK, on_schema
@@ -30,11 +31,15 @@ _AHEAD = (
 
 
 class SyncEngine:
-    """The built-in engine over one schema map. It keeps no state of a graph between cycles."""
+    """The built-in engine over one schema map.
+
+    Of a graph it keeps between cycles only that its tables were seen to fit the map.
+    """
 
     def __init__(self, schema_map: SchemaMap) -> None:
         self.schema_map = schema_map
         self.statements = SchemaStatements(schema_map)
+        self._fitting: set[tuple[str, ...]] = set()
 
     async def run_cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle and return what it did.
@@ -47,10 +52,24 @@ class SyncEngine:
         async with on_schema(context.target) as target:
             if not await target.fetchval(LOCK):
                 return await self._held_by_another(context, target, started)
-            result = await _Cycle(self.statements, context, target, started).run()
+            failed = await self._misfits(context, target)
+            result = await _Cycle(self.statements, context, target, started, failed).run()
+            if result.status is CycleStatus.FAILED:
+                # What was seen to fit may have been altered since: the next cycle looks again, and names it all.
+                self._fitting.discard(_place(context))
             # Not in a finally: a connection that saw an exception is closed, and its lock goes with it.
             await target.execute(UNLOCK)
             return result
+
+    async def _misfits(self, context: SyncContext, target: asyncpg.Connection) -> dict[str, str]:
+        """Return the tables that cannot be synced as they are, and why: looked up once, until one fails."""
+        place = _place(context)
+        if place in self._fitting:
+            return {}
+        found = await misfits(context.write, target, context.target.schema, self.schema_map)
+        if not found:
+            self._fitting.add(place)
+        return found
 
     async def _held_by_another(
         self, context: SyncContext, target: asyncpg.Connection, started: float
@@ -61,17 +80,27 @@ class SyncEngine:
         return SyncResult(status=CycleStatus.ALREADY_RUNNING, duration_seconds=time.monotonic() - started)
 
 
+def _place(context: SyncContext) -> tuple[str, ...]:
+    return context.write.store.name, context.write.schema, context.target.store.name, context.target.schema
+
+
 class _Cycle:
-    """The state of one running cycle."""
+    """The state of one running cycle. Tables in `failed` are left alone, and told of."""
 
     def __init__(
-        self, statements: SchemaStatements, context: SyncContext, target: asyncpg.Connection, started: float
+        self,
+        statements: SchemaStatements,
+        context: SyncContext,
+        target: asyncpg.Connection,
+        started: float,
+        failed: dict[str, str],
     ) -> None:
         self._statements = statements
         self._context = context
         self._target = target
         self._started = started
-        self._failed: dict[str, str] = {}
+        self._failed = failed
+        self._asked = [name for name in statements.tables if name not in failed]
         self._unfinished: set[str] = set()
         self._progress = RunProgress(run_id=context.run.run_id)
         self._vectors = VectorProgress()
@@ -82,7 +111,9 @@ class _Cycle:
         self._progress = ledger.progress
         pending, ledger, rescanned = await self._ask(ledger)
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox
-        if owed or pending.ahead or self._progress.unannounced or rescanned:
+        for name, error in self._failed.items():
+            context.log.error("table failed", graph=context.graph.slug, table=name, error=error)
+        if owed or pending.ahead or self._failed or self._progress.unannounced or rescanned:
             tenure = await Tenure.take(
                 self._target,
                 graph=context.graph.slug,
@@ -99,7 +130,7 @@ class _Cycle:
         """Ask the write-db what is new; a cursor that cannot be of this write-db starts again from zero."""
         schema = self._context.write.schema
         async with self._context.write.store.driver() as source:
-            pending = await ask_pending(source, self._statements, schema, ledger.cursors)
+            pending = await ask_pending(source, self._statements, schema, ledger.cursors, self._asked)
             another = ledger.write_cluster not in (None, pending.cluster)
             restored = any(cursor.xid > pending.horizon for cursor in ledger.cursors.values())
             if not another and not restored:
@@ -110,7 +141,11 @@ class _Cycle:
                 reason="another cluster or timeline" if another else "an earlier point in time",
             )
             ledger = ledger.rescanned()
-            return await ask_pending(source, self._statements, schema, ledger.cursors), ledger, True
+            return (
+                await ask_pending(source, self._statements, schema, ledger.cursors, self._asked),
+                ledger,
+                True,
+            )
 
     async def _drain(self, tenure: Tenure, ledger: Ledger, pending: Pending) -> None:
         drain = Drain(
@@ -119,6 +154,7 @@ class _Cycle:
             self._target,
             tenure,
             self._progress,
+            failed=self._failed,
             out_of_time=self._out_of_time,
             committed=self._committed,
         )

@@ -1,8 +1,8 @@
 """Drain: move everything below the horizon, batch after batch, each in one transaction with its cursor."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import asyncpg
 
@@ -35,7 +35,10 @@ class _CaptureRefused(Exception):
 
 
 class Drain:
-    """One cycle's batches. `progress` is what has been committed, `failed` what could not be and why."""
+    """One cycle's batches. `progress` is what has been committed, `failed` the tables that could not be and why.
+
+    A table that has failed before is left alone.
+    """
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class Drain:
         tenure: Tenure,
         progress: RunProgress,
         *,
+        failed: Mapping[str, str],
         out_of_time: Callable[[], bool],
         committed: Callable[[RunProgress], None],
     ) -> None:
@@ -56,7 +60,7 @@ class Drain:
         self._told = committed
         self._more = False
         self.progress = progress
-        self.failed: dict[str, str] = {}
+        self.failed = dict(failed)
         self.unfinished: set[str] = set()
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
@@ -67,7 +71,7 @@ class Drain:
                 await self._target.execute(sql("requeue_due"))
         self._more = ledger.requeued or bool(ledger.released)
         if pending.deletes:
-            async with self._failing_alone(DELETES):
+            with self._failing_alone(DELETES):
                 await self._drain_deletes(ledger.cursors[DELETES], pending.horizon)
         waiting = set(pending.tables)
         while waiting or self._more:
@@ -78,9 +82,11 @@ class Drain:
                 self.unfinished |= waiting | released | requeued
                 return
             for name, table in self._statements.tables.items():
+                if name in self.failed:
+                    continue
                 if self._more:
                     released, requeued = await self._asked_for()
-                async with self._failing_alone(name):
+                with self._failing_alone(name):
                     if name in requeued:
                         await self._drain_requeued(table)
                     if name in released:
@@ -94,10 +100,8 @@ class Drain:
         self.failed[table] = error
         self._context.log.error("table failed", graph=self._context.graph.slug, table=table, error=error)
 
-    @asynccontextmanager
-    async def _failing_alone(self, name: str) -> AsyncIterator[None]:
-        if name in self.failed:
-            return
+    @contextmanager
+    def _failing_alone(self, name: str) -> Iterator[None]:
         try:
             yield
         except StoreRejected as error:

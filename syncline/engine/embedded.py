@@ -61,7 +61,7 @@ class Embedded:
         return False
 
     def _refuse_what_is_not_finite(self) -> None:
-        finite = np.isfinite(self.vectors).all(axis=1)
+        finite: list[bool] = np.isfinite(self.vectors).all(axis=1).tolist()
         strange = [item for item in self.accepted if not finite[item]]
         if not strange:
             return

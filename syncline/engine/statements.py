@@ -5,7 +5,7 @@ Schemas never appear: each connection's `search_path` is the graph's schema, so 
 every graph.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from syncline.engine.fragments import Rendered, link_names, merged_values, queue, unrejected
@@ -239,15 +239,18 @@ class SchemaStatements:
         self.removal = Removal(schema_map)
         self.recount = Recount(schema_map)
 
-    def pending(self, schema: str, cursors: dict[str, Cursor]) -> tuple[str, list[str]]:
-        """Return the query that asks which tables have rows behind their cursors, and its parameters.
+    def pending(
+        self, schema: str, cursors: Mapping[str, Cursor], tables: Iterable[str]
+    ) -> tuple[str, list[str]]:
+        """Return the query that asks which of the tables have rows behind their cursors, and its parameters.
 
         The last answer is for the deleted keys. The query names the schema itself: an idle cycle asks this
         once and sets no search_path for it.
         """
+        asked = {name: self.tables[name] for name in tables}
         probes: list[str] = []
         parameters: list[str] = []
-        for name, table in self.tables.items():
+        for name, table in asked.items():
             cursor = cursors[name]
             probes.append(table.probe(schema, cursor, len(parameters) + 1))
             parameters.extend(cursor.parameters())
@@ -255,7 +258,7 @@ class SchemaStatements:
         after = self.after_deleted(cursors[DELETES], len(parameters) + 1)
         probes.append(sql("probe", source=tombstones, after_cursor=after))
         parameters.extend(cursors[DELETES].parameters())
-        ahead = ",\n".join(table.ahead(schema) for table in self.tables.values())
+        ahead = ",\n".join(table.ahead(schema) for table in asked.values())
         return (
             sql("pending", probes=",\n".join(probes), ahead=ahead, tombstones=literal(tombstones)),
             parameters,

@@ -54,6 +54,7 @@ async def explain(
         source = await _read_source(connection, schema_map, found, key)
     async with reading(target) as connection:
         row = await _read_target(connection, found, key, source, limit)
+    row = await _ask_vector_store(vectors, row, row_uuid(key))
     return row.model_copy(update={"state": state_of(row), "verdict": verdict(row)})
 
 
@@ -202,3 +203,15 @@ async def _read_vector(connection: asyncpg.Connection, table: TableMap, row_id: 
     question = sql("vector_of_row", target=quoted(table.name), text=vector.text)
     row = await connection.fetchrow(question, vector.collection, row_id)
     return InVectorStore(collection=vector.collection, **row)
+
+
+async def _ask_vector_store(vectors: GraphVectors, row: Explanation, row_id: UUID) -> Explanation:
+    if row.vector is None:
+        return row
+    try:
+        found = await vectors.store.retrieve(vectors.collection(row.vector.collection), [row_id])
+    except VectorStoreError as error:
+        answer: dict[str, object] = {"problem": str(error)}
+    else:
+        answer = {"point": bool(found)}
+    return row.model_copy(update={"vector": row.vector.model_copy(update=answer)})

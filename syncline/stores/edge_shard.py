@@ -143,6 +143,11 @@ class EdgeShard:
         points = [PointPayload(UUID(str(record.id)), record.payload or {}) for record in records]
         return points, None if following is None else UUID(str(following))
 
+    def retrieve(self, ids: Sequence[UUID]) -> list[PointPayload]:
+        """Return those of the points that exist."""
+        records = self._shard.retrieve(list(ids), with_payload=True, with_vector=False)
+        return [PointPayload(UUID(str(record.id)), record.payload or {}) for record in records]
+
     def nearest(self, vector: Sequence[float], limit: int) -> list[tuple[PointPayload, float]]:
         """Return the nearest points with their cosine similarity, best first."""
         query = edge.Query.Nearest(list(vector))

@@ -105,6 +105,9 @@ class EmbeddedQdrantStore:
             if start is None:
                 return
 
+    async def retrieve(self, collection: str, ids: Sequence[UUID]) -> Sequence[PointPayload]:
+        return await self._use(collection, lambda shard: shard.retrieve(ids)) or []
+
     async def search(
         self, collection: str, vector: Sequence[float], *, limit: int
     ) -> Sequence[tuple[PointPayload, float]]:

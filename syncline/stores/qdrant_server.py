@@ -212,6 +212,11 @@ class QdrantServerStore:
                 return
             offset = str(page[1])
 
+    async def retrieve(self, collection: str, ids: Sequence[UUID]) -> Sequence[PointPayload]:
+        request = self._client.retrieve(collection, [str(point) for point in ids], with_payload=True)
+        records = await self._call_if_there(request) or []
+        return [self._point(record.id, record.payload) for record in records]
+
     async def search(
         self, collection: str, vector: Sequence[float], *, limit: int
     ) -> Sequence[tuple[PointPayload, float]]:

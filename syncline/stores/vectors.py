@@ -70,6 +70,9 @@ class VectorStore(Protocol):
         With `fields`, only those of each payload are fetched; a point that lacks one has it not.
         """
 
+    async def retrieve(self, collection: str, ids: Sequence[UUID]) -> Sequence[PointPayload]:
+        """Return those of the points that exist, in any order; nothing if the collection does not exist."""
+
     async def search(
         self, collection: str, vector: Sequence[float], *, limit: int
     ) -> Sequence[tuple[PointPayload, float]]:

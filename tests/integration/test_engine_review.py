@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from syncline.adoption import adopt
 from syncline.engine import cycle as cycle_module
 from syncline.engine import run_cycle
 from syncline.engine.capture import copy_to_stage
@@ -65,7 +66,9 @@ async def create(graph: TestGraph, source: str, columns: str, target: str) -> No
 
 
 async def cycle(graph: TestGraph, *tables: TableMap, batch_rows: int = 50_000) -> SyncResult:
-    engine = SyncEngine(SchemaMap(name="other", tables=tables))
+    schema_map = SchemaMap(name="other", tables=tables)
+    await adopt(graph.write, "kg", schema_map)
+    engine = SyncEngine(schema_map)
     result = await engine.run_cycle(graph.context(batch_rows=batch_rows))
     assert [table.error for table in result.tables if table.error] == []
     return result
@@ -117,13 +120,13 @@ async def test_a_reference_completed_by_another_table_is_a_changed_row_of_its_ow
         graph,
         "write_a",
         "id text PRIMARY KEY",
-        "CREATE TABLE a (id uuid PRIMARY KEY, key text, sync_version bigint)",
+        "CREATE TABLE a (id uuid PRIMARY KEY, key text, sync_version bigint, sync_run bigint)",
     )
     await create(
         graph,
         "write_b",
         "id text PRIMARY KEY, a_id text",
-        "CREATE TABLE b (id uuid PRIMARY KEY, key text, a_id uuid REFERENCES a, sync_version bigint)",
+        "CREATE TABLE b (id uuid PRIMARY KEY, key text, a_id uuid REFERENCES a, sync_version bigint, sync_run bigint)",
     )
     a = TableMap(name="a", source="write_a")
     b = TableMap(
@@ -230,13 +233,13 @@ async def test_a_table_of_nothing_but_its_composite_key_travels(graph: TestGraph
         graph,
         "write_a",
         "id text PRIMARY KEY",
-        "CREATE TABLE a (id uuid PRIMARY KEY, key text, sync_version bigint)",
+        "CREATE TABLE a (id uuid PRIMARY KEY, key text, sync_version bigint, sync_run bigint)",
     )
     await create(
         graph,
         "write_pairs",
         "one text, two text, PRIMARY KEY (one, two)",
-        "CREATE TABLE pairs (one uuid REFERENCES a, two uuid REFERENCES a, sync_version bigint,"
+        "CREATE TABLE pairs (one uuid REFERENCES a, two uuid REFERENCES a, sync_version bigint, sync_run bigint,"
         " PRIMARY KEY (one, two))",
     )
     tables = (
@@ -278,7 +281,7 @@ async def test_a_change_travels_though_the_type_calls_both_values_equal(
         graph,
         "write_a",
         f"id text PRIMARY KEY, v {column_type}",
-        f"CREATE TABLE a (id uuid PRIMARY KEY, key text, v {column_type}, sync_version bigint)",
+        f"CREATE TABLE a (id uuid PRIMARY KEY, key text, v {column_type}, sync_version bigint, sync_run bigint)",
     )
     a = TableMap(name="a", source="write_a", columns=(Column(name="v", type=column_type),))
     await write(graph, f"INSERT INTO write_a (id, v) VALUES ('a', '{before}'), ('b', NULL)")
@@ -299,7 +302,7 @@ async def test_tables_whose_long_names_begin_alike_keep_apart(graph: TestGraph) 
             graph,
             f"w{name}"[:63],
             f"id text PRIMARY KEY, {column} text",
-            f"CREATE TABLE {name} (id uuid PRIMARY KEY, key text, {column} text, sync_version bigint)",
+            f"CREATE TABLE {name} (id uuid PRIMARY KEY, key text, {column} text, sync_version bigint, sync_run bigint)",
         )
         tables.append(TableMap(name=name, source=f"w{name}"[:63], columns=(Column(name=column),)))
         await write(graph, f"INSERT INTO w{name} (id, {column}) VALUES ('k', 'value of {column}')")
@@ -320,7 +323,7 @@ async def test_names_that_need_quoting_or_sound_like_the_engines_own_travel(grap
         graph,
         '"Select"',
         f'"Key" text PRIMARY KEY, {columns}, "Parent Id" text, "Tag Ids" text[], "Other Ids" text[]',
-        f'CREATE TABLE "Table" (id uuid PRIMARY KEY, key text, {columns}, sync_version bigint,'
+        f'CREATE TABLE "Table" (id uuid PRIMARY KEY, key text, {columns}, sync_version bigint, sync_run bigint,'
         ' "Parent Id" uuid REFERENCES "Table");'
         'CREATE TABLE "Table Tags"'
         ' ("My Owner" uuid, "My Member" uuid, PRIMARY KEY ("My Owner", "My Member"));'
@@ -437,7 +440,7 @@ async def test_a_row_without_a_text_has_no_vector_and_delays_none(graph: TestGra
         graph,
         "write_a",
         "id text PRIMARY KEY, body text",
-        "CREATE TABLE a (id uuid PRIMARY KEY, key text, body text, sync_version bigint)",
+        "CREATE TABLE a (id uuid PRIMARY KEY, key text, body text, sync_version bigint, sync_run bigint)",
     )
     a = TableMap(
         name="a",
@@ -463,7 +466,7 @@ async def test_a_collection_that_is_refused_does_not_hold_back_another(graph: Te
             graph,
             f"write_{name}",
             "id text PRIMARY KEY",
-            f"CREATE TABLE {name} (id uuid PRIMARY KEY, key text, sync_version bigint)",
+            f"CREATE TABLE {name} (id uuid PRIMARY KEY, key text, sync_version bigint, sync_run bigint)",
         )
         vector = VectorProjection(collection=name, text="t.key", payload={"key": "t.key"})
         tables.append(TableMap(name=name, source=f"write_{name}", vector=vector))
@@ -608,7 +611,7 @@ async def test_a_run_of_very_many_tables_is_told_whole(graph: TestGraph) -> None
             graph,
             f"w{number}",
             "id text PRIMARY KEY",
-            f"CREATE TABLE {name} (id uuid PRIMARY KEY, key text, sync_version bigint)",
+            f"CREATE TABLE {name} (id uuid PRIMARY KEY, key text, sync_version bigint, sync_run bigint)",
         )
         await write(graph, f"INSERT INTO w{number} VALUES ('k')")
     async with events_of(graph) as events:

@@ -1,8 +1,11 @@
 """What operators do, and what the engine's cycles then make of it."""
 
+from pathlib import Path
+
 import pytest
 
 from syncline.engine import run_cycle
+from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.messages import SyncResult
 from syncline.operations import (
@@ -20,6 +23,7 @@ from syncline.operations import (
     summarize_parked,
 )
 from syncline.provider import GraphSchema, GraphVectors
+from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
 from syncline.testing.graphs import SCHEMA, TestGraph
 
 
@@ -202,6 +206,7 @@ async def test_what_waits_is_told_with_its_reason_until_it_lands(graph: TestGrap
     vector = (await told(graph, "nodes", "n1")).vector
     assert vector is not None
     assert (vector.wanted, vector.written, vector.current, vector.queued_at) == (True, True, True, None)
+    assert (vector.point, vector.problem) == (True, None)
 
 
 async def test_a_change_of_nothing_that_travels_is_in_step(graph: TestGraph) -> None:
@@ -215,3 +220,30 @@ async def test_a_change_of_nothing_that_travels_is_in_step(graph: TestGraph) -> 
         "in step",
         f"in step: version {explained.write.version} changed nothing that travels",
     )
+
+
+async def test_a_point_that_the_vector_store_lost_is_told_and_one_that_cannot_be_asked_is_no_failure(
+    graph: TestGraph, tmp_path: Path
+) -> None:
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n1', 'c')")
+    await cycle(graph)
+    await graph.vectors.delete("kg_nodes", [key_uuid("n1")])
+    lost = await told(graph, "nodes", "n1")
+    assert lost.state is RowState.IN_STEP
+    assert lost.verdict == "in step; its point is not in the vector store, against the books"
+    assert lost.vector is not None
+    assert (lost.vector.written, lost.vector.point) == (True, False)
+    another = EmbeddedQdrantStore("another", tmp_path / "qdrant")
+    held = await explain(
+        source(graph),
+        target(graph),
+        GraphVectors(store=another, prefix="kg_"),
+        KNOWLEDGE_GRAPH,
+        table="nodes",
+        key=("n1",),
+    )
+    await another.close()
+    assert (held.state, held.verdict) == (RowState.IN_STEP, "in step")
+    assert held.vector is not None
+    assert held.vector.point is None
+    assert "is held by another process" in (held.vector.problem or "")

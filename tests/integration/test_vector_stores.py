@@ -173,6 +173,18 @@ async def test_search_ranks_by_cosine(store: VectorStore, nodes: str) -> None:
     assert [score for _, score in found] == pytest.approx([1, math.sqrt(0.5)], abs=1e-5)
 
 
+async def test_points_are_retrieved_by_id_as_far_as_they_exist(store: VectorStore, nodes: str) -> None:
+    written = points(3, name="a")
+    await store.upsert(nodes, written, vectors(3))
+    found = await store.retrieve(nodes, [written[2].id, uuid4(), written[0].id])
+    assert sorted(found, key=lambda point: point.id) == sorted(
+        [written[0], written[2]], key=lambda point: point.id
+    )
+    assert list(await store.retrieve(nodes, [uuid4()])) == []
+    assert list(await store.retrieve(nodes, [])) == []
+    assert list(await store.retrieve("nowhere", [uuid4()])) == []
+
+
 async def test_nothing_to_write_is_no_error(store: VectorStore, nodes: str) -> None:
     await store.upsert(nodes, [], np.empty((0, DIMENSIONS), dtype=np.float32))
     await store.overwrite_payload(nodes, [])

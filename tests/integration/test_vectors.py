@@ -417,11 +417,14 @@ async def test_one_poison_text_among_a_thousand_harms_only_itself(
     embedded: TestGraph, embedding: EmbeddingServer
 ) -> None:
     embedding.refuses = lambda text: "poison" in text
-    await write_both(embedded, 1000)
-    await write(embedded, "UPDATE write_facts SET content = 'poison' WHERE id = 'f437'")
+    await write(
+        embedded,
+        "INSERT INTO write_facts (id, content, dedup_status) SELECT 'f' || i,"
+        " CASE i WHEN 437 THEN 'poison' ELSE 'fact ' || i END, 'ready' FROM generate_series(1, 1000) i",
+    )
     result = await run_cycle(embedded.context())
     assert result.status is CycleStatus.DRAINED
-    assert (result.vectors.upserted, result.vectors.embedded) == (1999, 1999)
+    assert (result.vectors.upserted, result.vectors.embedded) == (999, 999)
     assert (result.vectors.pending, result.vectors.refused, result.vectors.error) == (0, 1, None)
     assert "content policy" in (result.vectors.refusal or "")
     (entry,) = await books(embedded, "SELECT *, next_retry_at - clock_timestamp() AS wait FROM sync_outbox")
@@ -478,28 +481,23 @@ async def test_a_point_whose_new_text_is_refused_is_not_found_by_its_old_visibil
 async def test_a_service_that_refuses_every_text_marks_no_point(
     embedded: TestGraph, embedding: EmbeddingServer
 ) -> None:
+    await write_both(embedded, 100)
     embedding.failing = Answer(401, b'{"error": {"message": "wrong key"}}')
-    await write_both(embedded, 500)
-    result = await run_cycle(at_once(embedded))
-    assert (result.status, result.vectors.pending) == (CycleStatus.VECTORS_DELAYED, 1000)
-    assert (result.vectors.refused, result.vectors.embedded) == (0, 0)
-    assert "SYNCLINE_EMBEDDING_API_KEY" in (result.vectors.error or "")
-    assert len(embedding.requests) <= 2 * 3  # the batches under way and one question, for each collection
+    wrong_key = await run_cycle(at_once(embedded))
+    assert len(embedding.requests) == 2 * 2  # the batch and one question, for each collection
+    embedding.failing, embedding.dimensions = None, 5
+    wrong_length = await run_cycle(at_once(embedded))
+    for result, told in (
+        (wrong_key, "SYNCLINE_EMBEDDING_API_KEY"),
+        (wrong_length, "returned vectors of 5 dimensions, not 8; set SYNCLINE_EMBEDDING_DIMENSIONS"),
+    ):
+        assert (result.status, result.vectors.pending) == (CycleStatus.VECTORS_DELAYED, 200)
+        assert (result.vectors.refused, result.vectors.embedded) == (0, 0)
+        assert told in (result.vectors.error or "")
     assert await books(embedded, "SELECT FROM sync_outbox WHERE attempts > 0") == []
-    embedding.failing = None
+    embedding.dimensions = DIMENSIONS
     assert (await run_cycle(at_once(embedded))).status is CycleStatus.DRAINED
     assert await differences(embedded) == []
-
-
-async def test_a_service_of_another_dimension_than_it_was_declared_marks_no_point(
-    embedded: TestGraph, embedding: EmbeddingServer
-) -> None:
-    embedding.dimensions = 5
-    await write_both(embedded, 2)
-    result = await vectors(at_once(embedded))
-    assert "returned vectors of 5 dimensions, not 8" in (result.error or "")
-    assert "SYNCLINE_EMBEDDING_DIMENSIONS" in (result.error or "")
-    assert (result.refused, result.pending) == (0, 4)
 
 
 async def test_a_vector_that_is_not_finite_harms_only_its_own_point(
@@ -520,13 +518,13 @@ async def test_a_point_that_the_store_refuses_harms_only_itself(
         return _error(400, "payload of a point is not acceptable") if refused else None
 
     qdrant.before = before
-    await write_both(served, 100)
+    await write_both(served, 40)
     result = await vectors(served.context())
-    assert (result.upserted, result.embedded, result.refused, result.error) == (189, 200, 11, None)
+    assert (result.upserted, result.embedded, result.refused, result.error) == (79, 80, 1, None)
     assert "payload of a point is not acceptable" in (result.refusal or "")
     qdrant.before = lambda request: None
     await time_passes(served)
-    assert (await vectors(served.context())).upserted == 11
+    assert (await vectors(served.context())).upserted == 1
     assert await differences(served) == []
 
 
@@ -587,7 +585,7 @@ async def test_a_collection_that_somebody_made_again_empty_is_filled(embedded: T
     assert await differences(embedded) == []
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("at", [1, 3])
 async def test_a_collection_that_is_lost_in_the_middle_of_a_drain_is_built_again(
     served: TestGraph, qdrant: QdrantServer, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:

@@ -41,7 +41,7 @@ async def narrow(
     *,
     unsettled: Sequence[UUID],
 ) -> Suspects:
-    """Compare the sums of both sides, computed at the same time, `unsettled` left out; those are suspects too."""
+    """Compare the sums of both sides, which they compute at once; `unsettled` rows are suspects anyway."""
     expected, actual = await asyncio.gather(
         source.fetch(source_sums, unsettled, *source_parameters), target.fetch(target_sums, unsettled)
     )

@@ -13,7 +13,7 @@ from syncline.sqltext import literal, quoted
 __all__ = ["BUCKETS", "Images", "TargetType", "bucket", "key_uuid", "numbered", "own_id"]
 
 BUCKETS = 1 << 14
-"""A million rows are 61 to a bucket, so that one wrong row costs the listing of 61; all sums are read at once."""
+"""A million rows are 61 to a bucket: one wrong row costs the listing of 61. All sums are read at once."""
 
 _FLOATS = ("real", "double precision")
 
@@ -49,9 +49,9 @@ def numbered(content: str) -> str:
 class Images:
     """One table, rendered for what types its target has.
 
-    The expected row is what a merge would write: its own expressions, evaluated in the write-db over what would
-    be staged, and written as the target's types write it. Left out are the engine's columns, and expressions
-    over references that only the graph-db can tell.
+    The expected row is what a merge would write: its own expressions, evaluated in the write-db over what
+    would be staged, as values of the target's types. Left out are the engine's columns, and expressions over
+    references that only the graph-db can tell.
     """
 
     def __init__(self, schema_map: SchemaMap, table: TableMap, types: Mapping[str, TargetType]) -> None:
@@ -71,15 +71,15 @@ class Images:
         self._target = (
             f"{quoted(table.name)} t"
             if len(keys) == 1
-            else f"(SELECT t.*, {own_id(keys)} AS sync_row_id FROM {quoted(table.name)} t OFFSET 0) t"
+            else sql("target_with_id", target=quoted(table.name), row_id=own_id(keys))
         )
         self.key_id = own_id([key_uuid(f"d.key[{part + 1}]") for part in range(len(table.key))])
 
     def source(self, *, beyond: str, all_beyond: bool = False, only_beyond: bool = False) -> str:
         """Return the FROM item `s`: what would be staged, and `sync_row_id`, `sync_present`, `sync_beyond`.
 
-        Rows that belong in the target and that the cursor has passed (`beyond`: the condition that it has not);
-        with `all_beyond` all others that it has not passed as well, with `only_beyond` those alone.
+        Rows that belong in the target and that the cursor has passed (`beyond`: the condition that it has
+        not); with `all_beyond` all others that it has not passed as well, with `only_beyond` those alone.
         """
         present = f"({self.table.present}) IS TRUE"
         wanted = f"{present} AND NOT ({beyond})"
@@ -113,7 +113,7 @@ class Images:
     def target(self, *, waiting: bool, keys: bool) -> str:
         """Return the FROM item `t`: the target, with what its image and its key need beside it."""
         joins = [
-            f"LEFT JOIN {quoted(reference.parent)} v{place} ON v{place}.id = t.{quoted(reference.target_column)}"
+            _join(reference.parent, f"v{place}", reference.target_column)
             for place, reference in enumerate(self.table.references)
             if reference.by is not None
         ]
@@ -131,7 +131,7 @@ class Images:
             ]
         if keys and not self.table.identified:
             joins += [
-                f"LEFT JOIN {quoted(self._parents[column].name)} k{part} ON k{part}.id = t.{quoted(target)}"
+                _join(self._parents[column].name, f"k{part}", target)
                 for part, (column, target) in enumerate(
                     zip(self.table.key, self.table.target_key, strict=True)
                 )
@@ -140,7 +140,7 @@ class Images:
 
     @property
     def target_key(self) -> str:
-        """The parts of the key of row `t`, if it was asked for with its keys: those of its parents, if need be."""
+        """The parts of the key of row `t`, if it was asked for with its keys; its parents' if need be."""
         if self.table.identified:
             return "t.key"
         columns = enumerate(self.table.target_key)
@@ -157,7 +157,7 @@ class Images:
         return _image([self._canonical(name, self._expected(name)) for name in self._compared()])
 
     def target_hash(self, *, waiting: bool) -> str:
-        """Return the expression for the image of row `t`; with `waiting`, as if nothing of it still waited."""
+        """Return the expression for the image of row `t`; with `waiting`, as if nothing of it waited."""
         return _image([self._canonical(name, self._actual(name, waiting)) for name in self._compared()])
 
     def _compared(self) -> Iterator[str]:
@@ -192,6 +192,10 @@ class Images:
         known = self._types.get(name)
         # Minus zero is equal to zero, so that the engine need not write it, and reads otherwise.
         return f"({expression} + 0::{known.type})" if known and known.type in _FLOATS else expression
+
+
+def _join(parent: str, alias: str, column: str) -> str:
+    return f"LEFT JOIN {quoted(parent)} {alias} ON {alias}.id = t.{quoted(column)}"
 
 
 def _image(values: list[str]) -> str:

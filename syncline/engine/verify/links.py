@@ -5,7 +5,6 @@ from uuid import UUID
 
 import asyncpg
 
-from syncline.engine.layout import commas
 from syncline.engine.statements import SchemaStatements
 from syncline.engine.tablemap import Links, SchemaMap
 from syncline.engine.verify.buckets import everything, narrow
@@ -26,7 +25,7 @@ async def compare_links(
 ) -> None:
     """Compare all links of one array of a table, and note what differs.
 
-    Owners that are damaged, on their way, waiting or refused are told where rows are compared, not here again.
+    Owners that are damaged, on their way, waiting or refused are told where rows are compared, and not here.
     """
     table = images.table
     cursor = snapshots.cursors[table.name]
@@ -171,8 +170,8 @@ def _judge(
 ) -> list[tuple[Verdict | None, str]]:
     """Return each link of a settled owner that is or should be there, with its verdict and its member's key.
 
-    A rejection that only one side has is damaged, on its way, waiting or refused, which is told where its table
-    is compared. Until it has landed, or left, the link may be there or not.
+    A rejection that only one side has is damaged, on its way, waiting or refused, which is told where its
+    table is compared. Until it has landed, or left, the link may be there or not.
     """
     wanted: dict[UUID, str] = {}
     rejected: set[UUID] = set()

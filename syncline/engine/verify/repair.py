@@ -14,7 +14,7 @@ __all__ = ["RelationRepair", "Repair"]
 
 
 class Repair:
-    """Who repairs a graph, and why. Raise InputInvalid if one of them is blank: both are kept in the audit."""
+    """Who repairs a graph, and why. Raise InputInvalid if one of them is blank: the audit keeps both."""
 
     def __init__(self, target: GraphSchema, *, who: str, why: str) -> None:
         self.target, self.who, self.why = target, who.strip(), why.strip()

@@ -41,8 +41,8 @@ class Side:
 class Snapshots:
     """Both databases at one moment each, the graph-db's first.
 
-    Rows, books and cursors of the graph-db are committed together, so its snapshot says exactly what was read of
-    the write-db, whose snapshot is later: what the cursors have not passed there is on its way.
+    Rows, books and cursors of the graph-db are committed together, so its snapshot says exactly what was read
+    of the write-db, whose snapshot is later: what the cursors have not passed there is on its way.
     """
 
     target: Side

@@ -39,7 +39,7 @@ class Unsettled:
             stuck=_stuck(table),
             names=", ".join(f"'{literal(name)}'" for name in waiting) or "NULL",
         )
-        self._ids = f"SELECT DISTINCT row_id FROM ({books}) b LIMIT {_FEW + 1}"  # noqa: S608
+        self._ids = sql("known", books=books, limit=str(_FEW + 1))
         self.books = f"{books} ORDER BY 1"
         """Query for what the graph-db knows of them: `row_id`, `key`, `kind`, `stuck`."""
 
@@ -76,4 +76,4 @@ def _landed(reference: Reference, required: Sequence[Reference]) -> str:
         # A table that names its parent in both ways does not say which of them a row waits for.
         same = "false" if by_key else f"p.{quoted(reference.by)} = r.waits_for_key"
     parent, name = quoted(reference.parent), literal(reference.parent)
-    return f"r.waits_for_table = '{name}' AND EXISTS (SELECT FROM {parent} p WHERE {same})"  # noqa: S608
+    return f"r.waits_for_table = '{name}' AND EXISTS (SELECT FROM {parent} p WHERE {same})"

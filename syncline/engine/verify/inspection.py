@@ -1,0 +1,156 @@
+"""Inspection: all relations of a graph, one after the other."""
+
+import time
+from collections.abc import Collection
+from functools import partial
+
+from syncline.engine.statements import SchemaStatements
+from syncline.engine.tablemap import SchemaMap, Stats, TableMap, VectorProjection
+from syncline.engine.verify.images import Images, TargetType
+from syncline.engine.verify.links import compare_links
+from syncline.engine.verify.numbers import Recounting
+from syncline.engine.verify.repair import Repair
+from syncline.engine.verify.rows import compare_rows
+from syncline.engine.verify.snapshots import Side, Snapshots, open_side, open_snapshots
+from syncline.engine.verify.tally import Beat, Tally
+from syncline.engine.verify.template import sql
+from syncline.engine.verify.vectors import compare_vectors
+from syncline.errors import InputInvalid, StoreUnavailable, VectorStoreError
+from syncline.provider import GraphSchema, GraphVectors
+from syncline.verification import Relation, RelationKind, Verification
+
+__all__ = ["verify"]
+
+
+async def verify(
+    schema_map: SchemaMap,
+    *,
+    write: GraphSchema,
+    target: GraphSchema,
+    vectors: GraphVectors,
+    embedding: str,
+    tables: Collection[str] | None = None,
+    keys: int = 100,
+    repair: bool = False,
+    who: str = "",
+    why: str = "",
+    beat: Beat | None = None,
+) -> Verification:
+    """Compare what a graph's stores have with what they should have; with `repair`, have it made right.
+
+    Nothing is locked, and cycles and writers go on meanwhile: what is on its way is not damage. Up to `keys`
+    keys of each verdict are told. `embedding` names the service whose vectors are valid; `tables` of the map,
+    all if None, are looked at; `beat` is told the progress. A repair asks for exactly the keys that are
+    damaged, and the next cycle makes them right; numbers are right at once. It is audited as done by `who`,
+    for reason `why`. Raise InputInvalid for an unknown table, or if a repair has nobody or no reason.
+    """
+    started = time.monotonic()
+    known = {table.name for table in schema_map}
+    unknown = sorted(set(tables or ()) - known)
+    if unknown:
+        raise InputInvalid(f"No table {unknown} is synced. Known: {', '.join(sorted(known))}.")
+    inspection = _Inspection(
+        schema_map,
+        write=write,
+        target=target,
+        vectors=vectors,
+        embedding=embedding,
+        keys=keys,
+        repair=Repair(target, who=who, why=why) if repair else None,
+        beat=beat or (lambda _name, _seen: None),
+    )
+    relations: list[Relation] = []
+    for table in schema_map:
+        if tables is None or table.name in tables:
+            relations.extend(await inspection.relations(table))
+    return Verification(
+        relations=tuple(relations), rescan=inspection.rescan, seconds=time.monotonic() - started
+    )
+
+
+class _Inspection:
+    """One verification of one graph."""
+
+    def __init__(
+        self,
+        schema_map: SchemaMap,
+        *,
+        write: GraphSchema,
+        target: GraphSchema,
+        vectors: GraphVectors,
+        embedding: str,
+        keys: int,
+        repair: Repair | None,
+        beat: Beat,
+    ) -> None:
+        self._map = schema_map
+        self._statements = SchemaStatements(schema_map)
+        self._write, self._target, self._vectors = write, target, vectors
+        self._embedding, self._keys, self._repair, self._beat = embedding, keys, repair, beat
+        self.rescan = False
+
+    async def relations(self, table: TableMap) -> list[Relation]:
+        """Compare all that a table is, and return what was found."""
+        # Each table has snapshots of its own: a long one keeps Postgres from clearing up behind the writers.
+        async with open_snapshots(self._write, self._target, self._statements) as snapshots:
+            self.rescan |= snapshots.rescan
+            found = await self._both_sides(snapshots, table)
+        if table.stats is not None:
+            found.append(await self._numbers(table, table.stats))
+        if table.vector is not None:
+            found.append(await self._points(table, table.vector))
+        return found
+
+    async def _both_sides(self, snapshots: Snapshots, table: TableMap) -> list[Relation]:
+        images = Images(self._map, table, await _types(snapshots.target, table.name))
+        tally = self._tally(table.name, RelationKind.ROWS, table)
+        await compare_rows(snapshots, self._statements, images, tally)
+        found = [await tally.close()]
+        for links in table.links:
+            tally = self._tally(links.table, RelationKind.LINKS, table)
+            await compare_links(snapshots, self._statements, images, links, tally)
+            found.append(await tally.close())
+        return found
+
+    async def _numbers(self, table: TableMap, stats: Stats) -> Relation:
+        name = stats.table
+        tally = Tally(name, RelationKind.STATS, table.name, keys=self._keys, beat=self._beat)
+        async with open_side(self._target, snapshot=True) as graph_db:
+            recounting = Recounting(table, stats, await _types(graph_db, name))
+            await recounting.compare(graph_db, tally)
+        relation = await tally.close()
+        if self._repair is None or not relation.damaged:
+            return relation
+        try:
+            mended = await recounting.mend(self._target, self._repair.of(name, RelationKind.STATS))
+        except StoreUnavailable as error:
+            return relation.model_copy(update={"problem": f"{type(error).__name__}: {error}"})
+        return relation.model_copy(update={"queued": mended})
+
+    async def _points(self, table: TableMap, vector: VectorProjection) -> Relation:
+        collection = vector.collection
+        mend = None
+        if self._repair is not None:
+            mend = partial(self._repair.of(collection, RelationKind.VECTORS).points, collection)
+        tally = Tally(
+            collection, RelationKind.VECTORS, table.name, keys=self._keys, beat=self._beat, mend=mend
+        )
+        try:
+            await compare_vectors(
+                self._target, self._vectors, table, vector, tally, embedding=self._embedding
+            )
+        except VectorStoreError as error:
+            # The databases can be compared without it.
+            return await tally.close(problem=f"{type(error).__name__}: {error}")
+        return await tally.close()
+
+    def _tally(self, name: str, kind: RelationKind, table: TableMap) -> Tally:
+        mend = None
+        if self._repair is not None:
+            mend = partial(self._repair.of(name, kind).rows, table.name)
+        return Tally(name, kind, table.name, keys=self._keys, beat=self._beat, mend=mend)
+
+
+async def _types(target: Side, table: str) -> dict[str, TargetType]:
+    rows = await target.fetch(sql("types"), table)
+    return {row["name"]: TargetType(type=row["type"], builtin=row["builtin"]) for row in rows}

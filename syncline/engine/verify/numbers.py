@@ -1,0 +1,129 @@
+"""Numbers: the kept statistics of a table compared with what its rows give when they are counted again."""
+
+from collections.abc import Mapping
+
+import asyncpg
+
+from syncline.engine.layout import commas
+from syncline.engine.tablemap import Stat, Stats, TableMap
+from syncline.engine.verify.images import TargetType
+from syncline.engine.verify.repair import RelationRepair
+from syncline.engine.verify.snapshots import Side, open_side
+from syncline.engine.verify.tally import Tally
+from syncline.engine.verify.template import sql
+from syncline.errors import StoreUnavailable
+from syncline.provider import GraphSchema
+from syncline.sqltext import quoted
+from syncline.verification import Verdict
+
+__all__ = ["Recounting"]
+
+_PATIENCE = "30s"
+_TAKE = "SELECT pg_advisory_xact_lock(hashtextextended('syncline:' || current_schema(), 0))"
+_LOCK_NOT_AVAILABLE = "55P03"
+_TOLERANCES = {"double precision": "1e-9", "real": "1e-5"}
+"""Sums of floating-point numbers depend on their order, which is free."""
+
+
+class Recounting:
+    """The numbers of one table."""
+
+    def __init__(self, table: TableMap, stats: Stats, types: Mapping[str, TargetType]) -> None:
+        """Render for what types the columns of the table of numbers have."""
+        groups: dict[tuple[str, tuple[str, ...]], list[Stat]] = {}
+        for stat in stats.columns:
+            groups.setdefault((stat.counted, stat.by), []).append(stat)
+        self._expected: dict[str, str] = {}
+        joins = []
+        for place, ((counted, by), group) in enumerate(groups.items()):
+            values = [f"{stat.value} AS v{column}" for column, stat in enumerate(group)]
+            joins.append(
+                sql(
+                    "stats_group",
+                    values=commas(values),
+                    rows=" UNION ALL ".join(_rows(counted, by)),
+                    counted=quoted(counted),
+                    group=f"g{place}",
+                    nothing=f"e{place}",
+                )
+            )
+            for column, stat in enumerate(group):
+                some, none = f"g{place}.v{column}", f"e{place}.v{column}"
+                self._expected[stat.column] = (
+                    f"CASE WHEN g{place}.sync_owner IS NULL THEN {none} ELSE {some} END"
+                )
+        names = [quoted(name) for name in self._expected]
+        self._fragments = {
+            "owner": quoted(stats.owner),
+            "expected": sql(
+                "stats_expected",
+                target=quoted(table.name),
+                stats=quoted(stats.table),
+                owner=quoted(stats.owner),
+                groups=" ".join(joins),
+            ),
+            "differs": " OR ".join(
+                _differs(f"n.{quoted(name)}", value, types.get(name))
+                for name, value in self._expected.items()
+            ),
+        }
+        self._count = sql("stats_count", target=quoted(table.name))
+        self._mend = sql(
+            "stats_mend",
+            stats=quoted(stats.table),
+            columns=commas(names),
+            values=commas(list(self._expected.values())),
+            assignments=commas([f"{name} = excluded.{name}" for name in names]),
+            **self._fragments,
+        )
+
+    async def compare(self, target: Side, tally: Tally) -> None:
+        """Compare all numbers, and note whose differ."""
+        [counted] = await target.fetch(self._count)
+        differing = 0
+        async for row in target.stream(sql("stats_differing", **self._fragments)):
+            differing += 1
+            verdict = Verdict.MISSING if row["missing"] else Verdict.STALE
+            await tally.note(verdict, (row["key"],), row["row_id"])
+        tally.same(counted["count"] - differing)
+
+    async def mend(self, target: GraphSchema, repair: RelationRepair) -> int:
+        """Set all numbers right that differ, and return how many did.
+
+        Raise StoreUnavailable if a cycle has had the graph for too long: it counts the same rows meanwhile.
+        """
+        async with open_side(target, snapshot=False) as side:
+            await side.fetch(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+            try:
+                await side.connection.fetch(_TAKE)
+            except asyncpg.LockNotAvailableError as error:
+                raise StoreUnavailable(
+                    target.store.name,
+                    f"a cycle has held the graph for {_PATIENCE}, so its numbers were not counted again.",
+                    sqlstate=_LOCK_NOT_AVAILABLE,
+                ) from error
+            [row] = await side.fetch(self._mend)
+            return await repair.audit(side, row["count"])
+
+
+def _rows(counted: str, by: tuple[str, ...]) -> list[str]:
+    """Return the queries for the rows of `counted` under each row that they refer to, each once."""
+    return [
+        f"SELECT c.*, c.{quoted(column)} AS sync_owner FROM {quoted(counted)} c WHERE "  # noqa: S608
+        + " AND ".join(
+            [
+                f"c.{quoted(column)} IS NOT NULL",
+                *(f"c.{quoted(before)} IS DISTINCT FROM c.{quoted(column)}" for before in by[:place]),
+            ]
+        )
+        for place, column in enumerate(by)
+    ]
+
+
+def _differs(actual: str, expected: str, known: TargetType | None) -> str:
+    differs = f"{actual} IS DISTINCT FROM {expected}"
+    tolerance = _TOLERANCES.get(known.type) if known else None
+    if tolerance is None:
+        return differs
+    near = f"abs({actual} - {expected}) <= {tolerance} * (abs({actual}) + abs({expected}))"
+    return f"({differs} AND NOT coalesce({near}, false))"

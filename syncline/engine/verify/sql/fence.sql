@@ -1,0 +1,1 @@
+SELECT fence FROM sync_state

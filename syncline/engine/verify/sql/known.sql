@@ -1,0 +1,1 @@
+SELECT DISTINCT row_id FROM (@{books}) b LIMIT @{limit}

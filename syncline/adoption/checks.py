@@ -6,7 +6,7 @@ from syncline.adoption.capture import is_ours
 from syncline.adoption.catalog import Catalog, ColumnState, TableState
 from syncline.adoption.naming import SYNC_COLUMN, TOMBSTONES
 from syncline.adoption.needs import UUID, source_columns, target_columns
-from syncline.adoption.plan import adoption_steps
+from syncline.adoption.plan import misses_changes
 from syncline.engine.tablemap import TableMap
 
 __all__ = ["check_source", "check_target", "uncaptured"]
@@ -46,7 +46,7 @@ def uncaptured(catalog: Catalog, tables: Iterable[TableMap]) -> list[str]:
         f"{catalog.schema}.{table.source} is not captured, so changes would be missed: "
         "`syncline graph adopt` prepares it."
         for table in tables
-        if any(step.lock is not None for step in adoption_steps(catalog, {table.source: table.key}))
+        if misses_changes(catalog, catalog.tables[table.source], table.key)
     ]
 
 

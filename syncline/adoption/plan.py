@@ -23,7 +23,7 @@ from syncline.adoption.naming import (
 from syncline.adoption.steps import Step
 from syncline.sqltext import quoted
 
-__all__ = ["adoption_steps"]
+__all__ = ["adoption_steps", "misses_changes"]
 
 _STAMP = "pg_current_xact_id()"
 
@@ -48,6 +48,15 @@ def adoption_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Itera
         table = catalog.tables[source]
         yield from _capture_steps(catalog, table, key)
         yield from _index_steps(catalog, table, key)
+
+
+def misses_changes(catalog: Catalog, table: TableState, key: Sequence[str]) -> bool:
+    """Whether changes of a source table can escape capture. The TRUNCATE of a single new partition may."""
+    return (
+        SYNC_COLUMN not in table.columns
+        or catalog.functions.get(tombstone_function(table)) != tombstone_body(table, key)
+        or not all(trigger.is_on(table) for trigger in triggers_of(table, key))
+    )
 
 
 def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> Iterator[Step]:

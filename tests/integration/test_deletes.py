@@ -297,7 +297,7 @@ async def test_ten_thousand_deletes_take_a_handful_of_batches(graph: TestGraph) 
     await run_cycle(graph.context())
     await write(graph, "DELETE FROM write_nodes WHERE id LIKE 'n1%'")
     result = await run_cycle(graph.context())
-    assert (result.status, of(result, "nodes").deletes) == (CycleStatus.DRAINED, 2112)
+    assert (result.status, of(result, "nodes").deletes) == (CycleStatus.DRAINED, 1112)
     assert result.batches < 10
     assert (
         await read(

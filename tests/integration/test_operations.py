@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 
 from syncline.engine.fingerprint import fingerprint
@@ -32,6 +33,7 @@ from syncline.operations import (
     summarize_parked,
 )
 from syncline.provider import GraphSchema, GraphVectors
+from syncline.stores.vectors import PointPayload
 from syncline.testing.graphs import SCHEMA, TestGraph
 
 NASTY = """'; DROP TABLE sync_dead_letter; --"$1\\ {}%_\n\N{SNOWMAN}"""
@@ -435,6 +437,10 @@ async def land_node(
         run,
         vector,
     )
+    if vector:
+        await graph.vectors.ensure_collection("kg_nodes", dimensions=2)
+        point = PointPayload(key_uuid(key), {"key": key})
+        await graph.vectors.upsert("kg_nodes", [point], np.ones((1, 2), dtype=np.float32))
 
 
 async def land_fact(graph: TestGraph, key: str) -> None:

@@ -1,0 +1,324 @@
+"""Refused rows: a poison row harms only itself, is found with its SQLSTATE, and is tried again for a while."""
+
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from syncline.adoption import adopt
+from syncline.engine import SyncEngine, run_cycle
+from syncline.engine.tablemap import Column, SchemaMap, TableMap
+from syncline.messages import CycleStatus, SyncResult, TableProgress
+from syncline.provider import RetryRules
+from syncline.testing.graphs import TestGraph
+from syncline.testing.truth import differences
+
+
+async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
+    connection = await graph.connect_write()
+    try:
+        await connection.execute(sql, *arguments)
+    finally:
+        await connection.close()
+
+
+async def on_target(graph: TestGraph, sql: str) -> list[asyncpg.Record]:
+    connection = await graph.connect_target()
+    try:
+        return list(await connection.fetch(sql))
+    finally:
+        await connection.close()
+
+
+def of(result: SyncResult, table: str) -> TableProgress:
+    return next(progress for progress in result.tables if progress.table == table)
+
+
+async def poisoned(graph: TestGraph) -> None:
+    """From now on the graph-db refuses nodes whose concept is 'poison'."""
+    await on_target(graph, "ALTER TABLE nodes ADD CONSTRAINT no_poison CHECK (concept <> 'poison')")
+
+
+LETTERS = "SELECT key[1] AS key, sqlstate, attempts, next_retry_at, constraint_name, fingerprint FROM sync_dead_letter ORDER BY 1"
+
+
+async def test_one_percent_of_poison_in_fifty_thousand_rows_harms_only_itself(graph: TestGraph) -> None:
+    await poisoned(graph)
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) SELECT 'n' || i,"
+        " CASE WHEN hashint4(i) % 100 = 0 THEN 'poison' ELSE 'c' END FROM generate_series(1, 50000) i",
+    )
+    connection = await graph.connect_write()
+    poison = {
+        row["id"] for row in await connection.fetch("SELECT id FROM write_nodes WHERE concept = 'poison'")
+    }
+    await connection.close()
+    assert 400 < len(poison) < 600
+    statements: list[str] = []
+    async with graph.target.driver() as connection:
+        connection.add_query_logger(lambda record: statements.append(record.query))
+    result = await run_cycle(replace(graph.context(), embedding=_Silent()))
+    nodes = of(result, "nodes")
+    assert (nodes.rows, nodes.failures, nodes.dead_letters) == (
+        50_000 - len(poison),
+        len(poison),
+        len(poison),
+    )
+    assert (nodes.error, result.batches, result.failures) == (None, 2, len(poison))
+    letters = await on_target(graph, LETTERS)
+    assert {row["key"] for row in letters} == poison
+    assert {(row["sqlstate"], row["constraint_name"], row["attempts"]) for row in letters} == {
+        ("23514", "no_poison", 1)
+    }
+    assert len({row["fingerprint"] for row in letters}) == 1
+    # Each try is one statement of the worker, and one more that runs inside it.
+    of_merging = [statement for statement in statements if "outbox" not in statement]
+    assert len(of_merging) * 2 < 24 * len(poison), len(of_merging) / len(poison)
+
+
+class _Silent:
+    """No embedding service is needed here, and fifty thousand texts take their time."""
+
+    name = "silent"
+    dimensions = 4
+
+    async def embed(self, texts: list[str]) -> object:
+        from syncline.errors import EmbeddingUnavailable
+
+        raise EmbeddingUnavailable("silent", "not needed")
+
+    async def close(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("batch_rows", [1, 7, 1000])
+@pytest.mark.parametrize("poison", [[1], [50], [100], [1, 2, 3, 99, 100], list(range(1, 101))])
+async def test_refused_rows_are_found_wherever_they_stand(
+    graph: TestGraph, poison: list[int], batch_rows: int
+) -> None:
+    await poisoned(graph)
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) SELECT to_char(i, 'FM000'),"
+        " CASE WHEN i = ANY ($1::int[]) THEN 'poison' ELSE 'c' END FROM generate_series(1, 100) i",
+        poison,
+    )
+    result = await run_cycle(graph.context(batch_rows=batch_rows))
+    assert (result.status, of(result, "nodes").rows, result.dead_letters) == (
+        CycleStatus.DRAINED, 100 - len(poison), len(poison)
+    )  # fmt: skip
+    assert [row["key"] for row in await on_target(graph, LETTERS)] == [f"{number:03}" for number in poison]
+
+
+async def test_rows_that_only_together_are_refused_leave_one_of_them_out(graph: TestGraph) -> None:
+    await on_target(graph, "CREATE UNIQUE INDEX one_concept ON nodes (concept)")
+    await write(
+        graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'same'), ('b', 'same'), ('c', 'other')"
+    )
+    result = await run_cycle(graph.context())
+    assert (of(result, "nodes").rows, result.dead_letters) == (2, 1)
+    [letter] = await on_target(graph, LETTERS)
+    assert letter["sqlstate"] == "23505"
+    await write(graph, f"UPDATE write_nodes SET concept = 'different' WHERE id = '{letter['key']}'")
+    assert (await run_cycle(graph.context())).dead_letters == 0
+    assert await differences(graph) == []
+
+
+async def test_a_constraint_that_is_deferred_to_the_commit_finds_its_row_too(graph: TestGraph) -> None:
+    await on_target(
+        graph, "ALTER TABLE nodes ADD CONSTRAINT one_concept UNIQUE (concept) DEFERRABLE INITIALLY DEFERRED"
+    )
+    await write(
+        graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'same'), ('b', 'same'), ('c', 'other')"
+    )
+    result = await run_cycle(graph.context())
+    assert (of(result, "nodes").rows, result.dead_letters, result.status) == (2, 1, CycleStatus.DRAINED)
+
+
+async def test_retries_wait_twice_as_long_each_time_and_end(graph: TestGraph) -> None:
+    await poisoned(graph)
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'poison')")
+    waits = []
+    for attempt in range(1, 6):
+        result = await run_cycle(graph.context())
+        assert of(result, "nodes").failures == 1
+        [letter] = await on_target(
+            graph, f"SELECT *, next_retry_at - last_failed_at AS wait FROM sync_dead_letter"
+        )  # noqa: F541
+        assert letter["attempts"] == attempt
+        waits.append(letter["wait"] and round(letter["wait"].total_seconds()))
+        # Before its time it is not tried again.
+        assert (await run_cycle(graph.context())).batches == 0
+        await on_target(
+            graph, "UPDATE sync_dead_letter SET next_retry_at = now() WHERE next_retry_at IS NOT NULL"
+        )
+    assert waits == [60, 120, 240, 480, None]
+    assert (await run_cycle(graph.context())).batches == 0  # dead, until somebody asks
+
+
+async def test_how_often_and_how_soon_are_settings(graph: TestGraph) -> None:
+    await poisoned(graph)
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'poison')")
+    rules = RetryRules(dead_letter_seconds=7, dead_letter_attempts=2)
+    await run_cycle(replace(graph.context(), retry=rules))
+    [letter] = await on_target(graph, "SELECT next_retry_at - last_failed_at AS wait FROM sync_dead_letter")
+    assert round(letter["wait"].total_seconds()) == 7
+    await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
+    await run_cycle(replace(graph.context(), retry=rules))
+    assert [row["next_retry_at"] for row in await on_target(graph, LETTERS)] == [None]
+
+
+async def test_a_newer_version_takes_the_dead_letter_with_it(graph: TestGraph) -> None:
+    await poisoned(graph)
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'poison'), ('b', 'poison')")
+    await run_cycle(graph.context())
+    await on_target(graph, "UPDATE sync_dead_letter SET attempts = 4")
+    await write(graph, "UPDATE write_nodes SET concept = CASE id WHEN 'a' THEN 'good' ELSE concept END")
+    result = await run_cycle(graph.context())
+    assert (of(result, "nodes").rows, result.dead_letters) == (1, 1)
+    [letter] = await on_target(graph, LETTERS)
+    assert (letter["key"], letter["attempts"]) == ("b", 1)
+    await write(graph, "DELETE FROM write_nodes WHERE id = 'b'")
+    assert (await run_cycle(graph.context())).dead_letters == 0
+    assert await differences(graph) == []
+
+
+async def test_a_retry_that_succeeds_lands_the_row_and_releases_what_waited(graph: TestGraph) -> None:
+    await poisoned(graph)
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) VALUES ('a', 'poison'), ('b', 'B');"
+        "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type) VALUES ('e', 'a', 'b', 'x')",
+    )
+    result = await run_cycle(graph.context())
+    assert (result.dead_letters, result.parked) == (1, 1)  # told apart
+    await on_target(graph, "ALTER TABLE nodes DROP CONSTRAINT no_poison")
+    await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
+    result = await run_cycle(graph.context())
+    assert (result.dead_letters, result.parked, result.status) == (0, 0, CycleStatus.DRAINED)
+    assert await differences(graph) == []
+
+
+async def test_a_row_without_its_required_parent_is_refused_instead_of_waiting_for_ever(
+    graph: TestGraph,
+) -> None:
+    await write(graph, "ALTER TABLE write_node_versions ALTER node_id DROP NOT NULL")
+    await write(graph, "INSERT INTO write_node_versions (id, node_id, version) VALUES ('v', NULL, 1)")
+    result = await run_cycle(graph.context())
+    assert (result.parked, result.dead_letters) == (0, 1)
+    assert [row["sqlstate"] for row in await on_target(graph, LETTERS)] == ["23502"]
+
+
+async def test_a_link_that_is_refused_is_its_owners_dead_letter(graph: TestGraph) -> None:
+    await on_target(
+        graph,
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'not this one' USING ERRCODE = 'P0001'; END $$",
+    )
+    await on_target(
+        graph,
+        "CREATE TRIGGER no BEFORE INSERT ON node_facts FOR EACH ROW"
+        " WHEN (NEW.fact_id = syncline.key_uuid('f2')) EXECUTE FUNCTION no()",
+    )
+    await write(
+        graph,
+        "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f1', 'F', 'ready');"
+        "INSERT INTO write_nodes (id, concept, fact_ids) VALUES ('a', 'A', '{f1}'), ('b', 'B', '{f2}')",
+    )
+    await run_cycle(graph.context())
+    # The link of 'b' waits; that it is refused when it is released does not hold back its fact.
+    await write(graph, "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f2', 'F', 'ready')")
+    result = await run_cycle(graph.context())
+    assert (result.status, of(result, "facts").rows, result.dead_letters) == (CycleStatus.DRAINED, 1, 1)
+    assert [(row["key"], row["sqlstate"]) for row in await on_target(graph, LETTERS)] == [("b", "P0001")]
+    await on_target(graph, "DROP TRIGGER no ON node_facts")
+    await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
+    await run_cycle(graph.context())
+    assert await differences(graph) == []
+
+
+async def test_a_delete_that_is_refused_holds_back_no_other(graph: TestGraph) -> None:
+    await write(
+        graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 20) i"
+    )
+    await run_cycle(graph.context())
+    await on_target(graph, "CREATE TABLE theirs (node uuid REFERENCES nodes)")
+    await on_target(graph, "INSERT INTO theirs VALUES (syncline.key_uuid('n7'))")
+    await write(graph, "DELETE FROM write_nodes")
+    result = await run_cycle(graph.context())
+    assert (of(result, "nodes").deletes, of(result, "nodes").failures, result.status) == (
+        19,
+        1,
+        CycleStatus.DRAINED,
+    )
+    assert [(row["key"], row["sqlstate"]) for row in await on_target(graph, LETTERS)] == [("n7", "23503")]
+    for attempts in (2, 3):
+        await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
+        await run_cycle(graph.context())
+        assert [row["attempts"] for row in await on_target(graph, LETTERS)] == [attempts]
+    await on_target(graph, "DROP TABLE theirs")
+    await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
+    assert (await run_cycle(graph.context())).dead_letters == 0
+    assert await on_target(graph, "SELECT FROM nodes") == []
+
+
+@pytest.mark.parametrize("batch_rows", [3, 1000])
+async def test_a_row_that_cannot_even_be_read_harms_only_itself(graph: TestGraph, batch_rows: int) -> None:
+    await write(graph, "CREATE TABLE w (id text PRIMARY KEY, v text)")
+    await on_target(
+        graph, "CREATE TABLE t (id uuid PRIMARY KEY, key text, v text, sync_version bigint, sync_run bigint)"
+    )
+    schema_map = SchemaMap(
+        name="one",
+        tables=(TableMap(name="t", source="w", columns=(Column(name="v"),), present="v::int > 0"),),
+    )
+    await adopt(graph.write, "kg", schema_map)
+    await write(
+        graph,
+        "INSERT INTO w SELECT i::text, CASE WHEN i % 10 = 0 THEN 'no' ELSE '1' END FROM generate_series(1, 30) i",
+    )
+    engine = SyncEngine(schema_map)
+    result = await engine.run_cycle(graph.context(batch_rows=batch_rows))
+    assert (of(result, "t").rows, result.dead_letters, result.status) == (27, 3, CycleStatus.DRAINED)
+    assert {row["sqlstate"] for row in await on_target(graph, LETTERS)} == {"22P02"}
+    await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
+    assert (await engine.run_cycle(graph.context())).dead_letters == 3  # by key it cannot be read either
+    await write(graph, "UPDATE w SET v = '1' WHERE v = 'no'")
+    assert (await engine.run_cycle(graph.context())).dead_letters == 0
+    assert len(await on_target(graph, "SELECT FROM t")) == 30
+
+
+async def test_keys_too_long_for_an_index_wait_and_are_refused_like_others(graph: TestGraph) -> None:
+    key = "é" + "".join(
+        chr(0x4E00 + (i * 7919) % 20000) for i in range(850)
+    )  # 2,552 bytes that hardly compress
+    await poisoned(graph)
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ($1, 'poison')", key)
+    await write(
+        graph,
+        "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type) VALUES ($1, 'x', 'x', 'x')",
+        key,
+    )
+    result = await run_cycle(graph.context())
+    assert (result.parked, result.dead_letters, result.status) == (1, 1, CycleStatus.DRAINED)
+
+
+async def test_a_table_that_refuses_everything_says_so_instead_of_filling_the_books(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncline.engine.refusal._TOO_MANY", 100)
+    await poisoned(graph)
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'poison' FROM generate_series(1, 200) i",
+    )
+    await write(graph, "INSERT INTO write_llm_usage (id, model_id) VALUES ('u', 'm')")
+    result = await run_cycle(graph.context())
+    error = of(result, "nodes").error
+    assert error is not None
+    assert "23514" in error
+    assert (result.status, of(result, "llm_usage").rows, result.dead_letters) == (CycleStatus.FAILED, 1, 0)
+    await on_target(graph, "ALTER TABLE nodes DROP CONSTRAINT no_poison")
+    assert (await run_cycle(graph.context())).status is CycleStatus.DRAINED
+    assert await differences(graph) == []

@@ -1,13 +1,39 @@
-"""The built-in sync engine: capture -> stage -> apply -> index, over declarative table maps."""
+"""The built-in sync engine: capture -> stage -> apply -> index, over declarative table maps.
+
+A plugin that has other tables declares them as a `SchemaMap` and runs `SyncEngine(its_map).run_cycle(context)`
+(docs/table-maps.md).
+"""
 
 from functools import cache
 
 from syncline.engine.cycle import SyncEngine
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+from syncline.engine.tablemap import (
+    Column,
+    Links,
+    Reference,
+    SchemaMap,
+    Stat,
+    Stats,
+    TableMap,
+    VectorProjection,
+)
 from syncline.messages import SyncResult
 from syncline.provider import SyncContext
 
-__all__ = ["KNOWLEDGE_GRAPH", "SyncEngine", "run_cycle"]
+__all__ = [
+    "KNOWLEDGE_GRAPH",
+    "Column",
+    "Links",
+    "Reference",
+    "SchemaMap",
+    "Stat",
+    "Stats",
+    "SyncEngine",
+    "TableMap",
+    "VectorProjection",
+    "run_cycle",
+]
 
 
 @cache

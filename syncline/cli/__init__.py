@@ -12,6 +12,7 @@ from syncline.cli.migrate import migrate
 from syncline.cli.operators import STATUS
 from syncline.cli.parked import parked
 from syncline.cli.sample import app as sample
+from syncline.cli.verify import STATUS_OF_VERIFY, verify
 from syncline.process_exit import end_process
 
 __all__ = ["app"]
@@ -64,3 +65,4 @@ app.add_typer(sample, name="sample")
 app.add_typer(failures, name="failures")
 app.command(epilog=STATUS)(parked)
 app.command(epilog=STATUS)(explain)
+app.command(epilog=STATUS_OF_VERIFY)(verify)

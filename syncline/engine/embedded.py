@@ -61,12 +61,12 @@ class Embedded:
         return False
 
     def _refuse_what_is_not_finite(self) -> None:
-        finite: list[bool] = np.isfinite(self.vectors).all(axis=1).tolist()
-        strange = [item for item in self.accepted if not finite[item]]
+        rows = set(np.flatnonzero(~np.isfinite(self.vectors).all(axis=1)).tolist())
+        strange = [item for item in self.accepted if item in rows]
         if not strange:
             return
         error = EmbeddingRejected(self._service.name, "it returned numbers that are not finite.")
-        self.accepted = [item for item in self.accepted if finite[item]]
+        self.accepted = [item for item in self.accepted if item not in rows]
         if not self.accepted and len(strange) > 1:
             self.failure = self.failure or error
         else:

@@ -75,9 +75,7 @@ async def _recorded(store: PostgresStore, schema: str, version_table: str) -> tu
         return ()
 
 
-def _upgrade(
-    connection: Connection, store: str, schema: str, folder: Path, version_table: str
-) -> list[str]:
+def _upgrade(connection: Connection, store: str, schema: str, folder: Path, version_table: str) -> list[str]:
     connection.execute(CreateSchema(schema, if_not_exists=True))
     # The adapter begins lazily, so this statement also makes sure that a script runs inside the transaction.
     connection.execute(_SEARCH_PATH, {"schema": schema})

@@ -1037,7 +1037,7 @@ async def test_an_adopted_products_rows_arrive_and_so_does_what_was_written_whil
 
     try:
         await connection.execute("INSERT INTO write_nodes (id, concept) VALUES ('a', 'A'), ('b', 'B')")
-        with pytest.raises(SynclineError, match=r"sync_xid|graph adopt"):
+        with pytest.raises(SynclineError, match=r"sync_xid|sync_tombstone|graph adopt"):
             await arrived()
         await adopt(graph.write, "kg", KNOWLEDGE_GRAPH)
         assert await arrived() == {"a": "A", "b": "B"}

@@ -1,13 +1,24 @@
 """Verification: hand-made damage is found by its key, healed by a repair, and never seen where there is none."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from uuid import uuid4
 
 import asyncpg
+import numpy as np
+import pytest
+import pytest_asyncio
 
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
+from syncline.engine.keys import key_uuid
 from syncline.engine.verify import verify
+from syncline.errors import InputInvalid
+from syncline.messages import CycleStatus
+from syncline.stores.qdrant_server import QdrantServerStore
+from syncline.stores.vectors import PointPayload
 from syncline.testing.graphs import TestGraph
 from syncline.testing.truth import differences
 from syncline.verification import Relation, Verdict, Verification
@@ -79,11 +90,272 @@ async def verified(graph: TestGraph, *, repair: bool = False, **options: object)
     )
 
 
-async def test_seed(graph: TestGraph) -> None:
+Key = tuple[str, ...]
+
+
+def of(verification: Verification, name: str) -> Relation:
+    [relation] = [relation for relation in verification.relations if relation.name == name]
+    return relation
+
+
+def damage_in(verification: Verification) -> dict[tuple[str, str, str], tuple[Key, ...]]:
+    """Return (kind, relation, verdict) -> keys of everything that only a repair can mend."""
+    return {
+        (relation.kind.value, relation.name, verdict.value): relation.found(verdict).keys
+        for relation in verification.relations
+        for verdict in Verdict
+        if verdict.damage and relation.found(verdict).count
+    }
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def seeded(graph: TestGraph) -> TestGraph:
     await write(graph, SEED)
     await run_cycle(graph.context())
-    v = await verified(graph)
-    for r in v.relations:
-        print(r.kind.value, r.name, r.equal, {x.value: (r.found(x).count, r.found(x).keys) for x in Verdict if r.found(x).count}, r.problem, round(r.seconds,3))
-    print(await differences(graph))
-    assert 0
+    return graph
+
+
+async def healed(graph: TestGraph) -> None:
+    """Run the next cycle, after which nothing is damaged."""
+    result = await run_cycle(graph.context())
+    assert result.status is CycleStatus.DRAINED
+    after = await verified(graph)
+    assert damage_in(after) == {}
+    assert after.equal
+    assert await differences(graph) == []
+
+
+async def test_a_graph_in_step_is_equal_and_what_waits_is_told_apart(seeded: TestGraph) -> None:
+    found = await verified(seeded)
+    assert found.equal
+    assert {relation.name: relation.equal for relation in found.relations if relation.kind.value == "rows"} == {
+        "raw_sources": 3, "facts": 3, "fact_sources": 2, "nodes": 2, "node_fact_rejections": 2, "edges": 3,
+        "dimensions": 1, "convergence_reports": 2, "node_counters": 2, "node_versions": 2,
+        "prohibited_chunks": 2, "llm_usage": 2,
+    }  # fmt: skip
+    parked = {relation.name: relation.parked.keys for relation in found.relations if relation.parked.count}
+    assert parked == {
+        "fact_sources": (("f3", "r1"),), "nodes": (("n3",),), "node_facts": (("n2", "f3"),),
+        "node_fact_rejections": (("n2", "f3"),), "edges": (("e4",),), "dimensions": (("d2",),),
+        "prohibited_chunks": (("p3",),),
+    }  # fmt: skip
+
+
+DAMAGE = [
+    ("DELETE FROM llm_usage WHERE key = 'u1'", {("rows", "llm_usage", "missing"): (("u1",),)}),
+    ("DELETE FROM fact_sources WHERE attribution = 'a'", {("rows", "fact_sources", "missing"): (("f1", "r1"),)}),
+    ("DELETE FROM node_counters WHERE access_count = 3", {("rows", "node_counters", "missing"): (("n1",),)}),
+    ("UPDATE nodes SET concept = 'forged' WHERE key = 'n2'", {
+        ("rows", "nodes", "stale"): (("n2",),), ("vectors", "nodes", "stale"): (("n2",),),
+    }),
+    ("UPDATE nodes SET visibility = 'public' WHERE key = 'n1'", {
+        ("rows", "nodes", "stale"): (("n1",),), ("vectors", "nodes", "stale"): (("n1",),),
+    }),
+    ("UPDATE nodes SET parent_id = NULL WHERE key = 'n1'", {("rows", "nodes", "stale"): (("n1",),), ("stats", "node_stats", "stale"): (("n2",),)}),
+    ("UPDATE edges SET weight = 0.10000000000000002 WHERE key = 'e1'", {("rows", "edges", "stale"): (("e1",),)}),
+    ("UPDATE edges SET source_node_id = target_node_id, target_node_id = source_node_id WHERE key = 'e2'", {("rows", "edges", "stale"): (("e2",),)}),
+    ("UPDATE llm_usage SET cost_usd = 0.1 WHERE key = 'u1'", {("rows", "llm_usage", "stale"): (("u1",),)}),
+    ("UPDATE convergence_reports SET converged_claims = NULL WHERE convergence_score = 0.7", {("rows", "convergence_reports", "stale"): (("n1",),)}),
+    ("UPDATE prohibited_chunks SET raw_source_id = syncline.key_uuid('r1') WHERE key = 'p2'", {("rows", "prohibited_chunks", "stale"): (("p2",),)}),
+    ("INSERT INTO llm_usage SELECT syncline.key_uuid('x'), 'x', task, model_id, 1, 1, 1, now(), 1, 1 FROM llm_usage LIMIT 1", {("rows", "llm_usage", "extra"): (("x",),)}),
+    ("INSERT INTO llm_usage SELECT gen_random_uuid(), 'u1', task, model_id, 1, 1, 1, now(), 1, 1 FROM llm_usage LIMIT 1", {("rows", "llm_usage", "extra"): (("u1",),)}),
+    ("INSERT INTO fact_sources SELECT syncline.key_uuid('f2'), syncline.key_uuid('r1'), NULL, NULL, now(), now(), 1, 1", {("rows", "fact_sources", "extra"): (("f2", "r1"),)}),
+    ("DELETE FROM edge_facts", {("links", "edge_facts", "missing"): (("e1", "f1"),)}),
+    ("INSERT INTO dimension_facts SELECT id, syncline.key_uuid('f4') FROM dimensions", {("links", "dimension_facts", "extra"): (("d1", "f4"),)}),
+    ("INSERT INTO node_facts SELECT syncline.key_uuid('n1'), syncline.key_uuid('f2')", {
+        ("links", "node_facts", "extra"): (("n1", "f2"),), ("stats", "node_stats", "stale"): (("n1",),),
+    }),
+    ("UPDATE node_stats SET edge_count = 7 WHERE node_id = syncline.key_uuid('n3')", {("stats", "node_stats", "stale"): (("n3",),)}),
+    ("DELETE FROM node_stats WHERE node_id = syncline.key_uuid('n2')", {("stats", "node_stats", "missing"): (("n2",),)}),
+    ("DELETE FROM sync_parked_row WHERE table_name = 'edges'", {("rows", "edges", "missing"): (("e4",),)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "expected"), DAMAGE, ids=[sql for sql, _ in DAMAGE])
+async def test_damage_by_hand_is_found_by_its_key_and_healed(
+    seeded: TestGraph, sql: str, expected: dict[tuple[str, str, str], tuple[Key, ...]]
+) -> None:
+    await damage(seeded, sql)
+    assert damage_in(await verified(seeded)) == expected
+    # Looking alone mends nothing, and a repair asks for just that.
+    found = await verified(seeded, repair=True)
+    assert damage_in(found) == expected
+    assert sum(relation.queued for relation in found.relations) >= 1
+    asked = await read(seeded, "SELECT table_name FROM sync_requeue")
+    table_of = {relation.name: relation.table for relation in found.relations}
+    assert {row["table_name"] for row in asked} == {
+        table_of[name] for kind, name, _ in expected if kind in ("rows", "links")
+    }
+    audit = await read(seeded, "SELECT who, why, rows FROM sync_audit")
+    assert {(row["who"], row["why"]) for row in audit} == {("tester", "a test")}
+    await healed(seeded)
+
+
+async def test_a_whole_table_that_was_emptied_comes_back(seeded: TestGraph) -> None:
+    await damage(seeded, "TRUNCATE nodes CASCADE")
+    found = await verified(seeded, repair=True)
+    assert of(found, "edge_facts").damaged == 0  # it is its edge that is missing, and told once
+    await healed(seeded)
+
+
+async def test_lost_extra_and_stale_points_are_found_and_healed(seeded: TestGraph) -> None:
+    store = seeded.vectors
+    n1, n2, stranger = key_uuid("n1"), key_uuid("n2"), uuid4()
+    await store.delete("kg_nodes", [n1])
+    await store.overwrite_payload("kg_nodes", [PointPayload(n2, {"key": "n2", "concept": "forged"})])
+    await store.upsert("kg_facts", [PointPayload(stranger, {"key": "x"})], np.ones((1, 64), dtype=np.float32))
+    found = await verified(seeded, repair=True)
+    assert damage_in(found) == {
+        ("vectors", "nodes", "missing"): (("n1",),),
+        ("vectors", "nodes", "stale"): (("n2",),),
+        ("vectors", "facts", "extra"): ((str(stranger),),),
+    }
+    await healed(seeded)
+
+
+async def test_a_lost_collection_is_missing_whole_and_comes_back(seeded: TestGraph) -> None:
+    await seeded.vectors.drop_collection("kg_facts")
+    found = await verified(seeded, repair=True)
+    vectors = next(r for r in found.relations if r.kind.value == "vectors" and r.name == "facts")
+    assert vectors.missing.count == 3
+    await healed(seeded)
+
+
+async def test_vectors_of_another_model_are_stale(seeded: TestGraph) -> None:
+    await damage(seeded, "UPDATE sync_vector SET embedding = 'another' WHERE collection = 'facts'")
+    found = await verified(seeded)
+    assert {verdict for _, _, verdict in damage_in(found)} == {"stale"}
+
+
+async def test_a_vector_store_that_is_away_leaves_the_databases_compared(seeded: TestGraph) -> None:
+    store = QdrantServerStore("gone", "http://127.0.0.1:9", None, 1)
+    try:
+        context = seeded.context()
+        found = await verify(
+            KNOWLEDGE_GRAPH,
+            write=context.write,
+            target=context.target,
+            vectors=replace(context.vectors, store=store),
+            embedding=context.embedding.name,
+        )
+    finally:
+        await store.close()
+    assert not found.equal
+    assert [r.name for r in found.relations if r.problem] == ["facts", "nodes"]
+    assert of(found, "edges").equal == 3
+
+
+async def test_what_is_on_its_way_is_pending(seeded: TestGraph) -> None:
+    await write(
+        seeded,
+        "UPDATE write_llm_usage SET model_id = 'new' WHERE id = 'u1'; DELETE FROM write_llm_usage WHERE id = 'u2';"
+        "INSERT INTO write_llm_usage (id, model_id) VALUES ('u3', 'm');"
+        "UPDATE write_facts SET content = 'changed' WHERE id = 'f1'",
+    )
+    found = await verified(seeded)
+    assert damage_in(found) == {}
+    assert set(of(found, "llm_usage").pending.keys) == {("u1",), ("u2",), ("u3",)}
+    await healed(seeded)
+
+
+async def test_refused_rows_are_dead_not_missing(seeded: TestGraph) -> None:
+    await damage(seeded, "ALTER TABLE llm_usage ADD CONSTRAINT no CHECK (model_id <> 'no')")
+    await write(
+        seeded,
+        "INSERT INTO write_llm_usage (id, model_id) VALUES ('u3', 'no');"
+        "UPDATE write_llm_usage SET model_id = 'no' WHERE id = 'u1'",
+    )
+    await run_cycle(seeded.context())
+    found = await verified(seeded)
+    assert damage_in(found) == {}
+    assert set(of(found, "llm_usage").dead.keys) == {("u1",), ("u3",)}
+
+
+async def test_nothing_is_damaged_while_writers_and_cycles_are_at_work(graph: TestGraph) -> None:
+    working = True
+
+    async def writer(number: int) -> None:
+        async with _connected(await graph.connect_write()) as connection:
+            turn = 0
+            while working:
+                turn += 1
+                async with connection.transaction():
+                    await connection.execute(
+                        "INSERT INTO write_facts (id, content, dedup_status)"
+                        " SELECT $1 || i, 'fact ' || $2, CASE i % 3 WHEN 0 THEN 'pending' ELSE 'ready' END"
+                        " FROM generate_series(1, 20) i"
+                        " ON CONFLICT (id) DO UPDATE SET content = excluded.content,"
+                        " dedup_status = CASE $2::int % 2 WHEN 0 THEN 'ready' ELSE 'pending' END",
+                        f"f{number}-",
+                        str(turn),
+                    )
+                    await connection.execute(
+                        "INSERT INTO write_nodes (id, concept, parent_id, fact_ids)"
+                        " SELECT $1 || i, 'c ' || $2, 'n0-' || (i + 1), ARRAY['f0-' || i, 'f1-' || i]"
+                        " FROM generate_series(1, 20) i ON CONFLICT (id) DO UPDATE SET concept = excluded.concept",
+                        f"n{number}-",
+                        str(turn),
+                    )
+                    await connection.execute(
+                        "DELETE FROM write_nodes WHERE id LIKE $1", f"n{number}-%{turn % 10}"
+                    )
+                await asyncio.sleep(0)
+
+    async def cycles() -> None:
+        while working:
+            await run_cycle(graph.context(batch_rows=17))
+
+    tasks = [asyncio.create_task(work) for work in (writer(0), writer(1), cycles())]
+    seen = 0
+    try:
+        for _ in range(12):
+            found = await verified(graph)
+            seen += found.compared
+            assert damage_in(found) == {}
+    finally:
+        working = False
+        await asyncio.gather(*tasks)
+    assert seen > 0
+    await healed(graph)
+
+
+async def test_memory_does_not_grow_with_what_is_missing(graph: TestGraph) -> None:
+    rows = 60_000
+    await write(
+        graph,
+        "INSERT INTO write_llm_usage (id, model_id) SELECT 'usage-' || i, repeat('m', 100) FROM generate_series(1, $1) i",
+        rows,
+    )
+    await run_cycle(graph.context())
+    await damage(graph, "TRUNCATE llm_usage")
+    tracemalloc.start()
+    try:
+        found = await verified(graph, repair=True, tables=["llm_usage"])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert of(found, "llm_usage").missing.count == of(found, "llm_usage").queued == rows
+    assert len(of(found, "llm_usage").missing.keys) == 100
+    assert peak < 8 * 2**20
+    result = await run_cycle(graph.context())
+    assert (result.rows, result.status) == (rows, CycleStatus.DRAINED)
+
+
+async def test_only_the_tables_that_are_asked_for_are_looked_at(seeded: TestGraph) -> None:
+    found = await verified(seeded, tables=["edges"])
+    assert [relation.name for relation in found.relations] == ["edges", "edge_facts"]
+    with pytest.raises(InputInvalid, match="No table \\['edgse'\\] is synced. Known: convergence_reports"):
+        await verified(seeded, tables=["edgse"])
+
+
+async def test_a_repair_needs_somebody_and_a_reason(seeded: TestGraph) -> None:
+    context = seeded.context()
+    with pytest.raises(InputInvalid, match="say who you are and why"):
+        await verify(
+            KNOWLEDGE_GRAPH,
+            write=context.write,
+            target=context.target,
+            vectors=None,
+            embedding="x",
+            repair=True,
+        )

@@ -27,7 +27,7 @@ async def verify(
     *,
     write: GraphSchema,
     target: GraphSchema,
-    vectors: GraphVectors,
+    vectors: GraphVectors | None,
     embedding: str,
     tables: Collection[str] | None = None,
     keys: int = 100,
@@ -40,7 +40,7 @@ async def verify(
 
     Nothing is locked, and cycles and writers go on meanwhile: what is on its way is not damage. Up to `keys`
     keys of each verdict are told. `embedding` names the service whose vectors are valid; `tables` of the map,
-    all if None, are looked at; `beat` is told the progress. A repair asks for exactly the keys that are
+    all if None, are looked at; without `vectors` the databases are compared alone; `beat` is told the progress. A repair asks for exactly the keys that are
     damaged, and the next cycle makes them right; numbers are right at once. It is audited as done by `who`,
     for reason `why`. Raise InputInvalid for an unknown table, or if a repair has nobody or no reason.
     """
@@ -77,7 +77,7 @@ class _Inspection:
         *,
         write: GraphSchema,
         target: GraphSchema,
-        vectors: GraphVectors,
+        vectors: GraphVectors | None,
         embedding: str,
         keys: int,
         repair: Repair | None,
@@ -97,8 +97,8 @@ class _Inspection:
             found = await self._both_sides(snapshots, table)
         if table.stats is not None:
             found.append(await self._numbers(table, table.stats))
-        if table.vector is not None:
-            found.append(await self._points(table, table.vector))
+        if table.vector is not None and self._vectors is not None:
+            found.append(await self._points(self._vectors, table, table.vector))
         return found
 
     async def _both_sides(self, snapshots: Snapshots, table: TableMap) -> list[Relation]:
@@ -127,7 +127,7 @@ class _Inspection:
             return relation.model_copy(update={"problem": f"{type(error).__name__}: {error}"})
         return relation.model_copy(update={"queued": mended})
 
-    async def _points(self, table: TableMap, vector: VectorProjection) -> Relation:
+    async def _points(self, vectors: GraphVectors, table: TableMap, vector: VectorProjection) -> Relation:
         collection = vector.collection
         mend = None
         if self._repair is not None:
@@ -136,9 +136,7 @@ class _Inspection:
             collection, RelationKind.VECTORS, table.name, keys=self._keys, beat=self._beat, mend=mend
         )
         try:
-            await compare_vectors(
-                self._target, self._vectors, table, vector, tally, embedding=self._embedding
-            )
+            await compare_vectors(self._target, vectors, table, vector, tally, embedding=self._embedding)
         except VectorStoreError as error:
             # The databases can be compared without it.
             return await tally.close(problem=f"{type(error).__name__}: {error}")

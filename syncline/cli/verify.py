@@ -1,0 +1,112 @@
+"""`syncline verify`: whether the graph-db and Qdrant say what the write-db says, and having it mended."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from syncline.cli.columns import one_line, print_columns
+from syncline.cli.operators import GraphArgument, JsonOption, opened, os_user, run, told_key
+from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences
+
+if TYPE_CHECKING:
+    from syncline.verification import Verification
+
+__all__ = ["STATUS_OF_VERIFY", "verify"]
+
+STATUS_OF_VERIFY = (
+    "Exit status: 0 equal, 1 damage found (repaired or not) or failed, 2 wrong usage or configuration."
+)
+
+
+@errors_as_sentences
+def verify(
+    graph: GraphArgument,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Ask for exactly what is damaged; the next cycle makes it right.")
+    ] = False,
+    why: Annotated[str, typer.Option(help="Reason of a repair, for the audit.")] = "verify --repair",
+    who: Annotated[
+        str | None, typer.Option(help="Who repairs; the user of this process when left out.")
+    ] = None,
+    table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
+    keys: Annotated[int, typer.Option(min=0, max=10_000, help="Keys to name for each finding.")] = 10,
+    vectors: Annotated[bool, typer.Option(help="Compare Qdrant too.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a graph's stores, whatever runs meanwhile, and name what is missing, extra or stale.
+
+    What waits for another row, was refused or is on its way is told apart: that is no damage.
+    """
+    found = run(_verify(graph, table, keys, vectors, (who or os_user(), why) if repair else None))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        _print(found, repaired=repair)
+    if not found.equal:
+        raise typer.Exit(EXIT_FAILED)
+
+
+async def _verify(
+    reference: str,
+    tables: Sequence[str] | None,
+    keys: int,
+    vectors: bool,
+    repair: tuple[str, str] | None,
+) -> "Verification":
+    from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+    from syncline.engine.verify import verify
+
+    who, why = repair or ("", "")
+    async with opened(reference) as (services, graph):
+        return await verify(
+            KNOWLEDGE_GRAPH,
+            write=services.write_schema(graph),
+            target=services.target_schema(graph),
+            vectors=services.graph_vectors(graph) if vectors else None,
+            embedding=services.embedding.name,
+            tables=tables or None,
+            keys=keys,
+            repair=repair is not None,
+            who=who,
+            why=why,
+        )
+
+
+def _print(found: "Verification", *, repaired: bool) -> None:
+    from syncline.verification import Verdict
+
+    print_columns(
+        ("what", "of", "equal", *(verdict.value for verdict in Verdict)),
+        (
+            (
+                relation.name,
+                relation.kind.value,
+                f"{relation.equal:,}",
+                *(f"{relation.found(verdict).count:,}" for verdict in Verdict),
+            )
+            for relation in found.relations
+        ),
+    )
+    for relation in found.relations:
+        for verdict in Verdict:
+            keys = relation.found(verdict).keys
+            if verdict.damage and keys:
+                left = relation.found(verdict).count - len(keys)
+                more = f" and {left:,} more" if left else ""
+                named = ", ".join(told_key(key) for key in keys)
+                typer.echo(
+                    one_line(f"{relation.name} ({relation.kind.value}), {verdict.value}: {named}{more}")
+                )
+        if relation.problem:
+            typer.echo(
+                one_line(f"{relation.name} ({relation.kind.value}) was not compared: {relation.problem}")
+            )
+    queued = sum(relation.queued for relation in found.relations)
+    if found.equal:
+        verdict_in_words = "equal"
+    elif repaired:
+        verdict_in_words = f"{found.damaged:,} damaged, {queued:,} asked for; the next cycle makes them right"
+    else:
+        verdict_in_words = f"{found.damaged:,} damaged; --repair has them made right"
+    typer.echo(f"{found.compared:,} compared in {found.seconds:.1f} s: {verdict_in_words}")

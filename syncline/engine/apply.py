@@ -64,12 +64,11 @@ async def apply_staged(
     effects: list[TableProgress] = []
     if table.table.present != "true":
         await target.execute(table.absent)
-    removed, unremoved = await remove_gone(target, schema, store)
-    effects.extend(removed)
-
     waiting = table.waiting
     for statement in waiting.park_rows:
         await target.execute(statement)
+    removed, unremoved = await remove_gone(target, schema, store)
+    effects.extend(removed)
     if books["rows"]:
         await target.execute(waiting.unpark_rows)
     if books["references"] and table.table.identified:

@@ -63,6 +63,8 @@ class Waiting:
                 key=key,
                 image=image(table),
                 waits_for=_waits_for(reference),
+                target=quoted(table.name),
+                same_row=_same_row(table),
                 **_names(reference),
             )
             for reference in table.required
@@ -167,6 +169,15 @@ def _names(reference: Reference) -> dict[str, str]:
         "parent": quoted(reference.parent),
         "parent_name": literal(reference.parent),
     }
+
+
+def _same_row(table: TableMap) -> str:
+    if table.identified:
+        return "t.id = s.sync_row_id"
+    return " AND ".join(
+        f"t.{quoted(column)} = s.{reference_id(name)}"
+        for name, column in zip(table.key, table.target_key, strict=True)
+    )
 
 
 def _waits_for(reference: Reference) -> str:

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 
 from syncline.embedding_development import DevelopmentEmbedding
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
+from syncline.engine.verify import verify
 from syncline.errors import StoreUnavailable
 from syncline.messages import CycleProgress, CycleStatus
 from syncline.provider import RetryRules
@@ -217,6 +218,17 @@ class World:
         result = await run_cycle(context)
         assert (result.status, result.failures) == (CycleStatus.DRAINED, 0), result
 
+    async def damage(self) -> list[str]:
+        context = self.graph.context()
+        found = await verify(
+            KNOWLEDGE_GRAPH,
+            write=context.write,
+            target=context.target,
+            vectors=context.vectors,
+            embedding=context.embedding.name,
+        )
+        return [str(relation) for relation in found.relations if relation.damaged or relation.problem]
+
     async def cycle_dies_between_commits(self, batch_rows: int, after: int) -> None:
         beats = count(1)
 
@@ -336,7 +348,8 @@ def machine_in(world: World) -> type[RuleBasedStateMachine]:
                 for writer in world.writers:
                     await writer.end(commit=True)
                 await world.cycle()
-                return await differences(world.graph)
+                # Two judges: an independent model in Python, and the verification that operators have.
+                return [*await differences(world.graph), *await world.damage()]
 
             assert world.run(settle()) == []
 

@@ -5,6 +5,12 @@ WITH orphan AS (
     WHERE s.sync_present AND s.@{reference} IS NOT NULL
       AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = s.@{reference_id})
     RETURNING s.*
+), outdated AS (
+    -- The version that has landed is no longer true.
+    INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+    SELECT '@{table}', @{row_id}, ARRAY[@{key}], NULL
+    FROM orphan s WHERE EXISTS (SELECT FROM @{target} t WHERE @{same_row})
+    ON CONFLICT DO NOTHING
 )
 INSERT INTO sync_parked_row AS r (table_name, row_id, key, image, waits_for_table, waits_for, waits_for_key)
 SELECT '@{table}', @{row_id}, ARRAY[@{key}], @{image}, '@{parent_name}', @{waits_for}, s.@{reference}

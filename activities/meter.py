@@ -79,4 +79,5 @@ def record_cycle(meter: Meter, result: SyncResult, *, graph: str, provider: str,
     meter.gauge("lag_seconds", result.lag_seconds, graph=graph)
     meter.gauge("fallback", 1.0 if fallback else 0.0, graph=graph)
     meter.gauge("parked", result.parked, graph=graph)
+    meter.gauge("dead_letters", result.dead_letters, graph=graph)
     meter.gauge("outbox_pending", result.vectors.pending, graph=graph)

@@ -1,10 +1,12 @@
 """The yardstick: the same rows through bare COPY and one merge statement per table, and nothing else.
 
 No cursor, no lock, no parking, no outbox, no batches: what a careful engineer would write by hand to move
-these tables once. Links and foreign keys are included, ids are computed the same way.
+these tables once. Links, foreign keys and the numbers of the nodes are included, ids are computed the same
+way.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -91,8 +93,63 @@ MERGES = {
 """Target table -> its one merge statement, in the order of the foreign keys."""
 
 
-async def copy_and_merge(source: asyncpg.Connection, target: asyncpg.Connection) -> None:
-    """Move every row; both connections have the graph's schema on their search_path."""
+NUMBERS = """
+    INSERT INTO node_stats (node_id, fact_count, edge_count, child_count)
+    SELECT n.id, coalesce(f.number, 0), coalesce(e.number, 0), coalesce(p.number, 0)
+    FROM nodes n
+    LEFT JOIN (SELECT node_id AS id, count(*) AS number FROM node_facts GROUP BY 1) f USING (id)
+    LEFT JOIN (
+        SELECT id, count(*) AS number FROM (
+            SELECT source_node_id AS id FROM edges
+            UNION ALL SELECT target_node_id FROM edges WHERE target_node_id <> source_node_id
+        ) ends GROUP BY 1
+    ) e USING (id)
+    LEFT JOIN (SELECT parent_id AS id, count(*) AS number FROM nodes GROUP BY 1) p USING (id)
+    ON CONFLICT (node_id) DO UPDATE SET
+        fact_count = excluded.fact_count, edge_count = excluded.edge_count, child_count = excluded.child_count
+    WHERE (node_stats.fact_count, node_stats.edge_count, node_stats.child_count)
+        IS DISTINCT FROM (excluded.fact_count, excluded.edge_count, excluded.child_count)"""
+"""The numbers of all nodes, counted at once at the end."""
+
+NUMBERS_TOUCHED = """
+    INSERT INTO node_stats (node_id, fact_count, edge_count, child_count)
+    SELECT n.id, (SELECT count(*) FROM node_facts WHERE node_id = n.id),
+           (SELECT count(*) FROM edges WHERE source_node_id = n.id)
+               + (SELECT count(*) FROM edges WHERE target_node_id = n.id AND source_node_id <> n.id),
+           (SELECT count(*) FROM nodes c WHERE c.parent_id = n.id)
+    FROM nodes n
+    WHERE n.id IN (
+        SELECT syncline.key_uuid(id) FROM bare_nodes UNION SELECT syncline.key_uuid(parent_id) FROM bare_nodes
+        UNION SELECT syncline.key_uuid(source_node_id) FROM bare_edges
+        UNION SELECT syncline.key_uuid(target_node_id) FROM bare_edges
+    )
+    ON CONFLICT (node_id) DO UPDATE SET
+        fact_count = excluded.fact_count, edge_count = excluded.edge_count, child_count = excluded.child_count
+    WHERE (node_stats.fact_count, node_stats.edge_count, node_stats.child_count)
+        IS DISTINCT FROM (excluded.fact_count, excluded.edge_count, excluded.child_count)"""
+"""The numbers of the nodes that the staged rows touch."""
+
+UNLINKS = """
+    DELETE FROM {links} l USING bare_{table} b
+    WHERE l.{owner} = syncline.key_uuid(b.id)
+      AND NOT EXISTS (SELECT FROM unnest(b.fact_ids) f WHERE syncline.key_uuid(f) = l.fact_id)"""
+
+DELETES = {
+    "edges": "DELETE FROM edges t USING bare_deleted d WHERE d.source_table = 'write_edges'"
+    " AND t.id = syncline.key_uuid(d.key[1])",
+    "nodes": "DELETE FROM nodes t USING bare_deleted d WHERE d.source_table = 'write_nodes'"
+    " AND t.id = syncline.key_uuid(d.key[1])",
+}
+
+
+async def copy_and_merge(
+    source: asyncpg.Connection, target: asyncpg.Connection, *, since: int | None = None
+) -> float:
+    """Move every row, or those stamped by transaction `since` or later; return the seconds of the numbers.
+
+    Both connections have the graph's schema on their search_path. Which rows changed is given for free: the
+    yardstick has no cursor to keep.
+    """
     async with target.transaction():
         for table, query in COPIES.items():
             columns = await source.fetch(
@@ -102,9 +159,31 @@ async def copy_and_merge(source: asyncpg.Connection, target: asyncpg.Connection)
             )
             definitions = ", ".join(f"{column['name']} {column['type']}" for column in columns)
             await target.execute(f"CREATE TEMP TABLE bare_{table} ({definitions}) ON COMMIT DROP")
+            if since is not None:
+                query += f" {'AND' if 'WHERE' in query else 'WHERE'} sync_xid >= '{since}'::xid8"
             await _pipe(source, target, query, f"bare_{table}")
-        for statement in MERGES.values():
+            if since is not None:
+                await target.execute(f"ANALYZE bare_{table}")
+        for table, statement in MERGES.items():
+            if since is not None and table in ("node_facts", "edge_facts"):
+                owner = table.removesuffix("_facts")
+                await target.execute(UNLINKS.format(links=table, table=f"{owner}s", owner=f"{owner}_id"))
             await target.execute(statement)
+        started = time.perf_counter()
+        await target.execute(NUMBERS if since is None else NUMBERS_TOUCHED)
+        return time.perf_counter() - started
+
+
+async def copy_and_delete(source: asyncpg.Connection, target: asyncpg.Connection, *, since: int) -> None:
+    """Delete what transaction `since` or later deleted; the foreign keys take the rest along."""
+    async with target.transaction():
+        await target.execute("CREATE TEMP TABLE bare_deleted (source_table text, key text[]) ON COMMIT DROP")
+        query = f"SELECT source_table, key FROM sync_tombstone WHERE sync_xid >= '{since}'::xid8"
+        await _pipe(source, target, query, "bare_deleted")
+        await target.execute("ANALYZE bare_deleted")
+        for statement in DELETES.values():
+            await target.execute(statement)
+        await target.execute(NUMBERS)
 
 
 async def _pipe(source: asyncpg.Connection, target: asyncpg.Connection, query: str, table: str) -> None:

@@ -135,7 +135,7 @@ class TableProgress(Message):
     parked: int = 0
     """Rows, links and references that wait for a missing parent now."""
     failures: int = 0
-    """Rows that the graph-db refused in this cycle, for the first time or again; 1 more if the table failed."""
+    """Rows that the graph-db refused in this cycle, first or again; 1 more if the table failed."""
     dead_letters: int = 0
     """Rows that were refused and have not landed since, now: those to be retried and the dead."""
     drained: bool = False

@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         default=5,
         ge=0,
         le=3600,
-        description="First wait after the vector store or the embedding service failed; doubles, up to 5 minutes.",
+        description="First wait after Qdrant or the embedding service failed; doubles, up to 5 minutes.",
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

@@ -56,7 +56,8 @@ def _summary(result: SyncResult) -> str:
     vectors = result.vectors
     return (
         f"**{result.status.value}** in {result.duration_seconds:.2f} s, {result.batches} batches, "
-        f"lag {result.lag_seconds:.1f} s, {result.failures} failures, {result.parked} parked. "
+        f"lag {result.lag_seconds:.1f} s, {result.failures} failures, {result.parked} parked, "
+        f"{result.dead_letters} dead letters. "
         f"Vectors: {vectors.upserted:,} upserted, {vectors.deleted:,} deleted, "
         f"{vectors.embedded:,} embedded, {vectors.pending:,} pending."
     )
@@ -65,11 +66,11 @@ def _summary(result: SyncResult) -> str:
 def _tables(tables: tuple[TableProgress, ...]) -> Iterator[str]:
     if not tables:
         return
-    names = ("table", "captured", "rows", "links", "deletes", "parked", "failures")
+    names = ("table", "captured", "rows", "links", "deletes", "parked", "failures", "dead_letters")
     yield "\n".join(
         [
-            _row(names),
-            "|---|--:|--:|--:|--:|--:|--:|",
+            _row(tuple(name.replace("_", " ") for name in names)),
+            "|---|--:|--:|--:|--:|--:|--:|--:|",
             *(_row((table.table, *(f"{getattr(table, name):,}" for name in names[1:]))) for table in tables),
         ]
     )

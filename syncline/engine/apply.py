@@ -1,4 +1,4 @@
-"""Apply: one staged batch becomes rows, links, numbers, waiting, dead letters and outbox entries, set-wise."""
+"""Apply: one staged batch becomes rows, links, numbers, what waits, dead letters and outbox, set-wise."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ async def remove_gone(
 ) -> tuple[list[TableProgress], Refused]:
     """Remove the rows in `sync_gone`, but for those that the graph-db will not let go, which are returned.
 
-    Something of others may refer to them. Runs inside the caller's transaction, which counts again at its end.
+    Something of others may refer to them. Runs inside the caller's transaction, which recounts at its end.
     """
     try:
         async with target.transaction():

@@ -42,7 +42,7 @@ async def ask_pending(
     cursors: Mapping[str, Cursor],
     tables: Sequence[str],
 ) -> Pending:
-    """Ask the write-db, in one statement, what of the tables, and of the deleted keys, is behind the cursors."""
+    """Ask the write-db, in one statement, what of the tables and of the deleted keys is pending."""
     query, parameters = statements.pending(schema, cursors, tables)
     row = await source.fetchrow(query, *parameters)
     if row["cluster"] is None:

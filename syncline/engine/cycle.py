@@ -55,7 +55,7 @@ class SyncEngine:
             failed = await self._misfits(context, target)
             result = await _Cycle(self.statements, context, target, started, failed).run()
             if result.status is CycleStatus.FAILED:
-                # What was seen to fit may have been altered since: the next cycle looks again, and names it all.
+                # What was seen to fit may have been altered since: the next cycle looks again.
                 self._fitting.discard(_place(context))
             # Not in a finally: a connection that saw an exception is closed, and its lock goes with it.
             await target.execute(UNLOCK)

@@ -35,7 +35,7 @@ class _CaptureRefused(Exception):
 
 
 class Drain:
-    """One cycle's batches. `progress` is what has been committed, `failed` the tables that could not be and why.
+    """One cycle's batches. `progress` is what has been committed, `failed` the tables that could not be.
 
     A table that has failed before is left alone.
     """
@@ -138,7 +138,7 @@ class Drain:
                                     horizon=horizon,
                                     limit=limit,
                                 )
-                            # A full batch may have more behind it; a short one has seen all below the horizon.
+                            # A short batch has seen all below the horizon; behind a full one may be more.
                             after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
                             progress = await self._apply(table, staged, captured=staged)
                             await self._tenure.commit(
@@ -257,8 +257,14 @@ class Drain:
                     await self._tenure.commit(self._target, progress, table=DELETES, cursor=cursor)
                 self._committed(progress)
                 if staged < limit:
+                    await self._prune(source, horizon)
                     return
         self.unfinished.add(DELETES)
+
+    async def _prune(self, source: asyncpg.Connection, horizon: int) -> None:
+        """Clear away what was read long ago, if this role may; what is kept costs no more than its room."""
+        if await source.fetchval(f"SELECT has_table_privilege('{DELETES}', 'DELETE')"):
+            await source.execute(sql("prune"), str(horizon))
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name

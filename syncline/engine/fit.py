@@ -11,7 +11,7 @@ __all__ = ["misfits"]
 async def misfits(
     write: GraphSchema, target: asyncpg.Connection, schema: str, schema_map: SchemaMap
 ) -> dict[str, str]:
-    """Return table -> everything that is wrong with it on either side, in sentences; few queries, of catalogs.
+    """Return table -> everything that is wrong with it on either side, in sentences, by a few queries.
 
     A table that cannot be synced fails alone, so the sentences are for its result.
     """

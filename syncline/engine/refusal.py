@@ -49,7 +49,7 @@ class DeadLetter:
 
 
 def refuses_a_row(error: StoreRejected) -> bool:
-    """Return whether the store refused values, which other rows need not have; else it refused the statement."""
+    """Return whether the store refused values, which other rows need not have, or else the statement."""
     return error.sqlstate is not None and error.sqlstate.startswith(_OF_A_ROW)
 
 
@@ -126,8 +126,9 @@ async def _in_parts(
             if len(refused) > _TOO_MANY:
                 raise StoreRejected(
                     store,
-                    f"more than {_TOO_MANY:,} rows of one batch were refused, the last with [{offender.sqlstate}] "
-                    f"{offender.message}. That looks like the table, not like the rows; nothing of it was written.",
+                    f"more than {_TOO_MANY:,} rows of one batch were refused, the last with "
+                    f"[{offender.sqlstate}] {offender.message}. It looks like the table, not the rows; "
+                    "nothing of the batch was written.",
                     sqlstate=offender.sqlstate,
                 )
         length = max(1, int(0.69 * begin / max(1, len(refused))))

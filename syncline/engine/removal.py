@@ -1,4 +1,4 @@
-"""Removal: rows that are gone from the write-db leave the graph-db, and what hung on them waits or leaves too."""
+"""Removal: rows that are gone from the write-db leave the graph-db; what hung on them waits or leaves too."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class _Effect:
 class Removal:
     """The statements that take the rows in `sync_gone` out of the graph-db.
 
-    Parents may leave before their children or after them, in one transaction or in several: a child that cannot
-    be without its parent leaves with it and is asked for again, so that it ends up parked if the write-db still
-    has it. Nothing is left to ON DELETE CASCADE, which would do it in silence.
+    Parents may leave before their children or after them, in one transaction or in several: a child that
+    cannot be without its parent leaves with it and is asked for again, so that it ends up parked if the
+    write-db still has it. Nothing is left to ON DELETE CASCADE, which would do it in silence.
     """
 
     def __init__(self, schema_map: SchemaMap) -> None:

@@ -50,7 +50,7 @@ class Links:
     """Name of the table map that the members belong to. A link to a missing member is parked alone."""
     rejected_by: str | None = None
     """Name of the table map each of whose rows takes one link away: its key is a required reference to the
-    owner, then one to the member. Such a link is not made, or removed again; it is restored with the row gone.
+    owner, then one to the member. Such a link is not made, or removed again; it is back when the row is gone.
     """
 
 
@@ -84,8 +84,9 @@ class Stat:
 class Stats:
     """The denormalised numbers of a table, in a narrow table of their own: readers join it by id.
 
-    Apart from the rows, so that a count that changes writes neither the row nor its vector again. Every row has
-    its line, which is deleted with it: `table` has `owner` as primary key, ON DELETE CASCADE.
+    Apart from the rows, so that a count that changes writes neither the row nor its vector again. Every row
+    has its line, which is deleted with it: `table` has `owner` as primary key, ON DELETE CASCADE, and a
+    default for each number.
     """
 
     table: str
@@ -98,9 +99,9 @@ class TableMap:
     """One source table and its target table.
 
     A key that consists of required references is the target's primary key, as UUIDs (one row per parent, or
-    per pair of parents). Any other key has one column, and the target has `id` (UUID of the key) and `key` (the
-    key itself). Every target has `sync_version bigint`, the transaction of the write-db that last changed the
-    row, and `sync_run bigint`, the number of the run that brought it (table `sync_run`).
+    per pair of parents). Any other key has one column, and the target has `id` (UUID of the key) and `key`
+    (the key itself). Every target has `sync_version bigint`, the transaction of the write-db that last changed
+    the row, and `sync_run bigint`, the number of the run that brought it (table `sync_run`).
     Names that begin with `sync_` are the engine's.
     """
 

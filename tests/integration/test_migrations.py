@@ -10,7 +10,13 @@ from pydantic import SecretStr
 from sqlalchemy import event
 
 from syncline.errors import StoreRejected
-from syncline.migrations import VERSION_TABLE, migrate_control, migrate_graph, migrate_write
+from syncline.migrations import (
+    BOOKS_VERSION_TABLE,
+    VERSION_TABLE,
+    migrate_control,
+    migrate_graph,
+    migrate_write,
+)
 from syncline.migrations.revisions import upgrade
 from syncline.stores.postgres import PostgresStore
 
@@ -29,10 +35,10 @@ async def _tables(store: PostgresStore, schema: str) -> set[str]:
 
 
 async def test_a_schema_gets_its_tables_and_its_version(store: PostgresStore) -> None:
-    assert await migrate_write(store, "kg") == ["write_0001"]
-    assert {"write_nodes", "write_edges", VERSION_TABLE} <= await _tables(store, "kg")
+    assert await migrate_write(store, "kg") == ["write_0001", "write_0002"]
+    assert {"write_nodes", "write_edges", "sync_tombstone", VERSION_TABLE} <= await _tables(store, "kg")
     async with store.driver() as connection:
-        assert await connection.fetchval(f"SELECT version_num FROM kg.{VERSION_TABLE}") == "write_0001"
+        assert await connection.fetchval(f"SELECT version_num FROM kg.{VERSION_TABLE}") == "write_0002"
 
 
 async def test_nothing_lands_outside_the_schema(store: PostgresStore) -> None:
@@ -50,7 +56,9 @@ async def test_a_second_migration_changes_nothing(store: PostgresStore) -> None:
         assert await _fingerprint(store) == before
 
 
-async def test_being_up_to_date_is_one_statement(store: PostgresStore) -> None:
+async def test_being_up_to_date_is_one_statement_for_the_books_and_one_for_the_tables(
+    store: PostgresStore,
+) -> None:
     await migrate_graph(store, "kg")
     statements: list[str] = []
 
@@ -59,9 +67,9 @@ async def test_being_up_to_date_is_one_statement(store: PostgresStore) -> None:
         statements.append(str(told[2]))
 
     await migrate_graph(store, "kg")
-    [statement] = statements
-    assert statement.startswith("SELECT")
-    assert VERSION_TABLE in statement
+    assert [statement.startswith("SELECT") for statement in statements] == [True, True]
+    assert BOOKS_VERSION_TABLE in statements[0]
+    assert VERSION_TABLE in statements[1]
 
 
 async def test_schemas_migrate_concurrently_and_each_once(store: PostgresStore) -> None:
@@ -72,7 +80,7 @@ async def test_schemas_migrate_concurrently_and_each_once(store: PostgresStore) 
         migrate_control(store),
         migrate_control(store),
     )
-    assert sorted(len(revisions) for revisions in applied) == [0] * 9 + [1] * 9
+    assert sorted(len(revisions) for revisions in applied) == [0] * 9 + [1] + [2] * 4 + [4] * 4
 
 
 async def test_a_failing_migration_leaves_nothing_behind(store: PostgresStore, tmp_path: Path) -> None:
@@ -114,7 +122,7 @@ async def test_a_schema_of_a_newer_release_is_left_alone(store: PostgresStore) -
 
 async def test_one_schema_cannot_be_both_sides_of_a_graph(store: PostgresStore) -> None:
     await migrate_write(store, "kg")
-    with pytest.raises(StoreRejected, match="write_0001, which is not of the graph side"):
+    with pytest.raises(StoreRejected, match="write_0002, which is not of the graph side"):
         await migrate_graph(store, "kg")
 
 

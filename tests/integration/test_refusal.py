@@ -144,8 +144,8 @@ async def test_retries_wait_twice_as_long_each_time_and_end(graph: TestGraph) ->
         result = await run_cycle(graph.context())
         assert of(result, "nodes").failures == 1
         [letter] = await on_target(
-            graph, f"SELECT *, next_retry_at - last_failed_at AS wait FROM sync_dead_letter"
-        )  # noqa: F541
+            graph, "SELECT *, next_retry_at - last_failed_at AS wait FROM sync_dead_letter"
+        )
         assert letter["attempts"] == attempt
         waits.append(letter["wait"] and round(letter["wait"].total_seconds()))
         # Before its time it is not tried again.

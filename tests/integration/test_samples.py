@@ -10,6 +10,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from syncline.errors import SampleInvalid
+from syncline.migrations import migrate_write
 from syncline.samples import SampleTable, WordNet, World, load_sample
 from syncline.stores.postgres import PostgresStore
 
@@ -57,12 +58,7 @@ class Nodes:
 @pytest_asyncio.fixture(loop_scope="session")
 async def store(new_database: Callable[..., str]) -> AsyncIterator[PostgresStore]:
     opened = PostgresStore("write", SecretStr(new_database()), pool_size=2, application_name="syncline-test")
-    ddl = (ROOT / "syncline/migrations/write/0001_knowledge_graph.sql").read_text()
-    async with opened.driver() as connection:
-        await connection.execute(f'CREATE SCHEMA "{SCHEMA}"')
-        await connection.execute(f'SET search_path = "{SCHEMA}"')
-        await connection.execute(ddl)
-        await connection.execute("RESET search_path")
+    await migrate_write(opened, SCHEMA)
     yield opened
     await opened.close()
 

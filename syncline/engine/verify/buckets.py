@@ -42,9 +42,17 @@ async def narrow(
     unsettled: Sequence[UUID],
 ) -> Suspects:
     """Compare the sums of both sides, which they compute at once; `unsettled` rows are suspects anyway."""
-    expected, actual = await asyncio.gather(
-        source.fetch(source_sums, unsettled, *source_parameters), target.fetch(target_sums, unsettled)
-    )
+    sums = [
+        asyncio.ensure_future(source.fetch(source_sums, unsettled, *source_parameters)),
+        asyncio.ensure_future(target.fetch(target_sums, unsettled)),
+    ]
+    try:
+        expected, actual = await asyncio.gather(*sums)
+    finally:
+        # If one side fails, the other must have stopped before its connection is let go.
+        for side in sums:
+            side.cancel()
+        await asyncio.gather(*sums, return_exceptions=True)
     by_bucket = {row["bucket"]: (row["rows"], row["hashes"]) for row in expected}
     equal = 0
     differing = set(by_bucket)

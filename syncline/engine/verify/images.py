@@ -60,7 +60,8 @@ class Images:
         self._types = types
         self._values = merged_values(table)
         self._named = {reference.target_column: reference for reference in table.references}
-        self._source_id = (
+        self.source_columns = list(self._staged())
+        self.source_id = (
             key_uuid(f"s.{quoted(table.key[0])}")
             if table.identified
             else own_id([f"s.{reference_id(column)}" for column in table.key])
@@ -73,42 +74,15 @@ class Images:
             if len(keys) == 1
             else sql("target_with_id", target=quoted(table.name), row_id=own_id(keys))
         )
-        self.key_id = own_id([key_uuid(f"d.key[{part + 1}]") for part in range(len(table.key))])
-
-    def source(self, *, beyond: str, all_beyond: bool = False, only_beyond: bool = False) -> str:
-        """Return the FROM item `s`: what would be staged, and `sync_row_id`, `sync_present`, `sync_beyond`.
-
-        Rows that belong in the target and that the cursor has passed (`beyond`: the condition that it has
-        not); with `all_beyond` all others that it has not passed as well, with `only_beyond` those alone.
-        """
-        present = f"({self.table.present}) IS TRUE"
-        wanted = f"{present} AND NOT ({beyond})"
-        if all_beyond:
-            wanted = f"{present} OR ({beyond})"
-        if only_beyond:
-            wanted = beyond
-        return sql(
-            "source",
-            row_id=self._source_id,
-            columns=commas(list(self._staged())),
-            present=self.table.present,
-            beyond=f"({beyond})",
-            source=quoted(self.table.source),
-            wanted=wanted,
-        )
 
     def _staged(self) -> Iterator[str]:
+        """Yield the columns of the stage, from a source row."""
         types = column_types(self.table)
         for name in stage_columns(self.table):
             yield f"{quoted(name)}::{types.get(name, 'text')} AS {quoted(name)}"
         for reference in self.table.references:
             if reference.by is None:
                 yield f"{key_uuid(f'{quoted(reference.column)}::text')} AS {reference_id(reference.column)}"
-
-    @property
-    def source_key(self) -> str:
-        """The parts of the key of row `s`."""
-        return commas([f"s.{quoted(column)}" for column in self.table.key])
 
     def target(self, *, waiting: bool, keys: bool) -> str:
         """Return the FROM item `t`: the target, with what its image and its key need beside it."""

@@ -14,8 +14,9 @@ from syncline.engine.verify.rows import compare_rows
 from syncline.engine.verify.snapshots import Side, Snapshots, open_side, open_snapshots
 from syncline.engine.verify.tally import Beat, Tally
 from syncline.engine.verify.template import sql
+from syncline.engine.verify.unsettled import find_refused
 from syncline.engine.verify.vectors import compare_vectors
-from syncline.errors import InputInvalid, StoreUnavailable, VectorStoreError
+from syncline.errors import InputInvalid, StoreRejected, StoreUnavailable, SynclineError, VectorStoreError
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.verification import Relation, RelationKind, Verification
 
@@ -40,9 +41,11 @@ async def verify(
 
     Nothing is locked, and cycles and writers go on meanwhile: what is on its way is not damage. Up to `keys`
     keys of each verdict are told. `embedding` names the service whose vectors are valid; `tables` of the map,
-    all if None, are looked at; without `vectors` the databases are compared alone; `beat` is told the progress. A repair asks for exactly the keys that are
-    damaged, and the next cycle makes them right; numbers are right at once. It is audited as done by `who`,
-    for reason `why`. Raise InputInvalid for an unknown table, or if a repair has nobody or no reason.
+    all if None, are looked at; without `vectors` the databases are compared alone; `beat` is told the
+    progress. A repair asks for exactly the keys that are damaged, and the next cycle makes them right;
+    numbers are right at once. It is audited as done by `who`, for reason `why`. What a store refuses to answer
+    is told as a problem of that relation; the others are compared. Raise InputInvalid for an unknown table, or
+    if a repair has nobody or no reason.
     """
     started = time.monotonic()
     known = {table.name for table in schema_map}
@@ -91,41 +94,47 @@ class _Inspection:
 
     async def relations(self, table: TableMap) -> list[Relation]:
         """Compare all that a table is, and return what was found."""
-        # Each table has snapshots of its own: a long one keeps Postgres from clearing up behind the writers.
-        async with open_snapshots(self._write, self._target, self._statements) as snapshots:
-            self.rescan |= snapshots.rescan
-            found = await self._both_sides(snapshots, table)
-        if table.stats is not None:
-            found.append(await self._numbers(table, table.stats))
+        found: list[Relation] = []
+        self._open = tally = self._tally(table.name, RelationKind.ROWS, table)
+        try:
+            # Each table has snapshots of its own: a long one keeps Postgres from clearing up behind writers.
+            async with open_snapshots(self._write, self._target, self._statements) as snapshots:
+                self.rescan |= snapshots.rescan
+                await self._both_sides(snapshots, table, tally, found)
+            if table.stats is not None:
+                await self._numbers(table, table.stats, found)
+        except StoreRejected as error:
+            found.append(await self._open.close(problem=_told(error)))
         if table.vector is not None and self._vectors is not None:
             found.append(await self._points(self._vectors, table, table.vector))
         return found
 
-    async def _both_sides(self, snapshots: Snapshots, table: TableMap) -> list[Relation]:
+    async def _both_sides(
+        self, snapshots: Snapshots, table: TableMap, tally: Tally, found: list[Relation]
+    ) -> None:
         images = Images(self._map, table, await _types(snapshots.target, table.name))
-        tally = self._tally(table.name, RelationKind.ROWS, table)
-        await compare_rows(snapshots, self._statements, images, tally)
-        found = [await tally.close()]
+        refused = await find_refused(snapshots, table)
+        await compare_rows(snapshots, self._statements, images, refused, tally)
+        found.append(await tally.close())
         for links in table.links:
-            tally = self._tally(links.table, RelationKind.LINKS, table)
-            await compare_links(snapshots, self._statements, images, links, tally)
+            self._open = tally = self._tally(links.table, RelationKind.LINKS, table)
+            await compare_links(snapshots, self._statements, images, links, refused, tally)
             found.append(await tally.close())
-        return found
 
-    async def _numbers(self, table: TableMap, stats: Stats) -> Relation:
+    async def _numbers(self, table: TableMap, stats: Stats, found: list[Relation]) -> None:
         name = stats.table
-        tally = Tally(name, RelationKind.STATS, table.name, keys=self._keys, beat=self._beat)
+        self._open = tally = Tally(name, RelationKind.STATS, table.name, keys=self._keys, beat=self._beat)
         async with open_side(self._target, snapshot=True) as graph_db:
             recounting = Recounting(table, stats, await _types(graph_db, name))
             await recounting.compare(graph_db, tally)
         relation = await tally.close()
-        if self._repair is None or not relation.damaged:
-            return relation
-        try:
-            mended = await recounting.mend(self._target, self._repair.of(name, RelationKind.STATS))
-        except StoreUnavailable as error:
-            return relation.model_copy(update={"problem": f"{type(error).__name__}: {error}"})
-        return relation.model_copy(update={"queued": mended})
+        if self._repair is not None and relation.damaged:
+            try:
+                mended = await recounting.mend(self._target, self._repair.of(name, RelationKind.STATS))
+                relation = relation.model_copy(update={"queued": mended})
+            except StoreUnavailable as error:
+                relation = relation.model_copy(update={"problem": _told(error)})
+        found.append(relation)
 
     async def _points(self, vectors: GraphVectors, table: TableMap, vector: VectorProjection) -> Relation:
         collection = vector.collection
@@ -139,7 +148,7 @@ class _Inspection:
             await compare_vectors(self._target, vectors, table, vector, tally, embedding=self._embedding)
         except VectorStoreError as error:
             # The databases can be compared without it.
-            return await tally.close(problem=f"{type(error).__name__}: {error}")
+            return await tally.close(problem=_told(error))
         return await tally.close()
 
     def _tally(self, name: str, kind: RelationKind, table: TableMap) -> Tally:
@@ -147,6 +156,10 @@ class _Inspection:
         if self._repair is not None:
             mend = partial(self._repair.of(name, kind).rows, table.name)
         return Tally(name, kind, table.name, keys=self._keys, beat=self._beat, mend=mend)
+
+
+def _told(error: SynclineError) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 async def _types(target: Side, table: str) -> dict[str, TargetType]:

@@ -6,14 +6,15 @@ from uuid import UUID
 import asyncpg
 
 from syncline.engine.statements import SchemaStatements
-from syncline.engine.tablemap import Links, SchemaMap
+from syncline.engine.tablemap import Links, SchemaMap, TableMap
 from syncline.engine.verify.buckets import everything, narrow
+from syncline.engine.verify.captured import Captured
 from syncline.engine.verify.images import Images, bucket, key_uuid, numbered
 from syncline.engine.verify.merging import side_by_side
 from syncline.engine.verify.snapshots import Snapshots
 from syncline.engine.verify.tally import Tally
 from syncline.engine.verify.template import sql
-from syncline.engine.verify.unsettled import Unsettled
+from syncline.engine.verify.unsettled import Refused, Unsettled
 from syncline.sqltext import literal, quoted
 from syncline.verification import Verdict
 
@@ -21,29 +22,29 @@ __all__ = ["compare_links"]
 
 
 async def compare_links(
-    snapshots: Snapshots, statements: SchemaStatements, images: Images, links: Links, tally: Tally
+    snapshots: Snapshots,
+    statements: SchemaStatements,
+    images: Images,
+    links: Links,
+    refused: Refused,
+    tally: Tally,
 ) -> None:
     """Compare all links of one array of a table, and note what differs.
 
     Owners that are damaged, on their way, waiting or refused are told where rows are compared, and not here.
     """
     table = images.table
-    cursor = snapshots.cursors[table.name]
-    parameters = cursor.parameters()
-    unsettled = Unsettled(snapshots, statements, images, waiting=[links.table])
-    queries = _Queries(statements.schema_map, images, links)
-
-    def beyond(first_parameter: int) -> str:
-        return statements.tables[table.name].after_cursor(cursor, first_parameter)
-
+    captured = Captured(statements.tables[table.name], images, snapshots.cursors[table.name], refused.keys)
+    unsettled = Unsettled(snapshots, statements, captured, table=table, waiting=[links.table])
+    queries = _Queries(statements.schema_map, captured, table, links)
     few = await unsettled.few()
     suspects = (
         everything()
         if few is None
         else await narrow(
             snapshots.write,
-            queries.source_sums(beyond(2)),
-            parameters,
+            queries.source_sums(),
+            captured.parameters,
             snapshots.target,
             queries.target_sums(),
             unsettled=few,
@@ -52,7 +53,7 @@ async def compare_links(
     tally.same(suspects.equal)
     if not suspects.any:
         return
-    source = snapshots.write.stream(queries.source(beyond(3)), suspects.ids, suspects.buckets, *parameters)
+    source = snapshots.write.stream(queries.source(), suspects.ids, suspects.buckets, *captured.parameters)
     target = snapshots.target.stream(queries.target(), suspects.ids, suspects.buckets)
     books = snapshots.target.stream(unsettled.books)
     deleted = snapshots.write.stream(unsettled.deleted, *unsettled.deleted_parameters)
@@ -70,15 +71,15 @@ async def compare_links(
 class _Queries:
     """What is asked about one link table."""
 
-    def __init__(self, schema_map: SchemaMap, images: Images, links: Links) -> None:
-        self._map, self._images, self._links = schema_map, images, links
+    def __init__(self, schema_map: SchemaMap, captured: Captured, table: TableMap, links: Links) -> None:
+        self._map, self._captured, self._table, self._links = schema_map, captured, table, links
 
-    def source_sums(self, beyond: str) -> str:
+    def source_sums(self) -> str:
         return sql(
             "link_sums_source",
             bucket=bucket("s.sync_row_id"),
             hash=_pair("s.sync_row_id", "m.member"),
-            links=self._members(self._images.source(beyond=beyond), join="JOIN"),
+            links=self._members(self._captured.passed(2), join="JOIN"),
         )
 
     def target_sums(self) -> str:
@@ -91,19 +92,20 @@ class _Queries:
             owner=owner,
         )
 
-    def source(self, beyond: str) -> str:
+    def source(self) -> str:
         return sql(
             "listed_links_source",
-            owner_key=quoted(self._images.table.key[0]),
-            links=self._members(self._images.source(beyond=beyond, all_beyond=True), join="LEFT JOIN"),
+            owner_key=quoted(self._table.key[0]),
+            links=self._members(self._captured.passed(3), join="LEFT JOIN"),
+            coming=self._captured.coming(3),
             bucket=bucket("s.sync_row_id"),
         )
 
     def target(self) -> str:
         return sql(
             "listed_links_target",
-            owners=quoted(self._images.table.name),
-            table=literal(self._images.table.name),
+            owners=quoted(self._table.name),
+            table=literal(self._table.name),
             links=quoted(self._links.table),
             name=literal(self._links.table),
             owner=quoted(self._links.owner),
@@ -133,7 +135,7 @@ class _Queries:
             rejections=quoted(rejections.source),
             rejected_owner=quoted(owner),
             rejected_member=quoted(member),
-            owner_key=quoted(self._images.table.key[0]),
+            owner_key=quoted(self._table.key[0]),
             present=rejections.present,
         )
 
@@ -160,7 +162,7 @@ def _settled(
     """Return whether an owner has landed as it is in the write-db, or is on neither side."""
     if gone or any(record["kind"] != "waiting" for record in known):
         return False
-    if any(record["beyond"] for record in expected):
+    if any(record["coming"] for record in expected):
         return False
     return bool(expected) is any(record["kind"] == "owner" for record in actual)
 

@@ -6,33 +6,29 @@ from uuid import UUID
 import asyncpg
 
 from syncline.engine.statements import SchemaStatements
-from syncline.engine.verify.buckets import Suspects, everything, narrow
+from syncline.engine.verify.buckets import everything, narrow
+from syncline.engine.verify.captured import Captured
 from syncline.engine.verify.images import Images, bucket
 from syncline.engine.verify.merging import side_by_side
 from syncline.engine.verify.snapshots import Snapshots
 from syncline.engine.verify.tally import Tally
 from syncline.engine.verify.template import sql
-from syncline.engine.verify.unsettled import Unsettled
+from syncline.engine.verify.unsettled import Refused, Unsettled
 from syncline.verification import Verdict
 
 __all__ = ["compare_rows"]
 
 
 async def compare_rows(
-    snapshots: Snapshots, statements: SchemaStatements, images: Images, tally: Tally
+    snapshots: Snapshots, statements: SchemaStatements, images: Images, refused: Refused, tally: Tally
 ) -> None:
     """Compare all rows of a table, and note what differs."""
     table = images.table
-    cursor = snapshots.cursors[table.name]
-    parameters = cursor.parameters()
-    names = [reference.column for reference in table.optional]
-    unsettled = Unsettled(snapshots, statements, images, waiting=names)
-
-    def beyond(first_parameter: int) -> str:
-        return statements.tables[table.name].after_cursor(cursor, first_parameter)
-
+    captured = Captured(statements.tables[table.name], images, snapshots.cursors[table.name], refused.keys)
+    waiting = [reference.column for reference in table.optional]
+    unsettled = Unsettled(snapshots, statements, captured, table=table, waiting=waiting)
     few = await unsettled.few()
-    suspects: Suspects = (
+    suspects = (
         everything()
         if few is None
         else await narrow(
@@ -41,10 +37,10 @@ async def compare_rows(
                 "sums",
                 bucket=bucket("s.sync_row_id"),
                 hash=images.source_hash(),
-                rows=images.source(beyond=beyond(2)),
+                rows=captured.passed(2),
                 row_id="s.sync_row_id",
             ),
-            parameters,
+            captured.parameters,
             snapshots.target,
             sql(
                 "sums",
@@ -62,14 +58,15 @@ async def compare_rows(
     source = snapshots.write.stream(
         sql(
             "listed_source",
-            key=images.source_key,
+            key=captured.key,
             hash=images.source_hash(),
-            rows=images.source(beyond=beyond(3), all_beyond=True),
+            passed=captured.passed(3),
+            coming=captured.coming(3),
             bucket=bucket("s.sync_row_id"),
         ),
         suspects.ids,
         suspects.buckets,
-        *parameters,
+        *captured.parameters,
     )
     target = snapshots.target.stream(
         sql(
@@ -87,7 +84,7 @@ async def compare_rows(
     books = snapshots.target.stream(unsettled.books)
     deleted = snapshots.write.stream(unsettled.deleted, *unsettled.deleted_parameters)
     async for row_id, found in side_by_side(source, target, books, deleted):
-        verdict = _judge(*found)
+        verdict = _judge(*found, standing=row_id in refused.standing)
         if verdict is None:
             tally.same()
         else:
@@ -99,20 +96,22 @@ def _judge(
     target: Sequence[asyncpg.Record],
     books: Sequence[asyncpg.Record],
     deleted: Sequence[asyncpg.Record],
+    *,
+    standing: bool,
 ) -> Verdict | None:
-    """Return what is to be said of a row; None if it is equal."""
+    """Return what is to be said of a row, None if it is equal; `standing`: refused, and in the write-db."""
     kinds = {record["kind"] for record in books}
-    if deleted or "asked" in kinds or any(record["beyond"] for record in source):
+    if deleted or "asked" in kinds or any(record["coming"] for record in source):
         return Verdict.PENDING
-    if not source:
-        # A refused removal is known; what else the books say of a row that is not in the write-db is past.
-        return Verdict.DEAD if "dead" in kinds and target else Verdict.EXTRA
     if "dead" in kinds:
-        return Verdict.DEAD
+        # Its removal may be what was refused. Otherwise nothing is left of it that could be refused.
+        return Verdict.DEAD if source or target or standing else Verdict.EXTRA
+    if not source:
+        return Verdict.EXTRA
     if "parked" in kinds:
-        if any(record["stuck"] for record in books):
-            return Verdict.STALE if target else Verdict.MISSING
-        return Verdict.PARKED
+        if target:
+            return Verdict.EXTRA
+        return Verdict.MISSING if any(record["stuck"] for record in books) else Verdict.PARKED
     if not target:
         return Verdict.MISSING
     if source[0]["hash"] != target[0]["hash"]:

@@ -1,37 +1,42 @@
 """Unsettled: the rows of a table that are on their way, wait or were refused, and so need not be equal."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
+from syncline.engine.keys import row_uuid
+from syncline.engine.layout import commas
 from syncline.engine.statements import DELETES, SchemaStatements
 from syncline.engine.tablemap import Reference, TableMap
-from syncline.engine.verify.images import Images
+from syncline.engine.verify.captured import Captured
 from syncline.engine.verify.snapshots import Snapshots
 from syncline.engine.verify.template import sql
 from syncline.sqltext import literal, quoted
 
-__all__ = ["Unsettled"]
+__all__ = ["Refused", "Unsettled", "find_refused"]
 
 _FEW = 20_000
 """As many are left out of the sums; with more of them hardly a bucket would be equal without."""
 
 
 class Unsettled:
-    """The queries for them. Of those whose references wait, the ones with `waiting` among their names."""
+    """What is known of them. Of rows whose references wait, the ones with `waiting` among their names."""
 
     def __init__(
-        self, snapshots: Snapshots, statements: SchemaStatements, images: Images, *, waiting: Sequence[str]
+        self,
+        snapshots: Snapshots,
+        statements: SchemaStatements,
+        captured: Captured,
+        *,
+        table: TableMap,
+        waiting: Sequence[str],
     ) -> None:
-        self._snapshots = snapshots
-        table = images.table
+        self._snapshots, self._captured = snapshots, captured
         cursor, deletes = snapshots.cursors[table.name], snapshots.cursors[DELETES]
         self._parameters = [*cursor.parameters(), *deletes.parameters()]
-        self._images = images
-        self._own_beyond = statements.tables[table.name].after_cursor(cursor, 1)
-        first = 1 + len(cursor.parameters())
-        self._deleted_beyond = statements.after_deleted(deletes, first)
+        self._deleted_beyond = statements.after_deleted(deletes, 1 + len(cursor.parameters()))
         self.deleted_parameters = deletes.parameters()
-        self.deleted = self._deleted(statements.after_deleted(deletes, 1)) + " ORDER BY 1"
+        self.deleted = captured.deleted(statements.after_deleted(deletes, 1)) + " ORDER BY 1"
         """Query for the keys whose end no cycle has read: `row_id`, `key`."""
         books = sql(
             "books",
@@ -43,10 +48,6 @@ class Unsettled:
         self.books = f"{books} ORDER BY 1"
         """Query for what the graph-db knows of them: `row_id`, `key`, `kind`, `stuck`."""
 
-    def _deleted(self, beyond: str) -> str:
-        images = self._images
-        return sql("deleted", row_id=images.key_id, source=literal(images.table.source), beyond=beyond)
-
     async def few(self) -> list[UUID] | None:
         """Return their ids, or None if they are too many."""
         known = await self._snapshots.target.fetch(self._ids)
@@ -54,13 +55,39 @@ class Unsettled:
             return None
         query = sql(
             "beyond",
-            rows=self._images.source(beyond=self._own_beyond, only_beyond=True),
-            deleted=self._deleted(self._deleted_beyond),
+            rows=self._captured.coming(1),
+            deleted=self._captured.deleted(self._deleted_beyond),
             limit=str(_FEW + 1),
         )
         coming = await self._snapshots.write.fetch(query, *self._parameters)
         ids = {row["row_id"] for row in (*known, *coming)}
         return list(ids) if len(coming) <= _FEW else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """The rows of a table that the graph-db refused, unless they are too many to be named."""
+
+    keys: Sequence[Sequence[str]] = ()
+    standing: frozenset[UUID] = frozenset()
+    """The ids of those that the write-db still has."""
+
+
+async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
+    """Return the refused rows of a table."""
+    letters = await snapshots.target.fetch(sql("refused"), table.name, _FEW + 1)
+    if not letters or len(letters) > _FEW:
+        return Refused()
+    keys = [list(row["key"]) for row in letters]
+    query = sql(
+        "standing",
+        key=commas([f"{quoted(column)}::text" for column in table.key]),
+        source=quoted(table.source),
+        parameters=commas([f"${place + 1}::text[]" for place in range(len(table.key))]),
+    )
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    standing = await snapshots.write.fetch(query, *columns)
+    return Refused(keys=keys, standing=frozenset(row_uuid(row["key"]) for row in standing))
 
 
 def _stuck(table: TableMap) -> str:

@@ -189,7 +189,7 @@ async def _pairs(
 def same_json(one: JsonValue, other: JsonValue) -> bool:
     """Return whether two JSON values are equal, numbers with a fraction but for their last digit."""
     if one == other:
-        return not isinstance(one, bool | int | float) or isinstance(one, bool) is isinstance(other, bool)
+        return True
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and _all_same((one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):

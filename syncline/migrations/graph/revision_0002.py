@@ -1,4 +1,4 @@
-"""The rest of the knowledge graph: rejections, dimensions, reports, counters, versions, chunks, usage, stats."""
+"""The rest of the knowledge graph: rejections, dimensions, reports, counters, versions, chunks, usage."""
 
 from pathlib import Path
 

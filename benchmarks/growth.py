@@ -1,0 +1,93 @@
+"""Growth: synthetic graphs of growing size, each loaded by the engine in a process of its own."""
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.lab import SCHEMA, NoEmbedding, fresh_store, timed_cycle
+from syncline.devstack.postgres import PostgresServer
+from syncline.migrations import migrate_graph, migrate_write
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+
+SIZES = (10_000, 100_000, 1_000_000)
+
+# In WordNet's proportions: one node, one fact with its source, three edges.
+FILL = """
+INSERT INTO write_raw_sources (id, title) SELECT 'source' || i, 'source ' || i FROM generate_series(0, 3) i;
+INSERT INTO write_facts (id, content, dedup_status)
+    SELECT 'fact' || i, md5(i::text) || ' ' || md5((i + 1)::text), 'ready' FROM generate_series(1, {nodes}) i;
+INSERT INTO write_fact_sources (fact_id, raw_source_id, attribution)
+    SELECT 'fact' || i, 'source' || i % 4, 'synthetic' FROM generate_series(1, {nodes}) i;
+INSERT INTO write_nodes (id, concept, definition, parent_id, fact_ids, metadata)
+    SELECT 'node' || i, md5(i::text), md5((i * 7)::text) || md5((i * 11)::text),
+           CASE WHEN i > 1 THEN 'node' || (i / 2) END, ARRAY['fact' || i], jsonb_build_object('n', i)
+    FROM generate_series(1, {nodes}) i;
+INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, fact_ids)
+    SELECT 'edge' || i || '-' || k, 'node' || i, 'node' || (1 + (i::bigint * 7919 * k) % {nodes}), 'related',
+           ARRAY['fact' || i]
+    FROM generate_series(1, {nodes}) i, generate_series(1, 3) k;
+"""
+
+
+async def load(size: int) -> dict[str, float]:
+    """Load a graph of about `size` rows of the write-db; return rows, seconds, MiB and CPU seconds."""
+    nodes = size // 6
+    with tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder:
+        postgres = PostgresServer(Path(folder) / "postgres")
+        server = postgres.start()
+        try:
+            async with fresh_store(server, "write") as write, fresh_store(server, "graph") as target:
+                await _fill(write, nodes)
+                await migrate_graph(target, SCHEMA)
+                server.psql("CHECKPOINT")
+                vectors = EmbeddedQdrantStore("benchmark", Path(folder) / "qdrant")
+                timing = await timed_cycle(write, target, vectors, NoEmbedding())
+                await vectors.close()
+                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                return {
+                    "rows": nodes * 6 + 4,
+                    "seconds": timing.rows_seconds,
+                    "cpu": timing.cpu_seconds,
+                    "memory": memory,
+                }
+        finally:
+            postgres.stop()
+
+
+async def _fill(write: PostgresStore, nodes: int) -> None:
+    await migrate_write(write, SCHEMA)
+    async with write.driver() as connection:
+        await connection.execute(f"SET search_path = {SCHEMA}")
+        await connection.execute(FILL.format(nodes=nodes))
+        await connection.execute("RESET search_path; ANALYZE")
+
+
+def measure_growth() -> list[tuple[str, str]]:
+    """Return the lines of the report."""
+    lines = []
+    speeds = []
+    for size in SIZES:
+        told = subprocess.run(
+            [sys.executable, "-m", "benchmarks.growth", str(size)], check=True, capture_output=True, text=True
+        )
+        found = json.loads(told.stdout.splitlines()[-1])
+        speeds.append(found["rows"] / found["seconds"])
+        lines.append(
+            (
+                f"{found['rows']:,} rows",
+                f"{found['seconds']:.1f} s, {speeds[-1]:,.0f} rows/s, worker CPU {found['cpu']:.1f} s, "
+                f"peak memory {found['memory']:.0f} MiB",
+            )
+        )
+        print(f"growth: {lines[-1][0]}: {lines[-1][1]}", flush=True)
+    lines.append(("Rows/s at the largest size, at a tenth of it = 1", f"{speeds[-1] / speeds[-2]:.2f}"))
+    return lines
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(load(int(sys.argv[1])))))

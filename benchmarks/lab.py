@@ -1,0 +1,112 @@
+"""The lab: fresh databases, both ends on a graph's schema, and one timed cycle as the worker runs it."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import asyncpg
+import structlog
+from pydantic import SecretStr
+
+from syncline.devstack.postgres import EmbeddedPostgres
+from syncline.embedding import EmbeddingService, Vectors
+from syncline.embedding_development import DevelopmentEmbedding
+from syncline.engine import run_cycle
+from syncline.errors import EmbeddingUnavailable
+from syncline.messages import CycleProgress, CycleStatus, GraphRef, SyncResult
+from syncline.provider import (
+    CycleBudget,
+    GraphSchema,
+    GraphVectors,
+    NoOptions,
+    NullMeter,
+    RunIdentity,
+    SyncContext,
+)
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+
+SCHEMA = "kg"
+
+
+class NoEmbedding(DevelopmentEmbedding):
+    """The development embedding on a day when it is away: for cycles that are timed for their rows alone."""
+
+    def __init__(self) -> None:
+        super().__init__(384)
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Fail."""
+        raise EmbeddingUnavailable(self.name, f"not asked for {len(texts)} vectors by this benchmark")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One cycle: its result, its seconds until the graph-db had everything, and those until it ended."""
+
+    result: SyncResult
+    rows_seconds: float
+    vector_seconds: float
+    cpu_seconds: float
+
+
+async def timed_cycle(
+    write: PostgresStore, target: PostgresStore, vectors: EmbeddedQdrantStore, embedding: EmbeddingService
+) -> Timing:
+    """Run one cycle with the worker's default batches."""
+    started = time.perf_counter()
+    cpu = time.process_time()
+    rows_done = started
+
+    def beat(progress: CycleProgress) -> None:
+        nonlocal rows_done
+        if progress.phase == "capture":
+            rows_done = time.perf_counter()
+
+    result = await run_cycle(
+        SyncContext(
+            graph=GraphRef(id=UUID(int=1), slug="benchmark"),
+            run=RunIdentity(workflow_id="benchmark", run_id=str(uuid4())),
+            write=GraphSchema(store=write, schema=SCHEMA),
+            target=GraphSchema(store=target, schema=SCHEMA),
+            vectors=GraphVectors(store=vectors, prefix="benchmark_"),
+            embedding=embedding,
+            budget=CycleBudget(batch_rows=50_000, seconds=3600),
+            options=NoOptions(),
+            heartbeat=beat,
+            log=structlog.get_logger(),
+            meter=NullMeter(),
+        )
+    )
+    ended = time.perf_counter()
+    if result.status not in (CycleStatus.DRAINED, CycleStatus.VECTORS_DELAYED):
+        raise SystemExit(f"the cycle did not drain: {result}")
+    return Timing(result, rows_done - started, ended - rows_done, time.process_time() - cpu)
+
+
+@asynccontextmanager
+async def fresh_store(server: EmbeddedPostgres, name: str) -> AsyncIterator[PostgresStore]:
+    """An empty database, with everything written so far on disk, so that no run pays for another's."""
+    server.psql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    server.psql(f'CREATE DATABASE "{name}"')
+    server.psql("CHECKPOINT")
+    store = PostgresStore(name, SecretStr(server.dsn(name)), pool_size=4, application_name="benchmark")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def both(
+    write: PostgresStore, target: PostgresStore
+) -> AsyncIterator[tuple[asyncpg.Connection, asyncpg.Connection]]:
+    """A connection to either side, with the graph's schema on its search_path."""
+    async with write.driver() as source, target.driver() as sink:
+        for connection in (source, sink):
+            await connection.execute(f"SET search_path = {SCHEMA}")
+        yield source, sink
+        for connection in (source, sink):
+            await connection.execute("RESET search_path")

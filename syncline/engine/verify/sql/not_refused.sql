@@ -1,0 +1,1 @@
+(@{key}) NOT IN (SELECT * FROM unnest(@{parameters}))

@@ -1,0 +1,1 @@
+SELECT key FROM sync_dead_letter WHERE table_name = $1 LIMIT $2

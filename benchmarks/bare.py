@@ -160,8 +160,10 @@ async def copy_and_merge(
             definitions = ", ".join(f"{column['name']} {column['type']}" for column in columns)
             await target.execute(f"CREATE TEMP TABLE bare_{table} ({definitions}) ON COMMIT DROP")
             if since is not None:
-                query += f" {'AND' if 'WHERE' in query else 'WHERE'} sync_xid >= '{since}'::xid8"
-            await _pipe(source, target, query, f"bare_{table}")
+                changed = f"{query} {'AND' if 'WHERE' in query else 'WHERE'} sync_xid >= '{since}'::xid8"
+            else:
+                changed = query
+            await _pipe(source, target, changed, f"bare_{table}")
             if since is not None:
                 await target.execute(f"ANALYZE bare_{table}")
         for table, statement in MERGES.items():

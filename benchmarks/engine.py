@@ -1,7 +1,7 @@
 """The engine against bare COPY + merge, on all of WordNet; its growth; what capture costs: `make bench`.
 
-Both sides move the same rows of the same write-db into equal graph-dbs on the same server, links, foreign keys
-and numbers included, in turn, in one run. The tables go to the screen and into docs/performance.md.
+Both sides move the same rows of the same write-db into equal graph-dbs on the same server, links, foreign
+keys and numbers included, in turn, in one run. The tables go to the screen and into docs/performance.md.
 """
 
 import argparse
@@ -112,7 +112,7 @@ async def _changes(
     since, rows = await _written(
         write,
         *(
-            f"UPDATE write_{name} SET {change} WHERE hashtext(id || '{percent}') % 100 BETWEEN 0 AND {percent - 1}"
+            f"UPDATE write_{name} SET {change} WHERE (hashtext(id || '{percent}') & 2147483647) % 100 BETWEEN 0 AND {percent - 1}"
             for name, change in (
                 ("facts", "content = content || '.'"),
                 ("nodes", "definition = definition || '.', fact_ids = fact_ids || fact_ids"),
@@ -139,7 +139,7 @@ async def _deletes(
     table: "_Comparison",
 ) -> None:
     """Delete some edges and put them back, so that the next round begins with all of them."""
-    where = "hashtext(id || 'd') % 100 = 1"
+    where = "(hashtext(id || 'd') & 2147483647) % 100 = 1"
     since, rows = await _written(
         write,
         f"CREATE TABLE kept AS SELECT * FROM write_edges WHERE {where}",

@@ -100,8 +100,8 @@ class TableMap:
 
     A key that consists of required references is the target's primary key, as UUIDs (one row per parent, or
     per pair of parents). Any other key has one column, and the target has `id` (UUID of the key) and `key`
-    (the key itself). Every target has `sync_version bigint`, the transaction of the write-db that last changed
-    the row, and `sync_run bigint`, the number of the run that brought it (table `sync_run`).
+    (the key itself). Every target has `sync_version bigint`, the transaction of the write-db that last
+    changed the row, and `sync_run bigint`, the number of the run that brought it (table `sync_run`).
     Names that begin with `sync_` are the engine's.
     """
 

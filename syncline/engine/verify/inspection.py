@@ -43,9 +43,9 @@ async def verify(
     keys of each verdict are told. `embedding` names the service whose vectors are valid; `tables` of the map,
     all if None, are looked at; without `vectors` the databases are compared alone; `beat` is told the
     progress. A repair asks for exactly the keys that are damaged, and the next cycle makes them right;
-    numbers are right at once. It is audited as done by `who`, for reason `why`. What a store refuses to answer
-    is told as a problem of that relation; the others are compared. Raise InputInvalid for an unknown table, or
-    if a repair has nobody or no reason.
+    numbers are right at once. It is audited as done by `who`, for reason `why`. What a store refuses to
+    answer is told as a problem of that relation; the others are compared. Raise InputInvalid for an unknown
+    table, or if a repair has nobody or no reason.
     """
     started = time.monotonic()
     known = {table.name for table in schema_map}

@@ -18,6 +18,7 @@ from syncline.engine.places import LOCK
 from syncline.engine.verify import numbers, unsettled, verify
 from syncline.errors import InputInvalid
 from syncline.messages import CycleStatus
+from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload
 from syncline.testing.graphs import TestGraph
@@ -270,7 +271,11 @@ async def test_what_is_on_its_way_is_pending(seeded: TestGraph) -> None:
         seeded,
         "UPDATE write_llm_usage SET model_id = 'new' WHERE id = 'u1'; DELETE FROM write_llm_usage WHERE id = 'u2';"
         "INSERT INTO write_llm_usage (id, model_id) VALUES ('u3', 'm');"
-        "UPDATE write_facts SET content = 'changed' WHERE id = 'f1'",
+        "UPDATE write_facts SET content = 'changed' WHERE id = 'f1';"
+        # Nor are the links of an owner that changed, or whose rejection left or came.
+        "UPDATE write_edges SET fact_ids = '{f2}' WHERE id = 'e1'; DELETE FROM write_dimensions WHERE id = 'd1';"
+        "DELETE FROM write_node_fact_rejections WHERE node_id = 'n1';"
+        "INSERT INTO write_node_fact_rejections (node_id, fact_id) VALUES ('n3', 'f1')",
     )
     found = await verified(seeded)
     assert damage_in(found) == {}
@@ -345,8 +350,54 @@ async def test_numbers_are_not_counted_again_under_a_cycle_that_does_not_end(
     await healed(seeded)
 
 
+async def test_what_a_cycle_brings_between_the_two_snapshots_is_pending(seeded: TestGraph) -> None:
+    opened = 0
+
+    class Interrupted:
+        """A store whose connection is the second of two: before it opens, rows come and a cycle runs."""
+
+        def __init__(self, store: PostgresStore) -> None:
+            self._store = store
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._store, name)
+
+        @asynccontextmanager
+        async def driver(self) -> AsyncIterator[asyncpg.Connection]:
+            nonlocal opened
+            opened += 1
+            if opened == 2:
+                await write(
+                    seeded,
+                    "INSERT INTO write_llm_usage (id, model_id) VALUES ('u3', 'm');"
+                    "UPDATE write_llm_usage SET model_id = 'new' WHERE id = 'u1';"
+                    "DELETE FROM write_llm_usage WHERE id = 'u2'",
+                )
+                assert (await run_cycle(seeded.context())).rows == 3
+            async with self._store.driver() as connection:
+                yield connection
+
+    context = seeded.context()
+    found = await verify(
+        KNOWLEDGE_GRAPH,
+        write=replace(context.write, store=Interrupted(context.write.store)),
+        target=replace(context.target, store=Interrupted(context.target.store)),
+        vectors=None,
+        embedding="none",
+        tables=["llm_usage"],
+    )
+    assert damage_in(found) == {}
+    assert set(of(found, "llm_usage").pending.keys) == {("u1",), ("u2",), ("u3",)}
+
+
 async def test_refused_rows_are_dead_not_missing(seeded: TestGraph) -> None:
-    await damage(seeded, "ALTER TABLE llm_usage ADD CONSTRAINT no CHECK (model_id <> 'no')")
+    await damage(
+        seeded,
+        "ALTER TABLE llm_usage ADD CONSTRAINT no CHECK (model_id <> 'no');"
+        "ALTER TABLE edges ADD CONSTRAINT no CHECK (relationship_type <> 'no')",
+    )
+    # The links of a version that was refused are not those of the version that is there.
+    await write(seeded, "UPDATE write_edges SET relationship_type = 'no', fact_ids = '{f2}' WHERE id = 'e1'")
     await write(
         seeded,
         "INSERT INTO write_llm_usage (id, model_id) VALUES ('u3', 'no');"
@@ -356,6 +407,7 @@ async def test_refused_rows_are_dead_not_missing(seeded: TestGraph) -> None:
     found = await verified(seeded)
     assert damage_in(found) == {}
     assert set(of(found, "llm_usage").dead.keys) == {("u1",), ("u3",)}
+    assert of(found, "edges").dead.keys == (("e1",),)
 
 
 BESIDE = """

@@ -168,7 +168,8 @@ async def test_both_fail_the_same_way_and_log_their_failures(sides: tuple[Side, 
             await side.write(THIRD)
             run = await side.lab.start(side.graph)
             failure = await side.lab.failure(run)
-            failures.append((failure.type, failure.message.replace(side.graph.slug, "G")))
+            said = failure.message.replace(side.graph.slug, "G").replace(side.graph.schema_name, "S")
+            failures.append((failure.type, said))
             attributes.append((await side.lab.attributes(run))["SynclineFailures"])
     assert failures[0] == failures[1]
     assert failures[0][0] == "CycleFailed"

@@ -65,7 +65,6 @@ class _Lab:
         print(f"cycle: {timing.result.rows:,} rows, {timing.result.links:,} links", flush=True)
 
     async def measure(self) -> Lines:
-        before = _peak_memory()
         found = await self._verify(repair=False)
         lines = [
             (
@@ -85,15 +84,12 @@ class _Lab:
             lines.append(
                 (f"Damage, {name}", f"{found.damaged:,} found, {queued:,} asked for in {found.seconds:.1f} s")
             )
-            grown = _peak_memory() - before
             await self.cycle()
             if not (await self._verify(repair=False)).equal:
                 raise SystemExit(f"not healed: {name}")
-        lines.append(("What the process grew by meanwhile, at most", f"{grown:.0f} MiB"))
         return lines
 
     async def _verify(self, *, repair: bool) -> Verification:
-        _forget_peak()
         found = await verify(
             KNOWLEDGE_GRAPH,
             write=GraphSchema(store=self._write, schema=SCHEMA),
@@ -113,16 +109,6 @@ async def _run(store: PostgresStore, script: str) -> None:
         await connection.execute(f"SET search_path = {SCHEMA}")
         await connection.execute(script)
         await connection.execute("RESET search_path")
-
-
-def _forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory() -> float:
-    """Return the most memory that this process held since its peak was last forgotten, in MiB."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:"))
 
 
 def main() -> None:

@@ -6,11 +6,14 @@ keys and numbers included, in turn, in one run. The tables go to the screen and 
 
 import argparse
 import asyncio
+import logging
 import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
+
+import structlog
 
 from benchmarks.bare import copy_and_delete, copy_and_merge
 from benchmarks.growth import measure_growth
@@ -219,6 +222,7 @@ def main() -> None:
     arguments.add_argument("--dict", type=Path, default=ROOT / ".wordnet" / "dict")
     arguments.add_argument("--rounds", type=int, default=3)
     options = arguments.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     measured = asyncio.run(measure(options.dict, options.rounds))
     for name, lines in measured.items():
         rows = "\n".join(f"| {what} | {value} |" for what, value in lines)

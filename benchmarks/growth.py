@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.lab import SCHEMA, NoEmbedding, fresh_store, timed_cycle
+from benchmarks.observed import peak_memory
 from syncline.devstack.postgres import PostgresServer
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.stores.postgres import PostgresStore
@@ -48,7 +48,7 @@ async def load(size: int) -> dict[str, float]:
                 vectors = EmbeddedQdrantStore("benchmark", Path(folder) / "qdrant")
                 timing = await timed_cycle(write, target, vectors, NoEmbedding())
                 await vectors.close()
-                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                memory = peak_memory()
                 return {
                     "rows": nodes * 6 + 4,
                     "seconds": timing.rows_seconds,

@@ -13,6 +13,7 @@ from syncline.engine.drain import Drain
 from syncline.engine.fit import misfits
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
+from syncline.engine.outbox import due_sql
 from syncline.engine.places import LOCK, UNLOCK, on_schema
 from syncline.engine.statements import Cursor, SchemaStatements
 from syncline.engine.tablemap import SchemaMap
@@ -107,13 +108,19 @@ class _Cycle:
 
     async def run(self) -> SyncResult:
         context = self._context
-        ledger = await read_ledger(self._target, tables=self._statements.tables, run_id=context.run.run_id)
+        ledger = await read_ledger(
+            self._target,
+            tables=self._statements.tables,
+            run_id=context.run.run_id,
+            outbox_due=due_sql(self._statements.schema_map, context.embedding.name),
+        )
         self._progress = ledger.progress
         pending, ledger, rescanned = await self._ask(ledger)
-        owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox
+        owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
         for name, error in self._failed.items():
             context.log.error("table failed", graph=context.graph.slug, table=name, error=error)
-        if owed or pending.ahead or self._failed or self._progress.unannounced or rescanned:
+        busy = bool(owed or pending.ahead or self._failed or self._progress.unannounced or rescanned)
+        if busy:
             tenure = await Tenure.take(
                 self._target,
                 graph=context.graph.slug,
@@ -123,6 +130,8 @@ class _Cycle:
             )
             await self._drain(tenure, ledger, pending)
             await self._announce(tenure)
+        if busy or ledger.outbox:
+            # While everything waits for its next try, this only says so.
             self._vectors = await self._drain_outbox()
         return await self._result(ledger, pending, rescanned)
 
@@ -195,8 +204,8 @@ class _Cycle:
         return len(self._failed) + sum(table.failures for table in self._progress.tables.values())
 
     async def _result(self, ledger: Ledger, pending: Pending, rescanned: bool) -> SyncResult:
-        parked = {row["table_name"]: row["parked"] for row in await self._target.fetch(sql("parked_count"))}
-        dead = {row["table_name"]: row["dead"] for row in await self._target.fetch(sql("dead_count"))}
+        waiting = await self._target.fetch(sql("not_landed"))
+        parked, dead = ({row["table_name"]: row[kind] for row in waiting} for kind in ("parked", "dead"))
         tables = []
         # The stream of deleted keys is told of when it failed; what it did belongs to the tables.
         for name in dict.fromkeys([*self._statements.tables, *self._failed]):

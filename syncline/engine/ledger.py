@@ -102,15 +102,22 @@ class Ledger:
     """Whether rows are asked for by key, or refused ones are due for a retry."""
     outbox: bool
     """Whether the vector store is owed anything."""
+    outbox_due: bool
+    """Whether anything can be done for it now; else all of it waits for the time of its next try."""
 
     def rescanned(self) -> "Ledger":
         """Return the same ledger with every cursor at the beginning."""
         return replace(self, cursors=dict.fromkeys(self.cursors, Cursor()))
 
 
-async def read_ledger(target: asyncpg.Connection, *, tables: Iterable[str], run_id: str) -> Ledger:
-    """Read the graph's ledger as run `run_id` sees it, with a cursor for each table and one for deletes."""
-    row = await target.fetchrow(sql("ledger_read"))
+async def read_ledger(
+    target: asyncpg.Connection, *, tables: Iterable[str], run_id: str, outbox_due: str = "false"
+) -> Ledger:
+    """Read the graph's ledger as run `run_id` sees it, with a cursor for each table and one for deletes.
+
+    `outbox_due` is the condition that `syncline.engine.outbox.due_sql` gives.
+    """
+    row = await target.fetchrow(sql("ledger_read", outbox_due=outbox_due))
     stored = json.loads(row["cursors"])
     cursors = {}
     for name in (*tables, DELETES):
@@ -124,6 +131,7 @@ async def read_ledger(target: asyncpg.Connection, *, tables: Iterable[str], run_
         released=frozenset(row["released"]),
         requeued=row["requeued"],
         outbox=row["outbox"],
+        outbox_due=row["outbox_due"],
     )
 
 

@@ -5,7 +5,7 @@ Schemas never appear: each connection's `search_path` is the graph's schema, so 
 every graph.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from syncline.engine.fragments import Rendered, link_names, merged_values, queue, unrejected
@@ -31,9 +31,11 @@ DELETES = "sync_tombstone"
 
 _EQUAL_IS_SAME = {
     *("boolean", "smallint", "integer", "bigint", "real", "double precision", "text", "uuid", "bytea"),
-    *("date", "time", "timestamp", "timestamptz", "jsonb"),
+    *("date", "time", "timestamp", "timestamptz"),
 }
-"""Types whose `=` can say whether a value changed: others call '1 day' and '24 hours' equal, or have none."""
+"""Types whose `=` can say whether a value changed: others call '1 day' and '24 hours' equal, or have none.
+
+jsonb is not one of them: to it, 1.5 and 1.50 are equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,31 +240,36 @@ class SchemaStatements:
         self.tables = {table.name: TableStatements(schema_map, table) for table in schema_map}
         self.removal = Removal(schema_map)
         self.recount = Recount(schema_map)
+        self._pending: dict[tuple[object, ...], str] = {}
 
     def pending(
-        self, schema: str, cursors: Mapping[str, Cursor], tables: Iterable[str]
+        self, schema: str, cursors: Mapping[str, Cursor], tables: Sequence[str]
     ) -> tuple[str, list[str]]:
         """Return the query that asks which of the tables have rows behind their cursors, and its parameters.
 
         The last answer is for the deleted keys. The query names the schema itself: an idle cycle asks this
         once and sets no search_path for it.
         """
-        asked = {name: self.tables[name] for name in tables}
+        asked = [*tables, DELETES]
+        parameters = [value for name in asked for value in cursors[name].parameters()]
+        # An idle cycle is little more than this query: its text is made once for each shape of the cursors.
+        shape = (schema, *((name, cursors[name].key is None) for name in asked))
+        if shape not in self._pending:
+            self._pending[shape] = self._render_pending(schema, cursors, tables)
+        return self._pending[shape], parameters
+
+    def _render_pending(self, schema: str, cursors: Mapping[str, Cursor], tables: Sequence[str]) -> str:
         probes: list[str] = []
-        parameters: list[str] = []
-        for name, table in asked.items():
-            cursor = cursors[name]
-            probes.append(table.probe(schema, cursor, len(parameters) + 1))
-            parameters.extend(cursor.parameters())
+        first = 1
+        for name in tables:
+            probes.append(self.tables[name].probe(schema, cursors[name], first))
+            first += len(cursors[name].parameters())
         tombstones = f"{quoted(schema)}.{DELETES}"
-        after = self.after_deleted(cursors[DELETES], len(parameters) + 1)
-        probes.append(sql("probe", source=tombstones, after_cursor=after))
-        parameters.extend(cursors[DELETES].parameters())
-        ahead = ",\n".join(table.ahead(schema) for table in asked.values())
-        return (
-            sql("pending", probes=",\n".join(probes), ahead=ahead, tombstones=literal(tombstones)),
-            parameters,
+        probes.append(
+            sql("probe", source=tombstones, after_cursor=self.after_deleted(cursors[DELETES], first))
         )
+        ahead = ",\n".join(self.tables[name].ahead(schema) for name in tables)
+        return sql("pending", probes=",\n".join(probes), ahead=ahead, tombstones=literal(tombstones))
 
     def after_deleted(self, cursor: Cursor, first_parameter: int) -> str:
         """Return the condition for deleted keys behind the cursor, as `TableStatements.after_cursor` does."""

@@ -4,5 +4,6 @@ SELECT s.write_cluster, s.behind_since, s.progress::text AS progress,
        ARRAY(SELECT DISTINCT r.table_name FROM sync_parked_row r WHERE r.released) AS released,
        EXISTS (SELECT FROM sync_requeue)
            OR EXISTS (SELECT FROM sync_dead_letter WHERE next_retry_at <= now()) AS requeued,
-       EXISTS (SELECT FROM sync_outbox) AS outbox
+       EXISTS (SELECT FROM sync_outbox) AS outbox,
+       @{outbox_due} AS outbox_due
 FROM sync_state s

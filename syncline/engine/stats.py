@@ -9,7 +9,10 @@ from syncline.engine.tablemap import SchemaMap, Stat, Stats, TableMap
 from syncline.engine.template import sql
 from syncline.sqltext import literal, quoted
 
-__all__ = ["Recount", "counting_columns", "touched"]
+__all__ = ["Recount", "counting_columns", "new_lines", "touched"]
+
+_ANALYZE_FROM = 2_000
+"""From so many touched rows on it matters that the planner knows how many there are."""
 
 
 def counting_columns(schema_map: SchemaMap, counted: str) -> list[str]:
@@ -90,9 +93,16 @@ def _statements(table: TableMap, stats: Stats) -> Iterator[tuple[str, str]]:
                 owner=quoted(stats.owner),
                 columns=commas(names),
                 counted=literal(_label(table, group[0])),
+                counted_table=quoted(counted),
                 target=quoted(table.name),
-                values=commas([stat.value for stat in group]),
-                rows=counted_rows(counted, by),
+                values=commas([f"{stat.value} AS {quoted(stat.column)}" for stat in group]),
+                rows=_counted_rows(counted, by),
+                found=commas(
+                    [
+                        f"CASE WHEN n.sync_touched_id IS NULL THEN none.{name} ELSE n.{name} END"
+                        for name in names
+                    ]
+                ),
                 assignments=commas([f"{name} = excluded.{name}" for name in names]),
                 current=commas([f"t.{name}" for name in names]),
                 proposed=commas([f"excluded.{name}" for name in names]),
@@ -104,13 +114,16 @@ def _statements(table: TableMap, stats: Stats) -> Iterator[tuple[str, str]]:
     )
 
 
-def counted_rows(counted: str, by: Sequence[str]) -> str:
-    """Return the query for the rows of `counted` that refer to row `o`, each once."""
+def _counted_rows(counted: str, by: Sequence[str]) -> str:
+    """Return the query for the rows of `counted` that refer to a touched row, each once for each."""
     return " UNION ALL ".join(
         " AND ".join(
             [
-                f"SELECT c.* FROM {quoted(counted)} c WHERE c.{quoted(column)} = o.id",
-                *(f"c.{quoted(before)} IS DISTINCT FROM o.id" for before in by[:index]),
+                (
+                    "SELECT u.id AS sync_touched_id, c.* FROM touched u"
+                    f" JOIN {quoted(counted)} c ON c.{quoted(column)} = u.id"
+                ),
+                *(f"c.{quoted(before)} IS DISTINCT FROM u.id" for before in by[:index]),
             ]
         )
         for index, column in enumerate(by)

@@ -12,8 +12,8 @@ from syncline.errors import SchemaMismatch
 from syncline.messages import OpenWriter
 from syncline.stores.postgres import map_driver_error
 
-_CHUNKS_IN_FLIGHT = 4
-"""What bounds the worker's memory, whatever the backlog: a chunk is one network read of the driver."""
+_AHEAD_BYTES = 8 * 2**20
+"""What a reading may be ahead of whoever takes it: it bounds the worker's memory, whatever the backlog."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,33 +72,32 @@ async def ask_pending(
     )
 
 
-async def copy_to_stage(
+def read_rows(
     source: asyncpg.Connection,
-    target: asyncpg.Connection,
     table: TableStatements,
     *,
     source_name: str,
     cursor: Cursor,
     horizon: int,
     limit: int,
-) -> int:
-    """Stream up to `limit` row versions into the stage and return how many came.
-
-    If the source (store `source_name`) fails, the target's COPY fails with that StoreError and its connection
-    stays usable; if the target fails, the source connection must be thrown away: its COPY is cut off.
-    """
+) -> "Reading":
+    """Begin to read up to `limit` row versions behind the cursor."""
     query = table.capture(cursor, limit=limit)
-    async with Reading(source, query, (*cursor.parameters(), str(horizon)), source_name) as reading:
-        return await reading.copy_into(target, table.stage_name, table.stage_columns)
+    return Reading(source, query, (*cursor.parameters(), str(horizon)), source_name)
 
 
 class Reading:
-    """A COPY out of the write-db that is under way, a few chunks ahead of whoever takes them."""
+    """A COPY out of the write-db that is under way, a few megabytes ahead of whoever takes them.
+
+    Close it, whatever happens. If that cuts the COPY off, its connection must be thrown away.
+    """
 
     def __init__(
         self, source: asyncpg.Connection, query: str, parameters: Sequence[object], source_name: str
     ) -> None:
-        self._chunks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_CHUNKS_IN_FLIGHT)
+        self._chunks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
+        self._ahead = 0
+        self._room = asyncio.Event()
         self._source_name = source_name
         self._reading = asyncio.create_task(self._read(source, query, parameters))
 
@@ -106,6 +105,10 @@ class Reading:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the COPY, if it has not ended."""
         if not self._reading.done():
             self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
@@ -119,15 +122,24 @@ class Reading:
 
     async def _read(self, source: asyncpg.Connection, query: str, parameters: Sequence[object]) -> None:
         try:
-            await source.copy_from_query(query, *parameters, output=self._chunks.put, format="binary")
+            await source.copy_from_query(query, *parameters, output=self._keep, format="binary")
         except Exception as error:
             # Whatever it is: the target's COPY waits for a word.
             await self._chunks.put(map_driver_error(self._source_name, error) or error)
         else:
             await self._chunks.put(None)
 
+    async def _keep(self, chunk: bytes) -> None:
+        while self._ahead > _AHEAD_BYTES:
+            self._room.clear()
+            await self._room.wait()
+        self._ahead += len(chunk)
+        await self._chunks.put(chunk)
+
     async def _received(self) -> AsyncIterator[bytes]:
         while (chunk := await self._chunks.get()) is not None:
             if isinstance(chunk, BaseException):
                 raise chunk
+            self._ahead -= len(chunk)
+            self._room.set()
             yield chunk

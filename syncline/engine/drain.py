@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import asyncpg
 
 from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
-from syncline.engine.capture import Pending, Reading, copy_to_stage
+from syncline.engine.capture import Pending, Reading, read_rows
 from syncline.engine.ledger import Ledger, RunProgress, Tenure
 from syncline.engine.places import on_schema
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
@@ -125,21 +125,25 @@ class Drain:
         write = self._context.write
         while not self._out_of_time():
             try:
-                async with on_schema(write) as source:
-                    while not self._out_of_time():
+                async with on_schema(write) as source, AsyncExitStack() as readings:
+                    ahead: Reading | None = None
+                    # What is being read already is applied too: its COPY cannot be called off in peace.
+                    while ahead is not None or not self._out_of_time():
+                        reading = ahead or self._read(source, table, cursor, horizon, limit)
+                        readings.push_async_callback(reading.close)
+                        ahead = None
                         async with self._batch(table.create_stage):
                             with self._capturing():
-                                staged = await copy_to_stage(
-                                    source,
-                                    self._target,
-                                    table,
-                                    source_name=write.store.name,
-                                    cursor=cursor,
-                                    horizon=horizon,
-                                    limit=limit,
+                                staged = await reading.copy_into(
+                                    self._target, table.stage_name, table.stage_columns
                                 )
+                            await readings.aclose()
                             # A short batch has seen all below the horizon; behind a full one may be more.
                             after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
+                            if staged == limit == full and not self._out_of_time():
+                                # The write-db reads on while the graph-db applies.
+                                ahead = self._read(source, table, after, horizon, full)
+                                readings.push_async_callback(ahead.close)
                             progress = await self._apply(table, staged, captured=staged)
                             await self._tenure.commit(
                                 self._target, progress, table=table.table.name, cursor=after
@@ -155,6 +159,12 @@ class Drain:
                     cursor = await self._bury_next(table, cursor, horizon, refusal.error)
                 limit = max(1, limit // 2)
         self.unfinished.add(table.table.name)
+
+    def _read(
+        self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, limit: int
+    ) -> Reading:
+        name = self._context.write.store.name
+        return read_rows(source, table, source_name=name, cursor=cursor, horizon=horizon, limit=limit)
 
     async def _bury_next(
         self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreRejected

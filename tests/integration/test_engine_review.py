@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from syncline.adoption import adopt
 from syncline.engine import cycle as cycle_module
 from syncline.engine import run_cycle
-from syncline.engine.capture import copy_to_stage
+from syncline.engine.capture import read_rows
 from syncline.engine.cycle import SyncEngine
 from syncline.engine.keys import key_uuid
 from syncline.engine.tablemap import Column, Links, Reference, SchemaMap, TableMap, VectorProjection
@@ -588,16 +588,16 @@ async def test_a_source_that_breaks_in_an_unforeseen_way_ends_the_copy(graph: Te
     try:
         async with asyncio.timeout(5), connection.transaction():
             await connection.execute(statements.create_stage)
+            reading = read_rows(
+                Broken(),
+                statements,
+                source_name="write",
+                cursor=cycle_module.Cursor(),
+                horizon=1,
+                limit=1,
+            )
             with pytest.raises(RuntimeError, match="unforeseen"):
-                await copy_to_stage(
-                    Broken(),
-                    connection,
-                    statements,
-                    source_name="write",
-                    cursor=cycle_module.Cursor(),
-                    horizon=1,
-                    limit=1,
-                )
+                await reading.copy_into(connection, statements.stage_name, statements.stage_columns)
     finally:
         connection.terminate()
 

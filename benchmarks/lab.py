@@ -73,7 +73,7 @@ async def timed_cycle(
             target=GraphSchema(store=target, schema=SCHEMA),
             vectors=GraphVectors(store=vectors, prefix="benchmark_"),
             embedding=embedding,
-            budget=CycleBudget(batch_rows=50_000, seconds=3600),
+            budget=CycleBudget(batch_rows=100_000, seconds=3600),
             options=NoOptions(),
             heartbeat=beat,
             log=structlog.get_logger(),

@@ -55,6 +55,8 @@ async def apply_staged(
     for statement in table.waiting.resolve:
         await target.execute(statement)
     if staged >= _ANALYZE_FROM:
+        # How many there are is what matters; a small sample tells.
+        await target.execute("SET LOCAL default_statistics_target = 10")
         await target.execute(table.analyze_stage)
     books = await target.fetchrow(
         "SELECT EXISTS (SELECT FROM sync_parked_row) AS rows,"

@@ -71,9 +71,10 @@ class Recount:
         """Count again for every row that the transaction has noted."""
         if not self._statements:
             return
-        labels = {
-            row["counted"] for row in await target.fetch("SELECT DISTINCT counted FROM pg_temp.sync_touched")
-        }
+        rows = await target.fetch("SELECT counted, count(*) AS touched FROM pg_temp.sync_touched GROUP BY 1")
+        labels = {row["counted"] for row in rows}
+        if sum(row["touched"] for row in rows) >= _ANALYZE_FROM:
+            await target.execute("ANALYZE pg_temp.sync_touched")
         for label, statement in self._statements:
             if label in labels:
                 await target.execute(statement)

@@ -19,6 +19,7 @@ WITH desired AS MATERIALIZED (
 ), added AS (
     INSERT INTO @{links} AS l (@{owner}, @{member})
     SELECT d.owner, d.member FROM wanted d JOIN @{parent} p ON p.id = d.member
+    ORDER BY d.owner, d.member
     ON CONFLICT DO NOTHING
     RETURNING l.@{owner}, l.@{member}
 )@{touched}

@@ -52,7 +52,7 @@ async def test_a_provider_answers_and_its_result_is_the_runs(lab: SyncLab) -> No
     text = await lab.details(run)
     assert f"Graph **{graph.slug}**: done" in text
     assert "Provider: fake 1.0 (from lab 1.0)" in text
-    assert row_of("nodes", text) == ["3", "3", "0", "0", "0", "0"]
+    assert row_of("nodes", text) == ["3", "3", "0", "0", "0", "0", "0"]
     assert provider.initialized == 1
 
 

@@ -55,6 +55,8 @@ async def apply_staged(
     for statement in table.waiting.resolve:
         await target.execute(statement)
     if staged >= _ANALYZE_FROM:
+        # The default has joins and sorts of this size go through temporary files.
+        await target.execute("SET LOCAL work_mem = '64MB'")
         # How many there are is what matters; a small sample tells.
         await target.execute("SET LOCAL default_statistics_target = 10")
         await target.execute(table.analyze_stage)

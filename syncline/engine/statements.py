@@ -162,6 +162,7 @@ class TableStatements:
         table = self.table
         values = merged_values(table)
         target_key = table.target_key
+        written = values | {"sync_version": "s.sync_xid", "sync_run": "(SELECT fence FROM sync_state)"}
         compared = [name for name in values if name not in target_key]
         counted = counting_columns(schema_map, table.name)
         rematched = [
@@ -174,7 +175,7 @@ class TableStatements:
         same = " AND ".join(f"o.{quoted(name)} = c.{quoted(name)}" for name in target_key)
         before = (
             f"(SELECT {commas([f'o.{quoted(name)}' for name in counted])} FROM {quoted(table.name)} o"
-            f" JOIN changed c ON {same}) c"
+            f" JOIN updated c ON {same}) c"
         )
         returned = dict.fromkeys([*target_key, *counted, *by_value])
         rematch = [
@@ -194,15 +195,14 @@ class TableStatements:
                 "merge",
                 target=quoted(table.name),
                 stage=stage,
-                columns=commas([*map(quoted, values), "sync_version", "sync_run"]),
-                values=commas([*values.values(), "s.sync_xid", "(SELECT fence FROM sync_state)"]),
-                target_key=commas([quoted(name) for name in target_key]),
+                columns=commas([quoted(name) for name in written]),
+                values=commas(list(written.values())),
+                proposed=commas([f"{value} AS {quoted(name)}" for name, value in written.items()]),
+                same=" AND ".join(f"t.{quoted(name)} = p.{quoted(name)}" for name in target_key),
+                present=" AND ".join(f"t.{quoted(name)} = {values[name]}" for name in target_key),
                 order=_order(table, values),
                 assignments=commas(
-                    [
-                        f"{quoted(name)} = excluded.{quoted(name)}"
-                        for name in [*compared, "sync_version", "sync_run"]
-                    ]
+                    [f"{quoted(name)} = p.{quoted(name)}" for name in written if name not in target_key]
                 ),
                 differs=_differs(table, compared),
                 returned=commas([f"t.{quoted(name)}" for name in returned]),
@@ -322,7 +322,7 @@ def _differs(table: TableMap, compared: Sequence[str]) -> str:
     by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
     conditions = [
         f"{row}({commas([f't.{name}' for name in names])}){record} {differs}"
-        f" {row}({commas([f'excluded.{name}' for name in names])}){record}"
+        f" {row}({commas([f'p.{name}' for name in names])}){record}"
         for names, row, record, differs in (
             (by_value, "", "", "IS DISTINCT FROM"),
             (by_image, "ROW", "::record", "OPERATOR(pg_catalog.*<>)"),

@@ -1,6 +1,6 @@
 """Denormalised numbers: which rows a statement may have changed them for, and counting those again."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import asyncpg
 
@@ -62,56 +62,79 @@ class Recount:
 
     def __init__(self, schema_map: SchemaMap) -> None:
         self.create = sql("touched_create")
-        self._statements: list[tuple[str, str]] = []
-        for table in schema_map:
-            if table.stats is not None:
-                self._statements.extend(_statements(table, table.stats))
+        self._counting = [
+            (table, stats, _groups(table, stats))
+            for table in schema_map
+            if (stats := table.stats) is not None
+        ]
+        self._statements: dict[tuple[str, frozenset[str]], str] = {}
 
     async def run(self, target: asyncpg.Connection) -> None:
         """Count again for every row that the transaction has noted."""
-        if not self._statements:
+        if not self._counting:
             return
         rows = await target.fetch("SELECT counted, count(*) AS touched FROM pg_temp.sync_touched GROUP BY 1")
-        labels = {row["counted"] for row in rows}
+        noted = {row["counted"] for row in rows}
         if sum(row["touched"] for row in rows) >= _ANALYZE_FROM:
             await target.execute("ANALYZE pg_temp.sync_touched")
-        for label, statement in self._statements:
-            if label in labels:
-                await target.execute(statement)
+        for table, stats, groups in self._counting:
+            labels = frozenset(noted & {table.name, *groups})
+            if labels:
+                # One statement writes all numbers of a row, so that it is written once.
+                shape = (table.name, labels)
+                if shape not in self._statements:
+                    self._statements[shape] = _statement(table, stats, groups, labels)
+                await target.execute(self._statements[shape])
 
 
-def _statements(table: TableMap, stats: Stats) -> Iterator[tuple[str, str]]:
-    groups: dict[tuple[str, tuple[str, ...]], list[Stat]] = {}
+def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:
+    """Return the numbers that are counted together, by the label under which rows are noted for them."""
+    groups: dict[str, list[Stat]] = {}
     for stat in stats.columns:
-        groups.setdefault((stat.counted, stat.by), []).append(stat)
-    for (counted, by), group in groups.items():
-        names = [quoted(stat.column) for stat in group]
-        yield (
-            _label(table, group[0]),
-            sql(
-                "stats",
-                stats=quoted(stats.table),
-                owner=quoted(stats.owner),
-                columns=commas(names),
-                counted=literal(_label(table, group[0])),
-                counted_table=quoted(counted),
-                target=quoted(table.name),
-                values=commas([f"{stat.value} AS {quoted(stat.column)}" for stat in group]),
-                rows=_counted_rows(counted, by),
-                found=commas(
-                    [
-                        f"CASE WHEN n.sync_touched_id IS NULL THEN none.{name} ELSE n.{name} END"
-                        for name in names
-                    ]
-                ),
-                assignments=commas([f"{name} = excluded.{name}" for name in names]),
-                current=commas([f"t.{name}" for name in names]),
-                proposed=commas([f"excluded.{name}" for name in names]),
-            ),
+        groups.setdefault(_label(table, stat), []).append(stat)
+    return groups
+
+
+def _statement(
+    table: TableMap, stats: Stats, groups: Mapping[str, list[Stat]], labels: frozenset[str]
+) -> str:
+    """Return the statement that gives the noted rows their line and counts what is noted."""
+    counted = [group for label, group in groups.items() if label in labels]
+    names = [quoted(stat.column) for group in counted for stat in group]
+    numbers = [
+        sql(
+            "stats_numbers",
+            number=str(number),
+            values=commas([f"{stat.value} AS {quoted(stat.column)}" for stat in group]),
+            rows=_counted_rows(group[0].counted, group[0].by),
+            table=quoted(group[0].counted),
         )
-    yield (
-        table.name,
-        sql("stats_lines", stats=quoted(stats.table), owner=quoted(stats.owner), lines=literal(table.name)),
+        for number, group in enumerate(counted)
+    ]
+    found = [
+        f"CASE WHEN n{number}.sync_touched_id IS NULL THEN none{number}.{name} ELSE n{number}.{name} END"
+        for number, group in enumerate(counted)
+        for name in (quoted(stat.column) for stat in group)
+    ]
+    differs = f"({commas([f't.{name}' for name in names])}) IS DISTINCT FROM ({commas([f'excluded.{name}' for name in names])})"
+    return sql(
+        "stats",
+        labels=commas([f"'{literal(label)}'" for label in sorted(labels)]),
+        numbers="".join(numbers),
+        stats=quoted(stats.table),
+        target=quoted(table.name),
+        owner=quoted(stats.owner),
+        columns=commas([quoted(stats.owner), *names]),
+        found=commas(["o.id", *found]),
+        joins="".join(
+            f" LEFT JOIN n{number} ON n{number}.sync_touched_id = u.id CROSS JOIN none{number}"
+            for number in range(len(counted))
+        ),
+        resolution=(
+            f"UPDATE SET {commas([f'{name} = excluded.{name}' for name in names])} WHERE {differs}"
+            if names
+            else "NOTHING"
+        ),
     )
 
 

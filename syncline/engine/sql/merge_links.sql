@@ -18,9 +18,9 @@ WITH desired AS MATERIALIZED (
     ON CONFLICT DO NOTHING
 ), added AS (
     INSERT INTO @{links} AS l (@{owner}, @{member})
-    SELECT d.owner, d.member FROM wanted d JOIN @{parent} p ON p.id = d.member
+    SELECT DISTINCT d.owner, d.member FROM wanted d JOIN @{parent} p ON p.id = d.member
+    WHERE NOT EXISTS (SELECT FROM @{links} l WHERE l.@{owner} = d.owner AND l.@{member} = d.member)
     ORDER BY d.owner, d.member
-    ON CONFLICT DO NOTHING
     RETURNING l.@{owner}, l.@{member}
 )@{touched}
 SELECT (SELECT count(*) FROM removed) + (SELECT count(*) FROM added)

@@ -1,7 +1,7 @@
 , rematched AS (
     INSERT INTO sync_requeue (table_name, row_id, key, reason)
     SELECT '@{child_name}', t.id, ARRAY[t.key], 'its parent changed'
-    FROM changed c JOIN @{parent} o ON o.id = c.id JOIN @{child} t ON t.@{reference} = c.id
+    FROM updated c JOIN @{parent} o ON o.id = c.id JOIN @{child} t ON t.@{reference} = c.id
     WHERE o.@{by} IS DISTINCT FROM c.@{by}
     ON CONFLICT DO NOTHING
 )

@@ -60,10 +60,12 @@ async def apply_staged(
         # How many there are is what matters; a small sample tells.
         await target.execute("SET LOCAL default_statistics_target = 10")
         await target.execute(table.analyze_stage)
+    merging = table.merging
     books = await target.fetchrow(
         "SELECT EXISTS (SELECT FROM sync_parked_row) AS rows,"
         " EXISTS (SELECT FROM sync_parked_reference) AS references,"
-        f" EXISTS (SELECT FROM sync_dead_letter WHERE table_name = '{literal(table.table.name)}') AS letters"
+        f" EXISTS (SELECT FROM sync_dead_letter WHERE table_name = '{literal(table.table.name)}') AS letters,"
+        f" {merging.known} AS known"
     )
     effects: list[TableProgress] = []
     if table.table.present != "true":
@@ -80,9 +82,9 @@ async def apply_staged(
     for statement in waiting.park_references:
         await target.execute(statement)
 
-    rows, refused = await settle(target, table, table.merge, store)
+    rows, refused = await settle(target, table, merging.rows if books["known"] else merging.new_rows, store)
     links = 0
-    for ranged in table.merge_links:
+    for ranged in merging.links if books["known"] else merging.new_links:
         added, unlinked = await settle(target, table, ranged, store)
         links += added
         refused.extend(unlinked)
@@ -102,7 +104,7 @@ async def apply_staged(
                 effect, asked = await _release(target, release, store)
                 effects.append(effect)
                 more |= asked
-    more |= bool(rows) and table.rematches
+    more |= bool(rows) and merging.rematches
     await schema.recount.run(target)
     letters = [*unremoved.get(table.table.name, ()), *refused]
     return Applied(effects=tuple(_told(effects)), refused={**unremoved, table.table.name: letters}, more=more)

@@ -9,7 +9,8 @@ import asyncpg
 
 from syncline.engine.fingerprint import fingerprint
 from syncline.engine.keys import row_uuid
-from syncline.engine.statements import Ranged, TableStatements
+from syncline.engine.merging import Ranged
+from syncline.engine.statements import TableStatements
 from syncline.engine.template import sql
 from syncline.errors import StoreRejected
 from syncline.provider import RetryRules

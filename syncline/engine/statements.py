@@ -8,7 +8,6 @@ every graph.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from syncline.engine.fragments import Rendered, link_names, merged_values, queue, unrejected
 from syncline.engine.layout import (
     commas,
     generated_columns,
@@ -17,25 +16,18 @@ from syncline.engine.layout import (
     stage_definitions,
     stage_name,
 )
+from syncline.engine.merging import Merging
 from syncline.engine.removal import Removal
-from syncline.engine.stats import Recount, counting_columns, new_lines, touched
-from syncline.engine.tablemap import Links, SchemaMap, TableMap
+from syncline.engine.stats import Recount
+from syncline.engine.tablemap import SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.engine.waiting import Waiting
 from syncline.sqltext import literal, quoted
 
-__all__ = ["DELETES", "Cursor", "Ranged", "SchemaStatements", "TableStatements"]
+__all__ = ["DELETES", "Cursor", "SchemaStatements", "TableStatements"]
 
 DELETES = "sync_tombstone"
 """The table of deleted keys, and the name of their stream among the cursors."""
-
-_EQUAL_IS_SAME = {
-    *("boolean", "smallint", "integer", "bigint", "real", "double precision", "text", "uuid", "bytea"),
-    *("date", "time", "timestamp", "timestamptz"),
-}
-"""Types whose `=` can say whether a value changed: others call '1 day' and '24 hours' equal, or have none.
-
-jsonb is not one of them: to it, 1.5 and 1.50 are equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +40,6 @@ class Cursor:
     def parameters(self) -> tuple[str, ...]:
         """Return the statement parameters that `TableStatements.after_cursor` refers to."""
         return (str(self.xid), *(self.key or ()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranged:
-    """A statement over the stage, and the same over its rows from tid `$1` to tid `$2`."""
-
-    whole: str
-    part: str
 
 
 class TableStatements:
@@ -91,14 +75,8 @@ class TableStatements:
             "gone_absent", stage=self.stage, table=literal(table.name), row_id=self.row_id, key=self.key
         )
         self.missing = sql("gone_missing", stage=self.stage, table=literal(table.name), row_id=self.row_id)
-        self.rematches = any(
-            reference.by is not None and reference.parent == table.name
-            for child in schema_map
-            for reference in child.references
-        )
         self.absolve = sql("absolve", stage=self.stage, table=literal(table.name), row_id=self.row_id)
-        self.merge = self._ranged(self._merge(schema_map))
-        self.merge_links = [self._ranged(self._merge_links(schema_map, links)) for links in table.links]
+        self.merging = Merging(schema_map, table, self.stage)
         self.waiting = Waiting(schema_map, table, self.stage)
 
     def after_cursor(self, cursor: Cursor, first_parameter: int) -> str:
@@ -152,85 +130,6 @@ class TableStatements:
             key=commas([f"{quoted(column)}::text" for column in self.table.key]),
             parameters=commas([f"${index + 1}::text[]" for index in range(len(self.table.key))]),
         )
-
-    def _ranged(self, template: Rendered) -> Ranged:
-        return Ranged(
-            whole=template(self.stage), part=template(sql("attempt_range", stage=self.stage).strip())
-        )
-
-    def _merge(self, schema_map: SchemaMap) -> Rendered:
-        table = self.table
-        values = merged_values(table)
-        target_key = table.target_key
-        written = values | {"sync_version": "s.sync_xid", "sync_run": "(SELECT fence FROM sync_state)"}
-        compared = [name for name in values if name not in target_key]
-        counted = counting_columns(schema_map, table.name)
-        rematched = [
-            (child, reference)
-            for child in schema_map
-            for reference in child.references
-            if reference.by is not None and reference.parent == table.name
-        ]
-        by_value = list(dict.fromkeys(reference.by for _, reference in rematched if reference.by))
-        same = " AND ".join(f"o.{quoted(name)} = c.{quoted(name)}" for name in target_key)
-        before = (
-            f"(SELECT {commas([f'o.{quoted(name)}' for name in counted])} FROM {quoted(table.name)} o"
-            f" JOIN updated c ON {same}) c"
-        )
-        returned = dict.fromkeys([*target_key, *counted, *by_value])
-        rematch = [
-            sql(
-                "rematch",
-                child=quoted(child.name),
-                child_name=literal(child.name),
-                parent=quoted(table.name),
-                reference=quoted(reference.target_column),
-                by=quoted(reference.by or ""),
-            )
-            for child, reference in rematched
-        ]
-
-        def rendered(stage: str) -> str:
-            return sql(
-                "merge",
-                target=quoted(table.name),
-                stage=stage,
-                columns=commas([quoted(name) for name in written]),
-                values=commas(list(written.values())),
-                proposed=commas([f"{value} AS {quoted(name)}" for name, value in written.items()]),
-                same=" AND ".join(f"t.{quoted(name)} = p.{quoted(name)}" for name in target_key),
-                present=" AND ".join(f"t.{quoted(name)} = {values[name]}" for name in target_key),
-                order=_order(table, values),
-                assignments=commas(
-                    [f"{quoted(name)} = p.{quoted(name)}" for name in written if name not in target_key]
-                ),
-                differs=_differs(table, compared),
-                returned=commas([f"t.{quoted(name)}" for name in returned]),
-                queue=queue(table),
-                touched=touched(schema_map, table.name, [("changed c", counted), (before, counted)])
-                + new_lines(table),
-                rematch="".join(rematch),
-            )
-
-        return rendered
-
-    def _merge_links(self, schema_map: SchemaMap, links: Links) -> Rendered:
-        def rendered(stage: str) -> str:
-            return sql(
-                "merge_links",
-                stage=stage,
-                table=literal(self.table.name),
-                source=quoted(links.source),
-                unrejected=unrejected(schema_map, links),
-                touched=touched(
-                    schema_map,
-                    links.table,
-                    [(f"{part} c", (links.owner, links.member)) for part in ("removed", "added")],
-                ),
-                **link_names(links),
-            )
-
-        return rendered
 
 
 class SchemaStatements:
@@ -299,34 +198,3 @@ class SchemaStatements:
             horizon=f"${1 + len(cursor.parameters())}::text::xid8",
             limit=str(limit),
         )
-
-
-def _order(table: TableMap, values: Mapping[str, str]) -> str:
-    """Return the order in which rows are merged: that of the primary key's index, which they touch once then.
-
-    Rows that hang on others are left as captured: neighbours there often hang on the same ones.
-    """
-    if table.identified and table.required:
-        return ""
-    return f" ORDER BY {commas([values[name] for name in table.target_key])}"
-
-
-def _differs(table: TableMap, compared: Sequence[str]) -> str:
-    """Return the condition that the proposed row is another than the current one.
-
-    Where `=` does not tell, the bytes do: it costs more, since both rows are formed for it.
-    """
-    types = {column.name: column.type for column in table.columns}
-    types |= {"key": "text"} | {reference.target_column: "uuid" for reference in table.references}
-    by_value = [quoted(name) for name in compared if types.get(name) in _EQUAL_IS_SAME]
-    by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
-    conditions = [
-        f"{row}({commas([f't.{name}' for name in names])}){record} {differs}"
-        f" {row}({commas([f'p.{name}' for name in names])}){record}"
-        for names, row, record, differs in (
-            (by_value, "", "", "IS DISTINCT FROM"),
-            (by_image, "ROW", "::record", "OPERATOR(pg_catalog.*<>)"),
-        )
-        if names
-    ]
-    return " OR ".join(conditions) or "false"

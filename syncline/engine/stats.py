@@ -116,7 +116,7 @@ def _statement(
         for number, group in enumerate(counted)
         for name in (quoted(stat.column) for stat in group)
     ]
-    differs = f"({commas([f't.{name}' for name in names])}) IS DISTINCT FROM ({commas([f'excluded.{name}' for name in names])})"
+    current, proposed = (commas([f"{row}.{name}" for name in names]) for row in ("t", "excluded"))
     return sql(
         "stats",
         labels=commas([f"'{literal(label)}'" for label in sorted(labels)]),
@@ -131,7 +131,7 @@ def _statement(
             for number in range(len(counted))
         ),
         resolution=(
-            f"UPDATE SET {commas([f'{name} = excluded.{name}' for name in names])} WHERE {differs}"
+            f"UPDATE SET ({commas(names)}) = ROW ({proposed}) WHERE ({current}) IS DISTINCT FROM ({proposed})"
             if names
             else "NOTHING"
         ),

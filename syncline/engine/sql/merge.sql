@@ -8,7 +8,7 @@ WITH updated AS (
 ), inserted AS (
     INSERT INTO @{target} AS t (@{columns})
     SELECT @{values} FROM @{stage} s
-    WHERE s.sync_present AND NOT EXISTS (SELECT FROM @{target} t WHERE @{present})@{order}
+    WHERE s.sync_present AND NOT EXISTS (SELECT FROM @{target} t WHERE @{here})@{order}
     RETURNING @{returned}
 ), changed AS (
     SELECT * FROM updated UNION ALL SELECT * FROM inserted

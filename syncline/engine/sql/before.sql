@@ -1,0 +1,1 @@
+(SELECT @{columns} FROM @{target} o JOIN updated c ON @{same}) c

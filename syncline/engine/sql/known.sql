@@ -1,0 +1,1 @@
+EXISTS (SELECT FROM @{stage} s JOIN @{target} t ON @{here} WHERE s.sync_present)

@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.lab import SCHEMA, NoEmbedding, fresh_store, timed_cycle
-from benchmarks.observed import peak_memory
 from syncline.devstack.postgres import PostgresServer
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.stores.postgres import PostgresStore
@@ -42,7 +41,7 @@ async def load(size: int) -> dict[str, float]:
         server = postgres.start()
         try:
             async with fresh_store(server, "write") as write, fresh_store(server, "graph") as target:
-                await _fill(write, nodes)
+                await fill(write, nodes)
                 await migrate_graph(target, SCHEMA)
                 server.psql("CHECKPOINT")
                 vectors = EmbeddedQdrantStore("benchmark", Path(folder) / "qdrant")
@@ -59,7 +58,19 @@ async def load(size: int) -> dict[str, float]:
             postgres.stop()
 
 
-async def _fill(write: PostgresStore, nodes: int) -> None:
+def peak_memory() -> float:
+    """Return the most memory that this process ever held, in MiB.
+
+    Not ru_maxrss: that begins with what the parent held when it started us.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("this system does not tell a process's peak memory")
+
+
+async def fill(write: PostgresStore, nodes: int) -> None:
+    """Fill a write-db that is still without tables."""
     await migrate_write(write, SCHEMA)
     async with write.driver() as connection:
         await connection.execute(f"SET search_path = {SCHEMA}")

@@ -147,7 +147,9 @@ class OpenAIEmbedding:
                     f"{self._dimensions}; set SYNCLINE_EMBEDDING_DIMENSIONS to what the model gives"
                 )
             else:
-                vectors = np.array([item.embedding for item in items], dtype=np.float32)
+                # What is too large becomes infinite, and is refused as that below.
+                with np.errstate(over="ignore"):
+                    vectors = np.array([item.embedding for item in items], dtype=np.float32)
                 if np.isfinite(vectors).all():
                     return vectors
                 problem = "it returned numbers that are not finite"

@@ -60,9 +60,8 @@ async def open_snapshots(
     async with open_side(target, snapshot=True) as graph_db:
         ledger = await read_ledger(graph_db.connection, tables=statements.tables, run_id="")
         async with open_side(write, snapshot=True) as write_db:
-            pending = await ask_pending(
-                write_db.connection, statements, write.schema, ledger.cursors, list(statements.tables)
-            )
+            # Only the cluster and its horizon are asked for: what is pending is looked at table by table.
+            pending = await ask_pending(write_db.connection, statements, write.schema, ledger.cursors, ())
             another = ledger.write_cluster not in (None, pending.cluster)
             restored = any(cursor.xid > pending.horizon for cursor in ledger.cursors.values())
             if another or restored:

@@ -360,7 +360,7 @@ def test_no_history_loses_a_change(world: World) -> None:
         machine_in(world),
         settings=settings(
             max_examples=300,
-            stateful_step_count=20,
+            stateful_step_count=15,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             # Making a failing history shorter would run it again for many minutes; it is replayed by its seed.

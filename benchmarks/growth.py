@@ -1,13 +1,15 @@
-"""Growth: synthetic graphs of growing size, each loaded by the engine in a process of its own."""
+"""Growth: synthetic graphs of growing size, each loaded by the engine and by hand in a process of its own."""
 
 import asyncio
 import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from benchmarks.lab import SCHEMA, NoEmbedding, fresh_store, timed_cycle
+from benchmarks.bare import copy_and_merge
+from benchmarks.lab import SCHEMA, NoEmbedding, both, fresh_store, timed_cycle
 from syncline.devstack.postgres import PostgresServer
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.stores.postgres import PostgresStore
@@ -40,15 +42,25 @@ async def load(size: int) -> dict[str, float]:
         postgres = PostgresServer(Path(folder) / "postgres")
         server = postgres.start()
         try:
-            async with fresh_store(server, "write") as write, fresh_store(server, "graph") as target:
+            async with (
+                fresh_store(server, "write") as write,
+                fresh_store(server, "graph") as target,
+                fresh_store(server, "bare") as bare,
+            ):
                 await fill(write, nodes)
-                await migrate_graph(target, SCHEMA)
+                for store in (target, bare):
+                    await migrate_graph(store, SCHEMA)
                 server.psql("CHECKPOINT")
                 vectors = EmbeddedQdrantStore("benchmark", Path(folder) / "qdrant")
                 timing = await timed_cycle(write, target, vectors, NoEmbedding())
                 await vectors.close()
                 memory = peak_memory()
+                server.psql("CHECKPOINT")
+                started = time.perf_counter()
+                async with both(write, bare) as (source, sink):
+                    await copy_and_merge(source, sink)
                 return {
+                    "bare": time.perf_counter() - started,
                     "rows": nodes * 6 + 4,
                     "seconds": timing.rows_seconds,
                     "cpu": timing.cpu_seconds,
@@ -81,22 +93,25 @@ async def fill(write: PostgresStore, nodes: int) -> None:
 def measure_growth() -> list[tuple[str, str]]:
     """Return the lines of the report."""
     lines = []
-    speeds = []
+    speeds: dict[str, list[float]] = {"seconds": [], "bare": []}
     for size in SIZES:
         told = subprocess.run(
             [sys.executable, "-m", "benchmarks.growth", str(size)], check=True, capture_output=True, text=True
         )
         found = json.loads(told.stdout.splitlines()[-1])
-        speeds.append(found["rows"] / found["seconds"])
+        for side, measured in speeds.items():
+            measured.append(found["rows"] / found[side])
         lines.append(
             (
                 f"{found['rows']:,} rows",
-                f"{found['seconds']:.1f} s, {speeds[-1]:,.0f} rows/s, worker CPU {found['cpu']:.1f} s, "
-                f"peak memory {found['memory']:.0f} MiB",
+                f"{found['seconds']:.1f} s, {speeds['seconds'][-1]:,.0f} rows/s, worker CPU "
+                f"{found['cpu']:.1f} s, peak memory {found['memory']:.0f} MiB; "
+                f"bare {found['bare']:.1f} s, {found['bare'] / found['seconds']:.2f}",
             )
         )
         print(f"growth: {lines[-1][0]}: {lines[-1][1]}", flush=True)
-    lines.append(("Rows/s at the largest size, at a tenth of it = 1", f"{speeds[-1] / speeds[-2]:.2f}"))
+    engine, bare = (measured[-1] / measured[-2] for measured in speeds.values())
+    lines.append(("Rows/s at the largest size, at a tenth of it = 1", f"{engine:.2f}; bare {bare:.2f}"))
     return lines
 
 

@@ -25,6 +25,7 @@ from syncline.provider import (
     RunIdentity,
     SyncContext,
 )
+from syncline.settings import Settings
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
 
@@ -73,7 +74,7 @@ async def timed_cycle(
             target=GraphSchema(store=target, schema=SCHEMA),
             vectors=GraphVectors(store=vectors, prefix="benchmark_"),
             embedding=embedding,
-            budget=CycleBudget(batch_rows=100_000, seconds=3600),
+            budget=CycleBudget(batch_rows=Settings.model_fields["batch_rows"].default, seconds=3600),
             options=NoOptions(),
             heartbeat=beat,
             log=structlog.get_logger(),

@@ -81,7 +81,12 @@ class Settings(BaseSettings):
         default=30, ge=0, description="How long SIGTERM lets running cycles finish."
     )
 
-    batch_rows: int = Field(default=100_000, ge=1, le=1_000_000, description="Rows of one committed batch.")
+    batch_rows: int = Field(
+        default=250_000,
+        ge=1,
+        le=1_000_000,
+        description="Rows of one committed batch, fewer where rows are large: about 256 MiB at most.",
+    )
     cycle_seconds: float = Field(
         default=600, gt=0, le=3600, description="When a cycle stops draining and leaves the rest to the next."
     )

@@ -16,13 +16,15 @@ from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
 from syncline.messages import TableProgress
 from syncline.provider import SyncContext
-from syncline.sqltext import literal
+from syncline.sqltext import literal, quoted
 from syncline.stores.postgres import map_driver_error
 
 __all__ = ["Drain"]
 
 _DELETES_STAGE = "sync_deletes"
 _DELETES_COLUMNS = ("sync_xid", "seq", "source_table", "key", "alive")
+_BATCH_BYTES = 256 * 2**20
+"""What a batch may take in the graph-db, where it is staged, going by the average row: texts can be long."""
 _KEYS = 5_000
 """Rows that are asked for by key in one batch: the keys pass through the worker, and they may be long."""
 
@@ -121,8 +123,9 @@ class Drain:
 
     async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
         """Move rows until nothing is left below the horizon or time is out."""
-        full = limit = self._context.budget.batch_rows
         write = self._context.write
+        async with on_schema(write) as source:
+            full = limit = await self._rows_a_batch(source, table)
         while not self._out_of_time():
             try:
                 async with on_schema(write) as source, AsyncExitStack() as readings:
@@ -159,6 +162,11 @@ class Drain:
                     cursor = await self._bury_next(table, cursor, horizon, refusal.error)
                 limit = max(1, limit // 2)
         self.unfinished.add(table.table.name)
+
+    async def _rows_a_batch(self, source: asyncpg.Connection, table: TableStatements) -> int:
+        rows = self._context.budget.batch_rows
+        bytes_a_row = await source.fetchval(sql("row_bytes", source=literal(quoted(table.table.source))))
+        return min(rows, max(1, int(_BATCH_BYTES / bytes_a_row))) if bytes_a_row else rows
 
     def _read(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, limit: int

@@ -113,28 +113,31 @@ def _statement(
     ]
     found = [
         f"CASE WHEN n{number}.sync_touched_id IS NULL THEN none{number}.{name} ELSE n{number}.{name} END"
+        f" AS {name}"
         for number, group in enumerate(counted)
         for name in (quoted(stat.column) for stat in group)
     ]
-    current, proposed = (commas([f"{row}.{name}" for name in names]) for row in ("t", "excluded"))
+    places = {"stats": quoted(stats.table), "owner": quoted(stats.owner)}
+    updated = sql(
+        "stats_updated",
+        columns=commas(names),
+        current=commas([f"t.{name}" for name in names]),
+        proposed=commas([f"f.{name}" for name in names]),
+        **places,
+    )
     return sql(
         "stats",
         labels=commas([f"'{literal(label)}'" for label in sorted(labels)]),
         numbers="".join(numbers),
-        stats=quoted(stats.table),
         target=quoted(table.name),
-        owner=quoted(stats.owner),
         columns=commas([quoted(stats.owner), *names]),
-        found=commas(["o.id", *found]),
+        found=commas([f"o.id AS {quoted(stats.owner)}", *found]),
         joins="".join(
             f" LEFT JOIN n{number} ON n{number}.sync_touched_id = u.id CROSS JOIN none{number}"
             for number in range(len(counted))
         ),
-        resolution=(
-            f"UPDATE SET ({commas(names)}) = ROW ({proposed}) WHERE ({current}) IS DISTINCT FROM ({proposed})"
-            if names
-            else "NOTHING"
-        ),
+        updated=updated if names else "",
+        **places,
     )
 
 

@@ -81,7 +81,7 @@ class PostgresStore:
                 "tcp_keepalives_count": "3",
                 "idle_in_transaction_session_timeout": "120000",
                 # A batch is staged in a temporary table and read several times; taken only where one is used.
-                "temp_buffers": "32MB",
+                "temp_buffers": "64MB",
             },
         )
 

@@ -554,3 +554,19 @@ async def test_json_survives_parking(graph: TestGraph) -> None:
     rows = await read(graph, "SELECT metadata, weight FROM edges")
     assert (json.loads(rows[0]["metadata"]), rows[0]["weight"]) == (metadata, 0.1)
     assert await differences(graph) == []
+
+
+async def test_rows_with_long_texts_travel_in_smaller_batches(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncline.engine.drain._BATCH_BYTES", 2**20)
+    await write(
+        graph,
+        # 64 KiB that do not compress to less than half.
+        "INSERT INTO write_raw_sources (id, content) SELECT 'source' || i,"
+        " (SELECT string_agg(md5(i || '-' || n), '') FROM generate_series(1, 2048) n) FROM generate_series(1, 60) i",
+    )
+    await write(graph, "ANALYZE write_raw_sources")
+    result = await run_cycle(graph.context())
+    assert result.rows == 60
+    assert 2 <= result.batches <= 5

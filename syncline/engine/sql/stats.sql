@@ -2,9 +2,8 @@
 -- looking up few and reading all once.
 WITH touched AS MATERIALIZED (
     SELECT DISTINCT u.id FROM pg_temp.sync_touched u WHERE u.counted IN (@{labels})
-)@{numbers}
-INSERT INTO @{stats} AS t (@{columns})
-SELECT @{found}
-FROM touched u
-JOIN @{target} o ON o.id = u.id@{joins}
-ON CONFLICT (@{owner}) DO @{resolution}
+)@{numbers}, found AS MATERIALIZED (
+    SELECT @{found} FROM touched u JOIN @{target} o ON o.id = u.id@{joins}
+)@{updated}
+INSERT INTO @{stats} (@{columns})
+SELECT @{columns} FROM found f WHERE NOT EXISTS (SELECT FROM @{stats} t WHERE t.@{owner} = f.@{owner})

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.engine.keys import key_uuid
-from syncline.errors import CycleBusy, CycleFenced
+from syncline.errors import CycleBusy, CycleFenced, StoreUnavailable
 from syncline.messages import CycleProgress, CycleStatus, SyncEvent
 from syncline.provider import GraphSchema, RetryRules
 from syncline.stores.postgres import PostgresStore
@@ -570,3 +570,46 @@ async def test_rows_with_long_texts_travel_in_smaller_batches(
     result = await run_cycle(graph.context())
     assert result.rows == 60
     assert 2 <= result.batches <= 5
+
+
+DIES_IN_ITS_SECOND_COMMIT = """
+CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT count(*) FROM nodes) > 3 THEN
+        PERFORM pg_terminate_backend(pg_backend_pid());
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER die AFTER INSERT OR UPDATE ON sync_cursor DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION die();
+"""
+
+
+async def on_target(graph: TestGraph, sql: str) -> None:
+    connection = await graph.connect_target()
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+async def test_a_crash_inside_a_commit_leaves_the_batches_before_it_whole(graph: TestGraph) -> None:
+    await write(graph, "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f', 'f', 'ready')")
+    await run_cycle(graph.context())
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept, fact_ids)"
+        " SELECT 'n' || i, 'c', ARRAY['f'] FROM generate_series(0, 9) i",
+    )
+    await on_target(graph, DIES_IN_ITS_SECOND_COMMIT)
+    with pytest.raises(StoreUnavailable):
+        await run_cycle(graph.context(batch_rows=3))
+    await graph.wait_until_free()
+    left = "SELECT (SELECT count(*) FROM {0}) AS n"
+    tables = {"nodes": 3, "node_facts": 3, "node_stats": 3, "sync_outbox": 3}
+    assert {table: (await read(graph, left.format(table)))[0]["n"] for table in tables} == tables
+    [cursor] = await read(graph, "SELECT key FROM sync_cursor WHERE table_name = 'nodes'")
+    assert cursor["key"] == ["n2"]
+    await on_target(graph, "DROP FUNCTION die CASCADE")
+    assert (await run_cycle(graph.context(batch_rows=3))).status is CycleStatus.DRAINED
+    assert await differences(graph) == []

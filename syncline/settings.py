@@ -80,8 +80,8 @@ class Settings(BaseSettings):
     reconcile_seconds: int = Field(
         default=30,
         ge=1,
-        le=3600,
-        description="How often the Schedules are made to match the graphs; read when a worker starts.",
+        le=86_400,
+        description="Seconds from one reconciliation of graphs and Schedules to the next.",
     )
     graceful_shutdown_seconds: float = Field(
         default=30, ge=0, description="How long SIGTERM lets running cycles finish."

@@ -67,8 +67,10 @@ async def reconcile(
 
 def _differs(graph: Graph, listed: ListedSchedule | None, task_queue: str) -> bool:
     """Return whether the graph's Schedule may have to be changed, judged by the list alone."""
-    if graph.status is GraphStatus.ARCHIVED or listed is None:
-        return (graph.status is GraphStatus.ARCHIVED) is (listed is not None)
+    if graph.status is GraphStatus.ARCHIVED:
+        return listed is not None
+    if listed is None:
+        return True
     state = ScheduleState(paused=listed.paused, note=listed.note)
     return listed.fingerprint != graph_fingerprint(graph, task_queue) or state_for(graph, state) != state
 

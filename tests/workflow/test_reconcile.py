@@ -73,8 +73,9 @@ async def described(lab: SyncLab, slug: str) -> ScheduleDescription | None:
     try:
         return await lab.client.get_schedule_handle(names.sync_schedule_id(slug)).describe()
     except RPCError as error:
-        assert error.status is RPCStatusCode.NOT_FOUND
-        return None
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return None
+        raise
 
 
 async def listed(lab: SyncLab, *slugs: str) -> None:

@@ -38,7 +38,7 @@ def environment(services: Services, temporal_environment: dict[str, str], tmp_pa
         "SYNCLINE_TASK_QUEUE": settings.task_queue,
         "SYNCLINE_LOG_FORMAT": "json",
         # The runs of a test are those that it starts: its graphs get no Schedules meanwhile.
-        "SYNCLINE_RECONCILE_SECONDS": "3600",
+        "SYNCLINE_RECONCILE_SECONDS": "86400",
         **temporal_environment,
     }
 

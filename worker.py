@@ -15,6 +15,7 @@ from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.meter import CYCLE_SECONDS, CYCLE_SECONDS_BUCKETS, TemporalMeter
+from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
 from activities.translation import not_told_yet
 from providers import BUILTIN
@@ -23,20 +24,32 @@ from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
 from syncline.logs import configure_logging, get_log
 from syncline.process_exit import end_process
 from syncline.registry import Registry
+from syncline.schedules import ensure_reconciler
 from syncline.services import Services
 from syncline.settings import Settings, load_settings
+from workflows.reconcile_schedules import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
 __all__ = ["create_worker", "main", "run_worker"]
 
 
-def create_worker(client: Client, activities: SyncActivities, settings: Settings) -> Worker:
-    """Return a worker for the settings' task queue; nothing is polled until it runs."""
+def create_worker(
+    client: Client,
+    activities: SyncActivities,
+    settings: Settings,
+    *,
+    schedules: ScheduleActivities | None = None,
+) -> Worker:
+    """Return a worker for the settings' task queue; nothing is polled until it runs.
+
+    Without `schedules` a reconciliation that reaches it fails.
+    """
+    schedules = schedules or ScheduleActivities(None)
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[SyncGraph],
-        activities=[activities.resolve_provider, activities.sync_cycle],
+        workflows=[SyncGraph, ReconcileSchedules],
+        activities=[activities.resolve_provider, activities.sync_cycle, schedules.reconcile_schedules],
         workflow_runner=SandboxedWorkflowRunner(
             # An import that somebody forgets to pass through would be repeated in every run.
             restrictions=SandboxRestrictions.default.with_import_notification_policy(
@@ -70,12 +83,17 @@ async def run_worker(settings: Settings) -> None:
     async with Services.open(settings, registry=registry, meter=meter) as services:
         stop = _stop_on_signal()
         log = get_log()
-        async with create_worker(client, SyncActivities(services), settings):
+        reconciler = await ensure_reconciler(
+            client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
+        )
+        activities, schedules = SyncActivities(services), ScheduleActivities(services)
+        async with create_worker(client, activities, settings, schedules=schedules):
             log.info(
                 "worker ready",
                 task_queue=settings.task_queue,
                 namespace=client.namespace,
                 providers=sorted(registry.known("sync")),
+                reconciler=reconciler,
             )
             await stop.wait()
             log.info("worker draining", seconds=settings.graceful_shutdown_seconds)

@@ -1,7 +1,8 @@
 """The one way to reach Temporal: the ecosystem's own configuration, our data converter, our errors."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from temporalio.api.enums.v1 import IndexedValueType
@@ -20,6 +21,7 @@ __all__ = [
     "missing_search_attributes",
     "register_search_attributes",
     "require_search_attributes",
+    "temporal_errors_mapped",
 ]
 
 _DEFAULT_ADDRESS: Final = "localhost:7233"
@@ -116,6 +118,15 @@ async def register_search_attributes(client: Client) -> set[str]:
             if error.status is not RPCStatusCode.ALREADY_EXISTS:
                 raise _unavailable(client, error) from error
     return missing
+
+
+@contextmanager
+def temporal_errors_mapped(client: Client) -> Iterator[None]:
+    """Raise TemporalUnavailable in place of the SDK's error when a call has failed."""
+    try:
+        yield
+    except RPCError as error:
+        raise _unavailable(client, error) from error
 
 
 def _unavailable(client: Client, error: RPCError) -> TemporalUnavailable:

@@ -13,6 +13,9 @@
     │   ├── CompositionChanged        the graph's provider changed while a run was on its way
     │   ├── InputInvalid              the input of a workflow, as someone typed it, breaks its model
     │   ├── SchemaMismatch            tables of a graph's schema are not what its table map says
+    │   ├── ScheduleNotFound          no graph's Schedule has this name
+    │   ├── ScheduleForeign           a Schedule of a graph's name belongs to somebody else
+    │   ├── SchedulePaused            a Schedule is paused because its graph is
     │   ├── SampleInvalid             sample data is not what its loader expects
     │   └── DevStackError             the development stack cannot start as declared
     ├── StoreError                    a store answered, or did not
@@ -26,6 +29,7 @@
     │   └── EmbeddingRejected         not retryable
     ├── ProviderGone                  retryable: this worker lacks the provider; another one may have it
     ├── TemporalUnavailable           retryable: the Temporal server cannot be reached, or turns us away
+    ├── ReconciliationFailed          not retryable: a reconciliation that was asked for did not end well
     ├── AdoptionBlocked               retryable: a table that is to be captured was never free for it
     ├── CycleBusy                     retryable: an earlier attempt of this very run still holds the graph
     └── CycleFenced                   not retryable: a later cycle took the graph over; nothing was written
@@ -146,6 +150,40 @@ class SchemaMismatch(ConfigurationError):
         super().__init__(listed if heading is None else f"{heading}:\n{listed}")
 
 
+class ScheduleNotFound(ConfigurationError):
+    """No graph's Schedule has this name."""
+
+    def __init__(self, slug: str, schedule_id: str) -> None:
+        self.slug, self.schedule_id = slug, schedule_id
+        super().__init__(
+            f"There is no Schedule '{schedule_id}'. `syncline schedule list` shows those that exist; "
+            "a graph that is not archived gets its own from `syncline schedule reconcile`."
+        )
+
+
+class ScheduleForeign(ConfigurationError):
+    """A Schedule of a graph's name starts another workflow, or starts it for another task queue."""
+
+    def __init__(self, schedule_id: str, *, workflow: str, task_queue: str) -> None:
+        self.schedule_id, self.workflow, self.task_queue = schedule_id, workflow, task_queue
+        super().__init__(
+            f"Schedule '{schedule_id}' starts {workflow} on task queue '{task_queue}', so it belongs to "
+            "somebody else and is left alone. If nobody needs it, delete it "
+            f"(`temporal schedule delete --schedule-id {schedule_id}`): then the graph gets its own."
+        )
+
+
+class SchedulePaused(ConfigurationError):
+    """A Schedule is paused because its graph is."""
+
+    def __init__(self, slug: str) -> None:
+        self.slug = slug
+        super().__init__(
+            f"The Schedule of graph '{slug}' is paused because the graph is. "
+            f"Resume the graph: `syncline graph resume {slug}`."
+        )
+
+
 class SampleInvalid(ConfigurationError):
     """Sample data is not what its loader expects."""
 
@@ -233,6 +271,14 @@ class TemporalUnavailable(SynclineError):
             f"Temporal at {address}, namespace '{namespace}': {problem}. "
             "TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* and _PROFILE say where and how to connect."
         )
+
+
+class ReconciliationFailed(SynclineError):
+    """A reconciliation that was asked for failed, or did not end in time."""
+
+    def __init__(self, workflow_id: str, problem: str) -> None:
+        self.workflow_id, self.problem = workflow_id, problem
+        super().__init__(f"Run {workflow_id} did not reconcile the Schedules: {problem}")
 
 
 class AdoptionBlocked(SynclineError):

@@ -5,6 +5,7 @@ what. Stores are named by their key in the settings, so that no connection URI i
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Self
@@ -45,10 +46,12 @@ __all__ = [
     "Graph",
     "GraphChanges",
     "GraphDraft",
+    "GraphRecords",
     "GraphRepository",
     "GraphStatus",
     "ScheduleSpec",
     "draft_graph",
+    "graph_changes",
 ]
 
 RESERVED_SCHEMAS = frozenset({"syncline", "public", "information_schema"})
@@ -159,6 +162,15 @@ class Graph(_Record):
         return GraphRef(id=self.id, slug=self.slug)
 
 
+@dataclass(frozen=True, kw_only=True)
+class GraphRecords:
+    """All records of the control plane, those that break a rule apart."""
+
+    valid: Sequence[Graph]
+    invalid: Mapping[str, GraphInvalid]
+    """Slug -> what is wrong; so a record that somebody wrote by hand harms only its own graph."""
+
+
 _graphs = Table(
     "graphs",
     MetaData(schema="syncline"),
@@ -194,6 +206,14 @@ def draft_graph(fields: Mapping[str, object]) -> GraphDraft:
         raise _invalid(str(fields.get("slug", "?")), error) from None
 
 
+def graph_changes(slug: str, fields: Mapping[str, object]) -> GraphChanges:
+    """Return changes from untrusted fields, or raise GraphInvalid naming the field."""
+    try:
+        return GraphChanges.model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(slug, error) from None
+
+
 class GraphRepository:
     """The table of graphs in the control database."""
 
@@ -218,8 +238,20 @@ class GraphRepository:
         return found[0]
 
     async def list(self) -> Sequence[Graph]:
-        """Return every graph, by slug."""
+        """Return every graph, by slug, or raise GraphInvalid if the record of any breaks a rule."""
         return await self._select(None)
+
+    async def records(self) -> GraphRecords:
+        """Return every graph, by slug, and what is wrong with the records that break a rule."""
+        async with self._store.begin() as connection:
+            rows = (await connection.execute(select(_graphs).order_by(_graphs.c.slug))).mappings().all()
+        valid, invalid = [], {}
+        for row in rows:
+            try:
+                valid.append(_graph(row))
+            except GraphInvalid as error:
+                invalid[error.graph] = error
+        return GraphRecords(valid=valid, invalid=invalid)
 
     async def add(self, draft: GraphDraft) -> Graph:
         """Add a graph and return it, or raise GraphInvalid or CompositionInvalid.

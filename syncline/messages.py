@@ -311,3 +311,32 @@ class SyncEvent(Message):
     """Table -> rows inserted, changed or deleted; only tables that changed."""
     links: dict[str, int]
     failures: int
+
+
+class ReconciliationProgress(Message):
+    """Heartbeat details of activity `reconcile_schedules`."""
+
+    done: int = 0
+    graphs: int = 0
+
+
+class Reconciliation(Message):
+    """Result of workflow `ReconcileSchedules`: what it took to make the Schedules match the graphs."""
+
+    created: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    refusals: int = 0
+    """Graphs whose Schedule could not be made to match; it stays as it is."""
+    created_graphs: tuple[str, ...] = ()
+    """Slugs, as in the fields below: the first hundred."""
+    updated_graphs: tuple[str, ...] = ()
+    deleted_graphs: tuple[str, ...] = ()
+    refused: dict[str, str] = Field(default_factory=dict)
+    """Slug -> what is wrong and what to do, in a sentence; the first hundred."""
+
+    @property
+    def changed(self) -> int:
+        """Schedules that were written."""
+        return self.created + self.updated + self.deleted

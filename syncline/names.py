@@ -10,11 +10,15 @@ ENTRY_POINT_GROUP: Final = "syncline.providers"
 
 SYNC_GRAPH: Final = "SyncGraph"
 """Workflow type: one run syncs one graph once."""
+RECONCILE_SCHEDULES: Final = "ReconcileSchedules"
+"""Workflow type: one run makes the Schedules match the graphs."""
 
 RESOLVE_PROVIDER: Final = "resolve_provider"
 """Activity: which provider answers for the graph, or why none does."""
 SYNC_CYCLE: Final = "sync_cycle"
 """Activity: one cycle of the provider, or of the built-in engine in fallback."""
+RECONCILE_SCHEDULES_ACTIVITY: Final = "reconcile_schedules"
+"""Activity: compare all graphs with all Schedules, and change what differs."""
 
 PROVIDER_FALLBACK: Final = "provider_fallback"
 """Signal: resolution fell back to the built-in engine (the audit event in the run's history)."""
@@ -31,6 +35,7 @@ ATTRIBUTE_PROVIDER: Final = "SynclineProvider"
 ATTRIBUTE_FALLBACK: Final = "SynclineFallback"
 ATTRIBUTE_ROWS: Final = "SynclineRows"
 ATTRIBUTE_FAILURES: Final = "SynclineFailures"
+ATTRIBUTE_FINGERPRINT: Final = "SynclineFingerprint"
 
 SEARCH_ATTRIBUTES: Final = {
     ATTRIBUTE_GRAPH: "Keyword",
@@ -38,6 +43,7 @@ SEARCH_ATTRIBUTES: Final = {
     ATTRIBUTE_FALLBACK: "Bool",
     ATTRIBUTE_ROWS: "Int",
     ATTRIBUTE_FAILURES: "Int",
+    ATTRIBUTE_FINGERPRINT: "Keyword",
 }
 """Search attribute name -> Temporal type, as `temporal operator search-attribute create` takes them."""
 
@@ -56,3 +62,8 @@ def sync_workflow_id(slug: str) -> str:
 def sync_schedule_id(slug: str) -> str:
     """Return the id of a graph's Schedule."""
     return f"sync-graph/{slug}"
+
+
+def reconcile_schedules_id(task_queue: str) -> str:
+    """Return the id of the Schedule, and of the workflow, that reconciles the Schedules on a task queue."""
+    return f"{task_queue}/reconcile-schedules"

@@ -77,6 +77,12 @@ class Settings(BaseSettings):
         default=8, ge=1, description="Activities that one worker process runs at once."
     )
     max_cached_workflows: int = Field(default=200, ge=0, description="Workflow runs kept in memory.")
+    reconcile_seconds: int = Field(
+        default=30,
+        ge=1,
+        le=86_400,
+        description="Seconds from one reconciliation of graphs and Schedules to the next.",
+    )
     graceful_shutdown_seconds: float = Field(
         default=30, ge=0, description="How long SIGTERM lets running cycles finish."
     )
@@ -131,6 +137,17 @@ def load_settings() -> Settings:
         field = re.search(r'field "(\w+)"', str(error))
         problems = f"{_variable(field[1]) if field else 'A variable'}: it must be a JSON object"
     raise SettingsInvalid(f"{problems}. See docs/settings.md.")
+
+
+class _TaskQueue(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
+
+    task_queue: str = names.TASK_QUEUE
+
+
+def load_task_queue() -> str:
+    """Return the task queue alone: who talks to Temporal only needs no stores."""
+    return _TaskQueue().task_queue
 
 
 def reference() -> str:

@@ -12,6 +12,7 @@ from syncline.cli.migrate import migrate
 from syncline.cli.operators import STATUS
 from syncline.cli.parked import parked
 from syncline.cli.sample import app as sample
+from syncline.cli.schedule import app as schedule
 from syncline.cli.verify import STATUS_OF_VERIFY, verify
 from syncline.process_exit import end_process
 
@@ -61,6 +62,7 @@ def _options(
 app.command()(dev)
 app.command()(migrate)
 app.add_typer(graph, name="graph")
+app.add_typer(schedule, name="schedule")
 app.add_typer(sample, name="sample")
 app.add_typer(failures, name="failures")
 app.command(epilog=STATUS)(parked)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from syncline.cli.adopt import adopt
+from syncline.cli.graph_changes import archive, pause, print_graph, read_composition, resume, set_graph
 from syncline.cli.sentences import errors_as_sentences
-from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from syncline.graphs import Graph
@@ -17,9 +17,13 @@ __all__ = ["app"]
 
 T = TypeVar("T")
 
-app = typer.Typer(help="Show and add graphs.", no_args_is_help=True)
+app = typer.Typer(help="Show, add and change graphs.", no_args_is_help=True)
 
 app.command()(adopt)
+app.command("set")(set_graph)
+app.command()(pause)
+app.command()(resume)
+app.command()(archive)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -45,7 +49,7 @@ def show(
     graph: Annotated[str, typer.Argument(metavar="GRAPH", help="Slug or id.")], as_json: JsonOption = False
 ) -> None:
     """Show one graph."""
-    _print(_run(_get(graph)), as_json=as_json)
+    print_graph(_run(_get(graph)), as_json=as_json)
 
 
 @app.command()
@@ -78,10 +82,6 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Add a graph: its record, its schemas in both stores, and its Schedule."""
-    try:
-        composed = json.loads(composition)
-    except ValueError as error:
-        raise ConfigurationError(f"--composition is not JSON: {error}") from None
     fields: dict[str, object] = {
         "slug": slug,
         "name": name,
@@ -91,10 +91,10 @@ def add(
         "graph_store": graph_store,
         "qdrant_store": qdrant_store,
         "schedule": {"every_seconds": every_seconds, "cron": cron},
-        "composition": composed,
+        "composition": read_composition(composition),
         "is_default": default,
     }
-    _print(_run(_add(fields, schedule=schedule)), as_json=as_json)
+    print_graph(_run(_add(fields, schedule=schedule)), as_json=as_json)
 
 
 def _run(work: Coroutine[object, object, T]) -> T:
@@ -136,15 +136,6 @@ async def _add(fields: dict[str, object], *, schedule: bool) -> "Graph":
     if client is not None:
         await ensure_schedule(client, graph, task_queue=settings.task_queue)
     return graph
-
-
-def _print(graph: "Graph", *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(graph.model_dump_json(indent=2))
-        return
-    for field, value in graph.model_dump(mode="json").items():
-        shown = json.dumps(value) if isinstance(value, dict | bool) else value
-        typer.echo(f"{field:<14} {'-' if shown is None else shown}")
 
 
 def _line(graph: "Graph") -> tuple[str, ...]:

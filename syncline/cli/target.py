@@ -9,12 +9,12 @@ import typer
 from syncline.devstack.environment import forget_temporal_environment, stack_settings
 from syncline.devstack.state import RunningStack, StateFolder
 from syncline.errors import SettingsInvalid
-from syncline.settings import Settings, load_settings
+from syncline.settings import Settings, load_settings, load_task_queue
 
 if TYPE_CHECKING:
     from temporalio.client import Client
 
-__all__ = ["connect_temporal", "find_settings"]
+__all__ = ["connect_temporal", "find_settings", "find_task_queue"]
 
 _STATE = Path(".syncline")
 
@@ -35,6 +35,12 @@ def find_settings() -> Settings:
             ) from None
     typer.secho(f"using the stack in {_STATE} (pid {stack.dev.pid})", err=True, dim=True)
     return stack_settings(stack.stores, {"task_queue": stack.task_queue})
+
+
+def find_task_queue() -> str:
+    """Return the task queue of the running dev stack, else that of this process; no store is needed."""
+    stack = _stack()
+    return load_task_queue() if stack is None else stack.task_queue
 
 
 async def connect_temporal() -> "Client":

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from temporalio.client import Client, ScheduleOverlapPolicy
-from temporalio.service import RPCError
 
 from syncline import names
+from syncline.client import temporal_errors_mapped
 from syncline.devstack.declaration import GraphDeclaration, StackDeclaration
-from syncline.errors import DevStackError, GraphNotFound, TemporalUnavailable
+from syncline.errors import DevStackError, GraphNotFound
 from syncline.graphs import Graph, GraphChanges, GraphRepository, GraphStatus
 from syncline.samples import load_sample, open_sample
 from syncline.schedules import ensure_schedule
@@ -65,12 +65,9 @@ async def schedule_graphs(client: Client, graphs: Sequence[Graph], *, task_queue
 
     A run that an earlier start left open goes first: the one started here is buffered behind it.
     """
-    try:
+    with temporal_errors_mapped(client):
         for graph in graphs:
             await ensure_schedule(client, graph, task_queue=task_queue)
             if graph.status is GraphStatus.ACTIVE:
                 handle = client.get_schedule_handle(names.sync_schedule_id(graph.slug))
                 await handle.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ONE)
-    except RPCError as error:
-        address = client.service_client.config.target_host
-        raise TemporalUnavailable(address, client.namespace, error.message) from error

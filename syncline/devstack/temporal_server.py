@@ -9,7 +9,7 @@ from pathlib import Path
 from temporalio.client import Client
 
 from syncline import names
-from syncline.client import connect, missing_search_attributes
+from syncline.client import connect, register_search_attributes
 from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.processes import ChildProcess, log_tail
 from syncline.errors import DevStackError, TemporalUnavailable
@@ -61,7 +61,9 @@ class TemporalServer:
         while time.monotonic() < deadline and self.child.returncode is None:
             try:
                 client = await connect(address=self._declared.address, namespace=self._declared.namespace)
-                missing = await missing_search_attributes(client)
+                # The server registers its arguments only in a new database: one of an earlier release lacks
+                # what has been added since.
+                missing = await register_search_attributes(client)
                 if not missing:
                     return client
                 problem = f"search attributes {', '.join(sorted(missing))} are not registered"

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.services import Services
@@ -19,7 +20,8 @@ from worker import create_worker
 def fast_worker(client: Client, services: Services) -> Worker:
     """Return the worker as deployed, but with signs of life that a test need not wait for."""
     activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.2)
-    return create_worker(client, activities, services.settings)
+    schedules = ScheduleActivities(services, beat_seconds=0.2)
+    return create_worker(client, activities, services.settings, schedules=schedules)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

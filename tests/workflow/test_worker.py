@@ -37,6 +37,8 @@ def environment(services: Services, temporal_environment: dict[str, str], tmp_pa
         "SYNCLINE_QDRANT_PATH": str(tmp_path / "qdrant-of-the-worker"),
         "SYNCLINE_TASK_QUEUE": settings.task_queue,
         "SYNCLINE_LOG_FORMAT": "json",
+        # The runs of a test are those that it starts: its graphs get no Schedules meanwhile.
+        "SYNCLINE_RECONCILE_SECONDS": "86400",
         **temporal_environment,
     }
 
@@ -128,6 +130,34 @@ async def test_an_error_of_ours_is_one_line_without_a_traceback(
         worker.process.send_signal(signal.SIGTERM)
         await worker.ended()
     assert "Traceback" not in worker.said
+
+
+async def test_a_worker_makes_the_reconcilers_schedule_and_keeps_an_operators_pause(
+    idle_lab: SyncLab, environment: dict[str, str]
+) -> None:
+    handle = idle_lab.client.get_schedule_handle(names.reconcile_schedules_id(idle_lab.task_queue))
+    async with running(environment) as worker:
+        await worker.says('"worker ready"')
+        assert '"reconciler": "created"' in worker.said
+        assert not (await handle.describe()).schedule.state.paused
+    await handle.pause(note="not now")
+    async with running(environment, SYNCLINE_RECONCILE_SECONDS="1") as worker:
+        await worker.says('"worker ready"')
+        assert '"reconciler": "updated"' in worker.said
+        described = await handle.describe()
+        assert described.schedule.spec.intervals[0].every.total_seconds() == 1
+        assert (described.schedule.state.paused, described.schedule.state.note) == (True, "not now")
+
+        await handle.unpause()
+        graph = await idle_lab.add_graph("default", prepare=True)
+        await worker.says('"schedules reconciled"')
+        await worker.says(f'"graph": "{graph.slug}"')  # its cycle ended
+    await handle.delete()
+
+
+async def test_workers_that_start_together_all_start(environment: dict[str, str]) -> None:
+    async with running(environment) as first, running(environment) as second:
+        await asyncio.gather(first.says('"worker ready"'), second.says('"worker ready"'))
 
 
 @asynccontextmanager

@@ -1,0 +1,74 @@
+"""The activity that keeps the Schedules in step with the graphs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from temporalio import activity
+
+from activities.translation import errors_translated
+from syncline import names
+from syncline.logs import get_log
+from syncline.messages import Reconciliation, ReconciliationProgress
+from syncline.schedules import reconcile
+from syncline.services import Services
+
+__all__ = ["ScheduleActivities"]
+
+
+class ScheduleActivities:
+    """The activity over one worker's services."""
+
+    def __init__(self, services: Services | None, *, beat_seconds: float = 5.0) -> None:
+        self._opened = services
+        self._beat_seconds = beat_seconds
+        self._progress = ReconciliationProgress()
+        self._told: dict[str, str] = {}
+
+    @activity.defn(name=names.RECONCILE_SCHEDULES_ACTIVITY)
+    async def reconcile_schedules(self) -> Reconciliation:
+        """Make the Schedules on this worker's task queue match the graphs, and return what that took."""
+        if self._opened is None:
+            raise RuntimeError("ScheduleActivities was made without services, so its activity cannot run")
+        services = self._opened
+        with errors_translated(activity=names.RECONCILE_SCHEDULES_ACTIVITY):
+            async with self._beating():
+                result = await reconcile(
+                    activity.client(),
+                    services.graphs.records,
+                    task_queue=services.settings.task_queue,
+                    progressed=self._note,
+                )
+        self._log(result)
+        return result
+
+    def _note(self, progress: ReconciliationProgress) -> None:
+        self._progress = progress
+        activity.heartbeat(progress)
+
+    @asynccontextmanager
+    async def _beating(self) -> AsyncIterator[None]:
+        """Heartbeat with the newest progress: a slow answer of a store or a server is not a dead worker."""
+        self._progress = ReconciliationProgress()
+
+        async def beat() -> None:
+            while True:
+                activity.heartbeat(self._progress)
+                await asyncio.sleep(self._beat_seconds)
+
+        task = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _log(self, result: Reconciliation) -> None:
+        log = get_log()
+        counts = result.model_dump(include={"created", "updated", "deleted", "unchanged", "refusals"})
+        (log.info if result.changed else log.debug)("schedules reconciled", **counts)
+        for slug, problem in result.refused.items():
+            # Every half minute the same: it is told once.
+            tell = log.debug if self._told.get(slug) == problem else log.warning
+            tell("schedule not reconciled", graph=slug, problem=problem)
+        self._told = dict(result.refused)

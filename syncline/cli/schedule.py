@@ -1,0 +1,205 @@
+"""`syncline schedule …`: the Schedules of the graphs, read and steered in Temporal alone."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from syncline.cli.columns import one_line, print_columns
+from syncline.cli.operators import JsonOption, run, told_at
+from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences, say_error
+from syncline.errors import ConfigurationError, ScheduleNotFound, SchedulePaused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime
+
+    from temporalio.client import ScheduleHandle
+
+    from syncline.messages import Reconciliation
+    from syncline.schedules import ListedSchedule
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Show and steer the Schedules of graphs. Needs Temporal only, no stores.",
+    no_args_is_help=True,
+)
+
+SlugArgument = Annotated[str, typer.Argument(metavar="GRAPH", help="Slug.")]
+
+
+@app.command("list")
+@errors_as_sentences
+def list_schedules(as_json: JsonOption = False) -> None:
+    """List the Schedules of all graphs: when they run, who is paused and why. It lags a moment behind."""
+    found = run(_list())
+    if as_json:
+        typer.echo(json.dumps([_as_json(schedule) for schedule in found], indent=2, default=str))
+        return
+    header = ("graph", "schedule", "state", "next run", "last run", "note")
+    print_columns(header, (_line(schedule) for schedule in found))
+
+
+@app.command()
+@errors_as_sentences
+def trigger(graph: SlugArgument) -> None:
+    """Start a run now, unless one is open. A paused Schedule runs too, this once."""
+    run(_steer(graph, lambda handle: handle.trigger()))
+    typer.echo(f"Triggered {graph}.")
+
+
+@app.command()
+@errors_as_sentences
+def pause(
+    graph: SlugArgument,
+    reason: Annotated[str, typer.Option(help="Why, for whoever finds it paused.")],
+) -> None:
+    """Pause a graph's Schedule, whatever becomes of its record, until somebody resumes it."""
+    # The note of an empty reason would be the server's own, and say nothing.
+    if not reason.strip():
+        raise ConfigurationError("--reason is empty; say why, for whoever finds it paused.")
+    run(_steer(graph, lambda handle: handle.pause(note=reason)))
+    typer.echo(f"Paused {graph}: {one_line(reason)}")
+
+
+@app.command()
+@errors_as_sentences
+def resume(graph: SlugArgument) -> None:
+    """Resume a Schedule that an operator paused."""
+    run(_steer(graph, lambda handle: _resume(graph, handle)))
+    typer.echo(f"Resumed {graph}.")
+
+
+@app.command()
+@errors_as_sentences
+def backfill(
+    graph: SlugArgument,
+    start: Annotated[str, typer.Option(metavar="TIME", help="ISO 8601; UTC unless it says otherwise.")],
+    end: Annotated[str, typer.Option(metavar="TIME", help="The same; not before the start.")],
+) -> None:
+    """Run as if the Schedule's times between start and end came now, one after the other.
+
+    A run syncs what is there now, whatever time it stands for.
+    """
+    first, last = _moment("--start", start), _moment("--end", end)
+    if last < first:
+        raise ConfigurationError("--end is before --start; swap them.")
+    run(_steer(graph, lambda handle: _backfill(handle, first, last)))
+    typer.echo(f"Backfilling {graph} from {first.isoformat()} to {last.isoformat()}.")
+
+
+@app.command()
+@errors_as_sentences
+def reconcile(
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for it.")] = 60.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make all Schedules match the graphs now, instead of within SYNCLINE_RECONCILE_SECONDS; needs a worker.
+
+    Exit status 1 if a graph is refused; the others are reconciled all the same.
+    """
+    result = run(_reconcile(timeout))
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+    else:
+        for word, number, slugs in (
+            ("created", result.created, result.created_graphs),
+            ("updated", result.updated, result.updated_graphs),
+            ("deleted", result.deleted, result.deleted_graphs),
+        ):
+            more = ", …" if number > len(slugs) else ""
+            typer.echo(f"{word:<10} {number:>6}  {', '.join(slugs)}{more}".rstrip())
+        typer.echo(f"{'unchanged':<10} {result.unchanged:>6}")
+        typer.echo(f"{'refused':<10} {result.refusals:>6}")
+    for slug, problem in result.refused.items():
+        say_error(one_line(f"{slug}: {problem}"))
+    if result.refusals:
+        raise typer.Exit(EXIT_FAILED)
+
+
+async def _list() -> "Sequence[ListedSchedule]":
+    from syncline.cli.target import connect_temporal
+    from syncline.schedules import list_schedules
+
+    return await list_schedules(await connect_temporal())
+
+
+async def _reconcile(seconds: float) -> "Reconciliation":
+    from syncline.cli.target import connect_temporal, find_task_queue
+    from syncline.schedules import reconcile_now
+
+    return await reconcile_now(await connect_temporal(), task_queue=find_task_queue(), seconds=seconds)
+
+
+async def _steer(slug: str, act: "Callable[[ScheduleHandle], Awaitable[None]]") -> None:
+    """Do something with a graph's Schedule, or raise ScheduleNotFound."""
+    from temporalio.service import RPCError, RPCStatusCode
+
+    from syncline import names
+    from syncline.cli.target import connect_temporal
+    from syncline.client import temporal_errors_mapped
+
+    client = await connect_temporal()
+    handle = client.get_schedule_handle(names.sync_schedule_id(slug))
+    with temporal_errors_mapped(client):
+        try:
+            await act(handle)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise ScheduleNotFound(slug, handle.id) from error
+            raise
+
+
+async def _resume(slug: str, handle: "ScheduleHandle") -> None:
+    from syncline.schedules import PAUSED_WITH_GRAPH
+
+    state = (await handle.describe()).schedule.state
+    if state.paused and state.note == PAUSED_WITH_GRAPH:
+        # It would be paused again within half a minute.
+        raise SchedulePaused(slug)
+    if state.paused:
+        await handle.unpause()
+
+
+async def _backfill(handle: "ScheduleHandle", start: "datetime", end: "datetime") -> None:
+    from datetime import timedelta
+
+    from temporalio.client import ScheduleBackfill, ScheduleOverlapPolicy
+
+    # The server leaves the start itself out, and the default policy would skip all but the first.
+    first = start - timedelta(microseconds=1)
+    await handle.backfill(
+        ScheduleBackfill(start_at=first, end_at=end, overlap=ScheduleOverlapPolicy.BUFFER_ALL)
+    )
+
+
+def _moment(option: str, typed: str) -> "datetime":
+    from datetime import UTC, datetime
+
+    try:
+        moment = datetime.fromisoformat(typed)
+    except ValueError:
+        raise ConfigurationError(
+            f"{option} '{one_line(typed)}' is no time; write it like 2026-01-31T12:00:00."
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _line(schedule: "ListedSchedule") -> tuple[str, ...]:
+    last = schedule.last_runs[0].started_at if schedule.last_runs else None
+    return (
+        schedule.slug,
+        schedule.spec,
+        "paused" if schedule.paused else "active",
+        told_at(schedule.next_at),
+        told_at(last),
+        schedule.note or "",
+    )
+
+
+def _as_json(schedule: "ListedSchedule") -> dict[str, object]:
+    told = asdict(schedule)
+    del told["fingerprint"]
+    return {"graph": told.pop("slug"), **told}

@@ -1,0 +1,166 @@
+"""The Schedule of one graph, made to match the graph's record."""
+
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Final, Literal
+
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleDescription,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleState,
+)
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.service import RPCError, RPCStatusCode
+
+from syncline import names
+from syncline.client import temporal_errors_mapped
+from syncline.errors import GraphInvalid, ScheduleForeign
+from syncline.graphs import Graph, GraphStatus
+from syncline.messages import SyncGraphInput
+from syncline.schedules import making
+
+__all__ = [
+    "PAUSED_WITH_GRAPH",
+    "ScheduleChange",
+    "ensure_schedule",
+    "graph_fingerprint",
+    "remove_schedule",
+    "state_for",
+]
+
+ScheduleChange = Literal["created", "updated", "unchanged", "deleted", "absent"]
+"""What was done about a Schedule; `absent` means that there was none to delete."""
+
+PAUSED_WITH_GRAPH: Final = "Paused by Syncline: the graph is paused."
+"""The note of a Schedule that is paused because its graph is. Any other pause is an operator's and stays."""
+
+_GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
+_FORM: Final = 1
+"""Raise it when `_desired` makes something else of the same record."""
+_LONGEST_RUN: Final = timedelta(hours=3)
+_CRON_CATCHUP: Final = timedelta(hours=1)
+
+
+async def ensure_schedule(
+    client: Client, graph: Graph, *, task_queue: str, start_now: bool = False, take_over: bool = True
+) -> ScheduleChange:
+    """Make the graph's Schedule match its record, and return what that took.
+
+    An operator's pause, and the rest of the Schedule's state, survive; so does a change by hand, until the
+    graph's record changes. A paused graph has a paused Schedule, an archived one has none. With `start_now` a
+    graph that gets its Schedule runs at once, unless it has a time of its own (cron).
+
+    Raise GraphInvalid if Temporal refuses what the record says, TemporalUnavailable if it cannot be reached;
+    without `take_over`, ScheduleForeign if a Schedule of the graph's name does something else, or that for
+    another task queue.
+    """
+    if graph.status is GraphStatus.ARCHIVED:
+        return await remove_schedule(client, graph.slug, task_queue=None if take_over else task_queue)
+
+    with temporal_errors_mapped(client):
+        try:
+            return await making.make(
+                client,
+                names.sync_schedule_id(graph.slug),
+                _desired(graph, task_queue),
+                found_by=_attributes(graph, task_queue),
+                state=partial(state_for, graph),
+                refuse=None if take_over else partial(_refuse_foreign, task_queue=task_queue),
+                start_now=start_now and graph.schedule.cron is None,
+            )
+        except RPCError as error:
+            if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                raise
+            raise GraphInvalid(
+                graph.slug,
+                "schedule",
+                f"Temporal refuses it ({error.message}). Correct it with `syncline graph set {graph.slug} "
+                "--cron …` or `--every-seconds …`; until then the Schedule stays as it is.",
+            ) from error
+
+
+async def remove_schedule(client: Client, slug: str, *, task_queue: str | None) -> ScheduleChange:
+    """Delete the Schedule of this name and return `deleted`, or `absent` if there is none.
+
+    Raise ScheduleForeign if it does not start `SyncGraph`, or, when a task queue is named, not on that;
+    TemporalUnavailable if Temporal cannot be reached.
+    """
+    handle = client.get_schedule_handle(names.sync_schedule_id(slug))
+    with temporal_errors_mapped(client):
+        description = await making.describe(handle)
+        if description is None:
+            return "absent"
+        _refuse_foreign(description, task_queue)
+        try:
+            await handle.delete()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return "absent"
+            raise
+    return "deleted"
+
+
+def graph_fingerprint(graph: Graph, task_queue: str) -> str:
+    """Return the fingerprint of the Schedule that the record asks for; its state is not part of it."""
+    return making.fingerprint_of(task_queue, _FORM, graph.slug, graph.schedule.model_dump(mode="json"))
+
+
+def state_for(graph: Graph, current: ScheduleState) -> ScheduleState:
+    """Return the state that the Schedule of the graph is to have, given the one it has."""
+    if graph.status is GraphStatus.PAUSED and not current.paused:
+        return replace(current, paused=True, note=PAUSED_WITH_GRAPH)
+    if graph.status is GraphStatus.ACTIVE and current.paused and current.note == PAUSED_WITH_GRAPH:
+        return replace(current, paused=False, note=None)
+    return current
+
+
+def _desired(graph: Graph, task_queue: str) -> Schedule:
+    """Return the Schedule as it would be created."""
+    every = timedelta(seconds=graph.schedule.every_seconds)
+    if graph.schedule.cron is not None:
+        spec, catchup = ScheduleSpec(cron_expressions=[graph.schedule.cron]), _CRON_CATCHUP
+    else:
+        place = making.offset(graph.slug, graph.schedule.every_seconds)
+        spec = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every, offset=place)])
+        catchup = max(every, making.LEAST_CATCHUP)
+    return Schedule(
+        action=ScheduleActionStartWorkflow(
+            names.SYNC_GRAPH,
+            SyncGraphInput(graph=graph.slug),
+            id=names.sync_workflow_id(graph.slug),
+            task_queue=task_queue,
+            # Longer than all that the workflow itself bounds: it ends a run that no worker can go on with.
+            execution_timeout=_LONGEST_RUN,
+            static_summary=f"Sync graph {graph.slug}",
+            typed_search_attributes=TypedSearchAttributes([SearchAttributePair(_GRAPH, graph.slug)]),
+            memo={"graph": graph.slug},
+        ),
+        spec=spec,
+        policy=SchedulePolicy(
+            overlap=ScheduleOverlapPolicy.SKIP,
+            # The server's default is a year: after a long outage it would replay every missed minute.
+            catchup_window=catchup,
+            pause_on_failure=False,
+        ),
+        state=state_for(graph, ScheduleState()),
+    )
+
+
+def _attributes(graph: Graph, task_queue: str) -> TypedSearchAttributes:
+    fingerprint = graph_fingerprint(graph, task_queue)
+    return making.attributes(fingerprint, SearchAttributePair(_GRAPH, graph.slug))
+
+
+def _refuse_foreign(description: ScheduleDescription, task_queue: str | None) -> None:
+    action = description.schedule.action
+    if not isinstance(action, ScheduleActionStartWorkflow):
+        raise ScheduleForeign(description.id, workflow="something else", task_queue="?")
+    if action.workflow != names.SYNC_GRAPH or task_queue not in (None, action.task_queue):
+        raise ScheduleForeign(description.id, workflow=str(action.workflow), task_queue=action.task_queue)

@@ -1,0 +1,101 @@
+"""The Schedule of the reconciliation itself: made by every worker that starts, one for each task queue."""
+
+import asyncio
+from datetime import timedelta
+from typing import Final, Literal
+from uuid import uuid4
+
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    WorkflowFailureError,
+)
+from temporalio.exceptions import ActivityError
+from temporalio.exceptions import TimeoutError as RunTimeout
+
+from syncline import names
+from syncline.client import temporal_errors_mapped
+from syncline.errors import ReconciliationFailed
+from syncline.messages import Reconciliation
+from syncline.schedules import making
+
+__all__ = ["ensure_reconciler", "reconcile_now"]
+
+_FORM: Final = 1
+"""Raise it when `ensure_reconciler` makes something else of the same interval."""
+
+_LONGEST_RUN: Final = timedelta(minutes=15)
+"""Longer than all that the workflow itself bounds: it ends a run that no worker can go on with."""
+
+_SUMMARY: Final = "Make the Schedules match the graphs"
+
+
+async def ensure_reconciler(
+    client: Client, *, task_queue: str, every_seconds: int
+) -> Literal["created", "updated", "unchanged"]:
+    """Make the Schedule of `ReconcileSchedules` exist with this interval, and return what that took.
+
+    Workers may do so at the same time. An operator's pause survives. Raise TemporalUnavailable if Temporal
+    does not answer, or does not allow it.
+    """
+    schedule_id = names.reconcile_schedules_id(task_queue)
+    every = timedelta(seconds=every_seconds)
+    desired = Schedule(
+        action=ScheduleActionStartWorkflow(
+            names.RECONCILE_SCHEDULES,
+            id=schedule_id,
+            task_queue=task_queue,
+            execution_timeout=_LONGEST_RUN,
+            static_summary=_SUMMARY,
+        ),
+        spec=ScheduleSpec(
+            intervals=[ScheduleIntervalSpec(every=every, offset=making.offset(schedule_id, every_seconds))]
+        ),
+        policy=SchedulePolicy(
+            overlap=ScheduleOverlapPolicy.SKIP,
+            catchup_window=max(every, making.LEAST_CATCHUP),
+            pause_on_failure=False,
+        ),
+    )
+    fingerprint = making.fingerprint_of(task_queue, _FORM, every_seconds)
+    with temporal_errors_mapped(client):
+        return await making.make(client, schedule_id, desired, found_by=making.attributes(fingerprint))
+
+
+async def reconcile_now(client: Client, *, task_queue: str, seconds: float) -> Reconciliation:
+    """Run `ReconcileSchedules` by hand, beside whatever its Schedule does, and return its result.
+
+    Raise ReconciliationFailed if it fails, or has not ended within these seconds.
+    """
+    schedule_id = names.reconcile_schedules_id(task_queue)
+    with temporal_errors_mapped(client):
+        handle = await client.start_workflow(
+            names.RECONCILE_SCHEDULES,
+            id=f"{schedule_id}-by-hand-{uuid4()}",
+            task_queue=task_queue,
+            # Nobody waits for it any longer, and the Schedule's own run does the same.
+            execution_timeout=timedelta(seconds=seconds),
+            static_summary=_SUMMARY,
+            result_type=Reconciliation,
+        )
+        try:
+            # The server ends the run by itself; a little later, it has been lost from sight.
+            async with asyncio.timeout(seconds + 5):
+                result: Reconciliation = await handle.result()
+                return result
+        except (WorkflowFailureError, TimeoutError) as error:
+            raise ReconciliationFailed(handle.id, _problem(error, task_queue, seconds)) from error
+
+
+def _problem(error: BaseException, task_queue: str, seconds: float) -> str:
+    cause = error.cause if isinstance(error, WorkflowFailureError) else error
+    if isinstance(cause, ActivityError) and cause.cause is not None:
+        return str(cause.cause)
+    if isinstance(cause, RunTimeout | TimeoutError):
+        return f"it did not end within {seconds:g} s. Is a worker running on task queue '{task_queue}'?"
+    return str(cause)

@@ -1,0 +1,158 @@
+"""All Schedules at once: made equal to the set of graphs, so that a record is all that anybody writes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from temporalio.client import Client, ScheduleState
+
+from syncline.errors import ConfigurationError, ScheduleForeign
+from syncline.graphs import Graph, GraphRecords, GraphStatus
+from syncline.messages import Reconciliation, ReconciliationProgress
+from syncline.schedules.graph_schedule import (
+    ScheduleChange,
+    ensure_schedule,
+    graph_fingerprint,
+    remove_schedule,
+    state_for,
+)
+from syncline.schedules.listing import ListedSchedule, list_schedules
+from syncline.schedules.making import is_for
+
+__all__ = ["MOST_NAMED", "reconcile"]
+
+MOST_NAMED: Final = 100
+"""Graphs that a result names of each kind: it is kept in a history, however many there are."""
+
+_AT_ONCE: Final = 20
+
+_Step = Callable[[], Awaitable[ScheduleChange]]
+
+
+async def reconcile(
+    client: Client,
+    read_records: Callable[[], Awaitable[GraphRecords]],
+    *,
+    task_queue: str,
+    progressed: Callable[[ReconciliationProgress], None],
+) -> Reconciliation:
+    """Make the Schedules on this task queue those that the graphs' records ask for, and say what that took.
+
+    A graph that is refused (its record is invalid, Temporal does not take its cron expression, a Schedule of
+    its name belongs to somebody else) is named with a sentence; the others are reconciled all the same. Raise
+    TemporalUnavailable or StoreError if it has to be done again: what is done already is then unchanged.
+    """
+    # The records are read after the list, and in here: a graph that is added between the two is in the
+    # records alone, so nothing is deleted because a record was read too early. What the list does not show
+    # yet, or still shows, is asked of the server before it is made or deleted.
+    listed = {schedule.slug: schedule for schedule in await list_schedules(client)}
+    records = await read_records()
+    steps = _Steps(client, task_queue)
+    unchanged = 0
+    for graph in records.valid:
+        schedule = listed.get(graph.slug)
+        if _differs(graph, schedule, task_queue):
+            steps.ensure(graph)
+        elif schedule is not None:
+            unchanged += 1
+    recorded = {*(graph.slug for graph in records.valid), *records.invalid}
+    for slug in sorted(listed.keys() - recorded):
+        if is_for(listed[slug].fingerprint, task_queue):
+            steps.remove(slug)
+    changes, refused = await steps.take(progressed, unchanged=unchanged)
+    for slug, error in records.invalid.items():
+        refused[slug] = f"{error}. Correct its record; until then its Schedule stays as it is."
+    return _told(changes, refused, unchanged=unchanged)
+
+
+def _differs(graph: Graph, listed: ListedSchedule | None, task_queue: str) -> bool:
+    """Return whether the graph's Schedule may have to be changed, judged by the list alone."""
+    if graph.status is GraphStatus.ARCHIVED:
+        return listed is not None
+    if listed is None:
+        return True
+    state = ScheduleState(paused=listed.paused, note=listed.note)
+    return listed.fingerprint != graph_fingerprint(graph, task_queue) or state_for(graph, state) != state
+
+
+class _Steps:
+    """What is to be done, one step for each Schedule."""
+
+    def __init__(self, client: Client, task_queue: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+        self._steps: dict[str, _Step] = {}
+
+    def ensure(self, graph: Graph) -> None:
+        """Make the graph's Schedule what its record says. One that is new runs at once."""
+
+        async def step() -> ScheduleChange:
+            return await ensure_schedule(
+                self._client, graph, task_queue=self._task_queue, start_now=True, take_over=False
+            )
+
+        self._steps[graph.slug] = step
+
+    def remove(self, slug: str) -> None:
+        """Delete the Schedule that no graph has any longer, unless it is somebody else's after all."""
+
+        async def step() -> ScheduleChange:
+            try:
+                return await remove_schedule(self._client, slug, task_queue=self._task_queue)
+            except ScheduleForeign:
+                return "absent"
+
+        self._steps[slug] = step
+
+    async def take(
+        self, progressed: Callable[[ReconciliationProgress], None], *, unchanged: int
+    ) -> tuple[dict[str, ScheduleChange], dict[str, str]]:
+        """Take all steps, a bounded number at once; return what each did, and who was refused and why.
+
+        The first error that is not one graph's own ends it.
+        """
+        changes: dict[str, ScheduleChange] = {}
+        refused: dict[str, str] = {}
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        def tell() -> None:
+            done = unchanged + len(changes) + len(refused)
+            progressed(ReconciliationProgress(done=done, graphs=unchanged + len(self._steps)))
+
+        async def one(slug: str, step: _Step) -> None:
+            async with slots:
+                try:
+                    changes[slug] = await step()
+                except ConfigurationError as error:
+                    refused[slug] = str(error)
+            tell()
+
+        tell()
+        tasks = [asyncio.create_task(one(slug, step)) for slug, step in self._steps.items()]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return changes, refused
+
+
+def _told(
+    changes: Mapping[str, ScheduleChange], refused: Mapping[str, str], *, unchanged: int
+) -> Reconciliation:
+    def slugs(change: ScheduleChange) -> Sequence[str]:
+        return sorted(slug for slug, made in changes.items() if made == change)
+
+    created, updated, deleted = slugs("created"), slugs("updated"), slugs("deleted")
+    return Reconciliation(
+        created=len(created),
+        updated=len(updated),
+        deleted=len(deleted),
+        unchanged=unchanged + len(slugs("unchanged")),
+        refusals=len(refused),
+        created_graphs=tuple(created[:MOST_NAMED]),
+        updated_graphs=tuple(updated[:MOST_NAMED]),
+        deleted_graphs=tuple(deleted[:MOST_NAMED]),
+        refused={slug: refused[slug] for slug in sorted(refused)[:MOST_NAMED]},
+    )

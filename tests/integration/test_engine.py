@@ -427,15 +427,16 @@ async def test_a_cycle_that_was_overtaken_cannot_commit(graph: TestGraph) -> Non
 
 
 async def test_a_cycle_that_runs_out_of_time_says_so_and_the_next_goes_on(graph: TestGraph) -> None:
+    await run_cycle(graph.context())  # by which the tables were seen to be as declared
     await write(
-        graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 3000) i"
+        graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 5000) i"
     )
-    first = await run_cycle(graph.context(batch_rows=10, seconds=0.1))
+    first = await run_cycle(graph.context(batch_rows=4, seconds=0.6))
     assert first.status is CycleStatus.BUDGET_SPENT
-    assert 0 < first.rows < 3000
+    assert 0 < first.rows < 5000
     second = await run_cycle(graph.context())
     assert second.status is CycleStatus.DRAINED
-    assert first.rows + second.rows == 3000
+    assert first.rows + second.rows == 5000
     assert await differences(graph) == []
 
 

@@ -381,7 +381,7 @@ async def writing(graph: TestGraph) -> AsyncIterator[asyncpg.Connection]:
 _examples = count()
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=7, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     plans=st.lists(
         st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=3, max_size=8), min_size=3, max_size=4

@@ -94,6 +94,32 @@ class TestGraph:
         return await asyncpg.connect(self.target_dsn, server_settings={"search_path": SCHEMA})
 
 
+async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
+    """Execute a statement on the write-db, or a script without arguments, over a connection of its own."""
+    await _execute(await graph.connect_write(), sql, arguments)
+
+
+async def on_target(graph: TestGraph, sql: str, *arguments: object) -> None:
+    """Execute the same on the graph-db."""
+    await _execute(await graph.connect_target(), sql, arguments)
+
+
+async def read(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    """Return the rows of a query on the graph-db."""
+    connection = await graph.connect_target()
+    try:
+        return list(await connection.fetch(sql, *arguments))
+    finally:
+        await connection.close()
+
+
+async def _execute(connection: asyncpg.Connection, sql: str, arguments: tuple[object, ...]) -> None:
+    try:
+        await connection.execute(sql, *arguments)
+    finally:
+        await connection.close()
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def graph_templates(postgres_server: EmbeddedPostgres) -> tuple[str, str]:
     """Names of the template databases of a migrated write-db and graph-db."""
@@ -129,4 +155,4 @@ async def graph(
     await target.close()
 
 
-__all__ = ["TestGraph", "graph", "graph_templates"]
+__all__ = ["TestGraph", "graph", "graph_templates", "on_target", "read", "write"]

@@ -1,12 +1,11 @@
 """Deletes: whatever leaves the write-db leaves the graph-db and Qdrant, and what hung on it waits or leaves too."""
 
-import asyncpg
 import pytest
 
 from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.messages import CycleStatus, SyncResult, TableProgress
-from syncline.testing.graphs import TestGraph
+from syncline.testing.graphs import TestGraph, read, write
 from syncline.testing.truth import differences
 
 SEED = """
@@ -26,22 +25,6 @@ INSERT INTO write_prohibited_chunks (id, content_hash, chunk_text) VALUES ('p1',
 INSERT INTO write_llm_usage (id, model_id) VALUES ('u1', 'm');
 """
 CHILDREN = ["edges", "dimensions", "convergence_reports", "node_counters", "node_versions"]
-
-
-async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
-    connection = await graph.connect_write()
-    try:
-        await connection.execute(sql, *arguments)
-    finally:
-        await connection.close()
-
-
-async def read(graph: TestGraph, sql: str) -> list[asyncpg.Record]:
-    connection = await graph.connect_target()
-    try:
-        return list(await connection.fetch(sql))
-    finally:
-        await connection.close()
 
 
 async def cycle(graph: TestGraph, batch_rows: int = 50_000) -> SyncResult:

@@ -19,7 +19,7 @@ from syncline.messages import CycleProgress, CycleStatus, SyncEvent
 from syncline.provider import GraphSchema, RetryRules
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
-from syncline.testing.graphs import TestGraph
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 
 SEED = """
@@ -47,25 +47,12 @@ async def writer(graph: TestGraph) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
-async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
-    async with writer(graph) as connection:
-        await connection.execute(sql, *arguments)
-
-
 async def write_nodes(graph: TestGraph, number: int) -> None:
     await write(
         graph,
         "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, $1) i",
         number,
     )
-
-
-async def read(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:
-    connection = await graph.connect_target()
-    try:
-        return list(await connection.fetch(sql, *arguments))
-    finally:
-        await connection.close()
 
 
 async def footprint(graph: TestGraph) -> list[asyncpg.Record]:
@@ -584,14 +571,6 @@ END $$;
 CREATE CONSTRAINT TRIGGER die AFTER INSERT OR UPDATE ON sync_cursor DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION die();
 """
-
-
-async def on_target(graph: TestGraph, sql: str) -> None:
-    connection = await graph.connect_target()
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
 
 
 async def test_a_crash_inside_a_commit_leaves_the_batches_before_it_whole(graph: TestGraph) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from pydantic import SecretStr
 
@@ -22,36 +21,12 @@ from syncline.messages import CycleProgress, CycleStatus, SyncEvent, SyncResult
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.provider import GraphSchema
 from syncline.stores.postgres import PostgresStore
-from syncline.testing.graphs import TestGraph
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 
 
 class KilledError(Exception):
     """What stops a cycle between two commits."""
-
-
-async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
-    connection = await graph.connect_write()
-    try:
-        await connection.execute(sql, *arguments)
-    finally:
-        await connection.close()
-
-
-async def on_target(graph: TestGraph, sql: str) -> None:
-    connection = await graph.connect_target()
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
-
-
-async def read(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:
-    connection = await graph.connect_target()
-    try:
-        return list(await connection.fetch(sql, *arguments))
-    finally:
-        await connection.close()
 
 
 async def create(graph: TestGraph, source: str, columns: str, target: str) -> None:

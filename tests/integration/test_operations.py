@@ -34,7 +34,7 @@ from syncline.operations import (
 )
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.stores.vectors import PointPayload
-from syncline.testing.graphs import SCHEMA, TestGraph
+from syncline.testing.graphs import SCHEMA, TestGraph, write
 
 NASTY = """'; DROP TABLE sync_dead_letter; --"$1\\ {}%_\n\N{SNOWMAN}"""
 WEIGHT = 'new row for relation "nodes" violates check constraint "weight"'
@@ -46,14 +46,6 @@ def target(graph: TestGraph) -> GraphSchema:
 
 def source(graph: TestGraph) -> GraphSchema:
     return GraphSchema(store=graph.write, schema=SCHEMA)
-
-
-async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
-    connection = await graph.connect_write()
-    try:
-        await connection.execute(sql, *arguments)
-    finally:
-        await connection.close()
 
 
 async def books(graph: TestGraph, sql: str, *arguments: object) -> list[tuple[object, ...]]:

@@ -24,7 +24,7 @@ from syncline.operations import (
 )
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
-from syncline.testing.graphs import SCHEMA, TestGraph
+from syncline.testing.graphs import SCHEMA, TestGraph, write
 
 
 def target(graph: TestGraph) -> GraphSchema:
@@ -33,14 +33,6 @@ def target(graph: TestGraph) -> GraphSchema:
 
 def source(graph: TestGraph) -> GraphSchema:
     return GraphSchema(store=graph.write, schema=SCHEMA)
-
-
-async def write(graph: TestGraph, sql: str) -> None:
-    connection = await graph.connect_write()
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
 
 
 async def on_target(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:

@@ -26,7 +26,7 @@ from syncline.migrations import migrate_books
 from syncline.provider import GraphSchema
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
-from syncline.testing.graphs import TestGraph
+from syncline.testing.graphs import TestGraph, write
 
 # docs/table-maps.md shows this very map.
 LIBRARY = SchemaMap(
@@ -129,14 +129,6 @@ async def library(new_database: Callable[..., str], tmp_path: Path) -> AsyncIter
     await vectors.close()
     await write.close()
     await target.close()
-
-
-async def write(graph: TestGraph, sql: str) -> None:
-    connection = await graph.connect_write()
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
 
 
 async def read(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:

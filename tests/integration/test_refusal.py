@@ -10,16 +10,8 @@ from syncline.engine import SyncEngine, run_cycle
 from syncline.engine.tablemap import Column, SchemaMap, TableMap
 from syncline.messages import CycleStatus, SyncResult, TableProgress
 from syncline.provider import RetryRules
-from syncline.testing.graphs import TestGraph
+from syncline.testing.graphs import TestGraph, write
 from syncline.testing.truth import differences
-
-
-async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
-    connection = await graph.connect_write()
-    try:
-        await connection.execute(sql, *arguments)
-    finally:
-        await connection.close()
 
 
 async def on_target(graph: TestGraph, sql: str) -> list[asyncpg.Record]:

@@ -27,7 +27,7 @@ from syncline.provider import RetryRules, SyncContext
 from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.faulty_http import Answer, FaultyServer, Request
-from syncline.testing.graphs import TestGraph
+from syncline.testing.graphs import TestGraph, write
 from syncline.testing.ports import free_port
 from syncline.testing.truth import differences
 
@@ -187,11 +187,6 @@ async def connected(graph: TestGraph, side: str) -> AsyncIterator[asyncpg.Connec
         yield connection
     finally:
         await connection.close()
-
-
-async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
-    async with connected(graph, "write") as connection:
-        await connection.execute(sql, *arguments)
 
 
 async def books(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:

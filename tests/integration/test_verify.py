@@ -21,7 +21,7 @@ from syncline.messages import CycleStatus
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload
-from syncline.testing.graphs import TestGraph
+from syncline.testing.graphs import TestGraph, read, write
 from syncline.testing.truth import differences
 from syncline.verification import Relation, Verdict, Verification
 
@@ -62,19 +62,9 @@ async def _connected(opened: asyncpg.Connection) -> AsyncIterator[asyncpg.Connec
         await opened.close()
 
 
-async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
-    async with _connected(await graph.connect_write()) as connection:
-        await connection.execute(sql, *arguments)
-
-
 async def damage(graph: TestGraph, sql: str, *arguments: object) -> None:
     async with _connected(await graph.connect_target()) as connection:
         await connection.execute(sql, *arguments)
-
-
-async def read(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:
-    async with _connected(await graph.connect_target()) as connection:
-        return list(await connection.fetch(sql, *arguments))
 
 
 async def verified(graph: TestGraph, *, repair: bool = False, **options: object) -> Verification:

@@ -15,7 +15,7 @@ from syncline.messages import CycleStatus
 from syncline.migrations import migrate_books
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
-from syncline.testing.graphs import TestGraph
+from syncline.testing.graphs import TestGraph, write
 from syncline.verification import Verdict, Verification
 
 SHOP = SchemaMap(
@@ -150,14 +150,6 @@ async def on_target(graph: TestGraph, sql: str) -> list[asyncpg.Record]:
         await connection.close()
 
 
-async def on_write(graph: TestGraph, sql: str) -> None:
-    connection = await graph.connect_write()
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
-
-
 async def verified(graph: TestGraph, *, repair: bool = False) -> Verification:
     context = graph.context()
     return await verify(
@@ -232,7 +224,7 @@ async def test_a_row_that_breaks_an_expression_is_refused_and_the_others_are_com
     shop: TestGraph,
 ) -> None:
     bad = """('bad', '{"stock": "many"}', 'Acme')"""
-    await on_write(shop, f"INSERT INTO good_rows (sku, attributes, brand) VALUES {bad}")
+    await write(shop, f"INSERT INTO good_rows (sku, attributes, brand) VALUES {bad}")
     # While it is on its way nothing asks it either.
     found = await verified(shop)
     assert not any(relation.problem for relation in found.relations)
@@ -242,7 +234,7 @@ async def test_a_row_that_breaks_an_expression_is_refused_and_the_others_are_com
     assert found.equal
     assert told(found) == PARKED | {("goods", "dead"): (("bad",),)}
     # Its letter goes with it.
-    await on_write(shop, "DELETE FROM good_rows WHERE sku = 'bad'")
+    await write(shop, "DELETE FROM good_rows WHERE sku = 'bad'")
     assert told(await verified(shop)) == PARKED | {("goods", "pending"): (("bad",),)}
     await cycle(shop)
     assert told(await verified(shop)) == PARKED

@@ -19,7 +19,7 @@ from syncline.messages import CycleStatus
 from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload, VectorStore
-from syncline.testing.graphs import TestGraph
+from syncline.testing.graphs import TestGraph, write
 from syncline.verification import Relation, Verdict
 
 Step = Callable[[], Awaitable[object]]
@@ -67,14 +67,6 @@ def told(relation: Relation) -> dict[str, tuple[tuple[str, ...], ...]]:
     return {
         verdict.value: relation.found(verdict).keys for verdict in Verdict if relation.found(verdict).count
     }
-
-
-async def write(graph: TestGraph, sql: str) -> None:
-    connection = await graph.connect_write()
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
 
 
 async def on_target(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:

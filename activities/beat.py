@@ -1,39 +1,40 @@
-"""A running cycle's sign of life: heartbeats for Temporal, progress signals for people."""
+"""A running activity's sign of life: heartbeats for Temporal, and for people progress that is announced."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from temporalio import activity
 
-from syncline.messages import CycleProgress
+__all__ = ["Beat"]
 
-__all__ = ["CycleBeat"]
+ProgressT = TypeVar("ProgressT")
 
 
-class CycleBeat:
-    """Heartbeats while it is entered, whether the provider calls it or not, and announces progress.
+class Beat(Generic[ProgressT]):
+    """Heartbeats while it is entered, whether it is called or not, and announces progress.
 
-    It is the heartbeat callable of a `SyncContext`. `announce` is awaited with the newest progress once
-    `progress_seconds` have passed, and then at most once in that time, if there is anything new.
+    It is the heartbeat callable of a `SyncContext`. `announce`, if there is one, is awaited with the newest
+    progress once `progress_seconds` have passed, and then at most once in that time, if there is news.
     """
 
     def __init__(
         self,
-        announce: Callable[[CycleProgress], Awaitable[None]],
+        announce: Callable[[ProgressT], Awaitable[None]] | None = None,
         *,
         beat_seconds: float,
-        progress_seconds: float,
+        progress_seconds: float = math.inf,
     ) -> None:
         self._announce = announce
         self._beat_seconds = beat_seconds
         self._progress_seconds = progress_seconds
-        self._latest: CycleProgress | None = None
+        self._latest: ProgressT | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def __call__(self, progress: CycleProgress) -> None:
+    def __call__(self, progress: ProgressT) -> None:
         """Heartbeat with this progress."""
         self._latest = progress
         activity.heartbeat(progress)
@@ -47,11 +48,11 @@ class CycleBeat:
     ) -> None:
         if self._task is not None:
             self._task.cancel()
-            # A return value here: the beat's own end must not hide what ended the cycle.
+            # A return value here: the beat's own end must not hide what ended the activity.
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _beat(self) -> None:
-        announced: CycleProgress | None = None
+        announced: ProgressT | None = None
         due = time.monotonic() + self._progress_seconds
         while True:
             # Without a heartbeat Temporal can neither tell a dead worker nor deliver a cancellation.
@@ -59,8 +60,10 @@ class CycleBeat:
                 activity.heartbeat()
             else:
                 activity.heartbeat(self._latest)
-            if time.monotonic() >= due and self._latest is not announced and self._latest is not None:
-                announced = self._latest
+            latest = self._latest
+            new = latest is not announced and time.monotonic() >= due
+            if self._announce is not None and latest is not None and new:
+                announced = latest
                 await self._announce(announced)
                 due = time.monotonic() + self._progress_seconds
             await asyncio.sleep(self._beat_seconds)

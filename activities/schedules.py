@@ -1,11 +1,8 @@
 """The activity that keeps the Schedules in step with the graphs."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from temporalio import activity
 
+from activities.beat import Beat
 from activities.translation import errors_translated
 from syncline import names
 from syncline.logs import get_log
@@ -22,7 +19,6 @@ class ScheduleActivities:
     def __init__(self, services: Services | None, *, beat_seconds: float = 5.0) -> None:
         self._opened = services
         self._beat_seconds = beat_seconds
-        self._progress = ReconciliationProgress()
         self._told: dict[str, str] = {}
 
     @activity.defn(name=names.RECONCILE_SCHEDULES_ACTIVITY)
@@ -31,37 +27,17 @@ class ScheduleActivities:
         if self._opened is None:
             raise RuntimeError("ScheduleActivities was made without services, so its activity cannot run")
         services = self._opened
+        beat = Beat[ReconciliationProgress](beat_seconds=self._beat_seconds)
         with errors_translated(activity=names.RECONCILE_SCHEDULES_ACTIVITY):
-            async with self._beating():
+            async with beat:
                 result = await reconcile(
                     activity.client(),
                     services.graphs.records,
                     task_queue=services.settings.task_queue,
-                    progressed=self._note,
+                    progressed=beat,
                 )
         self._log(result)
         return result
-
-    def _note(self, progress: ReconciliationProgress) -> None:
-        self._progress = progress
-        activity.heartbeat(progress)
-
-    @asynccontextmanager
-    async def _beating(self) -> AsyncIterator[None]:
-        """Heartbeat with the newest progress: a slow answer of a store or a server is not a dead worker."""
-        self._progress = ReconciliationProgress()
-
-        async def beat() -> None:
-            while True:
-                activity.heartbeat(self._progress)
-                await asyncio.sleep(self._beat_seconds)
-
-        task = asyncio.create_task(beat())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     def _log(self, result: Reconciliation) -> None:
         log = get_log()

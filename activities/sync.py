@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from temporalio import activity
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.beat import CycleBeat
+from activities.beat import Beat
 from activities.meter import record_cycle
 from activities.translation import errors_translated
 from syncline import names
@@ -100,7 +100,7 @@ class SyncActivities:
         provider_name = request.provider_id or names.FALLBACK_PROVIDER
         run = replace(_run_identity(), provider=provider_name)
         fields = {"graph": request.graph.slug, "run_id": run.run_id, "provider": provider_name}
-        beat = CycleBeat(
+        beat = Beat[CycleProgress](
             _signal_progress, beat_seconds=self._beat_seconds, progress_seconds=self._progress_seconds
         )
         try:
@@ -128,7 +128,7 @@ class SyncActivities:
         return result
 
     async def _run_cycle(
-        self, services: Services, request: SyncCycleRequest, run: RunIdentity, beat: CycleBeat
+        self, services: Services, request: SyncCycleRequest, run: RunIdentity, beat: Beat[CycleProgress]
     ) -> SyncResult:
         run_cycle: RunCycle
         options: BaseModel

@@ -243,10 +243,8 @@ class GraphRepository:
 
     async def records(self) -> GraphRecords:
         """Return every graph, by slug, and what is wrong with the records that break a rule."""
-        async with self._store.begin() as connection:
-            rows = (await connection.execute(select(_graphs).order_by(_graphs.c.slug))).mappings().all()
         valid, invalid = [], {}
-        for row in rows:
+        for row in await self._rows(None):
             try:
                 valid.append(_graph(row))
             except GraphInvalid as error:
@@ -298,11 +296,14 @@ class GraphRepository:
         return _graph(row)
 
     async def _select(self, wanted: ColumnElement[bool] | None) -> Sequence[Graph]:
+        return [_graph(row) for row in await self._rows(wanted)]
+
+    async def _rows(self, wanted: ColumnElement[bool] | None) -> Sequence[RowMapping]:
         statement = select(_graphs).order_by(_graphs.c.slug)
         if wanted is not None:
             statement = statement.where(wanted)
         async with self._store.begin() as connection:
-            return [_graph(row) for row in (await connection.execute(statement)).mappings()]
+            return (await connection.execute(statement)).mappings().all()
 
 
 async def _clear_default(connection: AsyncConnection) -> None:

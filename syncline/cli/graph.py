@@ -1,21 +1,20 @@
 """`syncline graph …`: the graph records of the control plane."""
 
 import json
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from syncline.cli.adopt import adopt
+from syncline.cli.columns import print_columns
 from syncline.cli.graph_changes import archive, pause, print_graph, read_composition, resume, set_graph
+from syncline.cli.operators import GraphArgument, JsonOption, run
 from syncline.cli.sentences import errors_as_sentences
 
 if TYPE_CHECKING:
     from syncline.graphs import Graph
 
 __all__ = ["app"]
-
-T = TypeVar("T")
 
 app = typer.Typer(help="Show, add and change graphs.", no_args_is_help=True)
 
@@ -25,31 +24,24 @@ app.command()(pause)
 app.command()(resume)
 app.command()(archive)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 @app.command("list")
 @errors_as_sentences
 def list_graphs(as_json: JsonOption = False) -> None:
     """List every graph."""
-    graphs = _run(_list())
+    graphs = run(_list())
     if as_json:
         typer.echo(json.dumps([graph.model_dump(mode="json") for graph in graphs], indent=2))
         return
     header = ("graph", "status", "schema", "qdrant prefix", "provider", "schedule", "default")
-    lines = [header, *(_line(graph) for graph in graphs)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print_columns(header, (_line(graph) for graph in graphs))
 
 
 @app.command()
 @errors_as_sentences
-def show(
-    graph: Annotated[str, typer.Argument(metavar="GRAPH", help="Slug or id.")], as_json: JsonOption = False
-) -> None:
+def show(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Show one graph."""
-    print_graph(_run(_get(graph)), as_json=as_json)
+    print_graph(run(_get(graph)), as_json=as_json)
 
 
 @app.command()
@@ -94,13 +86,7 @@ def add(
         "composition": read_composition(composition),
         "is_default": default,
     }
-    print_graph(_run(_add(fields, schedule=schedule)), as_json=as_json)
-
-
-def _run(work: Coroutine[object, object, T]) -> T:
-    import asyncio
-
-    return asyncio.run(work)
+    print_graph(run(_add(fields, schedule=schedule)), as_json=as_json)
 
 
 async def _list() -> "list[Graph]":

@@ -10,9 +10,6 @@ from temporalio.client import (
     Schedule,
     ScheduleActionStartWorkflow,
     ScheduleDescription,
-    ScheduleIntervalSpec,
-    ScheduleOverlapPolicy,
-    SchedulePolicy,
     ScheduleSpec,
     ScheduleState,
 )
@@ -123,13 +120,11 @@ def state_for(graph: Graph, current: ScheduleState) -> ScheduleState:
 
 def _desired(graph: Graph, task_queue: str) -> Schedule:
     """Return the Schedule as it would be created."""
-    every = timedelta(seconds=graph.schedule.every_seconds)
     if graph.schedule.cron is not None:
         spec, catchup = ScheduleSpec(cron_expressions=[graph.schedule.cron]), _CRON_CATCHUP
     else:
-        place = making.offset(graph.slug, graph.schedule.every_seconds)
-        spec = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every, offset=place)])
-        catchup = max(every, making.LEAST_CATCHUP)
+        interval = making.interval(graph.slug, graph.schedule.every_seconds)
+        spec, catchup = ScheduleSpec(intervals=[interval]), interval.every
     return Schedule(
         action=ScheduleActionStartWorkflow(
             names.SYNC_GRAPH,
@@ -143,12 +138,7 @@ def _desired(graph: Graph, task_queue: str) -> Schedule:
             memo={"graph": graph.slug},
         ),
         spec=spec,
-        policy=SchedulePolicy(
-            overlap=ScheduleOverlapPolicy.SKIP,
-            # The server's default is a year: after a long outage it would replay every missed minute.
-            catchup_window=catchup,
-            pause_on_failure=False,
-        ),
+        policy=making.policy(catchup),
         state=state_for(graph, ScheduleState()),
     )
 

@@ -17,6 +17,9 @@ from temporalio.client import (
     ScheduleAlreadyRunningError,
     ScheduleDescription,
     ScheduleHandle,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
     ScheduleState,
     ScheduleUpdate,
     ScheduleUpdateInput,
@@ -27,17 +30,17 @@ from temporalio.service import RPCError, RPCStatusCode
 from syncline import names
 
 __all__ = [
-    "LEAST_CATCHUP",
     "attributes",
     "describe",
     "fingerprint_of",
+    "interval",
     "is_for",
     "make",
-    "offset",
+    "policy",
     "shown_fingerprint",
 ]
 
-LEAST_CATCHUP: Final = timedelta(seconds=10)
+_LEAST_CATCHUP: Final = timedelta(seconds=10)
 """What the server raises any smaller catch-up window to."""
 
 _FINGERPRINT: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_FINGERPRINT)
@@ -63,9 +66,20 @@ def attributes(fingerprint: str, *others: SearchAttributePair[str]) -> TypedSear
     return TypedSearchAttributes([*others, SearchAttributePair(_FINGERPRINT, fingerprint)])
 
 
-def offset(key: str, every_seconds: int) -> timedelta:
-    """Return where in its interval something runs: the same for ever, and spread over all keys."""
-    return timedelta(seconds=int(_digest(key)[:16], 16) % every_seconds)
+def interval(key: str, every_seconds: int) -> ScheduleIntervalSpec:
+    """Return an interval with an offset that is the same for ever, and spread over all keys."""
+    offset = timedelta(seconds=int(_digest(key)[:16], 16) % every_seconds)
+    return ScheduleIntervalSpec(every=timedelta(seconds=every_seconds), offset=offset)
+
+
+def policy(catchup: timedelta) -> SchedulePolicy:
+    """Return the policy of all our Schedules: one run at a time, and no more made up for than this."""
+    return SchedulePolicy(
+        overlap=ScheduleOverlapPolicy.SKIP,
+        # The server's default is a year: after a long outage it would replay every missed minute.
+        catchup_window=max(catchup, _LEAST_CATCHUP),
+        pause_on_failure=False,
+    )
 
 
 async def describe(handle: ScheduleHandle) -> ScheduleDescription | None:

@@ -9,9 +9,6 @@ from temporalio.client import (
     Client,
     Schedule,
     ScheduleActionStartWorkflow,
-    ScheduleIntervalSpec,
-    ScheduleOverlapPolicy,
-    SchedulePolicy,
     ScheduleSpec,
     WorkflowFailureError,
 )
@@ -44,7 +41,7 @@ async def ensure_reconciler(
     does not answer, or does not allow it.
     """
     schedule_id = names.reconcile_schedules_id(task_queue)
-    every = timedelta(seconds=every_seconds)
+    interval = making.interval(schedule_id, every_seconds)
     desired = Schedule(
         action=ScheduleActionStartWorkflow(
             names.RECONCILE_SCHEDULES,
@@ -53,14 +50,8 @@ async def ensure_reconciler(
             execution_timeout=_LONGEST_RUN,
             static_summary=_SUMMARY,
         ),
-        spec=ScheduleSpec(
-            intervals=[ScheduleIntervalSpec(every=every, offset=making.offset(schedule_id, every_seconds))]
-        ),
-        policy=SchedulePolicy(
-            overlap=ScheduleOverlapPolicy.SKIP,
-            catchup_window=max(every, making.LEAST_CATCHUP),
-            pause_on_failure=False,
-        ),
+        spec=ScheduleSpec(intervals=[interval]),
+        policy=making.policy(interval.every),
     )
     fingerprint = making.fingerprint_of(task_queue, _FORM, every_seconds)
     with temporal_errors_mapped(client):

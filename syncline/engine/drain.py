@@ -124,8 +124,7 @@ class Drain:
     async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
         """Move rows until nothing is left below the horizon or time is out."""
         write = self._context.write
-        async with on_schema(write) as source:
-            full = limit = await self._rows_a_batch(source, table)
+        full = limit = await self._rows_a_batch(table)
         while not self._out_of_time():
             try:
                 async with on_schema(write) as source, AsyncExitStack() as readings:
@@ -163,9 +162,12 @@ class Drain:
                 limit = max(1, limit // 2)
         self.unfinished.add(table.table.name)
 
-    async def _rows_a_batch(self, source: asyncpg.Connection, table: TableStatements) -> int:
+    async def _rows_a_batch(self, table: TableStatements) -> int:
         rows = self._context.budget.batch_rows
-        bytes_a_row = await source.fetchval(sql("row_bytes", source=literal(quoted(table.table.source))))
+        write = self._context.write
+        source = f"{quoted(write.schema)}.{quoted(table.table.source)}"
+        async with write.store.driver() as connection:
+            bytes_a_row = await connection.fetchval(sql("row_bytes", source=literal(source)))
         return min(rows, max(1, int(_BATCH_BYTES / bytes_a_row))) if bytes_a_row else rows
 
     def _read(

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks.bare import copy_and_delete, copy_and_merge
+from benchmarks.bare import copy_and_delete
 from benchmarks.growth import measure_growth
-from benchmarks.lab import SCHEMA, NoEmbedding, both, fresh_store, timed_cycle
+from benchmarks.lab import SCHEMA, NoEmbedding, both, fresh_store, timed_by_hand, timed_cycle
 from benchmarks.triggers import measure_triggers
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.embedding_development import DevelopmentEmbedding
@@ -62,21 +62,13 @@ async def _measure(
             for store in (bare, target):
                 await migrate_graph(store, SCHEMA)
             vectors = EmbeddedQdrantStore("benchmark", folder / f"qdrant-{number}")
-
-            async def by_hand(bare: PostgresStore = bare) -> tuple[float, float]:
-                server.psql("CHECKPOINT")
-                started = time.perf_counter()
-                async with both(write, bare) as (source, sink):
-                    numbers = await copy_and_merge(source, sink)
-                return time.perf_counter() - started, numbers
-
             # Each side goes first in every other round: a machine that slows down slows both.
             if number % 2 == 0:
-                elapsed, numbers = await by_hand()
+                elapsed, numbers = await timed_by_hand(server, write, bare)
             server.psql("CHECKPOINT")
             load = await timed_cycle(write, target, vectors, NoEmbedding())
             if number % 2 == 1:
-                elapsed, numbers = await by_hand()
+                elapsed, numbers = await timed_by_hand(server, write, bare)
             cpu.append(load.cpu_seconds)
             table.add(f"Initial load, {total:,} rows", total, elapsed, load.rows_seconds)
             table.add("The same, the yardstick without numbers", total, elapsed - numbers, load.rows_seconds)
@@ -132,11 +124,7 @@ async def _changes(
             )
         ),
     )
-    server.psql("CHECKPOINT")
-    started = time.perf_counter()
-    async with both(write, bare) as (source, sink):
-        await copy_and_merge(source, sink, since=since)
-    elapsed = time.perf_counter() - started
+    elapsed, _ = await timed_by_hand(server, write, bare, since=since)
     server.psql("CHECKPOINT")
     timing = await timed_cycle(write, target, vectors, NoEmbedding())
     table.add(f"{percent}% changed, {rows:,} rows", rows, elapsed, timing.rows_seconds)

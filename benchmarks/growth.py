@@ -5,11 +5,9 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.bare import copy_and_merge
-from benchmarks.lab import SCHEMA, NoEmbedding, both, fresh_store, timed_cycle
+from benchmarks.lab import SCHEMA, NoEmbedding, fresh_store, timed_by_hand, timed_cycle
 from syncline.devstack.postgres import PostgresServer
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.stores.postgres import PostgresStore
@@ -55,12 +53,9 @@ async def load(size: int) -> dict[str, float]:
                 timing = await timed_cycle(write, target, vectors, NoEmbedding())
                 await vectors.close()
                 memory = peak_memory()
-                server.psql("CHECKPOINT")
-                started = time.perf_counter()
-                async with both(write, bare) as (source, sink):
-                    await copy_and_merge(source, sink)
+                by_hand, _ = await timed_by_hand(server, write, bare)
                 return {
-                    "bare": time.perf_counter() - started,
+                    "bare": by_hand,
                     "rows": nodes * 6 + 4,
                     "seconds": timing.rows_seconds,
                     "cpu": timing.cpu_seconds,

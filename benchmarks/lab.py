@@ -10,6 +10,7 @@ import asyncpg
 import structlog
 from pydantic import SecretStr
 
+from benchmarks.bare import copy_and_merge
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.embedding import EmbeddingService, Vectors
 from syncline.embedding_development import DevelopmentEmbedding
@@ -85,6 +86,17 @@ async def timed_cycle(
     if result.status not in (CycleStatus.DRAINED, CycleStatus.VECTORS_DELAYED):
         raise SystemExit(f"the cycle did not drain: {result}")
     return Timing(result, rows_done - started, ended - rows_done, time.process_time() - cpu)
+
+
+async def timed_by_hand(
+    server: EmbeddedPostgres, write: PostgresStore, target: PostgresStore, *, since: int | None = None
+) -> tuple[float, float]:
+    """Move the same by `copy_and_merge`; return its seconds, and those of the numbers within them."""
+    server.psql("CHECKPOINT")
+    started = time.perf_counter()
+    async with both(write, target) as (source, sink):
+        numbers = await copy_and_merge(source, sink, since=since)
+    return time.perf_counter() - started, numbers
 
 
 @asynccontextmanager

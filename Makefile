@@ -22,8 +22,11 @@ $(READY): constraints.txt pyproject.toml
 run: setup ## start the whole stack, sync the sample graphs, show them live (Ctrl-C stops it)
 	@$(BIN)/syncline dev
 
-test: setup wordnet ## run every test against real servers
+test: setup ## run the tests against real servers (ten minutes; `make prove` runs the long ones)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+prove: setup wordnet ## run the long proofs (ten minutes and more); results go to docs/proofs.md
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m proof --record-proofs docs/proofs.md
 
 check: setup ## lint, types, import contracts, names and wheel contents
 	@$(BIN)/ruff check .
@@ -57,4 +60,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test check bench docs wordnet format constraints clean
+.PHONY: help setup run test prove check bench docs wordnet format constraints clean

@@ -355,12 +355,16 @@ def machine_in(world: World) -> type[RuleBasedStateMachine]:
     return Histories
 
 
-def test_no_history_loses_a_change(world: World) -> None:
+@pytest.mark.parametrize(
+    ("histories", "steps"),
+    [(60, 15), pytest.param(500, 20, marks=[pytest.mark.proof, pytest.mark.timeout(1800)])],
+)
+def test_no_history_loses_a_change(world: World, histories: int, steps: int) -> None:
     run_state_machine_as_test(
         machine_in(world),
         settings=settings(
-            max_examples=300,
-            stateful_step_count=15,
+            max_examples=histories,
+            stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             # Making a failing history shorter would run it again for many minutes; it is replayed by its seed.
@@ -381,16 +385,35 @@ async def writing(graph: TestGraph) -> AsyncIterator[asyncpg.Connection]:
 _examples = count()
 
 
-@settings(max_examples=7, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
+_storms = given(
     plans=st.lists(
         st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=3, max_size=8), min_size=3, max_size=4
     ),
     batch_rows=st.sampled_from([7, 50, 1000]),
 )
+_in_one_graph = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@settings(_in_one_graph, max_examples=4)
+@_storms
 async def test_writers_that_really_run_at_once_lose_nothing(
     graph: TestGraph, plans: list[list[tuple[int, bool]]], batch_rows: int
 ) -> None:
+    await storm(graph, plans, batch_rows)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(1800)
+@settings(_in_one_graph, max_examples=100)
+@_storms
+async def test_a_hundred_storms_of_writers_lose_nothing(
+    graph: TestGraph, plans: list[list[tuple[int, bool]]], batch_rows: int
+) -> None:
+    await storm(graph, plans, batch_rows)
+
+
+async def storm(graph: TestGraph, plans: list[list[tuple[int, bool]]], batch_rows: int) -> None:
+    """Write by the plans, all at once and while cycles run; nothing may be missing at the end."""
     example = next(_examples)
     still_writing = True
 

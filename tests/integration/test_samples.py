@@ -74,7 +74,7 @@ def small(tmp_path: Path) -> Path:
 def wordnet_files() -> Path:
     folder = ROOT / ".wordnet/dict"
     if not (folder / "data.noun").is_file():
-        pytest.fail(f"{folder} has no WordNet files; run `make wordnet` (or `make test`, which does).")
+        pytest.fail(f"{folder} has no WordNet files; run `make wordnet` (or `make prove`, which does).")
     return folder
 
 
@@ -137,6 +137,7 @@ async def test_json_and_flags_arrive_as_they_are(store: PostgresStore) -> None:
     assert (row["flag"], row["type"]) == ("🇫🇷", "object")
 
 
+@pytest.mark.proof
 async def test_wordnet_is_loaded_whole(store: PostgresStore, wordnet_files: Path) -> None:
     pointers, synsets = pointers_and_synsets(wordnet_files)
     changed = await load_sample(store, SCHEMA, WordNet(wordnet_files))

@@ -1,0 +1,332 @@
+"""A fleet of graphs on one worker and the dev server, on this machine: `python -m benchmarks.fleet`.
+
+The table goes to the screen and into docs/performance.md. Everything shares the machine's cores: Temporal,
+PostgreSQL, the worker and this program, which commits the changes and sees when they become visible.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleIntervalSpec,
+    ScheduleSpec,
+)
+
+from benchmarks.engine import ROOT, replace_between
+from benchmarks.fleet_lab import FleetLab, Usage, fleet_lab, insert_graphs, make_schemas, usage
+from benchmarks.toy import TASK_QUEUE, Toy
+from syncline import names
+
+REPORT = ROOT / "docs" / "performance.md"
+RUNS = f"WorkflowType='{names.SYNC_GRAPH}'"
+EVERY_MINUTE = json.dumps({"every_seconds": 60})
+WOKEN = json.dumps({"every_seconds": 60, "notify": True, "adaptive": True})
+SETTLED = 400
+"""Runs a minute below which a fleet under adaptive cadence has slowed down."""
+
+Lines = list[tuple[str, str]]
+
+
+@dataclass
+class Changes:
+    """Single-row changes, committed at a steady pace, and the seconds from each commit until it was visible."""
+
+    lab: FleetLab
+    slugs: Sequence[str]
+    per_second: float
+    waiting: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    seconds: list[float] = field(default_factory=list)
+    committed: int = 0
+    all_seen: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @asynccontextmanager
+    async def flowing(self) -> AsyncIterator[None]:
+        """Commit while this is entered; at the end wait until the last change is visible."""
+        writer, reader = [
+            await asyncpg.connect(dsn) for dsn in (self.lab.stores.write_dsn, self.lab.stores.graph_dsn)
+        ]
+        events: asyncio.Queue[str] = asyncio.Queue()
+        await reader.add_listener(names.NOTIFY_CHANNEL, lambda *event: events.put_nowait(str(event[3])))
+        asking = await asyncpg.connect(self.lab.stores.graph_dsn)
+        seeing = asyncio.create_task(self._see(events, asking))
+        committing = asyncio.create_task(self._commit(writer))
+        try:
+            yield
+        finally:
+            committing.cancel()
+            await asyncio.gather(committing, return_exceptions=True)
+            self.all_seen.clear()
+            with suppress(TimeoutError):
+                if any(self.waiting.values()) and not seeing.done():
+                    await asyncio.wait_for(self.all_seen.wait(), 120)
+            seeing.cancel()
+            for task in await asyncio.gather(committing, seeing, return_exceptions=True):
+                if isinstance(task, Exception):
+                    raise task
+            for connection in (writer, reader, asking):
+                await connection.close()
+
+    @property
+    def lost(self) -> int:
+        """Changes that never became visible."""
+        return sum(len(keys) for keys in self.waiting.values())
+
+    async def _commit(self, writer: asyncpg.Connection) -> None:
+        due = time.monotonic()
+        while True:
+            slug, key = random.choice(self.slugs), f"node{self.committed}"
+            await writer.execute(
+                f"INSERT INTO {slug}.write_nodes (id, concept) VALUES ($1, 'a concept')", key
+            )
+            self.waiting[slug][key] = time.monotonic()
+            self.committed += 1
+            due += 1 / self.per_second
+            await asyncio.sleep(due - time.monotonic())
+
+    async def _see(self, events: "asyncio.Queue[str]", asking: asyncpg.Connection) -> None:
+        while True:
+            event = json.loads(await events.get())
+            seen = time.monotonic()
+            keys = self.waiting[event["graph"]]
+            found = await asking.fetch(
+                f"SELECT key FROM {event['graph']}.nodes WHERE key = ANY($1)", list(keys)
+            )
+            self.seconds += [seen - keys.pop(row["key"]) for row in found]
+            if not any(self.waiting.values()):
+                self.all_seen.set()
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was measured while a fleet ran."""
+
+    minutes: float
+    starts: dict[str, list[datetime]]
+    worker: Usage
+    temporal: Usage
+    postgres: Usage
+    connections: str
+    changes: Changes
+
+    @property
+    def runs(self) -> int:
+        """Runs that were started."""
+        return sum(len(starts) for starts in self.starts.values())
+
+    def lines(self) -> Lines:
+        """Return what the report says."""
+        seconds = sorted(self.changes.seconds)
+        tail = seconds[min(len(seconds) - 1, len(seconds) * 99 // 100)]
+        each = 1000 / self.runs
+        return [
+            ("Runs a minute", f"{self.runs / self.minutes:,.0f}"),
+            ("Worker CPU per run", f"{self.worker.cpu * each:.1f} ms"),
+            ("Worker memory at the end", f"{self.worker.mib:,.0f} MiB"),
+            (
+                "Temporal dev server CPU per run; memory",
+                f"{self.temporal.cpu * each:.0f} ms; {self.temporal.mib:,.0f} MiB",
+            ),
+            ("PostgreSQL CPU per run", f"{self.postgres.cpu * each:.0f} ms"),
+            ("Postgres connections of the worker", self.connections),
+            (
+                f"{self.changes.committed:,} single-row changes, commit to visible: median, p99, longest",
+                f"{statistics.median(seconds):.2f} s, {tail:.2f} s, {seconds[-1]:.2f} s; {self.changes.lost} lost",
+            ),
+        ]
+
+
+async def observe(
+    lab: FleetLab, worker: int, slugs: Sequence[str], minutes: float, per_second: float
+) -> Window:
+    """Let the fleet run while changes flow, and return what that took."""
+    before = usage(worker), usage(lab.temporal.pid), lab.postgres_usage()
+    began = datetime.now(UTC)
+    changes = Changes(lab, slugs, per_second)
+    most = 0
+    async with changes.flowing():
+        for _ in range(round(minutes * 6)):
+            await asyncio.sleep(10)
+            most = max(most, sum((await lab.connections()).values()))
+        ended = datetime.now(UTC)
+        after = usage(worker), usage(lab.temporal.pid), lab.postgres_usage()
+    used = [Usage(late.cpu - early.cpu, late.mib) for early, late in zip(before, after, strict=True)]
+    starts = await _starts(lab.client, began, ended)
+    by_name = ", ".join(f"{number} {name}" for name, number in sorted((await lab.connections()).items()))
+    elapsed = (ended - began).total_seconds() / 60
+    return Window(elapsed, starts, *used, f"{most} at most ({by_name} at the end)", changes)
+
+
+async def every_minute(lab: FleetLab, slugs: Sequence[str], minutes: float) -> Lines:
+    """Measure a fleet in which each graph runs once a minute."""
+    await insert_graphs(lab, slugs, EVERY_MINUTE)
+    async with lab.worker("worker.py") as worker:
+        reconciled = await lab.command("schedule", "reconcile", "--timeout", "300")
+        await _until(lab, lambda runs: runs >= len(slugs), since=datetime.now(UTC) - timedelta(minutes=5))
+        await asyncio.sleep(60)
+        window = await observe(lab, worker.pid, slugs, minutes, per_second=1)
+        skipped, missed = await _troubles(lab.client, slugs)
+    gaps = [
+        (late - early).total_seconds()
+        for starts in window.starts.values()
+        for early, late in zip(sorted(starts), sorted(starts)[1:], strict=False)
+    ]
+    return [
+        (f"{len(slugs):,} graphs reconciled from an empty Temporal, one command", f"{reconciled:.1f} s"),
+        *window.lines(),
+        ("Starts missed; skipped because a run was open", f"{missed}; {skipped}"),
+        ("From one start of a graph to its next: shortest, longest", _range(gaps)),
+    ]
+
+
+async def woken(lab: FleetLab, slugs: Sequence[str], minutes: float) -> Lines:
+    """Measure a fleet under adaptive cadence with notification, of which one graph in twenty changes."""
+    busy = slugs[::20]
+    await insert_graphs(lab, slugs, WOKEN)
+    async with lab.worker("worker.py") as worker:
+        began = time.monotonic()
+        await lab.command("schedule", "reconcile", "--timeout", "600")
+        while True:
+            await asyncio.sleep(60)
+            now = datetime.now(UTC)
+            last = await _count(lab.client, now - timedelta(seconds=60), now)
+            ever = await _count(lab.client, now - timedelta(hours=3), now)
+            print(f"settling: {last} runs in the last minute, {ever} in all", flush=True)
+            if (ever >= len(slugs) and last < SETTLED) or time.monotonic() - began > 1800:
+                break
+        settled = time.monotonic() - began
+        window = await observe(lab, worker.pid, busy, minutes, per_second=4)
+        skipped, missed = await _troubles(lab.client, slugs)
+    return [
+        (f"{len(slugs):,} new graphs, until their cadence had slowed down", f"{settled / 60:.0f} min"),
+        *window.lines(),
+        ("Starts missed; skipped because a run was open (all since the beginning)", f"{missed}; {skipped}"),
+    ]
+
+
+async def toy(lab: FleetLab, schedules: int, minutes: float) -> Lines:
+    """Measure the least that two activities under a Schedule cost on this server."""
+    handles = []
+    for number in range(schedules):
+        every = timedelta(seconds=60)
+        interval = ScheduleIntervalSpec(every=every, offset=every * number / schedules)
+        handles.append(
+            await lab.client.create_schedule(
+                f"toy/{number}",
+                Schedule(
+                    action=ScheduleActionStartWorkflow(Toy.run, id=f"toy/{number}", task_queue=TASK_QUEUE),
+                    spec=ScheduleSpec(intervals=[interval]),
+                ),
+            )
+        )
+    async with lab.worker("-m", "benchmarks.toy") as worker:
+        await asyncio.sleep(30)
+        began, before, server = datetime.now(UTC), usage(worker.pid), usage(lab.temporal.pid)
+        await asyncio.sleep(minutes * 60)
+        after, server_after = usage(worker.pid), usage(lab.temporal.pid)
+        runs = (
+            await lab.client.count_workflows(f"WorkflowType='Toy' AND StartTime > '{began.isoformat()}'")
+        ).count
+    for handle in handles:
+        await handle.delete()
+    cpu, server_cpu = (
+        (late.cpu - early.cpu) * 1000 / runs for early, late in ((before, after), (server, server_after))
+    )
+    return [
+        (
+            "A toy of two empty activities on the same server, worker CPU per run; server",
+            f"{cpu:.1f} ms; {server_cpu:.0f} ms",
+        )
+    ]
+
+
+async def _starts(client: Client, began: datetime, ended: datetime) -> dict[str, list[datetime]]:
+    found: dict[str, list[datetime]] = defaultdict(list)
+    window = f"StartTime BETWEEN '{began.isoformat()}' AND '{ended.isoformat()}'"
+    async for run in client.list_workflows(f"{RUNS} AND {window}"):
+        found[run.id.rpartition("-20")[0]].append(run.start_time)
+    return found
+
+
+async def _count(client: Client, began: datetime, ended: datetime) -> int:
+    window = f"StartTime BETWEEN '{began.isoformat()}' AND '{ended.isoformat()}'"
+    return (await client.count_workflows(f"{RUNS} AND {window} AND ExecutionStatus='Completed'")).count
+
+
+async def _until(lab: FleetLab, enough: Callable[[int], bool], *, since: datetime) -> None:
+    deadline = time.monotonic() + 600
+    while not enough(await _count(lab.client, since, datetime.now(UTC))):
+        if time.monotonic() > deadline:
+            raise SystemExit("the graphs did not all run")
+        await asyncio.sleep(2)
+
+
+async def _troubles(client: Client, slugs: Sequence[str]) -> tuple[int, int]:
+    """Return how many starts were skipped because a run was open, and how many were missed."""
+    skipped = missed = 0
+    for slug in slugs:
+        info = (await client.get_schedule_handle(names.sync_schedule_id(slug)).describe()).info
+        skipped += info.num_actions_skipped_overlap
+        missed += info.num_actions_missed_catchup_window
+    return skipped, missed
+
+
+def _range(seconds: Sequence[float]) -> str:
+    return f"{min(seconds):.1f} s, {max(seconds):.1f} s" if seconds else "none ran twice"
+
+
+async def measure(part: str, graphs: int, minutes: float) -> Lines:
+    """Return the lines of one part, on servers of its own."""
+    with tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder:
+        async with fleet_lab(Path(folder)) as lab:
+            slugs = [f"fleet{number}" for number in range(graphs)]
+            started = time.perf_counter()
+            await make_schemas(lab, slugs)
+            print(f"{graphs:,} schemas in {time.perf_counter() - started:.0f} s", flush=True)
+            if part == "minute":
+                return [*await every_minute(lab, slugs, minutes), *await toy(lab, graphs, min(minutes, 2))]
+            return await woken(lab, slugs, minutes)
+
+
+HEADS = {
+    "minute": "| {graphs:,} graphs, each every minute, over {minutes:g} minutes | |\n|---|---|",
+    "woken": "| {graphs:,} graphs under adaptive cadence with notification, 5% of them changing, over {minutes:g} minutes | |\n|---|---|",
+}
+
+
+def main() -> None:
+    """Measure, print, and replace the tables in docs/performance.md."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--part", choices=["minute", "woken"], action="append")
+    arguments.add_argument("--minutes", type=float, default=10)
+    arguments.add_argument("--graphs", type=int, help="instead of 500, and of 2,000")
+    arguments.add_argument("--dry", action="store_true", help="leave the report as it is")
+    options = arguments.parse_args()
+    for part in options.part or ["minute", "woken"]:
+        graphs = options.graphs or {"minute": 500, "woken": 2000}[part]
+        lines = asyncio.run(measure(part, graphs, options.minutes))
+        rows = "\n".join(f"| {what} | {value} |" for what, value in lines)
+        text = f"{HEADS[part].format(graphs=graphs, minutes=options.minutes)}\n{rows}"
+        print(text, flush=True)
+        if not options.dry:
+            replace_between(
+                REPORT, f"<!-- benchmark:fleet-{part} -->", f"<!-- /benchmark:fleet-{part} -->", f"\n{text}\n"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -179,6 +179,7 @@ async def every_minute(lab: FleetLab, slugs: Sequence[str], minutes: float) -> L
         await _until(lab, lambda runs: runs >= len(slugs), since=datetime.now(UTC) - timedelta(minutes=5))
         await asyncio.sleep(60)
         window = await observe(lab, worker.pid, slugs, minutes, per_second=1)
+        print(*window.lines(), sep="\n", flush=True)
         skipped, missed = await _troubles(lab.client, slugs)
     gaps = [
         (late - early).total_seconds()
@@ -210,6 +211,7 @@ async def woken(lab: FleetLab, slugs: Sequence[str], minutes: float) -> Lines:
                 break
         settled = time.monotonic() - began
         window = await observe(lab, worker.pid, busy, minutes, per_second=4)
+        print(*window.lines(), sep="\n", flush=True)
         skipped, missed = await _troubles(lab.client, slugs)
     return [
         (f"{len(slugs):,} new graphs, until their cadence had slowed down", f"{settled / 60:.0f} min"),

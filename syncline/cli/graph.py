@@ -75,7 +75,7 @@ def add(
     ] = '{"sync": {"provider": "default"}}',
     default: Annotated[bool, typer.Option("--default", help="Make it the default graph.")] = False,
     schedule: Annotated[
-        bool, typer.Option(help="Make its Temporal Schedule at once; else a reconciliation does.")
+        bool, typer.Option(help="Make its Temporal Schedule at once, not by reconciliation.")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:

@@ -108,19 +108,24 @@ async def idle_lab(temporal_client: Client, services: Services, unique: Callable
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def kg(
+async def kg_idle(
     temporal_client: Client,
     kg_templates: tuple[str, str],
     new_database: Callable[..., str],
     unique: Callable[[str], str],
     tmp_path: Path,
 ) -> AsyncIterator[SyncLab]:
-    """A laboratory whose workers run, over stores that have one graph, `kg`."""
+    """A laboratory without a worker, over stores that have one graph, `kg`."""
     write, graph = map(new_database, kg_templates)
     async with _services(write, graph, unique, tmp_path) as services:
-        lab = SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
-        async with serving(lab):
-            yield lab
+        yield SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def kg(kg_idle: SyncLab) -> AsyncIterator[SyncLab]:
+    """The same with its workers."""
+    async with serving(kg_idle):
+        yield kg_idle
 
 
 @pytest.fixture

@@ -87,6 +87,21 @@ async def test_refused_rows_are_counted_listed_and_shown(syncline: CommandLine, 
     ]
 
 
+async def test_a_page_ends_before_it_is_more_than_a_history_takes(syncline: CommandLine, books: Fill) -> None:
+    await books("".join(letter(f"{number}".ljust(400_000, "x")) for number in range(7)))
+    seen, after = [], []
+    while True:
+        page = json.loads((await syncline("failures", "list", "kg", "--json", *after)).out)
+        seen += [found["key"][0][0] for found in page["letters"]]
+        assert len(page["letters"]) in (2, 1)
+        if page["next"] is None:
+            break
+        after = ["--after", page["next"]]
+    assert sorted(seen) == [str(number) for number in range(7)]
+    left = json.loads((await syncline("failures", "summary", "kg", "--json")).out)
+    assert (left["rows"], len(left["groups"]), left["left_off"]) == (7, 1, 0)
+
+
 async def test_a_row_that_was_not_refused_is_status_1_and_a_sentence(syncline: CommandLine) -> None:
     missing = await syncline("failures", "show", "kg", "nodes", "n1")
     assert (missing.status, missing.out) == (1, "")

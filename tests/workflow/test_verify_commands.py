@@ -80,6 +80,16 @@ async def test_only_so_many_keys_are_named_and_all_are_counted(
     assert (usage.extra.count, len(usage.extra.keys)) == (5, 2)
 
 
+async def test_more_keys_than_a_history_takes_are_counted_and_fewer_are_named(
+    verify: Verify, in_graph_db: InGraphDb
+) -> None:
+    await forge(in_graph_db, *(f"{number}-{number % 10}".ljust(1_500, "x") for number in range(1_500)))
+    found = Verification.model_validate_json((await verify("--keys", "10000", "--json", "--no-vectors")).out)
+    [usage] = [relation for relation in found.relations if relation.name == "llm_usage"]
+    assert usage.extra.count == 1_500
+    assert 500 < len(usage.extra.keys) < 1_100
+
+
 async def test_tables_can_be_chosen_and_vectors_left_out(verify: Verify) -> None:
     told = json.loads((await verify("--table", "facts", "--no-vectors", "--json")).out)
     assert [(relation["name"], relation["kind"]) for relation in told["relations"]] == [("facts", "rows")]

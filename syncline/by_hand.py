@@ -1,6 +1,8 @@
 """Runs by hand: a workflow started, waited for, and told in a sentence when it does not end well."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Final, TypeVar
@@ -8,7 +10,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError
@@ -70,8 +72,10 @@ async def run_by_hand(
             async with asyncio.timeout(seconds + 5):
                 return await handle.result()
         except asyncio.CancelledError:
-            async with asyncio.timeout(5):
-                await handle.cancel()
+            with contextlib.suppress(RPCError, TimeoutError):
+                async with asyncio.timeout(5):
+                    await handle.cancel()
+                    tell(f"Run {handle.id} is cancelled.")
             raise
         except WorkflowFailureError as error:
             raise _told(error, handle.id) or _late(handle.id, seconds, watch, task_queue) from error
@@ -91,24 +95,20 @@ async def _require_worker(client: Client, task_queue: str) -> None:
         task_queue=TaskQueue(name=task_queue),
         task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
     )
-    try:
-        async with asyncio.timeout(_LOOK_FOR_WORKER):
-            while True:
-                if (await client.workflow_service.describe_task_queue(request)).pollers:
-                    return
-                await asyncio.sleep(0.3)
-    except TimeoutError:
-        raise NoWorker(task_queue, client.namespace) from None
+    deadline = time.monotonic() + _LOOK_FOR_WORKER
+    while not (await client.workflow_service.describe_task_queue(request)).pollers:
+        if time.monotonic() > deadline:
+            raise NoWorker(task_queue, client.namespace)
+        await asyncio.sleep(0.3)
 
 
 class _Watch:
-    """Looks at a run now and then."""
+    """Looks at a run now and then, to say why it has not ended."""
 
     def __init__(self, handle: WorkflowHandle[object, ResultT], tell: Callable[[str], None]) -> None:
         self._handle = handle
         self._tell = tell
         self.trouble: str | None = None
-        """Why it has not ended, as far as that is known."""
 
     async def look(self) -> None:
         """Look until cancelled."""
@@ -118,21 +118,24 @@ class _Watch:
                 description = await self._handle.describe()
             except RPCError:
                 continue  # whoever waits for the result is told
-            failed = [
-                pending.last_failure.message
-                for pending in description.raw_description.pending_activities
-                if pending.attempt > 1 and pending.last_failure.message
-            ]
-            trouble = failed[0] if failed else None
+            trouble = next(_troubles(description.raw_description), None)
             if trouble is not None and trouble != self.trouble:
                 self._tell(f"{trouble.removesuffix('.')}; it is tried again")
             self.trouble = trouble
 
 
+def _troubles(run: DescribeWorkflowExecutionResponse) -> Iterator[str]:
+    """Yield what keeps a run, as far as the server knows."""
+    for pending in run.pending_activities:
+        if pending.attempt > 1 and pending.last_failure.message:
+            yield pending.last_failure.message
+    if run.pending_workflow_task.attempt > 1:
+        yield "No worker gets through its first step: are they of this release? Their logs say more"
+
+
 def _told(error: WorkflowFailureError, workflow_id: str) -> SynclineError | None:
     """Return what a run ended by, None if it was not given the time."""
-    causes = list(_causes(error))
-    for cause in causes:
+    for cause in _causes(error):
         if isinstance(cause, ApplicationError):
             kind = _class_of(cause)
             if kind is None:

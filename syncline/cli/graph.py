@@ -9,7 +9,7 @@ import typer
 from syncline.cli.adopt import adopt
 from syncline.cli.columns import print_columns
 from syncline.cli.graph_changes import archive, pause, print_graph, read_composition, resume, set_graph
-from syncline.cli.operators import GraphArgument, JsonOption, ask
+from syncline.cli.operators import SECONDS, GraphArgument, JsonOption, TimeoutOption, ask
 from syncline.cli.sentences import errors_as_sentences
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def add(
     schedule: Annotated[
         bool, typer.Option(help="Make its Temporal Schedule at once, not by reconciliation.")
     ] = True,
+    timeout: TimeoutOption = SECONDS,
     as_json: JsonOption = False,
 ) -> None:
     """Add a graph: its record, its schemas in both stores, and its Schedule.
@@ -99,7 +100,7 @@ def add(
         "is_default": default,
     }
     request = AddGraphInput(draft=draft_graph(fields), schedule=schedule)
-    print_graph(ask(request, Graph), as_json=as_json)
+    print_graph(ask(request, Graph, seconds=timeout), as_json=as_json)
 
 
 def _all_graphs() -> "Sequence[Graph]":

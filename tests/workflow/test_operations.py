@@ -19,13 +19,16 @@ from temporalio.client import WorkflowExecutionStatus
 
 from activities.operations import OperationActivities
 from syncline import names
+from syncline.by_hand import run_by_hand
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.devstack.temporal_server import temporal_binary
+from syncline.errors import RunFailed
 from syncline.graphs import Graph
 from syncline.operations.requests import (
     AddGraphInput,
     DiscardFailuresInput,
     FailuresActed,
+    ListGraphsInput,
     RetryFailuresInput,
     VerifyGraphInput,
 )
@@ -214,6 +217,15 @@ async def test_without_a_worker_a_sentence_comes_soon_and_nothing_is_started(
     assert [run async for run in kg_idle.client.list_workflows(query)] == []
 
 
+async def test_a_result_of_another_release_is_a_sentence(kg: SyncLab) -> None:
+    asked = ListGraphsInput()
+    with pytest.raises(RunFailed, match=r"has ended, but its result .* another release"):
+        await run_by_hand(
+            kg.client, asked.workflow, Graph, asked, workflow_id=kg.unique("typed"),
+            task_queue=kg.task_queue, seconds=20, summary=asked.summary,
+        )  # fmt: skip
+
+
 async def test_a_store_that_is_away_is_told_while_it_is_tried_again(
     kg: SyncLab, temporal_only: Callable[[SyncLab], CommandLine], postgres_server: EmbeddedPostgres
 ) -> None:
@@ -261,6 +273,7 @@ async def test_ctrl_c_cancels_the_run_and_nothing_is_done(
             _, said = await process.communicate()
             assert process.returncode != 0
             assert b"Traceback" not in said, said.decode()
+            assert b"is cancelled." in said
             [run] = [
                 run
                 async for run in kg.client.list_workflows(

@@ -82,7 +82,11 @@ async def test_a_schedule_verifies_as_the_documentation_has_it(
 ) -> None:
     documented = (ROOT / "docs/verify.md").read_text(encoding="utf-8")
     [recipe] = re.findall(r"^temporal schedule create .*?(?=\n```)", documented, re.DOTALL | re.MULTILINE)
-    recipe = recipe.replace("--task-queue syncline", f"--task-queue {kg.task_queue}").replace("world", "kg")
+    recipe = (
+        recipe.replace("--task-queue syncline", f"--task-queue {kg.task_queue}")
+        .replace("world", "kg")
+        .replace("\\\n", " ")
+    )
     for command in (recipe, "temporal schedule trigger --schedule-id verify-nightly/kg"):
         process = await asyncio.create_subprocess_exec(
             temporal_binary(), *shlex.split(command)[1:], env=temporal_environment, stdout=-1, stderr=-1

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
@@ -45,10 +45,10 @@ async def run_by_hand(
 ) -> ResultT:
     """Start a workflow by its name, wait for it, and return its result.
 
-    `tell` gets a sentence when a try has failed and is repeated. Whoever is cancelled while waiting here
-    cancels the run. Raise ConfigurationError if the run failed by one, RunFailed if it failed otherwise or
-    has not ended within these seconds (the server then ends it); NoWorker, soon and with nothing started, if
-    nobody polls the task queue; TemporalUnavailable.
+    `tell` gets a sentence when a try has failed and is repeated, or nobody takes it up. Whoever is cancelled
+    while waiting here cancels the run. Raise ConfigurationError if the run failed by one, RunFailed if it
+    failed otherwise or has not ended within these seconds (the server then ends it); NoWorker, soon and with
+    nothing started, if nobody polls the task queue; TemporalUnavailable.
     """
     with temporal_errors_mapped(client):
         await _require_worker(client, task_queue)
@@ -112,25 +112,38 @@ class _Watch:
 
     async def look(self) -> None:
         """Look until cancelled."""
+        again = False
         while True:
             await asyncio.sleep(_LOOK)
             try:
-                description = await self._handle.describe()
+                run = (await self._handle.describe()).raw_description
             except RPCError:
                 continue  # whoever waits for the result is told
-            trouble = next(_troubles(description.raw_description), None)
+            # What was not taken up at one look may be on its way.
+            trouble = _failure(run) or (_wait(run) if again else None)
             if trouble is not None and trouble != self.trouble:
-                self._tell(f"{trouble.removesuffix('.')}; it is tried again")
-            self.trouble = trouble
+                self._tell(trouble)
+            self.trouble, again = trouble, True
 
 
-def _troubles(run: DescribeWorkflowExecutionResponse) -> Iterator[str]:
-    """Yield what keeps a run, as far as the server knows."""
+def _failure(run: DescribeWorkflowExecutionResponse) -> str | None:
+    """Return what has failed and is tried again."""
     for pending in run.pending_activities:
         if pending.attempt > 1 and pending.last_failure.message:
-            yield pending.last_failure.message
+            return f"{pending.last_failure.message.removesuffix('.')}; it is tried again."
     if run.pending_workflow_task.attempt > 1:
-        yield "No worker gets through its first step: are they of this release? Their logs say more"
+        return "No worker gets through its first step: are they of this release? Their logs say more."
+    return None
+
+
+def _wait(run: DescribeWorkflowExecutionResponse) -> str | None:
+    """Return what nobody has taken up yet."""
+    if run.pending_workflow_task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
+        return "No worker has taken it up yet; one that polled lately may be gone."
+    waiting = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+    if any(pending.state == waiting for pending in run.pending_activities):
+        return "It waits for a worker that is free."
+    return None
 
 
 def _told(error: WorkflowFailureError, workflow_id: str) -> SynclineError | None:

@@ -221,6 +221,17 @@ async def test_without_a_worker_a_sentence_comes_soon_and_nothing_is_started(
     assert [run async for run in kg_idle.client.list_workflows(query)] == []
 
 
+async def test_a_worker_that_is_gone_is_not_waited_for_in_silence(
+    kg_idle: SyncLab, temporal_only: Callable[[SyncLab], CommandLine]
+) -> None:
+    async with kg_idle.worker():
+        pass
+    # The server forgets who polled after minutes only.
+    failed = await temporal_only(kg_idle)("failures", "retry", "kg", "--all", "--why", "x", "--timeout", "6")
+    assert failed.status == 1
+    assert failed.err.splitlines()[0].removeprefix("error: ").startswith("No worker ")
+
+
 async def test_a_result_of_another_release_is_a_sentence(kg: SyncLab) -> None:
     asked = ListGraphsInput()
     with pytest.raises(RunFailed, match=r"has ended, but its result .* another release"):
@@ -244,7 +255,7 @@ async def test_a_store_that_is_away_is_told_while_it_is_tried_again(
     *told, error = failed.err.splitlines()
     assert told
     assert all(line.startswith("Postgres store 'graph'") for line in told)
-    assert all(line.endswith("; it is tried again") for line in told)
+    assert all(line.endswith("; it is tried again.") for line in told)
     # The server does not start a try that the run has no time for.
     assert error.startswith("error: Postgres store 'graph'")
 

@@ -15,10 +15,12 @@ from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.meter import CYCLE_SECONDS, CYCLE_SECONDS_BUCKETS, TemporalMeter
+from activities.operations import OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
 from activities.translation import not_told_yet
 from providers import BUILTIN
+from syncline import names
 from syncline.client import connect, require_search_attributes
 from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
 from syncline.logs import configure_logging, get_log
@@ -27,10 +29,13 @@ from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler
 from syncline.services import Services
 from syncline.settings import Settings, load_settings
+from workflows.operations import OPERATIONS
 from workflows.reconcile_schedules import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
-__all__ = ["create_worker", "main", "run_worker"]
+__all__ = ["create_operations_worker", "create_worker", "main", "run_worker"]
+
+_OPERATIONS_AT_ONCE = 4
 
 
 def create_worker(
@@ -48,7 +53,7 @@ def create_worker(
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[SyncGraph, ReconcileSchedules],
+        workflows=[SyncGraph, ReconcileSchedules, *OPERATIONS],
         activities=[activities.resolve_provider, activities.sync_cycle, schedules.reconcile_schedules],
         workflow_runner=SandboxedWorkflowRunner(
             # An import that somebody forgets to pass through would be repeated in every run.
@@ -64,6 +69,36 @@ def create_worker(
         # The SDK would send a heartbeat every 16 s, and a cancellation comes back with the next one.
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         max_cached_workflows=settings.max_cached_workflows,
+        graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+    )
+
+
+def create_operations_worker(client: Client, activities: OperationActivities, settings: Settings) -> Worker:
+    """Return a worker for the activities of what operators ask for, beside the other one.
+
+    Their queue and their slots are their own: a long verification takes no slot from a cycle, and whoever
+    looks for a row does not wait for cycles.
+    """
+    return Worker(
+        client,
+        task_queue=names.operations_task_queue(settings.task_queue),
+        activities=[
+            activities.verify_graph,
+            activities.retry_failures,
+            activities.discard_failures,
+            activities.summarize_failures,
+            activities.list_failures,
+            activities.list_audit,
+            activities.summarize_parked,
+            activities.list_parked,
+            activities.explain_row,
+            activities.list_graphs,
+            activities.add_graph,
+            activities.change_graph,
+        ],
+        max_concurrent_activities=_OPERATIONS_AT_ONCE,
+        max_concurrent_activity_task_polls=2,
+        max_heartbeat_throttle_interval=timedelta(seconds=5),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
     )
 
@@ -87,7 +122,10 @@ async def run_worker(settings: Settings) -> None:
             client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
         )
         activities, schedules = SyncActivities(services), ScheduleActivities(services)
-        async with create_worker(client, activities, settings, schedules=schedules):
+        async with (
+            create_worker(client, activities, settings, schedules=schedules),
+            create_operations_worker(client, OperationActivities(services), settings),
+        ):
             log.info(
                 "worker ready",
                 task_queue=settings.task_queue,

@@ -15,6 +15,7 @@ from activities.meter import record_cycle
 from activities.translation import errors_translated
 from syncline import names
 from syncline.composition import Resolved, resolve_sync_provider
+from syncline.engine import run_cycle as run_builtin_cycle
 from syncline.errors import (
     CompositionChanged,
     GraphInvalid,
@@ -133,10 +134,7 @@ class SyncActivities:
         run_cycle: RunCycle
         options: BaseModel
         if request.provider_id is None:
-            # The only place that loads the engine for a fallback: a worker whose graphs all have providers
-            # of their own never does.
-            from syncline.engine import run_cycle
-
+            run_cycle = run_builtin_cycle
             graph = await services.graphs.get(request.graph.id)
             options, origin = NoOptions(), "syncline"
             run = replace(run, provider_version=version("syncline"))

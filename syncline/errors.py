@@ -29,7 +29,8 @@
     │   └── EmbeddingRejected         not retryable
     ├── ProviderGone                  retryable: this worker lacks the provider; another one may have it
     ├── TemporalUnavailable           retryable: the Temporal server cannot be reached, or turns us away
-    ├── ReconciliationFailed          not retryable: a reconciliation that was asked for did not end well
+    ├── NoWorker                      not retryable: nobody polls the task queue that a run would need
+    ├── RunFailed                     not retryable: a run that was asked for by hand did not end well
     ├── AdoptionBlocked               retryable: a table that is to be captured was never free for it
     ├── CycleBusy                     retryable: an earlier attempt of this very run still holds the graph
     └── CycleFenced                   not retryable: a later cycle took the graph over; nothing was written
@@ -273,12 +274,23 @@ class TemporalUnavailable(SynclineError):
         )
 
 
-class ReconciliationFailed(SynclineError):
-    """A reconciliation that was asked for failed, or did not end in time."""
+class NoWorker(SynclineError):
+    """Nobody polls the task queue, so a run that is asked for would wait for ever."""
+
+    def __init__(self, task_queue: str, namespace: str) -> None:
+        self.task_queue, self.namespace = task_queue, namespace
+        super().__init__(
+            f"No worker polls task queue '{task_queue}' of namespace '{namespace}'. "
+            "Start one: `python worker.py`."
+        )
+
+
+class RunFailed(SynclineError):
+    """A run that was asked for by hand failed, was stopped, or did not end in time."""
 
     def __init__(self, workflow_id: str, problem: str) -> None:
         self.workflow_id, self.problem = workflow_id, problem
-        super().__init__(f"Run {workflow_id} did not reconcile the Schedules: {problem}")
+        super().__init__(problem)
 
 
 class AdoptionBlocked(SynclineError):

@@ -4,6 +4,7 @@ A graph says where it lives (a schema in two Postgres stores, a prefix in a Qdra
 what. Stores are named by their key in the settings, so that no connection URI is ever in the table.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -125,6 +126,16 @@ class GraphDraft(_Record):
         schema = self.schema_name or self.slug.replace("-", "_")
         return schema, self.qdrant_prefix or f"{schema}_"
 
+    def completed(self) -> dict[str, object]:
+        """Return the fields of the record that it makes, with what follows from the slug."""
+        schema, prefix = self.place
+        return {
+            **self.model_dump(mode="json"),
+            "name": self.name or self.slug,
+            "schema_name": schema,
+            "qdrant_prefix": prefix,
+        }
+
 
 class GraphChanges(_Record):
     """What to change of a graph: the fields that are not None. Where it lives cannot move."""
@@ -155,6 +166,11 @@ class Graph(_Record):
     """As stored: `syncline.composition.parse_composition` says whether it is valid."""
     created_at: datetime
     updated_at: datetime
+
+    def says(self, draft: GraphDraft) -> bool:
+        """Return whether adding the draft would have made this graph."""
+        declared = draft.completed()
+        return declared == self.model_dump(mode="json", include=set(declared))
 
     @property
     def ref(self) -> GraphRef:
@@ -237,9 +253,9 @@ class GraphRepository:
             raise GraphNotFound(None)
         return found[0]
 
-    async def list(self) -> Sequence[Graph]:
-        """Return every graph, by slug, or raise GraphInvalid if the record of any breaks a rule."""
-        return await self._select(None)
+    async def list(self, *, after: str | None = None) -> Sequence[Graph]:
+        """Return every graph by slug, or those after one; raise GraphInvalid if a record breaks a rule."""
+        return await self._select(None if after is None else _graphs.c.slug > after)
 
     async def records(self) -> GraphRecords:
         """Return every graph, by slug, and what is wrong with the records that break a rule."""
@@ -257,14 +273,7 @@ class GraphRepository:
         If it is to be the default, the present default is so no longer.
         """
         parse_composition(draft.slug, draft.composition)
-        schema, prefix = draft.place
-        values = {
-            **draft.model_dump(mode="json"),
-            "id": uuid4(),
-            "name": draft.name or draft.slug,
-            "schema_name": schema,
-            "qdrant_prefix": prefix,
-        }
+        values = {**draft.completed(), "id": uuid4()}
         try:
             async with self._store.begin() as connection:
                 if draft.is_default:
@@ -273,6 +282,17 @@ class GraphRepository:
                 return _graph(rows.mappings().one())
         except StoreRejected as error:
             raise _refusal(draft.slug, error) from error
+
+    async def ensure(self, draft: GraphDraft) -> Graph:
+        """Add a graph, or return the one that says the same already; raise as `add` does."""
+        try:
+            return await self.add(draft)
+        except GraphInvalid:
+            with contextlib.suppress(GraphNotFound):
+                present = await self.get(draft.slug)
+                if present.slug == draft.slug and present.says(draft):
+                    return present
+            raise
 
     async def update(self, reference: str | UUID, changes: GraphChanges) -> Graph:
         """Apply the changes and return the graph, or raise as `get` and `add` do."""

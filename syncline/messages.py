@@ -6,7 +6,7 @@ carries rows or secrets.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
+from typing import ClassVar, Self
 from uuid import UUID
 
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from syncline import names
 from syncline.errors import InputInvalid
 
 
@@ -27,21 +28,17 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class SyncGraphInput(BaseModel):
-    """Input of workflow `SyncGraph`, as operators type it: `{"graph": "world"}`.
+class OperatorInput(BaseModel):
+    """Base of what operators type as the input of a workflow.
 
     Unknown keys are refused, because a mistyped key would otherwise be silently ignored. What is refused
     raises InputInvalid, which says so in the words of someone who typed it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    graph: str | None = None
-    """Slug or id; null means no graph context: the default graph, through the built-in engine."""
-    batch_rows: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Rows of one committed batch; null means the worker's setting."""
-    time_budget_seconds: float | None = Field(default=None, gt=0, le=3600)
-    """When to stop draining; null means the worker's setting."""
+    workflow: ClassVar[str]
+    """The workflow type that it is the input of."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -53,10 +50,24 @@ class SyncGraphInput(BaseModel):
                 " ".join([*(f"'{part}':" for part in item["loc"]), item["msg"]])
                 for item in error.errors(include_input=False, include_url=False)
             )
+            example = "" if "graph" not in cls.model_fields else '; for example {"graph": "world"}'
             raise InputInvalid(
-                f"The input of SyncGraph is not usable: {problems}. "
-                f'Known keys: {", ".join(cls.model_fields)}; for example {{"graph": "world"}}.'
+                f"The input of {cls.workflow} is not usable: {problems}. "
+                f"Known keys: {', '.join(cls.model_fields)}{example}."
             ) from None
+
+
+class SyncGraphInput(OperatorInput):
+    """Input of workflow `SyncGraph`, as operators type it: `{"graph": "world"}`."""
+
+    workflow = names.SYNC_GRAPH
+
+    graph: str | None = None
+    """Slug or id; null means no graph context: the default graph, through the built-in engine."""
+    batch_rows: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Rows of one committed batch; null means the worker's setting."""
+    time_budget_seconds: float | None = Field(default=None, gt=0, le=3600)
+    """When to stop draining; null means the worker's setting."""
 
 
 class GraphRef(Message):

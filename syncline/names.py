@@ -3,6 +3,7 @@
 These are a wire format. Renaming one breaks running workflows, saved Web UI views and operators' scripts.
 """
 
+import re
 from typing import Final
 
 TASK_QUEUE: Final = "syncline"
@@ -13,12 +14,40 @@ SYNC_GRAPH: Final = "SyncGraph"
 RECONCILE_SCHEDULES: Final = "ReconcileSchedules"
 """Workflow type: one run makes the Schedules match the graphs."""
 
+# Workflow types of what an operator asks for: one run does it once.
+VERIFY_GRAPH: Final = "VerifyGraph"
+RETRY_FAILURES: Final = "RetryFailures"
+DISCARD_FAILURES: Final = "DiscardFailures"
+SUMMARIZE_FAILURES: Final = "SummarizeFailures"
+LIST_FAILURES: Final = "ListFailures"
+LIST_AUDIT: Final = "ListAudit"
+SUMMARIZE_PARKED: Final = "SummarizeParked"
+LIST_PARKED: Final = "ListParked"
+EXPLAIN_ROW: Final = "ExplainRow"
+LIST_GRAPHS: Final = "ListGraphs"
+ADD_GRAPH: Final = "AddGraph"
+CHANGE_GRAPH: Final = "ChangeGraph"
+
 RESOLVE_PROVIDER: Final = "resolve_provider"
 """Activity: which provider answers for the graph, or why none does."""
 SYNC_CYCLE: Final = "sync_cycle"
 """Activity: one cycle of the provider, or of the built-in engine in fallback."""
 RECONCILE_SCHEDULES_ACTIVITY: Final = "reconcile_schedules"
 """Activity: compare all graphs with all Schedules, and change what differs."""
+
+# Activities: the only one of the workflow of that name.
+VERIFY_GRAPH_ACTIVITY: Final = "verify_graph"
+RETRY_FAILURES_ACTIVITY: Final = "retry_failures"
+DISCARD_FAILURES_ACTIVITY: Final = "discard_failures"
+SUMMARIZE_FAILURES_ACTIVITY: Final = "summarize_failures"
+LIST_FAILURES_ACTIVITY: Final = "list_failures"
+LIST_AUDIT_ACTIVITY: Final = "list_audit"
+SUMMARIZE_PARKED_ACTIVITY: Final = "summarize_parked"
+LIST_PARKED_ACTIVITY: Final = "list_parked"
+EXPLAIN_ROW_ACTIVITY: Final = "explain_row"
+LIST_GRAPHS_ACTIVITY: Final = "list_graphs"
+ADD_GRAPH_ACTIVITY: Final = "add_graph"
+CHANGE_GRAPH_ACTIVITY: Final = "change_graph"
 
 PROVIDER_FALLBACK: Final = "provider_fallback"
 """Signal: resolution fell back to the built-in engine (the audit event in the run's history)."""
@@ -67,3 +96,13 @@ def sync_schedule_id(slug: str) -> str:
 def reconcile_schedules_id(task_queue: str) -> str:
     """Return the id of the Schedule, and of the workflow, that reconciles the Schedules on a task queue."""
     return f"{task_queue}/reconcile-schedules"
+
+
+def operation_id(workflow: str, graph: str | None, token: str) -> str:
+    """Return the id of a run that an operator asks for, such as `verify-graph/world/1f0c9a2e`."""
+    return "/".join(filter(None, (re.sub("(?<=[a-z])(?=[A-Z])", "-", workflow).lower(), graph, token)))
+
+
+def operations_task_queue(task_queue: str) -> str:
+    """Return the task queue of the activities of those runs: they never wait for a slot behind cycles."""
+    return f"{task_queue}/operations"

@@ -74,7 +74,10 @@ class Settings(BaseSettings):
 
     task_queue: str = Field(default=names.TASK_QUEUE, description="Temporal task queue that workers poll.")
     max_concurrent_cycles: int = Field(
-        default=8, ge=1, description="Activities that one worker process runs at once."
+        default=8,
+        ge=1,
+        description="Activities of syncs and reconciliations that one worker process runs at once; "
+        "what operators ask for has slots of its own.",
     )
     max_cached_workflows: int = Field(default=200, ge=0, description="Workflow runs kept in memory.")
     reconcile_seconds: int = Field(

@@ -1,6 +1,7 @@
 """What a verification found: per relation, how much is equal, and which keys are not."""
 
 from enum import StrEnum
+from typing import Self
 
 from syncline.messages import Message
 
@@ -98,6 +99,15 @@ class Verification(Message):
     """Whether the cursors are of another write-db, so that the next cycle reads all rows again."""
     seconds: float = 0.0
 
+    def naming(self, keys: int) -> Self:
+        """Return the same with at most so many keys of each verdict."""
+        relations = []
+        for relation in self.relations:
+            found = {verdict.value: relation.found(verdict) for verdict in Verdict}
+            fewer = {name: one.model_copy(update={"keys": one.keys[:keys]}) for name, one in found.items()}
+            relations.append(relation.model_copy(update=fewer))
+        return self.model_copy(update={"relations": tuple(relations)})
+
     @property
     def equal(self) -> bool:
         """Whether nothing is missing, extra or stale, and everything could be compared."""
@@ -112,3 +122,8 @@ class Verification(Message):
     def damaged(self) -> int:
         """How many keys only a repair can make right."""
         return sum(relation.damaged for relation in self.relations)
+
+    @property
+    def queued(self) -> int:
+        """How many keys a repair has asked for, in all of its attempts."""
+        return sum(relation.queued for relation in self.relations)

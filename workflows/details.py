@@ -1,10 +1,10 @@
 """What an operator reads about a run in the Web UI: its state as markdown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from syncline.messages import ProviderState, RunPhase, SyncResult, SyncState, TableProgress
 
-__all__ = ["describe_provider", "describe_run"]
+__all__ = ["describe_provider", "describe_run", "table"]
 
 _BUILT_IN = "built-in engine"
 _GAP = "\u2003"
@@ -67,12 +67,9 @@ def _tables(tables: tuple[TableProgress, ...]) -> Iterator[str]:
     if not tables:
         return
     names = ("table", "captured", "rows", "links", "deletes", "parked", "failures", "dead_letters")
-    yield "\n".join(
-        [
-            _row(tuple(name.replace("_", " ") for name in names)),
-            "|---|--:|--:|--:|--:|--:|--:|--:|",
-            *(_row((table.table, *(f"{getattr(table, name):,}" for name in names[1:]))) for table in tables),
-        ]
+    yield table(
+        [name.replace("_", " ") for name in names],
+        ((done.table, *(f"{getattr(done, name):,}" for name in names[1:])) for done in tables),
     )
 
 
@@ -80,7 +77,13 @@ def _age(seconds: float | None) -> str:
     return "an unknown time" if seconds is None else f"{seconds:.0f} s"
 
 
-def _row(cells: tuple[str, ...]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
+    """Return a markdown table; after the first columns, which are words, come numbers."""
+    rule = "|" + "---|" * words + "--:|" * (len(header) - words)
+    return "\n".join([_row(header), rule, *map(_row, rows)])
+
+
+def _row(cells: Sequence[str]) -> str:
     return "|" + "|".join(f"{_GAP}{cell}" for cell in cells) + "|"
 
 

@@ -14,7 +14,7 @@ with workflow.unsafe.imports_passed_through():
 
     # Models, constants and pure functions: nothing of them can differ between a run and its replay.
     from syncline import names
-    from syncline.errors import SynclineError, non_retryable_types
+    from syncline.errors import non_retryable_types
     from syncline.messages import (
         CarriedState,
         CycleProgress,
@@ -32,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
         Totals,
     )
     from workflows.details import describe_provider, describe_run
+    from workflows.failing import FAILS_A_RUN
 
 GRAPH = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 PROVIDER = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
@@ -53,13 +54,9 @@ _RETRY = RetryPolicy(
 )
 
 
-_BUGS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-
-
-# Input that is refused and bugs fail the run instead of retrying its workflow task for ever: under overlap
-# SKIP a stuck run would stop its graph without a word, and the next run goes on from the committed cursor
-# anyway. Not `Exception`: that takes in NondeterminismError, and then a replay test waits instead of failing.
-@workflow.defn(name=names.SYNC_GRAPH, failure_exception_types=[SynclineError, *_BUGS])
+# Under overlap SKIP a stuck run would stop its graph without a word, and the next run goes on from the
+# committed cursor anyway.
+@workflow.defn(name=names.SYNC_GRAPH, failure_exception_types=FAILS_A_RUN)
 class SyncGraph:
     """One run syncs one graph once. State goes from run to run through the last completion result."""
 

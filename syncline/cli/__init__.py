@@ -14,6 +14,7 @@ from syncline.cli.parked import parked
 from syncline.cli.sample import app as sample
 from syncline.cli.schedule import app as schedule
 from syncline.cli.verify import STATUS_OF_VERIFY, verify
+from syncline.cli.worker import worker
 from syncline.process_exit import end_process
 
 __all__ = ["app"]
@@ -60,6 +61,7 @@ def _options(
 
 
 app.command()(dev)
+app.command()(worker)
 app.command()(migrate)
 app.add_typer(graph, name="graph")
 app.add_typer(schedule, name="schedule")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.columns import one_line
-from syncline.cli.operators import GraphArgument, JsonOption, opened, run, told_at, told_key
+from syncline.cli.operators import GraphArgument, JsonOption, ask, told_at, told_key
 from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ def explain(
 
     Put `--` before a key that begins with `-`.
     """
-    found = run(_explain(graph, table, key))
+    from syncline.operations import Explanation
+    from syncline.operations.requests import ExplainRowInput
+
+    found = ask(ExplainRowInput(graph=graph, table=table, key=tuple(key)), Explanation)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
@@ -37,21 +40,6 @@ def explain(
             typer.echo(f"{name:<18} {one_line(value)}")
     if found.state == "unknown_key":
         raise typer.Exit(EXIT_FAILED)
-
-
-async def _explain(reference: str, table: str, key: list[str]) -> "Explanation":
-    from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-    from syncline.operations import explain
-
-    async with opened(reference) as (services, graph):
-        return await explain(
-            services.write_schema(graph),
-            services.target_schema(graph),
-            services.graph_vectors(graph),
-            KNOWLEDGE_GRAPH,
-            table=table,
-            key=key,
-        )
 
 
 def _details(row: "Explanation") -> Iterator[tuple[str, str]]:

@@ -1,20 +1,20 @@
 """`syncline failures …`: rows that the graph-db refused, and what to do about them."""
 
-import json
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from syncline.cli.columns import one_line, print_columns
 from syncline.cli.operators import (
+    SECONDS,
     STATUS,
     AfterOption,
     GraphArgument,
     JsonOption,
     LimitOption,
-    opened,
+    TimeoutOption,
+    ask,
     os_user,
-    run,
     say_nothing_matched,
     told_at,
     told_key,
@@ -22,7 +22,7 @@ from syncline.cli.operators import (
 from syncline.cli.sentences import errors_as_sentences
 
 if TYPE_CHECKING:
-    from syncline.operations import AuditPage, DeadLetter, DeadLetterPage, FailureSummary, Selection
+    from syncline.operations.requests import DiscardFailuresInput, RetryFailuresInput
 
 __all__ = ["app"]
 
@@ -59,7 +59,11 @@ def summary(
     as_json: JsonOption = False,
 ) -> None:
     """Count the refused rows by cause, the most frequent first."""
-    found = run(_summarize(graph, table, state, limit))
+    from syncline.operations import DeadLetterState, FailureSummary
+    from syncline.operations.requests import SummarizeFailuresInput
+
+    states = DeadLetterState(state) if state else None
+    found = ask(SummarizeFailuresInput(graph=graph, table=table, state=states, limit=limit), FailureSummary)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
         return
@@ -98,7 +102,18 @@ def list_failures(
     as_json: JsonOption = False,
 ) -> None:
     """List the refused rows."""
-    page = run(_list(graph, table, fingerprint, state, limit, after))
+    from syncline.operations import DeadLetterPage, DeadLetterState
+    from syncline.operations.requests import ListFailuresInput
+
+    request = ListFailuresInput(
+        graph=graph,
+        table=table,
+        fingerprint=fingerprint,
+        state=DeadLetterState(state) if state else None,
+        limit=limit,
+        after=after,
+    )
+    page = ask(request, DeadLetterPage)
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
         return
@@ -134,11 +149,15 @@ def show_failure(
     as_json: JsonOption = False,
 ) -> None:
     """Show why one row was refused."""
-    letter = run(_show(graph, table, key))
-    if letter is None:
+    from syncline.operations import DeadLetterPage
+    from syncline.operations.requests import ListFailuresInput
+
+    page = ask(ListFailuresInput(graph=graph, table=table, key=tuple(key)), DeadLetterPage)
+    if not page.letters:
         say_nothing_matched(
             f"{table} {told_key(key)} is not a refused row. `syncline explain` says where it is."
         )
+    [letter] = page.letters
     if as_json:
         typer.echo(letter.model_dump_json(indent=2))
         return
@@ -157,13 +176,17 @@ def retry_failures(
     fingerprint: FingerprintOption = None,
     everything: AllOption = False,
     who: WhoOption = None,
+    timeout: TimeoutOption = SECONDS,
     as_json: JsonOption = False,
 ) -> None:
     """Have the next cycle try refused rows again, with all their tries before them.
 
     A row, a table, --fingerprint or --all: exactly one. Put `--` before a key that begins with `-`.
     """
-    _act("retry", graph, table, key, fingerprint, everything, who, why, as_json)
+    from syncline.operations.requests import RetryFailuresInput
+
+    selected = _selected(graph, table, key, fingerprint, everything, who, why)
+    _act(RetryFailuresInput.model_validate(selected), timeout, as_json)
 
 
 @app.command("discard", epilog=STATUS)
@@ -176,13 +199,17 @@ def discard_failures(
     fingerprint: FingerprintOption = None,
     everything: AllOption = False,
     who: WhoOption = None,
+    timeout: TimeoutOption = SECONDS,
     as_json: JsonOption = False,
 ) -> None:
     """Give up the refused versions of rows: only a newer version of a row will be tried.
 
     A row, a table, --fingerprint or --all: exactly one. Put `--` before a key that begins with `-`.
     """
-    _act("discard", graph, table, key, fingerprint, everything, who, why, as_json)
+    from syncline.operations.requests import DiscardFailuresInput
+
+    selected = _selected(graph, table, key, fingerprint, everything, who, why)
+    _act(DiscardFailuresInput.model_validate(selected), timeout, as_json)
 
 
 @app.command("audit", epilog=STATUS)
@@ -196,7 +223,10 @@ def show_audit(
     as_json: JsonOption = False,
 ) -> None:
     """List what people did by hand, newest first."""
-    page = run(_audit(graph, limit, before))
+    from syncline.operations import AuditPage
+    from syncline.operations.requests import ListAuditInput
+
+    page = ask(ListAuditInput(graph=graph, limit=limit, before=before), AuditPage)
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
         return
@@ -221,8 +251,7 @@ def show_audit(
         typer.echo(f"more: --before {page.next}", err=True)
 
 
-def _act(
-    action: Literal["retry", "discard"],
+def _selected(
     graph: str,
     table: str | None,
     key: list[str] | None,
@@ -230,78 +259,30 @@ def _act(
     everything: bool,
     who: str | None,
     why: str,
-    as_json: bool,
-) -> None:
-    from syncline.operations import Selection
+) -> dict[str, object]:
+    return {
+        "graph": graph,
+        "table": table,
+        "key": key or None,
+        "fingerprint": fingerprint,
+        "everything": everything,
+        "who": os_user() if who is None else who,
+        "why": why,
+    }
 
-    selection = Selection(
-        table=table, key=tuple(key) if key else None, fingerprint=fingerprint, everything=everything
-    )
-    rows = run(_acted(action, graph, selection, os_user() if who is None else who, why))
+
+def _act(request: "RetryFailuresInput | DiscardFailuresInput", timeout: float, as_json: bool) -> None:
+    from syncline import names
+    from syncline.operations.requests import FailuresActed
+
+    done = ask(request, FailuresActed, seconds=timeout)
     if as_json:
-        typer.echo(json.dumps({"rows": rows}))
-    if not rows:
+        typer.echo(done.model_dump_json(indent=2))
+    if not done.rows:
         say_nothing_matched("No refused row matched, so nothing was done.")
     if not as_json:
-        done = "to be tried in the next cycle" if action == "retry" else "given up"
-        typer.echo(f"{rows} {'row' if rows == 1 else 'rows'} {done}")
-
-
-async def _acted(
-    action: Literal["retry", "discard"], reference: str, selection: "Selection", who: str, why: str
-) -> int:
-    from syncline.operations import discard, retry
-
-    async with opened(reference) as (services, graph):
-        act = retry if action == "retry" else discard
-        return await act(services.target_schema(graph), selection, who=who, why=why)
-
-
-async def _summarize(reference: str, table: str | None, state: str | None, limit: int) -> "FailureSummary":
-    from syncline.operations import DeadLetterState, summarize
-
-    async with opened(reference) as (services, graph):
-        return await summarize(
-            services.target_schema(graph),
-            table=table,
-            state=DeadLetterState(state) if state else None,
-            limit=limit,
-        )
-
-
-async def _list(
-    reference: str,
-    table: str | None,
-    fingerprint: str | None,
-    state: str | None,
-    limit: int,
-    after: str | None,
-) -> "DeadLetterPage":
-    from syncline.operations import DeadLetterState, list_dead_letters
-
-    async with opened(reference) as (services, graph):
-        return await list_dead_letters(
-            services.target_schema(graph),
-            table=table,
-            fingerprint=fingerprint,
-            state=DeadLetterState(state) if state else None,
-            limit=limit,
-            after=after,
-        )
-
-
-async def _show(reference: str, table: str, key: list[str]) -> "DeadLetter | None":
-    from syncline.operations import show
-
-    async with opened(reference) as (services, graph):
-        return await show(services.target_schema(graph), table, key)
-
-
-async def _audit(reference: str, limit: int, before: int | None) -> "AuditPage":
-    from syncline.operations import list_audit
-
-    async with opened(reference) as (services, graph):
-        return await list_audit(services.target_schema(graph), limit=limit, before=before)
+        what = "to be tried in the next cycle" if request.workflow == names.RETRY_FAILURES else "given up"
+        typer.echo(f"{done.rows} {'row' if done.rows == 1 else 'rows'} {what}")
 
 
 def _short(message: str) -> str:

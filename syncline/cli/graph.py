@@ -1,6 +1,7 @@
 """`syncline graph …`: the graph records of the control plane."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from syncline.cli.adopt import adopt
 from syncline.cli.columns import print_columns
 from syncline.cli.graph_changes import archive, pause, print_graph, read_composition, resume, set_graph
-from syncline.cli.operators import GraphArgument, JsonOption, run
+from syncline.cli.operators import SECONDS, GraphArgument, JsonOption, TimeoutOption, ask
 from syncline.cli.sentences import errors_as_sentences
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ app.command()(archive)
 @errors_as_sentences
 def list_graphs(as_json: JsonOption = False) -> None:
     """List every graph."""
-    graphs = run(_list())
+    graphs = _all_graphs()
     if as_json:
         typer.echo(json.dumps([graph.model_dump(mode="json") for graph in graphs], indent=2))
         return
@@ -41,7 +42,10 @@ def list_graphs(as_json: JsonOption = False) -> None:
 @errors_as_sentences
 def show(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Show one graph."""
-    print_graph(run(_get(graph)), as_json=as_json)
+    from syncline.operations.requests import GraphPage, ListGraphsInput
+
+    [found] = ask(ListGraphsInput(graph=graph), GraphPage).graphs
+    print_graph(found, as_json=as_json)
 
 
 @app.command()
@@ -70,10 +74,19 @@ def add(
         str, typer.Option(metavar="JSON", help="Which providers serve it.")
     ] = '{"sync": {"provider": "default"}}',
     default: Annotated[bool, typer.Option("--default", help="Make it the default graph.")] = False,
-    schedule: Annotated[bool, typer.Option(help="Create its Temporal Schedule too.")] = True,
+    schedule: Annotated[
+        bool, typer.Option(help="Make its Temporal Schedule at once, not by reconciliation.")
+    ] = True,
+    timeout: TimeoutOption = SECONDS,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a graph: its record, its schemas in both stores, and its Schedule."""
+    """Add a graph: its record, its schemas in both stores, and its Schedule.
+
+    One that is there already and says the same is left as it is.
+    """
+    from syncline.graphs import Graph, draft_graph
+    from syncline.operations.requests import AddGraphInput
+
     fields: dict[str, object] = {
         "slug": slug,
         "name": name,
@@ -86,42 +99,20 @@ def add(
         "composition": read_composition(composition),
         "is_default": default,
     }
-    print_graph(run(_add(fields, schedule=schedule)), as_json=as_json)
+    request = AddGraphInput(draft=draft_graph(fields), schedule=schedule)
+    print_graph(ask(request, Graph, seconds=timeout), as_json=as_json)
 
 
-async def _list() -> "list[Graph]":
-    from syncline.cli.target import find_settings
-    from syncline.services import Services
+def _all_graphs() -> "Sequence[Graph]":
+    from syncline.operations.requests import GraphPage, ListGraphsInput
 
-    async with Services.open(find_settings()) as services:
-        return list(await services.graphs.list())
-
-
-async def _get(reference: str) -> "Graph":
-    from syncline.cli.target import find_settings
-    from syncline.services import Services
-
-    async with Services.open(find_settings()) as services:
-        return await services.graphs.get(reference)
-
-
-async def _add(fields: dict[str, object], *, schedule: bool) -> "Graph":
-    from syncline.cli.target import connect_temporal, find_settings
-    from syncline.graphs import draft_graph
-    from syncline.schedules import ensure_schedule
-    from syncline.services import Services
-
-    draft = draft_graph(fields)
-    settings = find_settings()
-    # First, so that nothing is half done when Temporal cannot be reached.
-    client = await connect_temporal() if schedule else None
-    async with Services.open(settings) as services:
-        await services.prepare_control()
-        graph = await services.graphs.add(draft)
-        await services.prepare_graph(graph)
-    if client is not None:
-        await ensure_schedule(client, graph, task_queue=settings.task_queue)
-    return graph
+    graphs: list[Graph] = []
+    page = ask(ListGraphsInput(), GraphPage)
+    graphs.extend(page.graphs)
+    while page.next is not None:
+        page = ask(ListGraphsInput(after=page.next), GraphPage)
+        graphs.extend(page.graphs)
+    return graphs
 
 
 def _line(graph: "Graph") -> tuple[str, ...]:

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.columns import one_line
-from syncline.cli.operators import GraphArgument, JsonOption, run
+from syncline.cli.operators import GraphArgument, JsonOption, ask
 from syncline.cli.sentences import errors_as_sentences
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from temporalio.client import Client
-
     from syncline.graphs import Graph
 
 __all__ = ["archive", "pause", "print_graph", "read_composition", "resume", "set_graph"]
@@ -37,26 +35,30 @@ def set_graph(
             "Nothing is to be set: give --name, --every-seconds, --cron or --composition."
         )
 
-    changes: dict[str, object] = {"name": name, "composition": composed}
-    print_graph(run(_change(graph, changes, every_seconds=every_seconds, cron=cron)), as_json=as_json)
+    schedule: dict[str, object] = {}
+    if every_seconds is not None or cron is not None:
+        schedule["cron"] = cron
+    if every_seconds is not None:
+        schedule["every_seconds"] = every_seconds
+    _change(graph, as_json, name=name, composition=composed, schedule=schedule or None)
 
 
 @errors_as_sentences
 def pause(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Pause a graph: its Schedule starts no runs. One started by hand still syncs it."""
-    print_graph(run(_change(graph, {"status": "paused"})), as_json=as_json)
+    _change(graph, as_json, status="paused")
 
 
 @errors_as_sentences
 def resume(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Make a paused or archived graph active. An operator's pause of its Schedule stays, and is told."""
-    print_graph(run(_change(graph, {"status": "active"})), as_json=as_json)
+    _change(graph, as_json, status="active")
 
 
 @errors_as_sentences
 def archive(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Archive a graph: its Schedule is deleted and nothing syncs it. Its data and its place stay."""
-    print_graph(run(_change(graph, {"status": "archived"})), as_json=as_json)
+    _change(graph, as_json, status="archived")
 
 
 def read_composition(typed: str) -> object:
@@ -78,47 +80,16 @@ def print_graph(graph: "Graph", *, as_json: bool) -> None:
         typer.echo(f"{field:<14} {'-' if shown is None else shown}")
 
 
-async def _change(
-    reference: str,
-    changes: dict[str, object],
-    *,
-    every_seconds: int | None = None,
-    cron: str | None = None,
-) -> "Graph":
-    """Change the record and make the Schedule match it; return the graph."""
-    from syncline.cli.target import connect_temporal, find_settings
-    from syncline.graphs import graph_changes
-    from syncline.schedules import ensure_schedule
-    from syncline.services import Services
+def _change(graph: str, as_json: bool, **changes: object) -> None:
+    """Change the record and its Schedule, and print it; say on stderr if an operator has that paused."""
+    from syncline.operations.requests import ChangeGraphInput, GraphChanged
 
-    settings = find_settings()
-    # First, so that nothing is half done when Temporal cannot be reached.
-    client = await connect_temporal()
-    async with Services.open(settings, application_name="syncline-cli") as services:
-        present = await services.graphs.get(reference)
-        if every_seconds is not None or cron is not None:
-            every = present.schedule.every_seconds if every_seconds is None else every_seconds
-            changes = {**changes, "schedule": {"every_seconds": every, "cron": cron}}
-        graph = await services.graphs.update(present.id, graph_changes(present.slug, changes))
-    await ensure_schedule(client, graph, task_queue=settings.task_queue)
-    await _tell_operators_pause(client, graph)
-    return graph
-
-
-async def _tell_operators_pause(client: "Client", graph: "Graph") -> None:
-    """Say on stderr that an active graph's Schedule is paused, by whom only the note tells."""
-    from syncline import names
-    from syncline.client import temporal_errors_mapped
-    from syncline.graphs import GraphStatus
-
-    if graph.status is not GraphStatus.ACTIVE:
-        return
-    handle = client.get_schedule_handle(names.sync_schedule_id(graph.slug))
-    with temporal_errors_mapped(client):
-        state = (await handle.describe()).schedule.state
-    if state.paused:
-        note = one_line(state.note or "no reason given")
+    given = {name: change for name, change in changes.items() if change is not None}
+    changed = ask(ChangeGraphInput.model_validate({"graph": graph, **given}), GraphChanged)
+    print_graph(changed.graph, as_json=as_json)
+    if changed.operators_pause is not None:
+        slug = changed.graph.slug
+        note = one_line(changed.operators_pause)
         typer.echo(
-            f"Its Schedule is paused by an operator ({note}): `syncline schedule resume {graph.slug}`.",
-            err=True,
+            f"Its Schedule is paused by an operator ({note}): `syncline schedule resume {slug}`.", err=True
         )

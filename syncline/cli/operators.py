@@ -1,9 +1,8 @@
-"""What the commands for operators share: how they open a graph and how they answer."""
+"""What the commands for operators share: how they have something done and how they answer."""
 
 import getpass
 import os
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
@@ -14,10 +13,15 @@ from syncline.cli.sentences import EXIT_FAILED, say_error
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from syncline.graphs import Graph
-    from syncline.services import Services
+    from pydantic import BaseModel
+
+    from syncline.operations.requests import OperationInput
 
 T = TypeVar("T")
+ResultT = TypeVar("ResultT", bound="BaseModel")
+
+SECONDS = 60.0
+"""How long a command waits for its run, unless it is told."""
 
 STATUS = "Exit status: 0 done, 1 failed or nothing matched, 2 wrong usage or configuration."
 
@@ -28,6 +32,8 @@ AfterOption = Annotated[
     str | None, typer.Option(metavar="PLACE", help="Where the page before ended: its last line says so.")
 ]
 
+TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds to wait for it; then it is ended.")]
+
 
 def run(work: Coroutine[object, object, T]) -> T:
     """Return what a coroutine returns."""
@@ -36,14 +42,30 @@ def run(work: Coroutine[object, object, T]) -> T:
     return asyncio.run(work)
 
 
-@asynccontextmanager
-async def opened(reference: str) -> "AsyncIterator[tuple[Services, Graph]]":
-    """Yield the services of the settings, or of the running stack, and a graph by slug or id."""
-    from syncline.cli.target import find_settings
-    from syncline.services import Services
+def ask(request: "OperationInput", result: "type[ResultT]", *, seconds: float = SECONDS) -> "ResultT":
+    """Have a worker carry out what is asked for, and return the result; Temporal is all that is needed."""
+    return run(_ask(request, result, seconds))
 
-    async with Services.open(find_settings(), application_name="syncline-cli") as services:
-        yield services, await services.graphs.get(reference)
+
+async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: float) -> "ResultT":
+    from uuid import uuid4
+
+    from syncline import names
+    from syncline.by_hand import run_by_hand
+    from syncline.cli.target import connect_temporal, find_task_queue
+
+    return await run_by_hand(
+        await connect_temporal(),
+        request.workflow,
+        result,
+        request,
+        workflow_id=names.operation_id(request.workflow, request.about, uuid4().hex[:8]),
+        task_queue=find_task_queue(),
+        seconds=seconds,
+        summary=request.summary,
+        graph=request.about,
+        tell=lambda sentence: typer.secho(one_line(sentence), err=True, dim=True),
+    )
 
 
 def say_nothing_matched(sentence: str) -> NoReturn:

@@ -10,8 +10,7 @@ from syncline.cli.operators import (
     GraphArgument,
     JsonOption,
     LimitOption,
-    opened,
-    run,
+    ask,
     told_at,
     told_key,
 )
@@ -38,30 +37,17 @@ def parked(
     A row whose parent is missing waits whole, a link or an optional reference alone. Both land by themselves
     when the other end does.
     """
+    from syncline.operations import ParkedPage, ParkedSummary
+    from syncline.operations.requests import ListParkedInput, SummarizeParkedInput
+
     if table is not None:
-        _print_page(run(_list(graph, table, limit, after)), as_json=as_json)
+        listed = ListParkedInput(graph=graph, table=table, limit=limit, after=after)
+        _print_page(ask(listed, ParkedPage), as_json=as_json)
         return
     if after is not None:
         raise typer.BadParameter("it goes with --table", param_hint="--after")
-    _print_summary(run(_summarize(graph, limit)), as_json=as_json)
-
-
-async def _summarize(reference: str, limit: int) -> "ParkedSummary":
-    from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-    from syncline.operations import summarize_parked
-
-    async with opened(reference) as (services, graph):
-        write, target = services.write_schema(graph), services.target_schema(graph)
-        return await summarize_parked(write, target, KNOWLEDGE_GRAPH, limit=limit)
-
-
-async def _list(reference: str, table: str, limit: int, after: str | None) -> "ParkedPage":
-    from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-    from syncline.operations import list_parked
-
-    async with opened(reference) as (services, graph):
-        target = services.target_schema(graph)
-        return await list_parked(target, KNOWLEDGE_GRAPH, table, limit=limit, after=after)
+    summary = ask(SummarizeParkedInput(graph=graph, limit=limit), ParkedSummary)
+    _print_summary(summary, as_json=as_json)
 
 
 def _print_summary(found: "ParkedSummary", *, as_json: bool) -> None:

@@ -1,12 +1,11 @@
 """`syncline verify`: whether the graph-db and Qdrant say what the write-db says, and having it mended."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from syncline.cli.columns import one_line, print_columns
-from syncline.cli.operators import GraphArgument, JsonOption, opened, os_user, run, told_key
+from syncline.cli.operators import GraphArgument, JsonOption, TimeoutOption, ask, os_user, told_key
 from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences
 
 if TYPE_CHECKING:
@@ -32,45 +31,32 @@ def verify(
     table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
     keys: Annotated[int, typer.Option(min=0, max=10_000, help="Keys to name for each finding.")] = 10,
     vectors: Annotated[bool, typer.Option(help="Compare Qdrant too.")] = True,
+    timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a graph's stores, whatever runs meanwhile, and name what is missing, extra or stale.
 
     What waits for another row, was refused or is on its way is told apart: that is no damage.
     """
-    found = run(_verify(graph, table, keys, vectors, (who or os_user(), why) if repair else None))
+    from syncline.operations.requests import VerifyGraphInput
+    from syncline.verification import Verification
+
+    request = VerifyGraphInput(
+        graph=graph,
+        tables=tuple(table or ()),
+        keys=keys,
+        vectors=vectors,
+        repair=repair,
+        who=(who or os_user()) if repair else "",
+        why=why if repair else "",
+    )
+    found = ask(request, Verification, seconds=timeout)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
         _print(found, repaired=repair)
-    if not found.equal:
+    if not found.equal or found.queued:
         raise typer.Exit(EXIT_FAILED)
-
-
-async def _verify(
-    reference: str,
-    tables: Sequence[str] | None,
-    keys: int,
-    vectors: bool,
-    repair: tuple[str, str] | None,
-) -> "Verification":
-    from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-    from syncline.engine.verify import verify
-
-    who, why = repair or ("", "")
-    async with opened(reference) as (services, graph):
-        return await verify(
-            KNOWLEDGE_GRAPH,
-            write=services.write_schema(graph),
-            target=services.target_schema(graph),
-            vectors=services.graph_vectors(graph) if vectors else None,
-            embedding=services.embedding.name,
-            tables=tables or None,
-            keys=keys,
-            repair=repair is not None,
-            who=who,
-            why=why,
-        )
 
 
 def _print(found: "Verification", *, repaired: bool) -> None:
@@ -102,11 +88,11 @@ def _print(found: "Verification", *, repaired: bool) -> None:
             typer.echo(
                 one_line(f"{relation.name} ({relation.kind.value}) was not compared: {relation.problem}")
             )
-    queued = sum(relation.queued for relation in found.relations)
-    if found.equal:
+    if found.equal and not found.queued:
         verdict_in_words = "equal"
     elif repaired:
-        verdict_in_words = f"{found.damaged:,} damaged, {queued:,} asked for; the next cycle makes them right"
+        asked = f"{found.queued:,} asked for; the next cycle makes them right"
+        verdict_in_words = f"{found.damaged:,} damaged, {asked}"
     else:
         verdict_in_words = f"{found.damaged:,} damaged; --repair has them made right"
     typer.echo(f"{found.compared:,} compared in {found.seconds:.1f} s: {verdict_in_words}")

@@ -10,11 +10,22 @@ from pathlib import Path
 from syncline.devstack.processes import ChildProcess, log_tail
 from syncline.errors import DevStackError
 
-__all__ = ["WorkerProcess"]
+__all__ = ["WorkerProcess", "find_worker"]
 
 _RESTARTS = 3
 _WINDOW = 60.0
 """More than `_RESTARTS` deaths within these seconds are a fault that restarting does not cure."""
+
+
+def find_worker(root: Path) -> Path:
+    """Return the script of the worker of the checkout at `root`, or raise DevStackError if there is none."""
+    script = root / "worker.py"
+    if not script.exists():
+        raise DevStackError(
+            f"There is no {script}. The worker is that of a checkout of Syncline: be in its folder, and keep "
+            "temporal-dev.yaml next to worker.py."
+        )
+    return script
 
 
 class WorkerProcess:
@@ -23,7 +34,7 @@ class WorkerProcess:
     def __init__(
         self, root: Path, environment: Mapping[str, str], *, log: Path, graceful_seconds: float
     ) -> None:
-        self._script = root / "worker.py"
+        self._root = root
         self._environment = environment
         self._log = log
         self._graceful_seconds = graceful_seconds
@@ -31,16 +42,12 @@ class WorkerProcess:
 
     async def start(self) -> ChildProcess:
         """Start the worker, or raise DevStackError if there is none."""
-        if not self._script.exists():
-            raise DevStackError(
-                f"There is no {self._script}. `syncline dev` runs the worker of a checkout of Syncline: "
-                "keep temporal-dev.yaml next to worker.py."
-            )
+        script = find_worker(self._root)
         self._child = await ChildProcess.start(
             "the worker",
-            [sys.executable, self._script],
+            [sys.executable, script],
             log=self._log,
-            cwd=self._script.parent,
+            cwd=script.parent,
             env=self._environment,
         )
         return self._child

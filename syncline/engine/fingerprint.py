@@ -3,7 +3,7 @@
 import re
 from hashlib import sha256
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "without_values"]
 
 _KINDS = (
     "collation|column|constraint|database|domain|encoding|enum|extension|field|function|index|parameter|policy"
@@ -37,9 +37,20 @@ def fingerprint(sqlstate: str, message: str, constraint: str | None) -> str:
     tables, types. A message of a trigger that gives its values without quotation marks, or one in another
     language that names no constraint, may have more fingerprints than causes, or fewer.
     """
-    cause = _VARYING.sub(_constant, _AFTER_THE_MESSAGE.sub("", message)[:_LONGEST])
+    cause = _masked(message, "?")
     return sha256("\0".join((sqlstate, constraint or "", cause)).encode()).hexdigest()[:12]
 
 
-def _constant(found: re.Match[str]) -> str:
-    return found[0] if found["name"] else "?"
+def without_values(message: str) -> str:
+    """Return a message without the values of a row that Postgres quotes in it. Again it changes nothing.
+
+    For what leaves the stores. Values that a trigger gives without quotation marks stay, numbers apart.
+    """
+    return _masked(message, " …").replace("  …", " …").strip()
+
+
+def _masked(message: str, mask: str) -> str:
+    def constant(found: re.Match[str]) -> str:
+        return found[0] if found["name"] else mask
+
+    return _VARYING.sub(constant, _AFTER_THE_MESSAGE.sub("", message)[:_LONGEST])

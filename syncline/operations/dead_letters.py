@@ -13,8 +13,9 @@ from pydantic import model_validator
 
 from syncline.errors import InputInvalid
 from syncline.messages import Message
-from syncline.operations.paging import checked_limit, place_after
+from syncline.operations.paging import checked_limit, first_page, place_after
 from syncline.operations.schema import acting, reading, sql
+from syncline.operations.words import Told
 from syncline.provider import GraphSchema
 
 __all__ = [
@@ -52,8 +53,8 @@ class DeadLetter(Message):
     version: int = 0
     """The transaction of the write-db that wrote it (`sync_xid`)."""
     sqlstate: str = ""
-    message: str = ""
-    """Postgres's own; it may quote values of the row."""
+    message: Told = ""
+    """Postgres's own; values of the row are left out."""
     constraint: str | None = None
     fingerprint: str = ""
     """Equal for errors that differ in the rows' values alone."""
@@ -90,7 +91,7 @@ class FailureGroup(Message):
     """When one of them failed last."""
     next_retry_at: datetime | None = None
     example_key: tuple[str, ...] = ()
-    example_message: str = ""
+    example_message: Told = ""
 
 
 class FailureSummary(Message):
@@ -101,7 +102,7 @@ class FailureSummary(Message):
     """How many of them are no longer tried."""
     groups: tuple[FailureGroup, ...] = ()
     left_off: int = 0
-    """Groups beyond the limit."""
+    """Groups beyond the page."""
 
 
 class Selection(Message):
@@ -138,6 +139,8 @@ class AuditEntry(Message):
     fingerprint: str | None = None
     """Without table, key and fingerprint: all of the graph."""
     rows: int = 0
+    run_id: str | None = None
+    """The Temporal run that did it for them; None: none."""
 
 
 class AuditPage(Message):
@@ -167,9 +170,10 @@ async def list_dead_letters(
         rows = await connection.fetch(
             sql("dead_letters"), table, fingerprint, state, after_table, after_row, limit + 1
         )
-    shown = rows[:limit]
-    more = f"{shown[-1]['table']}/{shown[-1]['row_id']}" if len(rows) > limit else None
-    return DeadLetterPage(letters=tuple(DeadLetter.model_validate(dict(row)) for row in shown), next=more)
+    letters = first_page((DeadLetter.model_validate(dict(row)) for row in rows), limit)
+    last = rows[len(letters) - 1] if letters else None
+    more = f"{last['table']}/{last['row_id']}" if last is not None and len(rows) > len(letters) else None
+    return DeadLetterPage(letters=letters, next=more)
 
 
 async def summarize(
@@ -181,11 +185,12 @@ async def summarize(
         rows = await connection.fetch(sql("dead_letter_groups"), table, state, limit)
     if not rows:
         return FailureSummary()
+    groups = first_page((FailureGroup.model_validate(dict(row)) for row in rows), limit)
     return FailureSummary(
         rows=rows[0]["all_rows"],
         dead=rows[0]["all_dead"],
-        groups=tuple(FailureGroup.model_validate(dict(row)) for row in rows),
-        left_off=rows[0]["all_groups"] - len(rows),
+        groups=groups,
+        left_off=rows[0]["all_groups"] - len(groups),
     )
 
 
@@ -196,22 +201,27 @@ async def show(target: GraphSchema, table: str, key: Sequence[str]) -> DeadLette
     return None if row is None else DeadLetter.model_validate(dict(row))
 
 
-async def retry(target: GraphSchema, selection: Selection, *, who: str, why: str) -> int:
+async def retry(
+    target: GraphSchema, selection: Selection, *, who: str, why: str, run_id: str | None = None
+) -> int:
     """Have the next cycle try the rows again, with all their tries before them; return how many.
 
-    Audited in the same transaction. Raise InputInvalid if `who` or `why` is blank.
+    Audited in the same transaction. What was done and audited for run `run_id` already is not done again: the
+    number of then is returned. Raise InputInvalid if `who` or `why` is blank.
     """
-    return await _act(target, "retry", selection, who=who, why=why)
+    return await _act(target, "retry", selection, who=who, why=why, run_id=run_id)
 
 
-async def discard(target: GraphSchema, selection: Selection, *, who: str, why: str) -> int:
+async def discard(
+    target: GraphSchema, selection: Selection, *, who: str, why: str, run_id: str | None = None
+) -> int:
     """Give up the refused versions of the rows: nothing tries them again; return how many.
 
     A newer version of a row is tried as any other. A version that the graph-db had before stays there. A row
     that a running cycle is trying at this moment may be refused once more, and is then a dead letter again.
-    Audited in the same transaction. Raise InputInvalid if `who` or `why` is blank.
+    Audited as a retry is. Raise InputInvalid if `who` or `why` is blank.
     """
-    return await _act(target, "discard", selection, who=who, why=why)
+    return await _act(target, "discard", selection, who=who, why=why, run_id=run_id)
 
 
 async def list_audit(target: GraphSchema, *, limit: int = 100, before: int | None = None) -> AuditPage:
@@ -219,20 +229,24 @@ async def list_audit(target: GraphSchema, *, limit: int = 100, before: int | Non
     limit = checked_limit(limit)
     async with reading(target) as connection:
         rows = await connection.fetch(sql("audit"), before, limit + 1)
-    shown = rows[:limit]
-    entries = tuple(AuditEntry.model_validate(dict(row)) for row in shown)
-    return AuditPage(entries=entries, next=entries[-1].number if len(rows) > limit else None)
+    entries = first_page((AuditEntry.model_validate(dict(row)) for row in rows), limit)
+    return AuditPage(entries=entries, next=entries[-1].number if len(rows) > len(entries) else None)
 
 
-async def _act(target: GraphSchema, action: str, selection: Selection, *, who: str, why: str) -> int:
+async def _act(
+    target: GraphSchema, action: str, selection: Selection, *, who: str, why: str, run_id: str | None
+) -> int:
     who, why = who.strip(), why.strip()
     if not who or not why:
         raise InputInvalid(f"To {action} dead letters, say who you are and why: both are kept in the audit.")
     key = None if selection.key is None else list(selection.key)
     async with acting(target) as connection:
-        # Before any row is locked: a batch that has some of them is waited for with nothing in its way.
+        # Before any row is locked: a batch that has some of them is waited for with nothing in its way. So is
+        # an earlier attempt of the same run.
         await connection.execute("LOCK TABLE sync_dead_letter IN SHARE ROW EXCLUSIVE MODE")
-        rows: int | None = await connection.fetchval(
-            sql(action), selection.table, key, selection.fingerprint, who, why
-        )
+        rows: int | None = await connection.fetchval(sql("audited"), run_id, action)
+        if rows is None:
+            rows = await connection.fetchval(
+                sql(action), selection.table, key, selection.fingerprint, who, why, run_id
+            )
     return rows or 0

@@ -1,14 +1,22 @@
 """Paging: how much of the books is read at once, and where a page goes on."""
 
-from typing import Final
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final, TypeVar
 from uuid import UUID
+
+from pydantic import BaseModel
 
 from syncline.errors import InputInvalid
 
-__all__ = ["checked_limit", "place_after"]
+__all__ = ["checked_limit", "first_page", "place_after"]
+
+EntryT = TypeVar("EntryT", bound=BaseModel)
 
 _AT_MOST: Final = 10_000
 """Rows of one page: they are read into memory."""
+_BYTES: Final = 1_000_000
+"""Of one page as JSON: Temporal refuses a payload of more than two million."""
 
 
 def checked_limit(limit: int) -> int:
@@ -27,3 +35,15 @@ def place_after(after: str | None) -> tuple[str | None, UUID | None]:
         return name, UUID(row_id)
     except ValueError:
         raise InputInvalid(f"'{after}' is no place where a page ended: give its `next`.") from None
+
+
+def first_page(entries: Iterable[EntryT], limit: int) -> tuple[EntryT, ...]:
+    """Return the first entries that make a page: up to `limit`, fewer if they are large, at least one."""
+    page: list[EntryT] = []
+    size = 0
+    for entry in islice(entries, limit):
+        size += len(entry.model_dump_json().encode())
+        if page and size > _BYTES:
+            break
+        page.append(entry)
+    return tuple(page)

@@ -9,7 +9,7 @@ import asyncpg
 
 from syncline.engine.tablemap import SchemaMap
 from syncline.messages import Message
-from syncline.operations.paging import checked_limit, place_after
+from syncline.operations.paging import checked_limit, first_page, place_after
 from syncline.operations.schema import reading, sql
 from syncline.operations.tables import find_table, naming_values
 from syncline.operations.words import moment, refusal, row_name
@@ -87,7 +87,7 @@ class ParkedSummary(Message):
     """Rows whose wait is over, which the next cycle lands. They are in no other number."""
     awaited: tuple[AwaitedRow, ...] = ()
     left_off: int = 0
-    """Awaited rows beyond the limit."""
+    """Awaited rows beyond the page."""
 
 
 class ParkedEntry(Message):
@@ -129,12 +129,13 @@ async def summarize_parked(
         counts = await connection.fetchrow(sql("parked_counts"))
         awaited = await connection.fetch(sql("awaited", landed=_landed(schema_map)), *columns, limit)
     sources = await _ask_write_db(write, schema_map, awaited)
+    shown = first_page((_awaited(schema_map, row, sources) for row in awaited), limit)
     return ParkedSummary(
         rows=counts["rows"],
         references=counts["references"],
         released=counts["released"],
-        awaited=tuple(_awaited(schema_map, row, sources) for row in awaited),
-        left_off=awaited[0]["all_awaited"] - len(awaited) if awaited else 0,
+        awaited=shown,
+        left_off=awaited[0]["all_awaited"] - len(shown) if shown else 0,
     )
 
 
@@ -155,12 +156,11 @@ async def list_parked(
         rows = await connection.fetch(
             sql("parked", owner_key=owner), found.name, row_id, name, waits_for, limit + 1
         )
-    shown = rows[:limit]
+    entries = first_page((ParkedEntry.model_validate({"table": found.name, **row}) for row in rows), limit)
     following = None
-    if len(rows) > limit:
-        last = shown[-1]
+    if len(rows) > len(entries):
+        last = rows[len(entries) - 1]
         following = f"{last['name'] or ''}/{last['waits_for']}/{last['row_id']}"
-    entries = tuple(ParkedEntry.model_validate({"table": found.name, **row}) for row in shown)
     return ParkedPage(entries=entries, next=following)
 
 

@@ -2,8 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Annotated
 
-__all__ = ["moment", "refusal", "row_name"]
+from pydantic import AfterValidator
+
+from syncline.engine.fingerprint import without_values
+
+__all__ = ["Told", "moment", "refusal", "row_name"]
+
+Told = Annotated[str, AfterValidator(without_values)]
+"""What a store said, without the row's values: it goes into run histories, where rows never are."""
 
 
 def moment(at: datetime) -> str:
@@ -18,5 +26,5 @@ def row_name(table: str, key: Sequence[str]) -> str:
 
 def refusal(sqlstate: str, message: str, next_retry_at: datetime | None) -> str:
     """Return what the graph-db said about a row, and what follows."""
-    told = f"[{sqlstate}] {message}"
+    told = f"[{sqlstate}] {without_values(message)}"
     return f"dead: {told}" if next_retry_at is None else f"refused: {told}; next try {moment(next_retry_at)}"

@@ -4,6 +4,7 @@ from syncline.schedules.graph_schedule import (
     PAUSED_WITH_GRAPH,
     ScheduleChange,
     ensure_schedule,
+    operators_pause,
     remove_schedule,
 )
 from syncline.schedules.listing import ListedSchedule, list_schedule_ids, list_schedules
@@ -18,6 +19,7 @@ __all__ = [
     "ensure_schedule",
     "list_schedule_ids",
     "list_schedules",
+    "operators_pause",
     "reconcile",
     "reconcile_now",
     "remove_schedule",

@@ -28,6 +28,7 @@ __all__ = [
     "ScheduleChange",
     "ensure_schedule",
     "graph_fingerprint",
+    "operators_pause",
     "remove_schedule",
     "state_for",
 ]
@@ -102,6 +103,20 @@ async def remove_schedule(client: Client, slug: str, *, task_queue: str | None) 
                 return "absent"
             raise
     return "deleted"
+
+
+async def operators_pause(client: Client, graph: Graph) -> str | None:
+    """Return the note with which an operator paused the Schedule of an active graph, None if none did.
+
+    Raise TemporalUnavailable if Temporal cannot be reached.
+    """
+    if graph.status is not GraphStatus.ACTIVE:
+        return None
+    with temporal_errors_mapped(client):
+        description = await making.describe(client.get_schedule_handle(names.sync_schedule_id(graph.slug)))
+    if description is None or not description.schedule.state.paused:
+        return None
+    return description.schedule.state.note or "no reason given"
 
 
 def graph_fingerprint(graph: Graph, task_queue: str) -> str:

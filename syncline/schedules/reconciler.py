@@ -1,6 +1,5 @@
 """The Schedule of the reconciliation itself: made by every worker that starts, one for each task queue."""
 
-import asyncio
 from datetime import timedelta
 from typing import Final, Literal
 from uuid import uuid4
@@ -10,14 +9,11 @@ from temporalio.client import (
     Schedule,
     ScheduleActionStartWorkflow,
     ScheduleSpec,
-    WorkflowFailureError,
 )
-from temporalio.exceptions import ActivityError
-from temporalio.exceptions import TimeoutError as RunTimeout
 
 from syncline import names
+from syncline.by_hand import run_by_hand
 from syncline.client import temporal_errors_mapped
-from syncline.errors import ReconciliationFailed
 from syncline.messages import Reconciliation
 from syncline.schedules import making
 
@@ -61,32 +57,14 @@ async def ensure_reconciler(
 async def reconcile_now(client: Client, *, task_queue: str, seconds: float) -> Reconciliation:
     """Run `ReconcileSchedules` by hand, beside whatever its Schedule does, and return its result.
 
-    Raise ReconciliationFailed if it fails, or has not ended within these seconds.
+    Raise as `run_by_hand` does if it fails, or has not ended within these seconds.
     """
-    schedule_id = names.reconcile_schedules_id(task_queue)
-    with temporal_errors_mapped(client):
-        handle = await client.start_workflow(
-            names.RECONCILE_SCHEDULES,
-            id=f"{schedule_id}-by-hand-{uuid4()}",
-            task_queue=task_queue,
-            # Nobody waits for it any longer, and the Schedule's own run does the same.
-            execution_timeout=timedelta(seconds=seconds),
-            static_summary=_SUMMARY,
-            result_type=Reconciliation,
-        )
-        try:
-            # The server ends the run by itself; a little later, it has been lost from sight.
-            async with asyncio.timeout(seconds + 5):
-                result: Reconciliation = await handle.result()
-                return result
-        except (WorkflowFailureError, TimeoutError) as error:
-            raise ReconciliationFailed(handle.id, _problem(error, task_queue, seconds)) from error
-
-
-def _problem(error: BaseException, task_queue: str, seconds: float) -> str:
-    cause = error.cause if isinstance(error, WorkflowFailureError) else error
-    if isinstance(cause, ActivityError) and cause.cause is not None:
-        return str(cause.cause)
-    if isinstance(cause, RunTimeout | TimeoutError):
-        return f"it did not end within {seconds:g} s. Is a worker running on task queue '{task_queue}'?"
-    return str(cause)
+    return await run_by_hand(
+        client,
+        names.RECONCILE_SCHEDULES,
+        Reconciliation,
+        workflow_id=f"{names.reconcile_schedules_id(task_queue)}-by-hand-{uuid4()}",
+        task_queue=task_queue,
+        seconds=seconds,
+        summary=_SUMMARY,
+    )

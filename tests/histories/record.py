@@ -23,10 +23,13 @@ ROOT = Path(__file__).parents[2]
 # A script sees its own folder first; the application is the checkout's.
 sys.path.insert(0, str(ROOT))
 
+from activities.operations import OperationActivities  # noqa: E402
+from activities.schedules import ScheduleActivities  # noqa: E402
 from activities.sync import SyncActivities  # noqa: E402
 from syncline import names  # noqa: E402
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer  # noqa: E402
 from syncline.errors import StoreUnavailable  # noqa: E402
+from syncline.graphs import Graph  # noqa: E402
 from syncline.messages import CycleProgress, SyncResult, TableProgress  # noqa: E402
 from syncline.provider import SyncContext  # noqa: E402
 from syncline.schedules import ensure_schedule  # noqa: E402
@@ -35,7 +38,7 @@ from syncline.settings import Settings  # noqa: E402
 from syncline.testing.lab import Run, SyncLab, eventually  # noqa: E402
 from syncline.testing.providers import FakeProvider, sync_result  # noqa: E402
 from syncline.testing.temporal import start_temporal  # noqa: E402
-from worker import create_worker  # noqa: E402
+from worker import create_operations_worker, create_worker  # noqa: E402
 
 Scenario = Callable[[SyncLab], Awaitable[Run]]
 
@@ -131,6 +134,34 @@ async def cancelled(lab: SyncLab) -> Run:
     return run
 
 
+async def graph_verified(lab: SyncLab) -> Run:
+    """Somebody asked whether the stores of a graph say the same, and to have it mended."""
+    graph = await lab.add_graph(prepare=True)
+    return await asked(lab, names.VERIFY_GRAPH, graph, repair=True, who="ada", why="recorded")
+
+
+async def failures_retried(lab: SyncLab) -> Run:
+    """Somebody had refused rows retried."""
+    graph = await lab.add_graph(prepare=True)
+    return await asked(lab, names.RETRY_FAILURES, graph, everything=True, who="ada", why="recorded")
+
+
+async def schedules_reconciled(lab: SyncLab) -> Run:
+    """A graph got its Schedule, and another was refused one."""
+    await lab.add_graph(schedule={"every_seconds": 86_400})
+    await lab.add_graph(schedule={"cron": "99 * * * *"})
+    return await lab.client.start_workflow(
+        names.RECONCILE_SCHEDULES, id=lab.unique("run"), task_queue=lab.task_queue
+    )
+
+
+async def asked(lab: SyncLab, workflow: str, graph: Graph, **fields: object) -> Run:
+    """Start what an operator asks for."""
+    return await lab.client.start_workflow(
+        workflow, {"graph": graph.slug, **fields}, id=lab.unique("run"), task_queue=lab.task_queue
+    )
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     provider_answered,
     fallback,
@@ -141,13 +172,16 @@ SCENARIOS: tuple[Scenario, ...] = (
     input_refused,
     retried_with_progress,
     cancelled,
+    graph_verified,
+    failures_retried,
+    schedules_reconciled,
 )
 
 
 def make_worker(client: Client, services: Services) -> Worker:
     """Return the worker as deployed, with signs of life that a recording need not wait for."""
     activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.5)
-    return create_worker(client, activities, services.settings)
+    return create_worker(client, activities, services.settings, schedules=ScheduleActivities(services))
 
 
 async def record(scenario: Scenario, client: Client, postgres: EmbeddedPostgres, folder: Path) -> None:
@@ -170,7 +204,8 @@ async def record(scenario: Scenario, client: Client, postgres: EmbeddedPostgres,
             make_worker=make_worker,
             unique=lambda word: f"{word}-{name.replace('_', '-')}-{next(numbers)}",
         )
-        async with lab.worker():
+        operations = create_operations_worker(client, OperationActivities(services), settings)
+        async with lab.worker(), operations:
             run = await scenario(lab)
             try:
                 await run.result()

@@ -9,7 +9,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from syncline.engine.fingerprint import fingerprint
+from syncline.engine.fingerprint import fingerprint, without_values
 from syncline.engine.keys import key_uuid, row_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.errors import InputInvalid, StoreRejected
@@ -354,9 +354,9 @@ async def test_keys_tables_and_fingerprints_are_only_ever_values(graph: TestGrap
     assert len((await list_dead_letters(target(graph), table=NASTY, fingerprint=cause)).letters) == 2
     found = await show(target(graph), NASTY, [NASTY, NASTY])
     assert found is not None
-    assert (found.key, found.message) == ((NASTY, NASTY), NASTY)
+    assert (found.key, found.message) == ((NASTY, NASTY), without_values(NASTY))
     [group, _] = (await summarize(target(graph))).groups
-    assert (group.table, group.example_message) == (NASTY, NASTY)
+    assert (group.table, group.example_message) == (NASTY, without_values(NASTY))
     page = await list_dead_letters(target(graph), table=NASTY, limit=1)
     assert page.next is not None
     assert len((await list_dead_letters(target(graph), after=page.next)).letters) >= 1

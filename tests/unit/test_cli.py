@@ -1,6 +1,6 @@
 """The command line against real databases: what it prints, where, and with which exit status."""
 
-import json
+import asyncio
 import os
 import subprocess
 import sys
@@ -14,7 +14,11 @@ from syncline.cli import app
 from syncline.devstack.environment import StackStores
 from syncline.devstack.processes import ProcessIdentity
 from syncline.devstack.state import RunningStack, StateFolder
+from syncline.graphs import GraphDraft
+from syncline.services import Services
+from syncline.settings import load_settings
 
+ROOT = Path(__file__).parents[2]
 NOWHERE = "postgresql://nobody:s3cret@127.0.0.1:1/nothing"
 Invoke = Callable[..., Result]
 
@@ -50,7 +54,7 @@ def test_version_and_help_need_no_settings(invoke: Invoke) -> None:
     assert invoke("--version").stdout.startswith("syncline 0.")
     shown = invoke("--help")
     assert shown.exit_code == 0
-    for command in ("dev", "migrate", "graph", "sample"):
+    for command in ("dev", "worker", "migrate", "graph", "sample"):
         assert command in shown.stdout
 
 
@@ -62,7 +66,7 @@ def test_the_command_line_starts_without_what_is_heavy() -> None:
 
 
 def test_a_command_without_settings_names_them_and_the_way_out(invoke: Invoke) -> None:
-    refused = invoke("graph", "list")
+    refused = invoke("migrate")
     assert refused.exit_code == 2
     assert refused.stdout == ""
     assert refused.stderr.startswith("error: SYNCLINE_WRITE_DSN")
@@ -75,7 +79,7 @@ def test_a_store_that_is_down_is_one_line_without_its_password(
 ) -> None:
     monkeypatch.setenv("SYNCLINE_WRITE_DSN", NOWHERE)
     monkeypatch.setenv("SYNCLINE_GRAPH_DSN", NOWHERE)
-    failed = invoke("graph", "list")
+    failed = invoke("migrate")
     assert failed.exit_code == 1
     assert failed.stderr.startswith("error: Postgres store 'graph'")
     assert "s3cret" not in failed.output
@@ -94,40 +98,15 @@ def test_migrate_says_what_it_did_and_then_that_nothing_is_left(syncline: Invoke
     assert syncline("migrate").stdout == "control plane: up to date\n"
 
 
-def test_a_graph_is_added_listed_shown_and_ready_for_a_sample(syncline: Invoke) -> None:
-    added = syncline(
-        "graph", "add", "my-world", "--no-schedule", "--default", "--every-seconds", "30", "--json"
-    )
-    assert added.exit_code == 0, added.stderr
-    record = json.loads(added.stdout)
-    assert (record["schema_name"], record["qdrant_prefix"]) == ("my_world", "my_world_")
-    assert record["schedule"] == {"every_seconds": 30, "cron": None}
-    assert record["composition"] == {"sync": {"provider": "default"}}
-    assert json.loads(syncline("graph", "list", "--json").stdout) == [record]
-    assert json.loads(syncline("graph", "show", record["id"], "--json").stdout) == record
-    listed = syncline("graph", "list").stdout.splitlines()
-    assert listed[0].split() == [
-        "graph",
-        "status",
-        "schema",
-        "qdrant",
-        "prefix",
-        "provider",
-        "schedule",
-        "default",
-    ]
-    assert listed[1].split() == [
-        "my-world",
-        "active",
-        "my_world",
-        "my_world_",
-        "default",
-        "every",
-        "30",
-        "s",
-        "default",
-    ]
-    assert "slug           my-world" in syncline("graph", "show", "my-world").stdout
+def test_a_graph_is_migrated_and_takes_a_sample(syncline: Invoke) -> None:
+    syncline("migrate")
+
+    async def add() -> None:
+        async with Services.open(load_settings()) as services:
+            await services.graphs.add(GraphDraft(slug="my-world"))
+
+    asyncio.run(add())
+    assert "graph my-world: write_0001" in syncline("migrate").stdout
     assert syncline("migrate").stdout.splitlines()[1] == "graph my-world: up to date"
     loaded = syncline("sample", "world", "--graph", "my-world")
     assert loaded.exit_code == 0, loaded.stderr
@@ -142,14 +121,13 @@ def test_a_graph_is_added_listed_shown_and_ready_for_a_sample(syncline: Invoke) 
         (["Bad"], "error: Graph 'Bad', slug:"),
         (["ok", "--schema", "public"], "'public' is reserved; name another schema"),
         (["ok", "--composition", "{"], "--composition is not JSON"),
-        (["ok", "--composition", '{"snyc": {}}'], "error: Graph 'ok': composition key 'snyc' is invalid"),
         (["ok", "--every-seconds", "0"], "error: Graph 'ok', schedule.every_seconds:"),
     ],
 )
-def test_a_graph_that_breaks_a_rule_is_refused_by_name(
-    syncline: Invoke, arguments: list[str], sentence: str
+def test_a_graph_that_breaks_a_rule_is_refused_by_name_before_anybody_is_asked(
+    invoke: Invoke, arguments: list[str], sentence: str
 ) -> None:
-    refused = syncline("graph", "add", *arguments, "--no-schedule")
+    refused = invoke("graph", "add", *arguments)
     assert refused.exit_code == 2
     assert sentence in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
@@ -157,21 +135,9 @@ def test_a_graph_that_breaks_a_rule_is_refused_by_name(
 
 def test_an_unknown_graph_is_refused_by_name(syncline: Invoke) -> None:
     syncline("migrate")
-    for command in (["graph", "show", "moon"], ["sample", "world", "--graph", "moon"]):
-        refused = syncline(*command)
-        assert refused.exit_code == 2
-        assert "No graph has the slug or id 'moon'" in refused.stderr
-
-
-def test_without_temporal_a_graph_is_not_half_added(
-    syncline: Invoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
-    syncline("migrate")
-    failed = syncline("graph", "add", "mars")
-    assert failed.exit_code == 1
-    assert "127.0.0.1:1" in failed.stderr
-    assert json.loads(syncline("graph", "list", "--json").stdout) == []
+    refused = syncline("sample", "world", "--graph", "moon")
+    assert refused.exit_code == 2
+    assert "No graph has the slug or id 'moon'" in refused.stderr
 
 
 def test_commands_use_the_stack_that_runs_here_and_say_so(
@@ -185,7 +151,20 @@ def test_commands_use_the_stack_that_runs_here_and_say_so(
     migrated = invoke("migrate")
     assert migrated.exit_code == 0, migrated.stderr
     assert migrated.stderr == f"using the stack in .syncline (pid {os.getpid()})\n"
-    assert invoke("graph", "list", "--json").stdout == "[]\n"
+    assert invoke("migrate").stdout == "control plane: up to date\n"
+
+
+def test_worker_runs_the_worker_of_this_folder_in_its_own_place(invoke: Invoke, tmp_path: Path) -> None:
+    refused = invoke("worker")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"error: There is no {tmp_path}/worker.py.")
+    (tmp_path / "worker.py").write_text("import os; print(os.getpid()); raise SystemExit(3)")
+    command = [sys.executable, "-c", "from syncline.cli import app; app()", "worker"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, stdout=-1, text=True
+    ) as process:
+        said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (3, f"{process.pid}\n")
 
 
 def test_dev_refuses_a_wrong_file_before_it_starts_anything(invoke: Invoke, tmp_path: Path) -> None:

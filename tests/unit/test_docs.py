@@ -22,6 +22,7 @@ from syncline.cli import app
 from syncline.composition import parse_composition
 from syncline.messages import CycleStatus, FallbackReason, RunPhase, SyncGraphInput, SyncState
 from syncline.migrations import BOOKS_VERSION_TABLE, VERSION_TABLE
+from syncline.operations.requests import OperationInput
 from syncline.provider import SyncProvider
 from syncline.registry import Registry
 from syncline.services import Services
@@ -121,6 +122,13 @@ def test_ids_are_documented() -> None:
 @pytest.mark.parametrize("field", SyncGraphInput.model_fields)
 def test_every_field_of_the_input_is_documented(field: str) -> None:
     assert f"| `{field}` |" in section("temporal.md", "Workflow `SyncGraph`")
+
+
+@pytest.mark.parametrize("request_type", OperationInput.__subclasses__(), ids=lambda cls: cls.__name__)
+def test_every_field_that_operators_ask_with_is_documented(request_type: type[OperationInput]) -> None:
+    known = terms(section("temporal.md", "What operators ask for"))
+    for cls in request_type.__subclasses__() or [request_type]:
+        assert {cls.workflow, *cls.model_fields} <= known
 
 
 @pytest.mark.parametrize("status", CycleStatus)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from syncline.engine.fingerprint import fingerprint
+from syncline.engine.fingerprint import fingerprint, without_values
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,27 @@ def test_two_constraints_and_two_sqlstates_have_two_fingerprints() -> None:
     message = "the same words"
     assert len({fingerprint("23514", message, name) for name in (None, "a", "b")}) == 3
     assert fingerprint("23514", message, "a") != fingerprint("23505", message, "a")
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ('invalid input syntax for type integer: "s3cret"', "invalid input syntax for type integer …"),
+        ('value "123" is out of range for type integer', "… is out of range for type integer"),
+        (
+            "order 4711 of 'ada' has no customer\nDETAIL:  Failing row (s3cret)",
+            "order … of … has no customer",
+        ),
+        (
+            'new row for relation "nodes" violates check constraint "nodes_weight"',
+            'new row for relation "nodes" violates check constraint "nodes_weight"',
+        ),
+        ("value too long for type character varying(10)", "value too long for type character varying(10)"),
+    ],
+)
+def test_a_message_is_told_with_its_names_and_without_its_values(message: str, told: str) -> None:
+    assert without_values(message) == told
+    assert without_values(told) == told
 
 
 def test_messages_that_quote_megabytes_are_no_work() -> None:

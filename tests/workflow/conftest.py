@@ -1,20 +1,27 @@
 """A laboratory per test: the application's own worker over a control plane, stores and a task queue apart."""
 
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
+import structlog
 from pydantic import SecretStr
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.operations import OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
 from syncline.devstack.postgres import EmbeddedPostgres
+from syncline.graphs import GraphDraft
 from syncline.services import Services
 from syncline.settings import Settings
+from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab
-from worker import create_worker
+from worker import create_operations_worker, create_worker
 
 
 def fast_worker(client: Client, services: Services) -> Worker:
@@ -24,25 +31,50 @@ def fast_worker(client: Client, services: Services) -> Worker:
     return create_worker(client, activities, services.settings, schedules=schedules)
 
 
+@asynccontextmanager
+async def serving(lab: SyncLab) -> AsyncIterator[SyncLab]:
+    """Run both workers of a process."""
+    operations = OperationActivities(lab.services, beat_seconds=0.2)
+    async with lab.worker(), create_operations_worker(lab.client, operations, lab.services.settings):
+        yield lab
+
+
+async def _control_plane(dsn: SecretStr, *graphs: GraphDraft) -> None:
+    async with Services.open(Settings(write_dsn=dsn, graph_dsn=dsn)) as services:
+        await services.prepare_control()
+        for graph in graphs:
+            await services.graphs.add(graph)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def control_template(postgres_server: EmbeddedPostgres) -> str:
     """Name of a template database with a migrated control plane."""
     name = "template_control"
     postgres_server.ensure_database(name)
-    dsn = SecretStr(postgres_server.dsn(name))
-    async with Services.open(Settings(write_dsn=dsn, graph_dsn=dsn)) as services:
-        await services.prepare_control()
+    await _control_plane(SecretStr(postgres_server.dsn(name)))
     return name
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def services(
-    control_template: str, new_database: Callable[..., str], unique: Callable[[str], str], tmp_path: Path
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kg_templates(
+    postgres_server: EmbeddedPostgres, graph_templates: tuple[str, str]
+) -> tuple[str, str]:
+    """Names of the template databases of a write-db and a graph-db that have one graph, `kg`."""
+    write, graph = graph_templates
+    name = "template_kg"
+    postgres_server.psql(f'CREATE DATABASE "{name}" TEMPLATE "{graph}"')
+    await _control_plane(SecretStr(postgres_server.dsn(name)), GraphDraft(slug="kg"))
+    return write, name
+
+
+@asynccontextmanager
+async def _services(
+    write_dsn: str, graph_dsn: str, unique: Callable[[str], str], folder: Path
 ) -> AsyncIterator[Services]:
     settings = Settings(
-        write_dsn=SecretStr(new_database()),
-        graph_dsn=SecretStr(new_database(control_template)),
-        qdrant_path=tmp_path / "qdrant",
+        write_dsn=SecretStr(write_dsn),
+        graph_dsn=SecretStr(graph_dsn),
+        qdrant_path=folder / "qdrant",
         task_queue=unique("queue"),
         graceful_shutdown_seconds=1,
         pool_size=4,
@@ -52,12 +84,20 @@ async def services(
 
 
 @pytest_asyncio.fixture(loop_scope="session")
+async def services(
+    control_template: str, new_database: Callable[..., str], unique: Callable[[str], str], tmp_path: Path
+) -> AsyncIterator[Services]:
+    async with _services(new_database(), new_database(control_template), unique, tmp_path) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def lab(
     temporal_client: Client, services: Services, unique: Callable[[str], str]
 ) -> AsyncIterator[SyncLab]:
-    """A laboratory whose worker runs."""
+    """A laboratory whose workers run."""
     lab = SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
-    async with lab.worker():
+    async with serving(lab):
         yield lab
 
 
@@ -65,3 +105,45 @@ async def lab(
 async def idle_lab(temporal_client: Client, services: Services, unique: Callable[[str], str]) -> SyncLab:
     """A laboratory without a worker: the test starts the ones it needs."""
     return SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def kg_idle(
+    temporal_client: Client,
+    kg_templates: tuple[str, str],
+    new_database: Callable[..., str],
+    unique: Callable[[str], str],
+    tmp_path: Path,
+) -> AsyncIterator[SyncLab]:
+    """A laboratory without a worker, over stores that have one graph, `kg`."""
+    write, graph = map(new_database, kg_templates)
+    async with _services(write, graph, unique, tmp_path) as services:
+        yield SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def kg(kg_idle: SyncLab) -> AsyncIterator[SyncLab]:
+    """The same with its workers."""
+    async with serving(kg_idle):
+        yield kg_idle
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """The worker of this process says nothing: commands share their stdout with it."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def temporal_only(
+    temporal_environment: dict[str, str],
+    quiet: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[SyncLab], CommandLine]:
+    """A function that gives the command line for a laboratory: it knows of Temporal, and of no store."""
+    return lambda lab: CommandLine(
+        {**temporal_environment, "SYNCLINE_TASK_QUEUE": lab.task_queue}, tmp_path, monkeypatch
+    )

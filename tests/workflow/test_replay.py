@@ -8,6 +8,8 @@ from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
+from workflows.operations import OPERATIONS
+from workflows.reconcile_schedules import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
 RECORDED = {
@@ -16,7 +18,8 @@ RECORDED = {
 
 
 async def replay(history: str) -> None:
-    replayer = Replayer(workflows=[SyncGraph], data_converter=pydantic_data_converter)
+    workflows = [SyncGraph, ReconcileSchedules, *OPERATIONS]
+    replayer = Replayer(workflows=workflows, data_converter=pydantic_data_converter)
     await replayer.replay_workflow(WorkflowHistory.from_json("recorded", history))
 
 

@@ -1,10 +1,6 @@
 """`syncline schedule …` and the commands that change a graph, against a server, stores and a worker."""
 
-import asyncio
-import json
-import os
-import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,59 +9,21 @@ import pytest
 from syncline import names
 from syncline.graphs import Graph, GraphStatus
 from syncline.schedules import PAUSED_WITH_GRAPH, ensure_schedule, list_schedules
+from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider
 
-ROOT = Path(__file__).parents[2]
 
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended, and what it said where."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
-class Syncline:
-    """The command line as a process, with these variables and no others of ours."""
-
-    def __init__(self, environment: dict[str, str], folder: Path) -> None:
-        self._environment = environment
-        self._folder = folder
-
-    async def __call__(self, *arguments: str) -> Said:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "from syncline.cli import app; app()", *arguments,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "COLUMNS": "200", **self._environment},
-            cwd=self._folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, err = await process.communicate()
-        said = Said(process.returncode or 0, out.decode(), err.decode())
-        assert "Traceback" not in said.err, said.err
-        return said
+@pytest.fixture
+def schedule(idle_lab: SyncLab, temporal_only: Callable[[SyncLab], CommandLine]) -> CommandLine:
+    """The commands that steer Schedules; no worker is needed."""
+    return temporal_only(idle_lab)
 
 
 @pytest.fixture
-def schedule(idle_lab: SyncLab, temporal_environment: dict[str, str], tmp_path: Path) -> Syncline:
-    """The commands that talk to Temporal only: they are given no store."""
-    return Syncline({**temporal_environment, "SYNCLINE_TASK_QUEUE": idle_lab.task_queue}, tmp_path)
-
-
-@pytest.fixture
-def syncline(idle_lab: SyncLab, temporal_environment: dict[str, str], tmp_path: Path) -> Syncline:
-    settings = idle_lab.services.settings
-    stores = {
-        "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
-        "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
-        "SYNCLINE_TASK_QUEUE": settings.task_queue,
-    }
-    return Syncline({**temporal_environment, **stores}, tmp_path)
+def syncline(lab: SyncLab, temporal_only: Callable[[SyncLab], CommandLine]) -> CommandLine:
+    """The commands that a worker carries out."""
+    return temporal_only(lab)
 
 
 async def scheduled(lab: SyncLab, provider: FakeProvider | None = None, **fields: object) -> Graph:
@@ -87,7 +45,9 @@ async def runs(lab: SyncLab, graph: Graph) -> int:
     return int((await described(lab, graph)).info.num_actions)
 
 
-async def test_schedules_are_listed_with_spec_pause_note_and_runs(lab: SyncLab, schedule: Syncline) -> None:
+async def test_schedules_are_listed_with_spec_pause_note_and_runs(
+    lab: SyncLab, schedule: CommandLine
+) -> None:
     daily = await scheduled(lab, FakeProvider())
     cron = await scheduled(lab, schedule={"cron": "*/15 4 * * 1-5"})
     await schedule("schedule", "pause", cron.slug, "--reason", "store\nmaintenance")
@@ -116,7 +76,9 @@ async def test_schedules_are_listed_with_spec_pause_note_and_runs(lab: SyncLab, 
     assert "paused" in line
 
 
-async def test_a_schedule_is_paused_with_a_reason_and_resumed(idle_lab: SyncLab, schedule: Syncline) -> None:
+async def test_a_schedule_is_paused_with_a_reason_and_resumed(
+    idle_lab: SyncLab, schedule: CommandLine
+) -> None:
     graph = await scheduled(idle_lab)
     paused = await schedule("schedule", "pause", graph.slug, "--reason", "looking at it")
     assert (paused.status, paused.out) == (0, f"Paused {graph.slug}: looking at it\n")
@@ -130,7 +92,7 @@ async def test_a_schedule_is_paused_with_a_reason_and_resumed(idle_lab: SyncLab,
 
 
 async def test_a_schedule_that_is_paused_with_its_graph_is_not_resumed_without_it(
-    idle_lab: SyncLab, schedule: Syncline
+    idle_lab: SyncLab, schedule: CommandLine
 ) -> None:
     graph = await scheduled(idle_lab, status="paused")
     refused = await schedule("schedule", "resume", graph.slug)
@@ -139,7 +101,7 @@ async def test_a_schedule_that_is_paused_with_its_graph_is_not_resumed_without_i
     assert await state(idle_lab, graph) == (True, PAUSED_WITH_GRAPH)
 
 
-async def test_missed_times_are_backfilled_both_ends_included(lab: SyncLab, schedule: Syncline) -> None:
+async def test_missed_times_are_backfilled_both_ends_included(lab: SyncLab, schedule: CommandLine) -> None:
     graph = await scheduled(lab, FakeProvider(), schedule={"cron": "0 0 * * *"})
     period = ("--start", "2026-01-01", "--end", "2026-01-03T00:00:00+00:00")
     said = await schedule("schedule", "backfill", graph.slug, *period)
@@ -160,7 +122,7 @@ async def test_missed_times_are_backfilled_both_ends_included(lab: SyncLab, sche
     ],
 )
 async def test_a_period_that_is_none_is_refused(
-    idle_lab: SyncLab, schedule: Syncline, start: str, end: str, sentence: str
+    idle_lab: SyncLab, schedule: CommandLine, start: str, end: str, sentence: str
 ) -> None:
     graph = await scheduled(idle_lab)
     refused = await schedule("schedule", "backfill", graph.slug, "--start", start, "--end", end)
@@ -179,7 +141,7 @@ async def test_a_period_that_is_none_is_refused(
     ],
 )
 async def test_a_name_that_no_schedule_has_is_one_sentence(
-    schedule: Syncline, arguments: tuple[str, ...]
+    schedule: CommandLine, arguments: tuple[str, ...]
 ) -> None:
     refused = await schedule("schedule", arguments[0], "moon", *arguments[1:])
     assert (refused.status, refused.out) == (2, "")
@@ -187,16 +149,16 @@ async def test_a_name_that_no_schedule_has_is_one_sentence(
     assert len(refused.err.splitlines()) == 1
 
 
-async def test_a_server_that_is_away_is_one_sentence(tmp_path: Path) -> None:
-    away = Syncline({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, tmp_path)
-    for arguments in (("list",), ("trigger", "moon"), ("reconcile",)):
-        failed = await away("schedule", *arguments)
+async def test_a_server_that_is_away_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = CommandLine({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, tmp_path, monkeypatch)
+    for arguments in (("schedule", "list"), ("schedule", "reconcile"), ("graph", "pause", "moon")):
+        failed = await away(*arguments)
         assert failed.status == 1
         assert failed.err.startswith("error: Temporal at 127.0.0.1:1")
 
 
 async def test_reconcile_prints_what_it_did_and_fails_for_those_it_could_not(
-    lab: SyncLab, schedule: Syncline
+    lab: SyncLab, schedule: CommandLine
 ) -> None:
     graph = await lab.add_graph(schedule={"every_seconds": 86_400})
     first = await schedule("schedule", "reconcile")
@@ -215,17 +177,17 @@ async def test_reconcile_prints_what_it_did_and_fails_for_those_it_could_not(
     assert f"error: {spoilt.slug}: Graph '{spoilt.slug}', schedule.cron" in second.err
 
 
-async def test_reconcile_without_a_worker_says_what_is_missing(idle_lab: SyncLab, schedule: Syncline) -> None:
-    failed = await schedule("schedule", "reconcile", "--timeout", "1")
+async def test_reconcile_without_a_worker_says_what_is_missing(
+    idle_lab: SyncLab, schedule: CommandLine
+) -> None:
+    failed = await schedule("schedule", "reconcile")
     assert failed.status == 1
-    assert f"Is a worker running on task queue '{idle_lab.task_queue}'?" in failed.err
+    assert failed.err.startswith(f"error: No worker polls task queue '{idle_lab.task_queue}'")
     assert len(failed.err.splitlines()) == 1
 
 
-async def test_a_graphs_record_and_schedule_are_changed_together(
-    idle_lab: SyncLab, syncline: Syncline
-) -> None:
-    graph = await scheduled(idle_lab)
+async def test_a_graphs_record_and_schedule_are_changed_together(lab: SyncLab, syncline: CommandLine) -> None:
+    graph = await scheduled(lab)
     changed = await syncline(
         "graph", "set", graph.slug, "--name", "Renamed", "--cron", "30 4 * * *",
         "--composition", '{"sync": {"provider": "acme"}}', "--json",
@@ -233,15 +195,15 @@ async def test_a_graphs_record_and_schedule_are_changed_together(
     assert changed.status == 0, changed.err
     assert changed.json["name"] == "Renamed"
     assert changed.json["composition"] == {"sync": {"provider": "acme"}}
-    [calendar] = (await described(idle_lab, graph)).schedule.spec.calendars
+    [calendar] = (await described(lab, graph)).schedule.spec.calendars
     assert calendar.hour[0].start == 4
 
     back = await syncline("graph", "set", str(graph.id), "--every-seconds", "300")
     assert back.status == 0, back.err
     assert 'schedule       {"every_seconds": 300, "cron": null}' in back.out
-    spec = (await described(idle_lab, graph)).schedule.spec
+    spec = (await described(lab, graph)).schedule.spec
     assert (spec.calendars, spec.intervals[0].every) == ([], timedelta(seconds=300))
-    record = await idle_lab.services.graphs.get(graph.slug)
+    record = await lab.services.graphs.get(graph.slug)
     assert (record.name, record.schedule.cron) == ("Renamed", None)
 
 
@@ -257,81 +219,96 @@ async def test_a_graphs_record_and_schedule_are_changed_together(
     ],
 )
 async def test_a_change_that_breaks_a_rule_changes_nothing(
-    idle_lab: SyncLab, syncline: Syncline, arguments: tuple[str, ...], sentence: str
+    lab: SyncLab, syncline: CommandLine, arguments: tuple[str, ...], sentence: str
 ) -> None:
-    graph = await scheduled(idle_lab)
+    graph = await scheduled(lab)
     refused = await syncline("graph", "set", graph.slug, *arguments)
     assert refused.status == 2
     assert sentence in refused.err
     assert len(refused.err.splitlines()) == 1
-    assert await idle_lab.services.graphs.get(graph.slug) == graph
+    assert await lab.services.graphs.get(graph.slug) == graph
 
 
 async def test_a_cron_expression_that_temporal_refuses_leaves_the_schedule_as_it_is(
-    idle_lab: SyncLab, syncline: Syncline
+    lab: SyncLab, syncline: CommandLine
 ) -> None:
-    graph = await scheduled(idle_lab)
+    graph = await scheduled(lab)
     refused = await syncline("graph", "set", graph.slug, "--cron", "99 99 * * *")
     assert refused.status == 2
     assert "Temporal refuses it" in refused.err
     assert f"syncline graph set {graph.slug} --cron" in refused.err
-    intervals = (await described(idle_lab, graph)).schedule.spec.intervals
+    intervals = (await described(lab, graph)).schedule.spec.intervals
     assert intervals[0].every == timedelta(days=1)
 
 
 async def test_a_graph_is_paused_resumed_and_archived_with_its_schedule(
-    idle_lab: SyncLab, syncline: Syncline
+    lab: SyncLab, syncline: CommandLine
 ) -> None:
-    graph = await scheduled(idle_lab)
+    graph = await scheduled(lab)
     assert (await syncline("graph", "pause", graph.slug, "--json")).json["status"] == "paused"
-    assert await state(idle_lab, graph) == (True, PAUSED_WITH_GRAPH)
+    assert await state(lab, graph) == (True, PAUSED_WITH_GRAPH)
     resumed = await syncline("graph", "resume", graph.slug)
     assert "status         active" in resumed.out
     assert resumed.err == ""
-    assert (await state(idle_lab, graph))[0] is False
+    assert (await state(lab, graph))[0] is False
     assert (await syncline("graph", "archive", graph.slug, "--json")).json["status"] == "archived"
-    assert (await idle_lab.services.graphs.get(graph.slug)).status is GraphStatus.ARCHIVED
+    assert (await lab.services.graphs.get(graph.slug)).status is GraphStatus.ARCHIVED
 
     async def gone() -> bool:
-        return graph.slug not in {entry.slug for entry in await list_schedules(idle_lab.client)}
+        return graph.slug not in {entry.slug for entry in await list_schedules(lab.client)}
 
     await eventually(gone)
     assert (await syncline("graph", "resume", graph.slug, "--json")).json["status"] == "active"
-    assert (await state(idle_lab, graph))[0] is False
+    assert (await state(lab, graph))[0] is False
 
 
 async def test_an_operators_pause_is_told_when_the_graph_is_resumed(
-    idle_lab: SyncLab, syncline: Syncline
+    lab: SyncLab, syncline: CommandLine
 ) -> None:
-    graph = await scheduled(idle_lab)
+    graph = await scheduled(lab)
     await syncline("schedule", "pause", graph.slug, "--reason", "mine")
     resumed = await syncline("graph", "resume", graph.slug)
     assert resumed.status == 0
     assert f"paused by an operator (mine): `syncline schedule resume {graph.slug}`" in resumed.err
-    assert await state(idle_lab, graph) == (True, "mine")
+    assert await state(lab, graph) == (True, "mine")
 
 
-@pytest.mark.parametrize("arguments", [("set", "--name", "x"), ("pause",), ("resume",), ("archive",)])
+@pytest.mark.parametrize("arguments", [("show",), ("set", "--name", "x"), ("pause",)])
 async def test_a_graph_that_nobody_has_is_one_sentence(
-    syncline: Syncline, arguments: tuple[str, ...]
+    syncline: CommandLine, arguments: tuple[str, ...]
 ) -> None:
     refused = await syncline("graph", arguments[0], "moon", *arguments[1:])
     assert (refused.status, refused.out) == (2, "")
     assert refused.err.startswith("error: No graph has the slug or id 'moon'")
 
 
-async def test_a_record_is_not_changed_while_temporal_is_away(
-    idle_lab: SyncLab, syncline: Syncline, tmp_path: Path
+async def test_a_graph_is_added_by_a_worker_with_all_that_it_needs(
+    lab: SyncLab, syncline: CommandLine
 ) -> None:
-    graph = await scheduled(idle_lab)
-    settings = idle_lab.services.settings
-    away = Syncline(
-        {
-            "TEMPORAL_ADDRESS": "127.0.0.1:1",
-            "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
-            "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
-        },
-        tmp_path,
-    )
-    assert (await away("graph", "pause", graph.slug)).status == 1
-    assert await idle_lab.services.graphs.get(graph.slug) == graph
+    slug = lab.unique("mars")
+    added = await syncline("graph", "add", slug, "--every-seconds", "86400", "--json")
+    assert added.status == 0, added.err
+    graph = await lab.services.graphs.get(slug)
+    assert added.json == graph.model_dump(mode="json")
+    assert await state(lab, graph) == (False, None)
+    assert await lab.services.prepare_graph(graph) == []
+    assert (await syncline("graph", "add", slug, "--every-seconds", "86400", "--json")).json == added.json
+    other = await syncline("graph", "add", slug, "--every-seconds", "30")
+    assert other.status == 2
+    assert other.err.startswith(f"error: Graph '{slug}', ")
+    assert "another graph" in other.err
+    composed = await syncline("graph", "add", "venus", "--composition", '{"snyc": {}}')
+    assert (composed.status, composed.out) == (2, "")
+    assert composed.err.startswith("error: Graph 'venus': composition key 'snyc' is invalid")
+
+
+async def test_graphs_are_listed_and_shown(lab: SyncLab, syncline: CommandLine) -> None:
+    assert (await syncline("graph", "list", "--json")).json == []
+    graph = await lab.add_graph(schedule={"every_seconds": 30}, is_default=True, slug="my-world")
+    record = graph.model_dump(mode="json")
+    assert (await syncline("graph", "list", "--json")).json == [record]
+    assert (await syncline("graph", "show", str(graph.id), "--json")).json == record
+    header, line = (await syncline("graph", "list")).out.splitlines()
+    assert header.split("  ")[0] == "graph"
+    assert line.split() == ["my-world", "active", "my_world", "my_world_", "-", "every", "30", "s", "default"]
+    assert "slug           my-world" in (await syncline("graph", "show", "my-world")).out

@@ -9,10 +9,10 @@ from syncline.engine.tablemap import SchemaMap, Stats, TableMap, VectorProjectio
 from syncline.engine.verify.images import Images, TargetType
 from syncline.engine.verify.links import compare_links
 from syncline.engine.verify.numbers import Recounting
-from syncline.engine.verify.repair import Repair
+from syncline.engine.verify.repair import RelationRepair, Repair
 from syncline.engine.verify.rows import compare_rows
 from syncline.engine.verify.snapshots import Side, Snapshots, open_side, open_snapshots
-from syncline.engine.verify.tally import Beat, Tally
+from syncline.engine.verify.tally import Beat, Mend, Tally
 from syncline.engine.verify.template import sql
 from syncline.engine.verify.unsettled import find_refused
 from syncline.engine.verify.vectors import compare_vectors
@@ -35,6 +35,7 @@ async def verify(
     repair: bool = False,
     who: str = "",
     why: str = "",
+    run_id: str | None = None,
     beat: Beat | None = None,
 ) -> Verification:
     """Compare what a graph's stores have with what they should have; with `repair`, have it made right.
@@ -43,15 +44,19 @@ async def verify(
     keys of each verdict are told. `embedding` names the service whose vectors are valid; `tables` of the map,
     all if None, are looked at; without `vectors` the databases are compared alone; `beat` is told the
     progress. A repair asks for exactly the keys that are damaged, and the next cycle makes them right;
-    numbers are right at once. It is audited as done by `who`, for reason `why`. What a store refuses to
-    answer is told as a problem of that relation; the others are compared. Raise InputInvalid for an unknown
-    table, or if a repair has nobody or no reason.
+    numbers are right at once. It is audited as done by `who`, for reason `why`; a later attempt of run
+    `run_id` counts on where an earlier one ended. What a store refuses to answer is told as a problem of that
+    relation; the others are compared. Raise InputInvalid for an unknown table, or if a repair has nobody or
+    no reason.
     """
     started = time.monotonic()
     known = {table.name for table in schema_map}
     unknown = sorted(set(tables or ()) - known)
     if unknown:
         raise InputInvalid(f"No table {unknown} is synced. Known: {', '.join(sorted(known))}.")
+    mending = Repair(target, who=who, why=why, run_id=run_id) if repair else None
+    if mending is not None:
+        await mending.recall()
     inspection = _Inspection(
         schema_map,
         write=write,
@@ -59,7 +64,7 @@ async def verify(
         vectors=vectors,
         embedding=embedding,
         keys=keys,
-        repair=Repair(target, who=who, why=why) if repair else None,
+        repair=mending,
         beat=beat or (lambda _name, _seen: None),
     )
     relations: list[Relation] = []
@@ -95,7 +100,7 @@ class _Inspection:
     async def relations(self, table: TableMap) -> list[Relation]:
         """Compare all that a table is, and return what was found."""
         found: list[Relation] = []
-        self._open = tally = self._tally(table.name, RelationKind.ROWS, table)
+        self._open = tally = self._rows_tally(table.name, RelationKind.ROWS, table)
         try:
             # Each table has snapshots of its own: a long one keeps Postgres from clearing up behind writers.
             async with open_snapshots(self._write, self._target, self._statements) as snapshots:
@@ -117,33 +122,31 @@ class _Inspection:
         await compare_rows(snapshots, self._statements, images, refused, tally)
         found.append(await tally.close())
         for links in table.links:
-            self._open = tally = self._tally(links.table, RelationKind.LINKS, table)
+            self._open = tally = self._rows_tally(links.table, RelationKind.LINKS, table)
             await compare_links(snapshots, self._statements, images, links, refused, tally)
             found.append(await tally.close())
 
     async def _numbers(self, table: TableMap, stats: Stats, found: list[Relation]) -> None:
         name = stats.table
-        self._open = tally = Tally(name, RelationKind.STATS, table.name, keys=self._keys, beat=self._beat)
+        repair = self._repair_of(name, RelationKind.STATS)
+        self._open = tally = self._tally(name, RelationKind.STATS, table, repair, mend=None)
         async with open_side(self._target, snapshot=True) as graph_db:
             recounting = Recounting(table, stats, await _types(graph_db, name))
             await recounting.compare(graph_db, tally)
         relation = await tally.close()
-        if self._repair is not None and relation.damaged:
+        if repair is not None and relation.damaged:
             try:
-                mended = await recounting.mend(self._target, self._repair.of(name, RelationKind.STATS))
-                relation = relation.model_copy(update={"queued": mended})
+                mended = await recounting.mend(self._target, repair)
+                relation = relation.model_copy(update={"queued": relation.queued + mended})
             except StoreUnavailable as error:
                 relation = relation.model_copy(update={"problem": _told(error)})
         found.append(relation)
 
     async def _points(self, vectors: GraphVectors, table: TableMap, vector: VectorProjection) -> Relation:
         collection = vector.collection
-        mend = None
-        if self._repair is not None:
-            mend = partial(self._repair.of(collection, RelationKind.VECTORS).points, collection)
-        tally = Tally(
-            collection, RelationKind.VECTORS, table.name, keys=self._keys, beat=self._beat, mend=mend
-        )
+        repair = self._repair_of(collection, RelationKind.VECTORS)
+        mend = None if repair is None else partial(repair.points, collection)
+        tally = self._tally(collection, RelationKind.VECTORS, table, repair, mend=mend)
         try:
             await compare_vectors(self._target, vectors, table, vector, tally, embedding=self._embedding)
         except VectorStoreError as error:
@@ -151,11 +154,26 @@ class _Inspection:
             return await tally.close(problem=_told(error))
         return await tally.close()
 
-    def _tally(self, name: str, kind: RelationKind, table: TableMap) -> Tally:
-        mend = None
-        if self._repair is not None:
-            mend = partial(self._repair.of(name, kind).rows, table.name)
-        return Tally(name, kind, table.name, keys=self._keys, beat=self._beat, mend=mend)
+    def _rows_tally(self, name: str, kind: RelationKind, table: TableMap) -> Tally:
+        """Return the tally of a relation whose damage is mended by its rows of the table."""
+        repair = self._repair_of(name, kind)
+        mend = None if repair is None else partial(repair.rows, table.name)
+        return self._tally(name, kind, table, repair, mend=mend)
+
+    def _tally(
+        self,
+        name: str,
+        kind: RelationKind,
+        table: TableMap,
+        repair: RelationRepair | None,
+        *,
+        mend: Mend | None,
+    ) -> Tally:
+        asked = 0 if repair is None else repair.asked
+        return Tally(name, kind, table.name, keys=self._keys, beat=self._beat, mend=mend, queued=asked)
+
+    def _repair_of(self, name: str, kind: RelationKind) -> RelationRepair | None:
+        return None if self._repair is None else self._repair.of(name, kind)
 
 
 def _told(error: SynclineError) -> str:

@@ -14,12 +14,27 @@ __all__ = ["RelationRepair", "Repair"]
 
 
 class Repair:
-    """Who repairs a graph, and why. Raise InputInvalid if one of them is blank: the audit keeps both."""
+    """Who repairs a graph, and why. Raise InputInvalid if one of them is blank: the audit keeps both.
 
-    def __init__(self, target: GraphSchema, *, who: str, why: str) -> None:
-        self.target, self.who, self.why = target, who.strip(), why.strip()
+    `run_id` is that of the run that repairs, if one does: its attempts share their lines in the audit.
+    """
+
+    def __init__(self, target: GraphSchema, *, who: str, why: str, run_id: str | None = None) -> None:
+        self.target, self.who, self.why, self.run_id = target, who.strip(), why.strip(), run_id
+        self.earlier: dict[tuple[str, str], tuple[int, int]] = {}
+        """Action and relation -> number and rows of the line that an earlier attempt has written."""
         if not self.who or not self.why:
             raise InputInvalid("To repair, say who you are and why: both are kept in the audit.")
+
+    async def recall(self) -> None:
+        """Read what earlier attempts of the run have asked for."""
+        if self.run_id is None:
+            return
+        async with open_side(self.target, snapshot=True) as side:
+            lines = await side.fetch(sql("audited"), self.run_id)
+        self.earlier = {
+            (line["action"], line["table_name"]): (line["number"], line["rows"]) for line in lines
+        }
 
     def of(self, name: str, kind: RelationKind) -> "RelationRepair":
         """Return the repair of one relation."""
@@ -30,8 +45,10 @@ class RelationRepair:
     """The repair of one relation: one line in the audit, which counts up with every portion."""
 
     def __init__(self, repair: Repair, name: str, kind: RelationKind) -> None:
-        self._repair, self._name, self._kind = repair, name, kind
-        self._line: int | None = None
+        self._repair, self._name, self._action = repair, name, f"repair {kind.value}"
+        self._line: int | None
+        self._line, self.asked = repair.earlier.get((self._action, name), (None, 0))
+        """`asked`: for how much an earlier attempt has asked."""
 
     async def rows(self, table: str, damage: Sequence[Damage]) -> int:
         """Ask for rows of a table by key; return how many were not asked for already."""
@@ -56,7 +73,7 @@ class RelationRepair:
             return 0
         if self._line is None:
             repair = self._repair
-            parameters = (repair.who, f"repair {self._kind.value}", repair.why, self._name, rows)
+            parameters = (repair.who, self._action, repair.why, self._name, rows, repair.run_id)
             [line] = await side.fetch(sql("audit"), *parameters)
             self._line = line["number"]
         else:

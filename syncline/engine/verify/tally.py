@@ -30,8 +30,12 @@ class Tally:
         keys: int,
         beat: Beat,
         mend: Mend | None = None,
+        queued: int = 0,
     ) -> None:
-        """Remember up to `keys` keys of each verdict; give damage to `mend` in portions."""
+        """Remember up to `keys` keys of each verdict; give damage to `mend` in portions.
+
+        `queued` counts on from what was asked for before.
+        """
         self._identity = {"name": name, "kind": kind, "table": table}
         self._name, self._limit, self._beat, self._mend = name, keys, beat, mend
         self._started = time.monotonic()
@@ -39,7 +43,7 @@ class Tally:
         self._keys: Mapping[Verdict, list[tuple[str, ...]]] = {verdict: [] for verdict in Verdict}
         self._damage: list[Damage] = []
         self._seen = 0
-        self.queued = 0
+        self.queued = queued
         self.equal = 0
         self._beat(name, 0)
 

@@ -1,0 +1,238 @@
+"""The activities of what an operator asks for: work on a graph's stores, for people and their audit."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from temporalio import activity
+
+from activities.beat import Beat
+from activities.translation import errors_translated
+from syncline import names
+from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+from syncline.engine.verify import verify
+from syncline.errors import InputInvalid
+from syncline.graphs import Graph, graph_changes
+from syncline.logs import get_log
+from syncline.operations import (
+    AuditPage,
+    DeadLetterPage,
+    Explanation,
+    FailureSummary,
+    ParkedPage,
+    ParkedSummary,
+    discard,
+    explain,
+    list_audit,
+    list_dead_letters,
+    list_parked,
+    retry,
+    show,
+    summarize,
+    summarize_parked,
+)
+from syncline.operations.paging import checked_limit, first_page
+from syncline.operations.requests import (
+    AddGraphInput,
+    ChangeGraphInput,
+    DiscardFailuresInput,
+    ExplainRowInput,
+    FailuresActed,
+    GraphChanged,
+    GraphPage,
+    ListAuditInput,
+    ListFailuresInput,
+    ListGraphsInput,
+    ListParkedInput,
+    OperationInput,
+    RetryFailuresInput,
+    SummarizeFailuresInput,
+    SummarizeParkedInput,
+    VerificationProgress,
+    VerifyGraphInput,
+)
+from syncline.provider import GraphSchema
+from syncline.schedules import ensure_schedule, operators_pause
+from syncline.services import Services
+from syncline.verification import Verification
+
+__all__ = ["OperationActivities"]
+
+_LARGEST: Final = 1_500_000
+"""Bytes of a result: Temporal refuses a payload of more than two million."""
+
+
+class OperationActivities:
+    """The activities over one worker's services. Each may be tried again: none does its work twice."""
+
+    def __init__(self, services: Services, *, beat_seconds: float = 5.0) -> None:
+        self._services = services
+        self._beat_seconds = beat_seconds
+
+    @activity.defn(name=names.VERIFY_GRAPH_ACTIVITY)
+    async def verify_graph(self, request: VerifyGraphInput) -> Verification:
+        """Compare the graph's stores; with `repair`, have made right what differs."""
+        services = self._services
+        async with self._at_work(request) as beat:
+            graph = await services.graphs.get(request.graph)
+            found = await verify(
+                KNOWLEDGE_GRAPH,
+                write=services.write_schema(graph),
+                target=services.target_schema(graph),
+                vectors=services.graph_vectors(graph) if request.vectors else None,
+                embedding=services.embedding.name,
+                tables=request.tables or None,
+                keys=request.keys,
+                repair=request.repair,
+                who=request.who,
+                why=request.why,
+                run_id=_run_id(),
+                beat=lambda name, seen: beat(VerificationProgress(relation=name, compared=seen)),
+            )
+            return _small_enough(found, request.keys)
+
+    @activity.defn(name=names.RETRY_FAILURES_ACTIVITY)
+    async def retry_failures(self, request: RetryFailuresInput) -> FailuresActed:
+        """Have the next cycle try refused rows again."""
+        async with self._at_work(request):
+            target = await self._target(request.graph)
+            rows = await retry(target, request.selection, who=request.who, why=request.why, run_id=_run_id())
+            return FailuresActed(rows=rows)
+
+    @activity.defn(name=names.DISCARD_FAILURES_ACTIVITY)
+    async def discard_failures(self, request: DiscardFailuresInput) -> FailuresActed:
+        """Give up the refused versions of rows."""
+        async with self._at_work(request):
+            target = await self._target(request.graph)
+            rows = await discard(
+                target, request.selection, who=request.who, why=request.why, run_id=_run_id()
+            )
+            return FailuresActed(rows=rows)
+
+    @activity.defn(name=names.SUMMARIZE_FAILURES_ACTIVITY)
+    async def summarize_failures(self, request: SummarizeFailuresInput) -> FailureSummary:
+        """Count the refused rows by cause."""
+        async with self._at_work(request):
+            target = await self._target(request.graph)
+            return await summarize(target, table=request.table, state=request.state, limit=request.limit)
+
+    @activity.defn(name=names.LIST_FAILURES_ACTIVITY)
+    async def list_failures(self, request: ListFailuresInput) -> DeadLetterPage:
+        """Return a page of the refused rows, or the one that has the key."""
+        async with self._at_work(request):
+            target = await self._target(request.graph)
+            if request.key is not None:
+                if request.table is None:
+                    raise InputInvalid("A key is one of a table: name the table too.")
+                letter = await show(target, request.table, request.key)
+                return DeadLetterPage(letters=() if letter is None else (letter,))
+            return await list_dead_letters(
+                target,
+                table=request.table,
+                fingerprint=request.fingerprint,
+                state=request.state,
+                limit=request.limit,
+                after=request.after,
+            )
+
+    @activity.defn(name=names.LIST_AUDIT_ACTIVITY)
+    async def list_audit(self, request: ListAuditInput) -> AuditPage:
+        """Return a page of what people did by hand."""
+        async with self._at_work(request):
+            target = await self._target(request.graph)
+            return await list_audit(target, limit=request.limit, before=request.before)
+
+    @activity.defn(name=names.SUMMARIZE_PARKED_ACTIVITY)
+    async def summarize_parked(self, request: SummarizeParkedInput) -> ParkedSummary:
+        """Say what waits, for whom, and why that one does not come."""
+        async with self._at_work(request):
+            graph = await self._services.graphs.get(request.graph)
+            write, target = self._services.write_schema(graph), self._services.target_schema(graph)
+            return await summarize_parked(write, target, KNOWLEDGE_GRAPH, limit=request.limit)
+
+    @activity.defn(name=names.LIST_PARKED_ACTIVITY)
+    async def list_parked(self, request: ListParkedInput) -> ParkedPage:
+        """Return a page of what waits of one table."""
+        async with self._at_work(request):
+            target = await self._target(request.graph)
+            return await list_parked(
+                target, KNOWLEDGE_GRAPH, request.table, limit=request.limit, after=request.after
+            )
+
+    @activity.defn(name=names.EXPLAIN_ROW_ACTIVITY)
+    async def explain_row(self, request: ExplainRowInput) -> Explanation:
+        """Say where one row is in each store, and what keeps it."""
+        services = self._services
+        async with self._at_work(request):
+            graph = await services.graphs.get(request.graph)
+            return await explain(
+                services.write_schema(graph),
+                services.target_schema(graph),
+                services.graph_vectors(graph),
+                KNOWLEDGE_GRAPH,
+                table=request.table,
+                key=request.key,
+            )
+
+    @activity.defn(name=names.LIST_GRAPHS_ACTIVITY)
+    async def list_graphs(self, request: ListGraphsInput) -> GraphPage:
+        """Return a page of the graphs' records, or the one that is named."""
+        graphs = self._services.graphs
+        async with self._at_work(request):
+            if request.graph is not None:
+                return GraphPage(graphs=(await graphs.get(request.graph),))
+            found = await graphs.list(after=request.after)
+            page = first_page(found, checked_limit(request.limit))
+            return GraphPage(graphs=page, next=page[-1].slug if len(found) > len(page) else None)
+
+    @activity.defn(name=names.ADD_GRAPH_ACTIVITY)
+    async def add_graph(self, request: AddGraphInput) -> Graph:
+        """Make the record, the schemas in both stores and the Schedule, as far as they are not there yet."""
+        services = self._services
+        async with self._at_work(request):
+            await services.prepare_control()
+            graph = await services.graphs.ensure(request.draft)
+            await services.prepare_graph(graph)
+            if request.schedule:
+                await ensure_schedule(activity.client(), graph, task_queue=services.settings.task_queue)
+            return graph
+
+    @activity.defn(name=names.CHANGE_GRAPH_ACTIVITY)
+    async def change_graph(self, request: ChangeGraphInput) -> GraphChanged:
+        """Change the record and make the Schedule match it; tell an operator's pause."""
+        services, client = self._services, activity.client()
+        async with self._at_work(request):
+            present = await services.graphs.get(request.graph)
+            fields = request.model_dump(exclude={"graph", "schedule"})
+            if request.schedule:
+                fields["schedule"] = {**present.schedule.model_dump(), **request.schedule}
+            graph = await services.graphs.update(present.id, graph_changes(present.slug, fields))
+            await ensure_schedule(client, graph, task_queue=services.settings.task_queue)
+            return GraphChanged(graph=graph, operators_pause=await operators_pause(client, graph))
+
+    async def _target(self, reference: str) -> GraphSchema:
+        return self._services.target_schema(await self._services.graphs.get(reference))
+
+    @asynccontextmanager
+    async def _at_work(self, request: OperationInput) -> AsyncIterator[Beat[VerificationProgress]]:
+        """Heartbeat, translate errors, and log the end in a line."""
+        fields = {"graph": request.about, "run_id": _run_id(), "activity": activity.info().activity_type}
+        with errors_translated(**fields):
+            async with Beat[VerificationProgress](beat_seconds=self._beat_seconds) as beat:
+                yield beat
+        get_log().info("operation ended", **fields, attempt=activity.info().attempt)
+
+
+def _run_id() -> str:
+    run_id = activity.info().workflow_run_id
+    if run_id is None:
+        raise RuntimeError("this activity belongs to a workflow and cannot run on its own")
+    return run_id
+
+
+def _small_enough(found: Verification, keys: int) -> Verification:
+    """Return what was found with as many keys as a result may have."""
+    while keys and len(found.model_dump_json().encode()) > _LARGEST:
+        keys //= 2
+        found = found.naming(keys)
+    return found

@@ -1,0 +1,109 @@
+"""`syncline verify` against real stores: what it prints, and with which exit status."""
+
+import getpass
+import json
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import pytest
+
+from syncline.testing.command_line import CommandLine, Said
+from syncline.testing.lab import SyncLab
+from syncline.verification import Verification
+
+Verify = Callable[..., Awaitable[Said]]
+InGraphDb = Callable[..., Awaitable[list[asyncpg.Record]]]
+HOSTILE = "x\x1b[31m' y"
+
+
+@pytest.fixture
+def verify(kg: SyncLab, temporal_only: Callable[[SyncLab], CommandLine]) -> Verify:
+    """A function that runs `syncline verify kg …` beside a worker over stores with one, empty graph."""
+    syncline = temporal_only(kg)
+    return lambda *arguments: syncline("verify", "kg", *arguments)
+
+
+@pytest.fixture
+def in_graph_db(kg: SyncLab) -> InGraphDb:
+    """A function that runs a query on the graph-db."""
+    dsn = kg.services.settings.graph_dsn.get_secret_value()
+
+    async def fetch(sql: str, *arguments: object) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(dsn, server_settings={"search_path": "kg"})
+        try:
+            return list(await connection.fetch(sql, *arguments))
+        finally:
+            await connection.close()
+
+    return fetch
+
+
+async def forge(in_graph_db: InGraphDb, *keys: str) -> None:
+    await in_graph_db(
+        "INSERT INTO llm_usage (id, key, model_id, prompt_tokens, completion_tokens, created_at, sync_version)"
+        " SELECT syncline.key_uuid(key), key, 'm', 1, 1, now(), 1 FROM unnest($1::text[]) key",
+        list(keys),
+    )
+
+
+async def test_an_equal_graph_says_so(verify: Verify) -> None:
+    done = await verify()
+    assert done.status == 0, done.out + done.err
+    assert done.out.splitlines()[-1].startswith("0 compared in ")
+    assert done.out.splitlines()[-1].endswith(": equal")
+
+
+async def test_damage_is_named_repaired_and_then_on_its_way(verify: Verify, in_graph_db: InGraphDb) -> None:
+    await forge(in_graph_db, HOSTILE)
+    done = await verify()
+    assert done.status == 1
+    assert "llm_usage (rows), extra: " in done.out
+    assert "\x1b" not in done.out
+    assert "1 damaged; --repair has them made right" in done.out
+    done = await verify("--repair", "--why", "a forgery")
+    assert done.status == 1
+    assert "1 damaged, 1 asked for; the next cycle makes them right" in done.out
+    [line] = await in_graph_db("SELECT who, why, action, table_name, rows FROM sync_audit")
+    assert tuple(line) == (getpass.getuser(), "a forgery", "repair rows", "llm_usage", 1)
+    [asked] = await in_graph_db("SELECT table_name, key, reason FROM sync_requeue")
+    assert tuple(asked) == ("llm_usage", [HOSTILE], "verify")
+    assert (await verify()).status == 0
+
+
+async def test_only_so_many_keys_are_named_and_all_are_counted(
+    verify: Verify, in_graph_db: InGraphDb
+) -> None:
+    await forge(in_graph_db, *(f"k{number}" for number in range(5)))
+    assert " and 3 more" in (await verify("--keys", "2")).out
+    found = Verification.model_validate_json((await verify("--keys", "2", "--json")).out)
+    [usage] = [relation for relation in found.relations if relation.name == "llm_usage"]
+    assert (usage.extra.count, len(usage.extra.keys)) == (5, 2)
+
+
+async def test_more_keys_than_a_history_takes_are_counted_and_fewer_are_named(
+    verify: Verify, in_graph_db: InGraphDb
+) -> None:
+    await forge(in_graph_db, *(f"{number}-{number % 10}".ljust(1_500, "x") for number in range(1_500)))
+    found = Verification.model_validate_json((await verify("--keys", "10000", "--json", "--no-vectors")).out)
+    [usage] = [relation for relation in found.relations if relation.name == "llm_usage"]
+    assert usage.extra.count == 1_500
+    assert 500 < len(usage.extra.keys) < 1_100
+
+
+async def test_tables_can_be_chosen_and_vectors_left_out(verify: Verify) -> None:
+    told = json.loads((await verify("--table", "facts", "--no-vectors", "--json")).out)
+    assert [(relation["name"], relation["kind"]) for relation in told["relations"]] == [("facts", "rows")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--table", "nobody"), "No table ['nobody'] is synced"),
+        (("--repair", "--why", " "), "who you are and why"),
+    ],
+)
+async def test_wrong_usage_is_a_sentence(verify: Verify, arguments: tuple[str, ...], said: str) -> None:
+    done = await verify(*arguments)
+    assert done.status == 2
+    assert said in done.err
+    assert "Traceback" not in done.out + done.err

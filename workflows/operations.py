@@ -1,0 +1,262 @@
+"""What an operator asks for, as workflows: one run does it once, by one activity."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final, TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy, SearchAttributeKey
+from temporalio.types import MethodAsyncSingleParam
+
+with workflow.unsafe.imports_passed_through():
+    # For the activities' signatures only, as in `workflows.sync_graph`.
+    from activities.operations import OperationActivities
+
+    # Models, constants and pure functions: nothing of them can differ between a run and its replay.
+    from syncline import names
+    from syncline.errors import non_retryable_types
+    from syncline.graphs import Graph
+    from syncline.operations import (
+        AuditPage,
+        DeadLetterPage,
+        Explanation,
+        FailureSummary,
+        ParkedPage,
+        ParkedSummary,
+    )
+    from syncline.operations.requests import (
+        AddGraphInput,
+        ChangeGraphInput,
+        DiscardFailuresInput,
+        ExplainRowInput,
+        FailuresActed,
+        GraphChanged,
+        GraphPage,
+        ListAuditInput,
+        ListFailuresInput,
+        ListGraphsInput,
+        ListParkedInput,
+        OperationInput,
+        RetryFailuresInput,
+        SummarizeFailuresInput,
+        SummarizeParkedInput,
+        VerifyGraphInput,
+    )
+    from syncline.verification import Verification
+    from workflows.failing import FAILS_A_RUN
+    from workflows.operation_details import describe_verification
+
+__all__ = ["OPERATIONS"]
+
+_GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
+
+_SHORT: Final = timedelta(minutes=5)
+_LONG: Final = timedelta(hours=6)
+"""A verification reads every row of a graph."""
+
+_RETRY: Final = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=30),
+    non_retryable_error_types=non_retryable_types(),
+)
+
+RequestT = TypeVar("RequestT", bound=OperationInput)
+ResultT = TypeVar("ResultT")
+
+
+@workflow.defn(name=names.VERIFY_GRAPH, failure_exception_types=FAILS_A_RUN)
+class VerifyGraph:
+    """Compare a graph's stores. A run that finds damage completes: the finding is its result."""
+
+    @workflow.run
+    async def run(self, input: VerifyGraphInput) -> Verification:  # noqa: A002 # wire name
+        """Compare, with `repair` have made right, and show a table of what was found."""
+        return await _carry_out(
+            OperationActivities.verify_graph, input, describe=describe_verification, within=_LONG
+        )
+
+
+@workflow.defn(name=names.RETRY_FAILURES, failure_exception_types=FAILS_A_RUN)
+class RetryFailures:
+    """Have the next cycle try refused rows again."""
+
+    @workflow.run
+    async def run(self, input: RetryFailuresInput) -> FailuresActed:  # noqa: A002 # wire name
+        """Retry them, audited."""
+        return await _carry_out(
+            OperationActivities.retry_failures,
+            input,
+            describe=lambda done: f"{done.rows:,} rows to be tried in the next cycle",
+        )
+
+
+@workflow.defn(name=names.DISCARD_FAILURES, failure_exception_types=FAILS_A_RUN)
+class DiscardFailures:
+    """Give up the refused versions of rows."""
+
+    @workflow.run
+    async def run(self, input: DiscardFailuresInput) -> FailuresActed:  # noqa: A002 # wire name
+        """Discard them, audited."""
+        return await _carry_out(
+            OperationActivities.discard_failures, input, describe=lambda done: f"{done.rows:,} rows given up"
+        )
+
+
+@workflow.defn(name=names.SUMMARIZE_FAILURES, failure_exception_types=FAILS_A_RUN)
+class SummarizeFailures:
+    """Count a graph's refused rows by cause."""
+
+    @workflow.run
+    async def run(self, input: SummarizeFailuresInput) -> FailureSummary:  # noqa: A002 # wire name
+        """Count them."""
+        return await _carry_out(
+            OperationActivities.summarize_failures,
+            input,
+            describe=lambda found: f"{found.rows:,} refused rows, {found.dead:,} of them dead",
+        )
+
+
+@workflow.defn(name=names.LIST_FAILURES, failure_exception_types=FAILS_A_RUN)
+class ListFailures:
+    """List a graph's refused rows."""
+
+    @workflow.run
+    async def run(self, input: ListFailuresInput) -> DeadLetterPage:  # noqa: A002 # wire name
+        """Return one page of them."""
+        return await _carry_out(
+            OperationActivities.list_failures, input, describe=lambda page: f"{len(page.letters):,} listed"
+        )
+
+
+@workflow.defn(name=names.LIST_AUDIT, failure_exception_types=FAILS_A_RUN)
+class ListAudit:
+    """List what people did to a graph by hand."""
+
+    @workflow.run
+    async def run(self, input: ListAuditInput) -> AuditPage:  # noqa: A002 # wire name
+        """Return one page of it."""
+        return await _carry_out(
+            OperationActivities.list_audit, input, describe=lambda page: f"{len(page.entries):,} listed"
+        )
+
+
+@workflow.defn(name=names.SUMMARIZE_PARKED, failure_exception_types=FAILS_A_RUN)
+class SummarizeParked:
+    """Say what waits in a graph, and why that does not come which it waits for."""
+
+    @workflow.run
+    async def run(self, input: SummarizeParkedInput) -> ParkedSummary:  # noqa: A002 # wire name
+        """Say it."""
+        return await _carry_out(
+            OperationActivities.summarize_parked,
+            input,
+            describe=lambda found: (
+                f"{found.rows:,} rows wait, {found.references:,} links and references wait alone"
+            ),
+        )
+
+
+@workflow.defn(name=names.LIST_PARKED, failure_exception_types=FAILS_A_RUN)
+class ListParked:
+    """List what waits of one table."""
+
+    @workflow.run
+    async def run(self, input: ListParkedInput) -> ParkedPage:  # noqa: A002 # wire name
+        """Return one page of it."""
+        return await _carry_out(
+            OperationActivities.list_parked, input, describe=lambda page: f"{len(page.entries):,} listed"
+        )
+
+
+@workflow.defn(name=names.EXPLAIN_ROW, failure_exception_types=FAILS_A_RUN)
+class ExplainRow:
+    """Say where one row is in each store, and what keeps it."""
+
+    @workflow.run
+    async def run(self, input: ExplainRowInput) -> Explanation:  # noqa: A002 # wire name
+        """Say it."""
+        return await _carry_out(
+            OperationActivities.explain_row, input, describe=lambda found: f"{found.state}: {found.verdict}"
+        )
+
+
+@workflow.defn(name=names.LIST_GRAPHS, failure_exception_types=FAILS_A_RUN)
+class ListGraphs:
+    """List the graphs' records."""
+
+    @workflow.run
+    async def run(self, input: ListGraphsInput) -> GraphPage:  # noqa: A002 # wire name
+        """Return one page of them."""
+        return await _carry_out(
+            OperationActivities.list_graphs, input, describe=lambda page: f"{len(page.graphs):,} listed"
+        )
+
+
+@workflow.defn(name=names.ADD_GRAPH, failure_exception_types=FAILS_A_RUN)
+class AddGraph:
+    """Add a graph: its record, its schemas in both stores, its Schedule."""
+
+    @workflow.run
+    async def run(self, input: AddGraphInput) -> Graph:  # noqa: A002 # wire name
+        """Add it. What is there already and says the same is kept."""
+        return await _carry_out(OperationActivities.add_graph, input, describe=_describe_graph)
+
+
+@workflow.defn(name=names.CHANGE_GRAPH, failure_exception_types=FAILS_A_RUN)
+class ChangeGraph:
+    """Change a graph's record, and its Schedule with it."""
+
+    @workflow.run
+    async def run(self, input: ChangeGraphInput) -> GraphChanged:  # noqa: A002 # wire name
+        """Change them."""
+        return await _carry_out(
+            OperationActivities.change_graph, input, describe=lambda changed: _describe_graph(changed.graph)
+        )
+
+
+OPERATIONS: Final = (
+    VerifyGraph,
+    RetryFailures,
+    DiscardFailures,
+    SummarizeFailures,
+    ListFailures,
+    ListAudit,
+    SummarizeParked,
+    ListParked,
+    ExplainRow,
+    ListGraphs,
+    AddGraph,
+    ChangeGraph,
+)
+"""All of them, for the worker."""
+
+
+async def _carry_out(
+    activity: MethodAsyncSingleParam[OperationActivities, RequestT, ResultT],
+    request: RequestT,
+    *,
+    describe: Callable[[ResultT], str],
+    within: timedelta = _SHORT,
+) -> ResultT:
+    """Run the activity; the run is found by its graph, and says what it is for and what came of it."""
+    if request.about is not None and workflow.info().typed_search_attributes.get(_GRAPH) is None:
+        workflow.upsert_search_attributes([_GRAPH.value_set(request.about)])
+    workflow.set_current_details(request.summary)
+    result = await workflow.execute_activity_method(
+        activity,
+        request,
+        task_queue=names.operations_task_queue(workflow.info().task_queue),
+        summary=request.summary[:200],
+        start_to_close_timeout=within,
+        schedule_to_close_timeout=2 * within,
+        heartbeat_timeout=timedelta(seconds=20),
+        retry_policy=_RETRY,
+        cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+    workflow.set_current_details(f"{request.summary}\n\n{describe(result)}")
+    return result
+
+
+def _describe_graph(graph: Graph) -> str:
+    return f"**{graph.slug}** is {graph.status}, in schema `{graph.schema_name}`"

@@ -1,0 +1,76 @@
+"""Traces leave the process: from the run of a Schedule over its activities to the SQL, by OTLP over HTTP.
+
+It needs the extra `syncline[tracing]`, so it is imported only where traces are asked for.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.trace import Status, set_tracer_provider
+from temporalio.client import Plugin
+from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, create_tracer_provider
+
+from syncline.tracing import trace_by
+
+__all__ = ["tracing"]
+
+_FLUSH_MILLISECONDS = 5000
+
+
+@contextmanager
+def tracing(url: str) -> Iterator[Plugin]:
+    """Export the spans of this process to `url`; yield what makes Temporal's client and worker trace too.
+
+    What OpenTelemetry reads from the environment (OTEL_EXPORTER_OTLP_HEADERS, OTEL_RESOURCE_ATTRIBUTES,
+    OTEL_TRACES_SAMPLER, …) holds. What is on its way at the end has five seconds to leave.
+    """
+    # The ids in a workflow come from its own random numbers: a run that is replayed goes on with its trace.
+    provider = create_tracer_provider(resource=Resource.create({"service.name": "syncline-worker"}))
+    provider.add_span_processor(BatchSpanProcessor(_Discreet(endpoint=url)))
+    set_tracer_provider(provider)
+    statements = AsyncPGInstrumentor(capture_parameters=False)  # type: ignore[no-untyped-call]
+    statements.instrument(tracer_provider=provider)
+    trace_by(provider.get_tracer("syncline"))
+    try:
+        yield OpenTelemetryPlugin(add_temporal_spans=True)
+    finally:
+        trace_by(None)
+        statements.uninstrument()
+        provider.force_flush(_FLUSH_MILLISECONDS)
+        provider.shutdown()
+
+
+class _Discreet(OTLPSpanExporter):
+    """Tells of an exception its type alone: its message may quote the row that was refused."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return super().export([_without_messages(span) for span in spans])
+
+
+def _without_messages(span: ReadableSpan) -> ReadableSpan:
+    if not span.events and span.status.description is None:
+        return span
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=span.attributes,
+        events=[_type_alone(event) for event in span.events],
+        links=span.links,
+        kind=span.kind,
+        status=Status(span.status.status_code),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _type_alone(event: Event) -> Event:
+    told = {name: value for name, value in (event.attributes or {}).items() if name == "exception.type"}
+    return Event(event.name, told, event.timestamp)

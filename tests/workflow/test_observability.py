@@ -1,0 +1,348 @@
+"""What a worker tells of itself: metrics, logs and traces of real cycles, each way that a cycle can go."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+from temporalio.client import Client, WorkflowFailureError
+
+from syncline import metrics, names
+from syncline.devstack.postgres import EmbeddedPostgres
+from syncline.engine.places import LOCK
+from syncline.graphs import Graph
+from syncline.services import Services
+from syncline.settings import Settings
+from syncline.testing.lab import SyncLab
+from syncline.testing.ports import free_port
+from syncline.testing.worker_process import WorkerProcess
+
+ROOT = Path(__file__).parents[2]
+
+SECRET = "the concept of a row"
+"""A value of a row: no trace may hold it."""
+
+
+class Collector:
+    """An OTLP collector on the loopback, and the spans that it got."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        spans = self.spans
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    for scope in resource.scope_spans:
+                        spans.extend(scope.spans)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1/traces"
+
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator["Collector"]:
+        collector = cls()
+        thread = threading.Thread(target=collector._server.serve_forever)
+        thread.start()
+        try:
+            yield collector
+        finally:
+            collector._server.shutdown()
+            thread.join()
+            collector._server.server_close()
+
+
+def attributes(span: Span) -> dict[str, object]:
+    return {item.key: getattr(item.value, str(item.value.WhichOneof("value"))) for item in span.attributes}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A worker that ran each kind of cycle, and all that it told."""
+
+    graphs: dict[str, Graph]
+    families: dict[str, Metric]
+    lines: Sequence[dict[str, object]]
+    spans: Sequence[Span]
+
+    def values(self, name: str, graph: str, **labels: str) -> list[float]:
+        """Return the samples of a graph with these labels."""
+        wanted = {"graph": self.graphs[graph].slug, **labels}
+        samples = self.families[metrics.PREFIX + name].samples
+        return [sample.value for sample in samples if wanted.items() <= sample.labels.items()]
+
+    def value(self, name: str, graph: str, **labels: str) -> float:
+        """Return the one sample of a graph with these labels."""
+        [value] = self.values(name, graph, **labels)
+        return value
+
+    def lines_of(self, graph: str) -> list[dict[str, object]]:
+        slug = self.graphs[graph].slug
+        return [line for line in self.lines if line.get("graph") == slug]
+
+
+async def run(lab: SyncLab, graph: Graph) -> None:
+    with suppress(WorkflowFailureError):  # some are to fail
+        await lab.run(graph)
+
+
+async def play(lab: SyncLab, write: asyncpg.Connection, target: asyncpg.Connection) -> dict[str, Graph]:
+    """Run each kind of cycle once, the idle one after one that moved rows."""
+    nodes = "INSERT INTO {}.write_nodes (id, concept) VALUES ('a', $1), ('b', 'another')"
+    plain = await lab.add_graph("default", prepare=True)
+    await write.execute(nodes.format(plain.schema_name), SECRET)
+    await run(lab, plain)
+    await run(lab, plain)
+
+    fallback = await lab.add_graph("acme-sync", prepare=True)
+    await run(lab, fallback)
+
+    failed = await lab.add_graph("default", prepare=True)
+    await write.execute(f"ALTER TABLE {failed.schema_name}.write_nodes DROP COLUMN visibility")
+    await run(lab, failed)
+
+    refused = await lab.add_graph("default", prepare=True)
+    await target.execute(f"ALTER TABLE {refused.schema_name}.nodes ADD CHECK (concept <> '{SECRET}')")
+    await write.execute(nodes.format(refused.schema_name), SECRET)
+    await write.execute(
+        f"INSERT INTO {refused.schema_name}.write_edges (id, source_node_id, target_node_id, relationship_type)"
+        " VALUES ('e', 'b', 'nowhere', 'r')"
+    )
+    await run(lab, refused)
+
+    held = await lab.add_graph("default", prepare=True)
+    await target.execute(f"SET search_path = {held.schema_name}")
+    assert await target.fetchval(LOCK)
+    await run(lab, held)
+
+    missing = await lab.add_graph("acme", composition={"sync": {"provider": "acme", "on_missing": "fail"}})
+    await run(lab, missing)
+    return {
+        "plain": plain,
+        "fallback": fallback,
+        "failed": failed,
+        "refused": refused,
+        "held": held,
+        "missing": missing,
+    }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def scene(
+    postgres_server: EmbeddedPostgres,
+    control_template: str,
+    temporal_client: Client,
+    temporal_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Scene]:
+    postgres_server.ensure_database("observed_write")
+    postgres_server.psql(f"CREATE DATABASE observed_graph TEMPLATE {control_template}")
+    write_dsn, graph_dsn = (postgres_server.dsn(f"observed_{side}") for side in ("write", "graph"))
+    metrics_address = f"127.0.0.1:{free_port()}"
+    settings = Settings(
+        write_dsn=SecretStr(write_dsn), graph_dsn=SecretStr(graph_dsn), task_queue="observed", pool_size=4
+    )
+    with Collector.running() as collector:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "SYNCLINE_WRITE_DSN": write_dsn,
+            "SYNCLINE_GRAPH_DSN": graph_dsn,
+            "SYNCLINE_QDRANT_PATH": str(tmp_path_factory.mktemp("qdrant")),
+            "SYNCLINE_TASK_QUEUE": "observed",
+            "SYNCLINE_RECONCILE_SECONDS": "86400",
+            "SYNCLINE_LOG_FORMAT": "json",
+            "SYNCLINE_METRICS_ADDRESS": metrics_address,
+            "SYNCLINE_TRACES_URL": collector.url,
+            # Each workflow task replays the run from its beginning: its trace has to survive that.
+            "SYNCLINE_MAX_CACHED_WORKFLOWS": "0",
+            **temporal_environment,
+        }
+        write, target = await asyncpg.connect(write_dsn), await asyncpg.connect(graph_dsn)
+        async with Services.open(settings) as services:
+            numbers = iter(range(100))
+            lab = SyncLab(
+                client=temporal_client,
+                services=services,
+                make_worker=lambda *_: pytest.fail("the worker is a process"),
+                unique=lambda word: f"observed-{word}-{next(numbers)}",
+            )
+            async with WorkerProcess.running(ROOT / "worker.py", environment) as worker:
+                await worker.says('"worker ready"')
+                paused = await lab.add_graph(status="paused")
+                await temporal_client.execute_workflow(
+                    names.RECONCILE_SCHEDULES, id="observed-reconcile", task_queue="observed"
+                )
+                graphs = {"paused": paused} | await play(lab, write, target)
+                text = await asyncio.to_thread(scrape, metrics_address)
+                worker.process.send_signal(signal.SIGTERM)
+                assert await worker.ended() == 0
+        await write.close()
+        await target.close()
+    for schedule in (names.sync_schedule_id(paused.slug), names.reconcile_schedules_id("observed")):
+        await temporal_client.get_schedule_handle(schedule).delete()
+    yield Scene(
+        graphs=graphs,
+        families={family.name: family for family in text_string_to_metric_families(text)},
+        lines=[json.loads(line) for line in worker.said.splitlines()],
+        spans=collector.spans,
+    )
+
+
+def scrape(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+        return str(answer.read().decode())
+
+
+@pytest.mark.parametrize("metric", metrics.DECLARED.values(), ids=lambda metric: metric.name)
+async def test_a_declared_metric_is_served_with_its_type_and_labels(
+    scene: Scene, metric: metrics.Metric
+) -> None:
+    if metric.name.startswith("verify_"):
+        pytest.skip("these cycles verify nothing")
+    family = scene.families[metric.exposed]
+    assert (family.type, family.documentation) == (metric.type, metric.help)
+    labels = {frozenset(sample.labels.keys() - {"le"}) for sample in family.samples}
+    assert labels == {frozenset([*metric.labels, "service_name"])}
+
+
+async def test_no_metric_of_ours_is_served_that_is_not_declared(scene: Scene) -> None:
+    served = {name.removeprefix(metrics.PREFIX) for name in scene.families if name.startswith(metrics.PREFIX)}
+    assert served <= metrics.DECLARED.keys()
+
+
+async def test_histograms_have_their_declared_buckets(scene: Scene) -> None:
+    for metric in (metrics.CYCLE_SECONDS, metrics.RECONCILE_SECONDS):
+        bounds = {
+            sample.labels["le"] for sample in scene.families[metric.exposed].samples if "le" in sample.labels
+        }
+        assert {float(bound) for bound in bounds} == {*metric.buckets, float("inf")}
+
+
+async def test_metrics_tell_each_way_that_a_cycle_can_go(scene: Scene) -> None:
+    assert scene.value("cycles", "plain", status="drained", provider="default") == 2
+    assert (scene.value("rows", "plain"), scene.value("vectors_upserted", "plain")) == (2, 2)
+    assert (scene.value("fallback", "plain"), scene.value("fallback_since_timestamp_seconds", "plain")) == (
+        0,
+        0,
+    )
+
+    assert scene.value("cycles", "fallback", provider=names.FALLBACK_PROVIDER) == 1
+    assert scene.value("fallback", "fallback") == 1
+
+    assert scene.value("cycles", "failed", status="failed") == 1
+    assert scene.value("pending_tables", "failed") == 1
+    assert scene.values("last_success_timestamp_seconds", "failed") == []
+    assert scene.value("last_success_timestamp_seconds", "plain") > 0
+
+    assert (scene.value("dead_letters", "refused"), scene.value("parked", "refused")) == (1, 1)
+
+    assert scene.value("cycles", "held", status="already_running") == 1
+    assert scene.values("parked", "held") == []  # it looked at nothing
+
+    assert scene.value("cycle_errors", "missing", kind="ProviderMissing", retryable="false") == 1
+    assert scene.value("graph_interval_seconds", "paused") == 0
+
+
+@pytest.mark.parametrize("graph", ["plain", "fallback", "failed", "refused", "held"])
+async def test_every_line_of_a_cycle_names_its_graph_its_run_and_its_provider(
+    scene: Scene, graph: str
+) -> None:
+    lines = scene.lines_of(graph)
+    assert lines
+    for line in lines:
+        assert {"graph", "run_id", "provider", "trace_id"} <= line.keys(), line
+
+
+async def test_a_line_of_the_engine_names_the_run_too(scene: Scene) -> None:
+    [failed] = [line for line in scene.lines_of("failed") if line["event"] == "table failed"]
+    [ended] = [line for line in scene.lines_of("failed") if line["event"] == "cycle ended"]
+    assert (failed["run_id"], failed["provider"]) == (ended["run_id"], "default")
+    assert failed["trace_id"] == ended["trace_id"]
+
+
+async def test_one_trace_leads_from_the_run_to_the_statements(scene: Scene) -> None:
+    [first, _] = [line for line in scene.lines_of("plain") if line["event"] == "cycle ended"]
+    spans = {span.span_id: span for span in scene.spans if span.trace_id.hex() == first["trace_id"]}
+
+    def path(span: Span) -> tuple[str, ...]:
+        above = spans.get(span.parent_span_id)
+        return (*(path(above) if above else ()), span.name)
+
+    paths = {path(span) for span in spans.values()}
+    assert {at[0] for at in paths} == {"RunWorkflow:SyncGraph"}
+    resolving = ("RunWorkflow:SyncGraph", "StartActivity:resolve_provider", "RunActivity:resolve_provider")
+    cycling = ("RunWorkflow:SyncGraph", "StartActivity:sync_cycle", "RunActivity:sync_cycle")
+    steps = (("capture",), ("stage",), ("apply", "WITH"), ("index", "embed"), ("index", "upsert points"))
+    assert {resolving, (*resolving, "SELECT"), *((*cycling, *step) for step in steps)} <= paths
+
+    [cycle] = [span for span in spans.values() if span.name == "RunActivity:sync_cycle"]
+    told = attributes(cycle)
+    assert told["syncline.graph"] == scene.graphs["plain"].slug
+    assert (told["syncline.run_id"], told["syncline.provider"]) == (first["run_id"], "default")
+    statements = [str(attributes(span).get("db.statement", "")) for span in spans.values()]
+    assert any('INSERT INTO "nodes"' in statement for statement in statements)
+    assert any("$1" in statement for statement in statements)
+
+
+async def test_a_refused_row_leaves_its_error_in_the_trace_but_no_value(scene: Scene) -> None:
+    refusing = [span for span in scene.spans if span.status.code == Status.STATUS_CODE_ERROR]
+    told = [str(event) for span in refusing for event in span.events]
+    assert any("CheckViolationError" in event for event in told)
+    assert SECRET not in str(scene.spans)
+    assert not any(span.status.message for span in scene.spans)
+
+
+def test_without_an_address_for_traces_nothing_of_opentelemetry_is_imported() -> None:
+    code = (
+        "import sys, worker, syncline.engine;"
+        "assert 'activities.sync' in sys.modules;"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'opentelemetry']"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_traces_without_their_packages_are_refused_with_the_command_that_helps() -> None:
+    nowhere = "postgresql://nowhere.invalid/none"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.modules['opentelemetry.sdk'] = None; import worker; sys.exit(worker.main())",
+        ],
+        cwd=ROOT,
+        env={
+            "SYNCLINE_TRACES_URL": "http://127.0.0.1:1/v1/traces",
+            "SYNCLINE_WRITE_DSN": nowhere,
+            "SYNCLINE_GRAPH_DSN": nowhere,
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "SYNCLINE_TRACES_URL" in done.stderr
+    assert "pip install 'syncline[tracing]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

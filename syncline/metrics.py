@@ -269,9 +269,10 @@ The SDK adds label `service_name` to every one. As with its own, a counter has n
 worker counts for itself.
 
 Gauges of a graph stay at what *this* worker saw last, also after another worker has taken the graph on. Of
-several workers, the one with the newest `syncline_cycle_timestamp_seconds` of the graph tells how things are;
-for `verify_*` that is `syncline_verify_timestamp_seconds`, for `graph_interval_seconds` and `schedules_refused`
-`syncline_reconcile_timestamp_seconds`. The recording rules in [ops/alerts.yml](../ops/alerts.yml) pick it.
+several workers, the one with the newest `syncline_cycle_timestamp_seconds` of the graph is right.
+For `verify_*` that is `syncline_verify_timestamp_seconds`; for `graph_interval_seconds` and
+`schedules_refused`, `syncline_reconcile_timestamp_seconds`. The recording rules in
+[ops/alerts.yml](../ops/alerts.yml) pick it.
 
 A plugin's metrics, by the `meter` of its context, get the prefix `syncline_` too; the names above are taken.
 """

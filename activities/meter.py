@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from temporalio.exceptions import ApplicationError
 
 from syncline import metrics, names
 from syncline.graphs import Graph, GraphStatus
+from syncline.logs import get_log
 from syncline.messages import CycleStatus, OpenWriter, Reconciliation, SyncResult
 from syncline.provider import Meter
 from syncline.registry import Registry
@@ -37,7 +38,8 @@ InstrumentT = TypeVar("InstrumentT", MetricCounter, MetricGaugeFloat, MetricHist
 class TemporalMeter:
     """A `syncline.provider.Meter` that records through the Temporal runtime, so that one endpoint serves all.
 
-    Every name gets the prefix `syncline_`.
+    Every name gets the prefix `syncline_`. What would go under a declared name without being that metric is
+    left out, and told once.
     """
 
     def __init__(self, meter: MetricMeter) -> None:
@@ -45,18 +47,35 @@ class TemporalMeter:
         self._counters: dict[str, MetricCounter] = {}
         self._gauges: dict[str, MetricGaugeFloat] = {}
         self._histograms: dict[str, MetricHistogramFloat] = {}
+        self._refused: set[str] = set()
 
     def count(self, name: str, value: int, **attributes: str) -> None:
         """Add `value` (>= 0) to the counter `name`."""
-        _instrument(self._counters, name, self._meter.create_counter).add(value, attributes)
+        if self._free(name, metrics.Counter, attributes):
+            _instrument(self._counters, name, self._meter.create_counter).add(value, attributes)
 
     def gauge(self, name: str, value: float, **attributes: str) -> None:
         """Set the gauge `name`."""
-        _instrument(self._gauges, name, self._meter.create_gauge_float).set(value, attributes)
+        if self._free(name, metrics.Gauge, attributes):
+            _instrument(self._gauges, name, self._meter.create_gauge_float).set(value, attributes)
 
     def observe(self, name: str, value: float, **attributes: str) -> None:
         """Record `value` in the histogram `name`."""
-        _instrument(self._histograms, name, self._meter.create_histogram_float).record(value, attributes)
+        if self._free(name, metrics.Histogram, attributes):
+            _instrument(self._histograms, name, self._meter.create_histogram_float).record(value, attributes)
+
+    def _free(self, name: str, kind: type[metrics.Metric], labels: Mapping[str, str]) -> bool:
+        declared = metrics.DECLARED.get(name)
+        if declared is None or (isinstance(declared, kind) and labels.keys() == set(declared.labels)):
+            return True
+        if name not in self._refused:
+            self._refused.add(name)
+            get_log().warning(
+                "metric left out",
+                metric=name,
+                problem=f"'{name}' is a {declared.type} of Syncline's own; choose another name",
+            )
+        return False
 
 
 def _instrument(

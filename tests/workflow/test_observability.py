@@ -8,13 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import asyncpg
@@ -38,6 +36,7 @@ from syncline.messages import CycleStatus, OpenWriter, SyncResult
 from syncline.provider import NullMeter
 from syncline.services import Services
 from syncline.settings import Settings
+from syncline.testing.faulty_http import Answer, FaultyServer
 from syncline.testing.lab import SyncLab
 from syncline.testing.ports import free_port
 from syncline.testing.worker_process import WorkerProcess
@@ -49,40 +48,15 @@ SECRET = "the concept of a row"
 """A value of a row: no trace may hold it."""
 
 
-class Collector:
-    """An OTLP collector on the loopback, and the spans that it got."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        spans = self.spans
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    for scope in resource.scope_spans:
-                        spans.extend(scope.spans)
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1/traces"
-
-    @classmethod
-    @contextmanager
-    def running(cls) -> Iterator["Collector"]:
-        collector = cls()
-        thread = threading.Thread(target=collector._server.serve_forever)
-        thread.start()
-        try:
-            yield collector
-        finally:
-            collector._server.shutdown()
-            thread.join()
-            collector._server.server_close()
+def collected(collector: FaultyServer) -> list[Span]:
+    """Return the spans that were exported to it."""
+    return [
+        span
+        for request in collector.requests
+        for resource in ExportTraceServiceRequest.FromString(request.body).resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
 
 
 def attributes(span: Span) -> dict[str, object]:
@@ -175,7 +149,7 @@ async def scene(
     settings = Settings(
         write_dsn=SecretStr(write_dsn), graph_dsn=SecretStr(graph_dsn), task_queue="observed", pool_size=4
     )
-    with Collector.running() as collector:
+    with FaultyServer(Answer()) as collector:
         environment = {
             "PATH": os.environ["PATH"],
             "SYNCLINE_WRITE_DSN": write_dsn,
@@ -185,7 +159,7 @@ async def scene(
             "SYNCLINE_RECONCILE_SECONDS": "86400",
             "SYNCLINE_LOG_FORMAT": "json",
             "SYNCLINE_METRICS_ADDRESS": metrics_address,
-            "SYNCLINE_TRACES_URL": collector.url,
+            "SYNCLINE_TRACES_URL": f"{collector.url}/v1/traces",
             # Each workflow task replays the run from its beginning: its trace has to survive that.
             "SYNCLINE_MAX_CACHED_WORKFLOWS": "0",
             **temporal_environment,
@@ -217,7 +191,7 @@ async def scene(
         graphs=graphs,
         families={family.name: family for family in text_string_to_metric_families(text)},
         lines=[json.loads(line) for line in worker.said.splitlines()],
-        spans=collector.spans,
+        spans=collected(collector),
     )
 
 
@@ -325,6 +299,34 @@ async def test_a_refused_row_leaves_its_error_in_the_trace_but_no_value(scene: S
     assert any("CheckViolationError" in event for event in told)
     assert SECRET not in str(scene.spans)
     assert not any(span.status.message for span in scene.spans)
+
+
+def test_a_collector_that_refuses_is_told_of_once_and_again_when_it_takes() -> None:
+    code = """
+import sys, time
+from activities.tracing import tracing
+from syncline.logs import configure_logging
+from syncline.tracing import span
+configure_logging("INFO", "json")
+with tracing(sys.argv[1]):
+    for _ in range(3):
+        with span("a span of ours"):
+            pass
+        time.sleep(0.3)
+"""
+    with FaultyServer(Answer(status=401), Answer(status=401), Answer()) as collector:
+        done = subprocess.run(
+            [sys.executable, "-c", code, collector.url],
+            cwd=ROOT,
+            env={"OTEL_BSP_SCHEDULE_DELAY": "50"},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines] == ["traces are not exported", "traces are exported again"]
+    assert (lines[0]["url"], "401" in lines[0]["problem"]) == (collector.url, True)
+    assert len(collector.requests) == 3
 
 
 def test_without_an_address_for_traces_nothing_of_opentelemetry_is_imported() -> None:
@@ -482,16 +484,15 @@ def test_a_plugin_measures_what_it_likes_but_under_no_name_of_ours(
     for _ in range(2):
         meter.count("parked", 3, graph="world")
         meter.gauge("lag_seconds", 3, planet="mars")
-    samples = {
-        sample.name: sample
+    values = {
+        family.name: [sample.value for sample in family.samples]
         for family in text_string_to_metric_families(scrape(address))
-        for sample in family.samples
     }
-    assert samples["syncline_acme_calls"].value == 3
-    assert (samples["syncline_parked"].value, samples["syncline_lag_seconds"].value) == (0, 0)
+    assert values["syncline_acme_calls"] == [3]
+    assert (values["syncline_parked"], values["syncline_lag_seconds"]) == ([0], [0])
     assert capsys.readouterr().out.count("choose another name") == 2
     # Somebody holds capture back, and this role may not see since when.
-    assert math.isnan(samples["syncline_oldest_writer_seconds"].value)
+    assert math.isnan(values["syncline_oldest_writer_seconds"][0])
 
 
 def test_a_verification_is_measured_with_what_it_found() -> None:

@@ -87,7 +87,7 @@ def _without_messages(span: ReadableSpan) -> ReadableSpan:
         parent=span.parent,
         resource=span.resource,
         attributes=span.attributes,
-        events=[_type_alone(event) for event in span.events],
+        events=[_type_alone(event) if event.name == "exception" else event for event in span.events],
         links=span.links,
         kind=span.kind,
         status=Status(span.status.status_code),

@@ -6,21 +6,23 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.client import Client
+from temporalio.client import Client, Plugin
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from activities.meter import CYCLE_SECONDS, CYCLE_SECONDS_BUCKETS, TemporalMeter
+from activities.meter import TemporalMeter, record_providers
 from activities.operations import OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
 from activities.translation import not_told_yet
 from providers import BUILTIN
-from syncline import names
+from syncline import metrics, names
 from syncline.client import connect, require_search_attributes
 from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
 from syncline.logs import configure_logging, get_log
@@ -110,11 +112,18 @@ async def run_worker(settings: Settings) -> None:
     """
     logging.getLogger("temporalio.activity").addFilter(not_told_yet)
     runtime = _runtime(settings.metrics_address)
-    client = await connect(runtime=runtime, identity=f"syncline@{socket.gethostname()}:{os.getpid()}")
+    with _tracing(settings.traces_url) as plugins:
+        await _serve(settings, runtime, plugins)
+
+
+async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]) -> None:
+    identity = f"syncline@{socket.gethostname()}:{os.getpid()}"
+    client = await connect(runtime=runtime, identity=identity, plugins=plugins)
     await require_search_attributes(client)
     registry = Registry()
     registry.load(BUILTIN)
     meter = TemporalMeter(runtime.metric_meter)
+    record_providers(meter, registry)
     async with Services.open(settings, registry=registry, meter=meter) as services:
         stop = _stop_on_signal()
         log = get_log()
@@ -153,14 +162,33 @@ def main() -> int:
 def _runtime(metrics_address: str | None) -> Runtime:
     if metrics_address is None:
         return Runtime.default()
-    metrics = PrometheusConfig(
-        bind_address=metrics_address,
-        histogram_bucket_overrides={CYCLE_SECONDS: CYCLE_SECONDS_BUCKETS},
-    )
+    buckets = {
+        metric.exposed: metric.buckets
+        for metric in metrics.DECLARED.values()
+        if isinstance(metric, metrics.Histogram)
+    }
+    served = PrometheusConfig(bind_address=metrics_address, histogram_bucket_overrides=buckets)
     try:
-        return Runtime(telemetry=TelemetryConfig(metrics=metrics))
+        return Runtime(telemetry=TelemetryConfig(metrics=served))
     except (RuntimeError, ValueError) as error:
         raise SettingsInvalid(f"SYNCLINE_METRICS_ADDRESS '{metrics_address}': {error}") from error
+
+
+@contextmanager
+def _tracing(url: str | None) -> Iterator[Sequence[Plugin]]:
+    """Trace for as long as this lasts, if there is somewhere to; yield the plugins of the client."""
+    if url is None:
+        yield ()
+        return
+    try:
+        from activities.tracing import tracing
+    except ImportError as error:
+        raise SettingsInvalid(
+            f"SYNCLINE_TRACES_URL is set, and traces need packages that are missing ({error.name}). "
+            "Run: pip install 'syncline[tracing]'"
+        ) from error
+    with tracing(url) as plugin:
+        yield (plugin,)
 
 
 def _stop_on_signal() -> asyncio.Event:

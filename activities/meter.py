@@ -1,7 +1,10 @@
-"""Metrics: the library's meter over Temporal's, and what is measured of every cycle."""
+"""What is measured of cycles, reconciliations and verifications, and the library's meter over Temporal's."""
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import TypeVar
 
 from temporalio.common import (
     MetricCounter,
@@ -9,28 +12,25 @@ from temporalio.common import (
     MetricHistogramFloat,
     MetricMeter,
 )
+from temporalio.exceptions import ApplicationError
 
-from syncline.messages import SyncResult
+from syncline import metrics, names
+from syncline.graphs import Graph, GraphStatus
+from syncline.logs import get_log
+from syncline.messages import CycleStatus, OpenWriter, Reconciliation, SyncResult
 from syncline.provider import Meter
+from syncline.registry import Registry
+from syncline.verification import Verification
 
-__all__ = ["CYCLE_SECONDS", "CYCLE_SECONDS_BUCKETS", "TemporalMeter", "record_cycle"]
-
-CYCLE_SECONDS: Final = "syncline_cycle_seconds"
-CYCLE_SECONDS_BUCKETS: Final = (
-    0.01,
-    0.05,
-    0.1,
-    0.5,
-    1.0,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-    300.0,
-    600.0,
-    1800.0,
-    3600.0,
-)
+__all__ = [
+    "TemporalMeter",
+    "record_cycle",
+    "record_cycle_error",
+    "record_intervals",
+    "record_providers",
+    "record_reconciliation",
+    "record_verification",
+]
 
 InstrumentT = TypeVar("InstrumentT", MetricCounter, MetricGaugeFloat, MetricHistogramFloat)
 
@@ -38,7 +38,8 @@ InstrumentT = TypeVar("InstrumentT", MetricCounter, MetricGaugeFloat, MetricHist
 class TemporalMeter:
     """A `syncline.provider.Meter` that records through the Temporal runtime, so that one endpoint serves all.
 
-    Every name gets the prefix `syncline_`.
+    Every name gets the prefix `syncline_`. What would go under a declared name without being that metric is
+    left out, and told once.
     """
 
     def __init__(self, meter: MetricMeter) -> None:
@@ -46,38 +47,138 @@ class TemporalMeter:
         self._counters: dict[str, MetricCounter] = {}
         self._gauges: dict[str, MetricGaugeFloat] = {}
         self._histograms: dict[str, MetricHistogramFloat] = {}
+        self._refused: set[str] = set()
 
     def count(self, name: str, value: int, **attributes: str) -> None:
         """Add `value` (>= 0) to the counter `name`."""
-        _instrument(self._counters, name, self._meter.create_counter).add(value, attributes)
+        if self._free(name, metrics.Counter, attributes):
+            _instrument(self._counters, name, self._meter.create_counter).add(value, attributes)
 
     def gauge(self, name: str, value: float, **attributes: str) -> None:
         """Set the gauge `name`."""
-        _instrument(self._gauges, name, self._meter.create_gauge_float).set(value, attributes)
+        if self._free(name, metrics.Gauge, attributes):
+            _instrument(self._gauges, name, self._meter.create_gauge_float).set(value, attributes)
 
     def observe(self, name: str, value: float, **attributes: str) -> None:
         """Record `value` in the histogram `name`."""
-        _instrument(self._histograms, name, self._meter.create_histogram_float).record(value, attributes)
+        if self._free(name, metrics.Histogram, attributes):
+            _instrument(self._histograms, name, self._meter.create_histogram_float).record(value, attributes)
+
+    def _free(self, name: str, kind: type[metrics.Metric], labels: Mapping[str, str]) -> bool:
+        declared = metrics.DECLARED.get(name)
+        if declared is None or (isinstance(declared, kind) and labels.keys() == set(declared.labels)):
+            return True
+        if name not in self._refused:
+            self._refused.add(name)
+            get_log().warning(
+                "metric left out",
+                metric=name,
+                problem=f"'{name}' is a {declared.type} of Syncline's own; choose another name",
+            )
+        return False
 
 
 def _instrument(
-    known: dict[str, InstrumentT], name: str, create: Callable[[str], InstrumentT]
+    known: dict[str, InstrumentT], name: str, create: Callable[[str, str | None, str | None], InstrumentT]
 ) -> InstrumentT:
     if name not in known:
-        known[name] = create(f"syncline_{name}")
+        declared = metrics.DECLARED.get(name)
+        described = (declared.help, declared.unit) if declared else (None, None)
+        known[name] = create(metrics.PREFIX + name, *described)
     return known[name]
 
 
-def record_cycle(meter: Meter, result: SyncResult, *, graph: str, provider: str, fallback: bool) -> None:
-    """Measure one cycle that returned."""
+def record_cycle(
+    meter: Meter, result: SyncResult, *, graph: str, provider: str, fallback_since: float | None
+) -> None:
+    """Measure one cycle that returned.
+
+    `fallback_since` is when the present stretch of fallback runs began, in unix time: 0 while a provider
+    serves the graph, None when this run cannot tell.
+    """
     labels = {"graph": graph, "provider": provider}
-    meter.count("rows", result.rows, **labels)
-    meter.count("failures", result.failures, **labels)
-    meter.observe("cycle_seconds", result.duration_seconds, **labels)
+    metrics.CYCLES.add(meter, 1, **labels, status=result.status.value)
+    metrics.CYCLE_SECONDS.observe(meter, result.duration_seconds, **labels)
+    if result.status is CycleStatus.ALREADY_RUNNING:
+        # It has looked at nothing: what the other cycle measures holds.
+        return
+    metrics.ROWS.add(meter, result.rows, **labels)
+    metrics.DELETES.add(meter, sum(table.deletes for table in result.tables), **labels)
+    metrics.LINKS.add(meter, result.links, **labels)
+    metrics.FAILURES.add(meter, result.failures, **labels)
+    metrics.VECTORS_UPSERTED.add(meter, result.vectors.upserted, **labels)
+    metrics.VECTORS_DELETED.add(meter, result.vectors.deleted, **labels)
+    metrics.TEXTS_EMBEDDED.add(meter, result.vectors.embedded, **labels)
     # Gauges are of the graph alone: with the provider as a label, a graph that changed providers would go on
     # showing the old one's last values.
-    meter.gauge("lag_seconds", result.lag_seconds, graph=graph)
-    meter.gauge("fallback", 1.0 if fallback else 0.0, graph=graph)
-    meter.gauge("parked", result.parked, graph=graph)
-    meter.gauge("dead_letters", result.dead_letters, graph=graph)
-    meter.gauge("outbox_pending", result.vectors.pending, graph=graph)
+    now = time.time()
+    metrics.CYCLE_TIMESTAMP.set(meter, now, graph=graph)
+    if result.status is not CycleStatus.FAILED:
+        metrics.LAST_SUCCESS.set(meter, now, graph=graph)
+    metrics.LAG.set(meter, result.lag_seconds, graph=graph)
+    metrics.OLDEST_WRITER.set(meter, _age(result.oldest_writer), graph=graph)
+    metrics.PENDING_TABLES.set(meter, sum(not table.drained for table in result.tables), graph=graph)
+    metrics.PARKED.set(meter, result.parked, graph=graph)
+    metrics.DEAD_LETTERS.set(meter, result.dead_letters, graph=graph)
+    metrics.OUTBOX_PENDING.set(meter, result.vectors.pending, graph=graph)
+    metrics.VECTORS_REFUSED.set(meter, result.vectors.refused, graph=graph)
+    metrics.FALLBACK.set(meter, float(provider == names.FALLBACK_PROVIDER), graph=graph)
+    if fallback_since is not None:
+        metrics.FALLBACK_SINCE.set(meter, fallback_since, graph=graph)
+
+
+def record_cycle_error(meter: Meter, error: Exception, *, graph: str, activity: str) -> None:
+    """Measure an attempt that raised."""
+    kind, retryable = type(error).__name__, True
+    if isinstance(error, ApplicationError):
+        kind, retryable = error.type or kind, not error.non_retryable
+    metrics.CYCLE_ERRORS.add(
+        meter, 1, graph=graph, activity=activity, kind=kind, retryable=str(retryable).lower()
+    )
+
+
+def record_intervals(meter: Meter, graphs: Sequence[Graph], *, gone: Iterable[str]) -> None:
+    """Measure how often graphs are due; those that are `gone` are due no longer."""
+    for graph in graphs:
+        due = graph.status is GraphStatus.ACTIVE and graph.schedule.cron is None
+        metrics.GRAPH_INTERVAL.set(meter, graph.schedule.every_seconds if due else 0, graph=graph.slug)
+    for slug in gone:
+        metrics.GRAPH_INTERVAL.set(meter, 0, graph=slug)
+
+
+def record_reconciliation(meter: Meter, result: Reconciliation, *, seconds: float) -> None:
+    """Measure one reconciliation that returned."""
+    metrics.RECONCILE_SECONDS.observe(meter, seconds)
+    metrics.RECONCILE_TIMESTAMP.set(meter, time.time())
+    metrics.SCHEDULES_REFUSED.set(meter, result.refusals)
+    for change in ("created", "updated", "deleted"):
+        metrics.SCHEDULES_CHANGED.add(meter, getattr(result, change), change=change)
+
+
+def record_verification(meter: Meter, verification: Verification, *, graph: str) -> None:
+    """Measure one verification of a whole graph."""
+    problems = sum(relation.problem is not None for relation in verification.relations)
+    metrics.VERIFY_TIMESTAMP.set(meter, time.time(), graph=graph)
+    metrics.VERIFY_DAMAGED.set(meter, verification.damaged, graph=graph)
+    metrics.VERIFY_COMPARED.set(meter, verification.compared, graph=graph)
+    metrics.VERIFY_PROBLEMS.set(meter, problems, graph=graph)
+
+
+def record_providers(meter: Meter, registry: Registry) -> None:
+    """Measure which providers this worker has, its built-in engine among them."""
+    own = version("syncline")
+    found = {(names.FALLBACK_PROVIDER, own, f"syncline {own}")}
+    for provider_id in registry.known("sync"):
+        registered = registry.get("sync", provider_id)
+        if registered is not None:
+            found.add((provider_id, registered.provider.version, registered.distribution))
+    for provider_id, provider_version, distribution in found:
+        metrics.PROVIDER_INFO.set(
+            meter, 1, provider=provider_id, version=provider_version, distribution=distribution
+        )
+
+
+def _age(writer: OpenWriter | None) -> float:
+    if writer is None:
+        return 0.0
+    return math.nan if writer.age_seconds is None else writer.age_seconds

@@ -1,10 +1,14 @@
 """The activity that keeps the Schedules in step with the graphs."""
 
+import time
+
 from temporalio import activity
 
 from activities.beat import Beat
+from activities.meter import record_intervals, record_reconciliation
 from activities.translation import errors_translated
 from syncline import names
+from syncline.graphs import GraphRecords
 from syncline.logs import get_log
 from syncline.messages import Reconciliation, ReconciliationProgress
 from syncline.schedules import reconcile
@@ -20,24 +24,39 @@ class ScheduleActivities:
         self._opened = services
         self._beat_seconds = beat_seconds
         self._told: dict[str, str] = {}
+        self._known: frozenset[str] = frozenset()
 
     @activity.defn(name=names.RECONCILE_SCHEDULES_ACTIVITY)
     async def reconcile_schedules(self) -> Reconciliation:
         """Make the Schedules on this worker's task queue match the graphs, and return what that took."""
-        if self._opened is None:
-            raise RuntimeError("ScheduleActivities was made without services, so its activity cannot run")
-        services = self._opened
+        services = self._services()
+        started = time.monotonic()
         beat = Beat[ReconciliationProgress](beat_seconds=self._beat_seconds)
         with errors_translated(activity=names.RECONCILE_SCHEDULES_ACTIVITY):
             async with beat:
                 result = await reconcile(
                     activity.client(),
-                    services.graphs.records,
+                    self._read_records,
                     task_queue=services.settings.task_queue,
                     progressed=beat,
                 )
+        record_reconciliation(services.meter, result, seconds=time.monotonic() - started)
         self._log(result)
         return result
+
+    async def _read_records(self) -> GraphRecords:
+        """Read all records, and measure how often their graphs are due."""
+        services = self._services()
+        records = await services.graphs.records()
+        found = frozenset([*(graph.slug for graph in records.valid), *records.invalid])
+        record_intervals(services.meter, records.valid, gone=self._known - found)
+        self._known = found
+        return records
+
+    def _services(self) -> Services:
+        if self._opened is None:
+            raise RuntimeError("ScheduleActivities was made without services, so its activity cannot run")
+        return self._opened
 
     def _log(self, result: Reconciliation) -> None:
         log = get_log()

@@ -1,7 +1,8 @@
 """The two activities of a run: which provider answers for the graph, and one cycle of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,7 +12,7 @@ from temporalio import activity
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.beat import Beat
-from activities.meter import record_cycle
+from activities.meter import record_cycle, record_cycle_error
 from activities.translation import errors_translated
 from syncline import names
 from syncline.composition import Resolved, resolve_sync_provider
@@ -24,7 +25,7 @@ from syncline.errors import (
     ProviderMissing,
 )
 from syncline.graphs import Graph, GraphStatus
-from syncline.logs import get_log
+from syncline.logs import get_log, log_fields
 from syncline.messages import (
     CycleProgress,
     Fallback,
@@ -36,6 +37,7 @@ from syncline.messages import (
 )
 from syncline.provider import (
     CycleBudget,
+    Meter,
     NoOptions,
     RetryRules,
     RunIdentity,
@@ -43,6 +45,7 @@ from syncline.provider import (
     SyncProvider,
 )
 from syncline.services import Services
+from syncline.tracing import annotate
 
 __all__ = ["SyncActivities"]
 
@@ -68,10 +71,12 @@ class SyncActivities:
         is an error and never a fallback. A paused graph may be synced by hand.
         """
         services = self._services()
-        with errors_translated(graph=request.graph, activity=names.RESOLVE_PROVIDER):
+        _tell(graph=request.graph or "")
+        with _errors_told(services.meter, activity=names.RESOLVE_PROVIDER):
             resolved = await resolve_sync_provider(services, request.graph)
             graph = resolved.graph or await services.graphs.default()
             _refuse_archived(graph)
+            _tell(graph=graph.slug)
             if resolved.provider is not None:
                 return ProviderResolution(
                     graph=graph.ref,
@@ -98,29 +103,24 @@ class SyncActivities:
     async def sync_cycle(self, request: SyncCycleRequest) -> SyncResult:
         """Run one cycle with the resolved provider, or with the built-in engine when there is none."""
         services = self._services()
-        provider_name = request.provider_id or names.FALLBACK_PROVIDER
-        run = replace(_run_identity(), provider=provider_name)
-        fields = {"graph": request.graph.slug, "run_id": run.run_id, "provider": provider_name}
+        graph, provider = request.graph.slug, request.provider_id or names.FALLBACK_PROVIDER
+        run = replace(_run_identity(), provider=provider)
+        _tell(graph=graph, provider=provider)
         beat = Beat[CycleProgress](
             _signal_progress, beat_seconds=self._beat_seconds, progress_seconds=self._progress_seconds
         )
         try:
-            with errors_translated(**fields, activity=names.SYNC_CYCLE, attempt=run.attempt):
+            with _errors_told(services.meter, graph=graph, activity=names.SYNC_CYCLE, attempt=run.attempt):
                 async with beat:
                     result = await self._run_cycle(services, request, run, beat)
         except asyncio.CancelledError:
-            get_log().info("cycle cancelled", **fields, attempt=run.attempt)
+            get_log().info("cycle cancelled", attempt=run.attempt)
             raise
         record_cycle(
-            services.meter,
-            result,
-            graph=request.graph.slug,
-            provider=provider_name,
-            fallback=request.provider_id is None,
+            services.meter, result, graph=graph, provider=provider, fallback_since=_fallback_since(request)
         )
         get_log().info(
             "cycle ended",
-            **fields,
             status=result.status.value,
             rows=result.rows,
             failures=result.failures,
@@ -183,6 +183,34 @@ class SyncActivities:
                 "`async with Services.open(settings) as services: SyncActivities(services)`."
             )
         return self._opened
+
+
+def _tell(**fields: str) -> None:
+    """Have every line that this activity logs from now on, and its span, tell the run and these fields."""
+    fields = {"run_id": _run_identity().run_id, **fields}
+    log_fields(**fields)
+    annotate(**fields)
+
+
+@contextmanager
+def _errors_told(meter: Meter, *, activity: str, graph: str = "", **fields: object) -> Iterator[None]:
+    """Translate errors for Temporal, and count them; without a graph, for the one that they name."""
+    try:
+        with errors_translated(activity=activity, **fields):
+            yield
+    except Exception as error:
+        told = getattr(error.__cause__, "graph", "")
+        record_cycle_error(
+            meter, error, graph=graph or (told if isinstance(told, str) else ""), activity=activity
+        )
+        raise
+
+
+def _fallback_since(request: SyncCycleRequest) -> float | None:
+    """Return what `record_cycle` takes."""
+    if request.provider_id is not None:
+        return 0.0
+    return None if request.fallback_since is None else request.fallback_since.timestamp()
 
 
 def _refuse_archived(graph: Graph) -> None:

@@ -1,13 +1,13 @@
 """The one way to reach Temporal: the ecosystem's own configuration, our data converter, our errors."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.client import Client
+from temporalio.client import Client, Plugin
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
@@ -41,6 +41,7 @@ async def connect(
     namespace: str | None = None,
     identity: str | None = None,
     runtime: Runtime | None = None,
+    plugins: Sequence[Plugin] = (),
 ) -> Client:
     """Return a client of the Temporal that the `TEMPORAL_*` variables and profiles name.
 
@@ -55,7 +56,11 @@ async def connect(
     config["namespace"] = namespace or config.get("namespace") or "default"
     try:
         return await Client.connect(
-            **config, data_converter=pydantic_data_converter, identity=identity, runtime=runtime
+            **config,
+            data_converter=pydantic_data_converter,
+            identity=identity,
+            runtime=runtime,
+            plugins=plugins,
         )
     except (RuntimeError, RPCError, OSError) as error:  # the SDK says RuntimeError for a refused connection
         raise TemporalUnavailable(config["target_host"], config["namespace"], _cause(error)) from error

@@ -10,7 +10,9 @@ import structlog
 from pydantic import SecretBytes, SecretStr
 from structlog.typing import Processor, WrappedLogger
 
-__all__ = ["configure_logging", "get_log", "masked"]
+from syncline.tracing import current_trace_id
+
+__all__ = ["configure_logging", "get_log", "log_fields", "masked"]
 
 _MASK = "**********"
 # Up to the last @ of the word: people put raw @ and / into passwords.
@@ -29,10 +31,16 @@ def get_log() -> structlog.stdlib.BoundLogger:
     return cast("structlog.stdlib.BoundLogger", structlog.get_logger("syncline"))
 
 
+def log_fields(**fields: str) -> None:
+    """Put these fields into every line that the present task logs from now on, libraries' lines included."""
+    structlog.contextvars.bind_contextvars(**fields)
+
+
 def configure_logging(level: str, fmt: Literal["console", "json"]) -> None:
     """Send every log of this process to stderr in one format. Doing it again replaces the configuration."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -79,6 +87,15 @@ def masked(value: object) -> object:
     if isinstance(value, list | tuple | set | frozenset):
         return [masked(item) for item in value]
     return masked(str(value))
+
+
+def _add_trace_id(
+    _: WrappedLogger, __: str, event: MutableMapping[str, object]
+) -> MutableMapping[str, object]:
+    trace_id = current_trace_id()
+    if trace_id is not None:
+        event["trace_id"] = trace_id
+    return event
 
 
 def _mask(_: WrappedLogger, __: str, event: MutableMapping[str, object]) -> Mapping[str, object]:

@@ -120,6 +120,8 @@ class SyncCycleRequest(Message):
     """None runs the built-in engine directly."""
     batch_rows: int | None = None
     time_budget_seconds: float | None = None
+    fallback_since: datetime | None = None
+    """When the present stretch of fallback runs began, if an earlier run has told it."""
 
 
 class ProviderFallback(Message):

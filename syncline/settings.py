@@ -121,6 +121,12 @@ class Settings(BaseSettings):
     metrics_address: str | None = Field(
         default=None, description="Serve Prometheus metrics here, e.g. 0.0.0.0:9090; off when not set."
     )
+    traces_url: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        description="Send traces there by OTLP over HTTP, e.g. http://localhost:4318/v1/traces; off when "
+        "not set. Needs the extra `syncline[tracing]`.",
+    )
 
 
 def load_settings() -> Settings:

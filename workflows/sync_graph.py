@@ -164,6 +164,7 @@ class SyncGraph:
 
     async def _cycle(self, request: SyncGraphInput, resolution: ProviderResolution) -> SyncResult:
         budget = timedelta(seconds=request.time_budget_seconds or _LONGEST_BUDGET)
+        carried = self._state.carried
         return await workflow.execute_activity_method(
             SyncActivities.sync_cycle,
             SyncCycleRequest(
@@ -171,6 +172,8 @@ class SyncGraph:
                 provider_id=resolution.provider_id,
                 batch_rows=request.batch_rows,
                 time_budget_seconds=request.time_budget_seconds,
+                # The first run of a stretch, as any run by hand, does not know of those before it.
+                fallback_since=carried.first_fallback_at if carried.consecutive_fallback_runs > 1 else None,
             ),
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
             start_to_close_timeout=budget + _GRACE,

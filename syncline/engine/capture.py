@@ -11,6 +11,7 @@ from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableS
 from syncline.errors import SchemaMismatch
 from syncline.messages import OpenWriter
 from syncline.stores.postgres import map_driver_error
+from syncline.tracing import span
 
 _AHEAD_BYTES = 8 * 2**20
 """What a reading may be ahead of whoever takes it: it bounds the worker's memory, whatever the backlog."""
@@ -115,14 +116,16 @@ class Reading:
 
     async def copy_into(self, target: asyncpg.Connection, stage: str, columns: Sequence[str]) -> int:
         """Stream everything into a temporary table and return how many rows came."""
-        status: str = await target.copy_to_table(
-            stage, schema_name="pg_temp", source=self._received(), columns=columns, format="binary"
-        )
+        with span("stage", table=stage):
+            status: str = await target.copy_to_table(
+                stage, schema_name="pg_temp", source=self._received(), columns=columns, format="binary"
+            )
         return int(status.removeprefix("COPY "))
 
     async def _read(self, source: asyncpg.Connection, query: str, parameters: Sequence[object]) -> None:
         try:
-            await source.copy_from_query(query, *parameters, output=self._keep, format="binary")
+            with span("capture", statement=query):
+                await source.copy_from_query(query, *parameters, output=self._keep, format="binary")
         except Exception as error:
             # Whatever it is: the target's COPY waits for a word.
             await self._chunks.put(map_driver_error(self._source_name, error) or error)

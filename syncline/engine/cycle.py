@@ -21,6 +21,7 @@ from syncline.engine.template import sql
 from syncline.errors import CycleBusy
 from syncline.messages import CycleProgress, CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
+from syncline.tracing import span
 
 __all__ = ["Cursor", "SyncEngine"]
 
@@ -192,13 +193,14 @@ class _Cycle:
             self._vectors = VectorProgress(upserted=points)
             self._beat("vectors")
 
-        return await drain_outbox(
-            self._target,
-            self._statements.schema_map,
-            self._context,
-            out_of_time=self._out_of_time,
-            beat=beat,
-        )
+        with span("index"):
+            return await drain_outbox(
+                self._target,
+                self._statements.schema_map,
+                self._context,
+                out_of_time=self._out_of_time,
+                beat=beat,
+            )
 
     def _failures(self) -> int:
         return len(self._failed) + sum(table.failures for table in self._progress.tables.values())

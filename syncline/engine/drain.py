@@ -18,6 +18,7 @@ from syncline.messages import TableProgress
 from syncline.provider import SyncContext
 from syncline.sqltext import literal, quoted
 from syncline.stores.postgres import map_driver_error
+from syncline.tracing import span
 
 __all__ = ["Drain"]
 
@@ -325,9 +326,11 @@ class Drain:
 
     async def _apply(self, table: TableStatements, staged: int, *, captured: int = 0) -> RunProgress:
         """Apply the stage in the caller's transaction; return the progress with it."""
-        applied: Applied = await apply_staged(
-            self._target, self._statements, table, staged=staged, store=self._context.target.store.name
-        )
+        store = self._context.target.store.name
+        with span("apply", table=table.table.name, rows=staged):
+            applied: Applied = await apply_staged(
+                self._target, self._statements, table, staged=staged, store=store
+            )
         self._more |= applied.more
         effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
         progress = self.progress.plus(effects)

@@ -7,6 +7,7 @@ import numpy as np
 from syncline.embedding import EmbeddingService, Vectors
 from syncline.engine.sieve import Sieve
 from syncline.errors import EmbeddingError, EmbeddingRejected
+from syncline.tracing import span
 
 __all__ = ["Embedded"]
 
@@ -30,7 +31,8 @@ class Embedded:
 
         async def send(items: range) -> None:
             texts = self._texts[items.start : items.stop]
-            vectors = np.asarray(await self._service.embed(texts))
+            with span("embed", service=self._service.name, texts=len(texts)):
+                vectors = np.asarray(await self._service.embed(texts))
             if vectors.shape != (len(texts), self._service.dimensions):
                 raise EmbeddingRejected(
                     self._service.name,

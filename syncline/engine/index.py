@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -17,6 +18,7 @@ from syncline.errors import EmbeddingError, VectorStoreError, VectorStoreRejecte
 from syncline.messages import VectorProgress
 from syncline.provider import SyncContext
 from syncline.stores.vectors import PointPayload
+from syncline.tracing import span
 
 __all__ = ["drain_outbox"]
 
@@ -187,6 +189,9 @@ class _Drain:
     def _names(self) -> dict[str, str]:
         return {"graph": self._context.graph.slug, "collection": self._collection}
 
+    def _span(self, name: str, points: int) -> AbstractContextManager[None]:
+        return span(name, collection=self._collection, points=points)
+
     async def _prepare(self, state: State) -> None:
         """Make sure that the collection is there, and that the outbox knows of all that it lacks."""
         created = await self._ensured()
@@ -256,14 +261,17 @@ class _Drain:
         labels = [*map(_point, batch.relabelled), *map(_outdated, outdated)]
 
         async def overwrite(items: range) -> None:
-            await self._store.overwrite_payload(self._collection, labels[items.start : items.stop])
+            with self._span("overwrite payloads", len(items)):
+                await self._store.overwrite_payload(self._collection, labels[items.start : items.stop])
 
         async def upsert(items: range) -> None:
             vectors = embedded.vectors[[embedded.accepted[item] for item in items]]
-            await self._store.upsert(self._collection, [_point(changed[item]) for item in items], vectors)
+            with self._span("upsert points", len(items)):
+                await self._store.upsert(self._collection, [_point(changed[item]) for item in items], vectors)
 
         if batch.gone:
-            await self._store.delete(self._collection, [entry["point_id"] for entry in batch.gone])
+            with self._span("delete points", len(batch.gone)):
+                await self._store.delete(self._collection, [entry["point_id"] for entry in batch.gone])
         overwritten = await self._sent(len(labels), overwrite)
         upserted = await self._sent(len(changed), upsert)  # last: a vector that is lost costs most
         refused = [(batch.changed[row], str(error)) for row, error in embedded.refused.items()]

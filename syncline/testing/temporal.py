@@ -46,13 +46,13 @@ async def temporal_server() -> AsyncIterator[WorkflowEnvironment]:
         yield environment
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def temporal_client(temporal_server: WorkflowEnvironment) -> Client:
     """A client of that server."""
     return temporal_server.client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def temporal_environment(temporal_server: WorkflowEnvironment) -> dict[str, str]:
     """The `TEMPORAL_*` variables with which a subprocess (`temporal`, `worker.py`) reaches that server."""
     client = temporal_server.client

@@ -17,7 +17,7 @@ import pytest_asyncio
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from syncline import errors, names
+from syncline import errors, metrics, names
 from syncline.cli import app
 from syncline.composition import parse_composition
 from syncline.messages import CycleStatus, FallbackReason, RunPhase, SyncGraphInput, SyncState
@@ -70,6 +70,10 @@ def commands(group: TyperGroup, path: str) -> Iterator[str]:
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_every_setting_is_documented(field: str) -> None:
     assert f"SYNCLINE_{field.upper()}" in terms(text("settings.md"))
+
+
+def test_the_reference_of_metrics_is_what_is_declared() -> None:
+    assert text("metrics.md") == metrics.reference(), "run: make docs"
 
 
 def test_every_command_is_documented() -> None:
@@ -202,7 +206,8 @@ def test_every_relative_link_leads_somewhere(page: Path, target: str) -> None:
 
 
 def test_every_page_is_in_the_index() -> None:
-    indexed = {(DOCS / to.partition("#")[0]).resolve() for page, to in links() if page == DOCS / "README.md"}
+    indexes = [page for page in PAGES if page.name == "README.md" and page.is_relative_to(DOCS)]
+    indexed = {(page.parent / to.partition("#")[0]).resolve() for page, to in links() if page in indexes}
     assert {page for page in PAGES if DOCS in page.parents} - {DOCS / "README.md"} <= indexed
 
 

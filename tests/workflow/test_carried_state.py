@@ -1,6 +1,7 @@
 """What one run hands to the next: fallback since when and how often, and the sums."""
 
 import asyncio
+from datetime import datetime
 
 import pytest
 from temporalio.api.common.v1 import Payload, Payloads, WorkflowType
@@ -10,7 +11,7 @@ from temporalio.client import ScheduleUpdate, WorkflowExecutionStatus, WorkflowF
 
 from syncline import names
 from syncline.graphs import Graph
-from syncline.messages import RunPhase, SyncGraphResult, SyncResult
+from syncline.messages import RunPhase, SyncCycleRequest, SyncGraphResult, SyncResult
 from syncline.provider import SyncContext
 from syncline.schedules import ensure_schedule
 from syncline.testing.lab import SyncLab, eventually
@@ -56,12 +57,23 @@ async def scheduled(lab: SyncLab, graph: Graph) -> ScheduledRuns:
     return ScheduledRuns(lab, graph)
 
 
+async def told_to_the_cycle(lab: SyncLab, run: WorkflowHandle) -> datetime | None:
+    """Since when the graph has been in fallback, as the run told its cycle."""
+    history = await run.fetch_history()
+    scheduled = [event.activity_task_scheduled_event_attributes for event in history.events]
+    [payloads] = [item.input.payloads for item in scheduled if item.activity_type.name == names.SYNC_CYCLE]
+    [request] = await lab.client.data_converter.decode(payloads, [SyncCycleRequest])
+    return request.fallback_since
+
+
 async def test_a_fallback_is_counted_from_run_to_run_until_a_provider_returns(lab: SyncLab) -> None:
     graph = await lab.add_graph("acme-sync", prepare=True, schedule=DAILY)
     runs = await scheduled(lab, graph)
 
-    first = (await (await runs.next()).result()).carried
+    run = await runs.next()
+    first = (await run.result()).carried
     assert first.consecutive_fallback_runs == 1
+    assert await told_to_the_cycle(lab, run) is None
     assert first.first_fallback_at is not None
 
     run = await runs.next()
@@ -69,6 +81,7 @@ async def test_a_fallback_is_counted_from_run_to_run_until_a_provider_returns(la
     assert second.consecutive_fallback_runs == 2
     assert second.first_fallback_at == first.first_fallback_at
     assert second.totals.runs == 2
+    assert await told_to_the_cycle(lab, run) == first.first_fallback_at
     state = await lab.state(run)
     assert (state.provider.consecutive_fallback_runs, state.provider.fallback_since) == (
         2,

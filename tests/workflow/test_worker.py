@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
-import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ from syncline.errors import TemporalUnavailable
 from syncline.graphs import Graph
 from syncline.services import Services
 from syncline.testing.lab import Run, SyncLab, eventually
-from syncline.testing.ports import free_port
+from syncline.testing.worker_process import WorkerProcess
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,45 +41,10 @@ def environment(services: Services, temporal_environment: dict[str, str], tmp_pa
     }
 
 
-class Worker:
-    """`python worker.py`, and what it says on stderr."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.said = ""
-        self._reader = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self.process.stderr is not None
-        async for line in self.process.stderr:
-            self.said += line.decode()
-
-    async def says(self, word: str) -> None:
-        async def said() -> bool:
-            assert self.process.returncode is None or word in self.said, self.said
-            return word in self.said
-
-        await eventually(said)
-
-    async def ended(self) -> int:
-        async with asyncio.timeout(30):
-            status = await self.process.wait()
-        await self._reader
-        return status
-
-
 @asynccontextmanager
-async def running(environment: dict[str, str], **more: str) -> AsyncIterator[Worker]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(ROOT / "worker.py"), env=environment | more, stderr=asyncio.subprocess.PIPE
-    )
-    worker = Worker(process)
-    try:
+async def running(environment: dict[str, str], **more: str) -> AsyncIterator[WorkerProcess]:
+    async with WorkerProcess.running(ROOT / "worker.py", environment | more) as worker:
         yield worker
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await worker.ended()
 
 
 async def test_a_worker_serves_and_drains_on_sigterm(idle_lab: SyncLab, environment: dict[str, str]) -> None:
@@ -215,27 +178,6 @@ async def test_a_second_signal_ends_the_worker_at_once(
             worker.process.send_signal(signal.SIGTERM)
             assert await worker.ended() == -signal.SIGTERM
         await run.terminate()
-
-
-async def test_metrics_are_served_for_prometheus(idle_lab: SyncLab, environment: dict[str, str]) -> None:
-    graph = await idle_lab.add_graph("acme-sync", prepare=True)
-    address = f"127.0.0.1:{free_port()}"
-    async with running(environment, SYNCLINE_METRICS_ADDRESS=address) as worker:
-        await worker.says('"worker ready"')
-        await idle_lab.run(graph)
-
-        def scrape() -> str:
-            with urllib.request.urlopen(f"http://{address}/metrics") as answer:
-                return str(answer.read().decode())
-
-        text = await asyncio.to_thread(scrape)
-    for metric in (
-        "syncline_rows", "syncline_failures", "syncline_cycle_seconds_bucket", "syncline_lag_seconds",
-        "syncline_fallback", "syncline_parked", "syncline_outbox_pending",
-    ):  # fmt: skip
-        assert any(line.startswith(metric + "{") and graph.slug in line for line in text.splitlines()), metric
-    [fallback] = [line for line in text.splitlines() if line.startswith("syncline_fallback{")]
-    assert fallback.endswith(" 1")
 
 
 @pytest.mark.parametrize(

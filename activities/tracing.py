@@ -1,0 +1,102 @@
+"""Traces leave the process: from the run of a Schedule over its activities to the SQL, by OTLP over HTTP.
+
+It needs the extra `syncline[tracing]`, so it is imported only where traces are asked for.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.trace import Status, set_tracer_provider
+from temporalio.client import Plugin
+from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, create_tracer_provider
+
+from syncline.logs import get_log
+from syncline.tracing import trace_by
+
+__all__ = ["tracing"]
+
+_PATIENCE = 5.0
+
+
+@contextmanager
+def tracing(url: str) -> Iterator[Plugin]:
+    """Export the spans of this process to `url`; yield what makes Temporal's client and worker trace too.
+
+    What OpenTelemetry reads from the environment (OTEL_EXPORTER_OTLP_HEADERS, OTEL_RESOURCE_ATTRIBUTES,
+    OTEL_TRACES_SAMPLER, …) holds. Spans that cannot be delivered are dropped, which is told once. At the end
+    those that are left have five seconds.
+    """
+    exporter = _Discreet(endpoint=url)
+    # The ids in a workflow come from its own random numbers: a run that is replayed goes on with its trace.
+    provider = create_tracer_provider(resource=Resource.create({"service.name": "syncline-worker"}))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    set_tracer_provider(provider)
+    statements = AsyncPGInstrumentor(capture_parameters=False)  # type: ignore[no-untyped-call]
+    statements.instrument(tracer_provider=provider)
+    trace_by(provider.get_tracer("syncline"))
+    try:
+        yield OpenTelemetryPlugin(add_temporal_spans=True)
+    finally:
+        trace_by(None)
+        statements.uninstrument()
+        # A collector that is away must not keep the worker: the exporter would go on trying.
+        giving_up = Timer(_PATIENCE, exporter.shutdown)
+        giving_up.start()
+        provider.shutdown()
+        giving_up.cancel()
+
+
+class _Discreet(OTLPSpanExporter):
+    """Tells of an exception its type alone: its message may quote the row that was refused.
+
+    Of its own failures it logs the first, not each try of each batch.
+    """
+
+    def __init__(self, *, endpoint: str) -> None:
+        super().__init__(endpoint=endpoint)
+        self._url, self._failing = endpoint, False
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(self._tell_once)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = super().export([_without_messages(span) for span in spans])
+        if result is SpanExportResult.SUCCESS and self._failing:
+            self._failing = False
+            get_log().info("traces are exported again")
+        return result
+
+    def _tell_once(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR and not self._failing:
+            self._failing = True
+            get_log().warning("traces are not exported", url=self._url, problem=record.getMessage())
+        return False
+
+
+def _without_messages(span: ReadableSpan) -> ReadableSpan:
+    if not span.events and span.status.description is None:
+        return span
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=span.attributes,
+        events=[_type_alone(event) if event.name == "exception" else event for event in span.events],
+        links=span.links,
+        kind=span.kind,
+        status=Status(span.status.status_code),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _type_alone(event: Event) -> Event:
+    told = {name: value for name, value in (event.attributes or {}).items() if name == "exception.type"}
+    return Event(event.name, told, event.timestamp)

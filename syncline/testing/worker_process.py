@@ -1,0 +1,59 @@
+"""The worker as a process of its own, and what it says."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Self
+
+from syncline.testing.lab import eventually
+
+__all__ = ["WorkerProcess"]
+
+
+class WorkerProcess:
+    """A running `python worker.py`; `said` is what it has written to stderr."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said = ""
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, script: Path, environment: Mapping[str, str]) -> AsyncIterator[Self]:
+        """Start the script with this environment; it is killed at the end, unless it has ended."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(script), env=environment, stderr=asyncio.subprocess.PIPE
+        )
+        worker = cls(process)
+        try:
+            yield worker
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await worker.ended()
+
+    async def says(self, word: str) -> None:
+        """Return once it has said this; fail if it ends without."""
+
+        async def said() -> bool:
+            if self.process.returncode is not None and word not in self.said:
+                raise AssertionError(self.said)
+            return word in self.said
+
+        await eventually(said)
+
+    async def ended(self) -> int:
+        """Wait for its end, and return the exit status."""
+        async with asyncio.timeout(30):
+            status = await self.process.wait()
+        await self._reader
+        return status
+
+    async def _read(self) -> None:
+        if self.process.stderr is None:
+            raise RuntimeError("its stderr is not piped")
+        async for line in self.process.stderr:
+            self.said += line.decode()

@@ -14,6 +14,7 @@ from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities.fleet import FleetActivities
 from activities.meter import CYCLE_SECONDS, CYCLE_SECONDS_BUCKETS, TemporalMeter
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
@@ -21,12 +22,14 @@ from activities.translation import not_told_yet
 from providers import BUILTIN
 from syncline.client import connect, require_search_attributes
 from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
+from syncline.fleet import announced
 from syncline.logs import configure_logging, get_log
 from syncline.process_exit import end_process
 from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler
 from syncline.services import Services
 from syncline.settings import Settings, load_settings
+from workflows.describe import DescribeFleet, DescribeHealth
 from workflows.reconcile_schedules import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
@@ -39,17 +42,25 @@ def create_worker(
     settings: Settings,
     *,
     schedules: ScheduleActivities | None = None,
+    fleet: FleetActivities | None = None,
 ) -> Worker:
     """Return a worker for the settings' task queue; nothing is polled until it runs.
 
-    Without `schedules` a reconciliation that reaches it fails.
+    Without `schedules` a reconciliation that reaches it fails, without `fleet` a question about the fleet.
     """
     schedules = schedules or ScheduleActivities(None)
+    fleet = fleet or FleetActivities(None)
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[SyncGraph, ReconcileSchedules],
-        activities=[activities.resolve_provider, activities.sync_cycle, schedules.reconcile_schedules],
+        workflows=[SyncGraph, ReconcileSchedules, DescribeFleet, DescribeHealth],
+        activities=[
+            activities.resolve_provider,
+            activities.sync_cycle,
+            schedules.reconcile_schedules,
+            fleet.describe_fleet,
+            fleet.describe_health,
+        ],
         workflow_runner=SandboxedWorkflowRunner(
             # An import that somebody forgets to pass through would be repeated in every run.
             restrictions=SandboxRestrictions.default.with_import_notification_policy(
@@ -75,7 +86,8 @@ async def run_worker(settings: Settings) -> None:
     """
     logging.getLogger("temporalio.activity").addFilter(not_told_yet)
     runtime = _runtime(settings.metrics_address)
-    client = await connect(runtime=runtime, identity=f"syncline@{socket.gethostname()}:{os.getpid()}")
+    identity = f"syncline@{socket.gethostname()}:{os.getpid()}"
+    client = await connect(runtime=runtime, identity=identity)
     await require_search_attributes(client)
     registry = Registry()
     registry.load(BUILTIN)
@@ -87,7 +99,9 @@ async def run_worker(settings: Settings) -> None:
             client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
         )
         activities, schedules = SyncActivities(services), ScheduleActivities(services)
-        async with create_worker(client, activities, settings, schedules=schedules):
+        fleet = FleetActivities(services, identity=identity)
+        worker = create_worker(client, activities, settings, schedules=schedules, fleet=fleet)
+        async with announced(services, identity=identity), worker:
             log.info(
                 "worker ready",
                 task_queue=settings.task_queue,

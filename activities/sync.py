@@ -101,7 +101,9 @@ class SyncActivities:
         run = replace(_run_identity(), provider=provider_name)
         fields = {"graph": request.graph.slug, "run_id": run.run_id, "provider": provider_name}
         beat = Beat[CycleProgress](
-            _signal_progress, beat_seconds=self._beat_seconds, progress_seconds=self._progress_seconds
+            _signal_progress,
+            beat_seconds=self._beat_seconds,
+            progress_seconds=request.progress_seconds or self._progress_seconds,
         )
         try:
             with errors_translated(**fields, activity=names.SYNC_CYCLE, attempt=run.attempt):

@@ -29,6 +29,8 @@
     │   └── EmbeddingRejected         not retryable
     ├── ProviderGone                  retryable: this worker lacks the provider; another one may have it
     ├── TemporalUnavailable           retryable: the Temporal server cannot be reached, or turns us away
+    ├── QuestionUnanswered            not retryable: who was asked failed, or did not answer in time
+    ├── RunNotFound                   not retryable: Temporal keeps no run of this graph
     ├── ReconciliationFailed          not retryable: a reconciliation that was asked for did not end well
     ├── AdoptionBlocked               retryable: a table that is to be captured was never free for it
     ├── CycleBusy                     retryable: an earlier attempt of this very run still holds the graph
@@ -270,6 +272,25 @@ class TemporalUnavailable(SynclineError):
         super().__init__(
             f"Temporal at {address}, namespace '{namespace}': {problem}. "
             "TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* and _PROFILE say where and how to connect."
+        )
+
+
+class QuestionUnanswered(SynclineError):
+    """A workflow that was to answer a question failed, or no worker answered in time."""
+
+    def __init__(self, workflow: str, problem: str) -> None:
+        self.workflow, self.problem = workflow, problem
+        super().__init__(f"{workflow}: {problem}")
+
+
+class RunNotFound(SynclineError):
+    """Temporal keeps no run of this graph."""
+
+    def __init__(self, slug: str) -> None:
+        self.slug = slug
+        super().__init__(
+            f"Temporal keeps no run and no Schedule of graph '{slug}'. `syncline status` lists the graphs "
+            "that have one."
         )
 
 

@@ -42,6 +42,8 @@ class SyncGraphInput(BaseModel):
     """Rows of one committed batch; null means the worker's setting."""
     time_budget_seconds: float | None = Field(default=None, gt=0, le=3600)
     """When to stop draining; null means the worker's setting."""
+    progress_seconds: float | None = Field(default=None, ge=1, le=3600)
+    """Time between two signals of progress, for somebody who watches; null means the worker's, 10 s."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -109,6 +111,7 @@ class SyncCycleRequest(Message):
     """None runs the built-in engine directly."""
     batch_rows: int | None = None
     time_budget_seconds: float | None = None
+    progress_seconds: float | None = None
 
 
 class ProviderFallback(Message):
@@ -127,6 +130,8 @@ class TableProgress(Message):
     table: str
     captured: int = 0
     """Row versions read from the write-db."""
+    expected: int | None = None
+    """Row versions to read in all, of a running cycle that needs more than one batch for them."""
     rows: int = 0
     """Rows inserted or changed in the graph-db."""
     links: int = 0

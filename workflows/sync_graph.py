@@ -174,6 +174,7 @@ class SyncGraph:
                 provider_id=resolution.provider_id,
                 batch_rows=request.batch_rows,
                 time_budget_seconds=request.time_budget_seconds,
+                progress_seconds=request.progress_seconds,
             ),
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
             start_to_close_timeout=budget + _GRACE,

@@ -1,27 +1,34 @@
 """What the commands for operators share: how they open a graph and how they answer."""
 
 import getpass
+import json
 import os
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
 from syncline.cli.columns import one_line
+from syncline.cli.completion import complete_graph
 from syncline.cli.sentences import EXIT_FAILED, say_error
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from pydantic import BaseModel
 
     from syncline.graphs import Graph
     from syncline.services import Services
 
 T = TypeVar("T")
 
+STATUS_IN_GENERAL = "Exit status: 0 done, 1 failed, 2 wrong usage or configuration."
 STATUS = "Exit status: 0 done, 1 failed or nothing matched, 2 wrong usage or configuration."
 
-GraphArgument = Annotated[str, typer.Argument(metavar="GRAPH", help="Slug or id.")]
+GraphArgument = Annotated[
+    str, typer.Argument(metavar="GRAPH", help="Slug or id.", autocompletion=complete_graph)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=10_000, help="Lines of one page.")]
 AfterOption = Annotated[
@@ -30,9 +37,13 @@ AfterOption = Annotated[
 
 
 def run(work: Coroutine[object, object, T]) -> T:
-    """Return what a coroutine returns."""
+    """Return what a coroutine returns. What is logged meanwhile goes to stderr, if it is a warning at least."""
     import asyncio
 
+    from syncline.logs import configure_logging
+
+    # Left alone, logs would come among the answer.
+    configure_logging("WARNING", "console")
     return asyncio.run(work)
 
 
@@ -44,6 +55,11 @@ async def opened(reference: str) -> "AsyncIterator[tuple[Services, Graph]]":
 
     async with Services.open(find_settings(), application_name="syncline-cli") as services:
         yield services, await services.graphs.get(reference)
+
+
+def print_json_list(answers: "Iterable[BaseModel]") -> None:
+    """Print models as one JSON array."""
+    typer.echo(json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2))
 
 
 def say_nothing_matched(sentence: str) -> NoReturn:

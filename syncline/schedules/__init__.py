@@ -6,7 +6,7 @@ from syncline.schedules.graph_schedule import (
     ensure_schedule,
     remove_schedule,
 )
-from syncline.schedules.listing import ListedSchedule, list_schedule_ids, list_schedules
+from syncline.schedules.listing import ListedSchedule, find_schedule, list_schedule_ids, list_schedules
 from syncline.schedules.reconciler import ensure_reconciler, reconcile_now
 from syncline.schedules.reconciliation import reconcile
 
@@ -16,6 +16,7 @@ __all__ = [
     "ScheduleChange",
     "ensure_reconciler",
     "ensure_schedule",
+    "find_schedule",
     "list_schedule_ids",
     "list_schedules",
     "reconcile",

@@ -3,16 +3,19 @@
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.fleet import FleetActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.services import Services
 from syncline.settings import Settings
+from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab
 from worker import create_worker
 
@@ -21,7 +24,8 @@ def fast_worker(client: Client, services: Services) -> Worker:
     """Return the worker as deployed, but with signs of life that a test need not wait for."""
     activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.2)
     schedules = ScheduleActivities(services, beat_seconds=0.2)
-    return create_worker(client, activities, services.settings, schedules=schedules)
+    fleet = FleetActivities(services, identity=client.identity)
+    return create_worker(client, activities, services.settings, schedules=schedules, fleet=fleet)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -65,3 +69,11 @@ async def lab(
 async def idle_lab(temporal_client: Client, services: Services, unique: Callable[[str], str]) -> SyncLab:
     """A laboratory without a worker: the test starts the ones it needs."""
     return SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
+
+
+@pytest.fixture
+def syncline(services: Services, temporal_environment: dict[str, str], tmp_path: Path) -> CommandLine:
+    """The command line of an operator: it knows Temporal and the task queue, and no store."""
+    return CommandLine(
+        {**temporal_environment, "SYNCLINE_TASK_QUEUE": services.settings.task_queue}, tmp_path
+    )

@@ -75,8 +75,8 @@ _HEAD: Final = """# What commands answer
 
 Every command that answers something takes `--json`. Then its standard output is one JSON value and nothing
 else; hints, warnings and errors go to standard error. The value keeps to the JSON Schema below (draft
-2020-12). A later release may add properties; it renames and removes none. Times are ISO 8601 in UTC. This page
-is what `python -m syncline.cli.answers` prints.
+2020-12). A later release may add properties; it renames and removes none. Times are ISO 8601 in UTC. This
+page is what `python -m syncline.cli.answers` prints.
 
 ## Exit statuses
 

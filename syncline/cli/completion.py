@@ -14,22 +14,18 @@ def complete_graph(incomplete: str) -> list[str]:
     """Return the slugs that begin like this; none if Temporal does not answer within a second."""
     import asyncio
 
-    from syncline.errors import SynclineError
-
-    try:
-        return asyncio.run(asyncio.wait_for(_slugs(incomplete), _SECONDS))
-    except (SynclineError, TimeoutError):
-        return []
-
-
-async def _slugs(incomplete: str) -> list[str]:
     from syncline.cli.target import connect_temporal
+    from syncline.errors import SynclineError
     from syncline.schedules import list_schedules
 
-    client = await connect_temporal(prepare=False)
-    return [
-        schedule.slug for schedule in await list_schedules(client) if schedule.slug.startswith(incomplete)
-    ]
+    async def slugs() -> list[str]:
+        found = await list_schedules(await connect_temporal(prepare=False))
+        return [schedule.slug for schedule in found if schedule.slug.startswith(incomplete)]
+
+    try:
+        return asyncio.run(asyncio.wait_for(slugs(), _SECONDS))
+    except (SynclineError, TimeoutError):
+        return []
 
 
 SlugArgument = Annotated[str, typer.Argument(metavar="GRAPH", help="Slug.", autocompletion=complete_graph)]

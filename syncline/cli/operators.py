@@ -37,7 +37,7 @@ AfterOption = Annotated[
 
 
 def run(work: Coroutine[object, object, T]) -> T:
-    """Return what a coroutine returns. What is logged meanwhile goes to stderr, if it is a warning at least."""
+    """Return what a coroutine returns. What is logged meanwhile goes to stderr, from warnings up."""
     import asyncio
 
     from syncline.logs import configure_logging

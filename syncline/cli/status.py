@@ -32,6 +32,9 @@ def status(
     graph: Annotated[
         str | None, typer.Argument(metavar="[GRAPH]", help="Slug.", autocompletion=complete_graph)
     ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="Seconds to wait for a worker, for one graph.")
+    ] = 3.0,
     as_json: JsonOption = False,
 ) -> None:
     """Show what every graph is doing, trouble first; or one graph in full, by its last run's own state.
@@ -39,7 +42,7 @@ def status(
     Needs Temporal only. If no worker answers, one graph is shown by what Temporal keeps of its last run.
     """
     if graph is not None:
-        _status_of(graph, as_json=as_json)
+        _status_of(graph, timeout, as_json=as_json)
         return
     found = run(_overview())
     if as_json:
@@ -49,8 +52,8 @@ def status(
     print_table(header, map(_line, found), styles=STANDING_STYLES)
 
 
-def _status_of(graph: str, *, as_json: bool) -> None:
-    report = run(_report(graph))
+def _status_of(graph: str, timeout: float, *, as_json: bool) -> None:
+    report = run(_report(graph, timeout))
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
         return
@@ -70,11 +73,11 @@ async def _overview() -> "Sequence[GraphOverview]":
     return await overview(await connect_temporal(prepare=False))
 
 
-async def _report(slug: str) -> "GraphReport":
+async def _report(slug: str, seconds: float) -> "GraphReport":
     from syncline.cli.target import connect_temporal
     from syncline.runs import report_of
 
-    return await report_of(await connect_temporal(prepare=False), slug)
+    return await report_of(await connect_temporal(prepare=False), slug, seconds=seconds)
 
 
 def _line(graph: "GraphOverview") -> tuple[str, ...]:
@@ -143,7 +146,8 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
             "cycle",
             (
                 f"{result.status} in {told_seconds(result.duration_seconds)}, "
-                f"lag {result.lag_seconds:.1f} s, {result.failures} failures, {result.parked} parked, {result.dead_letters} dead letters"
+                f"lag {result.lag_seconds:.1f} s, {result.failures} failures, {result.parked} parked, "
+                f"{result.dead_letters} dead letters"
             ),
         )
     totals = state.carried.totals

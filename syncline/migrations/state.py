@@ -49,9 +49,10 @@ async def _recorded(store: PostgresStore, table: str, schemas: Collection[str]) 
         found: dict[str, str] = {}
         for first in range(0, len(having), _AT_ONCE):
             parts = [
-                f"SELECT '{literal(schema)}', version_num FROM {quoted(schema)}.{quoted(table)}"  # noqa: S608
+                f"SELECT '{literal(schema)}' AS schema_name, version_num"  # noqa: S608
+                f" FROM {quoted(schema)}.{quoted(table)}"
                 for schema in having[first : first + _AT_ONCE]
             ]
             rows = (await connection.exec_driver_sql(" UNION ALL ".join(parts))).all()
-            found |= {str(row[0]): str(row[1]) for row in rows}
+            found |= {str(row.schema_name): str(row.version_num) for row in rows}
         return found

@@ -3,7 +3,13 @@
 import asyncio
 from typing import Final
 
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import (
+    Client,
+    WorkflowContinuedAsNewError,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowHistoryEventFilterType,
+)
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -73,19 +79,37 @@ async def outcome_of(client: Client, run: ListedRun) -> Outcome:
     handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id, result_type=SyncGraphResult)
     try:
         # Not the runs that follow it: a cron workflow's never end.
-        completed: SyncGraphResult = await handle.result(follow_runs=False)
+        return _success(await handle.result(follow_runs=False))
+    except WorkflowContinuedAsNewError:
+        return await _outcome_of_cron(client, handle)
     except WorkflowFailureError as failed:
-        return _failure(failed)
+        return _failure(failed.cause)
     except RPCError as error:
         gone = error.status is RPCStatusCode.NOT_FOUND
         return Outcome(error="its history is gone" if gone else f"its result cannot be read: {error.message}")
     except (ValueError, RuntimeError) as error:
         return Outcome(error=f"its result cannot be read: {type(error).__name__}")
+
+
+async def _outcome_of_cron(client: Client, handle: WorkflowHandle[object, SyncGraphResult]) -> Outcome:
+    """Return how a run of a cron workflow ended: its last event names the next run, and has the result."""
+    closing = WorkflowHistoryEventFilterType.CLOSE_EVENT
+    async for event in handle.fetch_history_events(event_filter_type=closing):
+        next_run = event.workflow_execution_continued_as_new_event_attributes
+        if next_run.HasField("failure"):
+            return _failure(await client.data_converter.decode_failure(next_run.failure))
+        payloads = next_run.last_completion_result.payloads
+        if payloads:
+            [completed] = await client.data_converter.decode(payloads, [SyncGraphResult])
+            return _success(completed)
+    return Outcome()
+
+
+def _success(completed: SyncGraphResult) -> Outcome:
     return Outcome(result=completed.result, completed=completed)
 
 
-def _failure(failed: WorkflowFailureError) -> Outcome:
-    cause: BaseException = failed.cause
+def _failure(cause: BaseException) -> Outcome:
     if isinstance(cause, ActivityError) and cause.cause is not None:
         cause = cause.cause
     if isinstance(cause, ApplicationError) and cause.type == _CYCLE_FAILED and cause.details:

@@ -39,7 +39,7 @@ class GraphReport(Message):
     schedule: GraphSchedule | None = None
 
 
-async def report_of(client: Client, slug: str, *, seconds: float = 4.0) -> GraphReport:
+async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport:
     """Return the report on a graph, or raise RunNotFound if it has neither a run nor a Schedule.
 
     A worker that does not answer within these seconds is not waited for. Raise TemporalUnavailable if

@@ -19,7 +19,7 @@ from syncline.services import Role, Services
 
 __all__ = ["Health", "HealthRequest", "examine"]
 
-_SECONDS: Final = 5.0
+_SECONDS: Final = 8.0
 """What each check may take; they run side by side."""
 _MOST_NAMED: Final = 100
 _MIGRATE: Final = "Run `syncline migrate` where the stores can be reached."

@@ -1,10 +1,5 @@
 """`syncline schedule …` and the commands that change a graph, against a server, stores and a worker."""
 
-import asyncio
-import json
-import os
-import sys
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,59 +8,26 @@ import pytest
 from syncline import names
 from syncline.graphs import Graph, GraphStatus
 from syncline.schedules import PAUSED_WITH_GRAPH, ensure_schedule, list_schedules
+from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider
 
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended, and what it said where."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
-class Syncline:
-    """The command line as a process, with these variables and no others of ours."""
-
-    def __init__(self, environment: dict[str, str], folder: Path) -> None:
-        self._environment = environment
-        self._folder = folder
-
-    async def __call__(self, *arguments: str) -> Said:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "from syncline.cli import app; app()", *arguments,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "COLUMNS": "200", **self._environment},
-            cwd=self._folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, err = await process.communicate()
-        said = Said(process.returncode or 0, out.decode(), err.decode())
-        assert "Traceback" not in said.err, said.err
-        return said
-
 
 @pytest.fixture
-def schedule(idle_lab: SyncLab, temporal_environment: dict[str, str], tmp_path: Path) -> Syncline:
+def schedule(syncline: CommandLine) -> CommandLine:
     """The commands that talk to Temporal only: they are given no store."""
-    return Syncline({**temporal_environment, "SYNCLINE_TASK_QUEUE": idle_lab.task_queue}, tmp_path)
+    return syncline
 
 
 @pytest.fixture
-def syncline(idle_lab: SyncLab, temporal_environment: dict[str, str], tmp_path: Path) -> Syncline:
+def with_stores(idle_lab: SyncLab, temporal_environment: dict[str, str], tmp_path: Path) -> CommandLine:
     settings = idle_lab.services.settings
     stores = {
         "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
         "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
         "SYNCLINE_TASK_QUEUE": settings.task_queue,
     }
-    return Syncline({**temporal_environment, **stores}, tmp_path)
+    return CommandLine({**temporal_environment, **stores}, tmp_path)
 
 
 async def scheduled(lab: SyncLab, provider: FakeProvider | None = None, **fields: object) -> Graph:
@@ -87,11 +49,13 @@ async def runs(lab: SyncLab, graph: Graph) -> int:
     return int((await described(lab, graph)).info.num_actions)
 
 
-async def test_schedules_are_listed_with_spec_pause_note_and_runs(lab: SyncLab, schedule: Syncline) -> None:
+async def test_schedules_are_listed_with_spec_pause_note_and_runs(
+    lab: SyncLab, schedule: CommandLine
+) -> None:
     daily = await scheduled(lab, FakeProvider())
     cron = await scheduled(lab, schedule={"cron": "*/15 4 * * 1-5"})
     await schedule("schedule", "pause", cron.slug, "--reason", "store\nmaintenance")
-    assert (await schedule("schedule", "trigger", daily.slug)).out == f"Triggered {daily.slug}.\n"
+    assert (await schedule.answer("schedule trigger", daily.slug))["action"] == "triggered"
 
     async def shown() -> bool:
         found = {entry.slug: entry for entry in await list_schedules(lab.client)}
@@ -99,7 +63,7 @@ async def test_schedules_are_listed_with_spec_pause_note_and_runs(lab: SyncLab, 
         return there and found[cron.slug].paused and found[daily.slug].last_runs != ()
 
     await eventually(shown)
-    told = {entry["graph"]: entry for entry in (await schedule("schedule", "list", "--json")).json}
+    told = {entry["graph"]: entry for entry in await schedule.answer("schedule list")}
     assert told[daily.slug]["spec"] == "every 86400 s"
     assert (told[daily.slug]["paused"], told[daily.slug]["note"]) == (False, None)
     assert told[daily.slug]["next_at"] is not None
@@ -116,11 +80,16 @@ async def test_schedules_are_listed_with_spec_pause_note_and_runs(lab: SyncLab, 
     assert "paused" in line
 
 
-async def test_a_schedule_is_paused_with_a_reason_and_resumed(idle_lab: SyncLab, schedule: Syncline) -> None:
+async def test_a_schedule_is_paused_with_a_reason_and_resumed(
+    idle_lab: SyncLab, schedule: CommandLine
+) -> None:
     graph = await scheduled(idle_lab)
     paused = await schedule("schedule", "pause", graph.slug, "--reason", "looking at it")
     assert (paused.status, paused.out) == (0, f"Paused {graph.slug}: looking at it\n")
     assert await state(idle_lab, graph) == (True, "looking at it")
+    again = await schedule.answer("schedule pause", graph.slug, "--reason", "still")
+    assert (again["action"], again["reason"]) == ("paused", "still")
+    assert (await schedule.answer("schedule resume", graph.slug))["action"] == "resumed"
     assert (await schedule("schedule", "resume", graph.slug)).out == f"Resumed {graph.slug}.\n"
     assert (await state(idle_lab, graph))[0] is False
     assert (await schedule("schedule", "resume", graph.slug)).status == 0
@@ -130,7 +99,7 @@ async def test_a_schedule_is_paused_with_a_reason_and_resumed(idle_lab: SyncLab,
 
 
 async def test_a_schedule_that_is_paused_with_its_graph_is_not_resumed_without_it(
-    idle_lab: SyncLab, schedule: Syncline
+    idle_lab: SyncLab, schedule: CommandLine
 ) -> None:
     graph = await scheduled(idle_lab, status="paused")
     refused = await schedule("schedule", "resume", graph.slug)
@@ -139,7 +108,7 @@ async def test_a_schedule_that_is_paused_with_its_graph_is_not_resumed_without_i
     assert await state(idle_lab, graph) == (True, PAUSED_WITH_GRAPH)
 
 
-async def test_missed_times_are_backfilled_both_ends_included(lab: SyncLab, schedule: Syncline) -> None:
+async def test_missed_times_are_backfilled_both_ends_included(lab: SyncLab, schedule: CommandLine) -> None:
     graph = await scheduled(lab, FakeProvider(), schedule={"cron": "0 0 * * *"})
     period = ("--start", "2026-01-01", "--end", "2026-01-03T00:00:00+00:00")
     said = await schedule("schedule", "backfill", graph.slug, *period)
@@ -160,7 +129,7 @@ async def test_missed_times_are_backfilled_both_ends_included(lab: SyncLab, sche
     ],
 )
 async def test_a_period_that_is_none_is_refused(
-    idle_lab: SyncLab, schedule: Syncline, start: str, end: str, sentence: str
+    idle_lab: SyncLab, schedule: CommandLine, start: str, end: str, sentence: str
 ) -> None:
     graph = await scheduled(idle_lab)
     refused = await schedule("schedule", "backfill", graph.slug, "--start", start, "--end", end)
@@ -179,7 +148,7 @@ async def test_a_period_that_is_none_is_refused(
     ],
 )
 async def test_a_name_that_no_schedule_has_is_one_sentence(
-    schedule: Syncline, arguments: tuple[str, ...]
+    schedule: CommandLine, arguments: tuple[str, ...]
 ) -> None:
     refused = await schedule("schedule", arguments[0], "moon", *arguments[1:])
     assert (refused.status, refused.out) == (2, "")
@@ -188,7 +157,7 @@ async def test_a_name_that_no_schedule_has_is_one_sentence(
 
 
 async def test_a_server_that_is_away_is_one_sentence(tmp_path: Path) -> None:
-    away = Syncline({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, tmp_path)
+    away = CommandLine({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, tmp_path)
     for arguments in (("list",), ("trigger", "moon"), ("reconcile",)):
         failed = await away("schedule", *arguments)
         assert failed.status == 1
@@ -196,7 +165,7 @@ async def test_a_server_that_is_away_is_one_sentence(tmp_path: Path) -> None:
 
 
 async def test_reconcile_prints_what_it_did_and_fails_for_those_it_could_not(
-    lab: SyncLab, schedule: Syncline
+    lab: SyncLab, schedule: CommandLine
 ) -> None:
     graph = await lab.add_graph(schedule={"every_seconds": 86_400})
     first = await schedule("schedule", "reconcile")
@@ -208,14 +177,16 @@ async def test_reconcile_prints_what_it_did_and_fails_for_those_it_could_not(
         await connection.execute(
             """UPDATE syncline.graphs SET schedule = '{"cron": "whenever"}' WHERE slug = $1""", spoilt.slug
         )
-    second = await schedule("schedule", "reconcile", "--json")
-    assert second.status == 1
-    assert (second.json["created"], second.json["unchanged"]) == (0, 1)
-    assert set(second.json["refused"]) == {spoilt.slug}
-    assert f"error: {spoilt.slug}: Graph '{spoilt.slug}', schedule.cron" in second.err
+    second = await schedule.answer("schedule reconcile", status=1)
+    assert (second["created"], second["unchanged"]) == (0, 1)
+    assert set(second["refused"]) == {spoilt.slug}
+    told = await schedule("schedule", "reconcile")
+    assert f"error: {spoilt.slug}: Graph '{spoilt.slug}', schedule.cron" in told.err
 
 
-async def test_reconcile_without_a_worker_says_what_is_missing(idle_lab: SyncLab, schedule: Syncline) -> None:
+async def test_reconcile_without_a_worker_says_what_is_missing(
+    idle_lab: SyncLab, schedule: CommandLine
+) -> None:
     failed = await schedule("schedule", "reconcile", "--timeout", "1")
     assert failed.status == 1
     assert f"Is a worker running on task queue '{idle_lab.task_queue}'?" in failed.err
@@ -223,20 +194,19 @@ async def test_reconcile_without_a_worker_says_what_is_missing(idle_lab: SyncLab
 
 
 async def test_a_graphs_record_and_schedule_are_changed_together(
-    idle_lab: SyncLab, syncline: Syncline
+    idle_lab: SyncLab, with_stores: CommandLine
 ) -> None:
     graph = await scheduled(idle_lab)
-    changed = await syncline(
-        "graph", "set", graph.slug, "--name", "Renamed", "--cron", "30 4 * * *",
-        "--composition", '{"sync": {"provider": "acme"}}', "--json",
+    changed = await with_stores.answer(
+        "graph set", graph.slug, "--name", "Renamed", "--cron", "30 4 * * *",
+        "--composition", '{"sync": {"provider": "acme"}}',
     )  # fmt: skip
-    assert changed.status == 0, changed.err
-    assert changed.json["name"] == "Renamed"
-    assert changed.json["composition"] == {"sync": {"provider": "acme"}}
+    assert changed["name"] == "Renamed"
+    assert changed["composition"] == {"sync": {"provider": "acme"}}
     [calendar] = (await described(idle_lab, graph)).schedule.spec.calendars
     assert calendar.hour[0].start == 4
 
-    back = await syncline("graph", "set", str(graph.id), "--every-seconds", "300")
+    back = await with_stores("graph", "set", str(graph.id), "--every-seconds", "300")
     assert back.status == 0, back.err
     assert 'schedule       {"every_seconds": 300, "cron": null}' in back.out
     spec = (await described(idle_lab, graph)).schedule.spec
@@ -257,10 +227,10 @@ async def test_a_graphs_record_and_schedule_are_changed_together(
     ],
 )
 async def test_a_change_that_breaks_a_rule_changes_nothing(
-    idle_lab: SyncLab, syncline: Syncline, arguments: tuple[str, ...], sentence: str
+    idle_lab: SyncLab, with_stores: CommandLine, arguments: tuple[str, ...], sentence: str
 ) -> None:
     graph = await scheduled(idle_lab)
-    refused = await syncline("graph", "set", graph.slug, *arguments)
+    refused = await with_stores("graph", "set", graph.slug, *arguments)
     assert refused.status == 2
     assert sentence in refused.err
     assert len(refused.err.splitlines()) == 1
@@ -268,10 +238,10 @@ async def test_a_change_that_breaks_a_rule_changes_nothing(
 
 
 async def test_a_cron_expression_that_temporal_refuses_leaves_the_schedule_as_it_is(
-    idle_lab: SyncLab, syncline: Syncline
+    idle_lab: SyncLab, with_stores: CommandLine
 ) -> None:
     graph = await scheduled(idle_lab)
-    refused = await syncline("graph", "set", graph.slug, "--cron", "99 99 * * *")
+    refused = await with_stores("graph", "set", graph.slug, "--cron", "99 99 * * *")
     assert refused.status == 2
     assert "Temporal refuses it" in refused.err
     assert f"syncline graph set {graph.slug} --cron" in refused.err
@@ -280,32 +250,32 @@ async def test_a_cron_expression_that_temporal_refuses_leaves_the_schedule_as_it
 
 
 async def test_a_graph_is_paused_resumed_and_archived_with_its_schedule(
-    idle_lab: SyncLab, syncline: Syncline
+    idle_lab: SyncLab, with_stores: CommandLine
 ) -> None:
     graph = await scheduled(idle_lab)
-    assert (await syncline("graph", "pause", graph.slug, "--json")).json["status"] == "paused"
+    assert (await with_stores.answer("graph pause", graph.slug))["status"] == "paused"
     assert await state(idle_lab, graph) == (True, PAUSED_WITH_GRAPH)
-    resumed = await syncline("graph", "resume", graph.slug)
+    resumed = await with_stores("graph", "resume", graph.slug)
     assert "status         active" in resumed.out
     assert resumed.err == ""
     assert (await state(idle_lab, graph))[0] is False
-    assert (await syncline("graph", "archive", graph.slug, "--json")).json["status"] == "archived"
+    assert (await with_stores.answer("graph archive", graph.slug))["status"] == "archived"
     assert (await idle_lab.services.graphs.get(graph.slug)).status is GraphStatus.ARCHIVED
 
     async def gone() -> bool:
         return graph.slug not in {entry.slug for entry in await list_schedules(idle_lab.client)}
 
     await eventually(gone)
-    assert (await syncline("graph", "resume", graph.slug, "--json")).json["status"] == "active"
+    assert (await with_stores.answer("graph resume", graph.slug))["status"] == "active"
     assert (await state(idle_lab, graph))[0] is False
 
 
 async def test_an_operators_pause_is_told_when_the_graph_is_resumed(
-    idle_lab: SyncLab, syncline: Syncline
+    idle_lab: SyncLab, with_stores: CommandLine
 ) -> None:
     graph = await scheduled(idle_lab)
-    await syncline("schedule", "pause", graph.slug, "--reason", "mine")
-    resumed = await syncline("graph", "resume", graph.slug)
+    await with_stores("schedule", "pause", graph.slug, "--reason", "mine")
+    resumed = await with_stores("graph", "resume", graph.slug)
     assert resumed.status == 0
     assert f"paused by an operator (mine): `syncline schedule resume {graph.slug}`" in resumed.err
     assert await state(idle_lab, graph) == (True, "mine")
@@ -313,19 +283,19 @@ async def test_an_operators_pause_is_told_when_the_graph_is_resumed(
 
 @pytest.mark.parametrize("arguments", [("set", "--name", "x"), ("pause",), ("resume",), ("archive",)])
 async def test_a_graph_that_nobody_has_is_one_sentence(
-    syncline: Syncline, arguments: tuple[str, ...]
+    with_stores: CommandLine, arguments: tuple[str, ...]
 ) -> None:
-    refused = await syncline("graph", arguments[0], "moon", *arguments[1:])
+    refused = await with_stores("graph", arguments[0], "moon", *arguments[1:])
     assert (refused.status, refused.out) == (2, "")
     assert refused.err.startswith("error: No graph has the slug or id 'moon'")
 
 
 async def test_a_record_is_not_changed_while_temporal_is_away(
-    idle_lab: SyncLab, syncline: Syncline, tmp_path: Path
+    idle_lab: SyncLab, with_stores: CommandLine, tmp_path: Path
 ) -> None:
     graph = await scheduled(idle_lab)
     settings = idle_lab.services.settings
-    away = Syncline(
+    away = CommandLine(
         {
             "TEMPORAL_ADDRESS": "127.0.0.1:1",
             "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),

@@ -35,9 +35,10 @@ check: setup ## lint, types, import contracts, names and wheel contents
 bench: setup wordnet ## measure the engine against bare COPY + merge; results go to docs/performance.md
 	@$(BIN)/python -m benchmarks.engine
 
-docs: setup ## write docs/cli.md and docs/settings.md again, from the code
+docs: setup ## write docs/cli.md, docs/settings.md, docs/json.md and docs/schemas again, from the code
 	@TYPER_USE_RICH=1 $(BIN)/python -m typer syncline.cli utils docs --name syncline --output docs/cli.md
 	@$(BIN)/python -m syncline.settings > docs/settings.md
+	@rm -f docs/schemas/* && $(BIN)/python -m syncline.cli.answers docs
 
 wordnet: $(WORDNET) ## unpack the WordNet 3.1 data files to .wordnet/dict
 

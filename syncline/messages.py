@@ -24,7 +24,8 @@ from syncline.errors import InputInvalid
 class Message(BaseModel):
     """Base of every message: immutable, and tolerant of fields that a newer release added."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Everything is always said, so the schemas of what commands answer say that it is there.
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_serialization_defaults_required=True)
 
 
 class SyncGraphInput(BaseModel):

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter
@@ -13,7 +14,7 @@ from syncline.cli.sentences import EXIT_STATUSES
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["ANSWERS", "reference", "schema_of"]
+__all__ = ["ANSWERS", "pages", "schema_of"]
 
 ANSWERS: Final[Mapping[str, str]] = {
     "migrate": "list[syncline.cli.models:Migrated]",
@@ -55,28 +56,37 @@ ANSWERS: Final[Mapping[str, str]] = {
 
 def schema_of(command: str) -> "dict[str, JsonValue]":
     """Return the JSON Schema of a command's answer."""
-    return TypeAdapter(_type(ANSWERS[command])).json_schema(mode="serialization")
+    return _schema(ANSWERS[command])
 
 
-def reference() -> str:
-    """Return the page docs/json.md."""
-    by_type: dict[str, list[str]] = {}
-    for command, kind in ANSWERS.items():
-        by_type.setdefault(kind, []).append(command)
-    parts = [_HEAD.format(statuses="\n".join(f"| {code} | {text} |" for code, text in EXIT_STATUSES.items()))]
-    for kind, commands in by_type.items():
-        names = ", ".join(f"`syncline {command}`" for command in commands)
-        schema = json.dumps(schema_of(commands[0]), indent=1, ensure_ascii=False)
-        parts.append(f"## {_title(kind)}\n\n{names}\n\n<!-- schema -->\n```json\n{schema}\n```\n")
-    return "\n".join(parts)
+def pages() -> dict[str, str]:
+    """Return what is generated: path below docs/ -> text."""
+    rows = [
+        f"| `syncline {command}` | [{_title(kind)}](schemas/{_stem(kind)}.json) |"
+        for command, kind in ANSWERS.items()
+    ]
+    statuses = [f"| {code} | {text} |" for code, text in EXIT_STATUSES.items()]
+    page = _PAGE.format(answers="\n".join(rows), statuses="\n".join(statuses))
+    schemas = {f"schemas/{_stem(kind)}.json": _text(_schema(kind)) for kind in ANSWERS.values()}
+    return {"json.md": page, **schemas}
 
 
-_HEAD: Final = """# What commands answer
+_PAGE: Final = """# What commands answer
 
 Every command that answers something takes `--json`. Then its standard output is one JSON value and nothing
-else; hints, warnings and errors go to standard error. The value keeps to the JSON Schema below (draft
-2020-12). A later release may add properties; it renames and removes none. Times are ISO 8601 in UTC. This
-page is what `python -m syncline.cli.answers` prints.
+else; hints, warnings and errors go to standard error. The value keeps to a JSON Schema (draft 2020-12). A
+later release may add properties; it renames and removes none. Times are ISO 8601 in UTC.
+
+```sh
+syncline status --json | jq -r '.[] | select(.standing == "failed") | .graph'
+```
+
+| Command | Its answer |
+|---|---|
+{answers}
+
+A command that fails may have printed its answer all the same: `syncline sync --json` of a run that failed
+says why in `error`, and exits with 1.
 
 ## Exit statuses
 
@@ -84,23 +94,40 @@ page is what `python -m syncline.cli.answers` prints.
 |---|---|
 {statuses}
 
-A command that fails may have printed its answer all the same: `syncline sync --json` of a run that failed
-says why in `error`, and exits with 1.
+This page and the schemas are generated from `syncline/cli/answers.py`: `make docs`.
 """
 
 
-def _type(spec: str) -> Any:
+def _schema(kind: str) -> "dict[str, JsonValue]":
+    return TypeAdapter(_type(kind)).json_schema(mode="serialization")
+
+
+def _type(kind: str) -> Any:
     """Return the type that a registry entry names."""
-    inner = spec.removeprefix("list[").removesuffix("]")
-    module, _, name = inner.partition(":")
+    module, _, name = _item(kind).partition(":")
     found: Any = getattr(import_module(module), name)
-    return list[found] if spec.startswith("list[") else found
+    return list[found] if kind != _item(kind) else found
+
+
+def _item(kind: str) -> str:
+    return kind.removeprefix("list[").removesuffix("]")
 
 
 def _title(kind: str) -> str:
-    inner = kind.removeprefix("list[").removesuffix("]").partition(":")[2]
-    return f"List of {inner}" if kind.startswith("list[") else inner
+    name = _item(kind).partition(":")[2]
+    return name if kind == _item(kind) else f"list of {name}"
+
+
+def _stem(kind: str) -> str:
+    return "-".join(reversed(_title(kind).split(" of ")))
+
+
+def _text(schema: "dict[str, JsonValue]") -> str:
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    folder = Path(sys.argv[1])
+    (folder / "schemas").mkdir(exist_ok=True)
+    for path, text in pages().items():
+        (folder / path).write_text(text, encoding="utf-8")

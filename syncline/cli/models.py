@@ -25,7 +25,7 @@ __all__ = [
 class Answer(BaseModel):
     """Base of an answer."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
 
 class ScheduleRun(Answer):

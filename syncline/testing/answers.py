@@ -14,6 +14,7 @@ __all__ = ["validated"]
 def validated(command: str, stdout: str) -> JsonValue:
     """Return what a command printed, or raise jsonschema's ValidationError if its schema says otherwise.
 
+    The schema lets a later release add properties; here there may be none that it does not name.
     `command` is as in `syncline.cli.answers.ANSWERS`, such as `graph list`.
     """
     answer: JsonValue = json.loads(stdout)
@@ -23,4 +24,17 @@ def validated(command: str, stdout: str) -> JsonValue:
 
 @cache
 def _validator(command: str) -> Draft202012Validator:
-    return Draft202012Validator(schema_of(command), format_checker=Draft202012Validator.FORMAT_CHECKER)
+    schema = _closed(schema_of(command))
+    if not isinstance(schema, dict):
+        raise TypeError(f"the schema of '{command}' is no object")
+    return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+
+
+def _closed(schema: JsonValue) -> JsonValue:
+    """Return the schema with no room for properties that it does not name."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    return {"additionalProperties": False, **closed} if "properties" in closed else closed

@@ -148,7 +148,7 @@ class Live:
             self._head = Text(_phase(state))
         for table in () if state is None else _tables(state):
             self._bar(table, ended=state is not None and state.phase is RunPhase.DONE)
-        self._live.update(self._table())
+        self._live.update(self._table(), refresh=True)
 
     def _bar(self, table: TableProgress, *, ended: bool) -> None:
         known = self._ids.get(table.table)

@@ -14,6 +14,7 @@ from syncline.cli import app
 from syncline.devstack.environment import StackStores
 from syncline.devstack.processes import ProcessIdentity
 from syncline.devstack.state import RunningStack, StateFolder
+from syncline.testing.answers import validated
 
 NOWHERE = "postgresql://nobody:s3cret@127.0.0.1:1/nothing"
 Invoke = Callable[..., Result]
@@ -92,6 +93,7 @@ def test_migrate_says_what_it_did_and_then_that_nothing_is_left(syncline: Invoke
     assert "control plane: " in first.stdout
     assert "up to date" not in first.stdout
     assert syncline("migrate").stdout == "control plane: up to date\n"
+    assert validated("migrate", syncline("migrate", "--json").stdout) == [{"graph": None, "revisions": []}]
 
 
 def test_a_graph_is_added_listed_shown_and_ready_for_a_sample(syncline: Invoke) -> None:
@@ -103,8 +105,9 @@ def test_a_graph_is_added_listed_shown_and_ready_for_a_sample(syncline: Invoke) 
     assert (record["schema_name"], record["qdrant_prefix"]) == ("my_world", "my_world_")
     assert record["schedule"] == {"every_seconds": 30, "cron": None}
     assert record["composition"] == {"sync": {"provider": "default"}}
-    assert json.loads(syncline("graph", "list", "--json").stdout) == [record]
-    assert json.loads(syncline("graph", "show", record["id"], "--json").stdout) == record
+    assert validated("graph add", added.stdout) == record
+    assert validated("graph list", syncline("graph", "list", "--json").stdout) == [record]
+    assert validated("graph show", syncline("graph", "show", record["id"], "--json").stdout) == record
     listed = syncline("graph", "list").stdout.splitlines()
     assert listed[0].split() == [
         "graph",
@@ -134,6 +137,12 @@ def test_a_graph_is_added_listed_shown_and_ready_for_a_sample(syncline: Invoke) 
     assert "write_nodes" in loaded.stdout
     assert "to the write-db of graph my-world" in loaded.stdout
     assert "0 rows written" in syncline("sample", "world", "--graph", "my-world").stdout
+    again = validated("sample world", syncline("sample", "world", "--graph", "my-world", "--json").stdout)
+    assert (again["graph"], sum(again["rows"].values())) == ("my-world", 0)
+    adopted = validated("graph adopt", syncline("graph", "adopt", "my-world", "--json").stdout)
+    assert adopted == {"graph": "my-world", "undo": False, "dry_run": False, "steps": []}
+    dry = ("graph", "adopt", "my-world", "--undo", "--dry-run", "--json")
+    assert validated("graph adopt", syncline(*dry).stdout)["steps"] != []
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,31 @@
 """`syncline status|runs|sync`: what an engineer on call sees and starts with Temporal alone."""
 
 import asyncio
+import io
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from syncline import names
+from syncline.cli.following import Live
 from syncline.errors import StoreUnavailable
 from syncline.graphs import Graph, GraphStatus
-from syncline.messages import CycleProgress, CycleStatus, SyncGraphInput, SyncResult, TableProgress
+from syncline.messages import (
+    CycleProgress,
+    CycleStatus,
+    RunPhase,
+    SyncGraphInput,
+    SyncResult,
+    SyncState,
+    TableProgress,
+)
 from syncline.provider import SyncContext
+from syncline.runs import Trying
 from syncline.schedules import ensure_schedule
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
@@ -368,6 +381,40 @@ async def test_following_shows_each_table_as_the_run_signals_it(lab: SyncLab, sy
     assert "done; nodes 3,000\n" in followed.out
     events = await lab.events(lab.client.get_workflow_handle(names.sync_workflow_id(graph.slug)))
     assert 2 <= events.count("WORKFLOW_EXECUTION_SIGNALED") <= 5
+
+
+async def test_the_engine_tells_a_follower_how_much_there_is(lab: SyncLab, syncline: CommandLine) -> None:
+    graph = await lab.add_graph("acme-sync", prepare=True)
+    async with lab.services.write_schema(graph).store.driver() as connection:
+        await connection.execute(
+            f'INSERT INTO "{graph.schema_name}".write_nodes (id, concept)'
+            " SELECT 'n' || i, 'node ' || i FROM generate_series(1, 1000) AS i"
+        )
+    followed = await syncline("sync", graph.slug, "--follow", "--batch-rows", "250")
+    assert followed.status == 0, followed.err
+    assert "nodes 1,000" in followed.out
+    assert "drained in" in followed.out
+    assert "by the built-in engine (fallback)" in followed.out
+
+
+def test_a_terminal_shows_a_bar_once_the_total_is_known() -> None:
+    drawn = io.StringIO()
+    console = Console(file=drawn, force_terminal=True, width=120, highlight=False)
+
+    def state(*tables: TableProgress) -> SyncState:
+        progress = CycleProgress(phase="capture", tables=tables, vectors=5)
+        return SyncState(graph="g", phase=RunPhase.SYNCING, progress=progress)
+
+    with Live(console) as live:
+        live.show(state(TableProgress(table="nodes", captured=100, rows=100)), None)
+        live.show(state(TableProgress(table="nodes", captured=200, rows=190, links=7, expected=150)), None)
+        live.show(None, Trying(activity="sync_cycle", attempt=3, problem="The store is away."))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.getvalue())
+    assert "syncing: capture, 5 vectors" in shown
+    assert re.search(r"nodes .* 100/\?", shown)
+    # More has come than was expected.
+    assert re.search(r"nodes .* 200/200 +190 changed, 7 links", shown)
+    assert "sync_cycle: The store is away. Attempt 3 now." in shown
 
 
 async def test_ctrl_c_stops_the_following_and_not_the_run(

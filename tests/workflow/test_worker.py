@@ -18,6 +18,7 @@ from syncline import names
 from syncline.client import connect, missing_search_attributes, register_search_attributes
 from syncline.devstack.temporal_server import temporal_binary
 from syncline.errors import TemporalUnavailable
+from syncline.fleet import WorkerRepository
 from syncline.graphs import Graph
 from syncline.services import Services
 from syncline.testing.command_line import CommandLine
@@ -92,8 +93,13 @@ async def test_a_worker_serves_and_drains_on_sigterm(idle_lab: SyncLab, environm
         assert idle_lab.task_queue in worker.said
         assert '"default"' in worker.said
         assert (await idle_lab.run(graph)).provider_id == "default"
+        fleet = WorkerRepository(idle_lab.services.control)
+        [told] = await fleet.list()
+        assert told.identity.endswith(f":{worker.process.pid}")
+        assert (told.task_queue, [found.id for found in told.providers]) == (idle_lab.task_queue, ["default"])
         worker.process.send_signal(signal.SIGTERM)
         assert await worker.ended() == 0
+        assert await fleet.list() == []
     assert "worker draining" in worker.said
     assert "worker stopped" in worker.said
     assert "Traceback" not in worker.said

@@ -2,16 +2,22 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ActivityError
+from temporalio.exceptions import TimeoutError as RunTimeout
+from temporalio.service import RPCError
 
+from syncline.client import temporal_errors_mapped
 from syncline.errors import QuestionUnanswered
-
-if TYPE_CHECKING:
-    from temporalio.client import Client, WorkflowHandle
 
 __all__ = ["Poller", "answer_of", "ask", "begin", "nobody_polls", "pollers"]
 
@@ -29,7 +35,7 @@ class Poller(BaseModel):
 
 
 async def ask(
-    client: "Client",
+    client: Client,
     workflow: str,
     answer: type[AnswerT],
     *,
@@ -43,17 +49,15 @@ async def ask(
 
 
 async def begin(
-    client: "Client",
+    client: Client,
     workflow: str,
     answer: type[AnswerT],
     *,
     task_queue: str,
     seconds: float,
     argument: BaseModel | None = None,
-) -> "WorkflowHandle[object, AnswerT]":
+) -> WorkflowHandle[object, AnswerT]:
     """Start the workflow, or raise TemporalUnavailable. It ends by itself when nobody waits any longer."""
-    from syncline.client import temporal_errors_mapped
-
     with temporal_errors_mapped(client):
         return await client.start_workflow(
             workflow,
@@ -66,9 +70,9 @@ async def begin(
 
 
 async def answer_of(
-    client: "Client",
+    client: Client,
     workflow: str,
-    handle: "WorkflowHandle[object, AnswerT]",
+    handle: WorkflowHandle[object, AnswerT],
     *,
     task_queue: str,
     seconds: float,
@@ -78,16 +82,13 @@ async def answer_of(
     Raise QuestionUnanswered if it fails, if it has not ended within these seconds, or, after a moment, if no
     worker polls the task queue; TemporalUnavailable if Temporal does not answer.
     """
-    from temporalio.client import WorkflowFailureError
-
-    from syncline.client import temporal_errors_mapped
-
     with temporal_errors_mapped(client):
         waiting = asyncio.create_task(handle.result())
         try:
             done, _ = await asyncio.wait({waiting}, timeout=min(_PATIENCE, seconds))
             if not done and not await pollers(client, task_queue):
-                await handle.terminate(reason="no worker polls its task queue")
+                with suppress(RPCError):  # it has ended meanwhile
+                    await handle.terminate(reason="no worker polls its task queue")
                 raise QuestionUnanswered(workflow, nobody_polls(task_queue))
             # The server ends the run by itself; a little later, it has been lost from sight.
             async with asyncio.timeout(seconds + 2):
@@ -99,12 +100,8 @@ async def answer_of(
             await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def pollers(client: "Client", task_queue: str) -> Sequence[Poller]:
+async def pollers(client: Client, task_queue: str) -> Sequence[Poller]:
     """Return who polls the task queue for workflow tasks, or did so in the last five minutes, by identity."""
-    from temporalio.api.enums.v1 import TaskQueueType
-    from temporalio.api.taskqueue.v1 import TaskQueue
-    from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-
     described = await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
             namespace=client.namespace,
@@ -128,10 +125,6 @@ def nobody_polls(task_queue: str) -> str:
 
 
 def _problem(error: BaseException, task_queue: str, seconds: float) -> str:
-    from temporalio.client import WorkflowFailureError
-    from temporalio.exceptions import ActivityError
-    from temporalio.exceptions import TimeoutError as RunTimeout
-
     cause = error.cause if isinstance(error, WorkflowFailureError) else error
     if isinstance(cause, ActivityError) and cause.cause is not None:
         cause = cause.cause

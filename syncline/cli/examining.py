@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, GetSystemInfoRequest
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from syncline import names
@@ -20,9 +20,6 @@ from syncline.errors import ConfigurationError, QuestionUnanswered
 from syncline.health import Check, CheckStatus, Health, bounded
 from syncline.health.check import skew_check
 from syncline.runs.listing import quoted
-
-if TYPE_CHECKING:
-    from temporalio.client import Client
 
 __all__ = ["diagnose"]
 
@@ -74,7 +71,7 @@ def _diagnosis(checks: Sequence[Check]) -> Diagnosis:
     return Diagnosis(well=well, checks=tuple(checks))
 
 
-async def _temporal(client: "Client") -> Sequence[Check]:
+async def _temporal(client: Client) -> Sequence[Check]:
     with temporal_errors_mapped(client):
         info = await client.workflow_service.get_system_info(GetSystemInfoRequest())
     config = client.service_client.config
@@ -82,7 +79,7 @@ async def _temporal(client: "Client") -> Sequence[Check]:
     return [Check(name="temporal", found=found)]
 
 
-async def _namespace(client: "Client") -> Sequence[Check]:
+async def _namespace(client: Client) -> Sequence[Check]:
     with temporal_errors_mapped(client):
         described = await client.workflow_service.describe_namespace(
             DescribeNamespaceRequest(namespace=client.namespace)
@@ -91,7 +88,7 @@ async def _namespace(client: "Client") -> Sequence[Check]:
     return [Check(name="namespace", found=f"{client.namespace}, which keeps closed runs for {days:g} days")]
 
 
-async def _search_attributes(client: "Client") -> Sequence[Check]:
+async def _search_attributes(client: Client) -> Sequence[Check]:
     name = "search attributes"
     try:
         await require_search_attributes(client)
@@ -102,7 +99,7 @@ async def _search_attributes(client: "Client") -> Sequence[Check]:
     return [Check(name=name, found=f"all {len(names.SEARCH_ATTRIBUTES)} are there, with their types")]
 
 
-async def _task_queue(client: "Client", *, task_queue: str) -> Sequence[Check]:
+async def _task_queue(client: Client, *, task_queue: str) -> Sequence[Check]:
     with temporal_errors_mapped(client):
         found = await pollers(client, task_queue)
     if not found:
@@ -112,7 +109,7 @@ async def _task_queue(client: "Client", *, task_queue: str) -> Sequence[Check]:
     return [Check(name="task queue", found=f"{task_queue} is polled by {told}")]
 
 
-async def _reconciler(client: "Client", *, task_queue: str) -> Sequence[Check]:
+async def _reconciler(client: Client, *, task_queue: str) -> Sequence[Check]:
     schedule_id = names.reconcile_schedules_id(task_queue)
     name = "reconciler"
     handle = client.get_schedule_handle(schedule_id)
@@ -157,7 +154,7 @@ async def _reconciler(client: "Client", *, task_queue: str) -> Sequence[Check]:
     ]
 
 
-async def _worker(client: "Client", task_queue: str, seconds: float) -> Sequence[Check]:
+async def _worker(client: Client, task_queue: str, seconds: float) -> Sequence[Check]:
     """Have a worker look. Its run also tells the server's clock, whether a worker takes it or not."""
     before = datetime.now(UTC)
     asking = await begin(client, names.DESCRIBE_HEALTH, Health, task_queue=task_queue, seconds=seconds)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 import typer
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.live import Live as RichLive
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+from temporalio.client import Client
 
 from syncline.cli.asking import nobody_polls, pollers
 from syncline.cli.columns import one_line
@@ -19,9 +20,6 @@ from syncline.client import temporal_errors_mapped
 from syncline.errors import QuestionUnanswered
 from syncline.messages import CycleProgress, RunPhase, SyncState, TableProgress
 from syncline.runs import Trying, outcome_of, run_of, state_of, trying_of
-
-if TYPE_CHECKING:
-    from temporalio.client import Client
 
 __all__ = ["Lines", "Live", "View", "wait_for_run"]
 
@@ -44,7 +42,7 @@ class View(Protocol):
 
 
 async def wait_for_run(
-    client: "Client", begun: SyncedRun, *, task_queue: str, view: View, seconds: float | None
+    client: Client, begun: SyncedRun, *, task_queue: str, view: View, seconds: float | None
 ) -> SyncedRun:
     """Return the run with its outcome, or as it is if it has not ended within these seconds.
 
@@ -170,7 +168,7 @@ class Live:
         return grid
 
 
-async def _state(client: "Client", begun: SyncedRun) -> SyncState | None:
+async def _state(client: Client, begun: SyncedRun) -> SyncState | None:
     """Return the run's state, None while no worker answers: a follower asks again."""
     try:
         return await state_of(client, begun.workflow_id, begun.run_id, seconds=2)

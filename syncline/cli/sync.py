@@ -59,19 +59,14 @@ def sync(
     """
     if follow and not wait:
         raise ConfigurationError("--follow and --no-wait contradict each other; choose one.")
-    from pydantic import ValidationError
-
     from syncline.messages import SyncGraphInput
 
-    try:
-        given = SyncGraphInput(
-            graph=graph,
-            batch_rows=batch_rows,
-            time_budget_seconds=time_budget,
-            progress_seconds=_FOLLOWED_EVERY if follow else None,
-        )
-    except ValidationError as error:  # pragma: no cover # the options bound the same
-        raise ConfigurationError(str(error)) from None
+    given = SyncGraphInput(
+        graph=graph,
+        batch_rows=batch_rows,
+        time_budget_seconds=time_budget,
+        progress_seconds=_FOLLOWED_EVERY if follow else None,
+    )
     answer = _interruptible(given, follow=follow, wait=wait, timeout=timeout, quiet=as_json)
     if as_json:
         typer.echo(answer.model_dump_json(indent=2))

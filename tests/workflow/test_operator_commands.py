@@ -325,7 +325,8 @@ async def test_sync_refuses_what_contradicts_itself_and_what_no_graph_is(
     lab: SyncLab, syncline: CommandLine
 ) -> None:
     assert (await syncline("sync", "g", "--follow", "--no-wait")).status == 2
-    assert (await syncline("sync", "g", "--batch-rows", "0")).status == 2
+    for wrong in (("--batch-rows", "0"), ("--time-budget", "0")):
+        assert (await syncline("sync", "g", *wrong)).status == 2
     unknown = await syncline("sync", "moon")
     assert unknown.status == 1
     assert "error: No graph has the slug or id 'moon'" in unknown.err

@@ -127,14 +127,15 @@ def _fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
 
 
 def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
-    state = report.state
+    state, listed = report.state, report.run
+    provider = [] if state is None else list(provider_lines(state))
+    if not provider and listed is not None and listed.provider:
+        provider = [listed.provider + (" (fallback)" if listed.fallback else "")]
+    for number, line in enumerate(provider):
+        yield "" if number else "provider", line
     if state is None:
-        if report.run is not None and report.run.provider:
-            yield "provider", report.run.provider + (" (fallback)" if report.run.fallback else "")
         return
     yield "phase", state.phase
-    for number, line in enumerate(provider_lines(state)):
-        yield "" if number else "provider", line
     if state.error:
         yield "error", state.error
     if report.run is not None and report.run.open and state.progress is not None:

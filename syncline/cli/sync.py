@@ -162,8 +162,8 @@ def _print(answer: "SyncedRun") -> None:
     by = "the built-in engine (fallback)" if answer.fallback else answer.provider
     typer.echo(f"{result.status} in {told_seconds(result.duration_seconds)} by {by}")
     print_result(result)
-    if not result.rows and not result.links and answer.error is None and not answer.fallback:
-        typer.echo("nothing had changed" if result.drained else "nothing was changed")
+    if result.drained and not result.rows and not result.links:
+        typer.echo("nothing had changed")
 
 
 def _exit(answer: "SyncedRun", *, wait: bool, as_json: bool) -> None:

@@ -38,10 +38,11 @@ check: setup ## lint, types, import contracts, names and wheel contents
 bench: setup wordnet ## measure the engine against bare COPY + merge; results go to docs/performance.md
 	@$(BIN)/python -m benchmarks.engine
 
-docs: setup ## write docs/cli.md, docs/settings.md and docs/metrics.md again, from the code
+docs: setup ## write the generated pages of docs/ again, from the code
 	@TYPER_USE_RICH=1 $(BIN)/python -m typer syncline.cli utils docs --name syncline --output docs/cli.md
 	@$(BIN)/python -m syncline.settings > docs/settings.md
 	@$(BIN)/python -m syncline.metrics > docs/metrics.md
+	@rm -f docs/schemas/* && $(BIN)/python -m syncline.cli.answers docs
 
 wordnet: $(WORDNET) ## unpack the WordNet 3.1 data files to .wordnet/dict
 

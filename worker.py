@@ -16,6 +16,7 @@ from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities.fleet import FleetActivities
 from activities.meter import TemporalMeter, record_providers
 from activities.operations import OperationActivities
 from activities.schedules import ScheduleActivities
@@ -25,12 +26,14 @@ from providers import BUILTIN
 from syncline import metrics, names
 from syncline.client import connect, require_search_attributes
 from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
+from syncline.fleet import announced
 from syncline.logs import configure_logging, get_log
 from syncline.process_exit import end_process
 from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler
 from syncline.services import Services
 from syncline.settings import Settings, load_settings
+from workflows.describe import DescribeFleet, DescribeHealth
 from workflows.operations import OPERATIONS
 from workflows.reconcile_schedules import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
@@ -46,17 +49,25 @@ def create_worker(
     settings: Settings,
     *,
     schedules: ScheduleActivities | None = None,
+    fleet: FleetActivities | None = None,
 ) -> Worker:
     """Return a worker for the settings' task queue; nothing is polled until it runs.
 
-    Without `schedules` a reconciliation that reaches it fails.
+    Without `schedules` a reconciliation that reaches it fails, without `fleet` a question about the fleet.
     """
     schedules = schedules or ScheduleActivities(None)
+    fleet = fleet or FleetActivities(None)
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[SyncGraph, ReconcileSchedules, *OPERATIONS],
-        activities=[activities.resolve_provider, activities.sync_cycle, schedules.reconcile_schedules],
+        workflows=[SyncGraph, ReconcileSchedules, DescribeFleet, DescribeHealth, *OPERATIONS],
+        activities=[
+            activities.resolve_provider,
+            activities.sync_cycle,
+            schedules.reconcile_schedules,
+            fleet.describe_fleet,
+            fleet.describe_health,
+        ],
         workflow_runner=SandboxedWorkflowRunner(
             # An import that somebody forgets to pass through would be repeated in every run.
             restrictions=SandboxRestrictions.default.with_import_notification_policy(
@@ -131,8 +142,10 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
             client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
         )
         activities, schedules = SyncActivities(services), ScheduleActivities(services)
+        fleet = FleetActivities(services, identity=identity)
         async with (
-            create_worker(client, activities, settings, schedules=schedules),
+            announced(services, identity=identity),
+            create_worker(client, activities, settings, schedules=schedules, fleet=fleet),
             create_operations_worker(client, OperationActivities(services), settings),
         ):
             log.info(

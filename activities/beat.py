@@ -66,4 +66,4 @@ class Beat(Generic[ProgressT]):
                 announced = latest
                 await self._announce(announced)
                 due = time.monotonic() + self._progress_seconds
-            await asyncio.sleep(self._beat_seconds)
+            await asyncio.sleep(min(self._beat_seconds, self._progress_seconds))

@@ -7,6 +7,7 @@ from typing import Final
 from temporalio import activity
 
 from activities.beat import Beat
+from activities.meter import record_verification
 from activities.translation import errors_translated
 from syncline import names
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
@@ -89,6 +90,8 @@ class OperationActivities:
                 run_id=_run_id(),
                 beat=lambda name, seen: beat(VerificationProgress(relation=name, compared=seen)),
             )
+            if not request.tables and request.vectors:
+                record_verification(services.meter, found, graph=graph.slug)
             return _small_enough(found, request.keys)
 
     @activity.defn(name=names.RETRY_FAILURES_ACTIVITY)

@@ -107,7 +107,9 @@ class SyncActivities:
         run = replace(_run_identity(), provider=provider)
         _tell(graph=graph, provider=provider)
         beat = Beat[CycleProgress](
-            _signal_progress, beat_seconds=self._beat_seconds, progress_seconds=self._progress_seconds
+            _signal_progress,
+            beat_seconds=self._beat_seconds,
+            progress_seconds=request.progress_seconds or self._progress_seconds,
         )
         try:
             with _errors_told(services.meter, graph=graph, activity=names.SYNC_CYCLE, attempt=run.attempt):

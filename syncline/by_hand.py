@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -20,7 +20,7 @@ from syncline import errors, names
 from syncline.client import temporal_errors_mapped
 from syncline.errors import ConfigurationError, NoWorker, RunFailed, SynclineError
 
-__all__ = ["run_by_hand"]
+__all__ = ["Poller", "pollers", "run_by_hand"]
 
 _LOOK_FOR_WORKER: Final = 3.0
 """Seconds that a worker which is starting may take to appear."""
@@ -29,6 +29,13 @@ _LOOK: Final = 2.0
 _GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
+
+
+class Poller(BaseModel):
+    """A process that asks for work on a task queue."""
+
+    identity: str
+    seen_at: datetime
 
 
 async def run_by_hand(
@@ -42,13 +49,15 @@ async def run_by_hand(
     summary: str,
     graph: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    begun: Callable[[], None] = lambda: None,
 ) -> ResultT:
     """Start a workflow by its name, wait for it, and return its result.
 
-    `tell` gets a sentence when a try has failed and is repeated, or nobody takes it up. Whoever is cancelled
-    while waiting here cancels the run. Raise ConfigurationError if the run failed by one, RunFailed if it
-    failed otherwise or has not ended within these seconds (the server then ends it); NoWorker, soon and with
-    nothing started, if nobody polls the task queue; TemporalUnavailable.
+    `tell` gets a sentence when a try has failed and is repeated, or nobody takes it up; `begun` is called
+    once the run is there. Whoever is cancelled while waiting here cancels the run. Raise ConfigurationError
+    if the run failed by one, RunFailed if it failed otherwise or has not ended within these seconds (the
+    server then ends it); NoWorker, soon and with nothing started, if nobody polls the task queue;
+    TemporalUnavailable.
     """
     with temporal_errors_mapped(client):
         await _require_worker(client, task_queue)
@@ -65,6 +74,7 @@ async def run_by_hand(
             ),
             result_type=result_type,
         )
+        begun()
         watch = _Watch(handle, tell)
         watching = asyncio.create_task(watch.look())
         try:
@@ -88,15 +98,26 @@ async def run_by_hand(
             watching.cancel()
 
 
-async def _require_worker(client: Client, task_queue: str) -> None:
-    """Raise NoWorker if nobody polls the queue. One that died within minutes still counts."""
+async def pollers(client: Client, task_queue: str) -> Sequence[Poller]:
+    """Return who polls the task queue for workflow tasks, or did so in the last five minutes, by identity."""
     request = DescribeTaskQueueRequest(
         namespace=client.namespace,
         task_queue=TaskQueue(name=task_queue),
         task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
     )
+    with temporal_errors_mapped(client):
+        described = await client.workflow_service.describe_task_queue(request)
+    found = [
+        Poller(identity=poller.identity, seen_at=poller.last_access_time.ToDatetime(tzinfo=UTC))
+        for poller in described.pollers
+    ]
+    return sorted(found, key=lambda poller: poller.identity)
+
+
+async def _require_worker(client: Client, task_queue: str) -> None:
+    """Raise NoWorker if nobody polls the queue. One that died within minutes still counts."""
     deadline = time.monotonic() + _LOOK_FOR_WORKER
-    while not (await client.workflow_service.describe_task_queue(request)).pollers:
+    while not await pollers(client, task_queue):
         if time.monotonic() > deadline:
             raise NoWorker(task_queue, client.namespace)
         await asyncio.sleep(0.3)

@@ -31,6 +31,8 @@
     ├── TemporalUnavailable           retryable: the Temporal server cannot be reached, or turns us away
     ├── NoWorker                      not retryable: nobody polls the task queue that a run would need
     ├── RunFailed                     not retryable: a run that was asked for by hand did not end well
+    ├── QuestionUnanswered            not retryable: a run was asked for its state, and no worker answered
+    ├── RunNotFound                   not retryable: Temporal keeps no run of this graph
     ├── AdoptionBlocked               retryable: a table that is to be captured was never free for it
     ├── CycleBusy                     retryable: an earlier attempt of this very run still holds the graph
     └── CycleFenced                   not retryable: a later cycle took the graph over; nothing was written
@@ -291,6 +293,25 @@ class RunFailed(SynclineError):
     def __init__(self, workflow_id: str, problem: str) -> None:
         self.workflow_id, self.problem = workflow_id, problem
         super().__init__(problem)
+
+
+class QuestionUnanswered(SynclineError):
+    """A run was asked for its state, and no worker answered in time."""
+
+    def __init__(self, workflow_id: str, problem: str) -> None:
+        self.workflow_id, self.problem = workflow_id, problem
+        super().__init__(f"Run {workflow_id}: {problem}")
+
+
+class RunNotFound(SynclineError):
+    """Temporal keeps no run of this graph."""
+
+    def __init__(self, slug: str) -> None:
+        self.slug = slug
+        super().__init__(
+            f"Temporal keeps no run and no Schedule of graph '{slug}'. `syncline status` lists the graphs "
+            "that have one."
+        )
 
 
 class AdoptionBlocked(SynclineError):

@@ -150,6 +150,8 @@ class GraphChanges(_Record):
 class Graph(_Record):
     """One graph, as the control plane has it."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     id: UUID
     slug: Slug
     name: Name

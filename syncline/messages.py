@@ -25,7 +25,8 @@ from syncline.errors import InputInvalid
 class Message(BaseModel):
     """Base of every message: immutable, and tolerant of fields that a newer release added."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Everything is always said, so the schemas of what commands answer say that it is there.
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_serialization_defaults_required=True)
 
 
 class OperatorInput(BaseModel):
@@ -68,6 +69,8 @@ class SyncGraphInput(OperatorInput):
     """Rows of one committed batch; null means the worker's setting."""
     time_budget_seconds: float | None = Field(default=None, gt=0, le=3600)
     """When to stop draining; null means the worker's setting."""
+    progress_seconds: float | None = Field(default=None, ge=1, le=3600)
+    """Time between two signals of progress, for somebody who watches; null means the worker's, 10 s."""
 
 
 class GraphRef(Message):
@@ -122,6 +125,7 @@ class SyncCycleRequest(Message):
     time_budget_seconds: float | None = None
     fallback_since: datetime | None = None
     """When the present stretch of fallback runs began, if an earlier run has told it."""
+    progress_seconds: float | None = None
 
 
 class ProviderFallback(Message):
@@ -140,6 +144,8 @@ class TableProgress(Message):
     table: str
     captured: int = 0
     """Row versions read from the write-db."""
+    expected: int | None = None
+    """Row versions to read in all, of a running cycle that needs more than one batch for them."""
     rows: int = 0
     """Rows inserted or changed in the graph-db."""
     links: int = 0

@@ -13,6 +13,10 @@ SYNC_GRAPH: Final = "SyncGraph"
 """Workflow type: one run syncs one graph once."""
 RECONCILE_SCHEDULES: Final = "ReconcileSchedules"
 """Workflow type: one run makes the Schedules match the graphs."""
+DESCRIBE_FLEET: Final = "DescribeFleet"
+"""Workflow type: one run says which workers there are and what they have installed."""
+DESCRIBE_HEALTH: Final = "DescribeHealth"
+"""Workflow type: one run says whether all that a worker needs is well."""
 
 # Workflow types of what an operator asks for: one run does it once.
 VERIFY_GRAPH: Final = "VerifyGraph"
@@ -34,6 +38,10 @@ SYNC_CYCLE: Final = "sync_cycle"
 """Activity: one cycle of the provider, or of the built-in engine in fallback."""
 RECONCILE_SCHEDULES_ACTIVITY: Final = "reconcile_schedules"
 """Activity: compare all graphs with all Schedules, and change what differs."""
+DESCRIBE_FLEET_ACTIVITY: Final = "describe_fleet"
+"""Activity: the workers that the control plane knows, and the graphs that use what they have."""
+DESCRIBE_HEALTH_ACTIVITY: Final = "describe_health"
+"""Activity: stores, migrations, clocks and services, looked at from one worker."""
 
 # Activities: the only one of the workflow of that name.
 VERIFY_GRAPH_ACTIVITY: Final = "verify_graph"

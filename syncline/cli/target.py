@@ -43,10 +43,11 @@ def find_task_queue() -> str:
     return load_task_queue() if stack is None else stack.task_queue
 
 
-async def connect_temporal() -> "Client":
+async def connect_temporal(*, prepare: bool = True) -> "Client":
     """Return a client for what TEMPORAL_* points to, or for the running dev stack as `find_settings` does.
 
-    Its namespace is there and has our search attributes; else raise TemporalUnavailable.
+    Its namespace is there and has our search attributes; else raise TemporalUnavailable. Without `prepare`,
+    which is enough to read, nothing is asked or registered.
     """
     from syncline.client import connect, register_search_attributes
 
@@ -56,7 +57,8 @@ async def connect_temporal() -> "Client":
     else:
         forget_temporal_environment()
         client = await connect(address=stack.temporal_address, namespace=stack.namespace)
-    await register_search_attributes(client)
+    if prepare:
+        await register_search_attributes(client)
     return client
 
 

@@ -1,6 +1,7 @@
 """One cycle of one graph: take the graph, drain every table, announce, index, report."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -105,6 +106,7 @@ class _Cycle:
         self._asked = [name for name in statements.tables if name not in failed]
         self._unfinished: set[str] = set()
         self._progress = RunProgress(run_id=context.run.run_id)
+        self._expected: Mapping[str, int] = {}
         self._vectors = VectorProgress()
 
     async def run(self) -> SyncResult:
@@ -168,6 +170,7 @@ class _Cycle:
             out_of_time=self._out_of_time,
             committed=self._committed,
         )
+        self._expected = drain.expected
         await drain.run(ledger, pending)
         for name in pending.ahead - drain.failed.keys():
             drain.fail(name, _AHEAD.format(source=self._statements.tables[name].table.source))
@@ -258,7 +261,10 @@ class _Cycle:
         self._context.heartbeat(
             CycleProgress(
                 phase=phase,
-                tables=tuple(self._progress.tables.values()),
+                tables=tuple(
+                    table.model_copy(update={"expected": self._expected.get(name)})
+                    for name, table in self._progress.tables.items()
+                ),
                 vectors=self._vectors.upserted,
             )
         )

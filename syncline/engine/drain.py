@@ -65,6 +65,8 @@ class Drain:
         self.progress = progress
         self.failed = dict(failed)
         self.unfinished: set[str] = set()
+        self.expected: dict[str, int] = {}
+        """Rows to read in all of tables that take more than one batch."""
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
         """Drain the deleted keys, then every table parents first, then what that released or asked for."""
@@ -144,6 +146,7 @@ class Drain:
                             # A short batch has seen all below the horizon; behind a full one may be more.
                             after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
                             if staged == limit == full and not self._out_of_time():
+                                await self._expect(source, table, after, horizon, staged)
                                 # The write-db reads on while the graph-db applies.
                                 ahead = self._read(source, table, after, horizon, full)
                                 readings.push_async_callback(ahead.close)
@@ -162,6 +165,18 @@ class Drain:
                     cursor = await self._bury_next(table, cursor, horizon, refusal.error)
                 limit = max(1, limit // 2)
         self.unfinished.add(table.table.name)
+
+    async def _expect(
+        self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, staged: int
+    ) -> None:
+        """Count, once a cycle, what a table has left behind its first full batch."""
+        name = table.table.name
+        if name in self.expected:
+            return
+        with self._context.write.store.errors_mapped():
+            left: int = await source.fetchval(table.behind(cursor), *cursor.parameters(), str(horizon))
+        before = self.progress.tables.get(name, TableProgress(table=name)).captured
+        self.expected[name] = before + staged + left
 
     async def _rows_a_batch(self, table: TableStatements) -> int:
         rows = self._context.budget.batch_rows

@@ -109,6 +109,15 @@ class TableStatements:
         selection = f"sync_xid::text::bigint AS sync_xid, ARRAY[{key}] AS key"
         return self._capture(selection, cursor, 1)
 
+    def behind(self, cursor: Cursor) -> str:
+        """Return the query for how many rows `capture` would read without a limit; same parameters."""
+        return sql(
+            "behind",
+            source=quoted(self.table.source),
+            after_cursor=self.after_cursor(cursor, 1),
+            horizon=f"${1 + len(cursor.parameters())}::text::xid8",
+        )
+
     def _capture(self, selection: str, cursor: Cursor, limit: int) -> str:
         horizon = 1 + len(cursor.parameters())
         return sql(

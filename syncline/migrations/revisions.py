@@ -19,7 +19,7 @@ from sqlalchemy.schema import CreateSchema
 from syncline.errors import StoreRejected
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["BOOKS_VERSION_TABLE", "VERSION_TABLE", "run_script", "upgrade"]
+__all__ = ["BOOKS_VERSION_TABLE", "VERSION_TABLE", "head_of", "run_script", "upgrade"]
 
 VERSION_TABLE: Final = "sync_schema_version"
 BOOKS_VERSION_TABLE: Final = "sync_books_version"
@@ -47,6 +47,12 @@ async def upgrade(
     async with store.begin() as connection:
         await connection.execute(_LOCK)
         return await connection.run_sync(_upgrade, store.name, schema, folder, version_table)
+
+
+def head_of(side: str) -> str:
+    """Return the newest revision of a side: `control`, `write`, `graph` or `books`."""
+    [head] = _scripts(Path(__file__).parent / side).get_heads()
+    return str(head)
 
 
 def run_script(connection: Connection, path: Path) -> None:

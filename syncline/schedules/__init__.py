@@ -7,7 +7,7 @@ from syncline.schedules.graph_schedule import (
     operators_pause,
     remove_schedule,
 )
-from syncline.schedules.listing import ListedSchedule, list_schedule_ids, list_schedules
+from syncline.schedules.listing import ListedSchedule, find_schedule, list_schedule_ids, list_schedules
 from syncline.schedules.reconciler import ensure_reconciler, reconcile_now
 from syncline.schedules.reconciliation import reconcile
 
@@ -17,6 +17,7 @@ __all__ = [
     "ScheduleChange",
     "ensure_reconciler",
     "ensure_schedule",
+    "find_schedule",
     "list_schedule_ids",
     "list_schedules",
     "operators_pause",

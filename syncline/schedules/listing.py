@@ -6,8 +6,10 @@ from datetime import datetime
 
 from temporalio.client import (
     Client,
+    Schedule,
     ScheduleActionExecutionStartWorkflow,
     ScheduleActionResult,
+    ScheduleDescription,
     ScheduleListActionStartWorkflow,
     ScheduleListDescription,
     ScheduleListSchedule,
@@ -17,9 +19,9 @@ from temporalio.client import (
 
 from syncline import names
 from syncline.client import temporal_errors_mapped
-from syncline.schedules.making import shown_fingerprint
+from syncline.schedules.making import describe, shown_fingerprint
 
-__all__ = ["ListedRun", "ListedSchedule", "list_schedule_ids", "list_schedules"]
+__all__ = ["ListedRun", "ListedSchedule", "find_schedule", "list_schedule_ids", "list_schedules"]
 
 _FULL = {"minute": (0, 59), "hour": (0, 23), "day_of_month": (1, 31), "month": (1, 12), "day_of_week": (0, 6)}
 """The fields of a cron expression in its order, and the range of each that means `*`."""
@@ -61,6 +63,16 @@ async def list_schedules(client: Client) -> Sequence[ListedSchedule]:
     return sorted(found, key=lambda listed: listed.slug)
 
 
+async def find_schedule(client: Client, slug: str) -> ListedSchedule | None:
+    """Return the Schedule of one graph as it is now, None if there is none, or raise TemporalUnavailable."""
+    prefix = names.sync_schedule_id("")
+    with temporal_errors_mapped(client):
+        found = await describe(client.get_schedule_handle(f"{prefix}{slug}"))
+    if found is None:
+        return None
+    return _listed(slug, found, found.schedule)
+
+
 async def list_schedule_ids(client: Client) -> set[str]:
     """Return the ids of all Schedules that start `SyncGraph`."""
     return {entry.id async for entry, _ in _entries(client)}
@@ -77,14 +89,18 @@ async def _entries(
             yield entry, entry.schedule
 
 
-def _listed(slug: str, entry: ScheduleListDescription, schedule: ScheduleListSchedule) -> ListedSchedule:
-    info = entry.info
+def _listed(
+    slug: str,
+    found: ScheduleListDescription | ScheduleDescription,
+    schedule: ScheduleListSchedule | Schedule,
+) -> ListedSchedule:
+    info = found.info
     return ListedSchedule(
         slug=slug,
         spec=_in_words(schedule.spec),
         paused=schedule.state.paused,
         note=schedule.state.note,
-        fingerprint=shown_fingerprint(entry.typed_search_attributes),
+        fingerprint=shown_fingerprint(found.typed_search_attributes),
         # A paused Schedule is listed with times at which it will not run.
         next_at=None if info is None or schedule.state.paused else next(iter(info.next_action_times), None),
         last_runs=() if info is None else tuple(_runs(info.recent_actions)),

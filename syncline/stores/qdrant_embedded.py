@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
@@ -119,6 +120,9 @@ class EmbeddedQdrantStore:
             if shard is not None:
                 del self._opened[collection]
                 await self._run(collection, lambda: shard.remove(self._path / collection))
+
+    async def describe(self) -> str:
+        return f"Qdrant Edge {version('qdrant-edge-py')}, embedded in {self._path}"
 
     async def close(self) -> None:
         """Close every collection, so that another process can open them; later calls are refused."""

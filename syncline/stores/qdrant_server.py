@@ -228,6 +228,10 @@ class QdrantServerStore:
     async def drop_collection(self, collection: str) -> None:
         await self._call_if_there(self._client.delete_collection(collection))
 
+    async def describe(self) -> str:
+        answer = await self._call(self._client.info())
+        return f"Qdrant {answer.version}"
+
     async def close(self) -> None:
         await self._client.close()
 

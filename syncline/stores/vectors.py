@@ -84,6 +84,9 @@ class VectorStore(Protocol):
     async def drop_collection(self, collection: str) -> None:
         """Delete the collection; nothing happens if it does not exist."""
 
+    async def describe(self) -> str:
+        """Return in a few words what answers, and its version."""
+
     async def close(self) -> None:
         """Release connections and files."""
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,7 @@ async def nearest(store: VectorStore, collection: str, vector: Sequence[float]) 
 
 async def test_a_store_tells_its_name(store: VectorStore) -> None:
     assert store.name == "system"
+    assert re.match(r"Qdrant (Edge )?\d+\.\d+", await store.describe())
 
 
 async def test_what_was_written_is_read_back(store: VectorStore, nodes: str) -> None:

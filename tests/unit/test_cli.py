@@ -17,6 +17,7 @@ from syncline.devstack.state import RunningStack, StateFolder
 from syncline.graphs import GraphDraft
 from syncline.services import Services
 from syncline.settings import load_settings
+from syncline.testing.answers import validated
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = "postgresql://nobody:s3cret@127.0.0.1:1/nothing"
@@ -96,6 +97,7 @@ def test_migrate_says_what_it_did_and_then_that_nothing_is_left(syncline: Invoke
     assert "control plane: " in first.stdout
     assert "up to date" not in first.stdout
     assert syncline("migrate").stdout == "control plane: up to date\n"
+    assert validated("migrate", syncline("migrate", "--json").stdout) == [{"graph": None, "revisions": []}]
 
 
 def test_a_graph_is_migrated_and_takes_a_sample(syncline: Invoke) -> None:
@@ -113,6 +115,12 @@ def test_a_graph_is_migrated_and_takes_a_sample(syncline: Invoke) -> None:
     assert "write_nodes" in loaded.stdout
     assert "to the write-db of graph my-world" in loaded.stdout
     assert "0 rows written" in syncline("sample", "world", "--graph", "my-world").stdout
+    again = validated("sample world", syncline("sample", "world", "--graph", "my-world", "--json").stdout)
+    assert (again["graph"], sum(again["rows"].values())) == ("my-world", 0)
+    adopted = validated("graph adopt", syncline("graph", "adopt", "my-world", "--json").stdout)
+    assert adopted == {"graph": "my-world", "undo": False, "dry_run": False, "steps": []}
+    dry = ("graph", "adopt", "my-world", "--undo", "--dry-run", "--json")
+    assert validated("graph adopt", syncline(*dry).stdout)["steps"] != []
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,14 @@ from types import ModuleType
 
 import pytest
 import pytest_asyncio
-from typer.core import TyperGroup
+from jsonschema import Draft202012Validator
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from syncline import errors, metrics, names
 from syncline.cli import app
+from syncline.cli.answers import ANSWERS, pages, schema_of
+from syncline.cli.sentences import EXIT_STATUSES
 from syncline.composition import parse_composition
 from syncline.messages import CycleStatus, FallbackReason, RunPhase, SyncGraphInput, SyncState
 from syncline.migrations import BOOKS_VERSION_TABLE, VERSION_TABLE
@@ -102,6 +105,46 @@ def test_the_command_reference_is_what_the_command_line_says(tmp_path: Path) -> 
         capture_output=True,
     )
     assert written.read_text(encoding="utf-8") == text("cli.md"), "run: make docs"
+
+
+def options(group: TyperGroup, path: str = "") -> Iterator[tuple[str, TyperCommand]]:
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from options(command, f"{path}{name} ")
+        elif isinstance(command, TyperCommand):
+            yield f"{path}{name}", command
+
+
+def test_every_command_with_json_is_in_the_registry_of_answers() -> None:
+    answering = {
+        name
+        for name, command in options(get_group(app))
+        if any("--json" in parameter.opts for parameter in command.params)
+    }
+    registered = {re.sub(r" (GRAPH|--\w+)$", "", command) for command in ANSWERS}
+    assert registered == answering
+    silent = {name for name, _ in options(get_group(app))} - answering
+    assert silent == {"dev"}, "a command that answers something takes --json"
+
+
+def test_the_reference_of_answers_is_what_the_models_say() -> None:
+    written = {
+        path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8")
+        for path in (DOCS / "json.md", *(DOCS / "schemas").iterdir())
+    }
+    assert written == pages(), "run: make docs"
+
+
+@pytest.mark.parametrize("command", ANSWERS)
+def test_every_schema_is_one(command: str) -> None:
+    Draft202012Validator.check_schema(schema_of(command))
+
+
+@pytest.mark.parametrize(("name", "command"), list(options(get_group(app))))
+def test_every_command_says_its_exit_statuses(name: str, command: TyperCommand) -> None:
+    assert (command.epilog or "").startswith("Exit status: 0 "), name
+    told = {int(code) for code in re.findall(r"(?<=[ ,])(\d+) ", command.epilog or "")}
+    assert told <= EXIT_STATUSES.keys()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.fleet import FleetActivities
 from activities.operations import OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
@@ -28,7 +29,8 @@ def fast_worker(client: Client, services: Services) -> Worker:
     """Return the worker as deployed, but with signs of life that a test need not wait for."""
     activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.2)
     schedules = ScheduleActivities(services, beat_seconds=0.2)
-    return create_worker(client, activities, services.settings, schedules=schedules)
+    fleet = FleetActivities(services, identity=client.identity)
+    return create_worker(client, activities, services.settings, schedules=schedules, fleet=fleet)
 
 
 @asynccontextmanager
@@ -141,9 +143,14 @@ def temporal_only(
     temporal_environment: dict[str, str],
     quiet: None,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[SyncLab], CommandLine]:
     """A function that gives the command line for a laboratory: it knows of Temporal, and of no store."""
-    return lambda lab: CommandLine(
-        {**temporal_environment, "SYNCLINE_TASK_QUEUE": lab.task_queue}, tmp_path, monkeypatch
+    return lambda lab: CommandLine({**temporal_environment, "SYNCLINE_TASK_QUEUE": lab.task_queue}, tmp_path)
+
+
+@pytest.fixture
+def syncline(services: Services, temporal_environment: dict[str, str], tmp_path: Path) -> CommandLine:
+    """The command line of an operator: it knows Temporal and the task queue, and no store."""
+    return CommandLine(
+        {**temporal_environment, "SYNCLINE_TASK_QUEUE": services.settings.task_queue}, tmp_path
     )

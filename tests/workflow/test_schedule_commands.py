@@ -51,7 +51,7 @@ async def test_schedules_are_listed_with_spec_pause_note_and_runs(
     daily = await scheduled(lab, FakeProvider())
     cron = await scheduled(lab, schedule={"cron": "*/15 4 * * 1-5"})
     await schedule("schedule", "pause", cron.slug, "--reason", "store\nmaintenance")
-    assert (await schedule("schedule", "trigger", daily.slug)).out == f"Triggered {daily.slug}.\n"
+    assert (await schedule.answer("schedule trigger", daily.slug))["action"] == "triggered"
 
     async def shown() -> bool:
         found = {entry.slug: entry for entry in await list_schedules(lab.client)}
@@ -59,7 +59,7 @@ async def test_schedules_are_listed_with_spec_pause_note_and_runs(
         return there and found[cron.slug].paused and found[daily.slug].last_runs != ()
 
     await eventually(shown)
-    told = {entry["graph"]: entry for entry in (await schedule("schedule", "list", "--json")).json}
+    told = {entry["graph"]: entry for entry in await schedule.answer("schedule list")}
     assert told[daily.slug]["spec"] == "every 86400 s"
     assert (told[daily.slug]["paused"], told[daily.slug]["note"]) == (False, None)
     assert told[daily.slug]["next_at"] is not None
@@ -83,6 +83,9 @@ async def test_a_schedule_is_paused_with_a_reason_and_resumed(
     paused = await schedule("schedule", "pause", graph.slug, "--reason", "looking at it")
     assert (paused.status, paused.out) == (0, f"Paused {graph.slug}: looking at it\n")
     assert await state(idle_lab, graph) == (True, "looking at it")
+    again = await schedule.answer("schedule pause", graph.slug, "--reason", "still")
+    assert (again["action"], again["reason"]) == ("paused", "still")
+    assert (await schedule.answer("schedule resume", graph.slug))["action"] == "resumed"
     assert (await schedule("schedule", "resume", graph.slug)).out == f"Resumed {graph.slug}.\n"
     assert (await state(idle_lab, graph))[0] is False
     assert (await schedule("schedule", "resume", graph.slug)).status == 0
@@ -149,8 +152,8 @@ async def test_a_name_that_no_schedule_has_is_one_sentence(
     assert len(refused.err.splitlines()) == 1
 
 
-async def test_a_server_that_is_away_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    away = CommandLine({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, tmp_path, monkeypatch)
+async def test_a_server_that_is_away_is_one_sentence(tmp_path: Path) -> None:
+    away = CommandLine({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, tmp_path)
     for arguments in (("schedule", "list"), ("schedule", "reconcile"), ("graph", "pause", "moon")):
         failed = await away(*arguments)
         assert failed.status == 1
@@ -170,11 +173,11 @@ async def test_reconcile_prints_what_it_did_and_fails_for_those_it_could_not(
         await connection.execute(
             """UPDATE syncline.graphs SET schedule = '{"cron": "whenever"}' WHERE slug = $1""", spoilt.slug
         )
-    second = await schedule("schedule", "reconcile", "--json")
-    assert second.status == 1
-    assert (second.json["created"], second.json["unchanged"]) == (0, 1)
-    assert set(second.json["refused"]) == {spoilt.slug}
-    assert f"error: {spoilt.slug}: Graph '{spoilt.slug}', schedule.cron" in second.err
+    second = await schedule.answer("schedule reconcile", status=1)
+    assert (second["created"], second["unchanged"]) == (0, 1)
+    assert set(second["refused"]) == {spoilt.slug}
+    told = await schedule("schedule", "reconcile")
+    assert f"error: {spoilt.slug}: Graph '{spoilt.slug}', schedule.cron" in told.err
 
 
 async def test_reconcile_without_a_worker_says_what_is_missing(

@@ -16,8 +16,10 @@ from syncline import names
 from syncline.client import connect, missing_search_attributes, register_search_attributes
 from syncline.devstack.temporal_server import temporal_binary
 from syncline.errors import TemporalUnavailable
+from syncline.fleet import WorkerRepository
 from syncline.graphs import Graph
 from syncline.services import Services
+from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import Run, SyncLab, eventually
 from syncline.testing.worker_process import WorkerProcess
 
@@ -54,8 +56,13 @@ async def test_a_worker_serves_and_drains_on_sigterm(idle_lab: SyncLab, environm
         assert idle_lab.task_queue in worker.said
         assert '"default"' in worker.said
         assert (await idle_lab.run(graph)).provider_id == "default"
+        fleet = WorkerRepository(idle_lab.services.control)
+        [told] = await fleet.list()
+        assert told.identity.endswith(f":{worker.process.pid}")
+        assert (told.task_queue, [found.id for found in told.providers]) == (idle_lab.task_queue, ["default"])
         worker.process.send_signal(signal.SIGTERM)
         assert await worker.ended() == 0
+        assert await fleet.list() == []
     assert "worker draining" in worker.said
     assert "worker stopped" in worker.said
     assert "Traceback" not in worker.said
@@ -203,7 +210,7 @@ async def test_a_worker_that_cannot_start_says_why_in_one_sentence(
 
 
 async def test_a_namespace_without_our_search_attributes_is_refused_with_the_commands_that_help(
-    environment: dict[str, str],
+    environment: dict[str, str], tmp_path: Path
 ) -> None:
     bare = await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(temporal_binary()), dev_server_log_level="error"
@@ -214,6 +221,13 @@ async def test_a_namespace_without_our_search_attributes_is_refused_with_the_com
             assert await worker.ended() == 2
         assert "temporal operator search-attribute create" in worker.said
         assert "--name SynclineFallback --type Bool" in worker.said
+
+        doctor = CommandLine({"TEMPORAL_ADDRESS": address}, tmp_path)
+        diagnosis = await doctor.answer("doctor", "--timeout", "1", status=1)
+        checks = {check["name"]: check for check in diagnosis["checks"]}
+        assert checks["search attributes"]["status"] == "fail"
+        assert "--name SynclineFallback --type Bool" in checks["search attributes"]["fix"]
+        assert checks["namespace"]["status"] == checks["clock"]["status"] == "ok"
 
         client = await connect(address=address)
         assert await missing_search_attributes(client) == names.SEARCH_ATTRIBUTES.keys()

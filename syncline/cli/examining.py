@@ -1,0 +1,191 @@
+"""What `syncline doctor` looks at: Temporal, its workers and Schedules from here, the rest from a worker."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.metadata import version
+from typing import Final
+from uuid import uuid4
+
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, GetSystemInfoRequest
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError
+
+from syncline import names
+from syncline.by_hand import pollers, run_by_hand
+from syncline.cli.models import Diagnosis
+from syncline.cli.target import connect_temporal, find_task_queue
+from syncline.client import require_search_attributes, temporal_errors_mapped
+from syncline.errors import ConfigurationError, NoWorker, RunFailed
+from syncline.health import Check, CheckStatus, Health, bounded
+from syncline.health.check import skew_check
+from syncline.runs.listing import quoted
+
+__all__ = ["diagnose"]
+
+_SECONDS: Final = 5.0
+_TEMPORAL_FIX: Final = (
+    "Start Temporal (`syncline dev` brings one), or correct TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* "
+    "or _PROFILE."
+)
+_NAMES: Final = ("namespace", "search attributes", "task queue", "reconciler", "clock", "worker")
+
+
+async def diagnose(seconds: float) -> Diagnosis:
+    """Return all checks. Nothing is raised but what keeps this command itself from working."""
+    client: Client | None = None
+
+    async def reach() -> Sequence[Check]:
+        nonlocal client
+        reached = await connect_temporal(prepare=False)
+        found = await _temporal(reached)
+        client = reached
+        return found
+
+    checks = list(await bounded("temporal", _SECONDS, reach, fix=_TEMPORAL_FIX))
+    if client is None:
+        checks += [
+            Check(name=name, status=CheckStatus.SKIP, found="Temporal cannot be asked") for name in _NAMES
+        ]
+        return _diagnosis(checks)
+    task_queue = find_task_queue()
+    looks: dict[str, tuple[Callable[[Client], Awaitable[Sequence[Check]]], str]] = {
+        "namespace": (
+            _namespace,
+            "Create it (`temporal operator namespace create`), or correct TEMPORAL_NAMESPACE.",
+        ),
+        "search attributes": (_search_attributes, "See docs/temporal.md, Search attributes."),
+        "task queue": (partial(_task_queue, task_queue=task_queue), _TEMPORAL_FIX),
+        "reconciler": (partial(_reconciler, task_queue=task_queue), _TEMPORAL_FIX),
+    }
+    asked = [bounded(name, _SECONDS, partial(look, client), fix=fix) for name, (look, fix) in looks.items()]
+    worker = partial(_worker, client, task_queue, seconds)
+    # Longer than the question: it says itself that nobody answers.
+    asked.append(bounded("worker", seconds + 5, worker, fix=_TEMPORAL_FIX))
+    seen = await asyncio.gather(*asked)
+    return _diagnosis([*checks, *(check for found in seen for check in found)])
+
+
+def _diagnosis(checks: Sequence[Check]) -> Diagnosis:
+    well = all(check.status is not CheckStatus.FAIL for check in checks)
+    return Diagnosis(well=well, checks=tuple(checks))
+
+
+async def _temporal(client: Client) -> Sequence[Check]:
+    with temporal_errors_mapped(client):
+        info = await client.workflow_service.get_system_info(GetSystemInfoRequest())
+    config = client.service_client.config
+    found = f"server {info.server_version} at {config.target_host}; Syncline {version('syncline')} here"
+    return [Check(name="temporal", found=found)]
+
+
+async def _namespace(client: Client) -> Sequence[Check]:
+    with temporal_errors_mapped(client):
+        described = await client.workflow_service.describe_namespace(
+            DescribeNamespaceRequest(namespace=client.namespace)
+        )
+    days = described.config.workflow_execution_retention_ttl.ToTimedelta() / timedelta(days=1)
+    return [Check(name="namespace", found=f"{client.namespace}, which keeps closed runs for {days:g} days")]
+
+
+async def _search_attributes(client: Client) -> Sequence[Check]:
+    name = "search attributes"
+    try:
+        await require_search_attributes(client)
+    except ConfigurationError as error:
+        found, _, fix = str(error).partition(" Run")
+        commands = fix.removeprefix(":").strip()
+        return [Check(name=name, status=CheckStatus.FAIL, found=found.rstrip("."), fix=f"Run: {commands}")]
+    return [Check(name=name, found=f"all {len(names.SEARCH_ATTRIBUTES)} are there, with their types")]
+
+
+async def _task_queue(client: Client, *, task_queue: str) -> Sequence[Check]:
+    with temporal_errors_mapped(client):
+        found = await pollers(client, task_queue)
+    if not found:
+        sentence, _, fix = str(NoWorker(task_queue, client.namespace)).partition(". ")
+        return [Check(name="task queue", status=CheckStatus.FAIL, found=sentence, fix=fix)]
+    told = ", ".join(f"{poller.identity} (seen {poller.seen_at:%H:%M:%S})" for poller in found)
+    return [Check(name="task queue", found=f"{task_queue} is polled by {told}")]
+
+
+async def _reconciler(client: Client, *, task_queue: str) -> Sequence[Check]:
+    schedule_id = names.reconcile_schedules_id(task_queue)
+    name = "reconciler"
+    handle = client.get_schedule_handle(schedule_id)
+    with temporal_errors_mapped(client):
+        try:
+            described = await handle.describe()
+        except RPCError:
+            return [
+                Check(
+                    name=name,
+                    status=CheckStatus.FAIL,
+                    found=f"there is no Schedule '{schedule_id}': new and changed graphs wait",
+                    fix="Start a worker: each makes sure of it when it starts.",
+                )
+            ]
+        query = f"TemporalScheduledById={quoted(schedule_id)} AND CloseTime IS NOT NULL"
+        last = [run async for run in client.list_workflows(query, limit=1)]
+    if described.schedule.state.paused:
+        note = described.schedule.state.note or "no reason given"
+        return [
+            Check(
+                name=name,
+                status=CheckStatus.WARN,
+                found=f"it is paused ({note}): new and changed graphs wait",
+                fix=f"temporal schedule toggle --schedule-id {schedule_id} --unpause --reason …",
+            )
+        ]
+    if not last:
+        return [Check(name=name, found=f"{schedule_id} is there; it has not run yet")]
+    [run] = last
+    ended = f"{run.close_time:%Y-%m-%d %H:%M:%S}"
+    if run.status is WorkflowExecutionStatus.COMPLETED:
+        return [Check(name=name, found=f"its last run completed at {ended}")]
+    status = "ended" if run.status is None else run.status.name.lower()
+    return [
+        Check(
+            name=name,
+            status=CheckStatus.FAIL,
+            found=f"its last run {status} at {ended}: new and changed graphs wait",
+            fix=f"temporal workflow show --workflow-id '{run.id}' says why; `syncline schedule reconcile`.",
+        )
+    ]
+
+
+async def _worker(client: Client, task_queue: str, seconds: float) -> Sequence[Check]:
+    """Have a worker look. Its run also tells the server's clock, whatever becomes of it."""
+    workflow_id = f"describe-health/{uuid4().hex[:8]}"
+    before = datetime.now(UTC)
+    after: list[datetime] = []
+    checks: Sequence[Check]
+    try:
+        health = await run_by_hand(
+            client,
+            names.DESCRIBE_HEALTH,
+            Health,
+            workflow_id=workflow_id,
+            task_queue=task_queue,
+            seconds=seconds,
+            summary="Look at stores, migrations, services and clocks",
+            begun=lambda: after.append(datetime.now(UTC)),
+        )
+        checks = health.checks
+    except (NoWorker, RunFailed) as error:
+        checks = [
+            Check(
+                name="worker",
+                status=CheckStatus.FAIL,
+                found=f"stores, migrations and services were not looked at. {error}",
+                fix="Start a worker, or look into its log: it says why it cannot start or answer.",
+            )
+        ]
+    if not after:
+        return checks
+    with temporal_errors_mapped(client):
+        began = (await client.get_workflow_handle(workflow_id).describe()).start_time
+    # Where our clock stood when the server began the run is between what it was before and after.
+    clock = skew_check("clock", before - began, after[0] - began, whose="this machine or Temporal's server")
+    return [clock, *checks]

@@ -1,0 +1,197 @@
+"""`syncline status`: what every graph is doing, and one graph in full."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from syncline.cli.columns import one_line, print_table
+from syncline.cli.completion import complete_graph
+from syncline.cli.operators import JsonOption, print_json_list, run, told_at
+from syncline.cli.sentences import errors_as_sentences
+from syncline.cli.telling import print_result, provider_lines, told_seconds
+
+if TYPE_CHECKING:
+    from syncline.runs import GraphOverview, GraphReport, GraphSchedule, ListedRun, Trying
+
+__all__ = ["STANDING_STYLES", "status"]
+
+STANDING_STYLES: Final = {
+    "failed": "bold red",
+    "retrying": "red",
+    "fallback": "yellow",
+    "paused": "cyan",
+    "running": "green",
+    "timed_out": "bold red",
+    "terminated": "red",
+}
+
+
+@errors_as_sentences
+def status(
+    graph: Annotated[
+        str | None, typer.Argument(metavar="[GRAPH]", help="Slug.", autocompletion=complete_graph)
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="Seconds to wait for a worker, for one graph.")
+    ] = 3.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what every graph is doing, trouble first; or one graph in full, by its last run's own state.
+
+    Needs Temporal only. If no worker answers, one graph is shown by what Temporal keeps of its last run.
+    """
+    if graph is not None:
+        _status_of(graph, timeout, as_json=as_json)
+        return
+    found = run(_overview())
+    if as_json:
+        print_json_list(found)
+        return
+    header = ("graph", "state", "last run", "took", "by", "provider", "rows", "failures", "next run", "why")
+    print_table(header, map(_line, found), styles=STANDING_STYLES)
+
+
+def _status_of(graph: str, timeout: float, *, as_json: bool) -> None:
+    report = run(_report(graph, timeout))
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+        return
+    for field, value in _fields(report):
+        typer.echo(f"{field:<10} {one_line(value)}".rstrip())
+    state = report.state
+    if state is not None and state.last_result is not None:
+        ours = report.run is not None and not report.run.open
+        typer.echo("\nthis run's cycle:" if ours else "\nthe cycle before:")
+        print_result(state.last_result)
+
+
+async def _overview() -> "Sequence[GraphOverview]":
+    from syncline.cli.target import connect_temporal
+    from syncline.runs import overview
+
+    return await overview(await connect_temporal(prepare=False))
+
+
+async def _report(slug: str, seconds: float) -> "GraphReport":
+    from syncline.cli.target import connect_temporal
+    from syncline.runs import report_of
+
+    return await report_of(await connect_temporal(prepare=False), slug, seconds=seconds)
+
+
+def _line(graph: "GraphOverview") -> tuple[str, ...]:
+    shown = graph.last_run or graph.running
+    return (
+        graph.graph,
+        graph.standing,
+        "-" if shown is None else told_at(shown.started_at),
+        "-" if shown is None else told_seconds(shown.seconds),
+        "-" if shown is None else shown.started_by,
+        "-" if shown is None else shown.provider or "-",
+        _count(None if shown is None else shown.rows),
+        _count(None if shown is None else shown.failures),
+        "-" if graph.schedule is None else told_at(graph.schedule.next_at),
+        _why(graph),
+    )
+
+
+def _why(graph: "GraphOverview") -> str:
+    """Return what explains the standing."""
+    parts = []
+    if graph.schedule is None:
+        parts.append("it has no Schedule")
+    elif graph.schedule.paused:
+        parts.append(_pause(graph.schedule))
+    if graph.trying is not None:
+        parts.append(_trying(graph.trying))
+    elif graph.running is not None:
+        parts.append(f"a run has been open for {told_seconds(graph.running.seconds)}")
+    if graph.last_run is not None and graph.last_run.status.trouble:
+        parts.append(f"its last run {graph.last_run.status}: `syncline status {graph.graph}`")
+    return "; ".join(parts)
+
+
+def _fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
+    yield "graph", report.graph
+    yield "state", report.standing
+    if report.run is not None:
+        yield "run", _run(report.run)
+        yield "", f"{report.run.workflow_id}, run {report.run.run_id}"
+    if report.trying is not None:
+        yield "trying", _trying(report.trying)
+    if report.problem is not None:
+        yield "worker", report.problem
+    yield from _state_fields(report)
+    yield from _schedule_fields(report)
+
+
+def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
+    state, listed = report.state, report.run
+    provider = [] if state is None else list(provider_lines(state))
+    if not provider and listed is not None and listed.provider:
+        provider = [listed.provider + (" (fallback)" if listed.fallback else "")]
+    for number, line in enumerate(provider):
+        yield "" if number else "provider", line
+    if state is None:
+        return
+    yield "phase", state.phase
+    if state.error:
+        yield "error", state.error
+    if report.run is not None and report.run.open and state.progress is not None:
+        done = sum(table.captured for table in state.progress.tables)
+        yield "progress", f"{state.progress.phase}: {done:,} rows read, {state.progress.vectors:,} vectors"
+    result = state.last_result
+    if result is not None:
+        yield (
+            "cycle",
+            (
+                f"{result.status} in {told_seconds(result.duration_seconds)}, "
+                f"lag {result.lag_seconds:.1f} s, {result.failures} failures, {result.parked} parked, "
+                f"{result.dead_letters} dead letters"
+            ),
+        )
+    totals = state.carried.totals
+    if totals.runs:
+        yield (
+            "totals",
+            (
+                f"{totals.runs:,} runs, {totals.rows:,} rows, {totals.links:,} links, "
+                f"{totals.vectors:,} vectors, {totals.failures:,} failures"
+            ),
+        )
+
+
+def _schedule_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
+    """Yield when the graph runs by itself. What cadence it has, and why, belongs here."""
+    schedule = report.schedule
+    if schedule is None:
+        yield "schedule", "none: it runs by hand or by cron only"
+        return
+    yield "schedule", schedule.spec
+    if schedule.paused:
+        yield "paused", _pause(schedule)
+    else:
+        yield "next run", told_at(schedule.next_at)
+
+
+def _run(found: "ListedRun") -> str:
+    ended = "" if found.ended_at is None else f", ended {told_at(found.ended_at)}"
+    return (
+        f"{found.status}, started by {found.started_by} {told_at(found.started_at)}{ended}, "
+        f"{told_seconds(found.seconds)}"
+    )
+
+
+def _pause(schedule: "GraphSchedule") -> str:
+    if schedule.paused_with_graph:
+        return "paused with the graph"
+    return f"paused by an operator: {schedule.note or 'no reason given'}"
+
+
+def _trying(trying: "Trying") -> str:
+    return f"attempt {trying.attempt} of {trying.activity}; the last failed: {trying.problem}"
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"

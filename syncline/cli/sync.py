@@ -1,0 +1,192 @@
+"""`syncline sync`: one run by hand, waited for, followed or only started."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from syncline.cli.columns import one_line
+from syncline.cli.completion import SlugArgument
+from syncline.cli.operators import JsonOption, os_user, run
+from syncline.cli.sentences import (
+    EXIT_ALREADY_RUNNING,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    errors_as_sentences,
+    say_error,
+)
+from syncline.cli.telling import print_result, told_seconds
+from syncline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
+
+    from syncline.cli.following import View
+    from syncline.cli.models import SyncedRun
+    from syncline.messages import SyncGraphInput
+
+__all__ = ["STATUS_OF_SYNC", "sync"]
+
+STATUS_OF_SYNC = (
+    "Exit status: 0 synced (drained, budget_spent or vectors_delayed: it says which), 1 failed or not ended "
+    "in --timeout, 2 wrong usage or configuration, 3 another run holds the graph, 130 Ctrl-C."
+)
+
+_FOLLOWED_EVERY = 1.0
+
+
+@errors_as_sentences
+def sync(
+    graph: SlugArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show how far each table is, all the while.")
+    ] = False,
+    wait: Annotated[bool, typer.Option(help="Wait for its end and print what it did.")] = True,
+    batch_rows: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Rows of one committed batch.")
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(metavar="S", max=3600, help="Seconds after which it stops draining.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="S", min=0.1, help="Seconds to wait; the run goes on after that.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sync a graph now, by a run of its own. A paused graph is synced too, this once.
+
+    Its workflow id is sync-graph/GRAPH. If a run by hand is open already, that one is waited for instead.
+    Ctrl-C stops the waiting, never the run.
+    """
+    if follow and not wait:
+        raise ConfigurationError("--follow and --no-wait contradict each other; choose one.")
+    from syncline.messages import SyncGraphInput
+
+    given = SyncGraphInput(
+        graph=graph,
+        batch_rows=batch_rows,
+        time_budget_seconds=time_budget,
+        progress_seconds=_FOLLOWED_EVERY if follow else None,
+    )
+    answer = _interruptible(given, follow=follow, wait=wait, timeout=timeout, quiet=as_json)
+    if as_json:
+        typer.echo(answer.model_dump_json(indent=2))
+    elif wait:
+        _print(answer)
+    _exit(answer, wait=wait, as_json=as_json)
+
+
+def _interruptible(
+    given: "SyncGraphInput", *, follow: bool, wait: bool, timeout: float | None, quiet: bool
+) -> "SyncedRun":
+    started: list[SyncedRun] = []
+    try:
+        return run(_sync(given, follow=follow, wait=wait, timeout=timeout, quiet=quiet, started=started))
+    except KeyboardInterrupt:
+        for one in started:
+            typer.echo(f"\nNo longer waiting; the run goes on. {_where(one)}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+async def _sync(
+    given: "SyncGraphInput",
+    *,
+    follow: bool,
+    wait: bool,
+    timeout: float | None,
+    quiet: bool,
+    started: "list[SyncedRun]",
+) -> "SyncedRun":
+    from syncline.cli.following import Lines, wait_for_run
+    from syncline.cli.target import connect_temporal, find_task_queue
+
+    client = await connect_temporal()
+    task_queue = find_task_queue()
+    begun = await _start(client, given, task_queue)
+    started.append(begun)
+    said = "a run by hand is open already" if begun.joined else "started"
+    typer.echo(f"{begun.workflow_id} (run {begun.run_id}): {said}", err=quiet)
+    if not wait:
+        return begun
+    view: View = _followed_view(quiet=quiet) if follow else Lines(err=True, tables=False)
+    return await wait_for_run(client, begun, task_queue=task_queue, view=view, seconds=timeout)
+
+
+def _followed_view(*, quiet: bool) -> "View":
+    from rich.console import Console
+
+    from syncline.cli.following import Lines, Live
+
+    console = Console(stderr=quiet, highlight=False)
+    return Live(console) if console.is_terminal else Lines(err=quiet, tables=True)
+
+
+async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> "SyncedRun":
+    from datetime import timedelta
+
+    from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+    from temporalio.exceptions import WorkflowAlreadyStartedError
+
+    from syncline import names
+    from syncline.cli.models import SyncedRun
+    from syncline.client import temporal_errors_mapped
+
+    slug = given.graph or ""
+    workflow_id = names.sync_workflow_id(slug)
+    key = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
+    with temporal_errors_mapped(client):
+        try:
+            handle = await client.start_workflow(
+                names.SYNC_GRAPH,
+                given,
+                id=workflow_id,
+                task_queue=task_queue,
+                # As its Schedule does: it ends a run that no worker can go on with.
+                execution_timeout=timedelta(hours=3),
+                static_summary=f"Sync graph {slug}, by hand",
+                search_attributes=TypedSearchAttributes([SearchAttributePair(key, slug)]),
+                memo={"graph": slug, "started_by": os_user()},
+            )
+        except WorkflowAlreadyStartedError as error:
+            run_id, joined = error.run_id, True
+        else:
+            run_id, joined = handle.first_execution_run_id, False
+    return SyncedRun(
+        graph=slug, workflow_id=workflow_id, run_id=run_id or "", joined=joined, status="running"
+    )
+
+
+def _print(answer: "SyncedRun") -> None:
+    if answer.result is None:
+        return
+    result = answer.result
+    by = "the built-in engine (fallback)" if answer.fallback else answer.provider
+    typer.echo(f"{result.status} in {told_seconds(result.duration_seconds)} by {by}")
+    print_result(result)
+    if result.drained and not result.rows and not result.links:
+        typer.echo("nothing had changed")
+
+
+def _exit(answer: "SyncedRun", *, wait: bool, as_json: bool) -> None:
+    from syncline.messages import CycleStatus
+
+    if answer.cycle is CycleStatus.ALREADY_RUNNING:
+        if not as_json:
+            typer.echo(f"Another run holds the graph: `syncline status {answer.graph}` shows it.", err=True)
+        raise typer.Exit(EXIT_ALREADY_RUNNING)
+    if not wait:
+        return
+    if answer.status == "running":
+        say_error(f"It has not ended in time; it goes on. {_where(answer)}")
+        raise typer.Exit(EXIT_FAILED)
+    if answer.error is not None:
+        say_error(one_line(answer.error))
+        raise typer.Exit(EXIT_FAILED)
+    if answer.cycle is CycleStatus.BUDGET_SPENT and not as_json:
+        typer.echo("The time budget ended first; the next run goes on from here.", err=True)
+
+
+def _where(answer: "SyncedRun") -> str:
+    return (
+        f"`syncline status {answer.graph}` shows it; "
+        f"`temporal workflow cancel --workflow-id {answer.workflow_id}` ends it."
+    )

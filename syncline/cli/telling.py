@@ -1,0 +1,81 @@
+"""What a run says of itself, for a person: who serves the graph, what each table did, what is wrong."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from syncline.cli.columns import one_line, print_columns
+from syncline.cli.operators import told_at
+
+if TYPE_CHECKING:
+    from syncline.messages import ProviderState, SyncResult, SyncState, TableProgress
+
+__all__ = ["print_result", "provider_lines", "told_seconds"]
+
+_COUNTS: Final = ("captured", "rows", "links", "deletes", "parked", "failures", "dead_letters")
+
+
+def told_seconds(seconds: float) -> str:
+    """Return a duration as one reads it: `0.4 s`, `12 s`, `3 min`, `5 h`, `2 d`."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def provider_lines(state: "SyncState") -> Iterator[str]:
+    """Yield who serves the graph, and since when nobody does."""
+    provider: ProviderState = state.provider
+    if provider.fallback is not None:
+        runs = provider.consecutive_fallback_runs
+        yield (
+            f"the built-in engine, in fallback since {told_at(provider.fallback_since)}, "
+            f"{runs} {'run' if runs == 1 else 'runs'} in a row"
+        )
+        yield f"{provider.fallback.detail} ({provider.fallback.reason})"
+    elif provider.provider_id is not None:
+        origin = f" (from {provider.distribution})" if provider.distribution else ""
+        yield f"{provider.provider_id} {provider.provider_version or ''}".rstrip() + origin
+
+
+def print_result(result: "SyncResult") -> None:
+    """Print what a cycle did: the tables that have something to tell, the vectors, and what is wrong."""
+    told = [table for table in result.tables if _has_news(table)]
+    if told:
+        print_columns(
+            ("table", *(name.replace("_", " ") for name in _COUNTS)),
+            ((table.table, *(f"{getattr(table, name):,}" for name in _COUNTS)) for table in told),
+        )
+    vectors = result.vectors
+    if vectors.upserted or vectors.deleted or vectors.pending:
+        typer.echo(
+            f"vectors: {vectors.upserted:,} upserted, {vectors.deleted:,} deleted, "
+            f"{vectors.embedded:,} embedded, {vectors.pending:,} pending"
+        )
+    for line in _troubles(result):
+        typer.echo(one_line(line))
+
+
+def _has_news(table: "TableProgress") -> bool:
+    return table.error is not None or any(getattr(table, name) for name in _COUNTS)
+
+
+def _troubles(result: "SyncResult") -> Iterator[str]:
+    for table in result.tables:
+        if table.error:
+            yield f"{table.table}: {table.error}"
+    if result.vectors.error:
+        yield f"vectors: {result.vectors.error}"
+    if result.vectors.refused:
+        yield f"vectors: {result.vectors.refused:,} refused: {result.vectors.refusal}"
+    writer = result.oldest_writer
+    if writer is not None:
+        age = "an unknown time" if writer.age_seconds is None else told_seconds(writer.age_seconds)
+        yield (
+            f"a writing transaction has been open for {age} "
+            f"(application {writer.application_name or 'unnamed'}, "
+            f"database {writer.database or 'unknown'}); what was written since it began waits for it"
+        )
+    if result.rescanned:
+        yield "every row was read again: the cursor was of another write-db or a later time"

@@ -1,0 +1,165 @@
+"""The workers of a deployment, as each tells the control plane about itself."""
+
+import asyncio
+import contextlib
+import platform
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from importlib.metadata import version
+from typing import Final
+from uuid import UUID, uuid4
+
+from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, delete, func, select, text
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from syncline.errors import StoreError
+from syncline.logs import get_log
+from syncline.messages import Message
+from syncline.registry import Registry
+from syncline.services import Services
+from syncline.stores.postgres import PostgresStore
+
+__all__ = ["InstalledProvider", "WorkerRecord", "WorkerRepository", "announced"]
+
+_EVERY: Final = 30.0
+_GONE_AFTER: Final = text("interval '100 seconds'")
+"""Three refreshes missed, and a little more."""
+_FORGOTTEN_AFTER: Final = text("interval '15 minutes'")
+
+_workers = Table(
+    "workers",
+    MetaData(schema="syncline"),
+    Column("id", Uuid, primary_key=True),
+    Column("identity", Text),
+    Column("task_queue", Text),
+    Column("started_at", DateTime(timezone=True)),
+    Column("seen_at", DateTime(timezone=True)),
+    Column("syncline_version", Text),
+    Column("python_version", Text),
+    Column("providers", JSONB),
+    Column("problems", JSONB),
+)
+
+
+class InstalledProvider(Message):
+    """A provider that one worker has registered."""
+
+    kind: str
+    id: str
+    version: str
+    api_version: int
+    distribution: str
+    """`name version` of the installed distribution."""
+
+
+class WorkerRecord(Message):
+    """One worker process."""
+
+    id: UUID
+    identity: str
+    """`syncline@host:pid`, as Temporal shows it too."""
+    task_queue: str
+    started_at: datetime
+    seen_at: datetime
+    syncline_version: str
+    python_version: str
+    providers: tuple[InstalledProvider, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Contributions that were left out, and why."""
+
+
+class WorkerRepository:
+    """The table of workers in the control database."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    async def tell(self, worker: Mapping[str, object]) -> None:
+        """Write a worker down, or that it is still there; forget those that are long gone."""
+        written = insert(_workers).values(worker)
+        async with self._store.begin() as connection:
+            await connection.execute(
+                written.on_conflict_do_update(index_elements=[_workers.c.id], set_={"seen_at": func.now()})
+            )
+            await connection.execute(
+                delete(_workers).where(_workers.c.seen_at < func.now() - _FORGOTTEN_AFTER)
+            )
+
+    async def forget(self, worker_id: UUID) -> None:
+        """Remove a worker that ends."""
+        async with self._store.begin() as connection:
+            await connection.execute(delete(_workers).where(_workers.c.id == worker_id))
+
+    async def list(self) -> Sequence[WorkerRecord]:
+        """Return the workers that are there, by identity."""
+        statement = (
+            select(_workers)
+            .where(_workers.c.seen_at > func.now() - _GONE_AFTER)
+            .order_by(_workers.c.identity, _workers.c.id)
+        )
+        async with self._store.begin() as connection:
+            rows = (await connection.execute(statement)).mappings().all()
+        return [WorkerRecord.model_validate(dict(row)) for row in rows]
+
+
+def _installed(registry: Registry) -> Sequence[InstalledProvider]:
+    """Return what the registry has, by kind and id."""
+    return [
+        InstalledProvider(
+            kind=registered.kind,
+            id=registered.provider.id,
+            version=registered.provider.version,
+            api_version=registered.provider.api_version,
+            distribution=registered.distribution,
+        )
+        for registered in registry.registered()
+    ]
+
+
+@asynccontextmanager
+async def announced(
+    services: Services, *, identity: str, every_seconds: float = _EVERY
+) -> AsyncIterator[None]:
+    """Have the control plane know of this worker while this is entered.
+
+    A control database that is down, or has no such table yet, is warned of once and tried again; it neither
+    delays the worker nor ends it.
+    """
+    worker: dict[str, object] = {
+        "id": uuid4(),
+        "identity": identity,
+        "task_queue": services.settings.task_queue,
+        "syncline_version": version("syncline"),
+        "python_version": platform.python_version(),
+        "providers": [found.model_dump() for found in _installed(services.registry)],
+        "problems": [str(problem) for problem in services.registry.problems],
+    }
+    repository = WorkerRepository(services.control)
+    telling = asyncio.create_task(_keep_telling(repository, worker, every_seconds))
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(5):
+                await repository.forget(UUID(str(worker["id"])))
+
+
+async def _keep_telling(
+    repository: WorkerRepository, worker: Mapping[str, object], every_seconds: float
+) -> None:
+    log = get_log()
+    told = False
+    while True:
+        try:
+            await repository.tell(worker)
+            told = False
+        except StoreError as error:
+            (log.debug if told else log.warning)(
+                "control plane does not know of this worker; `syncline migrate` makes its table",
+                error=str(error),
+            )
+            told = True
+        await asyncio.sleep(every_seconds)

@@ -1,0 +1,214 @@
+"""Everything that one worker stands on, looked at from there."""
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.metadata import version
+from typing import Final
+
+from syncline.errors import StoreError
+from syncline.fleet import WorkerRecord, WorkerRepository
+from syncline.graphs import Graph, GraphStatus
+from syncline.health.check import Check, CheckStatus, bounded, skew_check
+from syncline.health.postgres import check_postgres
+from syncline.messages import Message
+from syncline.migrations.state import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
+from syncline.services import Role, Services
+
+__all__ = ["Health", "HealthRequest", "examine"]
+
+_SECONDS: Final = 8.0
+"""What each check may take; they run side by side."""
+_MOST_NAMED: Final = 100
+_MIGRATE: Final = "Run `syncline migrate` where the stores can be reached."
+_EMBEDDING_FIX: Final = "Check SYNCLINE_EMBEDDING_URL, _API_KEY and _MODEL of the workers."
+_PROBE: Final = "syncline-doctor"
+"""A collection that nobody has: asking for it shows that the store answers, and takes our key."""
+
+
+class HealthRequest(Message):
+    """Input of the check: when it was asked for, by Temporal's clock."""
+
+    asked_at: datetime
+
+
+class Health(Message):
+    """Result of workflow `DescribeHealth`."""
+
+    worker: str
+    """Identity of the worker that looked."""
+    checks: tuple[Check, ...]
+
+
+async def examine(services: Services, *, identity: str, asked_at: datetime) -> Health:
+    """Look at everything; nothing is raised, and nothing takes longer than a few seconds."""
+    # What Temporal's server asked for has been on its way since, so a worker's clock may be a little ahead.
+    ahead = datetime.now(UTC) - asked_at
+    graphs, workers = await asyncio.gather(_graphs(services), _workers(services))
+    looks = [
+        *_store_looks(services, graphs, workers=max(1, len(workers))),
+        _look("control plane: migrations", partial(_control_revision, services), fix=_MIGRATE),
+        *(
+            _look(f"{side.name} migrations", partial(_revisions, services, graphs, side), fix=_MIGRATE)
+            for side in (WRITE, GRAPH, BOOKS)
+        ),
+        *_vector_looks(services, graphs),
+        _look("embedding", partial(_embedding, services), fix=_EMBEDDING_FIX),
+    ]
+    found = await asyncio.gather(*looks)
+    return Health(
+        worker=identity,
+        checks=(
+            Check(
+                name="worker",
+                found=f"{identity}, Syncline {version('syncline')}, Python {platform.python_version()}",
+            ),
+            skew_check(
+                "worker: clock", ahead - timedelta(seconds=1), ahead, whose="the worker or Temporal's server"
+            ),
+            *_fleet(workers),
+            *(check for checks in found for check in checks),
+        ),
+    )
+
+
+def _look(
+    name: str, look: Callable[[], Awaitable[Sequence[Check]]], *, fix: str
+) -> Awaitable[Sequence[Check]]:
+    return bounded(name, _SECONDS, look, fix=fix)
+
+
+async def _graphs(services: Services) -> Sequence[Graph]:
+    """Return the graphs that are synced; none while the control plane is down, of which its check tells."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            records = await services.graphs.records()
+    except (StoreError, TimeoutError):
+        return ()
+    return [graph for graph in records.valid if graph.status is not GraphStatus.ARCHIVED]
+
+
+async def _workers(services: Services) -> Sequence[WorkerRecord]:
+    """The same of the workers."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await WorkerRepository(services.control).list()
+    except (StoreError, TimeoutError):
+        return ()
+
+
+def _store_looks(
+    services: Services, graphs: Sequence[Graph], *, workers: int
+) -> list[Awaitable[Sequence[Check]]]:
+    """Return one look for each store: the system's, and those that graphs refer to."""
+    wanted = workers * services.settings.pool_size
+    places: dict[tuple[Role, str | None], str] = {("write", None): "write-db", ("graph", None): "graph-db"}
+    for graph in graphs:
+        places.setdefault(("write", graph.write_store), f"write-db {graph.write_store}")
+        places.setdefault(("graph", graph.graph_store), f"graph-db {graph.graph_store}")
+
+    async def one(name: str, role: Role, key: str | None, setting: str) -> Sequence[Check]:
+        store = services.store(role, key)
+        return await check_postgres(name, store, wanted=wanted, setting=setting, writers=role == "write")
+
+    async def control() -> Sequence[Check]:
+        return await check_postgres(
+            "control plane", services.control, wanted=wanted, setting="SYNCLINE_CONTROL_DSN", writers=False
+        )
+
+    looks = []
+    for (role, key), name in places.items():
+        setting = f"SYNCLINE_{role.upper()}_DSN" if key is None else f"key '{key}' of SYNCLINE_STORES"
+        fix = f"Bring the server up, or correct {setting} of the workers."
+        looks.append(_look(name, partial(one, name, role, key, setting), fix=fix))
+    if services.settings.control_dsn is not None:
+        fix = "Bring the server up, or correct SYNCLINE_CONTROL_DSN of the workers."
+        looks.append(_look("control plane", control, fix=fix))
+    return looks
+
+
+def _vector_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    async def one(name: str, key: str | None) -> Sequence[Check]:
+        store = services.vector_store(key)
+        await store.count(_PROBE)
+        return [Check(name=name, found=await store.describe())]
+
+    looks = []
+    for key in dict.fromkeys([None, *(graph.qdrant_store for graph in graphs)]):
+        name = "qdrant" if key is None else f"qdrant {key}"
+        setting = "SYNCLINE_QDRANT_URL and _API_KEY" if key is None else f"key '{key}' of SYNCLINE_QDRANTS"
+        fix = f"Bring Qdrant up, or correct {setting} of the workers; until then vectors alone are delayed."
+        looks.append(_look(name, partial(one, name, key), fix=fix))
+    return looks
+
+
+async def _embedding(services: Services) -> Sequence[Check]:
+    service = services.embedding
+    vectors = await service.embed(["syncline"])
+    return [Check(name="embedding", found=f"{service.name}, {vectors.shape[1]} dimensions")]
+
+
+async def _control_revision(services: Services) -> Sequence[Check]:
+    behind = await schemas_behind(services.control, CONTROL, ["syncline"])
+    name = "control plane: migrations"
+    if not behind:
+        return [Check(name=name, found="up to date")]
+    return [Check(name=name, status=CheckStatus.FAIL, found=f"it has {behind['syncline']}", fix=_MIGRATE)]
+
+
+async def _revisions(services: Services, graphs: Sequence[Graph], side: Side) -> Sequence[Check]:
+    """Return the check of one side of all graphs, store by store."""
+    role: Role = "write" if side is WRITE else "graph"
+    by_store: dict[str | None, dict[str, str]] = {}
+    for graph in graphs:
+        key = graph.write_store if role == "write" else graph.graph_store
+        by_store.setdefault(key, {})[graph.schema_name] = graph.slug
+    behind: list[str] = []
+    for key, slugs in by_store.items():
+        late = await schemas_behind(services.store(role, key), side, slugs)
+        behind += [slugs[schema] for schema in late]
+    name = f"{side.name} migrations"
+    if not behind:
+        return [Check(name=name, found=f"{len(graphs):,} graphs are up to date")]
+    more = f" and {len(behind) - _MOST_NAMED:,} more" if len(behind) > _MOST_NAMED else ""
+    named = ", ".join(sorted(behind)[:_MOST_NAMED])
+    return [
+        Check(
+            name=name,
+            status=CheckStatus.FAIL,
+            found=f"{len(behind):,} of {len(graphs):,} graphs are behind: {named}{more}",
+            fix=_MIGRATE,
+        )
+    ]
+
+
+def _fleet(workers: Sequence[WorkerRecord]) -> Sequence[Check]:
+    """Return what the workers say of each other: releases that differ, plugins that were left out."""
+    if not workers:
+        return [
+            Check(
+                name="workers",
+                status=CheckStatus.WARN,
+                found="the control plane knows of none",
+                fix=f"{_MIGRATE} Workers tell about themselves within half a minute.",
+            )
+        ]
+    releases = sorted({worker.syncline_version for worker in workers})
+    found = f"{len(workers)} known to the control plane, Syncline {', '.join(releases)}"
+    mixed = len(releases) > 1
+    checks = [
+        Check(
+            name="workers",
+            status=CheckStatus.WARN if mixed else CheckStatus.OK,
+            found=found,
+            fix="Finish the deployment: every worker should have the same release." if mixed else None,
+        )
+    ]
+    problems = sorted({problem for worker in workers for problem in worker.problems})
+    fix = "Mend or uninstall that distribution in the workers, then restart them."
+    return [
+        *checks,
+        *(Check(name="plugins", status=CheckStatus.WARN, found=problem, fix=fix) for problem in problems),
+    ]

@@ -1,0 +1,29 @@
+"""Runs of `SyncGraph` as operators look for them: of one graph, and the newest of every graph, cheaply."""
+
+from syncline.runs.listing import ListedRun, RunStatus, StartedBy, run_of, runs_of
+from syncline.runs.outcome import Outcome, RunEntry, outcome_of, run_entries
+from syncline.runs.overview import GraphOverview, GraphSchedule, Standing, overview
+from syncline.runs.report import GraphReport, report_of
+from syncline.runs.state import state_of
+from syncline.runs.trying import Trying, trying_of
+
+__all__ = [
+    "GraphOverview",
+    "GraphReport",
+    "GraphSchedule",
+    "ListedRun",
+    "Outcome",
+    "RunEntry",
+    "RunStatus",
+    "Standing",
+    "StartedBy",
+    "Trying",
+    "outcome_of",
+    "overview",
+    "report_of",
+    "run_entries",
+    "run_of",
+    "runs_of",
+    "state_of",
+    "trying_of",
+]

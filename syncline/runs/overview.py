@@ -1,0 +1,177 @@
+"""Every graph in one look: a bounded number of questions, whatever the number of graphs.
+
+Asked are the list of Schedules, the newest runs in pages of a thousand until each graph has been seen (at
+most two runs for each graph that there is), the graphs that are left in groups of a hundred, and the first
+twenty of the runs that have been open for long.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from temporalio.client import Client
+
+from syncline import names
+from syncline.messages import Message
+from syncline.runs.listing import ListedRun, list_runs, quoted
+from syncline.runs.trying import Trying, trying_of
+from syncline.schedules import PAUSED_WITH_GRAPH, ListedSchedule, list_schedules
+
+__all__ = ["GraphOverview", "GraphSchedule", "Standing", "overview", "standing_of"]
+
+_LEAST_RUNS: Final = 1000
+_GROUP: Final = 100
+_LONG_SECONDS: Final = 30.0
+_ASKED_OF_LONG: Final = 20
+_AT_ONCE: Final = 8
+
+
+class Standing(StrEnum):
+    """What a graph is doing, the worst first."""
+
+    FAILED = "failed"
+    """Its last run did not succeed."""
+    RETRYING = "retrying"
+    """A run is open, and what it tries fails."""
+    FALLBACK = "fallback"
+    """Its last run fell back to the built-in engine."""
+    PAUSED = "paused"
+    """Its Schedule starts no runs, whatever became of the last one."""
+    RUNNING = "running"
+    OK = "ok"
+    NEVER = "never ran"
+    """No run is kept by Temporal."""
+
+
+class GraphSchedule(Message):
+    """When a graph runs by itself."""
+
+    spec: str
+    paused: bool
+    paused_with_graph: bool = False
+    """Paused because the graph is, and not by an operator."""
+    note: str | None = None
+    next_at: datetime | None = None
+
+    @classmethod
+    def of(cls, listed: ListedSchedule) -> "GraphSchedule":
+        """Return what of a listed Schedule concerns the graph."""
+        return cls(
+            spec=listed.spec,
+            paused=listed.paused,
+            paused_with_graph=listed.paused and listed.note == PAUSED_WITH_GRAPH,
+            note=listed.note,
+            next_at=listed.next_at,
+        )
+
+
+class GraphOverview(Message):
+    """One graph in the list of all."""
+
+    graph: str
+    standing: Standing
+    last_run: ListedRun | None = None
+    """The last run that has ended."""
+    running: ListedRun | None = None
+    trying: Trying | None = None
+    """What keeps the open run from going on."""
+    schedule: GraphSchedule | None = None
+    """Null if it has none: then it runs by hand or by cron only."""
+
+
+class _Seen:
+    """The newest runs of each graph, as they come from lists that are sorted by age."""
+
+    def __init__(self, slugs: Iterable[str]) -> None:
+        self.closed: dict[str, ListedRun] = {}
+        self.running: dict[str, ListedRun] = {}
+        self.missing = set(slugs)
+
+    def add(self, run: ListedRun) -> None:
+        if run.graph is None:
+            return
+        newest = self.running if run.open else self.closed
+        newest.setdefault(run.graph, run)
+        if not run.open:
+            self.missing.discard(run.graph)
+
+
+async def overview(client: Client) -> Sequence[GraphOverview]:
+    """Return how every graph that has a Schedule or a recent run is doing, trouble first.
+
+    Raise TemporalUnavailable if Temporal does not answer.
+    """
+    schedules = {listed.slug: listed for listed in await list_schedules(client)}
+    seen = _Seen(schedules)
+    await _read(client, f"{names.ATTRIBUTE_GRAPH} IS NOT NULL", seen, limit=_LEAST_RUNS + 2 * len(schedules))
+    await _read_missing(client, seen)
+    trying = await _ask_long_runs(client, seen.running.values())
+    found = []
+    for slug in schedules.keys() | seen.closed.keys() | seen.running.keys():
+        listed = schedules.get(slug)
+        schedule = None if listed is None else GraphSchedule.of(listed)
+        last, running = seen.closed.get(slug), seen.running.get(slug)
+        found.append(
+            GraphOverview(
+                graph=slug,
+                standing=standing_of(last, running, trying.get(slug), schedule),
+                last_run=last,
+                running=running,
+                trying=trying.get(slug),
+                schedule=schedule,
+            )
+        )
+    worst = list(Standing)
+    return sorted(found, key=lambda graph: (worst.index(graph.standing), graph.graph))
+
+
+def standing_of(
+    last: ListedRun | None, running: ListedRun | None, trying: Trying | None, schedule: GraphSchedule | None
+) -> Standing:
+    """Return what to say of a graph in a word."""
+    if schedule is not None and schedule.paused and running is None:
+        return Standing.PAUSED
+    if trying is not None:
+        return Standing.RETRYING
+    if last is not None and last.status.trouble:
+        return Standing.FAILED
+    if (running or last) is None:
+        return Standing.NEVER
+    if last is not None and last.fallback:
+        return Standing.FALLBACK
+    return Standing.OK if running is None else Standing.RUNNING
+
+
+async def _read(client: Client, query: str, seen: _Seen, *, limit: int) -> None:
+    """Read newest runs until every graph that is missed has been seen."""
+    unknown = not seen.missing  # without Schedules there is nothing to miss: all that the limit allows
+    async with aclosing(list_runs(client, query, limit=limit)) as listed:
+        async for run in listed:
+            seen.add(run)
+            if not seen.missing and not unknown:
+                return
+
+
+async def _read_missing(client: Client, seen: _Seen) -> None:
+    """Ask for the graphs that have run too long ago to be among the newest."""
+    missing = sorted(seen.missing)
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def read(group: Sequence[str]) -> None:
+        among = ", ".join(map(quoted, group))
+        async with slots:
+            await _read(client, f"{names.ATTRIBUTE_GRAPH} IN ({among})", seen, limit=_LEAST_RUNS)
+
+    groups = [missing[first : first + _GROUP] for first in range(0, len(missing), _GROUP)]
+    await asyncio.gather(*(read(group) for group in groups))
+
+
+async def _ask_long_runs(client: Client, running: Iterable[ListedRun]) -> dict[str, Trying]:
+    """Ask the runs that have been open for long, the longest first, whether they go on."""
+    long = sorted((run for run in running if run.seconds > _LONG_SECONDS), key=lambda run: run.started_at)
+    asked = long[:_ASKED_OF_LONG]
+    answers = await asyncio.gather(*(trying_of(client, run.workflow_id, run.run_id) for run in asked))
+    return {run.graph: answer for run, answer in zip(asked, answers, strict=True) if run.graph and answer}

@@ -66,6 +66,7 @@ async def wait_for_run(
                 if not looked and time.monotonic() - began > _PATIENCE:
                     looked = True
                     if not await pollers(client, task_queue):
+                        typer.echo("The run is kept: it begins when a worker polls its queue.", err=True)
                         raise NoWorker(task_queue, client.namespace)
                 state = await _state(client, begun) if view.wants_state else None
                 view.show(state, await trying_of(client, begun.workflow_id, begun.run_id))

@@ -41,13 +41,13 @@ TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds to wait for i
 
 
 def run(work: Coroutine[object, object, T]) -> T:
-    """Return what a coroutine returns. What is logged meanwhile goes to stderr, from warnings up."""
+    """Return what a coroutine returns. Only errors are logged meanwhile, to stderr."""
     import asyncio
 
     from syncline.logs import configure_logging
 
-    # Left alone, logs would come among the answer.
-    configure_logging("WARNING", "console")
+    # Left alone, logs would come among the answer. What is wrong with a run is told as a sentence.
+    configure_logging("ERROR", "console")
     return asyncio.run(work)
 
 

@@ -113,7 +113,7 @@ async def test_providers_without_a_worker_says_so_at_once(idle_lab: SyncLab, syn
     async with asyncio.timeout(10):
         failed = await syncline("providers")
     assert (failed.status, failed.out) == (1, "")
-    assert f"no worker polls task queue '{idle_lab.task_queue}'" in failed.err
+    assert f"No worker polls task queue '{idle_lab.task_queue}'" in failed.err
     assert len(failed.err.splitlines()) == 1
 
 

@@ -357,7 +357,8 @@ async def test_sync_without_a_worker_says_so_at_once_and_keeps_the_run(
     async with asyncio.timeout(20):
         failed = await syncline("sync", graph.slug)
     assert failed.status == 1
-    assert f"no worker polls task queue '{idle_lab.task_queue}'" in failed.err
+    assert f"No worker polls task queue '{idle_lab.task_queue}'" in failed.err
+    assert "The run is kept" in failed.err
     async with idle_lab.worker():
         answer = await syncline.answer("sync", graph.slug)
     assert (answer["joined"], answer["status"]) == (True, "completed")

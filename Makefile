@@ -25,6 +25,13 @@ run: setup ## start the whole stack, sync the sample graphs, show them live (Ctr
 test: setup wordnet ## run every test against real servers
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
+test-ui: setup ## open the Web UI in a browser and read it; walk through the tutorial
+	@command -v chromium > /dev/null || { echo 'make test-ui needs a browser. On Debian: apt-get install chromium'; exit 1; }
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/acceptance/check_web_ui.py tests/acceptance/check_tutorial.py
+
+screenshots: ## take the pictures in docs/images anew
+	@SCREENSHOTS=docs/images $(MAKE) --silent test-ui
+
 check: setup ## lint, types, import contracts, names and wheel contents
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -57,4 +64,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test check bench docs wordnet format constraints clean
+.PHONY: help setup run test test-ui screenshots check bench docs wordnet format constraints clean

@@ -1,10 +1,10 @@
 """What an operator reads about a run in the Web UI: its state as markdown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from syncline.messages import ProviderState, RunPhase, SyncResult, SyncState, TableProgress
 
-__all__ = ["describe_provider", "describe_run"]
+__all__ = ["describe_provider", "describe_run", "table"]
 
 _BUILT_IN = "built-in engine"
 _GAP = "\u00a0\u00a0"
@@ -33,7 +33,7 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
     graph = "the default graph" if state.graph is None else f"**{state.graph}**"
     ended = None if result is None else f"**{result.status.value}** in {result.duration_seconds:.2f} s"
     yield f"Graph {graph}: {ended or state.phase.value}"
-    if state.error is not None and not (result and any(table.error for table in result.tables)):
+    if state.error is not None and not (result and any(done.error for done in result.tables)):
         yield f"**Error:** {state.error}"  # else it is made of the tables' own, which follow line by line
     if result is not None:
         yield from _troubles(result, state.graph or "…")
@@ -70,15 +70,12 @@ def _summary(result: SyncResult) -> str:
 
 def _tables(tables: tuple[TableProgress, ...]) -> Iterator[str]:
     """Say what was done to which table, without the tables and columns that are all zeros."""
-    columns = [name for name in _COLUMNS if any(getattr(table, name) for table in tables)]
-    busy = [table for table in tables if any(getattr(table, name) for name in columns)]
+    columns = [name for name in _COLUMNS if any(getattr(done, name) for done in tables)]
+    busy = [done for done in tables if any(getattr(done, name) for name in columns)]
     if busy:
-        yield "\n".join(
-            [
-                _row(("table", *(name.replace("_", "\u00a0") for name in columns))),
-                f"|---|{'--:|' * len(columns)}",
-                *(_row((table.table, *(f"{getattr(table, name):,}" for name in columns))) for table in busy),
-            ]
+        yield table(
+            ["table", *(name.replace("_", "\u00a0") for name in columns)],
+            ((done.table, *(f"{getattr(done, name):,}" for name in columns)) for done in busy),
         )
     idle = len(tables) - len(busy)
     if idle:
@@ -89,13 +86,19 @@ def _age(seconds: float | None) -> str:
     return "an unknown time" if seconds is None else f"{seconds:.0f} s"
 
 
-def _row(cells: tuple[str, ...]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
+    """Return a markdown table; after the first columns, which are words, come numbers."""
+    rule = "|" + "---|" * words + "--:|" * (len(header) - words)
+    return "\n".join([_row(header), rule, *map(_row, rows)])
+
+
+def _row(cells: Sequence[str]) -> str:
     return "|" + "|".join(f"{_GAP}{cell}" for cell in cells) + "|"
 
 
 def _troubles(result: SyncResult, slug: str) -> Iterator[str]:
     vectors, writer = result.vectors, result.oldest_writer
-    troubles = [f"**{table.table}**: {table.error}" for table in result.tables if table.error]
+    troubles = [f"**{done.table}**: {done.error}" for done in result.tables if done.error]
     if result.dead_letters:
         troubles.append(f"**{result.dead_letters:,} dead letters**: `syncline failures summary {slug}`")
     if result.parked:

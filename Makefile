@@ -28,6 +28,13 @@ test: setup ## run the tests against real servers (ten minutes; `make prove` run
 prove: setup wordnet ## run the long proofs (ten minutes and more); results go to docs/proofs.md
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m proof --record-proofs docs/proofs.md
 
+test-ui: setup ## open the Web UI in a browser and read it; walk through the tutorial
+	@command -v chromium > /dev/null || { echo 'make test-ui needs a browser. On Debian: apt-get install chromium'; exit 1; }
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/acceptance/check_web_ui.py tests/acceptance/check_tutorial.py
+
+screenshots: ## take the pictures in docs/images anew
+	@SCREENSHOTS=docs/images $(MAKE) --silent test-ui
+
 check: setup ## lint, types, import contracts, names and wheel contents
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -37,6 +44,9 @@ check: setup ## lint, types, import contracts, names and wheel contents
 
 bench: setup wordnet ## measure the engine against bare COPY + merge; results go to docs/performance.md
 	@$(BIN)/python -m benchmarks.engine
+
+bench-fleet: setup ## run fleets of 500 and of 2,000 graphs (an hour); results go to docs/performance.md
+	@$(BIN)/python -m benchmarks.fleet
 
 docs: setup ## write the generated pages of docs/ again, from the code
 	@TYPER_USE_RICH=1 $(BIN)/python -m typer syncline.cli utils docs --name syncline --output docs/cli.md
@@ -62,4 +72,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test prove check bench docs wordnet format constraints clean
+.PHONY: help setup run test test-ui screenshots prove check bench bench-fleet docs wordnet format constraints clean

@@ -7,8 +7,11 @@ from syncline.messages import ProviderState, RunPhase, SyncResult, SyncState, Ta
 __all__ = ["describe_provider", "describe_run", "table"]
 
 _BUILT_IN = "built-in engine"
-_GAP = "\u2003"
+_GAP = "\u00a0\u00a0"
 """The Web UI gives table cells no padding, so that `25,170` and `13,622` would read as one number."""
+
+_COLUMNS = ("failures", "dead_letters", "parked", "rows", "links", "deletes", "captured")
+"""What is wrong comes first: the Web UI shows half a page, and cuts off the right of a wide table."""
 
 
 def describe_provider(provider: ProviderState) -> str:
@@ -19,58 +22,64 @@ def describe_provider(provider: ProviderState) -> str:
 
 
 def describe_run(state: SyncState, result: SyncResult | None) -> str:
-    """Return the run as markdown. `result` is this run's own: `state` may hold the previous one."""
+    """Return the run as markdown: how it ended, then what is wrong, then what it did.
+
+    `result` is this run's own: `state` may hold the previous one.
+    """
     return "\n\n".join(_paragraphs(state, result))
 
 
 def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
     graph = "the default graph" if state.graph is None else f"**{state.graph}**"
-    yield f"Graph {graph}: {state.phase.value}"
-    if state.error is not None:
-        yield f"**Error:** {state.error}"
+    ended = None if result is None else f"**{result.status.value}** in {result.duration_seconds:.2f} s"
+    yield f"Graph {graph}: {ended or state.phase.value}"
+    if state.error is not None and not (result and any(done.error for done in result.tables)):
+        yield f"**Error:** {state.error}"  # else it is made of the tables' own, which follow line by line
+    if result is not None:
+        yield from _troubles(result, state.graph or "…")
     if state.phase is not RunPhase.RESOLVING and (state.provider.provider_id or state.provider.fallback):
         yield from _provider(state.provider)
     if result is not None:
         yield _summary(result)
         yield from _tables(result.tables)
-        yield from _troubles(result)
     elif state.progress is not None:
         yield f"Phase {state.progress.phase}, {state.progress.vectors:,} vectors so far"
         yield from _tables(state.progress.tables)
 
 
 def _provider(provider: ProviderState) -> Iterator[str]:
-    origin = f" (from {provider.distribution})" if provider.distribution else ""
-    yield f"Provider: {describe_provider(provider)}{origin}"
-    if provider.fallback is not None:
-        since = provider.fallback_since
-        when = "" if since is None else f" since {since:%Y-%m-%d %H:%M:%S} UTC"
-        runs = provider.consecutive_fallback_runs
-        yield (
-            f"> **Fallback**{when}, {runs} {'run' if runs == 1 else 'runs'} in a row: "
-            f"{provider.fallback.detail} (`{provider.fallback.reason.value}`)"
-        )
+    if provider.fallback is None:
+        origin = f" (from {provider.distribution})" if provider.distribution else ""
+        yield f"Provider: {describe_provider(provider)}{origin}"
+        return
+    since = provider.fallback_since
+    when = "" if since is None else f" since {since:%Y-%m-%d %H:%M:%S} UTC"
+    runs = provider.consecutive_fallback_runs
+    yield (
+        f"> **Fallback** to the {_BUILT_IN}{when}, {runs} {'run' if runs == 1 else 'runs'} in a row: "
+        f"{provider.fallback.detail} (`{provider.fallback.reason.value}`)"
+    )
 
 
 def _summary(result: SyncResult) -> str:
-    vectors = result.vectors
     return (
-        f"**{result.status.value}** in {result.duration_seconds:.2f} s, {result.batches} batches, "
-        f"lag {result.lag_seconds:.1f} s, {result.failures} failures, {result.parked} parked, "
-        f"{result.dead_letters} dead letters. "
-        f"Vectors: {vectors.upserted:,} upserted, {vectors.deleted:,} deleted, "
-        f"{vectors.embedded:,} embedded, {vectors.pending:,} pending."
+        f"Written: {result.rows:,} rows, {result.links:,} links, {result.vectors.upserted:,} vectors. "
+        f"Lag: {result.lag_seconds:.1f} s."
     )
 
 
 def _tables(tables: tuple[TableProgress, ...]) -> Iterator[str]:
-    if not tables:
-        return
-    names = ("table", "captured", "rows", "links", "deletes", "parked", "failures", "dead_letters")
-    yield table(
-        [name.replace("_", " ") for name in names],
-        ((done.table, *(f"{getattr(done, name):,}" for name in names[1:])) for done in tables),
-    )
+    """Say what was done to which table, without the tables and columns that are all zeros."""
+    columns = [name for name in _COLUMNS if any(getattr(done, name) for done in tables)]
+    busy = [done for done in tables if any(getattr(done, name) for name in columns)]
+    if busy:
+        yield table(
+            ["table", *(name.replace("_", "\u00a0") for name in columns)],
+            ((done.table, *(f"{getattr(done, name):,}" for name in columns)) for done in busy),
+        )
+    idle = len(tables) - len(busy)
+    if idle:
+        yield f"Nothing to do in {idle} {'other ' if busy else ''}{'table' if idle == 1 else 'tables'}."
 
 
 def _age(seconds: float | None) -> str:
@@ -87,19 +96,25 @@ def _row(cells: Sequence[str]) -> str:
     return "|" + "|".join(f"{_GAP}{cell}" for cell in cells) + "|"
 
 
-def _troubles(result: SyncResult) -> Iterator[str]:
-    troubles = [f"- **{table.table}**: {table.error}" for table in result.tables if table.error]
-    if result.vectors.error:
-        troubles.append(f"- **vectors**: {result.vectors.error}")
-    writer = result.oldest_writer
+def _troubles(result: SyncResult, slug: str) -> Iterator[str]:
+    vectors, writer = result.vectors, result.oldest_writer
+    troubles = [f"**{done.table}**: {done.error}" for done in result.tables if done.error]
+    if result.dead_letters:
+        troubles.append(f"**{result.dead_letters:,} dead letters**: `syncline failures summary {slug}`")
+    if result.parked:
+        troubles.append(f"**{result.parked:,} parked**: `syncline parked {slug}`")
+    if vectors.error:
+        troubles.append(f"**{vectors.pending:,} vectors pending**: {vectors.error}")
+    if vectors.refusal:
+        troubles.append(f"**{vectors.refused:,} vectors refused**, such as: {vectors.refusal}")
     if writer is not None:
         name = writer.application_name or "unnamed"
         troubles.append(
-            f"- The oldest open writing transaction is {_age(writer.age_seconds)} old "
+            f"The oldest open writing transaction is {_age(writer.age_seconds)} old "
             f"(application {name}, database {writer.database or 'unknown'}): "
             "what was written since it began waits for it."
         )
     if result.rescanned:
-        troubles.append("- Every row was read again: the cursor was of another write-db or a later time.")
+        troubles.append("Every row was read again: the cursor was of another write-db or a later time.")
     if troubles:
-        yield "\n".join(troubles)
+        yield "\n".join(f"- {trouble}" for trouble in troubles)

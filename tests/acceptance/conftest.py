@@ -1,5 +1,6 @@
 """One development stack for the acceptance tests, started as a person starts it."""
 
+import asyncio
 import json
 import os
 import signal
@@ -7,11 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from syncline.testing.ports import free_port
@@ -28,6 +33,7 @@ class RunningStack:
     folder: Path
     """Where a person would stand: everything of the checkout, and `.syncline` of this stack."""
     port: int
+    ui_port: int
 
     @property
     def state(self) -> Path:
@@ -71,6 +77,20 @@ class RunningStack:
         record: dict[str, object] = json.loads((self.state / "dev.json").read_text())
         return record
 
+    def sql(self, store: str, schema: str, sql: str) -> list[asyncpg.Record]:
+        """Ask one of the stack's databases, `write_dsn` or `graph_dsn`."""
+
+        async def ask() -> list[asyncpg.Record]:
+            stores = self.record()["stores"]
+            assert isinstance(stores, dict)
+            connection = await asyncpg.connect(stores[store], server_settings={"search_path": schema})
+            try:
+                return list(await connection.fetch(sql))
+            finally:
+                await connection.close()
+
+        return asyncio.run(ask())
+
     def sync(self, workflow_id: str, graph: str, **options: object) -> dict[str, Any]:
         """Run a graph by hand and return the run's result."""
         message = json.dumps({"graph": graph} | options)
@@ -110,35 +130,41 @@ def wait_until() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def stack_folder() -> Iterator[Path]:
-    """A folder for a stack. Not pytest's own: that is closed to the user that Postgres runs as under root."""
-    with tempfile.TemporaryDirectory(prefix="syncline-stack-") as folder:
-        yield Path(folder)
-
-
-@pytest.fixture(scope="session")
-def running_stack(stack_folder: Path, wait_until: Callable[..., None]) -> Iterator[RunningStack]:
+def running_stack(wait_until: Callable[..., None]) -> Iterator[RunningStack]:
     """A stack whose sample graphs have completed a cycle; stopped by Ctrl-C at the end."""
-    folder = stack_folder
     # The folder borrows the checkout's .venv: a `make` in there must find it up to date, or it would fill it
     # again from there.
     subprocess.run(["make", "--silent", "setup"], cwd=CHECKOUT, check=True)
-    for entry in CHECKOUT.iterdir():
-        if entry.name not in (".syncline", ".git"):
-            (folder / entry.name).symlink_to(entry)
-    port, ui_port = free_port(), free_port()
-    state = ("--state-dir", folder / ".syncline")
+    with clone() as folder, started(folder, (free_port(), free_port()), wait_until) as stack:
+        yield stack
+
+
+@contextmanager
+def clone() -> Iterator[Path]:
+    """A folder with everything of the checkout. Not pytest's own: that is closed to the user of Postgres."""
+    with tempfile.TemporaryDirectory(prefix="syncline-stack-") as name:
+        folder = Path(name)
+        for entry in CHECKOUT.iterdir():
+            if entry.name not in (".syncline", ".git"):
+                (folder / entry.name).symlink_to(entry)
+        yield folder
+
+
+@contextmanager
+def started(folder: Path, ports: tuple[int, int], wait_until: Callable[..., None]) -> Iterator[RunningStack]:
+    """A stack over a folder that `clone` made, until its end."""
     output = folder / "output.txt"
+    options = ["--port", str(ports[0]), "--ui-port", str(ports[1]), "--state-dir", folder / ".syncline"]
     with output.open("w") as sink:
         process = subprocess.Popen(
-            [BIN / "syncline", "dev", "--port", str(port), "--ui-port", str(ui_port), *state],
+            [folder / ".venv" / "bin" / "syncline", "dev", *options],
             cwd=folder,
             text=True,
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    stack = RunningStack(process, folder, port)
+    stack = RunningStack(process, folder, *ports)
     try:
 
         def synced() -> bool:
@@ -146,7 +172,7 @@ def running_stack(stack_folder: Path, wait_until: Callable[..., None]) -> Iterat
             assert process.poll() is None, said
             return "world: drained" in said and "world-fallback: drained" in said
 
-        wait_until(synced, 120)
+        wait_until(synced, 200)
         yield stack
         stack.stop()
     finally:
@@ -154,3 +180,26 @@ def running_stack(stack_folder: Path, wait_until: Callable[..., None]) -> Iterat
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
             process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def newcomer(wait_until: Callable[..., None]) -> Iterator[Callable[[], AbstractContextManager[RunningStack]]]:
+    """A clone where what is installed stays in there; a function that starts its stack, also once more."""
+    ports = (free_port(), free_port())
+    with clone() as folder:
+        own = folder / ".venv"
+        own.unlink()
+        venv.create(own, with_pip=False, symlinks=True)
+        [borrowed] = (CHECKOUT / ".venv").glob("lib/python*/site-packages")
+        [site] = own.glob("lib/python*/site-packages")
+        (site / "borrowed.pth").write_text(f"import site; site.addsitedir({str(borrowed)!r})\n")
+        for script in (CHECKOUT / ".venv" / "bin").iterdir():
+            if not (own / "bin" / script.name).exists():
+                text = script.read_bytes()
+                if text.startswith(b"#!"):
+                    _, rest = text.split(b"\n", 1)
+                    (own / "bin" / script.name).write_bytes(f"#!{own}/bin/python\n".encode() + rest)
+                    (own / "bin" / script.name).chmod(0o755)
+                else:
+                    (own / "bin" / script.name).symlink_to(script)
+        yield partial(started, folder, ports, wait_until)

@@ -36,17 +36,7 @@ def wordnet(running_stack: "RunningStack") -> "RunningStack":
 
 def query(stack: "RunningStack", store: str, sql: str) -> list[asyncpg.Record]:
     """Ask one of the stack's databases."""
-
-    async def ask() -> list[asyncpg.Record]:
-        stores = stack.record()["stores"]
-        assert isinstance(stores, dict)
-        connection = await asyncpg.connect(stores[store], server_settings={"search_path": "wordnet"})
-        try:
-            return list(await connection.fetch(sql))
-        finally:
-            await connection.close()
-
-    return asyncio.run(ask())
+    return stack.sql(store, "wordnet", sql)
 
 
 def count(stack: "RunningStack", sql: str) -> int:

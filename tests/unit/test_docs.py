@@ -222,6 +222,14 @@ def test_every_table_of_the_engine_is_documented() -> None:
     assert described == created | {VERSION_TABLE, BOOKS_VERSION_TABLE}
 
 
+@pytest.mark.parametrize("heading", ["The one road of the data", "Rooms"])
+def test_every_place_that_the_architecture_names_exists(heading: str) -> None:
+    named = re.findall(r"(?<![\w/])([\w*/]+(?:\.py|/))(?=[\s`,.\]]|$)", section("architecture.md", heading))
+    assert named
+    inside = (ROOT, ROOT / "syncline", ROOT / "syncline" / "engine")
+    assert [place for place in named if not any(list(folder.glob(place)) for folder in inside)] == []
+
+
 def links() -> list[tuple[Path, str]]:
     return [
         (page, target)

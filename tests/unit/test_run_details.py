@@ -34,7 +34,7 @@ def test_a_run_that_resolves_names_its_graph_alone() -> None:
 def test_a_fallback_says_why_since_when_and_how_often() -> None:
     text = describe_run(SyncState(graph="world", phase=RunPhase.SYNCING, provider=FALLBACK), None)
     assert (
-        "> **Fallback** since 2026-03-04 05:06:07 UTC, 3 runs in a row: "
+        "> **Fallback** to the built-in engine since 2026-03-04 05:06:07 UTC, 3 runs in a row: "
         "Nobody has 'acme-sync'. (`not_installed`)"
     ) in text
 
@@ -45,24 +45,54 @@ def test_progress_is_a_table() -> None:
     )
     text = describe_run(SyncState(graph="world", phase=RunPhase.SYNCING, progress=progress), None)
     assert "Phase capture, 1,000 vectors so far" in text
-    assert "|nodes|12,345|9,000|0|0|0|0|" in text.replace("\u2003", "")
+    assert "|table|rows|captured|\n|---|--:|--:|\n|nodes|9,000|12,345|" in text.replace("\u00a0", "")
 
 
-def test_a_result_tells_its_troubles() -> None:
+def test_a_result_tells_its_troubles_first_and_each_once() -> None:
     result = SyncResult(
         status=CycleStatus.FAILED,
-        tables=(TableProgress(table="edges", failures=1, error="column gone"),),
-        vectors=VectorProgress(pending=7, error="Vector store 'qdrant': away"),
+        tables=(
+            TableProgress(table="nodes", rows=3, captured=3, parked=2),
+            TableProgress(table="edges", failures=1, error="column gone"),
+            TableProgress(table="facts"),
+        ),
+        vectors=VectorProgress(
+            pending=7, error="Vector store 'qdrant': away", refused=1, refusal="text too long"
+        ),
         oldest_writer=OpenWriter(age_seconds=61.4, database="write", application_name="importer"),
         rescanned=True,
         failures=1,
+        parked=2,
+        dead_letters=3,
     )
-    text = describe_run(SyncState(graph="world", phase=RunPhase.FAILED, error="1 of 1 tables"), result)
-    assert "**Error:** 1 of 1 tables" in text
-    assert "- **edges**: column gone" in text
-    assert "- **vectors**: Vector store 'qdrant': away" in text
-    assert "61 s old (application importer, database write)" in text
-    assert "Every row was read again" in text
+    state = SyncState(graph="world", phase=RunPhase.FAILED, error="1 of 3 tables: edges: column gone")
+    text = describe_run(state, result)
+    headline, troubles, numbers, table, idle = text.split("\n\n")
+    assert headline == "Graph **world**: **failed** in 0.00 s"
+    assert "- **edges**: column gone" in troubles
+    assert text.count("column gone") == 1
+    assert "- **7 vectors pending**: Vector store 'qdrant': away" in troubles
+    assert "- **1 vectors refused**, such as: text too long" in troubles
+    assert "- **2 parked**: `syncline parked world`" in troubles
+    assert "- **3 dead letters**: `syncline failures summary world`" in troubles
+    assert "61 s old (application importer, database write)" in troubles
+    assert "Every row was read again" in troubles
+    assert numbers == "Written: 3 rows, 0 links, 0 vectors. Lag: 0.0 s."
+    assert table.replace("\u00a0", "").splitlines()[0] == "|table|failures|parked|rows|captured|"
+    assert idle == "Nothing to do in 1 other table."
+
+
+def test_a_failure_that_no_table_explains_is_told() -> None:
+    state = SyncState(graph="world", phase=RunPhase.FAILED, error="no table says why")
+    assert "**Error:** no table says why" in describe_run(state, None)
+    assert "**Error:** no table says why" in describe_run(state, SyncResult(status=CycleStatus.FAILED))
+
+
+def test_an_idle_run_has_no_table_of_zeros() -> None:
+    result = SyncResult(status=CycleStatus.DRAINED, tables=(TableProgress(table="nodes"),) * 12)
+    text = describe_run(SyncState(graph="world", phase=RunPhase.DONE), result)
+    assert "|" not in text
+    assert text.endswith("Lag: 0.0 s.\n\nNothing to do in 12 tables.")
 
 
 def test_a_provider_is_named_with_its_version() -> None:

@@ -162,7 +162,7 @@ async def test_both_refuse_the_same_rows_and_no_row_goes_into_the_history(sides:
 
 async def test_both_fail_the_same_way_and_log_their_failures(sides: tuple[Side, Side]) -> None:
     failures, attributes = [], []
-    with structlog.testing.capture_logs() as logged:
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logged:
         for side in sides:
             await side.lose_a_column()
             await side.write(THIRD)

@@ -194,8 +194,7 @@ class OperationActivities:
         services = self._services
         async with self._at_work(request):
             await services.prepare_control()
-            graph = await services.graphs.ensure(request.draft)
-            await services.prepare_graph(graph)
+            graph = await services.graphs.ensure(request.draft, prepare=services.prepare_graph)
             if request.schedule:
                 await ensure_schedule(activity.client(), graph, task_queue=services.settings.task_queue)
             return graph

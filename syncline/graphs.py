@@ -5,7 +5,7 @@ what. Stores are named by their key in the settings, so that no connection URI i
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -232,6 +232,9 @@ def graph_changes(slug: str, fields: Mapping[str, object]) -> GraphChanges:
         raise _invalid(slug, error) from None
 
 
+Prepare = Callable[[Graph], Awaitable[object]]
+
+
 class GraphRepository:
     """The table of graphs in the control database."""
 
@@ -269,10 +272,11 @@ class GraphRepository:
                 invalid[error.graph] = error
         return GraphRecords(valid=valid, invalid=invalid)
 
-    async def add(self, draft: GraphDraft) -> Graph:
+    async def add(self, draft: GraphDraft, *, prepare: Prepare | None = None) -> Graph:
         """Add a graph and return it, or raise GraphInvalid or CompositionInvalid.
 
-        If it is to be the default, the present default is so no longer.
+        If it is to be the default, the present default is so no longer. What `prepare` does is done before
+        anybody sees the record, and if it fails there is none: a run that finds a graph finds its schemas.
         """
         parse_composition(draft.slug, draft.composition)
         values = {**draft.completed(), "id": uuid4()}
@@ -281,18 +285,22 @@ class GraphRepository:
                 if draft.is_default:
                     await _clear_default(connection)
                 rows = await connection.execute(_graphs.insert().values(values).returning(_graphs))
-                return _graph(rows.mappings().one())
+                graph = _graph(rows.mappings().one())
+                if prepare is not None:
+                    await prepare(graph)
+                return graph
         except StoreRejected as error:
             raise _refusal(draft.slug, error) from error
 
-    async def ensure(self, draft: GraphDraft) -> Graph:
-        """Add a graph, or return the one that says the same already; raise as `add` does."""
+    async def ensure(self, draft: GraphDraft, *, prepare: Prepare) -> Graph:
+        """Add a graph, or return the one that says the same already, prepared; raise as `add` does."""
         try:
-            return await self.add(draft)
+            return await self.add(draft, prepare=prepare)
         except GraphInvalid:
             with contextlib.suppress(GraphNotFound):
                 present = await self.get(draft.slug)
                 if present.slug == draft.slug and present.says(draft):
+                    await prepare(present)
                     return present
             raise
 

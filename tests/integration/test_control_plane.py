@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.errors import CompositionInvalid, GraphInvalid, GraphNotFound
-from syncline.graphs import GraphChanges, GraphDraft, GraphRepository, GraphStatus, ScheduleSpec
+from syncline.errors import CompositionInvalid, GraphInvalid, GraphNotFound, StoreUnavailable
+from syncline.graphs import Graph, GraphChanges, GraphDraft, GraphRepository, GraphStatus, ScheduleSpec
 from syncline.migrations import migrate_control
 from syncline.stores.postgres import PostgresStore
 
@@ -101,6 +101,21 @@ async def test_an_invalid_composition_is_refused_before_it_is_stored(graphs: Gra
     with pytest.raises(CompositionInvalid):
         await graphs.update("world", GraphChanges(composition={"snyc": {}}))
     assert (await graphs.get("world")).composition == {}
+
+
+async def test_a_graph_is_seen_once_it_is_prepared_and_never_if_that_fails(graphs: GraphRepository) -> None:
+    seen: list[list[str]] = []
+
+    async def prepare(graph: Graph) -> None:
+        seen.append([known.slug for known in await graphs.list()])
+        if graph.slug == "half":
+            raise StoreUnavailable("write", "gone")
+
+    await graphs.add(GraphDraft(slug="whole"), prepare=prepare)
+    with pytest.raises(StoreUnavailable):
+        await graphs.add(GraphDraft(slug="half"), prepare=prepare)
+    assert seen == [[], ["whole"]]
+    assert [graph.slug for graph in await graphs.list()] == ["whole"]
 
 
 async def test_the_latest_graph_that_asks_is_the_default(graphs: GraphRepository) -> None:

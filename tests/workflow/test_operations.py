@@ -74,7 +74,7 @@ async def test_a_run_started_by_name_is_found_by_its_graph_and_shows_what_it_fou
     details = await kg.details(run)
     assert details.startswith("Verify graph kg\n\n1 compared in ")
     assert "**1 damaged**" in details
-    assert "|\u2003llm_usage|\u2003rows|\u20030|\u20030|\u20031|" in details
+    assert "|\u00a0\u00a0llm_usage|\u00a0\u00a0rows|\u00a0\u00a00|\u00a0\u00a00|\u00a0\u00a01|" in details
 
 
 async def test_a_schedule_verifies_as_the_documentation_has_it(
@@ -150,7 +150,7 @@ class AnswerLost(OperationActivities):
 
     @activity.defn(name=names.ADD_GRAPH_ACTIVITY)
     async def add_graph(self, request: AddGraphInput) -> Graph:
-        await self._services.graphs.ensure(request.draft)
+        await self._services.graphs.ensure(request.draft, prepare=self._services.prepare_graph)
         self._lose()
         return await super().add_graph(request)
 

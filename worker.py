@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import nullcontext
 from datetime import timedelta
 
 from temporalio import workflow
@@ -21,16 +22,18 @@ from activities.translation import not_told_yet
 from providers import BUILTIN
 from syncline.client import connect, require_search_attributes
 from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
+from syncline.freshness import Listening
+from syncline.graphs import Graph
 from syncline.logs import configure_logging, get_log
 from syncline.process_exit import end_process
 from syncline.registry import Registry
-from syncline.schedules import ensure_reconciler
+from syncline.schedules import ensure_reconciler, wake
 from syncline.services import Services
 from syncline.settings import Settings, load_settings
 from workflows.reconcile_schedules import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
-__all__ = ["create_worker", "main", "run_worker"]
+__all__ = ["create_worker", "listen", "main", "run_worker"]
 
 
 def create_worker(
@@ -49,7 +52,12 @@ def create_worker(
         client,
         task_queue=settings.task_queue,
         workflows=[SyncGraph, ReconcileSchedules],
-        activities=[activities.resolve_provider, activities.sync_cycle, schedules.reconcile_schedules],
+        activities=[
+            activities.resolve_provider,
+            activities.sync_cycle,
+            schedules.reconcile_schedules,
+            schedules.set_cadence,
+        ],
         workflow_runner=SandboxedWorkflowRunner(
             # An import that somebody forgets to pass through would be repeated in every run.
             restrictions=SandboxRestrictions.default.with_import_notification_policy(
@@ -87,7 +95,8 @@ async def run_worker(settings: Settings) -> None:
             client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
         )
         activities, schedules = SyncActivities(services), ScheduleActivities(services)
-        async with create_worker(client, activities, settings, schedules=schedules):
+        listening = listen(client, services) if settings.notify else nullcontext()
+        async with create_worker(client, activities, settings, schedules=schedules), listening:
             log.info(
                 "worker ready",
                 task_queue=settings.task_queue,
@@ -98,6 +107,15 @@ async def run_worker(settings: Settings) -> None:
             await stop.wait()
             log.info("worker draining", seconds=settings.graceful_shutdown_seconds)
         log.info("worker stopped")
+
+
+def listen(client: Client, services: Services) -> Listening:
+    """Return what listens to the write-dbs, and has the Schedules of graphs that change start runs."""
+
+    async def start(graph: Graph) -> str:
+        return await wake(client, graph.slug, task_queue=services.settings.task_queue)
+
+    return Listening(services, start, namespace=client.namespace)
 
 
 def main() -> int:

@@ -315,7 +315,7 @@ async def test_the_index_is_used_for_the_engines_order(
 
 
 async def test_adopting_twice_changes_nothing(store: PostgresStore, writer: asyncpg.Connection) -> None:
-    assert len(await adopt(store, "shop", SHOP)) == 8
+    assert len(await adopt(store, "shop", SHOP)) == 10
     before = await _touched(writer)
     assert await adopt(store, "shop", SHOP) == []
     assert await _touched(writer) == before
@@ -338,13 +338,15 @@ async def test_planning_changes_nothing(store: PostgresStore, writer: asyncpg.Co
     assert [step.sentence for step in plan.steps] == [
         "Create the function that stamps rows, syncline.capture_version().",
         "Create table shop.sync_tombstone for the keys of deleted rows.",
+        "Create table syncline.listener, in which the worker says that it listens.",
+        "Create table and function shop.sync_notify, which tell the worker of changes.",
         *(
             sentence
             for table in ("item", "tag", "item_tag")
             for sentence in (
                 (
                     f"Capture every change of table shop.{table}: "
-                    "column sync_xid, triggers for versions and for deletes."
+                    "column sync_xid, triggers for versions, for deletes and for notifications."
                 ),
                 f"Build index {table}_sync on shop.{table}.",
             )
@@ -579,7 +581,7 @@ async def test_a_table_that_becomes_free_between_two_attempts_is_adopted(
     await asyncio.sleep(0.7)
     assert not adoption.done()
     await writer.execute("COMMIT")
-    assert len(await adoption) == 8
+    assert len(await adoption) == 10
 
 
 async def test_an_index_that_waits_for_a_transaction_says_for_whose_and_keeps_no_writer_waiting(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Self, TypedDict
 from uuid import UUID, uuid4
 
 from pydantic import (
@@ -49,6 +49,7 @@ __all__ = [
     "GraphRecords",
     "GraphRepository",
     "GraphStatus",
+    "ScheduleOptions",
     "ScheduleSpec",
     "draft_graph",
     "graph_changes",
@@ -82,6 +83,16 @@ QdrantPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
+class ScheduleOptions(TypedDict):
+    """What somebody asks of a graph's schedule; None leaves it as it is."""
+
+    every_seconds: int | None
+    cron: str | None
+    notify: bool | None
+    adaptive: bool | None
+    cadence: Sequence[int] | None
+
+
 class ScheduleSpec(BaseModel):
     """When a graph syncs: by interval, or by cron expression when there is one."""
 
@@ -110,6 +121,22 @@ class ScheduleSpec(BaseModel):
         """The intervals of its Schedule in seconds, the base first; one unless it is adaptive."""
         slower = sorted(step for step in set(self.cadence) if step > self.every_seconds)
         return (self.every_seconds, *(slower if self.adaptive else ()))
+
+    @property
+    def in_words(self) -> str:
+        """When it syncs, in a few words."""
+        slower = f" to {self.intervals[-1]}" if len(self.intervals) > 1 else ""
+        told = "" if self.notify else ", not notified"
+        return f"{self.cron or f'every {self.every_seconds}{slower} s'}{told}"
+
+    def changed(self, options: ScheduleOptions) -> dict[str, object]:
+        """Return the fields of a schedule in which the options that are not None replace those of this one.
+
+        An interval replaces a cron expression too.
+        """
+        given = {name: option for name, option in options.items() if option is not None}
+        cron = self.cron if "every_seconds" not in given else None
+        return {**self.model_dump(), "cron": cron, **given}
 
 
 class _Record(BaseModel):

@@ -7,7 +7,18 @@ import typer
 
 from syncline.cli.adopt import adopt
 from syncline.cli.columns import print_columns
-from syncline.cli.graph_changes import archive, pause, print_graph, read_composition, resume, set_graph
+from syncline.cli.graph_changes import (
+    ADAPTIVE_HELP,
+    CADENCE_HELP,
+    NOTIFY_HELP,
+    archive,
+    pause,
+    print_graph,
+    read_cadence,
+    read_composition,
+    resume,
+    set_graph,
+)
 from syncline.cli.operators import GraphArgument, JsonOption, run
 from syncline.cli.sentences import errors_as_sentences
 
@@ -66,6 +77,9 @@ def add(
     ] = None,
     every_seconds: Annotated[int, typer.Option(help="Interval of its Schedule.")] = 60,
     cron: Annotated[str | None, typer.Option(help="Cron expression, instead of the interval.")] = None,
+    notify: Annotated[bool, typer.Option(help=NOTIFY_HELP)] = True,
+    adaptive: Annotated[bool, typer.Option(help=ADAPTIVE_HELP)] = False,
+    cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
     composition: Annotated[
         str, typer.Option(metavar="JSON", help="Which providers serve it.")
     ] = '{"sync": {"provider": "default"}}',
@@ -74,6 +88,8 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Add a graph: its record, its schemas in both stores, and its Schedule."""
+    from syncline.graphs import ScheduleSpec
+
     fields: dict[str, object] = {
         "slug": slug,
         "name": name,
@@ -82,7 +98,15 @@ def add(
         "write_store": write_store,
         "graph_store": graph_store,
         "qdrant_store": qdrant_store,
-        "schedule": {"every_seconds": every_seconds, "cron": cron},
+        "schedule": ScheduleSpec().changed(
+            {
+                "every_seconds": every_seconds,
+                "cron": cron,
+                "notify": notify,
+                "adaptive": adaptive,
+                "cadence": read_cadence(cadence),
+            }
+        ),
         "composition": read_composition(composition),
         "is_default": default,
     }
@@ -127,6 +151,13 @@ async def _add(fields: dict[str, object], *, schedule: bool) -> "Graph":
 def _line(graph: "Graph") -> tuple[str, ...]:
     sync = graph.composition.get("sync")
     provider = str(sync.get("provider")) if isinstance(sync, dict) else "-"
-    when = graph.schedule.cron or f"every {graph.schedule.every_seconds} s"
     default = "default" if graph.is_default else ""
-    return (graph.slug, graph.status, graph.schema_name, graph.qdrant_prefix, provider, when, default)
+    return (
+        graph.slug,
+        graph.status,
+        graph.schema_name,
+        graph.qdrant_prefix,
+        provider,
+        graph.schedule.in_words,
+        default,
+    )

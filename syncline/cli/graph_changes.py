@@ -13,9 +13,24 @@ from syncline.errors import ConfigurationError
 if TYPE_CHECKING:
     from temporalio.client import Client
 
-    from syncline.graphs import Graph
+    from syncline.graphs import Graph, ScheduleOptions
 
-__all__ = ["archive", "pause", "print_graph", "read_composition", "resume", "set_graph"]
+__all__ = [
+    "ADAPTIVE_HELP",
+    "CADENCE_HELP",
+    "NOTIFY_HELP",
+    "archive",
+    "pause",
+    "print_graph",
+    "read_cadence",
+    "read_composition",
+    "resume",
+    "set_graph",
+]
+
+NOTIFY_HELP = "Have its writers tell of changes, so that they are synced at once."
+ADAPTIVE_HELP = "Let its Schedule slow down while nothing changes."
+CADENCE_HELP = "The rarer intervals of an adaptive graph; 120,300,900 by default."
 
 
 @errors_as_sentences
@@ -27,18 +42,29 @@ def set_graph(
         typer.Option(help="Interval of its Schedule; replaces a cron expression."),
     ] = None,
     cron: Annotated[str | None, typer.Option(help="Cron expression, instead of the interval.")] = None,
+    notify: Annotated[bool | None, typer.Option(help=NOTIFY_HELP)] = None,
+    adaptive: Annotated[bool | None, typer.Option(help=ADAPTIVE_HELP)] = None,
+    cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change a graph's record, and its Schedule with it. Where a graph lives cannot change."""
     composed = None if composition is None else read_composition(composition)
-    if all(option is None for option in (name, every_seconds, cron, composition)):
+    schedule: ScheduleOptions = {
+        "every_seconds": every_seconds,
+        "cron": cron,
+        "notify": notify,
+        "adaptive": adaptive,
+        "cadence": read_cadence(cadence),
+    }
+    if all(option is None for option in (name, composition, *schedule.values())):
         raise ConfigurationError(
-            "Nothing is to be set: give --name, --every-seconds, --cron or --composition."
+            "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence "
+            "or --composition."
         )
 
     changes: dict[str, object] = {"name": name, "composition": composed}
-    print_graph(run(_change(graph, changes, every_seconds=every_seconds, cron=cron)), as_json=as_json)
+    print_graph(run(_change(graph, changes, schedule=schedule)), as_json=as_json)
 
 
 @errors_as_sentences
@@ -68,6 +94,16 @@ def read_composition(typed: str) -> object:
     return composed
 
 
+def read_cadence(typed: str | None) -> list[int] | None:
+    """Return the seconds that are typed with commas between them, or raise ConfigurationError."""
+    try:
+        return None if typed is None else [int(step) for step in typed.split(",") if step.strip()]
+    except ValueError:
+        raise ConfigurationError(
+            f"--cadence '{typed}' is not seconds with commas between: 120,300,900"
+        ) from None
+
+
 def print_graph(graph: "Graph", *, as_json: bool) -> None:
     """Print a graph's record, one field a line or as JSON."""
     if as_json:
@@ -82,8 +118,7 @@ async def _change(
     reference: str,
     changes: dict[str, object],
     *,
-    every_seconds: int | None = None,
-    cron: str | None = None,
+    schedule: "ScheduleOptions | None" = None,
 ) -> "Graph":
     """Change the record and make the Schedule match it; return the graph."""
     from syncline.cli.target import connect_temporal, find_settings
@@ -96,9 +131,8 @@ async def _change(
     client = await connect_temporal()
     async with Services.open(settings, application_name="syncline-cli") as services:
         present = await services.graphs.get(reference)
-        if every_seconds is not None or cron is not None:
-            every = present.schedule.every_seconds if every_seconds is None else every_seconds
-            changes = {**changes, "schedule": {"every_seconds": every, "cron": cron}}
+        if schedule is not None and any(option is not None for option in schedule.values()):
+            changes = {**changes, "schedule": present.schedule.changed(schedule)}
         graph = await services.graphs.update(present.id, graph_changes(present.slug, changes))
     await ensure_schedule(client, graph, task_queue=settings.task_queue)
     await _tell_operators_pause(client, graph)

@@ -7,7 +7,7 @@ WORDNET := .wordnet/dict
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## fill .venv from the hashed constraints (idempotent)
 
@@ -35,6 +35,9 @@ check: setup ## lint, types, import contracts, names and wheel contents
 bench: setup wordnet ## measure the engine against bare COPY + merge; results go to docs/performance.md
 	@$(BIN)/python -m benchmarks.engine
 
+bench-freshness: setup ## measure commit to visible, and what notification costs writers (8 minutes)
+	@$(BIN)/python -m benchmarks.freshness
+
 docs: setup ## write docs/cli.md and docs/settings.md again, from the code
 	@TYPER_USE_RICH=1 $(BIN)/python -m typer syncline.cli utils docs --name syncline --output docs/cli.md
 	@$(BIN)/python -m syncline.settings > docs/settings.md
@@ -57,4 +60,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test check bench docs wordnet format constraints clean
+.PHONY: help setup run test check bench bench-freshness docs wordnet format constraints clean

@@ -9,16 +9,22 @@ from syncline.services import Services
 from syncline.sqltext import templates_of
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["Hearing", "line_name"]
+__all__ = ["Hearing", "line_name", "listened_to"]
 
 _REMEMBERED: Final = 10.0
 
 _template = templates_of("syncline.freshness")
 
 
-def line_name(namespace: str, task_queue: str, store: str) -> str:
+def line_name(namespace: str, services: Services, store: PostgresStore) -> str:
     """Return the name by which all workers of one deployment know their line to a store."""
-    return f"{namespace}/{task_queue}/{store}"
+    return f"{namespace}/{services.settings.task_queue}/{store.name}"
+
+
+async def listened_to(store: PostgresStore, name: str) -> bool:
+    """Return whether a worker listens to the store, whose tables notify."""
+    async with store.driver() as connection:
+        return bool(await connection.fetchval(_template("alive").substitute(), name))
 
 
 class Hearing:
@@ -55,8 +61,6 @@ class Hearing:
     async def _listened_to(self, store: PostgresStore) -> bool:
         asked_at, heard = self._heard.get(store.name, (float("-inf"), False))
         if time.monotonic() - asked_at > _REMEMBERED:
-            name = line_name(self._namespace, self._services.settings.task_queue, store.name)
-            async with store.driver() as connection:
-                heard = bool(await connection.fetchval(_template("alive").substitute(), name))
+            heard = await listened_to(store, line_name(self._namespace, self._services, store))
             self._heard[store.name] = time.monotonic(), heard
         return heard

@@ -65,11 +65,13 @@ class Wakes:
         wake.add(lowest, highest)
         if wake.due is None:
             wake.due = max(now, wake.last + self._window)
-            return 0
         if now < wake.hushed_until:
             return 0
         left = wake.due - now
-        return 0 if 0 < left < _IMMINENT else left if left > 0 else self._window
+        if left < 0:
+            # Others come first.
+            return self._window
+        return left if left > _IMMINENT else 0
 
     def hush(self, schema: str, *, until: float) -> None:
         """Note that the schema's writers keep silent until then; no run before that has seen all of it."""

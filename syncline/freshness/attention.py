@@ -10,9 +10,11 @@ from syncline.errors import SynclineError
 from syncline.freshness.directory import Directory, Entry
 from syncline.freshness.line import LEASE_SECONDS, Line
 from syncline.freshness.pace import Pace
+from syncline.freshness.unheard import changed_since
 from syncline.freshness.wakes import Snapshot, Wakes
 from syncline.graphs import Graph
 from syncline.logs import get_log
+from syncline.stores.postgres import PostgresStore
 
 __all__ = ["Attention", "Wake"]
 
@@ -32,7 +34,8 @@ class Attention:
     def __init__(
         self,
         line: Line,
-        store: str | None,
+        store: PostgresStore,
+        key: str | None,
         *,
         directory: Directory,
         pace: Pace,
@@ -41,6 +44,7 @@ class Attention:
     ) -> None:
         self._line = line
         self._store = store
+        self._key = key
         self._directory = directory
         self._pace = pace
         self._wake = wake
@@ -52,8 +56,10 @@ class Attention:
         self._known: object = None
         self._unheard: int | None = None
         """From which transaction on something may not have been heard; None when all was."""
-        self._look_at = 0
-        """Once the horizon is there, nobody is left who may have kept silent."""
+        self._silence_ends = 0.0
+        """When the last one who hushed writers, or let the lease lapse, has no effect any more."""
+        self._look_again: int | None = None
+        """Once the horizon is there, nobody is left who may have kept silent; None before the first look."""
         self._renewed = 0.0
 
     async def begin(self) -> None:
@@ -66,11 +72,10 @@ class Attention:
         if last is None:
             last = seen.xmin
         # Ahead of all that is here: the table came with a dump of another cluster.
-        self._unheard = last if last <= seen.xmax else 0
-        await self._renew()
+        self._doubt(last if last <= seen.xmax else 0)
         await self._directory.read(older_than=_REFRESH)
         await self._follow_records()
-        await self._look()
+        await self._renew()
 
     async def pay(self) -> None:
         """Start runs until the line is lost; raise why."""
@@ -114,7 +119,7 @@ class Attention:
                 continue
             schema = self._wakes.due(_now())
             if schema is not None:
-                await self._start_runs(schema, await self._directory.find(self._store, schema))
+                await self._start_runs(schema, await self._directory.find(self._key, schema))
 
     async def _start_runs(self, schema: str, entry: Entry) -> None:
         if not entry:
@@ -148,8 +153,8 @@ class Attention:
                 seen = await self._line.snapshot()
                 self._wakes.moved(seen, now=_now())
                 self._news.set()
-                if self._unheard is not None and seen.xmin >= self._look_at:
-                    await self._look()
+                if self._unheard is not None and _now() >= self._silence_ends:
+                    await self._look(self._unheard, seen)
 
     async def _renew(self) -> None:
         """Renew the lease; if it had lapsed, writers may have kept silent since."""
@@ -160,27 +165,32 @@ class Attention:
         lapsed = await self._line.renew(heard_below)
         self._renewed = _now()
         if lapsed:
-            self._unheard = heard_below
-            self._look_at = (await self._line.snapshot()).xmax
+            self._doubt(heard_below)
 
-    async def _look(self) -> None:
-        """Have run whatever has changed without a word, and if a silent writer may be left, look again."""
-        if self._unheard is None:
+    def _doubt(self, heard_below: int) -> None:
+        """Have a look at what may not have been heard, soon, when all writers notify again."""
+        self._unheard, self._look_again = heard_below, None
+        self._silence_ends = _now() + 2 * _WINDOW
+
+    async def _look(self, unheard: int, seen: Snapshot) -> None:
+        """Have run what changed without a word; and once more, when those have ended who may be silent."""
+        if self._look_again is None:
+            self._look_again = seen.xmax
+        elif seen.xmin < self._look_again:
             return
-        seen = await self._line.snapshot()
         schemas = [schema for schema, wanted in self._wanted.items() if wanted]
-        changed = await self._line.changed(schemas, since=self._unheard)
+        changed = await changed_since(self._store, schemas, unheard)
         for schema in sorted(changed):
             self._wakes.note(schema, seen.xmin, seen.xmax - 1, now=_now())
         self._news.set()
         if changed:
             get_log().info("changes found that nobody heard of", graphs=len(changed))
-        if seen.xmin >= self._look_at:
+        if seen.xmin >= self._look_again:
             self._unheard = None
 
     async def _follow_records(self) -> None:
         """Have the writers of each graph notify as its record says."""
-        entries = self._directory.entries(self._store)
+        entries = self._directory.entries(self._key)
         if entries is self._known:
             return
         able = await self._line.able(list(entries))

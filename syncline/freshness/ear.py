@@ -67,7 +67,13 @@ class Ear:
         while not await line.take():
             await line.wait_lost(_STANDBY)
         attention = Attention(
-            line, self._key, directory=self._directory, pace=self._pace, wake=self._wake, tell=self._tell
+            line,
+            self._store,
+            self._key,
+            directory=self._directory,
+            pace=self._pace,
+            wake=self._wake,
+            tell=self._tell,
         )
         await attention.begin()
         get_log().info("listening", store=self._store.name, graphs=len(self._directory.entries(self._key)))

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Final, TypeVar
 from uuid import uuid4
 
@@ -12,9 +11,9 @@ from syncline import names
 from syncline.adoption.naming import STATE, qualified
 from syncline.errors import StoreUnavailable
 from syncline.freshness.wakes import Snapshot
-from syncline.sqltext import literal, templates_of
+from syncline.sqltext import templates_of
 
-__all__ = ["LEASE_SECONDS", "Line"]
+__all__ = ["LEASE_SECONDS", "Line", "in_batches"]
 
 LEASE_SECONDS: Final = 30.0
 """How long writers believe that somebody listens; renewed three times in that time."""
@@ -117,20 +116,8 @@ class Line:
             _sql("want", state=qualified(schema, STATE), wanted=str(flag).lower())
             for schema, flag in wanted.items()
         ]
-        for batch in _batches(statements):
+        for batch in in_batches(statements):
             await self._ask(self._connection.execute, ";".join(batch))
-
-    async def changed(self, schemas: Sequence[str], *, since: int) -> frozenset[str]:
-        """Return which of the schemas have rows or deleted keys of this transaction or a later one."""
-        probes = []
-        tables = await self._rows(_sql("stamped"), schemas)
-        for schema, rows in groupby(tables, key=lambda row: str(row["schema"])):
-            each = [_sql("probe", table=qualified(schema, row["name"])) for row in rows]
-            probes.append(f"SELECT '{literal(schema)}' AS schema WHERE {' OR '.join(each)}")
-        found: set[str] = set()
-        for batch in _batches(probes):
-            found.update(row["schema"] for row in await self._rows(" UNION ALL ".join(batch), str(since)))
-        return frozenset(found)
 
     async def _value(self, query: str, *arguments: object) -> object:
         return await self._ask(self._connection.fetchval, query, *arguments)
@@ -155,5 +142,6 @@ def _sql(name: str, **fragments: str) -> str:
     return _template(name).substitute(fragments)
 
 
-def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
+def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Return the items in the order that they have, as many at once as one statement takes."""
     return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from syncline import names
-from syncline.freshness import Hearing, ear, line
+from syncline.freshness import Hearing, attention, ear, line
 from syncline.graphs import Graph, GraphChanges
 from syncline.messages import SyncResult
 from syncline.provider import SyncContext
@@ -54,8 +54,10 @@ def runs(shared_lab: SyncLab) -> Runs:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who stands by asks more often than in production."""
-    monkeypatch.setattr(ear, "_STANDBY", 0.2)
+    """Everything takes less time than in production."""
+    monkeypatch.setattr(ear, "_STANDBY", 0.1)
+    monkeypatch.setattr(attention, "_WINDOW", 0.3)
+    monkeypatch.setattr(attention, "_TICK", 0.2)
 
 
 @asynccontextmanager
@@ -144,8 +146,9 @@ async def test_a_change_arrives_while_the_schedule_sleeps(lab: SyncLab) -> None:
 
 
 async def test_a_storm_of_commits_starts_a_run_a_second_and_the_last_one_is_seen(
-    lab: SyncLab, runs: Runs
+    lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(attention, "_WINDOW", 1.0)
     graph = await scheduled(lab)
     async with writer(lab, graph) as connection, bystander(lab) as payloads, listened_to(lab):
         began = monotonic()
@@ -173,11 +176,11 @@ async def test_what_lands_during_a_run_gets_one_run_after_it(lab: SyncLab, runs:
         await ran(runs, graph, 1)
         for node in ("during", "still", "yet"):
             await insert(connection, node)
-            await asyncio.sleep(1.1)
+            await asyncio.sleep(0.4)
         assert len(runs.of(graph)) == 1
         gate.set()
         await ran(runs, graph, 2)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.7)
         # Three triggers waited for it, and did not pile up.
         assert len(runs.of(graph)) == 2
 
@@ -255,7 +258,7 @@ async def test_one_worker_listens_for_all_graphs_and_another_takes_over(lab: Syn
         await first.enter_async_context(listened_to(lab))
         [pid] = await listeners(connection)
         async with listen(lab.client, lab.services):
-            await asyncio.sleep(1)
+            await asyncio.sleep(0.5)
             assert await listeners(connection) == [pid]
             workers = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'syncline listener'"
             assert await connection.fetchval(workers) == 2
@@ -295,7 +298,7 @@ async def test_a_change_that_an_older_transaction_holds_back_arrives_when_that_e
         async with holder.transaction():
             await holder.fetchval("SELECT pg_current_xact_id()")
             await insert(connection, "held")
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(1)
             assert not await arrived(lab, graph, "held")
         await eventually(lambda: arrived(lab, graph, "held"))
 
@@ -314,10 +317,27 @@ async def test_who_wrote_while_hushed_and_commits_later_is_seen_too(lab: SyncLab
             await asyncio.sleep(0.02)
         async with late.transaction():
             await insert(late, "late")
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(1)
             heard_so_far = payloads.count(graph.schema_name)
         await eventually(lambda: arrived(lab, graph, "late"))
         assert payloads.count(graph.schema_name) == heard_so_far
+
+
+async def test_who_was_hushed_by_a_listener_that_is_gone_is_seen_too(lab: SyncLab, runs: Runs) -> None:
+    graph = await scheduled(lab)
+    async with writer(lab, graph) as connection, bystander(lab) as payloads:
+        await connection.execute("UPDATE syncline.listener SET until = clock_timestamp() + interval '30 s'")
+        await connection.execute("UPDATE sync_notify SET hushed_until = clock_timestamp() + interval '1 s'")
+        async with connection.transaction():
+            await insert(connection, "silent")
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(listened_to(lab))
+                await asyncio.sleep(1.5)
+                assert runs.of(graph) == []
+                listening = stack.pop_all()
+        async with listening:
+            await ran(runs, graph, 1)
+        assert graph.schema_name not in payloads
 
 
 async def test_hearing_says_why_a_change_would_not_be_heard(lab: SyncLab) -> None:

@@ -101,7 +101,9 @@ def test_a_graph_is_added_listed_shown_and_ready_for_a_sample(syncline: Invoke) 
     assert added.exit_code == 0, added.stderr
     record = json.loads(added.stdout)
     assert (record["schema_name"], record["qdrant_prefix"]) == ("my_world", "my_world_")
-    assert record["schedule"] == {"every_seconds": 30, "cron": None}
+    assert record["schedule"] == {
+        "every_seconds": 30, "cron": None, "notify": True, "adaptive": False, "cadence": [120, 300, 900]
+    }  # fmt: skip
     assert record["composition"] == {"sync": {"provider": "default"}}
     assert json.loads(syncline("graph", "list", "--json").stdout) == [record]
     assert json.loads(syncline("graph", "show", record["id"], "--json").stdout) == record

@@ -7,7 +7,7 @@ WORDNET := .wordnet/dict
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## fill .venv from the hashed constraints (idempotent)
 
@@ -45,6 +45,9 @@ check: setup ## lint, types, import contracts, names and wheel contents
 bench: setup wordnet ## measure the engine against bare COPY + merge; results go to docs/performance.md
 	@$(BIN)/python -m benchmarks.engine
 
+bench-freshness: setup ## measure commit to visible, and what notification costs writers (8 minutes)
+	@$(BIN)/python -m benchmarks.freshness
+
 bench-fleet: setup ## run fleets of 500 and of 2,000 graphs (an hour); results go to docs/performance.md
 	@$(BIN)/python -m benchmarks.fleet
 
@@ -72,4 +75,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test test-ui screenshots prove check bench bench-fleet docs wordnet format constraints clean
+.PHONY: help setup run test test-ui screenshots prove check bench bench-freshness bench-fleet docs wordnet format constraints clean

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 from temporalio import workflow
@@ -27,10 +27,12 @@ from syncline import metrics, names
 from syncline.client import connect, require_search_attributes
 from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
 from syncline.fleet import announced
+from syncline.freshness import Listening
+from syncline.graphs import Graph
 from syncline.logs import configure_logging, get_log
 from syncline.process_exit import end_process
 from syncline.registry import Registry
-from syncline.schedules import ensure_reconciler
+from syncline.schedules import ensure_reconciler, wake
 from syncline.services import Services
 from syncline.settings import Settings, load_settings
 from workflows.describe import DescribeFleet, DescribeHealth
@@ -38,7 +40,7 @@ from workflows.operations import OPERATIONS
 from workflows.reconcile_schedules import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
-__all__ = ["create_operations_worker", "create_worker", "main", "run_worker"]
+__all__ = ["create_operations_worker", "create_worker", "listen", "main", "run_worker"]
 
 _OPERATIONS_AT_ONCE = 4
 
@@ -67,6 +69,7 @@ def create_worker(
             schedules.reconcile_schedules,
             fleet.describe_fleet,
             fleet.describe_health,
+            schedules.set_cadence,
         ],
         workflow_runner=SandboxedWorkflowRunner(
             # An import that somebody forgets to pass through would be repeated in every run.
@@ -147,6 +150,7 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
             announced(services, identity=identity),
             create_worker(client, activities, settings, schedules=schedules, fleet=fleet),
             create_operations_worker(client, OperationActivities(services), settings),
+            listen(client, services) if settings.notify else nullcontext(),
         ):
             log.info(
                 "worker ready",
@@ -158,6 +162,15 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
             await stop.wait()
             log.info("worker draining", seconds=settings.graceful_shutdown_seconds)
         log.info("worker stopped")
+
+
+def listen(client: Client, services: Services) -> Listening:
+    """Return what listens to the write-dbs, and has the Schedules of graphs that change start runs."""
+
+    async def start(graph: Graph) -> str:
+        return await wake(client, graph.slug, task_queue=services.settings.task_queue)
+
+    return Listening(services, start, namespace=client.namespace)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The activity that keeps the Schedules in step with the graphs."""
+"""The activities that keep the Schedules in step with the records, and with how often the graphs change."""
 
 import time
 
@@ -10,15 +10,15 @@ from activities.translation import errors_translated
 from syncline import names
 from syncline.graphs import GraphRecords
 from syncline.logs import get_log
-from syncline.messages import Reconciliation, ReconciliationProgress
-from syncline.schedules import reconcile
+from syncline.messages import Reconciliation, ReconciliationProgress, SetCadenceRequest
+from syncline.schedules import reconcile, set_interval
 from syncline.services import Services
 
 __all__ = ["ScheduleActivities"]
 
 
 class ScheduleActivities:
-    """The activity over one worker's services."""
+    """The activities over one worker's services."""
 
     def __init__(self, services: Services | None, *, beat_seconds: float = 5.0) -> None:
         self._opened = services
@@ -57,6 +57,17 @@ class ScheduleActivities:
         if self._opened is None:
             raise RuntimeError("ScheduleActivities was made without services, so its activity cannot run")
         return self._opened
+
+    @activity.defn(name=names.SET_CADENCE)
+    async def set_cadence(self, request: SetCadenceRequest) -> bool:
+        """Give the graph's Schedule another interval, and return whether it has it now."""
+        with errors_translated(graph=request.graph, activity=names.SET_CADENCE):
+            return await set_interval(
+                activity.client(),
+                request.graph,
+                every_seconds=request.every_seconds,
+                fingerprint=request.fingerprint,
+            )
 
     def _log(self, result: Reconciliation) -> None:
         log = get_log()

@@ -24,9 +24,11 @@ from syncline.errors import (
     ProviderInvalid,
     ProviderMissing,
 )
+from syncline.freshness import Hearing
 from syncline.graphs import Graph, GraphStatus
 from syncline.logs import get_log, log_fields
 from syncline.messages import (
+    CadenceRules,
     CycleProgress,
     Fallback,
     ProviderFallback,
@@ -44,6 +46,7 @@ from syncline.provider import (
     SyncContext,
     SyncProvider,
 )
+from syncline.schedules import graph_fingerprint
 from syncline.services import Services
 from syncline.tracing import annotate
 
@@ -59,6 +62,7 @@ class SyncActivities:
         self, services: Services | None, *, beat_seconds: float = 5.0, progress_seconds: float = 10.0
     ) -> None:
         self._opened = services
+        self._hearing: Hearing | None = None
         self._beat_seconds = beat_seconds
         self._progress_seconds = progress_seconds
 
@@ -77,12 +81,14 @@ class SyncActivities:
             graph = resolved.graph or await services.graphs.default()
             _refuse_archived(graph)
             _tell(graph=graph.slug)
+            cadence = await self._cadence_rules(services, graph)
             if resolved.provider is not None:
                 return ProviderResolution(
                     graph=graph.ref,
                     provider_id=resolved.provider.id,
                     provider_version=resolved.provider.version,
                     distribution=resolved.distribution,
+                    cadence=cadence,
                 )
             if resolved.reason is None:
                 raise RuntimeError("resolution returned neither a provider nor a reason")
@@ -97,7 +103,7 @@ class SyncActivities:
             provider_id=None if entry is None else entry.provider,
         )
         await _signal_fallback(graph, fallback)
-        return ProviderResolution(graph=graph.ref, fallback=fallback)
+        return ProviderResolution(graph=graph.ref, fallback=fallback, cadence=cadence)
 
     @activity.defn(name=names.SYNC_CYCLE)
     async def sync_cycle(self, request: SyncCycleRequest) -> SyncResult:
@@ -177,6 +183,20 @@ class SyncActivities:
                 problem=f"sync_cycle returned {type(result).__name__}, not SyncResult",
             )
         return result
+
+    async def _cadence_rules(self, services: Services, graph: Graph) -> CadenceRules | None:
+        """Return how rarely the graph may run; at its base while no change would be heard."""
+        if not graph.schedule.adaptive:
+            return None
+        if self._hearing is None:
+            self._hearing = Hearing(services, namespace=activity.client().namespace)
+        unheard = await self._hearing.problem(graph)
+        intervals = graph.schedule.intervals
+        return CadenceRules(
+            intervals=intervals if unheard is None else intervals[:1],
+            fingerprint=graph_fingerprint(graph, services.settings.task_queue),
+            unheard=unheard,
+        )
 
     def _services(self) -> Services:
         if self._opened is None:

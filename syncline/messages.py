@@ -104,6 +104,40 @@ class ResolveProviderRequest(Message):
     graph: str | None = None
 
 
+class CadenceRules(Message):
+    """How rarely an adaptive graph may run, as long as its record says so."""
+
+    intervals: tuple[int, ...]
+    """In seconds, ascending; the first is the base, and alone when nothing would announce a change."""
+    fingerprint: str
+    """Of the Schedule that the record asks for: another record begins at the base again."""
+    unheard: str | None = None
+    """Why a change would not be announced, in a sentence; None if it would."""
+
+
+class Cadence(Message):
+    """How often the Schedule of an adaptive graph runs now, and why."""
+
+    every_seconds: int
+    base_seconds: int
+    reason: str
+    """One sentence for a person."""
+    since: datetime
+    fingerprint: str
+    idle_since: datetime | None = None
+    """The first run since which nothing changed; null after one that did something."""
+
+
+class SetCadenceRequest(Message):
+    """Input of activity `set_cadence`."""
+
+    graph: str
+    """Its slug."""
+    every_seconds: int
+    fingerprint: str
+    """A Schedule with another one was made from another record, and is left alone."""
+
+
 class ProviderResolution(Message):
     """Result of activity `resolve_provider`: names and reasons, never options or secrets."""
 
@@ -113,6 +147,8 @@ class ProviderResolution(Message):
     distribution: str | None = None
     """The installed distribution that contributes the provider, as `name version`."""
     fallback: Fallback | None = None
+    cadence: CadenceRules | None = None
+    """None for a graph whose Schedule keeps its interval."""
 
 
 class SyncCycleRequest(Message):
@@ -233,6 +269,16 @@ class SyncResult(Message):
     duration_seconds: float = 0.0
     rescanned: bool = False
     """The cursor was of another cluster or of a later point in time, so every row was read again."""
+    owes: bool = False
+    """Whether there is more to do even if nothing changes: rows that wait for an open transaction to end,
+    refused rows and vectors that are tried again."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether there was nothing to do, and nothing is to be done unless something changes."""
+        captured = any(table.captured for table in self.tables)
+        worked = captured or self.rows or self.links or self.vectors.upserted or self.vectors.deleted
+        return self.drained and not (worked or self.owes or self.failures)
 
     @property
     def drained(self) -> bool:
@@ -267,6 +313,8 @@ class CarriedState(Message):
     consecutive_fallback_runs: int = 0
     first_fallback_at: datetime | None = None
     """When the present stretch of fallback runs began; null while a provider serves the graph."""
+    cadence: Cadence | None = None
+    """How often an adaptive graph is run now; null for the others."""
 
 
 class SyncGraphResult(Message):

@@ -57,6 +57,9 @@ LIST_GRAPHS_ACTIVITY: Final = "list_graphs"
 ADD_GRAPH_ACTIVITY: Final = "add_graph"
 CHANGE_GRAPH_ACTIVITY: Final = "change_graph"
 
+SET_CADENCE: Final = "set_cadence"
+"""Activity: give a graph's Schedule another interval, as an adaptive cadence has it."""
+
 PROVIDER_FALLBACK: Final = "provider_fallback"
 """Signal: resolution fell back to the built-in engine (the audit event in the run's history)."""
 CYCLE_PROGRESS: Final = "cycle_progress"
@@ -86,6 +89,9 @@ SEARCH_ATTRIBUTES: Final = {
 
 NOTIFY_CHANNEL: Final = "syncline"
 """Postgres channel of the graph-db on which a changed graph is announced (payload: `SyncEvent` as JSON)."""
+
+WRITE_CHANNEL: Final = "syncline_write"
+"""Postgres channel of a write-db on which changes are announced (payload: transaction id and schema)."""
 
 FALLBACK_PROVIDER: Final = "builtin-engine"
 """What the provider attribute shows when the built-in engine ran because no provider answered."""

@@ -86,6 +86,12 @@ class Settings(BaseSettings):
         le=86_400,
         description="Seconds from one reconciliation of graphs and Schedules to the next.",
     )
+    notify: bool = Field(
+        default=True, description="Listen to the write-dbs, and start a graph's run when it changes."
+    )
+    notify_runs_per_second: float = Field(
+        default=20, gt=0, le=1000, description="Runs that one worker process starts for that at most."
+    )
     graceful_shutdown_seconds: float = Field(
         default=30, ge=0, description="How long SIGTERM lets running cycles finish."
     )

@@ -39,6 +39,10 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
         yield from _troubles(result, state.graph or "…")
     if state.phase is not RunPhase.RESOLVING and (state.provider.provider_id or state.provider.fallback):
         yield from _provider(state.provider)
+    cadence = state.carried.cadence
+    if cadence is not None:
+        since = f"{cadence.since:%Y-%m-%d %H:%M:%S} UTC"
+        yield f"Cadence: every {cadence.every_seconds:,} s since {since}. {cadence.reason}"
     if result is not None:
         yield _summary(result)
         yield from _tables(result.tables)

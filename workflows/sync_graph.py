@@ -10,12 +10,15 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 with workflow.unsafe.imports_passed_through():
     # For the activities' signatures only. Re-imported in the sandbox, the stores behind them would cost
     # close to a second of CPU per run.
+    from activities.schedules import ScheduleActivities
     from activities.sync import SyncActivities
 
     # Models, constants and pure functions: nothing of them can differ between a run and its replay.
     from syncline import names
     from syncline.errors import non_retryable_types
     from syncline.messages import (
+        Cadence,
+        CadenceRules,
         CarriedState,
         CycleProgress,
         CycleStatus,
@@ -24,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
         ProviderState,
         ResolveProviderRequest,
         RunPhase,
+        SetCadenceRequest,
         SyncCycleRequest,
         SyncGraphInput,
         SyncGraphResult,
@@ -31,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
         SyncState,
         Totals,
     )
+    from workflows.cadence import following
     from workflows.details import describe_provider, describe_run
     from workflows.failing import FAILS_A_RUN
 
@@ -38,6 +43,7 @@ GRAPH = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 PROVIDER = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
 FALLBACK = SearchAttributeKey.for_bool(names.ATTRIBUTE_FALLBACK)
 ROWS = SearchAttributeKey.for_int(names.ATTRIBUTE_ROWS)
+SCHEDULED_BY = SearchAttributeKey.for_keyword("TemporalScheduledById")
 FAILURES = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
 
 AttributeUpdate = SearchAttributeUpdate[str] | SearchAttributeUpdate[int] | SearchAttributeUpdate[bool]
@@ -78,6 +84,10 @@ class SyncGraph:
         try:
             resolution = await self._resolve(request)
             result = await self._cycle(request, resolution)
+            if result.status is CycleStatus.FAILED:
+                await self._back_to_base()
+            else:
+                await self._keep_cadence(resolution, result)
         except asyncio.CancelledError:
             self._show(phase=RunPhase.CANCELLED)
             raise
@@ -86,6 +96,7 @@ class SyncGraph:
                 self._show(phase=RunPhase.CANCELLED)
             else:
                 self._show(phase=RunPhase.FAILED, error=str(error.cause or error))
+                await self._back_to_base()
             raise
         return self._finish(resolution, result)
 
@@ -184,6 +195,48 @@ class SyncGraph:
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
 
+    async def _keep_cadence(self, resolution: ProviderResolution, result: SyncResult) -> None:
+        """Slow an adaptive graph's Schedule down while it is idle: one more activity when that changes."""
+        carried = self._state.carried
+        rules = resolution.cadence
+        if rules is None or not _scheduled(resolution.graph.slug):
+            if carried.cadence is not None:
+                self._show(carried=carried.model_copy(update={"cadence": None}))
+            return
+        cadence = following(carried.cadence, rules, idle=result.idle, now=workflow.now())
+        if await self._set_cadence(resolution.graph.slug, cadence, known=_known(carried.cadence, rules)):
+            self._show(carried=carried.model_copy(update={"cadence": cadence}))
+
+    async def _back_to_base(self) -> None:
+        """Have a run that failed followed by the next as soon as if the graph had never been idle."""
+        slug, cadence = self._state.graph, self._state.carried.cadence
+        if slug is None or cadence is None or not _scheduled(slug):
+            return
+        base = cadence.model_copy(update={"every_seconds": cadence.base_seconds})
+        await self._set_cadence(slug, base, known=cadence.every_seconds)
+
+    async def _set_cadence(self, slug: str, cadence: Cadence, *, known: int | None) -> bool:
+        """Return whether the Schedule runs as often as that, which it does already if that is `known`."""
+        if cadence.every_seconds == known:
+            return True
+        try:
+            return await workflow.execute_activity_method(
+                ScheduleActivities.set_cadence,
+                SetCadenceRequest(
+                    graph=slug, every_seconds=cadence.every_seconds, fingerprint=cadence.fingerprint
+                ),
+                summary=f"run {slug} every {cadence.every_seconds} s from now on"[:200],
+                start_to_close_timeout=timedelta(seconds=10),
+                # The next run is not to wait for long; it tries again.
+                schedule_to_close_timeout=timedelta(seconds=30),
+                retry_policy=_RETRY,
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            workflow.logger.warning("the cadence could not be set: %s", error.cause or error)
+            return False
+
     def _finish(self, resolution: ProviderResolution, result: SyncResult) -> SyncGraphResult:
         self._result = result
         _upsert(ROWS.value_set(result.rows), FAILURES.value_set(result.failures))
@@ -231,6 +284,21 @@ def _previous_result() -> SyncGraphResult | None:
         # It would come back at every run. Sums that start again are better than a graph that never syncs.
         workflow.logger.warning("the last completion result cannot be read; totals start again")
         return None
+
+
+def _scheduled(slug: str) -> bool:
+    """Return whether the graph's own Schedule has started this run."""
+    found = workflow.info().typed_search_attributes.get(SCHEDULED_BY)
+    return found == names.sync_schedule_id(slug)
+
+
+def _known(cadence: Cadence | None, rules: CadenceRules) -> int | None:
+    """Return how often the Schedule runs as it is; None if that is not known."""
+    if workflow.get_last_failure() is not None:
+        return None
+    if cadence is None or cadence.fingerprint != rules.fingerprint:
+        return rules.intervals[0]
+    return cadence.every_seconds
 
 
 def _upsert(*updates: AttributeUpdate) -> None:

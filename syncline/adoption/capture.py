@@ -1,19 +1,29 @@
 """What capture is made of on one table: its triggers, and the function that they call."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from syncline.adoption.catalog import FunctionState, IndexState, TableState
-from syncline.adoption.naming import SYNC_COLUMN, TOMBSTONES, VERSION_FUNCTION, fitted, qualified
+from syncline.adoption.naming import (
+    NOTIFY_FUNCTION,
+    SYNC_COLUMN,
+    TOMBSTONES,
+    VERSION_FUNCTION,
+    fitted,
+    qualified,
+)
 from syncline.sqltext import literal, quoted, templates_of
 
 __all__ = [
+    "AFTER_STATEMENT",
     "Trigger",
+    "function_definition",
     "is_ours",
+    "owned_function",
+    "put",
     "serves_capture",
     "sql",
     "tombstone_body",
-    "tombstone_definition",
     "tombstone_function",
     "triggers_of",
     "truncate_trigger",
@@ -23,6 +33,8 @@ _FUNCTION_PREFIX = f"{TOMBSTONES}_"
 # The rights of whoever adopts, since writers have none on the tombstones; and so no search_path but this one.
 _CONFIGURATION = ("search_path=pg_catalog, pg_temp",)
 _ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 2, 4, 8, 16, 32
+AFTER_STATEMENT = _INSERT | _DELETE | _UPDATE | _TRUNCATE
+"""The kind of a trigger after any statement that may change rows."""
 
 _template = templates_of("syncline.adoption")
 
@@ -118,7 +130,7 @@ def truncate_trigger(table: TableState) -> Trigger:
 
 def is_ours(function: tuple[str, str], schema: str) -> bool:
     """Whether a trigger function of a table in `schema` is capture's."""
-    return function == VERSION_FUNCTION or (
+    return function in (VERSION_FUNCTION, (schema, NOTIFY_FUNCTION)) or (
         function[0] == schema and function[1].startswith(_FUNCTION_PREFIX)
     )
 
@@ -144,17 +156,27 @@ def tombstone_body(table: TableState, key: Sequence[str]) -> FunctionState:
         row_key_text=literal(keys("r")),
         tombstones_text=literal(qualified(table.schema, TOMBSTONES)),
     )
+    return owned_function(body)
+
+
+def owned_function(body: str) -> FunctionState:
+    """Return a trigger function that runs with the rights of whoever adopts."""
     return FunctionState(body=f"\n{body}\n", definer=True, configuration=_CONFIGURATION)
 
 
-def tombstone_definition(table: TableState, key: Sequence[str]) -> str:
-    """Return that function's DDL."""
-    body = tombstone_body(table, key).body
+def function_definition(name: tuple[str, str], function: FunctionState) -> str:
+    """Return the DDL of an owned function."""
     tag = "$capture$"
-    while tag in body:
+    while tag in function.body:
         tag = f"{tag[:-1]}_$"
-    function = qualified(*tombstone_function(table))
-    return sql("tombstone_function", function=function, body=f"{tag}{body}{tag}")
+    return sql("function", function=qualified(*name), body=f"{tag}{function.body}{tag}")
+
+
+def put(trigger: Trigger, table: TableState) -> Iterator[str]:
+    """Yield the DDL that gives the table the trigger, in place of one of its name."""
+    if trigger.name in table.triggers:
+        yield f"DROP TRIGGER {quoted(trigger.name)} ON {qualified(table.schema, table.name)}"
+    yield trigger.create(table)
 
 
 def serves_capture(index: IndexState, key: Sequence[str]) -> bool:

@@ -109,6 +109,8 @@ class Catalog:
     names: frozenset[tuple[str, str]]
     """Schema and name of everything that could be in a new table's or index's way."""
     functions: Mapping[tuple[str, str], FunctionState]
+    listener: bool = False
+    """Whether there is the table in which the worker says that it listens."""
     types: Mapping[str, str | None] = field(default_factory=dict)
     """How Postgres spells each type that was asked for; None for one that this database does not have."""
 
@@ -127,6 +129,7 @@ async def read_catalog(
         indexes = await connection.fetch(_sql("indexes"), oids)
         functions = await connection.fetch(_sql("functions"), schema)
         names = await connection.fetch(_sql("names"), oids)
+        listener = await connection.fetchval(_sql("has_listener"))
         spelled = await connection.fetch(_sql("types"), list(types))
     by_table: dict[int, tuple[dict[str, ColumnState], dict[str, TriggerState], list[IndexState]]]
     by_table = {oid: ({}, {}, []) for oid in oids}
@@ -163,6 +166,7 @@ async def read_catalog(
             )
             for row in functions
         },
+        listener=listener,
         types={row["asked"]: row["spelled"] for row in spelled},
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from syncline.adoption.capture import is_ours
 from syncline.adoption.catalog import Catalog, ColumnState, TableState
-from syncline.adoption.naming import SYNC_COLUMN, TOMBSTONES
+from syncline.adoption.naming import STATE, SYNC_COLUMN, TOMBSTONES
 from syncline.adoption.needs import UUID, source_columns, target_columns
 from syncline.adoption.plan import misses_changes
 from syncline.engine.tablemap import TableMap
@@ -20,7 +20,7 @@ _KEYS = {"text", "character varying", "name"}
 citext takes two texts for one, character(n) pads what it holds, and an enum cannot be collated.
 """
 
-_OURS = ("capture_version", "capture_delete", "capture_key", "capture_truncate")
+_OURS = ("capture_version", "capture_delete", "capture_key", "capture_truncate", "capture_notify")
 _TOMBSTONE_COLUMNS = {
     "seq": "bigint",
     "source_table": "text",
@@ -28,6 +28,7 @@ _TOMBSTONE_COLUMNS = {
     "sync_xid": "xid8",
     "deleted_at": "timestamptz",
 }
+_STATE_COLUMNS = {"wanted": "boolean", "hushed_until": "timestamptz"}
 
 
 def check_source(catalog: Catalog, schema_map: Iterable[TableMap]) -> list[str]:
@@ -73,9 +74,9 @@ def _source_problems(catalog: Catalog, schema_map: Iterable[TableMap]) -> Iterat
         yield from _columns(catalog, table, table_map.name, source_columns(table_map))
         yield from _source_key(table, table_map)
         yield from _in_the_way(catalog, table)
-    tombstones = catalog.tables.get(TOMBSTONES)
-    if tombstones is not None:
-        yield from _columns(catalog, tombstones, "capture", _TOMBSTONE_COLUMNS)
+    for name, columns in ((TOMBSTONES, _TOMBSTONE_COLUMNS), (STATE, _STATE_COLUMNS)):
+        if name in catalog.tables:
+            yield from _columns(catalog, catalog.tables[name], "capture", columns)
 
 
 def _source_key(table: TableState, table_map: TableMap) -> Iterator[str]:

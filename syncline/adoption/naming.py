@@ -6,7 +6,11 @@ from typing import Final
 from syncline.sqltext import quoted
 
 __all__ = [
+    "LISTENER",
+    "NOTIFY_FUNCTION",
+    "NOTIFY_TRIGGER",
     "SHARED_SCHEMA",
+    "STATE",
     "SYNC_COLUMN",
     "TOMBSTONES",
     "VERSION_FUNCTION",
@@ -19,6 +23,11 @@ SHARED_SCHEMA: Final = "syncline"
 VERSION_FUNCTION: Final = (SHARED_SCHEMA, "capture_version")
 SYNC_COLUMN: Final = "sync_xid"
 TOMBSTONES: Final = "sync_tombstone"
+NOTIFY_TRIGGER: Final = "capture_notify"
+NOTIFY_FUNCTION: Final = "sync_notify"
+STATE: Final = "sync_notify"
+"""The table that says whether a schema's writers are to notify."""
+LISTENER: Final = (SHARED_SCHEMA, "listener")
 
 _LONGEST = 63
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from syncline.adoption.capture import (
-    Trigger,
+    function_definition,
+    put,
     serves_capture,
     sql,
     tombstone_body,
-    tombstone_definition,
     tombstone_function,
     triggers_of,
     truncate_trigger,
@@ -20,6 +20,7 @@ from syncline.adoption.naming import (
     index_name,
     qualified,
 )
+from syncline.adoption.notification import notification_steps, notify_statements, shared_steps
 from syncline.adoption.steps import Step
 from syncline.sqltext import quoted
 
@@ -44,6 +45,8 @@ def adoption_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Itera
             sentence=f"Create table {catalog.schema}.{TOMBSTONES} for the keys of deleted rows.",
             statements=(sql("tombstones", tombstones=tombstones),),
         )
+    yield from shared_steps(catalog)
+    yield from notification_steps(catalog)
     for source, key in keys.items():
         table = catalog.tables[source]
         yield from _capture_steps(catalog, table, key)
@@ -65,7 +68,8 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
     column = table.columns.get(SYNC_COLUMN)
     triggers = triggers_of(table, key)
     same = catalog.functions.get(tombstone_function(table)) == tombstone_body(table, key)
-    function = [] if same else [tombstone_definition(table, key)]
+    body = tombstone_body(table, key)
+    function = [] if same else [function_definition(tombstone_function(table), body)]
     # Another key is in the condition of a trigger too, and conditions cannot be compared.
     triggers = [each for each in triggers if not each.is_on(table) or (each.conditional and not same)]
     leaves = [leaf for leaf in table.leaves if not truncate_trigger(table).is_on(leaf)]
@@ -73,11 +77,16 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
         *([sql("column", table=name)] if column is None else []),
         *([sql("default", table=name)] if column is None or column.default != _STAMP else []),
         *function,
-        *(statement for trigger in triggers for statement in _put(trigger, table)),
-        *(statement for leaf in leaves for statement in _put(truncate_trigger(table), leaf)),
+        *(statement for trigger in triggers for statement in put(trigger, table)),
+        *(statement for leaf in leaves for statement in put(truncate_trigger(table), leaf)),
     ]
+    notifying = notify_statements(table, catalog.schema)
     if not statements:
+        # Nothing was missed for want of it: another epoch, as below, would be a rescan for nothing.
+        if notifying:
+            yield _notify_step(table, notifying)
         return
+    statements += notifying
     locked = [name]
     if triggers and (column is not None or TOMBSTONES in catalog.tables):
         # Changes may have been missed. Another sync_tombstone is another epoch: every row is read again.
@@ -86,17 +95,21 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
             locked.append(tombstones)
     yield Step(
         sentence=f"Capture every change of table {table.schema}.{table.name}: "
-        "column sync_xid, triggers for versions and for deletes.",
+        "column sync_xid, triggers for versions, for deletes and for notifications.",
         lock=f"LOCK TABLE {', '.join(locked)} IN ACCESS EXCLUSIVE MODE",
         statements=tuple(statements),
         locked=tuple(locked),
     )
 
 
-def _put(trigger: Trigger, table: TableState) -> Iterator[str]:
-    if trigger.name in table.triggers:
-        yield f"DROP TRIGGER {quoted(trigger.name)} ON {qualified(table.schema, table.name)}"
-    yield trigger.create(table)
+def _notify_step(table: TableState, statements: Sequence[str]) -> Step:
+    tables = [qualified(each.schema, each.name) for each in (table, *table.leaves)]
+    return Step(
+        sentence=f"Tell the worker of changes of table {table.schema}.{table.name}: a trigger per statement.",
+        lock=f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE",
+        statements=tuple(statements),
+        locked=tuple(tables),
+    )
 
 
 def _index_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> Iterator[Step]:

@@ -4,7 +4,15 @@ from collections.abc import Collection, Iterator
 
 from syncline.adoption.capture import is_ours
 from syncline.adoption.catalog import Catalog, TableState
-from syncline.adoption.naming import SHARED_SCHEMA, SYNC_COLUMN, TOMBSTONES, VERSION_FUNCTION, qualified
+from syncline.adoption.naming import (
+    LISTENER,
+    SHARED_SCHEMA,
+    STATE,
+    SYNC_COLUMN,
+    TOMBSTONES,
+    VERSION_FUNCTION,
+    qualified,
+)
 from syncline.adoption.steps import Step
 from syncline.sqltext import quoted
 
@@ -24,24 +32,32 @@ def undo_steps(catalog: Catalog, sources: Collection[str], *, unshared: Collecti
     functions = sorted(f for f in catalog.functions if f != VERSION_FUNCTION and is_ours(f, catalog.schema))
     if functions:
         yield Step(
-            sentence=f"Drop the functions of {catalog.schema} that kept deleted keys.",
+            sentence=f"Drop the functions of {catalog.schema} that kept deleted keys and told of changes.",
             statements=tuple(f"DROP FUNCTION {qualified(*function)}()" for function in functions),
         )
-    if TOMBSTONES in catalog.tables:
-        tombstones = qualified(catalog.schema, TOMBSTONES)
+    for ours in (STATE, TOMBSTONES):
+        if ours in catalog.tables:
+            name = qualified(catalog.schema, ours)
+            yield Step(
+                sentence=f"Drop table {catalog.schema}.{ours}.",
+                statements=(f"DROP TABLE {name}",),
+                locked=(name,),
+            )
+    if LISTENER[1] in unshared:
         yield Step(
-            sentence=f"Drop table {catalog.schema}.{TOMBSTONES}.",
-            statements=(f"DROP TABLE {tombstones}",),
-            locked=(tombstones,),
+            sentence=f"Drop table {'.'.join(LISTENER)}, which nothing reads any more.",
+            statements=(f"DROP TABLE {qualified(*LISTENER)}",),
+            shared=True,
         )
     function_stays = VERSION_FUNCTION in catalog.functions and VERSION_FUNCTION[1] not in unshared
+    listener_stays = catalog.listener and LISTENER[1] not in unshared
     if VERSION_FUNCTION[1] in unshared:
         yield Step(
             sentence="Drop function syncline.capture_version(), which nothing uses any more.",
             statements=(f"DROP FUNCTION {qualified(*VERSION_FUNCTION)}()",),
             shared=True,
         )
-    if SHARED_SCHEMA in unshared and not function_stays:
+    if SHARED_SCHEMA in unshared and not function_stays and not listener_stays:
         yield Step(
             sentence="Drop schema syncline, which is empty.",
             statements=(f"DROP SCHEMA {quoted(SHARED_SCHEMA)}",),

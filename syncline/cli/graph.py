@@ -8,7 +8,18 @@ import typer
 
 from syncline.cli.adopt import adopt
 from syncline.cli.columns import print_columns
-from syncline.cli.graph_changes import archive, pause, print_graph, read_composition, resume, set_graph
+from syncline.cli.graph_changes import (
+    ADAPTIVE_HELP,
+    CADENCE_HELP,
+    NOTIFY_HELP,
+    archive,
+    pause,
+    print_graph,
+    read_composition,
+    resume,
+    schedule_options,
+    set_graph,
+)
 from syncline.cli.operators import SECONDS, GraphArgument, JsonOption, TimeoutOption, ask
 from syncline.cli.sentences import errors_as_sentences
 
@@ -70,6 +81,9 @@ def add(
     ] = None,
     every_seconds: Annotated[int, typer.Option(help="Interval of its Schedule.")] = 60,
     cron: Annotated[str | None, typer.Option(help="Cron expression, instead of the interval.")] = None,
+    notify: Annotated[bool, typer.Option(help=NOTIFY_HELP)] = True,
+    adaptive: Annotated[bool, typer.Option(help=ADAPTIVE_HELP)] = False,
+    cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
     composition: Annotated[
         str, typer.Option(metavar="JSON", help="Which providers serve it.")
     ] = '{"sync": {"provider": "default"}}',
@@ -95,7 +109,9 @@ def add(
         "write_store": write_store,
         "graph_store": graph_store,
         "qdrant_store": qdrant_store,
-        "schedule": {"every_seconds": every_seconds, "cron": cron},
+        "schedule": schedule_options(
+            every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
+        ),
         "composition": read_composition(composition),
         "is_default": default,
     }
@@ -118,6 +134,13 @@ def _all_graphs() -> "Sequence[Graph]":
 def _line(graph: "Graph") -> tuple[str, ...]:
     sync = graph.composition.get("sync")
     provider = str(sync.get("provider")) if isinstance(sync, dict) else "-"
-    when = graph.schedule.cron or f"every {graph.schedule.every_seconds} s"
     default = "default" if graph.is_default else ""
-    return (graph.slug, graph.status, graph.schema_name, graph.qdrant_prefix, provider, when, default)
+    return (
+        graph.slug,
+        graph.status,
+        graph.schema_name,
+        graph.qdrant_prefix,
+        provider,
+        graph.schedule.in_words,
+        default,
+    )

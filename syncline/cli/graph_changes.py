@@ -13,7 +13,22 @@ from syncline.errors import ConfigurationError
 if TYPE_CHECKING:
     from syncline.graphs import Graph
 
-__all__ = ["archive", "pause", "print_graph", "read_composition", "resume", "set_graph"]
+__all__ = [
+    "ADAPTIVE_HELP",
+    "CADENCE_HELP",
+    "NOTIFY_HELP",
+    "archive",
+    "pause",
+    "print_graph",
+    "read_composition",
+    "resume",
+    "schedule_options",
+    "set_graph",
+]
+
+NOTIFY_HELP = "Have its writers tell of changes, so that they are synced at once."
+ADAPTIVE_HELP = "Let its Schedule slow down while nothing changes."
+CADENCE_HELP = "The rarer intervals of an adaptive graph; 120,300,900 by default."
 
 
 @errors_as_sentences
@@ -25,21 +40,22 @@ def set_graph(
         typer.Option(help="Interval of its Schedule; replaces a cron expression."),
     ] = None,
     cron: Annotated[str | None, typer.Option(help="Cron expression, instead of the interval.")] = None,
+    notify: Annotated[bool | None, typer.Option(help=NOTIFY_HELP)] = None,
+    adaptive: Annotated[bool | None, typer.Option(help=ADAPTIVE_HELP)] = None,
+    cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change a graph's record, and its Schedule with it. Where a graph lives cannot change."""
     composed = None if composition is None else read_composition(composition)
-    if all(option is None for option in (name, every_seconds, cron, composition)):
+    schedule = schedule_options(
+        every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
+    )
+    if name is None and composition is None and not schedule:
         raise ConfigurationError(
-            "Nothing is to be set: give --name, --every-seconds, --cron or --composition."
+            "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence "
+            "or --composition."
         )
-
-    schedule: dict[str, object] = {}
-    if every_seconds is not None or cron is not None:
-        schedule["cron"] = cron
-    if every_seconds is not None:
-        schedule["every_seconds"] = every_seconds
     _change(graph, as_json, name=name, composition=composed, schedule=schedule or None)
 
 
@@ -68,6 +84,31 @@ def read_composition(typed: str) -> object:
     except ValueError as error:
         raise ConfigurationError(f"--composition is not JSON: {error}") from None
     return composed
+
+
+def schedule_options(
+    *,
+    every_seconds: int | None,
+    cron: str | None,
+    notify: bool | None,
+    adaptive: bool | None,
+    cadence: str | None,
+) -> dict[str, object]:
+    """Return the fields of a schedule that are given, or raise ConfigurationError.
+
+    An interval replaces a cron expression.
+    """
+    try:
+        steps = None if cadence is None else [int(step) for step in cadence.split(",") if step.strip()]
+    except ValueError:
+        raise ConfigurationError(
+            f"--cadence '{cadence}' is not seconds with commas between: 120,300,900"
+        ) from None
+    options = {
+        "every_seconds": every_seconds, "cron": cron, "notify": notify, "adaptive": adaptive, "cadence": steps
+    }  # fmt: skip
+    given: dict[str, object] = {name: option for name, option in options.items() if option is not None}
+    return {"cron": None, **given} if every_seconds is not None else given
 
 
 def print_graph(graph: "Graph", *, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """Capture: what is new in the write-db, and its road into the stage as one stream of binary COPY."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -33,6 +33,8 @@ class Pending:
     """Whether there are deleted keys between cursor and horizon."""
     ahead: frozenset[str]
     """Tables with rows that another cluster stamped: the horizon here may not reach them for years."""
+    held: bool
+    """Whether committed rows are not below the horizon yet: an older transaction is open."""
     oldest_writer: OpenWriter | None
 
 
@@ -60,7 +62,7 @@ async def ask_pending(
             application_name=row["application_name"],
         )
 
-    def named(flags: Sequence[bool]) -> frozenset[str]:
+    def named(flags: Iterable[bool]) -> frozenset[str]:
         return frozenset(name for name, flag in zip(tables, flags, strict=True) if flag)
 
     return Pending(
@@ -68,7 +70,8 @@ async def ask_pending(
         cluster=row["cluster"],
         tables=named(row["pending"][:-1]),
         deletes=row["pending"][-1],
-        ahead=named(row["ahead"]),
+        ahead=named(stage == 2 for stage in row["ahead"]),
+        held=1 in row["ahead"],
         oldest_writer=writer,
     )
 

@@ -245,6 +245,7 @@ class _Cycle:
             batches=self._progress.batches,
             duration_seconds=time.monotonic() - self._started,
             rescanned=rescanned,
+            owes=pending.held or ledger.retries or ledger.outbox,
         )
 
     def _status(self) -> CycleStatus:

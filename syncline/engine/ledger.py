@@ -100,6 +100,8 @@ class Ledger:
     """Tables with parked rows whose parent has landed."""
     requeued: bool
     """Whether rows are asked for by key, or refused ones are due for a retry."""
+    retries: bool
+    """Whether refused rows are to be tried again, now or later."""
     outbox: bool
     """Whether the vector store is owed anything."""
     outbox_due: bool
@@ -130,6 +132,7 @@ async def read_ledger(
         cursors=cursors,
         released=frozenset(row["released"]),
         requeued=row["requeued"],
+        retries=row["retries"],
         outbox=row["outbox"],
         outbox_due=row["outbox_due"],
     )

@@ -96,7 +96,7 @@ class TableStatements:
         )
 
     def ahead(self, schema: str) -> str:
-        """Return the expression that is true when rows have stamps that this cluster has not given yet."""
+        """Return the expression that is 1 when rows are not below the horizon, 2 when not even below xmax."""
         return sql("ahead", source=f"{quoted(schema)}.{quoted(self.table.source)}")
 
     def capture(self, cursor: Cursor, *, limit: int) -> str:

@@ -51,9 +51,10 @@ async def ensure_schedule(
 ) -> ScheduleChange:
     """Make the graph's Schedule match its record, and return what that took.
 
-    An operator's pause, and the rest of the Schedule's state, survive; so does a change by hand, until the
-    graph's record changes. A paused graph has a paused Schedule, an archived one has none. With `start_now` a
-    graph that gets its Schedule runs at once, unless it has a time of its own (cron).
+    An operator's pause, and the rest of the Schedule's state, survive. Until the graph's record changes, so
+    does a change by hand, and the slower interval of an adaptive graph. A paused graph has a paused Schedule,
+    an archived one has none. With `start_now` a graph that gets its Schedule runs at once, unless it has a
+    time of its own (cron).
 
     Raise GraphInvalid if Temporal refuses what the record says, TemporalUnavailable if it cannot be reached;
     without `take_over`, ScheduleForeign if a Schedule of the graph's name does something else, or that for
@@ -120,8 +121,15 @@ async def operators_pause(client: Client, graph: Graph) -> str | None:
 
 
 def graph_fingerprint(graph: Graph, task_queue: str) -> str:
-    """Return the fingerprint of the Schedule that the record asks for; its state is not part of it."""
-    return making.fingerprint_of(task_queue, _FORM, graph.slug, graph.schedule.model_dump(mode="json"))
+    """Return the fingerprint of the Schedule that the record asks for; its state is not part of it.
+
+    Neither is the interval that an adaptive one has for the moment.
+    """
+    schedule = graph.schedule
+    made_from: list[object] = [graph.slug, {"every_seconds": schedule.every_seconds, "cron": schedule.cron}]
+    if schedule.adaptive:
+        made_from.append(schedule.intervals)
+    return making.fingerprint_of(task_queue, _FORM, *made_from)
 
 
 def state_for(graph: Graph, current: ScheduleState) -> ScheduleState:

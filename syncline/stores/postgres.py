@@ -69,7 +69,21 @@ class PostgresStore:
         )
         event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
 
-    async def _connect(self) -> asyncpg.Connection:
+    @asynccontextmanager
+    async def alone(self, purpose: str, **server_settings: str) -> AsyncIterator[asyncpg.Connection]:
+        """Yield a connection beside the pool, for as long as it is needed; driver errors are mapped.
+
+        `purpose` is part of its application name.
+        """
+        with self.errors_mapped():
+            name = f"{self._application_name} {purpose}"
+            connection = await self._connect(application_name=name, **server_settings)
+            try:
+                yield connection
+            finally:
+                connection.terminate()
+
+    async def _connect(self, **server_settings: str) -> asyncpg.Connection:
         return await asyncpg.connect(
             self._dsn.get_secret_value(),
             timeout=10,
@@ -82,6 +96,7 @@ class PostgresStore:
                 "idle_in_transaction_session_timeout": "120000",
                 # A batch is staged in a temporary table and read several times; taken only where one is used.
                 "temp_buffers": "64MB",
+                **server_settings,
             },
         )
 

@@ -315,7 +315,7 @@ async def test_the_index_is_used_for_the_engines_order(
 
 
 async def test_adopting_twice_changes_nothing(store: PostgresStore, writer: asyncpg.Connection) -> None:
-    assert len(await adopt(store, "shop", SHOP)) == 8
+    assert len(await adopt(store, "shop", SHOP)) == 10
     before = await _touched(writer)
     assert await adopt(store, "shop", SHOP) == []
     assert await _touched(writer) == before
@@ -338,13 +338,15 @@ async def test_planning_changes_nothing(store: PostgresStore, writer: asyncpg.Co
     assert [step.sentence for step in plan.steps] == [
         "Create the function that stamps rows, syncline.capture_version().",
         "Create table shop.sync_tombstone for the keys of deleted rows.",
+        "Create table syncline.listener, in which the worker says that it listens.",
+        "Create table and function shop.sync_notify, which tell the worker of changes.",
         *(
             sentence
             for table in ("item", "tag", "item_tag")
             for sentence in (
                 (
                     f"Capture every change of table shop.{table}: "
-                    "column sync_xid, triggers for versions and for deletes."
+                    "column sync_xid, triggers for versions, for deletes and for notifications."
                 ),
                 f"Build index {table}_sync on shop.{table}.",
             )
@@ -404,15 +406,15 @@ async def test_undo_reaches_tables_that_have_left_the_map(
 
 async def test_two_adoptions_at_once_do_it_once(store: PostgresStore, writer: asyncpg.Connection) -> None:
     done = await asyncio.gather(*(adopt(store, "shop", SHOP) for _ in range(4)))
-    assert sorted(map(len, done)) == [0, 0, 0, 8]
+    assert sorted(map(len, done)) == [0, 0, 0, 10]
 
 
 async def test_schemas_are_adopted_side_by_side(store: PostgresStore, writer: asyncpg.Connection) -> None:
     for number in range(3):
         await writer.execute(TABLES.replace("shop", f"shop_{number}"))
     done = await asyncio.gather(*(adopt(store, f"shop_{number}", SHOP) for number in range(3)))
-    # Each may have planned the function that they share, and then found it there.
-    assert {len(steps) for steps in done} <= {7, 8}
+    # Each may have planned what they share, and then found it there.
+    assert {len(steps) for steps in done} <= {8, 9, 10}
     for number in range(3):
         assert await adopt(store, f"shop_{number}", SHOP) == []
 
@@ -421,7 +423,7 @@ class _Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", range(8))
+@pytest.mark.parametrize("after", range(10))
 async def test_an_interrupted_adoption_is_finished_by_the_next(
     store: PostgresStore, writer: asyncpg.Connection, after: int
 ) -> None:
@@ -535,7 +537,7 @@ async def test_tables_of_release_0_1_keep_their_stamps_and_begin_a_new_epoch(
     before = await _stamps(writer)
     steps = await adopt(store, "shop", SchemaMap(name="items", tables=SHOP.tables[:1]))
     assert await _stamps(writer) == before
-    assert len(steps) == 2
+    assert len(steps) == 4
     assert "DROP TRIGGER" not in steps[1].script
     # Made last, when nothing can be missed any more.
     assert "CREATE TABLE" in steps[1].statements[-1]
@@ -579,7 +581,7 @@ async def test_a_table_that_becomes_free_between_two_attempts_is_adopted(
     await asyncio.sleep(0.7)
     assert not adoption.done()
     await writer.execute("COMMIT")
-    assert len(await adoption) == 8
+    assert len(await adoption) == 10
 
 
 async def test_an_index_that_waits_for_a_transaction_says_for_whose_and_keeps_no_writer_waiting(
@@ -1146,7 +1148,7 @@ def test_the_command_says_each_step_and_then_that_nothing_is_left(
     lines = adopted.stdout.splitlines()
     assert lines[0] == "Create the function that stamps rows, syncline.capture_version()."
     assert "Build index write_nodes_sync on kg.write_nodes." in lines
-    assert adoptable(COUNT) == str(4 * len(KNOWLEDGE_GRAPH.tables))
+    assert adoptable(COUNT) == str(5 * len(KNOWLEDGE_GRAPH.tables))
     assert syncline("graph", "adopt", "kg").stdout == "Nothing to do: every table is captured.\n"
     undone = syncline("graph", "adopt", "kg", "--undo")
     assert "Drop table kg.sync_tombstone." in undone.stdout

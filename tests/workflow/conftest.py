@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest_asyncio
 import structlog
 from pydantic import SecretStr
 from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.fleet import FleetActivities
@@ -83,6 +85,38 @@ async def _services(
     )
     async with Services.open(settings) as opened:
         yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared_lab(
+    request: pytest.FixtureRequest,
+    temporal_server: WorkflowEnvironment,
+    postgres_server: EmbeddedPostgres,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[SyncLab]:
+    """A laboratory that the tests of a module share, each with graphs of its own; its worker runs."""
+    name = Path(request.node.path).stem
+    numbers = count(1)
+    for side in ("write", "graph"):
+        postgres_server.ensure_database(f"{name}_{side}")
+    settings = Settings(
+        write_dsn=SecretStr(postgres_server.dsn(f"{name}_write")),
+        graph_dsn=SecretStr(postgres_server.dsn(f"{name}_graph")),
+        qdrant_path=tmp_path_factory.mktemp(name) / "qdrant",
+        task_queue=name,
+        graceful_shutdown_seconds=1,
+        pool_size=4,
+    )
+    async with Services.open(settings) as services:
+        await services.prepare_control()
+        lab = SyncLab(
+            client=temporal_server.client,
+            services=services,
+            make_worker=fast_worker,
+            unique=lambda word: f"{name.replace('_', '-')}-{word}-{next(numbers)}",
+        )
+        async with lab.worker():
+            yield lab
 
 
 @pytest_asyncio.fixture(loop_scope="session")

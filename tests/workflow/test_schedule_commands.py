@@ -203,11 +203,19 @@ async def test_a_graphs_record_and_schedule_are_changed_together(lab: SyncLab, s
 
     back = await syncline("graph", "set", str(graph.id), "--every-seconds", "300")
     assert back.status == 0, back.err
-    assert 'schedule       {"every_seconds": 300, "cron": null}' in back.out
+    assert 'schedule       {"every_seconds": 300, "cron": null, "notify": true' in back.out
     spec = (await described(lab, graph)).schedule.spec
     assert (spec.calendars, spec.intervals[0].every) == ([], timedelta(seconds=300))
     record = await lab.services.graphs.get(graph.slug)
     assert (record.name, record.schedule.cron) == ("Renamed", None)
+
+    slower = await syncline("graph", "set", graph.slug, "--adaptive", "--cadence", "600,1200")
+    assert slower.status == 0, slower.err
+    kept = await syncline("graph", "set", graph.slug, "--every-seconds", "900", "--json")
+    assert kept.json["schedule"] == {
+        "every_seconds": 900, "cron": None, "notify": True, "adaptive": True, "cadence": [600, 1200]
+    }  # fmt: skip
+    assert "every 900 to 1200 s" in (await syncline("graph", "list")).out
 
 
 @pytest.mark.parametrize(
@@ -216,6 +224,8 @@ async def test_a_graphs_record_and_schedule_are_changed_together(lab: SyncLab, s
         ((), "Nothing is to be set"),
         (("--every-seconds", "0"), "schedule.every_seconds"),
         (("--cron", "whenever"), "schedule.cron"),
+        (("--adaptive", "--no-notify"), "adaptive needs notify"),
+        (("--cadence", "soon"), "--cadence 'soon' is not seconds"),
         (("--composition", "{"), "--composition is not JSON"),
         (("--composition", "[]"), "composition"),
         (("--composition", '{"snyc": {}}'), "composition key 'snyc' is invalid"),

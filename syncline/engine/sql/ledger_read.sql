@@ -5,5 +5,6 @@ SELECT s.write_cluster, s.behind_since, s.progress::text AS progress,
        EXISTS (SELECT FROM sync_requeue)
            OR EXISTS (SELECT FROM sync_dead_letter WHERE next_retry_at <= now()) AS requeued,
        EXISTS (SELECT FROM sync_outbox) AS outbox,
+       EXISTS (SELECT FROM sync_dead_letter WHERE next_retry_at IS NOT NULL) AS retries,
        @{outbox_due} AS outbox_due
 FROM sync_state s

@@ -3,7 +3,7 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
        (SELECT s.system_identifier || '/' || c.timeline_id || '/' || to_regclass('@{tombstones}')::oid
         FROM pg_control_system() AS s, pg_control_checkpoint() AS c) AS cluster,
        ARRAY[@{probes}] AS pending,
-       ARRAY[@{ahead}]::boolean[] AS ahead,
+       ARRAY[@{ahead}]::int[] AS ahead,
        writer.found AS writing, writer.age_seconds, writer.database, writer.application_name
 FROM (SELECT) AS one
 LEFT JOIN LATERAL (

@@ -1,0 +1,1 @@
+SELECT to_regclass('syncline.listener') IS NOT NULL

@@ -1,0 +1,216 @@
+"""Attention: what is done while a line is held: hear, look after what was not heard, start runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import asyncpg
+
+from syncline.errors import SynclineError
+from syncline.freshness.directory import Directory, Entry
+from syncline.freshness.line import LEASE_SECONDS, Line
+from syncline.freshness.pace import Pace
+from syncline.freshness.unheard import changed_since
+from syncline.freshness.wakes import Snapshot, Wakes
+from syncline.graphs import Graph
+from syncline.logs import get_log
+from syncline.stores.postgres import PostgresStore
+
+__all__ = ["Attention", "Wake"]
+
+Wake = Callable[[Graph], Awaitable[str]]
+"""Starts a graph's run and says in a word what came of it; a SynclineError if it may be tried again."""
+
+_WINDOW: Final = 1.0
+_TICK: Final = 1.0
+_REFRESH: Final = 30.0
+_AGAIN: Final = 5.0
+"""Seconds until a run that could not be started is tried again."""
+
+
+class Attention:
+    """One holding of a line: `begin`, then `pay` until an error ends it. The next one is on another line."""
+
+    def __init__(
+        self,
+        line: Line,
+        store: PostgresStore,
+        key: str | None,
+        *,
+        directory: Directory,
+        pace: Pace,
+        wake: Wake,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._line = line
+        self._store = store
+        self._key = key
+        self._directory = directory
+        self._pace = pace
+        self._wake = wake
+        self._tell = tell
+        self._wakes = Wakes(Snapshot(xmin=0, xmax=0), window=_WINDOW)
+        self._news = asyncio.Event()
+        self._hushing: set[asyncio.Task[None]] = set()
+        self._wanted: dict[str, bool] = {}
+        self._known: object = None
+        self._unheard: int | None = None
+        """From which transaction on something may not have been heard; None when all was."""
+        self._silence_ends = 0.0
+        """When the last one who hushed writers, or let the lease lapse, has no effect any more."""
+        self._look_again: int | None = None
+        """Once the horizon is there, nobody is left who may have kept silent; None before the first look."""
+        self._renewed = 0.0
+
+    async def begin(self) -> None:
+        """Listen, renew the lease, and have run what changed while nobody listened."""
+        await self._line.listen(self._on_notification)
+        await self._line.check()
+        seen = await self._line.snapshot()
+        self._wakes = Wakes(seen, window=_WINDOW)
+        last = await self._line.last_heard()
+        if last is None:
+            last = seen.xmin
+        # Ahead of all that is here: the table came with a dump of another cluster.
+        self._doubt(last if last <= seen.xmax else 0)
+        await self._directory.read(older_than=_REFRESH)
+        await self._follow_records()
+        await self._renew()
+
+    async def pay(self) -> None:
+        """Start runs until the line is lost; raise why."""
+        tasks = [
+            asyncio.create_task(each) for each in (self._tick(), self._start(), self._line.wait_lost(None))
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (*tasks, *self._hushing):
+                task.cancel()
+            await asyncio.gather(*tasks, *self._hushing, return_exceptions=True)
+
+    def _on_notification(self, schema: str, xid: int) -> None:
+        now = _now()
+        seconds = self._wakes.note(schema, xid, xid, now=now)
+        self._news.set()
+        if seconds > 0:
+            self._wakes.hush(schema, until=now + seconds)
+            task = asyncio.create_task(self._hush(schema, seconds))
+            self._hushing.add(task)
+            task.add_done_callback(self._hushing.discard)
+
+    async def _hush(self, schema: str, seconds: float) -> None:
+        try:
+            await self._line.hush(schema, seconds)
+        except asyncpg.PostgresError as error:
+            self._tell(f"writers of schema '{schema}' cannot be hushed: {error}")
+        else:
+            self._wakes.hush(schema, until=_now() + seconds)
+
+    async def _start(self) -> None:
+        """Start each run when it is due, one after the other."""
+        while True:
+            self._news.clear()
+            following = self._wakes.following()
+            if following is None or following > _now():
+                await _within(self._news, None if following is None else following - _now())
+                continue
+            schema = self._wakes.due(_now())
+            if schema is not None:
+                await self._start_runs(schema, await self._directory.find(self._key, schema))
+
+    async def _start_runs(self, schema: str, entry: Entry) -> None:
+        if not entry:
+            self._wakes.drop(schema)
+            return
+        for _ in entry:
+            await self._pace.turn()
+        now = _now()
+        # Before the run, so that it sees no less.
+        seen = await self._line.snapshot()
+        try:
+            for graph in entry:
+                get_log().debug("change heard", graph=graph.slug, run=await self._wake(graph))
+        except SynclineError as error:
+            self._tell(str(error))
+            self._wakes.postpone(schema, until=now + _AGAIN)
+        else:
+            self._wakes.started(schema, seen, now=now)
+
+    async def _tick(self) -> None:
+        """Look after the horizon, the lease and the records; most of the time there is nothing to do."""
+        while True:
+            await asyncio.sleep(_TICK)
+            renew = _now() - self._renewed >= LEASE_SECONDS / 3
+            if renew:
+                await self._line.check()
+                await self._renew()
+                await self._directory.read(older_than=_REFRESH)
+                await self._follow_records()
+            if renew or self._wakes.held or self._unheard is not None:
+                seen = await self._line.snapshot()
+                self._wakes.moved(seen, now=_now())
+                self._news.set()
+                if self._unheard is not None and _now() >= self._silence_ends:
+                    await self._look(self._unheard, seen)
+
+    async def _renew(self) -> None:
+        """Renew the lease; if it had lapsed, writers may have kept silent since."""
+        seen = await self._line.snapshot()
+        heard_below = self._wakes.heard_below(seen)
+        if self._unheard is not None:
+            heard_below = min(heard_below, self._unheard)
+        lapsed = await self._line.renew(heard_below)
+        self._renewed = _now()
+        if lapsed:
+            self._doubt(heard_below)
+
+    def _doubt(self, heard_below: int) -> None:
+        """Have a look at what may not have been heard, soon, when all writers notify again."""
+        self._unheard, self._look_again = heard_below, None
+        self._silence_ends = _now() + 2 * _WINDOW
+
+    async def _look(self, unheard: int, seen: Snapshot) -> None:
+        """Have run what changed without a word; and once more, when those have ended who may be silent."""
+        if self._look_again is None:
+            self._look_again = seen.xmax
+        elif seen.xmin < self._look_again:
+            return
+        schemas = [schema for schema, wanted in self._wanted.items() if wanted]
+        changed = await changed_since(self._store, schemas, unheard)
+        for schema in sorted(changed):
+            self._wakes.note(schema, seen.xmin, seen.xmax - 1, now=_now())
+        self._news.set()
+        if changed:
+            get_log().info("changes found that nobody heard of", graphs=len(changed))
+        if seen.xmin >= self._look_again:
+            self._unheard = None
+
+    async def _follow_records(self) -> None:
+        """Have the writers of each graph notify as its record says."""
+        entries = self._directory.entries(self._key)
+        if entries is self._known:
+            return
+        able = await self._line.able(list(entries))
+        wanted = {schema: bool(entry) for schema, entry in entries.items() if schema in able}
+        changes = {schema: flag for schema, flag in wanted.items() if self._wanted.get(schema) is not flag}
+        try:
+            await self._line.want(changes)
+        except asyncpg.PostgresError as error:
+            self._tell(f"writers cannot be told whether to notify: {error}")
+        self._wanted, self._known = wanted, entries
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _within(event: asyncio.Event, seconds: float | None) -> None:
+    """Return when the event is set, or so many seconds later."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

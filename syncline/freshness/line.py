@@ -1,0 +1,147 @@
+"""The line to one write-db: the connection that listens, and everything that is asked over it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar
+from uuid import uuid4
+
+import asyncpg
+
+from syncline import names
+from syncline.adoption.naming import STATE, qualified
+from syncline.errors import StoreUnavailable
+from syncline.freshness.wakes import Snapshot
+from syncline.sqltext import templates_of
+
+__all__ = ["LEASE_SECONDS", "Line", "in_batches"]
+
+LEASE_SECONDS: Final = 30.0
+"""How long writers believe that somebody listens; renewed three times in that time."""
+
+_FROZEN_SECONDS: Final = 60.0
+_ANSWER_SECONDS: Final = 15.0
+_AT_ONCE: Final = 100
+"""Schemas that one statement is about."""
+
+_template = templates_of("syncline.freshness")
+_HAS_LISTENER: Final = "SELECT to_regclass('syncline.listener') IS NOT NULL"
+_PREPARES: Final = "SELECT current_setting('max_prepared_transactions') <> '0'"
+
+_Heard = Callable[[str, int], None]
+AnswerT = TypeVar("AnswerT")
+
+
+class Line:
+    """A connection of its own to one write-db. `name` is what workers that take turns agree on.
+
+    It is one conversation, so calls take turns. Each raises the driver's error, or TimeoutError; after that
+    the line is of no use any more.
+    """
+
+    def __init__(self, connection: asyncpg.Connection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._turn = asyncio.Lock()
+        self._heard: _Heard | None = None
+        self._token = uuid4().hex
+        self._echo = asyncio.Event()
+        self._lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: self._lost.set())
+
+    async def wait_lost(self, seconds: float | None) -> None:
+        """Wait so many seconds, or for ever; raise StoreUnavailable as soon as the connection has ended."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._lost.wait()
+        except TimeoutError:
+            return
+        raise StoreUnavailable(self._name, "the connection has ended")
+
+    async def problem(self) -> str | None:
+        """Return why nobody can be heard here, in a sentence; None if writers may notify."""
+        if not await self._value(_HAS_LISTENER):
+            return "none of its schemas notifies; `syncline migrate` or `syncline graph adopt` prepares them"
+        if await self._value(_PREPARES):
+            return "max_prepared_transactions is not 0, and a transaction that notifies cannot be prepared"
+        return None
+
+    async def take(self) -> bool:
+        """Become the one that listens, or return False: another worker does. A frozen one is evicted."""
+        if await self._value(_sql("lock"), self._name):
+            return True
+        await self._value(_sql("evict"), self._name, _FROZEN_SECONDS)
+        return False
+
+    async def listen(self, heard: _Heard) -> None:
+        """Have `heard` called with the schema and the transaction of each notification."""
+        self._heard = heard
+        await self._ask(self._connection.add_listener, names.WRITE_CHANNEL, self._receive)
+
+    async def check(self) -> None:
+        """Raise StoreUnavailable unless what is notified here arrives here."""
+        self._echo.clear()
+        await self._value("SELECT pg_notify($1, $2)", names.WRITE_CHANNEL, self._token)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._echo.wait()
+        except TimeoutError as error:
+            problem = "notifications do not arrive; a pooler in between has to keep sessions"
+            raise StoreUnavailable(self._name, problem) from error
+
+    async def snapshot(self) -> Snapshot:
+        """Return this moment of the write-db."""
+        [row] = await self._rows(_sql("snapshot"))
+        return Snapshot(xmin=row["xmin"], xmax=row["xmax"])
+
+    async def last_heard(self) -> int | None:
+        """Return below which transaction the last listener left nothing unheard; None before the first."""
+        rows = await self._rows(_sql("last"), self._name)
+        return rows[0]["heard_below"] if rows else None
+
+    async def renew(self, heard_below: int) -> bool:
+        """Renew the lease, and return whether it had lapsed: writers may have kept silent then."""
+        return bool(await self._value(_sql("renew"), self._name, LEASE_SECONDS, str(heard_below)))
+
+    async def hush(self, schema: str, seconds: float) -> None:
+        """Have the schema's writers keep silent for so long."""
+        await self._value(_sql("hush", state=qualified(schema, STATE)), seconds)
+
+    async def able(self, schemas: Sequence[str]) -> frozenset[str]:
+        """Return which of the schemas have what notifies."""
+        return frozenset(row["schema"] for row in await self._rows(_sql("able"), schemas))
+
+    async def want(self, wanted: Mapping[str, bool]) -> None:
+        """Have the writers of these schemas notify, or not."""
+        statements = [
+            _sql("want", state=qualified(schema, STATE), wanted=str(flag).lower())
+            for schema, flag in wanted.items()
+        ]
+        for batch in in_batches(statements):
+            await self._ask(self._connection.execute, ";".join(batch))
+
+    async def _value(self, query: str, *arguments: object) -> object:
+        return await self._ask(self._connection.fetchval, query, *arguments)
+
+    async def _rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        return await self._ask(self._connection.fetch, query, *arguments)
+
+    async def _ask(self, ask: Callable[..., Awaitable[AnswerT]], *arguments: object) -> AnswerT:
+        async with self._turn, asyncio.timeout(_ANSWER_SECONDS):
+            return await ask(*arguments)
+
+    def _receive(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
+        if payload == self._token:
+            self._echo.set()
+            return
+        xid, _, schema = payload.partition(" ")
+        if self._heard is not None and xid.isdigit() and schema:
+            self._heard(schema, int(xid))
+
+
+def _sql(name: str, **fragments: str) -> str:
+    return _template(name).substitute(fragments)
+
+
+def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Return the items in the order that they have, as many at once as one statement takes."""
+    return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))

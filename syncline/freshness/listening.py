@@ -1,0 +1,89 @@
+"""Listening: an ear at every write-db that has a graph to be told of, for as long as a worker runs."""
+
+import asyncio
+import math
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from syncline.errors import SynclineError
+from syncline.freshness.attention import Wake
+from syncline.freshness.directory import Directory
+from syncline.freshness.ear import Ear
+from syncline.freshness.hearing import line_name, listened_to
+from syncline.freshness.pace import Pace
+from syncline.logs import get_log
+from syncline.services import Services
+
+__all__ = ["Listening", "Wake"]
+
+_REFRESH: Final = 30.0
+_ALONE: Final = 60.0
+
+
+class Listening:
+    """Hears of changes and has `wake` start runs, while it is entered. Nothing that goes wrong is raised."""
+
+    def __init__(self, services: Services, wake: Wake, *, namespace: str) -> None:
+        self._services = services
+        self._namespace = namespace
+        self._wake = wake
+        self._directory = Directory(services.graphs.records)
+        self._pace = Pace(services.settings.notify_runs_per_second)
+        self._tasks: dict[str | None, asyncio.Task[None]] = {}
+        self._alone: dict[str | None, float] = {}
+        """When it is time to do without a listener, for each store that has none."""
+        self._opening: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._opening = asyncio.create_task(self._open())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tasks = [task for task in (self._opening, *self._tasks.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _open(self) -> None:
+        """Have an ear at every store, those that a record names later too."""
+        while True:
+            await self._directory.read(older_than=_REFRESH)
+            for key in self._directory.stores:
+                try:
+                    if key not in self._tasks:
+                        self._tasks[key] = asyncio.create_task(self._ear(key).run())
+                    await self._rouse(key)
+                except SynclineError as error:
+                    get_log().debug("a store cannot be looked after", store=key, error=str(error))
+            # Without a graph yet, the first is heard of soon.
+            await asyncio.sleep(_REFRESH if self._tasks else 5.0)
+
+    async def _rouse(self, key: str | None) -> None:
+        """Run the adaptive graphs of a store that nobody listens to any more: each goes back to its base."""
+        adaptive = [
+            graph
+            for entry in self._directory.entries(key).values()
+            for graph in entry
+            if graph.schedule.adaptive
+        ]
+        store = self._services.store("write", key)
+        if not adaptive or await listened_to(store, line_name(self._namespace, self._services, store)):
+            self._alone.pop(key, None)
+            return
+        now = time.monotonic()
+        if now < self._alone.setdefault(key, now + _ALONE):
+            return
+        # Once, until somebody has listened again.
+        self._alone[key] = math.inf
+        get_log().warning("nobody listens: adaptive graphs go back", store=store.name, graphs=len(adaptive))
+        for graph in adaptive:
+            await self._pace.turn()
+            await self._wake(graph)
+
+    def _ear(self, key: str | None) -> Ear:
+        store = self._services.store("write", key)
+        name = line_name(self._namespace, self._services, store)
+        return Ear(store, key, name=name, directory=self._directory, pace=self._pace, wake=self._wake)

@@ -1,0 +1,1 @@
+UPDATE @{state} SET hushed_until = clock_timestamp() + make_interval(secs => $1)

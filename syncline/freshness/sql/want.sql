@@ -1,0 +1,1 @@
+UPDATE @{state} SET wanted = @{wanted} WHERE wanted IS DISTINCT FROM @{wanted}

@@ -1,0 +1,132 @@
+"""Wakes: which schemas of one write-db are to be run and when. Decisions alone: no clock, no I/O."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["Snapshot", "Wakes"]
+
+_IMMINENT: Final = 0.05
+"""Seconds before a run in which hushing its writers is not worth a statement."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of the write-db: all transactions below `xmin` have ended, none from `xmax` on has begun."""
+
+    xmin: int
+    xmax: int
+
+
+@dataclass
+class _Wake:
+    floor: int
+    """Nothing below this transaction is left to be seen by a run."""
+    due: float | None = None
+    """When a run is to be started."""
+    last: float = -math.inf
+    """When one was started last."""
+    lowest: int | None = None
+    """The lowest and the highest transaction that runs have still to see; None when they have seen all."""
+    highest: int = 0
+    hushed_until: float = -math.inf
+    hushed: bool = False
+    """Whether writers kept silent since the last run, so that nobody knows their transactions."""
+
+    def add(self, lowest: int, highest: int) -> None:
+        """Have these transactions seen too."""
+        self.lowest = lowest if self.lowest is None else min(lowest, self.lowest)
+        self.highest = max(highest, self.highest)
+
+
+class Wakes:
+    """What is to be run of one write-db, by schema.
+
+    The first change starts a run at once; what follows within `window` seconds starts one more at their end.
+    A run sees only what is below the horizon: a change above it is held until the horizon has moved.
+    """
+
+    def __init__(self, seen: Snapshot, *, window: float) -> None:
+        self._window = window
+        self._wakes: dict[str, _Wake] = {}
+        self._horizon = seen.xmin
+
+    @property
+    def held(self) -> bool:
+        """Whether anything waits for the horizon."""
+        return any(wake.lowest is not None and wake.due is None for wake in self._wakes.values())
+
+    def note(self, schema: str, lowest: int, highest: int, *, now: float) -> float:
+        """Note that transactions of the schema are to be seen.
+
+        Return for how many seconds, if any, its writers need not say more: a run is due anyway.
+        """
+        wake = self._wakes.setdefault(schema, _Wake(floor=self._horizon))
+        wake.add(lowest, highest)
+        if wake.due is None:
+            wake.due = max(now, wake.last + self._window)
+        if now < wake.hushed_until:
+            return 0
+        left = wake.due - now
+        if left < 0:
+            # Others come first.
+            return self._window
+        return left if left > _IMMINENT else 0
+
+    def hush(self, schema: str, *, until: float) -> None:
+        """Note that the schema's writers keep silent until then; no run before that has seen all of it."""
+        wake = self._wakes.setdefault(schema, _Wake(floor=self._horizon))
+        wake.hushed_until, wake.hushed = until, True
+        if wake.due is None or until - self._window < wake.due < until:
+            wake.due = max(until, wake.last + self._window)
+
+    def following(self) -> float | None:
+        """Return when the next run is due."""
+        return min((wake.due for wake in self._wakes.values() if wake.due is not None), default=None)
+
+    def due(self, now: float) -> str | None:
+        """Return the schema whose run has been due for longest."""
+        dues = [(wake.due, schema) for schema, wake in self._wakes.items() if wake.due is not None]
+        first = min(dues, default=None)
+        return first[1] if first is not None and first[0] <= now else None
+
+    def started(self, schema: str, seen: Snapshot, *, now: float) -> None:
+        """Note that a run is being started, which sees no less than this snapshot."""
+        wake = self._wakes[schema]
+        if wake.hushed:
+            # One of those that are open may have written in silence.
+            wake.add(seen.xmin, seen.xmax - 1)
+        wake.last, wake.floor = now, seen.xmin
+        if now < wake.hushed_until:
+            wake.due = max(wake.hushed_until, now + self._window)
+            return
+        wake.due, wake.hushed = None, False
+        if wake.highest < seen.xmin:
+            wake.lowest, wake.highest = None, 0
+        elif wake.lowest is not None:
+            wake.lowest = max(wake.lowest, seen.xmin)
+
+    def postpone(self, schema: str, *, until: float) -> None:
+        """Note that the run could not be started; it is due again then."""
+        self._wakes[schema].due = until
+
+    def drop(self, schema: str) -> None:
+        """Forget the schema."""
+        self._wakes.pop(schema, None)
+
+    def moved(self, seen: Snapshot, *, now: float) -> None:
+        """Have a run started for each schema whose held changes the horizon has passed."""
+        self._horizon = seen.xmin
+        for schema, wake in list(self._wakes.items()):
+            if wake.due is not None:
+                continue
+            if wake.lowest is None:
+                if wake.last + self._window <= now:
+                    del self._wakes[schema]
+            elif wake.lowest < seen.xmin:
+                wake.due = max(now, wake.last + self._window)
+
+    def heard_below(self, seen: Snapshot) -> int:
+        """Return the transaction below which no change is left to be seen by a run."""
+        waiting = (w.floor for w in self._wakes.values() if w.due is not None or w.lowest is not None)
+        return min(waiting, default=seen.xmin)

@@ -1,0 +1,39 @@
+"""Cadence: another interval for a Schedule, and nothing else about it."""
+
+from temporalio.client import Client, ScheduleSpec, ScheduleUpdate, ScheduleUpdateInput
+from temporalio.service import RPCError, RPCStatusCode
+
+from syncline import names
+from syncline.client import temporal_errors_mapped
+from syncline.schedules import making
+
+__all__ = ["set_interval"]
+
+
+async def set_interval(client: Client, slug: str, *, every_seconds: int, fingerprint: str) -> bool:
+    """Give the graph's Schedule this interval, and return whether it has it now.
+
+    Its fingerprint stays, so that a reconciliation sees no difference; so does its state. One with another
+    fingerprint was made from another record and is left alone. Raise TemporalUnavailable if it cannot be
+    reached.
+    """
+    interval = making.interval(slug, every_seconds)
+    set_so = False
+
+    def slowed(present: ScheduleUpdateInput) -> ScheduleUpdate | None:
+        nonlocal set_so
+        schedule = present.description.schedule
+        set_so = making.shown_fingerprint(present.description.typed_search_attributes) == fingerprint
+        if not set_so or [each.every for each in schedule.spec.intervals] == [interval.every]:
+            return None
+        schedule.spec = ScheduleSpec(intervals=[interval])
+        schedule.policy = making.policy(interval.every)
+        return ScheduleUpdate(schedule=schedule)
+
+    with temporal_errors_mapped(client):
+        try:
+            await client.get_schedule_handle(names.sync_schedule_id(slug)).update(slowed)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+    return set_so

@@ -1,0 +1,113 @@
+"""Which schemas are to be run, and when, by what was heard: without a clock or a database."""
+
+from syncline.freshness.wakes import Snapshot, Wakes
+
+
+def quiet(xid: int) -> Snapshot:
+    """A moment at which no transaction is open."""
+    return Snapshot(xmin=xid, xmax=xid)
+
+
+def test_the_first_change_is_due_at_once_and_the_others_once_at_the_end_of_the_second() -> None:
+    wakes = Wakes(quiet(10), window=1)
+    assert wakes.note("a", 10, 10, now=0) == 0
+    assert wakes.due(0) == "a"
+    wakes.started("a", quiet(11), now=0)
+    assert wakes.following() is None
+    # One is due then, so its writers need not say more until it is.
+    assert round(wakes.note("a", 11, 11, now=0.2), 3) == 0.8
+    assert (wakes.due(0.9), wakes.following(), wakes.due(1)) == (None, 1, "a")
+    assert wakes.note("a", 12, 12, now=0.96) == 0
+    assert wakes.note("b", 13, 13, now=0.5) == 0
+    assert wakes.due(0.5) == "b"
+
+
+def test_who_has_been_due_for_longest_is_next() -> None:
+    wakes = Wakes(quiet(10), window=1)
+    for number, schema in enumerate(("c", "a", "b")):
+        wakes.note(schema, 10, 10, now=number)
+    order = []
+    for _ in range(3):
+        schema = wakes.due(10)
+        assert schema is not None
+        wakes.started(schema, quiet(11), now=10)
+        order.append(schema)
+    assert order == ["c", "a", "b"]
+
+
+def test_a_change_above_the_horizon_is_due_again_when_the_horizon_has_passed_it() -> None:
+    wakes = Wakes(quiet(10), window=1)
+    wakes.note("a", 20, 20, now=0)
+    wakes.started("a", Snapshot(xmin=15, xmax=21), now=0)
+    assert wakes.held
+    for xmin in (16, 20):
+        wakes.moved(Snapshot(xmin=xmin, xmax=30), now=5)
+        assert wakes.due(5) is None
+    wakes.moved(Snapshot(xmin=21, xmax=30), now=6)
+    assert wakes.due(6) == "a"
+    wakes.started("a", Snapshot(xmin=21, xmax=30), now=6)
+    assert not wakes.held
+
+
+def test_who_may_have_written_in_silence_is_waited_for() -> None:
+    wakes = Wakes(quiet(10), window=1)
+    wakes.note("a", 10, 10, now=0)
+    wakes.started("a", quiet(11), now=0)
+    wakes.note("a", 11, 11, now=0.1)
+    wakes.hush("a", until=1)
+    assert wakes.note("a", 11, 11, now=0.2) == 0
+    wakes.hush("a", until=1.01)
+    # The run waits for the end of the silence.
+    assert wakes.following() == 1.01
+    wakes.started("a", Snapshot(xmin=14, xmax=17), now=1.01)
+    assert wakes.held
+    wakes.moved(quiet(17), now=2.5)
+    assert wakes.due(2.5) == "a"
+    wakes.started("a", quiet(17), now=2.5)
+    assert not wakes.held
+
+
+def test_a_run_within_the_silence_is_followed_by_one_after_it() -> None:
+    wakes = Wakes(quiet(10), window=1)
+    wakes.note("a", 10, 10, now=0)
+    # Others come first: it is overdue, and its writers hushed for a second each time that they say so.
+    assert wakes.note("a", 11, 11, now=5) == 1
+    wakes.hush("a", until=6)
+    assert wakes.due(5.5) == "a"
+    wakes.started("a", quiet(12), now=5.5)
+    assert wakes.following() == 6.5
+
+
+def test_a_silence_that_begins_after_the_run_has_one_of_its_own() -> None:
+    wakes = Wakes(quiet(10), window=1)
+    wakes.note("a", 10, 10, now=0)
+    wakes.started("a", quiet(11), now=0)
+    wakes.hush("a", until=0.5)
+    assert wakes.following() == 1
+
+
+def test_what_could_not_be_started_is_due_again() -> None:
+    wakes = Wakes(quiet(10), window=1)
+    wakes.note("a", 10, 10, now=0)
+    wakes.postpone("a", until=5)
+    assert (wakes.due(4), wakes.due(5)) == (None, "a")
+    wakes.drop("a")
+    assert wakes.due(5) is None
+
+
+def test_everything_below_what_waits_has_been_heard() -> None:
+    wakes = Wakes(quiet(10), window=1)
+    assert wakes.heard_below(quiet(12)) == 12
+    wakes.moved(quiet(12), now=0)
+    wakes.note("a", 12, 12, now=0)
+    wakes.moved(quiet(13), now=0)
+    wakes.note("b", 13, 13, now=0)
+    assert wakes.heard_below(quiet(20)) == 12
+    wakes.started("a", quiet(20), now=0)
+    assert wakes.heard_below(quiet(20)) == 13
+    wakes.started("b", Snapshot(xmin=13, xmax=20), now=0)
+    assert wakes.heard_below(quiet(25)) == 13
+    wakes.moved(quiet(25), now=3)
+    wakes.started("b", quiet(25), now=3)
+    wakes.moved(quiet(25), now=5)
+    assert (wakes.heard_below(quiet(25)), wakes.held, wakes.following()) == (25, False, None)

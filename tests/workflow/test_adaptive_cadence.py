@@ -1,0 +1,220 @@
+"""The Schedule of an adaptive graph slows down while it is idle, and nothing is late for that."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+import pytest
+from temporalio.client import ScheduleActionStartWorkflow, ScheduleDescription
+
+from syncline import names
+from syncline.freshness import hearing, listening
+from syncline.graphs import Graph, GraphChanges
+from syncline.messages import Cadence, CycleStatus, SyncGraphResult, SyncResult
+from syncline.provider import SyncContext
+from syncline.schedules import ensure_schedule, graph_fingerprint, reconcile, set_interval
+from syncline.testing.lab import SyncLab, eventually
+from syncline.testing.providers import FakeProvider, sync_result
+from worker import listen
+
+ADAPTIVE = {"every_seconds": 1, "adaptive": True, "cadence": [2]}
+
+
+class Busy(FakeProvider):
+    """A provider that has something to do for the graphs that it is told of."""
+
+    def __init__(self) -> None:
+        super().__init__("busy", cycle=self._cycle)
+        self.rows: dict[str, int] = {}
+        self.broken: set[str] = set()
+
+    async def _cycle(self, context: SyncContext) -> SyncResult:
+        if context.graph.slug in self.broken:
+            return sync_result(error="column gone")
+        return sync_result(rows=self.rows.pop(context.graph.slug, 0))
+
+
+@pytest.fixture
+def lab(shared_lab: SyncLab) -> SyncLab:
+    return shared_lab
+
+
+@pytest.fixture(scope="module")
+def busy(shared_lab: SyncLab) -> Busy:
+    busy = Busy()
+    shared_lab.services.registry.register("sync", busy, "lab 1.0")
+    return busy
+
+
+async def adaptive(lab: SyncLab, **schedule: object) -> Graph:
+    graph = await lab.add_graph("busy", prepare=True, schedule={**ADAPTIVE, **schedule})
+    await ensure_schedule(lab.client, graph, task_queue=lab.task_queue)
+    return graph
+
+
+def schedule_of(lab: SyncLab, graph: Graph):
+    return lab.client.get_schedule_handle(names.sync_schedule_id(graph.slug))
+
+
+def interval_of(described: ScheduleDescription) -> int:
+    [interval] = described.schedule.spec.intervals
+    return int(interval.every.total_seconds())
+
+
+async def slowed(lab: SyncLab, graph: Graph, seconds: int) -> None:
+    async def so() -> bool:
+        return interval_of(await schedule_of(lab, graph).describe()) == seconds
+
+    await eventually(so)
+
+
+async def last(lab: SyncLab, graph: Graph) -> SyncGraphResult:
+    """The result of the latest run that has ended."""
+    query = f"SynclineGraph='{graph.slug}' AND ExecutionStatus='Completed'"
+    async for run in lab.client.list_workflows(query, limit=1):
+        return await lab.client.get_workflow_handle(
+            run.id, run_id=run.run_id, result_type=SyncGraphResult
+        ).result()
+    raise AssertionError("no run has ended")
+
+
+async def cadence(lab: SyncLab, graph: Graph) -> Cadence:
+    found = (await last(lab, graph)).carried.cadence
+    assert found is not None
+    return found
+
+
+@asynccontextmanager
+async def listened_to(lab: SyncLab) -> AsyncIterator[asyncpg.Connection]:
+    """While a worker listens; yields a writer's connection."""
+    connection = await asyncpg.connect(lab.services.settings.write_dsn.get_secret_value())
+    try:
+        async with listen(lab.client, lab.services):
+            lease = "SELECT count(*) > 0 FROM syncline.listener WHERE until > clock_timestamp()"
+            await eventually(lambda: connection.fetchval(lease))
+            yield connection
+        await connection.execute("UPDATE syncline.listener SET until = '-infinity'")
+    finally:
+        await connection.close()
+
+
+async def test_it_slows_down_step_by_step_and_a_change_puts_it_back(lab: SyncLab, busy: Busy) -> None:
+    graph = await adaptive(lab, cadence=[2, 4, 3600])
+    async with listened_to(lab) as connection:
+        await slowed(lab, graph, 2)
+        await slowed(lab, graph, 4)
+
+        async def carried() -> bool:
+            return (await cadence(lab, graph)).every_seconds == 4
+
+        await eventually(carried)
+        now = await cadence(lab, graph)
+        assert now.base_seconds == 1
+        assert now.reason.startswith("Slowed down: idle since ")
+        described = await schedule_of(lab, graph).describe()
+        assert described.schedule.policy.catchup_window == timedelta(seconds=10)
+        busy.rows[graph.slug] = 1
+        await connection.execute(
+            f"INSERT INTO {graph.schema_name}.write_facts (id, content) VALUES ('a', 'c')"
+        )
+        await slowed(lab, graph, 1)
+    await schedule_of(lab, graph).delete()
+
+
+async def test_a_slow_schedule_survives_reconciliation_and_an_operators_pause_survives_it(
+    lab: SyncLab, busy: Busy
+) -> None:
+    graph = await adaptive(lab)
+    async with listened_to(lab):
+        await slowed(lab, graph, 2)
+    schedule = schedule_of(lab, graph)
+    await schedule.pause(note="maintenance")
+    result = await reconcile(
+        lab.client, lab.services.graphs.records, task_queue=lab.task_queue, progressed=lambda _: None
+    )
+    assert graph.slug not in result.updated_graphs
+    before = await schedule.describe()
+    assert interval_of(before) == 2
+
+    fingerprint = graph_fingerprint(graph, lab.task_queue)
+    assert await set_interval(lab.client, graph.slug, every_seconds=7, fingerprint=fingerprint)
+    after = await schedule.describe()
+    assert interval_of(after) == 7
+    assert (after.schedule.state.paused, after.schedule.state.note) == (True, "maintenance")
+    action, former = after.schedule.action, before.schedule.action
+    assert isinstance(action, ScheduleActionStartWorkflow)
+    assert isinstance(former, ScheduleActionStartWorkflow)
+    assert (action.args, action.memo, action.id, action.execution_timeout, action.typed_search_attributes) == (
+        former.args, former.memo, former.id, former.execution_timeout, former.typed_search_attributes
+    )  # fmt: skip
+    assert action.static_summary == former.static_summary
+    assert after.typed_search_attributes == before.typed_search_attributes
+
+    changed = await lab.services.graphs.update(
+        graph.slug, GraphChanges.model_validate({"schedule": {**ADAPTIVE, "every_seconds": 30}})
+    )
+    assert await ensure_schedule(lab.client, changed, task_queue=lab.task_queue) == "updated"
+    assert interval_of(await schedule.describe()) == 30
+    # Of the record as it was: too late.
+    assert not await set_interval(lab.client, graph.slug, every_seconds=7, fingerprint=fingerprint)
+    assert interval_of(await schedule.describe()) == 30
+    await schedule.delete()
+    assert not await set_interval(lab.client, graph.slug, every_seconds=7, fingerprint=fingerprint)
+
+
+async def test_a_run_that_fails_is_followed_soon(lab: SyncLab, busy: Busy) -> None:
+    graph = await adaptive(lab)
+    async with listened_to(lab):
+        await slowed(lab, graph, 2)
+        busy.broken.add(graph.slug)
+        await slowed(lab, graph, 1)
+        busy.broken.clear()
+        # What it carried was of before the failure; what the Schedule does counts.
+        await slowed(lab, graph, 2)
+    await schedule_of(lab, graph).delete()
+
+
+async def test_it_keeps_its_base_while_nobody_listens(lab: SyncLab, busy: Busy) -> None:
+    graph = await adaptive(lab)
+    async with listened_to(lab):
+        await slowed(lab, graph, 2)
+    await slowed(lab, graph, 1)
+
+    async def told() -> bool:
+        return (await cadence(lab, graph)).reason.endswith("no worker listens to write-db 'write'.")
+
+    await eventually(told)
+    await schedule_of(lab, graph).delete()
+
+
+async def test_workers_that_cannot_listen_have_slow_graphs_go_back(
+    lab: SyncLab, busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_REFRESH", 0.2)
+    monkeypatch.setattr(listening, "_ALONE", 0.5)
+    monkeypatch.setattr(hearing, "_REMEMBERED", 0)
+    graph = await adaptive(lab, every_seconds=2, cadence=[3])
+    async with listened_to(lab):
+        await slowed(lab, graph, 3)
+    # An hour from now, if nobody does anything.
+    assert await set_interval(
+        lab.client, graph.slug, every_seconds=3600, fingerprint=graph_fingerprint(graph, lab.task_queue)
+    )
+    line = f"syncline.listener:{lab.client.namespace}/{lab.task_queue}/write"
+    async with lab.services.store("write", None).alone("in the way") as silent:
+        await silent.execute(f"SELECT pg_advisory_lock(hashtextextended('{line}', 0))")
+        async with listen(lab.client, lab.services):
+            await slowed(lab, graph, 2)
+    await schedule_of(lab, graph).delete()
+
+
+async def test_a_run_by_hand_leaves_the_schedule_alone_and_a_step_costs_one_activity(
+    lab: SyncLab, busy: Busy
+) -> None:
+    graph = await adaptive(lab, cadence=[3600], every_seconds=600)
+    run = await lab.start(graph)
+    assert (await run.result()).carried.cadence is None
+    assert (await lab.events(run)).count("ACTIVITY_TASK_SCHEDULED") == 2
+    assert (await run.result()).result.status is CycleStatus.DRAINED
+    await schedule_of(lab, graph).delete()

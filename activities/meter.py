@@ -138,10 +138,10 @@ def record_cycle_error(meter: Meter, error: Exception, *, graph: str, activity: 
 
 
 def record_intervals(meter: Meter, graphs: Sequence[Graph], *, gone: Iterable[str]) -> None:
-    """Measure how often graphs are due; those that are `gone` are due no longer."""
+    """Measure how often graphs are due at the least; those that are `gone` are due no longer."""
     for graph in graphs:
         due = graph.status is GraphStatus.ACTIVE and graph.schedule.cron is None
-        metrics.GRAPH_INTERVAL.set(meter, graph.schedule.every_seconds if due else 0, graph=graph.slug)
+        metrics.GRAPH_INTERVAL.set(meter, graph.schedule.intervals[-1] if due else 0, graph=graph.slug)
     for slug in gone:
         metrics.GRAPH_INTERVAL.set(meter, 0, graph=slug)
 

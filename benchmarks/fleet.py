@@ -34,7 +34,7 @@ from syncline import names
 
 REPORT = ROOT / "docs" / "performance.md"
 RUNS = f"WorkflowType='{names.SYNC_GRAPH}'"
-EVERY_MINUTE = json.dumps({"every_seconds": 60})
+EVERY_MINUTE = json.dumps({"every_seconds": 60, "notify": False})
 WOKEN = json.dumps({"every_seconds": 60, "notify": True, "adaptive": True})
 SETTLED = 400
 """Runs a minute below which a fleet under adaptive cadence has slowed down."""

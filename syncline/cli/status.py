@@ -163,12 +163,15 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
 
 
 def _schedule_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
-    """Yield when the graph runs by itself. What cadence it has, and why, belongs here."""
+    """Yield when the graph runs by itself, and why as rarely as it does."""
     schedule = report.schedule
     if schedule is None:
         yield "schedule", "none: it runs by hand or by cron only"
         return
     yield "schedule", schedule.spec
+    cadence = None if report.state is None else report.state.carried.cadence
+    if cadence is not None:
+        yield "cadence", f"every {cadence.every_seconds:,} s since {told_at(cadence.since)}: {cadence.reason}"
     if schedule.paused:
         yield "paused", _pause(schedule)
     else:

@@ -7,8 +7,9 @@ from pydantic import Field, JsonValue, model_validator
 
 from syncline import names
 from syncline.graphs import Graph, GraphDraft, GraphStatus
-from syncline.messages import Message, OperatorInput
+from syncline.messages import Message
 from syncline.operations.dead_letters import DeadLetterState, Selection
+from syncline.operator_input import OperatorInput
 
 __all__ = [
     "AddGraphInput",

@@ -33,7 +33,10 @@ from syncline.engine import run_cycle
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.tablemap import Column, Links, Reference, SchemaMap, TableMap
 from syncline.errors import AdoptionBlocked, SchemaMismatch, StoreRejected, SynclineError
+from syncline.graphs import GraphDraft
 from syncline.migrations import migrate_graph, migrate_write
+from syncline.services import Services
+from syncline.settings import load_settings
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph
 
@@ -1132,7 +1135,13 @@ def adoptable(
 ) -> Callable[[str], str]:
     """Graph `kg`, whose write-db tables have lost their capture. A function that asks its database."""
     database = dsn.partition("?")[0].rpartition("/")[2]
-    assert syncline("graph", "add", "kg", "--no-schedule").exit_code == 0
+
+    async def add() -> None:
+        async with Services.open(load_settings()) as services:
+            await services.prepare_control()
+            await services.graphs.add(GraphDraft(slug="kg"), prepare=services.prepare_graph)
+
+    asyncio.run(add())
     assert syncline("graph", "adopt", "kg", "--undo").exit_code == 0
     return lambda sql: postgres_server.psql(sql, database)
 

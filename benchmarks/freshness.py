@@ -26,8 +26,9 @@ from syncline.devstack.environment import StackStores, forget_temporal_environme
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.devstack.temporal_server import TemporalServer
 from syncline.devstack.worker_process import WorkerProcess
-from syncline.graphs import Graph, GraphStatus, ScheduleSpec, draft_graph
+from syncline.graphs import Graph, GraphStatus, draft_graph
 from syncline.logs import configure_logging
+from syncline.schedule_spec import ScheduleSpec
 from syncline.schedules import ensure_schedule
 from syncline.services import Services
 from syncline.settings import Settings

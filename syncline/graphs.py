@@ -41,6 +41,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from syncline.composition import parse_composition
 from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
 from syncline.messages import GraphRef
+from syncline.schedule_spec import ScheduleSpec
 from syncline.stores.postgres import PostgresStore
 
 __all__ = [
@@ -50,7 +51,6 @@ __all__ = [
     "GraphRecords",
     "GraphRepository",
     "GraphStatus",
-    "ScheduleSpec",
     "draft_graph",
     "graph_changes",
 ]
@@ -81,43 +81,6 @@ SchemaName = Annotated[
 StoreKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 QdrantPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
-
-class ScheduleSpec(BaseModel):
-    """When a graph syncs: by interval, or by cron expression when there is one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    every_seconds: int = Field(default=60, ge=1, le=2_592_000)
-    cron: Annotated[str, StringConstraints(pattern=r"^(@\S+( \S+)?|\S+( +\S+){4,6})$")] | None = None
-    """Five to seven fields, or `@hourly` and the like. It comes before `every_seconds`."""
-    notify: bool = True
-    """Whether its write-db tells the worker of changes, so that they need not wait for the Schedule."""
-    adaptive: bool = False
-    """Whether the Schedule slows down while nothing changes; only with `notify`, and not with `cron`."""
-    cadence: tuple[Annotated[int, Field(ge=1, le=2_592_000)], ...] = (120, 300, 900)
-    """The rarer intervals of an adaptive graph, in seconds; those below `every_seconds` do not count."""
-
-    @model_validator(mode="after")
-    def _slows_down_only_when_told_of_changes(self) -> Self:
-        if self.adaptive and not self.notify:
-            raise ValueError("adaptive needs notify: else a change would wait for the slowest run")
-        if self.adaptive and self.cron is not None:
-            raise ValueError("adaptive is for an interval; a cron expression says itself when to run")
-        return self
-
-    @property
-    def intervals(self) -> tuple[int, ...]:
-        """The intervals of its Schedule in seconds, the base first; one unless it is adaptive."""
-        slower = sorted(step for step in set(self.cadence) if step > self.every_seconds)
-        return (self.every_seconds, *(slower if self.adaptive else ()))
-
-    @property
-    def in_words(self) -> str:
-        """When it syncs, in a few words."""
-        slower = f" to {self.intervals[-1]}" if len(self.intervals) > 1 else ""
-        told = "" if self.notify else ", not notified"
-        return f"{self.cron or f'every {self.every_seconds}{slower} s'}{told}"
 
 
 class _Record(BaseModel):

@@ -20,10 +20,16 @@ PAGE = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
 IN_THE_FIRST_TERMINAL = "\n```\nmake run\n```\n"
 STEP = re.compile(r"^```sh\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
-# A run that begins while the Schedule's is at it does nothing. A person would say it again.
+# A run that begins while another is at it does nothing, and says so by its status. A person would say it again.
 PATIENCE = """
-eval "typed_$(declare -f sync_now)"
-sync_now() { until typed_sync_now "$1" | tee /dev/stderr | grep -qv already_running; do sleep 1; done; }
+syncline() {
+    while true; do
+        local status=0
+        command syncline "$@" || status=$?
+        [ "$status" = 3 ] || return "$status"
+        sleep 1
+    done
+}
 """
 
 pytestmark = pytest.mark.timeout(600)
@@ -53,7 +59,7 @@ class Terminal:
         for commands, promised in STEP.findall(part):
             printed = self.type(commands)
             assert missing(promised, printed) == [], f"{commands}\nprinted:\n{printed}"
-            if "sync_now()" in commands:
+            if "activate" in commands:
                 self.type(PATIENCE)
 
 

@@ -10,8 +10,9 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from syncline.errors import CompositionInvalid, GraphInvalid, GraphNotFound, StoreUnavailable
-from syncline.graphs import Graph, GraphChanges, GraphDraft, GraphRepository, GraphStatus, ScheduleSpec
+from syncline.graphs import Graph, GraphChanges, GraphDraft, GraphRepository, GraphStatus
 from syncline.migrations import migrate_control
+from syncline.schedule_spec import ScheduleSpec
 from syncline.stores.postgres import PostgresStore
 
 

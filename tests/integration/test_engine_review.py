@@ -577,6 +577,7 @@ async def test_a_source_that_breaks_in_an_unforeseen_way_ends_the_copy(graph: Te
         connection.terminate()
 
 
+@pytest.mark.proof
 async def test_a_run_of_very_many_tables_is_told_whole(graph: TestGraph) -> None:
     tables = []
     for number in range(150):

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from syncline.graphs import ScheduleSpec
 from syncline.messages import Cadence, CadenceRules, CycleStatus, SyncResult, TableProgress, VectorProgress
+from syncline.schedule_spec import ScheduleSpec
 from workflows.cadence import following
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

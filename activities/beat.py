@@ -55,6 +55,8 @@ class Beat(Generic[ProgressT]):
         announced: ProgressT | None = None
         due = time.monotonic() + self._progress_seconds
         while True:
+            # First, since most cycles are over by then, and each heartbeat costs the server a request.
+            await asyncio.sleep(min(self._beat_seconds, self._progress_seconds))
             # Without a heartbeat Temporal can neither tell a dead worker nor deliver a cancellation.
             if self._latest is None:
                 activity.heartbeat()
@@ -66,4 +68,3 @@ class Beat(Generic[ProgressT]):
                 announced = latest
                 await self._announce(announced)
                 due = time.monotonic() + self._progress_seconds
-            await asyncio.sleep(min(self._beat_seconds, self._progress_seconds))

@@ -1,7 +1,9 @@
 """A fleet of graphs on one worker and the dev server, on this machine: `python -m benchmarks.fleet`.
 
 The table goes to the screen and into docs/performance.md. Everything shares the machine's cores: Temporal,
-PostgreSQL, the worker and this program, which commits the changes and sees when they become visible.
+PostgreSQL, the worker and this program, which commits the changes and sees when they become visible. Changes are
+of a table without vectors: the embedded vector store is a laptop's, which holds each graph's shard open, and a
+fleet has a Qdrant server elsewhere.
 """
 
 import argparse
@@ -89,9 +91,9 @@ class Changes:
     async def _commit(self, writer: asyncpg.Connection) -> None:
         due = time.monotonic()
         while True:
-            slug, key = random.choice(self.slugs), f"node{self.committed}"
+            slug, key = random.choice(self.slugs), f"source{self.committed}"
             await writer.execute(
-                f"INSERT INTO {slug}.write_nodes (id, concept) VALUES ($1, 'a concept')", key
+                f"INSERT INTO {slug}.write_raw_sources (id, title) VALUES ($1, 'a title')", key
             )
             self.waiting[slug][key] = time.monotonic()
             self.committed += 1
@@ -104,7 +106,7 @@ class Changes:
             seen = time.monotonic()
             keys = self.waiting[event["graph"]]
             found = await asking.fetch(
-                f"SELECT key FROM {event['graph']}.nodes WHERE key = ANY($1)", list(keys)
+                f"SELECT key FROM {event['graph']}.raw_sources WHERE key = ANY($1)", list(keys)
             )
             self.seconds += [seen - keys.pop(row["key"]) for row in found]
             if not any(self.waiting.values()):

@@ -23,7 +23,7 @@ run: setup ## start the whole stack, sync the sample graphs, show them live (Ctr
 	@$(BIN)/syncline dev
 
 test: setup ## run the tests against real servers (ten minutes; `make prove` runs the long ones)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 prove: setup wordnet ## run the long proofs (ten minutes and more); results go to docs/proofs.md
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m proof --record-proofs docs/proofs.md

@@ -33,33 +33,45 @@ def find_settings() -> Settings:
             raise SettingsInvalid(
                 f"{error} Or start `syncline dev` here: commands then use its stores."
             ) from None
-    typer.secho(f"using the stack in {_STATE} (pid {stack.dev.pid})", err=True, dim=True)
+    _say_which(stack)
     return stack_settings(stack.stores, {"task_queue": stack.task_queue})
 
 
 def find_task_queue() -> str:
     """Return the task queue of the running dev stack, else that of this process; no store is needed."""
-    stack = _stack()
+    stack = _temporal_stack()
     return load_task_queue() if stack is None else stack.task_queue
 
 
 async def connect_temporal(*, prepare: bool = True) -> "Client":
     """Return a client for what TEMPORAL_* points to, or for the running dev stack as `find_settings` does.
 
+    A stack does not come before an address or a profile that somebody has set: that may be production.
     Its namespace is there and has our search attributes; else raise TemporalUnavailable. Without `prepare`,
     which is enough to read, nothing is asked or registered.
     """
     from syncline.client import connect, register_search_attributes
 
-    stack = _stack()
+    stack = _temporal_stack()
     if stack is None or stack.temporal_address is None:
         client = await connect()
     else:
+        _say_which(stack)
         forget_temporal_environment()
         client = await connect(address=stack.temporal_address, namespace=stack.namespace)
     if prepare:
         await register_search_attributes(client)
     return client
+
+
+def _say_which(stack: RunningStack) -> None:
+    """Say on stderr that a stack is used, unless a shell asks for completions."""
+    if "_SYNCLINE_COMPLETE" not in os.environ:
+        typer.secho(f"using the stack in {_STATE} (pid {stack.dev.pid})", err=True, dim=True)
+
+
+def _temporal_stack() -> RunningStack | None:
+    return None if {"TEMPORAL_ADDRESS", "TEMPORAL_PROFILE"} & os.environ.keys() else _stack()
 
 
 def _stack() -> RunningStack | None:

@@ -357,7 +357,7 @@ def machine_in(world: World) -> type[RuleBasedStateMachine]:
 
 @pytest.mark.parametrize(
     ("histories", "steps"),
-    [(60, 15), pytest.param(500, 20, marks=[pytest.mark.proof, pytest.mark.timeout(1800)])],
+    [(40, 15), pytest.param(500, 20, marks=[pytest.mark.proof, pytest.mark.timeout(1800)])],
 )
 def test_no_history_loses_a_change(world: World, histories: int, steps: int) -> None:
     run_state_machine_as_test(

@@ -471,6 +471,7 @@ async def test_nothing_is_damaged_while_writers_and_cycles_are_at_work(graph: Te
     await healed(graph)
 
 
+@pytest.mark.proof
 async def test_memory_does_not_grow_with_what_is_missing(graph: TestGraph) -> None:
     rows = 30_000
     await write(

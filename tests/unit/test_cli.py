@@ -162,6 +162,20 @@ def test_commands_use_the_stack_that_runs_here_and_say_so(
     assert invoke("migrate").stdout == "control plane: up to date\n"
 
 
+def test_an_address_that_somebody_has_set_comes_before_the_stack_that_runs_here(
+    invoke: Invoke, stores: StackStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ourselves = ProcessIdentity.of(os.getpid())
+    folder = StateFolder(tmp_path / ".syncline")
+    folder.create()
+    folder.write(RunningStack(dev=ourselves, stores=stores, temporal_address="127.0.0.1:1"))
+    ours = invoke("schedule", "list")
+    assert ours.stderr.startswith("using the stack in .syncline")
+    assert "127.0.0.1:1" in ours.stderr
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:2")
+    assert invoke("schedule", "list").stderr.startswith("error: Temporal at 127.0.0.1:2")
+
+
 def test_worker_runs_the_worker_of_this_folder_in_its_own_place(invoke: Invoke, tmp_path: Path) -> None:
     refused = invoke("worker")
     assert refused.exit_code == 2

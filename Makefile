@@ -26,7 +26,7 @@ test: setup ## run the tests against real servers (ten minutes; `make prove` run
 	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 prove: setup wordnet ## run the long proofs (ten minutes and more); results go to docs/proofs.md
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m proof --record-proofs docs/proofs.md
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m proof --record-proofs=docs/proofs.md
 
 test-ui: setup ## open the Web UI in a browser and read it; walk through the tutorial
 	@command -v chromium > /dev/null || { echo 'make test-ui needs a browser. On Debian: apt-get install chromium'; exit 1; }

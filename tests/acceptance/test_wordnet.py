@@ -1,6 +1,7 @@
 """All of WordNet through Temporal: by the README's commands, changed, with the worker killed, and counted."""
 
 import asyncio
+import itertools
 import os
 import re
 import signal
@@ -25,12 +26,18 @@ pytestmark = [pytest.mark.proof, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def wordnet(running_stack: "RunningStack") -> "RunningStack":
+def wordnet(running_stack: "RunningStack", wait_until: Callable[..., None]) -> "RunningStack":
     """The stack after the README's commands, with the Schedule paused, so that only the tests start runs."""
     printed = running_stack.sh(COMMANDS, timeout=300)
-    assert re.search(r"Status +COMPLETED", printed)
+    assert "sync-graph/wordnet" in printed
     running_stack.sh("temporal schedule toggle --schedule-id sync-graph/wordnet --pause --reason test")
-    running_stack.sync("wordnet-rest", "wordnet")
+    numbers = itertools.count()
+
+    def settled() -> bool:
+        result = running_stack.sync(f"wordnet-rest-{next(numbers)}", "wordnet")["result"]
+        return result["status"] == "drained"
+
+    wait_until(settled, 200)
     return running_stack
 
 

@@ -18,7 +18,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     page = config.getoption("--record-proofs")
-    if page is not None:
+    # Each process of xdist has the option too; the one that hears of all tests writes.
+    if page is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Recorder(page))
 
 

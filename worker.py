@@ -132,8 +132,8 @@ def create_provider_worker(
 ) -> Worker:
     """Return a worker for the cycles of one routed provider.
 
-    Who polls this queue has the provider: so a cycle meets it, whatever the worker that resolved the graph has.
-    The slots are the provider's own, and a provider whose cycles hang fills no other's.
+    Who polls this queue has the provider, so a cycle meets it, whichever worker has resolved the graph. The
+    slots are the provider's own: one whose cycles hang fills nobody else's.
     """
     return Worker(
         client,

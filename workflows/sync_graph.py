@@ -34,7 +34,6 @@ with workflow.unsafe.imports_passed_through():
         ResolveProviderRequest,
         Returned,
         RunPhase,
-        Served,
         SetCadenceRequest,
         SyncCycleRequest,
         SyncGraphInput,
@@ -207,18 +206,8 @@ class SyncGraph:
             graph=resolution.graph.slug,
             phase=RunPhase.SYNCING,
             carried=carried,
-            provider=ProviderState(
-                provider_id=resolution.provider_id,
-                provider_version=resolution.provider_version,
-                api_version=resolution.api_version,
-                distribution=resolution.distribution,
-                fallback=resolution.fallback,
-                fallback_since=carried.first_fallback_at,
-                consecutive_fallback_runs=carried.consecutive_fallback_runs,
-                held=resolution.held,
-                held_since=carried.held_since,
-                consecutive_held_runs=carried.consecutive_held_runs,
-                last_return=carried.last_return,
+            provider=ProviderState.of(resolution, carried).model_copy(
+                update={"api_version": resolution.api_version, "distribution": resolution.distribution}
             ),
         )
         _upsert(
@@ -299,7 +288,7 @@ class SyncGraph:
     def _finish(self, resolution: ProviderResolution, result: SyncResult) -> SyncGraphResult:
         self._result = result
         _upsert(*_told_by(result))
-        provider = _as_served(self._state.provider, result.served)
+        provider = self._state.provider.served_by(result.served)
         if result.status is CycleStatus.FAILED:
             error = _what_failed(resolution.graph.slug, result)
             self._show(phase=RunPhase.FAILED, last_result=result, error=error, provider=provider)
@@ -364,18 +353,6 @@ def _unanswered(error: ActivityError, *, again: bool) -> bool:
     if isinstance(cause, ApplicationError):
         return cause.type == ProviderGone.__name__ and not again
     return isinstance(cause, ActivityTimeout) and cause.type is TimeoutType.SCHEDULE_TO_START
-
-
-def _as_served(provider: ProviderState, served: Served | None) -> ProviderState:
-    """Return the state with who ran the cycle, which need not be the version that was resolved."""
-    if served is None:
-        return provider
-    facts: dict[str, object] = {"worker": served.worker}
-    if provider.provider_id is not None:
-        facts["provider_version"] = served.version
-        facts["api_version"] = served.api_version
-        facts["distribution"] = served.distribution
-    return provider.model_copy(update=facts)
 
 
 def _told_by(result: SyncResult) -> Iterator[AttributeUpdate]:

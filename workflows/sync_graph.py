@@ -126,7 +126,7 @@ class SyncGraph:
         # Nothing to do for a scheduled run. One started by hand is to be found while it still resolves, and
         # a cron run begins with the attributes of the run before it.
         found_by = [GRAPH.value_set(request.graph)] if request.graph is not None else []
-        _upsert(*found_by, ROWS.value_unset(), FAILURES.value_unset())
+        _upsert(*found_by, *(count.value_unset() for count in (ROWS, FAILURES) if _present(count)))
         resolution = await workflow.execute_activity_method(
             SyncActivities.resolve_provider,
             ResolveProviderRequest(graph=request.graph),
@@ -299,6 +299,10 @@ def _known(cadence: Cadence | None, rules: CadenceRules) -> int | None:
     if cadence is None or cadence.fingerprint != rules.fingerprint:
         return rules.intervals[0]
     return cadence.every_seconds
+
+
+def _present(count: SearchAttributeKey[int]) -> int:
+    return workflow.info().typed_search_attributes.get(count) or 0
 
 
 def _upsert(*updates: AttributeUpdate) -> None:

@@ -78,8 +78,15 @@ class FleetLab:
 
     async def _served(self, child: ChildProcess) -> None:
         while child.returncode is None:
-            seen = [poller.identity for queue in (names.TASK_QUEUE, TOY) for poller in await pollers(self.client, queue)]
-            if any(identity.split("@")[0] == str(child.pid) or identity.endswith(f":{child.pid}") for identity in seen):
+            seen = [
+                poller.identity
+                for queue in (names.TASK_QUEUE, TOY)
+                for poller in await pollers(self.client, queue)
+            ]
+            if any(
+                identity.split("@")[0] == str(child.pid) or identity.endswith(f":{child.pid}")
+                for identity in seen
+            ):
                 return
             await asyncio.sleep(0.5)
 

@@ -1,11 +1,13 @@
 """The worker: settings -> registry -> stores -> Temporal. Composition only; `python worker.py` runs it."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from datetime import timedelta
@@ -212,6 +214,9 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
                 providers=sorted(registry.known("sync")),
                 reconciler=reconciler,
             )
+            # What was imported stays for good; without this each full collection would look through it again.
+            gc.collect()
+            gc.freeze()
             await stop.wait()
             log.info("worker draining", seconds=settings.graceful_shutdown_seconds)
         log.info("worker stopped")
@@ -231,11 +236,26 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format)
-        asyncio.run(run_worker(settings))
+        with _bytecode_kept():
+            asyncio.run(run_worker(settings))
     except SynclineError as error:
         sys.stderr.write(f"The worker cannot start. {error}\n")
         return 2 if isinstance(error, ConfigurationError) else 1
     return 0
+
+
+@contextmanager
+def _bytecode_kept() -> Iterator[None]:
+    """Keep compiled modules somewhere, as images that set PYTHONDONTWRITEBYTECODE do not.
+
+    The sandbox imports the workflow's module in every run, and would compile it each time.
+    """
+    if not sys.dont_write_bytecode:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="syncline-bytecode-") as folder:
+        sys.pycache_prefix, sys.dont_write_bytecode = folder, False
+        yield
 
 
 def _runtime(metrics_address: str | None) -> Runtime:

@@ -16,6 +16,9 @@ import psutil
 from pydantic import SecretStr
 from temporalio.client import Client
 
+from benchmarks.toy import TASK_QUEUE as TOY
+from syncline import names
+from syncline.by_hand import pollers
 from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.environment import StackStores, worker_environment
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
@@ -65,12 +68,27 @@ class FleetLab:
             "the worker", [sys.executable, *command], log=log, cwd=ROOT, env=self.environment
         )
         try:
+            await self._served(child)
             yield child
         finally:
             await child.stop(patience=40)
             said = log.read_text().strip()
             if said:
                 print(f"{log.name} ended with:\n{said[-2000:]}", flush=True)
+
+    async def _served(self, child: ChildProcess) -> None:
+        while child.returncode is None:
+            seen = [
+                poller.identity
+                for queue in (names.TASK_QUEUE, TOY)
+                for poller in await pollers(self.client, queue)
+            ]
+            if any(
+                identity.split("@")[0] == str(child.pid) or identity.endswith(f":{child.pid}")
+                for identity in seen
+            ):
+                return
+            await asyncio.sleep(0.5)
 
     async def command(self, *arguments: str) -> float:
         """Run a command of ours and return its seconds."""

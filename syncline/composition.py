@@ -26,6 +26,7 @@ __all__ = [
     "Composition",
     "ProviderEntry",
     "Resolved",
+    "declared_provider",
     "parse_composition",
     "resolve_provider",
     "resolve_sync_provider",
@@ -88,6 +89,15 @@ def parse_composition(slug: str, raw: Mapping[str, JsonValue]) -> Composition:
         return Composition.model_validate(dict(raw))
     except ValidationError as error:
         raise _invalid(slug, "", error) from None
+
+
+def declared_provider(graph: "Graph", kind: Literal["sync"]) -> str | None:
+    """Return the id that the composition names for the kind; None without one, and if it is invalid."""
+    try:
+        entry = getattr(parse_composition(graph.slug, graph.composition), kind)
+    except CompositionInvalid:
+        return None
+    return entry.provider if isinstance(entry, ProviderEntry) else None
 
 
 async def resolve_provider(

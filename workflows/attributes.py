@@ -7,7 +7,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
 from syncline import names
-from syncline.messages import ProviderResolution, SyncResult
+from syncline.messages import CycleStatus, ProviderResolution, SyncResult
 
 __all__ = ["GRAPH", "of_the_cycle", "of_the_provider", "unset_of_the_cycle", "upsert"]
 
@@ -26,9 +26,10 @@ _FAILURES: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
 def upsert(*updates: AttributeUpdate) -> None:
     """Set what differs from what the run has: each upsert is an event in its history.
 
-    An attribute that is added later belongs into an upsert that is made in any case (`of_the_cycle`), or a
-    run that an earlier release has begun would get an event that its history lacks. `of_the_provider` is not
-    one: a run of a cron may have all of it from the run before.
+    A run of a Schedule begins with what most runs would set (`syncline.schedules`), so that an idle one has
+    no such event: it costs the server as much as an activity. An attribute that is added later may be set
+    together with others only (`of_the_cycle`), or a run that an earlier release has begun would get an event
+    that its history lacks.
     """
     present = workflow.info().typed_search_attributes
     changed = [update for update in updates if present.get(update.key) != update.value]
@@ -43,10 +44,15 @@ def of_the_provider(resolution: ProviderResolution) -> Iterator[AttributeUpdate]
     yield _FALLBACK.value_set(resolution.fallback is not None)
 
 
-def of_the_cycle(result: SyncResult) -> Iterator[AttributeUpdate]:
-    """Yield what a run is found by once its cycle has returned: how it ended, and who really ran it."""
-    yield _STATUS.value_set(result.status.value)
-    if result.served is not None:
+def of_the_cycle(resolution: ProviderResolution, result: SyncResult) -> Iterator[AttributeUpdate]:
+    """Yield what a run is found by once its cycle has returned.
+
+    That is what there is to look for: a status other than drained, and which version of a plugin ran it; the
+    built-in engine is as old as its worker.
+    """
+    if result.status is not CycleStatus.DRAINED:
+        yield _STATUS.value_set(result.status.value)
+    if resolution.task_queue is not None and result.served is not None:
         yield _PROVIDER_VERSION.value_set(result.served.version)
         yield _PROVIDER_API.value_set(str(result.served.api_version))
     yield _ROWS.value_set(result.rows)

@@ -142,10 +142,11 @@ class SyncGraph:
         As long as the provider is there it is busy, and waited for; else its graph's policy holds.
         """
         self._show(graph=request.graph)
-        # Nothing to do for a scheduled run. One started by hand is to be found while it still resolves, and
+        # A scheduled run has all it needs. One started by hand is to be found while it still resolves, and
         # a cron run begins with the attributes of the run before it.
-        found_by = [GRAPH.value_set(request.graph)] if request.graph is not None else []
-        upsert(*found_by, *unset_of_the_cycle())
+        if workflow.info().typed_search_attributes.get(SCHEDULED_BY) is None:
+            found_by = [GRAPH.value_set(request.graph)] if request.graph is not None else []
+            upsert(*found_by, *unset_of_the_cycle())
         resolution = await self._resolve(request)
         until, again = workflow.now() + _LONGEST, False
         while resolution.held is None:
@@ -269,7 +270,7 @@ class SyncGraph:
 
     def _finish(self, resolution: ProviderResolution, result: SyncResult) -> SyncGraphResult:
         self._result = result
-        upsert(*of_the_cycle(result))
+        upsert(*of_the_cycle(resolution, result))
         provider = self._state.provider.served_by(result.served)
         if result.status is CycleStatus.FAILED:
             error = _what_failed(resolution.graph.slug, result)

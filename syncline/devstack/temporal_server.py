@@ -44,6 +44,9 @@ class TemporalServer:
             "--port", str(declared.port),
             "--ui-port", str(declared.ui_port),
             "--db-filename", self._database,
+            # Each commit would wait for the disk; so, only a power cut can lose the last of them.
+            "--sqlite-pragma", "journal_mode=wal",
+            "--sqlite-pragma", "synchronous=normal",
             "--log-level", "error",
         ]  # fmt: skip
         if declared.namespace != "default":

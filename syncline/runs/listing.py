@@ -73,10 +73,10 @@ class ListedRun(Message):
     provider: str | None = None
     """`builtin-engine` in fallback; null while nobody has been resolved."""
     provider_version: str | None = None
-    """Of the one that ran the cycle; null if that did not return."""
+    """Of the plugin that ran the cycle; null for the built-in engine, and if the cycle did not return."""
     fallback: bool = False
     rows: int | None = None
-    """Rows inserted, changed or deleted; null if the cycle did not return."""
+    """Rows inserted, changed or deleted; null, or 0 in a run of a Schedule, if the cycle did not return."""
     failures: int | None = None
     held: bool = False
     """Whether nothing was synced, because nobody has the provider."""

@@ -18,6 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
 from syncline.client import temporal_errors_mapped
+from syncline.composition import declared_provider
 from syncline.errors import GraphInvalid, ScheduleForeign
 from syncline.graphs import Graph, GraphStatus
 from syncline.messages import SyncGraphInput
@@ -40,7 +41,11 @@ PAUSED_WITH_GRAPH: Final = "Paused by Syncline: the graph is paused."
 """The note of a Schedule that is paused because its graph is. Any other pause is an operator's and stays."""
 
 _GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
-_FORM: Final = 1
+_PROVIDER: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
+_FALLBACK: Final = SearchAttributeKey.for_bool(names.ATTRIBUTE_FALLBACK)
+_ROWS: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_ROWS)
+_FAILURES: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
+_FORM: Final = 2
 """Raise it when `_desired` makes something else of the same record."""
 _LONGEST_RUN: Final = timedelta(hours=3)
 _CRON_CATCHUP: Final = timedelta(hours=1)
@@ -129,7 +134,7 @@ def graph_fingerprint(graph: Graph, task_queue: str) -> str:
     made_from: list[object] = [graph.slug, {"every_seconds": schedule.every_seconds, "cron": schedule.cron}]
     if schedule.adaptive:
         made_from.append(schedule.intervals)
-    return making.fingerprint_of(task_queue, _FORM, *made_from)
+    return making.fingerprint_of(task_queue, _FORM, declared_provider(graph, "sync"), *made_from)
 
 
 def state_for(graph: Graph, current: ScheduleState) -> ScheduleState:
@@ -157,12 +162,30 @@ def _desired(graph: Graph, task_queue: str) -> Schedule:
             # Longer than all that the workflow itself bounds: it ends a run that no worker can go on with.
             execution_timeout=_LONGEST_RUN,
             static_summary=f"Sync graph {graph.slug}",
-            typed_search_attributes=TypedSearchAttributes([SearchAttributePair(_GRAPH, graph.slug)]),
+            typed_search_attributes=_shown_by_runs(graph),
             memo={"graph": graph.slug},
         ),
         spec=spec,
         policy=making.policy(catchup),
         state=state_for(graph, ScheduleState()),
+    )
+
+
+def _shown_by_runs(graph: Graph) -> TypedSearchAttributes:
+    """Return the attributes that a run begins with: what it would set if all is well and nothing changed.
+
+    A run sets what turns out otherwise. Each time costs the server as much as an activity, and most runs of
+    a fleet are idle.
+    """
+    declared = declared_provider(graph, "sync")
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(_GRAPH, graph.slug),
+            SearchAttributePair(_PROVIDER, declared or names.FALLBACK_PROVIDER),
+            SearchAttributePair(_FALLBACK, declared is None),
+            SearchAttributePair(_ROWS, 0),
+            SearchAttributePair(_FAILURES, 0),
+        ]
     )
 
 

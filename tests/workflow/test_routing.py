@@ -167,7 +167,6 @@ async def test_in_a_mixed_fleet_every_run_is_the_providers(fleet: Fleet) -> None
         "SynclineProviderVersion": "1.2",
         "SynclineProviderApi": "1",
         "SynclineFallback": False,
-        "SynclineStatus": "drained",
         "SynclineRows": 0,
         "SynclineFailures": 0,
     }

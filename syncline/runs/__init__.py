@@ -1,6 +1,6 @@
 """Runs of `SyncGraph` as operators look for them: of one graph, and the newest of every graph, cheaply."""
 
-from syncline.runs.listing import ListedRun, RunStatus, StartedBy, run_of, runs_of
+from syncline.runs.listing import ListedRun, RunStatus, StartedBy, run_at_work, run_of, runs_of
 from syncline.runs.outcome import Outcome, RunEntry, outcome_of, run_entries
 from syncline.runs.overview import GraphOverview, GraphSchedule, Standing, overview
 from syncline.runs.report import GraphReport, report_of
@@ -22,6 +22,7 @@ __all__ = [
     "overview",
     "report_of",
     "run_entries",
+    "run_at_work",
     "run_of",
     "runs_of",
     "state_of",

@@ -12,7 +12,7 @@ from syncline import names
 from syncline.client import temporal_errors_mapped
 from syncline.messages import Message
 
-__all__ = ["ListedRun", "RunStatus", "StartedBy", "list_runs", "quoted", "run_of", "runs_of"]
+__all__ = ["ListedRun", "RunStatus", "StartedBy", "list_runs", "quoted", "run_at_work", "run_of", "runs_of"]
 
 _GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 _PROVIDER: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
@@ -24,13 +24,16 @@ _SCHEDULED_FOR: Final = SearchAttributeKey.for_datetime("TemporalScheduledStartT
 
 _LATE: Final = timedelta(hours=1)
 """A scheduled run that starts this far from its time was asked for by a backfill."""
+_OPEN: Final = 100
 
 
 class StartedBy(StrEnum):
     """What started a run."""
 
     SCHEDULE = "schedule"
-    """The graph's Schedule: at its time, triggered or notified."""
+    """The graph's Schedule, at its time."""
+    TRIGGER = "trigger"
+    """The Schedule, out of turn: a change was heard, or somebody triggered it."""
     BACKFILL = "backfill"
     """The Schedule, more than an hour from the time that the run stands for."""
     CRON = "cron"
@@ -103,6 +106,13 @@ async def runs_of(client: Client, slug: str, *, limit: int, failed: bool = False
     return found[:limit]
 
 
+async def run_at_work(client: Client, slug: str, *, but: str) -> ListedRun | None:
+    """Return the run of a graph that has been open for longest, except run `but`; None if there is none."""
+    query = f'{names.ATTRIBUTE_GRAPH}={quoted(slug)} AND ExecutionStatus="Running"'
+    found = [run async for run in list_runs(client, query, limit=_OPEN) if run.run_id != but]
+    return min(found, key=lambda run: run.started_at, default=None)
+
+
 async def run_of(client: Client, workflow_id: str, run_id: str) -> ListedRun:
     """Return one run as it is now, or raise TemporalUnavailable."""
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
@@ -144,6 +154,10 @@ def _started_by(execution: WorkflowExecution, began: datetime) -> StartedBy:
     attributes = execution.typed_search_attributes
     if attributes.get(_SCHEDULE) is not None:
         nominal = attributes.get(_SCHEDULED_FOR)
-        late = nominal is not None and abs(began - nominal) > _LATE
-        return StartedBy.BACKFILL if late else StartedBy.SCHEDULE
+        if nominal is None:
+            return StartedBy.SCHEDULE
+        if nominal.microsecond:
+            # A spec's times are whole seconds, and ours have no jitter; a trigger's is the moment it came in.
+            return StartedBy.TRIGGER
+        return StartedBy.BACKFILL if abs(began - nominal) > _LATE else StartedBy.SCHEDULE
     return StartedBy.CRON if began > execution.start_time else StartedBy.HAND

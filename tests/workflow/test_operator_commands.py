@@ -25,7 +25,7 @@ from syncline.messages import (
     TableProgress,
 )
 from syncline.provider import SyncContext
-from syncline.runs import Trying
+from syncline.runs import ListedRun, Trying, run_at_work
 from syncline.schedules import ensure_schedule
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
@@ -117,7 +117,7 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
     assert by_slug[stopped.slug]["schedule"]["paused_with_graph"] is False
     assert by_slug[asleep.slug]["schedule"]["paused_with_graph"] is True
     assert by_slug[busy.slug]["running"] is not None
-    assert by_slug[well.slug]["last_run"]["started_by"] == "schedule"
+    assert by_slug[well.slug]["last_run"]["started_by"] == "trigger"
     assert by_slug[well.slug]["schedule"]["next_at"] is not None
     assert (by_slug[by_hand.slug]["last_run"]["started_by"], by_slug[by_hand.slug]["schedule"]) == (
         "hand",
@@ -134,7 +134,7 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
     answer = await syncline.answer("status GRAPH", fallen.slug)
     assert (answer["standing"], answer["answered"], answer["problem"]) == ("fallback", True, None)
     assert answer["state"]["provider"]["fallback"]["reason"] == "not_installed"
-    assert answer["run"]["started_by"] == "schedule"
+    assert answer["run"]["started_by"] == "trigger"
     shown_in_full = (await syncline("status", fallen.slug)).out
     for words in (
         "the built-in engine, in fallback since 2",
@@ -248,7 +248,7 @@ async def test_runs_are_listed_by_what_started_them_and_how_they_ended(
     assert [(entry["run"]["started_by"], entry["run"]["status"], entry["cycle"]) for entry in answer] == [
         ("hand", "failed", "failed"),
         ("hand", "completed", "already_running"),
-        ("schedule", "completed", "drained"),
+        ("trigger", "completed", "drained"),
     ]
     assert "column gone" in answer[0]["error"]
     assert len(await syncline.answer("runs", graph.slug, "--limit", "1")) == 1
@@ -259,19 +259,30 @@ async def test_runs_are_listed_by_what_started_them_and_how_they_ended(
     assert len(listed) == 4
 
 
-async def test_a_backfilled_run_is_told_apart(lab: SyncLab, syncline: CommandLine) -> None:
-    graph = await lab.add_graph(FakeProvider())
+async def test_a_run_of_the_schedule_is_told_from_a_trigger_and_from_a_backfill(
+    lab: SyncLab, syncline: CommandLine
+) -> None:
+    in_time = await lab.add_graph(FakeProvider(), schedule={"every_seconds": 1})
+    await ensure_schedule(lab.client, in_time, task_queue=lab.task_queue)
+    graph = await lab.add_graph("fake")
     await scheduled(lab, graph)
     period = ("--start", "2026-01-01", "--end", "2026-01-02")
     told = await syncline.answer("schedule backfill", graph.slug, *period)
     assert (told["action"], told["start"]) == ("backfilling", "2026-01-01T00:00:00Z")
 
     async def ran() -> bool:
-        return (await lab.client.count_workflows(f'SynclineGraph="{graph.slug}"')).count > 0
+        return all(
+            [
+                (await lab.client.count_workflows(f'SynclineGraph="{slug}"')).count > 0
+                for slug in (graph.slug, in_time.slug)
+            ]
+        )
 
     await eventually(ran)
     [entry] = await syncline.answer("runs", graph.slug)
     assert entry["run"]["started_by"] == "backfill"
+    entries = await syncline.answer("runs", in_time.slug)
+    assert {entry["run"]["started_by"] for entry in entries} == {"schedule"}
 
 
 async def test_sync_waits_for_its_run_and_prints_what_it_did(lab: SyncLab, syncline: CommandLine) -> None:
@@ -348,6 +359,37 @@ async def test_sync_joins_a_run_by_hand_that_is_open(lab: SyncLab, syncline: Com
     done = await syncline("sync", graph.slug)
     assert done.status == 0
     # The scheduled run beside it finds the graph taken, which is no failure: covered by the engine's tests.
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["at work", "gone when it is looked for"])
+async def test_following_goes_on_with_the_run_that_holds_the_graph(
+    lab: SyncLab, syncline: CommandLine, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    held, release = asyncio.Event(), asyncio.Event()
+
+    async def cycle(context: SyncContext) -> SyncResult:
+        if held.is_set() and not release.is_set():
+            return sync_result(CycleStatus.ALREADY_RUNNING)
+        held.set()
+        await release.wait()
+        return sync_result(rows=4)
+
+    graph = await lab.add_graph(FakeProvider(cycle=cycle))
+    other = await lab.start(graph)
+    await held.wait()
+    loop = asyncio.get_running_loop()
+
+    async def let_go(*arguments: object, **options: object) -> ListedRun | None:
+        """Find the other run, which ends after that or before; the command has an event loop of its own."""
+        found = None if ended else await run_at_work(*arguments, **options)
+        loop.call_soon_threadsafe(release.set)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(other.result(), loop))
+        return found or await run_at_work(*arguments, **options)
+
+    monkeypatch.setattr("syncline.runs.run_at_work", let_go)
+    answer = await syncline.answer("sync", graph.slug, "--follow")
+    assert (answer["cycle"], answer["result"]["tables"][0]["rows"]) == ("drained", 4)
+    assert (answer["joined"], answer["run_id"] == other.first_execution_run_id) == (not ended, not ended)
 
 
 async def test_sync_without_a_worker_says_so_at_once_and_keeps_the_run(

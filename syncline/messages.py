@@ -43,6 +43,16 @@ class GraphRef(Message):
     slug: str
 
 
+class GraphStatus(StrEnum):
+    """Whether a graph is synced."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    """Not by schedule; a run started by hand still syncs it."""
+    ARCHIVED = "archived"
+    """Not at all."""
+
+
 class FallbackReason(StrEnum):
     """Why no provider answered."""
 

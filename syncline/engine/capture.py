@@ -10,6 +10,7 @@ import asyncpg
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.errors import SchemaMismatch
 from syncline.messages import OpenWriter
+from syncline.sqltext import quoted
 from syncline.stores.postgres import map_driver_error
 from syncline.tracing import span
 
@@ -47,12 +48,15 @@ async def ask_pending(
 ) -> Pending:
     """Ask the write-db, in one statement, what of the tables and of the deleted keys is pending."""
     query, parameters = statements.pending(schema, cursors, tables)
-    row = await source.fetchrow(query, *parameters)
-    if row["cluster"] is None:
+    try:
+        row = await source.fetchrow(query, *parameters)
+    except asyncpg.UndefinedTableError:
+        if await source.fetchval("SELECT to_regclass($1)", f"{quoted(schema)}.{DELETES}") is not None:
+            raise
         raise SchemaMismatch(
             f"The write-db's schema '{schema}' has no table {DELETES}, so deletes would be lost: "
             "`syncline graph adopt` prepares it."
-        )
+        ) from None
     writer = None
     if row["writing"]:
         age = row["age_seconds"]

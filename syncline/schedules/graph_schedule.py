@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from temporalio.client import (
     Client,
@@ -19,9 +19,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from syncline import names
 from syncline.client import temporal_errors_mapped
 from syncline.errors import GraphInvalid, ScheduleForeign
-from syncline.graphs import Graph, GraphStatus
-from syncline.messages import SyncGraphInput
+from syncline.messages import GraphStatus, SyncGraphInput
 from syncline.schedules import making
+
+if TYPE_CHECKING:
+    # Commands that read Schedules import this room, and need no database driver for it.
+    from syncline.graphs import Graph
 
 __all__ = [
     "PAUSED_WITH_GRAPH",
@@ -47,7 +50,7 @@ _CRON_CATCHUP: Final = timedelta(hours=1)
 
 
 async def ensure_schedule(
-    client: Client, graph: Graph, *, task_queue: str, start_now: bool = False, take_over: bool = True
+    client: Client, graph: "Graph", *, task_queue: str, start_now: bool = False, take_over: bool = True
 ) -> ScheduleChange:
     """Make the graph's Schedule match its record, and return what that took.
 
@@ -106,7 +109,7 @@ async def remove_schedule(client: Client, slug: str, *, task_queue: str | None) 
     return "deleted"
 
 
-async def operators_pause(client: Client, graph: Graph) -> str | None:
+async def operators_pause(client: Client, graph: "Graph") -> str | None:
     """Return the note with which an operator paused the Schedule of an active graph, None if none did.
 
     Raise TemporalUnavailable if Temporal cannot be reached.
@@ -120,7 +123,7 @@ async def operators_pause(client: Client, graph: Graph) -> str | None:
     return description.schedule.state.note or "no reason given"
 
 
-def graph_fingerprint(graph: Graph, task_queue: str) -> str:
+def graph_fingerprint(graph: "Graph", task_queue: str) -> str:
     """Return the fingerprint of the Schedule that the record asks for; its state is not part of it.
 
     Neither is the interval that an adaptive one has for the moment.
@@ -132,7 +135,7 @@ def graph_fingerprint(graph: Graph, task_queue: str) -> str:
     return making.fingerprint_of(task_queue, _FORM, *made_from)
 
 
-def state_for(graph: Graph, current: ScheduleState) -> ScheduleState:
+def state_for(graph: "Graph", current: ScheduleState) -> ScheduleState:
     """Return the state that the Schedule of the graph is to have, given the one it has."""
     if graph.status is GraphStatus.PAUSED and not current.paused:
         return replace(current, paused=True, note=PAUSED_WITH_GRAPH)
@@ -141,7 +144,7 @@ def state_for(graph: Graph, current: ScheduleState) -> ScheduleState:
     return current
 
 
-def _desired(graph: Graph, task_queue: str) -> Schedule:
+def _desired(graph: "Graph", task_queue: str) -> Schedule:
     """Return the Schedule as it would be created."""
     if graph.schedule.cron is not None:
         spec, catchup = ScheduleSpec(cron_expressions=[graph.schedule.cron]), _CRON_CATCHUP
@@ -166,7 +169,7 @@ def _desired(graph: Graph, task_queue: str) -> Schedule:
     )
 
 
-def _attributes(graph: Graph, task_queue: str) -> TypedSearchAttributes:
+def _attributes(graph: "Graph", task_queue: str) -> TypedSearchAttributes:
     fingerprint = graph_fingerprint(graph, task_queue)
     return making.attributes(fingerprint, SearchAttributePair(_GRAPH, graph.slug))
 

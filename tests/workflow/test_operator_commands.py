@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from temporalio.client import Client
 
 from syncline import names
 from syncline.cli.following import Live
@@ -282,6 +283,7 @@ async def test_a_run_of_the_schedule_is_told_from_a_trigger_and_from_a_backfill(
     [entry] = await syncline.answer("runs", graph.slug)
     assert entry["run"]["started_by"] == "backfill"
     entries = await syncline.answer("runs", in_time.slug)
+    await lab.client.get_schedule_handle(names.sync_schedule_id(in_time.slug)).delete()
     assert {entry["run"]["started_by"] for entry in entries} == {"schedule"}
 
 
@@ -379,12 +381,13 @@ async def test_following_goes_on_with_the_run_that_holds_the_graph(
     await held.wait()
     loop = asyncio.get_running_loop()
 
-    async def let_go(*arguments: object, **options: object) -> ListedRun | None:
-        """Find the other run, which ends after that or before; the command has an event loop of its own."""
-        found = None if ended else await run_at_work(*arguments, **options)
+    async def let_go(client: Client, slug: str, *, but: str) -> ListedRun | None:
+        """Find the other run and have it end; or find it no longer. The command has an event loop of its own."""
+        found = await run_at_work(client, slug, but=but)
         loop.call_soon_threadsafe(release.set)
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(other.result(), loop))
-        return found or await run_at_work(*arguments, **options)
+        while ended and found is not None:
+            found = await run_at_work(client, slug, but=but)
+        return found
 
     monkeypatch.setattr("syncline.runs.run_at_work", let_go)
     answer = await syncline.answer("sync", graph.slug, "--follow")

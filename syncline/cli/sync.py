@@ -29,8 +29,8 @@ __all__ = ["STATUS_OF_SYNC", "sync"]
 
 STATUS_OF_SYNC = (
     "Exit status: 0 synced (drained, budget_spent or vectors_delayed: it says which), 1 failed or not ended "
-    "in --timeout, 2 wrong usage or configuration, 3 another run holds the graph (--follow follows that one), "
-    "130 Ctrl-C."
+    "in --timeout, 2 wrong usage or configuration, 3 another run holds the graph (--follow follows that "
+    "one), 130 Ctrl-C."
 )
 
 _FOLLOWED_EVERY = 1.0
@@ -58,9 +58,9 @@ def sync(
 ) -> None:
     """Sync a graph now, by a run of its own. A paused graph is synced too, this once.
 
-    Its workflow id is sync-graph/GRAPH. If a run by hand is open already, that one is waited for instead; with
-    --follow, any run that holds the graph is: one of its Schedule's, for instance. What is written after that one
-    began may be left to the next. Ctrl-C stops the waiting, never the run.
+    Its workflow id is sync-graph/GRAPH. If a run by hand is open already, that one is waited for instead;
+    with --follow, any run that holds the graph is, for instance one of its Schedule. What is written after
+    that one began may be left to the next. Ctrl-C stops the waiting, never the run.
     """
     if follow and not wait:
         raise ConfigurationError("--follow and --no-wait contradict each other; choose one.")

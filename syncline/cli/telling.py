@@ -79,6 +79,6 @@ def _troubles(result: "SyncResult") -> Iterator[str]:
         )
     if result.rescanned:
         yield (
-            "every row was read again: the cursor was of another write-db or a later time. Rows deleted while "
-            "nobody captured are still in the graph-db; `syncline verify --repair` removes them"
+            "every row was read again: the cursor was of another write-db or a later time. Rows deleted "
+            "while nobody captured are still in the graph-db; `syncline verify --repair` removes them"
         )

@@ -10,7 +10,6 @@ import asyncpg
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.errors import SchemaMismatch
 from syncline.messages import OpenWriter
-from syncline.sqltext import quoted
 from syncline.stores.postgres import map_driver_error
 from syncline.tracing import span
 
@@ -50,8 +49,8 @@ async def ask_pending(
     query, parameters = statements.pending(schema, cursors, tables)
     try:
         row = await source.fetchrow(query, *parameters)
-    except asyncpg.UndefinedTableError:
-        if await source.fetchval("SELECT to_regclass($1)", f"{quoted(schema)}.{DELETES}") is not None:
+    except asyncpg.UndefinedTableError as error:
+        if DELETES not in str(error):
             raise
         raise SchemaMismatch(
             f"The write-db's schema '{schema}' has no table {DELETES}, so deletes would be lost: "

@@ -3,6 +3,8 @@
 The fixtures live in the shipped test kit, so that plugin authors have them too.
 """
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+_IN_MEMORY = Path("/dev/shm")  # where there is one
+_ROOM = 4 * 2**30
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    # Stores flush to disk whenever they should, and here nothing has to outlive the machine.
+    if _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free > _ROOM:
+        tempfile.tempdir = str(_IN_MEMORY)
     page = config.getoption("--record-proofs")
     # Each process of xdist has the option too; the one that hears of all tests writes.
     if page is not None and not hasattr(config, "workerinput"):

@@ -48,9 +48,15 @@ async def test_a_restart_of_postgres_is_told_and_outlived(
     server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ear, "_LEAST_PAUSE", 0.1)
-    dsn = server.start().dsn()
+    running = server.start()
+    for side in ("write", "graph"):
+        running.ensure_database(side)
+    dsn = running.dsn("write")
     settings = Settings(
-        write_dsn=SecretStr(dsn), graph_dsn=SecretStr(dsn), qdrant_path=tmp_path / "qdrant", pool_size=4
+        write_dsn=SecretStr(dsn),
+        graph_dsn=SecretStr(running.dsn("graph")),
+        qdrant_path=tmp_path / "qdrant",
+        pool_size=4,
     )
     meter, woken = Measured(), []
 

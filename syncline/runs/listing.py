@@ -31,9 +31,7 @@ class StartedBy(StrEnum):
     """What started a run."""
 
     SCHEDULE = "schedule"
-    """The graph's Schedule, at its time."""
-    TRIGGER = "trigger"
-    """The Schedule, out of turn: a change was heard, or somebody triggered it."""
+    """The graph's Schedule: at its time, triggered or notified."""
     BACKFILL = "backfill"
     """The Schedule, more than an hour from the time that the run stands for."""
     CRON = "cron"
@@ -154,10 +152,7 @@ def _started_by(execution: WorkflowExecution, began: datetime) -> StartedBy:
     attributes = execution.typed_search_attributes
     if attributes.get(_SCHEDULE) is not None:
         nominal = attributes.get(_SCHEDULED_FOR)
-        if nominal is None:
-            return StartedBy.SCHEDULE
-        if nominal.microsecond:
-            # A spec's times are whole seconds, and ours have no jitter; a trigger's is the moment it came in.
-            return StartedBy.TRIGGER
-        return StartedBy.BACKFILL if abs(began - nominal) > _LATE else StartedBy.SCHEDULE
+        # The server keeps whole seconds of either, so a trigger's cannot be told from the Schedule's own.
+        late = nominal is not None and abs(began - nominal) > _LATE
+        return StartedBy.BACKFILL if late else StartedBy.SCHEDULE
     return StartedBy.CRON if began > execution.start_time else StartedBy.HAND

@@ -118,7 +118,7 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
     assert by_slug[stopped.slug]["schedule"]["paused_with_graph"] is False
     assert by_slug[asleep.slug]["schedule"]["paused_with_graph"] is True
     assert by_slug[busy.slug]["running"] is not None
-    assert by_slug[well.slug]["last_run"]["started_by"] == "trigger"
+    assert by_slug[well.slug]["last_run"]["started_by"] == "schedule"
     assert by_slug[well.slug]["schedule"]["next_at"] is not None
     assert (by_slug[by_hand.slug]["last_run"]["started_by"], by_slug[by_hand.slug]["schedule"]) == (
         "hand",
@@ -135,7 +135,7 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
     answer = await syncline.answer("status GRAPH", fallen.slug)
     assert (answer["standing"], answer["answered"], answer["problem"]) == ("fallback", True, None)
     assert answer["state"]["provider"]["fallback"]["reason"] == "not_installed"
-    assert answer["run"]["started_by"] == "trigger"
+    assert answer["run"]["started_by"] == "schedule"
     shown_in_full = (await syncline("status", fallen.slug)).out
     for words in (
         "the built-in engine, in fallback since 2",
@@ -249,7 +249,7 @@ async def test_runs_are_listed_by_what_started_them_and_how_they_ended(
     assert [(entry["run"]["started_by"], entry["run"]["status"], entry["cycle"]) for entry in answer] == [
         ("hand", "failed", "failed"),
         ("hand", "completed", "already_running"),
-        ("trigger", "completed", "drained"),
+        ("schedule", "completed", "drained"),
     ]
     assert "column gone" in answer[0]["error"]
     assert len(await syncline.answer("runs", graph.slug, "--limit", "1")) == 1
@@ -260,31 +260,19 @@ async def test_runs_are_listed_by_what_started_them_and_how_they_ended(
     assert len(listed) == 4
 
 
-async def test_a_run_of_the_schedule_is_told_from_a_trigger_and_from_a_backfill(
-    lab: SyncLab, syncline: CommandLine
-) -> None:
-    in_time = await lab.add_graph(FakeProvider(), schedule={"every_seconds": 1})
-    await ensure_schedule(lab.client, in_time, task_queue=lab.task_queue)
-    graph = await lab.add_graph("fake")
+async def test_a_backfilled_run_is_told_apart(lab: SyncLab, syncline: CommandLine) -> None:
+    graph = await lab.add_graph(FakeProvider())
     await scheduled(lab, graph)
     period = ("--start", "2026-01-01", "--end", "2026-01-02")
     told = await syncline.answer("schedule backfill", graph.slug, *period)
     assert (told["action"], told["start"]) == ("backfilling", "2026-01-01T00:00:00Z")
 
     async def ran() -> bool:
-        return all(
-            [
-                (await lab.client.count_workflows(f'SynclineGraph="{slug}"')).count > 0
-                for slug in (graph.slug, in_time.slug)
-            ]
-        )
+        return (await lab.client.count_workflows(f'SynclineGraph="{graph.slug}"')).count > 0
 
     await eventually(ran)
     [entry] = await syncline.answer("runs", graph.slug)
     assert entry["run"]["started_by"] == "backfill"
-    entries = await syncline.answer("runs", in_time.slug)
-    await lab.client.get_schedule_handle(names.sync_schedule_id(in_time.slug)).delete()
-    assert {entry["run"]["started_by"] for entry in entries} == {"schedule"}
 
 
 async def test_sync_waits_for_its_run_and_prints_what_it_did(lab: SyncLab, syncline: CommandLine) -> None:

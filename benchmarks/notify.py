@@ -100,7 +100,15 @@ async def _listen(write: PostgresStore, graph: Graph, connection: asyncpg.Connec
     async def wake(graph: Graph) -> str:
         return f"nothing for {graph.slug}"
 
-    ear = Ear(write, None, name="benchmark", directory=Directory(records), pace=Pace(20), wake=wake, meter=NullMeter())
+    ear = Ear(
+        write,
+        None,
+        name="benchmark",
+        directory=Directory(records),
+        pace=Pace(20),
+        wake=wake,
+        meter=NullMeter(),
+    )
     task = asyncio.create_task(ear.run())
     lease = "SELECT count(*) FROM syncline.listener WHERE until > clock_timestamp()"
     await eventually(lambda: connection.fetchval(lease))

@@ -132,9 +132,7 @@ def _stats(expected: dict[str, Rows]) -> Rows:
     """Return what the numbers of each node should be, counted one row at a time."""
     facts = Counter(link[0] for link in expected["node_facts"] if isinstance(link, tuple))
     edges = Counter(
-        end
-        for edge in expected["edges"].values()
-        for end in {edge["source_node_id"], edge["target_node_id"]}
+        end for edge in expected["edges"].values() for end in {edge["source_node_id"], edge["target_node_id"]}
     )
     children = Counter(child["parent_id"] for child in expected["nodes"].values())
     dimensions = Counter(row["node_id"] for row in expected["dimensions"].values())

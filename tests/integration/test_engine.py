@@ -509,7 +509,7 @@ async def test_a_write_db_without_its_deleted_keys_is_one_sentence_with_the_fix(
     await write(graph, SEED)
     await run_cycle(graph.context())
     await write(graph, "DROP TABLE sync_tombstone")
-    with pytest.raises(SchemaMismatch, match="'kg' has no table sync_tombstone, .* `syncline graph adopt`"):
+    with pytest.raises(SchemaMismatch, match=r"'kg' has no table sync_tombstone, .* `syncline graph adopt`"):
         await run_cycle(graph.context())
 
 

@@ -23,14 +23,14 @@ run: setup ## start the whole stack, sync the sample graphs, show them live (Ctr
 	@$(BIN)/syncline dev
 
 test: setup ## run the tests against real servers (ten minutes; `make prove` runs the long ones)
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 3
 
 prove: setup wordnet ## run the long proofs (ten minutes and more); results go to docs/proofs.md
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m proof --record-proofs=docs/proofs.md
+	@$(BIN)/python -m pytest -n 2 -m proof --record-proofs=docs/proofs.md
 
 test-ui: setup ## open the Web UI in a browser and read it; walk through the tutorial
 	@command -v chromium > /dev/null || { echo 'make test-ui needs a browser. On Debian: apt-get install chromium'; exit 1; }
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/acceptance/check_web_ui.py tests/acceptance/check_tutorial.py
+	@$(BIN)/python -m pytest -n 2 tests/acceptance/check_web_ui.py tests/acceptance/check_tutorial.py
 
 screenshots: ## take the pictures in docs/images anew
 	@SCREENSHOTS=docs/images $(MAKE) --silent test-ui

@@ -5,7 +5,8 @@ from temporalio import activity
 from activities.translation import errors_translated
 from syncline import names
 from syncline.fleet import Fleet, describe_fleet
-from syncline.health import Health, HealthRequest, examine
+from syncline.health import Health, HealthRequest
+from syncline.health.examination import examine
 from syncline.services import Services
 
 __all__ = ["FleetActivities"]
@@ -27,7 +28,12 @@ class FleetActivities:
     @activity.defn(name=names.DESCRIBE_HEALTH_ACTIVITY)
     async def describe_health(self, request: HealthRequest) -> Health:
         """Return what is well and what is not, seen from this worker; it fails for neither."""
-        return await examine(self._services(), identity=self._identity, asked_at=request.asked_at)
+        return await examine(
+            self._services(),
+            identity=self._identity,
+            namespace=activity.client().namespace,
+            asked_at=request.asked_at,
+        )
 
     def _services(self) -> Services:
         if self._opened is None:

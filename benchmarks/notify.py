@@ -17,6 +17,7 @@ from syncline.freshness.ear import Ear
 from syncline.freshness.pace import Pace
 from syncline.graphs import Graph, GraphRecords
 from syncline.migrations import migrate_write
+from syncline.provider import NullMeter
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.lab import eventually
 
@@ -99,7 +100,15 @@ async def _listen(write: PostgresStore, graph: Graph, connection: asyncpg.Connec
     async def wake(graph: Graph) -> str:
         return f"nothing for {graph.slug}"
 
-    ear = Ear(write, None, name="benchmark", directory=Directory(records), pace=Pace(20), wake=wake)
+    ear = Ear(
+        write,
+        None,
+        name="benchmark",
+        directory=Directory(records),
+        pace=Pace(20),
+        wake=wake,
+        meter=NullMeter(),
+    )
     task = asyncio.create_task(ear.run())
     lease = "SELECT count(*) FROM syncline.listener WHERE until > clock_timestamp()"
     await eventually(lambda: connection.fetchval(lease))

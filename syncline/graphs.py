@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Self
 from uuid import UUID, uuid4
 
@@ -40,7 +39,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from syncline.composition import parse_composition
 from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
-from syncline.messages import GraphRef
+from syncline.messages import GraphRef, GraphStatus
 from syncline.schedule_spec import ScheduleSpec
 from syncline.stores.postgres import PostgresStore
 
@@ -56,16 +55,6 @@ __all__ = [
 ]
 
 RESERVED_SCHEMAS = frozenset({"syncline", "public", "information_schema"})
-
-
-class GraphStatus(StrEnum):
-    """Whether a graph is synced."""
-
-    ACTIVE = "active"
-    PAUSED = "paused"
-    """Not by schedule; a run started by hand still syncs it."""
-    ARCHIVED = "archived"
-    """Not at all."""
 
 
 def _not_reserved(schema: str) -> str:

@@ -36,6 +36,16 @@ class SyncGraphInput(OperatorInput):
     """Time between two signals of progress, for somebody who watches; null means the worker's, 10 s."""
 
 
+class GraphStatus(StrEnum):
+    """Whether a graph is synced."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    """Not by schedule; a run started by hand still syncs it."""
+    ARCHIVED = "archived"
+    """Not at all."""
+
+
 class ResolveProviderRequest(Message):
     """Input of activity `resolve_provider`."""
 

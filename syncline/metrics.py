@@ -248,6 +248,26 @@ GRAPH_INTERVAL: Final = Gauge(
     help="Interval of the graph's Schedule, as the last reconciliation saw it; 0 when the graph is paused, "
     "archived or gone, or runs by a cron expression.",
 )
+LISTENING: Final = Gauge(
+    name="listening",
+    unit="0 or 1",
+    labels=("store",),
+    help="1 while this worker listens to the write-db, 0 while it waits for its turn or cannot; not there "
+    "with SYNCLINE_NOTIFY=false. Of all workers one should have 1.",
+)
+NOTIFICATIONS: Final = Counter(
+    name="notifications",
+    unit="notifications",
+    labels=("store",),
+    help="Changes of the write-db that this worker heard of. Those within one second share a run.",
+)
+WAKES: Final = Counter(
+    name="wakes",
+    unit="runs",
+    labels=("store", "outcome"),
+    help="Runs that were due for a change, by what came of it: started; paused or absent, as the Schedule "
+    "was; failed, which is tried again.",
+)
 PROVIDER_INFO: Final = Gauge(
     name="provider_info",
     unit="1",

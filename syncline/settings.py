@@ -26,10 +26,16 @@ class QdrantServer(BaseModel):
     api_key: SecretStr | None = None
 
 
-class Settings(BaseSettings):
-    """Everything that can be set. Field `x` is read from environment variable `SYNCLINE_X`."""
+class _TaskQueue(BaseSettings):
+    """What is enough to talk to Temporal only."""
 
     model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
+
+    task_queue: str = Field(default=names.TASK_QUEUE, description="Temporal task queue that workers poll.")
+
+
+class Settings(_TaskQueue):
+    """Everything that can be set. Field `x` is read from environment variable `SYNCLINE_X`."""
 
     write_dsn: SecretStr = Field(description="Write-db of the system: a libpq connection URI.")
     graph_dsn: SecretStr = Field(description="Graph-db of the system: a libpq connection URI.")
@@ -72,7 +78,6 @@ class Settings(BaseSettings):
         default=60, gt=0, description="Timeout of one embedding request."
     )
 
-    task_queue: str = Field(default=names.TASK_QUEUE, description="Temporal task queue that workers poll.")
     max_concurrent_cycles: int = Field(
         default=8,
         ge=1,
@@ -152,12 +157,6 @@ def load_settings() -> Settings:
         field = re.search(r'field "(\w+)"', str(error))
         problems = f"{_variable(field[1]) if field else 'A variable'}: it must be a JSON object"
     raise SettingsInvalid(f"{problems}. See docs/settings.md.")
-
-
-class _TaskQueue(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
-
-    task_queue: str = names.TASK_QUEUE
 
 
 def load_task_queue() -> str:

@@ -1,8 +1,20 @@
-"""Fixtures of the whole suite; they live in the shipped test kit, so that plugin authors have them too."""
+"""Fixtures of the whole suite, and how its tests are shared out among processes.
 
+The fixtures live in the shipped test kit, so that plugin authors have them too.
+"""
+
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
+
+STACK = "the tests of one running stack"
+_WITH_STACK = ("acceptance/test_readme.py", "acceptance/test_recipes.py", "acceptance/test_wordnet.py")
+"""What a `syncline dev` is started for once, as long as it is the same process."""
+_FIRST = (*_WITH_STACK, "acceptance", "integration/test_engine_histories.py", "workflow", "integration")
+"""What takes long begins first, so that the processes end together."""
 
 pytest_plugins = ["syncline.testing.postgres", "syncline.testing.graphs", "syncline.testing.temporal"]
 
@@ -16,11 +28,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+_IN_MEMORY = Path("/dev/shm")  # where there is one
+_ROOM = 4 * 2**30
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    # Stores flush to disk whenever they should, and here nothing has to outlive the machine.
+    if _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free > _ROOM:
+        tempfile.tempdir = str(_IN_MEMORY)
     page = config.getoption("--record-proofs")
     # Each process of xdist has the option too; the one that hears of all tests writes.
     if page is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Recorder(page))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(root).as_posix()
+        return next((number for number, first in enumerate(_FIRST) if name.startswith(first)), len(_FIRST))
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> "_Sharing":
+    return _Sharing(config, log)
+
+
+class _Sharing(LoadFileScheduling):
+    """The tests of a file go to one process, whose servers and module fixtures they share."""
+
+    def __init__(self, config: pytest.Config, log: object) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        if file.endswith(_WITH_STACK):
+            return STACK
+        # Its tests share nothing, and each takes long.
+        return nodeid if file.endswith("test_engine_histories.py") else file
 
 
 class _Recorder:
@@ -42,7 +92,7 @@ class _Recorder:
                 "# The long proofs",
                 "",
                 "`make prove` runs them and writes this page when all of them have passed; `make test` runs smaller ones of",
-                "the same kind. Numbers in brackets are sizes: of histories, how many and of how many steps.",
+                "the same kind. The three hundred histories are told in parts, of fifty each and of twenty steps.",
                 "",
                 "| What holds | Test | Seconds |",
                 "|---|---|--:|",

@@ -138,6 +138,9 @@ def _troubles(result: SyncResult, slug: str) -> Iterator[str]:
             "what was written since it began waits for it."
         )
     if result.rescanned:
-        troubles.append("Every row was read again: the cursor was of another write-db or a later time.")
+        troubles.append(
+            "Every row was read again: the cursor was of another write-db or a later time. Rows deleted "
+            "while nobody captured are still in the graph-db; `syncline verify --repair` removes them."
+        )
     if troubles:
         yield "\n".join(f"- {trouble}" for trouble in troubles)

@@ -67,7 +67,7 @@ class SyncedRun(Answer):
     workflow_id: str
     run_id: str
     joined: bool
-    """Whether a run by hand was open already, so that none was started."""
+    """Whether it was open already: a run by hand, or with --follow whichever held the graph."""
     status: str
     """`running` if nobody waited for its end, else how it ended: `completed`, `failed`, `canceled`, …"""
     cycle: CycleStatus | None = None

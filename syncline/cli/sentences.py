@@ -27,7 +27,8 @@ EXIT_STATUSES: Final = {
     0: "Done.",
     EXIT_FAILED: "Failed, nothing matched, or what was looked at is not well; the command's page says which.",
     EXIT_CONFIGURATION: "Wrong usage or configuration: somebody has to change something first.",
-    EXIT_ALREADY_RUNNING: "`sync` only: another run holds the graph, so this one did nothing.",
+    EXIT_ALREADY_RUNNING: "`sync` only: another run holds the graph, so this one did nothing; "
+    "`--follow` follows that one.",
     EXIT_INTERRUPTED: "Ctrl-C.",
 }
 """What the exit statuses of all commands mean."""

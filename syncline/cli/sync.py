@@ -1,5 +1,6 @@
 """`syncline sync`: one run by hand, waited for, followed or only started."""
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,10 +29,13 @@ __all__ = ["STATUS_OF_SYNC", "sync"]
 
 STATUS_OF_SYNC = (
     "Exit status: 0 synced (drained, budget_spent or vectors_delayed: it says which), 1 failed, held or not "
-    "ended in --timeout, 2 wrong usage or configuration, 3 another run holds the graph, 130 Ctrl-C."
+    "ended in --timeout, 2 wrong usage or configuration, 3 another run holds the graph (--follow follows that "
+    "one), 130 Ctrl-C."
 )
 
 _FOLLOWED_EVERY = 1.0
+_TRIES = 3
+"""Runs that are started while the one that holds the graph is gone whenever it is looked for."""
 
 
 @errors_as_sentences
@@ -54,8 +58,9 @@ def sync(
 ) -> None:
     """Sync a graph now, by a run of its own. A paused graph is synced too, this once.
 
-    Its workflow id is sync-graph/GRAPH. If a run by hand is open already, that one is waited for instead.
-    Ctrl-C stops the waiting, never the run.
+    Its workflow id is sync-graph/GRAPH. If a run by hand is open already, that one is waited for instead;
+    with --follow, any run that holds the graph is, for instance one of its Schedule. What is written after
+    that one began may be left to the next. Ctrl-C stops the waiting, never the run.
     """
     if follow and not wait:
         raise ConfigurationError("--follow and --no-wait contradict each other; choose one.")
@@ -96,19 +101,52 @@ async def _sync(
     quiet: bool,
     started: "list[SyncedRun]",
 ) -> "SyncedRun":
-    from syncline.cli.following import Lines, wait_for_run
     from syncline.cli.target import connect_temporal, find_task_queue
+    from syncline.messages import CycleStatus
 
     client = await connect_temporal()
     task_queue = find_task_queue()
-    begun = await _start(client, given, task_queue)
-    started.append(begun)
-    said = "a run by hand is open already" if begun.joined else "started"
-    typer.echo(f"{begun.workflow_id} (run {begun.run_id}): {said}", err=quiet)
-    if not wait:
-        return begun
-    view: View = _followed_view(quiet=quiet) if follow else Lines(err=True, tables=False)
-    return await wait_for_run(client, begun, task_queue=task_queue, view=view, seconds=timeout)
+    until = None if timeout is None else time.monotonic() + timeout
+
+    async def waited(begun: "SyncedRun", said: str) -> "SyncedRun":
+        from syncline.cli.following import Lines, wait_for_run
+
+        started[:] = [begun]
+        typer.echo(f"{begun.workflow_id} (run {begun.run_id}): {said}", err=quiet)
+        if not wait:
+            return begun
+        view: View = _followed_view(quiet=quiet) if follow else Lines(err=True, tables=False)
+        left = None if until is None else until - time.monotonic()
+        return await wait_for_run(client, begun, task_queue=task_queue, view=view, seconds=left)
+
+    for _ in range(_TRIES):
+        begun = await _start(client, given, task_queue)
+        answer = await waited(begun, "a run by hand is open already" if begun.joined else "started")
+        if follow and answer.cycle is CycleStatus.ALREADY_RUNNING:
+            holder = await _holder(client, begun)
+            if holder is not None:
+                answer = await waited(holder, "holds the graph; following it")
+        # Else the one that held it has ended since.
+        if not follow or answer.cycle is not CycleStatus.ALREADY_RUNNING:
+            break
+    return answer
+
+
+async def _holder(client: "Client", refused: "SyncedRun") -> "SyncedRun | None":
+    """Return the run that holds the graph, which refused this one; None if it has ended since."""
+    from syncline.cli.models import SyncedRun
+    from syncline.runs import run_at_work
+
+    found = await run_at_work(client, refused.graph, but=refused.run_id)
+    if found is None:
+        return None
+    return SyncedRun(
+        graph=refused.graph,
+        workflow_id=found.workflow_id,
+        run_id=found.run_id,
+        joined=True,
+        status=found.status.value,
+    )
 
 
 def _followed_view(*, quiet: bool) -> "View":

@@ -89,4 +89,7 @@ def _troubles(result: "SyncResult") -> Iterator[str]:
             f"database {writer.database or 'unknown'}); what was written since it began waits for it"
         )
     if result.rescanned:
-        yield "every row was read again: the cursor was of another write-db or a later time"
+        yield (
+            "every row was read again: the cursor was of another write-db or a later time. Rows deleted "
+            "while nobody captured are still in the graph-db; `syncline verify --repair` removes them"
+        )

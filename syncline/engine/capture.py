@@ -47,12 +47,15 @@ async def ask_pending(
 ) -> Pending:
     """Ask the write-db, in one statement, what of the tables and of the deleted keys is pending."""
     query, parameters = statements.pending(schema, cursors, tables)
-    row = await source.fetchrow(query, *parameters)
-    if row["cluster"] is None:
+    try:
+        row = await source.fetchrow(query, *parameters)
+    except asyncpg.UndefinedTableError as error:
+        if DELETES not in str(error):
+            raise
         raise SchemaMismatch(
             f"The write-db's schema '{schema}' has no table {DELETES}, so deletes would be lost: "
             "`syncline graph adopt` prepares it."
-        )
+        ) from None
     writer = None
     if row["writing"]:
         age = row["age_seconds"]

@@ -6,6 +6,7 @@ from typing import Final
 
 import asyncpg
 
+from syncline import metrics
 from syncline.errors import SynclineError
 from syncline.freshness.directory import Directory, Entry
 from syncline.freshness.line import LEASE_SECONDS, Line
@@ -14,6 +15,7 @@ from syncline.freshness.unheard import changed_since
 from syncline.freshness.wakes import Snapshot, Wakes
 from syncline.graphs import Graph
 from syncline.logs import get_log
+from syncline.provider import Meter
 from syncline.stores.postgres import PostgresStore
 
 __all__ = ["Attention", "Wake"]
@@ -40,6 +42,7 @@ class Attention:
         directory: Directory,
         pace: Pace,
         wake: Wake,
+        meter: Meter,
         tell: Callable[[str], None],
     ) -> None:
         self._line = line
@@ -48,6 +51,7 @@ class Attention:
         self._directory = directory
         self._pace = pace
         self._wake = wake
+        self._meter = meter
         self._tell = tell
         self._wakes = Wakes(Snapshot(xmin=0, xmax=0), window=_WINDOW)
         self._news = asyncio.Event()
@@ -93,6 +97,7 @@ class Attention:
 
     def _on_notification(self, schema: str, xid: int) -> None:
         now = _now()
+        metrics.NOTIFICATIONS.add(self._meter, 1, store=self._store.name)
         seconds = self._wakes.note(schema, xid, xid, now=now)
         self._news.set()
         if seconds > 0:
@@ -132,12 +137,18 @@ class Attention:
         seen = await self._line.snapshot()
         try:
             for graph in entry:
-                get_log().debug("change heard", graph=graph.slug, run=await self._wake(graph))
+                outcome = await self._wake(graph)
+                self._count(outcome)
+                get_log().debug("change heard", graph=graph.slug, run=outcome)
         except SynclineError as error:
+            self._count("failed")
             self._tell(str(error))
             self._wakes.postpone(schema, until=now + _AGAIN)
         else:
             self._wakes.started(schema, seen, now=now)
+
+    def _count(self, outcome: str) -> None:
+        metrics.WAKES.add(self._meter, 1, store=self._store.name, outcome=outcome)
 
     async def _tick(self) -> None:
         """Look after the horizon, the lease and the records; most of the time there is nothing to do."""

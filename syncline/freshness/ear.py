@@ -4,12 +4,14 @@ import asyncio
 import time
 from typing import Final
 
+from syncline import metrics
 from syncline.errors import SynclineError
 from syncline.freshness.attention import Attention, Wake
 from syncline.freshness.directory import Directory
 from syncline.freshness.line import LEASE_SECONDS, Line
 from syncline.freshness.pace import Pace
 from syncline.logs import get_log
+from syncline.provider import Meter
 from syncline.stores.postgres import PostgresStore
 
 __all__ = ["Ear"]
@@ -31,6 +33,7 @@ class Ear:
         directory: Directory,
         pace: Pace,
         wake: Wake,
+        meter: Meter,
     ) -> None:
         self._store = store
         self._key = key
@@ -38,10 +41,12 @@ class Ear:
         self._directory = directory
         self._pace = pace
         self._wake = wake
+        self._meter = meter
         self._told: str | None = None
 
     async def run(self) -> None:
         """Listen until cancelled."""
+        self._measure(listening=False)
         pause = _LEAST_PAUSE
         while True:
             began = time.monotonic()
@@ -55,6 +60,8 @@ class Ear:
             except Exception:
                 # It must not take the worker with it: what is run by schedule goes on.
                 get_log().exception("the listener failed", store=self._store.name)
+            finally:
+                self._measure(listening=False)
             pause = (
                 _LEAST_PAUSE if time.monotonic() - began > LEASE_SECONDS else min(2 * pause, _LONGEST_PAUSE)
             )
@@ -73,12 +80,17 @@ class Ear:
             directory=self._directory,
             pace=self._pace,
             wake=self._wake,
+            meter=self._meter,
             tell=self._tell,
         )
         await attention.begin()
         get_log().info("listening", store=self._store.name, graphs=len(self._directory.entries(self._key)))
         self._told = None
+        self._measure(listening=True)
         await attention.pay()
+
+    def _measure(self, *, listening: bool) -> None:
+        metrics.LISTENING.set(self._meter, float(listening), store=self._store.name)
 
     def _tell(self, problem: str) -> None:
         """Log what is wrong; the same again is told more quietly."""

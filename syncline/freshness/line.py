@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from uuid import uuid4
 
 import asyncpg
@@ -13,7 +13,7 @@ from syncline.errors import StoreUnavailable
 from syncline.freshness.wakes import Snapshot
 from syncline.sqltext import templates_of
 
-__all__ = ["LEASE_SECONDS", "Line", "in_batches"]
+__all__ = ["LEASE_SECONDS", "Line", "Obstacle", "in_batches", "obstacle"]
 
 LEASE_SECONDS: Final = 30.0
 """How long writers believe that somebody listens; renewed three times in that time."""
@@ -29,6 +29,32 @@ _PREPARES: Final = "SELECT current_setting('max_prepared_transactions') <> '0'"
 
 _Heard = Callable[[str, int], None]
 AnswerT = TypeVar("AnswerT")
+
+
+class Obstacle(NamedTuple):
+    """Why nobody can be heard in a write-db, and what to do about it: each a sentence."""
+
+    problem: str
+    fix: str
+
+
+async def obstacle(ask: Callable[[str], Awaitable[object]]) -> Obstacle | None:
+    """Return what is in the way of hearing a write-db, None if its writers may notify.
+
+    `ask` fetches one value from there.
+    """
+    if not await ask(_HAS_LISTENER):
+        return Obstacle(
+            "none of its schemas notifies",
+            "Run `syncline migrate` or `syncline graph adopt`, which prepare them.",
+        )
+    if await ask(_PREPARES):
+        return Obstacle(
+            "max_prepared_transactions is not 0, and a transaction that notifies cannot be prepared",
+            "If nobody prepares transactions there, set it to 0 and restart that server; else leave it to "
+            "the Schedules, with SYNCLINE_NOTIFY=false on the workers.",
+        )
+    return None
 
 
 class Line:
@@ -58,12 +84,9 @@ class Line:
         raise StoreUnavailable(self._name, "the connection has ended")
 
     async def problem(self) -> str | None:
-        """Return why nobody can be heard here, in a sentence; None if writers may notify."""
-        if not await self._value(_HAS_LISTENER):
-            return "none of its schemas notifies; `syncline migrate` or `syncline graph adopt` prepares them"
-        if await self._value(_PREPARES):
-            return "max_prepared_transactions is not 0, and a transaction that notifies cannot be prepared"
-        return None
+        """Return why nobody can be heard here, and what to do; None if writers may notify."""
+        found = await obstacle(self._value)
+        return None if found is None else f"{found.problem}. {found.fix}"
 
     async def take(self) -> bool:
         """Become the one that listens, or return False: another worker does. A frozen one is evicted."""

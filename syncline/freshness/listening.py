@@ -86,4 +86,12 @@ class Listening:
     def _ear(self, key: str | None) -> Ear:
         store = self._services.store("write", key)
         name = line_name(self._namespace, self._services, store)
-        return Ear(store, key, name=name, directory=self._directory, pace=self._pace, wake=self._wake)
+        return Ear(
+            store,
+            key,
+            name=name,
+            directory=self._directory,
+            pace=self._pace,
+            wake=self._wake,
+            meter=self._services.meter,
+        )

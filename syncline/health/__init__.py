@@ -1,6 +1,8 @@
-"""Whether everything that a worker stands on is well: each check alone, bounded, and with its fix."""
+"""Whether everything that a worker stands on is well: each check alone, bounded, and with its fix.
 
-from syncline.health.check import Check, CheckStatus, bounded
-from syncline.health.examination import Health, HealthRequest, examine
+Here is what a check says. `syncline.health.examination` makes them, which takes all that a worker has.
+"""
 
-__all__ = ["Check", "CheckStatus", "Health", "HealthRequest", "bounded", "examine"]
+from syncline.health.check import Check, CheckStatus, Health, HealthRequest, bounded
+
+__all__ = ["Check", "CheckStatus", "Health", "HealthRequest", "bounded"]

@@ -1,8 +1,8 @@
-"""One check: what was looked at, what was found, and what to run if that is not well."""
+"""A check, and the report of many: what was looked at, what was found, what to run if that is not well."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -10,7 +10,7 @@ from syncline.errors import SynclineError
 from syncline.logs import get_log
 from syncline.messages import Message
 
-__all__ = ["SKEW", "Check", "CheckStatus", "bounded", "skew_check"]
+__all__ = ["SKEW", "Check", "CheckStatus", "Health", "HealthRequest", "bounded", "skew_check"]
 
 SKEW: Final = 2.0
 """Seconds that two clocks may differ without a warning."""
@@ -35,6 +35,20 @@ class Check(Message):
     found: str
     fix: str | None = None
     """What to run or change, unless all is well."""
+
+
+class HealthRequest(Message):
+    """Input of workflow `DescribeHealth`'s activity: when it was asked for, by Temporal's clock."""
+
+    asked_at: datetime
+
+
+class Health(Message):
+    """Result of workflow `DescribeHealth`."""
+
+    worker: str
+    """Identity of the worker that looked."""
+    checks: tuple[Check, ...]
 
 
 async def bounded(

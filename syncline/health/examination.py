@@ -11,13 +11,13 @@ from typing import Final
 from syncline.errors import StoreError
 from syncline.fleet import WorkerRecord
 from syncline.graphs import Graph, GraphStatus
-from syncline.health.check import Check, CheckStatus, bounded, skew_check
+from syncline.health.check import Check, CheckStatus, Health, bounded, skew_check
+from syncline.health.listener import check_listener
 from syncline.health.postgres import check_postgres
-from syncline.messages import Message
 from syncline.migrations.state import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
 from syncline.services import Role, Services
 
-__all__ = ["Health", "HealthRequest", "examine"]
+__all__ = ["examine"]
 
 _SECONDS: Final = 8.0
 """What each check may take; they run side by side."""
@@ -28,27 +28,17 @@ _PROBE: Final = "syncline-doctor"
 """A collection that nobody has: asking for it shows that the store answers, and takes our key."""
 
 
-class HealthRequest(Message):
-    """Input of the check: when it was asked for, by Temporal's clock."""
+async def examine(services: Services, *, identity: str, namespace: str, asked_at: datetime) -> Health:
+    """Look at everything; nothing is raised, and nothing takes longer than a few seconds.
 
-    asked_at: datetime
-
-
-class Health(Message):
-    """Result of workflow `DescribeHealth`."""
-
-    worker: str
-    """Identity of the worker that looked."""
-    checks: tuple[Check, ...]
-
-
-async def examine(services: Services, *, identity: str, asked_at: datetime) -> Health:
-    """Look at everything; nothing is raised, and nothing takes longer than a few seconds."""
+    `namespace` is the one of Temporal: workers of one namespace and task queue listen for each other.
+    """
     # What Temporal's server asked for has been on its way since, so a worker's clock may be a little ahead.
     ahead = datetime.now(UTC) - asked_at
     graphs, workers = await asyncio.gather(_graphs(services), _workers(services))
     looks = [
         *_store_looks(services, graphs, workers=max(1, len(workers))),
+        *_listener_looks(services, graphs, namespace),
         _look("control plane: migrations", partial(_control_revision, services), fix=_MIGRATE),
         *(
             _look(f"{side.name} migrations", partial(_revisions, services, graphs, side), fix=_MIGRATE)
@@ -127,6 +117,25 @@ def _store_looks(
         fix = "Bring the server up, or correct SYNCLINE_CONTROL_DSN of the workers."
         looks.append(_look("control plane", control, fix=fix))
     return looks
+
+
+def _listener_looks(
+    services: Services, graphs: Sequence[Graph], namespace: str
+) -> list[Awaitable[Sequence[Check]]]:
+    """Return one look for each write-db that has a graph whose changes are to be heard."""
+
+    async def one(name: str, key: str | None) -> Sequence[Check]:
+        return [await check_listener(name, services, key, namespace=namespace)]
+
+    heard = {
+        graph.write_store: "write-db" if graph.write_store is None else f"write-db {graph.write_store}"
+        for graph in graphs
+        if graph.status is GraphStatus.ACTIVE and graph.schedule.notify
+    }
+    return [
+        _look(f"{name}: listener", partial(one, f"{name}: listener", key), fix=f"See the check of {name}.")
+        for key, name in heard.items()
+    ]
 
 
 def _vector_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:

@@ -1,6 +1,6 @@
 """Runs of `SyncGraph` as operators look for them: of one graph, and the newest of every graph, cheaply."""
 
-from syncline.runs.listing import ListedRun, RunStatus, StartedBy, run_of, runs_of
+from syncline.runs.listing import ListedRun, RunStatus, StartedBy, run_at_work, run_of, runs_of
 from syncline.runs.outcome import Outcome, RunEntry, outcome_of, run_entries
 from syncline.runs.overview import GraphOverview, GraphSchedule, Standing, overview
 from syncline.runs.report import GraphReport, report_of
@@ -21,6 +21,7 @@ __all__ = [
     "outcome_of",
     "overview",
     "report_of",
+    "run_at_work",
     "run_entries",
     "run_of",
     "runs_of",

@@ -12,7 +12,7 @@ from syncline import names
 from syncline.client import temporal_errors_mapped
 from syncline.messages import CycleStatus, Message
 
-__all__ = ["ListedRun", "RunStatus", "StartedBy", "list_runs", "quoted", "run_of", "runs_of"]
+__all__ = ["ListedRun", "RunStatus", "StartedBy", "list_runs", "quoted", "run_at_work", "run_of", "runs_of"]
 
 _GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 _PROVIDER: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
@@ -26,6 +26,7 @@ _SCHEDULED_FOR: Final = SearchAttributeKey.for_datetime("TemporalScheduledStartT
 
 _LATE: Final = timedelta(hours=1)
 """A scheduled run that starts this far from its time was asked for by a backfill."""
+_OPEN: Final = 100
 
 
 class StartedBy(StrEnum):
@@ -109,6 +110,13 @@ async def runs_of(client: Client, slug: str, *, limit: int, failed: bool = False
     return found[:limit]
 
 
+async def run_at_work(client: Client, slug: str, *, but: str) -> ListedRun | None:
+    """Return the run of a graph that has been open for longest, except run `but`; None if there is none."""
+    query = f'{names.ATTRIBUTE_GRAPH}={quoted(slug)} AND ExecutionStatus="Running"'
+    found = [run async for run in list_runs(client, query, limit=_OPEN) if run.run_id != but]
+    return min(found, key=lambda run: run.started_at, default=None)
+
+
 async def run_of(client: Client, workflow_id: str, run_id: str) -> ListedRun:
     """Return one run as it is now, or raise TemporalUnavailable."""
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
@@ -152,6 +160,7 @@ def _started_by(execution: WorkflowExecution, began: datetime) -> StartedBy:
     attributes = execution.typed_search_attributes
     if attributes.get(_SCHEDULE) is not None:
         nominal = attributes.get(_SCHEDULED_FOR)
+        # The server keeps whole seconds of either, so a trigger's cannot be told from the Schedule's own.
         late = nominal is not None and abs(began - nominal) > _LATE
         return StartedBy.BACKFILL if late else StartedBy.SCHEDULE
     return StartedBy.CRON if began > execution.start_time else StartedBy.HAND

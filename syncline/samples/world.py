@@ -1,7 +1,7 @@
 """The world as a knowledge graph: what ISO lists of countries, languages, currencies and scripts."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from syncline.samples.entities import Entity, entities
@@ -30,18 +30,20 @@ class World:
     def tables(self) -> list[SampleTable]:
         """Return the tables, or raise SampleInvalid if pycountry is not installed."""
         attribution = f"pycountry {pycountry_version()}"
+        # Each table says something about all of them, and they take longer to make than to keep.
+        every = list(entities())
         return [
             sample_table("write_raw_sources", _raw_sources()),
-            sample_table("write_facts", _facts()),
-            sample_table("write_fact_sources", _fact_sources(attribution)),
-            sample_table("write_nodes", _nodes()),
-            sample_table("write_edges", _edges()),
+            sample_table("write_facts", _facts(every)),
+            sample_table("write_fact_sources", _fact_sources(every, attribution)),
+            sample_table("write_nodes", _nodes(every)),
+            sample_table("write_edges", _edges(every)),
         ]
 
 
-def relations() -> Iterator[Relation]:
+def _relations(every: Sequence[Entity]) -> Iterator[Relation]:
     """Yield what the lists say about two records: containment, and numeric codes used twice on purpose."""
-    for entity in entities():
+    for entity in every:
         if entity.node_type != "subdivision":
             continue
         record = entity.record
@@ -99,29 +101,29 @@ def _raw_sources() -> Iterator[Row]:
         )
 
 
-def _facts() -> Iterator[Row]:
-    for entity in entities():
+def _facts(every: Sequence[Entity]) -> Iterator[Row]:
+    for entity in every:
         for name, sentence in entity.facts.items():
             yield entity.fact_id(name), sentence, "statement", "ready"
-    for relation in relations():
+    for relation in _relations(every):
         # Containment is stated by the subdivision's own facts.
         if not relation.directed:
             yield relation.fact_id, relation.statement, "statement", "ready"
 
 
-def _fact_sources(attribution: str) -> Iterator[Row]:
-    for entity in entities():
+def _fact_sources(every: Sequence[Entity], attribution: str) -> Iterator[Row]:
+    for entity in every:
         snippet = _json(entity.record)
         for name in entity.facts:
             yield entity.fact_id(name), entity.standard.source_id, snippet, attribution
-    for relation in relations():
+    for relation in _relations(every):
         if not relation.directed:
             for standard in (CURRENCIES, COUNTRIES):
                 yield relation.fact_id, standard.source_id, None, attribution
 
 
-def _nodes() -> Iterator[Row]:
-    for entity in entities():
+def _nodes(every: Sequence[Entity]) -> Iterator[Row]:
+    for entity in every:
         yield (
             entity.node_id,
             entity.record["name"],
@@ -133,8 +135,8 @@ def _nodes() -> Iterator[Row]:
         )
 
 
-def _edges() -> Iterator[Row]:
-    for relation in relations():
+def _edges(every: Sequence[Entity]) -> Iterator[Row]:
+    for relation in _relations(every):
         yield (
             relation.edge_id,
             relation.source_id,

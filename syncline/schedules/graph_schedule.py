@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from temporalio.client import (
     Client,
@@ -18,11 +18,13 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
 from syncline.client import temporal_errors_mapped
-from syncline.composition import declared_provider
 from syncline.errors import GraphInvalid, ScheduleForeign
-from syncline.graphs import Graph, GraphStatus
-from syncline.messages import SyncGraphInput
+from syncline.messages import GraphStatus, SyncGraphInput
 from syncline.schedules import making
+
+if TYPE_CHECKING:
+    # Commands that read Schedules import this room, and need no database driver for it.
+    from syncline.graphs import Graph
 
 __all__ = [
     "PAUSED_WITH_GRAPH",
@@ -52,7 +54,7 @@ _CRON_CATCHUP: Final = timedelta(hours=1)
 
 
 async def ensure_schedule(
-    client: Client, graph: Graph, *, task_queue: str, start_now: bool = False, take_over: bool = True
+    client: Client, graph: "Graph", *, task_queue: str, start_now: bool = False, take_over: bool = True
 ) -> ScheduleChange:
     """Make the graph's Schedule match its record, and return what that took.
 
@@ -111,7 +113,7 @@ async def remove_schedule(client: Client, slug: str, *, task_queue: str | None) 
     return "deleted"
 
 
-async def operators_pause(client: Client, graph: Graph) -> str | None:
+async def operators_pause(client: Client, graph: "Graph") -> str | None:
     """Return the note with which an operator paused the Schedule of an active graph, None if none did.
 
     Raise TemporalUnavailable if Temporal cannot be reached.
@@ -125,7 +127,7 @@ async def operators_pause(client: Client, graph: Graph) -> str | None:
     return description.schedule.state.note or "no reason given"
 
 
-def graph_fingerprint(graph: Graph, task_queue: str) -> str:
+def graph_fingerprint(graph: "Graph", task_queue: str) -> str:
     """Return the fingerprint of the Schedule that the record asks for; its state is not part of it.
 
     Neither is the interval that an adaptive one has for the moment.
@@ -134,10 +136,10 @@ def graph_fingerprint(graph: Graph, task_queue: str) -> str:
     made_from: list[object] = [graph.slug, {"every_seconds": schedule.every_seconds, "cron": schedule.cron}]
     if schedule.adaptive:
         made_from.append(schedule.intervals)
-    return making.fingerprint_of(task_queue, _FORM, declared_provider(graph, "sync"), *made_from)
+    return making.fingerprint_of(task_queue, _FORM, _declared(graph), *made_from)
 
 
-def state_for(graph: Graph, current: ScheduleState) -> ScheduleState:
+def state_for(graph: "Graph", current: ScheduleState) -> ScheduleState:
     """Return the state that the Schedule of the graph is to have, given the one it has."""
     if graph.status is GraphStatus.PAUSED and not current.paused:
         return replace(current, paused=True, note=PAUSED_WITH_GRAPH)
@@ -146,7 +148,7 @@ def state_for(graph: Graph, current: ScheduleState) -> ScheduleState:
     return current
 
 
-def _desired(graph: Graph, task_queue: str) -> Schedule:
+def _desired(graph: "Graph", task_queue: str) -> Schedule:
     """Return the Schedule as it would be created."""
     if graph.schedule.cron is not None:
         spec, catchup = ScheduleSpec(cron_expressions=[graph.schedule.cron]), _CRON_CATCHUP
@@ -171,13 +173,19 @@ def _desired(graph: Graph, task_queue: str) -> Schedule:
     )
 
 
-def _shown_by_runs(graph: Graph) -> TypedSearchAttributes:
+def _declared(graph: "Graph") -> str | None:
+    from syncline.composition import declared_provider
+
+    return declared_provider(graph, "sync")
+
+
+def _shown_by_runs(graph: "Graph") -> TypedSearchAttributes:
     """Return the attributes that a run begins with: what it would set if all is well and nothing changed.
 
     A run sets what turns out otherwise. Each time costs the server as much as an activity, and most runs of
     a fleet are idle.
     """
-    declared = declared_provider(graph, "sync")
+    declared = _declared(graph)
     return TypedSearchAttributes(
         [
             SearchAttributePair(_GRAPH, graph.slug),
@@ -189,7 +197,7 @@ def _shown_by_runs(graph: Graph) -> TypedSearchAttributes:
     )
 
 
-def _attributes(graph: Graph, task_queue: str) -> TypedSearchAttributes:
+def _attributes(graph: "Graph", task_queue: str) -> TypedSearchAttributes:
     fingerprint = graph_fingerprint(graph, task_queue)
     return making.attributes(fingerprint, SearchAttributePair(_GRAPH, graph.slug))
 

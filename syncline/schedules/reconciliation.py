@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from temporalio.client import Client, ScheduleState
 
 from syncline.errors import ConfigurationError, ScheduleForeign
-from syncline.graphs import Graph, GraphRecords, GraphStatus
-from syncline.messages import Reconciliation, ReconciliationProgress
+from syncline.messages import GraphStatus, Reconciliation, ReconciliationProgress
 from syncline.schedules.graph_schedule import (
     ScheduleChange,
     ensure_schedule,
@@ -18,6 +17,9 @@ from syncline.schedules.graph_schedule import (
 )
 from syncline.schedules.listing import ListedSchedule, list_schedules
 from syncline.schedules.making import is_for
+
+if TYPE_CHECKING:
+    from syncline.graphs import Graph, GraphRecords
 
 __all__ = ["MOST_NAMED", "reconcile"]
 
@@ -31,7 +33,7 @@ _Step = Callable[[], Awaitable[ScheduleChange]]
 
 async def reconcile(
     client: Client,
-    read_records: Callable[[], Awaitable[GraphRecords]],
+    read_records: Callable[[], Awaitable["GraphRecords"]],
     *,
     task_queue: str,
     progressed: Callable[[ReconciliationProgress], None],
@@ -65,7 +67,7 @@ async def reconcile(
     return _told(changes, refused, unchanged=unchanged)
 
 
-def _differs(graph: Graph, listed: ListedSchedule | None, task_queue: str) -> bool:
+def _differs(graph: "Graph", listed: ListedSchedule | None, task_queue: str) -> bool:
     """Return whether the graph's Schedule may have to be changed, judged by the list alone."""
     if graph.status is GraphStatus.ARCHIVED:
         return listed is not None
@@ -83,7 +85,7 @@ class _Steps:
         self._task_queue = task_queue
         self._steps: dict[str, _Step] = {}
 
-    def ensure(self, graph: Graph) -> None:
+    def ensure(self, graph: "Graph") -> None:
         """Make the graph's Schedule what its record says. One that is new runs at once."""
 
         async def step() -> ScheduleChange:

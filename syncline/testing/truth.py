@@ -5,6 +5,7 @@ It reads both sides whole and knows nothing of cursors, batches or parking, so i
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 
 import asyncpg
@@ -129,23 +130,23 @@ async def _expected(write: asyncpg.Connection) -> dict[str, Rows]:
 
 def _stats(expected: dict[str, Rows]) -> Rows:
     """Return what the numbers of each node should be, counted one row at a time."""
-    stats: Rows = {}
-    for node in expected["nodes"]:
-        stats[node] = {
+    facts = Counter(link[0] for link in expected["node_facts"] if isinstance(link, tuple))
+    edges = Counter(
+        end for edge in expected["edges"].values() for end in {edge["source_node_id"], edge["target_node_id"]}
+    )
+    children = Counter(child["parent_id"] for child in expected["nodes"].values())
+    dimensions = Counter(row["node_id"] for row in expected["dimensions"].values())
+    return {
+        (node,): {
             "node_id": node,
-            "fact_count": sum(
-                1 for link in expected["node_facts"] if isinstance(link, tuple) and link[0] == node
-            ),
-            "edge_count": sum(
-                1
-                for edge in expected["edges"].values()
-                if node in (edge["source_node_id"], edge["target_node_id"])
-            ),
-            "child_count": sum(1 for child in expected["nodes"].values() if child["parent_id"] == node),
-            "dimension_count": sum(1 for row in expected["dimensions"].values() if row["node_id"] == node),
+            "fact_count": facts[node],
+            "edge_count": edges[node],
+            "child_count": children[node],
+            "dimension_count": dimensions[node],
             "convergence_score": expected["convergence_reports"].get((node,), {}).get("convergence_score"),
         }
-    return {(node,): row for node, row in stats.items()}
+        for node in expected["nodes"]
+    }
 
 
 def _identified(rows: Iterable[asyncpg.Record]) -> Rows:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.engine.keys import key_uuid
-from syncline.errors import CycleBusy, CycleFenced, StoreUnavailable
+from syncline.errors import CycleBusy, CycleFenced, SchemaMismatch, StoreUnavailable
 from syncline.messages import CycleProgress, CycleStatus, SyncEvent
 from syncline.provider import GraphSchema, RetryRules
 from syncline.stores.postgres import PostgresStore
@@ -503,6 +503,14 @@ async def test_a_cursor_of_another_cluster_means_a_full_rescan(graph: TestGraph)
     assert (result.rescanned, result.rows) == (True, 1)
     assert not (await run_cycle(graph.context())).rescanned
     assert await differences(graph) == []
+
+
+async def test_a_write_db_without_its_deleted_keys_is_one_sentence_with_the_fix(graph: TestGraph) -> None:
+    await write(graph, SEED)
+    await run_cycle(graph.context())
+    await write(graph, "DROP TABLE sync_tombstone")
+    with pytest.raises(SchemaMismatch, match=r"'kg' has no table sync_tombstone, .* `syncline graph adopt`"):
+        await run_cycle(graph.context())
 
 
 async def test_memory_is_bounded_by_what_is_in_flight_and_not_by_the_backlog(graph: TestGraph) -> None:

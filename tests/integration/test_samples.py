@@ -113,22 +113,15 @@ def pointers_and_synsets(folder: Path) -> tuple[int, int]:
     return pointers, synsets
 
 
-async def test_the_world_is_loaded_whole(store: PostgresStore) -> None:
+async def test_the_world_is_loaded_whole_and_the_second_time_nothing_changes(store: PostgresStore) -> None:
     changed = await load_sample(store, SCHEMA, World())
     assert changed == {table.table: len(list(table.rows)) for table in World().tables()}
     assert await counts(store) == changed
     assert await dangling(store) == {}
-
-
-async def test_loading_the_world_twice_changes_nothing(store: PostgresStore) -> None:
-    await load_sample(store, SCHEMA, World())
     before = await footprint(store)
     assert await load_sample(store, SCHEMA, World()) == dict.fromkeys(TABLES, 0)
     assert await footprint(store) == before
-
-
-async def test_json_and_flags_arrive_as_they_are(store: PostgresStore) -> None:
-    await load_sample(store, SCHEMA, World())
+    # JSON and flags arrive as they are.
     [row] = await query(
         store,
         "SELECT metadata ->> 'flag' AS flag, jsonb_typeof(metadata) AS type FROM write_nodes "

@@ -59,9 +59,22 @@ def test_version_and_help_need_no_settings(invoke: Invoke) -> None:
         assert command in shown.stdout
 
 
-def test_the_command_line_starts_without_what_is_heavy() -> None:
-    heavy = ("temporalio", "sqlalchemy", "pydantic", "rich.console", "numpy", "qdrant_client", "yaml")
-    check = f"import sys, syncline.cli; print([name for name in {heavy} if name in sys.modules])"
+@pytest.mark.parametrize(
+    ("imported", "heavy"),
+    [
+        (
+            "syncline.cli",
+            ("temporalio", "sqlalchemy", "pydantic", "rich.console", "numpy", "qdrant_client", "yaml"),
+        ),
+        (
+            "syncline.cli.following, syncline.cli.examining, syncline.cli.target, syncline.runs, syncline.schedules",
+            ("sqlalchemy", "asyncpg", "numpy", "qdrant_client", "yaml"),
+        ),
+    ],
+    ids=["at the start", "with what talks to Temporal alone"],
+)
+def test_the_command_line_starts_without_what_is_heavy(imported: str, heavy: tuple[str, ...]) -> None:
+    check = f"import sys, {imported}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
@@ -12,6 +13,10 @@ from temporalio.client import Client
 
 from syncline import names
 from syncline.fleet import WorkerRepository, announced
+from syncline.freshness.hearing import line_name, listened_to
+from syncline.graphs import GraphChanges
+from syncline.health import Check, CheckStatus
+from syncline.health.examination import examine
 from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler, ensure_schedule
 from syncline.services import Services
@@ -20,6 +25,7 @@ from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider
 from tests.workflow.conftest import fast_worker
+from worker import listen
 
 
 async def told(services: Services, number: int) -> None:
@@ -124,8 +130,9 @@ def by_name(diagnosis: dict) -> dict[str, dict]:
 async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, syncline: CommandLine) -> None:
     await lab.add_graph(FakeProvider(), prepare=True)
     await ensure_reconciler(lab.client, task_queue=lab.task_queue, every_seconds=86_400)
-    async with announced(lab.services, identity="one@host:1"):
+    async with announced(lab.services, identity="one@host:1"), listen(lab.client, lab.services):
         await told(lab.services, 1)
+        await eventually(lambda: listening(lab))
         diagnosis = await syncline.answer("doctor")
         printed = await syncline("doctor")
     checks = by_name(diagnosis)
@@ -134,7 +141,7 @@ async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, sy
     assert checks.keys() == {
         "temporal", "namespace", "search attributes", "task queue", "reconciler", "clock",
         "worker", "worker: clock", "workers",
-        "write-db", "write-db: connections", "write-db: clock", "write-db: open transactions",
+        "write-db", "write-db: connections", "write-db: clock", "write-db: open transactions", "write-db: listener",
         "graph-db", "graph-db: connections", "graph-db: clock",
         "control plane: migrations", "write migrations", "graph migrations", "books migrations",
         "qdrant", "embedding",
@@ -143,6 +150,33 @@ async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, sy
     assert "1 graphs are up to date" in checks["graph migrations"]["found"]
     assert (printed.status, printed.err) == (0, "")
     assert "Qdrant Edge" in printed.out
+
+
+async def listening(lab: SyncLab) -> bool:
+    store = lab.services.store("write", None)
+    return await listened_to(store, line_name(lab.client.namespace, lab.services, store))
+
+
+async def test_doctor_says_why_a_change_would_not_be_heard(lab: SyncLab) -> None:
+    graph = await lab.add_graph(FakeProvider(), prepare=True)
+
+    async def found() -> Check | None:
+        asked = datetime.now(UTC)
+        health = await examine(lab.services, identity="w", namespace=lab.client.namespace, asked_at=asked)
+        return next((check for check in health.checks if check.name == "write-db: listener"), None)
+
+    nobody = await found()
+    assert nobody is not None
+    assert (nobody.status, nobody.found) == (CheckStatus.WARN, "no worker listens")
+    assert "not listening as it should be" in (nobody.fix or "")
+    async with lab.services.store("write", None).driver() as connection:
+        await connection.execute("DROP TABLE syncline.listener")
+    before = await found()
+    assert before is not None
+    assert (before.status, before.found) == (CheckStatus.WARN, "none of its schemas notifies")
+    assert "syncline migrate" in (before.fix or "")
+    await lab.services.graphs.update(graph.slug, GraphChanges.model_validate({"schedule": {"notify": False}}))
+    assert await found() is None
 
 
 async def test_doctor_names_what_is_behind_and_who_holds_capture_back(

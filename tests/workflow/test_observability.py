@@ -38,7 +38,7 @@ from syncline.provider import NullMeter
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.faulty_http import Answer, FaultyServer
-from syncline.testing.lab import SyncLab
+from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.ports import free_port
 from syncline.testing.worker_process import WorkerProcess
 from syncline.verification import Found, Relation, RelationKind, Verification
@@ -178,8 +178,10 @@ async def scene(
                 make_worker=lambda *_: pytest.fail("the worker is a process"),
                 unique=lambda word: f"observed-{word}-{next(numbers)}",
             )
+            # It is there from the start, so that the worker listens at once.
+            heard = await lab.add_graph("default", prepare=True, schedule={"every_seconds": 86_400})
             async with WorkerProcess.running(ROOT / "worker.py", environment) as worker:
-                await worker.says('"worker ready"')
+                await worker.says('"listening"')
                 paused = await lab.add_graph(status="paused")
                 await temporal_client.execute_workflow(
                     names.RECONCILE_SCHEDULES, id="observed-reconcile", task_queue="observed"
@@ -191,12 +193,24 @@ async def scene(
                     id="observed-verify",
                     task_queue="observed",
                 )
-                text = await asyncio.to_thread(scrape, metrics_address)
+                # Capture may have been silent before: while a run was due, or nobody was known to listen.
+                await write.execute(
+                    f"INSERT INTO {heard.schema_name}.write_nodes (id, concept) VALUES ('h', 'c')"
+                )
+                text = ""
+
+                async def woken() -> bool:
+                    nonlocal text
+                    text = await asyncio.to_thread(scrape, metrics_address)
+                    return "syncline_wakes{" in text
+
+                await eventually(woken)
                 worker.process.send_signal(signal.SIGTERM)
                 assert await worker.ended() == 0
         await write.close()
         await target.close()
-    for schedule in (names.sync_schedule_id(paused.slug), names.reconcile_schedules_id("observed")):
+    schedules = [names.sync_schedule_id(graph.slug) for graph in (paused, heard)]
+    for schedule in (*schedules, names.reconcile_schedules_id("observed")):
         await temporal_client.get_schedule_handle(schedule).delete()
     yield Scene(
         graphs=graphs,
@@ -266,6 +280,15 @@ async def test_metrics_tell_each_way_that_a_cycle_can_go(scene: Scene) -> None:
     assert scene.value("held_timestamp_seconds", "waiting") > 0
     # It has seen nothing of the graph, and whoever did last is still right.
     assert scene.values("cycle_timestamp_seconds", "waiting") == []
+
+
+async def test_metrics_tell_who_listens_and_what_was_heard(scene: Scene) -> None:
+    [listening] = scene.families["syncline_listening"].samples
+    assert (listening.labels["store"], listening.value) == ("write", 1)
+    [heard] = scene.families["syncline_notifications"].samples
+    woken = {sample.labels["outcome"]: sample.value for sample in scene.families["syncline_wakes"].samples}
+    assert woken.keys() <= {"started", "absent"}
+    assert heard.value >= 1
 
 
 @pytest.mark.parametrize("graph", ["plain", "fallback", "failed", "refused", "held"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from temporalio.client import Client
 
 from syncline import names
 from syncline.cli.following import Live
@@ -25,7 +26,7 @@ from syncline.messages import (
     TableProgress,
 )
 from syncline.provider import SyncContext
-from syncline.runs import Trying
+from syncline.runs import ListedRun, Trying, run_at_work
 from syncline.schedules import ensure_schedule
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
@@ -356,6 +357,38 @@ async def test_sync_joins_a_run_by_hand_that_is_open(lab: SyncLab, syncline: Com
     done = await syncline("sync", graph.slug)
     assert done.status == 0
     # The scheduled run beside it finds the graph taken, which is no failure: covered by the engine's tests.
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["at work", "gone when it is looked for"])
+async def test_following_goes_on_with_the_run_that_holds_the_graph(
+    lab: SyncLab, syncline: CommandLine, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    held, release = asyncio.Event(), asyncio.Event()
+
+    async def cycle(context: SyncContext) -> SyncResult:
+        if held.is_set() and not release.is_set():
+            return sync_result(CycleStatus.ALREADY_RUNNING)
+        held.set()
+        await release.wait()
+        return sync_result(rows=4)
+
+    graph = await lab.add_graph(FakeProvider(cycle=cycle))
+    other = await lab.start(graph)
+    await held.wait()
+    loop = asyncio.get_running_loop()
+
+    async def let_go(client: Client, slug: str, *, but: str) -> ListedRun | None:
+        """Find the other run and have it end; or find it no longer. The command has an event loop of its own."""
+        found = await run_at_work(client, slug, but=but)
+        loop.call_soon_threadsafe(release.set)
+        while ended and found is not None:
+            found = await run_at_work(client, slug, but=but)
+        return found
+
+    monkeypatch.setattr("syncline.runs.run_at_work", let_go)
+    answer = await syncline.answer("sync", graph.slug, "--follow")
+    assert (answer["cycle"], answer["result"]["tables"][0]["rows"]) == ("drained", 4)
+    assert (answer["joined"], answer["run_id"] == other.first_execution_run_id) == (not ended, not ended)
 
 
 async def test_sync_without_a_worker_says_so_at_once_and_keeps_the_run(

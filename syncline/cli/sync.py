@@ -29,8 +29,8 @@ __all__ = ["STATUS_OF_SYNC", "sync"]
 
 STATUS_OF_SYNC = (
     "Exit status: 0 synced (drained, budget_spent or vectors_delayed: it says which), 1 failed, held or not "
-    "ended in --timeout, 2 wrong usage or configuration, 3 another run holds the graph (--follow follows that "
-    "one), 130 Ctrl-C."
+    "ended in --timeout, 2 wrong usage or configuration, 3 another run holds the graph (--follow follows "
+    "that one), 130 Ctrl-C."
 )
 
 _FOLLOWED_EVERY = 1.0

@@ -5,17 +5,19 @@ declares no provider, no installed plugin contributes the one it declares. A con
 unknown graph and an invalid composition raise, because a guess would sync a graph with the wrong engine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from syncline.errors import CompositionInvalid
+from syncline import names
+from syncline.errors import CompositionInvalid, ShadowInvalid
+from syncline.fact_decomposition import FactDecompositionProvider
 from syncline.logs import get_log
 from syncline.messages import FallbackReason
-from syncline.provider import SyncProvider, options_model_of
+from syncline.provider import KINDS, Provider, ProviderKind, SyncProvider, options_model_of
 
 if TYPE_CHECKING:
     from syncline.graphs import Graph
@@ -26,11 +28,13 @@ __all__ = [
     "ProviderEntry",
     "Resolved",
     "parse_composition",
+    "resolve_fact_decomposition_provider",
     "resolve_provider",
     "resolve_sync_provider",
+    "swapped",
 ]
 
-ProviderT = TypeVar("ProviderT")
+ProviderT_co = TypeVar("ProviderT_co", bound=Provider, covariant=True)
 
 
 class ProviderEntry(BaseModel):
@@ -46,7 +50,7 @@ class ProviderEntry(BaseModel):
 
 
 class Composition(BaseModel):
-    """Kind of provider -> what serves it. Only `sync` is wired so far; the other kinds are reserved."""
+    """Kind of provider -> what serves it; and what serves the graph's shadow, if it has one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -57,15 +61,34 @@ class Composition(BaseModel):
     source_contribution: ProviderEntry | None = None
     dimensions: ProviderEntry | None = None
     relations: ProviderEntry | None = None
+    shadow: ProviderEntry | None = None
+    """A sync provider whose cycles go beside the live result; it is held when nobody has it, and never falls
+    back: `on_missing` is for the time after a promotion."""
+
+    def entry(self, kind: ProviderKind, *, shadow: bool = False) -> ProviderEntry | None:
+        """Return what is declared for a kind; with `shadow`, for the shadow of that kind."""
+        declared: ProviderEntry | None = getattr(self, "shadow" if shadow else kind)
+        if shadow and declared is not None:
+            return declared.model_copy(update={"on_missing": "hold"})
+        return declared
+
+    def declared(self) -> Iterator[tuple[ProviderKind, ProviderEntry, bool]]:
+        """Yield each kind with the entry that is declared for it, and whether that is the shadow's."""
+        for kind in KINDS:
+            entry = self.entry(kind)
+            if entry is not None:
+                yield kind, entry, False
+        if self.shadow is not None:
+            yield "sync", self.shadow, True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resolved(Generic[ProviderT]):
+class Resolved(Generic[ProviderT_co]):
     """A provider, or the reason why there is none; never both, never neither."""
 
     graph: "Graph | None"
     """None when no graph was named."""
-    provider: ProviderT | None = None
+    provider: ProviderT_co | None = None
     """Not initialized yet: `Registry.initialized` does that."""
     entry: ProviderEntry | None = None
     """What the composition declares, when it declares something."""
@@ -85,12 +108,39 @@ def parse_composition(slug: str, raw: Mapping[str, JsonValue]) -> Composition:
         raise _invalid(slug, "", error) from None
 
 
-async def resolve_provider(
-    kind: Literal["sync"], services: "Services | None", graph_id: str | UUID | None
-) -> Resolved[SyncProvider]:
-    """Return who serves `kind` for the graph (slug or id), or why nobody does.
+def swapped(raw: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the composition after a promotion: what served the shadow serves the graph, and the other way."""
+    if not raw.get("shadow"):
+        return dict(raw)
+    before = {"provider": names.DEFAULT_PROVIDER}  # what an undeclared provider is, by its name
+    return {**raw, "sync": raw["shadow"], "shadow": raw.get("sync") or before}
 
-    Raise StoreUnavailable, GraphNotFound, GraphInvalid or CompositionInvalid when that cannot be known.
+
+@overload
+async def resolve_provider(
+    kind: Literal["sync"], services: "Services | None", graph_id: str | UUID | None, *, shadow: bool = False
+) -> Resolved[SyncProvider]: ...
+
+
+@overload
+async def resolve_provider(
+    kind: Literal["fact_decomposition"], services: "Services | None", graph_id: str | UUID | None
+) -> Resolved[FactDecompositionProvider]: ...
+
+
+@overload
+async def resolve_provider(
+    kind: ProviderKind, services: "Services | None", graph_id: str | UUID | None
+) -> Resolved[Provider]: ...
+
+
+async def resolve_provider(
+    kind: ProviderKind, services: "Services | None", graph_id: str | UUID | None, *, shadow: bool = False
+) -> Resolved[Provider]:
+    """Return who serves `kind` for the graph (slug or id), or why nobody does: the caller has a built-in.
+
+    With `shadow`, who serves the graph's shadow. Raise StoreUnavailable, GraphNotFound, GraphInvalid or
+    CompositionInvalid when that cannot be known, ShadowInvalid if the graph declares no shadow.
     """
     if services is None:
         raise RuntimeError(
@@ -98,14 +148,17 @@ async def resolve_provider(
             "`async with Services.open(settings, registry=registry) as services`."
         )
     if graph_id is None:
+        serves = "the built-in engine serves the default graph" if kind == "sync" else "no provider is asked"
         return Resolved(
             graph=None,
             reason=FallbackReason.NO_GRAPH_CONTEXT,
-            detail="No graph was named, so the built-in engine serves the default graph.",
+            detail=f"No graph was named, so {serves}.",
         )
     graph = await services.graphs.get(graph_id)
-    entry = getattr(parse_composition(graph.slug, graph.composition), kind)
-    if not isinstance(entry, ProviderEntry):
+    entry = parse_composition(graph.slug, graph.composition).entry(kind, shadow=shadow)
+    if entry is None and shadow:
+        raise ShadowInvalid(graph.slug, "its composition declares no `shadow`")
+    if entry is None:
         return Resolved(
             graph=graph,
             reason=FallbackReason.NOT_DECLARED,
@@ -117,7 +170,7 @@ async def resolve_provider(
     try:
         options = options_model_of(registered.provider).model_validate(entry.options)
     except ValidationError as error:
-        raise _invalid(graph.slug, f"{kind}.options", error) from None
+        raise _invalid(graph.slug, f"{'shadow' if shadow else kind}.options", error) from None
     return Resolved(
         graph=graph,
         provider=registered.provider,
@@ -129,15 +182,22 @@ async def resolve_provider(
 
 
 async def resolve_sync_provider(
-    services: "Services | None", graph_id: str | UUID | None
+    services: "Services | None", graph_id: str | UUID | None, *, shadow: bool = False
 ) -> Resolved[SyncProvider]:
-    """Return who syncs the graph, or why no provider does; raise as `resolve_provider` does."""
-    return await resolve_provider("sync", services, graph_id)
+    """Return who syncs the graph or its shadow, or why nobody does; raise as `resolve_provider` does."""
+    return await resolve_provider("sync", services, graph_id, shadow=shadow)
+
+
+async def resolve_fact_decomposition_provider(
+    services: "Services | None", graph_id: str | UUID | None
+) -> Resolved[FactDecompositionProvider]:
+    """Return who decomposes the graph's sources, or why nobody does; raise as `resolve_provider` does."""
+    return await resolve_provider("fact_decomposition", services, graph_id)
 
 
 def _not_installed(
-    kind: Literal["sync"], services: "Services", graph: "Graph", entry: ProviderEntry
-) -> Resolved[SyncProvider]:
+    kind: ProviderKind, services: "Services", graph: "Graph", entry: ProviderEntry
+) -> Resolved[Provider]:
     registry = services.registry
     log = get_log()
     # Someone should hear of it, once: a graph that syncs every minute would otherwise page all night.

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal, Self
 
+from syncline import names
 from syncline.embedding import EmbeddingService, open_embedding
 from syncline.errors import StoreNotConfigured
 from syncline.graphs import Graph, GraphRepository
@@ -105,13 +106,15 @@ class Services:
         """Return the graph's schema in its write-db."""
         return GraphSchema(store=self.store("write", graph.write_store), schema=graph.schema_name)
 
-    def target_schema(self, graph: Graph) -> GraphSchema:
-        """Return the graph's schema in its graph-db."""
-        return GraphSchema(store=self.store("graph", graph.graph_store), schema=graph.schema_name)
+    def target_schema(self, graph: Graph, *, shadow: bool = False) -> GraphSchema:
+        """Return the graph's schema in its graph-db, or its shadow's."""
+        schema = names.shadow_schema(graph.schema_name) if shadow else graph.schema_name
+        return GraphSchema(store=self.store("graph", graph.graph_store), schema=schema)
 
-    def graph_vectors(self, graph: Graph) -> GraphVectors:
-        """Return the graph's collections."""
-        return GraphVectors(store=self.vector_store(graph.qdrant_store), prefix=graph.qdrant_prefix)
+    def graph_vectors(self, graph: Graph, *, shadow: bool = False) -> GraphVectors:
+        """Return the graph's collections, or its shadow's."""
+        prefix = names.shadow_prefix(graph.qdrant_prefix) if shadow else graph.qdrant_prefix
+        return GraphVectors(store=self.vector_store(graph.qdrant_store), prefix=prefix)
 
     async def prepare_control(self) -> list[str]:
         """Migrate the control plane; return the applied revisions."""

@@ -48,6 +48,7 @@ from syncline.provider import (
 )
 from syncline.schedules import graph_fingerprint
 from syncline.services import Services
+from syncline.shadow import prepare_shadow
 from syncline.tracing import annotate
 
 __all__ = ["SyncActivities"]
@@ -77,33 +78,36 @@ class SyncActivities:
         services = self._services()
         _tell(graph=request.graph or "")
         with _errors_told(services.meter, activity=names.RESOLVE_PROVIDER):
-            resolved = await resolve_sync_provider(services, request.graph)
+            resolved = await resolve_sync_provider(services, request.graph, shadow=request.shadow)
             graph = resolved.graph or await services.graphs.default()
             _refuse_archived(graph)
-            _tell(graph=graph.slug)
-            cadence = await self._cadence_rules(services, graph)
+            ref = graph.shadow_ref if request.shadow else graph.ref
+            shadowed = graph.shadowed and not request.shadow
+            _tell(graph=ref.slug)
+            cadence = None if request.shadow else await self._cadence_rules(services, graph)
             if resolved.provider is not None:
                 return ProviderResolution(
-                    graph=graph.ref,
+                    graph=ref,
                     provider_id=resolved.provider.id,
                     provider_version=resolved.provider.version,
                     distribution=resolved.distribution,
                     cadence=cadence,
+                    shadowed=shadowed,
                 )
             if resolved.reason is None:
                 raise RuntimeError("resolution returned neither a provider nor a reason")
             entry = resolved.entry
             if entry is not None and entry.on_missing == "fail":
-                raise ProviderMissing(graph.slug, entry.provider)
+                raise ProviderMissing(ref.slug, entry.provider)
             if entry is not None and entry.on_missing == "hold":
-                raise ProviderGone(graph.slug, entry.provider)
+                raise ProviderGone(ref.slug, entry.provider)
         fallback = Fallback(
             reason=resolved.reason,
             detail=resolved.detail,
             provider_id=None if entry is None else entry.provider,
         )
         await _signal_fallback(graph, fallback)
-        return ProviderResolution(graph=graph.ref, fallback=fallback, cadence=cadence)
+        return ProviderResolution(graph=ref, fallback=fallback, cadence=cadence, shadowed=shadowed)
 
     @activity.defn(name=names.SYNC_CYCLE)
     async def sync_cycle(self, request: SyncCycleRequest) -> SyncResult:
@@ -147,19 +151,21 @@ class SyncActivities:
             options, origin = NoOptions(), "syncline"
             run = replace(run, provider_version=version("syncline"))
         else:
-            resolved = await resolve_sync_provider(services, request.graph.id)
+            resolved = await resolve_sync_provider(services, request.graph.id, shadow=request.shadow)
             graph, options, origin = _still_resolved(resolved, request.provider_id)
             provider = await services.registry.initialized("sync", request.provider_id, services)
             run_cycle = provider.sync_cycle
             run = replace(run, provider_version=provider.version)
         _refuse_archived(graph)
+        if request.shadow and request.provider_id is not None:
+            await prepare_shadow(services, graph, request.provider_id)
         result: object = await run_cycle(
             SyncContext(
-                graph=graph.ref,
+                graph=graph.shadow_ref if request.shadow else graph.ref,
                 run=run,
                 write=services.write_schema(graph),
-                target=services.target_schema(graph),
-                vectors=services.graph_vectors(graph),
+                target=services.target_schema(graph, shadow=request.shadow),
+                vectors=services.graph_vectors(graph, shadow=request.shadow),
                 embedding=services.embedding,
                 budget=CycleBudget(
                     batch_rows=request.batch_rows or services.settings.batch_rows,
@@ -174,6 +180,7 @@ class SyncActivities:
                     dead_letter_attempts=services.settings.dead_letter_attempts,
                     vector_seconds=services.settings.vector_retry_seconds,
                 ),
+                shadow=request.shadow,
             )
         )
         if not isinstance(result, SyncResult):

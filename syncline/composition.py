@@ -109,7 +109,7 @@ def parse_composition(slug: str, raw: Mapping[str, JsonValue]) -> Composition:
 
 
 def swapped(raw: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the composition after a promotion: what served the shadow serves the graph, and the other way."""
+    """Return the composition after a promotion: what served the shadow, serves the graph."""
     if not raw.get("shadow"):
         return dict(raw)
     before = {"provider": names.DEFAULT_PROVIDER}  # what an undeclared provider is, by its name

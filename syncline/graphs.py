@@ -173,6 +173,11 @@ class Graph(_Record):
         return GraphRef(id=self.id, slug=self.slug)
 
     @property
+    def shadowed(self) -> bool:
+        """Whether its composition declares a shadow."""
+        return bool(self.composition.get("shadow"))
+
+    @property
     def shadow_ref(self) -> GraphRef:
         """The identity of its shadow: another name for the same record."""
         return GraphRef(id=self.id, slug=names.shadow_slug(self.slug))

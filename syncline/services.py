@@ -8,7 +8,7 @@ from syncline import names
 from syncline.embedding import EmbeddingService, open_embedding
 from syncline.errors import StoreNotConfigured
 from syncline.graphs import Graph, GraphRepository
-from syncline.migrations import migrate_control, migrate_graph, migrate_write
+from syncline.migrations import migrate_control, migrate_graph, migrate_shadow, migrate_write
 from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter
 from syncline.registry import Registry
 from syncline.settings import Settings
@@ -121,11 +121,13 @@ class Services:
         return await migrate_control(self.control)
 
     async def prepare_graph(self, graph: Graph) -> list[str]:
-        """Migrate the graph's schema in both of its stores; return the applied revisions."""
-        write, target = self.write_schema(graph), self.target_schema(graph)
+        """Migrate the graph's schema in both of its stores, and its shadow's; return the applied revisions."""
+        write = self.write_schema(graph)
+        target, shadow = self.target_schema(graph), self.target_schema(graph, shadow=True)
         return [
             *await migrate_write(write.store, write.schema),
             *await migrate_graph(target.store, target.schema),
+            *await migrate_shadow(shadow.store, shadow.schema),
         ]
 
     async def close(self) -> None:

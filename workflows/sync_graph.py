@@ -38,6 +38,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.cadence import following
     from workflows.details import describe_provider, describe_run
     from workflows.failing import FAILS_A_RUN
+    from workflows.shadow import follow_with_shadow
 
 GRAPH = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 PROVIDER = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
@@ -88,6 +89,8 @@ class SyncGraph:
                 await self._back_to_base()
             else:
                 await self._keep_cadence(resolution, result)
+            if resolution.shadowed:
+                await follow_with_shadow(resolution.graph.slug)
         except asyncio.CancelledError:
             self._show(phase=RunPhase.CANCELLED)
             raise
@@ -122,15 +125,15 @@ class SyncGraph:
         return self._state.provider
 
     async def _resolve(self, request: SyncGraphInput) -> ProviderResolution:
-        self._show(graph=request.graph)
+        self._show(graph=request.about)
         # Nothing to do for a scheduled run. One started by hand is to be found while it still resolves, and
         # a cron run begins with the attributes of the run before it.
-        found_by = [GRAPH.value_set(request.graph)] if request.graph is not None else []
+        found_by = [GRAPH.value_set(request.about)] if request.about is not None else []
         _upsert(*found_by, ROWS.value_unset(), FAILURES.value_unset())
         resolution = await workflow.execute_activity_method(
             SyncActivities.resolve_provider,
-            ResolveProviderRequest(graph=request.graph),
-            summary=f"resolve the provider of {(request.graph or 'the default graph')[:100]}",
+            ResolveProviderRequest(graph=request.graph, shadow=request.shadow),
+            summary=f"resolve the provider of {(request.about or 'the default graph')[:100]}",
             start_to_close_timeout=timedelta(seconds=30),
             schedule_to_close_timeout=timedelta(minutes=10),
             retry_policy=_RETRY,
@@ -186,6 +189,7 @@ class SyncGraph:
                 # The first run of a stretch, as any run by hand, does not know of those before it.
                 fallback_since=carried.first_fallback_at if carried.consecutive_fallback_runs > 1 else None,
                 progress_seconds=request.progress_seconds,
+                shadow=request.shadow,
             ),
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
             start_to_close_timeout=budget + _GRACE,

@@ -1,15 +1,15 @@
 """Promotion: a shadow's result becomes the graph's, and what was live becomes its shadow.
 
-The schemas in the graph-db are renamed, each for the other; in the record, the providers change places and the
-prefixes of the collections, which cannot be renamed. If the record is in the same database, all of this is one
-transaction. If not, the schemas go first. Should it be cut off between the two, no cycle does harm: the books in
-a schema say which prefix they are about, and a cycle that was given another one stops (SchemaMoved). Whoever
-promotes next, above all the next attempt, makes the record follow before anything else.
+The schemas in the graph-db are renamed, each for the other; in the record, the providers change places and
+so do the prefixes of the collections, which cannot be renamed. If the record is in the same database, all of
+this is one transaction. If not, the schemas go first. Should it be cut off between the two, no cycle does harm:
+the books in a schema say which prefix they are about, and a cycle that was given another one stops
+(SchemaMoved). Whoever promotes next, above all the next attempt, makes the record follow before anything else.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -24,36 +24,21 @@ from syncline.engine.statements import SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.errors import InputInvalid, ShadowInvalid, StoreRejected
 from syncline.graphs import Graph
-from syncline.messages import Message, TableProgress
+from syncline.messages import TableProgress
 from syncline.migrations import migrate_books
+from syncline.operations.requests import Promotion
 from syncline.provider import GraphSchema
 from syncline.services import Services
 from syncline.shadow.behind import Progress, lags, progress_of
 from syncline.shadow.template import sql
 from syncline.sqltext import literal, quoted
 
-__all__ = ["Promotion", "promote"]
+__all__ = ["promote"]
 
 _ACTION: Final = "promote"
 _PATIENCE: Final = 60.0
 _AGAIN: Final = 0.5
 _FORCE: Final = "Try again when that is over; `--force` swaps them all the same, once neither is at work"
-
-
-class Promotion(Message):
-    """Result of `PromoteShadow`: the graph after it."""
-
-    graph: str
-    provider_id: str
-    """Who serves the graph now."""
-    shadow_provider_id: str
-    """Who served it before, and serves its shadow now."""
-    qdrant_prefix: str
-    """Of the graph's collections now: whoever reads them has to follow it."""
-    despite: tuple[str, ...] = ()
-    """What spoke against it, when it was forced."""
-    resumed: bool = False
-    """Whether this finished a promotion that was cut off before."""
 
 
 async def promote(
@@ -65,7 +50,6 @@ async def promote(
     who: str,
     why: str,
     run_id: str,
-    beat: Callable[[str], None] = lambda _: None,
     patience: float = _PATIENCE,
 ) -> Promotion:
     """Swap a graph and its shadow, once for each run, and return what came of it.
@@ -88,7 +72,6 @@ async def promote(
     reasons: list[str] = []
     deadline = time.monotonic() + patience
     while True:
-        beat("waits")
         async with work.both_held() as connection:
             if connection is None:
                 reasons = ["a cycle was at work all the while"]

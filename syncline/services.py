@@ -121,7 +121,7 @@ class Services:
         return await migrate_control(self.control)
 
     async def prepare_graph(self, graph: Graph) -> list[str]:
-        """Migrate the graph's schema in both of its stores, and its shadow's; return the applied revisions."""
+        """Migrate the graph's schema in both stores, and its shadow's; return the applied revisions."""
         write = self.write_schema(graph)
         target, shadow = self.target_schema(graph), self.target_schema(graph, shadow=True)
         return [

@@ -1,10 +1,11 @@
 """Promotion: a shadow's result becomes the graph's, and what was live becomes its shadow.
 
 The schemas in the graph-db are renamed, each for the other; in the record, the providers change places and
-so do the prefixes of the collections, which cannot be renamed. If the record is in the same database, all of
-this is one transaction. If not, the schemas go first. Should it be cut off between the two, no cycle does harm:
-the books in a schema say which prefix they are about, and a cycle that was given another one stops
-(SchemaMoved). Whoever promotes next, above all the next attempt, makes the record follow before anything else.
+so do the prefixes of the collections, which cannot be renamed. If the record is in the same database, all
+of this is one transaction. If not, the schemas go first. Should it be cut off between the two, no cycle
+does harm: the books in a schema say which prefix they are about, and a cycle that was given another one
+stops (SchemaMoved). Whoever promotes next, above all the next attempt, makes the record follow before
+anything else.
 """
 
 import asyncio

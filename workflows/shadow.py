@@ -1,7 +1,7 @@
 """A graph's shadow follows its live run: a child that goes on by itself, one at a time."""
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
@@ -9,10 +9,9 @@ with workflow.unsafe.imports_passed_through():
     # Models and constants: nothing of them can differ between a run and its replay.
     from syncline import names
     from syncline.messages import SyncGraphInput
+    from workflows.attributes import GRAPH
 
 __all__ = ["follow_with_shadow"]
-
-_GRAPH = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 
 
 async def follow_with_shadow(slug: str) -> None:
@@ -25,7 +24,7 @@ async def follow_with_shadow(slug: str) -> None:
             id=names.shadow_workflow_id(slug),
             parent_close_policy=ParentClosePolicy.ABANDON,
             cancellation_type=ChildWorkflowCancellationType.ABANDON,
-            search_attributes=TypedSearchAttributes([SearchAttributePair(_GRAPH, name)]),
+            search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, name)]),
             static_summary=f"Sync {name}"[:200],
         )
     except WorkflowAlreadyStartedError:

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from syncline import names
-from syncline.errors import CompositionInvalid, ShadowInvalid
+from syncline.errors import CompositionInvalid, ProviderGone, ProviderMissing, ShadowInvalid
 from syncline.fact_decomposition import FactDecompositionProvider
 from syncline.logs import get_log
 from syncline.messages import FallbackReason
@@ -103,6 +103,18 @@ class Resolved(Generic[ProviderT_co]):
     reason: FallbackReason | None = None
     detail: str = ""
     """One sentence for a person."""
+
+    def answer(self) -> ProviderT_co | None:
+        """Return the provider, or None if the built-in of whoever asks is to stand in for it.
+
+        Raise ProviderMissing or ProviderGone, which an activity retries, if `on_missing` has it otherwise.
+        """
+        if self.provider is None and self.entry is not None and self.graph is not None:
+            if self.entry.on_missing == "fail":
+                raise ProviderMissing(self.graph.slug, self.entry.provider)
+            if self.entry.on_missing == "hold":
+                raise ProviderGone(self.graph.slug, self.entry.provider)
+        return self.provider
 
 
 def parse_composition(slug: str, raw: Mapping[str, JsonValue]) -> Composition:

@@ -28,9 +28,9 @@ class Progress:
     """How many rows were refused and have not landed since."""
 
     @property
-    def begun(self) -> bool:
-        """Whether anything was ever read."""
-        return any(cursor != Cursor() for cursor in self.ledger.cursors.values())
+    def untouched(self) -> bool:
+        """Whether nothing was ever read, although there is something to read."""
+        return bool(self.tables) and all(cursor == Cursor() for cursor in self.ledger.cursors.values())
 
     @property
     def tables(self) -> frozenset[str]:
@@ -51,7 +51,7 @@ async def progress_of(
 
 def undone(side: Progress) -> Iterator[str]:
     """Yield what a side has yet to do, in words."""
-    if not side.begun:
+    if side.untouched:
         yield "has never been synced"
         return
     if side.tables:
@@ -66,7 +66,7 @@ def undone(side: Progress) -> Iterator[str]:
 
 def lags(shadow: Progress, live: Progress) -> Iterator[str]:
     """Yield what of the live graph its shadow lacks, in words; what neither has read yet is no reason."""
-    if not shadow.begun:
+    if shadow.untouched:
         yield "it has never been synced"
         return
     behind = sorted(name for name in shadow.tables if _passed(live, shadow, name))
@@ -82,5 +82,10 @@ def _passed(ahead: Progress, behind: Progress, name: str) -> bool:
     """Return whether one side has read more of a table that the other has yet to read."""
     if name not in ahead.tables:
         return True
-    one, other = ahead.ledger.cursors[name], behind.ledger.cursors[name]
-    return (one.xid, one.key or ()) > (other.xid, other.key or ())
+    return _position(name, ahead) > _position(name, behind)
+
+
+def _position(name: str, side: Progress) -> tuple[int, tuple[str, ...] | tuple[int, ...]]:
+    cursor = side.ledger.cursors[name]
+    key = cursor.key or ()
+    return cursor.xid, tuple(map(int, key)) if name == DELETES else key

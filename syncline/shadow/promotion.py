@@ -145,11 +145,19 @@ class _Promotion:
 
     @asynccontextmanager
     async def both_held(self) -> AsyncIterator[AsyncConnection | None]:
-        """Yield a connection in a transaction that holds both schemas; None if a cycle has one of them."""
+        """Yield a connection in a transaction that holds both schemas; None if a cycle has one of them.
+
+        Raise ShadowInvalid if another promotion was faster.
+        """
         async with self._live.store.begin() as connection:
             driver = await _driver(connection)
             schemas = self._live.schema, self._shadow.schema
-            yield connection if await driver.fetchval(sql("try_lock"), *schemas) else None
+            held = await driver.fetchval(sql("try_lock"), *schemas)
+            if held:
+                state = await driver.fetchrow(sql("state", schema=quoted(self._live.schema)))
+                if state["vector_prefix"] not in (None, self._prefix):
+                    raise ShadowInvalid(self._graph.slug, "somebody else has promoted it meanwhile")
+            yield connection if held else None
 
     async def lacks(self, connection: AsyncConnection) -> list[str]:
         """Return what the shadow lacks of what the live graph has."""
@@ -214,7 +222,7 @@ class _Promotion:
 
 async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
     """Return the driver's connection, in the transaction that this one has begun."""
-    await connection.execute(text("SELECT"))  # the adapter begins lazily
+    await connection.execute(text("SELECT 1"))  # the adapter begins lazily
     raw = await connection.get_raw_connection()
     if raw.driver_connection is None:
         raise RuntimeError("the connection of a promotion is closed")

@@ -519,3 +519,10 @@ async def test_migrations_follow_the_shadow(site: Site) -> None:
         await shadow.execute("UPDATE sync_books_version SET version_num = 'books_0003'")
         await shadow.execute("ALTER TABLE sync_state DROP vector_prefix, DROP shadow_provider")
     assert await site.services.prepare_graph(site.graph) == ["books_0004"]
+
+
+async def test_two_promotions_at_once_swap_once(site: Site) -> None:
+    await site.both()
+    ended = await asyncio.gather(site.promote(), site.promote(), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in ended) == ["Promotion", "ShadowInvalid"], ended
+    assert (await site.services.graphs.get("kg")).qdrant_prefix == "kg_shadow_"

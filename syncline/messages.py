@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from syncline import names
+from syncline.errors import InputInvalid
 from syncline.operator_input import OperatorInput
 
 
@@ -41,7 +42,7 @@ class SyncGraphInput(OperatorInput):
     @model_validator(mode="after")
     def _a_shadow_is_of_a_graph(self) -> Self:
         if self.shadow and self.graph is None:
-            raise ValueError("a shadow is of a graph: name it")
+            raise InputInvalid("A shadow is that of a graph: name it.")
         return self
 
     @property

@@ -29,6 +29,7 @@ from syncline.services import Services
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 from tests.workflow.test_carried_state import DAILY, scheduled
+from tests.workflow.test_replay import replay
 from worker import create_provider_worker, serving
 
 ANSWER = 0.4
@@ -239,6 +240,8 @@ async def test_when_those_who_had_it_are_gone_the_policy_holds(fleet: Fleet) -> 
         True,
     )
     assert [type(signal) for signal in state.signals] == [ProviderFallback]
+    for run in runs.values():
+        await replay((await run.fetch_history()).to_json())
     assert (held.result.status, held.provider_id) == (CycleStatus.HELD, "acme")
 
 

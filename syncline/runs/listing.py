@@ -39,6 +39,8 @@ class StartedBy(StrEnum):
     CRON = "cron"
     """A workflow started with a cron expression (or with a delay, which looks the same)."""
     HAND = "hand"
+    SHADOW = "shadow"
+    """The run of the graph, which its shadow's follows."""
 
 
 class RunStatus(StrEnum):
@@ -158,6 +160,8 @@ def _run(execution: WorkflowExecution) -> ListedRun:
 
 def _started_by(execution: WorkflowExecution, began: datetime) -> StartedBy:
     attributes = execution.typed_search_attributes
+    if execution.parent_id is not None:
+        return StartedBy.SHADOW
     if attributes.get(_SCHEDULE) is not None:
         nominal = attributes.get(_SCHEDULED_FOR)
         # The server keeps whole seconds of either, so a trigger's cannot be told from the Schedule's own.

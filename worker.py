@@ -12,8 +12,9 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.client import Client, Plugin
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.fleet import FleetActivities
@@ -86,6 +87,7 @@ def create_worker(
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         max_cached_workflows=settings.max_cached_workflows,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+        deployment_config=_deployment(settings),
     )
 
 
@@ -116,6 +118,7 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
         max_concurrent_activity_task_polls=2,
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+        deployment_config=_deployment(settings),
     )
 
 
@@ -183,6 +186,20 @@ def main() -> int:
         sys.stderr.write(f"The worker cannot start. {error}\n")
         return 2 if isinstance(error, ConfigurationError) else 1
     return 0
+
+
+def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
+    """Return which version of which deployment every Worker of this process is, if that is declared.
+
+    A run stays with the version that it began on: runs are short, and the next one begins on the current.
+    """
+    if settings.deployment_name is None or settings.build_id is None:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(settings.deployment_name, settings.build_id),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
 
 
 def _runtime(metrics_address: str | None) -> Runtime:

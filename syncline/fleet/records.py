@@ -36,6 +36,7 @@ _workers = Table(
     Column("started_at", DateTime(timezone=True)),
     Column("seen_at", DateTime(timezone=True)),
     Column("syncline_version", Text),
+    Column("deployment_version", Text),
     Column("python_version", Text),
     Column("providers", JSONB),
     Column("problems", JSONB),
@@ -63,6 +64,8 @@ class WorkerRecord(Message):
     started_at: datetime
     seen_at: datetime
     syncline_version: str
+    deployment_version: str | None = None
+    """`deployment:build`, as Temporal writes it; None without Worker Versioning."""
     python_version: str
     providers: tuple[InstalledProvider, ...] = ()
     problems: tuple[str, ...] = ()
@@ -131,6 +134,7 @@ async def announced(
         "identity": identity,
         "task_queue": services.settings.task_queue,
         "syncline_version": version("syncline"),
+        "deployment_version": services.settings.deployment_version,
         "python_version": platform.python_version(),
         "providers": [found.model_dump() for found in _installed(services.registry)],
         "problems": [str(problem) for problem in services.registry.problems],

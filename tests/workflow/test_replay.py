@@ -50,8 +50,10 @@ INCOMPATIBLE = {
     ),
     "activities_change_places": (
         f"{RESOLVE}\n            {CYCLE}",
-        "resolution = ProviderResolution(graph={'id': '00000000-0000-0000-0000-000000000001', 'slug': 'kg'})\n"
-        f"            {CYCLE}\n            {RESOLVE}",
+        (
+            "resolution = ProviderResolution(graph={'id': '00000000-0000-0000-0000-000000000001', 'slug': 'kg'})\n"
+            f"            {CYCLE}\n            {RESOLVE}"
+        ),
     ),
 }
 """Changes of the workflow's source, old and new, that runs of before it cannot go on with."""

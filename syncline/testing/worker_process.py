@@ -22,10 +22,12 @@ class WorkerProcess:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, script: Path, environment: Mapping[str, str]) -> AsyncIterator[Self]:
-        """Start the script with this environment; it is killed at the end, unless it has ended."""
+    async def running(
+        cls, script: Path, environment: Mapping[str, str], *, python: Path | None = None
+    ) -> AsyncIterator[Self]:
+        """Start the script with this environment, by another Python if one is given; kill it at the end."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(script), env=environment, stderr=asyncio.subprocess.PIPE
+            python or sys.executable, str(script), env=environment, stderr=asyncio.subprocess.PIPE
         )
         worker = cls(process)
         try:

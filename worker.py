@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from datetime import timedelta
 
 from temporalio import workflow
@@ -41,7 +41,15 @@ from workflows.operations import OPERATIONS
 from workflows.reconcile_schedules import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
-__all__ = ["create_operations_worker", "create_worker", "listen", "main", "run_worker"]
+__all__ = [
+    "create_operations_worker",
+    "create_provider_worker",
+    "create_worker",
+    "listen",
+    "main",
+    "run_worker",
+    "serving",
+]
 
 _OPERATIONS_AT_ONCE = 4
 
@@ -122,6 +130,55 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
     )
 
 
+def create_provider_worker(
+    client: Client, activities: SyncActivities, settings: Settings, provider_id: str
+) -> Worker:
+    """Return a worker for the cycles of one routed provider.
+
+    Who polls this queue has the provider, so a cycle meets it, whichever worker has resolved the graph. The
+    slots are the provider's own: one whose cycles hang fills nobody else's.
+    """
+    return Worker(
+        client,
+        task_queue=names.provider_task_queue(settings.task_queue, provider_id),
+        activities=[activities.sync_cycle],
+        max_concurrent_activities=settings.max_concurrent_cycles,
+        max_heartbeat_throttle_interval=timedelta(seconds=5),
+        graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+    )
+
+
+@asynccontextmanager
+async def serving(client: Client, services: Services, activities: SyncActivities) -> AsyncIterator[None]:
+    """Run all workers of this process: the main one, that of operators, and one for each routed provider.
+
+    The control plane knows of it while all of them poll, and no longer: whoever drains is sent nothing more.
+    They drain side by side, so that this takes as long as the slowest.
+    """
+    settings, identity = services.settings, client.identity
+    workers = [
+        create_worker(
+            client,
+            activities,
+            settings,
+            schedules=ScheduleActivities(services),
+            fleet=FleetActivities(services, identity=identity),
+        ),
+        create_operations_worker(client, OperationActivities(services), settings),
+        *(
+            create_provider_worker(client, activities, settings, registered.provider.id)
+            for registered in services.registry.registered()
+            if registered.kind == "sync" and registered.routed
+        ),
+    ]
+    async with AsyncExitStack() as stack:
+        for worker in workers:
+            await stack.enter_async_context(worker)
+        async with announced(services, identity=identity):
+            yield
+        await asyncio.gather(*(worker.shutdown() for worker in workers))
+
+
 async def run_worker(settings: Settings) -> None:
     """Serve the task queue until SIGTERM or SIGINT, then let running cycles finish.
 
@@ -147,12 +204,8 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
         reconciler = await ensure_reconciler(
             client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
         )
-        activities, schedules = SyncActivities(services), ScheduleActivities(services)
-        fleet = FleetActivities(services, identity=identity)
         async with (
-            announced(services, identity=identity),
-            create_worker(client, activities, settings, schedules=schedules, fleet=fleet),
-            create_operations_worker(client, OperationActivities(services), settings),
+            serving(client, services, SyncActivities(services)),
             listen(client, services) if settings.notify else nullcontext(),
         ):
             log.info(

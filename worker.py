@@ -145,6 +145,7 @@ def create_provider_worker(
         max_concurrent_activities=settings.max_concurrent_cycles,
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+        deployment_config=_deployment(settings),
     )
 
 

@@ -110,12 +110,18 @@ class WorkerRepository:
             rows = (await connection.execute(statement)).mappings().all()
         return [WorkerRecord.model_validate(dict(row)) for row in rows]
 
-    async def routed(self, kind: str, provider_id: str, *, task_queue: str) -> InstalledProvider | None:
-        """Return a routed provider that a worker which is there has, in its newest version; else None."""
+    async def routed(
+        self, kind: str, provider_id: str, *, task_queue: str, deployment_version: str | None = None
+    ) -> InstalledProvider | None:
+        """Return a routed provider that a worker which is there has, in its newest version; else None.
+
+        A run of a versioned deployment is served by workers of its version alone, so no others count.
+        """
         wanted = [{"kind": kind, "id": provider_id, "routed": True}]
         statement = (
             select(_workers.c.providers)
             .where(_workers.c.task_queue == task_queue)
+            .where(_workers.c.deployment_version.is_not_distinct_from(deployment_version))
             .where(_workers.c.seen_at > func.now() - _GONE_AFTER)
             .where(_workers.c.providers.contains(wanted))
         )

@@ -121,6 +121,7 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
             activities.list_graphs,
             activities.add_graph,
             activities.change_graph,
+            activities.promote_shadow,
         ],
         max_concurrent_activities=_OPERATIONS_AT_ONCE,
         max_concurrent_activity_task_polls=2,

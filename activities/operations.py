@@ -47,6 +47,8 @@ from syncline.operations.requests import (
     ListGraphsInput,
     ListParkedInput,
     OperationInput,
+    PromoteShadowInput,
+    Promotion,
     RetryFailuresInput,
     SummarizeFailuresInput,
     SummarizeParkedInput,
@@ -56,6 +58,7 @@ from syncline.operations.requests import (
 from syncline.provider import GraphSchema
 from syncline.schedules import ensure_schedule, operators_pause
 from syncline.services import Services
+from syncline.shadow import compare_with_shadow, drop_shadow, promote
 from syncline.verification import Verification
 
 __all__ = ["OperationActivities"]
@@ -76,12 +79,27 @@ class OperationActivities:
         """Compare the graph's stores; with `repair`, have made right what differs."""
         services = self._services
         async with self._at_work(request) as beat:
-            graph = await services.graphs.get(request.graph)
+            graph, shadow = await self._named(request.graph)
+
+            def compared(name: str, seen: int) -> None:
+                beat(VerificationProgress(relation=name, compared=seen))
+
+            if request.shadow:
+                found = await compare_with_shadow(
+                    services,
+                    graph,
+                    KNOWLEDGE_GRAPH,
+                    tables=request.tables or None,
+                    keys=request.keys,
+                    vectors=request.vectors,
+                    beat=compared,
+                )
+                return _small_enough(found, request.keys)
             found = await verify(
                 KNOWLEDGE_GRAPH,
                 write=services.write_schema(graph),
-                target=services.target_schema(graph),
-                vectors=services.graph_vectors(graph) if request.vectors else None,
+                target=services.target_schema(graph, shadow=shadow),
+                vectors=services.graph_vectors(graph, shadow=shadow) if request.vectors else None,
                 embedding=services.embedding.name,
                 tables=request.tables or None,
                 keys=request.keys,
@@ -89,10 +107,11 @@ class OperationActivities:
                 who=request.who,
                 why=request.why,
                 run_id=run_identity().run_id,
-                beat=lambda name, seen: beat(VerificationProgress(relation=name, compared=seen)),
+                beat=compared,
             )
             if not request.tables and request.vectors:
-                record_verification(services.meter, found, graph=graph.slug)
+                ref = graph.shadow_ref if shadow else graph.ref
+                record_verification(services.meter, found, graph=ref.slug)
             return _small_enough(found, request.keys)
 
     @activity.defn(name=names.RETRY_FAILURES_ACTIVITY)
@@ -152,8 +171,9 @@ class OperationActivities:
     async def summarize_parked(self, request: SummarizeParkedInput) -> ParkedSummary:
         """Say what waits, for whom, and why that one does not come."""
         async with self._at_work(request):
-            graph = await self._services.graphs.get(request.graph)
-            write, target = self._services.write_schema(graph), self._services.target_schema(graph)
+            graph, shadow = await self._named(request.graph)
+            write = self._services.write_schema(graph)
+            target = self._services.target_schema(graph, shadow=shadow)
             return await summarize_parked(write, target, KNOWLEDGE_GRAPH, limit=request.limit)
 
     @activity.defn(name=names.LIST_PARKED_ACTIVITY)
@@ -170,11 +190,11 @@ class OperationActivities:
         """Say where one row is in each store, and what keeps it."""
         services = self._services
         async with self._at_work(request):
-            graph = await services.graphs.get(request.graph)
+            graph, shadow = await self._named(request.graph)
             return await explain(
                 services.write_schema(graph),
-                services.target_schema(graph),
-                services.graph_vectors(graph),
+                services.target_schema(graph, shadow=shadow),
+                services.graph_vectors(graph, shadow=shadow),
                 KNOWLEDGE_GRAPH,
                 table=request.table,
                 key=request.key,
@@ -208,15 +228,38 @@ class OperationActivities:
         services, client = self._services, activity.client()
         async with self._at_work(request):
             present = await services.graphs.get(request.graph)
-            fields = request.model_dump(exclude={"graph", "schedule"})
+            fields = request.model_dump(exclude={"graph", "schedule", "drop_shadow"})
             if request.schedule:
                 fields["schedule"] = {**present.schedule.model_dump(), **request.schedule}
             graph = await services.graphs.update(present.id, graph_changes(present.slug, fields))
             await ensure_schedule(client, graph, task_queue=services.settings.task_queue)
+            if request.drop_shadow:
+                await drop_shadow(services, graph, KNOWLEDGE_GRAPH)
             return GraphChanged(graph=graph, operators_pause=await operators_pause(client, graph))
 
+    @activity.defn(name=names.PROMOTE_SHADOW_ACTIVITY)
+    async def promote_shadow(self, request: PromoteShadowInput) -> Promotion:
+        """Swap a graph and its shadow; what an attempt before this one has done is not done again."""
+        services = self._services
+        async with self._at_work(request):
+            return await promote(
+                services,
+                await services.graphs.get(request.graph),
+                KNOWLEDGE_GRAPH,
+                force=request.force,
+                who=request.who,
+                why=request.why,
+                run_id=run_identity().run_id,
+            )
+
+    async def _named(self, reference: str) -> tuple[Graph, bool]:
+        """Return the graph that is named so, and whether its shadow is."""
+        slug = names.shadowed_slug(reference)
+        return await self._services.graphs.get(slug or reference), slug is not None
+
     async def _target(self, reference: str) -> GraphSchema:
-        return self._services.target_schema(await self._services.graphs.get(reference))
+        graph, shadow = await self._named(reference)
+        return self._services.target_schema(graph, shadow=shadow)
 
     @asynccontextmanager
     async def _at_work(self, request: OperationInput) -> AsyncIterator[Beat[VerificationProgress]]:

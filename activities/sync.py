@@ -52,6 +52,7 @@ from syncline.provider import (
 )
 from syncline.schedules import graph_fingerprint
 from syncline.services import Services
+from syncline.shadow import prepare_shadow
 
 __all__ = ["SyncActivities"]
 
@@ -94,39 +95,44 @@ class SyncActivities:
         services = self._services()
         tell(graph=request.graph or "")
         with _errors_told(services.meter, activity=names.RESOLVE_PROVIDER):
-            resolved = await resolve_sync_provider(services, request.graph)
+            resolved = await resolve_sync_provider(services, request.graph, shadow=request.shadow)
             graph = resolved.graph or await services.graphs.default()
             _refuse_archived(graph)
-            tell(graph=graph.slug)
-            cadence = await self._cadence_rules(services, graph)
+            ref = graph.shadow_ref if request.shadow else graph.ref
+            shadowed = graph.shadowed and not request.shadow
+            tell(graph=ref.slug)
+            cadence = None if request.shadow else await self._cadence_rules(services, graph)
             found = resolved.provider or resolved.elsewhere
             if found is not None:
                 answer = ProviderResolution(
-                    graph=graph.ref,
+                    graph=ref,
                     provider_id=found.id,
                     provider_version=found.version,
                     api_version=found.api_version,
                     distribution=resolved.distribution,
                     cadence=cadence,
+                    shadowed=shadowed,
                 )
                 return self._routed(services, request, answer) if resolved.routed else answer
             if resolved.reason is None:
                 raise RuntimeError("resolution returned neither a provider nor a reason")
             entry = resolved.entry
             if entry is not None and entry.on_missing == "fail":
-                raise ProviderMissing(graph.slug, entry.provider)
+                raise ProviderMissing(ref.slug, entry.provider)
         if entry is not None and entry.on_missing == "hold":
             held = Held(provider_id=entry.provider, detail=resolved.detail)
-            record_held(services.meter, graph=graph.slug, provider=entry.provider)
-            await signal_held(graph.ref, held)
-            return ProviderResolution(graph=graph.ref, provider_id=entry.provider, held=held, cadence=cadence)
+            record_held(services.meter, graph=ref.slug, provider=entry.provider)
+            await signal_held(ref, held)
+            return ProviderResolution(
+                graph=ref, provider_id=entry.provider, held=held, cadence=cadence, shadowed=shadowed
+            )
         fallback = Fallback(
             reason=resolved.reason,
             detail=resolved.detail,
             provider_id=None if entry is None else entry.provider,
         )
-        await signal_fallback(graph.ref, fallback)
-        return ProviderResolution(graph=graph.ref, fallback=fallback, cadence=cadence)
+        await signal_fallback(ref, fallback)
+        return ProviderResolution(graph=ref, fallback=fallback, cadence=cadence, shadowed=shadowed)
 
     @activity.defn(name=names.SYNC_CYCLE)
     async def sync_cycle(self, request: SyncCycleRequest) -> SyncResult:
@@ -171,19 +177,21 @@ class SyncActivities:
             own = version("syncline")
             options, served = NoOptions(), _served(own, API_VERSION, f"syncline {own}")
         else:
-            resolved = await resolve_sync_provider(services, request.graph.id)
+            resolved = await resolve_sync_provider(services, request.graph.id, shadow=request.shadow)
             graph, options, origin = _still_resolved(resolved, request.provider_id)
             provider = await services.registry.initialized("sync", request.provider_id, services)
             run_cycle = provider.sync_cycle
             served = _served(provider.version, provider.api_version, origin)
         _refuse_archived(graph)
+        if request.shadow and request.provider_id is not None:
+            await prepare_shadow(services, graph, request.provider_id)
         result: object = await run_cycle(
             SyncContext(
-                graph=graph.ref,
+                graph=graph.shadow_ref if request.shadow else graph.ref,
                 run=replace(run, provider_version=served.version),
                 write=services.write_schema(graph),
-                target=services.target_schema(graph),
-                vectors=services.graph_vectors(graph),
+                target=services.target_schema(graph, shadow=request.shadow),
+                vectors=services.graph_vectors(graph, shadow=request.shadow),
                 embedding=services.embedding,
                 budget=CycleBudget(
                     batch_rows=request.batch_rows or services.settings.batch_rows,
@@ -198,6 +206,7 @@ class SyncActivities:
                     dead_letter_attempts=services.settings.dead_letter_attempts,
                     vector_seconds=services.settings.vector_retry_seconds,
                 ),
+                shadow=request.shadow,
             )
         )
         if not isinstance(result, SyncResult):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel
 
+from syncline import names
 from syncline.provider import NoOptions, SyncContext, SyncProvider, SyncResult
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ __all__ = ["DefaultSyncProvider"]
 class DefaultSyncProvider(SyncProvider):
     """Runs the same engine, in the same way, as a cycle in fallback does."""
 
-    id = "default"
+    id = names.DEFAULT_PROVIDER
     api_version = 1
     options_model: ClassVar[type[BaseModel]] = NoOptions
 

@@ -5,17 +5,19 @@ declares no provider, no worker that is there has the one it declares. A control
 unknown graph and an invalid composition raise, because a guess would sync a graph with the wrong engine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from syncline.errors import CompositionInvalid
+from syncline import names
+from syncline.errors import CompositionInvalid, ProviderGone, ProviderMissing, ShadowInvalid
+from syncline.fact_decomposition import FactDecompositionProvider
 from syncline.logs import get_log
 from syncline.messages import FallbackReason
-from syncline.provider import SyncProvider, options_model_of
+from syncline.provider import KINDS, Provider, ProviderKind, SyncProvider, options_model_of
 
 if TYPE_CHECKING:
     from syncline.fleet import InstalledProvider
@@ -27,11 +29,13 @@ __all__ = [
     "ProviderEntry",
     "Resolved",
     "parse_composition",
+    "resolve_fact_decomposition_provider",
     "resolve_provider",
     "resolve_sync_provider",
+    "swapped",
 ]
 
-ProviderT = TypeVar("ProviderT")
+ProviderT_co = TypeVar("ProviderT_co", bound=Provider, covariant=True)
 
 
 class ProviderEntry(BaseModel):
@@ -47,7 +51,7 @@ class ProviderEntry(BaseModel):
 
 
 class Composition(BaseModel):
-    """Kind of provider -> what serves it. Only `sync` is wired so far; the other kinds are reserved."""
+    """Kind of provider -> what serves it; and what serves the graph's shadow, if it has one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -58,15 +62,34 @@ class Composition(BaseModel):
     source_contribution: ProviderEntry | None = None
     dimensions: ProviderEntry | None = None
     relations: ProviderEntry | None = None
+    shadow: ProviderEntry | None = None
+    """A sync provider whose cycles go beside the live result; it is held when nobody has it, and never falls
+    back: `on_missing` is for the time after a promotion."""
+
+    def entry(self, kind: ProviderKind, *, shadow: bool = False) -> ProviderEntry | None:
+        """Return what is declared for a kind; with `shadow`, for the shadow of that kind."""
+        declared: ProviderEntry | None = getattr(self, "shadow" if shadow else kind)
+        if shadow and declared is not None:
+            return declared.model_copy(update={"on_missing": "hold"})
+        return declared
+
+    def declared(self) -> Iterator[tuple[ProviderKind, ProviderEntry, bool]]:
+        """Yield each kind with the entry that is declared for it, and whether that is the shadow's."""
+        for kind in KINDS:
+            entry = self.entry(kind)
+            if entry is not None:
+                yield kind, entry, False
+        if self.shadow is not None:
+            yield "sync", self.shadow, True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resolved(Generic[ProviderT]):
+class Resolved(Generic[ProviderT_co]):
     """A provider of this worker, or one that another worker has, or the reason why there is none."""
 
     graph: "Graph | None"
     """None when no graph was named."""
-    provider: ProviderT | None = None
+    provider: ProviderT_co | None = None
     """Not initialized yet: `Registry.initialized` does that."""
     routed: bool = False
     """Whether its cycles go to the task queue of those who have it."""
@@ -81,6 +104,18 @@ class Resolved(Generic[ProviderT]):
     detail: str = ""
     """One sentence for a person."""
 
+    def answer(self) -> ProviderT_co | None:
+        """Return the provider, or None if the built-in of whoever asks is to stand in for it.
+
+        Raise ProviderMissing or ProviderGone, which an activity retries, if `on_missing` has it otherwise.
+        """
+        if self.provider is None and self.entry is not None and self.graph is not None:
+            if self.entry.on_missing == "fail":
+                raise ProviderMissing(self.graph.slug, self.entry.provider)
+            if self.entry.on_missing == "hold":
+                raise ProviderGone(self.graph.slug, self.entry.provider)
+        return self.provider
+
 
 def parse_composition(slug: str, raw: Mapping[str, JsonValue]) -> Composition:
     """Return the composition of graph `slug`, or raise CompositionInvalid naming the graph and the key."""
@@ -90,13 +125,40 @@ def parse_composition(slug: str, raw: Mapping[str, JsonValue]) -> Composition:
         raise _invalid(slug, "", error) from None
 
 
-async def resolve_provider(
-    kind: Literal["sync"], services: "Services | None", graph_id: str | UUID | None
-) -> Resolved[SyncProvider]:
-    """Return who serves `kind` for the graph (slug or id), or why nobody does.
+def swapped(raw: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the composition after a promotion: what served the shadow, serves the graph."""
+    if not raw.get("shadow"):
+        return dict(raw)
+    before = {"provider": names.DEFAULT_PROVIDER}  # what an undeclared provider is, by its name
+    return {**raw, "sync": raw["shadow"], "shadow": raw.get("sync") or before}
 
-    This worker's own registry answers first; the other workers are looked up only if it does not know. Raise
-    StoreError, GraphNotFound, GraphInvalid or CompositionInvalid when it cannot be known.
+
+@overload
+async def resolve_provider(
+    kind: Literal["sync"], services: "Services | None", graph_id: str | UUID | None, *, shadow: bool = False
+) -> Resolved[SyncProvider]: ...
+
+
+@overload
+async def resolve_provider(
+    kind: Literal["fact_decomposition"], services: "Services | None", graph_id: str | UUID | None
+) -> Resolved[FactDecompositionProvider]: ...
+
+
+@overload
+async def resolve_provider(
+    kind: ProviderKind, services: "Services | None", graph_id: str | UUID | None
+) -> Resolved[Provider]: ...
+
+
+async def resolve_provider(
+    kind: ProviderKind, services: "Services | None", graph_id: str | UUID | None, *, shadow: bool = False
+) -> Resolved[Provider]:
+    """Return who serves `kind` for the graph (slug or id), or why nobody does: the caller has a built-in.
+
+    With `shadow`, who serves the graph's shadow. This worker's own registry answers first; for sync, the
+    other workers are looked up if it does not know. Raise StoreError, GraphNotFound, GraphInvalid or
+    CompositionInvalid when it cannot be known, ShadowInvalid if the graph declares no shadow.
     """
     if services is None:
         raise RuntimeError(
@@ -104,20 +166,26 @@ async def resolve_provider(
             "`async with Services.open(settings, registry=registry) as services`."
         )
     if graph_id is None:
+        serves = "the built-in engine serves the default graph" if kind == "sync" else "no provider is asked"
         return Resolved(
             graph=None,
             reason=FallbackReason.NO_GRAPH_CONTEXT,
-            detail="No graph was named, so the built-in engine serves the default graph.",
+            detail=f"No graph was named, so {serves}.",
         )
     graph = await services.graphs.get(graph_id)
-    entry = getattr(parse_composition(graph.slug, graph.composition), kind)
-    if not isinstance(entry, ProviderEntry):
+    entry = parse_composition(graph.slug, graph.composition).entry(kind, shadow=shadow)
+    if entry is None and shadow:
+        raise ShadowInvalid(graph.slug, "its composition declares no `shadow`")
+    if entry is None:
         return Resolved(
             graph=graph,
             reason=FallbackReason.NOT_DECLARED,
             detail=f"The composition of graph '{graph.slug}' declares no {kind} provider.",
         )
     registered = services.registry.get(kind, entry.provider)
+    if registered is None and kind != "sync":
+        # Whoever asks for another kind uses it in this very process.
+        return _not_installed(kind, services, graph, entry)
     if registered is None:
         # Without the table of workers (`syncline migrate`) this raises: nobody could know who is there, and
         # the wrong engine might sync a graph whose own is at work next door.
@@ -141,7 +209,7 @@ async def resolve_provider(
     try:
         options = options_model_of(registered.provider).model_validate(entry.options)
     except ValidationError as error:
-        raise _invalid(graph.slug, f"{kind}.options", error) from None
+        raise _invalid(graph.slug, f"{'shadow' if shadow else kind}.options", error) from None
     return Resolved(
         graph=graph,
         provider=registered.provider,
@@ -154,15 +222,22 @@ async def resolve_provider(
 
 
 async def resolve_sync_provider(
-    services: "Services | None", graph_id: str | UUID | None
+    services: "Services | None", graph_id: str | UUID | None, *, shadow: bool = False
 ) -> Resolved[SyncProvider]:
-    """Return who syncs the graph, or why no provider does; raise as `resolve_provider` does."""
-    return await resolve_provider("sync", services, graph_id)
+    """Return who syncs the graph or its shadow, or why nobody does; raise as `resolve_provider` does."""
+    return await resolve_provider("sync", services, graph_id, shadow=shadow)
+
+
+async def resolve_fact_decomposition_provider(
+    services: "Services | None", graph_id: str | UUID | None
+) -> Resolved[FactDecompositionProvider]:
+    """Return who decomposes the graph's sources, or why nobody does; raise as `resolve_provider` does."""
+    return await resolve_provider("fact_decomposition", services, graph_id)
 
 
 def _not_installed(
-    kind: Literal["sync"], services: "Services", graph: "Graph", entry: ProviderEntry
-) -> Resolved[SyncProvider]:
+    kind: ProviderKind, services: "Services", graph: "Graph", entry: ProviderEntry
+) -> Resolved[Provider]:
     registry = services.registry
     log = get_log()
     # Someone should hear of it, once: a graph that syncs every minute would otherwise page all night.

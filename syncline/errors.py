@@ -11,6 +11,7 @@
     │   ├── ProviderInvalid           a contributed object is not a provider
     │   ├── ProviderMissing           `on_missing: fail`, and no plugin contributes the provider
     │   ├── CompositionChanged        the graph's provider changed while a run was on its way
+    │   ├── ShadowInvalid             a graph has no shadow, or not one that can be run or promoted
     │   ├── InputInvalid              the input of a workflow, as someone typed it, breaks its model
     │   ├── SchemaMismatch            tables of a graph's schema are not what its table map says
     │   ├── ScheduleNotFound          no graph's Schedule has this name
@@ -34,6 +35,7 @@
     ├── QuestionUnanswered            not retryable: a run was asked for its state, and no worker answered
     ├── RunNotFound                   not retryable: Temporal keeps no run of this graph
     ├── AdoptionBlocked               retryable: a table that is to be captured was never free for it
+    ├── SchemaMoved                   retryable: a schema holds what another record than this one says
     ├── CycleBusy                     retryable: an earlier attempt of this very run still holds the graph
     └── CycleFenced                   not retryable: a later cycle took the graph over; nothing was written
 
@@ -138,6 +140,14 @@ class CompositionChanged(ConfigurationError):
             f"Graph '{graph}' was resolved to provider '{resolved}', and its composition has changed to "
             f"{'none' if declared is None else repr(declared)} since. The next run follows it."
         )
+
+
+class ShadowInvalid(ConfigurationError):
+    """A graph has no shadow, or not one that can be run or promoted as it stands."""
+
+    def __init__(self, graph: str, problem: str) -> None:
+        self.graph, self.problem = graph, problem
+        super().__init__(f"Shadow of graph '{graph}': {problem}.")
 
 
 class InputInvalid(ConfigurationError):
@@ -326,6 +336,21 @@ class AdoptionBlocked(SynclineError):
         super().__init__(
             f"Not done: {step} It waited for its lock {times}, {seconds:g} s each, and the last time it was "
             f"held by {by}. Nothing of this step was done; run it again when they have ended."
+        )
+
+
+class SchemaMoved(SynclineError):
+    """A promotion has swapped a schema of the graph-db, and the graph's record was read before that."""
+
+    retryable = True
+
+    def __init__(self, graph: str, schema: str, *, prefix: str, expected: str) -> None:
+        self.graph, self.schema, self.prefix, self.expected = graph, schema, prefix, expected
+        slug = graph.partition("/")[0]
+        super().__init__(
+            f"Schema '{schema}' belongs to the vectors under '{prefix}', and graph '{graph}' was read with "
+            f"'{expected}': its shadow is being promoted. The next attempt reads the record again; "
+            f"`syncline provider promote {slug}` finishes a promotion that was cut off."
         )
 
 

@@ -6,6 +6,7 @@ what. Stores are named by their key in the settings, so that no connection URI i
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -32,13 +33,15 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    and_,
     or_,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from syncline.composition import parse_composition
+from syncline import names
+from syncline.composition import parse_composition, swapped
 from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
 from syncline.messages import GraphRef
 from syncline.schedule_spec import ScheduleSpec
@@ -169,6 +172,16 @@ class Graph(_Record):
         """The graph's identity, as messages carry it."""
         return GraphRef(id=self.id, slug=self.slug)
 
+    @property
+    def shadowed(self) -> bool:
+        """Whether its composition declares a shadow."""
+        return bool(self.composition.get("shadow"))
+
+    @property
+    def shadow_ref(self) -> GraphRef:
+        """The identity of its shadow: another name for the same record."""
+        return GraphRef(id=self.id, slug=names.shadow_slug(self.slug))
+
 
 @dataclass(frozen=True, kw_only=True)
 class GraphRecords:
@@ -202,6 +215,11 @@ _REFUSALS = {
     "graphs_slug_unique": ("slug", "another graph has it"),
     "graphs_schema_unique": ("schema_name", "another graph of the same graph store has it"),
     "graphs_prefix_unique": ("qdrant_prefix", "another graph of the same Qdrant has it"),
+    "graphs_schema_of_shadow": ("schema_name", "it ends in _shadow, as the schemas of shadows do"),
+    "graphs_prefix_of_shadow": (
+        "qdrant_prefix",
+        "it ends in shadow_, as the prefixes of shadows do, or a shadow has it",
+    ),
     "graphs_one_default": ("is_default", "another graph became the default at the same moment; try again"),
 }
 
@@ -314,6 +332,40 @@ class GraphRepository:
         if row is None:
             raise GraphNotFound(str(reference))
         return _graph(row)
+
+    async def living_in(self, beside: Graph, *, schema: str, prefix: str) -> str | None:
+        """Return the slug of another graph with this schema or prefix in the same stores, if there is one."""
+        same_schema = _graphs.c.schema_name == schema
+        same_prefix = _graphs.c.qdrant_prefix == prefix
+        found = await self._select(
+            and_(
+                _graphs.c.id != beside.id,
+                or_(
+                    and_(same_schema, _graphs.c.graph_store.is_not_distinct_from(beside.graph_store)),
+                    and_(same_prefix, _graphs.c.qdrant_store.is_not_distinct_from(beside.qdrant_store)),
+                ),
+            )
+        )
+        return found[0].slug if found else None
+
+    async def swap_shadow(self, graph: Graph, *, within: AsyncConnection | None = None) -> Graph:
+        """Swap the graph and its shadow in the record: their providers and their prefixes. Return it.
+
+        `graph` is the record as it was before: one that has another prefix was swapped already. `within` is a
+        connection to the control database whose transaction this is to be part of.
+        """
+        async with nullcontext(within) if within is not None else self._store.begin() as connection:
+            wanted = _graphs.c.id == graph.id
+            row = (await connection.execute(select(_graphs).where(wanted).with_for_update())).mappings().one()
+            present = _graph(row)
+            if present.qdrant_prefix != graph.qdrant_prefix:
+                return present
+            values = {
+                "composition": swapped(present.composition),
+                "qdrant_prefix": names.shadow_prefix(present.qdrant_prefix),
+            }
+            statement = _graphs.update().where(wanted).values(values).returning(_graphs)
+            return _graph((await connection.execute(statement)).mappings().one())
 
     async def _select(self, wanted: ColumnElement[bool] | None) -> Sequence[Graph]:
         return [_graph(row) for row in await self._rows(wanted)]

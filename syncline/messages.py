@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from syncline import names
 from syncline.operator_input import OperatorInput
@@ -35,6 +35,19 @@ class SyncGraphInput(OperatorInput):
     """When to stop draining; null means the worker's setting."""
     progress_seconds: float | None = Field(default=None, ge=1, le=3600)
     """Time between two signals of progress, for somebody who watches; null means the worker's, 10 s."""
+    shadow: bool = False
+    """Run a cycle of the graph's shadow instead, beside the live result, which is left alone."""
+
+    @model_validator(mode="after")
+    def _a_shadow_is_of_a_graph(self) -> Self:
+        if self.shadow and self.graph is None:
+            raise ValueError("a shadow is of a graph: name it")
+        return self
+
+    @property
+    def about(self) -> str | None:
+        """What the run is found by."""
+        return self.graph if self.graph is None or not self.shadow else names.shadow_slug(self.graph)
 
 
 class GraphRef(Message):
@@ -97,6 +110,8 @@ class ResolveProviderRequest(Message):
     graph: str | None = None
     unanswered: str | None = None
     """The provider that this run was resolved to before, and whose cycle no worker took."""
+    shadow: bool = False
+    """Resolve the provider of the graph's shadow."""
 
 
 class CadenceRules(Message):
@@ -151,6 +166,8 @@ class ProviderResolution(Message):
     """Then `provider_id` is the one that the graph waits for."""
     cadence: CadenceRules | None = None
     """None for a graph whose Schedule keeps its interval."""
+    shadowed: bool = False
+    """Whether a run of the graph's shadow follows this one."""
 
 
 class SyncCycleRequest(Message):
@@ -164,6 +181,7 @@ class SyncCycleRequest(Message):
     fallback_since: datetime | None = None
     """When the present stretch of fallback runs began, if an earlier run has told it."""
     progress_seconds: float | None = None
+    shadow: bool = False
     away: Away | None = None
     """The stretch without a provider that ends with this cycle, if there was one."""
 

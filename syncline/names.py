@@ -31,6 +31,7 @@ EXPLAIN_ROW: Final = "ExplainRow"
 LIST_GRAPHS: Final = "ListGraphs"
 ADD_GRAPH: Final = "AddGraph"
 CHANGE_GRAPH: Final = "ChangeGraph"
+PROMOTE_SHADOW: Final = "PromoteShadow"
 
 RESOLVE_PROVIDER: Final = "resolve_provider"
 """Activity: which provider answers for the graph, or why none does."""
@@ -56,6 +57,7 @@ EXPLAIN_ROW_ACTIVITY: Final = "explain_row"
 LIST_GRAPHS_ACTIVITY: Final = "list_graphs"
 ADD_GRAPH_ACTIVITY: Final = "add_graph"
 CHANGE_GRAPH_ACTIVITY: Final = "change_graph"
+PROMOTE_SHADOW_ACTIVITY: Final = "promote_shadow"
 
 SET_CADENCE: Final = "set_cadence"
 """Activity: give a graph's Schedule another interval, as an adaptive cadence has it."""
@@ -106,10 +108,40 @@ WRITE_CHANNEL: Final = "syncline_write"
 FALLBACK_PROVIDER: Final = "builtin-engine"
 """What the provider attribute shows when the built-in engine ran because no provider answered."""
 
+DEFAULT_PROVIDER: Final = "default"
+"""Id of the built-in engine as a provider that a composition may name."""
+
 
 def sync_workflow_id(slug: str) -> str:
     """Return the workflow id of a graph's sync; a Schedule appends the start time to it."""
     return f"sync-graph/{slug}"
+
+
+def shadow_slug(slug: str) -> str:
+    """Return what the shadow of a graph is called in runs, metrics and logs; no slug of a graph has a `/`."""
+    return f"{slug}/shadow"
+
+
+def shadowed_slug(name: str) -> str | None:
+    """Return the graph whose shadow is called so; None if it is not a shadow's name."""
+    slug = name.removesuffix("/shadow")
+    return None if slug == name else slug
+
+
+def shadow_workflow_id(slug: str) -> str:
+    """Return the id of the run that follows a graph's run in its shadow: one is open at a time."""
+    return f"shadow/{slug}"
+
+
+def shadow_schema(schema: str) -> str:
+    """Return the schema of the graph-db in which the shadow of the graph in `schema` is."""
+    return f"{schema}_shadow"
+
+
+def shadow_prefix(prefix: str) -> str:
+    """Return the prefix of the shadow's collections. A promotion changes them: the other way round too."""
+    before = prefix.removesuffix("shadow_")
+    return f"{prefix}shadow_" if before == prefix else before
 
 
 def sync_schedule_id(slug: str) -> str:

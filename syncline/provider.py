@@ -6,7 +6,7 @@ A plugin author needs this module and `syncline.messages` alone.
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "API_VERSION",
+    "KINDS",
     "CycleBudget",
     "EventLog",
     "GraphSchema",
@@ -28,6 +29,9 @@ __all__ = [
     "Meter",
     "NoOptions",
     "NullMeter",
+    "OtherKind",
+    "Provider",
+    "ProviderKind",
     "RetryRules",
     "RunIdentity",
     "SyncContext",
@@ -39,6 +43,12 @@ API_VERSION = 1
 """The version of this contract. A provider declares the one it was written for."""
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+OtherKind = Literal["definition", "source_cache", "source_contribution", "dimensions", "relations"]
+"""Kinds whose providers have the members of `Provider`; their consumers will say what more they need."""
+ProviderKind = Literal["sync", "fact_decomposition"] | OtherKind
+"""What a provider is for, as a composition names it."""
+KINDS: Final[tuple[ProviderKind, ...]] = ("sync", "fact_decomposition", *get_args(OtherKind))
 
 
 class NoOptions(BaseModel):
@@ -164,6 +174,8 @@ class SyncContext:
     log: EventLog
     meter: Meter
     retry: RetryRules = RetryRules()
+    shadow: bool = False
+    """Whether this is a shadow run: `target` and `vectors` are scratch, and nobody is told of changes."""
 
     def options_as(self, model: type[OptionsT]) -> OptionsT:
         """Return the options as `model`, or raise TypeError if they are of another model."""
@@ -173,8 +185,8 @@ class SyncContext:
 
 
 @runtime_checkable
-class SyncProvider(Protocol):
-    """An engine that syncs a graph: subclass it, or just have its members.
+class Provider(Protocol):
+    """What providers of every kind have. Its attribute `kind` says which it is, `sync` without one.
 
     One instance serves every graph of a worker process, concurrently. Register it under the entry point
     group `syncline.providers`; the value is the class or a function that returns an instance.
@@ -185,22 +197,27 @@ class SyncProvider(Protocol):
     version: str
     """The provider's own version, shown to operators."""
     api_version: int
-    """The `syncline.provider.API_VERSION` it was written for."""
+    """The version of its kind's contract that it was written for; for sync it is `API_VERSION`."""
 
     @abstractmethod
     async def initialize(self, services: "Services") -> None:
-        """Prepare what is shared by all graphs. Called once per worker process, before the first cycle.
+        """Prepare what is shared by all graphs. Called once per worker process, before the first use.
 
-        A failed call is repeated at the next cycle.
+        A failed call is repeated at the next use.
         """
-
-    @abstractmethod
-    async def sync_cycle(self, context: SyncContext) -> SyncResult:
-        """Run one cycle. It must be resumable, and it must end on cancellation."""
 
     @abstractmethod
     async def close(self) -> None:
         """Release what `initialize` took. Called once, at shutdown."""
+
+
+@runtime_checkable
+class SyncProvider(Provider, Protocol):
+    """An engine that syncs a graph: subclass it, or just have its members."""
+
+    @abstractmethod
+    async def sync_cycle(self, context: SyncContext) -> SyncResult:
+        """Run one cycle. It must be resumable, and it must end on cancellation."""
 
 
 def options_model_of(provider: object) -> type[BaseModel]:

@@ -7,13 +7,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING, Final, Generic, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, cast, overload
 from uuid import UUID
 
 from syncline import names
 from syncline.errors import ConfigurationError, ProviderDuplicate, ProviderInvalid
+from syncline.fact_decomposition import FACT_DECOMPOSITION_API_VERSION, FactDecompositionProvider
 from syncline.logs import get_log
-from syncline.provider import API_VERSION, SyncProvider, options_model_of
+from syncline.provider import (
+    API_VERSION,
+    KINDS,
+    Provider,
+    ProviderKind,
+    SyncProvider,
+    options_model_of,
+)
 
 if TYPE_CHECKING:
     from syncline.services import Services
@@ -21,40 +29,36 @@ if TYPE_CHECKING:
 __all__ = ["Registered", "Registry"]
 
 
-class _Provider(Protocol):
-    """What the providers of every kind have."""
-
-    id: str
-    version: str
-    api_version: int
-
-    async def initialize(self, services: "Services") -> None: ...
-    async def close(self) -> None: ...
-
-
-ProviderT = TypeVar("ProviderT", bound=_Provider)
+ProviderT_co = TypeVar("ProviderT_co", bound=Provider, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Kind:
     """What a provider of one kind must have to be accepted."""
 
-    api_version: int
-    coroutines: tuple[str, ...]
+    api_version: int = 1
+    coroutines: tuple[str, ...] = ("initialize", "close")
 
 
 _ID: Final = re.compile(r"[a-z][a-z0-9-]*")
 
-# A further kind is one line here, and one overload of `get` and `initialized`.
-_KINDS: Final = {"sync": _Kind(api_version=API_VERSION, coroutines=("initialize", "sync_cycle", "close"))}
+# A kind whose contract becomes known is one line here, and one overload of `get`, `initialized` and
+# `syncline.composition.resolve_provider`.
+_KINDS: Final[dict[str, _Kind]] = {
+    **dict.fromkeys(KINDS, _Kind()),
+    "sync": _Kind(api_version=API_VERSION, coroutines=("initialize", "sync_cycle", "close")),
+    "fact_decomposition": _Kind(
+        api_version=FACT_DECOMPOSITION_API_VERSION, coroutines=("initialize", "decompose", "close")
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Registered(Generic[ProviderT]):
+class Registered(Generic[ProviderT_co]):
     """A provider, and who contributes it."""
 
     kind: str
-    provider: ProviderT
+    provider: ProviderT_co
     distribution: str
     """`name version` of the installed distribution."""
     routed: bool = False
@@ -65,9 +69,9 @@ class Registry:
     """Providers by kind and id. Their `initialize` and `close` are called here and nowhere else."""
 
     def __init__(self) -> None:
-        self._registered: dict[tuple[str, str], Registered[_Provider]] = {}
+        self._registered: dict[tuple[str, str], Registered[Provider]] = {}
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
-        self._initialized: dict[tuple[str, str], _Provider] = {}  # in order of initialization
+        self._initialized: dict[tuple[str, str], Provider] = {}  # in order of initialization
         self._problems: list[ConfigurationError] = []
         self._misses: set[tuple[str, UUID, str]] = set()
 
@@ -80,7 +84,7 @@ class Registry:
         """Return the registered ids of a kind, sorted."""
         return sorted(provider_id for of_kind, provider_id in self._registered if of_kind == kind)
 
-    def registered(self) -> "Sequence[Registered[_Provider]]":
+    def registered(self) -> "Sequence[Registered[Provider]]":
         """Return everything that is registered, by kind and id."""
         return [registered for _, registered in sorted(self._registered.items(), key=lambda item: item[0])]
 
@@ -116,14 +120,40 @@ class Registry:
         label = name or _label(contribution)
         self._add(kind, _made(contribution, label, distribution), label, distribution, routed=routed)
 
-    def get(self, kind: Literal["sync"], provider_id: str) -> Registered[SyncProvider] | None:
-        """Return the provider with this id, or None when nobody contributes it."""
-        # `register` has checked what this cast claims.
-        return cast("Registered[SyncProvider] | None", self._registered.get((kind, provider_id)))
+    @overload
+    def get(self, kind: Literal["sync"], provider_id: str) -> Registered[SyncProvider] | None: ...
 
+    @overload
+    def get(
+        self, kind: Literal["fact_decomposition"], provider_id: str
+    ) -> Registered[FactDecompositionProvider] | None: ...
+
+    @overload
+    def get(self, kind: ProviderKind, provider_id: str) -> Registered[Provider] | None: ...
+
+    def get(self, kind: ProviderKind, provider_id: str) -> Registered[Provider] | None:
+        """Return the provider with this id, or None when nobody contributes it."""
+        # `register` has checked what the overloads claim.
+        return self._registered.get((kind, provider_id))
+
+    @overload
     async def initialized(
         self, kind: Literal["sync"], provider_id: str, services: "Services | None"
-    ) -> SyncProvider:
+    ) -> SyncProvider: ...
+
+    @overload
+    async def initialized(
+        self, kind: Literal["fact_decomposition"], provider_id: str, services: "Services | None"
+    ) -> FactDecompositionProvider: ...
+
+    @overload
+    async def initialized(
+        self, kind: ProviderKind, provider_id: str, services: "Services | None"
+    ) -> Provider: ...
+
+    async def initialized(
+        self, kind: ProviderKind, provider_id: str, services: "Services | None"
+    ) -> Provider:
         """Return the provider after its `initialize` has succeeded once in this process.
 
         Concurrent callers wait for one attempt; after a failed one, which raises, the next caller tries
@@ -165,7 +195,7 @@ class Registry:
         problem = _problem(provider, kind)
         if problem is not None:
             raise ProviderInvalid(label, distribution=distribution, problem=problem)
-        accepted = cast("_Provider", provider)
+        accepted = cast("Provider", provider)
         key = (str(kind), accepted.id)
         if key in self._registered:
             raise ProviderDuplicate(

@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal, Self
 
+from syncline import names
 from syncline.embedding import EmbeddingService, open_embedding
 from syncline.errors import StoreNotConfigured
 from syncline.fleet import WorkerRepository
 from syncline.graphs import Graph, GraphRepository
-from syncline.migrations import migrate_control, migrate_graph, migrate_write
+from syncline.migrations import migrate_control, migrate_graph, migrate_shadow, migrate_write
 from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter
 from syncline.registry import Registry
 from syncline.settings import Settings
@@ -111,24 +112,28 @@ class Services:
         """Return the graph's schema in its write-db."""
         return GraphSchema(store=self.store("write", graph.write_store), schema=graph.schema_name)
 
-    def target_schema(self, graph: Graph) -> GraphSchema:
-        """Return the graph's schema in its graph-db."""
-        return GraphSchema(store=self.store("graph", graph.graph_store), schema=graph.schema_name)
+    def target_schema(self, graph: Graph, *, shadow: bool = False) -> GraphSchema:
+        """Return the graph's schema in its graph-db, or its shadow's."""
+        schema = names.shadow_schema(graph.schema_name) if shadow else graph.schema_name
+        return GraphSchema(store=self.store("graph", graph.graph_store), schema=schema)
 
-    def graph_vectors(self, graph: Graph) -> GraphVectors:
-        """Return the graph's collections."""
-        return GraphVectors(store=self.vector_store(graph.qdrant_store), prefix=graph.qdrant_prefix)
+    def graph_vectors(self, graph: Graph, *, shadow: bool = False) -> GraphVectors:
+        """Return the graph's collections, or its shadow's."""
+        prefix = names.shadow_prefix(graph.qdrant_prefix) if shadow else graph.qdrant_prefix
+        return GraphVectors(store=self.vector_store(graph.qdrant_store), prefix=prefix)
 
     async def prepare_control(self) -> list[str]:
         """Migrate the control plane; return the applied revisions."""
         return await migrate_control(self.control)
 
     async def prepare_graph(self, graph: Graph) -> list[str]:
-        """Migrate the graph's schema in both of its stores; return the applied revisions."""
-        write, target = self.write_schema(graph), self.target_schema(graph)
+        """Migrate the graph's schema in both stores, and its shadow's; return the applied revisions."""
+        write = self.write_schema(graph)
+        target, shadow = self.target_schema(graph), self.target_schema(graph, shadow=True)
         return [
             *await migrate_write(write.store, write.schema),
             *await migrate_graph(target.store, target.schema),
+            *await migrate_shadow(shadow.store, shadow.schema),
         ]
 
     async def close(self) -> None:

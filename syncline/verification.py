@@ -109,6 +109,15 @@ class Verification(Message):
         return self.model_copy(update={"relations": tuple(relations)})
 
     @property
+    def differences(self) -> tuple[str, ...]:
+        """In what the shadow differs, column by column, in words."""
+        return tuple(
+            f"{relation.name} ({relation.kind.value}) differ in {column}: {count:,}"
+            for relation in self.relations
+            for column, count in relation.columns.items()
+        )
+
+    @property
     def equal(self) -> bool:
         """Whether nothing is missing, extra or stale, and everything could be compared."""
         return not any(relation.damaged or relation.problem for relation in self.relations)

@@ -14,7 +14,8 @@ def describe_verification(found: Verification) -> str:
 
 
 def _paragraphs(found: Verification) -> Iterator[str]:
-    damage = "equal" if found.equal else f"**{found.damaged:,} damaged**"
+    word = "differ from the shadow" if found.shadow else "damaged"
+    damage = "equal" if found.equal else f"**{found.damaged:,} {word}**"
     asked = f", {found.queued:,} asked for: the next cycle makes them right" if found.queued else ""
     yield f"{found.compared:,} compared in {found.seconds:.1f} s: {damage}{asked}"
     header = ("what", "of", "equal", *(verdict.value for verdict in Verdict))
@@ -24,8 +25,9 @@ def _paragraphs(found: Verification) -> Iterator[str]:
         for relation in found.relations
         if relation.problem
     ]
-    if problems:
-        yield "\n".join(problems)
+    notes = [f"- {sentence}" for sentence in (*found.behind, *found.differences)] + problems
+    if notes:
+        yield "\n".join(notes)
 
 
 def _cells(relation: Relation) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ with workflow.unsafe.imports_passed_through():
         ListGraphsInput,
         ListParkedInput,
         OperationInput,
+        PromoteShadowInput,
+        Promotion,
         RetryFailuresInput,
         SummarizeFailuresInput,
         SummarizeParkedInput,
@@ -215,6 +217,16 @@ class ChangeGraph:
         )
 
 
+@workflow.defn(name=names.PROMOTE_SHADOW, failure_exception_types=FAILS_A_RUN)
+class PromoteShadow:
+    """Swap a graph and its shadow."""
+
+    @workflow.run
+    async def run(self, input: PromoteShadowInput) -> Promotion:  # noqa: A002 # wire name
+        """Swap them, audited."""
+        return await _carry_out(OperationActivities.promote_shadow, input, describe=_describe_promotion)
+
+
 OPERATIONS: Final = (
     VerifyGraph,
     RetryFailures,
@@ -228,6 +240,7 @@ OPERATIONS: Final = (
     ListGraphs,
     AddGraph,
     ChangeGraph,
+    PromoteShadow,
 )
 """All of them, for the worker."""
 
@@ -256,6 +269,14 @@ async def _carry_out(
     )
     workflow.set_current_details(f"{request.summary}\n\n{describe(result)}")
     return result
+
+
+def _describe_promotion(done: Promotion) -> str:
+    despite = "".join(f"\n- although {reason}" for reason in done.despite)
+    return (
+        f"**{done.graph}** is served by {done.provider_id}, its shadow by {done.shadow_provider_id}; its "
+        f"collections begin with `{done.qdrant_prefix}`{despite}"
+    )
 
 
 def _describe_graph(graph: Graph) -> str:

@@ -45,6 +45,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.cadence import following
     from workflows.details import describe_provider, describe_run
     from workflows.failing import FAILS_A_RUN
+    from workflows.shadow import follow_with_shadow
 
 SCHEDULED_BY = SearchAttributeKey.for_keyword("TemporalScheduledById")
 
@@ -76,6 +77,7 @@ class SyncGraph:
         self._previous = _previous_result()
         self._result: SyncResult | None = None
         self._away: Away | None = None
+        self._shadowed = False
         self._state = SyncState(
             last_result=self._previous.result if self._previous else None,
             carried=self._previous.carried if self._previous else CarriedState(),
@@ -94,6 +96,7 @@ class SyncGraph:
                 await self._back_to_base()
             else:
                 await self._keep_cadence(resolution, result)
+            await self._follow()
         except asyncio.CancelledError:
             self._show(phase=RunPhase.CANCELLED)
             raise
@@ -103,6 +106,7 @@ class SyncGraph:
             else:
                 self._show(phase=RunPhase.FAILED, error=str(error.cause or error))
                 await self._back_to_base()
+                await self._follow()
             raise
         return self._finish(resolution, result)
 
@@ -141,10 +145,10 @@ class SyncGraph:
 
         As long as the provider is there it is busy, and waited for; else its graph's policy holds.
         """
-        self._show(graph=request.graph)
+        self._show(graph=request.about)
         # Nothing to do for a scheduled run. One started by hand is to be found while it still resolves, and
         # a cron run begins with the attributes of the run before it.
-        found_by = [GRAPH.value_set(request.graph)] if request.graph is not None else []
+        found_by = [GRAPH.value_set(request.about)] if request.about is not None else []
         upsert(*found_by, *unset_of_the_cycle())
         resolution = await self._resolve(request)
         until, again = workflow.now() + _LONGEST, False
@@ -162,8 +166,8 @@ class SyncGraph:
     async def _resolve(self, request: SyncGraphInput, unanswered: str | None = None) -> ProviderResolution:
         resolution = await workflow.execute_activity_method(
             SyncActivities.resolve_provider,
-            ResolveProviderRequest(graph=request.graph, unanswered=unanswered),
-            summary=f"resolve the provider of {(request.graph or 'the default graph')[:100]}",
+            ResolveProviderRequest(graph=request.graph, shadow=request.shadow, unanswered=unanswered),
+            summary=f"resolve the provider of {(request.about or 'the default graph')[:100]}",
             start_to_close_timeout=timedelta(seconds=30),
             schedule_to_close_timeout=timedelta(minutes=10),
             retry_policy=_RETRY,
@@ -178,7 +182,7 @@ class SyncGraph:
         if self._previous is not None and self._previous.graph.id == resolution.graph.id:
             # Else someone pointed the Schedule at another graph: its sums are not this one's.
             carried = self._previous.carried
-        self._away = carried.away
+        self._away, self._shadowed = carried.away, resolution.shadowed
         fallback, held = resolution.fallback is not None, resolution.held is not None
         carried = carried.model_copy(
             update={
@@ -213,6 +217,7 @@ class SyncGraph:
                 # The first run of a stretch, as any run by hand, does not know of those before it.
                 fallback_since=carried.first_fallback_at if carried.consecutive_fallback_runs > 1 else None,
                 progress_seconds=request.progress_seconds,
+                shadow=request.shadow,
                 away=None if resolution.provider_id is None else self._away,
             ),
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
@@ -224,6 +229,11 @@ class SyncGraph:
             retry_policy=_RETRY if resolution.task_queue is None else _RETRY_ROUTED,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
+
+    async def _follow(self) -> None:
+        """Have the graph's shadow follow, if it has one, whatever became of this run."""
+        if self._shadowed and self._state.graph is not None:
+            await follow_with_shadow(self._state.graph)
 
     async def _keep_cadence(self, resolution: ProviderResolution, result: SyncResult) -> None:
         """Slow an adaptive graph's Schedule down while it is idle: one more activity when that changes."""

@@ -20,6 +20,7 @@ ANSWERS: Final[Mapping[str, str]] = {
     "migrate": "list[syncline.cli.models:Migrated]",
     "doctor": "syncline.cli.models:Diagnosis",
     "providers": "syncline.fleet:Fleet",
+    "provider promote": "syncline.operations.requests:Promotion",
     "runs": "list[syncline.runs:RunEntry]",
     "status": "list[syncline.runs:GraphOverview]",
     "status GRAPH": "syncline.runs:GraphReport",

@@ -44,6 +44,10 @@ def set_graph(
     adaptive: Annotated[bool | None, typer.Option(help=ADAPTIVE_HELP)] = None,
     cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
+    drop_shadow: Annotated[
+        bool,
+        typer.Option("--drop-shadow", help="Drop what its shadow has written, to begin anew or for good."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Change a graph's record, and its Schedule with it. Where a graph lives cannot change."""
@@ -51,12 +55,19 @@ def set_graph(
     schedule = schedule_options(
         every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
     )
-    if name is None and composition is None and not schedule:
+    if name is None and composition is None and not schedule and not drop_shadow:
         raise ConfigurationError(
-            "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence "
-            "or --composition."
+            "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence, "
+            "--composition or --drop-shadow."
         )
-    _change(graph, as_json, name=name, composition=composed, schedule=schedule or None)
+    _change(
+        graph,
+        as_json,
+        name=name,
+        composition=composed,
+        schedule=schedule or None,
+        drop_shadow=drop_shadow or None,
+    )
 
 
 @errors_as_sentences

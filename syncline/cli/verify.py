@@ -31,6 +31,9 @@ def verify(
     table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
     keys: Annotated[int, typer.Option(min=0, max=10_000, help="Keys to name for each finding.")] = 10,
     vectors: Annotated[bool, typer.Option(help="Compare Qdrant too.")] = True,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Compare the live result with its shadow instead.")
+    ] = False,
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,6 +52,7 @@ def verify(
         repair=repair,
         who=(who or os_user()) if repair else "",
         why=why if repair else "",
+        shadow=shadow,
     )
     found = ask(request, Verification, seconds=timeout)
     if as_json:
@@ -88,11 +92,15 @@ def _print(found: "Verification", *, repaired: bool) -> None:
             typer.echo(
                 one_line(f"{relation.name} ({relation.kind.value}) was not compared: {relation.problem}")
             )
+    for sentence in (*found.behind, *found.differences):
+        typer.echo(one_line(sentence))
     if found.equal and not found.queued:
         verdict_in_words = "equal"
     elif repaired:
         asked = f"{found.queued:,} asked for; the next cycle makes them right"
         verdict_in_words = f"{found.damaged:,} damaged, {asked}"
+    elif found.shadow:
+        verdict_in_words = f"{found.damaged:,} differ from the shadow"
     else:
         verdict_in_words = f"{found.damaged:,} damaged; --repair has them made right"
     typer.echo(f"{found.compared:,} compared in {found.seconds:.1f} s: {verdict_in_words}")

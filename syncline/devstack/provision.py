@@ -6,6 +6,7 @@ from temporalio.client import Client, ScheduleOverlapPolicy
 
 from syncline import names
 from syncline.client import temporal_errors_mapped
+from syncline.composition import swapped
 from syncline.devstack.declaration import GraphDeclaration, StackDeclaration
 from syncline.errors import DevStackError, GraphNotFound
 from syncline.graphs import Graph, GraphChanges, GraphRepository, GraphStatus
@@ -47,15 +48,19 @@ async def _ensure_graph(
         graph = await repository.get(slug)
     except GraphNotFound:
         return await repository.add(draft)
-    if draft.place != (graph.schema_name, graph.qdrant_prefix):
+    (schema, prefix), composition = draft.place, draft.composition
+    if (schema, names.shadow_prefix(prefix)) == (graph.schema_name, graph.qdrant_prefix):
+        # Its shadow was promoted: what the file says of the one is true of the other.
+        prefix, composition = graph.qdrant_prefix, swapped(composition)
+    if (schema, prefix) != (graph.schema_name, graph.qdrant_prefix):
         schema, prefix = graph.schema_name, graph.qdrant_prefix
         raise DevStackError(
             f"Graph '{slug}' lives in schema {schema} with Qdrant prefix {prefix} and cannot move. "
             "Give it these in temporal-dev.yaml, or start over with another --state-dir."
         )
-    if (draft.composition, draft.schedule) != (graph.composition, graph.schedule):
+    if (composition, draft.schedule) != (graph.composition, graph.schedule):
         say(f"Graph {slug}: its record now says what temporal-dev.yaml says.")
-        changes = GraphChanges(composition=draft.composition, schedule=draft.schedule)
+        changes = GraphChanges(composition=composition, schedule=draft.schedule)
         return await repository.update(slug, changes)
     return graph
 

@@ -19,7 +19,7 @@ from syncline.engine.places import LOCK, UNLOCK, on_schema
 from syncline.engine.statements import Cursor, SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.engine.template import sql
-from syncline.errors import CycleBusy
+from syncline.errors import CycleBusy, SchemaMoved
 from syncline.messages import CycleProgress, CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
@@ -117,6 +117,13 @@ class _Cycle:
             run_id=context.run.run_id,
             outbox_due=due_sql(self._statements.schema_map, context.embedding.name),
         )
+        if ledger.vector_prefix not in (None, context.vectors.prefix):
+            raise SchemaMoved(
+                context.graph.slug,
+                context.target.schema,
+                prefix=ledger.vector_prefix,
+                expected=context.vectors.prefix,
+            )
         self._progress = ledger.progress
         pending, ledger, rescanned = await self._ask(ledger)
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
@@ -183,7 +190,8 @@ class _Cycle:
     async def _announce(self, tenure: Tenure) -> None:
         """Tell downstream caches, in the transaction that ends the run: no event without data, none twice."""
         context = self._context
-        events = payloads(context.graph, context.run.run_id, self._progress.unannounced, self._failures())
+        unannounced = {} if context.shadow else self._progress.unannounced
+        events = payloads(context.graph, context.run.run_id, unannounced, self._failures())
         async with self._target.transaction():
             for payload in events:
                 await self._target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)

@@ -8,7 +8,7 @@ import asyncpg
 
 from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
 from syncline.engine.capture import Pending, Reading, read_rows
-from syncline.engine.ledger import Ledger, RunProgress, Tenure
+from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
 from syncline.engine.places import on_schema
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
@@ -298,7 +298,13 @@ class Drain:
         self.unfinished.add(DELETES)
 
     async def _prune(self, source: asyncpg.Connection, horizon: int) -> None:
-        """Clear away what was read long ago, if this role may; what is kept costs no more than its room."""
+        """Clear away what was read long ago, if this role may; what is kept costs no more than its room.
+
+        What the graph's shadow has yet to read is kept, and a shadow clears nothing away.
+        """
+        if self._context.shadow:
+            return
+        horizon = await deletes_read(self._target, self._context.target.schema, horizon)
         if await source.fetchval(f"SELECT has_table_privilege('{DELETES}', 'DELETE')"):
             await source.execute(sql("prune"), str(horizon))
 

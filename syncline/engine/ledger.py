@@ -7,11 +7,13 @@ from datetime import datetime
 
 import asyncpg
 
+from syncline import names
 from syncline.engine.statements import DELETES, Cursor
 from syncline.engine.template import sql
 from syncline.errors import CycleFenced
 from syncline.messages import TableProgress
 from syncline.provider import RunIdentity
+from syncline.sqltext import quoted
 
 _COUNTED = ("captured", "rows", "links", "deletes", "failures")
 
@@ -106,6 +108,8 @@ class Ledger:
     """Whether the vector store is owed anything."""
     outbox_due: bool
     """Whether anything can be done for it now; else all of it waits for the time of its next try."""
+    vector_prefix: str | None = None
+    """Of the collections that these books are about; None if no promotion has said so."""
 
     def rescanned(self) -> "Ledger":
         """Return the same ledger with every cursor at the beginning."""
@@ -135,7 +139,23 @@ async def read_ledger(
         retries=row["retries"],
         outbox=row["outbox"],
         outbox_due=row["outbox_due"],
+        vector_prefix=row["vector_prefix"],
     )
+
+
+async def deletes_read(target: asyncpg.Connection, schema: str, horizon: int) -> int:
+    """Return up to which transaction deleted keys were read, if up to `horizon` for the graph in `schema`.
+
+    Its shadow, as long as there is one, may be behind.
+    """
+    shadow = quoted(names.shadow_schema(schema))
+    if not await target.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{shadow}.sync_cursor"):
+        return horizon
+    try:
+        read: int = await target.fetchval(sql("ledger_shadow", schema=shadow, deletes=DELETES))
+    except asyncpg.UndefinedTableError:  # dropped at this very moment
+        return 0
+    return min(read, horizon)
 
 
 @dataclass(frozen=True, kw_only=True)

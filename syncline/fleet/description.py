@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from syncline.composition import Composition, ProviderEntry, parse_composition
+from syncline import names
+from syncline.composition import parse_composition
 from syncline.errors import CompositionInvalid
 from syncline.fleet.records import WorkerRecord
-from syncline.graphs import Graph, GraphStatus
+from syncline.graphs import GraphStatus
 from syncline.messages import Message
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ class ProviderUse(Message):
     installed: tuple[Installed, ...] = ()
     """Empty if no worker has it: then graphs that name it fall back, hold or fail."""
     graphs: int = 0
-    """Graphs whose composition names it; archived ones do not count."""
+    """Graphs whose composition names it, and graphs whose shadow it serves; archived ones do not count."""
     graph_names: tuple[str, ...] = ()
-    """Slugs; the first hundred."""
+    """Slugs, of a shadow `<slug>/shadow`; the first hundred."""
 
 
 class Fleet(Message):
@@ -70,13 +71,14 @@ async def describe_fleet(services: "Services") -> Fleet:
     undeclared = []
     for graph in graphs:
         try:
-            declared = _declared(graph)
+            composition = parse_composition(graph.slug, graph.composition)
         except CompositionInvalid as error:
             refused[graph.slug] = str(error)
             continue
-        for provider in declared.items():
-            used.setdefault(provider, []).append(graph.slug)
-        if "sync" not in declared:
+        for kind, entry, shadow in composition.declared():
+            name = names.shadow_slug(graph.slug) if shadow else graph.slug
+            used.setdefault((kind, entry.provider), []).append(name)
+        if composition.sync is None:
             undeclared.append(graph.slug)
     installed = _installed(workers)
     return Fleet(
@@ -99,13 +101,6 @@ async def describe_fleet(services: "Services") -> Fleet:
     )
 
 
-def _declared(graph: Graph) -> Mapping[str, str]:
-    """Return kind -> provider id, as the composition names them."""
-    composition = parse_composition(graph.slug, graph.composition)
-    entries = {kind: getattr(composition, kind) for kind in Composition.model_fields}
-    return {kind: entry.provider for kind, entry in entries.items() if isinstance(entry, ProviderEntry)}
-
-
 def _installed(workers: Iterable[WorkerRecord]) -> Mapping[_Provider, Sequence[Installed]]:
     """Return every version of every provider that a worker has, with those who have it."""
     having: dict[tuple[str, str, str, int, str], list[str]] = {}
@@ -114,14 +109,14 @@ def _installed(workers: Iterable[WorkerRecord]) -> Mapping[_Provider, Sequence[I
             key = (found.kind, found.id, found.version, found.api_version, found.distribution)
             having.setdefault(key, []).append(worker.identity)
     installed: dict[_Provider, list[Installed]] = {}
-    for (kind, provider_id, version, api_version, distribution), names in sorted(having.items()):
+    for (kind, provider_id, version, api_version, distribution), having_it in sorted(having.items()):
         installed.setdefault((kind, provider_id), []).append(
             Installed(
                 version=version,
                 api_version=api_version,
                 distribution=distribution,
-                workers=len(names),
-                worker_names=tuple(names[:_MOST_NAMED]),
+                workers=len(having_it),
+                worker_names=tuple(having_it[:_MOST_NAMED]),
             )
         )
     return installed

@@ -7,7 +7,7 @@ that of the engine's books, which any table map needs, in `sync_books_version`.
 
 from pathlib import Path
 
-from syncline.migrations.revisions import BOOKS_VERSION_TABLE, VERSION_TABLE, upgrade
+from syncline.migrations.revisions import BOOKS_VERSION_TABLE, VERSION_TABLE, recorded, upgrade
 from syncline.stores.postgres import PostgresStore
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "migrate_books",
     "migrate_control",
     "migrate_graph",
+    "migrate_shadow",
     "migrate_write",
 ]
 
@@ -52,3 +53,8 @@ async def migrate_books(store: PostgresStore, schema: str) -> list[str]:
 async def migrate_graph(store: PostgresStore, schema: str) -> list[str]:
     """Bring the graph-db side of a knowledge graph up to date: the engine's books and its tables."""
     return [*await migrate_books(store, schema), *await upgrade(store, schema, _HERE / "graph")]
+
+
+async def migrate_shadow(store: PostgresStore, schema: str) -> list[str]:
+    """Bring the scratch schema of a shadow up to date, if there is one: its first cycle makes it."""
+    return await migrate_graph(store, schema) if await recorded(store, schema, BOOKS_VERSION_TABLE) else []

@@ -19,7 +19,7 @@ from sqlalchemy.schema import CreateSchema
 from syncline.errors import StoreRejected
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["BOOKS_VERSION_TABLE", "VERSION_TABLE", "head_of", "run_script", "upgrade"]
+__all__ = ["BOOKS_VERSION_TABLE", "VERSION_TABLE", "head_of", "recorded", "run_script", "upgrade"]
 
 VERSION_TABLE: Final = "sync_schema_version"
 BOOKS_VERSION_TABLE: Final = "sync_books_version"
@@ -42,7 +42,7 @@ async def upgrade(
     The ids start with the folder's name, so that the sides of a graph cannot be taken for each other.
     """
     scripts = _scripts(folder)
-    if await _recorded(store, schema, version_table) == tuple(scripts.get_heads()):
+    if await recorded(store, schema, version_table) == tuple(scripts.get_heads()):
         return []
     async with store.begin() as connection:
         await connection.execute(_LOCK)
@@ -69,7 +69,7 @@ def run_script(connection: Connection, path: Path) -> None:
     adapted.run_async(execute)
 
 
-async def _recorded(store: PostgresStore, schema: str, version_table: str) -> tuple[str, ...]:
+async def recorded(store: PostgresStore, schema: str, version_table: str) -> tuple[str, ...]:
     """Return the recorded revisions by one statement; nothing when there is no version table."""
     version = Table(version_table, MetaData(), Column("version_num", String), schema=schema)
     try:

@@ -24,6 +24,8 @@ __all__ = [
     "ListGraphsInput",
     "ListParkedInput",
     "OperationInput",
+    "PromoteShadowInput",
+    "Promotion",
     "RetryFailuresInput",
     "SummarizeFailuresInput",
     "SummarizeParkedInput",
@@ -64,10 +66,20 @@ class VerifyGraphInput(OperationInput):
     repair: bool = False
     who: str = ""
     why: str = ""
+    shadow: bool = False
+    """Compare the live result with its shadow instead; nothing of that is repaired."""
+
+    @model_validator(mode="after")
+    def _a_difference_is_no_damage(self) -> Self:
+        if self.shadow and self.repair:
+            raise ValueError("what differs from the shadow is not repaired: it may differ on purpose")
+        return self
 
     @property
     def summary(self) -> str:
         """What the run is for."""
+        if self.shadow:
+            return f"Compare graph {self.graph} with its shadow"
         repair = f" and repair it: {self.why}, by {self.who}" if self.repair else ""
         return f"Verify graph {self.graph}{repair}"
 
@@ -239,6 +251,8 @@ class ChangeGraphInput(OperationInput):
     composition: Mapping[str, JsonValue] | None = None
     schedule: Mapping[str, JsonValue] = Field(default_factory=dict)
     """The fields of the record's schedule that change: `{"every_seconds": 300, "cron": null}`."""
+    drop_shadow: bool = False
+    """Then drop what the shadow's cycles have written; if it is still declared, they begin anew."""
 
     @property
     def summary(self) -> str:
@@ -253,6 +267,35 @@ class GraphChanged(Message):
     graph: Graph
     operators_pause: str | None = None
     """The note of an active graph's Schedule that an operator has paused; None: it is not paused."""
+
+
+class PromoteShadowInput(OperationInput):
+    """Input of `PromoteShadow`: what the graph's shadow has becomes the graph, and the other way round."""
+
+    workflow = names.PROMOTE_SHADOW
+    told = "Promote the shadow of {graph}: {why}, by {who}"
+
+    graph: str
+    force: bool = False
+    """Even if the shadow is behind, or something is in the live schema alone."""
+    who: str
+    why: str
+
+
+class Promotion(Message):
+    """Result of `PromoteShadow`: the graph after it."""
+
+    graph: str
+    provider_id: str
+    """Who serves the graph now."""
+    shadow_provider_id: str
+    """Who served it before, and serves its shadow now."""
+    qdrant_prefix: str
+    """Of the graph's collections now: whoever reads them has to follow it."""
+    despite: tuple[str, ...] = ()
+    """What spoke against it, when it was forced."""
+    resumed: bool = False
+    """Whether this finished a promotion that was cut off before."""
 
 
 class VerificationProgress(Message):

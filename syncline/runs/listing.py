@@ -38,6 +38,8 @@ class StartedBy(StrEnum):
     CRON = "cron"
     """A workflow started with a cron expression (or with a delay, which looks the same)."""
     HAND = "hand"
+    SHADOW = "shadow"
+    """The run of the graph, which its shadow's follows."""
 
 
 class RunStatus(StrEnum):
@@ -150,6 +152,8 @@ def _run(execution: WorkflowExecution) -> ListedRun:
 
 def _started_by(execution: WorkflowExecution, began: datetime) -> StartedBy:
     attributes = execution.typed_search_attributes
+    if execution.parent_id is not None:
+        return StartedBy.SHADOW
     if attributes.get(_SCHEDULE) is not None:
         nominal = attributes.get(_SCHEDULED_FOR)
         late = nominal is not None and abs(began - nominal) > _LATE

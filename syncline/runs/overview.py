@@ -93,7 +93,8 @@ class _Seen:
         self.missing = set(slugs)
 
     def add(self, run: ListedRun) -> None:
-        if run.graph is None:
+        # A shadow is no graph: it is looked at by its own name.
+        if run.graph is None or names.shadowed_slug(run.graph) is not None:
             return
         newest = self.running if run.open else self.closed
         newest.setdefault(run.graph, run)

@@ -2,27 +2,39 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from pydantic import BaseModel, ConfigDict, JsonValue, SecretStr
 from structlog.testing import capture_logs
+from temporalio import activity
+from temporalio.testing import ActivityEnvironment
 
 from providers import BUILTIN
-from syncline.composition import Resolved, resolve_provider, resolve_sync_provider
+from syncline.composition import (
+    Resolved,
+    resolve_fact_decomposition_provider,
+    resolve_provider,
+    resolve_sync_provider,
+)
 from syncline.devstack.postgres import PostgresServer
 from syncline.errors import (
     CompositionInvalid,
     GraphInvalid,
     GraphNotFound,
+    ProviderGone,
+    ProviderMissing,
+    ShadowInvalid,
     StoreNotConfigured,
     StoreRejected,
     StoreUnavailable,
 )
+from syncline.fact_decomposition import DecomposedFact, SourceText
 from syncline.graphs import Graph, GraphChanges, GraphDraft
 from syncline.messages import FallbackReason
-from syncline.provider import SyncProvider
+from syncline.provider import KINDS, Provider, ProviderKind
 from syncline.registry import Registry
 from syncline.services import Services
 from syncline.settings import Settings
@@ -259,9 +271,16 @@ async def test_a_control_database_that_is_down_raises_and_never_falls_back(tmp_p
         server.stop()
 
 
-@pytest.mark.parametrize("resolve", [resolve_sync_provider, lambda s, g: resolve_provider("sync", s, g)])
+@pytest.mark.parametrize(
+    "resolve",
+    [
+        resolve_sync_provider,
+        resolve_fact_decomposition_provider,
+        *(partial(resolve_provider, kind) for kind in KINDS),
+    ],
+)
 async def test_missing_services_are_an_explicit_error(
-    resolve: Callable[..., Awaitable[Resolved[SyncProvider]]],
+    resolve: Callable[..., Awaitable[Resolved[Provider]]],
 ) -> None:
     for graph in (None, "world"):
         with pytest.raises(RuntimeError, match=r"without services.*Services\.open"):
@@ -340,3 +359,119 @@ async def test_closing_reaches_everything_and_closed_services_say_so(settings: S
     for use in (lambda: services.store("write", None), lambda: services.vector_store(None)):
         with pytest.raises(RuntimeError, match="closed"):
             use()
+
+
+class Sentences(FakeProvider):
+    """Every sentence is a fact."""
+
+    kind = "fact_decomposition"
+
+    async def decompose(self, source: SourceText, options: BaseModel) -> tuple[DecomposedFact, ...]:
+        assert isinstance(options, AcmeOptions)
+        sentences = [part.strip() for part in source.text.split(".") if part.strip()]
+        return tuple(DecomposedFact(content=sentence) for sentence in sentences[: options.depth])
+
+
+async def _of_kind(services: Services, kind: ProviderKind, slug: str = "world", **entry: JsonValue) -> Graph:
+    return await services.graphs.add(GraphDraft(slug=slug, composition={kind: entry}))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sync"])
+async def test_every_kind_is_resolved_by_the_same_rules(services: Services, kind: ProviderKind) -> None:
+    services.registry.register(kind, Sentences("words", options_model=AcmeOptions), "words-plugin 1.0")
+    await _of_kind(services, kind, provider="words", options={"depth": 2})
+    await _of_kind(services, kind, "missing", provider="ghost")
+    await _of_kind(services, kind, "wrong", provider="words", options={"deep": 1})
+    await _graph(services, "undeclared", provider="default")
+
+    found = await resolve_provider(kind, services, "world")
+    assert found.provider is not None
+    assert (found.provider.id, found.distribution, found.options) == (
+        "words", "words-plugin 1.0", AcmeOptions(depth=2)
+    )  # fmt: skip
+    assert (await resolve_provider(kind, services, None)).reason is FallbackReason.NO_GRAPH_CONTEXT
+    assert (await resolve_provider(kind, services, "undeclared")).reason is FallbackReason.NOT_DECLARED
+    with capture_logs() as logs:
+        for _ in range(2):
+            missing = await resolve_provider(kind, services, "missing")
+            assert missing.reason is FallbackReason.NOT_INSTALLED
+            assert f"{kind} provider 'ghost' (installed: words)" in missing.detail
+    assert [(told["log_level"], told["kind"]) for told in logs] == [("warning", kind), ("debug", kind)]
+    with pytest.raises(CompositionInvalid) as refused:
+        await resolve_provider(kind, services, "wrong")
+    assert refused.value.key == f"{kind}.options.deep"
+    with pytest.raises(GraphNotFound):
+        await resolve_provider(kind, services, "nowhere")
+
+
+async def test_a_provider_of_one_kind_answers_for_no_other(services: Services) -> None:
+    services.registry.register("fact_decomposition", Sentences("words"), "words-plugin 1.0")
+    await _of_kind(services, "dimensions", provider="words")
+    assert (await resolve_provider("dimensions", services, "world")).reason is FallbackReason.NOT_INSTALLED
+
+
+@pytest.mark.parametrize(("on_missing", "error"), [("fail", ProviderMissing), ("hold", ProviderGone)])
+async def test_whoever_may_not_fall_back_is_told_so(
+    services: Services, on_missing: str, error: type[Exception]
+) -> None:
+    await _of_kind(services, "relations", provider="ghost", on_missing=on_missing)
+    with pytest.raises(error, match="ghost"):
+        (await resolve_provider("relations", services, "world")).answer()
+
+
+class Consumer:
+    """What the next consumer of a kind is: one activity."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    @activity.defn(name="decompose_source")
+    async def decompose_source(self, graph: str, source: SourceText) -> tuple[DecomposedFact, ...]:
+        resolved = await resolve_fact_decomposition_provider(self._services, graph)
+        answer = resolved.answer()
+        if answer is None or resolved.options is None:
+            return (DecomposedFact(content=source.text),)
+        registry = self._services.registry
+        provider = await registry.initialized("fact_decomposition", answer.id, self._services)
+        return await provider.decompose(source, resolved.options)
+
+
+async def test_the_next_consumer_is_one_activity(services: Services) -> None:
+    words = Sentences("words", options_model=AcmeOptions)
+    services.registry.register("fact_decomposition", words, "words-plugin 1.0")
+    await _of_kind(services, "fact_decomposition", provider="words", options={"depth": 2})
+    await _of_kind(services, "fact_decomposition", "plain", provider="ghost")
+    consumer, source = Consumer(services), SourceText(key="s", text="One. Two. Three.")
+
+    async def facts(graph: str) -> list[str]:
+        decomposed = await ActivityEnvironment().run(consumer.decompose_source, graph, source)
+        return [fact.content for fact in decomposed]
+
+    assert await facts("world") == ["One", "Two"]
+    assert await facts("world") == ["One", "Two"]
+    assert words.initialized == 1
+    assert await facts("plain") == ["One. Two. Three."]
+
+
+async def test_a_shadow_is_resolved_apart_from_the_graph_and_never_falls_back(services: Services) -> None:
+    composition: dict[str, JsonValue] = {
+        "sync": {"provider": "default"},
+        "shadow": {"provider": "acme", "options": {"depth": 3}},
+    }
+    await services.graphs.add(GraphDraft(slug="world", composition=composition))
+    live = await resolve_sync_provider(services, "world")
+    shadow = await resolve_sync_provider(services, "world", shadow=True)
+    assert live.provider is not None
+    assert shadow.provider is not None
+    assert (live.provider.id, shadow.provider.id) == ("default", "acme")
+    assert shadow.options == AcmeOptions(depth=3)
+
+    ghost: JsonValue = {"provider": "ghost", "on_missing": "fallback"}
+    await services.graphs.update("world", GraphChanges(composition={**composition, "shadow": ghost}))
+    missing = await resolve_sync_provider(services, "world", shadow=True)
+    assert missing.entry is not None
+    assert (missing.reason, missing.entry.on_missing) == (FallbackReason.NOT_INSTALLED, "hold")
+
+    await services.graphs.update("world", GraphChanges(composition={"sync": {"provider": "default"}}))
+    with pytest.raises(ShadowInvalid, match="declares no `shadow`"):
+        await resolve_sync_provider(services, "world", shadow=True)

@@ -1,4 +1,5 @@
-SELECT s.write_cluster, s.behind_since, s.progress::text AS progress,
+-- A worker may be newer than the books: vector_prefix need not be there yet.
+SELECT s.write_cluster, to_jsonb(s) ->> 'vector_prefix' AS vector_prefix, s.behind_since, s.progress::text AS progress,
        coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key)) FROM sync_cursor c), '{}')::text
            AS cursors,
        ARRAY(SELECT DISTINCT r.table_name FROM sync_parked_row r WHERE r.released) AS released,

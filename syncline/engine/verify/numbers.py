@@ -16,7 +16,7 @@ from syncline.provider import GraphSchema
 from syncline.sqltext import quoted
 from syncline.verification import Verdict
 
-__all__ = ["Recounting"]
+__all__ = ["Recounting", "differs"]
 
 _PATIENCE = "30s"
 _TAKE = "SELECT pg_advisory_xact_lock(hashtextextended('syncline:' || current_schema(), 0))"
@@ -63,7 +63,7 @@ class Recounting:
                 groups=" ".join(joins),
             ),
             "differs": " OR ".join(
-                _differs(f"n.{quoted(name)}", value, types.get(name))
+                differs(f"n.{quoted(name)}", value, types[name].type if name in types else None)
                 for name, value in self._expected.items()
             ),
         }
@@ -120,10 +120,11 @@ def _rows(counted: str, by: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _differs(actual: str, expected: str, known: TargetType | None) -> str:
-    differs = f"{actual} IS DISTINCT FROM {expected}"
-    tolerance = _TOLERANCES.get(known.type) if known else None
+def differs(actual: str, expected: str, kind: str | None) -> str:
+    """Return the condition for two values of a type to differ, in SQL."""
+    unequal = f"{actual} IS DISTINCT FROM {expected}"
+    tolerance = _TOLERANCES.get(kind or "")
     if tolerance is None:
-        return differs
+        return unequal
     near = f"abs({actual} - {expected}) <= {tolerance} * (abs({actual}) + abs({expected}))"
-    return f"({differs} AND NOT coalesce({near}, false))"
+    return f"({unequal} AND NOT coalesce({near}, false))"

@@ -20,7 +20,7 @@ from syncline.sqltext import quoted
 from syncline.stores.vectors import PointPayload, VectorStore
 from syncline.verification import Verdict
 
-__all__ = ["compare_vectors"]
+__all__ = ["compare_vectors", "points_in_order", "same_json"]
 
 _AT_ONCE = 1000
 _DOUBTFUL = 100_000
@@ -85,7 +85,7 @@ class _Comparison:
             [state] = await graph_db.fetch(sql("fence"))
             self._fence = state["fence"]
             rows = graph_db.stream(self._rows, self._name, self._embedding)
-            async for row, point in _pairs(rows, _points(self._store, self._full_name, None)):
+            async for row, point in _pairs(rows, points_in_order(self._store, self._full_name, None)):
                 await self._judge(row, point)
             await self._look_again()
         await self._resolve_doubts()
@@ -131,7 +131,7 @@ class _Comparison:
         """Look once more for the points without a row that a cycle may have deleted meanwhile."""
         if not self._doubtful:
             return
-        points = _points(self._store, self._full_name, ())
+        points = points_in_order(self._store, self._full_name, ())
         again = [self._doubtful[point.id] async for point in points if point.id in self._doubtful]
         for start in range(0, len(again), _AT_ONCE):
             for suspect, _ in await self._unmoved(again[start : start + _AT_ONCE]):
@@ -154,7 +154,7 @@ class _Comparison:
         return unmoved
 
 
-async def _points(
+async def points_in_order(
     store: VectorStore, collection: str, fields: Sequence[str] | None
 ) -> AsyncIterator[PointPayload]:
     """Yield all points in ascending order of ids, or raise VectorStoreRejected if they come in another."""

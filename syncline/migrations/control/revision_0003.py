@@ -1,4 +1,4 @@
-"""The control plane: versions of workers."""
+"""The control plane: the places of shadows are kept free."""
 
 from pathlib import Path
 
@@ -12,4 +12,4 @@ down_revision = "control_0002"
 
 def upgrade(connection: Connection) -> None:
     """Apply the revision to the schema on the search_path."""
-    run_script(connection, Path(__file__).with_name("0003_worker_versions.sql"))
+    run_script(connection, Path(__file__).with_name("0003_shadow_places.sql"))

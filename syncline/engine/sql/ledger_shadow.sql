@@ -1,0 +1,1 @@
+SELECT coalesce((SELECT xid FROM @{schema}.sync_cursor WHERE table_name = '@{deletes}'), 0)

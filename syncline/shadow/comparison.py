@@ -1,0 +1,257 @@
+"""Comparison: a graph's live result with its shadow's, set by set, in one snapshot of the graph-db."""
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from syncline.engine.statements import SchemaStatements
+from syncline.engine.tablemap import SchemaMap, TableMap, VectorProjection
+from syncline.engine.verify.numbers import differs
+from syncline.engine.verify.snapshots import Side, open_side
+from syncline.engine.verify.tally import Beat, Tally
+from syncline.engine.verify.vectors import points_in_order, same_json
+from syncline.errors import InputInvalid, ShadowInvalid, StoreRejected, VectorStoreError
+from syncline.graphs import Graph
+from syncline.provider import GraphVectors
+from syncline.services import Services
+from syncline.shadow.behind import progress_of, undone
+from syncline.shadow.template import sql
+from syncline.sqltext import literal, quoted
+from syncline.stores.vectors import PointPayload
+from syncline.verification import Relation, RelationKind, Verdict, Verification
+
+__all__ = ["compare_with_shadow"]
+
+
+async def compare_with_shadow(
+    services: Services,
+    graph: Graph,
+    schema_map: SchemaMap,
+    *,
+    tables: Collection[str] | None = None,
+    keys: int = 100,
+    vectors: bool = True,
+    beat: Beat | None = None,
+) -> Verification:
+    """Compare what a graph's stores have with what its shadow's have.
+
+    Nothing is locked. Up to `keys` keys of each verdict are told; `tables` of the map, all if None, are
+    looked at. Raise InputInvalid for an unknown table, ShadowInvalid if the shadow has not run.
+    """
+    started = time.monotonic()
+    known = {table.name for table in schema_map}
+    unknown = sorted(set(tables or ()) - known)
+    if unknown:
+        raise InputInvalid(f"No table {unknown} is synced. Known: {', '.join(sorted(known))}.")
+    work = _Comparison(services, graph, schema_map, keys=keys, beat=beat or (lambda _name, _seen: None))
+    asked = [table for table in schema_map if tables is None or table.name in tables]
+    relations: list[Relation] = []
+    async with open_side(work.live, snapshot=True) as side:
+        await work.require(side)
+        behind = await work.behind(side)
+        fences = await work.fences(side)
+        for table in asked:
+            relations += [await work.rows(side, relation) for relation in _relations(table)]
+    if vectors:
+        relations += [await work.points(table, table.vector) for table in asked if table.vector is not None]
+    async with open_side(work.live, snapshot=True) as side:
+        for name, fence in (await work.fences(side)).items():
+            if fence != fences[name]:
+                behind.append(f"The {name} result has changed while its points were compared.")
+    return Verification(
+        relations=tuple(relations), shadow=True, behind=tuple(behind), seconds=time.monotonic() - started
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Relation:
+    """A table of both schemas. `keys` are its key's columns, each with the table whose ids it has."""
+
+    name: str
+    kind: RelationKind
+    table: str
+    keys: tuple[tuple[str, str], ...]
+
+
+def _relations(table: TableMap) -> Iterator[_Relation]:
+    parents = {reference.target_column: reference.parent for reference in table.references}
+    keys = [(column, table.name if table.identified else parents[column]) for column in table.target_key]
+    yield _Relation(name=table.name, kind=RelationKind.ROWS, table=table.name, keys=tuple(keys))
+    for links in table.links:
+        pair = ((links.owner, table.name), (links.member, links.parent))
+        yield _Relation(name=links.table, kind=RelationKind.LINKS, table=table.name, keys=pair)
+    if table.stats is not None:
+        owner = ((table.stats.owner, table.name),)
+        yield _Relation(name=table.stats.table, kind=RelationKind.STATS, table=table.name, keys=owner)
+
+
+class _Comparison:
+    """One comparison of one graph."""
+
+    def __init__(
+        self, services: Services, graph: Graph, schema_map: SchemaMap, *, keys: int, beat: Beat
+    ) -> None:
+        self._graph, self._keys, self._beat = graph, keys, beat
+        self._statements = SchemaStatements(schema_map)
+        self._write = services.write_schema(graph)
+        self.live = services.target_schema(graph)
+        self._shadow = services.target_schema(graph, shadow=True)
+        self._vectors = services.graph_vectors(graph), services.graph_vectors(graph, shadow=True)
+
+    async def require(self, side: Side) -> None:
+        """Raise ShadowInvalid unless there is a shadow."""
+        [found] = await side.fetch(sql("scratch"), self._shadow.schema)
+        if not found["made"]:
+            raise ShadowInvalid(self._graph.slug, "it has not run yet, so there is nothing to compare")
+
+    async def behind(self, side: Side) -> list[str]:
+        """Return what each of them has yet to do, in sentences."""
+        told = []
+        for name, place in (("live", self.live), ("shadow", self._shadow)):
+            await side.fetch("SELECT set_config('search_path', quote_ident($1), true)", place.schema)
+            with side.store.errors_mapped():
+                progress = await progress_of(side.connection, place, self._write, self._statements)
+            told += [f"The {name} result {words}." for words in undone(progress)]
+        return told
+
+    async def fences(self, side: Side) -> dict[str, int]:
+        """Return the fence of each, which every run that writes raises."""
+        places = {"live": quoted(self.live.schema), "shadow": quoted(self._shadow.schema)}
+        [row] = await side.fetch(sql("fences", **places))
+        return dict(row)
+
+    async def rows(self, side: Side, relation: _Relation) -> Relation:
+        """Compare one table of both."""
+        tally = self._tally(relation.name, relation.kind, relation.table)
+        places = {
+            name: f"{quoted(place.schema)}.{quoted(relation.name)}"
+            for name, place in (("live", self.live), ("shadow", self._shadow))
+        }
+        columns: dict[str, dict[str, str]] = {}
+        for name, place in places.items():
+            found = await side.fetch(sql("columns"), place)
+            columns[name] = {row["name"]: row["type"] for row in found}
+            if not found:
+                return await tally.close(f"the {name} result has no such table")
+        both = {
+            name: kind
+            for name, kind in columns["live"].items()
+            if columns["shadow"].get(name) == kind and name not in dict(relation.keys)
+        }
+        alone = sorted(
+            name
+            for name, kind in {**columns["live"], **columns["shadow"]}.items()
+            if name not in both and name not in dict(relation.keys)
+        )
+        try:
+            differing = await self._differing(side, relation, places, both, tally)
+        except StoreRejected as error:
+            return await tally.close(f"{type(error).__name__}: {error}")
+        problem = f"not the same column in both: {', '.join(alone)}; the others were" if alone else None
+        closed = await tally.close(problem)
+        return closed.model_copy(update={"columns": differing})
+
+    async def _differing(
+        self, side: Side, relation: _Relation, places: dict[str, str], both: dict[str, str], tally: Tally
+    ) -> dict[str, int]:
+        """Note the rows that differ, and return in how many each column does."""
+        same_key = " AND ".join(f"l.{quoted(column)} = s.{quoted(column)}" for column, _ in relation.keys)
+        tests = {name: _differs(name, kind) for name, kind in both.items()}
+        [[pairs]] = await side.fetch(sql("pairs", **places, same_key=same_key))
+        query = sql(
+            "differing",
+            **places,
+            first=quoted(relation.keys[0][0]),
+            same_key=same_key,
+            key=", ".join(self._told_key(column, parent) for column, parent in relation.keys),
+            columns=", ".join(f"CASE WHEN {test} THEN '{literal(name)}' END" for name, test in tests.items()),
+            differs=" OR ".join(tests.values()) or "false",
+        )
+        counts: Counter[str] = Counter()
+        async for row in side.stream(query):
+            if row["missing"]:
+                verdict = Verdict.MISSING
+            elif row["extra"]:
+                verdict = Verdict.EXTRA
+            else:
+                verdict = Verdict.STALE
+                pairs -= 1
+                counts.update(row["columns"])
+            await tally.note(verdict, row["key"], row["row_id"])
+        tally.same(pairs)
+        return dict(counts)
+
+    def _told_key(self, column: str, parent: str) -> str:
+        return sql(
+            "told_key",
+            live=f"{quoted(self.live.schema)}.{quoted(parent)}",
+            shadow=f"{quoted(self._shadow.schema)}.{quoted(parent)}",
+            column=quoted(column),
+        )
+
+    async def points(self, table: TableMap, vector: VectorProjection) -> Relation:
+        """Compare one collection of both: ids and payloads, whose hash covers the text too."""
+        tally = self._tally(vector.collection, RelationKind.VECTORS, table.name)
+        counts: Counter[str] = Counter()
+        try:
+            async for live, shadow in _pairs(*(_read(each, vector.collection) for each in self._vectors)):
+                counts += await _judge(live, shadow, tally)
+        except VectorStoreError as error:
+            return await tally.close(f"{type(error).__name__}: {error}")
+        return (await tally.close()).model_copy(update={"columns": dict(counts)})
+
+    def _tally(self, name: str, kind: RelationKind, table: str) -> Tally:
+        return Tally(name, kind, table, keys=self._keys, beat=self._beat)
+
+
+async def _judge(live: PointPayload | None, shadow: PointPayload | None, tally: Tally) -> Counter[str]:
+    """Note what is to be said of a point, and return the fields that differ."""
+    if live is None or shadow is None:
+        found = live or shadow
+        if found is not None:
+            verdict = Verdict.EXTRA if live is None else Verdict.MISSING
+            await tally.note(verdict, _told(found), found.id)
+        return Counter()
+    names = live.payload.keys() | shadow.payload.keys()
+    fields = [
+        name
+        for name in names
+        if not (name in live.payload and name in shadow.payload)
+        or not same_json(live.payload[name], shadow.payload[name])
+    ]
+    if fields:
+        await tally.note(Verdict.STALE, _told(live), live.id)
+    else:
+        tally.same()
+    return Counter(fields)
+
+
+def _told(point: PointPayload) -> tuple[str]:
+    return (str(point.payload.get("key", point.id)),)
+
+
+def _read(vectors: GraphVectors, collection: str) -> AsyncIterator[PointPayload]:
+    return points_in_order(vectors.store, vectors.collection(collection), None)
+
+
+async def _pairs(
+    live: AsyncIterator[PointPayload], shadow: AsyncIterator[PointPayload]
+) -> AsyncIterator[tuple[PointPayload | None, PointPayload | None]]:
+    """Yield each point with its other; both come in ascending order of ids."""
+    one, other = await anext(live, None), await anext(shadow, None)
+    while one is not None or other is not None:
+        lowest: UUID = min(point.id for point in (one, other) if point is not None)
+        left = one if one is not None and one.id == lowest else None
+        right = other if other is not None and other.id == lowest else None
+        yield left, right
+        one = one if left is None else await anext(live, None)
+        other = other if right is None else await anext(shadow, None)
+
+
+def _differs(name: str, kind: str) -> str:
+    live, shadow = f"l.{quoted(name)}", f"s.{quoted(name)}"
+    if kind in ("json", "xml"):  # which know no equality
+        live, shadow = f"{live}::text", f"{shadow}::text"
+    return f"({differs(live, shadow, kind)})"

@@ -1,0 +1,1 @@
+SELECT count(*) FROM @{live} l JOIN @{shadow} s ON @{same_key}

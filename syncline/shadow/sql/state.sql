@@ -1,0 +1,1 @@
+SELECT vector_prefix, shadow_provider FROM @{schema}.sync_state

@@ -1,0 +1,528 @@
+"""Shadows: beside the live graph and never in it; compared with it, promoted, and promoted back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+import structlog
+from pydantic import SecretStr
+
+from providers import BUILTIN
+from syncline import names
+from syncline.composition import resolve_sync_provider
+from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
+from syncline.engine.verify import verify
+from syncline.errors import GraphInvalid, InputInvalid, SchemaMoved, ShadowInvalid
+from syncline.graphs import Graph, GraphChanges, GraphDraft
+from syncline.messages import CycleStatus, SyncEvent, SyncResult
+from syncline.operations.requests import Promotion
+from syncline.provider import CycleBudget, RunIdentity, SyncContext
+from syncline.registry import Registry
+from syncline.services import Services
+from syncline.settings import Settings
+from syncline.shadow import compare_with_shadow, drop_shadow, prepare_shadow, promote
+from syncline.stores.vectors import PointPayload
+from syncline.testing.lab import eventually
+from syncline.testing.providers import FakeProvider
+from syncline.verification import RelationKind, Verification
+
+SEED = """
+INSERT INTO write_raw_sources (id, uri, title) VALUES ('r1', 'https://example.org', 'One');
+INSERT INTO write_facts (id, content, dedup_status) VALUES ('f1', 'one', 'ready'), ('f2', 'two', 'ready');
+INSERT INTO write_fact_sources (fact_id, raw_source_id) VALUES ('f1', 'r1');
+INSERT INTO write_nodes (id, concept, definition, parent_id, fact_ids)
+    VALUES ('n1', 'Child', 'a child', 'n2', '{f1,f2}'), ('n2', 'Parent', 'a parent', NULL, '{f2}');
+INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, fact_ids)
+    VALUES ('e1', 'n1', 'n2', 'child_of', '{f1}');
+INSERT INTO write_convergence_reports (node_id, convergence_score) VALUES ('n1', 0.7);
+"""
+SHADOWED = {"sync": {"provider": "default"}, "shadow": {"provider": "acme"}}
+
+
+class Site:
+    """One graph, `kg`, with its services; every run is a new one."""
+
+    def __init__(self, services: Services, graph: Graph) -> None:
+        self.services = services
+        self.graph = graph
+
+    async def write(self, sql: str) -> None:
+        async with self._on(self.services.settings.write_dsn, "kg") as connection:
+            await connection.execute(sql)
+
+    async def read(self, sql: str, *arguments: object, schema: str = "kg") -> list[asyncpg.Record]:
+        async with self.on_target(schema) as connection:
+            return list(await connection.fetch(sql, *arguments))
+
+    @asynccontextmanager
+    async def on_target(self, schema: str = "kg") -> AsyncIterator[asyncpg.Connection]:
+        async with self._on(self.services.settings.graph_dsn, schema) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _on(self, dsn: SecretStr, schema: str) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(dsn.get_secret_value(), server_settings={"search_path": schema})
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def cycle(self, *, shadow: bool = False, graph: Graph | None = None) -> SyncResult:
+        """Run one cycle as the activity does, with the record as it is now or as it was."""
+        services = self.services
+        graph = graph or await services.graphs.get("kg")
+        resolved = await resolve_sync_provider(services, graph.id, shadow=shadow)
+        assert resolved.provider is not None
+        assert resolved.options is not None
+        if shadow:
+            await prepare_shadow(services, graph, resolved.provider.id)
+        return await resolved.provider.sync_cycle(
+            SyncContext(
+                graph=graph.shadow_ref if shadow else graph.ref,
+                run=RunIdentity(workflow_id="w", run_id=str(uuid4()), provider=resolved.provider.id),
+                write=services.write_schema(graph),
+                target=services.target_schema(graph, shadow=shadow),
+                vectors=services.graph_vectors(graph, shadow=shadow),
+                embedding=services.embedding,
+                budget=CycleBudget(batch_rows=1000, seconds=60),
+                options=resolved.options,
+                heartbeat=lambda _: None,
+                log=structlog.get_logger(),
+                meter=services.meter,
+                shadow=shadow,
+            )
+        )
+
+    async def both(self) -> None:
+        """Bring both sides up to date."""
+        assert (await self.cycle()).drained
+        assert (await self.cycle(shadow=True)).drained
+
+    async def compare(self, **options: bool) -> Verification:
+        graph = await self.services.graphs.get("kg")
+        return await compare_with_shadow(self.services, graph, KNOWLEDGE_GRAPH, **options)
+
+    async def verify(self) -> Verification:
+        """Compare the live result with the write-db."""
+        graph, services = await self.services.graphs.get("kg"), self.services
+        return await verify(
+            KNOWLEDGE_GRAPH,
+            write=services.write_schema(graph),
+            target=services.target_schema(graph),
+            vectors=services.graph_vectors(graph),
+            embedding=services.embedding.name,
+        )
+
+    async def promote(self, run_id: str | None = None, *, force: bool = False) -> Promotion:
+        return await promote(
+            self.services,
+            await self.services.graphs.get("kg"),
+            KNOWLEDGE_GRAPH,
+            force=force,
+            who="ann",
+            why="it is better",
+            run_id=run_id or str(uuid4()),
+            patience=0.3,
+        )
+
+    async def points(self, *, shadow: bool = False) -> dict[str, PointPayload]:
+        """Return all points of the graph or its shadow by collection and id."""
+        vectors = self.services.graph_vectors(await self.services.graphs.get("kg"), shadow=shadow)
+        return {
+            f"{name}/{point.id}": point
+            for name in ("nodes", "facts")
+            async for page in vectors.store.scroll(vectors.collection(name))
+            for point in page
+        }
+
+    async def bytes_of(self, dsn: SecretStr, schema: str) -> Mapping[str, list[str]]:
+        """Return every row of every table of a schema with the transaction that wrote it."""
+        async with self._on(dsn, schema) as connection:
+            tables = await connection.fetch(
+                "SELECT relname FROM pg_class WHERE relnamespace = $1::regnamespace AND relkind = 'r'", schema
+            )
+            return {
+                name: sorted(
+                    row[0]
+                    for row in await connection.fetch(
+                        f'SELECT t.xmin::text || t.ctid::text || t::text FROM "{name}" t'
+                    )
+                )
+                for (name,) in tables
+            }
+
+
+async def faithful(context: SyncContext) -> SyncResult:
+    return await run_cycle(context)
+
+
+async def shouting(context: SyncContext) -> SyncResult:
+    """Run the engine, and then have another opinion of definitions."""
+    result = await run_cycle(context)
+    async with context.target.store.driver() as connection:
+        await connection.execute(
+            f'UPDATE "{context.target.schema}".nodes SET definition = upper(definition)'
+            " WHERE definition IS DISTINCT FROM upper(definition)"
+        )
+    return result
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Site]:
+    registry = Registry()
+    registry.load(BUILTIN, entry_points=False)
+    registry.register("sync", FakeProvider("acme", cycle=faithful), "acme 1.0")
+    registry.register("sync", FakeProvider("shouting", cycle=shouting), "acme 1.0")
+    async with Services.open(settings, registry=registry) as services:
+        await services.prepare_control()
+        graph = await services.graphs.add(GraphDraft(slug="kg", composition=SHADOWED))
+        site = Site(services, graph)
+        await site.write(SEED)
+        yield site
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def site(
+    graph_templates: tuple[str, str], new_database: Callable[..., str], tmp_path: Path
+) -> AsyncIterator[Site]:
+    write, target = (SecretStr(new_database(template)) for template in graph_templates)
+    async with _opened(Settings(write_dsn=write, graph_dsn=target, qdrant_path=tmp_path / "q")) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def apart(
+    graph_templates: tuple[str, str], new_database: Callable[..., str], tmp_path: Path
+) -> AsyncIterator[Site]:
+    """The same with a control plane in a database of its own."""
+    write, target = (SecretStr(new_database(template)) for template in graph_templates)
+    control = SecretStr(new_database())
+    settings = Settings(write_dsn=write, graph_dsn=target, control_dsn=control, qdrant_path=tmp_path / "q")
+    async with _opened(settings) as opened:
+        yield opened
+
+
+async def test_a_shadow_leaves_the_live_graph_and_the_write_db_as_they_are(site: Site) -> None:
+    await site.cycle()
+    await site.write(
+        "DELETE FROM write_edges; UPDATE sync_tombstone SET deleted_at = now() - interval '8 days'"
+    )
+    settings, events = site.services.settings, list[str]()
+    before = await site.bytes_of(settings.graph_dsn, "kg"), await site.bytes_of(settings.write_dsn, "kg")
+    points = await site.points()
+    async with site.on_target() as listener:
+        await listener.add_listener(names.NOTIFY_CHANNEL, lambda *told: events.append(str(told[3])))
+        shadow = await site.cycle(shadow=True)
+        await site.write("UPDATE write_facts SET content = 'three' WHERE id = 'f2'")
+        changed = await site.cycle(shadow=True)
+        await listener.fetch("SELECT 1")
+    assert (shadow.status, changed.status, changed.rows) == (CycleStatus.DRAINED, CycleStatus.DRAINED, 1)
+    assert before[0] == await site.bytes_of(settings.graph_dsn, "kg")
+    assert before[1] | {"write_facts": []} == {
+        **await site.bytes_of(settings.write_dsn, "kg"), "write_facts": []
+    }  # fmt: skip
+    assert points == await site.points()
+    assert events == []
+    assert len(await site.points(shadow=True)) == 4
+    assert [row["n"] for row in await site.read("SELECT count(*) AS n FROM nodes", schema="kg_shadow")] == [2]
+
+
+async def test_deleted_keys_that_the_shadow_has_yet_to_read_are_kept(site: Site) -> None:
+    await site.both()
+    await site.write(
+        "DELETE FROM write_edges; UPDATE sync_tombstone SET deleted_at = now() - interval '8 days'"
+    )
+
+    async def kept() -> int:
+        rows = await site.bytes_of(site.services.settings.write_dsn, "kg")
+        return len(rows["sync_tombstone"])
+
+    assert (await site.cycle()).rows == 1
+    assert await kept() == 1
+    assert (await site.cycle(shadow=True)).rows == 1
+    assert await kept() == 1
+    await site.write("DELETE FROM write_fact_sources")
+    await site.cycle()
+    assert await kept() == 1  # that of the edge has been read by both
+
+
+async def test_a_faithful_shadow_is_equal(site: Site) -> None:
+    await site.both()
+    found = await site.compare()
+    assert found.equal
+    assert (found.behind, found.differences) == ((), ())
+    compared = {(relation.name, relation.kind): relation.equal for relation in found.relations}
+    assert compared["nodes", RelationKind.ROWS] == 2
+    assert compared["node_facts", RelationKind.LINKS] == 3
+    assert compared["node_stats", RelationKind.STATS] == 2
+    assert compared["facts", RelationKind.VECTORS] == 2
+
+
+async def test_what_differs_is_named_by_table_key_and_column(site: Site) -> None:
+    await site.services.graphs.update(
+        "kg", GraphChanges(composition={**SHADOWED, "shadow": {"provider": "shouting"}})
+    )
+    await site.both()
+    found = await site.compare()
+    assert found.differences == ("nodes (rows) differ in definition: 2",)
+    [nodes] = [relation for relation in found.relations if relation.damaged]
+    assert (nodes.kind, nodes.stale.keys) == (RelationKind.ROWS, (("n1",), ("n2",)))
+    assert not found.equal
+
+    async with site.on_target("kg_shadow") as shadow:
+        await shadow.execute("DELETE FROM edges")
+        await shadow.execute("DELETE FROM node_facts WHERE fact_id = syncline.key_uuid('f1')")
+        await shadow.execute("UPDATE node_stats SET child_count = 7 WHERE child_count = 1")
+        await shadow.execute("UPDATE convergence_reports SET convergence_score = 0.7 + 1e-13")
+    vectors = site.services.graph_vectors(site.graph, shadow=True)
+    collection = vectors.collection("facts")
+    [first, second] = [point async for page in vectors.store.scroll(collection) for point in page]
+    await vectors.store.delete(collection, [first.id])
+    await vectors.store.overwrite_payload(
+        collection, [PointPayload(second.id, {**second.payload, "fact_type": "guess"})]
+    )
+    found = await site.compare()
+    told = {(relation.name, relation.kind.value): relation for relation in found.relations}
+    assert told["edges", "rows"].missing.keys == (("e1",),)
+    assert told["node_facts", "links"].missing.keys == (("n1", "f1"),)
+    assert told["node_stats", "stats"].stale.keys == (("n2",),)
+    assert told["convergence_reports", "rows"].columns == {"convergence_score": 1}
+    assert told["facts", "vectors"].missing.count == 1
+    assert told["facts", "vectors"].columns == {"fact_type": 1}
+
+
+async def test_a_side_that_is_behind_is_told(site: Site) -> None:
+    with pytest.raises(ShadowInvalid, match="has not run yet"):
+        await site.compare()
+    await site.both()
+    await site.write("INSERT INTO write_nodes (id, concept) VALUES ('n3', 'New'); DELETE FROM write_edges")
+    await site.cycle()
+    found = await site.compare()
+    assert found.behind == ("The shadow result has yet to read nodes, sync_tombstone.",)
+    told = {(relation.name, relation.kind.value): relation for relation in found.relations}
+    assert (told["nodes", "rows"].missing.count, told["edges", "rows"].extra.count) == (1, 1)
+    await site.cycle(shadow=True)
+    assert (await site.compare()).behind == ()
+
+
+async def test_a_promoted_shadow_is_live_and_can_be_promoted_back(site: Site) -> None:
+    await site.services.graphs.update(
+        "kg", GraphChanges(composition={**SHADOWED, "shadow": {"provider": "shouting"}})
+    )
+    await site.both()
+    events: list[str] = []
+
+    async def definitions(schema: str) -> list[str]:
+        rows = await site.read("SELECT definition FROM nodes ORDER BY key", schema=schema)
+        return [row["definition"] for row in rows]
+
+    async with site.on_target() as listener:
+        await listener.add_listener(names.NOTIFY_CHANNEL, lambda *told: events.append(str(told[3])))
+        done = await site.promote()
+        await listener.fetch("SELECT 1")
+    assert (done.provider_id, done.shadow_provider_id) == ("shouting", "default")
+    assert (done.qdrant_prefix, done.despite) == ("kg_shadow_", ())
+    [event] = map(SyncEvent.model_validate_json, events)
+    assert (event.graph, event.rows.keys() >= {"nodes", "node_facts"}) == ("kg", True)
+    assert await definitions("kg") == ["A CHILD", "A PARENT"]
+    assert await definitions("kg_shadow") == ["a child", "a parent"]
+
+    # Both go on, over the connections and statements that they had.
+    await site.write("UPDATE write_nodes SET definition = 'new'; DELETE FROM write_edges")
+    await site.both()
+    assert await definitions("kg") == ["NEW", "NEW"]
+    assert await definitions("kg_shadow") == ["new", "new"]
+    assert not await site.read("SELECT FROM edges")
+    assert len(await site.points()) == len(await site.points(shadow=True)) == 4
+
+    back = await site.promote()
+    assert (back.provider_id, back.shadow_provider_id, back.qdrant_prefix) == ("default", "shouting", "kg_")
+    assert await definitions("kg") == ["new", "new"]
+    await site.both()
+    assert (await site.verify()).equal
+    audit = await site.read("SELECT who, action, why FROM sync_audit ORDER BY at")
+    assert [tuple(line) for line in audit] == [
+        ("ann", "promote", "it is better (provider default before)"),
+        ("ann", "promote", "it is better (provider shouting before)"),
+    ]
+
+
+async def test_a_promotion_that_is_tried_again_swaps_once(site: Site) -> None:
+    await site.both()
+    first, second = await site.promote("run-1"), await site.promote("run-1")
+    assert first == second
+    assert first.provider_id == "acme"
+
+
+async def test_a_promotion_cut_off_between_two_databases_is_finished_by_the_next(apart: Site) -> None:
+    await apart.both()
+    before = await apart.services.graphs.get("kg")
+    async with apart.services.control.driver() as holder, holder.transaction():
+        await holder.execute("SELECT FROM syncline.graphs FOR UPDATE")
+        cut = asyncio.create_task(apart.promote("run-1"))
+
+        async def swapped() -> bool:
+            [state] = await apart.read("SELECT vector_prefix FROM sync_state")
+            return bool(state["vector_prefix"] == "kg_shadow_")
+
+        await eventually(swapped)
+        cut.cancel()
+        await asyncio.gather(cut, return_exceptions=True)
+    assert await apart.services.graphs.get("kg") == before
+    for shadow in (False, True):
+        with pytest.raises(SchemaMoved, match="syncline provider promote kg"):
+            await apart.cycle(shadow=shadow)
+    done = await apart.promote("run-1")
+    assert (done.resumed, done.provider_id, done.qdrant_prefix) == (True, "acme", "kg_shadow_")
+    assert (await apart.promote("run-1")).provider_id == "acme"
+    await apart.write("UPDATE write_nodes SET definition = 'new'")
+    await apart.both()
+    assert (await apart.verify()).equal
+    assert (await apart.compare()).equal
+
+
+async def test_a_cycle_that_read_the_record_before_a_promotion_writes_nothing(site: Site) -> None:
+    await site.both()
+    before = await site.services.graphs.get("kg")
+    await site.promote()
+    await site.write("UPDATE write_nodes SET definition = 'new'")
+    with pytest.raises(SchemaMoved):
+        await run_stale(site, before)
+    assert {row["definition"] for row in await site.read("SELECT definition FROM nodes")} == {
+        "a child",
+        "a parent",
+    }
+
+
+async def run_stale(site: Site, graph: Graph) -> SyncResult:
+    """Run the live engine over the graph as it was."""
+    await site.services.graphs.update("kg", GraphChanges(composition=SHADOWED))
+    return await site.cycle(graph=graph)
+
+
+async def test_what_speaks_against_a_promotion_is_told_and_force_goes_over_it(site: Site) -> None:
+    await site.services.graphs.update("kg", GraphChanges(composition={"sync": {"provider": "default"}}))
+    with pytest.raises(ShadowInvalid, match="declares no `shadow`"):
+        await site.promote()
+    await site.services.graphs.update("kg", GraphChanges(composition=SHADOWED))
+    with pytest.raises(ShadowInvalid, match="has not run yet"):
+        await site.promote()
+    await site.both()
+    await site.write("INSERT INTO write_nodes (id, concept) VALUES ('n3', 'New')")
+    await site.cycle()
+    with pytest.raises(ShadowInvalid, match="yet to read what the live graph has: nodes"):
+        await site.promote()
+    await site.cycle(shadow=True)
+    async with site.on_target() as product:
+        await product.execute("CREATE INDEX by_concept ON nodes (concept); CREATE SCHEMA reports")
+        await product.execute("CREATE VIEW reports.nodes AS SELECT concept FROM nodes")
+        with pytest.raises(ShadowInvalid) as refused:
+            await site.promote()
+        assert "the shadow has no index 'by_concept'" in str(refused.value)
+        assert "view 'reports.nodes' reads the live tables" in str(refused.value)
+    with pytest.raises(InputInvalid, match="who you are and why"):
+        await promote(site.services, site.graph, KNOWLEDGE_GRAPH, who="", why="x", run_id="r")
+    done = await site.promote(force=True)
+    assert len(done.despite) == 2
+    assert done.provider_id == "acme"
+
+
+async def test_what_neither_has_read_yet_does_not_speak_against_it(site: Site) -> None:
+    await site.both()
+    await site.write("INSERT INTO write_nodes (id, concept) VALUES ('n3', 'New')")
+    assert (await site.promote()).provider_id == "acme"
+    await site.both()
+    assert (await site.verify()).equal
+
+
+async def test_nothing_is_swapped_under_a_running_cycle(site: Site) -> None:
+    await site.both()
+    async with site.on_target("kg_shadow") as cycle:
+        await cycle.execute("SELECT pg_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))")
+        with pytest.raises(ShadowInvalid, match="a cycle was at work"):
+            await site.promote(force=True)
+    assert (await site.services.graphs.get("kg")).qdrant_prefix == "kg_"
+
+
+async def test_who_could_read_the_live_tables_can_read_them_after_a_promotion(site: Site) -> None:
+    role = f"reader_{uuid4().hex[:8]}"
+    async with site.on_target() as admin:
+        await admin.execute(f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA kg TO {role}")
+        await admin.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA kg TO {role} WITH GRANT OPTION")
+        try:
+            await site.both()
+            await site.promote()
+            await admin.execute(f"SET ROLE {role}")
+            assert await admin.fetchval("SELECT count(*) FROM kg.nodes") == 2
+            await admin.execute("RESET ROLE")
+        finally:
+            await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_no_other_graph_can_have_the_place_of_a_shadow(site: Site) -> None:
+    add = site.services.graphs.add
+    with pytest.raises(GraphInvalid, match="schema_name"):
+        await add(GraphDraft(slug="kg-shadow"))
+    with pytest.raises(GraphInvalid, match="qdrant_prefix"):
+        await add(GraphDraft(slug="other", qdrant_prefix="kg_shadow_"))
+    await site.both()
+    await site.promote()
+    with pytest.raises(GraphInvalid, match="qdrant_prefix"):
+        await add(GraphDraft(slug="other", qdrant_prefix="kg_"))
+    await add(GraphDraft(slug="other"))
+
+
+async def test_a_place_that_is_taken_is_left_alone(site: Site) -> None:
+    async with site.on_target() as owner:
+        await owner.execute("CREATE SCHEMA kg_shadow; CREATE TABLE kg_shadow.precious (a int)")
+        with pytest.raises(ShadowInvalid, match="none of Syncline's"):
+            await site.cycle(shadow=True)
+        await owner.execute("DROP SCHEMA kg_shadow CASCADE")
+        # A graph from before the rule.
+        await owner.execute("ALTER TABLE syncline.graphs DISABLE TRIGGER keep_shadow_places")
+        await site.services.graphs.add(GraphDraft(slug="kg-shadow"))
+    with pytest.raises(ShadowInvalid, match="graph 'kg-shadow' has schema 'kg_shadow'"):
+        await site.cycle(shadow=True)
+
+
+async def test_another_provider_begins_anew_once_the_old_result_is_dropped(site: Site) -> None:
+    await site.both()
+    await site.services.graphs.update(
+        "kg", GraphChanges(composition={**SHADOWED, "shadow": {"provider": "shouting"}})
+    )
+    with pytest.raises(ShadowInvalid, match="--drop-shadow"):
+        await site.cycle(shadow=True)
+    with pytest.raises(ShadowInvalid, match="result of provider 'acme'"):
+        await site.promote()
+    graph = await site.services.graphs.get("kg")
+    async with site.on_target("kg_shadow") as cycle:
+        await cycle.execute("SELECT pg_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))")
+        dropping = asyncio.create_task(drop_shadow(site.services, graph, KNOWLEDGE_GRAPH))
+        await asyncio.sleep(0.2)
+        assert not dropping.done()
+    await dropping
+    assert await site.points(shadow=True) == {}
+    assert len(await site.points()) == 4
+    await drop_shadow(site.services, graph, KNOWLEDGE_GRAPH)
+    await site.cycle(shadow=True)
+    assert (await site.compare()).differences == ("nodes (rows) differ in definition: 2",)
+
+
+async def test_migrations_follow_the_shadow(site: Site) -> None:
+    await site.both()
+    async with site.on_target("kg_shadow") as shadow:
+        await shadow.execute("UPDATE sync_books_version SET version_num = 'books_0003'")
+        await shadow.execute("ALTER TABLE sync_state DROP vector_prefix, DROP shadow_provider")
+    assert await site.services.prepare_graph(site.graph) == ["books_0004"]
+
+
+async def test_two_promotions_at_once_swap_once(site: Site) -> None:
+    await site.both()
+    ended = await asyncio.gather(site.promote(), site.promote(), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in ended) == ["Promotion", "ShadowInvalid"], ended
+    assert (await site.services.graphs.get("kg")).qdrant_prefix == "kg_shadow_"

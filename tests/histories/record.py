@@ -120,6 +120,18 @@ async def unanswered_then_fallback(lab: SyncLab) -> Run:
     return run
 
 
+async def shadow_followed(lab: SyncLab) -> Run:
+    """A run whose graph has a shadow: it starts the shadow's."""
+    return await shadowed(lab, name="shadow-followed")
+
+
+async def shadow_synced(lab: SyncLab) -> Run:
+    """The shadow's run, which that one has started."""
+    run = await shadowed(lab, name="shadow-synced")
+    await run.result()
+    return lab.client.get_workflow_handle(names.shadow_workflow_id("shadow-synced"))
+
+
 async def table_failed(lab: SyncLab) -> Run:
     """A table failed, and so did the run."""
 
@@ -194,6 +206,15 @@ async def schedules_reconciled(lab: SyncLab) -> Run:
     )
 
 
+async def shadowed(lab: SyncLab, *, name: str) -> Run:
+    """Start a run of a graph that has a shadow."""
+    lab.services.registry.register("sync", FakeProvider("acme"), "acme 1.0")
+    composition = {"sync": {"provider": "fake"}, "shadow": {"provider": "acme"}}
+    return await lab.start(
+        await lab.add_graph(FakeProvider(), slug=name, composition=composition, prepare=True)
+    )
+
+
 async def scheduled(lab: SyncLab, graph: Graph) -> Run:
     """Start the next run of the graph's Schedule."""
     await ensure_schedule(lab.client, graph, task_queue=lab.task_queue)
@@ -238,6 +259,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     held,
     provider_returned,
     unanswered_then_fallback,
+    shadow_followed,
+    shadow_synced,
     table_failed,
     composition_invalid,
     input_refused,

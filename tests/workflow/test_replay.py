@@ -16,12 +16,10 @@ from workflows.sync_graph import SyncGraph
 RECORDED = {
     path: path.read_text() for path in sorted((Path(__file__).parents[1] / "histories").glob("*/*.json"))
 }
-
-
 SOURCE = (Path(__file__).parents[2] / "workflows" / "sync_graph.py").read_text(encoding="utf-8")
 RESOLVE, CYCLE = (
-    "resolution = await self._resolve(request)",
-    "result = await self._cycle(request, resolution)",
+    "resolution = await self._resolve(request)\n",
+    "await self._cycle(request, resolution, until - workflow.now())",
 )
 
 
@@ -42,17 +40,16 @@ async def test_a_recorded_run_replays(path: Path) -> None:
 
 INCOMPATIBLE = {
     "an_activity_is_renamed": ("SyncActivities.sync_cycle,", '"sync_the_cycle",'),
-    "an_activity_is_dropped": (CYCLE, "result = SyncResult(status=CycleStatus.DRAINED)"),
-    "an_activity_comes_first": (
+    "an_activity_is_dropped": (CYCLE, "SyncResult(status=CycleStatus.DRAINED)"),
+    "another_activity_comes_first": (
         RESOLVE,
-        'await workflow.execute_activity("look", start_to_close_timeout=timedelta(1))\n            '
-        + RESOLVE,
+        f'await workflow.execute_activity("look", start_to_close_timeout=_GRACE)\n        {RESOLVE}',
     ),
-    "activities_change_places": (
-        f"{RESOLVE}\n            {CYCLE}",
+    "the_cycle_comes_first": (
+        RESOLVE,
         (
             "resolution = ProviderResolution(graph={'id': '00000000-0000-0000-0000-000000000001', 'slug': 'kg'})\n"
-            f"            {CYCLE}\n            {RESOLVE}"
+            f"        await self._cycle(request, resolution, _LONGEST)\n        {RESOLVE}"
         ),
     ),
 }

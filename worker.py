@@ -52,6 +52,10 @@ __all__ = [
 ]
 
 _OPERATIONS_AT_ONCE = 4
+_STICKY = timedelta(seconds=2)
+_LAST_CALL = 4.0
+"""Seconds for which a worker that is told to stop still takes cycles of its plugins. Runs that were resolved
+to it a moment ago schedule them within that time, also when they have to be replayed elsewhere first."""
 
 
 def create_worker(
@@ -94,6 +98,8 @@ def create_worker(
         # The SDK would send a heartbeat every 16 s, and a cancellation comes back with the next one.
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         max_cached_workflows=settings.max_cached_workflows,
+        # Runs that a worker which stops had in memory wait so long for it; then any other replays them.
+        sticky_queue_schedule_to_start_timeout=_STICKY,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
         deployment_config=_deployment(settings),
     )
@@ -178,7 +184,11 @@ async def serving(client: Client, services: Services, activities: SyncActivities
             await stack.enter_async_context(worker)
         async with announced(services, identity=identity):
             yield
-        await asyncio.gather(*(worker.shutdown() for worker in workers))
+        # From now on nobody resolves a graph to this process. A cycle that was a moment ago is still on its way.
+        main, *others = workers
+        draining = asyncio.create_task(main.shutdown())
+        await asyncio.sleep(_LAST_CALL if len(workers) > 2 else 0)
+        await asyncio.gather(draining, *(worker.shutdown() for worker in others))
 
 
 async def run_worker(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-import signal
+import signal as signals
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from syncline import names
 from syncline.graphs import draft_graph
-from syncline.messages import CarriedState, ProviderResolution, SyncGraphResult
+from syncline.messages import Away, ProviderResolution, ProviderReturned, SyncGraphResult
 from syncline.services import Services
 from syncline.testing.lab import eventually
 from syncline.testing.worker_process import WorkerProcess
@@ -28,6 +28,7 @@ ROOT: Final = Path(__file__).parents[2]
 PLUGIN: Final = "courier"
 STEADY, FALLS_BACK, HOLDS, FAILS = "rolling-steady", "rolling-falls-back", "rolling-holds", "rolling-fails"
 ON_MISSING: Final = {FALLS_BACK: "fallback", HOLDS: "hold", FAILS: "fail"}
+DEFAULT: Final = {"provider": "default"}
 GRAPHS: Final = (STEADY, *ON_MISSING)
 
 Span = tuple[datetime, datetime]
@@ -104,14 +105,13 @@ class Run:
     """From when the question for a provider was asked last, to its answer."""
     resolution: ProviderResolution | None
     result: SyncGraphResult | None
-    signals: Sequence[str]
+    returns: Sequence[ProviderReturned]
     failure: str | None
 
     @property
-    def carried(self) -> CarriedState:
-        if self.result is None:
-            raise LookupError("it has no result")
-        return self.result.carried
+    def away(self) -> Away | None:
+        """Since when no provider served the graph, as the run hands on."""
+        return self.result.carried.away if self.result else None
 
 
 @dataclass
@@ -143,7 +143,7 @@ class Fleet:
     async def stop(self, worker: Worker) -> None:
         """Send the worker SIGTERM, and wait for its end."""
         worker.draining = now()
-        worker.process.process.send_signal(signal.SIGTERM)
+        worker.process.process.send_signal(signals.SIGTERM)
         assert await worker.process.ended() == 0, worker.process.said
         worker.ended = now()
 
@@ -161,7 +161,22 @@ class Fleet:
                     return False
             return True
 
-        await eventually(there, seconds=60)
+        try:
+            await eventually(there, seconds=60)
+        except TimeoutError:
+            raise AssertionError(await self._open()) from None
+
+    async def _open(self) -> str:
+        """Return what the open runs wait for."""
+        found = []
+        async for run in self.client.list_workflows(f"{self.runs} AND ExecutionStatus='Running'"):
+            described = await self.client.get_workflow_handle(run.id, run_id=run.run_id).describe()
+            pending = [
+                (activity.activity_type.name, activity.activity_options.task_queue.name, activity.attempt)
+                for activity in described.raw_description.pending_activities
+            ]
+            found.append(f"{run.id} since {run.start_time}: {pending}")
+        return "\n".join(found)
 
     @property
     def runs(self) -> str:
@@ -243,18 +258,11 @@ async def announcements(dsn: str) -> AsyncIterator[dict[int, list[datetime]]]:
 
 async def add_graphs(services: Services) -> None:
     """Add the graphs, each with its schemas, a run every other second, and nothing that starts more of them."""
-    schedule = {"every_seconds": 1, "notify": False}
-
-    async def add(slug: str) -> None:
-        declared = {"provider": PLUGIN, "on_missing": ON_MISSING[slug]} if slug in ON_MISSING else None
-        composition = {"sync": declared or {"provider": "default"}}
-        graph = await services.graphs.add(
-            draft_graph({"slug": slug, "schedule": schedule, "composition": composition})
-        )
-        await services.prepare_graph(graph)
-
+    schedule = {"every_seconds": 2, "notify": False}
     for slug in GRAPHS:
-        await add(slug)
+        declared = {"provider": PLUGIN, "on_missing": ON_MISSING[slug]} if slug in ON_MISSING else DEFAULT
+        draft = {"slug": slug, "schedule": schedule, "composition": {"sync": declared}}
+        await services.prepare_graph(await services.graphs.add(draft_graph(draft)))
 
 
 async def recorded(client: Client, query: str) -> list[Run]:
@@ -272,7 +280,7 @@ def _read(status: WorkflowExecutionStatus | None, began: datetime, history: Work
     asked: dict[int, datetime] = {}
     span = (began, began)
     resolution = result = failure = None
-    signals: list[str] = []
+    returns: list[ProviderReturned] = []
     graph = ""
     for event in history.events:
         at = event.event_time.ToDatetime(tzinfo=UTC)
@@ -297,7 +305,9 @@ def _read(status: WorkflowExecutionStatus | None, began: datetime, history: Work
                 if failed.scheduled_event_id in asked:
                     span = (asked[failed.scheduled_event_id], at)
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
-                signals.append(event.workflow_execution_signaled_event_attributes.signal_name)
+                signal = event.workflow_execution_signaled_event_attributes
+                if signal.signal_name == names.PROVIDER_RETURNED:
+                    returns.append(decode(signal.input.payloads[0], ProviderReturned))
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
                 [given] = event.workflow_execution_completed_event_attributes.result.payloads
                 result = decode(given, SyncGraphResult)
@@ -308,7 +318,7 @@ def _read(status: WorkflowExecutionStatus | None, began: datetime, history: Work
         resolving=span,
         resolution=resolution,
         result=result,
-        signals=signals,
+        returns=returns,
         failure=failure,
     )
 

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
-import pytest
 import pytest_asyncio
 from pydantic import SecretStr
-from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
 from syncline import names
@@ -22,7 +20,7 @@ from syncline.graphs import Graph, draft_graph
 from syncline.messages import SyncGraphResult
 from syncline.services import Services
 from syncline.settings import Settings
-from syncline.testing.lab import Run, eventually
+from syncline.testing.lab import Run
 from syncline.testing.worker_process import WorkerProcess
 from tests.acceptance.rolling import environment_of
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from temporalio.client import Client, WorkflowExecutionStatus
 
 from syncline import names
 from syncline.devstack.postgres import EmbeddedPostgres
+from syncline.graphs import GraphChanges
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.lab import eventually
-from syncline.testing.wheels import build_wheel, install, make_environment, uninstall
+from syncline.testing.wheels import build_wheel, make_environment, uninstall
 from tests.acceptance.rolling import (
+    DEFAULT,
     FAILS,
     FALLS_BACK,
     GRAPHS,
@@ -113,23 +116,23 @@ async def services(
 
 
 @pytest.fixture(scope="module")
-def environments(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """The old environment's Python, the new one's, and the wheel that the new one has more."""
+def environments(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The old environment's Python, and that of a new one, which has the plugin too."""
     folder = tmp_path_factory.mktemp("environments")
     wheel = build_wheel(write_plugin(folder / "plugin"), folder / "wheels")
-    return make_environment(folder / "old"), make_environment(folder / "new", wheel), wheel
+    return make_environment(folder / "old"), make_environment(folder / "new", wheel)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def story(
     services: Services,
-    environments: tuple[Path, Path, Path],
+    environments: tuple[Path, Path],
     temporal_client: Client,
     temporal_environment: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Story]:
-    """Roll the plugin out, roll it back, and install it once more, so that whatever was held catches up."""
-    old, new, wheel = environments
+    """Roll the plugin out and back; then give the graphs that still wait for it another provider."""
+    old, new = environments
     folder = tmp_path_factory.mktemp("workers")
     write_dsn, graph_dsn = (
         dsn.get_secret_value() for dsn in (services.settings.write_dsn, services.settings.graph_dsn)
@@ -157,39 +160,34 @@ async def story(
             stack=stack,
         )
         async with writing(write_dsn):
-            one = await fleet.start("one", old, has_plugin=False)
-            two = await fleet.start("two", old, has_plugin=False)
-            await fleet.further_runs(2)
+            one, two = await asyncio.gather(
+                fleet.start("one", old, has_plugin=False), fleet.start("two", old, has_plugin=False)
+            )
+            await fleet.further_runs(1)
             # Rolled out: one has it, then both.
             three = await fleet.start("three", new, has_plugin=True)
             await fleet.stop(one)
-            await fleet.further_runs(2)
-            four = await fleet.start("four", new, has_plugin=True)
+            four, _ = await asyncio.gather(fleet.start("four", new, has_plugin=True), fleet.further_runs(1))
             await fleet.stop(two)
             await fleet.further_runs(2)
             # Rolled back: the other still has it, then nobody.
             five = await fleet.start("five", old, has_plugin=False)
             await fleet.stop(three)
-            await fleet.further_runs(2)
             uninstall(new, PLUGIN)
-            six = await fleet.start("six", new, has_plugin=False)
+            six, _ = await asyncio.gather(fleet.start("six", new, has_plugin=False), fleet.further_runs(1))
             await fleet.stop(four)
             await fleet.further_runs(2)
         await caught_up(STEADY, FALLS_BACK)
         behind = {
             graph: len(wanted) - len(found) for graph in GRAPHS for wanted, found in [await both(graph)]
         }
-        # And once more, so that what was held lands.
-        install(new, wheel)
-        seven = await fleet.start("seven", new, has_plugin=True)
-        await fleet.stop(five)
+        for graph in (HOLDS, FAILS):
+            await services.graphs.update(graph, GraphChanges(composition={"sync": DEFAULT}))
         await caught_up(*GRAPHS)
-        await fleet.further_runs(1)
         for graph in GRAPHS:
             await temporal_client.get_schedule_handle(names.sync_schedule_id(graph)).delete()
         await temporal_client.get_schedule_handle(names.reconcile_schedules_id(QUEUE)).delete()
-        await fleet.stop(six)
-        await fleet.stop(seven)
+        await asyncio.gather(fleet.stop(five), fleet.stop(six))
         ended = {graph: await both(graph) for graph in GRAPHS}
         yield Story(
             workers=fleet.workers,
@@ -231,6 +229,26 @@ def test_what_is_held_or_fails_keeps_its_backlog_and_catches_up(story: Story) ->
     assert story.behind[STEADY] == story.behind[FALLS_BACK] == 0
     assert story.behind[HOLDS] > 0
     assert story.behind[FAILS] > 0
+
+
+@pytest.mark.parametrize("graph", [FALLS_BACK, HOLDS])
+def test_both_edges_are_told_once_and_with_their_times(story: Story, graph: str) -> None:
+    one, _, three, four, *_ = story.workers
+    stretches = [
+        (away, list(runs)) for away, runs in groupby(story.of(graph), key=lambda run: run.away is not None)
+    ]
+    # The graph that is held got another provider in the end, which is a return too.
+    assert [away for away, _ in stretches] == [True, False, True, False][: 3 if graph == FALLS_BACK else 4]
+    (_, before), (_, served), (_, after), *_ = stretches
+    for runs, earliest in ((before, one.started), (after, four.draining)):
+        [since] = {run.away.since for run in runs if run.away}
+        assert earliest is not None
+        assert earliest <= since <= runs[0].resolving[1]
+        assert [run.returns for run in runs] == [[]] * len(runs)
+    [returned] = served[0].returns
+    assert [run.returns for run in served[1:]] == [[]] * (len(served) - 1)
+    assert returned.away == before[-1].away
+    assert three.started <= served[0].resolving[1] <= returned.at <= served[1].began
 
 
 def test_the_logs_warn_once_per_worker_and_graph_and_have_no_traceback(story: Story) -> None:

@@ -184,7 +184,7 @@ async def serving(client: Client, services: Services, activities: SyncActivities
             await stack.enter_async_context(worker)
         async with announced(services, identity=identity):
             yield
-        # From now on nobody resolves a graph to this process. A cycle that was a moment ago is still on its way.
+        # From now on nobody resolves a graph to this process; what was a moment ago is still on its way.
         main, *others = workers
         draining = asyncio.create_task(main.shutdown())
         await asyncio.sleep(_LAST_CALL if len(workers) > 2 else 0)

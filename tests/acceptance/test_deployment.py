@@ -3,13 +3,13 @@
 import asyncio
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
 import pytest_asyncio
 from pydantic import SecretStr
 from temporalio.client import Client
@@ -23,6 +23,7 @@ from syncline.settings import Settings
 from syncline.testing.lab import Run
 from syncline.testing.worker_process import WorkerProcess
 from tests.acceptance.rolling import environment_of
+from tests.workflow.test_worker import cycling, held_up
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
@@ -72,6 +73,7 @@ class Deployment:
             "SYNCLINE_BUILD_ID": build_id,
             "SYNCLINE_QDRANT_PATH": str(self.folder / build_id),
             "SYNCLINE_RECONCILE_SECONDS": "86400",
+            "SYNCLINE_GRACEFUL_SHUTDOWN_SECONDS": "0",
         }
         async with WorkerProcess.running(ROOT / "worker.py", self.environment | own) as worker:
             await worker.says('"worker ready"')
@@ -125,17 +127,36 @@ async def test_blue_gives_way_to_green_and_comes_back(
     )
     graph = await services.graphs.add(draft_graph({"slug": "versioned"}))
     await services.prepare_graph(graph)
-    async with deployment.build("blue") as blue:
+    async with deployment.build("blue") as blue, AsyncExitStack() as lock:
         on_blue = {str(blue.process.pid)}
-        first = await deployment.start(graph, "first")
-        said = await deployment.sh("syncline doctor || true")
-        assert "new runs go to none of these versions" in said
+        await lock.enter_async_context(held_up(deployment, graph))
+        # Before a version is current nobody is given a run, and whoever wonders is told.
+        pinned = await deployment.start(graph, "pinned")
+        assert "new runs go to none of these versions" in await deployment.sh("syncline doctor || true")
         await deployment.sh(BLOCKS["first"])
-        assert await deployment.served_by(first) == on_blue
-        target = await asyncpg.connect(services.settings.graph_dsn.get_secret_value())
-        async with target.transaction():
-            await target.execute(f"LOCK TABLE {graph.schema_name}.sync_state")
-            pinned = await deployment.start(graph, "pinned")
-            await asyncio.sleep(0.5)
-            async with deployment.build("green") as green:
-                pass
+        await cycling(pinned)
+        async with deployment.build("green") as green:
+            on_green = {str(green.process.pid)}
+            said = await deployment.sh(BLOCKS["look"])
+            assert re.search(r"syncline +green", said)
+            assert re.search(r"versioned is polled by .*\(syncline:blue", said)
+            await deployment.sh(BLOCKS["ramp"])
+            await deployment.sh(BLOCKS["switch"])
+            await lock.aclose()
+            assert await deployment.served_by(pinned) == on_blue
+            assert await deployment.served_by(await deployment.start(graph, "switched")) == on_green
+            assert re.search(r"DrainageStatus +drain", await deployment.sh(BLOCKS["drained"]))
+            await deployment.sh(BLOCKS["back"])
+            assert await deployment.served_by(await deployment.start(graph, "back")) == on_blue
+            assert f"{QUEUE}-switched" in await deployment.sh(BLOCKS["of-green"])
+            await lock.enter_async_context(held_up(deployment, graph))
+            await deployment.sh(BLOCKS["switch"])
+            left = await deployment.start(graph, "left")
+            await cycling(left)
+            green.process.send_signal(signal.SIGTERM)
+            await green.ended()
+        await lock.aclose()
+        # Its workers have gone too early: it waits for them, until somebody moves it.
+        await deployment.sh(BLOCKS["back"])
+        await deployment.sh(BLOCKS["moved"].replace("sync-graph/world-2026-01-31T11:59:00Z", left.id))
+        assert await deployment.served_by(left) > on_blue

@@ -1,5 +1,6 @@
 """A plugin is rolled out and back, worker by worker, while graphs are written to and run: what each saw of it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal as signals
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +14,8 @@ from typing import Final
 
 import asyncpg
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistory
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowHistory
+from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from syncline import names
@@ -30,6 +31,8 @@ STEADY, FALLS_BACK, HOLDS, FAILS = "rolling-steady", "rolling-falls-back", "roll
 ON_MISSING: Final = {FALLS_BACK: "fallback", HOLDS: "hold", FAILS: "fail"}
 DEFAULT: Final = {"provider": "default"}
 GRAPHS: Final = (STEADY, *ON_MISSING)
+
+GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 
 Span = tuple[datetime, datetime]
 
@@ -109,6 +112,12 @@ class Run:
     failure: str | None
 
     @property
+    def served_by(self) -> str | None:
+        """The distribution whose provider ran the cycle, as `name version`; None if there was none."""
+        served = self.result.result.served if self.result else None
+        return served.distribution if served else None
+
+    @property
     def away(self) -> Away | None:
         """Since when no provider served the graph, as the run hands on."""
         return self.result.carried.away if self.result else None
@@ -135,7 +144,7 @@ class Fleet:
                 python=python,
             )
         )
-        await process.says('"worker ready"')
+        await process.says('"worker ready"', seconds=60)
         worker = Worker(name, has_plugin, process, started=started, ready=now())
         self.workers.append(worker)
         return worker
@@ -152,35 +161,38 @@ class Fleet:
         since = now().isoformat()
 
         async def there() -> bool:
-            for graph in GRAPHS:
-                found = await self.client.count_workflows(
-                    f"{self.runs} AND {names.ATTRIBUTE_GRAPH}='{graph}' AND StartTime > '{since}'"
-                    " AND ExecutionStatus != 'Running'"
+            ended = [
+                run.typed_search_attributes.get(GRAPH)
+                async for run in self.client.list_workflows(
+                    f"{self.runs} AND StartTime > '{since}' AND ExecutionStatus != 'Running'"
                 )
-                if found.count < number:
-                    return False
-            return True
-
-        try:
-            await eventually(there, seconds=60)
-        except TimeoutError:
-            raise AssertionError(await self._open()) from None
-
-    async def _open(self) -> str:
-        """Return what the open runs wait for."""
-        found = []
-        async for run in self.client.list_workflows(f"{self.runs} AND ExecutionStatus='Running'"):
-            described = await self.client.get_workflow_handle(run.id, run_id=run.run_id).describe()
-            pending = [
-                (activity.activity_type.name, activity.activity_options.task_queue.name, activity.attempt)
-                for activity in described.raw_description.pending_activities
             ]
-            found.append(f"{run.id} since {run.start_time}: {pending}")
-        return "\n".join(found)
+            return all(ended.count(graph) >= number for graph in GRAPHS)
+
+        await patiently(there)
+
+    async def idle(self) -> None:
+        """Wait until no run is open."""
+        open_runs = f"{self.runs} AND ExecutionStatus = 'Running'"
+
+        async def none() -> bool:
+            return (await self.client.count_workflows(open_runs)).count == 0
+
+        await patiently(none)
 
     @property
     def runs(self) -> str:
         return f"WorkflowType='{names.SYNC_GRAPH}' AND TaskQueue='{self.task_queue}'"
+
+
+async def patiently(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what takes seconds; asking all the while would slow it down."""
+
+    async def looked() -> bool:
+        await asyncio.sleep(0.4)
+        return await condition()
+
+    await eventually(looked, seconds=90)
 
 
 def now() -> datetime:
@@ -271,14 +283,14 @@ async def recorded(client: Client, query: str) -> list[Run]:
         (run, await client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history())
         async for run in client.list_workflows(query)
     ]
-    runs = [_read(run.status, run.start_time, history) for run, history in found]
+    runs = [_read(run, history) for run, history in found]
     return sorted(runs, key=lambda run: run.began)
 
 
-def _read(status: WorkflowExecutionStatus | None, began: datetime, history: WorkflowHistory) -> Run:
+def _read(run: WorkflowExecution, history: WorkflowHistory) -> Run:
     decode = pydantic_data_converter.payload_converter.from_payload
     asked: dict[int, datetime] = {}
-    span = (began, began)
+    span = (run.start_time, run.start_time)
     resolution = result = failure = None
     returns: list[ProviderReturned] = []
     graph = ""
@@ -313,8 +325,8 @@ def _read(status: WorkflowExecutionStatus | None, began: datetime, history: Work
                 result = decode(given, SyncGraphResult)
     return Run(
         graph=graph,
-        status=status,
-        began=began,
+        status=run.status,
+        began=run.start_time,
         resolving=span,
         resolution=resolution,
         result=result,

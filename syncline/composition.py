@@ -129,8 +129,9 @@ def swapped(raw: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the composition after a promotion: what served the shadow, serves the graph."""
     if not raw.get("shadow"):
         return dict(raw)
-    before = {"provider": names.DEFAULT_PROVIDER}  # what an undeclared provider is, by its name
-    return {**raw, "sync": raw["shadow"], "shadow": raw.get("sync") or before}
+    # What an undeclared provider is, by its name.
+    before: JsonValue = raw.get("sync") or {"provider": names.DEFAULT_PROVIDER}
+    return {**raw, "sync": raw["shadow"], "shadow": before}
 
 
 @overload

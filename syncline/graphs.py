@@ -33,7 +33,6 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    and_,
     or_,
     select,
 )
@@ -332,21 +331,6 @@ class GraphRepository:
         if row is None:
             raise GraphNotFound(str(reference))
         return _graph(row)
-
-    async def living_in(self, beside: Graph, *, schema: str, prefix: str) -> str | None:
-        """Return the slug of another graph with this schema or prefix in the same stores, if there is one."""
-        same_schema = _graphs.c.schema_name == schema
-        same_prefix = _graphs.c.qdrant_prefix == prefix
-        found = await self._select(
-            and_(
-                _graphs.c.id != beside.id,
-                or_(
-                    and_(same_schema, _graphs.c.graph_store.is_not_distinct_from(beside.graph_store)),
-                    and_(same_prefix, _graphs.c.qdrant_store.is_not_distinct_from(beside.qdrant_store)),
-                ),
-            )
-        )
-        return found[0].slug if found else None
 
     async def swap_shadow(self, graph: Graph, *, within: AsyncConnection | None = None) -> Graph:
         """Swap the graph and its shadow in the record: their providers and their prefixes. Return it.

@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Self
 
+from pydantic import Field
+
 from syncline.messages import Message
 
 __all__ = ["Found", "Relation", "RelationKind", "Verdict", "Verification"]
@@ -71,6 +73,8 @@ class Relation(Message):
     delayed: Found = Found()
     queued: int = 0
     """How many keys a repair has asked for; the next cycle makes them right. Numbers are right at once."""
+    columns: dict[str, int] = Field(default_factory=dict)
+    """Of a comparison with the shadow: how many rows, or points, differ in each column."""
     problem: str | None = None
     """Why it could not be compared, or repaired, to the end."""
     seconds: float = 0.0
@@ -95,6 +99,11 @@ class Verification(Message):
     """What was found in one graph."""
 
     relations: tuple[Relation, ...] = ()
+    shadow: bool = False
+    """Whether the live result was compared with its shadow: then missing is what the shadow lacks, extra what
+    it has alone, and stale what says something else in it."""
+    behind: tuple[str, ...] = ()
+    """Why a difference from the shadow may be none: what one of them has yet to do, in sentences."""
     rescan: bool = False
     """Whether the cursors are of another write-db, so that the next cycle reads all rows again."""
     seconds: float = 0.0

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 from pydantic import Field, JsonValue, model_validator
 
 from syncline import names
+from syncline.errors import InputInvalid
 from syncline.graphs import Graph, GraphDraft, GraphStatus
 from syncline.messages import Message
 from syncline.operations.dead_letters import DeadLetterState, Selection
@@ -72,7 +73,7 @@ class VerifyGraphInput(OperationInput):
     @model_validator(mode="after")
     def _a_difference_is_no_damage(self) -> Self:
         if self.shadow and self.repair:
-            raise ValueError("what differs from the shadow is not repaired: it may differ on purpose")
+            raise InputInvalid("What differs from the shadow is not repaired: it may differ on purpose.")
         return self
 
     @property

@@ -45,11 +45,15 @@ async def prepare_shadow(services: Services, graph: Graph, provider_id: str) -> 
         return
     if found["filled"] and not found["made"]:
         raise ShadowInvalid(graph.slug, f"schema '{place.schema}' is there and is none of Syncline's")
-    other = await services.graphs.living_in(graph, schema=place.schema, prefix=prefix)
-    if other is not None:
-        raise ShadowInvalid(
-            graph.slug, f"graph '{other}' has schema '{place.schema}' or prefix '{prefix}', its place"
-        )
+    for other in (await services.graphs.records()).valid:
+        # From before the rule that keeps such places free.
+        same_schema = (other.graph_store, other.schema_name) == (graph.graph_store, place.schema)
+        same_prefix = (other.qdrant_store, other.qdrant_prefix) == (graph.qdrant_store, prefix)
+        if same_schema or same_prefix:
+            raise ShadowInvalid(
+                graph.slug,
+                f"graph '{other.slug}' has schema '{place.schema}' or prefix '{prefix}', its place",
+            )
     await migrate_graph(place.store, place.schema)
     async with place.store.driver() as connection:
         await connection.execute(sql("claim", schema=quoted(place.schema)), prefix, provider_id)

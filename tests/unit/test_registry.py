@@ -226,9 +226,18 @@ def test_an_object_that_is_no_provider_is_refused_with_the_reason(contribution: 
     assert "'odd' of distribution 'acme 1'" in str(refused.value)
 
 
-def test_a_kind_that_is_not_wired_is_refused() -> None:
-    with pytest.raises(ProviderInvalid, match="its kind is 'dimensions'; known are sync"):
-        Registry().register("dimensions", Structural, "acme 1")
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ProviderInvalid, match="its kind is 'telepathy'; known are sync, fact_decomposition"):
+        Registry().register("telepathy", Structural, "acme 1")
+
+
+def test_a_kind_has_the_members_of_its_contract() -> None:
+    registry = Registry()
+    registry.register("dimensions", FakeProvider("acme"), "acme 1")
+    with pytest.raises(ProviderInvalid, match="it has no async method 'decompose'"):
+        registry.register("fact_decomposition", FakeProvider("acme"), "acme 1")
+    assert registry.get("sync", "acme") is None
+    assert registry.get("dimensions", "acme") is not None
 
 
 def test_an_entry_point_says_its_kind_itself() -> None:

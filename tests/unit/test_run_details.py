@@ -7,7 +7,6 @@ from syncline.messages import (
     CycleStatus,
     Fallback,
     FallbackReason,
-    Held,
     OpenWriter,
     ProviderState,
     RunPhase,
@@ -16,6 +15,7 @@ from syncline.messages import (
     TableProgress,
     VectorProgress,
 )
+from syncline.presence import Held
 from workflows.details import describe_provider, describe_run
 
 FALLBACK = ProviderState(

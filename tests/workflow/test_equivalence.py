@@ -113,12 +113,12 @@ async def sides(lab: SyncLab) -> AsyncIterator[tuple[Side, Side]]:
 
 
 def observed(result: SyncGraphResult) -> dict[str, object]:
-    """Return what a run says, without what differs between any two runs."""
+    """Return what a run says, without who ran it and what differs between any two runs."""
     said = result.model_dump(
         include={"failures": True, "result": True, "carried": {"totals"}},
     )
     inner = said["result"]
-    for name in ("duration_seconds", "lag_seconds", "oldest_writer"):
+    for name in ("duration_seconds", "lag_seconds", "oldest_writer", "served"):
         del inner[name]
     return said
 

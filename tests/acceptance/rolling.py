@@ -20,7 +20,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from syncline import names
 from syncline.graphs import draft_graph
-from syncline.messages import Away, ProviderResolution, ProviderReturned, SyncGraphResult
+from syncline.messages import ProviderResolution, SyncGraphResult
+from syncline.presence import Away, ProviderReturned
 from syncline.services import Services
 from syncline.testing.lab import eventually
 from syncline.testing.worker_process import WorkerProcess

@@ -187,7 +187,8 @@ async def serving(client: Client, services: Services, activities: SyncActivities
         # From now on nobody resolves a graph to this process; what was a moment ago is still on its way.
         main, *others = workers
         draining = asyncio.create_task(main.shutdown())
-        await asyncio.sleep(_LAST_CALL if len(workers) > 2 else 0)
+        if len(workers) > 2:
+            await asyncio.sleep(min(_LAST_CALL, settings.graceful_shutdown_seconds))
         await asyncio.gather(draining, *(worker.shutdown() for worker in others))
 
 

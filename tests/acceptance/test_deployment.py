@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest_asyncio
 from pydantic import SecretStr
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
 
 from syncline import names
 from syncline.devstack.postgres import EmbeddedPostgres
@@ -30,13 +30,12 @@ PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"<!-- test: ([\w-]+) -->\n```sh\n(.*?)```", PAGE, re.DOTALL))
 DEPLOYMENT = "syncline"
 QUEUE = "versioned"
+EXAMPLE = "sync-graph/world-2026-01-31T11:59:00Z"
 
 
 def test_every_command_of_a_deployment_is_run_by_a_test() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
-    printed = re.findall(r"^temporal worker deployment .*$", PAGE, flags=re.MULTILINE)
-    assert printed
-    assert [line for line in printed if not any(line in block for block in BLOCKS.values())] == []
+    assert PAGE.count("```sh") == len(BLOCKS)
     assert [name for name in BLOCKS if f'BLOCKS["{name}"]' not in source] == []
 
 
@@ -66,15 +65,15 @@ class Deployment:
     folder: Path
 
     @asynccontextmanager
-    async def build(self, build_id: str) -> AsyncIterator[WorkerProcess]:
-        """Run a worker of this build."""
+    async def build(self, build_id: str | None) -> AsyncIterator[WorkerProcess]:
+        """Run a worker of this build; None runs one without a version."""
         own = {
-            "SYNCLINE_DEPLOYMENT_NAME": DEPLOYMENT,
-            "SYNCLINE_BUILD_ID": build_id,
-            "SYNCLINE_QDRANT_PATH": str(self.folder / build_id),
+            "SYNCLINE_QDRANT_PATH": str(self.folder / str(build_id)),
             "SYNCLINE_RECONCILE_SECONDS": "86400",
             "SYNCLINE_GRACEFUL_SHUTDOWN_SECONDS": "0",
         }
+        if build_id is not None:
+            own |= {"SYNCLINE_DEPLOYMENT_NAME": DEPLOYMENT, "SYNCLINE_BUILD_ID": build_id}
         async with WorkerProcess.running(ROOT / "worker.py", self.environment | own) as worker:
             await worker.says('"worker ready"')
             yield worker
@@ -158,5 +157,14 @@ async def test_blue_gives_way_to_green_and_comes_back(
         await lock.aclose()
         # Its workers have gone too early: it waits for them, until somebody moves it.
         await deployment.sh(BLOCKS["back"])
-        await deployment.sh(BLOCKS["moved"].replace("sync-graph/world-2026-01-31T11:59:00Z", left.id))
+        await deployment.sh(BLOCKS["moved"].replace(EXAMPLE, left.id))
         assert await deployment.served_by(left) > on_blue
+        async with held_up(deployment, graph):
+            stuck = await deployment.start(graph, "stuck")
+            await deployment.sh(BLOCKS["stuck"].replace(EXAMPLE, stuck.id))
+            described = await stuck.describe()
+        assert described.status is WorkflowExecutionStatus.TERMINATED
+        async with deployment.build(None) as bare:
+            await deployment.sh(BLOCKS["none"])
+            unversioned = await deployment.start(graph, "unversioned")
+            assert await deployment.served_by(unversioned) == {str(bare.process.pid)}

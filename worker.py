@@ -14,8 +14,9 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.client import Client, Plugin
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.fleet import FleetActivities
@@ -53,6 +54,10 @@ __all__ = [
 ]
 
 _OPERATIONS_AT_ONCE = 4
+_STICKY = timedelta(seconds=2)
+_LAST_CALL = 4.0
+"""Seconds for which a worker that is told to stop still takes cycles of its plugins. Runs that were resolved
+to it a moment ago schedule them within that time, also when they have to be replayed elsewhere first."""
 
 
 def create_worker(
@@ -95,7 +100,10 @@ def create_worker(
         # The SDK would send a heartbeat every 16 s, and a cancellation comes back with the next one.
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         max_cached_workflows=settings.max_cached_workflows,
+        # Runs that a worker which stops had in memory wait so long for it; then any other replays them.
+        sticky_queue_schedule_to_start_timeout=_STICKY,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+        deployment_config=_deployment(settings),
     )
 
 
@@ -127,6 +135,7 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
         max_concurrent_activity_task_polls=2,
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+        deployment_config=_deployment(settings),
     )
 
 
@@ -145,6 +154,7 @@ def create_provider_worker(
         max_concurrent_activities=settings.max_concurrent_cycles,
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+        deployment_config=_deployment(settings),
     )
 
 
@@ -176,7 +186,12 @@ async def serving(client: Client, services: Services, activities: SyncActivities
             await stack.enter_async_context(worker)
         async with announced(services, identity=identity):
             yield
-        await asyncio.gather(*(worker.shutdown() for worker in workers))
+        # From now on nobody resolves a graph to this process; what was a moment ago is still on its way.
+        main, *others = workers
+        draining = asyncio.create_task(main.shutdown())
+        if len(workers) > 2:
+            await asyncio.sleep(min(_LAST_CALL, settings.graceful_shutdown_seconds))
+        await asyncio.gather(draining, *(worker.shutdown() for worker in others))
 
 
 async def run_worker(settings: Settings) -> None:
@@ -257,6 +272,20 @@ def _bytecode_kept() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="syncline-bytecode-") as folder:
         sys.pycache_prefix, sys.dont_write_bytecode = folder, False
         yield
+
+
+def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
+    """Return which version of which deployment every Worker of this process is, if that is declared.
+
+    A run stays with the version that it began on: runs are short, and the next one begins on the current.
+    """
+    if settings.deployment_name is None or settings.build_id is None:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(settings.deployment_name, settings.build_id),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
 
 
 def _runtime(metrics_address: str | None) -> Runtime:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from temporalio.api.deployment.v1 import WorkerDeploymentOptions, WorkerDeploymentVersion
 from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
@@ -36,6 +37,10 @@ class Poller(BaseModel):
 
     identity: str
     seen_at: datetime
+    version: str | None = None
+    """`deployment:build`; None of a worker without a version."""
+    takes_new_runs: bool = True
+    """Whether new runs go to workers of its version."""
 
 
 async def run_by_hand(
@@ -107,11 +112,27 @@ async def pollers(client: Client, task_queue: str) -> Sequence[Poller]:
     )
     with temporal_errors_mapped(client):
         described = await client.workflow_service.describe_task_queue(request)
-    found = [
-        Poller(identity=poller.identity, seen_at=poller.last_access_time.ToDatetime(tzinfo=UTC))
-        for poller in described.pollers
-    ]
+    routing = described.versioning_info
+    taking = {_version(routing.current_deployment_version)}
+    if routing.ramping_version_percentage:
+        taking.add(_version(routing.ramping_deployment_version))
+    found = []
+    for poller in described.pollers:
+        version = _version(poller.deployment_options)
+        found.append(
+            Poller(
+                identity=poller.identity,
+                seen_at=poller.last_access_time.ToDatetime(tzinfo=UTC),
+                version=version,
+                takes_new_runs=version in taking,
+            )
+        )
     return sorted(found, key=lambda poller: poller.identity)
+
+
+def _version(told: WorkerDeploymentOptions | WorkerDeploymentVersion) -> str | None:
+    """Return `deployment:build`; None of workers without Worker Versioning, who tell a build all the same."""
+    return f"{told.deployment_name}:{told.build_id}" if told.deployment_name else None
 
 
 async def _require_worker(client: Client, task_queue: str) -> None:

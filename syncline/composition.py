@@ -200,8 +200,13 @@ async def resolve_provider(
     if registered is None:
         # Without the table of workers (`syncline migrate`) this raises: nobody could know who is there, and
         # the wrong engine might sync a graph whose own is at work next door.
-        task_queue = services.settings.task_queue
-        elsewhere = await services.workers.routed(kind, entry.provider, task_queue=task_queue)
+        settings = services.settings
+        elsewhere = await services.workers.routed(
+            kind,
+            entry.provider,
+            task_queue=settings.task_queue,
+            deployment_version=settings.deployment_version,
+        )
         if elsewhere is None:
             return _not_installed(kind, services, graph, entry)
         return Resolved(

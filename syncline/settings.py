@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
@@ -100,6 +108,18 @@ class Settings(_TaskQueue):
     graceful_shutdown_seconds: float = Field(
         default=30, ge=0, description="How long SIGTERM lets running cycles finish."
     )
+    deployment_name: str | None = Field(
+        default=None,
+        pattern=r"^[^.:]{1,200}$",
+        description="Name of the Worker Deployment, for Worker Versioning; goes with `SYNCLINE_BUILD_ID`.",
+    )
+    build_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        validate_default=True,
+        description="Version of that deployment that this worker is, such as a commit: docs/deployment.md.",
+    )
 
     batch_rows: int = Field(
         default=250_000,
@@ -139,6 +159,19 @@ class Settings(_TaskQueue):
         "not set. Needs the extra `syncline[tracing]`.",
     )
 
+    @property
+    def deployment_version(self) -> str | None:
+        """`deployment:build`, as Temporal writes it; None without Worker Versioning."""
+        return None if self.build_id is None else f"{self.deployment_name}:{self.build_id}"
+
+    @field_validator("build_id")
+    @classmethod
+    def _goes_with_a_deployment(cls, build_id: str | None, info: ValidationInfo) -> str | None:
+        name = info.data.get("deployment_name", build_id)  # not there if it was refused itself
+        if (name is None) != (build_id is None):
+            raise ValueError("set SYNCLINE_DEPLOYMENT_NAME and SYNCLINE_BUILD_ID, or neither")
+        return build_id
+
 
 def load_settings() -> Settings:
     """Return the settings of this process, or raise SettingsInvalid naming each variable and its problem.
@@ -149,7 +182,7 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(
-            f"{_place(item['loc'])}: {item['msg']}"
+            f"{_place(item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
             for item in error.errors(include_input=False, include_url=False)
         )
     except SettingsError as error:

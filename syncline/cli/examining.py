@@ -106,7 +106,22 @@ async def _task_queue(client: Client, *, task_queue: str) -> Sequence[Check]:
     if not found:
         sentence, _, fix = str(NoWorker(task_queue, client.namespace)).partition(". ")
         return [Check(name="task queue", status=CheckStatus.FAIL, found=sentence, fix=fix)]
-    told = ", ".join(f"{poller.identity} (seen {poller.seen_at:%H:%M:%S})" for poller in found)
+    told = ", ".join(
+        f"{poller.identity} ({poller.version + ', ' if poller.version else ''}seen {poller.seen_at:%H:%M:%S})"
+        for poller in found
+    )
+    if not any(poller.takes_new_runs for poller in found):
+        latest = max(found, key=lambda poller: poller.seen_at)
+        deployment, _, build = (latest.version or "").partition(":")
+        which = f"--deployment-name {deployment} --build-id {build}" if deployment else "--unversioned"
+        return [
+            Check(
+                name="task queue",
+                status=CheckStatus.FAIL,
+                found=f"{task_queue} is polled by {told}: new runs go to none of these versions, and wait",
+                fix=f"temporal worker deployment set-current-version {which} (see docs/deployment.md).",
+            )
+        ]
     return [Check(name="task queue", found=f"{task_queue} is polled by {told}")]
 
 

@@ -39,12 +39,13 @@ def providers(
         typer.echo(one_line(f"{slug}: {problem}"), err=True)
     typer.echo()
     print_table(
-        ("worker", "task queue", "Syncline", "Python", "since", "left out"),
+        ("worker", "task queue", "Syncline", "version", "Python", "since", "left out"),
         (
             (
                 worker.identity,
                 worker.task_queue,
                 worker.syncline_version,
+                worker.deployment_version or "-",
                 worker.python_version,
                 told_at(worker.started_at),
                 "; ".join(worker.problems),

@@ -39,6 +39,7 @@ _workers = Table(
     Column("started_at", DateTime(timezone=True)),
     Column("seen_at", DateTime(timezone=True)),
     Column("syncline_version", Text),
+    Column("deployment_version", Text),
     Column("python_version", Text),
     Column("providers", JSONB),
     Column("problems", JSONB),
@@ -68,6 +69,8 @@ class WorkerRecord(Message):
     started_at: datetime
     seen_at: datetime
     syncline_version: str
+    deployment_version: str | None = None
+    """`deployment:build`, as Temporal writes it; None without Worker Versioning."""
     python_version: str
     providers: tuple[InstalledProvider, ...] = ()
     problems: tuple[str, ...] = ()
@@ -107,12 +110,18 @@ class WorkerRepository:
             rows = (await connection.execute(statement)).mappings().all()
         return [WorkerRecord.model_validate(dict(row)) for row in rows]
 
-    async def routed(self, kind: str, provider_id: str, *, task_queue: str) -> InstalledProvider | None:
-        """Return a routed provider that a worker which is there has, in its newest version; else None."""
+    async def routed(
+        self, kind: str, provider_id: str, *, task_queue: str, deployment_version: str | None = None
+    ) -> InstalledProvider | None:
+        """Return a routed provider that a worker which is there has, in its newest version; else None.
+
+        A run of a versioned deployment is served by workers of its version alone, so no others count.
+        """
         wanted = [{"kind": kind, "id": provider_id, "routed": True}]
         statement = (
             select(_workers.c.providers)
             .where(_workers.c.task_queue == task_queue)
+            .where(_workers.c.deployment_version.is_not_distinct_from(deployment_version))
             .where(_workers.c.seen_at > func.now() - _GONE_AFTER)
             .where(_workers.c.providers.contains(wanted))
         )
@@ -161,6 +170,7 @@ async def announced(
         "identity": identity,
         "task_queue": services.settings.task_queue,
         "syncline_version": version("syncline"),
+        "deployment_version": services.settings.deployment_version,
         "python_version": platform.python_version(),
         "providers": [found.model_dump() for found in _installed(services.registry)],
         "problems": [str(problem) for problem in services.registry.problems],

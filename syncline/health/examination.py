@@ -206,6 +206,9 @@ def _fleet(workers: Sequence[WorkerRecord]) -> Sequence[Check]:
         ]
     releases = sorted({worker.syncline_version for worker in workers})
     found = f"{len(workers)} known to the control plane, Syncline {', '.join(releases)}"
+    versions = sorted({worker.deployment_version for worker in workers if worker.deployment_version})
+    if versions:
+        found += f"; deployed as {', '.join(versions)}"
     mixed = len(releases) > 1
     checks = [
         Check(

@@ -22,10 +22,12 @@ class WorkerProcess:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, script: Path, environment: Mapping[str, str]) -> AsyncIterator[Self]:
-        """Start the script with this environment; it is killed at the end, unless it has ended."""
+    async def running(
+        cls, script: Path, environment: Mapping[str, str], *, python: Path | None = None
+    ) -> AsyncIterator[Self]:
+        """Start the script with this environment, by another Python if one is given; kill it at the end."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(script), env=environment, stderr=asyncio.subprocess.PIPE
+            python or sys.executable, str(script), env=environment, stderr=asyncio.subprocess.PIPE
         )
         worker = cls(process)
         try:
@@ -35,7 +37,7 @@ class WorkerProcess:
                 process.kill()
             await worker.ended()
 
-    async def says(self, word: str) -> None:
+    async def says(self, word: str, *, seconds: float = 30) -> None:
         """Return once it has said this; fail if it ends without."""
 
         async def said() -> bool:
@@ -43,7 +45,7 @@ class WorkerProcess:
                 raise AssertionError(self.said)
             return word in self.said
 
-        await eventually(said)
+        await eventually(said, seconds=seconds)
 
     async def ended(self) -> int:
         """Wait for its end, and return the exit status."""

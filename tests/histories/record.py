@@ -29,18 +29,23 @@ from activities.sync import SyncActivities  # noqa: E402
 from syncline import names  # noqa: E402
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer  # noqa: E402
 from syncline.errors import StoreUnavailable  # noqa: E402
+from syncline.fleet import announced  # noqa: E402
 from syncline.graphs import Graph  # noqa: E402
 from syncline.messages import CycleProgress, SyncResult, TableProgress  # noqa: E402
 from syncline.provider import SyncContext  # noqa: E402
+from syncline.registry import Registry  # noqa: E402
 from syncline.schedules import ensure_schedule  # noqa: E402
 from syncline.services import Services  # noqa: E402
 from syncline.settings import Settings  # noqa: E402
 from syncline.testing.lab import Run, SyncLab, eventually  # noqa: E402
 from syncline.testing.providers import FakeProvider, sync_result  # noqa: E402
 from syncline.testing.temporal import start_temporal  # noqa: E402
-from worker import create_operations_worker, create_worker  # noqa: E402
+from worker import create_operations_worker, create_provider_worker, create_worker  # noqa: E402
 
 Scenario = Callable[[SyncLab], Awaitable[Run]]
+
+DAILY = {"every_seconds": 86_400}
+HOLD = {"sync": {"provider": "acme", "on_missing": "hold"}}
 
 
 async def provider_answered(lab: SyncLab) -> Run:
@@ -65,20 +70,66 @@ async def no_graph_named(lab: SyncLab) -> Run:
 
 async def scheduled_fallback_again(lab: SyncLab) -> Run:
     """The second run of a Schedule: it carries the state of the first."""
-    graph = await lab.add_graph("acme-sync", prepare=True, schedule={"every_seconds": 86_400})
-    await ensure_schedule(lab.client, graph, task_queue=lab.task_queue)
-    schedule = lab.client.get_schedule_handle(names.sync_schedule_id(graph.slug))
-    for runs in (1, 2):
-        await schedule.trigger()
+    graph = await lab.add_graph("acme-sync", prepare=True, schedule=DAILY)
+    await (await scheduled(lab, graph)).result()
+    return await scheduled(lab, graph)
 
-        async def started(runs: int = runs) -> bool:
-            return len((await schedule.describe()).info.recent_actions) == runs
 
-        await eventually(started)
-        latest = (await schedule.describe()).info.recent_actions[-1].action
-        run: Run = lab.client.get_workflow_handle(latest.workflow_id, run_id=latest.first_execution_run_id)
-        await run.result()
+async def routed_provider_answered(lab: SyncLab) -> Run:
+    """A plugin moved rows, on its own task queue."""
+    lab.services.registry.register("sync", FakeProvider("acme"), "acme 1.0", routed=True)
+    return await closed(await lab.start(await lab.add_graph("acme")), polling(lab))
+
+
+async def held(lab: SyncLab) -> Run:
+    """No worker has the plugin, and the graph waits for it."""
+    return await lab.start(await lab.add_graph("acme", composition=HOLD))
+
+
+async def provider_returned(lab: SyncLab) -> Run:
+    """The run of a Schedule that found the plugin back, after one that was held."""
+    graph = await lab.add_graph("acme", composition=HOLD, schedule=DAILY)
+    await (await scheduled(lab, graph)).result()
+    lab.services.registry.register("sync", FakeProvider("acme"), "acme 1.0", routed=True)
+    return await closed(await scheduled(lab, graph), polling(lab))
+
+
+async def unanswered_then_fallback(lab: SyncLab) -> Run:
+    """Nobody took the plugin's cycle: the worker that had it was dead, and nobody knew yet."""
+    graph = await lab.add_graph("acme", prepare=True)
+    registry = Registry()
+    registry.register("sync", FakeProvider("acme"), "acme 1.0", routed=True)
+    settings = lab.services.settings.model_copy(
+        update={"qdrant_path": lab.services.settings.qdrant_path.with_name("dead")}
+    )
+    async with Services.open(settings, registry=registry) as dead, announced(dead, identity="dead@host:1"):
+
+        async def known() -> bool:
+            return len(await lab.services.workers.list()) == 1
+
+        await eventually(known)
+        run = await lab.start(graph)
+
+        async def given_up() -> bool:
+            return any(
+                event.HasField("activity_task_timed_out_event_attributes")
+                for event in (await run.fetch_history()).events
+            )
+
+        await eventually(given_up)
     return run
+
+
+async def shadow_followed(lab: SyncLab) -> Run:
+    """A run whose graph has a shadow: it starts the shadow's."""
+    return await shadowed(lab, name="shadow-followed")
+
+
+async def shadow_synced(lab: SyncLab) -> Run:
+    """The shadow's run, which that one has started."""
+    run = await shadowed(lab, name="shadow-synced")
+    await run.result()
+    return lab.client.get_workflow_handle(names.shadow_workflow_id("shadow-synced"))
 
 
 async def table_failed(lab: SyncLab) -> Run:
@@ -148,11 +199,48 @@ async def failures_retried(lab: SyncLab) -> Run:
 
 async def schedules_reconciled(lab: SyncLab) -> Run:
     """A graph got its Schedule, and another was refused one."""
-    await lab.add_graph(schedule={"every_seconds": 86_400})
+    await lab.add_graph(schedule=DAILY)
     await lab.add_graph(schedule={"cron": "99 * * * *"})
     return await lab.client.start_workflow(
         names.RECONCILE_SCHEDULES, id=lab.unique("run"), task_queue=lab.task_queue
     )
+
+
+async def shadowed(lab: SyncLab, *, name: str) -> Run:
+    """Start a run of a graph that has a shadow."""
+    lab.services.registry.register("sync", FakeProvider("acme"), "acme 1.0")
+    composition = {"sync": {"provider": "fake"}, "shadow": {"provider": "acme"}}
+    return await lab.start(
+        await lab.add_graph(FakeProvider(), slug=name, composition=composition, prepare=True)
+    )
+
+
+async def scheduled(lab: SyncLab, graph: Graph) -> Run:
+    """Start the next run of the graph's Schedule."""
+    await ensure_schedule(lab.client, graph, task_queue=lab.task_queue)
+    schedule = lab.client.get_schedule_handle(names.sync_schedule_id(graph.slug))
+    before = len((await schedule.describe()).info.recent_actions)
+    await schedule.trigger()
+
+    async def started() -> bool:
+        return len((await schedule.describe()).info.recent_actions) > before
+
+    await eventually(started)
+    latest = (await schedule.describe()).info.recent_actions[-1].action
+    return lab.client.get_workflow_handle(latest.workflow_id, run_id=latest.first_execution_run_id)
+
+
+def polling(lab: SyncLab) -> Worker:
+    """A worker for the cycles of plugin `acme`."""
+    activities = SyncActivities(lab.services, beat_seconds=0.2)
+    return create_provider_worker(lab.client, activities, lab.services.settings, "acme")
+
+
+async def closed(run: Run, worker: Worker) -> Run:
+    """Return the run once this worker has helped it to its end."""
+    async with worker:
+        await run.result()
+    return run
 
 
 async def asked(lab: SyncLab, workflow: str, graph: Graph, **fields: object) -> Run:
@@ -167,6 +255,12 @@ SCENARIOS: tuple[Scenario, ...] = (
     fallback,
     no_graph_named,
     scheduled_fallback_again,
+    routed_provider_answered,
+    held,
+    provider_returned,
+    unanswered_then_fallback,
+    shadow_followed,
+    shadow_synced,
     table_failed,
     composition_invalid,
     input_refused,
@@ -180,7 +274,7 @@ SCENARIOS: tuple[Scenario, ...] = (
 
 def make_worker(client: Client, services: Services) -> Worker:
     """Return the worker as deployed, with signs of life that a recording need not wait for."""
-    activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.5)
+    activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.5, answer_seconds=0.5)
     return create_worker(client, activities, services.settings, schedules=ScheduleActivities(services))
 
 

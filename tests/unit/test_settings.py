@@ -74,6 +74,25 @@ def test_a_problem_inside_a_json_setting_names_the_key_as_it_was_written(
     assert "SYNCLINE_QDRANTS (key farAway.url)" in _refused()
 
 
+@pytest.mark.parametrize(
+    ("declared", "problem"),
+    [
+        ({"BUILD_ID": "7f3a"}, "set SYNCLINE_DEPLOYMENT_NAME and SYNCLINE_BUILD_ID, or neither"),
+        ({"DEPLOYMENT_NAME": "sync"}, "set SYNCLINE_DEPLOYMENT_NAME and SYNCLINE_BUILD_ID, or neither"),
+        ({"DEPLOYMENT_NAME": "sync.eu", "BUILD_ID": "7f3a"}, "SYNCLINE_DEPLOYMENT_NAME: String should match"),
+        ({"DEPLOYMENT_NAME": "sync", "BUILD_ID": ""}, "SYNCLINE_BUILD_ID: String should have at least 1"),
+    ],
+)
+def test_half_a_deployment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, declared: dict[str, str], problem: str
+) -> None:
+    for name, value in {"WRITE_DSN": "postgresql://w", "GRAPH_DSN": "postgresql://g", **declared}.items():
+        monkeypatch.setenv(f"SYNCLINE_{name}", value)
+    message = _refused()
+    assert problem in message
+    assert message.count("SYNCLINE_") <= 3, "one problem is told once"
+
+
 def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNCLINE_WRITE_DSN", "postgresql://me:hunter2@write")
     monkeypatch.setenv("SYNCLINE_GRAPH_DSN", "postgresql://me:hunter2@graph")

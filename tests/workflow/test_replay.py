@@ -1,5 +1,6 @@
 """Runs that an earlier release began must go on under this one: their histories replay."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -15,21 +16,56 @@ from workflows.sync_graph import SyncGraph
 RECORDED = {
     path: path.read_text() for path in sorted((Path(__file__).parents[1] / "histories").glob("*/*.json"))
 }
+SOURCE = (Path(__file__).parents[2] / "workflows" / "sync_graph.py").read_text(encoding="utf-8")
+RESOLVE, CYCLE = (
+    "resolution = await self._resolve(request)\n",
+    "await self._cycle(request, resolution, until - workflow.now())",
+)
 
 
-async def replay(history: str) -> None:
-    workflows = [SyncGraph, ReconcileSchedules, *OPERATIONS]
+async def replay(history: str, sync_graph: type = SyncGraph) -> None:
+    workflows = [sync_graph, ReconcileSchedules, *OPERATIONS]
     replayer = Replayer(workflows=workflows, data_converter=pydantic_data_converter)
     await replayer.replay_workflow(WorkflowHistory.from_json("recorded", history))
 
 
-@pytest.mark.parametrize("path", RECORDED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def label(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=label)
 async def test_a_recorded_run_replays(path: Path) -> None:
     await replay(RECORDED[path])
 
 
-async def test_a_run_that_took_another_path_does_not_replay() -> None:
+INCOMPATIBLE = {
+    "an_activity_is_renamed": ("SyncActivities.sync_cycle,", '"sync_the_cycle",'),
+    "an_activity_is_dropped": (CYCLE, "SyncResult(status=CycleStatus.DRAINED)"),
+    "another_activity_comes_first": (
+        RESOLVE,
+        f'await workflow.execute_activity("look", start_to_close_timeout=_GRACE)\n        {RESOLVE}',
+    ),
+    "the_cycle_comes_first": (
+        RESOLVE,
+        (
+            "resolution = ProviderResolution(graph={'id': '00000000-0000-0000-0000-000000000001', 'slug': 'kg'})\n"
+            f"        await self._cycle(request, resolution, _LONGEST)\n        {RESOLVE}"
+        ),
+    ),
+}
+"""Changes of the workflow's source, old and new, that runs of before it cannot go on with."""
+
+
+@pytest.mark.parametrize("change", INCOMPATIBLE)
+async def test_an_incompatible_change_is_found(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else the test above proves nothing."""
-    history = next(text for path, text in RECORDED.items() if path.stem == "provider_answered")
+    old, new = INCOMPATIBLE[change]
+    assert SOURCE.count(old) == 1
+    (tmp_path / f"sync_graph_where_{change}.py").write_text(SOURCE.replace(old, new))
+    monkeypatch.syspath_prepend(tmp_path)  # the sandbox imports it anew
+    changed = importlib.import_module(f"sync_graph_where_{change}")
+    [history] = [text for path, text in RECORDED.items() if label(path) == "0.1.0/provider_answered"]
     with pytest.raises(workflow.NondeterminismError):
-        await replay(history.replace('"resolve_provider"', '"another_activity"'))
+        await replay(history, changed.SyncGraph)

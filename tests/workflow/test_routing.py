@@ -69,9 +69,14 @@ class Fleet:
                 yield
 
     @asynccontextmanager
-    async def announced(self, identity: str, *plugins: FakeProvider) -> AsyncIterator[None]:
+    async def announced(
+        self, identity: str, *plugins: FakeProvider, **settings: object
+    ) -> AsyncIterator[None]:
         """A process that the others know of, and that polls nothing: it was killed a moment ago."""
-        async with self.services(identity, *plugins) as services, announced(services, identity=identity):
+        async with (
+            self.services(identity, *plugins, **settings) as services,
+            announced(services, identity=identity),
+        ):
             await self.knows(identity)
             yield
 
@@ -238,6 +243,24 @@ async def test_when_those_who_had_it_are_gone_the_policy_holds(fleet: Fleet) -> 
     for run in runs.values():
         await replay((await run.fetch_history()).to_json())
     assert (held.result.status, held.provider_id) == (CycleStatus.HELD, "acme")
+
+
+async def test_a_worker_of_another_version_is_not_counted_on(fleet: Fleet) -> None:
+    workers, queue = fleet.lab.services.workers, fleet.lab.task_queue
+    graph = await fleet.graph("hold")
+    green = {"deployment_name": "syncline", "build_id": "green"}
+    async with (
+        fleet.process("bare@host:1"),
+        fleet.announced("green@host:2", FakeProvider("acme"), **green),
+    ):
+        found = {
+            version: await workers.routed("sync", "acme", task_queue=queue, deployment_version=version)
+            for version in (None, "syncline:green", "syncline:blue")
+        }
+        told = {worker.identity: worker.deployment_version for worker in await workers.list()}
+        assert (await fleet.lab.run(graph)).result.status is CycleStatus.HELD
+    assert {version for version, provider in found.items() if provider is not None} == {"syncline:green"}
+    assert told == {"bare@host:1": None, "green@host:2": "syncline:green"}
 
 
 async def test_a_worker_that_ends_in_the_middle_of_a_cycle_leaves_it_to_the_policy(fleet: Fleet) -> None:

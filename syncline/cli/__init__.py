@@ -12,6 +12,7 @@ from syncline.cli.graph import app as graph
 from syncline.cli.migrate import migrate
 from syncline.cli.operators import STATUS, STATUS_IN_GENERAL
 from syncline.cli.parked import parked
+from syncline.cli.provider import app as provider
 from syncline.cli.providers import providers
 from syncline.cli.runs import runs
 from syncline.cli.sample import app as sample
@@ -74,6 +75,7 @@ app.command()(worker)
 app.command()(migrate)
 app.add_typer(graph, name="graph")
 app.add_typer(schedule, name="schedule")
+app.add_typer(provider, name="provider")
 app.add_typer(sample, name="sample")
 app.add_typer(failures, name="failures")
 app.command(epilog=STATUS)(parked)

@@ -276,12 +276,13 @@ async def idempotence(trial: Trial) -> None:
         await asyncio.wait(at_once, timeout=30)
         for cycle in at_once:
             # One may be turned away, as long as it says so by an error of ours or by its status.
-            if not (cycle.done() and isinstance(cycle.exception(), SynclineError)):
+            turned_away = cycle.done() and not cycle.cancelled() and cycle.exception()
+            if not isinstance(turned_away, SynclineError):
                 await process.ended(cycle)
         await process.settle("after two cycles at once")
 
 
-_item("temporal", "Workers find a provider by its entry point: install the package here, by pip install -e .")(
+_item("temporal", "Workers find a provider by its entry point: install the package, by pip install -e .")(
     under_temporal
 )
 

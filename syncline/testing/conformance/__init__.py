@@ -11,7 +11,6 @@ from pydantic import JsonValue
 
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.provider import SyncProvider
-from syncline.testing import postgres
 from syncline.testing.conformance.items import ITEMS, VECTORS
 from syncline.testing.conformance.trial import Nonconforming, Subject, Trial
 from syncline.testing.conformance.under_temporal import CHECKOUT, find_worker_script
@@ -47,6 +46,9 @@ def exercise_provider(
 
     @pytest.mark.parametrize("item", [_parameter(name, left_out.get(name)) for name in ITEMS])
     def conforms(item: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+        # Not before: pytest wants to be the first to import what a conftest names in pytest_plugins.
+        from syncline.testing import postgres
+
         plugins = request.config.pluginmanager
         if not plugins.has_plugin(postgres.__name__):
             plugins.register(postgres, postgres.__name__)

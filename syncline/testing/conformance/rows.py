@@ -17,8 +17,8 @@ INSERT INTO write_node_fact_rejections (node_id, fact_id, reason) VALUES ('n2', 
 INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, directed, fact_ids)
     SELECT 'e' || i, 'n' || i, 'n' || i + 1, 'near', i % 2 = 0, ARRAY['f' || i]
     FROM generate_series(1, 8) i;
-INSERT INTO write_dimensions (id, node_id, content, fact_ids)
-    SELECT 'd' || i, 'n' || i, 'a view of ' || i, ARRAY['f' || i] FROM generate_series(1, 5) i;
+INSERT INTO write_dimensions (id, node_id, model_id, content, fact_ids)
+    SELECT 'd' || i, 'n' || i, 'small', 'a view of ' || i, ARRAY['f' || i] FROM generate_series(1, 5) i;
 INSERT INTO write_convergence_reports (node_id, convergence_score) VALUES ('n1', 0.5);
 INSERT INTO write_node_counters (node_id, access_count) VALUES ('n1', 7);
 INSERT INTO write_node_versions (id, node_id, version, snapshot) VALUES ('v1', 'n1', 1, '{}');
@@ -51,7 +51,7 @@ CHILDREN = """
 INSERT INTO write_nodes (id, concept, parent_id, fact_ids) VALUES ('child', 'came first', 'parent', '{said}');
 INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type)
     VALUES ('e', 'child', 'parent', 'near');
-INSERT INTO write_dimensions (id, node_id, content) VALUES ('d', 'parent', 'a view of it');
+INSERT INTO write_dimensions (id, node_id, model_id, content) VALUES ('d', 'parent', 'small', 'a view of it');
 """
 
 PARENTS = """

@@ -62,7 +62,7 @@ async def settle(
     *,
     first: Sequence[str] = (),
 ) -> tuple[int, list[DeadLetter], bool]:
-    """Run a statement over the stage; return its count, the rows that it refuses, and whether it ran in parts.
+    """Run a statement over the stage; return its count, the rows that it refuses, whether it ran in parts.
 
     Refused rows are taken out of the stage. Before a stage that is refused as a whole is tried in parts, the
     statements `first` prepare it. Runs inside the caller's transaction. Raise StoreRejected if it is not

@@ -1,7 +1,7 @@
 """What a provider has to stand, one trial an item: faults are real, and the stores are the judge."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -31,7 +31,7 @@ _TARGETS = [
 ]
 
 
-Check = Callable[[Trial], Awaitable[None]]
+Check = Callable[[Trial], Coroutine[object, object, None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +289,8 @@ _item("temporal", "Workers find a provider by its entry point: install the packa
 
 async def _footprint(process: Process, *, of_write_db: bool = False) -> list[tuple[object, ...]]:
     """Return the row versions of the graph's tables on one side: any write to them changes it."""
-    graph, found = process.graph, []
+    graph = process.graph
+    found: list[tuple[object, ...]] = []
     async with connection(graph.connect_write if of_write_db else graph.connect_target) as observer:
         for name in _SOURCES if of_write_db else _TARGETS:
             versions = await observer.fetch(f"SELECT ctid::text, xmin::text FROM {name} ORDER BY 1")  # noqa: S608

@@ -224,7 +224,9 @@ async def cancellation(trial: Trial) -> None:
             await holder.execute("LOCK TABLE nodes")
             cycle = process.start(process.context(run_id))
             if not await process.waiting(cycle):
-                process.refuse("a cycle to be at work on nodes", "it neither waited for them nor ended")
+                if cycle.done():
+                    await process.ended(cycle)
+                process.refuse("a cycle to wait for nodes, which are locked", "it did not")
             cycle.cancel()
             await asyncio.wait({cycle}, timeout=_SOON)
             if not cycle.done():

@@ -86,7 +86,7 @@ PYTHON"""
 
 def test_the_example_is_strictly_typed_from_the_outside(workplace: Workplace) -> None:
     said = workplace.sh("python -m mypy", folder="plugin-audit")
-    assert "Success: no issues found in 2 source files" in said
+    assert "Success: no issues found" in said
 
 
 def test_the_example_passes_its_own_tests(workplace: Workplace) -> None:

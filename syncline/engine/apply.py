@@ -82,10 +82,11 @@ async def apply_staged(
     for statement in waiting.park_references:
         await target.execute(statement)
 
-    rows, refused = await settle(target, table, merging.rows if books["known"] else merging.new_rows, store)
+    merge = merging.rows if books["known"] else merging.new_rows
+    rows, refused, in_parts = await settle(target, table, merge, store, first=waiting.park_beside)
     links = 0
     for ranged in merging.links if books["known"] else merging.new_links:
-        added, unlinked = await settle(target, table, ranged, store)
+        added, unlinked, _ = await settle(target, table, ranged, store)
         links += added
         refused.extend(unlinked)
     effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
@@ -99,7 +100,7 @@ async def apply_staged(
         if books["rows"]:
             for statement in waiting.release_rows:
                 more |= await target.execute(statement) != "UPDATE 0"
-        if books["references"]:
+        if books["references"] or (in_parts and waiting.park_beside):
             for release in waiting.releases:
                 effect, asked = await _release(target, release, store)
                 effects.append(effect)

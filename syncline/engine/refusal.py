@@ -55,21 +55,30 @@ def refuses_a_row(error: StoreRejected) -> bool:
 
 
 async def settle(
-    target: asyncpg.Connection, table: TableStatements, statement: Ranged, store: str
-) -> tuple[int, list[DeadLetter]]:
-    """Run a statement over the stage; return its count and the rows that it refuses, taken out of the stage.
+    target: asyncpg.Connection,
+    table: TableStatements,
+    statement: Ranged,
+    store: str,
+    *,
+    first: Sequence[str] = (),
+) -> tuple[int, list[DeadLetter], bool]:
+    """Run a statement over the stage; return its count, the rows that it refuses, whether it ran in parts.
 
-    Runs inside the caller's transaction. Raise StoreRejected if it is not single rows that are refused.
+    Refused rows are taken out of the stage. Before a stage that is refused as a whole is tried in parts, the
+    statements `first` prepare it. Runs inside the caller's transaction. Raise StoreRejected if it is not
+    single rows that are refused.
     """
     try:
         async with target.transaction():
-            return await target.fetchval(statement.whole), []
+            return await target.fetchval(statement.whole), [], False
     except asyncpg.PostgresError as error:
         mapped = map_driver_error(store, error)
         if not isinstance(mapped, StoreRejected) or not refuses_a_row(mapped):
             raise
+    for prepare in first:
+        await target.execute(prepare)
     count, refused = await _in_parts(target, table, statement.part, store)
-    return count, await _take_out(target, table, refused)
+    return count, await _take_out(target, table, refused), True
 
 
 async def _in_parts(

@@ -72,15 +72,13 @@ class Waiting:
         self.unpark_rows = sql("unpark_rows", stage=stage, table=name, row_id=row_id(table))
         self.unpark_references = sql("unpark_references", stage=stage, table=name)
         self.park_references = [
-            sql(
-                "park_reference",
-                stage=stage,
-                table=name,
-                name=literal(reference.column),
-                beside=self._beside(reference),
-                **_names(reference),
-            )
+            self._park_reference(reference, beside=self._beside(reference)) for reference in table.optional
+        ]
+        # For a batch that lands in parts: whom a row refers to may come with a later part, or be refused.
+        self.park_beside = [
+            self._park_reference(reference, beside="")
             for reference in table.optional
+            if reference.parent == table.name
         ]
         self.release_rows = [
             sql("release_rows", stage=stage, table=name),
@@ -104,6 +102,16 @@ class Waiting:
             for links in child.links
             if links.rejected_by == table.name
         ]
+
+    def _park_reference(self, reference: Reference, *, beside: str) -> str:
+        return sql(
+            "park_reference",
+            stage=self._stage,
+            table=literal(self._table.name),
+            name=literal(reference.column),
+            beside=beside,
+            **_names(reference),
+        )
 
     def _beside(self, reference: Reference) -> str:
         """Return the condition that the parent is not in this very batch either."""

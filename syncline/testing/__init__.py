@@ -1,1 +1,5 @@
-"""The test kit: real servers as pytest fixtures, for our suite and for a plugin author's."""
+"""The test kit, for our suite and a plugin author's: real servers as pytest fixtures, and conformance."""
+
+from syncline.testing.conformance import exercise_provider
+
+__all__ = ["exercise_provider"]

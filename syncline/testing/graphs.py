@@ -1,136 +1,24 @@
 """pytest fixtures: a graph over a real write-db, graph-db and embedded vector store."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import UUID, uuid4
 
-import asyncpg
 import pytest_asyncio
-import structlog
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.embedding import EmbeddingService
 from syncline.embedding_development import DevelopmentEmbedding
-from syncline.messages import CycleProgress, GraphRef
-from syncline.migrations import migrate_graph, migrate_write
-from syncline.provider import (
-    CycleBudget,
-    GraphSchema,
-    GraphVectors,
-    NoOptions,
-    NullMeter,
-    RunIdentity,
-    SyncContext,
-)
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
-from syncline.stores.vectors import VectorStore
+from syncline.testing.one_graph import SCHEMA, TestGraph, on_target, prepare_templates, read, write
 
-SCHEMA = "kg"
-_WRITE_TEMPLATE, _GRAPH_TEMPLATE = "template_write", "template_graph"
-
-
-@dataclass
-class TestGraph:
-    """One graph over real stores. `context()` makes what a provider is given for one run."""
-
-    __test__ = False
-
-    write: PostgresStore
-    target: PostgresStore
-    write_dsn: str
-    target_dsn: str
-    vectors: VectorStore
-    embedding: EmbeddingService
-    ref: GraphRef = field(default_factory=lambda: GraphRef(id=UUID(int=1), slug="kg"))
-    heartbeats: list[CycleProgress] = field(default_factory=list, repr=False)
-
-    def context(
-        self,
-        *,
-        run_id: str | None = None,
-        attempt: int = 1,
-        batch_rows: int = 50_000,
-        seconds: float = 600,
-        options: BaseModel | None = None,
-    ) -> SyncContext:
-        """Return a context of a new run, or of a further attempt of run `run_id`."""
-        run = RunIdentity(workflow_id="sync-graph/kg", run_id=run_id or str(uuid4()), attempt=attempt)
-        return SyncContext(
-            graph=self.ref,
-            run=run,
-            write=GraphSchema(store=self.write, schema=SCHEMA),
-            target=GraphSchema(store=self.target, schema=SCHEMA),
-            vectors=GraphVectors(store=self.vectors, prefix="kg_"),
-            embedding=self.embedding,
-            budget=CycleBudget(batch_rows=batch_rows, seconds=seconds),
-            options=options or NoOptions(),
-            heartbeat=self.heartbeats.append,
-            log=structlog.get_logger(),
-            meter=NullMeter(),
-        )
-
-    async def wait_until_free(self) -> None:
-        """Return once no cycle holds the graph: Postgres notices the end of a killed one in its own time."""
-        key = "hashtextextended('syncline:' || current_schema(), 0)"
-        connection = await self.connect_target()
-        try:
-            async with asyncio.timeout(30):
-                while not await connection.fetchval(f"SELECT pg_try_advisory_lock({key})"):  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
-            await connection.execute(f"SELECT pg_advisory_unlock({key})")
-        finally:
-            await connection.close()
-
-    async def connect_write(self) -> asyncpg.Connection:
-        """Return a writer's own connection, with the graph's schema on its search_path."""
-        return await asyncpg.connect(self.write_dsn, server_settings={"search_path": SCHEMA})
-
-    async def connect_target(self) -> asyncpg.Connection:
-        """Return a reader's own connection to the graph-db."""
-        return await asyncpg.connect(self.target_dsn, server_settings={"search_path": SCHEMA})
-
-
-async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
-    """Execute a statement on the write-db, or a script without arguments, over a connection of its own."""
-    await _execute(await graph.connect_write(), sql, arguments)
-
-
-async def on_target(graph: TestGraph, sql: str, *arguments: object) -> None:
-    """Execute the same on the graph-db."""
-    await _execute(await graph.connect_target(), sql, arguments)
-
-
-async def read(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:
-    """Return the rows of a query on the graph-db."""
-    connection = await graph.connect_target()
-    try:
-        return list(await connection.fetch(sql, *arguments))
-    finally:
-        await connection.close()
-
-
-async def _execute(connection: asyncpg.Connection, sql: str, arguments: tuple[object, ...]) -> None:
-    try:
-        await connection.execute(sql, *arguments)
-    finally:
-        await connection.close()
+__all__ = ["SCHEMA", "TestGraph", "graph", "graph_templates", "on_target", "read", "write"]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def graph_templates(postgres_server: EmbeddedPostgres) -> tuple[str, str]:
     """Names of the template databases of a migrated write-db and graph-db."""
-    for name, migrate in ((_WRITE_TEMPLATE, migrate_write), (_GRAPH_TEMPLATE, migrate_graph)):
-        postgres_server.ensure_database(name)
-        store = PostgresStore(
-            name, SecretStr(postgres_server.dsn(name)), pool_size=2, application_name="template"
-        )
-        await migrate(store, SCHEMA)
-        await store.close()
-    return _WRITE_TEMPLATE, _GRAPH_TEMPLATE
+    return await prepare_templates(postgres_server)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -153,6 +41,3 @@ async def graph(
     await vectors.close()
     await write.close()
     await target.close()
-
-
-__all__ = ["TestGraph", "graph", "graph_templates", "on_target", "read", "write"]

@@ -1,18 +1,15 @@
 """pytest fixtures: one Temporal dev server per session, and names of a test's own on it."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from itertools import count
 from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
-from syncline import names
-from syncline.devstack.temporal_server import temporal_binary
+from syncline.testing.temporal_server import start_temporal
 
 __all__ = [
     "start_temporal",
@@ -23,20 +20,6 @@ __all__ = [
 ]
 
 _names = count(1)
-
-
-@asynccontextmanager
-async def start_temporal() -> AsyncIterator[WorkflowEnvironment]:
-    """Yield a Temporal dev server with our search attributes, on a free port; stop it at the end."""
-    declared = (f"{name}={kind}" for name, kind in names.SEARCH_ATTRIBUTES.items())
-    environment = await WorkflowEnvironment.start_local(
-        data_converter=pydantic_data_converter,
-        dev_server_existing_path=str(temporal_binary()),
-        dev_server_log_level="error",
-        dev_server_extra_args=[part for item in declared for part in ("--search-attribute", item)],
-    )
-    async with environment:
-        yield environment
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -314,3 +314,26 @@ async def test_a_table_that_refuses_everything_says_so_instead_of_filling_the_bo
     await on_target(graph, "ALTER TABLE nodes DROP CONSTRAINT no_poison")
     assert (await run_cycle(graph.context())).status is CycleStatus.DRAINED
     assert await differences(graph) == []
+
+
+async def test_a_poison_row_does_not_harm_the_families_that_it_arrives_with(graph: TestGraph) -> None:
+    await poisoned(graph)
+    # Grandparents last, in the order of their keys; and one child of the refused row.
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept, parent_id)"
+        " SELECT 'n' || i, CASE i WHEN 150 THEN 'poison' ELSE 'c' END,"
+        "        CASE i WHEN 7 THEN 'n150' WHEN 300 THEN NULL ELSE 'n' || i + 1 END FROM generate_series(1, 300) i",
+    )
+    result = await run_cycle(graph.context())
+    assert (of(result, "nodes").failures, result.dead_letters) == (1, 1)
+    landed = await on_target(
+        graph, "SELECT key, parent_id FROM nodes WHERE key NOT IN ('n300', 'n149', 'n7')"
+    )
+    assert len(landed) == 296
+    assert all(row["parent_id"] for row in landed)
+    waiting = await on_target(graph, "SELECT waits_for_key FROM sync_parked_reference")
+    assert [row["waits_for_key"] for row in waiting] == ["n150", "n150"]
+    await write(graph, "UPDATE write_nodes SET concept = 'mended' WHERE id = 'n150'")
+    await run_cycle(graph.context())
+    assert await differences(graph) == []

@@ -1,19 +1,15 @@
 """The documentation says what the code has: all its names, links that lead somewhere, examples that run."""
 
-import importlib
 import json
 import os
 import re
 import subprocess
 import sys
-import tomllib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-import pytest_asyncio
 from jsonschema import Draft202012Validator
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
@@ -26,11 +22,9 @@ from syncline.composition import parse_composition
 from syncline.messages import CycleStatus, FallbackReason, RunPhase, SyncGraphInput, SyncState
 from syncline.migrations import BOOKS_VERSION_TABLE, VERSION_TABLE
 from syncline.operations.requests import OperationInput
-from syncline.provider import SyncProvider
-from syncline.registry import Registry
-from syncline.services import Services
+from syncline.scaffold import PluginName, write_project
 from syncline.settings import Settings
-from syncline.testing.faulty_http import Answer, FaultyServer
+from syncline.testing.conformance.items import ITEMS
 from syncline.testing.graphs import TestGraph
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +118,7 @@ def test_every_command_with_json_is_in_the_registry_of_answers() -> None:
     registered = {re.sub(r" (GRAPH|--\w+)$", "", command) for command in ANSWERS}
     assert registered == answering
     silent = {name for name, _ in options(get_group(app))} - answering
-    assert silent == {"dev", "worker"}, "a command that answers something takes --json"
+    assert silent == {"dev", "worker", "provider new"}, "a command that answers something takes --json"
 
 
 def test_the_reference_of_answers_is_what_the_models_say() -> None:
@@ -283,83 +277,19 @@ async def test_every_statement_for_the_databases_runs(graph: TestGraph) -> None:
             await connection.close()
 
 
-@pytest.fixture
-def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The provider of docs/providers.md, installed as its pyproject.toml says."""
-    [source], [project] = blocks("providers.md", "python"), map(tomllib.loads, blocks("providers.md", "toml"))
-    (tmp_path / "acme_sync.py").write_text(source, encoding="utf-8")
-    info = tmp_path / f"acme_sync-{project['project']['version']}.dist-info"
-    info.mkdir()
-    head = [f"{key.title()}: {project['project'][key]}" for key in ("name", "version")]
-    (info / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *head, ""]), encoding="utf-8")
-    points = [
-        line
-        for group, entries in project["project"]["entry-points"].items()
-        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in entries.items()))
-    ]
-    (info / "entry_points.txt").write_text("\n".join(points), encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module("acme_sync")
-    del sys.modules["acme_sync"]
+def test_the_provider_of_the_walk_is_what_the_command_writes(tmp_path: Path) -> None:
+    [shown] = blocks("providers.md", "python")
+    write_project(PluginName("acme-sync"), tmp_path)
+    assert (tmp_path / "src" / "acme_sync" / "__init__.py").read_text(encoding="utf-8") == shown
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def services(acme: ModuleType) -> AsyncIterator[Services]:
-    registry = Registry()
-    registry.load()
-    assert not registry.problems
-    nowhere = "postgresql://nowhere.invalid/none"
-    settings = Settings.model_validate({"write_dsn": nowhere, "graph_dsn": nowhere})
-    async with Services.open(settings, registry=registry) as services:
-        yield services
+def test_every_item_of_the_conformance_suite_is_documented() -> None:
+    table = section("providers.md", "The conformance suite")
+    assert re.findall(r"^\| `([\w-]+)` \|", table, flags=re.MULTILINE) == list(ITEMS)
 
 
-async def test_the_example_provider_registers_and_syncs_a_graph(
-    services: Services, graph: TestGraph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(variable)
-    registered = services.registry.get("sync", "acme-sync")
-    assert registered is not None
-    assert registered.distribution == "acme-sync 1.2.0"
-    assert registered.provider.version == "1.2.0"
-    assert isinstance(registered.provider, SyncProvider)
-    provider = await services.registry.initialized("sync", "acme-sync", services)
-    options = sys.modules["acme_sync"].AcmeOptions
-
-    writer = await graph.connect_write()
-    await writer.execute("INSERT INTO write_nodes (id, concept) VALUES ('n', 'a node')")
-    await writer.close()
-    with FaultyServer(Answer(), Answer(status=500)) as hook:
-        first = await provider.sync_cycle(graph.context(options=options(webhook=hook.url)))
-        idle = await provider.sync_cycle(graph.context(options=options(webhook=hook.url)))
-        assert (first.rows, idle.rows) == (1, 0)
-        [told] = [json.loads(request.body) for request in hook.requests]
-        assert (told["graph"], told["rows"]) == ("kg", 1)
-
-        writer = await graph.connect_write()
-        await writer.execute("UPDATE write_nodes SET concept = 'another'")
-        await writer.close()
-        despite = await provider.sync_cycle(graph.context(options=options(webhook=hook.url)))
-        assert (despite.rows, despite.status, len(hook.requests)) == (1, CycleStatus.DRAINED, 2)
-
-
-def test_the_example_composition_is_valid_and_suits_the_example_provider(acme: ModuleType) -> None:
+def test_the_composition_of_the_walk_names_its_provider() -> None:
     [composition] = map(json.loads, blocks("providers.md", "json"))
     entry = parse_composition("world", composition).sync
     assert entry is not None
-    assert entry.provider == acme.AcmeSync.id
-    acme.AcmeSync.options_model.model_validate(entry.options)
-
-
-def test_the_example_provider_passes_strict_type_checking(tmp_path: Path) -> None:
-    [source] = blocks("providers.md", "python")
-    example = tmp_path / "acme_sync.py"
-    example.write_text(source, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(example)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert (entry.provider, entry.options) == ("acme-sync", {})

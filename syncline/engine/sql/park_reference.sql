@@ -1,4 +1,4 @@
--- An optional reference to a row that is neither here nor in this batch waits alone; the row lands without it.
+-- An optional reference to a row that is not here, and not beside it in this batch, waits alone; the row lands without it.
 WITH missing AS (
     SELECT s.sync_row_id, s.@{reference_id} AS waits_for, s.@{reference} AS waits_for_key
     FROM @{stage} s

@@ -1,0 +1,1 @@
+DELETE FROM audit_trail WHERE began_at < now() - make_interval(days => $1)

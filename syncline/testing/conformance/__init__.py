@@ -1,0 +1,120 @@
+"""The conformance suite: what every SyncProvider has to stand, as tests in a plugin author's own suite."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from pydantic import JsonValue
+
+from syncline.devstack.postgres import EmbeddedPostgres
+from syncline.provider import SyncProvider
+from syncline.testing.conformance.items import ITEMS, VECTORS
+from syncline.testing.conformance.trial import Nonconforming, Subject, Trial
+from syncline.testing.conformance.under_temporal import CHECKOUT, find_worker_script
+from syncline.testing.one_graph import prepare_templates
+
+__all__ = ["Nonconforming", "exercise_provider", "try_item"]
+
+_LONGEST = 180.0
+"""Seconds of one item."""
+
+T = TypeVar("T")
+
+
+def exercise_provider(
+    provider: Callable[[], SyncProvider],
+    *,
+    options: Mapping[str, JsonValue] | None = None,
+    without: Mapping[str, str] | None = None,
+) -> Callable[..., None]:
+    """Return a test that pytest runs once per item: `test_it_conforms = exercise_provider(Acme)`.
+
+    `provider` is what its entry point names: the class, or a function that returns an instance. `options` is
+    what a graph would say under `composition.sync.options`. `without` leaves items out, by name, each with
+    the reason that the skipped test then shows. Raise ValueError for an item that there is not.
+
+    It needs `syncline[testing]` and no plugin of pytest. It starts a PostgreSQL and a Temporal of its own;
+    item `temporal` runs the application's worker too, and is skipped when there is no checkout of it.
+    """
+    left_out = dict(without or {})
+    if unknown := left_out.keys() - ITEMS.keys():
+        raise ValueError(f"no item is named {', '.join(sorted(unknown))}; items are {', '.join(ITEMS)}")
+    subject = Subject(make=provider, options=options or {}, vectors=VECTORS not in left_out)
+
+    @pytest.mark.parametrize("item", [_parameter(name, left_out.get(name)) for name in ITEMS])
+    def conforms(item: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+        # Not before: pytest wants to be the first to import what a conftest names in pytest_plugins.
+        from syncline.testing import postgres
+
+        plugins = request.config.pluginmanager
+        if not plugins.has_plugin(postgres.__name__):
+            plugins.register(postgres, postgres.__name__)
+        if item == "temporal" and find_worker_script() is None:
+            pytest.skip(f"it runs worker.py of a checkout of Syncline: {CHECKOUT} names the folder")
+        server: EmbeddedPostgres = request.getfixturevalue("postgres_server")
+        new_database: Callable[[str], str] = request.getfixturevalue("new_database")
+        try:
+            try_item(item, subject, server, new_database, tmp_path)
+        except Nonconforming as refused:
+            if refused.__cause__ is not None:
+                raise  # the traceback of the provider's own error is worth showing
+            pytest.fail(str(refused), pytrace=False)
+
+    return conforms
+
+
+def try_item(
+    name: str,
+    subject: Subject,
+    server: EmbeddedPostgres,
+    new_database: Callable[[str], str],
+    folder: Path,
+) -> None:
+    """Put a provider on trial for one item, over new databases; raise Nonconforming if it fails."""
+    write_dsn, target_dsn = map(new_database, _templates(server))
+    item = ITEMS[name]
+    trial = Trial(
+        item=name,
+        advice=item.advice,
+        subject=subject,
+        write_dsn=write_dsn,
+        target_dsn=target_dsn,
+        folder=folder,
+    )
+    try:
+        _run(item.check(trial), _LONGEST)
+    except TimeoutError as error:
+        trial.refuse("the item to be over in time", f"it was not after {_LONGEST:g} s", cause=error)
+
+
+@cache
+def _templates(server: EmbeddedPostgres) -> tuple[str, str]:
+    return _run(prepare_templates(server), _LONGEST)
+
+
+def _run(work: Coroutine[object, object, T], seconds: float) -> T:
+    """Return what a coroutine returns, on an event loop of its own.
+
+    No plugin of pytest is asked for one; and a task that a provider leaves behind, even one that cannot be
+    cancelled, ends with this loop.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(asyncio.wait_for(work, seconds))
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=2))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def _parameter(name: str, reason: str | None) -> object:
+    marks = [pytest.mark.skip(reason=reason)] if reason is not None else []
+    return pytest.param(name, marks=marks, id=name)

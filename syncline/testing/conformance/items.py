@@ -1,0 +1,320 @@
+"""What a provider has to stand, one trial an item: faults are real, and the stores are the judge."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from syncline.engine import KNOWLEDGE_GRAPH
+from syncline.errors import ConfigurationError, SynclineError
+from syncline.messages import CycleProgress, CycleStatus
+from syncline.registry import Registry
+from syncline.stores.qdrant_server import QdrantServerStore
+from syncline.testing.conformance import rows
+from syncline.testing.conformance.trial import Process, Trial, connection, new_run
+from syncline.testing.conformance.under_temporal import under_temporal
+from syncline.testing.one_graph import on_target, read, write
+
+__all__ = ["ITEMS", "VECTORS", "Item"]
+
+_CUT_OFF = 5
+"""Attempts that are cut off before one may end."""
+_SOON = 5.0
+"""Seconds in which a cancelled cycle ends."""
+_BLOCKED = 2.0
+"""Seconds that the event loop may be kept busy at a stretch: Temporal's own limit."""
+_TURN = 0.02
+_SOURCES = [table.source for table in KNOWLEDGE_GRAPH.tables]
+_TARGETS = [
+    name for table in KNOWLEDGE_GRAPH.tables for name in (table.name, *(links.table for links in table.links))
+]
+
+
+Check = Callable[[Trial], Coroutine[object, object, None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One thing that a provider has to stand."""
+
+    name: str
+    advice: str
+    """What to do when it does not, in a sentence."""
+    check: Check
+
+
+ITEMS: Final[dict[str, Item]] = {}
+"""All of them, by name, in the order in which they are tried."""
+
+VECTORS: Final = "qdrant-down"
+"""Without this item, a provider writes no vectors."""
+
+
+def _item(name: str, advice: str) -> Callable[[Check], Check]:
+    def added(check: Check) -> Check:
+        ITEMS[name] = Item(name=name, advice=advice, check=check)
+        return check
+
+    return added
+
+
+@_item(
+    "contract",
+    "The contract in docs/providers.md lists what a provider is and what its cycle owes",
+)
+async def contract(trial: Trial) -> None:
+    try:
+        Registry().register("sync", trial.subject.make, "the provider under test 0")
+    except ConfigurationError as error:
+        trial.refuse("it to be registered", str(error), cause=error)
+    async with trial.process() as process:
+        graph = process.graph
+        await write(graph, rows.WORLD)
+        await write(graph, rows.CANARY_ROW, rows.CANARY)
+        before = await _footprint(process, of_write_db=True)
+        result = await process.cycle()
+        if rows.CANARY in result.model_dump_json() + "".join(map(str, graph.heartbeats)):
+            process.refuse("no row's values in results and heartbeats", "a node's definition was in them")
+        if result.rows == 0:
+            process.refuse("a result that tells of the rows", "it told of none, after a cycle that had some")
+        if not result.drained:
+            process.refuse("status drained when all has been synced", f"it was {result.status}")
+        await process.equal("after a cycle")
+        if await _footprint(process, of_write_db=True) != before:
+            process.refuse("the write-db to be read only", "rows of it were written")
+        if left := await process.open_transactions():
+            process.refuse("no transaction to be left open", f"{left} were")
+
+
+@_item(
+    "resume-after-kill",
+    "Commit progress together with the rows that it is about; read it when a cycle begins",
+)
+async def resume_after_kill(trial: Trial) -> None:
+    run_id, committed = new_run(), asyncio.Event()
+    async with trial.process() as process:
+        await write(process.graph, rows.WORLD)
+        await on_target(process.graph, rows.TELL_COMMITS)
+        connect = process.graph.connect_target
+    async with connection(connect) as listener:
+        await listener.add_listener("conformance", lambda *_: committed.set())
+        for attempt in range(1, 1 + _CUT_OFF):
+            async with trial.process() as process:
+                await process.graph.wait_until_free()
+                committed.clear()
+                cycle = process.start(process.context(run_id, attempt=attempt, batch_rows=10))
+                heard = asyncio.ensure_future(committed.wait())
+                await asyncio.wait({cycle, heard}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+                heard.cancel()
+                if cycle.done():
+                    await process.ended(cycle)
+                    break
+                await process.kill(cycle)
+    async with trial.process() as process:
+        await process.finish(run_id, attempt=1 + _CUT_OFF)
+        await process.equal("after an attempt that went on where others of its run had been killed")
+
+
+@_item(
+    "late-commits",
+    "A cursor may not pass what an open transaction may still bring: capture what is below"
+    " pg_snapshot_xmin(pg_current_snapshot())",
+)
+async def late_commits(trial: Trial) -> None:
+    async with trial.process() as process:
+        graph = process.graph
+        async with connection(graph.connect_write) as late, late.transaction():
+            await late.execute("INSERT INTO write_nodes (id, concept) VALUES ('late', 'began first')")
+            await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('early', 'committed first')")
+            await process.cycle()
+        await process.settle("after a transaction that began first had committed last")
+
+
+@_item(
+    "ties",
+    "Page by the key as well: a transaction's rows share the id and the time of their change",
+)
+async def ties(trial: Trial) -> None:
+    async with trial.process() as process:
+        await write(process.graph, rows.TIES)
+        await process.cycle(process.context(batch_rows=7))
+        await process.settle("after 100 rows of one transaction and timestamp, in batches of 7")
+
+
+@_item(
+    "deletes",
+    "Deleted keys are in sync_tombstone; links, references and vectors of a row go with it",
+)
+async def deletes(trial: Trial) -> None:
+    async with trial.process() as process:
+        await write(process.graph, rows.WORLD)
+        await process.cycle()
+        await write(process.graph, rows.REMOVED)
+        await process.settle("after rows, links and references were removed and a table was truncated")
+
+
+@_item(
+    "parked-children",
+    "The write-db has no foreign keys: keep a row whose parent is missing until that comes,"
+    " and count it in `parked`",
+)
+async def parked_children(trial: Trial) -> None:
+    async with trial.process() as process:
+        await write(process.graph, rows.CHILDREN)
+        result = await process.cycle()
+        if result.status is CycleStatus.FAILED:
+            process.refuse("rows whose parent is missing to wait", "the cycle failed")
+        if not await read(process.graph, "SELECT 1 FROM nodes WHERE key = 'child'"):
+            process.refuse("a node to land without its optional parent", "it had not landed")
+        if result.parked == 0:
+            process.refuse("the result to tell that rows wait", "parked was 0")
+        await write(process.graph, rows.PARENTS)
+        await process.settle("after the parents had come")
+
+
+@_item(
+    "poison-rows",
+    "Set a refused row aside and go on; count it in `failures` and `dead_letters`",
+)
+async def poison_rows(trial: Trial) -> None:
+    async with trial.process() as process:
+        graph = process.graph
+        await on_target(graph, rows.POISON)
+        await write(graph, rows.WORLD + rows.POISONED)
+        result = await process.cycle()
+        async with connection(graph.connect_write) as source:
+            sound = {row["id"] for row in await source.fetch("SELECT id FROM write_nodes WHERE id <> 'bad'")}
+        lost = sound - {row["key"] for row in await read(graph, "SELECT key FROM nodes")}
+        if lost:
+            process.refuse("a refused row to harm only itself", f"{len(lost)} other nodes had not landed")
+        if result.failures == result.dead_letters == 0:
+            process.refuse("the result to tell of a row that was refused", "it told of no failure")
+        await write(graph, rows.MENDED)
+        await process.settle("after the refused row had been mended")
+
+
+@_item(
+    VECTORS,
+    "Commit rows whether or not vectors can be written, keep in the graph-db what Qdrant is"
+    " owed, and return status vectors_delayed",
+)
+async def qdrant_down(trial: Trial) -> None:
+    async with trial.process() as process:
+        await write(process.graph, rows.WORLD)
+        away = QdrantServerStore("away", "http://127.0.0.1:9", None, 2)
+        result = await process.cycle(process.context(vectors=away))
+        await away.close()
+        await process.equal("while Qdrant was away", vectors=False)
+        if result.status is CycleStatus.DRAINED or result.vectors.error is None:
+            seen = f"the status was {result.status} and vectors.error {result.vectors.error!r}"
+            process.refuse("the result to tell that vectors wait, and why", seen)
+        await process.settle("after Qdrant had come back")
+
+
+@_item(
+    "cancellation",
+    "Never swallow asyncio.CancelledError: clean up in `finally`, and let it pass",
+)
+async def cancellation(trial: Trial) -> None:
+    async with trial.process() as process:
+        run_id = new_run()
+        await write(process.graph, rows.WORLD)
+        async with connection(process.graph.connect_target) as holder, holder.transaction():
+            await holder.execute("LOCK TABLE nodes")
+            cycle = process.start(process.context(run_id))
+            if not await process.waiting(cycle):
+                if cycle.done():
+                    await process.ended(cycle)
+                process.refuse("a cycle to wait for nodes, which are locked", "it did not")
+            cycle.cancel()
+            await asyncio.wait({cycle}, timeout=_SOON)
+            if not cycle.done():
+                process.refuse("a cancelled cycle to end", f"it was at work {_SOON:g} s later")
+            if not cycle.cancelled():
+                error = cycle.exception()
+                ended = "it returned a result" if error is None else f"it raised {type(error).__name__}"
+                process.refuse("a cancelled cycle to end with CancelledError", ended)
+        await process.finish(run_id, attempt=2)
+        await process.equal("after the attempt that followed a cancelled one")
+
+
+@_item(
+    "heartbeat",
+    "Call context.heartbeat(CycleProgress(...)) after each batch; what takes long is awaited, or is"
+    " done in a thread",
+)
+async def heartbeat(trial: Trial) -> None:
+    async with trial.process() as process:
+        await write(process.graph, rows.WORLD)
+        async with _pauses() as pauses:
+            await process.cycle(process.context(batch_rows=10))
+        beats: Sequence[object] = process.graph.heartbeats
+        if not beats:
+            process.refuse("heartbeats of a cycle of many batches", "it called context.heartbeat not once")
+        if strange := [beat for beat in beats if not isinstance(beat, CycleProgress)]:
+            process.refuse("CycleProgress in heartbeats", f"one had {type(strange[0]).__name__}")
+        if max(pauses) > _BLOCKED:
+            process.refuse("the event loop to stay free", f"it was blocked for {max(pauses):.1f} s")
+
+
+@_item(
+    "idempotence",
+    "Compare before writing; let one cycle at a time have the graph, by a lock in the graph-db",
+)
+async def idempotence(trial: Trial) -> None:
+    async with trial.process() as process:
+        await write(process.graph, rows.WORLD)
+        await process.settle("after a cycle")
+        before = await _footprint(process)
+        result = await process.cycle()
+        if await _footprint(process) != before:
+            process.refuse("a second cycle to change nothing", "it wrote rows")
+        if result.rows or result.links:
+            told = f"it told of {result.rows} rows and {result.links} links"
+            process.refuse("a second cycle to tell of no change", told)
+        await write(process.graph, rows.MORE)
+        at_once = [process.start(process.context(batch_rows=10)) for _ in range(2)]
+        await asyncio.wait(at_once, timeout=30)
+        for cycle in at_once:
+            # One may be turned away, as long as it says so by an error of ours or by its status.
+            turned_away = cycle.done() and not cycle.cancelled() and cycle.exception()
+            if not isinstance(turned_away, SynclineError):
+                await process.ended(cycle)
+        await process.settle("after two cycles at once")
+
+
+_item("temporal", "Workers find a provider by its entry point: install the package, by pip install -e .")(
+    under_temporal
+)
+
+
+async def _footprint(process: Process, *, of_write_db: bool = False) -> list[tuple[object, ...]]:
+    """Return the row versions of the graph's tables on one side: any write to them changes it."""
+    graph = process.graph
+    found: list[tuple[object, ...]] = []
+    async with connection(graph.connect_write if of_write_db else graph.connect_target) as observer:
+        for name in _SOURCES if of_write_db else _TARGETS:
+            versions = await observer.fetch(f"SELECT ctid::text, xmin::text FROM {name} ORDER BY 1")  # noqa: S608
+            found.extend((name, *row) for row in versions)
+    return found
+
+
+@asynccontextmanager
+async def _pauses() -> AsyncIterator[list[float]]:
+    """Yield the times, in seconds, that somebody had to wait for a turn of the event loop."""
+    pauses: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def take_turns() -> None:
+        while True:
+            due = loop.time() + _TURN
+            await asyncio.sleep(_TURN)
+            pauses.append(loop.time() - due)
+
+    turns = asyncio.create_task(take_turns())
+    try:
+        yield pauses
+        await asyncio.sleep(2 * _TURN)
+    finally:
+        turns.cancel()

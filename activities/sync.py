@@ -1,7 +1,7 @@
 """The two activities of a run: which provider answers for the graph, and one cycle of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,16 +12,18 @@ from temporalio import activity
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.beat import Beat
+from activities.containment import GRACE, RunCycle, contained
 from activities.meter import record_cycle, record_cycle_error
 from activities.translation import errors_translated
+from activities.underway import UnderWayHere
 from syncline import names
+from syncline.bounded import PATIENCE
 from syncline.composition import Resolved, resolve_sync_provider
 from syncline.engine import run_cycle as run_builtin_cycle
 from syncline.errors import (
     CompositionChanged,
     GraphInvalid,
     ProviderGone,
-    ProviderInvalid,
     ProviderMissing,
 )
 from syncline.freshness import Hearing
@@ -52,16 +54,23 @@ from syncline.tracing import annotate
 
 __all__ = ["SyncActivities"]
 
-RunCycle = Callable[[SyncContext], Awaitable[SyncResult]]
-
 
 class SyncActivities:
-    """The activities over one worker's services."""
+    """The activities over one worker's services. `under_way` is told of the cycles that run."""
 
     def __init__(
-        self, services: Services | None, *, beat_seconds: float = 5.0, progress_seconds: float = 10.0
+        self,
+        services: Services | None,
+        *,
+        beat_seconds: float = 5.0,
+        progress_seconds: float = 10.0,
+        grace_seconds: float = GRACE,
+        patience_seconds: float = PATIENCE,
+        under_way: UnderWayHere | None = None,
     ) -> None:
         self._opened = services
+        self._grace_seconds, self._patience_seconds = grace_seconds, patience_seconds
+        self._under_way = under_way or UnderWayHere()
         self._hearing: Hearing | None = None
         self._beat_seconds = beat_seconds
         self._progress_seconds = progress_seconds
@@ -118,7 +127,10 @@ class SyncActivities:
             progress_seconds=request.progress_seconds or self._progress_seconds,
         )
         try:
-            with _errors_told(services.meter, graph=graph, activity=names.SYNC_CYCLE, attempt=run.attempt):
+            with (
+                _errors_told(services.meter, graph=graph, activity=names.SYNC_CYCLE, attempt=run.attempt),
+                self._under_way.entered(graph),
+            ):
                 async with beat:
                     result = await self._run_cycle(services, request, run, beat)
         except asyncio.CancelledError:
@@ -144,7 +156,7 @@ class SyncActivities:
         if request.provider_id is None:
             run_cycle = run_builtin_cycle
             graph = await services.graphs.get(request.graph.id)
-            options, origin = NoOptions(), "syncline"
+            options, origin = NoOptions(), f"syncline {version('syncline')}"
             run = replace(run, provider_version=version("syncline"))
         else:
             resolved = await resolve_sync_provider(services, request.graph.id)
@@ -153,7 +165,8 @@ class SyncActivities:
             run_cycle = provider.sync_cycle
             run = replace(run, provider_version=provider.version)
         _refuse_archived(graph)
-        result: object = await run_cycle(
+        return await contained(
+            run_cycle,
             SyncContext(
                 graph=graph.ref,
                 run=run,
@@ -174,15 +187,11 @@ class SyncActivities:
                     dead_letter_attempts=services.settings.dead_letter_attempts,
                     vector_seconds=services.settings.vector_retry_seconds,
                 ),
-            )
+            ),
+            distribution=origin,
+            grace=self._grace_seconds,
+            patience=self._patience_seconds,
         )
-        if not isinstance(result, SyncResult):
-            raise ProviderInvalid(
-                request.provider_id or names.FALLBACK_PROVIDER,
-                distribution=origin,
-                problem=f"sync_cycle returned {type(result).__name__}, not SyncResult",
-            )
-        return result
 
     async def _cadence_rules(self, services: Services, graph: Graph) -> CadenceRules | None:
         """Return how rarely the graph may run; at its base while no change would be heard."""

@@ -241,6 +241,12 @@ GRAPH_INTERVAL: Final = Gauge(
     help="Interval of the graph's Schedule, as the last reconciliation saw it; 0 when the graph is paused, "
     "archived or gone, or runs by a cron expression.",
 )
+PROVIDER_TROUBLES: Final = Counter(
+    name="provider_troubles",
+    unit="times",
+    labels=("provider", "trouble"),
+    help="How often a provider had to be contained, by what it did: docs/containment.md.",
+)
 PROVIDER_INFO: Final = Gauge(
     name="provider_info",
     unit="1",

@@ -41,7 +41,10 @@ class Settings(BaseSettings):
         description="Further Postgres stores that graphs may refer to: a JSON object, key to connection URI.",
     )
     pool_size: int = Field(
-        default=10, ge=2, le=1000, description="Connections to each Postgres store, per worker process."
+        default=10,
+        ge=2,
+        le=1000,
+        description="Connections to each Postgres store, per worker process and per plugin's provider in it.",
     )
 
     qdrant_url: str | None = Field(
@@ -76,8 +79,8 @@ class Settings(BaseSettings):
     max_concurrent_cycles: int = Field(
         default=8,
         ge=1,
-        description="Activities of syncs and reconciliations that one worker process runs at once; "
-        "what operators ask for has slots of its own.",
+        description="Activities of syncs and reconciliations that one worker process runs at once, and "
+        "cycles of each plugin's provider; what operators ask for has slots of its own.",
     )
     max_cached_workflows: int = Field(default=200, ge=0, description="Workflow runs kept in memory.")
     reconcile_seconds: int = Field(
@@ -94,6 +97,13 @@ class Settings(BaseSettings):
     )
     graceful_shutdown_seconds: float = Field(
         default=30, ge=0, description="How long SIGTERM lets running cycles finish."
+    )
+    blocked_seconds: float = Field(
+        default=10,
+        ge=0.1,
+        le=3600,
+        description="How long a plugin's provider may keep its event loop from running before its cycles are "
+        "failed; below the heartbeat timeout of 20.",
     )
 
     batch_rows: int = Field(

@@ -19,7 +19,10 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from activities.fleet import FleetActivities
 from activities.meter import TemporalMeter, record_providers
 from activities.operations import OperationActivities
+from activities.room import Room
+from activities.rooms import rooms
 from activities.schedules import ScheduleActivities
+from activities.slots import slots_of_this_loop
 from activities.sync import SyncActivities
 from activities.translation import not_told_yet
 from providers import BUILTIN
@@ -30,6 +33,7 @@ from syncline.fleet import announced
 from syncline.freshness import Listening
 from syncline.graphs import Graph
 from syncline.logs import configure_logging, get_log
+from syncline.loops import run
 from syncline.process_exit import end_process
 from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler, wake
@@ -40,7 +44,15 @@ from workflows.operations import OPERATIONS
 from workflows.reconcile_schedules import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
-__all__ = ["create_operations_worker", "create_worker", "listen", "main", "run_worker"]
+__all__ = [
+    "create_operations_worker",
+    "create_provider_worker",
+    "create_worker",
+    "listen",
+    "main",
+    "run_worker",
+    "serve_room",
+]
 
 _OPERATIONS_AT_ONCE = 4
 
@@ -119,6 +131,29 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
     )
 
 
+def create_provider_worker(
+    client: Client, activities: SyncActivities, settings: Settings, provider_id: str
+) -> Worker:
+    """Return a worker for the cycles of a routed provider; it belongs to the event loop that calls this."""
+    return Worker(
+        client,
+        task_queue=names.provider_task_queue(settings.task_queue, provider_id),
+        activities=[activities.sync_cycle],
+        tuner=slots_of_this_loop(settings.max_concurrent_cycles),
+        # Each poll that is under way holds a slot already: more of them would take more tasks into a loop that
+        # is blocked since.
+        max_concurrent_activity_task_polls=1,
+        max_heartbeat_throttle_interval=timedelta(seconds=5),
+        graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+    )
+
+
+def serve_room(room: Room, client: Client, services: Services) -> Worker:
+    """Return the worker of a provider's room."""
+    activities = SyncActivities(services, under_way=room.under_way)
+    return create_provider_worker(client, activities, services.settings, room.provider.id)
+
+
 async def run_worker(settings: Settings) -> None:
     """Serve the task queue until SIGTERM or SIGINT, then let running cycles finish.
 
@@ -132,7 +167,11 @@ async def run_worker(settings: Settings) -> None:
 
 async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]) -> None:
     identity = f"syncline@{socket.gethostname()}:{os.getpid()}"
-    client = await connect(runtime=runtime, identity=identity, plugins=plugins)
+
+    async def connected() -> Client:
+        return await connect(runtime=runtime, identity=identity, plugins=plugins)
+
+    client = await connected()
     await require_search_attributes(client)
     registry = Registry()
     registry.load(BUILTIN)
@@ -151,6 +190,7 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
             create_worker(client, activities, settings, schedules=schedules, fleet=fleet),
             create_operations_worker(client, OperationActivities(services), settings),
             listen(client, services) if settings.notify else nullcontext(),
+            rooms(services, client, connect=connected, serve=serve_room, dump=True),
         ):
             log.info(
                 "worker ready",
@@ -178,7 +218,7 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format)
-        asyncio.run(run_worker(settings))
+        run(run_worker(settings))
     except SynclineError as error:
         sys.stderr.write(f"The worker cannot start. {error}\n")
         return 2 if isinstance(error, ConfigurationError) else 1

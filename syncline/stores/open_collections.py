@@ -25,7 +25,7 @@ class OpenCollections:
 
     @classmethod
     def of_this_process(cls, folder: Path) -> "OpenCollections":
-        """Return those of the folder, the same to all who ask: only one process at a time can open a shard."""
+        """Return those of the folder, the same to all who ask: one process alone can open a shard."""
         with _guard:
             return _of_this_process.setdefault(folder.absolute(), cls())
 

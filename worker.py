@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from datetime import timedelta
 
 from temporalio import workflow
@@ -19,7 +19,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from activities.fleet import FleetActivities
 from activities.meter import TemporalMeter, record_providers
 from activities.operations import OperationActivities
-from activities.room import Room
+from activities.room import Connect, Room
 from activities.rooms import rooms
 from activities.schedules import ScheduleActivities
 from activities.slots import slots_of_this_loop
@@ -52,6 +52,7 @@ __all__ = [
     "main",
     "run_worker",
     "serve_room",
+    "serving",
 ]
 
 _OPERATIONS_AT_ONCE = 4
@@ -134,14 +135,18 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
 def create_provider_worker(
     client: Client, activities: SyncActivities, settings: Settings, provider_id: str
 ) -> Worker:
-    """Return a worker for the cycles of a routed provider; it belongs to the event loop that calls this."""
+    """Return a worker for the cycles of one routed provider; it belongs to the event loop that calls this.
+
+    Who polls this queue has the provider, so a cycle meets it, whichever worker has resolved the graph. The
+    slots are the provider's own: one whose cycles hang fills nobody else's.
+    """
     return Worker(
         client,
         task_queue=names.provider_task_queue(settings.task_queue, provider_id),
         activities=[activities.sync_cycle],
         tuner=slots_of_this_loop(settings.max_concurrent_cycles),
-        # Each poll that is under way holds a slot already: more of them would take more tasks into a loop that
-        # is blocked since.
+        # Each poll that is under way holds a slot already: more of them would take more tasks into a loop
+        # that is blocked since.
         max_concurrent_activity_task_polls=1,
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
@@ -152,6 +157,39 @@ def serve_room(room: Room, client: Client, services: Services) -> Worker:
     """Return the worker of a provider's room."""
     activities = SyncActivities(services, under_way=room.under_way)
     return create_provider_worker(client, activities, services.settings, room.provider.id)
+
+
+@asynccontextmanager
+async def serving(
+    client: Client, services: Services, activities: SyncActivities, *, connect: Connect
+) -> AsyncIterator[None]:
+    """Run all workers of this process: the main one, that of operators, and one for each routed provider.
+
+    The control plane knows of it while all of them poll, and no longer: whoever drains is sent nothing more.
+    They drain side by side, so that this takes as long as the slowest.
+    """
+    settings, identity = services.settings, client.identity
+    workers = [
+        create_worker(
+            client,
+            activities,
+            settings,
+            schedules=ScheduleActivities(services),
+            fleet=FleetActivities(services, identity=identity),
+        ),
+        create_operations_worker(client, OperationActivities(services), settings),
+    ]
+    async with AsyncExitStack() as stack:
+        for worker in workers:
+            await stack.enter_async_context(worker)
+        opened = await stack.enter_async_context(
+            rooms(services, client, connect=connect, serve=serve_room, dump=True)
+        )
+        async with announced(services, identity=identity):
+            yield
+        for room in opened:
+            room.drain()
+        await asyncio.gather(*(worker.shutdown() for worker in workers))
 
 
 async def run_worker(settings: Settings) -> None:
@@ -183,14 +221,9 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
         reconciler = await ensure_reconciler(
             client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
         )
-        activities, schedules = SyncActivities(services), ScheduleActivities(services)
-        fleet = FleetActivities(services, identity=identity)
         async with (
-            announced(services, identity=identity),
-            create_worker(client, activities, settings, schedules=schedules, fleet=fleet),
-            create_operations_worker(client, OperationActivities(services), settings),
+            serving(client, services, SyncActivities(services), connect=connected),
             listen(client, services) if settings.notify else nullcontext(),
-            rooms(services, client, connect=connected, serve=serve_room, dump=True),
         ):
             log.info(
                 "worker ready",

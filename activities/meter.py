@@ -27,6 +27,7 @@ __all__ = [
     "TemporalMeter",
     "record_cycle",
     "record_cycle_error",
+    "record_held",
     "record_intervals",
     "record_providers",
     "record_reconciliation",
@@ -127,6 +128,12 @@ def record_cycle(
     metrics.FALLBACK.set(meter, float(provider == names.FALLBACK_PROVIDER), graph=graph)
     if fallback_since is not None:
         metrics.FALLBACK_SINCE.set(meter, fallback_since, graph=graph)
+
+
+def record_held(meter: Meter, *, graph: str, provider: str) -> None:
+    """Measure a run that is held: it has no cycle, and what the last one measured holds."""
+    metrics.CYCLES.add(meter, 1, graph=graph, provider=provider, status=CycleStatus.HELD.value)
+    metrics.HELD_TIMESTAMP.set(meter, time.time(), graph=graph)
 
 
 def record_cycle_error(meter: Meter, error: Exception, *, graph: str, activity: str) -> None:

@@ -8,6 +8,7 @@ from temporalio import activity
 
 from activities.beat import Beat
 from activities.meter import record_verification
+from activities.run import run_identity, tell
 from activities.translation import errors_translated
 from syncline import names
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
@@ -87,7 +88,7 @@ class OperationActivities:
                 repair=request.repair,
                 who=request.who,
                 why=request.why,
-                run_id=_run_id(),
+                run_id=run_identity().run_id,
                 beat=lambda name, seen: beat(VerificationProgress(relation=name, compared=seen)),
             )
             if not request.tables and request.vectors:
@@ -99,7 +100,9 @@ class OperationActivities:
         """Have the next cycle try refused rows again."""
         async with self._at_work(request):
             target = await self._target(request.graph)
-            rows = await retry(target, request.selection, who=request.who, why=request.why, run_id=_run_id())
+            rows = await retry(
+                target, request.selection, who=request.who, why=request.why, run_id=run_identity().run_id
+            )
             return FailuresActed(rows=rows)
 
     @activity.defn(name=names.DISCARD_FAILURES_ACTIVITY)
@@ -108,7 +111,7 @@ class OperationActivities:
         async with self._at_work(request):
             target = await self._target(request.graph)
             rows = await discard(
-                target, request.selection, who=request.who, why=request.why, run_id=_run_id()
+                target, request.selection, who=request.who, why=request.why, run_id=run_identity().run_id
             )
             return FailuresActed(rows=rows)
 
@@ -218,18 +221,11 @@ class OperationActivities:
     @asynccontextmanager
     async def _at_work(self, request: OperationInput) -> AsyncIterator[Beat[VerificationProgress]]:
         """Heartbeat, translate errors, and log the end in a line."""
-        fields = {"graph": request.about, "run_id": _run_id(), "activity": activity.info().activity_type}
-        with errors_translated(**fields):
+        tell(graph=request.about or "", activity=activity.info().activity_type)
+        with errors_translated():
             async with Beat[VerificationProgress](beat_seconds=self._beat_seconds) as beat:
                 yield beat
-        get_log().info("operation ended", **fields, attempt=activity.info().attempt)
-
-
-def _run_id() -> str:
-    run_id = activity.info().workflow_run_id
-    if run_id is None:
-        raise RuntimeError("this activity belongs to a workflow and cannot run on its own")
-    return run_id
+        get_log().info("operation ended", attempt=activity.info().attempt)
 
 
 def _small_enough(found: Verification, keys: int) -> Verification:

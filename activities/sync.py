@@ -4,16 +4,18 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Final
 
 from pydantic import BaseModel
 from temporalio import activity
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from activities.beat import Beat
 from activities.containment import GRACE, RunCycle, contained
-from activities.meter import record_cycle, record_cycle_error
+from activities.edges import signal_fallback, signal_held, signal_returned
+from activities.meter import record_cycle, record_cycle_error, record_held
+from activities.run import run_identity, signal_run, tell
 from activities.translation import errors_translated
 from activities.underway import UnderWayHere
 from syncline import names
@@ -28,18 +30,20 @@ from syncline.errors import (
 )
 from syncline.freshness import Hearing
 from syncline.graphs import Graph, GraphStatus
-from syncline.logs import get_log, log_fields
+from syncline.logs import get_log
 from syncline.messages import (
     CadenceRules,
     CycleProgress,
     Fallback,
-    ProviderFallback,
+    Held,
     ProviderResolution,
     ResolveProviderRequest,
+    Served,
     SyncCycleRequest,
     SyncResult,
 )
 from syncline.provider import (
+    API_VERSION,
     CycleBudget,
     Meter,
     NoOptions,
@@ -50,9 +54,12 @@ from syncline.provider import (
 )
 from syncline.schedules import graph_fingerprint
 from syncline.services import Services
-from syncline.tracing import annotate
 
 __all__ = ["SyncActivities"]
+
+_BUSY: Final = 5.0
+"""How much longer a cycle waits for a provider that is known to be there: whoever gives up waiting loses the
+place in the queue, so those who wait longest would never have their turn."""
 
 
 class SyncActivities:
@@ -67,51 +74,63 @@ class SyncActivities:
         grace_seconds: float = GRACE,
         patience_seconds: float = PATIENCE,
         under_way: UnderWayHere | None = None,
+        answer_seconds: float = 120.0,
     ) -> None:
+        """Have a routed cycle wait `answer_seconds` for a worker before somebody asks who is there.
+
+        By then a worker that was killed is no longer taken for one that is there.
+        """
         self._opened = services
         self._grace_seconds, self._patience_seconds = grace_seconds, patience_seconds
         self._under_way = under_way or UnderWayHere()
+        self._answer_seconds = answer_seconds
         self._hearing: Hearing | None = None
         self._beat_seconds = beat_seconds
         self._progress_seconds = progress_seconds
 
     @activity.defn(name=names.RESOLVE_PROVIDER)
     async def resolve_provider(self, request: ResolveProviderRequest) -> ProviderResolution:
-        """Return which provider answers for the graph, or why the built-in engine does.
+        """Return which provider answers for the graph, or what is to be done without one.
 
-        A fallback is signalled to the run itself, for the record. Whatever keeps the question from being
-        answered (the control plane is down, the graph is unknown or archived, its composition is invalid)
-        is an error and never a fallback. A paused graph may be synced by hand.
+        A fallback, and that a graph is held, are signalled to the run itself, for the record. Whatever keeps
+        the question from being answered (the control plane is down, the graph is unknown or archived, its
+        composition is invalid) is an error and never a fallback. A paused graph may be synced by hand.
         """
         services = self._services()
-        _tell(graph=request.graph or "")
+        tell(graph=request.graph or "")
         with _errors_told(services.meter, activity=names.RESOLVE_PROVIDER):
             resolved = await resolve_sync_provider(services, request.graph)
             graph = resolved.graph or await services.graphs.default()
             _refuse_archived(graph)
-            _tell(graph=graph.slug)
+            tell(graph=graph.slug)
             cadence = await self._cadence_rules(services, graph)
-            if resolved.provider is not None:
-                return ProviderResolution(
+            found = resolved.provider or resolved.elsewhere
+            if found is not None:
+                answer = ProviderResolution(
                     graph=graph.ref,
-                    provider_id=resolved.provider.id,
-                    provider_version=resolved.provider.version,
+                    provider_id=found.id,
+                    provider_version=found.version,
+                    api_version=found.api_version,
                     distribution=resolved.distribution,
                     cadence=cadence,
                 )
+                return self._routed(services, request, answer) if resolved.routed else answer
             if resolved.reason is None:
                 raise RuntimeError("resolution returned neither a provider nor a reason")
             entry = resolved.entry
             if entry is not None and entry.on_missing == "fail":
                 raise ProviderMissing(graph.slug, entry.provider)
-            if entry is not None and entry.on_missing == "hold":
-                raise ProviderGone(graph.slug, entry.provider)
+        if entry is not None and entry.on_missing == "hold":
+            held = Held(provider_id=entry.provider, detail=resolved.detail)
+            record_held(services.meter, graph=graph.slug, provider=entry.provider)
+            await signal_held(graph.ref, held)
+            return ProviderResolution(graph=graph.ref, provider_id=entry.provider, held=held, cadence=cadence)
         fallback = Fallback(
             reason=resolved.reason,
             detail=resolved.detail,
             provider_id=None if entry is None else entry.provider,
         )
-        await _signal_fallback(graph, fallback)
+        await signal_fallback(graph.ref, fallback)
         return ProviderResolution(graph=graph.ref, fallback=fallback, cadence=cadence)
 
     @activity.defn(name=names.SYNC_CYCLE)
@@ -119,8 +138,8 @@ class SyncActivities:
         """Run one cycle with the resolved provider, or with the built-in engine when there is none."""
         services = self._services()
         graph, provider = request.graph.slug, request.provider_id or names.FALLBACK_PROVIDER
-        run = replace(_run_identity(), provider=provider)
-        _tell(graph=graph, provider=provider)
+        run = replace(run_identity(), provider=provider)
+        tell(graph=graph, provider=provider)
         beat = Beat[CycleProgress](
             _signal_progress,
             beat_seconds=self._beat_seconds,
@@ -146,6 +165,7 @@ class SyncActivities:
             failures=result.failures,
             seconds=round(result.duration_seconds, 3),
         )
+        await signal_returned(request, result)
         return result
 
     async def _run_cycle(
@@ -156,20 +176,20 @@ class SyncActivities:
         if request.provider_id is None:
             run_cycle = run_builtin_cycle
             graph = await services.graphs.get(request.graph.id)
-            options, origin = NoOptions(), f"syncline {version('syncline')}"
-            run = replace(run, provider_version=version("syncline"))
+            own = version("syncline")
+            options, served = NoOptions(), _served(own, API_VERSION, f"syncline {own}")
         else:
             resolved = await resolve_sync_provider(services, request.graph.id)
             graph, options, origin = _still_resolved(resolved, request.provider_id)
             provider = await services.registry.initialized("sync", request.provider_id, services)
             run_cycle = provider.sync_cycle
-            run = replace(run, provider_version=provider.version)
+            served = _served(provider.version, provider.api_version, origin)
         _refuse_archived(graph)
-        return await contained(
+        result = await contained(
             run_cycle,
             SyncContext(
                 graph=graph.ref,
-                run=run,
+                run=replace(run, provider_version=served.version),
                 write=services.write_schema(graph),
                 target=services.target_schema(graph),
                 vectors=services.graph_vectors(graph),
@@ -188,10 +208,23 @@ class SyncActivities:
                     vector_seconds=services.settings.vector_retry_seconds,
                 ),
             ),
-            distribution=origin,
+            distribution=served.distribution,
             grace=self._grace_seconds,
             patience=self._patience_seconds,
         )
+        return result.model_copy(update={"served": served})
+
+    def _routed(
+        self, services: Services, request: ResolveProviderRequest, answer: ProviderResolution
+    ) -> ProviderResolution:
+        """Return the answer with the queue of those who have the provider, and how long to wait for one."""
+        provider_id, seconds = answer.provider_id or "", self._answer_seconds
+        if request.unanswered == provider_id:
+            # Workers that have it are there: they are busy, and not gone.
+            get_log().info("provider is busy", provider=provider_id)
+            seconds *= _BUSY
+        queue = names.provider_task_queue(services.settings.task_queue, provider_id)
+        return answer.model_copy(update={"task_queue": queue, "answer_seconds": seconds})
 
     async def _cadence_rules(self, services: Services, graph: Graph) -> CadenceRules | None:
         """Return how rarely the graph may run; at its base while no change would be heard."""
@@ -214,13 +247,6 @@ class SyncActivities:
                 "`async with Services.open(settings) as services: SyncActivities(services)`."
             )
         return self._opened
-
-
-def _tell(**fields: str) -> None:
-    """Have every line that this activity logs from now on, and its span, tell the run and these fields."""
-    fields = {"run_id": _run_identity().run_id, **fields}
-    log_fields(**fields)
-    annotate(**fields)
 
 
 @contextmanager
@@ -265,36 +291,18 @@ def _still_resolved(resolved: Resolved[SyncProvider], provider_id: str) -> tuple
     return graph, resolved.options, resolved.distribution
 
 
-def _run_identity() -> RunIdentity:
-    info = activity.info()
-    if info.workflow_id is None or info.workflow_run_id is None:
-        raise RuntimeError("this activity belongs to workflow SyncGraph and cannot run on its own")
-    return RunIdentity(workflow_id=info.workflow_id, run_id=info.workflow_run_id, attempt=info.attempt)
-
-
-async def _signal_fallback(graph: Graph, fallback: Fallback) -> None:
-    run = _run_identity()
-    signal = ProviderFallback(
-        # The activity's id is the same for all of its attempts.
-        idempotency_key=f"{run.run_id}/{activity.info().activity_id}/{fallback.reason.value}",
-        graph=graph.ref,
-        fallback=fallback,
-        at=datetime.now(UTC),
+def _served(provider_version: str, api_version: int, distribution: str) -> Served:
+    return Served(
+        version=provider_version,
+        api_version=api_version,
+        distribution=distribution,
+        worker=activity.client().identity,
     )
-    handle = activity.client().get_workflow_handle(run.workflow_id, run_id=run.run_id)
-    try:
-        await handle.signal(names.PROVIDER_FALLBACK, signal)
-    except RPCError as error:
-        # The run was closed meanwhile, so nobody is there to be told.
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
 
 
 async def _signal_progress(progress: CycleProgress) -> None:
     """Show the progress in the run's state; a cycle must not fail because of that."""
-    run = _run_identity()
-    handle = activity.client().get_workflow_handle(run.workflow_id, run_id=run.run_id)
     try:
-        await handle.signal(names.CYCLE_PROGRESS, progress)
+        await signal_run(names.CYCLE_PROGRESS, progress)
     except RPCError as error:
-        get_log().debug("progress was not signalled", run_id=run.run_id, error=str(error))
+        get_log().debug("progress was not signalled", error=str(error))

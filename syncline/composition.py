@@ -1,7 +1,7 @@
 """What a graph declares to be served by, and resolving it to a provider, or to a reason why there is none.
 
 A fallback is an answer; a failure is not. Only three things lead to a fallback: no graph was named, the graph
-declares no provider, no installed plugin contributes the one it declares. A control database that is down, an
+declares no provider, no worker that is there has the one it declares. A control database that is down, an
 unknown graph and an invalid composition raise, because a guess would sync a graph with the wrong engine.
 """
 
@@ -18,6 +18,7 @@ from syncline.messages import FallbackReason
 from syncline.provider import SyncProvider, options_model_of
 
 if TYPE_CHECKING:
+    from syncline.fleet import InstalledProvider
     from syncline.graphs import Graph
     from syncline.services import Services
 
@@ -42,7 +43,7 @@ class ProviderEntry(BaseModel):
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Validated by the provider's own options model when the provider is resolved."""
     on_missing: Literal["fallback", "hold", "fail"] = "fallback"
-    """When no plugin contributes it: use the built-in engine, wait for a worker that has it, or fail."""
+    """When no worker has it: use the built-in engine, sync nothing until one has it, or fail."""
 
 
 class Composition(BaseModel):
@@ -61,12 +62,16 @@ class Composition(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved(Generic[ProviderT]):
-    """A provider, or the reason why there is none; never both, never neither."""
+    """A provider of this worker, or one that another worker has, or the reason why there is none."""
 
     graph: "Graph | None"
     """None when no graph was named."""
     provider: ProviderT | None = None
     """Not initialized yet: `Registry.initialized` does that."""
+    routed: bool = False
+    """Whether its cycles go to the task queue of those who have it."""
+    elsewhere: "InstalledProvider | None" = None
+    """A routed provider that this worker lacks. Its options are validated where it is."""
     entry: ProviderEntry | None = None
     """What the composition declares, when it declares something."""
     distribution: str | None = None
@@ -90,7 +95,8 @@ async def resolve_provider(
 ) -> Resolved[SyncProvider]:
     """Return who serves `kind` for the graph (slug or id), or why nobody does.
 
-    Raise StoreUnavailable, GraphNotFound, GraphInvalid or CompositionInvalid when that cannot be known.
+    This worker's own registry answers first; the other workers are looked up only if it does not know. Raise
+    StoreError, GraphNotFound, GraphInvalid or CompositionInvalid when it cannot be known.
     """
     if services is None:
         raise RuntimeError(
@@ -113,7 +119,20 @@ async def resolve_provider(
         )
     registered = services.registry.get(kind, entry.provider)
     if registered is None:
-        return _not_installed(kind, services, graph, entry)
+        # Without the table of workers (`syncline migrate`) this raises: nobody could know who is there, and
+        # the wrong engine might sync a graph whose own is at work next door.
+        task_queue = services.settings.task_queue
+        elsewhere = await services.workers.routed(kind, entry.provider, task_queue=task_queue)
+        if elsewhere is None:
+            return _not_installed(kind, services, graph, entry)
+        return Resolved(
+            graph=graph,
+            elsewhere=elsewhere,
+            routed=True,
+            entry=entry,
+            distribution=elsewhere.distribution,
+            detail=f"Provider '{entry.provider}' of {elsewhere.distribution}, in another worker.",
+        )
     try:
         options = options_model_of(registered.provider).model_validate(entry.options)
     except ValidationError as error:
@@ -121,6 +140,7 @@ async def resolve_provider(
     return Resolved(
         graph=graph,
         provider=registered.provider,
+        routed=registered.routed,
         entry=entry,
         distribution=registered.distribution,
         options=options,

@@ -61,10 +61,41 @@ class Fallback(Message):
     """The provider that the composition names, when it names one."""
 
 
+class Held(Message):
+    """Nothing is synced: nobody has the provider that the composition names, and the graph is to wait."""
+
+    provider_id: str
+    detail: str
+    """One sentence for a person."""
+
+
+class Absence(StrEnum):
+    """What became of a graph while nobody served it with a provider."""
+
+    FALLBACK = "fallback"
+    HELD = "held"
+
+
+class Away(Message):
+    """A stretch of runs in which no provider served the graph."""
+
+    how: Absence
+    since: datetime
+
+
+class Returned(Message):
+    """When a provider served the graph again, and from what it returned."""
+
+    at: datetime
+    away: Away
+
+
 class ResolveProviderRequest(Message):
     """Input of activity `resolve_provider`."""
 
     graph: str | None = None
+    unanswered: str | None = None
+    """The provider that this run was resolved to before, and whose cycle no worker took."""
 
 
 class CadenceRules(Message):
@@ -109,7 +140,14 @@ class ProviderResolution(Message):
     provider_version: str | None = None
     distribution: str | None = None
     """The installed distribution that contributes the provider, as `name version`."""
+    api_version: int | None = None
+    task_queue: str | None = None
+    """Of a routed provider: the queue that the workers which have it poll. None is that of the run."""
+    answer_seconds: float | None = None
+    """How long the cycle waits there for a worker before the provider is resolved again."""
     fallback: Fallback | None = None
+    held: Held | None = None
+    """Then `provider_id` is the one that the graph waits for."""
     cadence: CadenceRules | None = None
     """None for a graph whose Schedule keeps its interval."""
 
@@ -125,6 +163,20 @@ class SyncCycleRequest(Message):
     fallback_since: datetime | None = None
     """When the present stretch of fallback runs began, if an earlier run has told it."""
     progress_seconds: float | None = None
+    away: Away | None = None
+    """The stretch without a provider that ends with this cycle, if there was one."""
+
+
+class Served(Message):
+    """Who ran a cycle: the provider as it is installed in one worker."""
+
+    version: str
+    """The provider's own."""
+    api_version: int
+    distribution: str
+    """`name version` of the installed distribution."""
+    worker: str
+    """Its identity, as `syncline providers` and Temporal show it."""
 
 
 class ProviderFallback(Message):
@@ -134,6 +186,27 @@ class ProviderFallback(Message):
     """Equal for every attempt of one resolution, so that a retried activity signals once in effect."""
     graph: GraphRef
     fallback: Fallback
+    at: datetime
+
+
+class ProviderHeld(Message):
+    """Payload of signal `provider_held`."""
+
+    idempotency_key: str
+    graph: GraphRef
+    held: Held
+    at: datetime
+
+
+class ProviderReturned(Message):
+    """Payload of signal `provider_returned`."""
+
+    idempotency_key: str
+    graph: GraphRef
+    provider_id: str
+    served: Served | None = None
+    away: Away
+    """What it returned from, and since when that had been so."""
     at: datetime
 
 
@@ -182,6 +255,8 @@ class CycleStatus(StrEnum):
     """The graph-db is drained; the vector store or the embedding service was away, the outbox waits."""
     FAILED = "failed"
     """A table failed; the others went on."""
+    HELD = "held"
+    """There was no cycle: nobody has the provider, and `on_missing` is `hold`. What is pending waits."""
 
 
 class VectorProgress(Message):
@@ -235,6 +310,8 @@ class SyncResult(Message):
     owes: bool = False
     """Whether there is more to do even if nothing changes: rows that wait for an open transaction to end,
     refused rows and vectors that are tried again."""
+    served: Served | None = None
+    """Filled in by the worker, whatever the provider says."""
 
     @property
     def idle(self) -> bool:
@@ -276,8 +353,22 @@ class CarriedState(Message):
     consecutive_fallback_runs: int = 0
     first_fallback_at: datetime | None = None
     """When the present stretch of fallback runs began; null while a provider serves the graph."""
+    consecutive_held_runs: int = 0
+    held_since: datetime | None = None
+    """When the present stretch of held runs began; null unless the last run was held."""
+    last_return: Returned | None = None
+    """The last time that a provider came back; null if none was ever away."""
     cadence: Cadence | None = None
     """How often an adaptive graph is run now; null for the others."""
+
+    @property
+    def away(self) -> Away | None:
+        """The present stretch without a provider."""
+        if self.held_since is not None:
+            return Away(how=Absence.HELD, since=self.held_since)
+        if self.first_fallback_at is not None:
+            return Away(how=Absence.FALLBACK, since=self.first_fallback_at)
+        return None
 
 
 class SyncGraphResult(Message):
@@ -287,6 +378,7 @@ class SyncGraphResult(Message):
     provider_id: str | None = None
     provider_version: str | None = None
     fallback: Fallback | None = None
+    held: Held | None = None
     failures: int = 0
     result: SyncResult
     carried: CarriedState = CarriedState()
@@ -297,10 +389,18 @@ class ProviderState(Message):
 
     provider_id: str | None = None
     provider_version: str | None = None
+    """As it was resolved; once the cycle has returned, of the one that ran it. So are the next two."""
+    api_version: int | None = None
     distribution: str | None = None
+    worker: str | None = None
+    """Identity of the worker that ran the cycle, by a provider or not."""
     fallback: Fallback | None = None
     fallback_since: datetime | None = None
     consecutive_fallback_runs: int = 0
+    held: Held | None = None
+    held_since: datetime | None = None
+    consecutive_held_runs: int = 0
+    last_return: Returned | None = None
 
 
 class RunPhase(StrEnum):
@@ -323,7 +423,8 @@ class SyncState(Message):
     last_result: SyncResult | None = None
     """This run's result once it has one, the previous run's before that."""
     carried: CarriedState = CarriedState()
-    signals: tuple[ProviderFallback, ...] = ()
+    signals: tuple[ProviderFallback | ProviderHeld | ProviderReturned, ...] = ()
+    """What was signalled to this run about its provider."""
     error: str | None = None
     """Why the run failed, once it has."""
 

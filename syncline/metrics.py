@@ -79,7 +79,7 @@ CYCLES: Final = Counter(
     unit="cycles",
     labels=(*_CYCLE, "status"),
     help="Cycles that returned, by how they ended: drained, budget_spent, vectors_delayed, already_running, "
-    "failed.",
+    "failed; and runs without one, because nobody had the provider: held.",
 )
 CYCLE_ERRORS: Final = Counter(
     name="cycle_errors",
@@ -188,6 +188,13 @@ FALLBACK_SINCE: Final = Gauge(
     labels=_GRAPH,
     help="When the present stretch of fallback runs began, from its second scheduled run on; 0 while a "
     "provider serves the graph.",
+)
+HELD_TIMESTAMP: Final = Gauge(
+    name="held_timestamp_seconds",
+    unit="unix time",
+    labels=_GRAPH,
+    help="When this worker last found that the graph is to wait, because nobody has its provider. A cycle that "
+    "ended later, on any worker, ended that.",
 )
 
 VERIFY_DAMAGED: Final = Gauge(

@@ -62,6 +62,10 @@ SET_CADENCE: Final = "set_cadence"
 
 PROVIDER_FALLBACK: Final = "provider_fallback"
 """Signal: resolution fell back to the built-in engine (the audit event in the run's history)."""
+PROVIDER_HELD: Final = "provider_held"
+"""Signal: nobody has the provider, so nothing is synced in this run (the audit event)."""
+PROVIDER_RETURNED: Final = "provider_returned"
+"""Signal: a provider has served a graph that was in fallback or held before (the audit event)."""
 CYCLE_PROGRESS: Final = "cycle_progress"
 """Signal: rows per table so far, sent now and then by a long cycle."""
 
@@ -72,7 +76,10 @@ PROVIDER_STATE: Final = "provider_state"
 
 ATTRIBUTE_GRAPH: Final = "SynclineGraph"
 ATTRIBUTE_PROVIDER: Final = "SynclineProvider"
+ATTRIBUTE_PROVIDER_VERSION: Final = "SynclineProviderVersion"
+ATTRIBUTE_PROVIDER_API: Final = "SynclineProviderApi"
 ATTRIBUTE_FALLBACK: Final = "SynclineFallback"
+ATTRIBUTE_STATUS: Final = "SynclineStatus"
 ATTRIBUTE_ROWS: Final = "SynclineRows"
 ATTRIBUTE_FAILURES: Final = "SynclineFailures"
 ATTRIBUTE_FINGERPRINT: Final = "SynclineFingerprint"
@@ -80,7 +87,10 @@ ATTRIBUTE_FINGERPRINT: Final = "SynclineFingerprint"
 SEARCH_ATTRIBUTES: Final = {
     ATTRIBUTE_GRAPH: "Keyword",
     ATTRIBUTE_PROVIDER: "Keyword",
+    ATTRIBUTE_PROVIDER_VERSION: "Keyword",
+    ATTRIBUTE_PROVIDER_API: "Keyword",
     ATTRIBUTE_FALLBACK: "Bool",
+    ATTRIBUTE_STATUS: "Keyword",
     ATTRIBUTE_ROWS: "Int",
     ATTRIBUTE_FAILURES: "Int",
     ATTRIBUTE_FINGERPRINT: "Keyword",
@@ -120,3 +130,8 @@ def operation_id(workflow: str, graph: str | None, token: str) -> str:
 def operations_task_queue(task_queue: str) -> str:
     """Return the task queue of the activities of those runs: they never wait for a slot behind cycles."""
     return f"{task_queue}/operations"
+
+
+def provider_task_queue(task_queue: str, provider_id: str) -> str:
+    """Return the task queue of a routed provider's cycles: only workers that have the provider poll it."""
+    return f"{task_queue}/providers/{provider_id}"

@@ -61,6 +61,8 @@ class Registered(Generic[ProviderT]):
     provider: ProviderT
     distribution: str
     """`name version` of the installed distribution."""
+    routed: bool = False
+    """Whether its cycles have a task queue of their own, because not every worker need have it."""
 
 
 _LONGEST_WAIT: Final = 60.0
@@ -110,6 +112,7 @@ class Registry:
     def load(self, builtins: Iterable[object] = (), *, entry_points: bool = True) -> None:
         """Register the built-ins, then the plugins of every installed distribution, in a stable order.
 
+        Plugins are routed: a deployment installs them worker by worker. Built-ins are in every worker.
         A provider's `kind` attribute says what it is, `sync` without one. A contribution that cannot be
         registered is logged, kept in `problems` and left out; it never takes the worker down.
         """
@@ -121,15 +124,22 @@ class Registry:
             self._try(point.name, _distribution(point), point)
 
     def register(
-        self, kind: str, contribution: object, distribution: str, *, name: str | None = None
+        self,
+        kind: str,
+        contribution: object,
+        distribution: str,
+        *,
+        name: str | None = None,
+        routed: bool = False,
     ) -> None:
         """Register a provider, its class, or a function without arguments that returns one.
 
         Raise ProviderInvalid, or ProviderDuplicate if the id is taken. `distribution` is who contributes it,
-        as `name version`; `name` is what messages call the contribution.
+        as `name version`; `name` is what messages call the contribution. A provider that is not `routed`
+        has to be in every worker.
         """
         label = name or _label(contribution)
-        self._add(kind, _made(contribution, label, distribution), label, distribution)
+        self._add(kind, _made(contribution, label, distribution), label, distribution, routed=routed)
 
     def get(self, kind: Literal["sync"], provider_id: str) -> Registered[SyncProvider] | None:
         """Return the provider with this id, or None when nobody contributes it."""
@@ -214,7 +224,7 @@ class Registry:
             exc_info=cause,
         )
 
-    def _add(self, kind: object, provider: object, label: str, distribution: str) -> None:
+    def _add(self, kind: object, provider: object, label: str, distribution: str, *, routed: bool) -> None:
         problem = _problem(provider, kind)
         if problem is not None:
             raise ProviderInvalid(label, distribution=distribution, problem=problem)
@@ -225,13 +235,18 @@ class Registry:
                 accepted.id, kind=key[0], first=self._registered[key].distribution, second=distribution
             )
         self._registered[key] = Registered(kind=key[0], provider=accepted, distribution=distribution)
+        self._registered[key] = Registered(
+            kind=key[0], provider=accepted, distribution=distribution, routed=routed
+        )
+        self._locks[key] = asyncio.Lock()
 
     def _try(self, name: str, distribution: str, contribution: object) -> None:
+        plugin = isinstance(contribution, EntryPoint)
         try:
             if isinstance(contribution, EntryPoint):
                 contribution = _loaded(contribution, distribution)
             provider = _made(contribution, name, distribution)
-            self._add(getattr(provider, "kind", "sync"), provider, name, distribution)
+            self._add(getattr(provider, "kind", "sync"), provider, name, distribution, routed=plugin)
         except ConfigurationError as error:
             self._leave_out(error, name, distribution)
         except Exception as error:  # its attributes may be anything, and so may what reading them does

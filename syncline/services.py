@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from syncline.embedding import EmbeddingService, open_embedding
 from syncline.errors import StoreNotConfigured
+from syncline.fleet import WorkerRepository
 from syncline.graphs import Graph, GraphRepository
 from syncline.migrations import migrate_control, migrate_graph, migrate_write
 from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter
@@ -69,6 +70,11 @@ class Services:
     def graphs(self) -> GraphRepository:
         """The control plane."""
         return GraphRepository(self.control)
+
+    @property
+    def workers(self) -> WorkerRepository:
+        """The workers of the deployment, as the control plane knows them."""
+        return WorkerRepository(self.control)
 
     @property
     def control(self) -> PostgresStore:

@@ -1,11 +1,14 @@
 """Workflow `SyncGraph`: one run resolves a graph's provider, runs one cycle, and says what happened."""
 
 import asyncio
+import dataclasses
+from collections.abc import Iterator
 from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy, SearchAttributeKey, SearchAttributeUpdate
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType, is_cancelled_exception
+from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
     # For the activities' signatures only. Re-imported in the sandbox, the stores behind them would cost
@@ -15,18 +18,23 @@ with workflow.unsafe.imports_passed_through():
 
     # Models, constants and pure functions: nothing of them can differ between a run and its replay.
     from syncline import names
-    from syncline.errors import non_retryable_types
+    from syncline.errors import ProviderGone, non_retryable_types
     from syncline.messages import (
+        Away,
         Cadence,
         CadenceRules,
         CarriedState,
         CycleProgress,
         CycleStatus,
         ProviderFallback,
+        ProviderHeld,
         ProviderResolution,
+        ProviderReturned,
         ProviderState,
         ResolveProviderRequest,
+        Returned,
         RunPhase,
+        Served,
         SetCadenceRequest,
         SyncCycleRequest,
         SyncGraphInput,
@@ -41,22 +49,35 @@ with workflow.unsafe.imports_passed_through():
 
 GRAPH = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 PROVIDER = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
+PROVIDER_VERSION = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER_VERSION)
+PROVIDER_API = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER_API)
 FALLBACK = SearchAttributeKey.for_bool(names.ATTRIBUTE_FALLBACK)
+STATUS = SearchAttributeKey.for_keyword(names.ATTRIBUTE_STATUS)
 ROWS = SearchAttributeKey.for_int(names.ATTRIBUTE_ROWS)
-SCHEDULED_BY = SearchAttributeKey.for_keyword("TemporalScheduledById")
 FAILURES = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
+SCHEDULED_BY = SearchAttributeKey.for_keyword("TemporalScheduledById")
+
+# What the cycle says of itself. Set by one upsert and unset by one: each is an event, and a run that an
+# earlier release began, with fewer of these, makes it at the same places.
+OF_THE_CYCLE = (STATUS, PROVIDER_VERSION, PROVIDER_API, ROWS, FAILURES)
 
 AttributeUpdate = SearchAttributeUpdate[str] | SearchAttributeUpdate[int] | SearchAttributeUpdate[bool]
 
 _LONGEST_BUDGET = 3600.0
 _GRACE = timedelta(minutes=5)
 """What a cycle may take beyond its budget: the batch it was in, the vectors, the report."""
+_LONGEST = timedelta(hours=2)
+"""What a cycle may take in all: waiting for a worker, every attempt."""
 
 _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=60),
     non_retryable_error_types=non_retryable_types(),
+)
+# Who polls the queue of a provider has it, so another attempt would learn nothing.
+_RETRY_ROUTED = dataclasses.replace(
+    _RETRY, non_retryable_error_types=[*non_retryable_types(), ProviderGone.__name__]
 )
 
 
@@ -69,6 +90,7 @@ class SyncGraph:
     def __init__(self) -> None:
         self._previous = _previous_result()
         self._result: SyncResult | None = None
+        self._away: Away | None = None
         self._state = SyncState(
             last_result=self._previous.result if self._previous else None,
             carried=self._previous.carried if self._previous else CarriedState(),
@@ -82,8 +104,7 @@ class SyncGraph:
         """
         request = input or SyncGraphInput()
         try:
-            resolution = await self._resolve(request)
-            result = await self._cycle(request, resolution)
+            resolution, result = await self._sync(request)
             if result.status is CycleStatus.FAILED:
                 await self._back_to_base()
             else:
@@ -103,8 +124,17 @@ class SyncGraph:
     @workflow.signal(name=names.PROVIDER_FALLBACK)
     def on_provider_fallback(self, signal: ProviderFallback) -> None:
         """Record that resolution fell back; a retried resolution says so again, which changes nothing."""
-        if all(known.idempotency_key != signal.idempotency_key for known in self._state.signals):
-            self._state = self._state.model_copy(update={"signals": (*self._state.signals, signal)})
+        self._record(signal)
+
+    @workflow.signal(name=names.PROVIDER_HELD)
+    def on_provider_held(self, signal: ProviderHeld) -> None:
+        """Record that the graph waits for its provider."""
+        self._record(signal)
+
+    @workflow.signal(name=names.PROVIDER_RETURNED)
+    def on_provider_returned(self, signal: ProviderReturned) -> None:
+        """Record that a provider serves the graph again."""
+        self._record(signal)
 
     @workflow.signal(name=names.CYCLE_PROGRESS)
     def on_cycle_progress(self, progress: CycleProgress) -> None:
@@ -121,15 +151,33 @@ class SyncGraph:
         """Return which provider serves the graph, and since when none does."""
         return self._state.provider
 
-    async def _resolve(self, request: SyncGraphInput) -> ProviderResolution:
+    async def _sync(self, request: SyncGraphInput) -> tuple[ProviderResolution, SyncResult]:
+        """Resolve the provider and run one cycle of it; resolve again if no worker takes that.
+
+        As long as the provider is there it is busy, and waited for; else its graph's policy holds.
+        """
         self._show(graph=request.graph)
         # Nothing to do for a scheduled run. One started by hand is to be found while it still resolves, and
         # a cron run begins with the attributes of the run before it.
         found_by = [GRAPH.value_set(request.graph)] if request.graph is not None else []
-        _upsert(*found_by, ROWS.value_unset(), FAILURES.value_unset())
+        _upsert(*found_by, *(key.value_unset() for key in OF_THE_CYCLE))
+        resolution = await self._resolve(request)
+        until, again = workflow.now() + _LONGEST, False
+        while resolution.held is None:
+            try:
+                return resolution, await self._cycle(request, resolution, until - workflow.now())
+            except ActivityError as error:
+                routed = resolution.task_queue is not None
+                if not routed or not _unanswered(error, again=again) or workflow.now() >= until:
+                    raise
+            resolution = await self._resolve(request, unanswered=resolution.provider_id)
+            again = True
+        return resolution, SyncResult(status=CycleStatus.HELD)
+
+    async def _resolve(self, request: SyncGraphInput, unanswered: str | None = None) -> ProviderResolution:
         resolution = await workflow.execute_activity_method(
             SyncActivities.resolve_provider,
-            ResolveProviderRequest(graph=request.graph),
+            ResolveProviderRequest(graph=request.graph, unanswered=unanswered),
             summary=f"resolve the provider of {(request.graph or 'the default graph')[:100]}",
             start_to_close_timeout=timedelta(seconds=30),
             schedule_to_close_timeout=timedelta(minutes=10),
@@ -140,20 +188,21 @@ class SyncGraph:
         return resolution
 
     def _take_over(self, resolution: ProviderResolution) -> None:
-        """Take the resolution, which alone decides about fallback: the signal is its audit event."""
-        carried = self._state.carried
-        if self._previous is not None and self._previous.graph.id != resolution.graph.id:
-            # Someone pointed the Schedule at another graph: its sums are not this one's.
-            carried = CarriedState()
-        if resolution.fallback is None:
-            carried = carried.model_copy(update={"consecutive_fallback_runs": 0, "first_fallback_at": None})
-        else:
-            carried = carried.model_copy(
-                update={
-                    "consecutive_fallback_runs": carried.consecutive_fallback_runs + 1,
-                    "first_fallback_at": carried.first_fallback_at or workflow.now(),
-                }
-            )
+        """Take the resolution, which alone decides about the provider: a signal is its audit event."""
+        carried = CarriedState()
+        if self._previous is not None and self._previous.graph.id == resolution.graph.id:
+            # Else someone pointed the Schedule at another graph: its sums are not this one's.
+            carried = self._previous.carried
+        self._away = carried.away
+        fallback, held = resolution.fallback is not None, resolution.held is not None
+        carried = carried.model_copy(
+            update={
+                "consecutive_fallback_runs": carried.consecutive_fallback_runs + 1 if fallback else 0,
+                "first_fallback_at": carried.first_fallback_at or workflow.now() if fallback else None,
+                "consecutive_held_runs": carried.consecutive_held_runs + 1 if held else 0,
+                "held_since": carried.held_since or workflow.now() if held else None,
+            }
+        )
         self._show(
             graph=resolution.graph.slug,
             phase=RunPhase.SYNCING,
@@ -161,10 +210,15 @@ class SyncGraph:
             provider=ProviderState(
                 provider_id=resolution.provider_id,
                 provider_version=resolution.provider_version,
+                api_version=resolution.api_version,
                 distribution=resolution.distribution,
                 fallback=resolution.fallback,
                 fallback_since=carried.first_fallback_at,
                 consecutive_fallback_runs=carried.consecutive_fallback_runs,
+                held=resolution.held,
+                held_since=carried.held_since,
+                consecutive_held_runs=carried.consecutive_held_runs,
+                last_return=carried.last_return,
             ),
         )
         _upsert(
@@ -173,9 +227,11 @@ class SyncGraph:
             FALLBACK.value_set(resolution.fallback is not None),
         )
 
-    async def _cycle(self, request: SyncGraphInput, resolution: ProviderResolution) -> SyncResult:
+    async def _cycle(
+        self, request: SyncGraphInput, resolution: ProviderResolution, longest: timedelta
+    ) -> SyncResult:
         budget = timedelta(seconds=request.time_budget_seconds or _LONGEST_BUDGET)
-        carried = self._state.carried
+        carried, patience = self._state.carried, resolution.answer_seconds
         return await workflow.execute_activity_method(
             SyncActivities.sync_cycle,
             SyncCycleRequest(
@@ -186,12 +242,15 @@ class SyncGraph:
                 # The first run of a stretch, as any run by hand, does not know of those before it.
                 fallback_since=carried.first_fallback_at if carried.consecutive_fallback_runs > 1 else None,
                 progress_seconds=request.progress_seconds,
+                away=None if resolution.provider_id is None else self._away,
             ),
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
+            task_queue=resolution.task_queue,
             start_to_close_timeout=budget + _GRACE,
-            schedule_to_close_timeout=timedelta(hours=2),
+            schedule_to_close_timeout=longest,
+            schedule_to_start_timeout=None if patience is None else timedelta(seconds=patience),
             heartbeat_timeout=timedelta(seconds=20),
-            retry_policy=_RETRY,
+            retry_policy=_RETRY if resolution.task_queue is None else _RETRY_ROUTED,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
 
@@ -239,10 +298,11 @@ class SyncGraph:
 
     def _finish(self, resolution: ProviderResolution, result: SyncResult) -> SyncGraphResult:
         self._result = result
-        _upsert(ROWS.value_set(result.rows), FAILURES.value_set(result.failures))
+        _upsert(*_told_by(result))
+        provider = _as_served(self._state.provider, result.served)
         if result.status is CycleStatus.FAILED:
             error = _what_failed(resolution.graph.slug, result)
-            self._show(phase=RunPhase.FAILED, last_result=result, error=error)
+            self._show(phase=RunPhase.FAILED, last_result=result, error=error, provider=provider)
             raise ApplicationError(error, result, type="CycleFailed", non_retryable=True)
         carried = self._state.carried
         totals = carried.totals
@@ -257,16 +317,25 @@ class SyncGraph:
                 )
             }
         )
-        self._show(phase=RunPhase.DONE, last_result=result, carried=carried)
+        if self._away is not None and resolution.provider_id is not None and resolution.held is None:
+            returned = Returned(at=workflow.now(), away=self._away)
+            carried = carried.model_copy(update={"last_return": returned})
+            provider = provider.model_copy(update={"last_return": returned})
+        self._show(phase=RunPhase.DONE, last_result=result, carried=carried, provider=provider)
         return SyncGraphResult(
             graph=resolution.graph,
             provider_id=resolution.provider_id,
-            provider_version=resolution.provider_version,
+            provider_version=provider.provider_version,
             fallback=resolution.fallback,
+            held=resolution.held,
             failures=result.failures,
             result=result,
             carried=carried,
         )
+
+    def _record(self, signal: ProviderFallback | ProviderHeld | ProviderReturned) -> None:
+        if all(known.idempotency_key != signal.idempotency_key for known in self._state.signals):
+            self._show(signals=(*self._state.signals, signal))
 
     def _show(self, **changes: object) -> None:
         """Change the state that queries answer, and the details that the Web UI shows, together."""
@@ -284,6 +353,39 @@ def _previous_result() -> SyncGraphResult | None:
         # It would come back at every run. Sums that start again are better than a graph that never syncs.
         workflow.logger.warning("the last completion result cannot be read; totals start again")
         return None
+
+
+def _unanswered(error: ActivityError, *, again: bool) -> bool:
+    """Return whether nobody took a routed cycle, so that it is to be asked again who has the provider.
+
+    Somebody who polls the queue without having the provider contradicts the resolution, and is believed once.
+    """
+    cause = error.cause
+    if isinstance(cause, ApplicationError):
+        return cause.type == ProviderGone.__name__ and not again
+    return isinstance(cause, ActivityTimeout) and cause.type is TimeoutType.SCHEDULE_TO_START
+
+
+def _as_served(provider: ProviderState, served: Served | None) -> ProviderState:
+    """Return the state with who ran the cycle, which need not be the version that was resolved."""
+    if served is None:
+        return provider
+    facts: dict[str, object] = {"worker": served.worker}
+    if provider.provider_id is not None:
+        facts["provider_version"] = served.version
+        facts["api_version"] = served.api_version
+        facts["distribution"] = served.distribution
+    return provider.model_copy(update=facts)
+
+
+def _told_by(result: SyncResult) -> Iterator[AttributeUpdate]:
+    """Yield what a run is found by once its cycle has returned."""
+    yield STATUS.value_set(result.status.value)
+    if result.served is not None:
+        yield PROVIDER_VERSION.value_set(result.served.version)
+        yield PROVIDER_API.value_set(str(result.served.api_version))
+    yield ROWS.value_set(result.rows)
+    yield FAILURES.value_set(result.failures)
 
 
 def _scheduled(slug: str) -> bool:

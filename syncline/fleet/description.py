@@ -1,14 +1,16 @@
 """What is installed where, and which graphs use it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from syncline.composition import Composition, ProviderEntry, parse_composition
 from syncline.errors import CompositionInvalid
-from syncline.fleet.records import WorkerRecord, WorkerRepository
+from syncline.fleet.records import WorkerRecord
 from syncline.graphs import Graph, GraphStatus
 from syncline.messages import Message
-from syncline.services import Services
+
+if TYPE_CHECKING:
+    from syncline.services import Services
 
 __all__ = ["Fleet", "Installed", "ProviderUse", "describe_fleet"]
 
@@ -58,9 +60,9 @@ class Fleet(Message):
     """Slug -> what is wrong with its record or its composition; the first hundred."""
 
 
-async def describe_fleet(services: Services) -> Fleet:
+async def describe_fleet(services: "Services") -> Fleet:
     """Return what is installed where and which graphs use it, or raise StoreError."""
-    workers = await WorkerRepository(services.control).list()
+    workers = await services.workers.list()
     records = await services.graphs.records()
     graphs = [graph for graph in records.valid if graph.status is not GraphStatus.ARCHIVED]
     refused = {slug: str(error) for slug, error in records.invalid.items()}

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import platform
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from importlib.metadata import version
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
 from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, delete, func, select, text
@@ -16,9 +17,11 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from syncline.errors import StoreError
 from syncline.logs import get_log
 from syncline.messages import Message
-from syncline.registry import Registry
-from syncline.services import Services
 from syncline.stores.postgres import PostgresStore
+
+if TYPE_CHECKING:
+    from syncline.registry import Registry
+    from syncline.services import Services
 
 __all__ = ["InstalledProvider", "WorkerRecord", "WorkerRepository", "announced"]
 
@@ -51,6 +54,8 @@ class InstalledProvider(Message):
     api_version: int
     distribution: str
     """`name version` of the installed distribution."""
+    routed: bool = False
+    """Whether the worker polls the task queue of its cycles."""
 
 
 class WorkerRecord(Message):
@@ -102,8 +107,32 @@ class WorkerRepository:
             rows = (await connection.execute(statement)).mappings().all()
         return [WorkerRecord.model_validate(dict(row)) for row in rows]
 
+    async def routed(self, kind: str, provider_id: str, *, task_queue: str) -> InstalledProvider | None:
+        """Return a routed provider that a worker which is there has, in its newest version; else None."""
+        wanted = [{"kind": kind, "id": provider_id, "routed": True}]
+        statement = (
+            select(_workers.c.providers)
+            .where(_workers.c.task_queue == task_queue)
+            .where(_workers.c.seen_at > func.now() - _GONE_AFTER)
+            .where(_workers.c.providers.contains(wanted))
+        )
+        async with self._store.begin() as connection:
+            rows = (await connection.execute(statement)).scalars().all()
+        installed = [InstalledProvider.model_validate(found) for providers in rows for found in providers]
+        return max(
+            (found for found in installed if found.routed and (found.kind, found.id) == (kind, provider_id)),
+            key=_age,
+            default=None,
+        )
 
-def _installed(registry: Registry) -> Sequence[InstalledProvider]:
+
+def _age(provider: InstalledProvider) -> tuple[list[int], str, str]:
+    """Return what orders versions: their numbers, then whatever keeps the order the same every time."""
+    numbers = [int(number) for number in re.findall(r"\d+", provider.version)]
+    return numbers, provider.version, provider.distribution
+
+
+def _installed(registry: "Registry") -> Sequence[InstalledProvider]:
     """Return what the registry has, by kind and id."""
     return [
         InstalledProvider(
@@ -112,6 +141,7 @@ def _installed(registry: Registry) -> Sequence[InstalledProvider]:
             version=registered.provider.version,
             api_version=registered.provider.api_version,
             distribution=registered.distribution,
+            routed=registered.routed,
         )
         for registered in registry.registered()
     ]
@@ -119,7 +149,7 @@ def _installed(registry: Registry) -> Sequence[InstalledProvider]:
 
 @asynccontextmanager
 async def announced(
-    services: Services, *, identity: str, every_seconds: float = _EVERY
+    services: "Services", *, identity: str, every_seconds: float = _EVERY
 ) -> AsyncIterator[None]:
     """Have the control plane know of this worker while this is entered.
 
@@ -135,7 +165,7 @@ async def announced(
         "providers": [found.model_dump() for found in _installed(services.registry)],
         "problems": [str(problem) for problem in services.registry.problems],
     }
-    repository = WorkerRepository(services.control)
+    repository = services.workers
     telling = asyncio.create_task(_keep_telling(repository, worker, every_seconds))
     try:
         yield

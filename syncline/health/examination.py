@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Final
 
 from syncline.errors import StoreError
-from syncline.fleet import WorkerRecord, WorkerRepository
+from syncline.fleet import WorkerRecord
 from syncline.graphs import Graph, GraphStatus
 from syncline.health.check import Check, CheckStatus, bounded, skew_check
 from syncline.health.postgres import check_postgres
@@ -94,7 +94,7 @@ async def _workers(services: Services) -> Sequence[WorkerRecord]:
     """The same of the workers."""
     try:
         async with asyncio.timeout(_SECONDS):
-            return await WorkerRepository(services.control).list()
+            return await services.workers.list()
     except (StoreError, TimeoutError):
         return ()
 

@@ -1,0 +1,37 @@
+"""The run that an activity belongs to: who it is, what lines and spans tell of it, and signals to it."""
+
+from temporalio import activity
+from temporalio.service import RPCError, RPCStatusCode
+
+from syncline.logs import log_fields
+from syncline.messages import Message
+from syncline.provider import RunIdentity
+from syncline.tracing import annotate
+
+__all__ = ["run_identity", "signal_run", "tell"]
+
+
+def run_identity() -> RunIdentity:
+    """Return whose activity this is."""
+    info = activity.info()
+    if info.workflow_id is None or info.workflow_run_id is None:
+        raise RuntimeError("this activity belongs to a workflow and cannot run on its own")
+    return RunIdentity(workflow_id=info.workflow_id, run_id=info.workflow_run_id, attempt=info.attempt)
+
+
+def tell(**fields: str) -> None:
+    """Have every line that this activity logs from now on, and its span, tell the run and these fields."""
+    fields = {"run_id": run_identity().run_id, **fields}
+    log_fields(**fields)
+    annotate(**fields)
+
+
+async def signal_run(name: str, payload: Message) -> None:
+    """Signal the run; one that was closed meanwhile need not be told."""
+    run = run_identity()
+    handle = activity.client().get_workflow_handle(run.workflow_id, run_id=run.run_id)
+    try:
+        await handle.signal(name, payload)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise

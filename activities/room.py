@@ -49,6 +49,8 @@ class Room:
         self._leave, self._close = asyncio.Event(), asyncio.Event()
         self._worker: Worker | None = None
         self._asked_at, self._answered = 0.0, True
+        self.blocked = False
+        """Whether its loop has not run for too long, as somebody has found who looks after it."""
         # A daemon: the process can end while a provider never returns.
         self._thread = threading.Thread(target=self._run, name=f"room of {self.provider.id}", daemon=True)
 
@@ -70,11 +72,10 @@ class Room:
     async def close(self) -> None:
         """Wait until it is drained, and close provider and stores; leave behind what takes too long."""
         self.drain()
-        settings = self._services.settings
-        seconds = settings.graceful_shutdown_seconds + 2 * PATIENCE
-        await _settled(self._drained, seconds)
+        graceful = self._services.settings.graceful_shutdown_seconds
+        await self._settled(self._drained, graceful + 2 * PATIENCE)
         self._call(self._close.set)
-        if not await _settled(self._ended, 2 * PATIENCE):
+        if not await self._settled(self._ended, 2 * PATIENCE):
             get_log().error(
                 "provider's room was left behind",
                 provider=self.provider.id,
@@ -106,6 +107,12 @@ class Room:
     def _call(self, what: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has been closed
             self._loop.call_soon_threadsafe(what)
+
+    async def _settled(self, future: "Future[None]", seconds: float) -> bool:
+        """Return whether the future is done in time; nothing is expected of a blocked loop."""
+        patience = 1.0 if self.blocked else seconds
+        done, _ = await asyncio.wait([asyncio.wrap_future(future)], timeout=patience)
+        return bool(done)
 
     def _answer(self) -> None:
         self._answered = True
@@ -166,9 +173,3 @@ class Room:
             error=repr(error),
             exc_info=error,
         )
-
-
-async def _settled(future: "Future[None]", seconds: float) -> bool:
-    """Return whether the future is done within that time."""
-    done, _ = await asyncio.wait([asyncio.wrap_future(future)], timeout=seconds)
-    return bool(done)

@@ -70,9 +70,11 @@ class Watchdog:
             if since is not None:
                 log.info("provider's room runs again", seconds=round(time.monotonic() - since, 1))
                 del self._blocked[room]
+                room.blocked = False
                 self._for_good.discard(room)
         elif since is None:
             self._blocked[room] = time.monotonic() - silent
+            room.blocked = True
             await self._blocks(room)
         elif silent > _FOR_GOOD * self._seconds and room not in self._for_good:
             self._for_good.add(room)

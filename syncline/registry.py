@@ -234,11 +234,9 @@ class Registry:
             raise ProviderDuplicate(
                 accepted.id, kind=key[0], first=self._registered[key].distribution, second=distribution
             )
-        self._registered[key] = Registered(kind=key[0], provider=accepted, distribution=distribution)
         self._registered[key] = Registered(
             kind=key[0], provider=accepted, distribution=distribution, routed=routed
         )
-        self._locks[key] = asyncio.Lock()
 
     def _try(self, name: str, distribution: str, contribution: object) -> None:
         plugin = isinstance(contribution, EntryPoint)

@@ -86,7 +86,7 @@ class Room:
     def silent_seconds(self) -> float:
         """Return for how long the room's event loop has not answered, and ask it again once it has."""
         now = time.monotonic()
-        if self._answered:
+        if self._answered or self._ended.done():
             self._asked_at, self._answered = now, False
             self._call(self._answer)
         return now - self._asked_at
@@ -100,8 +100,7 @@ class Room:
         if self._worker is not None:
             # What `Worker.shutdown` does first; the rest of it needs the loop, which stands still.
             self._worker._bridge_worker.initiate_shutdown()  # noqa: SLF001
-        for cycle in self.under_way.all():
-            self._call(cycle.task.cancel)
+        self._call(self.under_way.cancel_all)
         self._call(self._leave.set)
 
     def _call(self, what: Callable[[], object]) -> None:

@@ -12,31 +12,35 @@ __all__ = ["UnderWay", "UnderWayHere"]
 
 @dataclass(frozen=True, kw_only=True)
 class UnderWay:
-    """One attempt of a cycle. `task` belongs to its loop: cancel it by `call_soon_threadsafe`."""
+    """One attempt of a cycle."""
 
     graph: str
     task_token: bytes
-    task: "asyncio.Task[object]"
 
 
 class UnderWayHere:
-    """What runs now. It may be read from any thread."""
+    """What runs now."""
 
     def __init__(self) -> None:
-        self._now: dict[bytes, UnderWay] = {}
+        self._now: dict[UnderWay, asyncio.Task[object]] = {}
 
     @contextmanager
     def entered(self, graph: str) -> Iterator[None]:
         """Have the present activity among them while this is entered."""
-        token, task = activity.info().task_token, asyncio.current_task()
+        cycle, task = UnderWay(graph=graph, task_token=activity.info().task_token), asyncio.current_task()
         if task is None:
             raise RuntimeError("an activity runs in a task")
-        self._now[token] = UnderWay(graph=graph, task_token=token, task=task)
+        self._now[cycle] = task
         try:
             yield
         finally:
-            del self._now[token]
+            del self._now[cycle]
 
     def all(self) -> Sequence[UnderWay]:
-        """Return them."""
-        return list(self._now.values())
+        """Return them, to any thread."""
+        return list(self._now)
+
+    def cancel_all(self) -> None:
+        """Cancel them; only their own event loop may ask for it."""
+        for task in self._now.values():
+            task.cancel()

@@ -12,14 +12,14 @@ __all__ = ["run", "wind_down"]
 T = TypeVar("T")
 
 
-def run(main: Coroutine[object, object, T]) -> T:
-    """Return what `main` returns; leave behind what goes on after its cancellation."""
+def run(main: Coroutine[object, object, T], *, patience: float = PATIENCE) -> T:
+    """Return what `main` returns; leave behind what goes on `patience` seconds after its cancellation."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
         return loop.run_until_complete(main)
     finally:
-        wind_down(loop)
+        wind_down(loop, patience=patience)
         asyncio.set_event_loop(None)
 
 

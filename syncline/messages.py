@@ -6,6 +6,7 @@ carries rows or secrets.
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -401,6 +402,36 @@ class ProviderState(Message):
     held_since: datetime | None = None
     consecutive_held_runs: int = 0
     last_return: Returned | None = None
+
+    @classmethod
+    def of(cls, answer: ProviderResolution | SyncGraphResult, carried: CarriedState) -> Self:
+        """Return what a resolution says, or the result of a run, with what is carried of those before it."""
+        return cls(
+            provider_id=answer.provider_id,
+            provider_version=answer.provider_version,
+            fallback=answer.fallback,
+            fallback_since=carried.first_fallback_at,
+            consecutive_fallback_runs=carried.consecutive_fallback_runs,
+            held=answer.held,
+            held_since=carried.held_since,
+            consecutive_held_runs=carried.consecutive_held_runs,
+            last_return=carried.last_return,
+        )
+
+    def served_by(self, served: Served | None) -> Self:
+        """Return the same with who ran the cycle, which need not be the version that was resolved."""
+        if served is None:
+            return self
+        if self.provider_id is None:
+            return self.model_copy(update={"worker": served.worker})
+        return self.model_copy(
+            update={
+                "provider_version": served.version,
+                "api_version": served.api_version,
+                "distribution": served.distribution,
+                "worker": served.worker,
+            }
+        )
 
 
 class RunPhase(StrEnum):

@@ -1,8 +1,17 @@
 """What an operator reads about a run in the Web UI: its state as markdown."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
-from syncline.messages import ProviderState, RunPhase, SyncResult, SyncState, TableProgress
+from syncline.messages import (
+    CycleStatus,
+    ProviderReturned,
+    ProviderState,
+    RunPhase,
+    SyncResult,
+    SyncState,
+    TableProgress,
+)
 
 __all__ = ["describe_provider", "describe_run", "table"]
 
@@ -31,7 +40,10 @@ def describe_run(state: SyncState, result: SyncResult | None) -> str:
 
 def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
     graph = "the default graph" if state.graph is None else f"**{state.graph}**"
+    held = result is not None and result.status is CycleStatus.HELD
     ended = None if result is None else f"**{result.status.value}** in {result.duration_seconds:.2f} s"
+    if held:
+        ended = "**held**, nothing was synced"
     yield f"Graph {graph}: {ended or state.phase.value}"
     if state.error is not None and not (result and any(done.error for done in result.tables)):
         yield f"**Error:** {state.error}"  # else it is made of the tables' own, which follow line by line
@@ -39,10 +51,14 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
         yield from _troubles(result, state.graph or "…")
     if state.phase is not RunPhase.RESOLVING and (state.provider.provider_id or state.provider.fallback):
         yield from _provider(state.provider)
+    for signal in state.signals:
+        if isinstance(signal, ProviderReturned):
+            yield f"Back from {signal.away.how.value}, which it was in{_since(signal.away.since)}."
     cadence = state.carried.cadence
     if cadence is not None:
-        since = f"{cadence.since:%Y-%m-%d %H:%M:%S} UTC"
-        yield f"Cadence: every {cadence.every_seconds:,} s since {since}. {cadence.reason}"
+        yield f"Cadence: every {cadence.every_seconds:,} s{_since(cadence.since)}. {cadence.reason}"
+    if held:
+        return
     if result is not None:
         yield _summary(result)
         yield from _tables(result.tables)
@@ -52,17 +68,27 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
 
 
 def _provider(provider: ProviderState) -> Iterator[str]:
-    if provider.fallback is None:
+    if provider.held is not None:
+        stretch = _stretch(provider.held_since, provider.consecutive_held_runs)
+        yield f"> **Held**{stretch}: {provider.held.detail} `syncline providers` shows who has what."
+    elif provider.fallback is not None:
+        stretch = _stretch(provider.fallback_since, provider.consecutive_fallback_runs)
+        yield (
+            f"> **Fallback** to the {_BUILT_IN}{stretch}: "
+            f"{provider.fallback.detail} (`{provider.fallback.reason.value}`)"
+        )
+    else:
         origin = f" (from {provider.distribution})" if provider.distribution else ""
-        yield f"Provider: {describe_provider(provider)}{origin}"
-        return
-    since = provider.fallback_since
-    when = "" if since is None else f" since {since:%Y-%m-%d %H:%M:%S} UTC"
-    runs = provider.consecutive_fallback_runs
-    yield (
-        f"> **Fallback** to the {_BUILT_IN}{when}, {runs} {'run' if runs == 1 else 'runs'} in a row: "
-        f"{provider.fallback.detail} (`{provider.fallback.reason.value}`)"
-    )
+        worker = f", in worker `{provider.worker}`" if provider.worker else ""
+        yield f"Provider: {describe_provider(provider)}{origin}{worker}"
+
+
+def _stretch(since: datetime | None, runs: int) -> str:
+    return f"{_since(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row"
+
+
+def _since(since: datetime | None) -> str:
+    return "" if since is None else f" since {since:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _summary(result: SyncResult) -> str:

@@ -2,11 +2,10 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, SearchAttributeKey, SearchAttributeUpdate
+from temporalio.common import RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
@@ -34,7 +33,6 @@ with workflow.unsafe.imports_passed_through():
         ResolveProviderRequest,
         Returned,
         RunPhase,
-        Served,
         SetCadenceRequest,
         SyncCycleRequest,
         SyncGraphInput,
@@ -43,25 +41,12 @@ with workflow.unsafe.imports_passed_through():
         SyncState,
         Totals,
     )
+    from workflows.attributes import GRAPH, of_the_cycle, of_the_provider, unset_of_the_cycle, upsert
     from workflows.cadence import following
     from workflows.details import describe_provider, describe_run
     from workflows.failing import FAILS_A_RUN
 
-GRAPH = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
-PROVIDER = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
-PROVIDER_VERSION = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER_VERSION)
-PROVIDER_API = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER_API)
-FALLBACK = SearchAttributeKey.for_bool(names.ATTRIBUTE_FALLBACK)
-STATUS = SearchAttributeKey.for_keyword(names.ATTRIBUTE_STATUS)
-ROWS = SearchAttributeKey.for_int(names.ATTRIBUTE_ROWS)
-FAILURES = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
 SCHEDULED_BY = SearchAttributeKey.for_keyword("TemporalScheduledById")
-
-# What the cycle says of itself. Set by one upsert and unset by one: each is an event, and a run that an
-# earlier release began, with fewer of these, makes it at the same places.
-OF_THE_CYCLE = (STATUS, PROVIDER_VERSION, PROVIDER_API, ROWS, FAILURES)
-
-AttributeUpdate = SearchAttributeUpdate[str] | SearchAttributeUpdate[int] | SearchAttributeUpdate[bool]
 
 _LONGEST_BUDGET = 3600.0
 _GRACE = timedelta(minutes=5)
@@ -160,7 +145,7 @@ class SyncGraph:
         # Nothing to do for a scheduled run. One started by hand is to be found while it still resolves, and
         # a cron run begins with the attributes of the run before it.
         found_by = [GRAPH.value_set(request.graph)] if request.graph is not None else []
-        _upsert(*found_by, *(key.value_unset() for key in OF_THE_CYCLE))
+        upsert(*found_by, *unset_of_the_cycle())
         resolution = await self._resolve(request)
         until, again = workflow.now() + _LONGEST, False
         while resolution.held is None:
@@ -207,25 +192,11 @@ class SyncGraph:
             graph=resolution.graph.slug,
             phase=RunPhase.SYNCING,
             carried=carried,
-            provider=ProviderState(
-                provider_id=resolution.provider_id,
-                provider_version=resolution.provider_version,
-                api_version=resolution.api_version,
-                distribution=resolution.distribution,
-                fallback=resolution.fallback,
-                fallback_since=carried.first_fallback_at,
-                consecutive_fallback_runs=carried.consecutive_fallback_runs,
-                held=resolution.held,
-                held_since=carried.held_since,
-                consecutive_held_runs=carried.consecutive_held_runs,
-                last_return=carried.last_return,
+            provider=ProviderState.of(resolution, carried).model_copy(
+                update={"api_version": resolution.api_version, "distribution": resolution.distribution}
             ),
         )
-        _upsert(
-            GRAPH.value_set(resolution.graph.slug),
-            PROVIDER.value_set(resolution.provider_id or names.FALLBACK_PROVIDER),
-            FALLBACK.value_set(resolution.fallback is not None),
-        )
+        upsert(*of_the_provider(resolution))
 
     async def _cycle(
         self, request: SyncGraphInput, resolution: ProviderResolution, longest: timedelta
@@ -298,8 +269,8 @@ class SyncGraph:
 
     def _finish(self, resolution: ProviderResolution, result: SyncResult) -> SyncGraphResult:
         self._result = result
-        _upsert(*_told_by(result))
-        provider = _as_served(self._state.provider, result.served)
+        upsert(*of_the_cycle(result))
+        provider = self._state.provider.served_by(result.served)
         if result.status is CycleStatus.FAILED:
             error = _what_failed(resolution.graph.slug, result)
             self._show(phase=RunPhase.FAILED, last_result=result, error=error, provider=provider)
@@ -366,28 +337,6 @@ def _unanswered(error: ActivityError, *, again: bool) -> bool:
     return isinstance(cause, ActivityTimeout) and cause.type is TimeoutType.SCHEDULE_TO_START
 
 
-def _as_served(provider: ProviderState, served: Served | None) -> ProviderState:
-    """Return the state with who ran the cycle, which need not be the version that was resolved."""
-    if served is None:
-        return provider
-    facts: dict[str, object] = {"worker": served.worker}
-    if provider.provider_id is not None:
-        facts["provider_version"] = served.version
-        facts["api_version"] = served.api_version
-        facts["distribution"] = served.distribution
-    return provider.model_copy(update=facts)
-
-
-def _told_by(result: SyncResult) -> Iterator[AttributeUpdate]:
-    """Yield what a run is found by once its cycle has returned."""
-    yield STATUS.value_set(result.status.value)
-    if result.served is not None:
-        yield PROVIDER_VERSION.value_set(result.served.version)
-        yield PROVIDER_API.value_set(str(result.served.api_version))
-    yield ROWS.value_set(result.rows)
-    yield FAILURES.value_set(result.failures)
-
-
 def _scheduled(slug: str) -> bool:
     """Return whether the graph's own Schedule has started this run."""
     found = workflow.info().typed_search_attributes.get(SCHEDULED_BY)
@@ -401,14 +350,6 @@ def _known(cadence: Cadence | None, rules: CadenceRules) -> int | None:
     if cadence is None or cadence.fingerprint != rules.fingerprint:
         return rules.intervals[0]
     return cadence.every_seconds
-
-
-def _upsert(*updates: AttributeUpdate) -> None:
-    """Set what differs from what the run has: each upsert is an event in its history."""
-    present = workflow.info().typed_search_attributes
-    changed = [update for update in updates if present.get(update.key) != update.value]
-    if changed:
-        workflow.upsert_search_attributes(changed)
 
 
 def _what_failed(slug: str, result: SyncResult) -> str:

@@ -29,7 +29,7 @@ def providers(
         typer.echo(fleet.model_dump_json(indent=2))
         return
     missing_first = sorted(fleet.providers, key=lambda use: (bool(use.installed), use.kind, use.id))
-    header = ("kind", "provider", "version", "from", "workers", "graphs", "used by")
+    header = ("kind", "provider", "version", "API", "from", "workers", "graphs", "used by")
     lines = [line for use in missing_first for line in _lines(use)]
     print_table(header, lines, styles={"installed nowhere": "bold red"})
     if fleet.undeclared:
@@ -79,10 +79,11 @@ async def _fleet(seconds: float) -> "Fleet":
 def _lines(use: "ProviderUse") -> Iterator[tuple[str, ...]]:
     graphs = (f"{use.graphs:,}", _named(use.graph_names, use.graphs))
     if not use.installed:
-        yield (use.kind, use.id, "-", "installed nowhere", "0", *graphs)
+        yield (use.kind, use.id, "-", "-", "installed nowhere", "0", *graphs)
     for number, found in enumerate(use.installed):
         used = ("", "") if number else graphs
-        yield (use.kind, use.id, found.version, found.distribution, f"{found.workers:,}", *used)
+        facts = (found.version, str(found.api_version), found.distribution, f"{found.workers:,}")
+        yield (use.kind, use.id, *facts, *used)
 
 
 def _named(names: tuple[str, ...], number: int, most: int = 5) -> str:

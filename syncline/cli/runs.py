@@ -55,7 +55,7 @@ def _line(found: "RunEntry") -> tuple[str, ...]:
         listed.started_by,
         listed.status,
         found.cycle or "-",
-        listed.provider or "-",
+        f"{listed.provider or '-'} {listed.provider_version or ''}".rstrip(),
         "-" if listed.rows is None else f"{listed.rows:,}",
         "-" if listed.failures is None else f"{listed.failures:,}",
         told_seconds(listed.seconds),

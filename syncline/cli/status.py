@@ -19,6 +19,7 @@ __all__ = ["STANDING_STYLES", "status"]
 STANDING_STYLES: Final = {
     "failed": "bold red",
     "retrying": "red",
+    "held": "yellow",
     "fallback": "yellow",
     "paused": "cyan",
     "running": "green",

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["STATUS_OF_SYNC", "sync"]
 
 STATUS_OF_SYNC = (
-    "Exit status: 0 synced (drained, budget_spent or vectors_delayed: it says which), 1 failed or not ended "
-    "in --timeout, 2 wrong usage or configuration, 3 another run holds the graph, 130 Ctrl-C."
+    "Exit status: 0 synced (drained, budget_spent or vectors_delayed: it says which), 1 failed, held or not "
+    "ended in --timeout, 2 wrong usage or configuration, 3 another run holds the graph, 130 Ctrl-C."
 )
 
 _FOLLOWED_EVERY = 1.0
@@ -159,6 +159,9 @@ def _print(answer: "SyncedRun") -> None:
     if answer.result is None:
         return
     result = answer.result
+    if result.status == "held":
+        typer.echo("held: nothing was synced")
+        return
     by = "the built-in engine (fallback)" if answer.fallback else answer.provider
     typer.echo(f"{result.status} in {told_seconds(result.duration_seconds)} by {by}")
     print_result(result)
@@ -177,6 +180,10 @@ def _exit(answer: "SyncedRun", *, wait: bool, as_json: bool) -> None:
         return
     if answer.status == "running":
         say_error(f"It has not ended in time; it goes on. {_where(answer)}")
+        raise typer.Exit(EXIT_FAILED)
+    if answer.cycle is CycleStatus.HELD:
+        if not as_json:
+            typer.echo("Nobody has its provider: `syncline providers` shows who has what.", err=True)
         raise typer.Exit(EXIT_FAILED)
     if answer.error is not None:
         say_error(one_line(answer.error))

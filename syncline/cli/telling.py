@@ -9,6 +9,8 @@ from syncline.cli.columns import one_line, print_columns
 from syncline.cli.operators import told_at
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from syncline.messages import ProviderState, SyncResult, SyncState, TableProgress
 
 __all__ = ["print_result", "provider_lines", "told_seconds"]
@@ -27,16 +29,25 @@ def told_seconds(seconds: float) -> str:
 def provider_lines(state: "SyncState") -> Iterator[str]:
     """Yield who serves the graph, and since when nobody does."""
     provider: ProviderState = state.provider
-    if provider.fallback is not None:
-        runs = provider.consecutive_fallback_runs
-        yield (
-            f"the built-in engine, in fallback since {told_at(provider.fallback_since)}, "
-            f"{runs} {'run' if runs == 1 else 'runs'} in a row"
-        )
+    if provider.held is not None:
+        stretch = _stretch(provider.held_since, provider.consecutive_held_runs)
+        yield f"{provider.provider_id}, held {stretch}: nothing is synced"
+        yield provider.held.detail
+    elif provider.fallback is not None:
+        stretch = _stretch(provider.fallback_since, provider.consecutive_fallback_runs)
+        yield f"the built-in engine, in fallback {stretch}"
         yield f"{provider.fallback.detail} ({provider.fallback.reason})"
     elif provider.provider_id is not None:
         origin = f" (from {provider.distribution})" if provider.distribution else ""
-        yield f"{provider.provider_id} {provider.provider_version or ''}".rstrip() + origin
+        worker = f", in worker {provider.worker}" if provider.worker else ""
+        yield f"{provider.provider_id} {provider.provider_version or ''}".rstrip() + origin + worker
+    if provider.last_return is not None:
+        away = provider.last_return.away
+        yield f"back at {told_at(provider.last_return.at)} from {away.how} since {told_at(away.since)}"
+
+
+def _stretch(since: "datetime | None", runs: int) -> str:
+    return f"since {told_at(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row"
 
 
 def print_result(result: "SyncResult") -> None:

@@ -74,8 +74,10 @@ def _since(last: ClosedRun | None) -> str:
 
 
 def _notes(slug: str, last: ClosedRun) -> list[Text]:
-    """Return what does not fit in a cell: why there is a fallback, why a run failed."""
+    """Return what does not fit in a cell: why there is no provider, why a run failed."""
     notes = []
+    if last.result is not None and last.result.held is not None:
+        notes.append(Text(f"{slug}: {last.result.held.detail}", style="yellow"))
     if last.result is not None and last.result.fallback is not None:
         notes.append(Text(f"{slug}: {last.result.fallback.detail}", style="yellow"))
     if last.failure is not None:

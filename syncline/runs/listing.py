@@ -10,13 +10,15 @@ from temporalio.common import SearchAttributeKey
 
 from syncline import names
 from syncline.client import temporal_errors_mapped
-from syncline.messages import Message
+from syncline.messages import CycleStatus, Message
 
 __all__ = ["ListedRun", "RunStatus", "StartedBy", "list_runs", "quoted", "run_of", "runs_of"]
 
 _GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 _PROVIDER: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
+_PROVIDER_VERSION: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER_VERSION)
 _FALLBACK: Final = SearchAttributeKey.for_bool(names.ATTRIBUTE_FALLBACK)
+_STATUS: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_STATUS)
 _ROWS: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_ROWS)
 _FAILURES: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
 _SCHEDULE: Final = SearchAttributeKey.for_keyword("TemporalScheduledById")
@@ -70,10 +72,14 @@ class ListedRun(Message):
     """From its start to its end, or until now."""
     provider: str | None = None
     """`builtin-engine` in fallback; null while nobody has been resolved."""
+    provider_version: str | None = None
+    """Of the one that ran the cycle; null if that did not return."""
     fallback: bool = False
     rows: int | None = None
     """Rows inserted, changed or deleted; null if the cycle did not return."""
     failures: int | None = None
+    held: bool = False
+    """Whether nothing was synced, because nobody has the provider."""
 
     @property
     def open(self) -> bool:
@@ -134,9 +140,11 @@ def _run(execution: WorkflowExecution) -> ListedRun:
         ended_at=ended,
         seconds=max(0.0, ((ended or datetime.now(UTC)) - began).total_seconds()),
         provider=attributes.get(_PROVIDER),
+        provider_version=attributes.get(_PROVIDER_VERSION),
         fallback=bool(attributes.get(_FALLBACK)),
         rows=attributes.get(_ROWS),
         failures=attributes.get(_FAILURES),
+        held=attributes.get(_STATUS) == CycleStatus.HELD,
     )
 
 

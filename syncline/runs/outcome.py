@@ -52,13 +52,7 @@ class Outcome(Message):
             return SyncState(
                 graph=done.graph.slug,
                 phase=RunPhase.DONE,
-                provider=ProviderState(
-                    provider_id=done.provider_id,
-                    provider_version=done.provider_version,
-                    fallback=done.fallback,
-                    fallback_since=done.carried.first_fallback_at,
-                    consecutive_fallback_runs=done.carried.consecutive_fallback_runs,
-                ),
+                provider=ProviderState.of(done, done.carried).served_by(done.result.served),
                 last_result=done.result,
                 carried=done.carried,
             )

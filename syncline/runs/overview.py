@@ -36,6 +36,8 @@ class Standing(StrEnum):
     """Its last run did not succeed."""
     RETRYING = "retrying"
     """A run is open, and what it tries fails."""
+    HELD = "held"
+    """Its last run synced nothing, because nobody has the provider."""
     FALLBACK = "fallback"
     """Its last run fell back to the built-in engine."""
     PAUSED = "paused"
@@ -140,6 +142,8 @@ def standing_of(
         return Standing.FAILED
     if (running or last) is None:
         return Standing.NEVER
+    if last is not None and last.held:
+        return Standing.HELD
     if last is not None and last.fallback:
         return Standing.FALLBACK
     return Standing.OK if running is None else Standing.RUNNING

@@ -1,5 +1,6 @@
 """Resolving a graph to its provider: an answer, a reason, or an error; never a guess."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from syncline.errors import (
     GraphInvalid,
     GraphNotFound,
     StoreNotConfigured,
+    StoreRejected,
     StoreUnavailable,
 )
 from syncline.graphs import Graph, GraphChanges, GraphDraft
@@ -136,6 +138,66 @@ async def test_a_missing_provider_is_warned_of_once_per_graph_and_provider(
     assert await levels(services, "a", "a") == ["warning", "debug"]
     async with Services.open(settings, registry=_registry()) as restarted:
         assert await levels(restarted, "b", "b") == ["warning", "debug"]
+
+
+ACME = {"kind": "sync", "id": "acme", "api_version": 1, "routed": True}
+
+
+async def _worker(
+    services: Services, *providers: dict[str, object], seen: str = "0 s", queue: str = "syncline"
+) -> None:
+    """Write a worker into the table, as another process would."""
+    async with services.control.driver() as connection:
+        await connection.execute(
+            "INSERT INTO syncline.workers (id, identity, task_queue, seen_at, syncline_version, python_version,"
+            " providers) VALUES (gen_random_uuid(), 'other', $1, now() - $2::text::interval, '0', '3',"
+            " $3::text::jsonb)",
+            queue,
+            seen,
+            json.dumps(providers),
+        )
+
+
+async def test_a_plugin_of_another_worker_answers_in_its_newest_version(settings: Settings) -> None:
+    async with Services.open(settings) as services:  # without a registry
+        await services.prepare_control()
+        # Its options are validated where it is: here nobody knows their model.
+        await _graph(services, provider="acme", options={"depth": 3}, on_missing="fail")
+        for version in ("1.9", "1.10", "1.2"):
+            other = {"kind": "sync", "id": "other", "version": "9", "api_version": 1, "distribution": "o 9"}
+            await _worker(services, other, {**ACME, "version": version, "distribution": f"acme {version}"})
+        with capture_logs() as logs:
+            resolved = await resolve_sync_provider(services, "world")
+    assert (resolved.provider, resolved.reason, resolved.routed) == (None, None, True)
+    assert resolved.elsewhere is not None
+    assert (resolved.elsewhere.version, resolved.distribution) == ("1.10", "acme 1.10")
+    assert logs == []
+
+
+async def test_who_is_gone_or_elsewhere_or_polls_no_queue_of_it_does_not_count(settings: Settings) -> None:
+    async with Services.open(settings) as services:
+        await services.prepare_control()
+        await _graph(services, provider="acme")
+        acme = {**ACME, "version": "1.0", "distribution": "acme 1.0"}
+        await _worker(services, acme, seen="101 s")
+        await _worker(services, acme, queue="another")
+        await _worker(services, {**acme, "routed": False})
+        await _worker(services, {**acme, "kind": "definition"})
+        assert (await resolve_sync_provider(services, "world")).reason is FallbackReason.NOT_INSTALLED
+        await _worker(services, acme, seen="99 s")
+        assert (await resolve_sync_provider(services, "world")).elsewhere is not None
+
+
+async def test_a_table_of_workers_that_is_missing_costs_those_alone_who_need_it(services: Services) -> None:
+    await _graph(services, "here", provider="acme")
+    await _graph(services, "bare")
+    await _graph(services, "away", provider="ghost")
+    async with services.control.driver() as connection:
+        await connection.execute("DROP TABLE syncline.workers")
+    assert (await resolve_sync_provider(services, "here")).provider is not None
+    assert (await resolve_sync_provider(services, "bare")).reason is FallbackReason.NOT_DECLARED
+    with pytest.raises(StoreRejected, match=r"syncline\.workers"):
+        await resolve_sync_provider(services, "away")
 
 
 async def test_an_unknown_graph_raises(services: Services) -> None:

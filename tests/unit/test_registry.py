@@ -72,6 +72,8 @@ def test_builtins_and_plugins_come_through_one_door(install: Install) -> None:
     assert default is not None
     assert (acme.distribution, acme.provider.version) == ("acme-plugin 2.3", "7.1")
     assert default.distribution == f"syncline {default.provider.version}"
+    # A plugin need not be in every worker; what the application brings along is.
+    assert (acme.routed, default.routed) == (True, False)
     assert not registry.problems
 
 

@@ -7,6 +7,7 @@ from syncline.messages import (
     CycleStatus,
     Fallback,
     FallbackReason,
+    Held,
     OpenWriter,
     ProviderState,
     RunPhase,
@@ -37,6 +38,21 @@ def test_a_fallback_says_why_since_when_and_how_often() -> None:
         "> **Fallback** to the built-in engine since 2026-03-04 05:06:07 UTC, 3 runs in a row: "
         "Nobody has 'acme-sync'. (`not_installed`)"
     ) in text
+
+
+def test_a_held_run_says_so_and_has_no_numbers() -> None:
+    held = ProviderState(
+        provider_id="acme-sync",
+        held=Held(provider_id="acme-sync", detail="Nobody has 'acme-sync'."),
+        held_since=datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC),
+        consecutive_held_runs=1,
+    )
+    state = SyncState(graph="world", phase=RunPhase.DONE, provider=held)
+    assert describe_run(state, SyncResult(status=CycleStatus.HELD)) == (
+        "Graph **world**: **held**, nothing was synced\n\n"
+        "> **Held** since 2026-03-04 05:06:07 UTC, 1 run in a row: Nobody has 'acme-sync'. "
+        "`syncline providers` shows who has what."
+    )
 
 
 def test_progress_is_a_table() -> None:

@@ -159,24 +159,6 @@ async def test_a_worker_without_the_provider_leaves_the_cycle_to_one_that_has_it
     await old.services.close()
 
 
-async def test_a_graph_on_hold_waits_for_its_plugin(idle_lab: SyncLab) -> None:
-    lab = idle_lab
-    graph = await lab.add_graph(
-        "acme-sync", composition={"sync": {"provider": "acme-sync", "on_missing": "hold"}}
-    )
-    async with lab.worker():
-        run = await lab.start(graph)
-
-        async def refused() -> bool:
-            pending = (await run.describe()).raw_description.pending_activities
-            return bool(pending and pending[0].last_failure.application_failure_info.type == "ProviderGone")
-
-        await eventually(refused)
-        lab.services.registry.register("sync", FakeProvider("acme-sync"), "acme 1.0")
-        result = await run.result()
-    assert (result.provider_id, result.fallback) == ("acme-sync", None)
-
-
 async def test_a_composition_that_changes_under_a_waiting_cycle_ends_the_run(lab: SyncLab) -> None:
     async def change_and_fail(context: SyncContext) -> SyncResult:
         changes = GraphChanges(composition={"sync": {"provider": "another"}})

@@ -125,6 +125,9 @@ async def play(lab: SyncLab, write: asyncpg.Connection, target: asyncpg.Connecti
 
     missing = await lab.add_graph("acme", composition={"sync": {"provider": "acme", "on_missing": "fail"}})
     await run(lab, missing)
+
+    waiting = await lab.add_graph("acme", composition={"sync": {"provider": "acme", "on_missing": "hold"}})
+    await run(lab, waiting)
     return {
         "plain": plain,
         "fallback": fallback,
@@ -132,6 +135,7 @@ async def play(lab: SyncLab, write: asyncpg.Connection, target: asyncpg.Connecti
         "refused": refused,
         "held": held,
         "missing": missing,
+        "waiting": waiting,
     }
 
 
@@ -257,6 +261,11 @@ async def test_metrics_tell_each_way_that_a_cycle_can_go(scene: Scene) -> None:
 
     assert scene.value("cycle_errors", "missing", kind="ProviderMissing", retryable="false") == 1
     assert scene.value("graph_interval_seconds", "paused") == 0
+
+    assert scene.value("cycles", "waiting", status="held", provider="acme") == 1
+    assert scene.value("held_timestamp_seconds", "waiting") > 0
+    # It has seen nothing of the graph, and whoever did last is still right.
+    assert scene.values("cycle_timestamp_seconds", "waiting") == []
 
 
 @pytest.mark.parametrize("graph", ["plain", "fallback", "failed", "refused", "held"])

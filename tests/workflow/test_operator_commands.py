@@ -73,13 +73,14 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
     well = await lab.add_graph(FakeProvider("well"))
     broken = await lab.add_graph(failing())
     fallen = await lab.add_graph("acme-sync", prepare=True)
+    held = await lab.add_graph(composition={"sync": {"provider": "acme-sync", "on_missing": "hold"}})
     stopped = await lab.add_graph("well")
     asleep = await lab.add_graph("well", status="paused")
     busy = await lab.add_graph(FakeProvider("busy", cycle=wait))
     by_hand = await lab.add_graph("well")
-    for graph in (well, broken, fallen, stopped, asleep, busy):
+    for graph in (well, broken, fallen, held, stopped, asleep, busy):
         await scheduled(lab, graph)
-    for graph in (well, broken, fallen):
+    for graph in (well, broken, fallen, held):
         await triggered(lab, graph)
     await triggered(lab, busy, ends=False)
     await lab.run(by_hand)
@@ -88,6 +89,7 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
 
     expected = {
         broken.slug: "failed",
+        held.slug: "held",
         fallen.slug: "fallback",
         stopped.slug: "paused",
         asleep.slug: "paused",
@@ -105,7 +107,7 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
 
     await eventually(shown)
     assert [entry["standing"] for entry in told] == [
-        "failed", "fallback", "paused", "paused", "running", "ok", "ok",
+        "failed", "held", "fallback", "paused", "paused", "running", "ok", "ok",
     ]  # fmt: skip
     by_slug = {entry["graph"]: entry for entry in told}
     assert (by_slug[broken.slug]["last_run"]["status"], by_slug[broken.slug]["last_run"]["rows"]) == (
@@ -144,6 +146,12 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
     ):
         assert words in shown_in_full
     assert "paused by an operator: looking at it" in (await syncline("status", stopped.slug)).out
+    assert "acme-sync, held since 2" in (await syncline("status", held.slug)).out
+    [entry] = await syncline.answer("runs", held.slug)
+    assert (entry["cycle"], entry["run"]["held"], entry["run"]["provider"]) == ("held", True, "acme-sync")
+    by_hand_too = await syncline("sync", held.slug)
+    assert (by_hand_too.status, by_hand_too.out.splitlines()[-1]) == (1, "held: nothing was synced")
+    assert "`syncline providers`" in by_hand_too.err
 
 
 async def test_a_cron_is_asked_for_the_run_that_has_ended_not_for_the_one_to_come(

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from importlib.metadata import version
 
 import pytest
 from pydantic import BaseModel
@@ -46,7 +47,10 @@ async def test_a_provider_answers_and_its_result_is_the_runs(lab: SyncLab) -> No
     assert await lab.attributes(run) == {
         "SynclineGraph": graph.slug,
         "SynclineProvider": "fake",
+        "SynclineProviderVersion": "1.0",
+        "SynclineProviderApi": "1",
         "SynclineFallback": False,
+        "SynclineStatus": "drained",
         "SynclineRows": 3,
         "SynclineFailures": 0,
     }
@@ -98,6 +102,7 @@ async def test_a_graph_without_its_provider_falls_back_and_says_so(lab: SyncLab)
     assert (await lab.events(run)).count("WORKFLOW_EXECUTION_SIGNALED") == 1
     found = await lab.attributes(run)
     assert (found["SynclineProvider"], found["SynclineFallback"]) == (names.FALLBACK_PROVIDER, True)
+    assert found["SynclineProviderVersion"] == version("syncline")
     state = await lab.state(run)
     [signal] = state.signals
     assert signal.fallback == result.fallback == state.provider.fallback

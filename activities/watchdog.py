@@ -57,7 +57,10 @@ class Watchdog:
                     for room in self._rooms:
                         room.excuse()
                 for room in self._rooms:
-                    await self._look_after(room)
+                    try:
+                        await self._look_after(room)
+                    except Exception:  # nobody looks after the watchdog
+                        get_log().exception("watchdog failed", provider=room.provider.id)
         finally:
             if dump:
                 faulthandler.cancel_dump_traceback_later()

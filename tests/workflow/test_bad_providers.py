@@ -25,6 +25,7 @@ from activities.rooms import rooms
 from activities.sync import SyncActivities
 from syncline.client import connect
 from syncline.devstack.postgres import EmbeddedPostgres
+from syncline.errors import TemporalUnavailable
 from syncline.graphs import Graph
 from syncline.provider import NullMeter
 from syncline.registry import Registry
@@ -37,6 +38,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "containment.md").read_text(encoding="utf-8")
 PLUGIN = Path(__file__).parent / "zoo" / "zoo_plugin.py"
 BLOCKED = 0.8
+SCHEDULED, STARTED = 1, 2  # states of a pending activity
 
 Logs = list[MutableMapping[str, object]]
 
@@ -64,6 +66,19 @@ class Zoo:
     good: Graph
     """Served by a good provider, in a room."""
     graphs: dict[str, Graph] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+    """How often each of those two was synced."""
+
+    async def others_sync(self) -> None:
+        """Return when both have been synced from beginning to end, whatever else goes on."""
+        before = self.others.copy()
+
+        async def synced() -> bool:
+            return all(
+                self.others[graph.slug] >= before[graph.slug] + 2 for graph in (self.engine, self.good)
+            )
+
+        await eventually(synced)
 
     async def graph(self, provider_id: str) -> Graph:
         if provider_id not in self.graphs:
@@ -181,17 +196,18 @@ def logs() -> Iterator[Logs]:
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="session")
 async def others_take_no_harm(zoo: Zoo) -> AsyncIterator[None]:
-    """Beside each test, a graph of the engine and one of a good provider sync: all the time, and in time."""
+    """Beside each test, a graph of the engine and one of a good provider sync, each run in time."""
     zoo.plugin.released.clear()
-    took: dict[str, list[float]] = {zoo.engine.slug: [], zoo.good.slug: []}
-    done = asyncio.Event()
+    done, longest = asyncio.Event(), 0.0
 
     async def keep_syncing(graph: Graph) -> None:
+        nonlocal longest
         while not done.is_set():
             began = time.monotonic()
             result = await zoo.lab.run(graph)
             assert result.result.drained
-            took[graph.slug].append(time.monotonic() - began)
+            longest = max(longest, time.monotonic() - began)
+            zoo.others[graph.slug] += 1
             await asyncio.sleep(0.1)
 
     syncing = [asyncio.create_task(keep_syncing(graph)) for graph in (zoo.engine, zoo.good)]
@@ -199,15 +215,23 @@ async def others_take_no_harm(zoo: Zoo) -> AsyncIterator[None]:
     zoo.plugin.released.set()
     done.set()
     await asyncio.gather(*syncing)
-    for slug, seconds in took.items():
-        assert seconds, slug
-        assert max(seconds) < 5, (slug, seconds)
+    assert longest < 10
 
 
 def last_failure(described: object) -> str:
     """Return why the pending activity's last attempt failed."""
     pending = described.raw_description.pending_activities  # type: ignore[attr-defined]
     return pending[0].last_failure.message if pending else ""
+
+
+async def cycling(run: Run) -> None:
+    """Return once the run's cycle has begun."""
+
+    async def begun() -> bool:
+        pending = (await run.describe()).raw_description.pending_activities
+        return any(found.activity_type.name == "sync_cycle" and found.state == STARTED for found in pending)
+
+    await eventually(begun)
 
 
 async def failed_with(run: Run) -> str:
@@ -260,7 +284,9 @@ async def test_a_failing_initialize_is_tried_again_later_and_is_never_a_fallback
     assert in_the_page(zoo.plain(told)), told
     second = await zoo.start("zoo-unready")
     again = await failed_with(second)
-    assert again.startswith("Provider 'zoo-unready' of distribution 'zoo 1.0' is not ready: initialize raised")
+    assert again.startswith(
+        "Provider 'zoo-unready' of distribution 'zoo 1.0' is not ready: initialize raised"
+    )
     assert zoo.meter.troubles["zoo-unready", "not_ready"] >= 2
     attempts = [line["attempt"] for line in logs if line["event"] == "provider did not initialize"]
     assert attempts == list(range(1, len(attempts) + 1))
@@ -297,7 +323,7 @@ async def test_an_exception_storm_never_ends_the_worker(zoo: Zoo, logs: Logs) ->
 
 async def test_a_cycle_that_ignores_its_cancellation_is_left_behind(zoo: Zoo) -> None:
     run = await zoo.start("zoo-stubborn")
-    await cycling(zoo, run)
+    await cycling(run)
     await run.cancel()
     failure = await zoo.lab.failure(run)
     assert failure.type == "ProviderMisbehaved"
@@ -320,10 +346,11 @@ async def test_a_provider_that_blocks_its_event_loop_is_named_with_its_line_and_
 
     # Meanwhile nothing more is given to it: that would only wait for heartbeats that do not come.
     later = await zoo.lab.start(await zoo.lab.add_graph(provider_id, slug=f"{provider_id}-later"))
+    await zoo.others_sync()
     await asyncio.sleep(1)
     for waiting in (run, later):
         [pending] = (await waiting.describe()).raw_description.pending_activities
-        assert pending.state == 1, pending  # scheduled
+        assert pending.state == SCHEDULED, pending
 
     zoo.plugin.released.set()
     for waiting in (run, later):
@@ -339,9 +366,7 @@ async def test_a_blocked_room_does_not_hold_up_the_end_of_the_worker(
     registry = Registry()
     registry.register("sync", zoo.plugin.Sleeper(), "zoo 1.0", routed=True)
     async with Services.open(settings, registry=registry) as others:
-        lab = SyncLab(
-            client=temporal_client, services=others, make_worker=main_worker, unique=zoo.lab.unique
-        )
+        lab = SyncLab(client=temporal_client, services=others, make_worker=main_worker, unique=zoo.lab.unique)
         async with lab.worker():
             async with open_rooms(others, temporal_client):
                 run = await lab.start(await lab.add_graph("zoo-sleeper"))
@@ -351,14 +376,6 @@ async def test_a_blocked_room_does_not_hold_up_the_end_of_the_worker(
             await run.terminate()
     [left] = [line for line in logs if line["event"] == "provider's room was left behind"]
     assert (left["provider"], left["distribution"]) == ("zoo-sleeper", "zoo 1.0")
-
-
-async def cycling(zoo: Zoo, run: Run) -> None:
-    async def begun() -> bool:
-        pending = (await run.describe()).raw_description.pending_activities
-        return any(found.activity_type.name == "sync_cycle" and found.state == 2 for found in pending)
-
-    await eventually(begun)
 
 
 async def test_a_provider_that_cannot_be_closed_is_told_of_and_the_others_are_closed(
@@ -383,3 +400,14 @@ def test_what_registration_refuses_is_told_in_the_words_of_the_page(zoo: Zoo) ->
     problems = [str(problem) for problem in zoo.lab.services.registry.problems]
     assert len(problems) == 3
     assert all(in_the_page(problem) for problem in problems), problems
+
+
+async def test_a_room_that_cannot_open_keeps_the_worker_from_starting(
+    zoo: Zoo, temporal_client: Client
+) -> None:
+    async def refused() -> Client:
+        return await connect(address="127.0.0.1:1")
+
+    with pytest.raises(TemporalUnavailable, match=r"127\.0\.0\.1:1"):
+        async with rooms(zoo.lab.services, temporal_client, connect=refused, serve=serve):
+            pass

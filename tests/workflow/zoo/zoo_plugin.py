@@ -48,7 +48,7 @@ class Endless(Provider):
     id = "zoo-endless"
 
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
-        while True:
+        while True:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -57,7 +57,7 @@ class Sleeper(Provider):
 
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
         while not released.is_set():
-            time.sleep(0.05)
+            time.sleep(0.05)  # noqa: ASYNC251
         return await super().sync_cycle(context)
 
 

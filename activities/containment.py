@@ -37,16 +37,14 @@ async def contained(
     or leaves connections open, which are closed; ProviderInvalid for a result that is none.
     """
     leases = Leases()
-    over = False
     try:
         with leases.counting():
             result = await _in_time(run_cycle, context, distribution, grace=grace, patience=patience)
-        over = True
-    finally:
-        left_open = await leases.take_back()
-        if left_open and not over:
+    except BaseException:
+        if left_open := await leases.take_back():
             get_log().warning("connections were taken back", stores=left_open)
-    if left_open:
+        raise
+    if left_open := await leases.take_back():
         raise _misbehaved(
             context,
             distribution,

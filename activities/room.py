@@ -122,10 +122,11 @@ class Room:
         while not life.done():
             try:
                 self._loop.run_until_complete(life)
-            except BaseException as error:
-                if not life.done():
-                    # A task that the provider started has raised SystemExit or the like: that stops the loop.
-                    self._tell("a provider's task tried to end the process", error)
+            except (SystemExit, KeyboardInterrupt) as error:
+                # From a task that the provider has started: these stop an event loop.
+                self._tell("a provider's task tried to end the process", error)
+            except Exception:  # noqa: S112 # the life's own, seen to below
+                continue
         error = None if life.cancelled() else life.exception()
         if error is not None:
             if self._opened.done():

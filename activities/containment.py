@@ -105,17 +105,17 @@ def _counted(stores: Sequence[str]) -> str:
 
 def _checked(result: object, provider: str, distribution: str) -> SyncResult:
     """Return the result as it can be sent, or raise ProviderInvalid: `model_construct` checks nothing."""
-    if not isinstance(result, SyncResult):
-        problem = f"sync_cycle returned {type(result).__name__}, not SyncResult"
-        raise ProviderInvalid(provider, distribution=distribution, problem=problem)
-    try:
-        checked = SyncResult.model_validate(result.model_dump(warnings=False))
-        problem = next(_unlikely(checked), None)
-    except (ValidationError, PydanticSerializationError) as error:
-        problem = _first_of(error)
-    if problem is None:
-        return checked
-    problem = f"sync_cycle returned a SyncResult that is malformed: {problem}"
+    problem = f"{type(result).__name__}, not SyncResult"
+    if isinstance(result, SyncResult):
+        try:
+            checked = SyncResult.model_validate(result.model_dump(warnings=False))
+            wrong = next(_unlikely(checked), None)
+            if wrong is None:
+                return checked
+        except (ValidationError, PydanticSerializationError) as error:
+            wrong = _first_of(error)
+        problem = f"a SyncResult that is malformed: {wrong}"
+    problem = f"sync_cycle returned {problem}"
     raise ProviderInvalid(provider, distribution=distribution, problem=problem)
 
 

@@ -127,12 +127,11 @@ class Room:
                 self._tell("a provider's task tried to end the process", error)
             except Exception:  # noqa: S112 # the life's own, seen to below
                 continue
-        error = None if life.cancelled() else life.exception()
-        if error is not None:
-            if self._opened.done():
-                self._tell("provider's room has ended", error)
-            else:
-                self._opened.set_exception(error)
+        failure = None if life.cancelled() else life.exception()
+        if failure is not None and self._opened.done():
+            self._tell("provider's room has ended", failure)
+        elif failure is not None:
+            self._opened.set_exception(failure)
         wind_down(self._loop)
         for future in (self._opened, self._drained, self._ended):
             if not future.done():

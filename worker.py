@@ -19,7 +19,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from activities.fleet import FleetActivities
 from activities.meter import TemporalMeter, record_providers
 from activities.operations import OperationActivities
-from activities.room import Connect, Room
+from activities.room import Room
 from activities.rooms import rooms
 from activities.schedules import ScheduleActivities
 from activities.slots import slots_of_this_loop
@@ -160,9 +160,7 @@ def serve_room(room: Room, client: Client, services: Services) -> Worker:
 
 
 @asynccontextmanager
-async def serving(
-    client: Client, services: Services, activities: SyncActivities, *, connect: Connect
-) -> AsyncIterator[None]:
+async def serving(client: Client, services: Services, activities: SyncActivities) -> AsyncIterator[None]:
     """Run all workers of this process: the main one, that of operators, and one for each routed provider.
 
     The control plane knows of it while all of them poll, and no longer: whoever drains is sent nothing more.
@@ -182,9 +180,7 @@ async def serving(
     async with AsyncExitStack() as stack:
         for worker in workers:
             await stack.enter_async_context(worker)
-        opened = await stack.enter_async_context(
-            rooms(services, client, connect=connect, serve=serve_room, dump=True)
-        )
+        opened = await stack.enter_async_context(rooms(client, services, serve=serve_room, dump=True))
         async with announced(services, identity=identity):
             yield
         for room in opened:
@@ -205,11 +201,7 @@ async def run_worker(settings: Settings) -> None:
 
 async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]) -> None:
     identity = f"syncline@{socket.gethostname()}:{os.getpid()}"
-
-    async def connected() -> Client:
-        return await connect(runtime=runtime, identity=identity, plugins=plugins)
-
-    client = await connected()
+    client = await connect(runtime=runtime, identity=identity, plugins=plugins)
     await require_search_attributes(client)
     registry = Registry()
     registry.load(BUILTIN)
@@ -222,7 +214,7 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
             client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
         )
         async with (
-            serving(client, services, SyncActivities(services), connect=connected),
+            serving(client, services, SyncActivities(services)),
             listen(client, services) if settings.notify else nullcontext(),
         ):
             log.info(

@@ -7,42 +7,44 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
 from temporalio.client import Client
+from temporalio.service import RPCError, ServiceClient
 from temporalio.worker import Worker
 
 from activities.underway import UnderWayHere
 from syncline.bounded import PATIENCE
+from syncline.errors import TemporalUnavailable
 from syncline.logs import get_log
 from syncline.loops import wind_down
 from syncline.provider import SyncProvider
 from syncline.registry import Registered
 from syncline.services import Services
 
-__all__ = ["Connect", "Room", "Serve"]
+__all__ = ["Room", "Serve"]
 
 _PAUSE: Final = 5.0
 """Seconds from the end of a worker that failed to the next one."""
 
-Connect = Callable[[], Awaitable[Client]]
 Serve = Callable[["Room", Client, Services], Worker]
 
 
 class Room:
     """One provider's room. Its methods are for the event loop that opens it.
 
-    `connect` and `serve` are called in the room: they give its client, and the worker to run there.
+    It has a client like the one that is given, and services over the same settings, providers and meter.
+    `serve` is called in the room, and gives the worker to run there.
     """
 
     def __init__(
-        self, registered: Registered[SyncProvider], services: Services, *, connect: Connect, serve: Serve
+        self, registered: Registered[SyncProvider], client: Client, services: Services, *, serve: Serve
     ) -> None:
         self.provider, self.distribution = registered.provider, registered.distribution
         self.under_way = UnderWayHere()
-        self._services, self._connect, self._serve = services, connect, serve
+        self._client, self._services, self._serve = client, services, serve
         self._loop = asyncio.new_event_loop()
         self._opened, self._drained, self._ended = Future[None](), Future[None](), Future[None]()
         self._draining = False
@@ -138,7 +140,7 @@ class Room:
                 future.set_result(None)
 
     async def _live(self) -> None:
-        client = await self._connect()
+        client = await _another(self._client)
         settings, meter = self._services.settings, self._services.meter
         registry = self._services.registry.for_another_loop()
         async with Services.open(settings, registry=registry, meter=meter) as services:
@@ -172,3 +174,13 @@ class Room:
             error=repr(error),
             exc_info=error,
         )
+
+
+async def _another(client: Client) -> Client:
+    """Return a client of the same Temporal for this event loop."""
+    connection = client.service_client.config
+    try:
+        service = await ServiceClient.connect(connection)
+    except (RuntimeError, RPCError) as error:  # the SDK says RuntimeError for a refused connection
+        raise TemporalUnavailable(connection.target_host, client.namespace, str(error)) from error
+    return Client(**(client.config() | {"service_client": service}))

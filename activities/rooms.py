@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from temporalio.client import Client
 
-from activities.room import Connect, Room, Serve
+from activities.room import Room, Serve
 from activities.watchdog import Watchdog
 from syncline.services import Services
 
@@ -15,7 +15,7 @@ __all__ = ["rooms"]
 
 @asynccontextmanager
 async def rooms(
-    services: Services, client: Client, *, connect: Connect, serve: Serve, dump: bool = False
+    client: Client, services: Services, *, serve: Serve, dump: bool = False
 ) -> AsyncIterator[Sequence[Room]]:
     """Have the cycles of every routed provider served in a room of its own while this is entered.
 
@@ -29,7 +29,7 @@ async def rooms(
         for provider_id in services.registry.known("sync"):
             registered = services.registry.get("sync", provider_id)
             if registered is not None and registered.routed:
-                room = Room(registered, services, connect=connect, serve=serve)
+                room = Room(registered, client, services, serve=serve)
                 await room.open()
                 opened.append(room)
         yield opened

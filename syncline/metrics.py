@@ -193,7 +193,7 @@ HELD_TIMESTAMP: Final = Gauge(
     name="held_timestamp_seconds",
     unit="unix time",
     labels=_GRAPH,
-    help="When this worker last found that the graph is to wait, because nobody has its provider. A cycle that "
+    help="When this worker last found that the graph is to wait, as nobody has its provider. A cycle that "
     "ended later, on any worker, ended that.",
 )
 

@@ -80,7 +80,7 @@ class Settings(BaseSettings):
         default=8,
         ge=1,
         description="Activities of syncs and reconciliations that one worker process runs at once, and "
-        "cycles of each plugin's provider; what operators ask for has slots of its own.",
+        "cycles of each plugin; what operators ask for has slots of its own.",
     )
     max_cached_workflows: int = Field(default=200, ge=0, description="Workflow runs kept in memory.")
     reconcile_seconds: int = Field(

@@ -26,9 +26,9 @@ _FAILURES: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
 def upsert(*updates: AttributeUpdate) -> None:
     """Set what differs from what the run has: each upsert is an event in its history.
 
-    An attribute that is added later belongs into an upsert that is made in any case (`of_the_cycle`), or a run
-    that an earlier release has begun would get an event that its history lacks. `of_the_provider` is none: a
-    run of a cron may have all of it from the run before.
+    An attribute that is added later belongs into an upsert that is made in any case (`of_the_cycle`), or a
+    run that an earlier release has begun would get an event that its history lacks. `of_the_provider` is not
+    one: a run of a cron may have all of it from the run before.
     """
     present = workflow.info().typed_search_attributes
     changed = [update for update in updates if present.get(update.key) != update.value]

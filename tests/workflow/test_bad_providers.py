@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, MutableMapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -23,9 +22,8 @@ from temporalio.worker import Worker
 from activities.room import Room
 from activities.rooms import rooms
 from activities.sync import SyncActivities
-from syncline.client import connect
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.errors import TemporalUnavailable
+from syncline.errors import SettingsInvalid
 from syncline.graphs import Graph
 from syncline.provider import NullMeter
 from syncline.registry import Registry
@@ -139,16 +137,6 @@ def main_worker(client: Client, services: Services) -> Worker:
     return create_worker(client, SyncActivities(services, beat_seconds=0.2), services.settings)
 
 
-@asynccontextmanager
-async def open_rooms(services: Services, client: Client) -> AsyncIterator[None]:
-    async def connected() -> Client:
-        config = client.service_client.config
-        return await connect(address=config.target_host, namespace=client.namespace)
-
-    async with rooms(services, client, connect=connected, serve=serve):
-        yield
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def zoo(
     zoo_plugin: ModuleType,
@@ -181,7 +169,7 @@ async def zoo(
         )
         engine = await lab.add_graph(prepare=True)
         good = await lab.add_graph("zoo-good")
-        async with lab.worker(), open_rooms(services, temporal_client):
+        async with lab.worker(), rooms(temporal_client, services, serve=serve):
             yield Zoo(lab=lab, meter=meter, plugin=zoo_plugin, engine=engine, good=good)
             zoo_plugin.released.set()
             zoo_plugin.kept.clear()
@@ -368,7 +356,7 @@ async def test_a_blocked_room_does_not_hold_up_the_end_of_the_worker(
     async with Services.open(settings, registry=registry) as others:
         lab = SyncLab(client=temporal_client, services=others, make_worker=main_worker, unique=zoo.lab.unique)
         async with lab.worker():
-            async with open_rooms(others, temporal_client):
+            async with rooms(temporal_client, others, serve=serve):
                 run = await lab.start(await lab.add_graph("zoo-sleeper"))
                 await failed_with(run)
                 began = time.monotonic()
@@ -389,7 +377,7 @@ async def test_a_provider_that_cannot_be_closed_is_told_of_and_the_others_are_cl
         lab = SyncLab(
             client=temporal_client, services=services, make_worker=main_worker, unique=zoo.lab.unique
         )
-        async with lab.worker(), open_rooms(services, temporal_client):
+        async with lab.worker(), rooms(temporal_client, services, serve=serve):
             await lab.run(await lab.add_graph("zoo-clinging"))
     [told] = [line for line in logs if line["event"] == "provider did not close"]
     assert (told["provider"], told["distribution"]) == ("zoo-clinging", "zoo 1.0")
@@ -405,9 +393,9 @@ def test_what_registration_refuses_is_told_in_the_words_of_the_page(zoo: Zoo) ->
 async def test_a_room_that_cannot_open_keeps_the_worker_from_starting(
     zoo: Zoo, temporal_client: Client
 ) -> None:
-    async def refused() -> Client:
-        return await connect(address="127.0.0.1:1")
+    def refused(room: Room, client: Client, services: Services) -> Worker:
+        raise SettingsInvalid("no such queue")
 
-    with pytest.raises(TemporalUnavailable, match=r"127\.0\.0\.1:1"):
-        async with rooms(zoo.lab.services, temporal_client, connect=refused, serve=serve):
+    with pytest.raises(SettingsInvalid, match="no such queue"):
+        async with rooms(temporal_client, zoo.lab.services, serve=refused):
             pass

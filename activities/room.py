@@ -144,6 +144,8 @@ class Room:
         settings, meter = self._services.settings, self._services.meter
         registry = self._services.registry.for_another_loop()
         async with Services.open(settings, registry=registry, meter=meter) as services:
+            # Its imports take a second. They would be in a cycle else, and the provider be blamed for them.
+            services.vector_store(None)
             while not self._draining:
                 try:
                     await self._work(client, services)

@@ -11,12 +11,14 @@ from syncline.messages import (
     CycleStatus,
     Fallback,
     GraphRef,
-    Held,
     ProviderFallback,
-    ProviderHeld,
-    ProviderReturned,
     SyncCycleRequest,
     SyncResult,
+)
+from syncline.presence import (
+    Held,
+    ProviderHeld,
+    ProviderReturned,
 )
 
 __all__ = ["signal_fallback", "signal_held", "signal_returned"]

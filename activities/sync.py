@@ -35,12 +35,14 @@ from syncline.messages import (
     CadenceRules,
     CycleProgress,
     Fallback,
-    Held,
     ProviderResolution,
     ResolveProviderRequest,
-    Served,
     SyncCycleRequest,
     SyncResult,
+)
+from syncline.presence import (
+    Held,
+    Served,
 )
 from syncline.provider import (
     API_VERSION,

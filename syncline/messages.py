@@ -6,20 +6,19 @@ carries rows or secrets.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from syncline import names
+from syncline.message import GraphRef as GraphRef
+from syncline.message import Message as Message
 from syncline.operator_input import OperatorInput
-
-
-class Message(BaseModel):
-    """Base of every message: immutable, and tolerant of fields that a newer release added."""
-
-    # Everything is always said, so the schemas of what commands answer say that it is there.
-    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_serialization_defaults_required=True)
+from syncline.presence import Absence, Away, Held, ProviderHeld, ProviderReturned, Returned, Served
+from syncline.presence import Fallback as Fallback
+from syncline.presence import FallbackReason as FallbackReason
+from syncline.presence import ProviderFallback as ProviderFallback
+from syncline.presence import ProviderState as ProviderState
 
 
 class SyncGraphInput(OperatorInput):
@@ -35,60 +34,6 @@ class SyncGraphInput(OperatorInput):
     """When to stop draining; null means the worker's setting."""
     progress_seconds: float | None = Field(default=None, ge=1, le=3600)
     """Time between two signals of progress, for somebody who watches; null means the worker's, 10 s."""
-
-
-class GraphRef(Message):
-    """Which graph a message is about."""
-
-    id: UUID
-    slug: str
-
-
-class FallbackReason(StrEnum):
-    """Why no provider answered."""
-
-    NO_GRAPH_CONTEXT = "no_graph_context"
-    NOT_DECLARED = "not_declared"
-    NOT_INSTALLED = "not_installed"
-
-
-class Fallback(Message):
-    """The cycle runs the built-in engine, and why."""
-
-    reason: FallbackReason
-    detail: str
-    """One sentence for a person."""
-    provider_id: str | None = None
-    """The provider that the composition names, when it names one."""
-
-
-class Held(Message):
-    """Nothing is synced: nobody has the provider that the composition names, and the graph is to wait."""
-
-    provider_id: str
-    detail: str
-    """One sentence for a person."""
-
-
-class Absence(StrEnum):
-    """What became of a graph while nobody served it with a provider."""
-
-    FALLBACK = "fallback"
-    HELD = "held"
-
-
-class Away(Message):
-    """A stretch of runs in which no provider served the graph."""
-
-    how: Absence
-    since: datetime
-
-
-class Returned(Message):
-    """When a provider served the graph again, and from what it returned."""
-
-    at: datetime
-    away: Away
 
 
 class ResolveProviderRequest(Message):
@@ -166,49 +111,6 @@ class SyncCycleRequest(Message):
     progress_seconds: float | None = None
     away: Away | None = None
     """The stretch without a provider that ends with this cycle, if there was one."""
-
-
-class Served(Message):
-    """Who ran a cycle: the provider as it is installed in one worker."""
-
-    version: str
-    """The provider's own."""
-    api_version: int
-    distribution: str
-    """`name version` of the installed distribution."""
-    worker: str
-    """Its identity, as `syncline providers` and Temporal show it."""
-
-
-class ProviderFallback(Message):
-    """Payload of signal `provider_fallback`."""
-
-    idempotency_key: str
-    """Equal for every attempt of one resolution, so that a retried activity signals once in effect."""
-    graph: GraphRef
-    fallback: Fallback
-    at: datetime
-
-
-class ProviderHeld(Message):
-    """Payload of signal `provider_held`."""
-
-    idempotency_key: str
-    graph: GraphRef
-    held: Held
-    at: datetime
-
-
-class ProviderReturned(Message):
-    """Payload of signal `provider_returned`."""
-
-    idempotency_key: str
-    graph: GraphRef
-    provider_id: str
-    served: Served | None = None
-    away: Away
-    """What it returned from, and since when that had been so."""
-    at: datetime
 
 
 class TableProgress(Message):
@@ -371,6 +273,20 @@ class CarriedState(Message):
             return Away(how=Absence.FALLBACK, since=self.first_fallback_at)
         return None
 
+    def provider_state(self, answer: "ProviderResolution | SyncGraphResult") -> ProviderState:
+        """Return what a resolution says, or a result, with what is carried of the runs before it."""
+        return ProviderState(
+            provider_id=answer.provider_id,
+            provider_version=answer.provider_version,
+            fallback=answer.fallback,
+            fallback_since=self.first_fallback_at,
+            consecutive_fallback_runs=self.consecutive_fallback_runs,
+            held=answer.held,
+            held_since=self.held_since,
+            consecutive_held_runs=self.consecutive_held_runs,
+            last_return=self.last_return,
+        )
+
 
 class SyncGraphResult(Message):
     """Result of workflow `SyncGraph`."""
@@ -383,55 +299,6 @@ class SyncGraphResult(Message):
     failures: int = 0
     result: SyncResult
     carried: CarriedState = CarriedState()
-
-
-class ProviderState(Message):
-    """Answer to query `provider_state`."""
-
-    provider_id: str | None = None
-    provider_version: str | None = None
-    """As it was resolved; once the cycle has returned, of the one that ran it. So are the next two."""
-    api_version: int | None = None
-    distribution: str | None = None
-    worker: str | None = None
-    """Identity of the worker that ran the cycle, by a provider or not."""
-    fallback: Fallback | None = None
-    fallback_since: datetime | None = None
-    consecutive_fallback_runs: int = 0
-    held: Held | None = None
-    held_since: datetime | None = None
-    consecutive_held_runs: int = 0
-    last_return: Returned | None = None
-
-    @classmethod
-    def of(cls, answer: ProviderResolution | SyncGraphResult, carried: CarriedState) -> Self:
-        """Return what a resolution says, or the result of a run, with what is carried of those before it."""
-        return cls(
-            provider_id=answer.provider_id,
-            provider_version=answer.provider_version,
-            fallback=answer.fallback,
-            fallback_since=carried.first_fallback_at,
-            consecutive_fallback_runs=carried.consecutive_fallback_runs,
-            held=answer.held,
-            held_since=carried.held_since,
-            consecutive_held_runs=carried.consecutive_held_runs,
-            last_return=carried.last_return,
-        )
-
-    def served_by(self, served: Served | None) -> Self:
-        """Return the same with who ran the cycle, which need not be the version that was resolved."""
-        if served is None:
-            return self
-        if self.provider_id is None:
-            return self.model_copy(update={"worker": served.worker})
-        return self.model_copy(
-            update={
-                "provider_version": served.version,
-                "api_version": served.api_version,
-                "distribution": served.distribution,
-                "worker": served.worker,
-            }
-        )
 
 
 class RunPhase(StrEnum):

@@ -5,12 +5,14 @@ from datetime import datetime
 
 from syncline.messages import (
     CycleStatus,
-    ProviderReturned,
     ProviderState,
     RunPhase,
     SyncResult,
     SyncState,
     TableProgress,
+)
+from syncline.presence import (
+    ProviderReturned,
 )
 
 __all__ = ["describe_provider", "describe_run", "table"]

@@ -19,19 +19,15 @@ with workflow.unsafe.imports_passed_through():
     from syncline import names
     from syncline.errors import ProviderGone, non_retryable_types
     from syncline.messages import (
-        Away,
         Cadence,
         CadenceRules,
         CarriedState,
         CycleProgress,
         CycleStatus,
         ProviderFallback,
-        ProviderHeld,
         ProviderResolution,
-        ProviderReturned,
         ProviderState,
         ResolveProviderRequest,
-        Returned,
         RunPhase,
         SetCadenceRequest,
         SyncCycleRequest,
@@ -40,6 +36,12 @@ with workflow.unsafe.imports_passed_through():
         SyncResult,
         SyncState,
         Totals,
+    )
+    from syncline.presence import (
+        Away,
+        ProviderHeld,
+        ProviderReturned,
+        Returned,
     )
     from workflows.attributes import GRAPH, of_the_cycle, of_the_provider, unset_of_the_cycle, upsert
     from workflows.cadence import following
@@ -192,7 +194,7 @@ class SyncGraph:
             graph=resolution.graph.slug,
             phase=RunPhase.SYNCING,
             carried=carried,
-            provider=ProviderState.of(resolution, carried).model_copy(
+            provider=carried.provider_state(resolution).model_copy(
                 update={"api_version": resolution.api_version, "distribution": resolution.distribution}
             ),
         )

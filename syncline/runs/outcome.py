@@ -52,7 +52,7 @@ class Outcome(Message):
             return SyncState(
                 graph=done.graph.slug,
                 phase=RunPhase.DONE,
-                provider=ProviderState.of(done, done.carried).served_by(done.result.served),
+                provider=done.carried.provider_state(done).served_by(done.result.served),
                 last_result=done.result,
                 carried=done.carried,
             )

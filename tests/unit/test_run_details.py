@@ -7,7 +7,6 @@ from syncline.messages import (
     CycleStatus,
     Fallback,
     FallbackReason,
-    Held,
     OpenWriter,
     ProviderState,
     RunPhase,
@@ -15,6 +14,9 @@ from syncline.messages import (
     SyncState,
     TableProgress,
     VectorProgress,
+)
+from syncline.presence import (
+    Held,
 )
 from workflows.details import describe_provider, describe_run
 

@@ -16,12 +16,14 @@ from syncline.engine import run_cycle
 from syncline.fleet import announced
 from syncline.graphs import Graph
 from syncline.messages import (
-    Absence,
     CycleStatus,
     ProviderFallback,
+    SyncResult,
+)
+from syncline.presence import (
+    Absence,
     ProviderHeld,
     ProviderReturned,
-    SyncResult,
 )
 from syncline.provider import SyncContext
 from syncline.registry import Registry

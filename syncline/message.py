@@ -1,0 +1,21 @@
+"""What every message that crosses Temporal is made of."""
+
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["GraphRef", "Message"]
+
+
+class Message(BaseModel):
+    """Base of every message: immutable, and tolerant of fields that a newer release added."""
+
+    # Everything is always said, so the schemas of what commands answer say that it is there.
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_serialization_defaults_required=True)
+
+
+class GraphRef(Message):
+    """Which graph a message is about."""
+
+    id: UUID
+    slug: str

@@ -12,12 +12,11 @@ from concurrent.futures import Future
 from typing import Final
 
 from temporalio.client import Client
-from temporalio.service import RPCError, ServiceClient
 from temporalio.worker import Worker
 
 from activities.underway import UnderWayHere
 from syncline.bounded import PATIENCE
-from syncline.errors import TemporalUnavailable
+from syncline.client import connect_again
 from syncline.logs import get_log
 from syncline.loops import wind_down
 from syncline.provider import SyncProvider
@@ -77,7 +76,7 @@ class Room:
         graceful = self._services.settings.graceful_shutdown_seconds
         await self._settled(self._drained, graceful + 2 * PATIENCE)
         self._call(self._close.set)
-        if not await self._settled(self._ended, 2 * PATIENCE):
+        if not await self._settled(self._ended, 3 * PATIENCE):
             get_log().error(
                 "provider's room was left behind",
                 provider=self.provider.id,
@@ -140,7 +139,7 @@ class Room:
                 future.set_result(None)
 
     async def _live(self) -> None:
-        client = await _another(self._client)
+        client = await connect_again(self._client)
         settings, meter = self._services.settings, self._services.meter
         registry = self._services.registry.for_another_loop()
         async with Services.open(settings, registry=registry, meter=meter) as services:
@@ -176,13 +175,3 @@ class Room:
             error=repr(error),
             exc_info=error,
         )
-
-
-async def _another(client: Client) -> Client:
-    """Return a client of the same Temporal for this event loop."""
-    connection = client.service_client.config
-    try:
-        service = await ServiceClient.connect(connection)
-    except (RuntimeError, RPCError) as error:  # the SDK says RuntimeError for a refused connection
-        raise TemporalUnavailable(connection.target_host, client.namespace, str(error)) from error
-    return Client(**(client.config() | {"service_client": service}))

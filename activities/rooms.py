@@ -30,8 +30,8 @@ async def rooms(
             registered = services.registry.get("sync", provider_id)
             if registered is not None and registered.routed:
                 room = Room(registered, client, services, serve=serve)
-                await room.open()
                 opened.append(room)
+                await room.open()
         yield opened
     finally:
         for room in opened:

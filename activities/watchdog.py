@@ -55,7 +55,8 @@ class Watchdog:
                 if time.monotonic() - before > tick + self._seconds / 2:
                     # This loop could not run either, nor perhaps the process: nobody could have answered.
                     for room in self._rooms:
-                        room.excuse()
+                        if not room.blocked:
+                            room.excuse()
                 for room in self._rooms:
                     try:
                         await self._look_after(room)

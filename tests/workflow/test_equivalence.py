@@ -118,7 +118,7 @@ def observed(result: SyncGraphResult) -> dict[str, object]:
         include={"failures": True, "result": True, "carried": {"totals"}},
     )
     inner = said["result"]
-    for name in ("duration_seconds", "lag_seconds", "oldest_writer"):
+    for name in ("duration_seconds", "lag_seconds", "oldest_writer", "served"):
         del inner[name]
     return said
 

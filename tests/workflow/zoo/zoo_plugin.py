@@ -132,9 +132,10 @@ class Leaky(Provider):
     id = "zoo-leaky"
 
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
-        for taken in (context.target.store.driver(), context.write.store.begin()):
-            await taken.__aenter__()
-            kept.append(taken)
+        taken, also_taken = context.target.store.driver(), context.write.store.begin()
+        kept.extend([taken, also_taken])
+        await (await taken.__aenter__()).execute("BEGIN")
+        await (await also_taken.__aenter__()).exec_driver_sql("SELECT 1")
         return await super().sync_cycle(context)
 
 

@@ -7,19 +7,8 @@ from temporalio import activity
 from activities.run import run_identity, signal_run
 from syncline import names
 from syncline.logs import get_log
-from syncline.messages import (
-    CycleStatus,
-    Fallback,
-    GraphRef,
-    ProviderFallback,
-    SyncCycleRequest,
-    SyncResult,
-)
-from syncline.presence import (
-    Held,
-    ProviderHeld,
-    ProviderReturned,
-)
+from syncline.messages import CycleStatus, Fallback, GraphRef, ProviderFallback, SyncCycleRequest, SyncResult
+from syncline.presence import Held, ProviderHeld, ProviderReturned
 
 __all__ = ["signal_fallback", "signal_held", "signal_returned"]
 

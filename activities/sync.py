@@ -40,10 +40,7 @@ from syncline.messages import (
     SyncCycleRequest,
     SyncResult,
 )
-from syncline.presence import (
-    Held,
-    Served,
-)
+from syncline.presence import Held, Served
 from syncline.provider import (
     API_VERSION,
     CycleBudget,

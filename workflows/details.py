@@ -3,17 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from syncline.messages import (
-    CycleStatus,
-    ProviderState,
-    RunPhase,
-    SyncResult,
-    SyncState,
-    TableProgress,
-)
-from syncline.presence import (
-    ProviderReturned,
-)
+from syncline.messages import CycleStatus, ProviderState, RunPhase, SyncResult, SyncState, TableProgress
+from syncline.presence import ProviderReturned
 
 __all__ = ["describe_provider", "describe_run", "table"]
 

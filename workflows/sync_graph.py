@@ -37,12 +37,7 @@ with workflow.unsafe.imports_passed_through():
         SyncState,
         Totals,
     )
-    from syncline.presence import (
-        Away,
-        ProviderHeld,
-        ProviderReturned,
-        Returned,
-    )
+    from syncline.presence import Away, ProviderHeld, ProviderReturned, Returned
     from workflows.attributes import GRAPH, of_the_cycle, of_the_provider, unset_of_the_cycle, upsert
     from workflows.cadence import following
     from workflows.details import describe_provider, describe_run

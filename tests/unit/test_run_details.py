@@ -15,9 +15,7 @@ from syncline.messages import (
     TableProgress,
     VectorProgress,
 )
-from syncline.presence import (
-    Held,
-)
+from syncline.presence import Held
 from workflows.details import describe_provider, describe_run
 
 FALLBACK = ProviderState(

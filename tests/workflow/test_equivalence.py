@@ -113,7 +113,7 @@ async def sides(lab: SyncLab) -> AsyncIterator[tuple[Side, Side]]:
 
 
 def observed(result: SyncGraphResult) -> dict[str, object]:
-    """Return what a run says, without what differs between any two runs."""
+    """Return what a run says, without who ran it and what differs between any two runs."""
     said = result.model_dump(
         include={"failures": True, "result": True, "carried": {"totals"}},
     )

@@ -15,16 +15,8 @@ from syncline import names
 from syncline.engine import run_cycle
 from syncline.fleet import announced
 from syncline.graphs import Graph
-from syncline.messages import (
-    CycleStatus,
-    ProviderFallback,
-    SyncResult,
-)
-from syncline.presence import (
-    Absence,
-    ProviderHeld,
-    ProviderReturned,
-)
+from syncline.messages import CycleStatus, ProviderFallback, SyncResult
+from syncline.presence import Absence, ProviderHeld, ProviderReturned
 from syncline.provider import SyncContext
 from syncline.registry import Registry
 from syncline.services import Services

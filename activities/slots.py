@@ -1,4 +1,4 @@
-"""The slots of a room's worker: an event loop that is blocked gives none out, so no task comes to it."""
+"""The slots of a room's worker: an event loop that is blocked gives none out, so few tasks come to it."""
 
 import asyncio
 import contextlib

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 import sys
 import time
 from collections import Counter
@@ -30,11 +29,11 @@ from syncline.registry import Registry
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.lab import Run, SyncLab, eventually
+from tests.workflow.zoo.installed import install, kinds
 from worker import create_provider_worker, create_worker
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "containment.md").read_text(encoding="utf-8")
-PLUGIN = Path(__file__).parent / "zoo" / "zoo_plugin.py"
 BLOCKED = 0.8
 SCHEDULED, STARTED = 1, 2  # states of a pending activity
 
@@ -102,22 +101,11 @@ def in_the_page(message: str) -> bool:
     return f"| {message} |" in PAGE
 
 
-def install(folder: Path, distribution: str, **points: str) -> None:
-    info = folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
-    info.mkdir()
-    metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
-    (info / "METADATA").write_text(metadata, encoding="utf-8")
-    lines = ["[syncline.providers]", *(f"{name} = {value}" for name, value in points.items()), ""]
-    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def zoo_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The distributions `zoo 1.0` and `zoo-copy 1.0`, installed for this module."""
     folder = tmp_path_factory.mktemp("zoo")
-    shutil.copy(PLUGIN, folder)
-    kinds = re.findall(r"^class (\w+)\(Provider\)", PLUGIN.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    install(folder, "zoo", **{kind.lower(): f"zoo_plugin:{kind}" for kind in kinds})
+    install(folder, "zoo", **{kind.lower(): f"zoo_plugin:{kind}" for kind in kinds()})
     install(folder, "zoo-copy", twin="zoo_plugin:Good", torn="zoo_copy_plugin:Torn")
     sys.path.insert(0, str(folder))
     yield __import__("zoo_plugin")

@@ -107,9 +107,11 @@ class Storm(Provider):
         self.cycles += 1
         if self.cycles <= len(self.weather):
             raise self.weather[self.cycles - 1](f"number {self.cycles}")
-        # Another task of its own, whose exception nobody awaits.
-        kept.append(asyncio.create_task(self._exit()))
-        await asyncio.sleep(0.05)
+        # Another task of its own, which nobody awaits.
+        beside = asyncio.create_task(self._exit())
+        while not beside.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        beside.exception()  # or it would be told of when it is collected as garbage
         return await super().sync_cycle(context)
 
     async def _exit(self) -> None:

@@ -35,7 +35,8 @@ def errors_translated(**fields: object) -> Iterator[None]:
         yield
     except SynclineError as error:
         log = get_log()
-        tell = log.error if isinstance(error, ProviderMisbehaved) else log.warning
+        mend = isinstance(error, ProviderMisbehaved) and not error.retryable
+        tell = log.error if mend else log.warning
         kind = type(error).__name__
         tell("activity failed", **fields, kind=kind, retryable=error.retryable, error=str(error))
         log.debug("below that error", cause=repr(error.__cause__))

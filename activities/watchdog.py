@@ -49,7 +49,7 @@ class Watchdog:
         try:
             while True:
                 if dump:
-                    faulthandler.dump_traceback_later(3 * self._seconds)
+                    faulthandler.dump_traceback_later(3 * self._seconds, file=sys.__stderr__)
                 before = time.monotonic()
                 await asyncio.sleep(tick)
                 if time.monotonic() - before > tick + self._seconds / 2:

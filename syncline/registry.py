@@ -171,7 +171,8 @@ class Registry:
                 if self._clock() >= start.not_before:
                     await self._initialize(registered, start, services)
                 if start.problem:
-                    raise _not_ready(registered, start, math.ceil(start.not_before - self._clock()))
+                    seconds = max(1, math.ceil(start.not_before - self._clock()))
+                    raise _not_ready(registered, start, seconds)
                 self._initialized[key] = registered.provider
         return registered.provider
 

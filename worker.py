@@ -22,7 +22,10 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from activities.fleet import FleetActivities
 from activities.meter import TemporalMeter, record_providers
 from activities.operations import OperationActivities
+from activities.room import Room
+from activities.rooms import rooms
 from activities.schedules import ScheduleActivities
+from activities.slots import slots_of_this_loop
 from activities.sync import SyncActivities
 from activities.translation import not_told_yet
 from providers import BUILTIN
@@ -33,6 +36,7 @@ from syncline.fleet import announced
 from syncline.freshness import Listening
 from syncline.graphs import Graph
 from syncline.logs import configure_logging, get_log
+from syncline.loops import run
 from syncline.process_exit import end_process
 from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler, wake
@@ -50,6 +54,7 @@ __all__ = [
     "listen",
     "main",
     "run_worker",
+    "serve_room",
     "serving",
 ]
 
@@ -142,7 +147,7 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
 def create_provider_worker(
     client: Client, activities: SyncActivities, settings: Settings, provider_id: str
 ) -> Worker:
-    """Return a worker for the cycles of one routed provider.
+    """Return a worker for the cycles of one routed provider; it belongs to the event loop that calls this.
 
     Who polls this queue has the provider, so a cycle meets it, whichever worker has resolved the graph. The
     slots are the provider's own: one whose cycles hang fills nobody else's.
@@ -151,11 +156,20 @@ def create_provider_worker(
         client,
         task_queue=names.provider_task_queue(settings.task_queue, provider_id),
         activities=[activities.sync_cycle],
-        max_concurrent_activities=settings.max_concurrent_cycles,
+        tuner=slots_of_this_loop(settings.max_concurrent_cycles),
+        # Each poll that is under way holds a slot already: more of them would take more tasks into a loop
+        # that is blocked since.
+        max_concurrent_activity_task_polls=1,
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
         deployment_config=_deployment(settings),
     )
+
+
+def serve_room(room: Room, client: Client, services: Services) -> Worker:
+    """Return the worker of a provider's room."""
+    activities = SyncActivities(services, under_way=room.under_way)
+    return create_provider_worker(client, activities, services.settings, room.provider.id)
 
 
 @asynccontextmanager
@@ -175,23 +189,20 @@ async def serving(client: Client, services: Services, activities: SyncActivities
             fleet=FleetActivities(services, identity=identity),
         ),
         create_operations_worker(client, OperationActivities(services), settings),
-        *(
-            create_provider_worker(client, activities, settings, registered.provider.id)
-            for registered in services.registry.registered()
-            if registered.kind == "sync" and registered.routed
-        ),
     ]
     async with AsyncExitStack() as stack:
         for worker in workers:
             await stack.enter_async_context(worker)
+        opened = await stack.enter_async_context(rooms(client, services, serve=serve_room, dump=True))
         async with announced(services, identity=identity):
             yield
         # From now on nobody resolves a graph to this process; what was a moment ago is still on its way.
-        main, *others = workers
-        draining = asyncio.create_task(main.shutdown())
-        if len(workers) > 2:
+        draining = [asyncio.create_task(worker.shutdown()) for worker in workers]
+        if opened:
             await asyncio.sleep(min(_LAST_CALL, settings.graceful_shutdown_seconds))
-        await asyncio.gather(draining, *(worker.shutdown() for worker in others))
+        for room in opened:
+            room.drain()
+        await asyncio.gather(*draining)
 
 
 async def run_worker(settings: Settings) -> None:
@@ -253,7 +264,7 @@ def main() -> int:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format)
         with _bytecode_kept():
-            asyncio.run(run_worker(settings))
+            run(run_worker(settings))
     except SynclineError as error:
         sys.stderr.write(f"The worker cannot start. {error}\n")
         return 2 if isinstance(error, ConfigurationError) else 1

@@ -15,6 +15,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError
 
 from syncline import metrics, names
+from syncline.errors import ProviderInvalid, ProviderMisbehaved
 from syncline.graphs import Graph, GraphStatus
 from syncline.logs import get_log
 from syncline.messages import CycleStatus, OpenWriter, Reconciliation, SyncResult
@@ -39,6 +40,7 @@ InstrumentT = TypeVar("InstrumentT", MetricCounter, MetricGaugeFloat, MetricHist
 class TemporalMeter:
     """A `syncline.provider.Meter` that records through the Temporal runtime, so that one endpoint serves all.
 
+    It serves all threads: the runtime does, and an instrument that two of them make at once is one metric.
     Every name gets the prefix `syncline_`. What would go under a declared name without being that metric is
     left out, and told once.
     """
@@ -142,6 +144,11 @@ def record_cycle_error(meter: Meter, error: Exception, *, graph: str, activity: 
     metrics.CYCLE_ERRORS.add(
         meter, 1, graph=graph, activity=activity, kind=kind, retryable=str(retryable).lower()
     )
+    told = error.__cause__
+    if isinstance(told, ProviderMisbehaved):
+        metrics.PROVIDER_TROUBLES.add(meter, 1, provider=told.provider_id, trouble=told.trouble)
+    elif isinstance(told, ProviderInvalid):
+        metrics.PROVIDER_TROUBLES.add(meter, 1, provider=told.name, trouble="malformed")
 
 
 def record_intervals(meter: Meter, graphs: Sequence[Graph], *, gone: Iterable[str]) -> None:

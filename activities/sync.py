@@ -1,7 +1,7 @@
 """The two activities of a run: which provider answers for the graph, and one cycle of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -12,18 +12,20 @@ from temporalio import activity
 from temporalio.service import RPCError
 
 from activities.beat import Beat
+from activities.containment import GRACE, RunCycle, contained
 from activities.edges import signal_fallback, signal_held, signal_returned
 from activities.meter import record_cycle, record_cycle_error, record_held
 from activities.run import run_identity, signal_run, tell
 from activities.translation import errors_translated
+from activities.underway import UnderWayHere
 from syncline import names
+from syncline.bounded import PATIENCE
 from syncline.composition import Resolved, resolve_sync_provider
 from syncline.engine import run_cycle as run_builtin_cycle
 from syncline.errors import (
     CompositionChanged,
     GraphInvalid,
     ProviderGone,
-    ProviderInvalid,
     ProviderMissing,
 )
 from syncline.freshness import Hearing
@@ -55,15 +57,13 @@ from syncline.shadow import prepare_shadow
 
 __all__ = ["SyncActivities"]
 
-RunCycle = Callable[[SyncContext], Awaitable[SyncResult]]
-
 _BUSY: Final = 5.0
 """How much longer a cycle waits for a provider that is known to be there: whoever gives up waiting loses the
 place in the queue, so those who wait longest would never have their turn."""
 
 
 class SyncActivities:
-    """The activities over one worker's services."""
+    """The activities over one worker's services. `under_way` is told of the cycles that run."""
 
     def __init__(
         self,
@@ -71,6 +71,9 @@ class SyncActivities:
         *,
         beat_seconds: float = 5.0,
         progress_seconds: float = 10.0,
+        grace_seconds: float = GRACE,
+        patience_seconds: float = PATIENCE,
+        under_way: UnderWayHere | None = None,
         answer_seconds: float = 120.0,
     ) -> None:
         """Have a routed cycle wait `answer_seconds` for a worker before somebody asks who is there.
@@ -78,6 +81,8 @@ class SyncActivities:
         By then a worker that was killed is no longer taken for one that is there.
         """
         self._opened = services
+        self._grace_seconds, self._patience_seconds = grace_seconds, patience_seconds
+        self._under_way = under_way or UnderWayHere()
         self._answer_seconds = answer_seconds
         self._hearing: Hearing | None = None
         self._beat_seconds = beat_seconds
@@ -146,7 +151,10 @@ class SyncActivities:
             progress_seconds=request.progress_seconds or self._progress_seconds,
         )
         try:
-            with _errors_told(services.meter, graph=graph, activity=names.SYNC_CYCLE, attempt=run.attempt):
+            with (
+                _errors_told(services.meter, graph=graph, activity=names.SYNC_CYCLE, attempt=run.attempt),
+                self._under_way.entered(graph),
+            ):
                 async with beat:
                     result = await self._run_cycle(services, request, run, beat)
         except asyncio.CancelledError:
@@ -184,7 +192,8 @@ class SyncActivities:
         _refuse_archived(graph)
         if request.shadow and request.provider_id is not None:
             await prepare_shadow(services, graph, request.provider_id)
-        result: object = await run_cycle(
+        result = await contained(
+            run_cycle,
             SyncContext(
                 graph=graph.shadow_ref if request.shadow else graph.ref,
                 run=replace(run, provider_version=served.version),
@@ -206,14 +215,11 @@ class SyncActivities:
                     vector_seconds=services.settings.vector_retry_seconds,
                 ),
                 shadow=request.shadow,
-            )
+            ),
+            distribution=served.distribution,
+            grace=self._grace_seconds,
+            patience=self._patience_seconds,
         )
-        if not isinstance(result, SyncResult):
-            raise ProviderInvalid(
-                request.provider_id or names.FALLBACK_PROVIDER,
-                distribution=served.distribution,
-                problem=f"sync_cycle returned {type(result).__name__}, not SyncResult",
-            )
         return result.model_copy(update={"served": served})
 
     def _routed(

@@ -3,33 +3,47 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from temporalio.exceptions import ApplicationError
 
-from syncline.errors import SynclineError
+from syncline.errors import ProviderMisbehaved, SynclineError
 from syncline.logs import get_log
 
-__all__ = ["errors_translated", "not_told_yet"]
+__all__ = ["errors_translated", "not_told_yet", "translated"]
+
+
+def translated(error: SynclineError) -> ApplicationError:
+    """Return the error for Temporal: its class is the type and says if a retry helps, itself says when."""
+    seconds = error.retry_after_seconds
+    return ApplicationError(
+        str(error),
+        type=type(error).__name__,
+        non_retryable=not error.retryable,
+        next_retry_delay=None if seconds is None else timedelta(seconds=seconds),
+    )
 
 
 @contextmanager
 def errors_translated(**fields: object) -> Iterator[None]:
-    """Raise ApplicationError in place of a SynclineError: its class is the type, and says if a retry helps.
+    """Raise ApplicationError in place of a SynclineError, as `translated` has it.
 
-    It is logged in one line with `fields`. Any other exception passes: Temporal retries it, and its traceback
-    is logged.
+    It is logged in one line with `fields`, as an error when somebody has to mend a provider. Any other
+    exception passes: Temporal retries it, and its traceback is logged.
     """
     try:
         yield
     except SynclineError as error:
-        kind = type(error).__name__
         log = get_log()
-        log.warning("activity failed", **fields, kind=kind, retryable=error.retryable, error=str(error))
+        mend = isinstance(error, ProviderMisbehaved) and not error.retryable
+        tell = log.error if mend else log.warning
+        kind = type(error).__name__
+        tell("activity failed", **fields, kind=kind, retryable=error.retryable, error=str(error))
         log.debug("below that error", cause=repr(error.__cause__))
         # A driver's error may quote the statement's parameters, which are rows: those never enter history.
         error.__cause__ = None
         error.__suppress_context__ = True
-        raise ApplicationError(str(error), type=kind, non_retryable=not error.retryable) from error
+        raise translated(error) from error
 
 
 def not_told_yet(record: logging.LogRecord) -> bool:

@@ -11,13 +11,14 @@ from temporalio.client import Client, Plugin
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError, RPCStatusCode, ServiceClient
 
 from syncline import names
 from syncline.errors import ConfigurationError, SettingsInvalid, TemporalUnavailable
 
 __all__ = [
     "connect",
+    "connect_again",
     "missing_search_attributes",
     "register_search_attributes",
     "require_search_attributes",
@@ -64,6 +65,16 @@ async def connect(
         )
     except (RuntimeError, RPCError, OSError) as error:  # the SDK says RuntimeError for a refused connection
         raise TemporalUnavailable(config["target_host"], config["namespace"], _cause(error)) from error
+
+
+async def connect_again(client: Client) -> Client:
+    """Return a client like this one, for another event loop; raise TemporalUnavailable when that fails."""
+    connection = client.service_client.config
+    try:
+        service = await ServiceClient.connect(connection)
+    except (RuntimeError, RPCError, OSError) as error:
+        raise TemporalUnavailable(connection.target_host, client.namespace, _cause(error)) from error
+    return Client(**(client.config() | {"service_client": service}))
 
 
 async def missing_search_attributes(client: Client) -> set[str]:

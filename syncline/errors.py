@@ -28,6 +28,9 @@
     ├── EmbeddingError
     │   ├── EmbeddingUnavailable      retryable
     │   └── EmbeddingRejected         not retryable
+    ├── ProviderMisbehaved            not retryable: a cycle did what none may; it was contained
+    │   ├── ProviderBlocked           retryable: the provider keeps its event loop from running
+    │   └── ProviderNotReady          retryable: its `initialize` failed, or is not to be tried again yet
     ├── ProviderGone                  retryable: this worker lacks the provider; another one may have it
     ├── TemporalUnavailable           retryable: the Temporal server cannot be reached, or turns us away
     ├── NoWorker                      not retryable: nobody polls the task queue that a run would need
@@ -51,6 +54,8 @@ class SynclineError(Exception):
     """Base of every error that Syncline raises on purpose."""
 
     retryable: ClassVar[bool] = False
+    retry_after_seconds: float | None = None
+    """How long a retry has to wait to make sense, where that is known."""
 
 
 class ConfigurationError(SynclineError):
@@ -258,6 +263,26 @@ class EmbeddingUnavailable(EmbeddingError):
 
 class EmbeddingRejected(EmbeddingError):
     """The embedding service refused the request itself."""
+
+
+class ProviderMisbehaved(SynclineError):
+    """A provider did what it must not, and was contained. `trouble` is a word for it, `do` the way out."""
+
+    def __init__(self, provider_id: str, *, distribution: str, trouble: str, did: str, do: str) -> None:
+        self.provider_id, self.distribution, self.trouble = provider_id, distribution, trouble
+        super().__init__(f"Provider '{provider_id}' of distribution '{distribution}' {did}. {do}")
+
+
+class ProviderBlocked(ProviderMisbehaved):
+    """A provider keeps the event loop of its room from running."""
+
+    retryable = True
+
+
+class ProviderNotReady(ProviderMisbehaved):
+    """A provider's `initialize` failed, or is not to be tried again yet."""
+
+    retryable = True
 
 
 class ProviderGone(SynclineError):

@@ -268,6 +268,12 @@ WAKES: Final = Counter(
     help="Runs that were due for a change, by what came of it: started; paused or absent, as the Schedule "
     "was; failed, which is tried again.",
 )
+PROVIDER_TROUBLES: Final = Counter(
+    name="provider_troubles",
+    unit="times",
+    labels=("provider", "trouble"),
+    help="How often a provider had to be contained, by what it did: docs/containment.md.",
+)
 PROVIDER_INFO: Final = Gauge(
     name="provider_info",
     unit="1",

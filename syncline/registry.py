@@ -2,18 +2,22 @@
 
 import asyncio
 import inspect
+import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, cast, overload
 from uuid import UUID
 
 from syncline import names
-from syncline.errors import ConfigurationError, ProviderDuplicate, ProviderInvalid
+from syncline.bounded import Abandoned, Escaped, Overran, bounded
+from syncline.errors import ConfigurationError, ProviderDuplicate, ProviderInvalid, ProviderNotReady
 from syncline.fact_decomposition import FACT_DECOMPOSITION_API_VERSION, FactDecompositionProvider
-from syncline.logs import get_log
+from syncline.logs import get_log, masked
 from syncline.provider import (
     API_VERSION,
     KINDS,
@@ -65,12 +69,33 @@ class Registered(Generic[ProviderT_co]):
     """Whether its cycles have a task queue of their own, because not every worker need have it."""
 
 
+_LONGEST_WAIT: Final = 60.0
+_LONGEST_PROBLEM: Final = 500
+
+
+@dataclass
+class _Start:
+    """How far the initialization of one provider is."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    failures: int = 0
+    not_before: float = 0.0
+    problem: str = ""
+
+
 class Registry:
     """Providers by kind and id. Their `initialize` and `close` are called here and nowhere else."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        initialize_seconds: float = 60.0,
+        close_seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._initialize_seconds, self._close_seconds, self._clock = initialize_seconds, close_seconds, clock
         self._registered: dict[tuple[str, str], Registered[Provider]] = {}
-        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._starts: defaultdict[tuple[str, str], _Start] = defaultdict(_Start)
         self._initialized: dict[tuple[str, str], Provider] = {}  # in order of initialization
         self._problems: list[ConfigurationError] = []
         self._misses: set[tuple[str, UUID, str]] = set()
@@ -154,10 +179,11 @@ class Registry:
     async def initialized(
         self, kind: ProviderKind, provider_id: str, services: "Services | None"
     ) -> Provider:
-        """Return the provider after its `initialize` has succeeded once in this process.
+        """Return the provider after its `initialize` has succeeded once.
 
-        Concurrent callers wait for one attempt; after a failed one, which raises, the next caller tries
-        again. Raise LookupError if there is no such provider.
+        Concurrent callers wait for one attempt. After a failed one, all are told ProviderNotReady at once for
+        a second, then somebody tries again; the waits double, up to a minute. Raise LookupError if there is
+        no such provider.
         """
         if services is None:
             raise RuntimeError(
@@ -169,20 +195,39 @@ class Registry:
             known = ", ".join(self.known(kind)) or "none"
             raise LookupError(f"no {kind} provider '{provider_id}' is registered (known: {known})")
         key = (kind, provider_id)
-        async with self._locks[key]:
+        start = self._starts[key]
+        async with start.lock:
             if key not in self._initialized:
-                await registered.provider.initialize(services)
+                if self._clock() >= start.not_before:
+                    await self._initialize(registered, start, services)
+                if start.problem:
+                    seconds = max(1, math.ceil(start.not_before - self._clock()))
+                    raise _not_ready(registered, start, seconds)
                 self._initialized[key] = registered.provider
         return registered.provider
 
     async def close(self) -> None:
-        """Close what was initialized, the latest first. A provider that fails to close is logged."""
+        """Close what was initialized, the latest first. One that fails to, or takes long, is logged."""
         while self._initialized:
-            (kind, provider_id), provider = self._initialized.popitem()
-            try:
-                await provider.close()
-            except Exception:
-                get_log().exception("provider did not close", kind=kind, provider=provider_id)
+            key, provider = self._initialized.popitem()
+            problem, cause = await _problem_of(provider.close(), "close", self._close_seconds)
+            if problem:
+                get_log().error(
+                    "provider did not close",
+                    kind=key[0],
+                    provider=provider.id,
+                    distribution=self._registered[key].distribution,
+                    problem=problem,
+                    exc_info=cause,
+                )
+
+    def for_another_loop(self) -> "Registry":
+        """Return a registry of the same providers that initializes, and closes, those asked of it alone."""
+        other = Registry(
+            initialize_seconds=self._initialize_seconds, close_seconds=self._close_seconds, clock=self._clock
+        )
+        other._registered, other._problems, other._misses = self._registered, self._problems, self._misses
+        return other
 
     def first_miss(self, kind: str, graph_id: UUID, provider_id: str) -> bool:
         """Return whether this is the first time that the graph's provider is missed; remember that it is."""
@@ -190,6 +235,25 @@ class Registry:
         first = miss not in self._misses
         self._misses.add(miss)
         return first
+
+    async def _initialize(
+        self, registered: Registered[Provider], start: _Start, services: "Services"
+    ) -> None:
+        work = registered.provider.initialize(services)
+        start.problem, cause = await _problem_of(work, "initialize", self._initialize_seconds)
+        if not start.problem:
+            return
+        start.failures += 1
+        start.not_before = self._clock() + min(2.0 ** (start.failures - 1), _LONGEST_WAIT)
+        get_log().error(
+            "provider did not initialize",
+            kind=registered.kind,
+            provider=registered.provider.id,
+            distribution=registered.distribution,
+            attempt=start.failures,
+            problem=start.problem,
+            exc_info=cause,
+        )
 
     def _add(self, kind: object, provider: object, label: str, distribution: str, *, routed: bool) -> None:
         problem = _problem(provider, kind)
@@ -204,7 +268,6 @@ class Registry:
         self._registered[key] = Registered(
             kind=key[0], provider=accepted, distribution=distribution, routed=routed
         )
-        self._locks[key] = asyncio.Lock()
 
     def _try(self, name: str, distribution: str, contribution: object) -> None:
         plugin = isinstance(contribution, EntryPoint)
@@ -230,6 +293,33 @@ class Registry:
             error=str(error),
             exc_info=error if error.__cause__ else None,
         )
+
+
+async def _problem_of(work: Awaitable[None], name: str, seconds: float) -> tuple[str, Exception | None]:
+    """Return what went wrong with a call of a provider's method, and its exception; nothing is ("", None)."""
+    try:
+        await bounded(work, seconds=seconds)
+    except Overran:
+        return f"{name} did not end within {seconds:g} s and was cancelled", None
+    except Abandoned:
+        return f"{name} did not end within {seconds:g} s, nor when it was cancelled", None
+    except Escaped as error:
+        return f"{name} raised {error}", error
+    except Exception as error:
+        return f"{name} raised {type(error).__name__}: {masked(str(error))}"[:_LONGEST_PROBLEM], error
+    return "", None
+
+
+def _not_ready(registered: Registered[Provider], start: _Start, seconds: int) -> ProviderNotReady:
+    error = ProviderNotReady(
+        registered.provider.id,
+        distribution=registered.distribution,
+        trouble="not_ready",
+        did=f"is not ready: {start.problem}",
+        do=f"It is tried again in {seconds} s; its graphs wait until then.",
+    )
+    error.retry_after_seconds = float(seconds)
+    return error
 
 
 def _label(contribution: object) -> str:

@@ -13,6 +13,7 @@ from syncline.migrations import migrate_control, migrate_graph, migrate_shadow, 
 from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter
 from syncline.registry import Registry
 from syncline.settings import Settings
+from syncline.stores.open_collections import OpenCollections
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.vectors import VectorStore
 
@@ -184,7 +185,8 @@ class Services:
         # The embedded store needs an optional dependency that a worker with a server does without.
         from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
 
-        return EmbeddedQdrantStore("qdrant", settings.qdrant_path)
+        opened = OpenCollections.of_this_process(settings.qdrant_path)
+        return EmbeddedQdrantStore("qdrant", settings.qdrant_path, opened=opened)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

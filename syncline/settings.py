@@ -55,7 +55,10 @@ class Settings(_TaskQueue):
         description="Further Postgres stores that graphs may refer to: a JSON object, key to connection URI.",
     )
     pool_size: int = Field(
-        default=10, ge=2, le=1000, description="Connections to each Postgres store, per worker process."
+        default=10,
+        ge=2,
+        le=1000,
+        description="Connections to each Postgres store, per worker process and per plugin's provider in it.",
     )
 
     qdrant_url: str | None = Field(
@@ -119,6 +122,13 @@ class Settings(_TaskQueue):
         max_length=200,
         validate_default=True,
         description="Version of that deployment that this worker is, such as a commit: docs/deployment.md.",
+    )
+    blocked_seconds: float = Field(
+        default=10,
+        ge=0.1,
+        le=3600,
+        description="How long a plugin's provider may keep its event loop from running before its cycles are "
+        "failed; below the heartbeat timeout of 20.",
     )
 
     batch_rows: int = Field(

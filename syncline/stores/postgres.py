@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from syncline.errors import StoreError, StoreRejected, StoreUnavailable
+from syncline.stores.leases import leased
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -52,6 +53,19 @@ def _refuse_closed(connection: AdaptedConnection, _record: object, _proxy: objec
         raise DisconnectionError("the server closed this connection")
 
 
+async def _end(connection: asyncpg.Connection) -> None:
+    connection.terminate()
+
+
+async def _tear(connection: AsyncConnection) -> None:
+    """Close a connection in spite of whoever uses it, and give its place in the pool back."""
+    raw = await connection.get_raw_connection()
+    if raw.driver_connection is not None:
+        raw.driver_connection.terminate()
+    await connection.invalidate()
+    await connection.close()
+
+
 class PostgresStore:
     """A pool of connections to one database. Safe for concurrent use within one event loop."""
 
@@ -79,7 +93,8 @@ class PostgresStore:
             name = f"{self._application_name} {purpose}"
             connection = await self._connect(application_name=name, **server_settings)
             try:
-                yield connection
+                with leased(self.name, lambda: _end(connection)):
+                    yield connection
             finally:
                 connection.terminate()
 
@@ -126,7 +141,8 @@ class PostgresStore:
                 if driver is None:
                     raise StoreUnavailable(self.name, "the pool returned no connection")
                 try:
-                    yield driver
+                    with leased(self.name, lambda: _tear(connection)):
+                        yield driver
                 except BaseException:
                     driver.terminate()
                     await connection.invalidate()
@@ -140,14 +156,16 @@ class PostgresStore:
         """
         with self.errors_mapped():
             async with self._translated(schema).begin() as connection:
-                yield connection
+                with leased(self.name, lambda: _tear(connection)):
+                    yield connection
 
     @asynccontextmanager
     async def session(self, *, schema: str | None = None) -> AsyncIterator[AsyncSession]:
         """Yield an ORM session in a transaction that commits at the end; errors are mapped."""
         with self.errors_mapped():
             async with AsyncSession(self._translated(schema)) as session, session.begin():
-                yield session
+                with leased(self.name, session.invalidate):
+                    yield session
 
     def _translated(self, schema: str | None) -> AsyncEngine:
         if schema is None:

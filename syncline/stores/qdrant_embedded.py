@@ -1,20 +1,19 @@
 """The vector store port on Qdrant Edge: Qdrant's own engine in this process, on disk."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
 from syncline.credentials import redacted
 from syncline.embedding import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
+from syncline.stores.open_collections import OpenCollections
 from syncline.stores.vectors import PointPayload, checked_name, checked_vectors
 
 if TYPE_CHECKING:
@@ -28,14 +27,15 @@ _RETRYABLE = ("Service runtime error", "Out of memory", "Operation cancelled", "
 class EmbeddedQdrantStore:
     """One folder of collections. One process at a time can hold a collection, until `close`.
 
-    Safe for concurrent use within one event loop; calls on one collection take turns. Nothing is opened, and
+    Safe for concurrent use; calls on one collection take turns. Stores that are given the same `opened`, for
+    several event loops, share what is open, and the last one that is closed closes it. Nothing is opened, and
     the folder is not created, before the first collection is.
     """
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, path: Path, *, opened: OpenCollections | None = None) -> None:
         self._name, self._path = name, path
-        self._opened: OrderedDict[str, EdgeShard] = OrderedDict()  # least recently used first
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._opened = opened or OpenCollections()
+        self._opened.join(self)
         self._closed = False
 
     @property
@@ -118,7 +118,7 @@ class EmbeddedQdrantStore:
         async with self._turn(collection):
             shard = await self._open(collection)
             if shard is not None:
-                del self._opened[collection]
+                del self._opened.shards[collection]
                 await self._run(collection, lambda: shard.remove(self._path / collection))
 
     async def describe(self) -> str:
@@ -127,17 +127,16 @@ class EmbeddedQdrantStore:
     async def close(self) -> None:
         """Close every collection, so that another process can open them; later calls are refused."""
         self._closed = True
-        for collection in list(self._opened):
-            async with self._lock(collection):
+        if not self._opened.leave(self):
+            return
+        for collection in list(self._opened.shards):
+            async with self._opened.turn(collection):
                 await self._let_go(collection)
-
-    def _lock(self, collection: str) -> asyncio.Lock:
-        return self._locks.setdefault(collection, asyncio.Lock())
 
     @asynccontextmanager
     async def _turn(self, collection: str) -> AsyncIterator[None]:
         checked_name(self._name, collection)
-        async with self._lock(collection):
+        async with self._opened.turn(collection):
             if self._closed:
                 raise VectorStoreUnavailable(self._name, "it has been closed; this process is stopping.")
             yield
@@ -160,26 +159,28 @@ class EmbeddedQdrantStore:
 
     async def _open(self, collection: str) -> "EdgeShard | None":
         """Return the open shard, or None if the collection does not exist; the caller has its turn."""
-        shard = self._opened.get(collection)
+        shard = self._opened.shards.get(collection)
         if shard is None:
             shard = await self._run(collection, lambda: self._load(collection))
             if shard is None:
                 return None
-            self._opened[collection] = shard
+            self._opened.shards[collection] = shard
             await self._let_idle_go(keep=collection)
-        self._opened.move_to_end(collection)
+        self._opened.shards.move_to_end(collection)
         return shard
 
     async def _let_idle_go(self, *, keep: str) -> None:
-        for idle in [name for name in self._opened if name != keep]:
-            lock = self._lock(idle)
+        for idle in list(self._opened.shards):
+            turn = self._opened.turn(idle)
             # Only one that is free at once: two callers that wait for each other's shard would wait for ever.
-            if len(self._opened) > _OPEN_COLLECTIONS and not lock.locked():
-                async with lock:
+            if idle != keep and len(self._opened.shards) > _OPEN_COLLECTIONS and turn.take():
+                try:
                     await self._let_go(idle)
+                finally:
+                    turn.pass_on()
 
     async def _let_go(self, collection: str) -> None:
-        shard = self._opened.pop(collection, None)
+        shard = self._opened.shards.pop(collection, None)
         if shard is not None:
             await self._run(collection, shard.close)
 

@@ -1,12 +1,15 @@
 """The contract of the vector store port; both adapters pass it."""
 
+import asyncio
 import math
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -18,6 +21,7 @@ from qdrant_client import AsyncQdrantClient
 from syncline.embedding import Vectors
 from syncline.errors import VectorStoreRejected, VectorStoreUnavailable
 from syncline.stores import qdrant_embedded
+from syncline.stores.open_collections import OpenCollections
 from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload, VectorStore
@@ -408,6 +412,26 @@ async def test_only_so_many_collections_stay_open(tmp_path: Path, monkeypatch: p
     await other.close()
     assert [await store.count(f"nodes-{number}") for number in range(5)] == list(range(5))
     await store.close()
+
+
+def test_stores_of_several_event_loops_share_what_is_open(tmp_path: Path) -> None:
+    opened = OpenCollections.of_this_process(tmp_path)
+    assert OpenCollections.of_this_process(tmp_path) is opened
+
+    async def fill(barrier: threading.Barrier) -> None:
+        store = EmbeddedQdrantStore("system", tmp_path, opened=opened)
+        for _ in range(10):
+            await store.ensure_collection("nodes", dimensions=DIMENSIONS)
+            await store.upsert("nodes", points(10), vectors(10))
+        barrier.wait(timeout=30)
+        assert await store.count("nodes") == 300
+        await store.close()
+
+    barrier = threading.Barrier(3)
+    with ThreadPoolExecutor(3) as threads:
+        for done in [threads.submit(asyncio.run, fill(barrier)) for _ in range(3)]:
+            done.result(timeout=60)
+    assert not opened.shards
 
 
 async def test_deleted_points_give_their_room_back_when_a_collection_is_opened(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from providers import BUILTIN
-from syncline.errors import ProviderDuplicate, ProviderInvalid
+from syncline.errors import ProviderDuplicate, ProviderInvalid, ProviderNotReady
 from syncline.provider import SyncContext, SyncProvider, SyncResult
 from syncline.registry import Registry
 from syncline.services import Services
@@ -260,20 +260,71 @@ async def test_concurrent_callers_share_one_initialize(services: Services) -> No
     assert all(provider is slow for provider in found)
 
 
-async def test_a_failed_initialize_is_tried_again(services: Services) -> None:
+async def test_a_failed_initialize_is_tried_again_later_and_later(services: Services) -> None:
     class Flaky(FakeProvider):
         async def initialize(self, services: Services) -> None:
             self.initialized += 1
-            if self.initialized == 1:
+            if self.initialized < 9:
                 raise ConnectionError("not yet")
 
-    flaky = Flaky("flaky")
-    registry = _registry(flaky)
-    with pytest.raises(ConnectionError, match="not yet"):
-        await registry.initialized("sync", "flaky", services)
+    flaky, now = Flaky("flaky"), 0.0
+    registry = Registry(clock=lambda: now)
+    registry.register("sync", flaky, "tests 1")
+    waits = []
+    while flaky.initialized < 8:
+        told = await asyncio.gather(
+            *(registry.initialized("sync", "flaky", services) for _ in range(3)), return_exceptions=True
+        )
+        assert [type(error) for error in told] == [ProviderNotReady] * 3
+        [error] = {str(error) for error in told}
+        assert error.startswith(
+            "Provider 'flaky' of distribution 'tests 1' is not ready: initialize raised ConnectionError: not yet."
+        )
+        assert isinstance(told[0], ProviderNotReady)
+        waits.append(told[0].retry_after_seconds)
+        now += waits[-1] or 0
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
     assert await registry.initialized("sync", "flaky", services) is flaky
     await registry.initialized("sync", "flaky", services)
-    assert flaky.initialized == 2
+    assert flaky.initialized == 9
+
+
+async def test_an_initialize_without_end_is_given_up_and_a_close_without_end_is_told(
+    services: Services,
+) -> None:
+    class Endless(FakeProvider):
+        hangs = True
+
+        async def initialize(self, services: Services) -> None:
+            await self.close()
+
+        async def close(self) -> None:
+            if self.hangs:
+                await asyncio.Event().wait()
+
+    endless = Endless("endless")
+    registry = Registry(initialize_seconds=0.01, close_seconds=0.01, clock=lambda: 0.0)
+    registry.register("sync", endless, "tests 1")
+    with pytest.raises(ProviderNotReady, match=r"initialize did not end within 0\.01 s and was cancelled"):
+        await registry.initialized("sync", "endless", services)
+    registry = registry.for_another_loop()
+    endless.hangs = False
+    assert await registry.initialized("sync", "endless", services) is endless
+    endless.hangs = True
+    with capture_logs() as logs:
+        await registry.close()
+    [told] = logs
+    assert told["problem"] == "close did not end within 0.01 s and was cancelled"
+
+
+async def test_a_registry_for_another_loop_initializes_and_closes_for_itself(services: Services) -> None:
+    fake = FakeProvider("fake")
+    registry = _registry(fake)
+    other = registry.for_another_loop()
+    await registry.initialized("sync", "fake", services)
+    await other.initialized("sync", "fake", services)
+    await other.close()
+    assert (fake.initialized, fake.closed) == (2, 1)
 
 
 async def test_a_cancelled_initialize_is_tried_again_by_whoever_waits(services: Services) -> None:

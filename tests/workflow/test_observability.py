@@ -42,6 +42,7 @@ from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.ports import free_port
 from syncline.testing.worker_process import WorkerProcess
 from syncline.verification import Found, Relation, RelationKind, Verification
+from tests.workflow.zoo.installed import install
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,6 +129,9 @@ async def play(lab: SyncLab, write: asyncpg.Connection, target: asyncpg.Connecti
 
     waiting = await lab.add_graph("acme", composition={"sync": {"provider": "acme", "on_missing": "hold"}})
     await run(lab, waiting)
+
+    misbehaving = await lab.add_graph("zoo-wrong")
+    await run(lab, misbehaving)
     return {
         "plain": plain,
         "fallback": fallback,
@@ -136,6 +140,7 @@ async def play(lab: SyncLab, write: asyncpg.Connection, target: asyncpg.Connecti
         "held": held,
         "missing": missing,
         "waiting": waiting,
+        "misbehaving": misbehaving,
     }
 
 
@@ -154,8 +159,11 @@ async def scene(
     settings = Settings(
         write_dsn=SecretStr(write_dsn), graph_dsn=SecretStr(graph_dsn), task_queue="observed", pool_size=4
     )
+    plugins = tmp_path_factory.mktemp("plugins")
+    install(plugins, "zoo", wrong="zoo_plugin:Wrong")
     with FaultyServer(Answer()) as collector:
         environment = {
+            "PYTHONPATH": str(plugins),
             "PATH": os.environ["PATH"],
             "SYNCLINE_WRITE_DSN": write_dsn,
             "SYNCLINE_GRAPH_DSN": graph_dsn,
@@ -276,6 +284,14 @@ async def test_metrics_tell_each_way_that_a_cycle_can_go(scene: Scene) -> None:
     assert scene.value("cycle_errors", "missing", kind="ProviderMissing", retryable="false") == 1
     assert scene.value("graph_interval_seconds", "paused") == 0
 
+    [troubles] = scene.families["syncline_provider_troubles"].samples
+    assert (troubles.labels["provider"], troubles.labels["trouble"], troubles.value) == (
+        "zoo-wrong",
+        "malformed",
+        1,
+    )
+    assert scene.value("cycle_errors", "misbehaving", kind="ProviderInvalid", retryable="false") == 1
+
     assert scene.value("cycles", "waiting", status="held", provider="acme") == 1
     assert scene.value("held_timestamp_seconds", "waiting") > 0
     # It has seen nothing of the graph, and whoever did last is still right.
@@ -330,6 +346,12 @@ async def test_one_trace_leads_from_the_run_to_the_statements(scene: Scene) -> N
     statements = [str(attributes(span).get("db.statement", "")) for span in spans.values()]
     assert any('INSERT INTO "nodes"' in statement for statement in statements)
     assert any("$1" in statement for statement in statements)
+
+
+async def test_a_cycle_in_a_room_is_in_the_trace_of_its_run_once(scene: Scene) -> None:
+    [failed] = [line for line in scene.lines_of("misbehaving") if line["event"] == "activity failed"]
+    told = [span.name for span in scene.spans if span.trace_id.hex() == failed["trace_id"]]
+    assert (told.count("RunWorkflow:SyncGraph"), told.count("RunActivity:sync_cycle")) == (1, 1)
 
 
 async def test_a_refused_row_leaves_its_error_in_the_trace_but_no_value(scene: Scene) -> None:

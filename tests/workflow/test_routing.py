@@ -20,6 +20,7 @@ from syncline.presence import Absence, ProviderHeld, ProviderReturned
 from syncline.provider import SyncContext
 from syncline.registry import Registry
 from syncline.services import Services
+from syncline.testing.gate import Gate
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 from tests.workflow.test_carried_state import DAILY, scheduled
@@ -201,11 +202,11 @@ async def test_the_run_tells_the_version_that_served_it_and_not_the_newest(fleet
 
 
 async def test_busy_is_not_gone(fleet: Fleet) -> None:
-    taken, release = asyncio.Event(), asyncio.Event()
+    taken, release = Gate(), Gate()
 
     async def hold_the_slot(context: SyncContext) -> SyncResult:
-        if not taken.is_set():
-            taken.set()
+        if not taken.is_open:
+            taken.open()
             await release.wait()
         return sync_result()
 
@@ -216,7 +217,7 @@ async def test_busy_is_not_gone(fleet: Fleet) -> None:
         await taken.wait()
         second = await fleet.lab.start(graphs[1])
         await resolved_again(second)
-        release.set()
+        release.open()
         for run in (first, second):
             assert (await run.result()).provider_id == "acme"
     assert len(plugin.contexts) == 2
@@ -264,10 +265,10 @@ async def test_a_worker_of_another_version_is_not_counted_on(fleet: Fleet) -> No
 
 
 async def test_a_worker_that_ends_in_the_middle_of_a_cycle_leaves_it_to_the_policy(fleet: Fleet) -> None:
-    entered = asyncio.Event()
+    entered = Gate()
 
     async def hang(context: SyncContext) -> SyncResult:
-        entered.set()
+        entered.open()
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -282,10 +283,10 @@ async def test_a_worker_that_ends_in_the_middle_of_a_cycle_leaves_it_to_the_poli
 
 
 async def test_a_worker_leaves_the_table_before_it_drains(fleet: Fleet) -> None:
-    entered, release = asyncio.Event(), asyncio.Event()
+    entered, release = Gate(), Gate()
 
     async def wait(context: SyncContext) -> SyncResult:
-        entered.set()
+        entered.open()
         await release.wait()
         return sync_result(rows=1)
 
@@ -306,7 +307,7 @@ async def test_a_worker_leaves_the_table_before_it_drains(fleet: Fleet) -> None:
         await eventually(left)
         assert not ending.done()
         later = await fleet.lab.run(await fleet.graph("hold"))
-        release.set()
+        release.open()
         assert (await run.result()).result.rows == 1
         await ending
     assert later.result.status is CycleStatus.HELD

@@ -1,0 +1,177 @@
+"""A room: a thread with an event loop, services and a Temporal worker of its own, for one provider's cycles.
+
+A provider that blocks its event loop blocks the cycles of its own graphs, and nobody else's.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.underway import UnderWayHere
+from syncline.bounded import PATIENCE
+from syncline.client import connect_again
+from syncline.logs import get_log
+from syncline.loops import wind_down
+from syncline.provider import SyncProvider
+from syncline.registry import Registered
+from syncline.services import Services
+
+__all__ = ["Room", "Serve"]
+
+_PAUSE: Final = 5.0
+"""Seconds from the end of a worker that failed to the next one."""
+
+Serve = Callable[["Room", Client, Services], Worker]
+
+
+class Room:
+    """One provider's room. Its methods are for the event loop that opens it.
+
+    It has a client like the one that is given, and services over the same settings, providers and meter.
+    `serve` is called in the room, and gives the worker to run there.
+    """
+
+    def __init__(
+        self, registered: Registered[SyncProvider], client: Client, services: Services, *, serve: Serve
+    ) -> None:
+        self.provider, self.distribution = registered.provider, registered.distribution
+        self.under_way = UnderWayHere()
+        self._client, self._services, self._serve = client, services, serve
+        self._loop = asyncio.new_event_loop()
+        self._opened, self._drained, self._ended = Future[None](), Future[None](), Future[None]()
+        self._draining = False
+        self._leave, self._close = asyncio.Event(), asyncio.Event()
+        self._worker: Worker | None = None
+        self._asked_at, self._answered = 0.0, True
+        self.blocked = False
+        """Whether its loop has not run for too long, as somebody has found who looks after it."""
+        # A daemon: the process can end while a provider never returns.
+        self._thread = threading.Thread(target=self._run, name=f"room of {self.provider.id}", daemon=True)
+
+    @property
+    def thread_id(self) -> int | None:
+        """The thread's, by which its stack is found."""
+        return self._thread.ident
+
+    async def open(self) -> None:
+        """Begin to serve. Raise what keeps it from that."""
+        self._thread.start()
+        await asyncio.wrap_future(self._opened)
+
+    def drain(self) -> None:
+        """Take no more cycles; those that run may finish as the worker's settings allow."""
+        self._draining = True
+        self._call(self._leave.set)
+
+    async def close(self) -> None:
+        """Wait until it is drained, and close provider and stores; leave behind what takes too long."""
+        self.drain()
+        graceful = self._services.settings.graceful_shutdown_seconds
+        await self._settled(self._drained, graceful + 2 * PATIENCE)
+        self._call(self._close.set)
+        if not await self._settled(self._ended, 3 * PATIENCE):
+            get_log().error(
+                "provider's room was left behind",
+                provider=self.provider.id,
+                distribution=self.distribution,
+                graphs=sorted(cycle.graph for cycle in self.under_way.all()),
+            )
+
+    def silent_seconds(self) -> float:
+        """Return for how long the room's event loop has not answered, and ask it again once it has."""
+        now = time.monotonic()
+        if self._answered or self._ended.done():
+            self._asked_at, self._answered = now, False
+            self._call(self._answer)
+        return now - self._asked_at
+
+    def excuse(self) -> None:
+        """Count its silence from now on."""
+        self._asked_at = time.monotonic()
+
+    def retire(self) -> None:
+        """Have a blocked room poll no longer; once its loop runs, end its cycles and begin anew."""
+        if self._worker is not None:
+            # What `Worker.shutdown` does first; the rest of it needs the loop, which stands still.
+            self._worker._bridge_worker.initiate_shutdown()  # noqa: SLF001
+        self._call(self.under_way.cancel_all)
+        self._call(self._leave.set)
+
+    def _call(self, what: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(what)
+
+    async def _settled(self, future: "Future[None]", seconds: float) -> bool:
+        """Return whether the future is done in time; nothing is expected of a blocked loop."""
+        patience = 1.0 if self.blocked else seconds
+        done, _ = await asyncio.wait([asyncio.wrap_future(future)], timeout=patience)
+        return bool(done)
+
+    def _answer(self) -> None:
+        self._answered = True
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        life = self._loop.create_task(self._live())
+        while not life.done():
+            try:
+                self._loop.run_until_complete(life)
+            except (SystemExit, KeyboardInterrupt) as error:
+                # From a task that the provider has started: these stop an event loop.
+                self._tell("a provider's task tried to end the process", error)
+            except Exception:  # noqa: S112 # the life's own, seen to below
+                continue
+        failure = None if life.cancelled() else life.exception()
+        if failure is not None and self._opened.done():
+            self._tell("provider's room has ended", failure)
+        elif failure is not None:
+            self._opened.set_exception(failure)
+        wind_down(self._loop)
+        for future in (self._opened, self._drained, self._ended):
+            if not future.done():
+                future.set_result(None)
+
+    async def _live(self) -> None:
+        client = await connect_again(self._client)
+        settings, meter = self._services.settings, self._services.meter
+        registry = self._services.registry.for_another_loop()
+        async with Services.open(settings, registry=registry, meter=meter) as services:
+            # Its imports take a second. They would be in a cycle else, and the provider be blamed for them.
+            services.vector_store(None)
+            while not self._draining:
+                try:
+                    await self._work(client, services)
+                except Exception as error:
+                    if not self._opened.done():
+                        raise
+                    self._tell("worker of a provider's room failed; another one begins", error)
+                    await asyncio.sleep(_PAUSE)
+            self._drained.set_result(None)
+            await self._close.wait()
+
+    async def _work(self, client: Client, services: Services) -> None:
+        self._leave.clear()
+        async with self._serve(self, client, services) as worker:
+            if not self._opened.done():
+                self._opened.set_result(None)
+            self._worker = worker
+            try:
+                await self._leave.wait()
+            finally:
+                self._worker = None
+
+    def _tell(self, event: str, error: BaseException) -> None:
+        get_log().error(
+            event,
+            provider=self.provider.id,
+            distribution=self.distribution,
+            error=repr(error),
+            exc_info=error,
+        )

@@ -1,0 +1,135 @@
+"""The watchdog: a room whose event loop stands still is named, and its cycles fail for that reason."""
+
+import asyncio
+import faulthandler
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from activities.room import Room
+from activities.translation import translated
+from activities.underway import UnderWay
+from syncline import metrics
+from syncline.errors import ProviderBlocked
+from syncline.logs import get_log
+from syncline.provider import Meter
+
+__all__ = ["Watchdog"]
+
+_FOR_GOOD: Final = 6
+"""So many times the limit: then it will hardly end by itself."""
+_PATIENCE: Final = 5.0
+
+
+class Watchdog:
+    """Looks after rooms from another event loop.
+
+    A room that has not answered for `seconds` is told of as an error, once; it is given no more cycles until
+    it answers, and those in it are failed, by their task tokens, as ProviderBlocked.
+    """
+
+    def __init__(self, client: Client, rooms: Sequence[Room], *, seconds: float, meter: Meter) -> None:
+        self._client, self._rooms, self._seconds, self._meter = client, rooms, seconds, meter
+        self._blocked: dict[Room, float] = {}
+        self._for_good: set[Room] = set()
+
+    async def watch(self, *, dump: bool = False) -> None:
+        """Look after them until it is cancelled.
+
+        With `dump`, the stacks of all threads go to stderr when this loop itself stands still for three times
+        as long: code that keeps Python's lock leaves no other way to name it.
+        """
+        tick = min(1.0, self._seconds / 4)
+        try:
+            while True:
+                if dump and sys.__stderr__ is not None:
+                    faulthandler.dump_traceback_later(3 * self._seconds, file=sys.__stderr__)
+                before = time.monotonic()
+                await asyncio.sleep(tick)
+                if time.monotonic() - before > tick + self._seconds / 2:
+                    # This loop could not run either, nor perhaps the process: nobody could have answered.
+                    for room in self._rooms:
+                        if not room.blocked:
+                            room.excuse()
+                for room in self._rooms:
+                    try:
+                        await self._look_after(room)
+                    except Exception:  # nobody looks after the watchdog
+                        get_log().exception("watchdog failed", provider=room.provider.id)
+        finally:
+            if dump:
+                faulthandler.cancel_dump_traceback_later()
+
+    async def _look_after(self, room: Room) -> None:
+        silent = room.silent_seconds()
+        since = self._blocked.get(room)
+        log = get_log().bind(provider=room.provider.id, distribution=room.distribution)
+        if silent <= self._seconds:
+            if since is not None:
+                log.info("provider's room runs again", seconds=round(time.monotonic() - since, 1))
+                del self._blocked[room]
+                room.blocked = False
+                self._for_good.discard(room)
+        elif since is None:
+            self._blocked[room] = time.monotonic() - silent
+            room.blocked = True
+            await self._blocks(room)
+        elif silent > _FOR_GOOD * self._seconds and room not in self._for_good:
+            self._for_good.add(room)
+            log.error("provider's room is still blocked: restart this worker", seconds=round(silent, 1))
+
+    async def _blocks(self, room: Room) -> None:
+        stack = _stack_of(room)
+        cycles = room.under_way.all()
+        error = ProviderBlocked(
+            room.provider.id,
+            distribution=room.distribution,
+            trouble="blocked",
+            did=f"has blocked its event loop for more than {self._seconds:g} s, at {_place(room, stack)}",
+            do="It must await, or use `asyncio.to_thread`. Its cycles were failed, others take no harm; if "
+            "it does not end by itself, restart the worker.",
+        )
+        get_log().error(
+            "provider blocks its event loop",
+            provider=room.provider.id,
+            distribution=room.distribution,
+            graphs=sorted(cycle.graph for cycle in cycles),
+            error=str(error),
+            stack="".join(traceback.format_list(stack)),
+        )
+        metrics.PROVIDER_TROUBLES.add(self._meter, 1, provider=room.provider.id, trouble=error.trouble)
+        room.retire()
+        await asyncio.gather(*(self._fail(cycle, error) for cycle in cycles))
+
+    async def _fail(self, cycle: UnderWay, error: ProviderBlocked) -> None:
+        handle = self._client.get_async_activity_handle(task_token=cycle.task_token)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await handle.fail(translated(error))
+        except (RPCError, TimeoutError) as failure:
+            # It has ended meanwhile, or Temporal is away: then the server will miss its heartbeats.
+            get_log().debug("a blocked cycle was not failed", graph=cycle.graph, error=str(failure))
+
+
+def _stack_of(room: Room) -> Sequence[traceback.FrameSummary]:
+    """Return the stack of the room's thread, the innermost call last."""
+    frame = sys._current_frames().get(room.thread_id or 0)  # noqa: SLF001 # there is no other way
+    return [] if frame is None else traceback.extract_stack(frame)
+
+
+def _place(room: Room, stack: Sequence[traceback.FrameSummary]) -> str:
+    """Return the innermost line of the plugin's own, or of anybody's if it has none there."""
+    package = sys.modules.get(type(room.provider).__module__.partition(".")[0])
+    home = Path(getattr(package, "__file__", None) or "nowhere")
+    if home.name == "__init__.py":
+        home = home.parent
+    for frame in reversed(stack):
+        if Path(frame.filename).is_relative_to(home):
+            return f"{Path(frame.filename).relative_to(home.parent)}:{frame.lineno} in {frame.name}"
+    return f"{stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if stack else "a place unknown"

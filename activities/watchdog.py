@@ -25,6 +25,8 @@ __all__ = ["Watchdog"]
 _FOR_GOOD: Final = 6
 """So many times the limit: then it will hardly end by itself."""
 _PATIENCE: Final = 5.0
+_STDERR: Final = 2
+"""The descriptor: `sys.stderr` may be anything."""
 
 
 class Watchdog:
@@ -48,8 +50,8 @@ class Watchdog:
         tick = min(1.0, self._seconds / 4)
         try:
             while True:
-                if dump and sys.__stderr__ is not None:
-                    faulthandler.dump_traceback_later(3 * self._seconds, file=sys.__stderr__)
+                if dump:
+                    faulthandler.dump_traceback_later(3 * self._seconds, file=_STDERR)
                 before = time.monotonic()
                 await asyncio.sleep(tick)
                 if time.monotonic() - before > tick + self._seconds / 2:

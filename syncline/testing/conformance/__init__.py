@@ -61,7 +61,10 @@ def exercise_provider(
         except Nonconforming as refused:
             if refused.__cause__ is not None:
                 raise  # the traceback of the provider's own error is worth showing
-            pytest.fail(str(refused), pytrace=False)
+            sentence = str(refused)
+        else:
+            return
+        pytest.fail(sentence, pytrace=False)
 
     return conforms
 

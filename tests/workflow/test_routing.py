@@ -26,8 +26,8 @@ from tests.workflow.test_carried_state import DAILY, scheduled
 from tests.workflow.test_replay import replay
 from worker import create_provider_worker, serving
 
-ANSWER = 0.4
-"""Seconds that a cycle waits for a worker here."""
+SOON = 0.25
+"""Seconds that a cycle waits for a worker where nobody takes it; elsewhere it waits for as long as deployed."""
 
 
 class Fleet:
@@ -57,11 +57,13 @@ class Fleet:
             yield services
 
     @asynccontextmanager
-    async def process(self, identity: str, *plugins: FakeProvider, **settings: object) -> AsyncIterator[None]:
+    async def process(
+        self, identity: str, *plugins: FakeProvider, answer_seconds: float = 120, **settings: object
+    ) -> AsyncIterator[None]:
         """A process, from when the others know of it."""
         client = await self.client(identity)
         async with self.services(identity, *plugins, **settings) as services:
-            activities = SyncActivities(services, beat_seconds=0.2, answer_seconds=ANSWER)
+            activities = SyncActivities(services, beat_seconds=0.2, answer_seconds=answer_seconds)
             async with serving(client, services, activities):
                 await self.knows(identity)
                 yield
@@ -205,7 +207,7 @@ async def test_busy_is_not_gone(fleet: Fleet) -> None:
 
     graphs = [await fleet.graph("fail"), await fleet.graph("fail")]
     plugin = FakeProvider("acme", cycle=hold_the_slot)
-    async with fleet.process("only@host:1", plugin, max_concurrent_cycles=1):
+    async with fleet.process("only@host:1", plugin, answer_seconds=SOON, max_concurrent_cycles=1):
         first = await fleet.lab.start(graphs[0])
         await taken.wait()
         second = await fleet.lab.start(graphs[1])
@@ -218,7 +220,7 @@ async def test_busy_is_not_gone(fleet: Fleet) -> None:
 
 async def test_when_those_who_had_it_are_gone_the_policy_holds(fleet: Fleet) -> None:
     graphs = {policy: await fleet.graph(policy, prepare=True) for policy in ("fallback", "hold", "fail")}
-    async with fleet.process("bare@host:1"):
+    async with fleet.process("bare@host:1", answer_seconds=SOON):
         async with fleet.announced("dead@host:2", FakeProvider("acme")):
             runs = {policy: await fleet.lab.start(graph) for policy, graph in graphs.items()}
             for run in runs.values():
@@ -248,8 +250,8 @@ async def test_a_worker_that_ends_in_the_middle_of_a_cycle_leaves_it_to_the_poli
         raise AssertionError
 
     graph = await fleet.graph(prepare=True)
-    async with fleet.process("bare@host:1"):
-        async with fleet.process("ending@host:2", FakeProvider("acme", cycle=hang)):
+    async with fleet.process("bare@host:1", answer_seconds=SOON):
+        async with fleet.process("ending@host:2", FakeProvider("acme", cycle=hang), answer_seconds=SOON):
             run = await fleet.lab.start(graph)
             await entered.wait()
         result = await run.result()

@@ -68,6 +68,32 @@ async def test_a_worker_serves_and_drains_on_sigterm(idle_lab: SyncLab, environm
     assert "Traceback" not in worker.said
 
 
+async def test_a_plugin_is_polled_for_on_a_queue_of_its_own(
+    idle_lab: SyncLab, environment: dict[str, str], tmp_path: Path
+) -> None:
+    info = tmp_path / "acme_wheel-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-wheel\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text(
+        "[syncline.providers]\nacme = syncline.testing.providers:FakeProvider\n"
+    )
+    graph = await idle_lab.add_graph("fake")
+    async with running(environment, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}") as worker:
+        await worker.says('"worker ready"')
+        run = await idle_lab.start(graph)
+        served = (await run.result()).result.served
+        queues = {
+            event.activity_task_scheduled_event_attributes.task_queue.name
+            for event in (await run.fetch_history()).events
+        }
+        worker.process.send_signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+    assert served is not None
+    assert served.distribution == "acme-wheel 2.0"
+    assert served.worker.endswith(f":{worker.process.pid}")
+    assert f"{idle_lab.task_queue}/providers/fake" in queues
+
+
 async def test_both_branches_log_one_line_with_the_same_fields(
     idle_lab: SyncLab, environment: dict[str, str]
 ) -> None:

@@ -98,7 +98,8 @@ class SyncActivities:
         """
         services = self._services()
         tell(graph=request.graph or "")
-        with _errors_told(services.meter, activity=names.RESOLVE_PROVIDER):
+        shadow = names.shadow_slug(request.graph or "") if request.shadow else ""
+        with _errors_told(services.meter, activity=names.RESOLVE_PROVIDER, graph=shadow):
             resolved = await resolve_sync_provider(services, request.graph, shadow=request.shadow)
             graph = resolved.graph or await services.graphs.default()
             _refuse_archived(graph)

@@ -160,7 +160,7 @@ def _run(execution: WorkflowExecution) -> ListedRun:
 
 def _started_by(execution: WorkflowExecution, began: datetime) -> StartedBy:
     attributes = execution.typed_search_attributes
-    if execution.parent_id is not None:
+    if execution.parent_id is not None and names.shadowed_slug(attributes.get(_GRAPH) or "") is not None:
         return StartedBy.SHADOW
     if attributes.get(_SCHEDULE) is not None:
         nominal = attributes.get(_SCHEDULED_FOR)

@@ -48,10 +48,11 @@ LOUD: dict[str, JsonValue] = {**LIVE, "shadow": {"provider": "shouting"}}
 
 
 class Site:
-    """One graph, `kg`, with its services; every run is a new one."""
+    """One graph, `kg`, whose shadow has a schema and no rows; every run is a new one."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, acme: FakeProvider) -> None:
         self.services = services
+        self.acme = acme
 
     async def graph(self, **composition: JsonValue) -> Graph:
         """Return its record; with a composition, changed to that."""
@@ -106,6 +107,11 @@ class Site:
                 shadow=shadow,
             )
         )
+
+    async def unmade(self) -> None:
+        """Take the shadow's schema away, as if it had never run."""
+        async with self.on_target() as owner:
+            await owner.execute("DROP SCHEMA kg_shadow CASCADE")
 
     async def both(self) -> None:
         """Bring both sides up to date."""
@@ -166,10 +172,6 @@ class Site:
             }
 
 
-async def faithful(context: SyncContext) -> SyncResult:
-    return await run_cycle(context)
-
-
 async def shouting(context: SyncContext) -> SyncResult:
     """Run the engine, and then have another opinion of definitions."""
     result = await run_cycle(context)
@@ -185,10 +187,11 @@ async def shouting(context: SyncContext) -> SyncResult:
 async def _opened(settings: Settings) -> AsyncIterator[Site]:
     registry = Registry()
     registry.load(BUILTIN, entry_points=False)
-    registry.register("sync", FakeProvider("acme", cycle=faithful), "acme 1.0")
+    acme = FakeProvider("acme", cycle=run_cycle)
+    registry.register("sync", acme, "acme 1.0")
     registry.register("sync", FakeProvider("shouting", cycle=shouting), "acme 1.0")
     async with Services.open(settings, registry=registry) as services:
-        yield Site(services)
+        yield Site(services, acme)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -206,6 +209,7 @@ async def templates(
             await site.services.graphs.add(GraphDraft(slug="kg", composition=SHADOWED))
             if dsn is graph:
                 await site.write(SEED)
+                await prepare_shadow(site.services, await site.graph(), "acme")
     return named
 
 
@@ -288,7 +292,7 @@ async def test_a_faithful_shadow_is_equal(site: Site) -> None:
 
 
 async def test_what_differs_is_named_by_table_key_and_column(site: Site) -> None:
-    await site.graph(**LOUD)
+    site.acme.cycle = shouting
     await site.both()
     found = await site.compare()
     assert found.differences == ("nodes (rows) differ in definition: 2",)
@@ -319,6 +323,7 @@ async def test_what_differs_is_named_by_table_key_and_column(site: Site) -> None
 
 
 async def test_a_side_that_is_behind_is_told(site: Site) -> None:
+    await site.unmade()
     with pytest.raises(ShadowInvalid, match="has not run yet"):
         await site.compare()
     await site.both()
@@ -333,7 +338,7 @@ async def test_a_side_that_is_behind_is_told(site: Site) -> None:
 
 
 async def test_a_promoted_shadow_is_live_and_can_be_promoted_back(site: Site) -> None:
-    await site.graph(**LOUD)
+    site.acme.cycle = shouting
     await site.both()
     events: list[str] = []
 
@@ -345,7 +350,7 @@ async def test_a_promoted_shadow_is_live_and_can_be_promoted_back(site: Site) ->
         await listener.add_listener(names.NOTIFY_CHANNEL, lambda *told: events.append(str(told[3])))
         done = await site.promote()
         await listener.fetch("SELECT 1")
-    assert (done.provider_id, done.shadow_provider_id) == ("shouting", "default")
+    assert (done.provider_id, done.shadow_provider_id) == ("acme", "default")
     assert (done.qdrant_prefix, done.despite) == ("kg_shadow_", ())
     [event] = map(SyncEvent.model_validate_json, events)
     assert (event.graph, event.rows.keys() >= {"nodes", "node_facts"}) == ("kg", True)
@@ -361,14 +366,14 @@ async def test_a_promoted_shadow_is_live_and_can_be_promoted_back(site: Site) ->
     assert len(await site.points()) == len(await site.points(shadow=True)) == 4
 
     back = await site.promote()
-    assert (back.provider_id, back.shadow_provider_id, back.qdrant_prefix) == ("default", "shouting", "kg_")
+    assert (back.provider_id, back.shadow_provider_id, back.qdrant_prefix) == ("default", "acme", "kg_")
     assert await definitions("kg") == ["new", "new"]
     await site.both()
     assert (await site.verify()).equal
     audit = await site.read("SELECT who, action, why FROM sync_audit ORDER BY at")
     assert [tuple(line) for line in audit] == [
         ("ann", "promote", "it is better (provider default before)"),
-        ("ann", "promote", "it is better (provider shouting before)"),
+        ("ann", "promote", "it is better (provider acme before)"),
     ]
 
 
@@ -426,6 +431,7 @@ async def run_stale(site: Site, graph: Graph) -> SyncResult:
 
 
 async def test_what_speaks_against_a_promotion_is_told_and_force_goes_over_it(site: Site) -> None:
+    await site.unmade()
     await site.graph(**LIVE)
     with pytest.raises(ShadowInvalid, match="declares no `shadow`"):
         await site.promote()
@@ -498,6 +504,7 @@ async def test_no_other_graph_can_have_the_place_of_a_shadow(site: Site) -> None
 
 
 async def test_a_place_that_is_taken_is_left_alone(site: Site) -> None:
+    await site.unmade()
     async with site.on_target() as owner:
         await owner.execute("CREATE SCHEMA kg_shadow; CREATE TABLE kg_shadow.precious (a int)")
         with pytest.raises(ShadowInvalid, match="none of Syncline's"):

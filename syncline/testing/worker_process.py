@@ -43,7 +43,8 @@ class WorkerProcess:
                 raise AssertionError(self.said)
             return word in self.said
 
-        await eventually(said)
+        # To start takes seconds of CPU, which a busy machine may not have for a while.
+        await eventually(said, seconds=60)
 
     async def ended(self) -> int:
         """Wait for its end, and return the exit status."""

@@ -37,8 +37,11 @@ class WorkerProcess:
                 process.kill()
             await worker.ended()
 
-    async def says(self, word: str, *, seconds: float = 30) -> None:
-        """Return once it has said this; fail if it ends without."""
+    async def says(self, word: str, *, seconds: float = 60) -> None:
+        """Return once it has said this; fail if it ends without.
+
+        To start takes seconds of CPU, which a busy machine may not have for a while.
+        """
 
         async def said() -> bool:
             if self.process.returncode is not None and word not in self.said:

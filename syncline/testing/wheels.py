@@ -31,8 +31,7 @@ def make_environment(folder: Path, *wheels: Path) -> Path:
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
     # Before anything is borrowed, or pip would find the wheels' names installed already.
-    if wheels:
-        install(python, *wheels)
+    install(python, *wheels)
     [site] = folder.glob("lib/python*/site-packages")
     # Only this line is read: not the .pth files of the folder that it names.
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")

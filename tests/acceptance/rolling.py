@@ -145,7 +145,7 @@ class Fleet:
                 python=python,
             )
         )
-        await process.says('"worker ready"', seconds=60)
+        await process.says('"worker ready"')
         worker = Worker(name, has_plugin, process, started=started, ready=now())
         self.workers.append(worker)
         return worker

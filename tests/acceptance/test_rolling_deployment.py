@@ -125,7 +125,9 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The old environment's Python, and that of a new one, which has the plugin too."""
     folder = tmp_path_factory.mktemp("environments")
     wheel = build_wheel(write_plugin(folder / "plugin"), folder / "wheels")
-    return make_environment(folder / "old"), make_environment(folder / "new", wheel)
+    old, new = (make_environment(folder / name, wheel) for name in ("old", "new"))
+    uninstall(old, PLUGIN)
+    return old, new
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -129,22 +129,15 @@ class _Comparison:
             name: f"{quoted(place.schema)}.{quoted(relation.name)}"
             for name, place in (("live", self.live), ("shadow", self._shadow))
         }
+        keys = dict(relation.keys)
         columns: dict[str, dict[str, str]] = {}
         for name, place in places.items():
             found = await side.fetch(sql("columns"), place)
-            columns[name] = {row["name"]: row["type"] for row in found}
             if not found:
                 return await tally.close(f"the {name} result has no such table")
-        both = {
-            name: kind
-            for name, kind in columns["live"].items()
-            if columns["shadow"].get(name) == kind and name not in dict(relation.keys)
-        }
-        alone = sorted(
-            name
-            for name, kind in {**columns["live"], **columns["shadow"]}.items()
-            if name not in both and name not in dict(relation.keys)
-        )
+            columns[name] = {row["name"]: row["type"] for row in found if row["name"] not in keys}
+        both = dict(sorted(columns["live"].items() & columns["shadow"].items()))
+        alone = sorted((columns["live"].keys() | columns["shadow"].keys()) - both.keys())
         try:
             differing = await self._differing(side, relation, places, both, tally)
         except StoreRejected as error:

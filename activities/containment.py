@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from types import TracebackType
 from typing import Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from syncline import bounded as bounds
 from syncline.bounded import PATIENCE, Abandoned, Escaped, Overran, bounded
 from syncline.errors import ProviderInvalid, ProviderMisbehaved
 from syncline.logs import get_log
@@ -17,6 +19,8 @@ from syncline.stores.leases import Leases
 __all__ = ["GRACE", "RunCycle", "contained"]
 
 RunCycle = Callable[[SyncContext], Awaitable[SyncResult]]
+
+_OURS: Final = (__file__, bounds.__file__)
 
 GRACE: Final = 270.0
 """Seconds beyond its budget for the batch that a cycle was in, the vectors and the report. The workflow gives
@@ -40,10 +44,10 @@ async def contained(
     try:
         with leases.counting():
             result = await _in_time(run_cycle, context, distribution, grace=grace, patience=patience)
-    except BaseException:
+    except BaseException as error:
         if left_open := await leases.take_back():
             get_log().warning("connections were taken back", stores=left_open)
-        raise
+        raise error.with_traceback(_from_there(error.__traceback__)) from error.__cause__
     if left_open := await leases.take_back():
         raise _misbehaved(
             context,
@@ -54,6 +58,14 @@ async def contained(
             "open in `initialize` what outlives a cycle.",
         )
     return _checked(result, context.run.provider, distribution)
+
+
+def _from_there(traceback: TracebackType | None) -> TracebackType | None:
+    """Return the part that is not ours: Temporal keeps a few KB of an attempt's failure, or nothing of it."""
+    inner = traceback
+    while inner is not None and inner.tb_frame.f_code.co_filename in _OURS:
+        inner = inner.tb_next
+    return inner or traceback
 
 
 async def _in_time(

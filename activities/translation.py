@@ -43,6 +43,8 @@ def errors_translated(**fields: object) -> Iterator[None]:
         # A driver's error may quote the statement's parameters, which are rows: those never enter history.
         error.__cause__ = None
         error.__suppress_context__ = True
+        # The line above tells it. Of the failure of an attempt Temporal keeps a few KB, or only says that.
+        error.__traceback__ = None
         raise translated(error) from error
 
 

@@ -141,9 +141,9 @@ class CompositionChanged(ConfigurationError):
 
     def __init__(self, graph: str, *, resolved: str, declared: str | None) -> None:
         self.graph, self.resolved, self.declared = graph, resolved, declared
+        what = f"Graph '{graph}' was resolved to provider '{resolved}', and its composition has changed"
         super().__init__(
-            f"Graph '{graph}' was resolved to provider '{resolved}', and its composition has changed to "
-            f"{'none' if declared is None else repr(declared)} since. The next run follows it."
+            f"{what} to {(declared and repr(declared)) or 'none'} since. The next run follows it."
         )
 
 
@@ -196,10 +196,8 @@ class SchedulePaused(ConfigurationError):
 
     def __init__(self, slug: str) -> None:
         self.slug = slug
-        super().__init__(
-            f"The Schedule of graph '{slug}' is paused because the graph is. "
-            f"Resume the graph: `syncline graph resume {slug}`."
-        )
+        fix = f"Resume the graph: `syncline graph resume {slug}`."
+        super().__init__(f"The Schedule of graph '{slug}' is paused because the graph is. {fix}")
 
 
 class SampleInvalid(ConfigurationError):
@@ -292,10 +290,8 @@ class ProviderGone(SynclineError):
 
     def __init__(self, graph: str, provider_id: str) -> None:
         self.graph, self.provider_id = graph, provider_id
-        super().__init__(
-            f"Graph '{graph}' needs provider '{provider_id}', which is not installed in this worker. "
-            "The next attempt may meet a worker that has it."
-        )
+        needed = f"Graph '{graph}' needs provider '{provider_id}', which is not installed in this worker"
+        super().__init__(f"{needed}. The next attempt may meet a worker that has it.")
 
 
 class TemporalUnavailable(SynclineError):
@@ -316,10 +312,8 @@ class NoWorker(SynclineError):
 
     def __init__(self, task_queue: str, namespace: str) -> None:
         self.task_queue, self.namespace = task_queue, namespace
-        super().__init__(
-            f"No worker polls task queue '{task_queue}' of namespace '{namespace}'. "
-            "Start one: `python worker.py`."
-        )
+        where = f"task queue '{task_queue}' of namespace '{namespace}'"
+        super().__init__(f"No worker polls {where}. Start one: `python worker.py`.")
 
 
 class RunFailed(SynclineError):
@@ -343,10 +337,7 @@ class RunNotFound(SynclineError):
 
     def __init__(self, slug: str) -> None:
         self.slug = slug
-        super().__init__(
-            f"Temporal keeps no run and no Schedule of graph '{slug}'. `syncline status` lists the graphs "
-            "that have one."
-        )
+        super().__init__(f"Temporal keeps no run of graph '{slug}'; `syncline status` lists those with one.")
 
 
 class AdoptionBlocked(SynclineError):
@@ -386,10 +377,8 @@ class CycleBusy(SynclineError):
 
     def __init__(self, graph: str, run_id: str) -> None:
         self.graph, self.run_id = graph, run_id
-        super().__init__(
-            f"Graph '{graph}' is still held by an earlier attempt of run {run_id}; "
-            "the next attempt takes over when its connection is gone."
-        )
+        then = "the next attempt takes over when its connection is gone"
+        super().__init__(f"Graph '{graph}' is still held by an earlier attempt of run {run_id}; {then}.")
 
 
 class CycleFenced(SynclineError):
@@ -397,10 +386,8 @@ class CycleFenced(SynclineError):
 
     def __init__(self, graph: str, fence: int) -> None:
         self.graph, self.fence = graph, fence
-        super().__init__(
-            f"Graph '{graph}': a later cycle has taken over (fence {fence} is no longer current). "
-            "Nothing was lost: the later cycle goes on from the last committed batch."
-        )
+        what = f"Graph '{graph}': a later cycle has taken over (fence {fence} is no longer current)"
+        super().__init__(f"{what}. Nothing was lost: the later cycle goes on from the last committed batch.")
 
 
 def non_retryable_types() -> list[str]:

@@ -1,10 +1,11 @@
 """What every message that crosses Temporal is made of."""
 
+from enum import StrEnum
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["GraphRef", "Message"]
+__all__ = ["GraphRef", "GraphStatus", "Message"]
 
 
 class Message(BaseModel):
@@ -19,3 +20,13 @@ class GraphRef(Message):
 
     id: UUID
     slug: str
+
+
+class GraphStatus(StrEnum):
+    """Whether a graph is synced."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    """Not by schedule; a run started by hand still syncs it."""
+    ARCHIVED = "archived"
+    """Not at all."""

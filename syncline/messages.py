@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from syncline import names
 from syncline.errors import InputInvalid
 from syncline.message import GraphRef as GraphRef
+from syncline.message import GraphStatus as GraphStatus
 from syncline.message import Message as Message
 from syncline.operator_input import OperatorInput
 from syncline.presence import Absence, Away, Held, ProviderHeld, ProviderReturned, Returned, Served
@@ -49,16 +50,6 @@ class SyncGraphInput(OperatorInput):
     def about(self) -> str | None:
         """What the run is found by."""
         return self.graph if self.graph is None or not self.shadow else names.shadow_slug(self.graph)
-
-
-class GraphStatus(StrEnum):
-    """Whether a graph is synced."""
-
-    ACTIVE = "active"
-    PAUSED = "paused"
-    """Not by schedule; a run started by hand still syncs it."""
-    ARCHIVED = "archived"
-    """Not at all."""
 
 
 class ResolveProviderRequest(Message):

@@ -179,6 +179,8 @@ async def test_what_lands_during_a_run_gets_one_run_after_it(lab: SyncLab, runs:
         for node in ("during", "still", "yet"):
             await insert(connection, node)
             await asyncio.sleep(0.4)
+        # On a busy machine the last trigger takes a while, too.
+        await asyncio.sleep(0.6)
         assert len(runs.of(graph)) == 1
         gate.set()
         await ran(runs, graph, 2)

@@ -42,8 +42,7 @@
     ├── CycleBusy                     retryable: an earlier attempt of this very run still holds the graph
     └── CycleFenced                   not retryable: a later cycle took the graph over; nothing was written
 
-Retryability is declared here and translated to Temporal once, in `activities/`. Messages never carry
-credentials: stores are named by their config key, not by their DSN.
+Retryability is declared here and translated for Temporal in `activities/`. Messages never carry credentials.
 """
 
 from collections.abc import Sequence
@@ -349,10 +348,9 @@ class AdoptionBlocked(SynclineError):
         self.step, self.holders, self.attempts, self.seconds = step, tuple(holders), attempts, seconds
         by = "; ".join(holders) or "somebody who is gone by now"
         times = "once" if attempts == 1 else f"{attempts} times"
-        super().__init__(
-            f"Not done: {step} It waited for its lock {times}, {seconds:g} s each, and the last time it was "
-            f"held by {by}. Nothing of this step was done; run it again when they have ended."
-        )
+        waited = f"It waited for its lock {times}, {seconds:g} s each, and the last time it was held by {by}"
+        done = "Nothing of this step was done; run it again when they have ended."
+        super().__init__(f"Not done: {step} {waited}. {done}")
 
 
 class SchemaMoved(SynclineError):

@@ -20,7 +20,7 @@ from syncline.graphs import Graph, draft_graph
 from syncline.messages import SyncGraphResult
 from syncline.services import Services
 from syncline.settings import Settings
-from syncline.testing.lab import Run
+from syncline.testing.lab import Run, eventually
 from syncline.testing.worker_process import WorkerProcess
 from tests.acceptance.rolling import environment_of
 from tests.workflow.test_worker import cycling, held_up
@@ -76,7 +76,14 @@ class Deployment:
             own |= {"SYNCLINE_DEPLOYMENT_NAME": DEPLOYMENT, "SYNCLINE_BUILD_ID": build_id}
         async with WorkerProcess.running(ROOT / "worker.py", self.environment | own) as worker:
             await worker.says('"worker ready"')
+            if build_id is not None:
+                await eventually(lambda: self.knows(build_id))
             yield worker
+
+    async def knows(self, build_id: str) -> bool:
+        """Whether the server has heard of the build, which it has a moment after its worker's first poll."""
+        asked = f"temporal worker deployment describe-version --deployment-name {DEPLOYMENT} --build-id {build_id}"
+        return "not found" not in await self.sh(f"{asked} 2>&1 || true")
 
     async def sh(self, script: str) -> str:
         """Run a script as a person's shell would; return what it printed."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from syncline import names
+
 if TYPE_CHECKING:
     from conftest import RunningStack
 
@@ -44,7 +46,9 @@ def test_every_shell_block_of_the_page_is_run_by_a_test() -> None:
 
 
 def test_search_attributes_are_created_and_may_be_there(running_stack: "RunningStack") -> None:
-    assert running_stack.sh(BLOCKS["search-attributes"]).count("have been added") == 6
+    assert running_stack.sh(BLOCKS["search-attributes"]).count("have been added") == len(
+        names.SEARCH_ATTRIBUTES
+    )
 
 
 def test_a_worker_does_what_is_asked_for_by_name(running_stack: "RunningStack") -> None:
@@ -183,13 +187,16 @@ def test_every_row_of_the_crowd_is_there_once(crowd: "RunningStack") -> None:
 
 @pytest.fixture(scope="module")
 def troubled(crowd: "RunningStack", wait_until: Callable[..., None]) -> "RunningStack":
-    """The same after a run in which a table failed, and a run at work that no worker will take."""
+    """The same after a run in which a table failed, with one that no worker will take, and a held graph."""
     crowd.sql("write_dsn", "crowd", "ALTER TABLE write_nodes DROP COLUMN concept")
     crowd.sql("write_dsn", "crowd", "INSERT INTO write_nodes (id) VALUES ('one more')")
     crowd.sh("temporal schedule trigger --schedule-id sync-graph/crowd")
     wait_until(lambda: runs(crowd, 'SynclineGraph="crowd" AND ExecutionStatus="Failed"'))
     crowd.sh("temporal workflow start --task-queue nobody --type SyncGraph --workflow-id at-work")
     wait_until(lambda: runs(crowd, 'WorkflowId="at-work"'))
+    composition = json.dumps({"sync": {"provider": "acme-sync", "on_missing": "hold"}})
+    crowd.sh(f"syncline graph add waiting --composition '{composition}'")
+    wait_until(lambda: runs(crowd, 'SynclineGraph="waiting" AND SynclineStatus="held"'))
     return crowd
 
 
@@ -198,6 +205,8 @@ def troubled(crowd: "RunningStack", wait_until: Callable[..., None]) -> "Running
     [
         ("One graph", "sync-graph/world-2", "crowd|fallback|reconcile|at-work"),
         ("Graphs in fallback", "sync-graph/world-fallback-2", "sync-graph/world-2|crowd|reconcile"),
+        ("Graphs that are held", "sync-graph/waiting-2", "world|crowd|reconcile|at-work"),
+        ("One version of a provider", None, "."),
         (
             "Runs that did not succeed",
             "sync-graph/crowd-2",

@@ -123,7 +123,8 @@ async def _ready(trial: Trial, worker: WorkerProcess, provider: str) -> None:
 
 async def _at_work(trial: Trial, run: Run, holder: asyncpg.Connection, worker: WorkerProcess) -> None:
     """Return once the cycle waits for the table that is locked."""
-    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    # Not pg_stat_activity, of which a transaction sees one and the same state.
+    waits = "SELECT 1 FROM pg_locks WHERE relation = 'nodes'::regclass AND NOT granted"
     deadline = asyncio.get_running_loop().time() + _SECONDS
     while not await holder.fetchval(waits):
         status = (await run.describe()).status

@@ -262,7 +262,8 @@ async def test_one_worker_listens_for_all_graphs_and_another_takes_over(lab: Syn
         await first.enter_async_context(listened_to(lab))
         [pid] = await listeners(connection)
         async with listen(lab.client, lab.services):
-            await asyncio.sleep(0.5)
+            # By then whoever begins to listen has also looked for what was written before that.
+            await asyncio.sleep(2)
             assert await listeners(connection) == [pid]
             workers = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'syncline listener'"
             assert await connection.fetchval(workers) == 2

@@ -3,8 +3,10 @@ SELECT to_regclass('syncline.listener') IS NOT NULL AND count(*) > 0 AND bool_an
     SELECT FROM pg_trigger t
     WHERE t.tgrelid = c.oid AND t.tgname = 'capture_notify' AND t.tgenabled IN ('O', 'A')
 ))
-FROM pg_attribute a
-JOIN pg_class c ON c.oid = a.attrelid
-JOIN pg_namespace n ON n.oid = c.relnamespace
+FROM pg_namespace n
+-- By what hangs on the schema: `pg_class` has no index by schema, and this is asked at every run.
+JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass
+JOIN pg_class c ON c.oid = d.objid
+JOIN pg_attribute a ON a.attrelid = c.oid
 WHERE a.attname = 'sync_xid' AND NOT a.attisdropped AND c.relkind IN ('r', 'p') AND NOT c.relispartition
   AND c.relname <> 'sync_tombstone' AND n.nspname = $1

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from temporalio.client import Client
 
 from syncline import names
+from syncline.by_hand import pollers
 from syncline.fleet import WorkerRepository, announced
 from syncline.freshness.hearing import line_name, listened_to
 from syncline.graphs import GraphChanges
@@ -228,6 +229,11 @@ async def test_doctor_works_while_half_of_everything_is_down(
     async with Services.open(settings) as services, fast_worker(temporal_client, services):
         writer = await asyncpg.connect(settings.write_dsn.get_secret_value())
         await writer.execute("BEGIN; CREATE TABLE held (i int)")
+
+        async def polled() -> bool:
+            return bool(await pollers(temporal_client, settings.task_queue))
+
+        await eventually(polled)
         said = await syncline("doctor", "--json")
         await writer.close()
     assert said.status == 1

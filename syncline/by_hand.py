@@ -13,13 +13,14 @@ from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskSta
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError
 from temporalio.service import RPCError
 
-from syncline import errors, names
+from syncline import errors
 from syncline.client import temporal_errors_mapped
 from syncline.errors import ConfigurationError, NoWorker, RunFailed, SynclineError
+from syncline.search_attributes import GRAPH
 
 __all__ = ["Poller", "pollers", "run_by_hand"]
 
@@ -27,7 +28,6 @@ _LOOK_FOR_WORKER: Final = 3.0
 """Seconds that a worker which is starting may take to appear."""
 _LOOK: Final = 2.0
 """Seconds between looks at a run that has not ended."""
-_GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
@@ -75,7 +75,7 @@ async def run_by_hand(
             execution_timeout=timedelta(seconds=seconds),
             static_summary=summary[:200],
             search_attributes=TypedSearchAttributes(
-                [] if graph is None else [SearchAttributePair(_GRAPH, graph)]
+                [] if graph is None else [SearchAttributePair(GRAPH, graph)]
             ),
             result_type=result_type,
         )

@@ -1,26 +1,26 @@
 """The search attributes that a run gives itself, as few events as possible."""
 
 from collections.abc import Iterator
-from typing import Final
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
+from temporalio.common import SearchAttributeUpdate
 
 from syncline import names
 from syncline.messages import CycleStatus, ProviderResolution, SyncResult
+from syncline.search_attributes import (
+    FAILURES,
+    FALLBACK,
+    GRAPH,
+    PROVIDER,
+    PROVIDER_API,
+    PROVIDER_VERSION,
+    ROWS,
+    STATUS,
+)
 
-__all__ = ["GRAPH", "of_the_cycle", "of_the_provider", "unset_of_the_cycle", "upsert"]
+__all__ = ["of_the_cycle", "of_the_provider", "unset_of_the_cycle", "upsert"]
 
 AttributeUpdate = SearchAttributeUpdate[str] | SearchAttributeUpdate[int] | SearchAttributeUpdate[bool]
-
-GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
-_PROVIDER: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
-_PROVIDER_VERSION: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER_VERSION)
-_PROVIDER_API: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER_API)
-_FALLBACK: Final = SearchAttributeKey.for_bool(names.ATTRIBUTE_FALLBACK)
-_STATUS: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_STATUS)
-_ROWS: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_ROWS)
-_FAILURES: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
 
 
 def upsert(*updates: AttributeUpdate) -> None:
@@ -40,8 +40,8 @@ def upsert(*updates: AttributeUpdate) -> None:
 def of_the_provider(resolution: ProviderResolution) -> Iterator[AttributeUpdate]:
     """Yield what a run is found by once its provider has been resolved."""
     yield GRAPH.value_set(resolution.graph.slug)
-    yield _PROVIDER.value_set(resolution.provider_id or names.FALLBACK_PROVIDER)
-    yield _FALLBACK.value_set(resolution.fallback is not None)
+    yield PROVIDER.value_set(resolution.provider_id or names.FALLBACK_PROVIDER)
+    yield FALLBACK.value_set(resolution.fallback is not None)
 
 
 def of_the_cycle(resolution: ProviderResolution, result: SyncResult) -> Iterator[AttributeUpdate]:
@@ -51,18 +51,18 @@ def of_the_cycle(resolution: ProviderResolution, result: SyncResult) -> Iterator
     built-in engine is as old as its worker.
     """
     if result.status is not CycleStatus.DRAINED:
-        yield _STATUS.value_set(result.status.value)
+        yield STATUS.value_set(result.status.value)
     if resolution.task_queue is not None and result.served is not None:
-        yield _PROVIDER_VERSION.value_set(result.served.version)
-        yield _PROVIDER_API.value_set(str(result.served.api_version))
-    yield _ROWS.value_set(result.rows)
-    yield _FAILURES.value_set(result.failures)
+        yield PROVIDER_VERSION.value_set(result.served.version)
+        yield PROVIDER_API.value_set(str(result.served.api_version))
+    yield ROWS.value_set(result.rows)
+    yield FAILURES.value_set(result.failures)
 
 
 def unset_of_the_cycle() -> Iterator[AttributeUpdate]:
     """Yield what takes away all that an earlier run's cycle has told."""
-    yield _STATUS.value_unset()
-    yield _PROVIDER_VERSION.value_unset()
-    yield _PROVIDER_API.value_unset()
-    yield _ROWS.value_unset()
-    yield _FAILURES.value_unset()
+    yield STATUS.value_unset()
+    yield PROVIDER_VERSION.value_unset()
+    yield PROVIDER_API.value_unset()
+    yield ROWS.value_unset()
+    yield FAILURES.value_unset()

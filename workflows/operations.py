@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Final, TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, SearchAttributeKey
+from temporalio.common import RetryPolicy
 from temporalio.types import MethodAsyncSingleParam
 
 with workflow.unsafe.imports_passed_through():
@@ -44,13 +44,13 @@ with workflow.unsafe.imports_passed_through():
         SummarizeParkedInput,
         VerifyGraphInput,
     )
+    from syncline.search_attributes import GRAPH
     from syncline.verification import Verification
     from workflows.failing import FAILS_A_RUN
     from workflows.operation_details import describe_verification
 
 __all__ = ["OPERATIONS"]
 
-_GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 
 _SHORT: Final = timedelta(minutes=5)
 _LONG: Final = timedelta(hours=6)
@@ -253,8 +253,8 @@ async def _carry_out(
     within: timedelta = _SHORT,
 ) -> ResultT:
     """Run the activity; the run is found by its graph, and says what it is for and what came of it."""
-    if request.about is not None and workflow.info().typed_search_attributes.get(_GRAPH) is None:
-        workflow.upsert_search_attributes([_GRAPH.value_set(request.about)])
+    if request.about is not None and workflow.info().typed_search_attributes.get(GRAPH) is None:
+        workflow.upsert_search_attributes([GRAPH.value_set(request.about)])
     workflow.set_current_details(request.summary)
     result = await workflow.execute_activity_method(
         activity,

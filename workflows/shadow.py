@@ -9,7 +9,7 @@ with workflow.unsafe.imports_passed_through():
     # Models and constants: nothing of them can differ between a run and its replay.
     from syncline import names
     from syncline.messages import SyncGraphInput
-    from workflows.attributes import GRAPH
+    from syncline.search_attributes import GRAPH
 
 __all__ = ["follow_with_shadow"]
 

@@ -5,7 +5,7 @@ import dataclasses
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, SearchAttributeKey
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
@@ -38,13 +38,13 @@ with workflow.unsafe.imports_passed_through():
         Totals,
     )
     from syncline.presence import Away, ProviderHeld, ProviderReturned, Returned
-    from workflows.attributes import GRAPH, of_the_cycle, of_the_provider, unset_of_the_cycle, upsert
+    from syncline.search_attributes import GRAPH, SCHEDULED_BY
+    from workflows.attributes import of_the_cycle, of_the_provider, unset_of_the_cycle, upsert
     from workflows.cadence import following
     from workflows.details import describe_provider, describe_run
     from workflows.failing import FAILS_A_RUN
     from workflows.shadow import follow_with_shadow
 
-SCHEDULED_BY = SearchAttributeKey.for_keyword("TemporalScheduledById")
 
 _LONGEST_BUDGET = 3600.0
 _GRACE = timedelta(minutes=5)

@@ -161,16 +161,16 @@ def _followed_view(*, quiet: bool) -> "View":
 async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> "SyncedRun":
     from datetime import timedelta
 
-    from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+    from temporalio.common import SearchAttributePair, TypedSearchAttributes
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
     from syncline import names
     from syncline.cli.models import SyncedRun
     from syncline.client import temporal_errors_mapped
+    from syncline.search_attributes import GRAPH
 
     slug = given.graph or ""
     workflow_id = names.sync_workflow_id(slug)
-    key = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
     with temporal_errors_mapped(client):
         try:
             handle = await client.start_workflow(
@@ -181,7 +181,7 @@ async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> 
                 # As its Schedule does: it ends a run that no worker can go on with.
                 execution_timeout=timedelta(hours=3),
                 static_summary=f"Sync graph {slug}, by hand",
-                search_attributes=TypedSearchAttributes([SearchAttributePair(key, slug)]),
+                search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, slug)]),
                 memo={"graph": slug, "started_by": os_user()},
             )
         except WorkflowAlreadyStartedError as error:

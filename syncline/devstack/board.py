@@ -17,17 +17,14 @@ from temporalio.client import (
     WorkflowExecutionStatus,
     WorkflowFailureError,
 )
-from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
 from syncline.messages import SyncGraphResult
 from syncline.schedules import list_schedule_ids
+from syncline.search_attributes import FAILURES, PROVIDER
 
 __all__ = ["Board", "ClosedRun", "GraphRow"]
-
-_PROVIDER = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
-_FAILURES = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +134,8 @@ class Board:
             started_at=run.start_time,
             closed_at=run.close_time or datetime.now(UTC),
             status=run.status.name.lower() if run.status is not None else "unknown",
-            provider=run.typed_search_attributes.get(_PROVIDER),
-            failures=run.typed_search_attributes.get(_FAILURES),
+            provider=run.typed_search_attributes.get(PROVIDER),
+            failures=run.typed_search_attributes.get(FAILURES),
             result=result,
             failure=failure,
         )

@@ -6,23 +6,24 @@ from enum import StrEnum
 from typing import Final
 
 from temporalio.client import Client, WorkflowExecution
-from temporalio.common import SearchAttributeKey
 
 from syncline import names
 from syncline.client import temporal_errors_mapped
 from syncline.messages import CycleStatus, Message
+from syncline.search_attributes import (
+    FAILURES,
+    FALLBACK,
+    GRAPH,
+    PROVIDER,
+    PROVIDER_VERSION,
+    ROWS,
+    SCHEDULED_BY,
+    SCHEDULED_FOR,
+    STATUS,
+)
 
 __all__ = ["ListedRun", "RunStatus", "StartedBy", "list_runs", "quoted", "run_at_work", "run_of", "runs_of"]
 
-_GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
-_PROVIDER: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
-_PROVIDER_VERSION: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER_VERSION)
-_FALLBACK: Final = SearchAttributeKey.for_bool(names.ATTRIBUTE_FALLBACK)
-_STATUS: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_STATUS)
-_ROWS: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_ROWS)
-_FAILURES: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
-_SCHEDULE: Final = SearchAttributeKey.for_keyword("TemporalScheduledById")
-_SCHEDULED_FOR: Final = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 
 _LATE: Final = timedelta(hours=1)
 """A scheduled run that starts this far from its time was asked for by a backfill."""
@@ -143,27 +144,27 @@ def _run(execution: WorkflowExecution) -> ListedRun:
     return ListedRun(
         workflow_id=execution.id,
         run_id=execution.run_id,
-        graph=attributes.get(_GRAPH),
+        graph=attributes.get(GRAPH),
         started_by=_started_by(execution, began),
         status=RunStatus.RUNNING if execution.status is None else RunStatus[execution.status.name],
         started_at=began,
         ended_at=ended,
         seconds=max(0.0, ((ended or datetime.now(UTC)) - began).total_seconds()),
-        provider=attributes.get(_PROVIDER),
-        provider_version=attributes.get(_PROVIDER_VERSION),
-        fallback=bool(attributes.get(_FALLBACK)),
-        rows=attributes.get(_ROWS),
-        failures=attributes.get(_FAILURES),
-        held=attributes.get(_STATUS) == CycleStatus.HELD,
+        provider=attributes.get(PROVIDER),
+        provider_version=attributes.get(PROVIDER_VERSION),
+        fallback=bool(attributes.get(FALLBACK)),
+        rows=attributes.get(ROWS),
+        failures=attributes.get(FAILURES),
+        held=attributes.get(STATUS) == CycleStatus.HELD,
     )
 
 
 def _started_by(execution: WorkflowExecution, began: datetime) -> StartedBy:
     attributes = execution.typed_search_attributes
-    if execution.parent_id is not None and names.shadowed_slug(attributes.get(_GRAPH) or "") is not None:
+    if execution.parent_id is not None and names.shadowed_slug(attributes.get(GRAPH) or "") is not None:
         return StartedBy.SHADOW
-    if attributes.get(_SCHEDULE) is not None:
-        nominal = attributes.get(_SCHEDULED_FOR)
+    if attributes.get(SCHEDULED_BY) is not None:
+        nominal = attributes.get(SCHEDULED_FOR)
         # The server keeps whole seconds of either, so a trigger's cannot be told from the Schedule's own.
         late = nominal is not None and abs(began - nominal) > _LATE
         return StartedBy.BACKFILL if late else StartedBy.SCHEDULE

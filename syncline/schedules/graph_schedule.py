@@ -13,7 +13,7 @@ from temporalio.client import (
     ScheduleSpec,
     ScheduleState,
 )
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
@@ -21,6 +21,7 @@ from syncline.client import temporal_errors_mapped
 from syncline.errors import GraphInvalid, ScheduleForeign
 from syncline.messages import GraphStatus, SyncGraphInput
 from syncline.schedules import making
+from syncline.search_attributes import FAILURES, FALLBACK, GRAPH, PROVIDER, ROWS
 
 if TYPE_CHECKING:
     # Commands that read Schedules import this room, and need no database driver for it.
@@ -42,11 +43,6 @@ ScheduleChange = Literal["created", "updated", "unchanged", "deleted", "absent"]
 PAUSED_WITH_GRAPH: Final = "Paused by Syncline: the graph is paused."
 """The note of a Schedule that is paused because its graph is. Any other pause is an operator's and stays."""
 
-_GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
-_PROVIDER: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
-_FALLBACK: Final = SearchAttributeKey.for_bool(names.ATTRIBUTE_FALLBACK)
-_ROWS: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_ROWS)
-_FAILURES: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
 _FORM: Final = 2
 """Raise it when `_desired` makes something else of the same record."""
 _LONGEST_RUN: Final = timedelta(hours=3)
@@ -188,18 +184,18 @@ def _shown_by_runs(graph: "Graph") -> TypedSearchAttributes:
     declared = _declared(graph)
     return TypedSearchAttributes(
         [
-            SearchAttributePair(_GRAPH, graph.slug),
-            SearchAttributePair(_PROVIDER, declared or names.FALLBACK_PROVIDER),
-            SearchAttributePair(_FALLBACK, declared is None),
-            SearchAttributePair(_ROWS, 0),
-            SearchAttributePair(_FAILURES, 0),
+            SearchAttributePair(GRAPH, graph.slug),
+            SearchAttributePair(PROVIDER, declared or names.FALLBACK_PROVIDER),
+            SearchAttributePair(FALLBACK, declared is None),
+            SearchAttributePair(ROWS, 0),
+            SearchAttributePair(FAILURES, 0),
         ]
     )
 
 
 def _attributes(graph: "Graph", task_queue: str) -> TypedSearchAttributes:
     fingerprint = graph_fingerprint(graph, task_queue)
-    return making.attributes(fingerprint, SearchAttributePair(_GRAPH, graph.slug))
+    return making.attributes(fingerprint, SearchAttributePair(GRAPH, graph.slug))
 
 
 def _refuse_foreign(description: ScheduleDescription, task_queue: str | None) -> None:

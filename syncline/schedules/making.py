@@ -24,10 +24,10 @@ from temporalio.client import (
     ScheduleUpdate,
     ScheduleUpdateInput,
 )
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
-from syncline import names
+from syncline.search_attributes import FINGERPRINT
 
 __all__ = [
     "attributes",
@@ -43,8 +43,6 @@ __all__ = [
 _LEAST_CATCHUP: Final = timedelta(seconds=10)
 """What the server raises any smaller catch-up window to."""
 
-_FINGERPRINT: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_FINGERPRINT)
-
 
 def fingerprint_of(task_queue: str, *made_from: object) -> str:
     """Return the fingerprint of a Schedule for this task queue, made from these values, which are JSON."""
@@ -58,12 +56,12 @@ def is_for(fingerprint: str | None, task_queue: str) -> bool:
 
 def shown_fingerprint(found: TypedSearchAttributes) -> str | None:
     """Return the fingerprint among the attributes of a listed or described Schedule."""
-    return found.get(_FINGERPRINT)
+    return found.get(FINGERPRINT)
 
 
 def attributes(fingerprint: str, *others: SearchAttributePair[str]) -> TypedSearchAttributes:
     """Return the attributes of a Schedule with this fingerprint."""
-    return TypedSearchAttributes([*others, SearchAttributePair(_FINGERPRINT, fingerprint)])
+    return TypedSearchAttributes([*others, SearchAttributePair(FINGERPRINT, fingerprint)])
 
 
 def interval(key: str, every_seconds: int) -> ScheduleIntervalSpec:

@@ -15,13 +15,13 @@ from typing import Final
 import asyncpg
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowHistory
-from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from syncline import names
 from syncline.graphs import draft_graph
 from syncline.messages import ProviderResolution, SyncGraphResult
 from syncline.presence import Away, ProviderReturned
+from syncline.search_attributes import GRAPH
 from syncline.services import Services
 from syncline.testing.lab import eventually
 from syncline.testing.worker_process import WorkerProcess
@@ -33,7 +33,6 @@ ON_MISSING: Final = {FALLS_BACK: "fallback", HOLDS: "hold", FAILS: "fail"}
 DEFAULT: Final = {"provider": "default"}
 GRAPHS: Final = (STEADY, *ON_MISSING)
 
-GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
 
 Span = tuple[datetime, datetime]
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import CancelledError
 
 from syncline import names
@@ -21,6 +21,7 @@ from syncline.messages import (
     TableProgress,
 )
 from syncline.provider import SyncContext
+from syncline.search_attributes import GRAPH
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 
@@ -280,13 +281,12 @@ async def test_every_activity_has_bounds_and_a_summary(lab: SyncLab) -> None:
 
 async def test_a_scheduled_run_costs_two_upserts_and_no_more_events(lab: SyncLab) -> None:
     graph = await lab.add_graph(FakeProvider())
-    key = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
     run = await lab.client.start_workflow(
         names.SYNC_GRAPH,
         {"graph": graph.slug},
         id=lab.unique("run"),
         task_queue=lab.task_queue,
-        search_attributes=TypedSearchAttributes([SearchAttributePair(key, graph.slug)]),
+        search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, graph.slug)]),
     )
     await run.result()
     told = await lab.events(run)

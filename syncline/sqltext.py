@@ -1,11 +1,11 @@
 """SQL as text: templates in `.sql` files, and the quoting of what goes into them."""
 
-from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from string import Template
+from typing import Protocol
 
-__all__ = ["literal", "quoted", "templates_of"]
+__all__ = ["Statements", "literal", "quoted", "statements_of"]
 
 
 def quoted(name: str) -> str:
@@ -26,15 +26,22 @@ class _SqlTemplate(Template):
     braceidpattern = r"[a-z_]+"
 
 
-def templates_of(package: str) -> Callable[[str], Template]:
-    """Return a function `(name) -> template` for the files `sql/<name>.sql` of a package, comments removed.
+class Statements(Protocol):
+    """The SQL files of a package, by their names."""
 
-    `template.substitute(fragment="…")` fills in `@{fragment}`, and raises KeyError for one that is missing.
-    """
+    def __call__(self, name: str, /, **fragments: str) -> str:
+        """Return file `name` with each `@{fragment}` filled in; KeyError if one is missing."""
+
+
+def statements_of(package: str) -> Statements:
+    """Return the files `sql/<name>.sql` of a package, without their comments; each is read once."""
 
     @cache
     def template(name: str) -> Template:
         text = files(package).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
         return _SqlTemplate("\n".join(line for line in text.splitlines() if not line.startswith("--")))
 
-    return template
+    def statement(name: str, /, **fragments: str) -> str:
+        return template(name).substitute(fragments)
+
+    return statement

@@ -12,7 +12,7 @@ from syncline.adoption.naming import (
     fitted,
     qualified,
 )
-from syncline.sqltext import literal, quoted, templates_of
+from syncline.sqltext import Statements, literal, quoted, statements_of
 
 __all__ = [
     "AFTER_STATEMENT",
@@ -36,12 +36,7 @@ _ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 2, 4, 8, 16, 32
 AFTER_STATEMENT = _INSERT | _DELETE | _UPDATE | _TRUNCATE
 """The kind of a trigger after any statement that may change rows."""
 
-_template = templates_of("syncline.adoption")
-
-
-def sql(name: str, /, **fragments: str) -> str:
-    """Return template `name` with its fragments filled in; KeyError if one is missing."""
-    return _template(name).substitute(fragments)
+sql: Statements = statements_of("syncline.adoption")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from syncline.sqltext import templates_of
+from syncline.sqltext import statements_of
 
 __all__ = [
     "Catalog",
@@ -18,7 +18,7 @@ __all__ = [
     "read_catalog",
 ]
 
-_template = templates_of("syncline.adoption")
+_sql = statements_of("syncline.adoption")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +169,6 @@ async def read_catalog(
         listener=listener,
         types={row["asked"]: row["spelled"] for row in spelled},
     )
-
-
-def _sql(name: str) -> str:
-    return _template(name).substitute()
 
 
 def _without_relation(row: asyncpg.Record) -> dict[str, Any]:

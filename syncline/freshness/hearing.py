@@ -6,14 +6,14 @@ from typing import Final
 from syncline.errors import StoreError
 from syncline.graphs import Graph
 from syncline.services import Services
-from syncline.sqltext import templates_of
+from syncline.sqltext import statements_of
 from syncline.stores.postgres import PostgresStore
 
 __all__ = ["Hearing", "line_name", "listened_to"]
 
 _REMEMBERED: Final = 10.0
 
-_template = templates_of("syncline.freshness")
+_sql = statements_of("syncline.freshness")
 
 
 def line_name(namespace: str, services: Services, store: PostgresStore) -> str:
@@ -24,7 +24,7 @@ def line_name(namespace: str, services: Services, store: PostgresStore) -> str:
 async def listened_to(store: PostgresStore, name: str) -> bool:
     """Return whether a worker listens to the store, whose tables notify."""
     async with store.driver() as connection:
-        return bool(await connection.fetchval(_template("alive").substitute(), name))
+        return bool(await connection.fetchval(_sql("alive"), name))
 
 
 class Hearing:
@@ -53,7 +53,7 @@ class Hearing:
     async def _notifies(self, store: PostgresStore, schema: str) -> bool:
         if (store.name, schema) not in self._notifying:
             async with store.driver() as connection:
-                if not await connection.fetchval(_template("notifies").substitute(), schema):
+                if not await connection.fetchval(_sql("notifies"), schema):
                     return False
             self._notifying.add((store.name, schema))
         return True

@@ -11,7 +11,7 @@ from syncline import names
 from syncline.adoption.naming import STATE, qualified
 from syncline.errors import StoreUnavailable
 from syncline.freshness.wakes import Snapshot
-from syncline.sqltext import templates_of
+from syncline.sqltext import statements_of
 
 __all__ = ["LEASE_SECONDS", "Line", "Obstacle", "in_batches", "obstacle"]
 
@@ -23,7 +23,7 @@ _ANSWER_SECONDS: Final = 15.0
 _AT_ONCE: Final = 100
 """Schemas that one statement is about."""
 
-_template = templates_of("syncline.freshness")
+_sql = statements_of("syncline.freshness")
 _HAS_LISTENER: Final = "SELECT to_regclass('syncline.listener') IS NOT NULL"
 _PREPARES: Final = "SELECT current_setting('max_prepared_transactions') <> '0'"
 
@@ -159,10 +159,6 @@ class Line:
         xid, _, schema = payload.partition(" ")
         if self._heard is not None and xid.isdigit() and schema:
             self._heard(schema, int(xid))
-
-
-def _sql(name: str, **fragments: str) -> str:
-    return _template(name).substitute(fragments)
 
 
 def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:

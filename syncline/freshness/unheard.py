@@ -5,12 +5,12 @@ from itertools import groupby
 
 from syncline.adoption.naming import qualified
 from syncline.freshness.line import in_batches
-from syncline.sqltext import literal, templates_of
+from syncline.sqltext import literal, statements_of
 from syncline.stores.postgres import PostgresStore
 
 __all__ = ["changed_since"]
 
-_template = templates_of("syncline.freshness")
+_sql = statements_of("syncline.freshness")
 
 
 async def changed_since(store: PostgresStore, schemas: Sequence[str], xid: int) -> frozenset[str]:
@@ -18,14 +18,13 @@ async def changed_since(store: PostgresStore, schemas: Sequence[str], xid: int) 
 
     An index has them in that order, whatever the schema's map, so it is one probe for each table.
     """
-    probe = _template("probe")
     found: set[str] = set()
     # A connection remembers every table that it has looked at: this one would keep thousands in memory.
     async with store.alone("look-up") as connection:
-        tables = await connection.fetch(_template("stamped").substitute(), schemas)
+        tables = await connection.fetch(_sql("stamped"), schemas)
         selects = [
             f"SELECT '{literal(schema)}' AS schema WHERE "
-            + " OR ".join(probe.substitute(table=qualified(schema, row["name"])) for row in rows)
+            + " OR ".join(_sql("probe", table=qualified(schema, row["name"])) for row in rows)
             for schema, rows in groupby(tables, key=lambda row: str(row["schema"]))
         ]
         for batch in in_batches(selects):

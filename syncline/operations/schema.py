@@ -6,16 +6,11 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from syncline.provider import GraphSchema
-from syncline.sqltext import templates_of
+from syncline.sqltext import Statements, statements_of
 
 __all__ = ["acting", "reading", "sql"]
 
-_template = templates_of("syncline.operations")
-
-
-def sql(name: str, /, **fragments: str) -> str:
-    """Return template `name` with its fragments filled in; KeyError if one is missing."""
-    return _template(name).substitute(fragments)
+sql: Statements = statements_of("syncline.operations")
 
 
 @asynccontextmanager

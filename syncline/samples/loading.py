@@ -7,11 +7,11 @@ import asyncpg
 
 from syncline.errors import SampleInvalid
 from syncline.samples.sample import Row, Sample, SampleTable
-from syncline.sqltext import quoted, templates_of
+from syncline.sqltext import quoted, statements_of
 from syncline.stores.postgres import PostgresStore
 
 _BREATH = 1_000
-_template = templates_of("syncline.samples")
+_sql = statements_of("syncline.samples")
 
 
 async def load_sample(store: PostgresStore, schema: str, sample: Sample) -> dict[str, int]:
@@ -32,7 +32,7 @@ async def load_sample(store: PostgresStore, schema: str, sample: Sample) -> dict
 async def _load_table(connection: asyncpg.Connection, schema: str, table: SampleTable) -> int:
     stage = f"sample_{table.table}"
     target = f"{quoted(schema)}.{quoted(table.table)}"
-    key = [row["name"] for row in await connection.fetch(_template("key").template, target)]
+    key = [row["name"] for row in await connection.fetch(_sql("key"), target)]
     if not key:
         raise SampleInvalid(
             f"The write-db has no table {schema}.{table.table} with a primary key; "
@@ -41,13 +41,14 @@ async def _load_table(connection: asyncpg.Connection, schema: str, table: Sample
     columns = [quoted(name) for name in table.columns]
     assignments = [f"{quoted(name)} = excluded.{quoted(name)}" for name in table.columns if name not in key]
     names = {"stage": f"pg_temp.{quoted(stage)}", "target": target, "columns": ", ".join(columns)}
-    await connection.execute(_template("stage").substitute(names))
+    await connection.execute(_sql("stage", **names))
     await connection.copy_records_to_table(
         stage, records=_paced(table.rows), columns=table.columns, schema_name="pg_temp"
     )
     status: str = await connection.execute(
-        _template("merge").substitute(
-            names,
+        _sql(
+            "merge",
+            **names,
             key=", ".join(map(quoted, key)),
             assignments=", ".join([*assignments, "updated_at = now()"]),
             current=", ".join(f"t.{name}" for name in columns),

@@ -1,12 +1,12 @@
 """The `.sql` templates of verification."""
 
-from syncline.sqltext import templates_of
+from syncline.sqltext import statements_of
 
 __all__ = ["sql"]
 
-_template = templates_of("syncline.engine.verify")
+_statement = statements_of("syncline.engine.verify")
 
 
 def sql(name: str, /, **fragments: str) -> str:
     """Return template `name` with its fragments filled in; KeyError if one is missing."""
-    return _template(name).substitute(fragments).strip()
+    return _statement(name, **fragments).strip()

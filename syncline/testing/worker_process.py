@@ -1,15 +1,30 @@
 """The worker as a process of its own, and what it says."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
+from syncline.settings import Settings
 from syncline.testing.lab import eventually
 
-__all__ = ["WorkerProcess"]
+__all__ = ["WorkerProcess", "environment_of"]
+
+
+def environment_of(settings: Settings, temporal: Mapping[str, str], home: Path) -> dict[str, str]:
+    """Return what a worker over these stores has in its environment; of this process's it has PATH alone."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
+        "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
+        "SYNCLINE_TASK_QUEUE": settings.task_queue,
+        "SYNCLINE_LOG_FORMAT": "json",
+        **temporal,
+    }
 
 
 class WorkerProcess:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal as signals
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,7 +23,7 @@ from syncline.presence import Away, ProviderReturned
 from syncline.search_attributes import GRAPH
 from syncline.services import Services
 from syncline.testing.lab import eventually
-from syncline.testing.worker_process import WorkerProcess
+from syncline.testing.worker_process import WorkerProcess, environment_of
 
 ROOT: Final = Path(__file__).parents[2]
 PLUGIN: Final = "courier"
@@ -335,18 +334,10 @@ def _read(run: WorkflowExecution, history: WorkflowHistory) -> Run:
     )
 
 
-def environment_of(services: Services, temporal: Mapping[str, str], folder: Path) -> dict[str, str]:
+def fleet_environment(services: Services, temporal: Mapping[str, str], folder: Path) -> dict[str, str]:
     """Return what every worker of the fleet has in its environment."""
-    settings = services.settings
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
-        "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
-        "SYNCLINE_TASK_QUEUE": settings.task_queue,
+    return environment_of(services.settings, temporal, folder) | {
         "SYNCLINE_POOL_SIZE": "4",
         "SYNCLINE_NOTIFY": "false",
         "SYNCLINE_RECONCILE_SECONDS": "1",
-        "SYNCLINE_LOG_FORMAT": "json",
-        **temporal,
     }

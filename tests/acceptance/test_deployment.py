@@ -22,7 +22,7 @@ from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.lab import Run, eventually
 from syncline.testing.worker_process import WorkerProcess
-from tests.acceptance.rolling import environment_of
+from tests.acceptance.rolling import fleet_environment
 from tests.workflow.test_worker import cycling, held_up
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +129,7 @@ async def test_blue_gives_way_to_green_and_comes_back(
     services: Services, temporal_client: Client, temporal_environment: dict[str, str], tmp_path: Path
 ) -> None:
     deployment = Deployment(
-        temporal_client, services, environment_of(services, temporal_environment, tmp_path), tmp_path
+        temporal_client, services, fleet_environment(services, temporal_environment, tmp_path), tmp_path
     )
     graph = await services.graphs.add(draft_graph({"slug": "versioned"}))
     await services.prepare_graph(graph)

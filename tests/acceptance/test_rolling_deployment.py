@@ -34,7 +34,7 @@ from tests.acceptance.rolling import (
     Worker,
     add_graphs,
     announcements,
-    environment_of,
+    fleet_environment,
     patiently,
     recorded,
     rows,
@@ -161,7 +161,7 @@ async def story(
         announced = await stack.enter_async_context(announcements(graph_dsn))
         fleet = Fleet(
             client=temporal_client,
-            environment=environment_of(services, temporal_environment, folder),
+            environment=fleet_environment(services, temporal_environment, folder),
             folder=folder,
             task_queue=QUEUE,
             stack=stack,

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import math
-import os
 import re
 import signal
 import subprocess
@@ -40,7 +39,7 @@ from syncline.settings import Settings
 from syncline.testing.faulty_http import Answer, FaultyServer
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.ports import free_port
-from syncline.testing.worker_process import WorkerProcess
+from syncline.testing.worker_process import WorkerProcess, environment_of
 from syncline.verification import Found, Relation, RelationKind, Verification
 from tests.workflow.zoo.installed import install
 
@@ -162,20 +161,14 @@ async def scene(
     plugins = tmp_path_factory.mktemp("plugins")
     install(plugins, "zoo", wrong="zoo_plugin:Wrong")
     with FaultyServer(Answer()) as collector:
-        environment = {
+        environment = environment_of(settings, temporal_environment, plugins) | {
             "PYTHONPATH": str(plugins),
-            "PATH": os.environ["PATH"],
-            "SYNCLINE_WRITE_DSN": write_dsn,
-            "SYNCLINE_GRAPH_DSN": graph_dsn,
             "SYNCLINE_QDRANT_PATH": str(tmp_path_factory.mktemp("qdrant")),
-            "SYNCLINE_TASK_QUEUE": "observed",
             "SYNCLINE_RECONCILE_SECONDS": "86400",
-            "SYNCLINE_LOG_FORMAT": "json",
             "SYNCLINE_METRICS_ADDRESS": metrics_address,
             "SYNCLINE_TRACES_URL": f"{collector.url}/v1/traces",
             # Each workflow task replays the run from its beginning: its trace has to survive that.
             "SYNCLINE_MAX_CACHED_WORKFLOWS": "0",
-            **temporal_environment,
         }
         write, target = await asyncpg.connect(write_dsn), await asyncpg.connect(graph_dsn)
         async with Services.open(settings) as services:

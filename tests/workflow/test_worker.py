@@ -21,25 +21,17 @@ from syncline.graphs import Graph
 from syncline.services import Services
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import Run, SyncLab, eventually
-from syncline.testing.worker_process import WorkerProcess
+from syncline.testing.worker_process import WorkerProcess, environment_of
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def environment(services: Services, temporal_environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    settings = services.settings
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
-        "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
+    return environment_of(services.settings, temporal_environment, tmp_path) | {
         "SYNCLINE_QDRANT_PATH": str(tmp_path / "qdrant-of-the-worker"),
-        "SYNCLINE_TASK_QUEUE": settings.task_queue,
-        "SYNCLINE_LOG_FORMAT": "json",
         # The runs of a test are those that it starts: its graphs get no Schedules meanwhile.
         "SYNCLINE_RECONCILE_SECONDS": "86400",
-        **temporal_environment,
     }
 
 

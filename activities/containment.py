@@ -8,7 +8,6 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from syncline import bounded as bounds
 from syncline.bounded import PATIENCE, Abandoned, Escaped, Overran, bounded
 from syncline.errors import ProviderInvalid, ProviderMisbehaved
 from syncline.logs import get_log
@@ -20,7 +19,7 @@ __all__ = ["GRACE", "RunCycle", "contained"]
 
 RunCycle = Callable[[SyncContext], Awaitable[SyncResult]]
 
-_OURS: Final = (__file__, bounds.__file__)
+_OURS: Final = (__file__, bounded.__code__.co_filename)
 
 GRACE: Final = 270.0
 """Seconds beyond its budget for the batch that a cycle was in, the vectors and the report. The workflow gives
@@ -47,7 +46,8 @@ async def contained(
     except BaseException as error:
         if left_open := await leases.take_back():
             get_log().warning("connections were taken back", stores=left_open)
-        raise error.with_traceback(_from_there(error.__traceback__)) from error.__cause__
+        error.__traceback__ = _from_there(error.__traceback__)
+        raise
     if left_open := await leases.take_back():
         raise _misbehaved(
             context,

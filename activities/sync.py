@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Final
 
@@ -107,16 +108,14 @@ class SyncActivities:
             shadowed = graph.shadowed and not request.shadow
             tell(graph=ref.slug)
             cadence = None if request.shadow else await self._cadence_rules(services, graph)
+            resolution = partial(ProviderResolution, graph=ref, cadence=cadence, shadowed=shadowed)
             found = resolved.provider or resolved.elsewhere
             if found is not None:
-                answer = ProviderResolution(
-                    graph=ref,
+                answer = resolution(
                     provider_id=found.id,
                     provider_version=found.version,
                     api_version=found.api_version,
                     distribution=resolved.distribution,
-                    cadence=cadence,
-                    shadowed=shadowed,
                 )
                 return self._routed(services, request, answer) if resolved.routed else answer
             if resolved.reason is None:
@@ -128,16 +127,14 @@ class SyncActivities:
             held = Held(provider_id=entry.provider, detail=resolved.detail)
             record_held(services.meter, graph=ref.slug, provider=entry.provider)
             await signal_held(ref, held)
-            return ProviderResolution(
-                graph=ref, provider_id=entry.provider, held=held, cadence=cadence, shadowed=shadowed
-            )
+            return resolution(provider_id=entry.provider, held=held)
         fallback = Fallback(
             reason=resolved.reason,
             detail=resolved.detail,
             provider_id=None if entry is None else entry.provider,
         )
         await signal_fallback(ref, fallback)
-        return ProviderResolution(graph=ref, fallback=fallback, cadence=cadence, shadowed=shadowed)
+        return resolution(fallback=fallback)
 
     @activity.defn(name=names.SYNC_CYCLE)
     async def sync_cycle(self, request: SyncCycleRequest) -> SyncResult:

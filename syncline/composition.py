@@ -129,10 +129,10 @@ def parse_composition(slug: str, raw: Mapping[str, JsonValue]) -> Composition:
 def declared_provider(graph: "Graph", kind: ProviderKind) -> str | None:
     """Return the id that the composition names for the kind; None without one, and if it is invalid."""
     try:
-        entry = getattr(parse_composition(graph.slug, graph.composition), kind)
+        entry = parse_composition(graph.slug, graph.composition).entry(kind)
     except CompositionInvalid:
         return None
-    return entry.provider if isinstance(entry, ProviderEntry) else None
+    return None if entry is None else entry.provider
 
 
 def swapped(raw: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -296,7 +296,7 @@ class SyncGraph:
                 )
             }
         )
-        if self._away is not None and resolution.provider_id is not None and resolution.held is None:
+        if self._away is not None and carried.away is None:
             returned = Returned(at=workflow.now(), away=self._away)
             carried = carried.model_copy(update={"last_return": returned})
             provider = provider.model_copy(update={"last_return": returned})

@@ -1,7 +1,9 @@
 """Table maps: what the engine is told about the tables it moves. The engine itself knows no table by name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from syncline.errors import InputInvalid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,3 +276,11 @@ class SchemaMap:
 
     def __getitem__(self, name: str) -> TableMap:
         return next(table for table in self.tables if table.name == name)
+
+    def chosen(self, names: Collection[str] | None) -> Sequence[TableMap]:
+        """Return the tables of these names, all if None, in order; raise InputInvalid for an unknown one."""
+        known = {table.name for table in self.tables}
+        unknown = sorted(set(names or ()) - known)
+        if unknown:
+            raise InputInvalid(f"No table {unknown} is synced. Known: {', '.join(sorted(known))}.")
+        return [table for table in self.tables if names is None or table.name in names]

@@ -12,7 +12,7 @@ from syncline.engine.verify.numbers import differs
 from syncline.engine.verify.snapshots import Side, open_side
 from syncline.engine.verify.tally import Beat, Tally
 from syncline.engine.verify.vectors import points_in_order, same_json
-from syncline.errors import InputInvalid, ShadowInvalid, StoreRejected, VectorStoreError
+from syncline.errors import ShadowInvalid, StoreRejected, VectorStoreError
 from syncline.graphs import Graph
 from syncline.provider import GraphVectors
 from syncline.services import Services
@@ -41,12 +41,8 @@ async def compare_with_shadow(
     looked at. Raise InputInvalid for an unknown table, ShadowInvalid if the shadow has not run.
     """
     started = time.monotonic()
-    known = {table.name for table in schema_map}
-    unknown = sorted(set(tables or ()) - known)
-    if unknown:
-        raise InputInvalid(f"No table {unknown} is synced. Known: {', '.join(sorted(known))}.")
+    asked = schema_map.chosen(tables)
     work = _Comparison(services, graph, schema_map, keys=keys, beat=beat or (lambda _name, _seen: None))
-    asked = [table for table in schema_map if tables is None or table.name in tables]
     relations: list[Relation] = []
     async with open_side(work.live, snapshot=True) as side:
         await work.require(side)

@@ -16,7 +16,7 @@ from syncline.engine.verify.tally import Beat, Mend, Tally
 from syncline.engine.verify.template import sql
 from syncline.engine.verify.unsettled import find_refused
 from syncline.engine.verify.vectors import compare_vectors
-from syncline.errors import InputInvalid, StoreRejected, StoreUnavailable, SynclineError, VectorStoreError
+from syncline.errors import StoreRejected, StoreUnavailable, SynclineError, VectorStoreError
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.verification import Relation, RelationKind, Verification
 
@@ -50,10 +50,7 @@ async def verify(
     no reason.
     """
     started = time.monotonic()
-    known = {table.name for table in schema_map}
-    unknown = sorted(set(tables or ()) - known)
-    if unknown:
-        raise InputInvalid(f"No table {unknown} is synced. Known: {', '.join(sorted(known))}.")
+    asked = schema_map.chosen(tables)
     mending = Repair(target, who=who, why=why, run_id=run_id) if repair else None
     if mending is not None:
         await mending.recall()
@@ -68,9 +65,8 @@ async def verify(
         beat=beat or (lambda _name, _seen: None),
     )
     relations: list[Relation] = []
-    for table in schema_map:
-        if tables is None or table.name in tables:
-            relations.extend(await inspection.relations(table))
+    for table in asked:
+        relations.extend(await inspection.relations(table))
     return Verification(
         relations=tuple(relations), rescan=inspection.rescan, seconds=time.monotonic() - started
     )

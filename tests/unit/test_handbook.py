@@ -19,8 +19,6 @@ HANDBOOK = ROOT / "docs" / "operations"
 ALARMS = sorted((HANDBOOK / "alarms").glob("*.md"))
 PAGES = [*ALARMS, *sorted(HANDBOOK.glob("*.md"))]
 
-"""Commands that are being written: empty this when they are there."""
-
 
 def alerts() -> dict[str, dict[str, object]]:
     rules = yaml.safe_load((ROOT / "ops" / "alerts.yml").read_text(encoding="utf-8"))

@@ -245,8 +245,8 @@ GRAPH_INTERVAL: Final = Gauge(
     name="graph_interval_seconds",
     unit="seconds",
     labels=_GRAPH,
-    help="Longest interval at which the graph's Schedule runs, as the last reconciliation saw it: the slowest of "
-    "an adaptive graph; 0 when the graph is paused, archived or gone, or runs by a cron expression.",
+    help="Longest interval at which the graph's Schedule runs, as the last reconciliation saw it: of an "
+    "adaptive graph the slowest; 0 when the graph is paused, archived or gone, or runs by a cron expression.",
 )
 LISTENING: Final = Gauge(
     name="listening",

@@ -50,6 +50,7 @@ from workflows.sync_graph import SyncGraph
 __all__ = [
     "create_operations_worker",
     "create_provider_worker",
+    "create_schedules_worker",
     "create_worker",
     "listen",
     "main",
@@ -59,6 +60,7 @@ __all__ = [
 ]
 
 _OPERATIONS_AT_ONCE = 4
+_SCHEDULES_AT_ONCE = 4
 _STICKY = timedelta(seconds=2)
 _LAST_CALL = 4.0
 """Seconds for which a worker that is told to stop still takes cycles of its plugins. Runs that were resolved
@@ -70,14 +72,12 @@ def create_worker(
     activities: SyncActivities,
     settings: Settings,
     *,
-    schedules: ScheduleActivities | None = None,
     fleet: FleetActivities | None = None,
 ) -> Worker:
     """Return a worker for the settings' task queue; nothing is polled until it runs.
 
-    Without `schedules` a reconciliation that reaches it fails, without `fleet` a question about the fleet.
+    Without `fleet` a question about the fleet that reaches it fails.
     """
-    schedules = schedules or ScheduleActivities(None)
     fleet = fleet or FleetActivities(None)
     return Worker(
         client,
@@ -86,10 +86,8 @@ def create_worker(
         activities=[
             activities.resolve_provider,
             activities.sync_cycle,
-            schedules.reconcile_schedules,
             fleet.describe_fleet,
             fleet.describe_health,
-            schedules.set_cadence,
         ],
         workflow_runner=SandboxedWorkflowRunner(
             # An import that somebody forgets to pass through would be repeated in every run.
@@ -144,6 +142,24 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
     )
 
 
+def create_schedules_worker(client: Client, activities: ScheduleActivities, settings: Settings) -> Worker:
+    """Return a worker for the activities that change Schedules.
+
+    Their queue and their slots are their own: when cycles have taken all of theirs, a new graph still gets
+    its Schedule, and an idle one a slower one, which is what makes room again.
+    """
+    return Worker(
+        client,
+        task_queue=names.schedules_task_queue(settings.task_queue),
+        activities=[activities.reconcile_schedules, activities.set_cadence],
+        max_concurrent_activities=_SCHEDULES_AT_ONCE,
+        max_concurrent_activity_task_polls=1,
+        max_heartbeat_throttle_interval=timedelta(seconds=5),
+        graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+        deployment_config=_deployment(settings),
+    )
+
+
 def create_provider_worker(
     client: Client, activities: SyncActivities, settings: Settings, provider_id: str
 ) -> Worker:
@@ -174,7 +190,7 @@ def serve_room(room: Room, client: Client, services: Services) -> Worker:
 
 @asynccontextmanager
 async def serving(client: Client, services: Services, activities: SyncActivities) -> AsyncIterator[None]:
-    """Run all workers of this process: the main one, that of operators, and one for each routed provider.
+    """Run all workers of this process: the main one, those of operators, Schedules and routed providers.
 
     The control plane knows of it while all of them poll, and no longer: whoever drains is sent nothing more.
     They drain side by side, so that this takes as long as the slowest.
@@ -185,10 +201,10 @@ async def serving(client: Client, services: Services, activities: SyncActivities
             client,
             activities,
             settings,
-            schedules=ScheduleActivities(services),
             fleet=FleetActivities(services, identity=identity),
         ),
         create_operations_worker(client, OperationActivities(services), settings),
+        create_schedules_worker(client, ScheduleActivities(services), settings),
     ]
     async with AsyncExitStack() as stack:
         for worker in workers:

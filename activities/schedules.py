@@ -20,8 +20,8 @@ __all__ = ["ScheduleActivities"]
 class ScheduleActivities:
     """The activities over one worker's services."""
 
-    def __init__(self, services: Services | None, *, beat_seconds: float = 5.0) -> None:
-        self._opened = services
+    def __init__(self, services: Services, *, beat_seconds: float = 5.0) -> None:
+        self._services = services
         self._beat_seconds = beat_seconds
         self._told: dict[str, str] = {}
         self._known: frozenset[str] = frozenset()
@@ -29,7 +29,7 @@ class ScheduleActivities:
     @activity.defn(name=names.RECONCILE_SCHEDULES_ACTIVITY)
     async def reconcile_schedules(self) -> Reconciliation:
         """Make the Schedules on this worker's task queue match the graphs, and return what that took."""
-        services = self._services()
+        services = self._services
         started = time.monotonic()
         beat = Beat[ReconciliationProgress](beat_seconds=self._beat_seconds)
         with errors_translated(activity=names.RECONCILE_SCHEDULES_ACTIVITY):
@@ -46,17 +46,12 @@ class ScheduleActivities:
 
     async def _read_records(self) -> GraphRecords:
         """Read all records, and measure how often their graphs are due."""
-        services = self._services()
+        services = self._services
         records = await services.graphs.records()
         found = frozenset([*(graph.slug for graph in records.valid), *records.invalid])
         record_intervals(services.meter, records.valid, gone=self._known - found)
         self._known = found
         return records
-
-    def _services(self) -> Services:
-        if self._opened is None:
-            raise RuntimeError("ScheduleActivities was made without services, so its activity cannot run")
-        return self._opened
 
     @activity.defn(name=names.SET_CADENCE)
     async def set_cadence(self, request: SetCadenceRequest) -> bool:

@@ -164,6 +164,11 @@ def operations_task_queue(task_queue: str) -> str:
     return f"{task_queue}/operations"
 
 
+def schedules_task_queue(task_queue: str) -> str:
+    """Return the task queue of the activities that change Schedules: they too never wait behind cycles."""
+    return f"{task_queue}/schedules"
+
+
 def provider_task_queue(task_queue: str, provider_id: str) -> str:
     """Return the task queue of a routed provider's cycles: only workers that have the provider poll it."""
     return f"{task_queue}/providers/{provider_id}"

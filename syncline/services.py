@@ -20,6 +20,8 @@ from syncline.stores.vectors import VectorStore
 __all__ = ["Role", "Services"]
 
 Role = Literal["write", "graph"]
+_Opened = Role | Literal["control", "workers"]
+_WORKERS_POOL = 2
 
 
 class Services:
@@ -43,7 +45,7 @@ class Services:
         self.meter: Meter = meter or NullMeter()
         self._application_name = application_name
         self._embedding = embedding
-        self._stores: dict[tuple[Role | Literal["control"], str | None], PostgresStore] = {}
+        self._stores: dict[tuple[_Opened, str | None], PostgresStore] = {}
         self._vector_stores: dict[str | None, VectorStore] = {}
         self._closed = False
 
@@ -74,8 +76,12 @@ class Services:
 
     @property
     def workers(self) -> WorkerRepository:
-        """The workers of the deployment, as the control plane knows them."""
-        return WorkerRepository(self.control)
+        """The workers of the deployment, as the control plane knows them.
+
+        Their connections are their own: a worker whose cycles have taken the whole pool would else be taken
+        for gone, and its plugins' graphs with it.
+        """
+        return WorkerRepository(self._opened("workers", None))
 
     @property
     def control(self) -> PostgresStore:
@@ -151,21 +157,22 @@ class Services:
                 last_first.push_async_callback(self._embedding.close)
             last_first.push_async_callback(self.registry.close)
 
-    def _opened(self, role: Role | Literal["control"], key: str | None) -> PostgresStore:
+    def _opened(self, role: _Opened, key: str | None) -> PostgresStore:
         self._refuse_when_closed()
         if (role, key) not in self._stores:
             system = {
                 "write": self.settings.write_dsn,
                 "graph": self.settings.graph_dsn,
                 "control": self.settings.control_dsn,
+                "workers": self.settings.control_dsn or self.settings.graph_dsn,
             }
             dsn = system[role] if key is None else self.settings.stores.get(key)
             if dsn is None:
                 raise StoreNotConfigured(role=role, key=key or role, known=list(self.settings.stores))
             self._stores[role, key] = PostgresStore(
-                key or role,
+                self.control.name if role == "workers" else key or role,
                 dsn,
-                pool_size=self.settings.pool_size,
+                pool_size=_WORKERS_POOL if role == "workers" else self.settings.pool_size,
                 application_name=self._application_name,
             )
         return self._stores[role, key]

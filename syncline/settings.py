@@ -92,8 +92,8 @@ class Settings(_TaskQueue):
     max_concurrent_cycles: int = Field(
         default=8,
         ge=1,
-        description="Activities of syncs and reconciliations that one worker process runs at once, and "
-        "cycles of each plugin; what operators ask for has slots of its own.",
+        description="Cycles and resolutions that one worker process runs at once, and cycles of each plugin; "
+        "what operators ask for and what changes Schedules have slots of their own.",
     )
     max_cached_workflows: int = Field(default=200, ge=0, description="Workflow runs kept in memory.")
     reconcile_seconds: int = Field(

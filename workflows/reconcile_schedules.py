@@ -33,6 +33,7 @@ class ReconcileSchedules:
         result = await workflow.execute_activity_method(
             ScheduleActivities.reconcile_schedules,
             summary="make the Schedules match the graphs",
+            task_queue=names.schedules_task_queue(workflow.info().task_queue),
             start_to_close_timeout=timedelta(minutes=5),
             # Below the run's own timeout, so that it fails with a reason.
             schedule_to_close_timeout=timedelta(minutes=10),

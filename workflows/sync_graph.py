@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -50,7 +50,7 @@ _LONGEST_BUDGET = 3600.0
 _GRACE = timedelta(minutes=5)
 """What a cycle may take beyond its budget: the batch it was in, the vectors, the report."""
 _LONGEST = timedelta(hours=2)
-"""What a cycle may take in all: waiting for a worker, every attempt."""
+"""What a run may take in all: waiting for a worker, every attempt."""
 
 _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1),
@@ -148,26 +148,29 @@ class SyncGraph:
         if workflow.info().typed_search_attributes.get(SCHEDULED_BY) is None:
             found_by = [GRAPH.value_set(request.about)] if request.about is not None else []
             upsert(*found_by, *unset_of_the_cycle())
-        resolution = await self._resolve(request)
         until, again = workflow.now() + _LONGEST, False
+        resolution = await self._resolve(request, until)
         while resolution.held is None:
             try:
-                return resolution, await self._cycle(request, resolution, until - workflow.now())
+                return resolution, await self._cycle(request, resolution, until)
             except ActivityError as error:
                 routed = resolution.task_queue is not None
                 if not routed or not _unanswered(error, again=again) or workflow.now() >= until:
                     raise
-            resolution = await self._resolve(request, unanswered=resolution.provider_id)
+            resolution = await self._resolve(request, until, unanswered=resolution.provider_id)
             again = True
         return resolution, SyncResult(status=CycleStatus.HELD)
 
-    async def _resolve(self, request: SyncGraphInput, unanswered: str | None = None) -> ProviderResolution:
+    async def _resolve(
+        self, request: SyncGraphInput, until: datetime, *, unanswered: str | None = None
+    ) -> ProviderResolution:
         resolution = await workflow.execute_activity_method(
             SyncActivities.resolve_provider,
             ResolveProviderRequest(graph=request.graph, shadow=request.shadow, unanswered=unanswered),
             summary=f"resolve the provider of {(request.about or 'the default graph')[:100]}",
             start_to_close_timeout=timedelta(seconds=30),
-            schedule_to_close_timeout=timedelta(minutes=10),
+            # It shares its slots with cycles, so it may have to wait for as long as they do.
+            schedule_to_close_timeout=_left(until),
             retry_policy=_RETRY,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
@@ -201,7 +204,7 @@ class SyncGraph:
         upsert(*of_the_provider(resolution))
 
     async def _cycle(
-        self, request: SyncGraphInput, resolution: ProviderResolution, longest: timedelta
+        self, request: SyncGraphInput, resolution: ProviderResolution, until: datetime
     ) -> SyncResult:
         budget = timedelta(seconds=request.time_budget_seconds or _LONGEST_BUDGET)
         carried, patience = self._state.carried, resolution.answer_seconds
@@ -221,7 +224,7 @@ class SyncGraph:
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
             task_queue=resolution.task_queue,
             start_to_close_timeout=budget + _GRACE,
-            schedule_to_close_timeout=longest,
+            schedule_to_close_timeout=_left(until),
             schedule_to_start_timeout=None if patience is None else timedelta(seconds=patience),
             heartbeat_timeout=timedelta(seconds=20),
             retry_policy=_RETRY if resolution.task_queue is None else _RETRY_ROUTED,
@@ -264,6 +267,7 @@ class SyncGraph:
                     graph=slug, every_seconds=cadence.every_seconds, fingerprint=cadence.fingerprint
                 ),
                 summary=f"run {slug} every {cadence.every_seconds} s from now on"[:200],
+                task_queue=names.schedules_task_queue(workflow.info().task_queue),
                 start_to_close_timeout=timedelta(seconds=10),
                 # The next run is not to wait for long; it tries again.
                 schedule_to_close_timeout=timedelta(seconds=30),
@@ -349,6 +353,11 @@ def _scheduled(slug: str) -> bool:
     """Return whether the graph's own Schedule has started this run."""
     found = workflow.info().typed_search_attributes.get(SCHEDULED_BY)
     return found == names.sync_schedule_id(slug)
+
+
+def _left(until: datetime) -> timedelta:
+    """Return how long there is, and never nothing: the server takes no timeout that is over already."""
+    return max(until - workflow.now(), timedelta(seconds=1))
 
 
 def _known(cadence: Cadence | None, rules: CadenceRules) -> int | None:

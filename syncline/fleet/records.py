@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, delete, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from syncline.errors import StoreError
+from syncline.errors import StoreError, StoreRejected
 from syncline.logs import get_log
 from syncline.messages import Message
 from syncline.stores.postgres import PostgresStore
@@ -197,9 +197,9 @@ async def _keep_telling(
             await repository.tell(worker)
             told = False
         except StoreError as error:
+            hint = "; `syncline migrate` makes its table" if isinstance(error, StoreRejected) else ""
             (log.debug if told else log.warning)(
-                "control plane does not know of this worker; `syncline migrate` makes its table",
-                error=str(error),
+                f"control plane does not know of this worker{hint}", error=str(error)
             )
             told = True
         await asyncio.sleep(every_seconds)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from temporalio.api.enums.v1 import EventType
@@ -26,12 +26,13 @@ Run = WorkflowHandle[object, SyncGraphResult]
 class SyncLab:
     """Runs of `SyncGraph` on a task queue of their own, over real services.
 
-    `make_worker` gives the worker under test; the library does not know the application that it is part of.
+    `make_worker` gives the worker under test, and what is to run beside it; the library does not know the
+    application that it is part of.
     """
 
     client: Client
     services: Services
-    make_worker: Callable[[Client, Services], Worker]
+    make_worker: Callable[[Client, Services], AbstractAsyncContextManager[Worker]]
     unique: Callable[[str], str]
 
     @property

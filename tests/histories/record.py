@@ -10,7 +10,8 @@ import re
 import socket
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -40,7 +41,12 @@ from syncline.settings import Settings  # noqa: E402
 from syncline.testing.lab import Run, SyncLab, eventually  # noqa: E402
 from syncline.testing.providers import FakeProvider, sync_result  # noqa: E402
 from syncline.testing.temporal import start_temporal  # noqa: E402
-from worker import create_operations_worker, create_provider_worker, create_worker  # noqa: E402
+from worker import (  # noqa: E402
+    create_operations_worker,
+    create_provider_worker,
+    create_schedules_worker,
+    create_worker,
+)
 
 Scenario = Callable[[SyncLab], Awaitable[Run]]
 
@@ -272,10 +278,15 @@ SCENARIOS: tuple[Scenario, ...] = (
 )
 
 
-def make_worker(client: Client, services: Services) -> Worker:
-    """Return the worker as deployed, with signs of life that a recording need not wait for."""
+@asynccontextmanager
+async def make_worker(client: Client, services: Services) -> AsyncIterator[Worker]:
+    """Run the workers as deployed, with signs of life that a recording need not wait for."""
     activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.5, answer_seconds=0.5)
-    return create_worker(client, activities, services.settings, schedules=ScheduleActivities(services))
+    async with (
+        create_worker(client, activities, services.settings) as worker,
+        create_schedules_worker(client, ScheduleActivities(services), services.settings),
+    ):
+        yield worker
 
 
 async def record(scenario: Scenario, client: Client, postgres: EmbeddedPostgres, folder: Path) -> None:

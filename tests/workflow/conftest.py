@@ -24,20 +24,25 @@ from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab
-from worker import create_operations_worker, create_worker
+from worker import create_operations_worker, create_schedules_worker, create_worker
 
 
-def fast_worker(client: Client, services: Services) -> Worker:
-    """Return the worker as deployed, but with signs of life that a test need not wait for."""
+@asynccontextmanager
+async def fast_worker(client: Client, services: Services) -> AsyncIterator[Worker]:
+    """Run the workers as deployed, but with signs of life that a test need not wait for."""
     activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.2)
     schedules = ScheduleActivities(services, beat_seconds=0.2)
     fleet = FleetActivities(services, identity=client.identity)
-    return create_worker(client, activities, services.settings, schedules=schedules, fleet=fleet)
+    async with (
+        create_worker(client, activities, services.settings, fleet=fleet) as worker,
+        create_schedules_worker(client, schedules, services.settings),
+    ):
+        yield worker
 
 
 @asynccontextmanager
 async def serving(lab: SyncLab) -> AsyncIterator[SyncLab]:
-    """Run both workers of a process."""
+    """Run all workers of a process but those of plugins."""
     operations = OperationActivities(lab.services, beat_seconds=0.2)
     async with lab.worker(), create_operations_worker(lab.client, operations, lab.services.settings):
         yield lab

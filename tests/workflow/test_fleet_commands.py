@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,7 +34,7 @@ async def told(services: Services, number: int) -> None:
     """Wait until the control plane knows of so many workers."""
 
     async def known() -> bool:
-        return len(await WorkerRepository(services.control).list()) == number
+        return len(await services.workers.list()) == number
 
     await eventually(known)
 
@@ -114,6 +115,14 @@ async def test_a_worker_tells_of_itself_once_its_table_is_there_and_forgets_the_
         await eventually(forgotten)
     warnings = [line for line in capsys.readouterr().out.splitlines() if "[warning" in line]
     assert len([line for line in warnings if "control plane does not know of this worker" in line]) == 1
+
+
+async def test_a_worker_whose_cycles_have_the_whole_pool_is_still_there(services: Services) -> None:
+    async with AsyncExitStack() as taken:
+        for _ in range(services.settings.pool_size):
+            await taken.enter_async_context(services.control.driver())
+        async with announced(services, identity="busy@host:1"), asyncio.timeout(10):
+            await told(services, 1)
 
 
 async def test_providers_without_a_worker_says_so_at_once(idle_lab: SyncLab, syncline: CommandLine) -> None:

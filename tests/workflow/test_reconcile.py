@@ -17,12 +17,11 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.schedules import ScheduleActivities
-from activities.sync import SyncActivities
 from syncline import names
 from syncline.errors import TemporalUnavailable
 from syncline.graphs import Graph, GraphChanges, GraphRecords
-from syncline.messages import Reconciliation, ReconciliationProgress
+from syncline.messages import Reconciliation, ReconciliationProgress, SyncResult
+from syncline.provider import SyncContext
 from syncline.schedules import (
     PAUSED_WITH_GRAPH,
     ensure_reconciler,
@@ -32,7 +31,7 @@ from syncline.schedules import (
     reconcile_now,
 )
 from syncline.testing.lab import SyncLab, eventually
-from worker import create_worker
+from syncline.testing.providers import FakeProvider, sync_result
 
 
 async def insert(lab: SyncLab, **columns: object) -> str:
@@ -427,10 +426,7 @@ async def test_workers_that_start_at_once_make_one_schedule(idle_lab: SyncLab) -
 
 async def test_a_graph_is_syncing_soon_after_somebody_wrote_its_record(idle_lab: SyncLab) -> None:
     services = idle_lab.services
-    worker = create_worker(
-        idle_lab.client, SyncActivities(services), services.settings, schedules=ScheduleActivities(services)
-    )
-    async with worker:
+    async with idle_lab.worker():
         await ensured(idle_lab, 1)
         graph = await idle_lab.add_graph(prepare=True)
 
@@ -448,15 +444,39 @@ async def test_a_graph_is_syncing_soon_after_somebody_wrote_its_record(idle_lab:
         await reconciler(idle_lab).delete()
 
 
+async def test_schedules_follow_while_cycles_have_all_slots(idle_lab: SyncLab) -> None:
+    release = asyncio.Event()
+
+    async def wait(_: SyncContext) -> SyncResult:
+        await release.wait()
+        return sync_result()
+
+    slow = FakeProvider("slow", cycle=wait)
+    slots = idle_lab.services.settings.max_concurrent_cycles
+    graphs = [await idle_lab.add_graph(slow)]
+    graphs += [await idle_lab.add_graph("slow") for _ in range(slots - 1)]
+    async with idle_lab.worker():
+        runs = [await idle_lab.start(graph) for graph in graphs]
+
+        async def full() -> bool:
+            return len(slow.contexts) == slots
+
+        await eventually(full)
+        # A run that comes now waits for a slot, already to be resolved.
+        waiting = await idle_lab.start(await idle_lab.add_graph("slow"))
+        slug = await insert(idle_lab)
+        result = await reconcile_now(idle_lab.client, task_queue=idle_lab.task_queue, seconds=20)
+        assert slug in result.created_graphs
+        release.set()
+        for run in [*runs, waiting]:
+            await run.result()
+
+
 async def test_a_refusal_is_logged_once_and_again_when_it_changes(
     idle_lab: SyncLab, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    services = idle_lab.services
     slug = await insert(idle_lab, schedule='{"every_seconds": 1.5}')
-    worker = create_worker(
-        idle_lab.client, SyncActivities(services), services.settings, schedules=ScheduleActivities(services)
-    )
-    async with worker:
+    async with idle_lab.worker():
         for _ in range(2):
             await reconcile_now(idle_lab.client, task_queue=idle_lab.task_queue, seconds=30)
         await change(idle_lab, slug, """schedule = '{"cron": "whenever"}'""")

@@ -18,8 +18,8 @@ RECORDED = {
 }
 SOURCE = (Path(__file__).parents[2] / "workflows" / "sync_graph.py").read_text(encoding="utf-8")
 RESOLVE, CYCLE = (
-    "resolution = await self._resolve(request)\n",
-    "await self._cycle(request, resolution, until - workflow.now())",
+    "resolution = await self._resolve(request, until)\n",
+    "await self._cycle(request, resolution, until)",
 )
 
 
@@ -49,7 +49,7 @@ INCOMPATIBLE = {
         RESOLVE,
         (
             "resolution = ProviderResolution(graph={'id': '00000000-0000-0000-0000-000000000001', 'slug': 'kg'})\n"
-            f"        await self._cycle(request, resolution, _LONGEST)\n        {RESOLVE}"
+            f"        await self._cycle(request, resolution, until)\n        {RESOLVE}"
         ),
     ),
 }

@@ -264,9 +264,11 @@ async def test_every_activity_has_bounds_and_a_summary(lab: SyncLab) -> None:
     resolve = scheduled[names.RESOLVE_PROVIDER].activity_task_scheduled_event_attributes
     cycle = scheduled[names.SYNC_CYCLE].activity_task_scheduled_event_attributes
     assert resolve.start_to_close_timeout.ToTimedelta() == timedelta(seconds=30)
-    assert resolve.schedule_to_close_timeout.ToTimedelta() == timedelta(minutes=10)
+    assert resolve.schedule_to_close_timeout.ToTimedelta() == timedelta(hours=2)
     assert cycle.start_to_close_timeout.ToTimedelta() == timedelta(minutes=6)
-    assert cycle.schedule_to_close_timeout.ToTimedelta() == timedelta(hours=2)
+    # Together: the cycle has what resolution has left.
+    left = cycle.schedule_to_close_timeout.ToTimedelta()
+    assert timedelta(hours=2, seconds=-30) < left < timedelta(hours=2)
     assert cycle.heartbeat_timeout.ToTimedelta() == timedelta(seconds=20)
     for attributes_of in (resolve, cycle):
         assert attributes_of.retry_policy.maximum_interval.ToTimedelta() == timedelta(seconds=60)

@@ -1,5 +1,6 @@
 """The Schedule of an adaptive graph slows down while it is idle, and nothing is late for that."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,6 +10,7 @@ import pytest
 from temporalio.client import ScheduleActionStartWorkflow, ScheduleDescription
 
 from syncline import names
+from syncline.errors import TemporalUnavailable
 from syncline.freshness import hearing, listening
 from syncline.graphs import Graph, GraphChanges
 from syncline.messages import Cadence, CycleStatus, SyncGraphResult, SyncResult
@@ -207,6 +209,32 @@ async def test_workers_that_cannot_listen_have_slow_graphs_go_back(
         async with listen(lab.client, lab.services):
             await slowed(lab, graph, 2)
     await schedule_of(lab, graph).delete()
+
+
+async def test_who_could_not_be_sent_back_is_tried_again_and_stops_no_other(
+    lab: SyncLab, busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_REFRESH", 0.2)
+    monkeypatch.setattr(listening, "_ALONE", 0.2)
+    graphs = [await lab.add_graph("busy", prepare=True, schedule=ADAPTIVE) for _ in range(3)]
+    woken: list[str] = []
+
+    async def wake(graph: Graph) -> str:
+        woken.append(graph.slug)
+        if woken.count(graph.slug) == 1:
+            raise TemporalUnavailable("nowhere", "default", "gone for a moment")
+        return "paused" if woken.count(graph.slug) == 2 and graph == graphs[0] else "started"
+
+    async def again() -> bool:
+        return [woken.count(graph.slug) for graph in graphs] == [3, 2, 2]
+
+    line = f"syncline.listener:{lab.client.namespace}/{lab.task_queue}/write"
+    async with lab.services.store("write", None).alone("in the way") as silent:
+        await silent.execute(f"SELECT pg_advisory_lock(hashtextextended('{line}', 0))")
+        async with listening.Listening(lab.services, wake, namespace=lab.client.namespace):
+            await eventually(again)
+            await asyncio.sleep(1)
+            assert await again()
 
 
 async def test_a_run_by_hand_leaves_the_schedule_alone_and_a_step_costs_one_activity(

@@ -62,6 +62,7 @@ class Wakes:
         Return for how many seconds, if any, its writers need not say more: a run is due anyway.
         """
         wake = self._wakes.setdefault(schema, _Wake(floor=self._horizon))
+        wake.floor = min(wake.floor, lowest)
         wake.add(lowest, highest)
         if wake.due is None:
             wake.due = max(now, wake.last + self._window)

@@ -29,6 +29,10 @@ _TICK: Final = 1.0
 _REFRESH: Final = 30.0
 _AGAIN: Final = 5.0
 """Seconds until a run that could not be started is tried again."""
+_PAUSED: Final = 30.0
+"""Seconds, at least, until it is asked again whether a Schedule that changed is still paused."""
+_PAUSED_SHARE: Final = 0.25
+"""How much of the pace such questions may take up."""
 
 
 @dataclass
@@ -69,6 +73,8 @@ class Attention:
         self._wakes = Wakes(Snapshot(xmin=0, xmax=0), window=_WINDOW)
         self._news = asyncio.Event()
         self._hushing: set[asyncio.Task[None]] = set()
+        self._paused: set[str] = set()
+        """The schemas whose changes wait for an operator to resume a Schedule."""
         self._wanted: dict[str, bool] = {}
         """Whether the records want the writers of each schema to notify."""
         self._told: dict[str, bool] = {}
@@ -137,6 +143,7 @@ class Attention:
 
     async def _start_runs(self, schema: str, entry: Entry) -> None:
         if not entry:
+            self._paused.discard(schema)
             self._wakes.drop(schema)
             return
         for _ in entry:
@@ -144,16 +151,25 @@ class Attention:
         now = _now()
         # Before the run, so that it sees no less.
         seen = await self._line.snapshot()
+        outcomes: set[str] = set()
         try:
             for graph in entry:
                 outcome = await self._wake(graph)
+                outcomes.add(outcome)
                 self._count(outcome)
                 get_log().debug("change heard", graph=graph.slug, run=outcome)
         except SynclineError as error:
             self._count("failed")
             self._tell(str(error))
             self._wakes.postpone(schema, until=now + _AGAIN)
+            return
+        if outcomes == {"paused"}:
+            # It is to be run when it is resumed, which nobody tells. A fleet that is paused asks more rarely.
+            self._paused.add(schema)
+            seconds = max(_PAUSED, self._pace.seconds(len(self._paused)) / _PAUSED_SHARE)
+            self._wakes.postpone(schema, until=now + seconds)
         else:
+            self._paused.discard(schema)
             self._wakes.started(schema, seen, now=now)
 
     def _count(self, outcome: str) -> None:

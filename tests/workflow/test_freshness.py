@@ -189,7 +189,10 @@ async def test_what_lands_during_a_run_gets_one_run_after_it(lab: SyncLab, runs:
         assert len(runs.of(graph)) == 2
 
 
-async def test_a_schedule_that_an_operator_paused_is_left_alone(lab: SyncLab, runs: Runs) -> None:
+async def test_a_schedule_that_an_operator_paused_is_left_alone_and_run_when_it_is_resumed(
+    lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_PAUSED", 0.5)
     paused, other = await scheduled(lab), await scheduled(lab)
     schedule = lab.client.get_schedule_handle(names.sync_schedule_id(paused.slug))
     await schedule.pause(note="maintenance")
@@ -200,9 +203,11 @@ async def test_a_schedule_that_an_operator_paused_is_left_alone(lab: SyncLab, ru
         await asyncio.sleep(0.5)
         assert runs.of(paused) == []
         assert (await schedule.describe()).schedule.state.note == "maintenance"
+        # Nobody writes again.
         await schedule.unpause()
-        await insert(connection, "b")
         await ran(runs, paused, 1)
+        await asyncio.sleep(1)
+        assert len(runs.of(paused)) == 1
 
 
 async def test_writers_of_a_graph_that_wants_no_notification_send_none(lab: SyncLab, runs: Runs) -> None:

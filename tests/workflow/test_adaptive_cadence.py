@@ -1,7 +1,7 @@
 """The Schedule of an adaptive graph slows down while it is idle, and nothing is late for that."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -163,6 +163,58 @@ async def test_a_slow_schedule_survives_reconciliation_and_an_operators_pause_su
     assert interval_of(await schedule.describe()) == 30
     await schedule.delete()
     assert not await set_interval(lab.client, graph.slug, every_seconds=7, fingerprint=fingerprint)
+
+
+def meanwhile(
+    lab: SyncLab, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaitable[object]], *, readings: int
+) -> None:
+    """Have somebody act once, as soon as Schedules have been read so many times."""
+    service = lab.client.workflow_service
+    describe, left = service.describe_schedule, readings
+
+    async def then_act(*arguments: object, **keywords: object) -> object:
+        nonlocal left
+        answer = await describe(*arguments, **keywords)
+        left -= 1
+        if left == 0:
+            await act()
+        return answer
+
+    monkeypatch.setattr(service, "describe_schedule", then_act)
+
+
+@pytest.mark.parametrize("readings", [1, 2])
+async def test_a_record_that_changes_while_the_cadence_is_set_comes_first(
+    idle_lab: SyncLab, monkeypatch: pytest.MonkeyPatch, readings: int
+) -> None:
+    graph = await idle_lab.add_graph(schedule=ADAPTIVE)
+    await ensure_schedule(idle_lab.client, graph, task_queue=idle_lab.task_queue)
+    changed = await idle_lab.services.graphs.update(
+        graph.slug, GraphChanges.model_validate({"schedule": {"cron": "30 4 * * *"}})
+    )
+
+    async def change() -> None:
+        await ensure_schedule(idle_lab.client, changed, task_queue=idle_lab.task_queue)
+
+    meanwhile(idle_lab, monkeypatch, change, readings=readings)
+    fingerprint = graph_fingerprint(graph, idle_lab.task_queue)
+    assert not await set_interval(idle_lab.client, graph.slug, every_seconds=900, fingerprint=fingerprint)
+    spec = (await schedule_of(idle_lab, graph).describe()).schedule.spec
+    assert (spec.intervals, [each.hour[0].start for each in spec.calendars]) == ([], [4])
+
+
+async def test_an_operators_pause_while_the_cadence_is_set_stays(
+    idle_lab: SyncLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = await idle_lab.add_graph(schedule=ADAPTIVE)
+    await ensure_schedule(idle_lab.client, graph, task_queue=idle_lab.task_queue)
+    schedule = schedule_of(idle_lab, graph)
+    meanwhile(idle_lab, monkeypatch, lambda: schedule.pause(note="mine"), readings=1)
+    fingerprint = graph_fingerprint(graph, idle_lab.task_queue)
+    assert await set_interval(idle_lab.client, graph.slug, every_seconds=900, fingerprint=fingerprint)
+    described = await schedule.describe()
+    assert interval_of(described) == 900
+    assert (described.schedule.state.paused, described.schedule.state.note) == (True, "mine")
 
 
 async def test_a_run_that_fails_is_followed_soon(lab: SyncLab, busy: Busy) -> None:

@@ -104,9 +104,9 @@ async def make(
     """Make the Schedule exist as desired, and return what that took.
 
     `found_by` has its attributes, the fingerprint among them. `state` says what becomes of the state of one
-    that exists; by itself nothing, so that an operator's pause stays. `refuse` may raise for one that is not
-    to be touched, each time that it is read. With `start_now` one that is created, and not paused, runs at
-    once.
+    that exists; by itself nothing, so that an operator's pause stays. One that has the fingerprint keeps all
+    but its state: its interval may have been changed since. `refuse` may raise for one that is not to be
+    touched, each time that it is read. With `start_now` one that is created, and not paused, runs at once.
     """
     handle = client.get_schedule_handle(schedule_id)
     description = await describe(handle)
@@ -131,7 +131,7 @@ async def make(
         same = shown_fingerprint(present.typed_search_attributes) == shown_fingerprint(found_by)
         if same and state(current) == current:
             return None
-        made = replace(desired, state=state(current))
+        made = replace(present.schedule if same else desired, state=state(current))
         return ScheduleUpdate(schedule=made, search_attributes=found_by)
 
     if renewed(description) is None:

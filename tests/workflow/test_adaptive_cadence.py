@@ -217,6 +217,21 @@ async def test_an_operators_pause_while_the_cadence_is_set_stays(
     assert (described.schedule.state.paused, described.schedule.state.note) == (True, "mine")
 
 
+async def test_a_graph_that_is_paused_and_resumed_is_run_as_rarely_as_before(idle_lab: SyncLab) -> None:
+    graph = await idle_lab.add_graph(schedule=ADAPTIVE)
+    await ensure_schedule(idle_lab.client, graph, task_queue=idle_lab.task_queue)
+    fingerprint = graph_fingerprint(graph, idle_lab.task_queue)
+    assert await set_interval(idle_lab.client, graph.slug, every_seconds=900, fingerprint=fingerprint)
+    for status, paused in (("paused", True), ("active", False)):
+        graph = await idle_lab.services.graphs.update(
+            graph.slug, GraphChanges.model_validate({"status": status})
+        )
+        assert await ensure_schedule(idle_lab.client, graph, task_queue=idle_lab.task_queue) == "updated"
+        described = await schedule_of(idle_lab, graph).describe()
+        assert (interval_of(described), described.schedule.state.paused) == (900, paused)
+        assert described.schedule.policy.catchup_window == timedelta(seconds=900)
+
+
 async def test_a_run_that_fails_is_followed_soon(lab: SyncLab, busy: Busy) -> None:
     graph = await adaptive(lab)
     async with listened_to(lab):

@@ -48,8 +48,10 @@ ANSWERS: Final[Mapping[str, str]] = {
     "schedule backfill": "syncline.cli.models:ScheduleSteered",
     "schedule list": "list[syncline.cli.models:ScheduleListed]",
     "schedule pause": "syncline.cli.models:ScheduleSteered",
+    "schedule pause --all": "syncline.cli.models:SchedulesSteered",
     "schedule reconcile": "syncline.messages:Reconciliation",
     "schedule resume": "syncline.cli.models:ScheduleSteered",
+    "schedule resume --all": "syncline.cli.models:SchedulesSteered",
     "schedule trigger": "syncline.cli.models:ScheduleSteered",
 }
 """Command, and what of it decides -> the model of its answer, as `module:Name` or as a list of that."""

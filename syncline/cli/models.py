@@ -17,6 +17,8 @@ __all__ = [
     "ScheduleListed",
     "ScheduleRun",
     "ScheduleSteered",
+    "SchedulesSteered",
+    "SteeredAction",
     "SyncedRun",
 ]
 
@@ -58,6 +60,21 @@ class ScheduleSteered(Answer):
     start: datetime | None = None
     """Of a backfill."""
     end: datetime | None = None
+
+
+SteeredAction = Literal["paused", "resumed"]
+"""What can be done to the Schedules of all graphs at once."""
+
+
+class SchedulesSteered(Answer):
+    """What was done to the Schedules of all graphs."""
+
+    action: SteeredAction
+    reason: str
+    graphs: tuple[str, ...]
+    """Those that it was done to; others were so already, or are paused for another reason."""
+    failed: dict[str, str]
+    """Those that could not be reached, and why."""
 
 
 class SyncedRun(Answer):

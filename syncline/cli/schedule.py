@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.columns import one_line, print_columns
-from syncline.cli.completion import SlugArgument
+from syncline.cli.completion import SlugArgument, complete_graph
 from syncline.cli.operators import JsonOption, print_json_list, run, told_at
 from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences, say_error
 from syncline.errors import ConfigurationError, ScheduleNotFound, SchedulePaused
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
     from temporalio.client import ScheduleHandle
 
-    from syncline.cli.models import ScheduleListed
+    from syncline.cli.models import ScheduleListed, SteeredAction
     from syncline.messages import Reconciliation
     from syncline.schedules import ListedSchedule
 
 __all__ = ["app"]
+
+SomeSlugArgument = Annotated[
+    str | None, typer.Argument(metavar="[GRAPH]", help="Slug.", autocompletion=complete_graph)
+]
 
 app = typer.Typer(
     help="Show and steer the Schedules of graphs. Needs Temporal only, no stores.",
@@ -52,22 +56,50 @@ def trigger(graph: SlugArgument, as_json: JsonOption = False) -> None:
 @app.command()
 @errors_as_sentences
 def pause(
-    graph: SlugArgument,
     reason: Annotated[str, typer.Option(help="Why, for whoever finds it paused.")],
+    graph: SomeSlugArgument = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="In place of GRAPH: each that `syncline schedule list` shows.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Pause a graph's Schedule, whatever becomes of its record, until somebody resumes it."""
-    # The note of an empty reason would be the server's own, and say nothing.
-    if not reason.strip():
-        raise ConfigurationError("--reason is empty; say why, for whoever finds it paused.")
+    """Pause a graph's Schedule, whatever becomes of its record, until somebody resumes it.
+
+    With --all those that are paused already stay as they are, and exit status 1 says that one was not paused.
+    """
+    _check_reason(reason)
+    if graph is None or everything:
+        _require_all(graph, everything=everything)
+        _steer_all("paused", reason, as_json=as_json)
+        return
     run(_steer(graph, lambda handle: handle.pause(note=reason)))
     _tell(f"Paused {graph}: {one_line(reason)}", as_json=as_json, graph=graph, action="paused", reason=reason)
 
 
 @app.command()
 @errors_as_sentences
-def resume(graph: SlugArgument, as_json: JsonOption = False) -> None:
-    """Resume a Schedule that an operator paused."""
+def resume(
+    graph: SomeSlugArgument = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="In place of GRAPH: each that was paused for this --reason.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="With --all: word for word that of the pause.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Resume a Schedule that an operator paused.
+
+    With --all those that were paused for another reason stay paused, and exit status 1 says that one was not
+    resumed.
+    """
+    if graph is None or everything:
+        _require_all(graph, everything=everything)
+        if reason is None:
+            raise ConfigurationError("--all needs --reason: what was paused for another one stays paused.")
+        _check_reason(reason)
+        _steer_all("resumed", reason, as_json=as_json)
+        return
+    if reason is not None:
+        raise ConfigurationError("--reason goes with --all; one graph is resumed whatever it was paused for.")
     run(_steer(graph, lambda handle: _resume(graph, handle)))
     _tell(f"Resumed {graph}.", as_json=as_json, graph=graph, action="resumed")
 
@@ -124,6 +156,57 @@ def reconcile(
     for slug, problem in result.refused.items():
         say_error(one_line(f"{slug}: {problem}"))
     if result.refusals:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _require_all(graph: str | None, *, everything: bool) -> None:
+    if not everything:
+        raise ConfigurationError("Nothing is named: give a GRAPH, or --all.")
+    if graph is not None:
+        raise ConfigurationError(f"Both {graph} and --all are given; leave one out.")
+
+
+def _check_reason(reason: str) -> None:
+    from syncline.schedules import PAUSED_WITH_GRAPH
+
+    # The note of an empty reason would be the server's own, and say nothing.
+    if not reason.strip():
+        raise ConfigurationError("--reason is empty; say why, for whoever finds it paused.")
+    if reason == PAUSED_WITH_GRAPH:
+        raise ConfigurationError("--reason is the one of graphs that are paused; say another.")
+
+
+def _steer_all(action: "SteeredAction", reason: str, *, as_json: bool) -> None:
+    """Pause or resume all, and tell of each as soon as it is done."""
+    from syncline.cli.models import SchedulesSteered
+    from syncline.schedules import pause_all, resume_all
+
+    done: list[str] = []
+    failed: dict[str, str] = {}
+
+    def tell(slug: str, problem: str | None) -> None:
+        if problem is not None:
+            failed[slug] = problem
+            say_error(one_line(f"{slug}: {problem}"))
+            return
+        done.append(slug)
+        if not as_json:
+            typer.echo(f"{action.capitalize()} {slug}.")
+
+    async def steer() -> None:
+        from syncline.cli.target import connect_temporal
+
+        steer_each = pause_all if action == "paused" else resume_all
+        await steer_each(await connect_temporal(), reason, tell=tell)
+
+    run(steer())
+    if as_json:
+        answer = SchedulesSteered(action=action, reason=reason, graphs=tuple(sorted(done)), failed=failed)
+        typer.echo(answer.model_dump_json(indent=2))
+    elif not done and not failed:
+        why = "each is paused already" if action == "paused" else "none is paused for that reason"
+        typer.echo(f"Nothing {action}: {why}.")
+    if failed:
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
@@ -28,6 +29,22 @@ _TICK: Final = 1.0
 _REFRESH: Final = 30.0
 _AGAIN: Final = 5.0
 """Seconds until a run that could not be started is tried again."""
+_PAUSED: Final = 30.0
+"""Seconds, at least, until it is asked again whether a Schedule that changed is still paused."""
+_PAUSED_SHARE: Final = 0.25
+"""How much of the pace such questions may take up."""
+
+
+@dataclass
+class _Doubt:
+    """That something may not have been heard."""
+
+    since: int
+    """From which transaction on."""
+    silence_ends: float
+    """When the last one who hushed writers, or let the lease lapse, has no effect any more."""
+    look_again: int | None = None
+    """Once the horizon is there, nobody is left who may have kept silent; None before the first look."""
 
 
 class Attention:
@@ -56,14 +73,13 @@ class Attention:
         self._wakes = Wakes(Snapshot(xmin=0, xmax=0), window=_WINDOW)
         self._news = asyncio.Event()
         self._hushing: set[asyncio.Task[None]] = set()
+        self._paused: set[str] = set()
+        """The schemas whose changes wait for an operator to resume a Schedule."""
         self._wanted: dict[str, bool] = {}
-        self._known: object = None
-        self._unheard: int | None = None
-        """From which transaction on something may not have been heard; None when all was."""
-        self._silence_ends = 0.0
-        """When the last one who hushed writers, or let the lease lapse, has no effect any more."""
-        self._look_again: int | None = None
-        """Once the horizon is there, nobody is left who may have kept silent; None before the first look."""
+        """Whether the records want the writers of each schema to notify."""
+        self._told: dict[str, bool] = {}
+        """The same as the writers know it."""
+        self._doubted: _Doubt | None = None
         self._renewed = 0.0
 
     async def begin(self) -> None:
@@ -83,9 +99,8 @@ class Attention:
 
     async def pay(self) -> None:
         """Start runs until the line is lost; raise why."""
-        tasks = [
-            asyncio.create_task(each) for each in (self._tick(), self._start(), self._line.wait_lost(None))
-        ]
+        work = (self._tick(), self._keep_up(), self._start(), self._line.wait_lost(None))
+        tasks = [asyncio.create_task(each) for each in work]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -128,6 +143,7 @@ class Attention:
 
     async def _start_runs(self, schema: str, entry: Entry) -> None:
         if not entry:
+            self._paused.discard(schema)
             self._wakes.drop(schema)
             return
         for _ in entry:
@@ -135,44 +151,60 @@ class Attention:
         now = _now()
         # Before the run, so that it sees no less.
         seen = await self._line.snapshot()
+        outcomes: set[str] = set()
         try:
             for graph in entry:
                 outcome = await self._wake(graph)
+                outcomes.add(outcome)
                 self._count(outcome)
                 get_log().debug("change heard", graph=graph.slug, run=outcome)
         except SynclineError as error:
             self._count("failed")
             self._tell(str(error))
             self._wakes.postpone(schema, until=now + _AGAIN)
+            return
+        if outcomes == {"paused"}:
+            # It is to be run when it is resumed, which nobody tells. A fleet that is paused asks more rarely.
+            self._paused.add(schema)
+            seconds = max(_PAUSED, self._pace.seconds(len(self._paused)) / _PAUSED_SHARE)
+            self._wakes.postpone(schema, until=now + seconds)
         else:
+            self._paused.discard(schema)
             self._wakes.started(schema, seen, now=now)
 
     def _count(self, outcome: str) -> None:
         metrics.WAKES.add(self._meter, 1, store=self._store.name, outcome=outcome)
 
     async def _tick(self) -> None:
-        """Look after the horizon, the lease and the records; most of the time there is nothing to do."""
+        """Look after the horizon and the lease; most of the time there is nothing to do."""
         while True:
             await asyncio.sleep(_TICK)
             renew = _now() - self._renewed >= LEASE_SECONDS / 3
             if renew:
                 await self._line.check()
                 await self._renew()
+            if renew or self._wakes.held:
+                self._wakes.moved(await self._line.snapshot(), now=_now())
+                self._news.set()
+
+    async def _keep_up(self) -> None:
+        """Look after the records and what was not heard, beside the ticks: a lease may be shorter."""
+        followed = _now()
+        while True:
+            await asyncio.sleep(_TICK)
+            if _now() - followed >= LEASE_SECONDS / 3:
+                followed = _now()
                 await self._directory.read(older_than=_REFRESH)
                 await self._follow_records()
-            if renew or self._wakes.held or self._unheard is not None:
-                seen = await self._line.snapshot()
-                self._wakes.moved(seen, now=_now())
-                self._news.set()
-                if self._unheard is not None and _now() >= self._silence_ends:
-                    await self._look(self._unheard, seen)
+            if self._doubted is not None and _now() >= self._doubted.silence_ends:
+                await self._look(self._doubted, await self._line.snapshot())
 
     async def _renew(self) -> None:
         """Renew the lease; if it had lapsed, writers may have kept silent since."""
         seen = await self._line.snapshot()
         heard_below = self._wakes.heard_below(seen)
-        if self._unheard is not None:
-            heard_below = min(heard_below, self._unheard)
+        if self._doubted is not None:
+            heard_below = min(heard_below, self._doubted.since)
         lapsed = await self._line.renew(heard_below)
         self._renewed = _now()
         if lapsed:
@@ -180,38 +212,47 @@ class Attention:
 
     def _doubt(self, heard_below: int) -> None:
         """Have a look at what may not have been heard, soon, when all writers notify again."""
-        self._unheard, self._look_again = heard_below, None
-        self._silence_ends = _now() + 2 * _WINDOW
+        self._doubted = _Doubt(heard_below, silence_ends=_now() + 2 * _WINDOW)
 
-    async def _look(self, unheard: int, seen: Snapshot) -> None:
+    async def _look(self, doubt: _Doubt, seen: Snapshot) -> None:
         """Have run what changed without a word; and once more, when those have ended who may be silent."""
-        if self._look_again is None:
-            self._look_again = seen.xmax
-        elif seen.xmin < self._look_again:
+        if doubt.look_again is None:
+            doubt.look_again = seen.xmax
+        elif seen.xmin < doubt.look_again:
             return
         schemas = [schema for schema, wanted in self._wanted.items() if wanted]
-        changed = await changed_since(self._store, schemas, unheard)
+        changed = await changed_since(self._store, schemas, doubt.since)
         for schema in sorted(changed):
-            self._wakes.note(schema, seen.xmin, seen.xmax - 1, now=_now())
+            self._wakes.note(schema, min(doubt.since, seen.xmin), seen.xmax - 1, now=_now())
         self._news.set()
         if changed:
             get_log().info("changes found that nobody heard of", graphs=len(changed))
-        if seen.xmin >= self._look_again:
-            self._unheard = None
+        # Another doubt may have come up meanwhile.
+        if seen.xmin >= doubt.look_again and self._doubted is doubt:
+            self._doubted = None
 
     async def _follow_records(self) -> None:
-        """Have the writers of each graph notify as its record says."""
+        """Have the writers of each graph notify as its record says; who cannot be told is told next time."""
         entries = self._directory.entries(self._key)
-        if entries is self._known:
-            return
         able = await self._line.able(list(entries))
-        wanted = {schema: bool(entry) for schema, entry in entries.items() if schema in able}
-        changes = {schema: flag for schema, flag in wanted.items() if self._wanted.get(schema) is not flag}
-        try:
-            await self._line.want(changes)
-        except asyncpg.PostgresError as error:
-            self._tell(f"writers cannot be told whether to notify: {error}")
-        self._wanted, self._known = wanted, entries
+        self._wanted = {schema: bool(entry) for schema, entry in entries.items() if schema in able}
+        told = await self._line.want(
+            {schema: flag for schema, flag in self._wanted.items() if self._told.get(schema) is not flag}
+        )
+        self._told = {
+            schema: flag if schema in told.schemas else self._told[schema]
+            for schema, flag in self._wanted.items()
+            if schema in told.schemas or schema in self._told
+        }
+        if told.problem is not None:
+            self._tell(f"not all writers can be told whether to notify: {told.problem}")
+        roused = [schema for schema in told.anew if self._wanted[schema]]
+        if roused:
+            # They kept silent until now, for however long.
+            seen = await self._line.snapshot()
+            for schema in sorted(roused):
+                self._wakes.note(schema, seen.xmin, seen.xmax - 1, now=_now())
+            self._news.set()
 
 
 def _now() -> float:

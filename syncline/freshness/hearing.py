@@ -3,6 +3,7 @@
 import time
 from typing import Final
 
+from syncline.adoption.naming import STATE, qualified
 from syncline.errors import StoreError
 from syncline.graphs import Graph
 from syncline.services import Services
@@ -28,7 +29,10 @@ async def listened_to(store: PostgresStore, name: str) -> bool:
 
 
 class Hearing:
-    """Answers from memory, mostly: it asks for a store's listener every few seconds, for triggers once."""
+    """Answers from memory, mostly: it asks for a store's listener every few seconds, for triggers once.
+
+    Whether a graph's writers notify at all is asked each time.
+    """
 
     def __init__(self, services: Services, *, namespace: str) -> None:
         self._services = services
@@ -46,6 +50,10 @@ class Hearing:
                 )
             if not await self._listened_to(store):
                 return f"no worker listens to write-db '{store.name}'"
+            if not await self._told_to(store, graph.schema_name):
+                return (
+                    "who listens has not told its writers yet to notify; if that stays so, its log says why"
+                )
         except StoreError as error:
             return str(error)
         return None
@@ -57,6 +65,11 @@ class Hearing:
                     return False
             self._notifying.add((store.name, schema))
         return True
+
+    async def _told_to(self, store: PostgresStore, schema: str) -> bool:
+        # Not remembered: a graph that was paused and resumed may be told in vain.
+        async with store.driver() as connection:
+            return bool(await connection.fetchval(_sql("wanted", state=qualified(schema, STATE))))
 
     async def _listened_to(self, store: PostgresStore) -> bool:
         asked_at, heard = self._heard.get(store.name, (float("-inf"), False))

@@ -11,9 +11,9 @@ from syncline import names
 from syncline.adoption.naming import STATE, qualified
 from syncline.errors import StoreUnavailable
 from syncline.freshness.wakes import Snapshot
-from syncline.sqltext import statements_of
+from syncline.sqltext import literal, statements_of
 
-__all__ = ["LEASE_SECONDS", "Line", "Obstacle", "in_batches", "obstacle"]
+__all__ = ["LEASE_SECONDS", "Line", "Obstacle", "Told", "in_batches", "obstacle"]
 
 LEASE_SECONDS: Final = 30.0
 """How long writers believe that somebody listens; renewed three times in that time."""
@@ -29,6 +29,16 @@ _PREPARES: Final = "SELECT current_setting('max_prepared_transactions') <> '0'"
 
 _Heard = Callable[[str, int], None]
 AnswerT = TypeVar("AnswerT")
+
+
+class Told(NamedTuple):
+    """Which schemas' writers know whether to notify."""
+
+    schemas: frozenset[str]
+    anew: frozenset[str]
+    """Those of them of which it was not so before."""
+    problem: str | None
+    """Why others could not be told, if any could not."""
 
 
 class Obstacle(NamedTuple):
@@ -133,14 +143,37 @@ class Line:
         """Return which of the schemas have what notifies."""
         return frozenset(row["schema"] for row in await self._rows(_sql("able"), schemas))
 
-    async def want(self, wanted: Mapping[str, bool]) -> None:
-        """Have the writers of these schemas notify, or not."""
-        statements = [
-            _sql("want", state=qualified(schema, STATE), wanted=str(flag).lower())
-            for schema, flag in wanted.items()
+    async def want(self, wanted: Mapping[str, bool]) -> Told:
+        """Have the writers of these schemas notify, or not. One that is refused stops none of the others."""
+        told: set[str] = set()
+        anew: set[str] = set()
+        problem: str | None = None
+        waiting = list(in_batches(list(wanted)))
+        while waiting:
+            schemas = waiting.pop()
+            try:
+                anew |= await self._want(schemas, wanted)
+                told.update(schemas)
+            except asyncpg.PostgresError as error:
+                problem = str(error)
+                if len(schemas) > 1:
+                    waiting += [[schema] for schema in schemas]
+        return Told(frozenset(told), frozenset(anew), problem)
+
+    async def _want(self, schemas: Sequence[str], wanted: Mapping[str, bool]) -> frozenset[str]:
+        """Have the writers of all of the schemas notify, or not, or raise; return of which it is new."""
+        changes = [
+            _sql(
+                "want",
+                state=qualified(schema, STATE),
+                wanted=str(wanted[schema]).lower(),
+                schema=literal(schema),
+            )
+            for schema in schemas
         ]
-        for batch in in_batches(statements):
-            await self._ask(self._connection.execute, ";".join(batch))
+        changed = ", ".join(f"c{number} AS ({change})" for number, change in enumerate(changes))
+        all_of_them = " UNION ALL ".join(f"TABLE c{number}" for number in range(len(changes)))
+        return frozenset(row["schema"] for row in await self._rows(f"WITH {changed} {all_of_them}"))
 
     async def _value(self, query: str, *arguments: object) -> object:
         return await self._ask(self._connection.fetchval, query, *arguments)

@@ -1,7 +1,6 @@
 """Listening: an ear at every write-db that has a graph to be told of, for as long as a worker runs."""
 
 import asyncio
-import math
 import time
 from types import TracebackType
 from typing import Final, Self
@@ -33,6 +32,8 @@ class Listening:
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
         self._alone: dict[str | None, float] = {}
         """When it is time to do without a listener, for each store that has none."""
+        self._roused: dict[str | None, set[str]] = {}
+        """The graphs that have been run since nobody listens to their store."""
         self._opening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,7 +63,10 @@ class Listening:
             await asyncio.sleep(_REFRESH if self._tasks else 5.0)
 
     async def _rouse(self, key: str | None) -> None:
-        """Run the adaptive graphs of a store that nobody listens to any more: each goes back to its base."""
+        """Run the adaptive graphs of a store that nobody listens to any more: each goes back to its base.
+
+        Once, until somebody has listened again; what could not be started is tried again next time.
+        """
         adaptive = [
             graph
             for entry in self._directory.entries(key).values()
@@ -72,16 +76,28 @@ class Listening:
         store = self._services.store("write", key)
         if not adaptive or await listened_to(store, line_name(self._namespace, self._services, store)):
             self._alone.pop(key, None)
+            self._roused.pop(key, None)
             return
         now = time.monotonic()
         if now < self._alone.setdefault(key, now + _ALONE):
             return
-        # Once, until somebody has listened again.
-        self._alone[key] = math.inf
-        get_log().warning("nobody listens: adaptive graphs go back", store=store.name, graphs=len(adaptive))
+        if key not in self._roused:
+            get_log().warning(
+                "nobody listens: adaptive graphs go back", store=store.name, graphs=len(adaptive)
+            )
+        roused = self._roused.setdefault(key, set())
         for graph in adaptive:
+            if graph.slug in roused:
+                continue
             await self._pace.turn()
-            await self._wake(graph)
+            try:
+                outcome = await self._wake(graph)
+            except SynclineError as error:
+                get_log().debug("an adaptive graph does not go back yet", graph=graph.slug, error=str(error))
+                continue
+            # An operator who resumes it finds its Schedule as slow as it was.
+            if outcome != "paused":
+                roused.add(graph.slug)
 
     def _ear(self, key: str | None) -> Ear:
         store = self._services.store("write", key)

@@ -13,6 +13,10 @@ class Pace:
         self._next = 0.0
         self._waiting = asyncio.Lock()
 
+    def seconds(self, turns: int) -> float:
+        """Return how long so many turns take."""
+        return turns * self._interval
+
     async def turn(self) -> None:
         """Return when it is the caller's turn."""
         async with self._waiting:

@@ -8,6 +8,8 @@ __all__ = ["Snapshot", "Wakes"]
 
 _IMMINENT: Final = 0.05
 """Seconds before a run in which hushing its writers is not worth a statement."""
+_LONGEST_HUSH: Final = 4.0
+"""Seconds for which writers let themselves be hushed: their trigger takes anything above 5 for a fault."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Wakes:
         Return for how many seconds, if any, its writers need not say more: a run is due anyway.
         """
         wake = self._wakes.setdefault(schema, _Wake(floor=self._horizon))
+        wake.floor = min(wake.floor, lowest)
         wake.add(lowest, highest)
         if wake.due is None:
             wake.due = max(now, wake.last + self._window)
@@ -71,7 +74,7 @@ class Wakes:
         if left < 0:
             # Others come first.
             return self._window
-        return left if left > _IMMINENT else 0
+        return min(left, _LONGEST_HUSH) if left > _IMMINENT else 0
 
     def hush(self, schema: str, *, until: float) -> None:
         """Note that the schema's writers keep silent until then; no run before that has seen all of it."""
@@ -107,7 +110,7 @@ class Wakes:
             wake.lowest = max(wake.lowest, seen.xmin)
 
     def postpone(self, schema: str, *, until: float) -> None:
-        """Note that the run could not be started; it is due again then."""
+        """Note that the run could not be started; it is due again then, whatever is heard meanwhile."""
         self._wakes[schema].due = until
 
     def drop(self, schema: str) -> None:

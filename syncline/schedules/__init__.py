@@ -12,6 +12,7 @@ from syncline.schedules.graph_schedule import (
 from syncline.schedules.listing import ListedSchedule, find_schedule, list_schedule_ids, list_schedules
 from syncline.schedules.reconciler import ensure_reconciler, reconcile_now
 from syncline.schedules.reconciliation import reconcile
+from syncline.schedules.steering import pause_all, resume_all
 from syncline.schedules.waking import Woken, wake
 
 __all__ = [
@@ -26,9 +27,11 @@ __all__ = [
     "list_schedule_ids",
     "list_schedules",
     "operators_pause",
+    "pause_all",
     "reconcile",
     "reconcile_now",
     "remove_schedule",
+    "resume_all",
     "set_interval",
     "wake",
 ]

@@ -1,11 +1,12 @@
 """Cadence: another interval for a Schedule, and nothing else about it."""
 
-from temporalio.client import Client, ScheduleSpec, ScheduleUpdate, ScheduleUpdateInput
+from temporalio.client import Client, ScheduleDescription, ScheduleSpec, ScheduleUpdate
 from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
 from syncline.client import temporal_errors_mapped
 from syncline.schedules import making
+from syncline.schedules.changing import change
 
 __all__ = ["set_interval"]
 
@@ -20,10 +21,10 @@ async def set_interval(client: Client, slug: str, *, every_seconds: int, fingerp
     interval = making.interval(slug, every_seconds)
     set_so = False
 
-    def slowed(present: ScheduleUpdateInput) -> ScheduleUpdate | None:
+    def slowed(present: ScheduleDescription) -> ScheduleUpdate | None:
         nonlocal set_so
-        schedule = present.description.schedule
-        set_so = making.shown_fingerprint(present.description.typed_search_attributes) == fingerprint
+        schedule = present.schedule
+        set_so = making.shown_fingerprint(present.typed_search_attributes) == fingerprint
         if not set_so or [each.every for each in schedule.spec.intervals] == [interval.every]:
             return None
         schedule.spec = ScheduleSpec(intervals=[interval])
@@ -32,8 +33,9 @@ async def set_interval(client: Client, slug: str, *, every_seconds: int, fingerp
 
     with temporal_errors_mapped(client):
         try:
-            await client.get_schedule_handle(names.sync_schedule_id(slug)).update(slowed)
+            await change(client, names.sync_schedule_id(slug), slowed)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
+            return False
     return set_so

@@ -8,6 +8,7 @@ hundreds need not describe each.
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final, Literal
 
@@ -22,11 +23,11 @@ from temporalio.client import (
     SchedulePolicy,
     ScheduleState,
     ScheduleUpdate,
-    ScheduleUpdateInput,
 )
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
+from syncline.schedules.changing import change
 from syncline.search_attributes import FINGERPRINT
 
 __all__ = [
@@ -103,8 +104,9 @@ async def make(
     """Make the Schedule exist as desired, and return what that took.
 
     `found_by` has its attributes, the fingerprint among them. `state` says what becomes of the state of one
-    that exists; by itself nothing, so that an operator's pause stays. `refuse` may raise for one that is not
-    to be touched. With `start_now` one that is created, and not paused, runs at once.
+    that exists; by itself nothing, so that an operator's pause stays. One that has the fingerprint keeps all
+    but its state: its interval may have been changed since. `refuse` may raise for one that is not to be
+    touched, each time that it is read. With `start_now` one that is created, and not paused, runs at once.
     """
     handle = client.get_schedule_handle(schedule_id)
     description = await describe(handle)
@@ -121,19 +123,20 @@ async def make(
         else:
             return "created"
         description = await handle.describe()
-    if refuse is not None:
-        refuse(description)
-    current = description.schedule.state
-    same = shown_fingerprint(description.typed_search_attributes) == shown_fingerprint(found_by)
-    if same and state(current) == current:
+
+    def renewed(present: ScheduleDescription) -> ScheduleUpdate | None:
+        if refuse is not None:
+            refuse(present)
+        current = present.schedule.state
+        same = shown_fingerprint(present.typed_search_attributes) == shown_fingerprint(found_by)
+        if same and state(current) == current:
+            return None
+        made = replace(present.schedule if same else desired, state=state(current))
+        return ScheduleUpdate(schedule=made, search_attributes=found_by)
+
+    if renewed(description) is None:
         return "unchanged"
-
-    def renewed(present: ScheduleUpdateInput) -> ScheduleUpdate:
-        desired.state = state(present.description.schedule.state)
-        return ScheduleUpdate(schedule=desired, search_attributes=found_by)
-
-    await handle.update(renewed)
-    return "updated"
+    return "updated" if await change(client, schedule_id, renewed) else "unchanged"
 
 
 def _digest(text: str) -> str:

@@ -95,6 +95,24 @@ def test_what_could_not_be_started_is_due_again() -> None:
     assert wakes.due(5) is None
 
 
+def test_writers_are_hushed_for_no_longer_than_their_trigger_believes() -> None:
+    wakes = Wakes(quiet(10), window=1)
+    wakes.note("a", 10, 10, now=0)
+    wakes.postpone("a", until=60)
+    assert wakes.note("a", 11, 11, now=1) == 4
+    wakes.hush("a", until=5)
+    # The run is not brought forward by that.
+    assert (wakes.note("a", 12, 12, now=2), wakes.following()) == (0, 60)
+
+
+def test_what_was_found_late_is_to_be_heard_by_the_next_who_listens() -> None:
+    wakes = Wakes(quiet(10), window=1)
+    wakes.note("a", 4, 9, now=0)
+    assert wakes.heard_below(quiet(12)) == 4
+    wakes.started("a", quiet(12), now=0)
+    assert wakes.heard_below(quiet(12)) == 12
+
+
 def test_everything_below_what_waits_has_been_heard() -> None:
     wakes = Wakes(quiet(10), window=1)
     assert wakes.heard_below(quiet(12)) == 12

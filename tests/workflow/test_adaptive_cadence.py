@@ -1,6 +1,7 @@
 """The Schedule of an adaptive graph slows down while it is idle, and nothing is late for that."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -9,6 +10,7 @@ import pytest
 from temporalio.client import ScheduleActionStartWorkflow, ScheduleDescription
 
 from syncline import names
+from syncline.errors import TemporalUnavailable
 from syncline.freshness import hearing, listening
 from syncline.graphs import Graph, GraphChanges
 from syncline.messages import Cadence, CycleStatus, SyncGraphResult, SyncResult
@@ -163,6 +165,73 @@ async def test_a_slow_schedule_survives_reconciliation_and_an_operators_pause_su
     assert not await set_interval(lab.client, graph.slug, every_seconds=7, fingerprint=fingerprint)
 
 
+def meanwhile(
+    lab: SyncLab, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaitable[object]], *, readings: int
+) -> None:
+    """Have somebody act once, as soon as Schedules have been read so many times."""
+    service = lab.client.workflow_service
+    describe, left = service.describe_schedule, readings
+
+    async def then_act(*arguments: object, **keywords: object) -> object:
+        nonlocal left
+        answer = await describe(*arguments, **keywords)
+        left -= 1
+        if left == 0:
+            await act()
+        return answer
+
+    monkeypatch.setattr(service, "describe_schedule", then_act)
+
+
+@pytest.mark.parametrize("readings", [1, 2])
+async def test_a_record_that_changes_while_the_cadence_is_set_comes_first(
+    idle_lab: SyncLab, monkeypatch: pytest.MonkeyPatch, readings: int
+) -> None:
+    graph = await idle_lab.add_graph(schedule=ADAPTIVE)
+    await ensure_schedule(idle_lab.client, graph, task_queue=idle_lab.task_queue)
+    changed = await idle_lab.services.graphs.update(
+        graph.slug, GraphChanges.model_validate({"schedule": {"cron": "30 4 * * *"}})
+    )
+
+    async def change() -> None:
+        await ensure_schedule(idle_lab.client, changed, task_queue=idle_lab.task_queue)
+
+    meanwhile(idle_lab, monkeypatch, change, readings=readings)
+    fingerprint = graph_fingerprint(graph, idle_lab.task_queue)
+    assert not await set_interval(idle_lab.client, graph.slug, every_seconds=900, fingerprint=fingerprint)
+    spec = (await schedule_of(idle_lab, graph).describe()).schedule.spec
+    assert (spec.intervals, [each.hour[0].start for each in spec.calendars]) == ([], [4])
+
+
+async def test_an_operators_pause_while_the_cadence_is_set_stays(
+    idle_lab: SyncLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = await idle_lab.add_graph(schedule=ADAPTIVE)
+    await ensure_schedule(idle_lab.client, graph, task_queue=idle_lab.task_queue)
+    schedule = schedule_of(idle_lab, graph)
+    meanwhile(idle_lab, monkeypatch, lambda: schedule.pause(note="mine"), readings=1)
+    fingerprint = graph_fingerprint(graph, idle_lab.task_queue)
+    assert await set_interval(idle_lab.client, graph.slug, every_seconds=900, fingerprint=fingerprint)
+    described = await schedule.describe()
+    assert interval_of(described) == 900
+    assert (described.schedule.state.paused, described.schedule.state.note) == (True, "mine")
+
+
+async def test_a_graph_that_is_paused_and_resumed_is_run_as_rarely_as_before(idle_lab: SyncLab) -> None:
+    graph = await idle_lab.add_graph(schedule=ADAPTIVE)
+    await ensure_schedule(idle_lab.client, graph, task_queue=idle_lab.task_queue)
+    fingerprint = graph_fingerprint(graph, idle_lab.task_queue)
+    assert await set_interval(idle_lab.client, graph.slug, every_seconds=900, fingerprint=fingerprint)
+    for status, paused in (("paused", True), ("active", False)):
+        graph = await idle_lab.services.graphs.update(
+            graph.slug, GraphChanges.model_validate({"status": status})
+        )
+        assert await ensure_schedule(idle_lab.client, graph, task_queue=idle_lab.task_queue) == "updated"
+        described = await schedule_of(idle_lab, graph).describe()
+        assert (interval_of(described), described.schedule.state.paused) == (900, paused)
+        assert described.schedule.policy.catchup_window == timedelta(seconds=900)
+
+
 async def test_a_run_that_fails_is_followed_soon(lab: SyncLab, busy: Busy) -> None:
     graph = await adaptive(lab)
     async with listened_to(lab):
@@ -207,6 +276,32 @@ async def test_workers_that_cannot_listen_have_slow_graphs_go_back(
         async with listen(lab.client, lab.services):
             await slowed(lab, graph, 2)
     await schedule_of(lab, graph).delete()
+
+
+async def test_who_could_not_be_sent_back_is_tried_again_and_stops_no_other(
+    lab: SyncLab, busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_REFRESH", 0.2)
+    monkeypatch.setattr(listening, "_ALONE", 0.2)
+    graphs = [await lab.add_graph("busy", prepare=True, schedule=ADAPTIVE) for _ in range(3)]
+    woken: list[str] = []
+
+    async def wake(graph: Graph) -> str:
+        woken.append(graph.slug)
+        if woken.count(graph.slug) == 1:
+            raise TemporalUnavailable("nowhere", "default", "gone for a moment")
+        return "paused" if woken.count(graph.slug) == 2 and graph == graphs[0] else "started"
+
+    async def again() -> bool:
+        return [woken.count(graph.slug) for graph in graphs] == [3, 2, 2]
+
+    line = f"syncline.listener:{lab.client.namespace}/{lab.task_queue}/write"
+    async with lab.services.store("write", None).alone("in the way") as silent:
+        await silent.execute(f"SELECT pg_advisory_lock(hashtextextended('{line}', 0))")
+        async with listening.Listening(lab.services, wake, namespace=lab.client.namespace):
+            await eventually(again)
+            await asyncio.sleep(1)
+            assert await again()
 
 
 async def test_a_run_by_hand_leaves_the_schedule_alone_and_a_step_costs_one_activity(

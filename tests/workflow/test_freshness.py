@@ -189,7 +189,10 @@ async def test_what_lands_during_a_run_gets_one_run_after_it(lab: SyncLab, runs:
         assert len(runs.of(graph)) == 2
 
 
-async def test_a_schedule_that_an_operator_paused_is_left_alone(lab: SyncLab, runs: Runs) -> None:
+async def test_a_schedule_that_an_operator_paused_is_left_alone_and_run_when_it_is_resumed(
+    lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_PAUSED", 0.5)
     paused, other = await scheduled(lab), await scheduled(lab)
     schedule = lab.client.get_schedule_handle(names.sync_schedule_id(paused.slug))
     await schedule.pause(note="maintenance")
@@ -200,9 +203,11 @@ async def test_a_schedule_that_an_operator_paused_is_left_alone(lab: SyncLab, ru
         await asyncio.sleep(0.5)
         assert runs.of(paused) == []
         assert (await schedule.describe()).schedule.state.note == "maintenance"
+        # Nobody writes again.
         await schedule.unpause()
-        await insert(connection, "b")
         await ran(runs, paused, 1)
+        await asyncio.sleep(1)
+        assert len(runs.of(paused)) == 1
 
 
 async def test_writers_of_a_graph_that_wants_no_notification_send_none(lab: SyncLab, runs: Runs) -> None:
@@ -221,6 +226,62 @@ async def test_writers_of_a_graph_that_wants_no_notification_send_none(lab: Sync
             await insert(connection, "b")
             await ran(runs, silent, 1)
             assert silent.schema_name in payloads
+
+
+async def test_a_schema_that_cannot_be_told_to_notify_stops_no_other_and_is_told_when_it_can(
+    lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "LEASE_SECONDS", 0.6)
+    broken, other = await scheduled(lab), await scheduled(lab)
+    hearing = Hearing(lab.services, namespace=lab.client.namespace)
+    async with writer(lab, broken) as connection, writer(lab, other) as beside:
+        for each in (connection, beside):
+            await each.execute("UPDATE sync_notify SET wanted = false")
+        await connection.execute("ALTER TABLE sync_notify ADD CONSTRAINT refused CHECK (NOT wanted)")
+        async with listened_to(lab):
+            await eventually(lambda: beside.fetchval("SELECT wanted FROM sync_notify"))
+            # It may have changed for as long as it did not notify.
+            await ran(runs, other, 1)
+            assert "has not told its writers" in str(await hearing.problem(broken))
+            await connection.execute("ALTER TABLE sync_notify DROP CONSTRAINT refused")
+            await eventually(lambda: connection.fetchval("SELECT wanted FROM sync_notify"))
+            assert await hearing.problem(broken) is None
+            await ran(runs, broken, 1)
+
+
+async def test_what_was_written_while_a_graph_wanted_no_notification_is_seen_when_it_wants_it_again(
+    lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(attention, "_REFRESH", 0.2)
+    graph = await scheduled(lab, notify=False)
+    async with writer(lab, graph) as connection, listened_to(lab):
+        await insert(connection, "in silence")
+        await asyncio.sleep(2)
+        assert runs.of(graph) == []
+        await lab.services.graphs.update(
+            graph.slug, GraphChanges.model_validate({"schedule": {**HOURLY, "notify": True}})
+        )
+        await ran(runs, graph, 1)
+
+
+async def test_the_lease_is_renewed_while_it_takes_long_to_look_for_what_was_not_heard(
+    lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "LEASE_SECONDS", 0.6)
+    graph, until = await scheduled(lab), "SELECT max(until) FROM syncline.listener"
+    async with writer(lab, graph) as connection, writer(lab, graph) as holder, listened_to(lab):
+        looking = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'syncline look-up'"
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE write_facts IN ACCESS EXCLUSIVE MODE")
+            await connection.execute("UPDATE syncline.listener SET until = '-infinity'")
+            await eventually(lambda: connection.fetchval(looking))
+            before = await connection.fetchval(until)
+            await asyncio.sleep(1.5)
+            assert await connection.fetchval(looking)
+            assert await connection.fetchval(until) > before
+        await insert(connection, "a")
+        await ran(runs, graph, 1)
 
 
 async def test_nobody_notifies_while_nobody_listens_and_who_listens_next_finds_what_changed(

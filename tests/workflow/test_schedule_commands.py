@@ -5,6 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from temporalio.api.workflowservice.v1 import UpdateScheduleRequest
+from temporalio.service import RPCError, RPCStatusCode, WorkflowService
 
 from syncline import names
 from syncline.graphs import Graph, GraphStatus
@@ -92,6 +94,90 @@ async def test_a_schedule_is_paused_with_a_reason_and_resumed(
     for wrong in ((), ("--reason", " ")):
         assert (await schedule("schedule", "pause", graph.slug, *wrong)).status == 2
     assert (await state(idle_lab, graph))[0] is False
+
+
+async def listed(lab: SyncLab, *graphs: Graph) -> None:
+    """Return once the list, which lags, has all of these."""
+
+    async def there() -> bool:
+        return {graph.slug for graph in graphs} <= {entry.slug for entry in await list_schedules(lab.client)}
+
+    await eventually(there)
+
+
+async def test_all_schedules_are_paused_and_those_resumed_that_were_paused_for_the_same_reason(
+    idle_lab: SyncLab, schedule: CommandLine
+) -> None:
+    one, other = await scheduled(idle_lab), await scheduled(idle_lab, schedule={"cron": "0 4 * * *"})
+    mine, gone = await scheduled(idle_lab), await scheduled(idle_lab, status="paused")
+    await schedule("schedule", "pause", mine.slug, "--reason", "mine")
+    await listed(idle_lab, one, other, mine, gone)
+    reason = f"maintenance, {one.slug}"
+    others = [(mine, (True, "mine")), (gone, (True, PAUSED_WITH_GRAPH))]
+
+    paused = await schedule.answer("schedule pause --all", "--all", "--reason", reason)
+    assert {one.slug, other.slug} <= set(paused["graphs"])
+    assert not {mine.slug, gone.slug} & set(paused["graphs"])
+    assert (paused["action"], paused["reason"], paused["failed"]) == ("paused", reason, {})
+    for graph, found in [(one, (True, reason)), (other, (True, reason)), *others]:
+        assert await state(idle_lab, graph) == found
+    other_reason = await schedule("schedule", "resume", "--all", "--reason", f"{reason} too")
+    assert other_reason.status == 0
+    assert other_reason.out == "Nothing resumed: none is paused for that reason.\n"
+
+    resumed = await schedule("schedule", "resume", "--all", "--reason", reason)
+    assert resumed.status == 0
+    assert {f"Resumed {one.slug}.", f"Resumed {other.slug}."} <= set(resumed.out.splitlines())
+    for graph, found in [(one, (False, None)), (other, (False, None)), *others]:
+        assert await state(idle_lab, graph) == found
+    [calendar] = (await described(idle_lab, other)).schedule.spec.calendars
+    assert calendar.hour[0].start == 4
+    nothing = await schedule.answer("schedule resume --all", "--all", "--reason", reason)
+    assert nothing == {"action": "resumed", "reason": reason, "graphs": [], "failed": {}}
+
+
+async def test_one_that_could_not_be_paused_stops_no_other_and_is_told(
+    idle_lab: SyncLab, schedule: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, other = await scheduled(idle_lab), await scheduled(idle_lab)
+    await listed(idle_lab, broken, other)
+    update = WorkflowService.update_schedule
+
+    async def refused(service: WorkflowService, request: UpdateScheduleRequest, **keywords: object) -> object:
+        if request.schedule_id == names.sync_schedule_id(broken.slug):
+            raise RPCError("not today", RPCStatusCode.PERMISSION_DENIED, b"")
+        return await update(service, request, **keywords)
+
+    monkeypatch.setattr(WorkflowService, "update_schedule", refused)
+    failed = await schedule("schedule", "pause", "--all", "--reason", "maintenance")
+    assert failed.status == 1
+    assert f"error: {broken.slug}: Temporal at " in failed.err
+    assert f"Paused {other.slug}." in failed.out.splitlines()
+    assert (await state(idle_lab, broken))[0] is False
+    assert await state(idle_lab, other) == (True, "maintenance")
+    monkeypatch.undo()
+    await schedule("schedule", "resume", "--all", "--reason", "maintenance")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("pause", "--reason", "r"), "Nothing is named: give a GRAPH, or --all."),
+        (("pause", "moon", "--all", "--reason", "r"), "Both moon and --all are given"),
+        (("pause", "--all", "--reason", " "), "--reason is empty"),
+        (("pause", "--all", "--reason", PAUSED_WITH_GRAPH), "--reason is the one of graphs that are paused"),
+        (("resume",), "Nothing is named: give a GRAPH, or --all."),
+        (("resume", "moon", "--all"), "Both moon and --all are given"),
+        (("resume", "--all"), "--all needs --reason"),
+        (("resume", "moon", "--reason", "r"), "--reason goes with --all"),
+    ],
+)
+async def test_either_one_graph_or_all_are_named(
+    schedule: CommandLine, arguments: tuple[str, ...], sentence: str
+) -> None:
+    refused = await schedule("schedule", *arguments)
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err.startswith(f"error: {sentence}")
 
 
 async def test_a_schedule_that_is_paused_with_its_graph_is_not_resumed_without_it(

@@ -101,6 +101,29 @@ async def test_an_operators_pause_survives_a_change(idle_lab: SyncLab) -> None:
     assert (state.paused, state.note) == (True, "hands off, I am looking at it")
 
 
+async def test_an_operators_pause_while_a_change_is_written_stays(
+    idle_lab: SyncLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = await idle_lab.add_graph()
+    await ensure(idle_lab, graph)
+    schedule, service = schedule_of(idle_lab, graph), idle_lab.client.workflow_service
+    update = service.update_schedule
+
+    async def pause_first(*arguments: object, **keywords: object) -> object:
+        monkeypatch.undo()
+        await schedule.pause(note="mine")
+        return await update(*arguments, **keywords)
+
+    monkeypatch.setattr(service, "update_schedule", pause_first)
+    graph = await idle_lab.services.graphs.update(
+        graph.slug, GraphChanges.model_validate({"schedule": {"every_seconds": 300}})
+    )
+    assert await ensure(idle_lab, graph) == "updated"
+    described = await schedule.describe()
+    assert (described.schedule.state.paused, described.schedule.state.note) == (True, "mine")
+    assert described.schedule.spec.intervals[0].every == timedelta(seconds=300)
+
+
 async def test_a_schedule_is_paused_and_resumed_with_its_graph(idle_lab: SyncLab) -> None:
     graph = await idle_lab.add_graph(status="paused")
     assert await ensure(idle_lab, graph) == "created"

@@ -1,0 +1,1 @@
+SELECT wanted FROM @{state}

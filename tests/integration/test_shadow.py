@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 import structlog
 from pydantic import JsonValue, SecretStr
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from providers import BUILTIN
 from syncline import names
@@ -27,6 +28,7 @@ from syncline.registry import Registry
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.shadow import compare_with_shadow, drop_shadow, prepare_shadow, promote
+from syncline.shadow.promotion import _Promotion
 from syncline.stores.vectors import PointPayload
 from syncline.testing.lab import eventually
 from syncline.testing.providers import FakeProvider
@@ -536,6 +538,34 @@ async def test_another_provider_begins_anew_once_the_old_result_is_dropped(site:
     await drop_shadow(site.services, graph, KNOWLEDGE_GRAPH)
     await site.cycle(shadow=True)
     assert (await site.compare()).differences == ("nodes (rows) differ in definition: 2",)
+
+
+async def test_a_shadow_that_is_promoted_meanwhile_is_not_dropped(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.both()
+    graph, promoting = await site.graph(), _Promotion.lacks
+    dropping: list[asyncio.Task[None]] = []
+
+    async def lacks(work: _Promotion, connection: AsyncConnection) -> list[str]:
+        """Have the drop wait for the locks that the promotion holds."""
+        dropping.append(asyncio.create_task(drop_shadow(site.services, graph, KNOWLEDGE_GRAPH)))
+
+        async def waits() -> bool:
+            held = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            here = "datname = current_database()"
+            return bool(await site.read(f"{held} AND database = (SELECT oid FROM pg_database WHERE {here})"))
+
+        await eventually(waits)
+        return await promoting(work, connection)
+
+    monkeypatch.setattr(_Promotion, "lacks", lacks)
+    await site.promote()
+    with pytest.raises(ShadowInvalid, match="is not its shadow's, or no longer"):
+        await dropping[0]
+    assert len(await site.points()) == len(await site.points(shadow=True)) == 4
+    assert (await site.verify()).equal
+    assert (await site.compare()).equal
 
 
 async def test_migrations_follow_the_shadow(site: Site) -> None:

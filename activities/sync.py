@@ -183,7 +183,8 @@ class SyncActivities:
             options, served = NoOptions(), _served(own, API_VERSION, f"syncline {own}")
         else:
             resolved = await resolve_sync_provider(services, request.graph.id, shadow=request.shadow)
-            graph, options, origin = _still_resolved(resolved, request.provider_id)
+            graph, origin = _still_resolved(resolved, request.provider_id)
+            options = resolved.validated()
             provider = await services.registry.initialized("sync", request.provider_id, services)
             run_cycle = provider.sync_cycle
             served = _served(provider.version, provider.api_version, origin)
@@ -281,8 +282,8 @@ def _refuse_archived(graph: Graph) -> None:
         raise GraphInvalid(graph.slug, "status", "an archived graph is not synced; make it active or paused.")
 
 
-def _still_resolved(resolved: Resolved[SyncProvider], provider_id: str) -> tuple[Graph, BaseModel, str]:
-    """Return the graph, its options and the provider's distribution, or raise if the answer has changed.
+def _still_resolved(resolved: Resolved[SyncProvider], provider_id: str) -> tuple[Graph, str]:
+    """Return the graph and the provider's distribution, or raise if the answer has changed.
 
     It may have: the cycle is retried for hours, on any worker, and the composition can be edited meanwhile.
     """
@@ -292,9 +293,9 @@ def _still_resolved(resolved: Resolved[SyncProvider], provider_id: str) -> tuple
     if entry is None or entry.provider != provider_id:
         declared = None if entry is None else entry.provider
         raise CompositionChanged(graph.slug, resolved=provider_id, declared=declared)
-    if resolved.provider is None or resolved.options is None or resolved.distribution is None:
+    if resolved.provider is None or resolved.distribution is None:
         raise ProviderGone(graph.slug, provider_id)
-    return graph, resolved.options, resolved.distribution
+    return graph, resolved.distribution
 
 
 def _served(provider_version: str, api_version: int, distribution: str) -> Served:

@@ -58,6 +58,8 @@ from syncline.shadow import prepare_shadow
 
 __all__ = ["SyncActivities"]
 
+_OWN: Final = version("syncline")
+"""The built-in engine's version. It is read from disk."""
 _BUSY: Final = 5.0
 """How much longer a cycle waits for a provider that is known to be there: whoever gives up waiting loses the
 place in the queue, so those who wait longest would never have their turn."""
@@ -179,8 +181,7 @@ class SyncActivities:
         if request.provider_id is None:
             run_cycle = run_builtin_cycle
             graph = await services.graphs.get(request.graph.id)
-            own = version("syncline")
-            options, served = NoOptions(), _served(own, API_VERSION, f"syncline {own}")
+            options, served = NoOptions(), _served(_OWN, API_VERSION, f"syncline {_OWN}")
         else:
             resolved = await resolve_sync_provider(services, request.graph.id, shadow=request.shadow)
             graph, origin = _still_resolved(resolved, request.provider_id)

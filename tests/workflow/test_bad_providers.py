@@ -321,6 +321,20 @@ async def test_a_cycle_that_ignores_its_cancellation_is_left_behind(zoo: Zoo) ->
     assert zoo.meter.troubles["zoo-stubborn", "abandoned"] == 1
 
 
+async def test_a_room_whose_tasks_its_provider_has_cancelled_begins_anew(
+    zoo: Zoo, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.room._PAUSE", 0.2)
+    run = await zoo.start("zoo-sweeping")
+    async with asyncio.timeout(60):
+        assert (await run.result()).result.drained
+    [told] = [line for line in logs if line["event"] == "provider's room has ended; another one begins"]
+    assert (told["provider"], told["distribution"]) == ("zoo-sweeping", "zoo 1.0")
+    assert in_the_page(f"{told['event']}: {told['error']}")
+    assert zoo.meter.troubles["zoo-sweeping", "escaped"] >= 1
+    assert "provider blocks its event loop" not in [line["event"] for line in logs]
+
+
 @pytest.mark.parametrize("provider_id", ["zoo-sleeper", "zoo-spinner", "zoo-ponderous"])
 async def test_a_provider_that_blocks_its_event_loop_is_named_with_its_line_and_its_cycles_fail(
     zoo: Zoo, logs: Logs, provider_id: str

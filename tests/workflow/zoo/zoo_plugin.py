@@ -143,6 +143,21 @@ class Leaky(Provider):
         return await super().sync_cycle(context)
 
 
+class Sweeping(Provider):
+    id = "zoo-sweeping"
+
+    def __init__(self) -> None:
+        self.cycles = 0
+
+    async def sync_cycle(self, context: SyncContext) -> SyncResult:
+        self.cycles += 1
+        if self.cycles == 1:
+            for task in asyncio.all_tasks():
+                task.cancel()
+            await asyncio.sleep(0)
+        return await super().sync_cycle(context)
+
+
 class CarelessOptions(BaseModel):
     @model_validator(mode="before")
     @classmethod

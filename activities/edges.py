@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from temporalio import activity
+from temporalio.service import RPCError
 
 from activities.run import run_identity, signal_run
 from syncline import names
@@ -29,7 +30,8 @@ async def signal_held(graph: GraphRef, held: Held) -> None:
 async def signal_returned(request: SyncCycleRequest, result: SyncResult) -> None:
     """Tell the run that a provider serves its graph again, if it had been away.
 
-    Not after a cycle that failed: nothing of it is carried, so the next run would come back once more.
+    Not after a cycle that failed: nothing of it is carried, so the next run would come back once more. That it
+    cannot be told is only logged: the cycle is committed and counted, and the run knows of its return itself.
     """
     if request.away is None or request.provider_id is None or result.status is CycleStatus.FAILED:
         return
@@ -41,8 +43,12 @@ async def signal_returned(request: SyncCycleRequest, result: SyncResult) -> None
         away=request.away,
         at=datetime.now(UTC),
     )
-    await signal_run(names.PROVIDER_RETURNED, signal)
-    get_log().info("provider returned", was=request.away.how.value, since=request.away.since.isoformat())
+    log = get_log().bind(was=request.away.how.value, since=request.away.since.isoformat())
+    try:
+        await signal_run(names.PROVIDER_RETURNED, signal)
+    except RPCError as error:
+        log.warning("provider's return was not signalled", error=str(error))
+    log.info("provider returned")
 
 
 def _key(edge: str) -> str:

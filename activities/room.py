@@ -15,6 +15,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.underway import UnderWayHere
+from syncline import metrics
 from syncline.bounded import PATIENCE
 from syncline.client import connect_again
 from syncline.logs import get_log
@@ -26,7 +27,7 @@ from syncline.services import Services
 __all__ = ["Room", "Serve"]
 
 _PAUSE: Final = 5.0
-"""Seconds from the end of a worker that failed to the next one."""
+"""Seconds from the end of a worker that failed, or of all that is in a room, to the next one."""
 
 Serve = Callable[["Room", Client, Services], Worker]
 
@@ -119,26 +120,43 @@ class Room:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        life = self._loop.create_task(self._live())
+        failure = self._lived()
+        while failure is not None and self._opened.done() and not self._draining:
+            self._tell("provider's room has ended; another one begins", failure)
+            metrics.PROVIDER_TROUBLES.add(
+                self._services.meter, 1, provider=self.provider.id, trouble="escaped"
+            )
+            failure = self._lived(after=_PAUSE)
+        if failure is not None and self._opened.done():
+            self._tell("provider's room has ended", failure)
+        elif failure is not None:
+            self._opened.set_exception(failure)
+        try:
+            wind_down(self._loop)
+        finally:
+            for future in (self._opened, self._drained, self._ended):
+                if not future.done():
+                    future.set_result(None)
+
+    def _lived(self, *, after: float = 0) -> Exception | None:
+        """Live from beginning to end, and return why that came too early."""
+        life = self._loop.create_task(self._live(after))
         while not life.done():
             try:
                 self._loop.run_until_complete(life)
             except (SystemExit, KeyboardInterrupt) as error:
                 # From a task that the provider has started: these stop an event loop.
                 self._tell("a provider's task tried to end the process", error)
-            except Exception:  # noqa: S112 # the life's own, seen to below
+            except (Exception, asyncio.CancelledError):  # noqa: S112 # the life's own, seen to below
                 continue
-        failure = None if life.cancelled() else life.exception()
-        if failure is not None and self._opened.done():
-            self._tell("provider's room has ended", failure)
-        elif failure is not None:
-            self._opened.set_exception(failure)
-        wind_down(self._loop)
-        for future in (self._opened, self._drained, self._ended):
-            if not future.done():
-                future.set_result(None)
+        if life.cancelled():
+            # By the provider: whoever cancels all tasks of its event loop cancels this one too.
+            return RuntimeError("its main task was cancelled")
+        failure = life.exception()
+        return failure if failure is None or isinstance(failure, Exception) else RuntimeError(repr(failure))
 
-    async def _live(self) -> None:
+    async def _live(self, after: float) -> None:
+        await asyncio.sleep(after)
         client = await connect_again(self._client)
         settings, meter = self._services.settings, self._services.meter
         registry = self._services.registry.for_another_loop()
@@ -153,19 +171,31 @@ class Room:
                         raise
                     self._tell("worker of a provider's room failed; another one begins", error)
                     await asyncio.sleep(_PAUSE)
-            self._drained.set_result(None)
+            if not self._drained.done():
+                self._drained.set_result(None)
             await self._close.wait()
 
     async def _work(self, client: Client, services: Services) -> None:
         self._leave.clear()
-        async with self._serve(self, client, services) as worker:
-            if not self._opened.done():
-                self._opened.set_result(None)
-            self._worker = worker
-            try:
-                await self._leave.wait()
-            finally:
-                self._worker = None
+        self._worker = worker = self._serve(self, client, services)
+        # In tasks of their own: `async with` would wait without end for a worker whose tasks were cancelled.
+        running = asyncio.create_task(worker.run())
+        leaving = asyncio.create_task(self._shut_down_when_left(worker))
+        if not self._opened.done():
+            self._opened.set_result(None)
+        try:
+            await asyncio.wait([running, leaving], return_when=asyncio.FIRST_COMPLETED)
+            await running
+        finally:
+            self._worker = None
+            leaving.cancel()
+            running.cancel()
+            graceful = self._services.settings.graceful_shutdown_seconds
+            await asyncio.wait([running], timeout=graceful + PATIENCE)
+
+    async def _shut_down_when_left(self, worker: Worker) -> None:
+        await self._leave.wait()
+        await worker.shutdown()
 
     def _tell(self, event: str, error: BaseException) -> None:
         get_log().error(

@@ -58,6 +58,8 @@ from syncline.shadow import prepare_shadow
 
 __all__ = ["SyncActivities"]
 
+_OWN: Final = version("syncline")
+"""The built-in engine's version. It is read from disk."""
 _BUSY: Final = 5.0
 """How much longer a cycle waits for a provider that is known to be there: whoever gives up waiting loses the
 place in the queue, so those who wait longest would never have their turn."""
@@ -179,11 +181,11 @@ class SyncActivities:
         if request.provider_id is None:
             run_cycle = run_builtin_cycle
             graph = await services.graphs.get(request.graph.id)
-            own = version("syncline")
-            options, served = NoOptions(), _served(own, API_VERSION, f"syncline {own}")
+            options, served = NoOptions(), _served(_OWN, API_VERSION, f"syncline {_OWN}")
         else:
             resolved = await resolve_sync_provider(services, request.graph.id, shadow=request.shadow)
-            graph, options, origin = _still_resolved(resolved, request.provider_id)
+            graph, origin = _still_resolved(resolved, request.provider_id)
+            options = resolved.validated()
             provider = await services.registry.initialized("sync", request.provider_id, services)
             run_cycle = provider.sync_cycle
             served = _served(provider.version, provider.api_version, origin)
@@ -281,8 +283,8 @@ def _refuse_archived(graph: Graph) -> None:
         raise GraphInvalid(graph.slug, "status", "an archived graph is not synced; make it active or paused.")
 
 
-def _still_resolved(resolved: Resolved[SyncProvider], provider_id: str) -> tuple[Graph, BaseModel, str]:
-    """Return the graph, its options and the provider's distribution, or raise if the answer has changed.
+def _still_resolved(resolved: Resolved[SyncProvider], provider_id: str) -> tuple[Graph, str]:
+    """Return the graph and the provider's distribution, or raise if the answer has changed.
 
     It may have: the cycle is retried for hours, on any worker, and the composition can be edited meanwhile.
     """
@@ -292,9 +294,9 @@ def _still_resolved(resolved: Resolved[SyncProvider], provider_id: str) -> tuple
     if entry is None or entry.provider != provider_id:
         declared = None if entry is None else entry.provider
         raise CompositionChanged(graph.slug, resolved=provider_id, declared=declared)
-    if resolved.provider is None or resolved.options is None or resolved.distribution is None:
+    if resolved.provider is None or resolved.distribution is None:
         raise ProviderGone(graph.slug, provider_id)
-    return graph, resolved.options, resolved.distribution
+    return graph, resolved.distribution
 
 
 def _served(provider_version: str, api_version: int, distribution: str) -> Served:

@@ -6,7 +6,9 @@ unknown graph and an invalid composition raise, because a guess would sync a gra
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 from uuid import UUID
 
@@ -46,7 +48,7 @@ class ProviderEntry(BaseModel):
 
     provider: str = Field(min_length=1)
     options: dict[str, JsonValue] = Field(default_factory=dict)
-    """Validated by the provider's own options model when the provider is resolved."""
+    """Validated by the provider's own options model, where the provider runs."""
     on_missing: Literal["fallback", "hold", "fail"] = "fallback"
     """When no worker has it: use the built-in engine, sync nothing until one has it, or fail."""
 
@@ -95,12 +97,15 @@ class Resolved(Generic[ProviderT_co]):
     routed: bool = False
     """Whether its cycles go to the task queue of those who have it."""
     elsewhere: "InstalledProvider | None" = None
-    """A routed provider that this worker lacks. Its options are validated where it is."""
+    """A routed provider that this worker lacks."""
     entry: ProviderEntry | None = None
     """What the composition declares, when it declares something."""
+    key: str = "sync"
+    """The entry's key in the composition."""
     distribution: str | None = None
     options: BaseModel | None = None
-    """The entry's options as the provider's options model; None without a provider."""
+    """The entry's options as the provider's options model; None without a provider, and for a routed sync
+    provider: those are `validated` where its cycles run."""
     reason: FallbackReason | None = None
     detail: str = ""
     """One sentence for a person."""
@@ -116,6 +121,28 @@ class Resolved(Generic[ProviderT_co]):
             if self.entry.on_missing == "hold":
                 raise ProviderGone(self.graph.slug, self.entry.provider)
         return self.provider
+
+    def validated(self) -> BaseModel:
+        """Return the options of the provider that is here, or raise CompositionInvalid.
+
+        This calls the provider's validators, which may block or raise anything: it is for whoever runs it.
+        """
+        if self.options is not None:
+            return self.options
+        if self.graph is None or self.provider is None or self.entry is None:
+            raise RuntimeError("there are no options to validate without a provider")
+        slug, key = self.graph.slug, f"{self.key}.options"
+        by = f"options_model of distribution '{self.distribution}'"
+        try:
+            return options_model_of(self.provider).model_validate(self.entry.options)
+        except ValidationError as error:
+            raise _invalid(slug, key, error, by=by) from None
+        except (Exception, SystemExit) as error:
+            problem = (
+                f"{by} raised {type(error).__name__}{_place(error)}; it has to refuse options by a ValueError"
+            )
+            # Its message may quote an option, and so may a cause that is logged.
+            raise CompositionInvalid(slug, key, problem) from None
 
 
 def parse_composition(slug: str, raw: Mapping[str, JsonValue]) -> Composition:
@@ -168,8 +195,9 @@ async def resolve_provider(
     """Return who serves `kind` for the graph (slug or id), or why nobody does: the caller has a built-in.
 
     With `shadow`, who serves the graph's shadow. This worker's own registry answers first; for sync, the
-    other workers are looked up if it does not know. Raise StoreError, GraphNotFound, GraphInvalid or
-    CompositionInvalid when it cannot be known, ShadowInvalid if the graph declares no shadow.
+    other workers are looked up if it does not know. Options are validated, but for those of a routed sync
+    provider: `Resolved.validated` is for the place where it runs. Raise StoreError, GraphNotFound,
+    GraphInvalid or CompositionInvalid when it cannot be known, ShadowInvalid if the graph declares no shadow.
     """
     if services is None:
         raise RuntimeError(
@@ -217,19 +245,19 @@ async def resolve_provider(
             distribution=elsewhere.distribution,
             detail=f"Provider '{entry.provider}' of {elsewhere.distribution}, in another worker.",
         )
-    try:
-        options = options_model_of(registered.provider).model_validate(entry.options)
-    except ValidationError as error:
-        raise _invalid(graph.slug, f"{'shadow' if shadow else kind}.options", error) from None
-    return Resolved(
+    found = Resolved(
         graph=graph,
         provider=registered.provider,
         routed=registered.routed,
         entry=entry,
+        key="shadow" if shadow else kind,
         distribution=registered.distribution,
-        options=options,
         detail=f"Provider '{entry.provider}' of {registered.distribution}.",
     )
+    if kind == "sync" and found.routed:
+        # Its validators are a plugin's code, and this may be the event loop of all.
+        return found
+    return replace(found, options=found.validated())
 
 
 async def resolve_sync_provider(
@@ -266,7 +294,13 @@ def _not_installed(
     )
 
 
-def _invalid(slug: str, under: str, error: ValidationError) -> CompositionInvalid:
+def _place(error: BaseException) -> str:
+    """Return the line that raised the error, if that is known."""
+    stack = extract_tb(error.__traceback__)
+    return f" at {Path(stack[-1].filename).name}:{stack[-1].lineno} in {stack[-1].name}" if stack else ""
+
+
+def _invalid(slug: str, under: str, error: ValidationError, *, by: str | None = None) -> CompositionInvalid:
     """Return the first problem by its dotted key. Inputs stay out of it: options may hold secrets."""
     first = error.errors(include_input=False, include_url=False)[0]
     path = [str(part) for part in first["loc"]]
@@ -275,4 +309,6 @@ def _invalid(slug: str, under: str, error: ValidationError) -> CompositionInvali
         problem = "unknown key"
         if not under and len(path) == 1:
             problem += f"; known are {', '.join(Composition.model_fields)}"
+    if by is not None:
+        problem += f" (so says {by})"
     return CompositionInvalid(slug, ".".join([under, *path] if under else path), problem)

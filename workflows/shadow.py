@@ -1,5 +1,7 @@
 """A graph's shadow follows its live run: a child that goes on by itself, one at a time."""
 
+from datetime import timedelta
+
 from temporalio import workflow
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -13,6 +15,8 @@ with workflow.unsafe.imports_passed_through():
 
 __all__ = ["follow_with_shadow"]
 
+_LONGEST = timedelta(hours=3)
+
 
 async def follow_with_shadow(slug: str) -> None:
     """Start a run of the graph's shadow, unless one is open; what becomes of it is not this run's concern."""
@@ -22,6 +26,8 @@ async def follow_with_shadow(slug: str) -> None:
             names.SYNC_GRAPH,
             SyncGraphInput(graph=slug, shadow=True),
             id=names.shadow_workflow_id(slug),
+            # As any other run: one that nobody can continue would keep every later one from starting.
+            execution_timeout=_LONGEST,
             parent_close_policy=ParentClosePolicy.ABANDON,
             cancellation_type=ChildWorkflowCancellationType.ABANDON,
             search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, name)]),

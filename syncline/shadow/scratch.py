@@ -74,16 +74,12 @@ def _check(graph: Graph, schema: str, state: asyncpg.Record, *, prefix: str, pro
 async def drop_shadow(services: Services, graph: Graph, schema_map: SchemaMap) -> None:
     """Drop the graph's scratch schema and collections, if there are any.
 
-    Raise StoreUnavailable if a cycle of the shadow has them for too long. While the graph declares a shadow,
-    its next cycle begins anew.
+    Raise StoreUnavailable if a cycle of the shadow has them for too long, ShadowInvalid if what is in their
+    place is not what the record says, as after a promotion. While the graph declares a shadow, its next cycle
+    begins anew.
     """
     place, vectors = services.target_schema(graph, shadow=True), services.graph_vectors(graph, shadow=True)
     async with place.store.driver() as connection, connection.transaction():
-        if not (await connection.fetchrow(sql("scratch"), place.schema))["made"]:
-            return
-        state = await connection.fetchrow(sql("state", schema=quoted(place.schema)))
-        if state["vector_prefix"] != vectors.prefix:
-            raise ShadowInvalid(graph.slug, f"schema '{place.schema}' is not its shadow's")
         await connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
         try:
             await connection.fetchval(sql("lock"), place.schema)
@@ -93,6 +89,16 @@ async def drop_shadow(services: Services, graph: Graph, schema_map: SchemaMap) -
                 f"a cycle has held schema '{place.schema}' for {_PATIENCE}, so it was not dropped",
                 sqlstate=_LOCK_NOT_AVAILABLE,
             ) from error
+        # Only now: a promotion may have held the lock, and what is here would be the former live result.
+        if not (await connection.fetchrow(sql("scratch"), place.schema))["made"]:
+            return
+        state = await connection.fetchrow(sql("state", schema=quoted(place.schema)))
+        if state["vector_prefix"] != vectors.prefix:
+            raise ShadowInvalid(
+                graph.slug,
+                f"schema '{place.schema}' is not its shadow's, or no longer since a promotion; "
+                "nothing was dropped",
+            )
         # First the points: what lacks them is rebuilt, what has too many is not.
         for table in schema_map:
             if table.vector is not None:

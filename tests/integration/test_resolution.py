@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from pydantic import BaseModel, ConfigDict, JsonValue, SecretStr
+from pydantic import BaseModel, ConfigDict, JsonValue, SecretStr, model_validator
 from structlog.testing import capture_logs
 from temporalio import activity
 from temporalio.testing import ActivityEnvironment
@@ -242,6 +242,49 @@ async def test_an_invalid_composition_raises_and_names_the_key(
     with pytest.raises(CompositionInvalid) as refused:
         await resolve_sync_provider(services, "world")
     assert (refused.value.graph, refused.value.key) == ("world", key)
+
+
+class Ashamed(AcmeOptions):
+    """Options whose validator fails for the reason that is its name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fail(cls, options: dict[str, str]) -> object:
+        raise {"KeyError": KeyError, "SystemExit": SystemExit}[options["labels"]](f"hunter2 {options}")
+
+
+@pytest.mark.parametrize("shadow", [False, True])
+async def test_options_of_a_plugin_are_validated_where_it_runs(services: Services, shadow: bool) -> None:
+    plugin = FakeProvider("plugin", options_model=AcmeOptions)
+    services.registry.register("sync", plugin, "plugin 1.0", routed=True)
+    key = "shadow" if shadow else "sync"
+    entry: JsonValue = {"provider": "plugin", "options": {"depth": "deep"}}
+    composition: dict[str, JsonValue] = {"sync": {"provider": "default"}, key: entry}
+    await services.graphs.add(GraphDraft(slug="world", composition=composition))
+    resolved = await resolve_sync_provider(services, "world", shadow=shadow)
+    assert (resolved.provider, resolved.options) == (plugin, None)
+    with pytest.raises(CompositionInvalid, match=r"distribution 'plugin 1\.0'") as refused:
+        resolved.validated()
+    assert (refused.value.graph, refused.value.key) == ("world", f"{key}.options.depth")
+    composition[key] = {"provider": "plugin", "options": {"depth": 3}}
+    await services.graphs.update("world", GraphChanges(composition=composition))
+    assert (await resolve_sync_provider(services, "world", shadow=shadow)).validated() == AcmeOptions(depth=3)
+
+
+@pytest.mark.parametrize("raised", ["KeyError", "SystemExit"])
+async def test_whatever_validation_raises_names_graph_key_and_distribution_and_no_value(
+    services: Services, raised: str
+) -> None:
+    services.registry.register("sync", FakeProvider("own", options_model=Ashamed), "own 1.0")
+    await _graph(services, provider="own", options={"labels": raised, "secret": "hunter2"})
+    with pytest.raises(CompositionInvalid) as refused:
+        await resolve_sync_provider(services, "world")
+    assert str(refused.value).startswith(
+        "Graph 'world': composition key 'sync.options' is invalid: options_model of distribution 'own 1.0' "
+        f"raised {raised} at test_resolution.py:"
+    )
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__cause__ is None
 
 
 async def test_a_broken_record_raises(services: Services) -> None:

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 import structlog
 from pydantic import JsonValue, SecretStr
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from providers import BUILTIN
 from syncline import names
@@ -27,6 +28,7 @@ from syncline.registry import Registry
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.shadow import compare_with_shadow, drop_shadow, prepare_shadow, promote
+from syncline.shadow.promotion import _Promotion
 from syncline.stores.vectors import PointPayload
 from syncline.testing.lab import eventually
 from syncline.testing.providers import FakeProvider
@@ -447,14 +449,18 @@ async def test_what_speaks_against_a_promotion_is_told_and_force_goes_over_it(si
     async with site.on_target() as product:
         await product.execute("CREATE INDEX by_concept ON nodes (concept); CREATE SCHEMA reports")
         await product.execute("CREATE VIEW reports.nodes AS SELECT concept FROM nodes")
+        await product.execute("CREATE TABLE reports.notes (about uuid REFERENCES nodes (id))")
         with pytest.raises(ShadowInvalid) as refused:
             await site.promote()
         assert "the shadow has no index 'by_concept'" in str(refused.value)
+        assert "table 'reports.notes' references the live table 'nodes' (notes_about_fkey)" in str(
+            refused.value
+        )
         assert "view 'reports.nodes' reads the live tables" in str(refused.value)
     with pytest.raises(InputInvalid, match="who you are and why"):
         await promote(site.services, await site.graph(), KNOWLEDGE_GRAPH, who="", why="x", run_id="r")
     done = await site.promote(force=True)
-    assert len(done.despite) == 2
+    assert len(done.despite) == 3
     assert done.provider_id == "acme"
 
 
@@ -481,13 +487,20 @@ async def test_who_could_read_the_live_tables_can_read_them_after_a_promotion(si
         await admin.execute(f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA kg TO {role}")
         await admin.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA kg TO {role} WITH GRANT OPTION")
         try:
+            await admin.execute(f"GRANT UPDATE (concept) ON kg.nodes TO {role}")
+            await admin.execute(f"REVOKE SELECT ON kg.facts FROM {role}")
+            await admin.execute(f"GRANT SELECT (id) ON kg.facts TO {role}")
             await site.both()
             await site.promote()
             await admin.execute(f"SET ROLE {role}")
             assert await admin.fetchval("SELECT count(*) FROM kg.nodes") == 2
-            await admin.execute("RESET ROLE")
+            assert await admin.fetchval("SELECT count(id) FROM kg.facts") == 2
+            await admin.execute("UPDATE kg.nodes SET concept = 'mine'")
+            for refused in ("SELECT content FROM kg.facts", "UPDATE kg.nodes SET definition = 'mine'"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await admin.execute(refused)
         finally:
-            await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+            await admin.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 async def test_no_other_graph_can_have_the_place_of_a_shadow(site: Site) -> None:
@@ -536,6 +549,34 @@ async def test_another_provider_begins_anew_once_the_old_result_is_dropped(site:
     await drop_shadow(site.services, graph, KNOWLEDGE_GRAPH)
     await site.cycle(shadow=True)
     assert (await site.compare()).differences == ("nodes (rows) differ in definition: 2",)
+
+
+async def test_a_shadow_that_is_promoted_meanwhile_is_not_dropped(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.both()
+    graph, promoting = await site.graph(), _Promotion.lacks
+    dropping: list[asyncio.Task[None]] = []
+
+    async def lacks(work: _Promotion, connection: AsyncConnection) -> list[str]:
+        """Have the drop wait for the locks that the promotion holds."""
+        dropping.append(asyncio.create_task(drop_shadow(site.services, graph, KNOWLEDGE_GRAPH)))
+
+        async def waits() -> bool:
+            held = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            here = "datname = current_database()"
+            return bool(await site.read(f"{held} AND database = (SELECT oid FROM pg_database WHERE {here})"))
+
+        await eventually(waits)
+        return await promoting(work, connection)
+
+    monkeypatch.setattr(_Promotion, "lacks", lacks)
+    await site.promote()
+    with pytest.raises(ShadowInvalid, match="is not its shadow's, or no longer"):
+        await dropping[0]
+    assert len(await site.points()) == len(await site.points(shadow=True)) == 4
+    assert (await site.verify()).equal
+    assert (await site.compare()).equal
 
 
 async def test_migrations_follow_the_shadow(site: Site) -> None:

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 import pytest_asyncio
 import structlog
-from pydantic import SecretStr
+from pydantic import JsonValue, SecretStr
 from temporalio.client import Client
 from temporalio.worker import Worker
 
@@ -241,6 +241,16 @@ async def test_a_bad_cycle_fails_its_run_for_a_reason_that_names_the_distributio
     assert [zoo.plain(str(line["error"])) for line in errors] == [told[1]]
 
 
+async def test_options_that_cannot_be_validated_fail_the_run_and_name_graph_key_and_distribution(
+    zoo: Zoo,
+) -> None:
+    entry: dict[str, JsonValue] = {"provider": "zoo-careless", "options": {"token": "hunter2"}}
+    zoo.graphs["zoo-careless"] = await zoo.lab.add_graph("zoo-careless", composition={"sync": entry})
+    kind, told = await zoo.told("zoo-careless")
+    assert kind == "CompositionInvalid"
+    assert in_the_page(told), told
+
+
 async def test_connections_that_a_cycle_left_open_are_closed(zoo: Zoo) -> None:
     for _ in range(5):  # the pools of its room have 4 each
         await zoo.told("zoo-leaky")
@@ -311,7 +321,21 @@ async def test_a_cycle_that_ignores_its_cancellation_is_left_behind(zoo: Zoo) ->
     assert zoo.meter.troubles["zoo-stubborn", "abandoned"] == 1
 
 
-@pytest.mark.parametrize("provider_id", ["zoo-sleeper", "zoo-spinner"])
+async def test_a_room_whose_tasks_its_provider_has_cancelled_begins_anew(
+    zoo: Zoo, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.room._PAUSE", 0.2)
+    run = await zoo.start("zoo-sweeping")
+    async with asyncio.timeout(60):
+        assert (await run.result()).result.drained
+    [told] = [line for line in logs if line["event"] == "provider's room has ended; another one begins"]
+    assert (told["provider"], told["distribution"]) == ("zoo-sweeping", "zoo 1.0")
+    assert in_the_page(f"{told['event']}: {told['error']}")
+    assert zoo.meter.troubles["zoo-sweeping", "escaped"] >= 1
+    assert "provider blocks its event loop" not in [line["event"] for line in logs]
+
+
+@pytest.mark.parametrize("provider_id", ["zoo-sleeper", "zoo-spinner", "zoo-ponderous"])
 async def test_a_provider_that_blocks_its_event_loop_is_named_with_its_line_and_its_cycles_fail(
     zoo: Zoo, logs: Logs, provider_id: str
 ) -> None:

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError, RPCStatusCode
 
+from activities.run import signal_run
 from activities.sync import SyncActivities
 from syncline import names
 from syncline.engine import run_cycle
 from syncline.fleet import announced
 from syncline.graphs import Graph
-from syncline.messages import CycleStatus, ProviderFallback, SyncResult
+from syncline.messages import CycleStatus, Message, ProviderFallback, SyncResult
 from syncline.presence import Absence, ProviderHeld, ProviderReturned
 from syncline.provider import SyncContext
 from syncline.registry import Registry
@@ -426,3 +429,31 @@ async def test_a_failed_cycle_is_no_return(fleet: Fleet) -> None:
             back = await runs.next()
             await back.result()
             assert [type(signal) for signal in (await lab.state(back)).signals] == [ProviderReturned]
+
+
+async def test_a_return_that_cannot_be_signalled_costs_no_second_cycle(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(name: str, payload: Message) -> None:
+        if name == names.PROVIDER_RETURNED:
+            raise RPCError("the server is away", RPCStatusCode.UNAVAILABLE, b"")
+        await signal_run(name, payload)
+
+    monkeypatch.setattr("activities.edges.signal_run", away)
+    results = [sync_result(rows=3), sync_result()]
+
+    async def next_result(context: SyncContext) -> SyncResult:
+        return results.pop(0)
+
+    graph = await fleet.graph("hold", schedule=DAILY)
+    runs = await scheduled(fleet.lab, graph)
+    async with fleet.process("bare@host:1"):
+        await (await runs.next()).result()
+        async with fleet.process("new@host:2", FakeProvider("acme", cycle=next_result)):
+            with capture_logs() as logs:
+                back = await (await runs.next()).result()
+    assert (back.result.rows, len(results)) == (3, 1)
+    assert back.carried.last_return is not None  # which is what the next run knows of it
+    assert [line["log_level"] for line in logs if line["event"] == "provider's return was not signalled"] == [
+        "warning"
+    ]

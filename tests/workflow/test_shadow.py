@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -88,6 +89,8 @@ async def test_the_shadow_follows_the_live_run_and_passes_for_none(kg: SyncLab) 
     assert (followed.graph.slug, followed.provider_id) == ("kg/shadow", "acme")
     assert (followed.graph.id, followed.result.rows) == (result.graph.id, 1)
     assert (await kg.attributes(shadow))["SynclineGraph"] == "kg/shadow"
+    config = (await shadow.describe()).raw_description.execution_config
+    assert config.workflow_execution_timeout.ToTimedelta() == timedelta(hours=3)
     assert "CHILD_WORKFLOW_EXECUTION_STARTED" in await kg.events(live)
     assert sorted(meter.graphs) == ["kg", "kg/shadow"]
 

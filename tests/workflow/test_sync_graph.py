@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from importlib.metadata import Distribution, version
 
 import pytest
 from pydantic import BaseModel
@@ -112,6 +113,23 @@ async def test_no_graph_means_the_default_graph_and_the_built_in_engine(lab: Syn
     assert result.graph == graph.ref
     assert result.fallback is not None
     assert result.fallback.reason is FallbackReason.NO_GRAPH_CONTEXT
+
+
+async def test_a_fallback_cycle_does_not_read_the_version_from_disk(
+    lab: SyncLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    read = Distribution.from_name
+
+    def noted(name: str) -> Distribution:
+        reads.append(name)
+        return read(name)
+
+    monkeypatch.setattr(Distribution, "from_name", noted)
+    result = await lab.run(await lab.add_graph(prepare=True))
+    assert result.result.served is not None
+    assert result.result.served.distribution == f"syncline {version('syncline')}"
+    assert reads == ["syncline"]  # by the line above
 
 
 async def test_a_paused_graph_can_be_synced_by_hand_and_an_archived_one_cannot(lab: SyncLab) -> None:

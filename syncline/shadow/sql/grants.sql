@@ -1,16 +1,25 @@
--- Who may do what in the live schema, as statements that let them do it in the shadow's tables of the same names.
-WITH live AS (
-    SELECT n.oid, NULL::name AS name, n.nspacl AS acl, n.nspowner AS owner, 'SCHEMA' AS kind
-    FROM pg_namespace n WHERE n.nspname = $1
-    UNION ALL
-    SELECT n.oid, c.relname, c.relacl, c.relowner, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END
+-- Who may do what in the live schema, as statements that let them do it in the shadow's tables and columns of the same
+-- names.
+WITH relations AS (
+    SELECT c.oid, c.relname AS name, c.relacl AS acl, c.relowner AS owner,
+           CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+           to_regclass(quote_ident($2) || '.' || quote_ident(c.relname)) AS other
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
-        AND to_regclass(quote_ident($2) || '.' || quote_ident(c.relname)) IS NOT NULL
+), live AS (
+    SELECT NULL::name AS name, '' AS columns, n.nspacl AS acl, n.nspowner AS owner, 'SCHEMA' AS kind
+    FROM pg_namespace n WHERE n.nspname = $1
+    UNION ALL
+    SELECT name, '', acl, owner, kind FROM relations WHERE other IS NOT NULL
+    UNION ALL
+    SELECT r.name, format(' (%I)', a.attname), a.attacl, r.owner, r.kind
+    FROM relations r
+    JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_attribute b ON b.attrelid = r.other AND b.attname = a.attname AND NOT b.attisdropped
 )
 SELECT format(
-    'GRANT %s ON %s %s TO %s%s',
-    a.privilege_type, live.kind, quote_ident($2) || coalesce('.' || quote_ident(live.name), ''),
+    'GRANT %s%s ON %s %s TO %s%s',
+    a.privilege_type, live.columns, live.kind, quote_ident($2) || coalesce('.' || quote_ident(live.name), ''),
     CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
     CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
 ) AS statement

@@ -1,5 +1,5 @@
--- What would not be there any more under the live schema's name, and who reads its tables from elsewhere: a view is
--- bound to tables, whatever schema they come to be in.
+-- What would not be there any more under the live schema's name, and what from elsewhere is bound to its tables: a view
+-- or a foreign key goes with them, whatever schema they come to be in, and is gone when that is dropped.
 SELECT format('the shadow has no %s ''%s''',
               CASE c.relkind WHEN 'i' THEN 'index' WHEN 'I' THEN 'index' WHEN 'v' THEN 'view'
                              WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' ELSE 'table' END,
@@ -15,4 +15,12 @@ JOIN pg_class v ON v.oid = r.ev_class
 JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
 WHERE c.relnamespace = to_regnamespace(quote_ident($1)) AND v.relnamespace <> c.relnamespace
     AND v.relkind IN ('v', 'm')
+UNION
+SELECT format('table ''%s.%s'' references the live table ''%s'' (%s) and would reference the shadow''s',
+              r.relnamespace::regnamespace, r.relname, c.relname, k.conname)
+FROM pg_constraint k
+JOIN pg_class r ON r.oid = k.conrelid
+JOIN pg_class c ON c.oid = k.confrelid
+WHERE k.contype = 'f' AND k.conparentid = 0
+    AND c.relnamespace = to_regnamespace(quote_ident($1)) AND r.relnamespace <> c.relnamespace
 ORDER BY 1

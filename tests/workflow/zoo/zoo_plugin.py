@@ -4,6 +4,8 @@ import asyncio
 import threading
 import time
 
+from pydantic import BaseModel, model_validator
+
 from syncline.messages import CycleStatus, SyncResult, TableProgress
 from syncline.provider import SyncContext, SyncProvider
 
@@ -139,6 +141,45 @@ class Leaky(Provider):
         await (await taken.__aenter__()).execute("BEGIN")
         await (await also_taken.__aenter__()).exec_driver_sql("SELECT 1")
         return await super().sync_cycle(context)
+
+
+class Sweeping(Provider):
+    id = "zoo-sweeping"
+
+    def __init__(self) -> None:
+        self.cycles = 0
+
+    async def sync_cycle(self, context: SyncContext) -> SyncResult:
+        self.cycles += 1
+        if self.cycles == 1:
+            for task in asyncio.all_tasks():
+                task.cancel()
+            await asyncio.sleep(0)
+        return await super().sync_cycle(context)
+
+
+class CarelessOptions(BaseModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _look(cls, options: dict[str, str]) -> object:
+        raise TypeError(f"cannot use {options}")
+
+
+class Careless(Provider):
+    id = "zoo-careless"
+    options_model = CarelessOptions
+
+
+class PonderousOptions(BaseModel):
+    @model_validator(mode="after")
+    def _ponder(self) -> "PonderousOptions":
+        released.wait(30)
+        return self
+
+
+class Ponderous(Provider):
+    id = "zoo-ponderous"
+    options_model = PonderousOptions
 
 
 class Clinging(Provider):

@@ -25,6 +25,15 @@ _UNAVAILABLE_CLASSES = {
     "58",  # system error outside Postgres itself
 }
 
+_DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What a connection says that is used while the server's goodbye is on its way.
+    asyncpg.InternalClientError,
+    OSError,
+    PoolTimeout,
+)
+
 
 def map_driver_error(store: str, error: BaseException) -> StoreError | None:
     """Return our error for a driver error, or None if it is not one.
@@ -39,9 +48,7 @@ def map_driver_error(store: str, error: BaseException) -> StoreError | None:
         kind = StoreUnavailable if sqlstate[:2] in _UNAVAILABLE_CLASSES else StoreRejected
         # Only the primary message: DETAIL quotes the failing row, and this text goes into run histories.
         return kind(store, getattr(error, "message", None) or str(error), sqlstate=sqlstate)
-    if isinstance(
-        error, asyncpg.InterfaceError | OSError | TimeoutError | PoolTimeout | asyncpg.PostgresError
-    ):
+    if isinstance(error, (*_DRIVER_ERRORS, TimeoutError)):
         return StoreUnavailable(store, str(error) or type(error).__name__)
     return None
 
@@ -122,7 +129,7 @@ class PostgresStore:
             yield
         except StoreError:
             raise
-        except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, PoolTimeout) as error:
+        except (DBAPIError, *_DRIVER_ERRORS) as error:
             mapped = map_driver_error(self.name, error)
             if mapped is None:
                 raise

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.engine.refusal import DeadLetter, refuses_a_row, settle
+from syncline.engine.refusal import DeadLetter, refusal_of, settle
 from syncline.engine.statements import SchemaStatements, TableStatements
 from syncline.engine.waiting import Release
-from syncline.errors import StoreRejected
 from syncline.messages import TableProgress
 from syncline.sqltext import literal
-from syncline.stores.postgres import map_driver_error
 
 __all__ = ["Applied", "Refused", "apply_staged", "prepare_connection", "remove_gone"]
 
@@ -122,8 +120,7 @@ async def remove_gone(
         async with target.transaction():
             return await schema.removal.run(target), {}
     except asyncpg.PostgresError as error:
-        mapped = map_driver_error(store, error)
-        if not isinstance(mapped, StoreRejected) or not refuses_a_row(mapped):
+        if refusal_of(store, error) is None:
             raise
     effects: list[TableProgress] = []
     refused: dict[str, list[DeadLetter]] = {}
@@ -142,8 +139,8 @@ async def remove_gone(
             async with target.transaction():
                 effects.extend(await schema.removal.run(target))
         except asyncpg.PostgresError as error:
-            mapped = map_driver_error(store, error)
-            if not isinstance(mapped, StoreRejected) or not refuses_a_row(mapped):
+            refusal = refusal_of(store, error)
+            if refusal is None:
                 raise
             if len(part) > 1:
                 half = len(part) // 2
@@ -154,8 +151,8 @@ async def remove_gone(
                 DeadLetter(
                     key=tuple(row["key"]),
                     version=0,  # of a row that should not be there, whichever version that is
-                    sqlstate=mapped.sqlstate or "",
-                    message=mapped.problem,
+                    sqlstate=refusal.sqlstate or "",
+                    message=refusal.problem,
                     row_id=row["row_id"],
                 )
             )
@@ -169,8 +166,7 @@ async def _release(target: asyncpg.Connection, release: Release, store: str) -> 
         async with target.transaction():
             count = await target.fetchval(release.statement)
     except asyncpg.PostgresError as error:
-        mapped = map_driver_error(store, error)
-        if not isinstance(mapped, StoreRejected) or not refuses_a_row(mapped):
+        if refusal_of(store, error) is None:
             raise
         await target.execute(release.ask_again)
         return TableProgress(table=release.child), True

@@ -8,6 +8,7 @@ import pytest
 from syncline.adoption import adopt
 from syncline.engine import SyncEngine, run_cycle
 from syncline.engine.tablemap import Column, SchemaMap, TableMap
+from syncline.errors import StoreUnavailable
 from syncline.messages import CycleStatus, SyncResult, TableProgress
 from syncline.provider import RetryRules
 from syncline.testing.graphs import TestGraph, write
@@ -337,3 +338,31 @@ async def test_a_poison_row_does_not_harm_the_families_that_it_arrives_with(grap
     await write(graph, "UPDATE write_nodes SET concept = 'mended' WHERE id = 'n150'")
     await run_cycle(graph.context())
     assert await differences(graph) == []
+
+
+@pytest.mark.parametrize("sqlstate", ["40P01", "55P03", "53200"])
+async def test_trouble_of_the_store_while_offenders_are_found_is_worth_a_retry(
+    graph: TestGraph, sqlstate: str
+) -> None:
+    # The whole is refused for a row; the first of its parts meets another transaction.
+    await on_target(
+        graph,
+        "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF current_query() LIKE '%syncline.attempt%' THEN RAISE 'busy' USING ERRCODE = '{sqlstate}'; END IF;"
+        " RAISE 'no' USING ERRCODE = '23514'; END $$",
+    )
+    await on_target(
+        graph, "CREATE TRIGGER trouble BEFORE INSERT ON nodes FOR EACH ROW EXECUTE FUNCTION trouble()"
+    )
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'A'), ('b', 'B')")
+    with pytest.raises(StoreUnavailable, match=f"SQLSTATE {sqlstate}.*busy"):
+        await run_cycle(graph.context())
+
+
+async def test_a_graph_db_that_only_reads_after_a_failover_is_worth_a_retry(graph: TestGraph) -> None:
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'A')")
+    async with graph.target.driver() as connection:
+        await connection.execute("SET default_transaction_read_only = on")
+        # The one connection of the pool that is free is the next to be used.
+    with pytest.raises(StoreUnavailable, match="25006"):
+        await run_cycle(graph.context())

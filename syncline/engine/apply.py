@@ -125,14 +125,14 @@ async def remove_gone(
     effects: list[TableProgress] = []
     refused: dict[str, list[DeadLetter]] = {}
     rows = await target.fetch(
-        "SELECT table_name, row_id, key FROM pg_temp.sync_gone ORDER BY table_name, row_id"
+        "SELECT table_name, row_id, key, again FROM pg_temp.sync_gone ORDER BY table_name, row_id"
     )
     parts = [rows]
     while parts:
         part = parts.pop()
         await target.execute("DELETE FROM pg_temp.sync_gone")
         await target.executemany(
-            "INSERT INTO pg_temp.sync_gone (table_name, row_id, key) VALUES ($1, $2, $3)",
+            "INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again) VALUES ($1, $2, $3, $4)",
             [tuple(row) for row in part],
         )
         try:

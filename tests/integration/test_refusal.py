@@ -340,6 +340,28 @@ async def test_a_poison_row_does_not_harm_the_families_that_it_arrives_with(grap
     assert await differences(graph) == []
 
 
+async def test_a_removal_that_is_refused_takes_no_waiting_version_of_others_along(graph: TestGraph) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) VALUES ('n', 'N');"
+        "INSERT INTO write_node_versions (id, node_id, version) SELECT 'v' || i, 'n', i FROM generate_series(1, 6) i",
+    )
+    await run_cycle(graph.context())
+    await on_target(graph, "CREATE TABLE theirs (version uuid REFERENCES node_versions)")
+    await on_target(graph, "INSERT INTO theirs VALUES (syncline.key_uuid('v3'))")
+    # The landed versions have to leave, since those that replace them wait; the graph-db keeps one of them.
+    await write(graph, "UPDATE write_node_versions SET node_id = 'later'")
+    result = await run_cycle(graph.context())
+    assert (of(result, "node_versions").deletes, result.dead_letters) == (5, 1)
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('later', 'L')")
+    await run_cycle(graph.context())
+    landed = await on_target(
+        graph,
+        "SELECT key FROM node_versions WHERE node_id = syncline.key_uuid('later') AND key <> 'v3' ORDER BY 1",
+    )
+    assert [row["key"] for row in landed] == ["v1", "v2", "v4", "v5", "v6"]
+
+
 @pytest.mark.parametrize("sqlstate", ["40P01", "55P03", "53200"])
 async def test_trouble_of_the_store_while_offenders_are_found_is_worth_a_retry(
     graph: TestGraph, sqlstate: str

@@ -75,7 +75,8 @@ async def apply_staged(
     effects.extend(removed)
     if books["rows"]:
         await target.execute(waiting.unpark_rows)
-    if books["references"] and table.table.identified:
+    # What leaves may have parked references of rows that are staged, where none were before.
+    if (books["references"] or removed) and table.table.identified:
         await target.execute(waiting.unpark_references)
     for statement in waiting.park_references:
         await target.execute(statement)

@@ -83,17 +83,9 @@ async def apply_staged(
 
     merge = merging.rows if books["known"] else merging.new_rows
     rows, refused, in_parts = await settle(target, table, merge, store, first=waiting.park_beside)
-    links = 0
-    for ranged in merging.links if books["known"] else merging.new_links:
-        added, unlinked, _ = await settle(target, table, ranged, store)
-        links += added
-        refused.extend(unlinked)
-    effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
+    # Before the links: a row of which one is refused leaves the stage, and has landed all the same.
     for child, statement in waiting.reject:
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
-    if books["letters"]:
-        await target.execute(table.absolve)
-
     more = bool(removed)
     if table.table.identified:
         if books["rows"]:
@@ -104,6 +96,15 @@ async def apply_staged(
                 effect, asked = await _release(target, release, store)
                 effects.append(effect)
                 more |= asked
+
+    links = 0
+    for ranged in merging.links if books["known"] else merging.new_links:
+        added, unlinked, _ = await settle(target, table, ranged, store)
+        links += added
+        refused.extend(unlinked)
+    effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
+    if books["letters"]:
+        await target.execute(table.absolve)
     more |= bool(rows) and merging.rematches
     await schema.recount.run(target)
     letters = [*unremoved.get(table.table.name, ()), *refused]

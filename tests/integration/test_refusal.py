@@ -362,6 +362,38 @@ async def test_a_removal_that_is_refused_takes_no_waiting_version_of_others_alon
     assert [row["key"] for row in landed] == ["v1", "v2", "v4", "v5", "v6"]
 
 
+async def test_what_waits_for_a_row_is_released_though_a_link_of_the_row_is_refused(graph: TestGraph) -> None:
+    await on_target(
+        graph,
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'not this one' USING ERRCODE = 'P0001'; END $$",
+    )
+    await on_target(graph, "CREATE TRIGGER no BEFORE INSERT ON node_facts FOR EACH ROW EXECUTE FUNCTION no()")
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept, parent_id) VALUES ('child', 'C', 'a'), ('b', 'B', NULL);"
+        "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type)"
+        " VALUES ('e', 'a', 'b', 'x')",
+    )
+    assert (await run_cycle(graph.context())).parked == 2
+    await write(
+        graph,
+        "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f', 'F', 'ready');"
+        "INSERT INTO write_nodes (id, concept, fact_ids) VALUES ('a', 'A', '{f}')",
+    )
+    result = await run_cycle(graph.context())
+    assert [(row["key"], row["sqlstate"]) for row in await on_target(graph, LETTERS)] == [("a", "P0001")]
+    assert (of(result, "edges").rows, result.parked) == (1, 0)
+    [child] = await on_target(
+        graph, "SELECT parent_id = syncline.key_uuid('a') AS there FROM nodes WHERE key = 'child'"
+    )
+    assert child["there"]
+    await on_target(graph, "DROP TRIGGER no ON node_facts")
+    await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
+    await run_cycle(graph.context())
+    assert await differences(graph) == []
+
+
 @pytest.mark.parametrize("sqlstate", ["40P01", "55P03", "53200"])
 async def test_trouble_of_the_store_while_offenders_are_found_is_worth_a_retry(
     graph: TestGraph, sqlstate: str

@@ -7,6 +7,7 @@ import asyncpg
 
 from syncline.engine.refusal import DeadLetter, refusal_of, settle
 from syncline.engine.statements import SchemaStatements, TableStatements
+from syncline.engine.template import sql
 from syncline.engine.waiting import Release
 from syncline.messages import TableProgress
 from syncline.sqltext import literal
@@ -83,6 +84,9 @@ async def apply_staged(
 
     merge = merging.rows if books["known"] else merging.new_rows
     rows, refused, in_parts = await settle(target, table, merge, store, first=waiting.park_beside)
+    if refused:
+        ids = [letter.row_id for letter in refused]
+        await target.execute(sql("bury_references"), table.table.name, ids)
     # Before the links: a row of which one is refused leaves the stage, and has landed all the same.
     for child, statement in waiting.reject:
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))

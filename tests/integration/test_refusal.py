@@ -394,6 +394,32 @@ async def test_what_waits_for_a_row_is_released_though_a_link_of_the_row_is_refu
     assert await differences(graph) == []
 
 
+async def test_the_reference_of_a_version_that_was_refused_is_not_set_on_the_one_before(
+    graph: TestGraph,
+) -> None:
+    await poisoned(graph)
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept, parent_id) VALUES ('p', 'P', NULL), ('r', 'R', 'p'), ('s', 'S', 'p')",
+    )
+    await run_cycle(graph.context())
+    await write(
+        graph,
+        "UPDATE write_nodes SET parent_id = 'later', concept = CASE id WHEN 'r' THEN 'poison' ELSE concept END"
+        " WHERE id IN ('r', 's')",
+    )
+    assert (await run_cycle(graph.context())).dead_letters == 1
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('later', 'L')")
+    await run_cycle(graph.context())
+    parents = await on_target(
+        graph, "SELECT c.key, p.key AS parent FROM nodes c JOIN nodes p ON p.id = c.parent_id ORDER BY 1"
+    )
+    assert [(row["key"], row["parent"]) for row in parents] == [("r", "p"), ("s", "later")]
+    await write(graph, "UPDATE write_nodes SET concept = 'mended' WHERE id = 'r'")
+    await run_cycle(graph.context())
+    assert await differences(graph) == []
+
+
 @pytest.mark.parametrize("sqlstate", ["40P01", "55P03", "53200"])
 async def test_trouble_of_the_store_while_offenders_are_found_is_worth_a_retry(
     graph: TestGraph, sqlstate: str

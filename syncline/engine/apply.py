@@ -70,8 +70,10 @@ async def apply_staged(
     if table.table.present != "true":
         await target.execute(table.absent)
     waiting = table.waiting
-    for statement in waiting.park_rows:
-        await target.execute(statement)
+    unparked: list[DeadLetter] = []
+    for ranged in waiting.park_rows:
+        _, refused, _ = await settle(target, table, ranged, store)
+        unparked.extend(refused)
     removed, unremoved = await remove_gone(target, schema, store)
     effects.extend(removed)
     if books["rows"]:
@@ -111,7 +113,7 @@ async def apply_staged(
         await target.execute(table.absolve)
     more |= bool(rows) and merging.rematches
     await schema.recount.run(target)
-    letters = [*unremoved.get(table.table.name, ()), *refused]
+    letters = [*unparked, *unremoved.get(table.table.name, ()), *refused]
     return Applied(effects=tuple(_told(effects)), refused={**unremoved, table.table.name: letters}, more=more)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from syncline.adoption import adopt
 from syncline.engine import SyncEngine, run_cycle
-from syncline.engine.tablemap import Column, SchemaMap, TableMap
+from syncline.engine.tablemap import Column, Reference, SchemaMap, TableMap
 from syncline.errors import StoreUnavailable
 from syncline.messages import CycleStatus, SyncResult, TableProgress
 from syncline.provider import RetryRules
@@ -446,3 +446,54 @@ async def test_a_graph_db_that_only_reads_after_a_failover_is_worth_a_retry(grap
         # The one connection of the pool that is free is the next to be used.
     with pytest.raises(StoreUnavailable, match="25006"):
         await run_cycle(graph.context())
+
+
+async def test_a_row_that_cannot_be_kept_while_it_waits_harms_only_itself(graph: TestGraph) -> None:
+    await write(graph, "CREATE TABLE w (id text PRIMARY KEY, parent text, other text, v json)")
+    await write(graph, "CREATE TABLE q (id text PRIMARY KEY)")
+    books = "key text, sync_version bigint, sync_run bigint"
+    await on_target(graph, f"CREATE TABLE p (id uuid PRIMARY KEY, {books})")
+    await on_target(
+        graph,
+        f"CREATE TABLE t (id uuid PRIMARY KEY, parent uuid REFERENCES p, other uuid REFERENCES p, v json, {books})",
+    )
+    schema_map = SchemaMap(
+        name="two",
+        tables=(
+            TableMap(name="p", source="q"),
+            TableMap(
+                name="t",
+                source="w",
+                columns=(Column(name="v", type="json"),),
+                references=(
+                    Reference(column="parent", parent="p", required=True),
+                    Reference(column="other", parent="p", required=True),
+                ),
+            ),
+        ),
+    )
+    await adopt(graph.write, "kg", schema_map)
+    # JSON takes the text for a character that jsonb, in which rows wait, has not.
+    await write(
+        graph,
+        "INSERT INTO q VALUES ('here');"
+        "INSERT INTO w SELECT i::text, CASE WHEN i % 2 = 0 THEN 'here' ELSE 'later' END,"
+        " CASE WHEN i > 15 THEN 'here' ELSE 'later' END,"
+        ' CASE WHEN i % 10 IN (0, 3) THEN \'{"a": "\\u0000"}\' ELSE \'{"a": 1}\' END::json'
+        " FROM generate_series(1, 20) i",
+    )
+    engine = SyncEngine(schema_map)
+    result = await engine.run_cycle(graph.context())
+    # Of 3, 10, 13 and 20 the last waits for nobody.
+    assert (of(result, "t").error, of(result, "t").rows, result.parked) == (None, 3, 14)
+    letters = await on_target(graph, LETTERS)
+    assert [(row["key"], row["sqlstate"]) for row in letters] == [
+        ("10", "22P05"),
+        ("13", "22P05"),
+        ("3", "22P05"),
+    ]
+    await write(graph, "INSERT INTO q VALUES ('later')")
+    await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
+    result = await engine.run_cycle(graph.context())
+    assert (result.parked, result.dead_letters) == (0, 0)
+    assert len(await on_target(graph, "SELECT FROM t")) == 20

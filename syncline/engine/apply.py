@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.engine.refusal import DeadLetter, refuses_a_row, settle
+from syncline.engine.refusal import DeadLetter, refusal_of, settle
 from syncline.engine.statements import SchemaStatements, TableStatements
+from syncline.engine.template import sql
 from syncline.engine.waiting import Release
-from syncline.errors import StoreRejected
 from syncline.messages import TableProgress
 from syncline.sqltext import literal
-from syncline.stores.postgres import map_driver_error
 
 __all__ = ["Applied", "Refused", "apply_staged", "prepare_connection", "remove_gone"]
 
@@ -71,30 +70,28 @@ async def apply_staged(
     if table.table.present != "true":
         await target.execute(table.absent)
     waiting = table.waiting
-    for statement in waiting.park_rows:
-        await target.execute(statement)
+    unparked: list[DeadLetter] = []
+    for ranged in waiting.park_rows:
+        _, refused, _ = await settle(target, table, ranged, store)
+        unparked.extend(refused)
     removed, unremoved = await remove_gone(target, schema, store)
     effects.extend(removed)
     if books["rows"]:
         await target.execute(waiting.unpark_rows)
-    if books["references"] and table.table.identified:
+    # What leaves may have parked references of rows that are staged, where none were before.
+    if (books["references"] or removed) and table.table.identified:
         await target.execute(waiting.unpark_references)
     for statement in waiting.park_references:
         await target.execute(statement)
 
     merge = merging.rows if books["known"] else merging.new_rows
     rows, refused, in_parts = await settle(target, table, merge, store, first=waiting.park_beside)
-    links = 0
-    for ranged in merging.links if books["known"] else merging.new_links:
-        added, unlinked, _ = await settle(target, table, ranged, store)
-        links += added
-        refused.extend(unlinked)
-    effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
+    if refused:
+        ids = [letter.row_id for letter in refused]
+        await target.execute(sql("bury_references"), table.table.name, ids)
+    # Before the links: a row of which one is refused leaves the stage, and has landed all the same.
     for child, statement in waiting.reject:
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
-    if books["letters"]:
-        await target.execute(table.absolve)
-
     more = bool(removed)
     if table.table.identified:
         if books["rows"]:
@@ -105,9 +102,18 @@ async def apply_staged(
                 effect, asked = await _release(target, release, store)
                 effects.append(effect)
                 more |= asked
+
+    links = 0
+    for ranged in merging.links if books["known"] else merging.new_links:
+        added, unlinked, _ = await settle(target, table, ranged, store)
+        links += added
+        refused.extend(unlinked)
+    effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
+    if books["letters"]:
+        await target.execute(table.absolve)
     more |= bool(rows) and merging.rematches
     await schema.recount.run(target)
-    letters = [*unremoved.get(table.table.name, ()), *refused]
+    letters = [*unparked, *unremoved.get(table.table.name, ()), *refused]
     return Applied(effects=tuple(_told(effects)), refused={**unremoved, table.table.name: letters}, more=more)
 
 
@@ -122,28 +128,27 @@ async def remove_gone(
         async with target.transaction():
             return await schema.removal.run(target), {}
     except asyncpg.PostgresError as error:
-        mapped = map_driver_error(store, error)
-        if not isinstance(mapped, StoreRejected) or not refuses_a_row(mapped):
+        if refusal_of(store, error) is None:
             raise
     effects: list[TableProgress] = []
     refused: dict[str, list[DeadLetter]] = {}
     rows = await target.fetch(
-        "SELECT table_name, row_id, key FROM pg_temp.sync_gone ORDER BY table_name, row_id"
+        "SELECT table_name, row_id, key, again FROM pg_temp.sync_gone ORDER BY table_name, row_id"
     )
     parts = [rows]
     while parts:
         part = parts.pop()
         await target.execute("DELETE FROM pg_temp.sync_gone")
         await target.executemany(
-            "INSERT INTO pg_temp.sync_gone (table_name, row_id, key) VALUES ($1, $2, $3)",
+            "INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again) VALUES ($1, $2, $3, $4)",
             [tuple(row) for row in part],
         )
         try:
             async with target.transaction():
                 effects.extend(await schema.removal.run(target))
         except asyncpg.PostgresError as error:
-            mapped = map_driver_error(store, error)
-            if not isinstance(mapped, StoreRejected) or not refuses_a_row(mapped):
+            refusal = refusal_of(store, error)
+            if refusal is None:
                 raise
             if len(part) > 1:
                 half = len(part) // 2
@@ -154,8 +159,8 @@ async def remove_gone(
                 DeadLetter(
                     key=tuple(row["key"]),
                     version=0,  # of a row that should not be there, whichever version that is
-                    sqlstate=mapped.sqlstate or "",
-                    message=mapped.problem,
+                    sqlstate=refusal.sqlstate or "",
+                    message=refusal.problem,
                     row_id=row["row_id"],
                 )
             )
@@ -169,8 +174,7 @@ async def _release(target: asyncpg.Connection, release: Release, store: str) -> 
         async with target.transaction():
             count = await target.fetchval(release.statement)
     except asyncpg.PostgresError as error:
-        mapped = map_driver_error(store, error)
-        if not isinstance(mapped, StoreRejected) or not refuses_a_row(mapped):
+        if refusal_of(store, error) is None:
             raise
         await target.execute(release.ask_again)
         return TableProgress(table=release.child), True

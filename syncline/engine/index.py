@@ -1,8 +1,8 @@
 """Index: drain the outbox into the vector store, embedding only texts that changed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -10,6 +10,7 @@ import asyncpg
 from pydantic_core import from_json
 
 from syncline.engine.embedded import Embedded
+from syncline.engine.ledger import Tenure
 from syncline.engine.outbox import Entry, Left, Outbox, Settled, State, read_left, read_states
 from syncline.engine.points import POINT_HASH
 from syncline.engine.sieve import Sieve, Verdicts
@@ -49,11 +50,13 @@ async def drain_outbox(
     store that is away delays them all, whatever else fails delays one. A point that is refused waits by
     itself. The result tells both. Entries leave the outbox only after the vector store has confirmed them, so
     that a repetition is all a crash costs. While everything waits, this reads a little and writes nothing.
+    Raise CycleFenced when another cycle took the graph over; no further request is sent then.
     """
     counts = _Counts()
+    tenure = await Tenure.current(target, graph=context.graph.slug)
     drains = {
         table.vector.collection: _Drain(
-            target, table, table.vector, context, counts, out_of_time=out_of_time, beat=beat
+            target, table, table.vector, context, counts, tenure=tenure, out_of_time=out_of_time, beat=beat
         )
         for table in schema_map
         if table.vector is not None
@@ -136,6 +139,7 @@ class _Drain:
         context: SyncContext,
         counts: _Counts,
         *,
+        tenure: Tenure,
         out_of_time: Callable[[], bool],
         beat: Callable[[int], None],
     ) -> None:
@@ -148,6 +152,7 @@ class _Drain:
             target,
             table,
             vector,
+            tenure=tenure,
             embedding=self._service.name,
             retry=context.retry,
             rows=max(1, min(_ROWS, _VECTOR_BYTES // (4 * self._service.dimensions))),
@@ -189,8 +194,12 @@ class _Drain:
     def _names(self) -> dict[str, str]:
         return {"graph": self._context.graph.slug, "collection": self._collection}
 
-    def _span(self, name: str, points: int) -> AbstractContextManager[None]:
-        return span(name, collection=self._collection, points=points)
+    @asynccontextmanager
+    async def _sending(self, name: str, points: int) -> AsyncIterator[None]:
+        """Wrap a request that changes points: the vector store knows no fence, it would take anybody's."""
+        await self._outbox.require()
+        with span(name, collection=self._collection, points=points):
+            yield
 
     async def _prepare(self, state: State) -> None:
         """Make sure that the collection is there, and that the outbox knows of all that it lacks."""
@@ -257,20 +266,22 @@ class _Drain:
         embedded = batch.embedded
         changed = [batch.changed[row] for row in embedded.accepted]
         # A point whose new text is refused keeps its old vector, but must not be found by an old visibility.
-        outdated = [batch.changed[row] for row in embedded.refused if batch.changed[row]["known"]]
+        # It may be there though nobody confirmed it; if it is not, this does nothing.
+        outdated = [batch.changed[row] for row in embedded.refused]
         labels = [*map(_point, batch.relabelled), *map(_outdated, outdated)]
 
         async def overwrite(items: range) -> None:
-            with self._span("overwrite payloads", len(items)):
+            async with self._sending("overwrite payloads", len(items)):
                 await self._store.overwrite_payload(self._collection, labels[items.start : items.stop])
 
         async def upsert(items: range) -> None:
             vectors = embedded.vectors[[embedded.accepted[item] for item in items]]
-            with self._span("upsert points", len(items)):
+            async with self._sending("upsert points", len(items)):
                 await self._store.upsert(self._collection, [_point(changed[item]) for item in items], vectors)
 
+        await self._outbox.doubt(gone=batch.gone, changed=changed)
         if batch.gone:
-            with self._span("delete points", len(batch.gone)):
+            async with self._sending("delete points", len(batch.gone)):
                 await self._store.delete(self._collection, [entry["point_id"] for entry in batch.gone])
         overwritten = await self._sent(len(labels), overwrite)
         upserted = await self._sent(len(changed), upsert)  # last: a vector that is lost costs most

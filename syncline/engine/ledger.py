@@ -188,6 +188,15 @@ class Tenure:
         )
         return cls(graph=graph, fence=fence)
 
+    @classmethod
+    async def current(cls, target: asyncpg.Connection, *, graph: str) -> "Tenure":
+        """Return the tenure of whoever holds the graph's lock, over the connection that holds it."""
+        return cls(graph=graph, fence=await target.fetchval("SELECT fence FROM sync_state"))
+
+    async def require(self, target: asyncpg.Connection) -> None:
+        """Raise CycleFenced if someone else has taken the graph over."""
+        self._require(await target.fetchval("SELECT count(*) FROM sync_state WHERE fence = $1", self.fence))
+
     async def commit(
         self, target: asyncpg.Connection, progress: RunProgress, *, table: str, cursor: Cursor
     ) -> None:

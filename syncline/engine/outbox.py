@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from syncline.engine.ledger import Tenure
 from syncline.engine.points import fields_sql, payload_sql, size_sql
 from syncline.engine.tablemap import SchemaMap, TableMap, VectorProjection
 from syncline.engine.template import sql
@@ -32,9 +33,8 @@ class Entry(TypedDict):
     text: str
     text_hash: bytes
     payload: str
-    known: bool
-    """Whether the vector store has the point, with whatever text."""
     unchanged: bool
+    """Whether the vector store is known to have the vector of this very text."""
 
 
 class State(TypedDict):
@@ -108,13 +108,14 @@ class Outbox:
         table: TableMap,
         vector: VectorProjection,
         *,
+        tenure: Tenure,
         embedding: str,
         retry: RetryRules,
         rows: int,
     ) -> None:
         """Read at most `rows` entries at once, and of large texts fewer."""
         self.collection = vector.collection
-        self._target, self._embedding, self._retry = target, embedding, retry
+        self._target, self._tenure, self._embedding, self._retry = target, tenure, embedding, retry
         self._rows = self._limit = rows
         self._last = 0
         self._turns = asyncio.Lock()
@@ -146,10 +147,29 @@ class Outbox:
             self._limit = min(2 * len(entries), self._rows)
         return entries
 
+    async def require(self) -> None:
+        """Raise unless the graph is still ours: CycleFenced, or the driver's error if its lock is lost."""
+        async with self._turns:
+            await self._tenure.require(self._target)
+
+    async def doubt(self, *, gone: Iterable[Entry], changed: Iterable[Entry]) -> None:
+        """Commit that the vector store may have these points or not, and with whatever vector.
+
+        Before anything of them is sent: a request that fails may have been done, and a worker may die.
+        """
+        ids = [[entry["point_id"] for entry in entries] for entries in (gone, changed)]
+        if not any(ids):
+            return
+        async with self._transaction():
+            await self._tenure.require(self._target)
+            await self._target.execute(_BY_INDEX)
+            await self._target.execute(sql("outbox_doubt"), self.collection, *ids)
+
     async def settle(self, settled: Settled) -> None:
         """Take what the vector store has confirmed off the outbox, and put aside what was refused."""
         done = [*settled.written, *settled.relabelled, *settled.gone]
         async with self._transaction():
+            await self._tenure.require(self._target)
             await self._target.execute(_BY_INDEX)
             await self._target.execute(
                 sql("outbox_done"),
@@ -159,9 +179,6 @@ class Outbox:
                 [entry["text_hash"] for entry in settled.written],
                 self._embedding,
             )
-            if settled.gone:
-                gone = [entry["point_id"] for entry in settled.gone]
-                await self._target.execute(sql("outbox_forget"), self.collection, gone)
             if settled.refused:
                 await self._target.execute(
                     sql("outbox_refuse"),

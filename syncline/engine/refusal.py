@@ -14,9 +14,9 @@ from syncline.engine.statements import TableStatements
 from syncline.engine.template import sql
 from syncline.errors import StoreRejected
 from syncline.provider import RetryRules
-from syncline.stores.postgres import map_driver_error
+from syncline.stores.postgres import map_driver_error, postgres_error
 
-__all__ = ["DeadLetter", "bury", "refuses_a_row", "settle"]
+__all__ = ["DeadLetter", "bury", "refusal_of", "refuses_a_row", "settle"]
 
 _OF_A_ROW = ("09", "21", "22", "23", "27", "38", "39", "44", "54", "P0")
 """SQLSTATE classes by which Postgres, its constraints and triggers refuse values (PostgreSQL, appendix A)."""
@@ -54,6 +54,12 @@ def refuses_a_row(error: StoreRejected) -> bool:
     return error.sqlstate is not None and error.sqlstate.startswith(_OF_A_ROW)
 
 
+def refusal_of(store: str, error: asyncpg.PostgresError) -> StoreRejected | None:
+    """Return our error for the driver's if the store refused a row by it, else None."""
+    mapped = map_driver_error(store, error)
+    return mapped if isinstance(mapped, StoreRejected) and refuses_a_row(mapped) else None
+
+
 async def settle(
     target: asyncpg.Connection,
     table: TableStatements,
@@ -66,14 +72,13 @@ async def settle(
 
     Refused rows are taken out of the stage. Before a stage that is refused as a whole is tried in parts, the
     statements `first` prepare it. Runs inside the caller's transaction. Raise StoreRejected if it is not
-    single rows that are refused.
+    single rows that are refused, StoreUnavailable if a retry of the whole can help.
     """
     try:
         async with target.transaction():
             return await target.fetchval(statement.whole), [], False
     except asyncpg.PostgresError as error:
-        mapped = map_driver_error(store, error)
-        if not isinstance(mapped, StoreRejected) or not refuses_a_row(mapped):
+        if refusal_of(store, error) is None:
             raise
     for prepare in first:
         await target.execute(prepare)
@@ -102,8 +107,8 @@ async def _in_parts(
         if row["state"] is None:
             count += row["changed"]
             return None
-        problem = StoreRejected(store, row["message"], sqlstate=row["state"])
-        if not refuses_a_row(problem):
+        problem = postgres_error(store, row["state"], row["message"])
+        if not isinstance(problem, StoreRejected) or not refuses_a_row(problem):
             raise problem
         return _Refused(
             tid=tids[begin],

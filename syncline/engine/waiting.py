@@ -13,12 +13,15 @@ from syncline.engine.layout import (
     row_id,
     stage_columns,
 )
+from syncline.engine.merging import Ranged
 from syncline.engine.stats import touched
 from syncline.engine.tablemap import Links, Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.sqltext import literal, quoted
 
 __all__ = ["Release", "Waiting"]
+
+_PART = " AND s.ctid >= $1 AND s.ctid <= $2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,6 @@ class Waiting:
     def __init__(self, schema_map: SchemaMap, table: TableMap, stage: str) -> None:
         self._map, self._table, self._stage = schema_map, table, stage
         name = literal(table.name)
-        key = commas([f"s.{quoted(column)}" for column in table.key])
         columns = ["sync_xid", "sync_present", *stage_columns(table)]
         types = column_types(table)
         self.stage_released = sql(
@@ -54,19 +56,9 @@ class Waiting:
             for reference in table.references
             if reference.by is not None
         ]
+        # What is parked is kept as jsonb, which does not take everything that other types do.
         self.park_rows = [
-            sql(
-                "park_rows",
-                stage=stage,
-                table=name,
-                row_id=row_id(table),
-                key=key,
-                image=image(table),
-                waits_for=_waits_for(reference),
-                target=quoted(table.name),
-                same_row=_same_row(table),
-                **_names(reference),
-            )
+            Ranged(whole=self._park_rows(reference), part=self._park_rows(reference, within=_PART))
             for reference in table.required
         ]
         self.unpark_rows = sql("unpark_rows", stage=stage, table=name, row_id=row_id(table))
@@ -102,6 +94,22 @@ class Waiting:
             for links in child.links
             if links.rejected_by == table.name
         ]
+
+    def _park_rows(self, reference: Reference, *, within: str = "") -> str:
+        table = self._table
+        return sql(
+            "park_rows",
+            stage=self._stage,
+            table=literal(table.name),
+            row_id=row_id(table),
+            key=commas([f"s.{quoted(column)}" for column in table.key]),
+            image=image(table),
+            waits_for=_waits_for(reference),
+            target=quoted(table.name),
+            same_row=_same_row(table),
+            within=within,
+            **_names(reference),
+        )
 
     def _park_reference(self, reference: Reference, *, beside: str) -> str:
         return sql(

@@ -16,32 +16,46 @@ from syncline.stores.leases import leased
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-_UNAVAILABLE_CLASSES = {
+_UNAVAILABLE = {
     "08",  # connection exception
     "40",  # transaction rollback: serialization failure, deadlock
     "53",  # insufficient resources
     "55",  # object not in prerequisite state: lock not available
     "57",  # operator intervention: shutdown, cancelled, statement timeout
     "58",  # system error outside Postgres itself
+    "25006",  # read-only transaction: a standby that has yet to be promoted, or a primary that was demoted
 }
+"""SQLSTATEs and their classes (PostgreSQL documentation, appendix A) that a retry can help."""
+
+_DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What a connection says that is used while the server's goodbye is on its way.
+    asyncpg.InternalClientError,
+    OSError,
+    PoolTimeout,
+)
+
+
+def postgres_error(store: str, sqlstate: str, message: str) -> StoreError:
+    """Return our error for what Postgres answered: retryable or not by its SQLSTATE."""
+    kind = StoreUnavailable if _UNAVAILABLE & {sqlstate, sqlstate[:2]} else StoreRejected
+    return kind(store, message, sqlstate=sqlstate)
 
 
 def map_driver_error(store: str, error: BaseException) -> StoreError | None:
     """Return our error for a driver error, or None if it is not one.
 
-    Retryable by SQLSTATE class (PostgreSQL documentation, appendix A); every failure to reach the server is
-    retryable except refused credentials (class 28) and an unknown database (3D000).
+    Retryable by SQLSTATE; every failure to reach the server is retryable except refused credentials
+    (class 28) and an unknown database (3D000).
     """
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
     sqlstate = getattr(error, "sqlstate", None)
     if isinstance(sqlstate, str):
-        kind = StoreUnavailable if sqlstate[:2] in _UNAVAILABLE_CLASSES else StoreRejected
         # Only the primary message: DETAIL quotes the failing row, and this text goes into run histories.
-        return kind(store, getattr(error, "message", None) or str(error), sqlstate=sqlstate)
-    if isinstance(
-        error, asyncpg.InterfaceError | OSError | TimeoutError | PoolTimeout | asyncpg.PostgresError
-    ):
+        return postgres_error(store, sqlstate, getattr(error, "message", None) or str(error))
+    if isinstance(error, (*_DRIVER_ERRORS, TimeoutError)):
         return StoreUnavailable(store, str(error) or type(error).__name__)
     return None
 
@@ -122,7 +136,7 @@ class PostgresStore:
             yield
         except StoreError:
             raise
-        except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, PoolTimeout) as error:
+        except (DBAPIError, *_DRIVER_ERRORS) as error:
             mapped = map_driver_error(self.name, error)
             if mapped is None:
                 raise

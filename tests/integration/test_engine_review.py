@@ -190,6 +190,36 @@ async def test_rows_stamped_by_another_cluster_are_never_left_out_in_silence(gra
     assert await differences(graph) == []
 
 
+async def test_a_row_that_changes_its_parent_as_that_one_leaves_does_not_go_back_to_it(
+    graph: TestGraph,
+) -> None:
+    await create(
+        graph,
+        "write_t",
+        "id text PRIMARY KEY, parent text, ok boolean NOT NULL DEFAULT true",
+        "CREATE TABLE t (id uuid PRIMARY KEY, key text, parent uuid REFERENCES t,"
+        " sync_version bigint, sync_run bigint)",
+    )
+    tree = TableMap(
+        name="t",
+        source="write_t",
+        present="ok",
+        references=(Reference(column="parent", parent="t", required=False),),
+        source_only=(Column(name="ok", type="boolean"),),
+    )
+    await write(graph, "INSERT INTO write_t VALUES ('p'), ('q'); INSERT INTO write_t VALUES ('a', 'p')")
+    await cycle(graph, tree)
+    await write(
+        graph,
+        "UPDATE write_t SET parent = CASE id WHEN 'a' THEN 'q' END, ok = id <> 'p' WHERE id IN ('a', 'p')",
+    )
+    assert (await cycle(graph, tree)).parked == 0
+    await write(graph, "UPDATE write_t SET ok = true")
+    await cycle(graph, tree)
+    [row] = await read(graph, "SELECT parent FROM t WHERE key = 'a'")
+    assert row["parent"] == key_uuid("q")
+
+
 async def test_json_null_survives_parking(graph: TestGraph) -> None:
     await write(
         graph,

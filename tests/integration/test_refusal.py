@@ -7,7 +7,8 @@ import pytest
 
 from syncline.adoption import adopt
 from syncline.engine import SyncEngine, run_cycle
-from syncline.engine.tablemap import Column, SchemaMap, TableMap
+from syncline.engine.tablemap import Column, Reference, SchemaMap, TableMap
+from syncline.errors import StoreUnavailable
 from syncline.messages import CycleStatus, SyncResult, TableProgress
 from syncline.provider import RetryRules
 from syncline.testing.graphs import TestGraph, write
@@ -337,3 +338,162 @@ async def test_a_poison_row_does_not_harm_the_families_that_it_arrives_with(grap
     await write(graph, "UPDATE write_nodes SET concept = 'mended' WHERE id = 'n150'")
     await run_cycle(graph.context())
     assert await differences(graph) == []
+
+
+async def test_a_removal_that_is_refused_takes_no_waiting_version_of_others_along(graph: TestGraph) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) VALUES ('n', 'N');"
+        "INSERT INTO write_node_versions (id, node_id, version) SELECT 'v' || i, 'n', i FROM generate_series(1, 6) i",
+    )
+    await run_cycle(graph.context())
+    await on_target(graph, "CREATE TABLE theirs (version uuid REFERENCES node_versions)")
+    await on_target(graph, "INSERT INTO theirs VALUES (syncline.key_uuid('v3'))")
+    # The landed versions have to leave, since those that replace them wait; the graph-db keeps one of them.
+    await write(graph, "UPDATE write_node_versions SET node_id = 'later'")
+    result = await run_cycle(graph.context())
+    assert (of(result, "node_versions").deletes, result.dead_letters) == (5, 1)
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('later', 'L')")
+    await run_cycle(graph.context())
+    landed = await on_target(
+        graph,
+        "SELECT key FROM node_versions WHERE node_id = syncline.key_uuid('later') AND key <> 'v3' ORDER BY 1",
+    )
+    assert [row["key"] for row in landed] == ["v1", "v2", "v4", "v5", "v6"]
+
+
+async def test_what_waits_for_a_row_is_released_though_a_link_of_the_row_is_refused(graph: TestGraph) -> None:
+    await on_target(
+        graph,
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'not this one' USING ERRCODE = 'P0001'; END $$",
+    )
+    await on_target(graph, "CREATE TRIGGER no BEFORE INSERT ON node_facts FOR EACH ROW EXECUTE FUNCTION no()")
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept, parent_id) VALUES ('child', 'C', 'a'), ('b', 'B', NULL);"
+        "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type)"
+        " VALUES ('e', 'a', 'b', 'x')",
+    )
+    assert (await run_cycle(graph.context())).parked == 2
+    await write(
+        graph,
+        "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f', 'F', 'ready');"
+        "INSERT INTO write_nodes (id, concept, fact_ids) VALUES ('a', 'A', '{f}')",
+    )
+    result = await run_cycle(graph.context())
+    assert [(row["key"], row["sqlstate"]) for row in await on_target(graph, LETTERS)] == [("a", "P0001")]
+    assert (of(result, "edges").rows, result.parked) == (1, 0)
+    [child] = await on_target(
+        graph, "SELECT parent_id = syncline.key_uuid('a') AS there FROM nodes WHERE key = 'child'"
+    )
+    assert child["there"]
+    await on_target(graph, "DROP TRIGGER no ON node_facts")
+    await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
+    await run_cycle(graph.context())
+    assert await differences(graph) == []
+
+
+async def test_the_reference_of_a_version_that_was_refused_is_not_set_on_the_one_before(
+    graph: TestGraph,
+) -> None:
+    await poisoned(graph)
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept, parent_id) VALUES ('p', 'P', NULL), ('r', 'R', 'p'), ('s', 'S', 'p')",
+    )
+    await run_cycle(graph.context())
+    await write(
+        graph,
+        "UPDATE write_nodes SET parent_id = 'later', concept = CASE id WHEN 'r' THEN 'poison' ELSE concept END"
+        " WHERE id IN ('r', 's')",
+    )
+    assert (await run_cycle(graph.context())).dead_letters == 1
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('later', 'L')")
+    await run_cycle(graph.context())
+    parents = await on_target(
+        graph, "SELECT c.key, p.key AS parent FROM nodes c JOIN nodes p ON p.id = c.parent_id ORDER BY 1"
+    )
+    assert [(row["key"], row["parent"]) for row in parents] == [("r", "p"), ("s", "later")]
+    await write(graph, "UPDATE write_nodes SET concept = 'mended' WHERE id = 'r'")
+    await run_cycle(graph.context())
+    assert await differences(graph) == []
+
+
+@pytest.mark.parametrize("sqlstate", ["40P01", "55P03", "53200"])
+async def test_trouble_of_the_store_while_offenders_are_found_is_worth_a_retry(
+    graph: TestGraph, sqlstate: str
+) -> None:
+    # The whole is refused for a row; the first of its parts meets another transaction.
+    await on_target(
+        graph,
+        "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF current_query() LIKE '%syncline.attempt%' THEN RAISE 'busy' USING ERRCODE = '{sqlstate}'; END IF;"
+        " RAISE 'no' USING ERRCODE = '23514'; END $$",
+    )
+    await on_target(
+        graph, "CREATE TRIGGER trouble BEFORE INSERT ON nodes FOR EACH ROW EXECUTE FUNCTION trouble()"
+    )
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'A'), ('b', 'B')")
+    with pytest.raises(StoreUnavailable, match=f"SQLSTATE {sqlstate}.*busy"):
+        await run_cycle(graph.context())
+
+
+async def test_a_graph_db_that_only_reads_after_a_failover_is_worth_a_retry(graph: TestGraph) -> None:
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'A')")
+    async with graph.target.driver() as connection:
+        await connection.execute("SET default_transaction_read_only = on")
+        # The one connection of the pool that is free is the next to be used.
+    with pytest.raises(StoreUnavailable, match="25006"):
+        await run_cycle(graph.context())
+
+
+async def test_a_row_that_cannot_be_kept_while_it_waits_harms_only_itself(graph: TestGraph) -> None:
+    await write(graph, "CREATE TABLE w (id text PRIMARY KEY, parent text, other text, v json)")
+    await write(graph, "CREATE TABLE q (id text PRIMARY KEY)")
+    books = "key text, sync_version bigint, sync_run bigint"
+    await on_target(graph, f"CREATE TABLE p (id uuid PRIMARY KEY, {books})")
+    await on_target(
+        graph,
+        f"CREATE TABLE t (id uuid PRIMARY KEY, parent uuid REFERENCES p, other uuid REFERENCES p, v json, {books})",
+    )
+    schema_map = SchemaMap(
+        name="two",
+        tables=(
+            TableMap(name="p", source="q"),
+            TableMap(
+                name="t",
+                source="w",
+                columns=(Column(name="v", type="json"),),
+                references=(
+                    Reference(column="parent", parent="p", required=True),
+                    Reference(column="other", parent="p", required=True),
+                ),
+            ),
+        ),
+    )
+    await adopt(graph.write, "kg", schema_map)
+    # JSON takes the text for a character that jsonb, in which rows wait, has not.
+    await write(
+        graph,
+        "INSERT INTO q VALUES ('here');"
+        "INSERT INTO w SELECT i::text, CASE WHEN i % 2 = 0 THEN 'here' ELSE 'later' END,"
+        " CASE WHEN i > 15 THEN 'here' ELSE 'later' END,"
+        ' CASE WHEN i % 10 IN (0, 3) THEN \'{"a": "\\u0000"}\' ELSE \'{"a": 1}\' END::json'
+        " FROM generate_series(1, 20) i",
+    )
+    engine = SyncEngine(schema_map)
+    result = await engine.run_cycle(graph.context())
+    # Of 3, 10, 13 and 20 the last waits for nobody.
+    assert (of(result, "t").error, of(result, "t").rows, result.parked) == (None, 3, 14)
+    letters = await on_target(graph, LETTERS)
+    assert [(row["key"], row["sqlstate"]) for row in letters] == [
+        ("10", "22P05"),
+        ("13", "22P05"),
+        ("3", "22P05"),
+    ]
+    await write(graph, "INSERT INTO q VALUES ('later')")
+    await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
+    result = await engine.run_cycle(graph.context())
+    assert (result.parked, result.dead_letters) == (0, 0)
+    assert len(await on_target(graph, "SELECT FROM t")) == 20

@@ -1,5 +1,6 @@
 """Vectors through every trouble: each thing that fails waits by itself, says so, and heals by itself."""
 
+import asyncio
 import json
 import math
 import re
@@ -20,8 +21,10 @@ from syncline.engine import outbox as outbox_module
 from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+from syncline.engine.ledger import Tenure
 from syncline.engine.outbox import Outbox, due_sql
 from syncline.engine.points import point_hash_sql
+from syncline.errors import CycleFenced, StoreUnavailable
 from syncline.messages import CycleStatus, VectorProgress
 from syncline.provider import RetryRules, SyncContext
 from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
@@ -74,7 +77,14 @@ class QdrantServer(FaultyServer):
         super().__init__(respond=self._answer)
         self.before: Callable[[Request], Answer | None] = lambda request: None
         self.collections: dict[str, dict[str, object]] = {}
+        self.vectors: dict[str, list[float]] = {}
         self.sizes: dict[str, int] = {}
+
+    def applies_but_does_not_answer(self, request: Request) -> Answer:
+        """Do what is asked for, and let nobody know."""
+        self.before = lambda request: None
+        self._answer(request)
+        return _error(503, "it took too long")
 
     def _answer(self, request: Request) -> Answer:
         told = self.before(request)
@@ -98,6 +108,7 @@ class QdrantServer(FaultyServer):
                 return _result(done)
             case ["points"]:
                 points |= dict(zip(body["batch"]["ids"], body["batch"]["payloads"], strict=True))
+                self.vectors |= dict(zip(body["batch"]["ids"], body["batch"]["vectors"], strict=True))
                 return _result(done)
             case ["points", "batch"]:
                 for operation in body["operations"]:
@@ -639,6 +650,119 @@ async def test_a_folder_that_is_held_delays_until_it_is_free(embedded: TestGraph
     assert await differences(embedded) == []
 
 
+def _upserts(request: Request) -> bool:
+    return request.method == "PUT" and request.path.split("?")[0].endswith("/points")
+
+
+async def test_a_point_that_was_deleted_by_half_a_batch_comes_back_with_its_row(
+    served: TestGraph, qdrant: QdrantServer
+) -> None:
+    await write_both(served, 2)
+    await run_cycle(at_once(served))
+    await write(
+        served,
+        "UPDATE write_facts SET dedup_status = CASE id WHEN 'f1' THEN 'pending' ELSE dedup_status END,"
+        " content = CASE id WHEN 'f2' THEN 'other' ELSE content END",
+    )
+    qdrant.before = lambda request: _error(503, "it took too long") if _upserts(request) else None
+    assert "it took too long" in ((await vectors(at_once(served))).error or "")
+    assert str(key_uuid("f1")) not in qdrant.collections["kg_facts"]
+    qdrant.before = lambda request: None
+    await write(served, "UPDATE write_facts SET dedup_status = 'ready'")
+    await run_cycle(at_once(served))
+    assert await differences(served) == []
+
+
+@pytest.mark.parametrize("by", ["no answer", "a kill"])
+async def test_a_vector_that_was_written_and_not_confirmed_is_not_taken_for_the_one_before(
+    served: TestGraph,
+    qdrant: QdrantServer,
+    embedding: EmbeddingServer,
+    monkeypatch: pytest.MonkeyPatch,
+    by: str,
+) -> None:
+    await write_both(served, 2)
+    await run_cycle(at_once(served))
+    before = dict(qdrant.vectors)
+    await write(served, "UPDATE write_nodes SET concept = 'another' WHERE id = 'n1'")
+    if by == "no answer":
+        qdrant.before = lambda request: (
+            qdrant.applies_but_does_not_answer(request) if _upserts(request) else None
+        )
+        assert "it took too long" in ((await vectors(at_once(served))).error or "")
+    else:
+        with monkeypatch.context() as patched:
+            patched.setattr(Outbox, "settle", _killed)
+            with pytest.raises(KilledError):
+                await run_cycle(at_once(served))
+        await served.wait_until_free()
+    assert qdrant.vectors != before
+    await write(served, "UPDATE write_nodes SET concept = 'node 1' WHERE id = 'n1'")
+    assert (await run_cycle(at_once(served))).status is CycleStatus.DRAINED
+    assert qdrant.vectors == before
+    assert await differences(served) == []
+
+
+async def test_a_point_that_nobody_confirmed_is_not_found_by_its_old_visibility(
+    served: TestGraph, qdrant: QdrantServer, embedding: EmbeddingServer
+) -> None:
+    embedding.refuses = lambda text: "poison" in text
+    await write_both(served, 1)
+    qdrant.before = lambda request: (
+        qdrant.applies_but_does_not_answer(request)
+        if _upserts(request) and "kg_nodes" in request.path
+        else None
+    )
+    assert (await vectors(at_once(served))).pending == 1
+    await write(served, "UPDATE write_nodes SET concept = 'poison', visibility = 'private'")
+    assert (await vectors(at_once(served))).refused == 1
+    assert (await payloads(served))[key_uuid("n1")]["visibility"] == "private"
+
+
+class KilledError(Exception):
+    """What stops a cycle between two steps."""
+
+
+async def _killed(*_: object) -> None:
+    raise KilledError
+
+
+LOCK_LOST = """
+SELECT pg_terminate_backend(pid) FROM pg_locks
+WHERE locktype = 'advisory' AND granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""Postgres ends the connection of a worker that has stood still, and with it the graph's lock."""
+TAKEN_OVER = "UPDATE sync_state SET fence = fence + 1"
+
+
+@pytest.mark.parametrize(("how", "error"), [(LOCK_LOST, StoreUnavailable), (TAKEN_OVER, CycleFenced)])
+async def test_a_cycle_that_was_superseded_sends_no_more_points(
+    served: TestGraph, qdrant: QdrantServer, how: str, error: type[Exception]
+) -> None:
+    await write_both(served, 3)
+    await run_cycle(at_once(served))
+    await write(served, "DELETE FROM write_facts WHERE id = 'f1'")
+    await write(served, "UPDATE write_facts SET fact_type = 'other' WHERE id = 'f2'")
+    await write(served, "UPDATE write_facts SET content = 'other' WHERE id = 'f3'")
+    sent: list[str] = []
+
+    def before(request: Request) -> Answer | None:
+        if "/points" in request.path and "/count" not in request.path:
+            sent.append(request.path)
+            asyncio.run(books(served, how))  # in a thread of the server
+        return None
+
+    qdrant.before = before
+    with pytest.raises(error):
+        await run_cycle(at_once(served))
+    assert [path.split("?")[0] for path in sent] == ["/collections/kg_facts/points/delete"]
+    qdrant.before = lambda request: None
+    await served.wait_until_free()
+    await run_cycle(at_once(served))
+    assert await differences(served) == []
+
+
 async def test_payload_indexes_are_there_for_what_people_filter_by(embedded: TestGraph) -> None:
     # Also on a collection that was made without them.
     await embedded.vectors.ensure_collection("kg_nodes", dimensions=DIMENSIONS)
@@ -670,7 +794,8 @@ async def test_large_texts_travel_in_small_batches(graph: TestGraph, monkeypatch
     assert facts.vector is not None
     sizes = []
     async with connected(graph, "target") as connection:
-        outbox = Outbox(connection, facts, facts.vector, embedding="e", retry=AT_ONCE, rows=50)
+        tenure = await Tenure.current(connection, graph="kg")
+        outbox = Outbox(connection, facts, facts.vector, tenure=tenure, embedding="e", retry=AT_ONCE, rows=50)
         while entries := await outbox.read():
             sizes.append([len(entry["text"]) for entry in entries])
     assert sum(map(len, sizes)) == 95

@@ -5,7 +5,7 @@
 -- OFFSET 0 keeps each lookup a lookup by key: a queue's size changes too fast for the planner's statistics,
 -- and a join planned over an empty table is a disaster over a full one.
 SELECT o.point_id, o.seq, projected.text IS NOT NULL AS present, projected.text, projected.text_hash,
-       @{payload} AS payload, v.text_hash IS NOT NULL AS known,
+       @{payload} AS payload,
        v.text_hash IS NOT DISTINCT FROM projected.text_hash AND v.embedding IS NOT DISTINCT FROM $5 AS unchanged
 FROM (
     SELECT sized.point_id, sized.seq

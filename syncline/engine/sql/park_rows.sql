@@ -2,7 +2,7 @@
 -- would wait for ever: it goes on and is refused.
 WITH orphan AS (
     DELETE FROM @{stage} s
-    WHERE s.sync_present AND s.@{reference} IS NOT NULL
+    WHERE s.sync_present AND s.@{reference} IS NOT NULL@{within}
       AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = s.@{reference_id})
     RETURNING s.*
 ), outdated AS (
@@ -11,10 +11,13 @@ WITH orphan AS (
     SELECT '@{table}', @{row_id}, ARRAY[@{key}], NULL
     FROM orphan s WHERE EXISTS (SELECT FROM @{target} t WHERE @{same_row})
     ON CONFLICT DO NOTHING
+), parked AS (
+    INSERT INTO sync_parked_row AS r (table_name, row_id, key, image, waits_for_table, waits_for, waits_for_key)
+    SELECT '@{table}', @{row_id}, ARRAY[@{key}], @{image}, '@{parent_name}', @{waits_for}, s.@{reference}
+    FROM orphan s
+    ON CONFLICT (table_name, row_id) DO UPDATE
+    SET image = excluded.image, waits_for_table = excluded.waits_for_table, waits_for = excluded.waits_for,
+        waits_for_key = excluded.waits_for_key, released = false
+    RETURNING 1
 )
-INSERT INTO sync_parked_row AS r (table_name, row_id, key, image, waits_for_table, waits_for, waits_for_key)
-SELECT '@{table}', @{row_id}, ARRAY[@{key}], @{image}, '@{parent_name}', @{waits_for}, s.@{reference}
-FROM orphan s
-ON CONFLICT (table_name, row_id) DO UPDATE
-SET image = excluded.image, waits_for_table = excluded.waits_for_table, waits_for = excluded.waits_for,
-    waits_for_key = excluded.waits_for_key, released = false
+SELECT count(*) FROM parked

@@ -16,7 +16,7 @@ from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
 from syncline.engine.places import LOCK, UNLOCK, on_schema
-from syncline.engine.statements import Cursor, SchemaStatements
+from syncline.engine.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.engine.template import sql
 from syncline.errors import CycleBusy, SchemaMoved
@@ -180,7 +180,8 @@ class _Cycle:
         self._expected = drain.expected
         await drain.run(ledger, pending)
         for name in pending.ahead - drain.failed.keys():
-            drain.fail(name, _AHEAD.format(source=self._statements.tables[name].table.source))
+            source = DELETES if name == DELETES else self._statements.tables[name].table.source
+            drain.fail(name, _AHEAD.format(source=source))
         self._failed, self._unfinished = drain.failed, drain.unfinished
 
     def _committed(self, progress: RunProgress) -> None:

@@ -190,6 +190,40 @@ async def test_rows_stamped_by_another_cluster_are_never_left_out_in_silence(gra
     assert await differences(graph) == []
 
 
+async def test_deleted_keys_stamped_by_another_cluster_are_never_left_out_in_silence(graph: TestGraph) -> None:
+    await write_many_nodes(graph, 3)
+    await run_cycle(graph.context())
+    await write(
+        graph,
+        "DELETE FROM write_nodes WHERE id <> 'n3';"
+        "UPDATE sync_tombstone SET sync_xid = '4000000000' WHERE key = '{n1}'",
+    )
+    for left in (["n1", "n3"], ["n1", "n3"]):
+        result = await run_cycle(graph.context())
+        assert result.status is CycleStatus.FAILED
+        assert [row["key"] for row in await read(graph, "SELECT key FROM nodes ORDER BY key")] == left
+    [error] = [table.error for table in result.tables if table.error is not None]
+    await write(graph, error[error.index("UPDATE") :])  # what the operator is told to do
+    assert (await run_cycle(graph.context())).status is CycleStatus.DRAINED
+    assert await differences(graph) == []
+    assert (await run_cycle(graph.context())).batches == 0
+
+
+async def test_a_committed_delete_that_an_open_transaction_holds_back_is_owed(graph: TestGraph) -> None:
+    await write_many_nodes(graph, 1)
+    await run_cycle(graph.context())
+    connection = await graph.connect_write()
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_current_xact_id()")
+            await write(graph, "DELETE FROM write_nodes")
+            assert (await run_cycle(graph.context())).owes
+    finally:
+        await connection.close()
+    assert not (await run_cycle(graph.context())).owes
+    assert await read(graph, "SELECT FROM nodes") == []
+
+
 async def test_json_null_survives_parking(graph: TestGraph) -> None:
     await write(
         graph,

@@ -79,7 +79,9 @@ class Drain:
             with self._failing_alone(DELETES):
                 await self._drain_deletes(ledger.cursors[DELETES], pending.horizon)
         waiting = set(pending.tables)
-        while waiting or self._more:
+        again = False
+        while waiting or self._more or again:
+            again = False
             released, requeued = await self._asked_for()
             if not (waiting | released | requeued) - self.failed.keys():
                 return
@@ -90,6 +92,8 @@ class Drain:
                 if name in self.failed:
                     continue
                 if self._more:
+                    # What is asked for of tables that were passed already is for another round.
+                    again = True
                     released, requeued = await self._asked_for()
                 with self._failing_alone(name):
                     if name in requeued:

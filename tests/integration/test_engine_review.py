@@ -233,8 +233,10 @@ async def test_a_committed_delete_that_an_open_transaction_holds_back_is_owed(gr
     [
         ("DROP TABLE write_edges", "Table kg.write_edges is missing"),
         (
-            "ALTER TABLE write_edges RENAME TO before; CREATE TABLE write_edges (LIKE before);"
-            "ALTER TABLE write_edges ADD PRIMARY KEY (id), DROP COLUMN sync_xid",
+            (
+                "ALTER TABLE write_edges RENAME TO before; CREATE TABLE write_edges (LIKE before);"
+                "ALTER TABLE write_edges ADD PRIMARY KEY (id), DROP COLUMN sync_xid"
+            ),
             "kg.write_edges is not captured",
         ),
     ],
@@ -271,6 +273,32 @@ async def test_a_source_that_fits_and_may_not_be_read_is_told_as_the_store_tells
     finally:
         await store.close()
         await write(graph, "DROP OWNED BY reader; DROP ROLE reader")
+
+
+async def test_rows_asked_for_of_a_table_that_was_passed_are_read_before_the_cycle_ends(
+    graph: TestGraph,
+) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f', 'F', 'ready');"
+        "INSERT INTO write_nodes (id, concept, fact_ids) VALUES ('n', 'N', '{f}');"
+        "INSERT INTO write_node_fact_rejections (node_id, fact_id) VALUES ('n', 'f')",
+    )
+    await run_cycle(graph.context())
+    # A delete that left no tombstone, and the repair of it.
+    await write(
+        graph,
+        "ALTER TABLE write_node_fact_rejections DISABLE TRIGGER USER; DELETE FROM write_node_fact_rejections",
+    )
+    await on_target(
+        graph,
+        "INSERT INTO sync_requeue (table_name, row_id, key, reason)"
+        " VALUES ('node_fact_rejections', syncline.row_uuid('{n,f}'), '{n,f}', 'repair')",
+    )
+    result = await run_cycle(graph.context())
+    assert result.status is CycleStatus.DRAINED
+    assert await read(graph, "SELECT table_name, key FROM sync_requeue") == []
+    assert len(await read(graph, "SELECT FROM node_facts")) == 1
 
 
 async def test_json_null_survives_parking(graph: TestGraph) -> None:

@@ -192,7 +192,8 @@ class SchemaStatements:
                 source_name=literal(table.source),
                 source=quoted(table.source),
                 same_key=" AND ".join(
-                    f"t.{quoted(column)} = d.key[{index + 1}]" for index, column in enumerate(table.key)
+                    sql("same_key", column=quoted(column), index=str(index))
+                    for index, column in enumerate(table.key, start=1)
                 ),
             ).strip()
             for table in self.schema_map

@@ -26,6 +26,8 @@ _DELETES_STAGE = "sync_deletes"
 _DELETES_COLUMNS = ("sync_xid", "seq", "source_table", "key", "alive")
 _BATCH_BYTES = 256 * 2**20
 """What a batch may take in the graph-db, where it is staged, going by the average row: texts can be long."""
+_PAGES = 64
+"""Of a source whose rows are not counted yet, so many pages are looked at, to know what a row takes."""
 _KEYS = 5_000
 """Rows that are asked for by key in one batch: the keys pass through the worker, and they may be long."""
 
@@ -187,8 +189,16 @@ class Drain:
         write = self._context.write
         source = f"{quoted(write.schema)}.{quoted(table.table.source)}"
         async with write.store.driver() as connection:
-            bytes_a_row = await connection.fetchval(sql("row_bytes", source=literal(source)))
-        return min(rows, max(1, int(_BATCH_BYTES / bytes_a_row))) if bytes_a_row else rows
+            size = await connection.fetchrow(sql("row_bytes", source=literal(source)))
+            pages, there = size["pages"], size["rows"]
+            if not pages:
+                return rows
+            if there is None:
+                share = min(1.0, _PAGES / pages)
+                sample = sql("row_sample", source=source, percent=str(100 * share))
+                there = await connection.fetchval(sample) / share
+        # Where pages are found empty, that is no reason for batches of nothing.
+        return min(rows, max(1, int(_BATCH_BYTES * max(there, pages) / size["bytes"])))
 
     def _read(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, limit: int

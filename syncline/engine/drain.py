@@ -28,6 +28,8 @@ _BATCH_BYTES = 256 * 2**20
 """What a batch may take in the graph-db, where it is staged, going by the average row: texts can be long."""
 _PAGES = 64
 """Of a source whose rows are not counted yet, so many pages are looked at, to know what a row takes."""
+_COUNT_SECONDS = 5.0
+"""How long a backlog may be counted, which is for somebody who watches alone."""
 _KEYS = 5_000
 """Rows that are asked for by key in one batch: the keys pass through the worker, and they may be long."""
 
@@ -64,11 +66,12 @@ class Drain:
         self._out_of_time = out_of_time
         self._told = committed
         self._more = False
+        self._counted: set[str] = set()
         self.progress = progress
         self.failed = dict(failed)
         self.unfinished: set[str] = set()
         self.expected: dict[str, int] = {}
-        """Rows to read in all of tables that take more than one batch."""
+        """Rows to read in all of tables that take more than one batch, where counting them was quick."""
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
         """Drain the deleted keys, then every table parents first, then what that released or asked for."""
@@ -175,12 +178,21 @@ class Drain:
     async def _expect(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, staged: int
     ) -> None:
-        """Count, once a cycle, what a table has left behind its first full batch."""
+        """Count, once a cycle, what a table has left behind its first full batch, if that does not take long.
+
+        The batch waits for it: its transaction on the graph-db must not be ended as an idle one.
+        """
         name = table.table.name
-        if name in self.expected:
+        if name in self._counted:
             return
+        self._counted.add(name)
         with self._context.write.store.errors_mapped():
-            left: int = await source.fetchval(table.behind(cursor), *cursor.parameters(), str(horizon))
+            try:
+                async with source.transaction():
+                    await source.execute(f"SET LOCAL statement_timeout = {round(_COUNT_SECONDS * 1000)}")
+                    left = await source.fetchval(table.behind(cursor), *cursor.parameters(), str(horizon))
+            except asyncpg.QueryCanceledError:
+                return
         before = self.progress.tables.get(name, TableProgress(table=name)).captured
         self.expected[name] = before + staged + left
 

@@ -64,7 +64,7 @@ def misses_changes(catalog: Catalog, table: TableState, key: Sequence[str]) -> b
 
 def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> Iterator[Step]:
     """Yield at most one step: no write may slip in between a column and its triggers."""
-    name, tombstones = qualified(table.schema, table.name), qualified(catalog.schema, TOMBSTONES)
+    name = qualified(table.schema, table.name)
     column = table.columns.get(SYNC_COLUMN)
     triggers = triggers_of(table, key)
     same = catalog.functions.get(tombstone_function(table)) == tombstone_body(table, key)
@@ -90,9 +90,11 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
     locked = [name]
     if triggers and (column is not None or TOMBSTONES in catalog.tables):
         # Changes may have been missed. Another sync_tombstone is another epoch: every row is read again.
-        statements += [f"DROP TABLE IF EXISTS {tombstones}", sql("tombstones", tombstones=tombstones)]
-        if TOMBSTONES in catalog.tables:
-            locked.append(tombstones)
+        tombstones = qualified(catalog.schema, TOMBSTONES)
+        before = qualified(catalog.schema, f"{TOMBSTONES}_before")
+        create = sql("tombstones", tombstones=tombstones).rstrip()
+        statements.append(sql("epoch", tombstones=tombstones, before=before, create=create))
+        locked.append(tombstones)
     yield Step(
         sentence=f"Capture every change of table {table.schema}.{table.name}: "
         "column sync_xid, triggers for versions, for deletes and for notifications.",

@@ -32,9 +32,10 @@ class Pending:
     deletes: bool
     """Whether there are deleted keys between cursor and horizon."""
     ahead: frozenset[str]
-    """Tables with rows that another cluster stamped: the horizon here may not reach them for years."""
+    """Tables with rows that another cluster stamped, DELETES among them if deleted keys are: the horizon here
+    may not reach them for years."""
     held: bool
-    """Whether committed rows are not below the horizon yet: an older transaction is open."""
+    """Whether committed rows or deletes are not below the horizon yet: an older transaction is open."""
     oldest_writer: OpenWriter | None
 
 
@@ -66,13 +67,14 @@ async def ask_pending(
         )
 
     def named(flags: Iterable[bool]) -> frozenset[str]:
-        return frozenset(name for name, flag in zip(tables, flags, strict=True) if flag)
+        return frozenset(name for name, flag in zip((*tables, DELETES), flags, strict=True) if flag)
 
+    waiting = named(row["pending"])
     return Pending(
         horizon=row["horizon"],
         cluster=row["cluster"],
-        tables=named(row["pending"][:-1]),
-        deletes=row["pending"][-1],
+        tables=waiting - {DELETES},
+        deletes=DELETES in waiting,
         ahead=named(stage == 2 for stage in row["ahead"]),
         held=1 in row["ahead"],
         oldest_writer=writer,

@@ -1,7 +1,7 @@
 """One cycle of one graph: take the graph, drain every table, announce, index, report."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,10 +16,10 @@ from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
 from syncline.engine.places import LOCK, UNLOCK, on_schema
-from syncline.engine.statements import Cursor, SchemaStatements
+from syncline.engine.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.engine.template import sql
-from syncline.errors import CycleBusy, SchemaMoved
+from syncline.errors import CycleBusy, SchemaMoved, StoreRejected
 from syncline.messages import CycleProgress, CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
@@ -55,8 +55,13 @@ class SyncEngine:
         async with on_schema(context.target) as target:
             if not await target.fetchval(LOCK):
                 return await self._held_by_another(context, target, started)
+
+            async def look_again() -> dict[str, str]:
+                self._fitting.discard(_place(context))
+                return await self._misfits(context, target)
+
             failed = await self._misfits(context, target)
-            result = await _Cycle(self.statements, context, target, started, failed).run()
+            result = await _Cycle(self.statements, context, target, started, failed, look_again).run()
             if result.status is CycleStatus.FAILED:
                 # What was seen to fit may have been altered since: the next cycle looks again.
                 self._fitting.discard(_place(context))
@@ -88,7 +93,10 @@ def _place(context: SyncContext) -> tuple[str, ...]:
 
 
 class _Cycle:
-    """The state of one running cycle. Tables in `failed` are left alone, and told of."""
+    """The state of one running cycle. Tables in `failed` are left alone, and told of.
+
+    `look_again` returns what `failed` is to be when a table may be another than it was.
+    """
 
     def __init__(
         self,
@@ -97,13 +105,14 @@ class _Cycle:
         target: asyncpg.Connection,
         started: float,
         failed: dict[str, str],
+        look_again: Callable[[], Awaitable[dict[str, str]]],
     ) -> None:
         self._statements = statements
         self._context = context
         self._target = target
         self._started = started
         self._failed = failed
-        self._asked = [name for name in statements.tables if name not in failed]
+        self._look_again = look_again
         self._unfinished: set[str] = set()
         self._progress = RunProgress(run_id=context.run.run_id)
         self._expected: Mapping[str, int] = {}
@@ -125,7 +134,15 @@ class _Cycle:
                 expected=context.vectors.prefix,
             )
         self._progress = ledger.progress
-        pending, ledger, rescanned = await self._ask(ledger)
+        try:
+            pending, ledger, rescanned = await self._ask(ledger)
+        except StoreRejected:
+            # One question is for all tables. One that was lost since it was seen to fit fails alone.
+            failed = await self._look_again()
+            if failed.keys() <= self._failed.keys():
+                raise
+            self._failed = failed
+            pending, ledger, rescanned = await self._ask(ledger)
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
         for name, error in self._failed.items():
             context.log.error("table failed", graph=context.graph.slug, table=name, error=error)
@@ -148,8 +165,9 @@ class _Cycle:
     async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger, bool]:
         """Ask the write-db what is new; a cursor that cannot be of this write-db starts again from zero."""
         schema = self._context.write.schema
+        asked = [name for name in self._statements.tables if name not in self._failed]
         async with self._context.write.store.driver() as source:
-            pending = await ask_pending(source, self._statements, schema, ledger.cursors, self._asked)
+            pending = await ask_pending(source, self._statements, schema, ledger.cursors, asked)
             another = ledger.write_cluster not in (None, pending.cluster)
             restored = any(cursor.xid > pending.horizon for cursor in ledger.cursors.values())
             if not another and not restored:
@@ -160,11 +178,8 @@ class _Cycle:
                 reason="another cluster or timeline" if another else "an earlier point in time",
             )
             ledger = ledger.rescanned()
-            return (
-                await ask_pending(source, self._statements, schema, ledger.cursors, self._asked),
-                ledger,
-                True,
-            )
+            pending = await ask_pending(source, self._statements, schema, ledger.cursors, asked)
+            return pending, ledger, True
 
     async def _drain(self, tenure: Tenure, ledger: Ledger, pending: Pending) -> None:
         drain = Drain(
@@ -180,7 +195,8 @@ class _Cycle:
         self._expected = drain.expected
         await drain.run(ledger, pending)
         for name in pending.ahead - drain.failed.keys():
-            drain.fail(name, _AHEAD.format(source=self._statements.tables[name].table.source))
+            source = DELETES if name == DELETES else self._statements.tables[name].table.source
+            drain.fail(name, _AHEAD.format(source=source))
         self._failed, self._unfinished = drain.failed, drain.unfinished
 
     def _committed(self, progress: RunProgress) -> None:

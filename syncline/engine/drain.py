@@ -26,6 +26,10 @@ _DELETES_STAGE = "sync_deletes"
 _DELETES_COLUMNS = ("sync_xid", "seq", "source_table", "key", "alive")
 _BATCH_BYTES = 256 * 2**20
 """What a batch may take in the graph-db, where it is staged, going by the average row: texts can be long."""
+_PAGES = 64
+"""Of a source whose rows are not counted yet, so many pages are looked at, to know what a row takes."""
+_COUNT_SECONDS = 5.0
+"""How long a backlog may be counted, which is for somebody who watches alone."""
 _KEYS = 5_000
 """Rows that are asked for by key in one batch: the keys pass through the worker, and they may be long."""
 
@@ -62,11 +66,12 @@ class Drain:
         self._out_of_time = out_of_time
         self._told = committed
         self._more = False
+        self._counted: set[str] = set()
         self.progress = progress
         self.failed = dict(failed)
         self.unfinished: set[str] = set()
         self.expected: dict[str, int] = {}
-        """Rows to read in all of tables that take more than one batch."""
+        """Rows to read in all of tables that take more than one batch, where counting them was quick."""
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
         """Drain the deleted keys, then every table parents first, then what that released or asked for."""
@@ -79,7 +84,9 @@ class Drain:
             with self._failing_alone(DELETES):
                 await self._drain_deletes(ledger.cursors[DELETES], pending.horizon)
         waiting = set(pending.tables)
-        while waiting or self._more:
+        again = False
+        while waiting or self._more or again:
+            again = False
             released, requeued = await self._asked_for()
             if not (waiting | released | requeued) - self.failed.keys():
                 return
@@ -90,6 +97,8 @@ class Drain:
                 if name in self.failed:
                     continue
                 if self._more:
+                    # What is asked for of tables that were passed already is for another round.
+                    again = True
                     released, requeued = await self._asked_for()
                 with self._failing_alone(name):
                     if name in requeued:
@@ -169,12 +178,21 @@ class Drain:
     async def _expect(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, staged: int
     ) -> None:
-        """Count, once a cycle, what a table has left behind its first full batch."""
+        """Count, once a cycle, what a table has left behind its first full batch, if that does not take long.
+
+        The batch waits for it: its transaction on the graph-db must not be ended as an idle one.
+        """
         name = table.table.name
-        if name in self.expected:
+        if name in self._counted:
             return
+        self._counted.add(name)
         with self._context.write.store.errors_mapped():
-            left: int = await source.fetchval(table.behind(cursor), *cursor.parameters(), str(horizon))
+            try:
+                async with source.transaction():
+                    await source.execute(f"SET LOCAL statement_timeout = {round(_COUNT_SECONDS * 1000)}")
+                    left = await source.fetchval(table.behind(cursor), *cursor.parameters(), str(horizon))
+            except asyncpg.QueryCanceledError:
+                return
         before = self.progress.tables.get(name, TableProgress(table=name)).captured
         self.expected[name] = before + staged + left
 
@@ -183,8 +201,16 @@ class Drain:
         write = self._context.write
         source = f"{quoted(write.schema)}.{quoted(table.table.source)}"
         async with write.store.driver() as connection:
-            bytes_a_row = await connection.fetchval(sql("row_bytes", source=literal(source)))
-        return min(rows, max(1, int(_BATCH_BYTES / bytes_a_row))) if bytes_a_row else rows
+            size = await connection.fetchrow(sql("row_bytes", source=literal(source)))
+            pages, there = size["pages"], size["rows"]
+            if not pages:
+                return rows
+            if there is None:
+                share = min(1.0, _PAGES / pages)
+                sample = sql("row_sample", source=source, percent=str(100 * share))
+                there = await connection.fetchval(sample) / share
+        # Where pages are found empty, that is no reason for batches of nothing.
+        return min(rows, max(1, int(_BATCH_BYTES * max(there, pages) / size["bytes"])))
 
     def _read(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, limit: int

@@ -95,10 +95,6 @@ class TableStatements:
             after_cursor=self.after_cursor(cursor, first_parameter),
         )
 
-    def ahead(self, schema: str) -> str:
-        """Return the expression that is 1 when rows are not below the horizon, 2 when not even below xmax."""
-        return sql("ahead", source=f"{quoted(schema)}.{quoted(self.table.source)}")
-
     def capture(self, cursor: Cursor, *, limit: int) -> str:
         """Return the COPY source query; parameters: the cursor's, then the horizon as text."""
         return self._capture(self._selection, cursor, limit)
@@ -156,7 +152,7 @@ class SchemaStatements:
     ) -> tuple[str, list[str]]:
         """Return the query that asks which of the tables have rows behind their cursors, and its parameters.
 
-        The last answer is for the deleted keys. The query names the schema itself: an idle cycle asks this
+        The last answers are for the deleted keys. The query names the schema itself: an idle cycle asks this
         once and sets no search_path for it.
         """
         asked = [*tables, DELETES]
@@ -177,7 +173,8 @@ class SchemaStatements:
         probes.append(
             sql("probe", source=tombstones, after_cursor=self.after_deleted(cursors[DELETES], first))
         )
-        ahead = ",\n".join(self.tables[name].ahead(schema) for name in tables)
+        sources = [f"{quoted(schema)}.{quoted(self.tables[name].table.source)}" for name in tables]
+        ahead = ",\n".join(sql("ahead", source=source) for source in (*sources, tombstones))
         return sql("pending", probes=",\n".join(probes), ahead=ahead, tombstones=literal(tombstones))
 
     def after_deleted(self, cursor: Cursor, first_parameter: int) -> str:
@@ -195,7 +192,8 @@ class SchemaStatements:
                 source_name=literal(table.source),
                 source=quoted(table.source),
                 same_key=" AND ".join(
-                    f"t.{quoted(column)} = d.key[{index + 1}]" for index, column in enumerate(table.key)
+                    sql("same_key", column=quoted(column), index=str(index))
+                    for index, column in enumerate(table.key, start=1)
                 ),
             ).strip()
             for table in self.schema_map

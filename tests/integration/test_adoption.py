@@ -34,11 +34,12 @@ from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.tablemap import Column, Links, Reference, SchemaMap, TableMap
 from syncline.errors import AdoptionBlocked, SchemaMismatch, StoreRejected, SynclineError
 from syncline.graphs import GraphDraft
+from syncline.messages import CycleStatus
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.services import Services
 from syncline.settings import load_settings
 from syncline.stores.postgres import PostgresStore
-from syncline.testing.graphs import TestGraph
+from syncline.testing.graphs import TestGraph, read
 
 SHOP = SchemaMap(
     name="shop",
@@ -544,6 +545,43 @@ async def test_tables_of_release_0_1_keep_their_stamps_and_begin_a_new_epoch(
     assert "DROP TRIGGER" not in steps[1].script
     # Made last, when nothing can be missed any more.
     assert "CREATE TABLE" in steps[1].statements[-1]
+
+
+async def test_deleted_keys_that_no_cycle_has_read_outlive_another_adoption(graph: TestGraph) -> None:
+    connection = await graph.connect_write()
+    nodes = [(n, n, n) for n in ("a", "b", "c", "stays")]
+    try:
+        await connection.executemany("INSERT INTO write_nodes (id, concept) VALUES ($1, $2 || $3)", nodes)
+        await run_cycle(graph.context())
+        await connection.execute("DELETE FROM write_nodes WHERE id <> 'stays'")
+        await connection.execute("UPDATE sync_tombstone SET sync_xid = '4000000000' WHERE key = '{c}'")
+        epoch = await connection.fetchval("SELECT 'sync_tombstone'::regclass::oid")
+        for other in ("write_edges", "write_llm_usage"):
+            await connection.execute(f"DROP TRIGGER capture_delete ON {other}")
+        await adopt(graph.write, "kg", KNOWLEDGE_GRAPH)
+        assert await connection.fetchval("SELECT 'sync_tombstone'::regclass::oid") != epoch
+        assert await _tombstones(connection, "kg") == [("write_nodes", [n]) for n in ("a", "b", "c")]
+        result = await run_cycle(graph.context())
+        assert (result.status, result.rescanned) == (CycleStatus.DRAINED, True)
+    finally:
+        await connection.close()
+    assert [row["key"] for row in await read(graph, "SELECT key FROM nodes")] == ["stays"]
+
+
+async def test_deletes_between_two_steps_of_a_first_adoption_are_kept(
+    store: PostgresStore, writer: asyncpg.Connection
+) -> None:
+    await adopt(store, "shop", SHOP)
+    await writer.execute("DROP TABLE shop.sync_tombstone; ALTER TABLE shop.tag DROP COLUMN sync_xid CASCADE")
+    await writer.execute("DROP TRIGGER capture_key ON shop.item; DROP TRIGGER capture_key ON shop.item_tag")
+    async with store.driver() as connection:
+        steps = (await plan_adoption(connection, "shop", SHOP)).steps
+    for step in steps:
+        for statement in step.statements if step.alone else (step.script,):
+            await writer.execute(statement)
+        if "table shop.item:" in step.sentence:
+            await writer.execute("DELETE FROM shop.item WHERE sku = 'sku 1'")
+    assert await _tombstones(writer) == [("item", ["sku 1"])]
 
 
 # Beside writers

@@ -1,9 +1,13 @@
 """Deletes: whatever leaves the write-db leaves the graph-db and Qdrant, and what hung on it waits or leaves too."""
 
+import asyncpg
 import pytest
 
+from syncline.adoption import adopt
 from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
+from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+from syncline.engine.statements import Cursor, SchemaStatements
 from syncline.messages import CycleStatus, SyncResult, TableProgress
 from syncline.testing.graphs import TestGraph, read, write
 from syncline.testing.truth import differences
@@ -173,6 +177,46 @@ async def test_a_changed_key_is_the_end_of_the_old_row(graph: TestGraph) -> None
     result = await cycle(graph)
     assert of(result, "nodes").deletes == of(result, "fact_sources").deletes == 1
     assert result.parked == 2  # the edges that still name 'c'
+
+
+async def test_a_key_that_changes_its_case_alone_is_the_end_of_the_old_row(graph: TestGraph) -> None:
+    try:
+        await write(
+            graph,
+            "CREATE COLLATION no_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+        )
+    except asyncpg.FeatureNotSupportedError:
+        pytest.skip("this Postgres is built without ICU")
+    await write(
+        graph,
+        "DROP TRIGGER capture_key ON write_llm_usage;"
+        "ALTER TABLE write_llm_usage ALTER id TYPE text COLLATE no_case;"
+        "INSERT INTO write_llm_usage (id, model_id) VALUES ('A', 'm'), ('B', 'm')",
+    )
+    await adopt(graph.write, "kg", KNOWLEDGE_GRAPH)
+    await cycle(graph)
+    await write(graph, "UPDATE write_llm_usage SET id = 'a' WHERE id = 'A'")
+    await cycle(graph)
+    keys = [row["key"] for row in await read(graph, 'SELECT key FROM llm_usage ORDER BY key COLLATE "C"')]
+    assert keys == ["B", "a"]
+
+
+async def test_whether_a_deleted_key_is_there_again_is_found_by_index_and_told_byte_by_byte(
+    graph: TestGraph,
+) -> None:
+    query = SchemaStatements(KNOWLEDGE_GRAPH).capture_deleted(Cursor(), limit=10)
+    connection = await graph.connect_write()
+    try:
+        await connection.execute(
+            "INSERT INTO write_llm_usage (id, model_id) SELECT i, 'm' FROM generate_series(1, 5000) i;"
+            "DELETE FROM write_llm_usage WHERE id = '1'; ANALYZE write_llm_usage, sync_tombstone"
+        )
+        await connection.execute(f"PREPARE deleted AS {query}")
+        plan = "\n".join(row[0] for row in await connection.fetch("EXPLAIN EXECUTE deleted ('0', '9')"))
+    finally:
+        await connection.close()
+    assert "Index Cond: (id = (d.key)[1])" in plan
+    assert "Filter: ((id)::text = (d.key)[1])" in plan
 
 
 async def test_a_truncated_table_is_empty_everywhere(graph: TestGraph) -> None:

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from syncline.adoption import adopt
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.errors import CycleBusy, CycleFenced, SchemaMismatch, StoreUnavailable
@@ -552,17 +553,39 @@ async def test_json_survives_parking(graph: TestGraph) -> None:
     assert await differences(graph) == []
 
 
+PARTITIONED = """
+ALTER TABLE write_raw_sources RENAME TO before;
+CREATE TABLE write_raw_sources (LIKE before INCLUDING DEFAULTS, PRIMARY KEY (id)) PARTITION BY HASH (id);
+CREATE TABLE sources_0 PARTITION OF write_raw_sources FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE sources_1 PARTITION OF write_raw_sources FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+DROP TABLE before;
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("SELECT", "ANALYZE write_raw_sources"),
+        ("SELECT", "SELECT"),
+        (PARTITIONED, "ANALYZE write_raw_sources"),
+        (PARTITIONED, "ANALYZE sources_0"),
+        (PARTITIONED, "SELECT"),
+    ],
+    ids=["counted", "never counted", "partitioned", "counted in part", "partitioned, never counted"],
+)
 async def test_rows_with_long_texts_travel_in_smaller_batches(
-    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch, before: str, after: str
 ) -> None:
     monkeypatch.setattr("syncline.engine.drain._BATCH_BYTES", 2**20)
+    await write(graph, before)
+    await adopt(graph.write, "kg", KNOWLEDGE_GRAPH)
     await write(
         graph,
         # 64 KiB that do not compress to less than half.
         "INSERT INTO write_raw_sources (id, content) SELECT 'source' || i,"
         " (SELECT string_agg(md5(i || '-' || n), '') FROM generate_series(1, 2048) n) FROM generate_series(1, 60) i",
     )
-    await write(graph, "ANALYZE write_raw_sources")
+    await write(graph, after)
     result = await run_cycle(graph.context())
     assert result.rows == 60
     assert 2 <= result.batches <= 5

@@ -16,7 +16,9 @@ from syncline.engine import run_cycle
 from syncline.engine.capture import read_rows
 from syncline.engine.cycle import SyncEngine
 from syncline.engine.keys import key_uuid
+from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.tablemap import Column, Links, Reference, SchemaMap, TableMap, VectorProjection
+from syncline.errors import StoreRejected
 from syncline.messages import CycleProgress, CycleStatus, SyncEvent, SyncResult
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.provider import GraphSchema
@@ -218,6 +220,115 @@ async def test_a_row_that_changes_its_parent_as_that_one_leaves_does_not_go_back
     await cycle(graph, tree)
     [row] = await read(graph, "SELECT parent FROM t WHERE key = 'a'")
     assert row["parent"] == key_uuid("q")
+
+
+async def test_deleted_keys_stamped_by_another_cluster_are_never_left_out_in_silence(
+    graph: TestGraph,
+) -> None:
+    await write_many_nodes(graph, 3)
+    await run_cycle(graph.context())
+    await write(
+        graph,
+        "DELETE FROM write_nodes WHERE id <> 'n3';"
+        "UPDATE sync_tombstone SET sync_xid = '4000000000' WHERE key = '{n1}'",
+    )
+    for left in (["n1", "n3"], ["n1", "n3"]):
+        result = await run_cycle(graph.context())
+        assert result.status is CycleStatus.FAILED
+        assert [row["key"] for row in await read(graph, "SELECT key FROM nodes ORDER BY key")] == left
+    [error] = [table.error for table in result.tables if table.error is not None]
+    await write(graph, error[error.index("UPDATE") :])  # what the operator is told to do
+    assert (await run_cycle(graph.context())).status is CycleStatus.DRAINED
+    assert await differences(graph) == []
+    assert (await run_cycle(graph.context())).batches == 0
+
+
+async def test_a_committed_delete_that_an_open_transaction_holds_back_is_owed(graph: TestGraph) -> None:
+    await write_many_nodes(graph, 1)
+    await run_cycle(graph.context())
+    connection = await graph.connect_write()
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_current_xact_id()")
+            await write(graph, "DELETE FROM write_nodes")
+            assert (await run_cycle(graph.context())).owes
+    finally:
+        await connection.close()
+    assert not (await run_cycle(graph.context())).owes
+    assert await read(graph, "SELECT FROM nodes") == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "sentence"),
+    [
+        ("DROP TABLE write_edges", "Table kg.write_edges is missing"),
+        (
+            (
+                "ALTER TABLE write_edges RENAME TO before; CREATE TABLE write_edges (LIKE before);"
+                "ALTER TABLE write_edges ADD PRIMARY KEY (id), DROP COLUMN sync_xid"
+            ),
+            "kg.write_edges is not captured",
+        ),
+    ],
+)
+async def test_a_table_that_is_lost_while_a_worker_lives_fails_alone(
+    graph: TestGraph, loss: str, sentence: str
+) -> None:
+    engine = SyncEngine(KNOWLEDGE_GRAPH)
+    assert (await engine.run_cycle(graph.context())).status is CycleStatus.DRAINED
+    await write(graph, loss)
+    for number in (1, 2):
+        await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ($1, 'c')", f"n{number}")
+        result = await engine.run_cycle(graph.context())
+        assert result.status is CycleStatus.FAILED
+        [lost] = [table for table in result.tables if table.error is not None]
+        assert lost.table == "edges"
+        assert lost.error is not None
+        assert lost.error.startswith(sentence)
+        assert len(await read(graph, "SELECT FROM nodes")) == number
+
+
+async def test_a_source_that_fits_and_may_not_be_read_is_told_as_the_store_tells_it(graph: TestGraph) -> None:
+    await write(
+        graph,
+        "DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA kg TO reader;"
+        "GRANT SELECT ON ALL TABLES IN SCHEMA kg TO reader; REVOKE SELECT ON write_edges FROM reader",
+    )
+    dsn = SecretStr(graph.write_dsn.replace("postgres@", "reader@"))
+    store = PostgresStore("write", dsn, pool_size=2, application_name="test")
+    context = replace(graph.context(), write=GraphSchema(store=store, schema="kg"))
+    try:
+        with pytest.raises(StoreRejected, match="permission denied for table write_edges"):
+            await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(context)
+    finally:
+        await store.close()
+        await write(graph, "DROP OWNED BY reader; DROP ROLE reader")
+
+
+async def test_rows_asked_for_of_a_table_that_was_passed_are_read_before_the_cycle_ends(
+    graph: TestGraph,
+) -> None:
+    await write(
+        graph,
+        "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f', 'F', 'ready');"
+        "INSERT INTO write_nodes (id, concept, fact_ids) VALUES ('n', 'N', '{f}');"
+        "INSERT INTO write_node_fact_rejections (node_id, fact_id) VALUES ('n', 'f')",
+    )
+    await run_cycle(graph.context())
+    # A delete that left no tombstone, and the repair of it.
+    await write(
+        graph,
+        "ALTER TABLE write_node_fact_rejections DISABLE TRIGGER USER; DELETE FROM write_node_fact_rejections",
+    )
+    await on_target(
+        graph,
+        "INSERT INTO sync_requeue (table_name, row_id, key, reason)"
+        " VALUES ('node_fact_rejections', syncline.row_uuid('{n,f}'), '{n,f}', 'repair')",
+    )
+    result = await run_cycle(graph.context())
+    assert result.status is CycleStatus.DRAINED
+    assert await read(graph, "SELECT table_name, key FROM sync_requeue") == []
+    assert len(await read(graph, "SELECT FROM node_facts")) == 1
 
 
 async def test_json_null_survives_parking(graph: TestGraph) -> None:

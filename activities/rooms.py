@@ -23,7 +23,7 @@ async def rooms(
     first, and one that does not end is left behind.
     """
     opened: list[Room] = []
-    watchdog = Watchdog(client, opened, seconds=services.settings.blocked_seconds, meter=services.meter)
+    watchdog = Watchdog(client, opened, services)
     watching = asyncio.create_task(watchdog.watch(dump=dump))
     try:
         for provider_id in services.registry.known("sync"):

@@ -18,10 +18,12 @@ from activities.underway import UnderWay
 from syncline import metrics
 from syncline.errors import ProviderBlocked
 from syncline.logs import get_log
-from syncline.provider import Meter
+from syncline.services import Services
 
 __all__ = ["Watchdog"]
 
+_MISSING: Final = 3
+"""So many times the limit: then its provider counts as one that this worker lacks."""
 _FOR_GOOD: Final = 6
 """So many times the limit: then it will hardly end by itself."""
 _PATIENCE: Final = 5.0
@@ -33,11 +35,14 @@ class Watchdog:
     """Looks after rooms from another event loop.
 
     A room that has not answered for `seconds` is told of as an error, once; it is given no more cycles until
-    it answers, and those in it are failed, by their task tokens, as ProviderBlocked.
+    it answers, and those in it are failed, by their task tokens, as ProviderBlocked. If that takes three
+    times as long, its provider is withdrawn from the services' registry until then.
     """
 
-    def __init__(self, client: Client, rooms: Sequence[Room], *, seconds: float, meter: Meter) -> None:
-        self._client, self._rooms, self._seconds, self._meter = client, rooms, seconds, meter
+    def __init__(self, client: Client, rooms: Sequence[Room], services: Services) -> None:
+        self._client, self._rooms = client, rooms
+        self._seconds, self._meter = services.settings.blocked_seconds, services.meter
+        self._registry = services.registry
         self._blocked: dict[Room, float] = {}
         self._for_good: set[Room] = set()
 
@@ -78,10 +83,13 @@ class Watchdog:
                 del self._blocked[room]
                 room.blocked = False
                 self._for_good.discard(room)
+                self._registry.restore("sync", room.provider.id)
         elif since is None:
             self._blocked[room] = time.monotonic() - silent
             room.blocked = True
             await self._blocks(room)
+        elif silent > _MISSING * self._seconds and not self._registry.withdrawn("sync", room.provider.id):
+            self._registry.withdraw("sync", room.provider.id)
         elif silent > _FOR_GOOD * self._seconds and room not in self._for_good:
             self._for_good.add(room)
             log.error("provider's room is still blocked: restart this worker", seconds=round(silent, 1))

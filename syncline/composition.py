@@ -222,10 +222,11 @@ async def resolve_provider(
             detail=f"The composition of graph '{graph.slug}' declares no {kind} provider.",
         )
     registered = services.registry.get(kind, entry.provider)
+    blocked = services.registry.withdrawn(kind, entry.provider)
     if registered is None and kind != "sync":
         # Whoever asks for another kind uses it in this very process.
         return _not_installed(kind, services, graph, entry)
-    if registered is None:
+    if registered is None or blocked:
         # Without the table of workers (`syncline migrate`) this raises: nobody could know who is there, and
         # the wrong engine might sync a graph whose own is at work next door.
         settings = services.settings
@@ -278,20 +279,22 @@ def _not_installed(
     kind: ProviderKind, services: "Services", graph: "Graph", entry: ProviderEntry
 ) -> Resolved[Provider]:
     registry = services.registry
+    registered = registry.get(kind, entry.provider)
     log = get_log()
     # Someone should hear of it, once: a graph that syncs every minute would otherwise page all night.
     tell = log.warning if registry.first_miss(kind, graph.id, entry.provider) else log.debug
     known = registry.known(kind)
-    tell("provider is not installed", graph=graph.slug, kind=kind, provider=entry.provider, known=list(known))
-    return Resolved(
-        graph=graph,
-        entry=entry,
-        reason=FallbackReason.NOT_INSTALLED,
-        detail=(
-            f"No installed plugin contributes {kind} provider '{entry.provider}' "
-            f"(installed: {', '.join(known) or 'none'})."
-        ),
-    )
+    if registered is None:
+        event, listed = "provider is not installed", ", ".join(known) or "none"
+        detail = f"No installed plugin contributes {kind} provider '{entry.provider}' (installed: {listed})."
+    else:
+        event = "provider is blocked, and no other worker has it"
+        detail = (
+            f"Provider '{entry.provider}' of {registered.distribution} blocks its event loop, and no other "
+            "worker has it."
+        )
+    tell(event, graph=graph.slug, kind=kind, provider=entry.provider, known=list(known))
+    return Resolved(graph=graph, entry=entry, reason=FallbackReason.NOT_INSTALLED, detail=detail)
 
 
 def _place(error: BaseException) -> str:

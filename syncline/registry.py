@@ -99,6 +99,7 @@ class Registry:
         self._initialized: dict[tuple[str, str], Provider] = {}  # in order of initialization
         self._problems: list[ConfigurationError] = []
         self._misses: set[tuple[str, UUID, str]] = set()
+        self._withdrawn: set[tuple[str, str]] = set()
 
     @property
     def problems(self) -> Sequence[ConfigurationError]:
@@ -144,6 +145,18 @@ class Registry:
         """
         label = name or _label(contribution)
         self._add(kind, _made(contribution, label, distribution), label, distribution, routed=routed)
+
+    def withdraw(self, kind: str, provider_id: str) -> None:
+        """Count a provider as one that this process lacks for new work: it could not do it now."""
+        self._withdrawn.add((kind, provider_id))
+
+    def restore(self, kind: str, provider_id: str) -> None:
+        """Take back that it was withdrawn."""
+        self._withdrawn.discard((kind, provider_id))
+
+    def withdrawn(self, kind: str, provider_id: str) -> bool:
+        """Return whether a provider is withdrawn."""
+        return (kind, provider_id) in self._withdrawn
 
     @overload
     def get(self, kind: Literal["sync"], provider_id: str) -> Registered[SyncProvider] | None: ...
@@ -222,7 +235,10 @@ class Registry:
                 )
 
     def for_another_loop(self) -> "Registry":
-        """Return a registry of the same providers that initializes, and closes, those asked of it alone."""
+        """Return a registry of the same providers that initializes, and closes, those asked of it alone.
+
+        None is withdrawn there: whoever asks in the loop where a provider runs has it.
+        """
         other = Registry(
             initialize_seconds=self._initialize_seconds, close_seconds=self._close_seconds, clock=self._clock
         )

@@ -84,11 +84,12 @@ class WorkerRepository:
         self._store = store
 
     async def tell(self, worker: Mapping[str, object]) -> None:
-        """Write a worker down, or that it is still there; forget those that are long gone."""
+        """Write a worker down, or that it is still there and with which providers; forget those long gone."""
         written = insert(_workers).values(worker)
+        changes = {"seen_at": func.now(), "providers": written.excluded.providers}
         async with self._store.begin() as connection:
             await connection.execute(
-                written.on_conflict_do_update(index_elements=[_workers.c.id], set_={"seen_at": func.now()})
+                written.on_conflict_do_update(index_elements=[_workers.c.id], set_=changes)
             )
             await connection.execute(
                 delete(_workers).where(_workers.c.seen_at < func.now() - _FORGOTTEN_AFTER)
@@ -142,7 +143,7 @@ def _age(provider: InstalledProvider) -> tuple[list[int], str, str]:
 
 
 def _installed(registry: "Registry") -> Sequence[InstalledProvider]:
-    """Return what the registry has, by kind and id."""
+    """Return what the registry has for new work, by kind and id."""
     return [
         InstalledProvider(
             kind=registered.kind,
@@ -153,6 +154,7 @@ def _installed(registry: "Registry") -> Sequence[InstalledProvider]:
             routed=registered.routed,
         )
         for registered in registry.registered()
+        if not registry.withdrawn(registered.kind, registered.provider.id)
     ]
 
 
@@ -172,11 +174,9 @@ async def announced(
         "syncline_version": version("syncline"),
         "deployment_version": services.settings.deployment_version,
         "python_version": platform.python_version(),
-        "providers": [found.model_dump() for found in _installed(services.registry)],
         "problems": [str(problem) for problem in services.registry.problems],
     }
-    repository = services.workers
-    telling = asyncio.create_task(_keep_telling(repository, worker, every_seconds))
+    telling = asyncio.create_task(_keep_telling(services, worker, every_seconds))
     try:
         yield
     finally:
@@ -184,17 +184,16 @@ async def announced(
         await asyncio.gather(telling, return_exceptions=True)
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(5):
-                await repository.forget(UUID(str(worker["id"])))
+                await services.workers.forget(UUID(str(worker["id"])))
 
 
-async def _keep_telling(
-    repository: WorkerRepository, worker: Mapping[str, object], every_seconds: float
-) -> None:
+async def _keep_telling(services: "Services", worker: Mapping[str, object], every_seconds: float) -> None:
     log = get_log()
     told = False
     while True:
         try:
-            await repository.tell(worker)
+            providers = [found.model_dump() for found in _installed(services.registry)]
+            await services.workers.tell({**worker, "providers": providers})
             told = False
         except StoreError as error:
             hint = "; `syncline migrate` makes its table" if isinstance(error, StoreRejected) else ""

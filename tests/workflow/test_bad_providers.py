@@ -23,6 +23,7 @@ from activities.rooms import rooms
 from activities.sync import SyncActivities
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import SettingsInvalid
+from syncline.fleet import announced
 from syncline.graphs import Graph
 from syncline.provider import NullMeter
 from syncline.registry import Registry
@@ -384,6 +385,43 @@ async def test_a_blocked_room_does_not_hold_up_the_end_of_the_worker(
             await run.terminate()
     [left] = [line for line in logs if line["event"] == "provider's room was left behind"]
     assert (left["provider"], left["distribution"]) == ("zoo-sleeper", "zoo 1.0")
+
+
+async def test_a_provider_that_is_blocked_for_good_counts_as_missing_until_its_room_runs_again(
+    zoo: Zoo, logs: Logs, temporal_client: Client
+) -> None:
+    services = zoo.lab.services
+    settings = services.settings.model_copy(update={"task_queue": "zoo-stuck", "blocked_seconds": 0.3})
+    registry = Registry()
+    registry.register("sync", zoo.plugin.Sleeper(), "zoo 1.0", routed=True)
+    async with Services.open(settings, registry=registry) as others:
+        lab = SyncLab(client=temporal_client, services=others, make_worker=main_worker, unique=zoo.lab.unique)
+
+        async def known() -> bool:
+            [worker] = [found for found in await others.workers.list() if found.task_queue == "zoo-stuck"]
+            return [found.id for found in worker.providers] == ["zoo-sleeper"]
+
+        async def unknown() -> bool:
+            return not await known()
+
+        async with (
+            lab.worker(),
+            rooms(temporal_client, others, serve=serve),
+            announced(others, identity="stuck", every_seconds=0.1),
+        ):
+            graph = await lab.add_graph("zoo-sleeper", prepare=True)
+            run = await lab.start(await lab.add_graph("zoo-sleeper"))
+            await failed_with(run)
+            await eventually(unknown)
+            stands_in = await lab.run(graph)
+            assert stands_in.fallback is not None
+            assert stands_in.fallback.detail == (
+                "Provider 'zoo-sleeper' of zoo 1.0 blocks its event loop, and no other worker has it."
+            )
+            zoo.plugin.released.set()
+            await eventually(known)
+            assert (await lab.run(graph)).provider_id == "zoo-sleeper"
+            await run.result()
 
 
 async def test_a_provider_that_cannot_be_closed_is_told_of_and_the_others_are_closed(

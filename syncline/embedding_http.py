@@ -1,6 +1,7 @@
 """The HTTP embedding: any service that speaks OpenAI's `POST /embeddings`."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 
 import httpx
@@ -15,6 +16,8 @@ from syncline.errors import EmbeddingError, EmbeddingRejected, EmbeddingUnavaila
 
 _IN_FLIGHT = 4
 _RETRYABLE = {408, 409, 425, 429}
+_SAYING = ("error", "message", "detail", "msg")
+_TELLING = 4
 _FIXES = {
     401: "set SYNCLINE_EMBEDDING_API_KEY to a valid key",
     403: "set SYNCLINE_EMBEDDING_API_KEY to a key that may use this model",
@@ -110,12 +113,12 @@ class OpenAIEmbedding:
         else:
             if response.status_code == httpx.codes.OK:
                 return response.content
-            failure = self._refusal(response)
+            failure = self._refusal(response, batch)
         raise failure
 
-    def _refusal(self, response: httpx.Response) -> EmbeddingError:
+    def _refusal(self, response: httpx.Response, batch: Sequence[str]) -> EmbeddingError:
         status = response.status_code
-        detail = redacted(_explanation(response.content), self._api_key)
+        detail = redacted(_without(batch, _explanation(response.content)), self._api_key)
         if status in _RETRYABLE or status >= 500:
             after = response.headers.get("retry-after")
             wait = f" Retry-After: {redacted(after, self._api_key, limit=40)}." if after else ""
@@ -162,12 +165,27 @@ def _text(content: bytes) -> str:
 
 
 def _explanation(content: bytes) -> str:
-    """Return what an error body says, in OpenAI's shape or in that of its imitators."""
-    text = _text(content)
+    """Return what an error body says, in OpenAI's shape or in that of its imitators.
+
+    Never the body as a whole: many give the request back in it.
+    """
     try:
         body: JsonValue = from_json(content)
     except ValueError:
-        return text
+        return _text(content)
     while isinstance(body, dict):
-        body = next((body[key] for key in ("error", "message", "detail") if key in body), text)
-    return body if isinstance(body, str) and body else text
+        body = next((body[key] for key in _SAYING if key in body), None)
+        # A list of problems, as FastAPI has it: the first one speaks for all.
+        if isinstance(body, list):
+            body = next((problem for problem in body if isinstance(problem, dict)), None)
+    return body if isinstance(body, str) and body else "no message"
+
+
+def _without(texts: Sequence[str], message: str) -> str:
+    """Return the message without those of the texts that it quotes."""
+    for text in sorted(texts, key=len, reverse=True):
+        for quoted in (text, json.dumps(text)[1:-1]):
+            # What is shorter is a word of the message's own, or tells nothing.
+            if len(quoted) >= _TELLING:
+                message = message.replace(quoted, "…")
+    return message

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from syncline.engine.fingerprint import fingerprint
+from syncline.engine.fingerprint import fingerprint, without_values
 from syncline.engine.keys import row_uuid
 from syncline.engine.merging import Ranged
 from syncline.engine.statements import TableStatements
@@ -142,8 +142,8 @@ async def _in_parts(
                 raise StoreRejected(
                     store,
                     f"more than {_TOO_MANY:,} rows of one batch were refused, the last with "
-                    f"[{offender.sqlstate}] {offender.message}. It looks like the table, not the rows; "
-                    "nothing of the batch was written.",
+                    f"[{offender.sqlstate}] {without_values(offender.message)}. "
+                    "It looks like the table, not the rows; nothing of the batch was written.",
                     sqlstate=offender.sqlstate,
                 )
         length = max(1, int(0.69 * begin / max(1, len(refused))))

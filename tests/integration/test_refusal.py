@@ -317,6 +317,20 @@ async def test_a_table_that_refuses_everything_says_so_instead_of_filling_the_bo
     assert await differences(graph) == []
 
 
+async def test_a_table_that_refuses_everything_does_not_quote_its_rows(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncline.engine.refusal._TOO_MANY", 10)
+    await on_target(graph, "ALTER TABLE nodes ADD CHECK (concept::int > 0)")
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'secret ' || i FROM generate_series(1, 20) i",
+    )
+    error = of(await run_cycle(graph.context()), "nodes").error or ""
+    assert "[22P02] invalid input syntax for type integer …" in error
+    assert "secret" not in error
+
+
 async def test_a_poison_row_does_not_harm_the_families_that_it_arrives_with(graph: TestGraph) -> None:
     await poisoned(graph)
     # Grandparents last, in the order of their keys; and one child of the refused row.

@@ -149,6 +149,38 @@ async def test_refusals_are_not_retried_and_tell_the_fix(status: int, fix: str, 
     assert len(str(failure)) < 600
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        # As FastAPI refuses a request: it gives the input back.
+        {
+            "detail": [
+                {"type": "string_too_long", "loc": ["body", "input", 1], "msg": "WHY", "input": "a secret"}
+            ]
+        },
+        {"detail": {"reason": "WHY", "input": ["a secret"]}, "message": "WHY"},
+        {"error": {"message": "WHY: 'a secret' is not acceptable"}},
+        {"error": {"message": 'WHY: "a \\u0073ecret" is not acceptable, a secret'}},
+    ],
+)
+async def test_a_refusal_does_not_tell_the_texts_that_were_sent(body: object) -> None:
+    with FaultyServer(Answer(422, json.dumps(body).encode())) as server:
+        service = service_on(server.url)
+        with pytest.raises(EmbeddingRejected, match="WHY") as failure:
+            await service.embed(["harmless", "a secret"])
+        await service.close()
+    assert "a secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "body", [{"detail": [{"input": "a secret"}]}, ["a secret"], {"input": "a secret"}, {}]
+)
+async def test_a_refusal_of_another_shape_is_told_without_its_body(body: object) -> None:
+    failure = await failure_with(Answer(422, json.dumps(body).encode()))
+    assert "secret" not in str(failure)
+    assert "HTTP 422" in str(failure)
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>hello</html>", b'{"data": [', b"\xff\xfe"])
 async def test_an_answer_that_is_not_json_is_worth_a_retry(body: bytes) -> None:
     assert isinstance(await failure_with(Answer(body=body)), EmbeddingUnavailable)

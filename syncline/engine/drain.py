@@ -326,9 +326,10 @@ class Drain:
     async def _prune(self, source: asyncpg.Connection, horizon: int) -> None:
         """Clear away what was read long ago, if this role may; what is kept costs no more than its room.
 
-        What the graph's shadow has yet to read is kept, and a shadow clears nothing away.
+        What the graph's shadow has yet to read is kept, and a shadow clears nothing away. Nor does a graph
+        that is not the only one to read them.
         """
-        if self._context.shadow:
+        if self._context.shadow or not self._context.alone:
             return
         horizon = await deletes_read(self._target, self._context.target.schema, horizon)
         if await source.fetchval(f"SELECT has_table_privilege('{DELETES}', 'DELETE')"):

@@ -215,6 +215,7 @@ class SyncActivities:
                     vector_seconds=services.settings.vector_retry_seconds,
                 ),
                 shadow=request.shadow,
+                alone=await services.graphs.alone(graph),
             ),
             distribution=served.distribution,
             grace=self._grace_seconds,

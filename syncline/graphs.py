@@ -247,6 +247,16 @@ class GraphRepository:
             raise GraphNotFound(str(reference))
         return next((graph for graph in found if graph.slug == reference), found[0])
 
+    async def alone(self, graph: Graph) -> bool:
+        """Return whether no other graph, of whatever status, has its write store and schema."""
+        others = select(_graphs.c.id).where(
+            _graphs.c.id != graph.id,
+            _graphs.c.schema_name == graph.schema_name,
+            _graphs.c.write_store.is_not_distinct_from(graph.write_store),
+        )
+        async with self._store.begin() as connection:
+            return (await connection.execute(others.limit(1))).first() is None
+
     async def default(self) -> Graph:
         """Return the graph that is marked as default, or raise GraphNotFound."""
         found = await self._select(_graphs.c.is_default)

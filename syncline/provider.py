@@ -176,6 +176,8 @@ class SyncContext:
     retry: RetryRules = RetryRules()
     shadow: bool = False
     """Whether this is a shadow run: `target` and `vectors` are scratch, and nobody is told of changes."""
+    alone: bool = True
+    """Whether no other graph reads `write`. Where one does, nobody knows here what it has yet to read."""
 
     def options_as(self, model: type[OptionsT]) -> OptionsT:
         """Return the options as `model`, or raise TypeError if they are of another model."""

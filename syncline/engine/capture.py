@@ -8,13 +8,17 @@ from typing import Self
 import asyncpg
 
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
+from syncline.engine.template import sql
 from syncline.errors import SchemaMismatch
 from syncline.messages import OpenWriter
+from syncline.sqltext import literal, quoted
 from syncline.stores.postgres import map_driver_error
 from syncline.tracing import span
 
 _AHEAD_BYTES = 8 * 2**20
 """What a reading may be ahead of whoever takes it: it bounds the worker's memory, whatever the backlog."""
+_PAGES = 64
+"""Of a source whose rows are not counted yet, so many pages are looked at, to know what a row takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,21 @@ async def ask_pending(
         held=1 in row["ahead"],
         oldest_writer=writer,
     )
+
+
+async def bytes_a_row(source: asyncpg.Connection, schema: str, table: TableStatements) -> float | None:
+    """Return what a row of the source takes on average, TOAST and all; None if the source is empty."""
+    name = f"{quoted(schema)}.{quoted(table.table.source)}"
+    size = await source.fetchrow(sql("row_bytes", source=literal(name)))
+    pages, rows = size["pages"], size["rows"]
+    if not pages:
+        return None
+    if rows is None:
+        share = min(1.0, _PAGES / pages)
+        rows = await source.fetchval(sql("row_sample", source=name, percent=str(100 * share))) / share
+    # Pages that are found empty are no reason for batches of next to nothing.
+    average: float = size["bytes"] / max(rows, pages)
+    return average
 
 
 def read_rows(

@@ -168,14 +168,13 @@ class _Cycle:
         asked = [name for name in self._statements.tables if name not in self._failed]
         async with self._context.write.store.driver() as source:
             pending = await ask_pending(source, self._statements, schema, ledger.cursors, asked)
-            another = ledger.write_cluster not in (None, pending.cluster)
-            restored = any(cursor.xid > pending.horizon for cursor in ledger.cursors.values())
-            if not another and not restored:
+            reason = ledger.foreign_to(pending.cluster, pending.horizon)
+            if reason is None:
                 return pending, ledger, False
             self._context.log.warning(
                 "cursor is of another write-db, every row is read again",
                 graph=self._context.graph.slug,
-                reason="another cluster or timeline" if another else "an earlier point in time",
+                reason=reason,
             )
             ledger = ledger.rescanned()
             pending = await ask_pending(source, self._statements, schema, ledger.cursors, asked)

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 import asyncpg
 
 from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
-from syncline.engine.capture import Pending, Reading, read_rows
+from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
 from syncline.engine.places import on_schema
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
@@ -16,7 +16,7 @@ from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
 from syncline.messages import TableProgress
 from syncline.provider import SyncContext
-from syncline.sqltext import literal, quoted
+from syncline.sqltext import literal
 from syncline.stores.postgres import map_driver_error
 from syncline.tracing import span
 
@@ -26,8 +26,6 @@ _DELETES_STAGE = "sync_deletes"
 _DELETES_COLUMNS = ("sync_xid", "seq", "source_table", "key", "alive")
 _BATCH_BYTES = 256 * 2**20
 """What a batch may take in the graph-db, where it is staged, going by the average row: texts can be long."""
-_PAGES = 64
-"""Of a source whose rows are not counted yet, so many pages are looked at, to know what a row takes."""
 _COUNT_SECONDS = 5.0
 """How long a backlog may be counted, which is for somebody who watches alone."""
 _KEYS = 5_000
@@ -197,20 +195,10 @@ class Drain:
         self.expected[name] = before + staged + left
 
     async def _rows_a_batch(self, table: TableStatements) -> int:
-        rows = self._context.budget.batch_rows
-        write = self._context.write
-        source = f"{quoted(write.schema)}.{quoted(table.table.source)}"
+        rows, write = self._context.budget.batch_rows, self._context.write
         async with write.store.driver() as connection:
-            size = await connection.fetchrow(sql("row_bytes", source=literal(source)))
-            pages, there = size["pages"], size["rows"]
-            if not pages:
-                return rows
-            if there is None:
-                share = min(1.0, _PAGES / pages)
-                sample = sql("row_sample", source=source, percent=str(100 * share))
-                there = await connection.fetchval(sample) / share
-        # Where pages are found empty, that is no reason for batches of nothing.
-        return min(rows, max(1, int(_BATCH_BYTES * max(there, pages) / size["bytes"])))
+            size = await bytes_a_row(connection, write.schema, table)
+        return min(rows, max(1, int(_BATCH_BYTES / size))) if size else rows
 
     def _read(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, limit: int
@@ -228,7 +216,8 @@ class Drain:
             return cursor
         key = tuple(row["key"])
         async with self._batch():
-            progress = await self._bury(table, [_letter(error, key, row["sync_xid"])])
+            letter = _letter(error, key, row["sync_xid"])
+            progress = await self._bury(self.progress.plus([]), {table.table.name: [letter]})
             after = Cursor(xid=row["sync_xid"], key=key)
             await self._tenure.commit(self._target, progress, table=table.table.name, cursor=after)
         self._committed(progress)
@@ -289,7 +278,8 @@ class Drain:
         name = table.table.name
         async with self._batch():
             [row] = await self._target.fetch(sql("requeue_read"), name, 1)
-            progress = await self._bury(table, [_letter(error, tuple(row["key"]), 0)])
+            letter = _letter(error, tuple(row["key"]), 0)
+            progress = await self._bury(self.progress.plus([]), {name: [letter]})
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
             await self._tenure.note(self._target, progress)
         self._committed(progress)
@@ -326,9 +316,10 @@ class Drain:
     async def _prune(self, source: asyncpg.Connection, horizon: int) -> None:
         """Clear away what was read long ago, if this role may; what is kept costs no more than its room.
 
-        What the graph's shadow has yet to read is kept, and a shadow clears nothing away.
+        What the graph's shadow has yet to read is kept, and a shadow clears nothing away. Nor does a graph
+        that is not the only one to read them.
         """
-        if self._context.shadow:
+        if self._context.shadow or not self._context.alone:
             return
         horizon = await deletes_read(self._target, self._context.target.schema, horizon)
         if await source.fetchval(f"SELECT has_table_privilege('{DELETES}', 'DELETE')"):
@@ -338,18 +329,8 @@ class Drain:
         store = self._context.target.store.name
         effects, refused = await remove_gone(self._target, self._statements, store)
         await self._statements.recount.run(self._target)
-        progress = self.progress.plus(effects)
-        for name, letters in refused.items():
-            await bury(
-                self._target,
-                name,
-                letters,
-                run_id=self._context.run.run_id,
-                rules=self._context.retry,
-            )
-            progress = progress.with_failures(name, len(letters))
         self._more |= bool(effects)
-        return progress
+        return await self._bury(self.progress.plus(effects), refused)
 
     @asynccontextmanager
     async def _batch(self, create_stage: str | None = None) -> AsyncIterator[None]:
@@ -360,8 +341,17 @@ class Drain:
                     await self._target.execute(create_stage)
                 yield
 
-    def _capturing(self) -> "_Capturing":
-        return _Capturing(self._context.target.store.name)
+    @contextmanager
+    def _capturing(self) -> Iterator[None]:
+        """Tell a row that cannot be staged from one that cannot be applied."""
+        try:
+            yield
+        except (StoreError, asyncpg.PostgresError) as error:
+            store = self._context.target.store.name
+            mapped = error if isinstance(error, StoreError) else map_driver_error(store, error)
+            if isinstance(mapped, StoreRejected) and refuses_a_row(mapped):
+                raise _CaptureRefused(mapped) from error
+            raise
 
     async def _last_staged(self, table: TableStatements) -> Cursor:
         row = await self._target.fetchrow(table.last_staged)
@@ -380,40 +370,21 @@ class Drain:
             )
         self._more |= applied.more
         effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
-        progress = self.progress.plus(effects)
-        for name, letters in applied.refused.items():
+        return await self._bury(self.progress.plus(effects), applied.refused)
+
+    async def _bury(self, progress: RunProgress, refused: Mapping[str, Sequence[DeadLetter]]) -> RunProgress:
+        """Put refused rows among the dead letters; return the progress with them."""
+        for name, letters in refused.items():
             await bury(
                 self._target, name, letters, run_id=self._context.run.run_id, rules=self._context.retry
             )
             progress = progress.with_failures(name, len(letters))
         return progress
 
-    async def _bury(self, table: TableStatements, letters: list[DeadLetter]) -> RunProgress:
-        name = table.table.name
-        await bury(self._target, name, letters, run_id=self._context.run.run_id, rules=self._context.retry)
-        return self.progress.plus([]).with_failures(name, len(letters))
-
     def _committed(self, progress: RunProgress) -> None:
         # Only now: a rolled-back batch must not be counted.
         self.progress = progress
         self._told(progress)
-
-
-class _Capturing:
-    """Tells a row that cannot be staged from one that cannot be applied."""
-
-    def __init__(self, store: str) -> None:
-        self._store = store
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        mapped = error if isinstance(error, StoreError) else None
-        if mapped is None and isinstance(error, asyncpg.PostgresError):
-            mapped = map_driver_error(self._store, error)
-        if isinstance(mapped, StoreRejected) and refuses_a_row(mapped):
-            raise _CaptureRefused(mapped) from error
 
 
 def _letter(error: StoreRejected, key: tuple[str, ...], version: int) -> DeadLetter:

@@ -111,6 +111,14 @@ class Ledger:
     vector_prefix: str | None = None
     """Of the collections that these books are about; None if no promotion has said so."""
 
+    def foreign_to(self, cluster: str, horizon: int) -> str | None:
+        """Return why the cursors cannot be of a write-db with this cluster and horizon; None if they can."""
+        if self.write_cluster not in (None, cluster):
+            return "another cluster or timeline"
+        if any(cursor.xid > horizon for cursor in self.cursors.values()):
+            return "an earlier point in time"
+        return None
+
     def rescanned(self) -> "Ledger":
         """Return the same ledger with every cursor at the beginning."""
         return replace(self, cursors=dict.fromkeys(self.cursors, Cursor()))

@@ -95,6 +95,18 @@ async def test_the_same_schema_in_another_store_is_another_place(graphs: GraphRe
     assert (await graphs.add(far)).schema_name == "world"
 
 
+async def test_a_graph_is_told_from_one_that_shares_its_write_place(graphs: GraphRepository) -> None:
+    world = await graphs.add(GraphDraft(slug="world"))
+    await graphs.add(
+        GraphDraft(slug="old", schema_name="world", write_store="old", graph_store="old", qdrant_prefix="o_")
+    )
+    assert await graphs.alone(world)
+    far = await graphs.add(
+        GraphDraft(slug="far", schema_name="world", graph_store="far", qdrant_prefix="far_")
+    )
+    assert [await graphs.alone(graph) for graph in (world, far)] == [False, False]
+
+
 async def test_an_invalid_composition_is_refused_before_it_is_stored(graphs: GraphRepository) -> None:
     with pytest.raises(CompositionInvalid):
         await graphs.add(GraphDraft(slug="world", composition={"snyc": {}}))

@@ -431,7 +431,7 @@ def selected(expression: str) -> tuple[dict[str, set[str]], set[str]]:
     groupings = {
         label.strip() for found in GROUPING.findall(bare) for label in found.split(",") if label.strip()
     }
-    bare = re.sub(r"\[[^\]]*\]", "", GROUPING.sub("", bare))
+    bare = re.sub(r"\[[^\]]*\]|\boffset \w+", "", GROUPING.sub("", bare))
     metrics_of: dict[str, set[str]] = {}
     for name, matchers, call in SELECTOR.findall(bare):
         if call:

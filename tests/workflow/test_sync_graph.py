@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from importlib.metadata import Distribution, version
 
+import asyncpg
 import pytest
 from pydantic import BaseModel
 from temporalio.api.enums.v1 import EventType
@@ -312,3 +313,28 @@ async def test_a_scheduled_run_costs_two_upserts_and_no_more_events(lab: SyncLab
     told = await lab.events(run)
     assert told.count("UPSERT_WORKFLOW_SEARCH_ATTRIBUTES") == 2
     assert told.count("WORKFLOW_TASK_COMPLETED") == 3
+
+
+async def test_deleted_keys_are_kept_for_another_graph_of_the_same_write_place(lab: SyncLab) -> None:
+    graph = await lab.add_graph("default", prepare=True)
+    other = await lab.add_graph(
+        "default", schema_name=graph.schema_name, graph_store="far", qdrant_prefix=lab.unique("p")
+    )
+    connection = await asyncpg.connect(lab.services.settings.write_dsn.get_secret_value())
+
+    async def kept_after_a_run() -> int:
+        await connection.execute(
+            f"INSERT INTO {graph.schema_name}.write_nodes (id, concept) VALUES ('n', 'N');"
+            f"DELETE FROM {graph.schema_name}.write_nodes;"
+            f"UPDATE {graph.schema_name}.sync_tombstone SET deleted_at = now() - interval '8 days'"
+        )
+        await lab.run(graph)
+        return int(await connection.fetchval(f"SELECT count(*) FROM {graph.schema_name}.sync_tombstone"))
+
+    try:
+        assert await kept_after_a_run() == 1
+        async with lab.services.control.driver() as control:
+            await control.execute("DELETE FROM syncline.graphs WHERE id = $1", other.id)
+        assert await kept_after_a_run() == 0
+    finally:
+        await connection.close()

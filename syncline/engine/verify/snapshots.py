@@ -62,13 +62,10 @@ async def open_snapshots(
         async with open_side(write, snapshot=True) as write_db:
             # Only the cluster and its horizon are asked for: what is pending is looked at table by table.
             pending = await ask_pending(write_db.connection, statements, write.schema, ledger.cursors, ())
-            another = ledger.write_cluster not in (None, pending.cluster)
-            restored = any(cursor.xid > pending.horizon for cursor in ledger.cursors.values())
-            if another or restored:
+            rescan = ledger.foreign_to(pending.cluster, pending.horizon) is not None
+            if rescan:
                 ledger = ledger.rescanned()
-            yield Snapshots(
-                target=graph_db, write=write_db, cursors=ledger.cursors, rescan=another or restored
-            )
+            yield Snapshots(target=graph_db, write=write_db, cursors=ledger.cursors, rescan=rescan)
 
 
 @asynccontextmanager

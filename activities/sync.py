@@ -1,12 +1,14 @@
 """The two activities of a run: which provider answers for the graph, and one cycle of it."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Final
+from uuid import UUID
 
 from pydantic import BaseModel
 from temporalio import activity
@@ -60,6 +62,7 @@ __all__ = ["SyncActivities"]
 
 _OWN: Final = version("syncline")
 """The built-in engine's version. It is read from disk."""
+_ASKED_AGAIN: Final = 3600.0
 _BUSY: Final = 5.0
 """How much longer a cycle waits for a provider that is known to be there: whoever gives up waiting loses the
 place in the queue, so those who wait longest would never have their turn."""
@@ -88,6 +91,7 @@ class SyncActivities:
         self._under_way = under_way or UnderWayHere()
         self._answer_seconds = answer_seconds
         self._hearing: Hearing | None = None
+        self._alone: dict[UUID, tuple[float, bool]] = {}
         self._beat_seconds = beat_seconds
         self._progress_seconds = progress_seconds
 
@@ -215,13 +219,25 @@ class SyncActivities:
                     vector_seconds=services.settings.vector_retry_seconds,
                 ),
                 shadow=request.shadow,
-                alone=await services.graphs.alone(graph),
+                alone=await self._reads_alone(services, graph),
             ),
             distribution=served.distribution,
             grace=self._grace_seconds,
             patience=self._patience_seconds,
         )
         return result.model_copy(update={"served": served})
+
+    async def _reads_alone(self, services: Services, graph: Graph) -> bool:
+        """Return whether no other graph reads the same write place, as of an hour ago at most.
+
+        That is soon enough: what is kept for others was deleted a week ago, and who comes later reads every
+        row from the beginning.
+        """
+        asked_at, alone = self._alone.get(graph.id, (-_ASKED_AGAIN, False))
+        if time.monotonic() - asked_at >= _ASKED_AGAIN:
+            alone = await services.graphs.alone(graph)
+            self._alone[graph.id] = time.monotonic(), alone
+        return alone
 
     def _routed(
         self, services: Services, request: ResolveProviderRequest, answer: ProviderResolution

@@ -1,9 +1,7 @@
 """Deletes: whatever leaves the write-db leaves the graph-db and Qdrant, and what hung on it waits or leaves too."""
 
-import asyncpg
 import pytest
 
-from syncline.adoption import adopt
 from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
@@ -177,28 +175,6 @@ async def test_a_changed_key_is_the_end_of_the_old_row(graph: TestGraph) -> None
     result = await cycle(graph)
     assert of(result, "nodes").deletes == of(result, "fact_sources").deletes == 1
     assert result.parked == 2  # the edges that still name 'c'
-
-
-async def test_a_key_that_changes_its_case_alone_is_the_end_of_the_old_row(graph: TestGraph) -> None:
-    try:
-        await write(
-            graph,
-            "CREATE COLLATION no_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
-        )
-    except asyncpg.FeatureNotSupportedError:
-        pytest.skip("this Postgres is built without ICU")
-    await write(
-        graph,
-        "DROP TRIGGER capture_key ON write_llm_usage;"
-        "ALTER TABLE write_llm_usage ALTER id TYPE text COLLATE no_case;"
-        "INSERT INTO write_llm_usage (id, model_id) VALUES ('A', 'm'), ('B', 'm')",
-    )
-    await adopt(graph.write, "kg", KNOWLEDGE_GRAPH)
-    await cycle(graph)
-    await write(graph, "UPDATE write_llm_usage SET id = 'a' WHERE id = 'A'")
-    await cycle(graph)
-    keys = [row["key"] for row in await read(graph, 'SELECT key FROM llm_usage ORDER BY key COLLATE "C"')]
-    assert keys == ["B", "a"]
 
 
 async def test_whether_a_deleted_key_is_there_again_is_found_by_index_and_told_byte_by_byte(

@@ -60,7 +60,8 @@ __all__ = [
 ]
 
 _OPERATIONS_AT_ONCE = 4
-_SCHEDULES_AT_ONCE = 4
+_SCHEDULES_AT_ONCE = 16
+"""They wait for Temporal, which takes seconds for each when it has much to do."""
 _STICKY = timedelta(seconds=2)
 _LAST_CALL = 4.0
 """Seconds for which a worker that is told to stop still takes cycles of its plugins. Runs that were resolved

@@ -37,7 +37,9 @@ from syncline import names
 REPORT = ROOT / "docs" / "performance.md"
 RUNS = f"WorkflowType='{names.SYNC_GRAPH}'"
 EVERY_MINUTE = json.dumps({"every_seconds": 60, "notify": False})
-WOKEN = json.dumps({"every_seconds": 60, "notify": True, "adaptive": True})
+WOKEN = json.dumps({"every_seconds": 300, "notify": True, "adaptive": True})
+"""At a base of a minute two thousand new graphs would be due two thousand times a minute, which is more than one
+machine runs: they would take long to slow down. With notification the base is the safety net alone."""
 SETTLED = 400
 """Runs a minute below which a fleet under adaptive cadence has slowed down."""
 
@@ -270,10 +272,7 @@ async def _count(client: Client, began: datetime, ended: datetime) -> int:
 
 
 async def _settle(lab: FleetLab, graphs: int) -> None:
-    """Wait until all have run and so rarely do that none waits for another.
-
-    A new fleet starts at its base: for some minutes more is due than one machine can run.
-    """
+    """Wait until all have run and so rarely do that none waits for another. A new fleet starts at its base."""
     deadline = time.monotonic() + 2700
     while time.monotonic() < deadline:
         await asyncio.sleep(60)

@@ -269,8 +269,8 @@ class SyncGraph:
                 summary=f"run {slug} every {cadence.every_seconds} s from now on"[:200],
                 task_queue=names.schedules_task_queue(workflow.info().task_queue),
                 start_to_close_timeout=timedelta(seconds=30),
-                # The next run is not to wait for long; it tries again. But to give up soon under load, and try
-                # as often as before, would keep the load up.
+                # The next run is not to wait for long; it tries again. But to give up soon under load, and be
+                # run as often as before, would keep the load up.
                 schedule_to_close_timeout=timedelta(minutes=2),
                 retry_policy=_RETRY,
             )

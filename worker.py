@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from datetime import timedelta
 
@@ -117,10 +117,11 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
     Their queue and their slots are their own: a long verification takes no slot from a cycle, and whoever
     looks for a row does not wait for cycles.
     """
-    return Worker(
+    return _aside(
         client,
-        task_queue=names.operations_task_queue(settings.task_queue),
-        activities=[
+        settings,
+        names.operations_task_queue(settings.task_queue),
+        [
             activities.verify_graph,
             activities.retry_failures,
             activities.discard_failures,
@@ -135,11 +136,8 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
             activities.change_graph,
             activities.promote_shadow,
         ],
-        max_concurrent_activities=_OPERATIONS_AT_ONCE,
-        max_concurrent_activity_task_polls=2,
-        max_heartbeat_throttle_interval=timedelta(seconds=5),
-        graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
-        deployment_config=_deployment(settings),
+        at_once=_OPERATIONS_AT_ONCE,
+        polls=2,
     )
 
 
@@ -149,12 +147,32 @@ def create_schedules_worker(client: Client, activities: ScheduleActivities, sett
     Their queue and their slots are their own: when cycles have taken all of theirs, a new graph still gets
     its Schedule, and an idle one a slower one, which is what makes room again.
     """
+    return _aside(
+        client,
+        settings,
+        names.schedules_task_queue(settings.task_queue),
+        [activities.reconcile_schedules, activities.set_cadence],
+        at_once=_SCHEDULES_AT_ONCE,
+        polls=1,
+    )
+
+
+def _aside(
+    client: Client,
+    settings: Settings,
+    task_queue: str,
+    activities: Sequence[Callable[..., object]],
+    *,
+    at_once: int,
+    polls: int,
+) -> Worker:
+    """Return a worker for activities that have a queue and slots beside those of cycles."""
     return Worker(
         client,
-        task_queue=names.schedules_task_queue(settings.task_queue),
-        activities=[activities.reconcile_schedules, activities.set_cadence],
-        max_concurrent_activities=_SCHEDULES_AT_ONCE,
-        max_concurrent_activity_task_polls=1,
+        task_queue=task_queue,
+        activities=activities,
+        max_concurrent_activities=at_once,
+        max_concurrent_activity_task_polls=polls,
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
         deployment_config=_deployment(settings),

@@ -4,9 +4,9 @@ A new field always has a default, so that histories recorded by an older release
 carries rows or secrets.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
@@ -22,6 +22,9 @@ from syncline.presence import Fallback as Fallback
 from syncline.presence import FallbackReason as FallbackReason
 from syncline.presence import ProviderFallback as ProviderFallback
 from syncline.presence import ProviderState as ProviderState
+
+LONGEST_RUN: Final = timedelta(hours=3)
+"""Execution timeout of `SyncGraph`, whoever starts it: one that no worker can go on with ends some day."""
 
 
 class SyncGraphInput(OperatorInput):

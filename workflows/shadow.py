@@ -1,7 +1,5 @@
 """A graph's shadow follows its live run: a child that goes on by itself, one at a time."""
 
-from datetime import timedelta
-
 from temporalio import workflow
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -10,12 +8,10 @@ from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 with workflow.unsafe.imports_passed_through():
     # Models and constants: nothing of them can differ between a run and its replay.
     from syncline import names
-    from syncline.messages import SyncGraphInput
+    from syncline.messages import LONGEST_RUN, SyncGraphInput
     from syncline.search_attributes import GRAPH
 
 __all__ = ["follow_with_shadow"]
-
-_LONGEST = timedelta(hours=3)
 
 
 async def follow_with_shadow(slug: str) -> None:
@@ -27,7 +23,7 @@ async def follow_with_shadow(slug: str) -> None:
             SyncGraphInput(graph=slug, shadow=True),
             id=names.shadow_workflow_id(slug),
             # As any other run: one that nobody can continue would keep every later one from starting.
-            execution_timeout=_LONGEST,
+            execution_timeout=LONGEST_RUN,
             parent_close_policy=ParentClosePolicy.ABANDON,
             cancellation_type=ChildWorkflowCancellationType.ABANDON,
             search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, name)]),

@@ -159,14 +159,13 @@ def _followed_view(*, quiet: bool) -> "View":
 
 
 async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> "SyncedRun":
-    from datetime import timedelta
-
     from temporalio.common import SearchAttributePair, TypedSearchAttributes
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
     from syncline import names
     from syncline.cli.models import SyncedRun
     from syncline.client import temporal_errors_mapped
+    from syncline.messages import LONGEST_RUN
     from syncline.search_attributes import GRAPH
 
     slug = given.graph or ""
@@ -179,7 +178,7 @@ async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> 
                 id=workflow_id,
                 task_queue=task_queue,
                 # As its Schedule does: it ends a run that no worker can go on with.
-                execution_timeout=timedelta(hours=3),
+                execution_timeout=LONGEST_RUN,
                 static_summary=f"Sync graph {slug}, by hand",
                 search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, slug)]),
                 memo={"graph": slug, "started_by": os_user()},

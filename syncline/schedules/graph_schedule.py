@@ -19,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from syncline import names
 from syncline.client import temporal_errors_mapped
 from syncline.errors import GraphInvalid, ScheduleForeign
-from syncline.messages import GraphStatus, SyncGraphInput
+from syncline.messages import LONGEST_RUN, GraphStatus, SyncGraphInput
 from syncline.schedules import making
 from syncline.search_attributes import FAILURES, FALLBACK, GRAPH, PROVIDER, ROWS
 
@@ -45,7 +45,6 @@ PAUSED_WITH_GRAPH: Final = "Paused by Syncline: the graph is paused."
 
 _FORM: Final = 2
 """Raise it when `_desired` makes something else of the same record."""
-_LONGEST_RUN: Final = timedelta(hours=3)
 _CRON_CATCHUP: Final = timedelta(hours=1)
 
 
@@ -158,7 +157,7 @@ def _desired(graph: "Graph", task_queue: str) -> Schedule:
             id=names.sync_workflow_id(graph.slug),
             task_queue=task_queue,
             # Longer than all that the workflow itself bounds: it ends a run that no worker can go on with.
-            execution_timeout=_LONGEST_RUN,
+            execution_timeout=LONGEST_RUN,
             static_summary=f"Sync graph {graph.slug}",
             typed_search_attributes=_shown_by_runs(graph),
             memo={"graph": graph.slug},

@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, MutableMapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -367,15 +368,21 @@ async def test_a_provider_that_blocks_its_event_loop_is_named_with_its_line_and_
     await eventually(told_again)
 
 
+@asynccontextmanager
+async def sleeping(zoo: Zoo, client: Client, task_queue: str) -> AsyncIterator[SyncLab]:
+    """Yield a laboratory of its own, whose one provider blocks its event loop."""
+    settings = zoo.lab.services.settings.model_copy(update={"task_queue": task_queue, "blocked_seconds": 0.3})
+    registry = Registry()
+    registry.register("sync", zoo.plugin.Sleeper(), "zoo 1.0", routed=True)
+    async with Services.open(settings, registry=registry) as services:
+        yield SyncLab(client=client, services=services, make_worker=main_worker, unique=zoo.lab.unique)
+
+
 async def test_a_blocked_room_does_not_hold_up_the_end_of_the_worker(
     zoo: Zoo, logs: Logs, temporal_client: Client
 ) -> None:
-    services = zoo.lab.services
-    settings = services.settings.model_copy(update={"task_queue": "zoo-left", "blocked_seconds": 0.3})
-    registry = Registry()
-    registry.register("sync", zoo.plugin.Sleeper(), "zoo 1.0", routed=True)
-    async with Services.open(settings, registry=registry) as others:
-        lab = SyncLab(client=temporal_client, services=others, make_worker=main_worker, unique=zoo.lab.unique)
+    async with sleeping(zoo, temporal_client, "zoo-left") as lab:
+        others = lab.services
         async with lab.worker():
             async with rooms(temporal_client, others, serve=serve):
                 run = await lab.start(await lab.add_graph("zoo-sleeper"))
@@ -390,12 +397,8 @@ async def test_a_blocked_room_does_not_hold_up_the_end_of_the_worker(
 async def test_a_provider_that_is_blocked_for_good_counts_as_missing_until_its_room_runs_again(
     zoo: Zoo, logs: Logs, temporal_client: Client
 ) -> None:
-    services = zoo.lab.services
-    settings = services.settings.model_copy(update={"task_queue": "zoo-stuck", "blocked_seconds": 0.3})
-    registry = Registry()
-    registry.register("sync", zoo.plugin.Sleeper(), "zoo 1.0", routed=True)
-    async with Services.open(settings, registry=registry) as others:
-        lab = SyncLab(client=temporal_client, services=others, make_worker=main_worker, unique=zoo.lab.unique)
+    async with sleeping(zoo, temporal_client, "zoo-stuck") as lab:
+        others = lab.services
 
         async def known() -> bool:
             [worker] = [found for found in await others.workers.list() if found.task_queue == "zoo-stuck"]

@@ -318,12 +318,11 @@ async def test_a_scheduled_run_costs_two_upserts_and_no_more_events(lab: SyncLab
 async def test_deleted_keys_are_kept_for_another_graph_of_the_same_write_place(
     idle_lab: SyncLab,
 ) -> None:
-    lab = idle_lab
-    graph = await lab.add_graph("default", prepare=True)
-    other = await lab.add_graph(
-        "default", schema_name=graph.schema_name, graph_store="far", qdrant_prefix=lab.unique("p")
+    graph = await idle_lab.add_graph("default", prepare=True)
+    other = await idle_lab.add_graph(
+        "default", schema_name=graph.schema_name, graph_store="far", qdrant_prefix=idle_lab.unique("p")
     )
-    connection = await asyncpg.connect(lab.services.settings.write_dsn.get_secret_value())
+    connection = await asyncpg.connect(idle_lab.services.settings.write_dsn.get_secret_value())
 
     async def kept_after_a_run() -> int:
         await connection.execute(
@@ -332,13 +331,13 @@ async def test_deleted_keys_are_kept_for_another_graph_of_the_same_write_place(
             f"UPDATE {graph.schema_name}.sync_tombstone SET deleted_at = now() - interval '8 days'"
         )
         # A worker asks once an hour who else reads the write place: each run is a new one's.
-        async with lab.worker():
-            await lab.run(graph)
+        async with idle_lab.worker():
+            await idle_lab.run(graph)
         return int(await connection.fetchval(f"SELECT count(*) FROM {graph.schema_name}.sync_tombstone"))
 
     try:
         assert await kept_after_a_run() == 1
-        async with lab.services.control.driver() as control:
+        async with idle_lab.services.control.driver() as control:
             await control.execute("DELETE FROM syncline.graphs WHERE id = $1", other.id)
         assert await kept_after_a_run() == 0
     finally:

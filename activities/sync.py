@@ -128,7 +128,7 @@ class SyncActivities:
                 raise RuntimeError("resolution returned neither a provider nor a reason")
             entry = resolved.entry
             if entry is not None and entry.on_missing == "fail":
-                raise ProviderMissing(ref.slug, entry.provider)
+                raise ProviderMissing(ref.slug, entry.provider, why=resolved.detail)
         if entry is not None and entry.on_missing == "hold":
             held = Held(provider_id=entry.provider, detail=resolved.detail)
             record_held(services.meter, graph=ref.slug, provider=entry.provider)

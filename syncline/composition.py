@@ -117,7 +117,7 @@ class Resolved(Generic[ProviderT_co]):
         """
         if self.provider is None and self.entry is not None and self.graph is not None:
             if self.entry.on_missing == "fail":
-                raise ProviderMissing(self.graph.slug, self.entry.provider)
+                raise ProviderMissing(self.graph.slug, self.entry.provider, why=self.detail)
             if self.entry.on_missing == "hold":
                 raise ProviderGone(self.graph.slug, self.entry.provider)
         return self.provider

@@ -9,7 +9,7 @@
     │   ├── CompositionInvalid        a graph's composition breaks its model
     │   ├── ProviderDuplicate         two distributions contribute one provider id
     │   ├── ProviderInvalid           a contributed object is not a provider
-    │   ├── ProviderMissing           `on_missing: fail`, and no plugin contributes the provider
+    │   ├── ProviderMissing           `on_missing: fail`, and no worker can run the provider
     │   ├── CompositionChanged        the graph's provider changed while a run was on its way
     │   ├── ShadowInvalid             a graph has no shadow, or not one that can be run or promoted
     │   ├── InputInvalid              the input of a workflow, as someone typed it, breaks its model
@@ -125,13 +125,13 @@ class ProviderInvalid(ConfigurationError):
 
 
 class ProviderMissing(ConfigurationError):
-    """The composition says `on_missing: fail`, and no plugin contributes the provider."""
+    """The composition says `on_missing: fail`, and no worker can run the provider; `why` is a sentence."""
 
-    def __init__(self, graph: str, provider_id: str) -> None:
+    def __init__(self, graph: str, provider_id: str, *, why: str) -> None:
         self.graph, self.provider_id = graph, provider_id
         super().__init__(
-            f"Graph '{graph}' names provider '{provider_id}' with on_missing 'fail', and no installed plugin "
-            "contributes it. Install the plugin, or choose 'hold' or 'fallback'."
+            f"Graph '{graph}' names provider '{provider_id}' with on_missing 'fail'. {why} Install the plugin, "
+            "or restart the workers in which it is blocked, or choose 'hold' or 'fallback'."
         )
 
 

@@ -252,9 +252,9 @@ def test_a_failed_table_is_told_with_what_to_do(ui: WebUI) -> None:
 
 def test_a_missing_provider_is_told_with_what_to_do(ui: WebUI) -> None:
     ui.open_run('SynclineGraph="unserved" AND ExecutionStatus="Failed"', "timeline")
-    ui.shows("no installed plugin contributes it. Install the plugin, or choose 'hold' or 'fallback'.")
+    ui.shows("with on_missing 'fail'. No installed plugin contributes sync provider '")
     ui.open_run('SynclineGraph="unserved" AND ExecutionStatus="Failed"', "user-metadata")
-    ui.shows("Graph unserved: failed", "Error: ProviderMissing: Graph ", "Install the plugin, or choose ")
+    ui.shows("Graph unserved: failed", "Error: ProviderMissing: Graph ", "Install the plugin, or restart ")
 
 
 def test_search_attributes_and_memo_are_shown(ui: WebUI) -> None:

@@ -418,9 +418,12 @@ async def test_a_provider_that_is_blocked_for_good_counts_as_missing_until_its_r
             await eventually(unknown)
             stands_in = await lab.run(graph)
             assert stands_in.fallback is not None
-            assert stands_in.fallback.detail == (
-                "Provider 'zoo-sleeper' of zoo 1.0 blocks its event loop, and no other worker has it."
-            )
+            why = "Provider 'zoo-sleeper' of zoo 1.0 blocks its event loop, and no other worker has it."
+            assert stands_in.fallback.detail == why
+            strict = {"sync": {"provider": "zoo-sleeper", "on_missing": "fail"}}
+            missing = await lab.failure(await lab.start(await lab.add_graph(composition=strict)))
+            assert missing.type == "ProviderMissing"
+            assert f"with on_missing 'fail'. {why} Install the plugin, or restart" in missing.message
             zoo.plugin.released.set()
             await eventually(known)
             assert (await lab.run(graph)).provider_id == "zoo-sleeper"

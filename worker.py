@@ -7,10 +7,11 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from datetime import timedelta
+from importlib.metadata import version
+from typing import TypedDict
 
 from temporalio import workflow
 from temporalio.client import Client, Plugin
@@ -31,6 +32,7 @@ from activities.translation import not_told_yet
 from providers import BUILTIN
 from syncline import metrics, names
 from syncline.client import connect, require_search_attributes
+from syncline.compiling import compile_once
 from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
 from syncline.fleet import announced
 from syncline.freshness import Listening
@@ -107,7 +109,7 @@ def create_worker(
         # Runs that a worker which stops had in memory wait so long for it; then any other replays them.
         sticky_queue_schedule_to_start_timeout=_STICKY,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
-        deployment_config=_deployment(settings),
+        **_version(settings),
     )
 
 
@@ -175,7 +177,7 @@ def _aside(
         max_concurrent_activity_task_polls=polls,
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
-        deployment_config=_deployment(settings),
+        **_version(settings),
     )
 
 
@@ -197,7 +199,7 @@ def create_provider_worker(
         max_concurrent_activity_task_polls=1,
         max_heartbeat_throttle_interval=timedelta(seconds=5),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
-        deployment_config=_deployment(settings),
+        **_version(settings),
     )
 
 
@@ -298,40 +300,36 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format)
-        with _bytecode_kept():
-            run(run_worker(settings))
+        compile_once(SyncGraph.__module__.partition(".")[0])
+        run(run_worker(settings))
     except SynclineError as error:
         sys.stderr.write(f"The worker cannot start. {error}\n")
         return 2 if isinstance(error, ConfigurationError) else 1
     return 0
 
 
-@contextmanager
-def _bytecode_kept() -> Iterator[None]:
-    """Keep compiled modules somewhere, as images that set PYTHONDONTWRITEBYTECODE do not.
+class _Version(TypedDict, total=False):
+    """Which version a Worker says that it is."""
 
-    The sandbox imports the workflow's module in every run, and would compile it each time.
-    """
-    if not sys.dont_write_bytecode:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="syncline-bytecode-") as folder:
-        sys.pycache_prefix, sys.dont_write_bytecode = folder, False
-        yield
+    build_id: str
+    deployment_config: WorkerDeploymentConfig
 
 
-def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
+def _version(settings: Settings) -> _Version:
     """Return which version of which deployment every Worker of this process is, if that is declared.
 
     A run stays with the version that it began on: runs are short, and the next one begins on the current.
+    Without a declared one it is the release. The SDK would have a hash in its place, for which it reads, and
+    where no bytecode is kept compiles, every module of the process.
     """
     if settings.deployment_name is None or settings.build_id is None:
-        return None
-    return WorkerDeploymentConfig(
+        return {"build_id": f"syncline {version('syncline')}"}
+    declared = WorkerDeploymentConfig(
         version=WorkerDeploymentVersion(settings.deployment_name, settings.build_id),
         use_worker_versioning=True,
         default_versioning_behavior=VersioningBehavior.PINNED,
     )
+    return {"deployment_config": declared}
 
 
 def _runtime(metrics_address: str | None) -> Runtime:

@@ -130,8 +130,8 @@ class ProviderMissing(ConfigurationError):
     def __init__(self, graph: str, provider_id: str, *, why: str) -> None:
         self.graph, self.provider_id = graph, provider_id
         super().__init__(
-            f"Graph '{graph}' names provider '{provider_id}' with on_missing 'fail'. {why} Install the plugin, "
-            "or restart the workers in which it is blocked, or choose 'hold' or 'fallback'."
+            f"Graph '{graph}' names provider '{provider_id}' with on_missing 'fail'. {why} Install the "
+            "plugin, or restart the workers in which it is blocked, or choose 'hold' or 'fallback'."
         )
 
 

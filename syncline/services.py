@@ -178,22 +178,22 @@ class Services:
         return self._stores[role, key]
 
     def _open_vector_store(self, key: str | None) -> VectorStore:
-        from syncline.stores.qdrant_server import QdrantServerStore
-
         settings = self.settings
-        timeout = settings.qdrant_timeout_seconds
+        named, url, api_key = key or "qdrant", settings.qdrant_url, settings.qdrant_api_key
         if key is not None:
             server = settings.qdrants.get(key)
             if server is None:
                 raise StoreNotConfigured(role="Qdrant", key=key, known=list(settings.qdrants))
-            return QdrantServerStore(key, server.url, server.api_key, timeout)
-        if settings.qdrant_url is not None:
-            return QdrantServerStore("qdrant", settings.qdrant_url, settings.qdrant_api_key, timeout)
-        # The embedded store needs an optional dependency that a worker with a server does without.
+            url, api_key = server.url, server.api_key
+        # Either takes a while to import, and the second needs what is optional where there is a server.
+        if url is not None:
+            from syncline.stores.qdrant_server import QdrantServerStore
+
+            return QdrantServerStore(named, url, api_key, settings.qdrant_timeout_seconds)
         from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
 
         opened = OpenCollections.of_this_process(settings.qdrant_path)
-        return EmbeddedQdrantStore("qdrant", settings.qdrant_path, opened=opened)
+        return EmbeddedQdrantStore(named, settings.qdrant_path, opened=opened)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

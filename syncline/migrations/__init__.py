@@ -1,7 +1,7 @@
 """Versioned DDL of the control plane, of a graph's write-db side and of its graph-db side.
 
-Each function creates what is missing in one transaction, and returns the revisions that it applied: none when
-the schema was up to date. The version is kept in table `sync_schema_version` of the migrated schema itself;
+Each function creates what is missing, a side in one transaction, and returns the revisions that it applied,
+if any. The version is kept in table `sync_schema_version` of the migrated schema itself;
 that of the engine's books, which any table map needs, in `sync_books_version`.
 """
 

@@ -1,10 +1,12 @@
 """`syncline schedule …` and the commands that change a graph, against a server, stores and a worker."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from temporalio.api.workflowservice.v1 import UpdateScheduleRequest
 from temporalio.service import RPCError, RPCStatusCode, WorkflowService
 
@@ -14,12 +16,28 @@ from syncline.schedules import PAUSED_WITH_GRAPH, ensure_schedule, list_schedule
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider
+from syncline.testing.temporal_server import start_temporal
 
 
 @pytest.fixture
 def schedule(idle_lab: SyncLab, temporal_only: Callable[[SyncLab], CommandLine]) -> CommandLine:
     """The commands that steer Schedules; no worker is needed."""
     return temporal_only(idle_lab)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def alone(idle_lab: SyncLab) -> AsyncIterator[SyncLab]:
+    """A laboratory on a server that has no Schedules but its own."""
+    async with start_temporal() as server:
+        yield replace(idle_lab, client=server.client)
+
+
+@pytest.fixture
+def of_all(alone: SyncLab, quiet: None, tmp_path: Path) -> CommandLine:
+    """The commands that steer the Schedules of that server."""
+    address = alone.client.service_client.config.target_host
+    environment = {"TEMPORAL_ADDRESS": address, "TEMPORAL_NAMESPACE": alone.client.namespace}
+    return CommandLine({**environment, "SYNCLINE_TASK_QUEUE": alone.task_queue}, tmp_path)
 
 
 @pytest.fixture
@@ -106,41 +124,40 @@ async def listed(lab: SyncLab, *graphs: Graph) -> None:
 
 
 async def test_all_schedules_are_paused_and_those_resumed_that_were_paused_for_the_same_reason(
-    idle_lab: SyncLab, schedule: CommandLine
+    alone: SyncLab, of_all: CommandLine
 ) -> None:
-    one, other = await scheduled(idle_lab), await scheduled(idle_lab, schedule={"cron": "0 4 * * *"})
-    mine, gone = await scheduled(idle_lab), await scheduled(idle_lab, status="paused")
-    await schedule("schedule", "pause", mine.slug, "--reason", "mine")
-    await listed(idle_lab, one, other, mine, gone)
+    one, other = await scheduled(alone), await scheduled(alone, schedule={"cron": "0 4 * * *"})
+    mine, gone = await scheduled(alone), await scheduled(alone, status="paused")
+    await of_all("schedule", "pause", mine.slug, "--reason", "mine")
+    await listed(alone, one, other, mine, gone)
     reason = f"maintenance, {one.slug}"
     others = [(mine, (True, "mine")), (gone, (True, PAUSED_WITH_GRAPH))]
 
-    paused = await schedule.answer("schedule pause --all", "--all", "--reason", reason)
-    assert {one.slug, other.slug} <= set(paused["graphs"])
-    assert not {mine.slug, gone.slug} & set(paused["graphs"])
+    paused = await of_all.answer("schedule pause --all", "--all", "--reason", reason)
+    assert set(paused["graphs"]) == {one.slug, other.slug}
     assert (paused["action"], paused["reason"], paused["failed"]) == ("paused", reason, {})
     for graph, found in [(one, (True, reason)), (other, (True, reason)), *others]:
-        assert await state(idle_lab, graph) == found
-    other_reason = await schedule("schedule", "resume", "--all", "--reason", f"{reason} too")
+        assert await state(alone, graph) == found
+    other_reason = await of_all("schedule", "resume", "--all", "--reason", f"{reason} too")
     assert other_reason.status == 0
     assert other_reason.out == "Nothing resumed: none is paused for that reason.\n"
 
-    resumed = await schedule("schedule", "resume", "--all", "--reason", reason)
+    resumed = await of_all("schedule", "resume", "--all", "--reason", reason)
     assert resumed.status == 0
-    assert {f"Resumed {one.slug}.", f"Resumed {other.slug}."} <= set(resumed.out.splitlines())
+    assert set(resumed.out.splitlines()) == {f"Resumed {one.slug}.", f"Resumed {other.slug}."}
     for graph, found in [(one, (False, None)), (other, (False, None)), *others]:
-        assert await state(idle_lab, graph) == found
-    [calendar] = (await described(idle_lab, other)).schedule.spec.calendars
+        assert await state(alone, graph) == found
+    [calendar] = (await described(alone, other)).schedule.spec.calendars
     assert calendar.hour[0].start == 4
-    nothing = await schedule.answer("schedule resume --all", "--all", "--reason", reason)
+    nothing = await of_all.answer("schedule resume --all", "--all", "--reason", reason)
     assert nothing == {"action": "resumed", "reason": reason, "graphs": [], "failed": {}}
 
 
 async def test_one_that_could_not_be_paused_stops_no_other_and_is_told(
-    idle_lab: SyncLab, schedule: CommandLine, monkeypatch: pytest.MonkeyPatch
+    alone: SyncLab, of_all: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken, other = await scheduled(idle_lab), await scheduled(idle_lab)
-    await listed(idle_lab, broken, other)
+    broken, other = await scheduled(alone), await scheduled(alone)
+    await listed(alone, broken, other)
     update = WorkflowService.update_schedule
 
     async def refused(service: WorkflowService, request: UpdateScheduleRequest, **keywords: object) -> object:
@@ -149,14 +166,12 @@ async def test_one_that_could_not_be_paused_stops_no_other_and_is_told(
         return await update(service, request, **keywords)
 
     monkeypatch.setattr(WorkflowService, "update_schedule", refused)
-    failed = await schedule("schedule", "pause", "--all", "--reason", "maintenance")
+    failed = await of_all("schedule", "pause", "--all", "--reason", "maintenance")
     assert failed.status == 1
     assert f"error: {broken.slug}: Temporal at " in failed.err
     assert f"Paused {other.slug}." in failed.out.splitlines()
-    assert (await state(idle_lab, broken))[0] is False
-    assert await state(idle_lab, other) == (True, "maintenance")
-    monkeypatch.undo()
-    await schedule("schedule", "resume", "--all", "--reason", "maintenance")
+    assert (await state(alone, broken))[0] is False
+    assert await state(alone, other) == (True, "maintenance")
 
 
 @pytest.mark.parametrize(

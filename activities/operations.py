@@ -213,13 +213,16 @@ class OperationActivities:
 
     @activity.defn(name=names.ADD_GRAPH_ACTIVITY)
     async def add_graph(self, request: AddGraphInput) -> Graph:
-        """Make the record, the schemas in both stores and the Schedule, as far as they are not there yet."""
-        services = self._services
+        """Make the record, the schemas in both stores and the Schedule, as far as they are not there yet.
+
+        A Schedule that is made has a run at once, unless its time is a cron expression.
+        """
+        services, task_queue = self._services, self._services.settings.task_queue
         async with self._at_work(request):
             await services.prepare_control()
             graph = await services.graphs.ensure(request.draft, prepare=services.prepare_graph)
             if request.schedule:
-                await ensure_schedule(activity.client(), graph, task_queue=services.settings.task_queue)
+                await ensure_schedule(activity.client(), graph, task_queue=task_queue, start_now=True)
             return graph
 
     @activity.defn(name=names.CHANGE_GRAPH_ACTIVITY)
@@ -232,7 +235,8 @@ class OperationActivities:
             if request.schedule:
                 fields["schedule"] = {**present.schedule.model_dump(), **request.schedule}
             graph = await services.graphs.update(present.id, graph_changes(present.slug, fields))
-            await ensure_schedule(client, graph, task_queue=services.settings.task_queue)
+            task_queue = services.settings.task_queue
+            await ensure_schedule(client, graph, task_queue=task_queue, start_now=True)
             if request.drop_shadow:
                 await drop_shadow(services, graph, KNOWLEDGE_GRAPH)
             return GraphChanged(graph=graph, operators_pause=await operators_pause(client, graph))

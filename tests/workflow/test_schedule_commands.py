@@ -405,6 +405,11 @@ async def test_a_graph_is_added_by_a_worker_with_all_that_it_needs(
     graph = await lab.services.graphs.get(slug)
     assert added.json == graph.model_dump(mode="json")
     assert await state(lab, graph) == (False, None)
+
+    async def has_run() -> bool:
+        return await runs(lab, graph) == 1
+
+    await eventually(has_run)
     assert await lab.services.prepare_graph(graph) == []
     assert (await syncline("graph", "add", slug, "--every-seconds", "86400", "--json")).json == added.json
     other = await syncline("graph", "add", slug, "--every-seconds", "30")

@@ -11,6 +11,8 @@ from syncline.provider import SyncContext, SyncProvider
 
 released = threading.Event()
 """Whoever blocks ends when this is set."""
+begun = threading.Event()
+"""Set once a cycle of `zoo-stubborn` is at work."""
 kept: list[object] = []
 
 
@@ -124,6 +126,7 @@ class Stubborn(Provider):
     id = "zoo-stubborn"
 
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
+        begun.set()
         while not released.is_set():
             try:
                 await asyncio.sleep(0.02)

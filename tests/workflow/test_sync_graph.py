@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import CancelledError
 
 from syncline import names
@@ -76,6 +76,15 @@ async def test_a_context_says_all_that_a_cycle_needs(lab: SyncLab) -> None:
     assert context.vectors.prefix == graph.qdrant_prefix
     assert (context.budget.batch_rows, context.budget.seconds) == (11, 12.5)
     assert context.options_as(Options).depth == 7
+
+
+async def test_runs_are_found_by_the_release_that_served_them(lab: SyncLab) -> None:
+    run = await lab.start(await lab.add_graph(FakeProvider()))
+    await run.result()
+    builds = (await run.describe()).typed_search_attributes.get(
+        SearchAttributeKey.for_keyword_list("BuildIds")
+    )
+    assert builds == ["unversioned", f"unversioned:syncline {version('syncline')}"]
 
 
 async def test_a_graph_can_be_named_by_its_id(lab: SyncLab) -> None:

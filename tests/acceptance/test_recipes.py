@@ -135,9 +135,11 @@ def test_a_cron_workflow_is_started_asked_and_stopped(
     assert (state["phase"], state["graph"]) == ("done", "world")
     assert state["carried"]["totals"]["runs"] >= 2
 
+    stop = BLOCKS["cron-stop"].rstrip()
+
     def stopped() -> bool:
         # At a run a second it may meet a run that ends of itself just then.
-        running_stack.sh(f"{BLOCKS['cron-stop'].rstrip()} || true")
+        running_stack.sh(f"{stop} || true")
         return bool(runs(running_stack, 'WorkflowId="world-cron" AND ExecutionStatus="Canceled"'))
 
     wait_until(stopped)

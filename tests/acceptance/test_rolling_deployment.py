@@ -249,8 +249,10 @@ def test_both_edges_are_told_once_and_with_their_times(story: Story, graph: str)
     assert [away for away, _ in stretches] == [True, False, True, False][: 3 if graph == FALLS_BACK else 4]
     (_, before), (_, served), (_, after), *_ = stretches
     for runs, earliest in ((before, one.started), (after, four.draining)):
-        [since] = {run.away.since for run in runs if run.away}
+        since = runs[0].away and runs[0].away.since
+        assert [(run.began, run.away and run.away.since) for run in runs] == [(run.began, since) for run in runs]
         assert earliest is not None
+        assert since is not None
         assert earliest <= since <= runs[1].began
         assert [run.returns for run in runs] == [[]] * len(runs)
     [returned] = served[0].returns

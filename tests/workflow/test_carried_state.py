@@ -17,7 +17,7 @@ from syncline.schedules import ensure_schedule
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 
-DAILY = {"every_seconds": 86_400}
+SELDOM = {"every_seconds": 2_592_000}
 
 
 class ScheduledRuns:
@@ -67,7 +67,7 @@ async def told_to_the_cycle(lab: SyncLab, run: WorkflowHandle) -> datetime | Non
 
 
 async def test_a_fallback_is_counted_from_run_to_run_until_a_provider_returns(lab: SyncLab) -> None:
-    graph = await lab.add_graph("acme-sync", prepare=True, schedule=DAILY)
+    graph = await lab.add_graph("acme-sync", prepare=True, schedule=SELDOM)
     runs = await scheduled(lab, graph)
 
     run = await runs.next()
@@ -100,7 +100,7 @@ async def test_sums_grow_over_completed_runs_and_a_failed_run_changes_nothing(la
     async def next_result(context: SyncContext) -> SyncResult:
         return results.pop(0)
 
-    graph = await lab.add_graph(FakeProvider(cycle=next_result), schedule=DAILY)
+    graph = await lab.add_graph(FakeProvider(cycle=next_result), schedule=SELDOM)
     runs = await scheduled(lab, graph)
 
     assert (await (await runs.next()).result()).carried.totals.rows == 2
@@ -121,7 +121,7 @@ async def test_a_new_run_shows_the_last_result_until_it_has_its_own(lab: SyncLab
         await release.wait()
         return sync_result(rows=7)
 
-    graph = await lab.add_graph(FakeProvider(cycle=wait), schedule=DAILY)
+    graph = await lab.add_graph(FakeProvider(cycle=wait), schedule=SELDOM)
     runs = await scheduled(lab, graph)
     await (await runs.next()).result()
     release.clear()
@@ -140,7 +140,7 @@ async def test_a_new_run_shows_the_last_result_until_it_has_its_own(lab: SyncLab
 
 
 async def test_a_schedule_that_is_pointed_at_another_graph_starts_new_sums(lab: SyncLab) -> None:
-    graph = await lab.add_graph(FakeProvider(), schedule=DAILY)
+    graph = await lab.add_graph(FakeProvider(), schedule=SELDOM)
     other = await lab.add_graph("fake")
     runs = await scheduled(lab, graph)
     await (await runs.next()).result()
@@ -189,7 +189,7 @@ async def test_cron_runs_carry_state_too(lab: SyncLab) -> None:
 
 async def test_a_last_result_that_cannot_be_read_costs_the_sums_and_nothing_else(lab: SyncLab) -> None:
     """Another workflow's result, under the same Schedule: it would otherwise fail every run for ever."""
-    graph = await lab.add_graph(FakeProvider(), schedule=DAILY)
+    graph = await lab.add_graph(FakeProvider(), schedule=SELDOM)
     runs = await scheduled(lab, graph)
     await (await runs.next()).result()
     # The next run is started with a completion result that is no SyncGraphResult.

@@ -18,7 +18,7 @@ from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 from worker import listen
 
-HOURLY = {"every_seconds": 3600}
+SELDOM = {"every_seconds": 2_592_000}  # a time that comes while a test runs would be one run too many
 
 
 class Runs(FakeProvider):
@@ -73,8 +73,8 @@ async def writer(lab: SyncLab, graph: Graph | None = None) -> AsyncIterator[asyn
 
 
 async def scheduled(lab: SyncLab, provider: str | None = "noting", **schedule: object) -> Graph:
-    """A graph with its stores and its Schedule, which leaves it alone for an hour."""
-    graph = await lab.add_graph(provider, prepare=True, schedule={**HOURLY, **schedule})
+    """A graph with its stores and its Schedule, which leaves it alone for a month."""
+    graph = await lab.add_graph(provider, prepare=True, schedule={**SELDOM, **schedule})
     await ensure_schedule(lab.client, graph, task_queue=lab.task_queue)
     return graph
 
@@ -220,7 +220,7 @@ async def test_writers_of_a_graph_that_wants_no_notification_send_none(lab: Sync
             assert set(payloads) == {other.schema_name}
             assert runs.of(silent) == []
         await lab.services.graphs.update(
-            silent.slug, GraphChanges.model_validate({"schedule": {**HOURLY, "notify": True}})
+            silent.slug, GraphChanges.model_validate({"schedule": {**SELDOM, "notify": True}})
         )
         async with listened_to(lab):
             # It is run for what was written before. Whoever writes until then need not speak.
@@ -265,7 +265,7 @@ async def test_what_was_written_while_a_graph_wanted_no_notification_is_seen_whe
         await asyncio.sleep(2)
         assert runs.of(graph) == []
         await lab.services.graphs.update(
-            graph.slug, GraphChanges.model_validate({"schedule": {**HOURLY, "notify": True}})
+            graph.slug, GraphChanges.model_validate({"schedule": {**SELDOM, "notify": True}})
         )
         await ran(runs, graph, 1)
 

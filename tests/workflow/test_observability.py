@@ -180,7 +180,7 @@ async def scene(
                 unique=lambda word: f"observed-{word}-{next(numbers)}",
             )
             # It is there from the start, so that the worker listens at once.
-            heard = await lab.add_graph("default", prepare=True, schedule={"every_seconds": 86_400})
+            heard = await lab.add_graph("default", prepare=True, schedule={"every_seconds": 2_592_000})
             async with WorkerProcess.running(ROOT / "worker.py", environment) as worker:
                 await worker.says('"listening"')
                 paused = await lab.add_graph(status="paused")

@@ -26,7 +26,7 @@ from syncline.services import Services
 from syncline.testing.gate import Gate
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
-from tests.workflow.test_carried_state import DAILY, scheduled
+from tests.workflow.test_carried_state import SELDOM, scheduled
 from tests.workflow.test_replay import replay
 from worker import create_provider_worker, serving
 
@@ -332,7 +332,7 @@ async def test_who_polls_the_queue_without_the_provider_is_believed_once(fleet: 
 
 async def test_a_graph_in_fallback_returns_by_itself_and_both_edges_are_told(fleet: Fleet) -> None:
     lab = fleet.lab
-    graph = await fleet.graph(prepare=True, schedule=DAILY)
+    graph = await fleet.graph(prepare=True, schedule=SELDOM)
     runs = await scheduled(lab, graph)
     async with fleet.process("bare@host:1"):
         for number in (1, 2):
@@ -362,7 +362,7 @@ async def test_a_graph_in_fallback_returns_by_itself_and_both_edges_are_told(fle
 
 async def test_a_graph_that_was_held_catches_up(fleet: Fleet, new_rows: Callable[..., object]) -> None:
     lab = fleet.lab
-    graph = await fleet.graph("hold", prepare=True, schedule=DAILY)
+    graph = await fleet.graph("hold", prepare=True, schedule=SELDOM)
     await new_rows(graph, "a")
     runs = await scheduled(lab, graph)
     async with fleet.process("bare@host:1"):
@@ -418,7 +418,7 @@ async def test_a_failed_cycle_is_no_return(fleet: Fleet) -> None:
         return results.pop(0)
 
     lab = fleet.lab
-    graph = await fleet.graph("hold", schedule=DAILY)
+    graph = await fleet.graph("hold", schedule=SELDOM)
     runs = await scheduled(lab, graph)
     async with fleet.process("bare@host:1"):
         await (await runs.next()).result()
@@ -445,7 +445,7 @@ async def test_a_return_that_cannot_be_signalled_costs_no_second_cycle(
     async def next_result(context: SyncContext) -> SyncResult:
         return results.pop(0)
 
-    graph = await fleet.graph("hold", schedule=DAILY)
+    graph = await fleet.graph("hold", schedule=SELDOM)
     runs = await scheduled(fleet.lab, graph)
     async with fleet.process("bare@host:1"):
         await (await runs.next()).result()

@@ -192,7 +192,7 @@ async def test_schedules_of_graphs_are_listed(idle_lab: SyncLab) -> None:
 
 
 async def test_a_scheduled_run_is_found_by_its_graph_and_has_a_summary(lab: SyncLab) -> None:
-    graph = await lab.add_graph(FakeProvider(), schedule={"every_seconds": 86_400})
+    graph = await lab.add_graph(FakeProvider(), schedule={"every_seconds": 2_592_000})
     await ensure(lab, graph)
     await schedule_of(lab, graph).trigger()
 

@@ -170,9 +170,11 @@ class Fleet:
 
         await patiently(there)
 
-    async def idle(self) -> None:
-        """Wait until no run is open."""
-        open_runs = f"{self.runs} AND ExecutionStatus = 'Running'"
+    async def idle(self, workflow: str) -> None:
+        """Wait until no run of this type is open."""
+        open_runs = (
+            f"WorkflowType='{workflow}' AND TaskQueue='{self.task_queue}' AND ExecutionStatus = 'Running'"
+        )
 
         async def none() -> bool:
             return (await self.client.count_workflows(open_runs)).count == 0

@@ -191,10 +191,12 @@ async def story(
         for graph in (HOLDS, FAILS):
             await services.graphs.update(graph, GraphChanges(composition={"sync": DEFAULT}))
         await caught_up(*GRAPHS)
+        # First who would make the others again.
+        await temporal_client.get_schedule_handle(names.reconcile_schedules_id(QUEUE)).delete()
+        await fleet.idle(names.RECONCILE_SCHEDULES)
         for graph in GRAPHS:
             await temporal_client.get_schedule_handle(names.sync_schedule_id(graph)).delete()
-        await temporal_client.get_schedule_handle(names.reconcile_schedules_id(QUEUE)).delete()
-        await fleet.idle()
+        await fleet.idle(names.SYNC_GRAPH)
         await asyncio.gather(fleet.stop(five), fleet.stop(six))
         ended = {graph: await both(graph) for graph in GRAPHS}
         yield Story(
@@ -250,7 +252,9 @@ def test_both_edges_are_told_once_and_with_their_times(story: Story, graph: str)
     (_, before), (_, served), (_, after), *_ = stretches
     for runs, earliest in ((before, one.started), (after, four.draining)):
         since = runs[0].away and runs[0].away.since
-        assert [(run.began, run.away and run.away.since) for run in runs] == [(run.began, since) for run in runs]
+        assert [(run.began, run.away and run.away.since) for run in runs] == [
+            (run.began, since) for run in runs
+        ]
         assert earliest is not None
         assert since is not None
         assert earliest <= since <= runs[1].began

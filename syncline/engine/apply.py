@@ -60,12 +60,7 @@ async def apply_staged(
         await target.execute("SET LOCAL default_statistics_target = 10")
         await target.execute(table.analyze_stage)
     merging = table.merging
-    books = await target.fetchrow(
-        "SELECT EXISTS (SELECT FROM sync_parked_row) AS rows,"
-        " EXISTS (SELECT FROM sync_parked_reference) AS references,"
-        f" EXISTS (SELECT FROM sync_dead_letter WHERE table_name = '{literal(table.table.name)}') AS letters,"
-        f" {merging.known} AS known"
-    )
+    books = await target.fetchrow(sql("books", table=literal(table.table.name), known=merging.known))
     effects: list[TableProgress] = []
     if table.table.present != "true":
         await target.execute(table.absent)

@@ -8,8 +8,8 @@ import asyncpg
 
 from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
-from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
-from syncline.engine.places import on_schema
+from syncline.engine.ledger import Ledger, RunProgress, Tenure
+from syncline.engine.places import by_index, on_schema
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.engine.template import sql
@@ -70,13 +70,16 @@ class Drain:
         self.unfinished: set[str] = set()
         self.expected: dict[str, int] = {}
         """Rows to read in all of tables that take more than one batch, where counting them was quick."""
+        self.deletes_read: int | None = None
+        """Before which transaction all deleted keys were read, if any were."""
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
         """Drain the deleted keys, then every table parents first, then what that released or asked for."""
         with self._context.target.store.errors_mapped():
             await prepare_connection(self._target, self._statements)
             if ledger.requeued:
-                await self._target.execute(sql("requeue_due"))
+                async with by_index(self._target):
+                    await self._target.execute(sql("requeue_due"))
         self._more = ledger.requeued or bool(ledger.released)
         if pending.deletes:
             with self._failing_alone(DELETES):
@@ -125,11 +128,9 @@ class Drain:
         self._more = False
         with self._context.target.store.errors_mapped():
             row = await self._target.fetchrow(
-                "SELECT ARRAY(SELECT DISTINCT table_name FROM sync_parked_row WHERE released) AS released,"
-                " ARRAY(SELECT DISTINCT table_name FROM sync_requeue) AS requeued"
+                sql("asked_for", released=sql("released")), list(self._statements.tables)
             )
-        known = self._statements.tables.keys()
-        return set(row["released"]) & known, set(row["requeued"]) & known
+        return set(row["released"]), set(row["requeued"])
 
     async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
         """Move rows until nothing is left below the horizon or time is out."""
@@ -186,7 +187,7 @@ class Drain:
         self._counted.add(name)
         with self._context.write.store.errors_mapped():
             try:
-                async with source.transaction():
+                async with by_index(source):
                     await source.execute(f"SET LOCAL statement_timeout = {round(_COUNT_SECONDS * 1000)}")
                     left = await source.fetchval(table.behind(cursor), *cursor.parameters(), str(horizon))
             except asyncpg.QueryCanceledError:
@@ -308,22 +309,10 @@ class Drain:
                     progress = await self._remove()
                     await self._tenure.commit(self._target, progress, table=DELETES, cursor=cursor)
                 self._committed(progress)
+                self.deletes_read = cursor.xid
                 if staged < limit:
-                    await self._prune(source, horizon)
                     return
         self.unfinished.add(DELETES)
-
-    async def _prune(self, source: asyncpg.Connection, horizon: int) -> None:
-        """Clear away what was read long ago, if this role may; what is kept costs no more than its room.
-
-        What the graph's shadow has yet to read is kept, and a shadow clears nothing away. Nor does a graph
-        that is not the only one to read them.
-        """
-        if self._context.shadow or not self._context.alone:
-            return
-        horizon = await deletes_read(self._target, self._context.target.schema, horizon)
-        if await source.fetchval(f"SELECT has_table_privilege('{DELETES}', 'DELETE')"):
-            await source.execute(sql("prune"), str(horizon))
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name

@@ -7,10 +7,21 @@ import asyncpg
 
 from syncline.provider import GraphSchema
 
-__all__ = ["LOCK", "UNLOCK", "on_schema"]
+__all__ = ["BY_INDEX", "LOCK", "UNLOCK", "by_index", "on_schema"]
 
 LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
 UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('syncline:' || current_schema(), 0))"
+BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
+"""For a transaction that looks entries up by key or reads them in order, of a table whose statistics are missing or
+old: every other way reads all of it for each batch."""
+
+
+@asynccontextmanager
+async def by_index(connection: asyncpg.Connection, *, readonly: bool = False) -> AsyncIterator[None]:
+    """Enter a transaction whose plans go by an index where one can answer."""
+    async with connection.transaction(readonly=readonly):
+        await connection.execute(BY_INDEX)
+        yield
 
 
 @asynccontextmanager

@@ -125,6 +125,8 @@ class PostgresStore:
                 "idle_in_transaction_session_timeout": "120000",
                 # A batch is staged in a temporary table and read several times; taken only where one is used.
                 "temp_buffers": "64MB",
+                # A statement meets an empty table at one time and a million entries at another.
+                "plan_cache_mode": "force_custom_plan",
                 **server_settings,
             },
         )

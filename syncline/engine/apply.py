@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from syncline.engine.places import looking_up
 from syncline.engine.refusal import DeadLetter, refusal_of, settle
 from syncline.engine.statements import SchemaStatements, TableStatements
 from syncline.engine.template import sql
@@ -71,11 +72,14 @@ async def apply_staged(
         unparked.extend(refused)
     removed, unremoved = await remove_gone(target, schema, store)
     effects.extend(removed)
-    if books["rows"]:
-        await target.execute(waiting.unpark_rows)
+    few = staged < _ANALYZE_FROM
     # What leaves may have parked references of rows that are staged, where none were before.
-    if (books["references"] or removed) and table.table.identified:
-        await target.execute(waiting.unpark_references)
+    references = table.table.identified and bool(books["references"] or removed)
+    async with looking_up(target, few=few and (books["rows"] or references)):
+        if books["rows"]:
+            await target.execute(waiting.unpark_rows)
+        if references:
+            await target.execute(waiting.unpark_references)
     for statement in waiting.park_references:
         await target.execute(statement)
 
@@ -89,14 +93,16 @@ async def apply_staged(
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
     more = bool(removed)
     if table.table.identified:
-        if books["rows"]:
-            for statement in waiting.release_rows:
-                more |= await target.execute(statement) != "UPDATE 0"
-        if books["references"] or (in_parts and waiting.park_beside):
-            for release in waiting.releases:
-                effect, asked = await _release(target, release, store)
-                effects.append(effect)
-                more |= asked
+        references = bool(books["references"] or (in_parts and waiting.park_beside))
+        async with looking_up(target, few=few and (books["rows"] or references)):
+            if books["rows"]:
+                for statement in waiting.release_rows:
+                    more |= await target.execute(statement) != "UPDATE 0"
+            if references:
+                for release in waiting.releases:
+                    effect, asked = await _release(target, release, store)
+                    effects.append(effect)
+                    more |= asked
 
     links = 0
     for ranged in merging.links if books["known"] else merging.new_links:
@@ -105,7 +111,8 @@ async def apply_staged(
         refused.extend(unlinked)
     effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
     if books["letters"]:
-        await target.execute(table.absolve)
+        async with looking_up(target, few=few):
+            await target.execute(table.absolve)
     more |= bool(rows) and merging.rematches
     await schema.recount.run(target)
     letters = [*unparked, *unremoved.get(table.table.name, ()), *refused]

@@ -166,7 +166,7 @@ class _Cycle:
         if busy or ledger.outbox:
             # While everything waits for its next try, this only says so.
             self._vectors = await self._drain_outbox()
-        # Last, since nobody waits for it. A shadow clears nothing away, nor one of several that read the deletes.
+        # Last: nobody waits for it. A shadow clears nothing away, nor does one of several readers.
         if context.alone and not context.shadow:
             if pending.prunable:
                 read = self._deletes_read or ledger.cursors[DELETES].xid

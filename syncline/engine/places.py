@@ -7,13 +7,13 @@ import asyncpg
 
 from syncline.provider import GraphSchema
 
-__all__ = ["BY_INDEX", "LOCK", "UNLOCK", "by_index", "on_schema"]
+__all__ = ["BY_INDEX", "LOCK", "UNLOCK", "by_index", "looking_up", "on_schema"]
 
 LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
 UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('syncline:' || current_schema(), 0))"
 BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
-"""For a transaction that looks entries up by key or reads them in order, of a table whose statistics are missing or
-old: every other way reads all of it for each batch."""
+"""For a transaction that looks entries up by key or reads them in order. Every other way reads all of a table at
+each batch, and is what the planner takes where it lacks statistics."""
 
 
 @asynccontextmanager
@@ -22,6 +22,24 @@ async def by_index(connection: asyncpg.Connection, *, readonly: bool = False) ->
     async with connection.transaction(readonly=readonly):
         await connection.execute(BY_INDEX)
         yield
+
+
+@asynccontextmanager
+async def looking_up(connection: asyncpg.Connection, *, few: bool) -> AsyncIterator[None]:
+    """Have rows, if they are `few`, look up what they are joined with by index, in the caller's transaction.
+
+    Without statistics the planner takes each for many, and reads a table of any size instead. Only for
+    statements in which every join has an index: others would compare each row with each.
+    """
+    if few:
+        await connection.execute(_set("off"))
+    yield
+    if few:
+        await connection.execute(_set("DEFAULT"))
+
+
+def _set(value: str) -> str:
+    return ";".join(f"SET LOCAL enable_{way} TO {value}" for way in ("hashjoin", "mergejoin", "seqscan"))
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from syncline.engine.tablemap import TableMap
+from syncline.engine.template import sql
 from syncline.sqltext import literal, quoted
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "from_image",
     "generated_columns",
     "image",
+    "of_table",
     "reference_id",
     "row_id",
     "stage_columns",
@@ -35,6 +37,11 @@ def row_id(table: TableMap, row: str = "s") -> str:
     if table.identified:
         return f"{row}.sync_row_id"
     return f"syncline.row_uuid(ARRAY[{commas([f'{row}.{quoted(name)}' for name in table.key])}])"
+
+
+def of_table(table: TableMap) -> str:
+    """Return the table's name as an expression over a staged row `s`."""
+    return sql("of_table", table=literal(table.name)).strip()
 
 
 def column_types(table: TableMap) -> dict[str, str]:

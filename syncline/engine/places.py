@@ -12,8 +12,8 @@ __all__ = ["BY_INDEX", "LOCK", "UNLOCK", "by_index", "looking_up", "on_schema"]
 LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
 UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('syncline:' || current_schema(), 0))"
 BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
-"""For a transaction that looks entries up by key or reads them in order. Every other way reads all of a table at
-each batch, and is what the planner takes where it lacks statistics."""
+"""For a transaction that looks entries up by key or reads them in order. Any other way reads all of a table,
+and is what the planner takes where it lacks statistics."""
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from syncline.engine.layout import (
     commas,
     generated_columns,
+    of_table,
     row_id,
     stage_columns,
     stage_definitions,
@@ -75,7 +76,7 @@ class TableStatements:
             "gone_absent", stage=self.stage, table=literal(table.name), row_id=self.row_id, key=self.key
         )
         self.missing = sql("gone_missing", stage=self.stage, table=literal(table.name), row_id=self.row_id)
-        self.absolve = sql("absolve", stage=self.stage, table=literal(table.name), row_id=self.row_id)
+        self.absolve = sql("absolve", stage=self.stage, of_table=of_table(table), row_id=self.row_id)
         self.merging = Merging(schema_map, table, self.stage)
         self.waiting = Waiting(schema_map, table, self.stage)
 

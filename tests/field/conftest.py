@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -33,7 +34,7 @@ class Pooler:
 
     def through(self, dsn: str) -> str:
         """Return the connection URI, through the pooler, of the database that a direct one names."""
-        return self.dsn(dsn.rpartition("/")[2].partition("?")[0])
+        return self.dsn(urlsplit(dsn).path.removeprefix("/"))
 
 
 @pytest.fixture

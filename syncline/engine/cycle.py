@@ -67,7 +67,7 @@ class SyncEngine:
         async with context.target.store.driver() as target:
             held = HeldSchema(target, context.target.schema)
             deadline = time.monotonic() + patience
-            while not await held.try_lock():
+            while (ledger := await self._take(context, held)) is None:
                 if time.monotonic() >= deadline:
                     return await self._held_by_another(context, held, started)
                 await asyncio.sleep(0.05)
@@ -79,11 +79,23 @@ class SyncEngine:
             failed = await self._misfits(context, target)
             # It gives the lock back with its last transaction. Not in a finally: a connection that saw an
             # exception is closed, and its lock goes with it.
-            result = await _Cycle(self.statements, context, held, started, failed, look_again).run()
+            result = await _Cycle(self.statements, context, held, started, failed, look_again).run(ledger)
             if result.status is CycleStatus.FAILED:
                 # What was seen to fit may have been altered since: the next cycle looks again.
                 self._fitting.discard(_place(context))
             return result
+
+    async def _take(self, context: SyncContext, held: HeldSchema) -> Ledger | None:
+        """Take the graph's lock and return its ledger; None if another cycle has the lock."""
+        async with held.locking() as locked:
+            if not locked:
+                return None
+            return await read_ledger(
+                held.connection,
+                tables=self.statements.tables,
+                run_id=context.run.run_id,
+                outbox_due=due_sql(self.schema_map, context.embedding.name),
+            )
 
     async def _misfits(self, context: SyncContext, target: asyncpg.Connection) -> dict[str, str]:
         """Return the tables that cannot be synced as they are, and why: looked up once, until one fails."""
@@ -133,15 +145,8 @@ class _Cycle:
         self._expected: Mapping[str, int] = {}
         self._vectors = VectorProgress()
 
-    async def run(self) -> SyncResult:
+    async def run(self, ledger: Ledger) -> SyncResult:
         context = self._context
-        async with self._held.transaction() as target:
-            ledger = await read_ledger(
-                target,
-                tables=self._statements.tables,
-                run_id=context.run.run_id,
-                outbox_due=due_sql(self._statements.schema_map, context.embedding.name),
-            )
         if ledger.vector_prefix not in (None, context.vectors.prefix):
             raise SchemaMoved(
                 context.graph.slug,

@@ -17,7 +17,7 @@ from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
 from syncline.messages import TableProgress
 from syncline.provider import SyncContext
-from syncline.sqltext import literal
+from syncline.sqltext import literal, quoted
 from syncline.stores.postgres import map_driver_error
 from syncline.tracing import span
 
@@ -123,10 +123,13 @@ class Drain:
     async def _asked_for(self) -> tuple[set[str], set[str]]:
         """Return the tables with released rows, and those with rows that are asked for by key."""
         self._more = False
-        async with self._transaction() as target:
-            row = await target.fetchrow(
-                "SELECT ARRAY(SELECT DISTINCT table_name FROM sync_parked_row WHERE released) AS released,"
-                " ARRAY(SELECT DISTINCT table_name FROM sync_requeue) AS requeued"
+        schema = quoted(self._context.target.schema)
+        # It names the schema itself, and so needs no transaction for it.
+        with self._context.target.store.errors_mapped():
+            row = await self._target.fetchrow(
+                "SELECT ARRAY(SELECT DISTINCT table_name"
+                f" FROM {schema}.sync_parked_row WHERE released) AS released,"
+                f" ARRAY(SELECT DISTINCT table_name FROM {schema}.sync_requeue) AS requeued"
             )
         known = self._statements.tables.keys()
         return set(row["released"]) & known, set(row["requeued"]) & known

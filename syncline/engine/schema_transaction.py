@@ -37,15 +37,12 @@ class HeldSchema:
     connection: asyncpg.Connection
     schema: str
 
-    async def try_lock(self) -> bool:
-        """Take the graph's lock for this session, or return False: another cycle has it."""
-        # By a script, whose status says how many rows there were: it is one round trip on any connection.
-        status: str = await self.connection.execute(f"SELECT WHERE pg_try_advisory_lock({self._key})")
-        return status == "SELECT 1"
-
-    async def unlock(self) -> None:
-        """Give the lock back."""
-        await self.connection.execute(f"SELECT pg_advisory_unlock({self._key})")
+    @asynccontextmanager
+    async def locking(self) -> AsyncIterator[bool]:
+        """Enter a transaction that takes the graph's lock for this session; yield whether it was free."""
+        async with self.transaction(f"SELECT WHERE pg_try_advisory_lock({self._key})"):
+            # A script gives no rows, but says how many there were.
+            yield self.connection.begun == "SELECT 1"
 
     def transaction(self, *first: str, last: bool = False) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """Return a transaction on the schema; with `last` the lock is given back once it is committed."""

@@ -35,6 +35,8 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
         self._asking = _Asking(protocol)
         self._opening: str | None = None
         self._closing: str | None = None
+        self.begun = ""
+        """What the server said of the last statement that `beginning` had a transaction take along."""
         self.opened_at = time.monotonic()
         super().__init__(self._asking, transport, *rest)
         _keep_alive(transport.get_extra_info("socket"))
@@ -69,7 +71,9 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
         """Execute a statement, or a script without arguments, as the driver does."""
         if self._opening is not None and query.startswith("BEGIN"):
             query, self._opening = f"{query} {self._opening}", None
-        elif self._closing is not None and query.startswith("COMMIT"):
+            self.begun = await super().execute(query, timeout=timeout)
+            return self.begun
+        if self._closing is not None and query.startswith("COMMIT"):
             query, self._closing = f"{query} {self._closing}", None
         status: str = await super().execute(query, *args, timeout=timeout)
         return status

@@ -232,16 +232,23 @@ async def test_store_closes_in_time(graph: TestGraph, postgres_server: EmbeddedP
         assert time.monotonic() - began < 3
 
 
-async def test_altered_table_fails_no_cycle(graph: TestGraph) -> None:
+@pytest.mark.parametrize(
+    "alter",
+    [
+        "ALTER TABLE facts ALTER COLUMN content TYPE varchar",
+        "ALTER TABLE sync_state ALTER COLUMN fence TYPE int",
+        "ALTER TABLE sync_parked_row ALTER COLUMN table_name TYPE varchar(100)",
+    ],
+)
+async def test_altered_table_fails_no_cycle(graph: TestGraph, alter: str) -> None:
     """A type that changed between two cycles costs new connections, and neither a table nor a retry."""
-    await write_rows(graph, 3)
+    await write(graph, "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f1', 'one', 'ready')")
     assert (await run_cycle(graph.context())).status is CycleStatus.DRAINED
-    await on_target(graph, "ALTER TABLE sync_state ALTER COLUMN holder_run_id TYPE varchar(200)")
-    await on_target(graph, "ALTER TABLE sync_state ALTER COLUMN fence TYPE numeric")
-    await on_target(graph, "ALTER TABLE sync_state ALTER COLUMN fence TYPE int")
-    await write(graph, "UPDATE write_raw_sources SET title = 'u'")
+    await on_target(graph, alter)
+    await write(graph, "UPDATE write_facts SET content = 'another'")
     result = await run_cycle(graph.context())
-    assert (result.status, result.rows, result.failures) == (CycleStatus.DRAINED, 3, 0)
+    assert (result.status, result.rows, result.failures) == (CycleStatus.DRAINED, 1, 0)
+    assert (result.vectors.upserted, result.vectors.pending) == (1, 0)
 
 
 async def test_outdated_statements_leave_the_pool(graph: TestGraph) -> None:

@@ -6,17 +6,18 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import asyncpg
 
-from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
+from syncline.engine.apply import Applied, apply_staged, remove_gone, shared_stages
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
 from syncline.engine.places import on_schema
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
 from syncline.messages import TableProgress
 from syncline.provider import SyncContext
-from syncline.sqltext import literal
+from syncline.sqltext import literal, quoted
 from syncline.stores.postgres import map_driver_error
 from syncline.tracing import span
 
@@ -49,7 +50,7 @@ class Drain:
         self,
         statements: SchemaStatements,
         context: SyncContext,
-        target: asyncpg.Connection,
+        held: HeldSchema,
         tenure: Tenure,
         progress: RunProgress,
         *,
@@ -59,7 +60,7 @@ class Drain:
     ) -> None:
         self._statements = statements
         self._context = context
-        self._target = target
+        self._held, self._target = held, held.connection
         self._tenure = tenure
         self._out_of_time = out_of_time
         self._told = committed
@@ -73,10 +74,9 @@ class Drain:
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
         """Drain the deleted keys, then every table parents first, then what that released or asked for."""
-        with self._context.target.store.errors_mapped():
-            await prepare_connection(self._target, self._statements)
-            if ledger.requeued:
-                await self._target.execute(sql("requeue_due"))
+        if ledger.requeued:
+            async with self._transaction() as target:
+                await target.execute(sql("requeue_due"))
         self._more = ledger.requeued or bool(ledger.released)
         if pending.deletes:
             with self._failing_alone(DELETES):
@@ -123,10 +123,13 @@ class Drain:
     async def _asked_for(self) -> tuple[set[str], set[str]]:
         """Return the tables with released rows, and those with rows that are asked for by key."""
         self._more = False
+        schema = quoted(self._context.target.schema)
+        # It names the schema itself, and so needs no transaction for it.
         with self._context.target.store.errors_mapped():
             row = await self._target.fetchrow(
-                "SELECT ARRAY(SELECT DISTINCT table_name FROM sync_parked_row WHERE released) AS released,"
-                " ARRAY(SELECT DISTINCT table_name FROM sync_requeue) AS requeued"
+                "SELECT ARRAY(SELECT DISTINCT table_name"
+                f" FROM {schema}.sync_parked_row WHERE released) AS released,"
+                f" ARRAY(SELECT DISTINCT table_name FROM {schema}.sync_requeue) AS requeued"
             )
         known = self._statements.tables.keys()
         return set(row["released"]) & known, set(row["requeued"]) & known
@@ -334,12 +337,16 @@ class Drain:
 
     @asynccontextmanager
     async def _batch(self, create_stage: str | None = None) -> AsyncIterator[None]:
-        """One transaction on the graph-db with an empty stage; its driver errors name the graph-db."""
+        """One transaction on the graph-db with empty stages; its driver errors name the graph-db."""
+        stages = shared_stages(self._statements)
+        async with self._transaction(*stages, *([create_stage] if create_stage is not None else [])):
+            yield
+
+    @asynccontextmanager
+    async def _transaction(self, *first: str) -> AsyncIterator[asyncpg.Connection]:
         with self._context.target.store.errors_mapped():
-            async with self._target.transaction():
-                if create_stage is not None:
-                    await self._target.execute(create_stage)
-                yield
+            async with self._held.transaction(*first) as target:
+                yield target
 
     @contextmanager
     def _capturing(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Connections whose search_path is one graph's schema, and the lock that makes its cycles take turns."""
+"""Connections to a write-db whose search_path is one graph's schema."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,10 +7,7 @@ import asyncpg
 
 from syncline.provider import GraphSchema
 
-__all__ = ["LOCK", "UNLOCK", "on_schema"]
-
-LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
-UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('syncline:' || current_schema(), 0))"
+__all__ = ["on_schema"]
 
 
 @asynccontextmanager

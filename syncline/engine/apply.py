@@ -13,7 +13,7 @@ from syncline.engine.waiting import Release
 from syncline.messages import TableProgress
 from syncline.sqltext import literal
 
-__all__ = ["Applied", "Refused", "apply_staged", "prepare_connection", "remove_gone"]
+__all__ = ["Applied", "Refused", "apply_staged", "remove_gone", "shared_stages"]
 
 _ANALYZE_FROM = 2_000
 """Below this many staged rows the planner's defaults do; above, a wrong join costs more than ANALYZE."""
@@ -35,10 +35,9 @@ class Applied:
     """Whether it released or asked for rows that were not waiting before."""
 
 
-async def prepare_connection(target: asyncpg.Connection, statements: SchemaStatements) -> None:
-    """Make the temporary tables that all tables share; they stay with the connection."""
-    await target.execute(statements.removal.create)
-    await target.execute(statements.recount.create)
+def shared_stages(statements: SchemaStatements) -> tuple[str, str]:
+    """Return the statements that make the temporary tables which all tables share, where there are none."""
+    return statements.removal.create, statements.recount.create
 
 
 async def apply_staged(

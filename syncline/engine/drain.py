@@ -6,11 +6,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import asyncpg
 
-from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
+from syncline.engine.apply import Applied, apply_staged, remove_gone, shared_stages
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
 from syncline.engine.ledger import Ledger, RunProgress, Tenure
-from syncline.engine.places import by_index, on_schema
+from syncline.engine.places import BY_INDEX, by_index, on_schema
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
@@ -49,7 +50,7 @@ class Drain:
         self,
         statements: SchemaStatements,
         context: SyncContext,
-        target: asyncpg.Connection,
+        held: HeldSchema,
         tenure: Tenure,
         progress: RunProgress,
         *,
@@ -59,7 +60,7 @@ class Drain:
     ) -> None:
         self._statements = statements
         self._context = context
-        self._target = target
+        self._held, self._target = held, held.connection
         self._tenure = tenure
         self._out_of_time = out_of_time
         self._told = committed
@@ -75,11 +76,9 @@ class Drain:
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
         """Drain the deleted keys, then every table parents first, then what that released or asked for."""
-        with self._context.target.store.errors_mapped():
-            await prepare_connection(self._target, self._statements)
-            if ledger.requeued:
-                async with by_index(self._target):
-                    await self._target.execute(sql("requeue_due"))
+        if ledger.requeued:
+            async with self._transaction(BY_INDEX) as target:
+                await target.execute(sql("requeue_due"))
         self._more = ledger.requeued or bool(ledger.released)
         if pending.deletes:
             with self._failing_alone(DELETES):
@@ -126,8 +125,8 @@ class Drain:
     async def _asked_for(self) -> tuple[set[str], set[str]]:
         """Return the tables with released rows, and those with rows that are asked for by key."""
         self._more = False
-        with self._context.target.store.errors_mapped():
-            row = await self._target.fetchrow(
+        async with self._transaction(BY_INDEX) as target:
+            row = await target.fetchrow(
                 sql("asked_for", released=sql("released")), list(self._statements.tables)
             )
         return set(row["released"]), set(row["requeued"])
@@ -323,12 +322,16 @@ class Drain:
 
     @asynccontextmanager
     async def _batch(self, create_stage: str | None = None) -> AsyncIterator[None]:
-        """One transaction on the graph-db with an empty stage; its driver errors name the graph-db."""
+        """One transaction on the graph-db with empty stages; its driver errors name the graph-db."""
+        stages = shared_stages(self._statements)
+        async with self._transaction(*stages, *([create_stage] if create_stage is not None else [])):
+            yield
+
+    @asynccontextmanager
+    async def _transaction(self, *first: str) -> AsyncIterator[asyncpg.Connection]:
         with self._context.target.store.errors_mapped():
-            async with self._target.transaction():
-                if create_stage is not None:
-                    await self._target.execute(create_stage)
-                yield
+            async with self._held.transaction(*first) as target:
+                yield target
 
     @contextmanager
     def _capturing(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Connections whose search_path is one graph's schema, and the lock that makes its cycles take turns."""
+"""Connections to a write-db whose search_path is one graph's schema."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,10 +7,8 @@ import asyncpg
 
 from syncline.provider import GraphSchema
 
-__all__ = ["BY_INDEX", "LOCK", "UNLOCK", "by_index", "looking_up", "on_schema"]
+__all__ = ["BY_INDEX", "by_index", "looking_up", "on_schema"]
 
-LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
-UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('syncline:' || current_schema(), 0))"
 BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
 """For a transaction that looks entries up by key or reads them in order. Any other way reads all of a table,
 and is what the planner takes where it lacks statistics."""

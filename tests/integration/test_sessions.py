@@ -9,6 +9,8 @@ from dataclasses import replace
 import asyncpg
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import run_cycle
@@ -212,6 +214,26 @@ async def test_long_statement_is_left_alone(graph: TestGraph, postgres_server: E
 
         assert await one.copy_to_table("t", source=slowly()) == "COPY 3"
         assert await one.fetchval("SELECT count(*) FROM pg_temp.t") == 3
+
+
+async def test_silent_bookkeeping_says_so(graph: TestGraph, postgres_server: EmbeddedPostgres) -> None:
+    """What goes through sessions and connections of SQLAlchemy is watched like the rest."""
+    async with (
+        silent_proxy(postgres_server.socket_dir) as proxy,
+        opened(proxy.through(graph.target_dsn), patience=QUICK) as store,
+    ):
+        async with store.begin() as connection:
+            await connection.execute(text("SELECT 1"))
+        proxy.fall_silent()
+        with pytest.raises(StoreUnavailable, match="no answer"):
+            async with store.begin() as connection:
+                await connection.execute(text("SELECT 1"))
+        async with store.session() as session:
+            await session.execute(text("SELECT 1"))
+            proxy.fall_silent()
+            with pytest.raises(DBAPIError):
+                await session.execute(text("SELECT 1"))
+            await session.invalidate()
 
 
 async def test_store_closes_in_time(graph: TestGraph, postgres_server: EmbeddedPostgres) -> None:

@@ -22,9 +22,9 @@ from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.ledger import Tenure
-from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.outbox import Outbox, due_sql
 from syncline.engine.points import point_hash_sql
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.errors import CycleFenced, StoreUnavailable
 from syncline.messages import CycleStatus, VectorProgress
 from syncline.provider import RetryRules, SyncContext

@@ -16,6 +16,7 @@ from syncline.engine.fit import misfits
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
+from syncline.engine.pruning import Pruning
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.tablemap import SchemaMap
@@ -46,6 +47,7 @@ class SyncEngine:
         self.schema_map = schema_map
         self.statements = SchemaStatements(schema_map)
         self._fitting: set[tuple[str, ...]] = set()
+        self._pruning = Pruning()
 
     async def run_cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle and return what it did.
@@ -79,7 +81,8 @@ class SyncEngine:
             failed = await self._misfits(context, target)
             # It gives the lock back with its last transaction. Not in a finally: a connection that saw an
             # exception is closed, and its lock goes with it.
-            result = await _Cycle(self.statements, context, held, started, failed, look_again).run(ledger)
+            cycle = _Cycle(self.statements, context, held, started, failed, look_again, self._pruning)
+            result = await cycle.run(ledger)
             if result.status is CycleStatus.FAILED:
                 # What was seen to fit may have been altered since: the next cycle looks again.
                 self._fitting.discard(_place(context))
@@ -133,6 +136,7 @@ class _Cycle:
         started: float,
         failed: dict[str, str],
         look_again: Callable[[], Awaitable[dict[str, str]]],
+        pruning: Pruning,
     ) -> None:
         self._statements = statements
         self._context = context
@@ -140,6 +144,8 @@ class _Cycle:
         self._started = started
         self._failed = failed
         self._look_again = look_again
+        self._pruning = pruning
+        self._deletes_read = 0
         self._unfinished: set[str] = set()
         self._progress = RunProgress(run_id=context.run.run_id)
         self._expected: Mapping[str, int] = {}
@@ -183,6 +189,13 @@ class _Cycle:
         if busy or ledger.outbox:
             # While everything waits for its next try, this only says so.
             self._vectors = await self._drain_outbox()
+        # Last: nobody waits for it. A shadow clears nothing away, nor does one of several readers.
+        if context.alone and not context.shadow:
+            if pending.prunable:
+                read = self._deletes_read or ledger.cursors[DELETES].xid
+                await self._pruning.run(context, self._target, read=read, out_of_time=self._out_of_time)
+            elif pending.kept_too_long:
+                self._pruning.not_allowed(context)
         return await self._result(ledger, pending, rescanned)
 
     async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger, bool]:
@@ -220,6 +233,7 @@ class _Cycle:
             source = DELETES if name == DELETES else self._statements.tables[name].table.source
             drain.fail(name, _AHEAD.format(source=source))
         self._failed, self._unfinished = drain.failed, drain.unfinished
+        self._deletes_read = drain.deletes_read or 0
 
     def _committed(self, progress: RunProgress) -> None:
         self._progress = progress

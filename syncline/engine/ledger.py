@@ -1,7 +1,7 @@
 """The ledger of one graph in its graph-db: fence, cursors, and what the present run has committed so far."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -125,13 +125,14 @@ class Ledger:
 
 
 async def read_ledger(
-    target: asyncpg.Connection, *, tables: Iterable[str], run_id: str, outbox_due: str = "false"
+    target: asyncpg.Connection, *, tables: Collection[str], run_id: str, outbox_due: str = "false"
 ) -> Ledger:
     """Read the graph's ledger as run `run_id` sees it, with a cursor for each table and one for deletes.
 
     `outbox_due` is the condition that `syncline.engine.outbox.due_sql` gives.
     """
-    row = await target.fetchrow(sql("ledger_read", outbox_due=outbox_due))
+    fragments = {"released": sql("released"), "next_retry": sql("next_retry"), "outbox_due": outbox_due}
+    row = await target.fetchrow(sql("ledger_read", **fragments), list(tables))
     stored = json.loads(row["cursors"])
     cursors = {}
     for name in (*tables, DELETES):

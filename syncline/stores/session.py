@@ -31,6 +31,8 @@ _SETTINGS: Final = {
     # What a policy hides is an error, and not an absence.
     "row_security": "off",
     "standard_conforming_strings": "on",
+    # A statement meets an empty table at one time and a million entries at another.
+    "plan_cache_mode": "force_custom_plan",
     # A value has one text, whoever casts it: verification has the same.
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",

@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from importlib.metadata import version
 from typing import TypedDict
@@ -33,13 +33,14 @@ from providers import BUILTIN
 from syncline import metrics, names
 from syncline.client import connect, require_search_attributes
 from syncline.compiling import compile_once
-from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
+from syncline.errors import ConfigurationError, SettingsInvalid, StoreUnusable, SynclineError
 from syncline.fleet import announced
 from syncline.freshness import Listening
 from syncline.graphs import Graph
 from syncline.logs import configure_logging, get_log
 from syncline.loops import run
 from syncline.process_exit import end_process
+from syncline.readiness import log_in, stores_regained
 from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler, wake
 from syncline.services import Services
@@ -65,6 +66,8 @@ _OPERATIONS_AT_ONCE = 4
 _SCHEDULES_AT_ONCE = 16
 """They wait for Temporal, which takes seconds for each when it has much to do."""
 _STICKY = timedelta(seconds=2)
+_BARRED_LOOK = 1.0
+"""Seconds from one look at whether the stores refuse this process to the next."""
 _LAST_CALL = 4.0
 """Seconds for which a worker that is told to stop still takes cycles of its plugins. Runs that were resolved
 to it a moment ago schedule them within that time, also when they have to be replayed elsewhere first."""
@@ -217,29 +220,107 @@ async def serving(client: Client, services: Services, activities: SyncActivities
     They drain side by side, so that this takes as long as the slowest.
     """
     settings, identity = services.settings, client.identity
-    workers = [
-        create_worker(
-            client,
-            activities,
-            settings,
-            fleet=FleetActivities(services, identity=identity),
-        ),
-        create_operations_worker(client, OperationActivities(services), settings),
-        create_schedules_worker(client, ScheduleActivities(services), settings),
-    ]
-    async with AsyncExitStack() as stack:
-        for worker in workers:
-            await stack.enter_async_context(worker)
-        opened = await stack.enter_async_context(rooms(client, services, serve=serve_room, dump=True))
+
+    def workers() -> Sequence[Worker]:
+        return [
+            create_worker(
+                client,
+                activities,
+                settings,
+                fleet=FleetActivities(services, identity=identity),
+            ),
+            create_operations_worker(client, OperationActivities(services), settings),
+            create_schedules_worker(client, ScheduleActivities(services), settings),
+        ]
+
+    leaving = asyncio.Event()
+    async with (
+        rooms(client, services, serve=serve_room, dump=True) as opened,
+        _polling(workers, opened, services, leaving),
+    ):
         async with announced(services, identity=identity):
             yield
         # From now on nobody resolves a graph to this process; what was a moment ago is still on its way.
-        draining = [asyncio.create_task(worker.shutdown()) for worker in workers]
+        leaving.set()
         if opened:
             await asyncio.sleep(min(_LAST_CALL, settings.graceful_shutdown_seconds))
         for room in opened:
             room.drain()
-        await asyncio.gather(*draining)
+
+
+@asynccontextmanager
+async def _polling(
+    workers: Callable[[], Sequence[Worker]],
+    opened: Sequence[Room],
+    services: Services,
+    leaving: asyncio.Event,
+) -> AsyncIterator[None]:
+    """Have the workers poll while this is entered, until `leaving`, and while the stores can be used.
+
+    What fails a worker is raised where this is entered.
+    """
+    owner, polls = asyncio.current_task(), asyncio.Event()
+    polling = asyncio.create_task(_poll(workers, opened, services, leaving, polls))
+
+    def ended(task: asyncio.Task[None]) -> None:
+        polls.set()
+        if not task.cancelled() and task.exception() is not None and owner is not None:
+            owner.cancel()
+
+    polling.add_done_callback(ended)
+    try:
+        await polls.wait()
+        yield
+    finally:
+        leaving.set()
+        await polling
+
+
+async def _poll(
+    workers: Callable[[], Sequence[Worker]],
+    opened: Sequence[Room],
+    services: Services,
+    leaving: asyncio.Event,
+    polls: asyncio.Event,
+) -> None:
+    log = get_log()
+    while True:
+        async with AsyncExitStack() as stack:
+            running = [await stack.enter_async_context(worker) for worker in workers()]
+            polls.set()
+            while not leaving.is_set() and not services.usability.barred:
+                await _waited(leaving, _BARRED_LOOK)
+            if not leaving.is_set():
+                # Whatever it took, it would fail; another worker may be set right.
+                log.error("this worker takes no more runs", problems=services.usability.problems())
+                for room in opened:
+                    room.pause()
+            await asyncio.gather(*(worker.shutdown() for worker in running))
+        if leaving.is_set():
+            return
+        await _first(leaving.wait(), stores_regained(services))
+        if leaving.is_set():
+            return
+        log.info("this worker takes runs again")
+
+
+async def _waited(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+async def _first(*awaited: Coroutine[object, object, object]) -> None:
+    """Return when one of them does, and cancel the others; raise what it raises."""
+    tasks = [asyncio.create_task(each) for each in awaited]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def run_worker(settings: Settings) -> None:
@@ -261,9 +342,12 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
     registry.load(BUILTIN)
     meter = TemporalMeter(runtime.metric_meter)
     record_providers(meter, registry)
+    log, stop = get_log(), _stop_on_signal()
     async with Services.open(settings, registry=registry, meter=meter) as services:
-        stop = _stop_on_signal()
-        log = get_log()
+        await _first(stop.wait(), log_in(services))
+        if stop.is_set():
+            log.info("worker stopped before it was ready")
+            return
         reconciler = await ensure_reconciler(
             client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
         )
@@ -304,7 +388,7 @@ def main() -> int:
         run(run_worker(settings))
     except SynclineError as error:
         sys.stderr.write(f"The worker cannot start. {error}\n")
-        return 2 if isinstance(error, ConfigurationError) else 1
+        return 2 if isinstance(error, ConfigurationError | StoreUnusable) else 1
     return 0
 
 

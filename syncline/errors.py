@@ -21,6 +21,7 @@
     │   └── DevStackError             the development stack cannot start as declared
     ├── StoreError                    a store answered, or did not
     │   ├── StoreUnavailable          retryable: connection, timeout, shutdown, too many clients
+    │   ├── StoreUnusable             retryable: this process cannot log in; another one may be set right
     │   └── StoreRejected             not retryable: the statement itself was refused (carries SQLSTATE)
     ├── VectorStoreError
     │   ├── VectorStoreUnavailable    retryable
@@ -220,6 +221,13 @@ class StoreUnavailable(StoreError):
     """The store cannot be reached or cannot serve now."""
 
     retryable = True
+
+
+class StoreUnusable(StoreError):
+    """This process cannot log in to the store: its settings are wrong. Another worker's may be right."""
+
+    retryable = True
+    retry_after_seconds = 5.0
 
 
 class StoreRejected(StoreError):

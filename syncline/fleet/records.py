@@ -43,6 +43,7 @@ _workers = Table(
     Column("python_version", Text),
     Column("providers", JSONB),
     Column("problems", JSONB),
+    Column("unusable", JSONB),
 )
 
 
@@ -75,6 +76,8 @@ class WorkerRecord(Message):
     providers: tuple[InstalledProvider, ...] = ()
     problems: tuple[str, ...] = ()
     """Contributions that were left out, and why."""
+    unusable: tuple[str, ...] = ()
+    """Stores that refuse this worker, and why."""
 
 
 class WorkerRepository:
@@ -86,7 +89,11 @@ class WorkerRepository:
     async def tell(self, worker: Mapping[str, object]) -> None:
         """Write a worker down, or that it is still there and with which providers; forget those long gone."""
         written = insert(_workers).values(worker)
-        changes = {"seen_at": func.now(), "providers": written.excluded.providers}
+        changes = {
+            "seen_at": func.now(),
+            "providers": written.excluded.providers,
+            "unusable": written.excluded.unusable,
+        }
         async with self._store.begin() as connection:
             await connection.execute(
                 written.on_conflict_do_update(index_elements=[_workers.c.id], set_=changes)
@@ -192,8 +199,11 @@ async def _keep_telling(services: "Services", worker: Mapping[str, object], ever
     told = False
     while True:
         try:
-            providers = [found.model_dump() for found in _installed(services.registry)]
-            await services.workers.tell({**worker, "providers": providers})
+            # Nobody is to route a cycle to a worker that takes none.
+            installed = () if services.usability.barred else _installed(services.registry)
+            providers = [found.model_dump() for found in installed]
+            unusable = list(services.usability.problems())
+            await services.workers.tell({**worker, "providers": providers, "unusable": unusable})
             told = False
         except StoreError as error:
             hint = "; `syncline migrate` makes its table" if isinstance(error, StoreRejected) else ""

@@ -10,11 +10,17 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
-from syncline.errors import StoreError, StoreRejected, StoreUnavailable
+from syncline.errors import SettingsInvalid, StoreError, StoreRejected, StoreUnavailable
+from syncline.stores.dsn import ConnectionStringInvalid, parse_dsn
 from syncline.stores.leases import leased
+from syncline.stores.login import Login
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic import SecretStr
+
+    from syncline.stores.usability import Usability
 
 _UNAVAILABLE = {
     "08",  # connection exception
@@ -46,8 +52,7 @@ def postgres_error(store: str, sqlstate: str, message: str) -> StoreError:
 def map_driver_error(store: str, error: BaseException) -> StoreError | None:
     """Return our error for a driver error, or None if it is not one.
 
-    Retryable by SQLSTATE; every failure to reach the server is retryable except refused credentials
-    (class 28) and an unknown database (3D000).
+    Retryable by SQLSTATE. What keeps a connection from being made at all is told by `Login`.
     """
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
@@ -83,9 +88,35 @@ async def _tear(connection: AsyncConnection) -> None:
 class PostgresStore:
     """A pool of connections to one database. Safe for concurrent use within one event loop."""
 
-    def __init__(self, name: str, dsn: "SecretStr", *, pool_size: int, application_name: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        dsn: "SecretStr",
+        *,
+        pool_size: int,
+        application_name: str,
+        setting: str = "its connection string",
+        password_command: "Sequence[str] | None" = None,
+        usability: "Usability | None" = None,
+    ) -> None:
+        """Connect when first asked to. `setting` is where the string comes from, for whoever has to mend it.
+
+        Raise SettingsInvalid when the string cannot be used.
+        """
         self.name = name
-        self._dsn = dsn
+        problem = None
+        try:
+            self.login = Login(
+                name,
+                parse_dsn(dsn.get_secret_value()),
+                setting=setting,
+                password_command=password_command,
+                usability=usability,
+            )
+        except ConnectionStringInvalid as error:
+            problem = str(error)
+        if problem is not None:
+            raise SettingsInvalid(f"{setting} of store '{name}': {problem}.")
         self._application_name = application_name
         self._engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
@@ -113,10 +144,8 @@ class PostgresStore:
                 connection.terminate()
 
     async def _connect(self, **server_settings: str) -> asyncpg.Connection:
-        return await asyncpg.connect(
-            self._dsn.get_secret_value(),
-            timeout=10,
-            server_settings={
+        return await self.login.connect(
+            **{
                 "application_name": self._application_name,
                 # A worker that vanished behind a network fault must not hold its graph's lock for hours.
                 "tcp_keepalives_idle": "10",
@@ -131,7 +160,7 @@ class PostgresStore:
 
     @contextmanager
     def errors_mapped(self) -> Iterator[None]:
-        """Raise StoreUnavailable or StoreRejected in place of a driver error."""
+        """Raise StoreUnavailable or StoreRejected in place of a driver error; StoreUnusable passes."""
         try:
             yield
         except StoreError:

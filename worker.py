@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import timedelta
 from importlib.metadata import version
 from typing import TypedDict
@@ -23,6 +23,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from activities.fleet import FleetActivities
 from activities.meter import TemporalMeter, record_providers
 from activities.operations import OperationActivities
+from activities.polling import first_of, polling
 from activities.room import Room
 from activities.rooms import rooms
 from activities.schedules import ScheduleActivities
@@ -40,7 +41,7 @@ from syncline.graphs import Graph
 from syncline.logs import configure_logging, get_log
 from syncline.loops import run
 from syncline.process_exit import end_process
-from syncline.readiness import log_in, stores_regained
+from syncline.readiness import log_in
 from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler, wake
 from syncline.services import Services
@@ -66,8 +67,6 @@ _OPERATIONS_AT_ONCE = 4
 _SCHEDULES_AT_ONCE = 16
 """They wait for Temporal, which takes seconds for each when it has much to do."""
 _STICKY = timedelta(seconds=2)
-_BARRED_LOOK = 1.0
-"""Seconds from one look at whether the stores refuse this process to the next."""
 _LAST_CALL = 4.0
 """Seconds for which a worker that is told to stop still takes cycles of its plugins. Runs that were resolved
 to it a moment ago schedule them within that time, also when they have to be replayed elsewhere first."""
@@ -236,7 +235,7 @@ async def serving(client: Client, services: Services, activities: SyncActivities
     leaving = asyncio.Event()
     async with (
         rooms(client, services, serve=serve_room, dump=True) as opened,
-        _polling(workers, opened, services, leaving),
+        polling(workers, opened, services, leaving),
     ):
         async with announced(services, identity=identity):
             yield
@@ -246,81 +245,6 @@ async def serving(client: Client, services: Services, activities: SyncActivities
             await asyncio.sleep(min(_LAST_CALL, settings.graceful_shutdown_seconds))
         for room in opened:
             room.drain()
-
-
-@asynccontextmanager
-async def _polling(
-    workers: Callable[[], Sequence[Worker]],
-    opened: Sequence[Room],
-    services: Services,
-    leaving: asyncio.Event,
-) -> AsyncIterator[None]:
-    """Have the workers poll while this is entered, until `leaving`, and while the stores can be used.
-
-    What fails a worker is raised where this is entered.
-    """
-    owner, polls = asyncio.current_task(), asyncio.Event()
-    polling = asyncio.create_task(_poll(workers, opened, services, leaving, polls))
-
-    def ended(task: asyncio.Task[None]) -> None:
-        polls.set()
-        if not task.cancelled() and task.exception() is not None and owner is not None:
-            owner.cancel()
-
-    polling.add_done_callback(ended)
-    try:
-        await polls.wait()
-        yield
-    finally:
-        leaving.set()
-        await polling
-
-
-async def _poll(
-    workers: Callable[[], Sequence[Worker]],
-    opened: Sequence[Room],
-    services: Services,
-    leaving: asyncio.Event,
-    polls: asyncio.Event,
-) -> None:
-    log = get_log()
-    while True:
-        async with AsyncExitStack() as stack:
-            running = [await stack.enter_async_context(worker) for worker in workers()]
-            polls.set()
-            while not leaving.is_set() and not services.usability.barred:
-                await _waited(leaving, _BARRED_LOOK)
-            if not leaving.is_set():
-                # Whatever it took, it would fail; another worker may be set right.
-                log.error("this worker takes no more runs", problems=services.usability.problems())
-                for room in opened:
-                    room.pause()
-            await asyncio.gather(*(worker.shutdown() for worker in running))
-        if leaving.is_set():
-            return
-        await _first(leaving.wait(), stores_regained(services))
-        if leaving.is_set():
-            return
-        log.info("this worker takes runs again")
-
-
-async def _waited(event: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-
-
-async def _first(*awaited: Coroutine[object, object, object]) -> None:
-    """Return when one of them does, and cancel the others; raise what it raises."""
-    tasks = [asyncio.create_task(each) for each in awaited]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def run_worker(settings: Settings) -> None:
@@ -344,7 +268,7 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
     record_providers(meter, registry)
     log, stop = get_log(), _stop_on_signal()
     async with Services.open(settings, registry=registry, meter=meter) as services:
-        await _first(stop.wait(), log_in(services))
+        await first_of(stop.wait(), log_in(services))
         if stop.is_set():
             log.info("worker stopped before it was ready")
             return

@@ -49,6 +49,8 @@ Retryability is declared here and translated for Temporal in `activities/`. Mess
 from collections.abc import Sequence
 from typing import ClassVar
 
+from syncline.quoting import path_shown, shown
+
 
 class SynclineError(Exception):
     """Base of every error that Syncline raises on purpose."""
@@ -86,7 +88,8 @@ class GraphNotFound(ConfigurationError):
         super().__init__(
             "No graph was named and no graph is marked as default. Name one, or set is_default on a graph."
             if reference is None
-            else f"No graph has the slug or id '{reference}'. `syncline graph list` shows those that exist."
+            else f"No graph has the slug or id {shown(reference)}. `syncline graph list` shows those that "
+            "exist."
         )
 
 
@@ -95,7 +98,7 @@ class GraphInvalid(ConfigurationError):
 
     def __init__(self, graph: str, field: str, problem: str) -> None:
         self.graph, self.field = graph, field
-        super().__init__(f"Graph '{graph}', {field}: {problem}")
+        super().__init__(f"Graph {shown(graph)}, {path_shown(field)}: {problem}")
 
 
 class CompositionInvalid(ConfigurationError):
@@ -103,7 +106,7 @@ class CompositionInvalid(ConfigurationError):
 
     def __init__(self, graph: str, key: str, problem: str) -> None:
         self.graph, self.key = graph, key
-        super().__init__(f"Graph '{graph}': composition key '{key}' is invalid: {problem}")
+        super().__init__(f"Graph {shown(graph)}: composition key '{path_shown(key)}' is invalid: {problem}")
 
 
 class ProviderDuplicate(ConfigurationError):
@@ -174,7 +177,7 @@ class ScheduleNotFound(ConfigurationError):
     def __init__(self, slug: str, schedule_id: str) -> None:
         self.slug, self.schedule_id = slug, schedule_id
         super().__init__(
-            f"There is no Schedule '{schedule_id}'. `syncline schedule list` shows those that exist; "
+            f"There is no Schedule {shown(schedule_id)}. `syncline schedule list` shows those that exist; "
             "a graph that is not archived gets its own from `syncline schedule reconcile`."
         )
 
@@ -344,7 +347,9 @@ class RunNotFound(SynclineError):
 
     def __init__(self, slug: str) -> None:
         self.slug = slug
-        super().__init__(f"Temporal keeps no run of graph '{slug}'; `syncline status` lists those with one.")
+        super().__init__(
+            f"Temporal keeps no run of graph {shown(slug)}; `syncline status` lists those with one."
+        )
 
 
 class AdoptionBlocked(SynclineError):

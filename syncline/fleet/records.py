@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import platform
 import re
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["InstalledProvider", "WorkerRecord", "WorkerRepository", "announced"]
 
 _EVERY: Final = 30.0
+_NEWS: Final = 1.0
 _GONE_AFTER: Final = text("interval '100 seconds'")
 """Three refreshes missed, and a little more."""
 _FORGOTTEN_AFTER: Final = text("interval '15 minutes'")
@@ -198,6 +200,7 @@ async def _keep_telling(services: "Services", worker: Mapping[str, object], ever
     log = get_log()
     told = False
     while True:
+        refused = services.usability.refused()
         try:
             # Nobody is to route a cycle to a worker that takes none.
             installed = () if services.usability.barred else _installed(services.registry)
@@ -211,4 +214,7 @@ async def _keep_telling(services: "Services", worker: Mapping[str, object], ever
                 f"control plane does not know of this worker{hint}", error=str(error)
             )
             told = True
-        await asyncio.sleep(every_seconds)
+        until = time.monotonic() + every_seconds
+        # That a store refuses this worker, or no longer does, is news: cycles are routed by it.
+        while time.monotonic() < until and services.usability.refused() == refused:  # noqa: ASYNC110
+            await asyncio.sleep(min(_NEWS, every_seconds))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
@@ -14,6 +15,7 @@ from activities.sync import SyncActivities
 from syncline.client import connect
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import StoreUnusable
+from syncline.health.examination import examine
 from syncline.readiness import log_in
 from syncline.registry import Registry
 from syncline.services import Services
@@ -104,6 +106,29 @@ async def test_a_worker_that_is_refused_takes_no_runs_until_it_is_let_in(
         postgres_admin(f"ALTER ROLE {name} LOGIN")
         assert (await run.result()).result.failures == 0
         assert not services.usability.refused()
+
+
+async def test_doctor_tells_which_worker_cannot_use_which_store(
+    idle_lab: SyncLab, role: Callable[[str], str], tmp_path: Path
+) -> None:
+    lab = idle_lab
+    refused = as_role(lab.services.settings.write_dsn, role("NOLOGIN"))
+    async with worker_over(lab, tmp_path / "refused", write_dsn=refused) as services:
+        with pytest.raises(StoreUnusable):
+            async with services.store("write", None).begin():
+                pass
+
+        async def told() -> bool:
+            return any(
+                worker.unusable and not worker.providers for worker in await lab.services.workers.list()
+            )
+
+        await eventually(told)
+        health = await examine(
+            lab.services, identity="another", namespace="default", asked_at=datetime.now(UTC)
+        )
+        [check] = [check for check in health.checks if check.name == "worker refused"]
+        assert (check.status, "SYNCLINE_WRITE_DSN" in check.found) == ("warn", True)
 
 
 async def test_a_worker_that_a_store_refuses_exits_with_its_setting_named(

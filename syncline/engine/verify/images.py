@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from syncline.engine.fragments import merged_values
+from syncline.engine.form import stage_type, traveling
 from syncline.engine.layout import column_types, commas, reference_id, stage_columns
 from syncline.engine.tablemap import Reference, SchemaMap, TableMap
 from syncline.engine.verify.template import sql
@@ -79,7 +80,7 @@ class Images:
         """Yield the columns of the stage, from a source row."""
         types = column_types(self.table)
         for name in stage_columns(self.table):
-            yield f"{quoted(name)}::{types.get(name, 'text')} AS {quoted(name)}"
+            yield f"{traveling(name, types)}::{stage_type(name, types)} AS {quoted(name)}"
         for reference in self.table.references:
             if reference.by is None:
                 yield f"{key_uuid(f'{quoted(reference.column)}::text')} AS {reference_id(reference.column)}"

@@ -101,6 +101,7 @@ def _landed(reference: Reference, required: Sequence[Reference]) -> str:
     same = "p.id = r.waits_for"
     if reference.by is not None:
         # A table that names its parent in both ways does not say which of them a row waits for.
-        same = "false" if by_key else f"p.{quoted(reference.by)} = r.waits_for_key"
+        by = f"p.{quoted(reference.by)}"
+        same = "false" if by_key else f'{by} = r.waits_for_key AND {by}::text COLLATE "C" = r.waits_for_key'
     parent, name = quoted(reference.parent), literal(reference.parent)
     return f"r.waits_for_table = '{name}' AND EXISTS (SELECT FROM {parent} p WHERE {same})"

@@ -1,0 +1,48 @@
+"""The one form of a value: how a source column travels, how it is kept as text, and under which settings."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Final
+
+from syncline.engine.template import sql
+from syncline.sqltext import quoted
+
+__all__ = ["enter", "leave", "stage_type", "traveling"]
+
+_TEXT: Final = "text"
+_WITHOUT_LENGTH: Final = {"character": "bpchar", "char": "bpchar", "bit": '"bit"'}
+"""Types that SQL takes for their first character, or bit, where no length is given."""
+
+
+def stage_type(name: str, types: Mapping[str, str]) -> str:
+    """Return the type of a column in the stage; one that is not in `types` is text."""
+    spelled = types.get(name, _TEXT)
+    return _WITHOUT_LENGTH.get(spelled.strip().lower(), spelled)
+
+
+def traveling(name: str, types: Mapping[str, str]) -> str:
+    """Return the expression, over the source row, for the value of a column as it travels.
+
+    What the map calls text is the text that Postgres makes of the value: character(n) without its padding, a
+    label of an enum. Any other type travels as it is. Every statement on the write-db that means the value of
+    a column by which rows are staged, compared or named says it in this way.
+    """
+    column = quoted(name)
+    return f"{column}::text" if stage_type(name, types) == _TEXT else column
+
+
+@cache
+def enter(*, local: bool) -> str:
+    """Return the statement that puts a connection on the schema `$1`, under the settings of the one form.
+
+    `local`: until the end of the transaction, else until `leave`.
+    """
+    return sql("enter", local=str(local).lower())
+
+
+@cache
+def leave() -> str:
+    """Return the script that takes back what `enter` has set for the session."""
+    names = re.findall(r"set_config\('(\w+)'", enter(local=False))
+    return "; ".join(f"RESET {name}" for name in names)

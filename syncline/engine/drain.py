@@ -8,6 +8,7 @@ import asyncpg
 
 from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
+from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of, row_uuid
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
 from syncline.engine.places import on_schema
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
@@ -214,7 +215,7 @@ class Drain:
             row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
         if row is None:
             return cursor
-        key = tuple(row["key"])
+        key = key_of_bytes(row["key"])
         async with self._batch():
             letter = _letter(error, key, row["sync_xid"])
             progress = await self._bury(self.progress.plus([]), {table.table.name: [letter]})
@@ -249,10 +250,15 @@ class Drain:
                     asked = await self._target.fetch(sql("requeue_read"), name, limit)
                     if not asked:
                         return
-                    keys = [row["key"] for row in asked]
-                    staged = await self._copy_by_key(source, table, keys)
                     ids = [row["row_id"] for row in asked]
-                    await self._target.execute(table.missing, ids, [json.dumps(key) for key in keys])
+                    keys = [reading_of(row["key"], row["row_id"]) for row in asked]
+                    staged = await self._copy_by_key(source, table, keys)
+                    # Of keys that are no text none was there: no stage would have taken its row.
+                    texts = {row_id: key for row_id, key in zip(ids, keys, strict=True) if is_text(key)}
+                    gone = [json.dumps(key) for key in texts.values()]
+                    await self._target.execute(table.missing, list(texts), gone)
+                    if len(texts) < len(ids):
+                        await self._target.execute(sql("forget"), name, list(set(ids) - texts.keys()))
                     progress = await self._apply(table, staged)
                     await self._target.execute(sql("requeue_done"), name, ids)
                     await self._tenure.note(self._target, progress)
@@ -267,18 +273,18 @@ class Drain:
     async def _copy_by_key(
         self, source: asyncpg.Connection, table: TableStatements, keys: Sequence[Sequence[str]]
     ) -> int:
-        columns = [list(column) for column in zip(*keys, strict=True)]
+        readable = all(map(is_text, keys))
+        columns = [list(column) for column in zip(*(keys if readable else map(hex_of, keys)), strict=True)]
+        query = table.capture_by_key(readable=readable)
         with self._capturing():
-            async with Reading(
-                source, table.capture_by_key(), columns, self._context.write.store.name
-            ) as reading:
+            async with Reading(source, query, columns, self._context.write.store.name) as reading:
                 return await reading.copy_into(self._target, table.stage_name, table.stage_columns)
 
     async def _bury_asked(self, table: TableStatements, error: StoreRejected) -> None:
         name = table.table.name
         async with self._batch():
             [row] = await self._target.fetch(sql("requeue_read"), name, 1)
-            letter = _letter(error, tuple(row["key"]), 0)
+            letter = _letter(error, reading_of(row["key"], row["row_id"]), 0)
             progress = await self._bury(self.progress.plus([]), {name: [letter]})
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
             await self._tenure.note(self._target, progress)
@@ -286,32 +292,87 @@ class Drain:
 
     async def _drain_deletes(self, cursor: Cursor, horizon: int) -> None:
         """Remove the rows whose keys were deleted, those of all tables in the order of their deletion."""
-        limit = self._context.budget.batch_rows
+        full = limit = self._context.budget.batch_rows
         create = sql("deletes_create", stage=_DELETES_STAGE)
-        async with on_schema(self._context.write) as source:
-            while not self._out_of_time():
-                async with self._batch(create):
-                    query = self._statements.capture_deleted(cursor, limit=limit)
-                    parameters = (*cursor.parameters(), str(horizon))
-                    async with Reading(source, query, parameters, self._context.write.store.name) as reading:
-                        staged = await reading.copy_into(self._target, _DELETES_STAGE, _DELETES_COLUMNS)
-                    cursor = await self._last_deleted() if staged == limit else Cursor(xid=horizon)
-                    for table in self._statements.schema_map:
-                        await self._target.execute(
-                            sql(
-                                "deletes_gone",
-                                table=literal(table.name),
-                                source_name=literal(table.source),
-                                stage=_DELETES_STAGE,
-                            )
-                        )
-                    progress = await self._remove()
-                    await self._tenure.commit(self._target, progress, table=DELETES, cursor=cursor)
-                self._committed(progress)
-                if staged < limit:
-                    await self._prune(source, horizon)
-                    return
+        while not self._out_of_time():
+            try:
+                async with on_schema(self._context.write) as source:
+                    while not self._out_of_time():
+                        async with self._batch(create):
+                            staged = await self._stage_deleted(source, cursor, horizon, limit)
+                            after = await self._last_deleted() if staged == limit else Cursor(xid=horizon)
+                            progress = await self._remove()
+                            await self._tenure.commit(self._target, progress, table=DELETES, cursor=after)
+                        self._committed(progress)
+                        cursor = after
+                        if staged < limit:
+                            await self._prune(source, horizon)
+                            return
+                        limit = min(full, limit * 2)
+            except _CaptureRefused as refusal:
+                # One of these keys cannot be read, or is none. The others' rows must not stay for it.
+                if limit == 1:
+                    cursor = await self._pass_deleted(cursor, horizon, refusal.error)
+                limit = max(1, limit // 2)
         self.unfinished.add(DELETES)
+
+    async def _stage_deleted(
+        self, source: asyncpg.Connection, cursor: Cursor, horizon: int, limit: int
+    ) -> int:
+        """Bring deleted keys into the stage, and what they stand for into `sync_gone`; return how many."""
+        query = self._statements.capture_deleted(cursor, limit=limit)
+        parameters = (*cursor.parameters(), str(horizon))
+        with self._capturing():
+            async with Reading(source, query, parameters, self._context.write.store.name) as reading:
+                staged = await reading.copy_into(self._target, _DELETES_STAGE, _DELETES_COLUMNS)
+            for table in self._statements.schema_map:
+                await self._target.execute(
+                    sql(
+                        "deletes_gone",
+                        table=literal(table.name),
+                        source_name=literal(table.source),
+                        stage=_DELETES_STAGE,
+                    )
+                )
+        return staged
+
+    async def _pass_deleted(self, cursor: Cursor, horizon: int, error: StoreRejected) -> Cursor:
+        """Settle the first deleted key behind the cursor, which is refused; return the cursor behind it.
+
+        A row whose key is no text never landed: its dead letter is all there is to remove. Any other key is
+        among the dead letters from now on, and its row is asked for by key until that is done or given up.
+        """
+        async with on_schema(self._context.write) as source:
+            query = self._statements.next_deleted(cursor)
+            row = await source.fetchrow(query, *cursor.parameters(), str(horizon))
+        if row is None:
+            return cursor
+        after = Cursor(xid=row["sync_xid"], key=(str(row["seq"]),))
+        parts = row["key"]
+        async with self._batch():
+            progress = self.progress.plus([])
+            for table in self._statements.schema_map:
+                if table.source.encode() != row["source_table"] or row["alive"]:
+                    continue
+                if len(parts) != len(table.key) or None in parts:
+                    self._context.log.error(
+                        "deleted key passed over, it has not the parts of a key",
+                        graph=self._context.graph.slug,
+                        table=table.name,
+                        seq=row["seq"],
+                    )
+                    progress = progress.with_failures(table.name, 1)
+                    continue
+                key = key_of_bytes(parts)
+                if is_text(key):
+                    progress = await self._bury(
+                        progress, {table.name: [_letter(error, key, row["sync_xid"])]}
+                    )
+                else:
+                    await self._target.execute(sql("forget"), table.name, [row_uuid(key)])
+            await self._tenure.commit(self._target, progress, table=DELETES, cursor=after)
+        self._committed(progress)
+        return after
 
     async def _prune(self, source: asyncpg.Connection, horizon: int) -> None:
         """Clear away what was read long ago, if this role may; what is kept costs no more than its room.

@@ -8,7 +8,7 @@ from typing import Final
 from syncline.engine.template import sql
 from syncline.sqltext import quoted
 
-__all__ = ["enter", "leave", "stage_type", "traveling"]
+__all__ = ["enter", "key_bytes", "key_text", "leave", "stage_type", "traveling"]
 
 _TEXT: Final = "text"
 _WITHOUT_LENGTH: Final = {"character": "bpchar", "char": "bpchar", "bit": '"bit"'}
@@ -30,6 +30,16 @@ def traveling(name: str, types: Mapping[str, str]) -> str:
     """
     column = quoted(name)
     return f"{column}::text" if stage_type(name, types) == _TEXT else column
+
+
+def key_bytes(key: str) -> str:
+    """Return the expression for the bytes of a part of a key: those that its id is made of, text or not."""
+    return sql("key_bytes", key=key).strip()
+
+
+def key_text(digits: str) -> str:
+    """Return the expression for the part of a key whose bytes are given in hex (`keys.hex_of`)."""
+    return sql("key_text", digits=digits).strip()
 
 
 @cache

@@ -102,8 +102,8 @@ def stage_name(table: TableMap) -> str:
 def image(table: TableMap) -> str:
     """Return the staged row `s` as jsonb: of each column the text that its type's output function gives.
 
-    A value would lose by becoming JSON itself: an object its repeated keys, a number its digits. Only rows that
-    belong in the target wait.
+    A value would lose by becoming JSON itself: an object its repeated keys, a number its digits. Only rows
+    that belong in the target wait.
     """
     names = [*_ALWAYS, *stage_columns(table)]
     keys = commas([f"'{literal(name)}'" for name in names])

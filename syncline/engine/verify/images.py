@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from syncline.engine.form import key_bytes, stage_type, traveling
 from syncline.engine.fragments import merged_values
-from syncline.engine.form import stage_type, traveling
 from syncline.engine.layout import column_types, commas, reference_id, stage_columns
 from syncline.engine.tablemap import Reference, SchemaMap, TableMap
 from syncline.engine.verify.template import sql
@@ -29,7 +29,7 @@ class TargetType:
 
 def key_uuid(key: str) -> str:
     """Return the expression for the id of a TEXT key."""
-    return sql("key_uuid", key=key)
+    return sql("key_uuid", bytes=key_bytes(key))
 
 
 def own_id(ids: list[str]) -> str:

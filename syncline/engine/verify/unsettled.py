@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from syncline.engine.keys import row_uuid
+from syncline.engine.form import key_bytes
+from syncline.engine.keys import bytes_of, key_of_bytes, reading_of, row_uuid
 from syncline.engine.layout import commas
 from syncline.engine.statements import DELETES, SchemaStatements
 from syncline.engine.tablemap import Reference, TableMap
@@ -78,16 +79,16 @@ async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
     letters = await snapshots.target.fetch(sql("refused"), table.name, _FEW + 1)
     if not letters or len(letters) > _FEW:
         return Refused()
-    keys = [list(row["key"]) for row in letters]
+    keys = [reading_of(row["key"], row["row_id"]) for row in letters]
     query = sql(
         "standing",
-        key=commas([f"{quoted(column)}::text" for column in table.key]),
+        key=commas([key_bytes(quoted(column)) for column in table.key]),
         source=quoted(table.source),
-        parameters=commas([f"${place + 1}::text[]" for place in range(len(table.key))]),
+        parameters=commas([f"${place + 1}::bytea[]" for place in range(len(table.key))]),
     )
-    columns = [list(column) for column in zip(*keys, strict=True)]
+    columns = [[bytes_of(part) for part in column] for column in zip(*keys, strict=True)]
     standing = await snapshots.write.fetch(query, *columns)
-    return Refused(keys=keys, standing=frozenset(row_uuid(row["key"]) for row in standing))
+    return Refused(keys=keys, standing=frozenset(row_uuid(key_of_bytes(row["key"])) for row in standing))
 
 
 def _stuck(table: TableMap) -> str:

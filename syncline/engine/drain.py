@@ -8,7 +8,8 @@ import asyncpg
 
 from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
-from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of, row_uuid
+from syncline.engine.deletes import Deletes, letter_of
+from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
 from syncline.engine.places import on_schema
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
@@ -17,14 +18,11 @@ from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
 from syncline.messages import TableProgress
 from syncline.provider import SyncContext
-from syncline.sqltext import literal
 from syncline.stores.postgres import map_driver_error
 from syncline.tracing import span
 
 __all__ = ["Drain"]
 
-_DELETES_STAGE = "sync_deletes"
-_DELETES_COLUMNS = ("sync_xid", "seq", "source_table", "key", "alive")
 _BATCH_BYTES = 256 * 2**20
 """What a batch may take in the graph-db, where it is staged, going by the average row: texts can be long."""
 _COUNT_SECONDS = 5.0
@@ -62,6 +60,7 @@ class Drain:
         self._context = context
         self._target = target
         self._tenure = tenure
+        self._deletes = Deletes(statements, context, target)
         self._out_of_time = out_of_time
         self._told = committed
         self._more = False
@@ -217,7 +216,7 @@ class Drain:
             return cursor
         key = key_of_bytes(row["key"])
         async with self._batch():
-            letter = _letter(error, key, row["sync_xid"])
+            letter = letter_of(error, key, row["sync_xid"])
             progress = await self._bury(self.progress.plus([]), {table.table.name: [letter]})
             after = Cursor(xid=row["sync_xid"], key=key)
             await self._tenure.commit(self._target, progress, table=table.table.name, cursor=after)
@@ -284,7 +283,7 @@ class Drain:
         name = table.table.name
         async with self._batch():
             [row] = await self._target.fetch(sql("requeue_read"), name, 1)
-            letter = _letter(error, reading_of(row["key"], row["row_id"]), 0)
+            letter = letter_of(error, reading_of(row["key"], row["row_id"]), 0)
             progress = await self._bury(self.progress.plus([]), {name: [letter]})
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
             await self._tenure.note(self._target, progress)
@@ -293,14 +292,14 @@ class Drain:
     async def _drain_deletes(self, cursor: Cursor, horizon: int) -> None:
         """Remove the rows whose keys were deleted, those of all tables in the order of their deletion."""
         full = limit = self._context.budget.batch_rows
-        create = sql("deletes_create", stage=_DELETES_STAGE)
         while not self._out_of_time():
             try:
                 async with on_schema(self._context.write) as source:
                     while not self._out_of_time():
-                        async with self._batch(create):
-                            staged = await self._stage_deleted(source, cursor, horizon, limit)
-                            after = await self._last_deleted() if staged == limit else Cursor(xid=horizon)
+                        async with self._batch(self._deletes.create_stage):
+                            with self._capturing():
+                                staged = await self._deletes.stage(source, cursor, horizon, limit)
+                            after = await self._deletes.last() if staged == limit else Cursor(xid=horizon)
                             progress = await self._remove()
                             await self._tenure.commit(self._target, progress, table=DELETES, cursor=after)
                         self._committed(progress)
@@ -316,63 +315,19 @@ class Drain:
                 limit = max(1, limit // 2)
         self.unfinished.add(DELETES)
 
-    async def _stage_deleted(
-        self, source: asyncpg.Connection, cursor: Cursor, horizon: int, limit: int
-    ) -> int:
-        """Bring deleted keys into the stage, and what they stand for into `sync_gone`; return how many."""
-        query = self._statements.capture_deleted(cursor, limit=limit)
-        parameters = (*cursor.parameters(), str(horizon))
-        with self._capturing():
-            async with Reading(source, query, parameters, self._context.write.store.name) as reading:
-                staged = await reading.copy_into(self._target, _DELETES_STAGE, _DELETES_COLUMNS)
-            for table in self._statements.schema_map:
-                await self._target.execute(
-                    sql(
-                        "deletes_gone",
-                        table=literal(table.name),
-                        source_name=literal(table.source),
-                        stage=_DELETES_STAGE,
-                    )
-                )
-        return staged
-
     async def _pass_deleted(self, cursor: Cursor, horizon: int, error: StoreRejected) -> Cursor:
-        """Settle the first deleted key behind the cursor, which is refused; return the cursor behind it.
-
-        A row whose key is no text never landed: its dead letter is all there is to remove. Any other key is
-        among the dead letters from now on, and its row is asked for by key until that is done or given up.
-        """
-        async with on_schema(self._context.write) as source:
-            query = self._statements.next_deleted(cursor)
-            row = await source.fetchrow(query, *cursor.parameters(), str(horizon))
-        if row is None:
+        """Settle the first deleted key behind the cursor, which is refused; return the cursor behind it."""
+        deleted = await self._deletes.first(cursor, horizon)
+        if deleted is None:
             return cursor
-        after = Cursor(xid=row["sync_xid"], key=(str(row["seq"]),))
-        parts = row["key"]
         async with self._batch():
-            progress = self.progress.plus([])
-            for table in self._statements.schema_map:
-                if table.source.encode() != row["source_table"] or row["alive"]:
-                    continue
-                if len(parts) != len(table.key) or None in parts:
-                    self._context.log.error(
-                        "deleted key passed over, it has not the parts of a key",
-                        graph=self._context.graph.slug,
-                        table=table.name,
-                        seq=row["seq"],
-                    )
-                    progress = progress.with_failures(table.name, 1)
-                    continue
-                key = key_of_bytes(parts)
-                if is_text(key):
-                    progress = await self._bury(
-                        progress, {table.name: [_letter(error, key, row["sync_xid"])]}
-                    )
-                else:
-                    await self._target.execute(sql("forget"), table.name, [row_uuid(key)])
-            await self._tenure.commit(self._target, progress, table=DELETES, cursor=after)
+            letters, passed_over = await self._deletes.settle(deleted, error)
+            progress = await self._bury(self.progress.plus([]), letters)
+            for name in passed_over:
+                progress = progress.with_failures(name, 1)
+            await self._tenure.commit(self._target, progress, table=DELETES, cursor=deleted.cursor)
         self._committed(progress)
-        return after
+        return deleted.cursor
 
     async def _prune(self, source: asyncpg.Connection, horizon: int) -> None:
         """Clear away what was read long ago, if this role may; what is kept costs no more than its room.
@@ -418,10 +373,6 @@ class Drain:
         row = await self._target.fetchrow(table.last_staged)
         return Cursor(xid=row["sync_xid"], key=tuple(row["key"]))
 
-    async def _last_deleted(self) -> Cursor:
-        row = await self._target.fetchrow(sql("deletes_last", stage=_DELETES_STAGE))
-        return Cursor(xid=row["sync_xid"], key=(str(row["seq"]),))
-
     async def _apply(self, table: TableStatements, staged: int, *, captured: int = 0) -> RunProgress:
         """Apply the stage in the caller's transaction; return the progress with it."""
         store = self._context.target.store.name
@@ -446,7 +397,3 @@ class Drain:
         # Only now: a rolled-back batch must not be counted.
         self.progress = progress
         self._told(progress)
-
-
-def _letter(error: StoreRejected, key: tuple[str, ...], version: int) -> DeadLetter:
-    return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.problem)

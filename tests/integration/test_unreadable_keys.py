@@ -219,7 +219,7 @@ async def test_deletes_of_such_keys_stop_no_other_delete(graph: TestGraph, batch
     assert await letters(graph) == {("facts", ("content",))}
     assert await landed(graph) == {"facts": 4, "nodes": 1, "links": 2, "pairs": 0}
     # The text that looks like the bytes of the deleted key is a key of its own.
-    assert [row["key"] for row in await read(graph, "SELECT key FROM facts ORDER BY key")][0] == "\\xe9"
+    assert next(row["key"] for row in await read(graph, "SELECT key FROM facts ORDER BY key")) == "\\xe9"
     assert (await verified(graph)).equal
 
 

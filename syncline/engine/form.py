@@ -1,14 +1,15 @@
-"""The one form of a value: how a source column travels, how it is kept as text, and under which settings."""
+"""The one form of a value: how a source column travels, and how a key is told by its bytes.
 
-import re
+Under which settings values are written as text is the session's (`syncline.stores.session`).
+"""
+
 from collections.abc import Mapping
-from functools import cache
 from typing import Final
 
 from syncline.engine.template import sql
 from syncline.sqltext import quoted
 
-__all__ = ["enter", "key_bytes", "key_text", "leave", "stage_type", "traveling"]
+__all__ = ["key_bytes", "key_text", "stage_type", "traveling"]
 
 _TEXT: Final = "text"
 _WITHOUT_LENGTH: Final = {"character": "bpchar", "char": "bpchar", "bit": '"bit"'}
@@ -40,19 +41,3 @@ def key_bytes(key: str) -> str:
 def key_text(digits: str) -> str:
     """Return the expression for the part of a key whose bytes are given in hex (`keys.hex_of`)."""
     return sql("key_text", digits=digits).strip()
-
-
-@cache
-def enter(*, local: bool) -> str:
-    """Return the statement that puts a connection on the schema `$1`, under the settings of the one form.
-
-    `local`: until the end of the transaction, else until `leave`.
-    """
-    return sql("enter", local=str(local).lower())
-
-
-@cache
-def leave() -> str:
-    """Return the script that takes back what `enter` has set for the session."""
-    names = re.findall(r"set_config\('(\w+)'", enter(local=False))
-    return "; ".join(f"RESET {name}" for name in names)

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from syncline.engine.form import enter
 from syncline.provider import GraphSchema
 from syncline.sqltext import Statements, statements_of
 
@@ -34,4 +33,4 @@ async def acting(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _enter(connection: asyncpg.Connection, place: GraphSchema) -> None:
-    await connection.execute(enter(local=True), place.schema)
+    await connection.execute("SELECT set_config('search_path', quote_ident($1), true)", place.schema)

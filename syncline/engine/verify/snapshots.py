@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import asyncpg
 
 from syncline.engine.capture import ask_pending
-from syncline.engine.form import enter
 from syncline.engine.ledger import read_ledger
 from syncline.engine.statements import Cursor, SchemaStatements
 from syncline.engine.verify.template import sql
@@ -77,6 +76,5 @@ async def open_side(place: GraphSchema, *, snapshot: bool) -> AsyncIterator[Side
         place.store.driver() as connection,
         connection.transaction(isolation=kind, readonly=snapshot),
     ):
-        await connection.fetch(enter(local=True), place.schema)
-        await connection.fetch(sql("settings"))
+        await connection.fetch(sql("settings"), place.schema)
         yield Side(place.store, connection)

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 from syncline.engine.fragments import link_names, queue, unrejected
 from syncline.engine.layout import (
-    column_types,
     commas,
-    from_image,
     image,
+    image_texts,
+    image_values,
     of_table,
     reference_id,
     row_id,
-    stage_columns,
 )
 from syncline.engine.merging import Ranged
 from syncline.engine.stats import touched
@@ -53,21 +52,21 @@ class Waiting:
     def __init__(self, schema_map: SchemaMap, table: TableMap, stage: str) -> None:
         self._map, self._table, self._stage = schema_map, table, stage
         name = literal(table.name)
-        columns = ["sync_xid", "sync_present", *stage_columns(table)]
-        types = column_types(table)
+        values = image_values(table)
         self.stage_released = sql(
             "stage_released",
             stage=stage,
             table=name,
-            columns=commas([quoted(column) for column in columns]),
-            image_columns=commas([from_image(column, types) for column in columns]),
+            columns=commas([quoted(column) for column in values]),
+            values=commas(list(values.values())),
+            texts=image_texts(table),
         )
         self.resolve = [
             sql("resolve_by_value", stage=stage, by=quoted(reference.by), **_names(reference))
             for reference in table.references
             if reference.by is not None
         ]
-        # What is parked is kept as jsonb, which does not take everything that other types do.
+        # What is parked is kept as jsonb, which takes no text of 256 MB.
         self.park_rows = [
             Ranged(whole=self._park_rows(reference), part=self._park_rows(reference, within=_PART))
             for reference in table.required

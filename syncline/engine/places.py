@@ -46,4 +46,5 @@ async def on_schema(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
     async with place.store.driver() as connection:
         await connection.execute("SELECT set_config('search_path', quote_ident($1), false)", place.schema)
         yield connection
-        await connection.execute("SET search_path = pg_catalog, pg_temp")  # as the session began
+        # As the session began.
+        await connection.execute("SET search_path = pg_catalog, pg_temp")

@@ -22,6 +22,7 @@
     ├── StoreError                    a store answered, or did not
     │   ├── StoreUnavailable          retryable: connection, timeout, shutdown, too many clients
     │   └── StoreRejected             not retryable: the statement itself was refused (carries SQLSTATE)
+    │       └── RowsFiltered          not retryable: a policy may hide rows from the role that asks for them
     ├── VectorStoreError
     │   ├── VectorStoreUnavailable    retryable
     │   └── VectorStoreRejected       not retryable (dimension, bad request, credentials)
@@ -224,6 +225,13 @@ class StoreUnavailable(StoreError):
 
 class StoreRejected(StoreError):
     """The store refused the statement itself."""
+
+
+class RowsFiltered(StoreRejected):
+    """A row level security policy may hide rows from the role that asks, so Postgres answers nothing at all.
+
+    A row that is hidden is not a row that is gone: nothing may follow from such a read.
+    """
 
 
 class VectorStoreError(SynclineError):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import asyncpg
@@ -11,21 +11,27 @@ from syncline import names
 from syncline.engine.announcement import payloads
 from syncline.engine.capture import Pending, ask_pending
 from syncline.engine.drain import Drain
-from syncline.engine.fit import misfits
+from syncline.engine.fit import Fit, misfits
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
 from syncline.engine.places import LOCK, UNLOCK, on_schema
+from syncline.engine.position import write_position
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.engine.template import sql
-from syncline.errors import CycleBusy, SchemaMoved, StoreRejected
+from syncline.engine.watch import captures, doubts
+from syncline.errors import CycleBusy, RowsFiltered, SchemaMoved, StoreRejected
 from syncline.messages import CycleProgress, CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
 
 __all__ = ["Cursor", "SyncEngine"]
 
+_STANDBY = (
+    "The write-db is a standby: who holds rows back cannot be seen from a standby, so the lag is what is known of it; "
+    "nor can be noticed that it was put back in time, and deleted keys are not cleared away."
+)
 _AHEAD = (
     "{source} has rows with a sync_xid that this write-db has yet to reach, as after a restore from a dump "
     "of another cluster; they wait until they are stamped again: "
@@ -36,13 +42,14 @@ _AHEAD = (
 class SyncEngine:
     """The built-in engine over one schema map.
 
-    Of a graph it keeps between cycles only that its tables were seen to fit the map.
+    Of a graph it keeps between cycles only that its tables were seen to fit the map, and what was logged.
     """
 
     def __init__(self, schema_map: SchemaMap) -> None:
         self.schema_map = schema_map
         self.statements = SchemaStatements(schema_map)
-        self._fitting: set[tuple[str, ...]] = set()
+        self._fitting: dict[tuple[str, ...], Fit] = {}
+        self._logged: set[tuple[str, ...]] = set()
 
     async def run_cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle and return what it did.
@@ -56,28 +63,44 @@ class SyncEngine:
             if not await target.fetchval(LOCK):
                 return await self._held_by_another(context, target, started)
 
-            async def look_again() -> dict[str, str]:
-                self._fitting.discard(_place(context))
+            async def look_again() -> Fit:
+                self._fitting.pop(_place(context), None)
                 return await self._misfits(context, target)
 
-            failed = await self._misfits(context, target)
-            result = await _Cycle(self.statements, context, target, started, failed, look_again).run()
+            fit = await self._misfits(context, target)
+            try:
+                with context.target.store.errors_mapped():
+                    result = await _Cycle(self.statements, context, target, started, fit, look_again).run()
+            except RowsFiltered:
+                # Postgres names the table alone; what is wrong with the engine's own is raised here.
+                await look_again()
+                raise
             if result.status is CycleStatus.FAILED:
                 # What was seen to fit may have been altered since: the next cycle looks again.
-                self._fitting.discard(_place(context))
+                self._fitting.pop(_place(context), None)
+            self._log_unknown(context, result)
             # Not in a finally: a connection that saw an exception is closed, and its lock goes with it.
             await target.execute(UNLOCK)
             return result
 
-    async def _misfits(self, context: SyncContext, target: asyncpg.Connection) -> dict[str, str]:
+    async def _misfits(self, context: SyncContext, target: asyncpg.Connection) -> Fit:
         """Return the tables that cannot be synced as they are, and why: looked up once, until one fails."""
         place = _place(context)
         if place in self._fitting:
-            return {}
+            return self._fitting[place]
         found = await misfits(context.write, target, context.target.schema, self.schema_map)
-        if not found:
-            self._fitting.add(place)
+        if not found.failed:
+            self._fitting[place] = found
         return found
+
+    def _log_unknown(self, context: SyncContext, result: SyncResult) -> None:
+        """Log once what cannot be known of a write-db; each result has it."""
+        place = (*_place(context), *result.unknown)
+        if result.unknown and place not in self._logged:
+            self._logged.add(place)
+            context.log.warning(
+                "write-db cannot tell everything", graph=context.graph.slug, unknown=list(result.unknown)
+            )
 
     async def _held_by_another(
         self, context: SyncContext, target: asyncpg.Connection, started: float
@@ -92,10 +115,29 @@ def _place(context: SyncContext) -> tuple[str, ...]:
     return context.write.store.name, context.write.schema, context.target.store.name, context.target.schema
 
 
-class _Cycle:
-    """The state of one running cycle. Tables in `failed` are left alone, and told of.
+@dataclass
+class _Standing:
+    """What a cycle found out about what the cursors rest on."""
 
-    `look_again` returns what `failed` is to be when a table may be another than it was.
+    rescanned: str | None = None
+    """Why they cannot be of this write-db."""
+    reread: dict[str, str] = field(default_factory=dict)
+    """Tables that are read again from the start, and why."""
+    compare: dict[str, str] = field(default_factory=dict)
+    """Tables whose keys are compared, and why."""
+    captured: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """How sources are captured that were captured in another way, or that nothing was known of."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether something of it is to be remembered."""
+        return bool(self.rescanned or self.reread or self.compare or self.captured)
+
+
+class _Cycle:
+    """The state of one running cycle. Tables that do not fit are left alone, and told of.
+
+    `look_again` returns the fit when a table may be another than it was.
     """
 
     def __init__(
@@ -104,15 +146,17 @@ class _Cycle:
         context: SyncContext,
         target: asyncpg.Connection,
         started: float,
-        failed: dict[str, str],
-        look_again: Callable[[], Awaitable[dict[str, str]]],
+        fit: Fit,
+        look_again: Callable[[], Awaitable[Fit]],
     ) -> None:
         self._statements = statements
         self._context = context
         self._target = target
         self._started = started
-        self._failed = failed
+        self._failed = fit.failed
+        self._footing = fit.footing
         self._look_again = look_again
+        self._standing = _Standing()
         self._unfinished: set[str] = set()
         self._progress = RunProgress(run_id=context.run.run_id)
         self._expected: Mapping[str, int] = {}
@@ -135,50 +179,137 @@ class _Cycle:
             )
         self._progress = ledger.progress
         try:
-            pending, ledger, rescanned = await self._ask(ledger)
+            pending, ledger = await self._ask(ledger)
         except StoreRejected:
             # One question is for all tables. One that was lost since it was seen to fit fails alone.
-            failed = await self._look_again()
-            if failed.keys() <= self._failed.keys():
+            if not await self._fits_less():
                 raise
-            self._failed = failed
-            pending, ledger, rescanned = await self._ask(ledger)
+            pending, ledger = await self._ask(ledger)
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
         for name, error in self._failed.items():
             context.log.error("table failed", graph=context.graph.slug, table=name, error=error)
-        busy = bool(owed or pending.ahead or self._failed or self._progress.unannounced or rescanned)
+        busy = bool(
+            owed
+            or pending.ahead
+            or self._failed
+            or self._progress.unannounced
+            or self._standing.changes
+            or ledger.comparisons
+        )
         if busy:
-            tenure = await Tenure.take(
-                self._target,
-                graph=context.graph.slug,
-                run=context.run,
-                write_cluster=pending.cluster,
-                rescan=rescanned,
-            )
+            tenure = await self._take(ledger, pending)
             await self._drain(tenure, ledger, pending)
             await self._announce(tenure)
         if busy or ledger.outbox:
             # While everything waits for its next try, this only says so.
             self._vectors = await self._drain_outbox()
-        return await self._result(ledger, pending, rescanned)
+        return await self._result(ledger, pending)
 
-    async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger, bool]:
-        """Ask the write-db what is new; a cursor that cannot be of this write-db starts again from zero."""
-        schema = self._context.write.schema
-        asked = [name for name in self._statements.tables if name not in self._failed]
+    async def _fits_less(self) -> bool:
+        """Look again; return whether something is different that a question may have failed for."""
+        fit = await self._look_again()
+        before = self._failed.keys(), self._footing
+        self._failed, self._footing = fit.failed, fit.footing
+        return not fit.failed.keys() <= before[0] or fit.footing != before[1]
+
+    async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
+        """Ask the write-db what is new, and whether what the cursors are beyond is still what it was.
+
+        A cursor that cannot be of this write-db, or of a source that was not captured all the time, starts
+        again from zero.
+        """
         async with self._context.write.store.driver() as source:
-            pending = await ask_pending(source, self._statements, schema, ledger.cursors, asked)
-            reason = ledger.foreign_to(pending.cluster, pending.horizon)
+            pending = await self._ask_once(source, ledger, whole=False)
+            reason = ledger.foreign_to(pending.cluster, pending.horizon, pending.known)
+            other = {name for name, found in pending.hashes.items() if ledger.sources.get(name) != found}
+            if reason is None and not other:
+                return self._compare_lost(pending, ledger)
+            self._standing = _Standing(rescanned=reason)
+            if reason is not None:
+                self._log("cursors are of another write-db, every row is read again", reason=reason)
+                ledger = ledger.rescanned()
+                if pending.known is not None and pending.known.branch is not None:
+                    # It has met this very graph-db, so it is no other one by mistake: what it lacks is gone.
+                    ledger = self._comparing(ledger, dict.fromkeys(self._statements.tables, reason))
+            pending = await self._ask_once(source, ledger, whole=True)
+            if any(not captures(way) for way in pending.ways.values()):
+                # After the answer: what is different from now on, the next cycle sees again.
+                await self._fits_less()
             if reason is None:
-                return pending, ledger, False
-            self._context.log.warning(
-                "cursor is of another write-db, every row is read again",
-                graph=self._context.graph.slug,
-                reason=reason,
-            )
-            ledger = ledger.rescanned()
-            pending = await ask_pending(source, self._statements, schema, ledger.cursors, asked)
-            return pending, ledger, True
+                pending, ledger = await self._watch(source, ledger, pending)
+            changed = [name for name, found in pending.hashes.items() if ledger.sources.get(name) != found]
+            self._standing.captured = pending.ways_of(name for name in changed if name not in self._failed)
+            return self._compare_lost(pending, ledger)
+
+    async def _ask_once(self, source: asyncpg.Connection, ledger: Ledger, *, whole: bool) -> Pending:
+        asked = [name for name in self._statements.tables if name not in self._failed]
+        return await ask_pending(
+            source,
+            self._statements,
+            self._context.write.schema,
+            ledger,
+            asked,
+            positions=self._footing.readable,
+            whole=whole,
+        )
+
+    async def _watch(
+        self, source: asyncpg.Connection, ledger: Ledger, pending: Pending
+    ) -> tuple[Pending, Ledger]:
+        """Have read again what was captured in another way for a while, if it is captured at all now."""
+        rows = await self._target.fetch("SELECT table_name, captured FROM sync_source")
+        before = {row["table_name"]: row["captured"] for row in rows}
+        found = await doubts(source, before, pending.ways, ledger.cursors)
+        if found:
+            await self._fits_less()
+        found = {name: doubt for name, doubt in found.items() if name not in self._failed}
+        for name, doubt in found.items():
+            self._log("capture was interrupted", table=name, reason=doubt.reason, reread=doubt.reread)
+        reread = {name: doubt.reason for name, doubt in found.items() if doubt.reread}
+        self._standing.reread = reread
+        ledger = self._comparing(ledger, {name: doubt.reason for name, doubt in found.items()})
+        ledger = ledger.rereading(reread)
+        return replace(pending, tables=pending.tables.union(reread)), ledger
+
+    def _compare_lost(self, pending: Pending, ledger: Ledger) -> tuple[Pending, Ledger]:
+        """Have keys compared where deleted ones were cleared away before this graph-db had read them."""
+        if ledger.lost_deletes(pending.known):
+            reason = "deleted keys were cleared away that it had not read: it was put back to an earlier time"
+            self._log("graph-db lacks deletes, keys are compared", reason=reason)
+            ledger = self._comparing(ledger, dict.fromkeys(self._statements.tables, reason))
+        return pending, ledger
+
+    def _comparing(self, ledger: Ledger, reasons: Mapping[str, str]) -> Ledger:
+        self._standing.compare.update(reasons)
+        return ledger.comparing(reasons)
+
+    async def _take(self, ledger: Ledger, pending: Pending) -> Tenure:
+        """Take the graph, and leave a token in the write-db first: cursors move over what it is later than."""
+        position = None
+        rescanned = self._standing.rescanned is not None
+        if self._footing.writable and not pending.standby:
+            write = self._context.write
+            try:
+                async with write.store.driver() as source:
+                    position = await write_position(source, write.schema, ledger.reader, anew=rescanned)
+            except StoreRejected:
+                # A right that was taken away is told; a cycle does not need it.
+                if not await self._fits_less() or self._footing.writable:
+                    raise
+        return await Tenure.take(
+            self._target,
+            graph=self._context.graph.slug,
+            run=self._context.run,
+            write_cluster=pending.cluster,
+            position=position,
+            rescan=rescanned,
+            reread=self._standing.reread,
+            captured=self._standing.captured,
+            compare=self._standing.compare,
+        )
+
+    def _log(self, event: str, **fields: object) -> None:
+        self._context.log.warning(event, graph=self._context.graph.slug, **fields)
 
     async def _drain(self, tenure: Tenure, ledger: Ledger, pending: Pending) -> None:
         drain = Drain(
@@ -231,7 +362,14 @@ class _Cycle:
     def _failures(self) -> int:
         return len(self._failed) + sum(table.failures for table in self._progress.tables.values())
 
-    async def _result(self, ledger: Ledger, pending: Pending, rescanned: bool) -> SyncResult:
+    def _unknown(self, pending: Pending) -> list[str]:
+        """Return what cannot be known of this write-db, in sentences."""
+        if pending.standby:
+            return [_STANDBY]
+        problem = self._footing.problem(self._context.write.schema)
+        return [] if problem is None else [problem]
+
+    async def _result(self, ledger: Ledger, pending: Pending) -> SyncResult:
         waiting = await self._target.fetch(sql("not_landed"))
         parked, dead = ({row["table_name"]: row[kind] for row in waiting} for kind in ("parked", "dead"))
         tables = []
@@ -247,6 +385,8 @@ class _Cycle:
                         "drained": error is None and name not in self._unfinished,
                         "failures": counted.failures + (error is not None),
                         "error": error,
+                        "reread": self._standing.reread.get(name),
+                        "compared": self._standing.compare.get(name),
                     }
                 )
             )
@@ -267,7 +407,10 @@ class _Cycle:
             oldest_writer=writer,
             batches=self._progress.batches,
             duration_seconds=time.monotonic() - self._started,
-            rescanned=rescanned,
+            rescanned=self._standing.rescanned is not None,
+            rescan_reason=self._standing.rescanned,
+            unknown=tuple(self._unknown(pending)),
+            lag_known=not pending.standby,
             owes=pending.held or ledger.retries or ledger.outbox,
         )
 

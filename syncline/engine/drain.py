@@ -8,6 +8,7 @@ import asyncpg
 
 from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
+from syncline.engine.fit import read_footing
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
 from syncline.engine.places import on_schema
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
@@ -61,6 +62,7 @@ class Drain:
         self._context = context
         self._target = target
         self._tenure = tenure
+        self._reader = ""
         self._out_of_time = out_of_time
         self._told = committed
         self._more = False
@@ -73,6 +75,7 @@ class Drain:
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
         """Drain the deleted keys, then every table parents first, then what that released or asked for."""
+        self._reader = ledger.reader
         with self._context.target.store.errors_mapped():
             await prepare_connection(self._target, self._statements)
             if ledger.requeued:
@@ -81,6 +84,10 @@ class Drain:
         if pending.deletes:
             with self._failing_alone(DELETES):
                 await self._drain_deletes(ledger.cursors[DELETES], pending.horizon)
+        for name in self._statements.tables:
+            if name in ledger.comparisons and name not in self.failed:
+                with self._failing_alone(name):
+                    await self._compare(name)
         waiting = set(pending.tables)
         again = False
         while waiting or self._more or again:
@@ -313,6 +320,20 @@ class Drain:
                     return
         self.unfinished.add(DELETES)
 
+    async def _compare(self, name: str) -> None:
+        """Ask by key for the rows of a table that the write-db no longer has."""
+        comparison = self._statements.comparisons[name]
+        async with on_schema(self._context.write) as source:
+            while not self._out_of_time():
+                async with self._batch():
+                    ended = await comparison.step(self._target, source)
+                    await self._tenure.note(self._target, self.progress)
+                self._committed(self.progress)
+                self._more = True
+                if ended:
+                    return
+        self.unfinished.add(name)
+
     async def _prune(self, source: asyncpg.Connection, horizon: int) -> None:
         """Clear away what was read long ago, if this role may; what is kept costs no more than its room.
 
@@ -322,8 +343,12 @@ class Drain:
         if self._context.shadow or not self._context.alone:
             return
         horizon = await deletes_read(self._target, self._context.target.schema, horizon)
-        if await source.fetchval(f"SELECT has_table_privilege('{DELETES}', 'DELETE')"):
-            await source.execute(sql("prune"), str(horizon))
+        if await source.fetchval(f"SELECT has_table_privilege('{DELETES}', 'DELETE') AND NOT pg_is_in_recovery()"):
+            # Where the role cannot remember it, nothing can.
+            kept = (await read_footing(source, self._context.write.schema)).writable
+            await source.execute(
+                sql("prune", noted=sql("prune_noted") if kept else "SELECT $2::text"), str(horizon), self._reader
+            )
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
-from syncline.errors import StoreError, StoreRejected, StoreUnavailable
+from syncline.errors import RowsFiltered, StoreError, StoreRejected, StoreUnavailable
 from syncline.stores.leases import leased
 
 if TYPE_CHECKING:
@@ -37,8 +37,16 @@ _DRIVER_ERRORS = (
 )
 
 
-def postgres_error(store: str, sqlstate: str, message: str) -> StoreError:
-    """Return our error for what Postgres answered: retryable or not by its SQLSTATE."""
+_POLICY = "row-level security policy"
+
+
+def postgres_error(store: str, sqlstate: str, message: str, *, filtered: bool = False) -> StoreError:
+    """Return our error for what Postgres answered: retryable or not by its SQLSTATE.
+
+    `filtered` says that a policy was in the way, where the server's language may hide it.
+    """
+    if sqlstate == "42501" and (filtered or _POLICY in message):
+        return RowsFiltered(store, message, sqlstate=sqlstate)
     kind = StoreUnavailable if _UNAVAILABLE & {sqlstate, sqlstate[:2]} else StoreRejected
     return kind(store, message, sqlstate=sqlstate)
 
@@ -54,7 +62,10 @@ def map_driver_error(store: str, error: BaseException) -> StoreError | None:
     sqlstate = getattr(error, "sqlstate", None)
     if isinstance(sqlstate, str):
         # Only the primary message: DETAIL quotes the failing row, and this text goes into run histories.
-        return postgres_error(store, sqlstate, getattr(error, "message", None) or str(error))
+        # `row_security = off` makes this function of the server raise, whatever language it speaks.
+        filtered = getattr(error, "server_source_function", None) == "check_enable_rls"
+        message = getattr(error, "message", None) or str(error)
+        return postgres_error(store, sqlstate, message, filtered=filtered)
     if isinstance(error, (*_DRIVER_ERRORS, TimeoutError)):
         return StoreUnavailable(store, str(error) or type(error).__name__)
     return None
@@ -123,6 +134,8 @@ class PostgresStore:
                 "tcp_keepalives_interval": "5",
                 "tcp_keepalives_count": "3",
                 "idle_in_transaction_session_timeout": "120000",
+                # Rows that a policy hides would be taken for deleted: Postgres raises instead.
+                "row_security": "off",
                 # A batch is staged in a temporary table and read several times; taken only where one is used.
                 "temp_buffers": "64MB",
                 **server_settings,

@@ -4,8 +4,15 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
         FROM pg_control_system() AS s, pg_control_checkpoint() AS c) AS cluster,
        ARRAY[@{probes}] AS pending,
        ARRAY[@{ahead}]::int[] AS ahead,
+       pg_is_in_recovery() AS standby,
+       @{known} AS known,
+       way.hashes, way.texts,
        writer.found AS writing, writer.age_seconds, writer.database, writer.application_name
-FROM (SELECT) AS one
+FROM (
+    SELECT array_agg(hashtextextended(how.text, 0)::text ORDER BY how.place) AS hashes,
+           array_agg(@{whole} ORDER BY how.place) AS texts
+    FROM unnest(ARRAY[@{captured}]::text[]) WITH ORDINALITY AS how (text, place)
+) AS way
 LEFT JOIN LATERAL (
     SELECT true AS found, extract(epoch FROM clock_timestamp() - open.since)::float8 AS age_seconds,
            open.database::text, open.application_name

@@ -306,6 +306,7 @@ class _Cycle:
             reread=self._standing.reread,
             captured=self._standing.captured,
             compare=self._standing.compare,
+            no_deletes_below=None if pending.deletes or DELETES in ledger.stored else pending.horizon,
         )
 
     def _log(self, event: str, **fields: object) -> None:

@@ -139,7 +139,7 @@ class Ledger:
         """Return whether deleted keys that this graph-db has not read were cleared away: it was put back."""
         return (
             known is not None
-            and DELETES in self.stored
+            and bool(self.stored)
             and self.cursors[DELETES].xid < known.cleared_below
         )
 
@@ -223,11 +223,13 @@ class Tenure:
         reread: Collection[str] = (),
         captured: Mapping[str, tuple[str, str]] | None = None,
         compare: Mapping[str, str] | None = None,
+        no_deletes_below: int | None = None,
     ) -> "Tenure":
         """Take the graph over; whoever held it can no longer commit.
 
         A rescan forgets every cursor, `reread` those of some tables. `captured` is how sources are captured now,
-        as hash and text; `compare` says of which tables rows may have gone without a trace, and why.
+        as hash and text; `compare` says of which tables rows may have gone without a trace, and why; below
+        `no_deletes_below` there are no deleted keys to be read.
         """
         ways, owed = captured or {}, compare or {}
         async with target.transaction():
@@ -251,6 +253,9 @@ class Tenure:
                 list(owed),
                 list(owed.values()),
             )
+            if no_deletes_below is not None:
+                # What is cleared away later than this was not read by a graph-db that is put back to now.
+                await target.execute(sql("ledger_deletes"), DELETES, no_deletes_below)
         return cls(graph=graph, fence=fence)
 
     @classmethod

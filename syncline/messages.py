@@ -161,7 +161,7 @@ class TableProgress(Message):
     reread: str | None = None
     """Why every row of it is read again: changes may have been missed."""
     compared: str | None = None
-    """Why its keys are compared with the write-db's: rows may have gone without a trace."""
+    """Why its keys are compared: rows may have gone without a trace."""
 
 
 class CycleProgress(Message):
@@ -234,14 +234,13 @@ class SyncResult(Message):
     lag_seconds: float = 0.0
     """How far the graph-db may be behind the write-db when the cycle ended."""
     lag_known: bool = True
-    """False where `lag_seconds` is only the part of it that is known: see `unknown`."""
+    """False where `lag_seconds` is what is known of it: see `unknown`."""
     oldest_writer: OpenWriter | None = None
     batches: int = 0
     duration_seconds: float = 0.0
     rescanned: bool = False
     """The cursor was of another cluster or of a later point in time, so every row was read again."""
     rescan_reason: str | None = None
-    """Of which write-db the cursor was, if every row was read again."""
     unknown: tuple[str, ...] = ()
     """What cannot be known of this write-db, in sentences: a standby, or a right that the role lacks."""
     owes: bool = False

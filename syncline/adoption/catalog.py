@@ -144,13 +144,14 @@ async def read_catalog(
     for row in triggers:
         function = (row["function_schema"], row["function_name"])
         state = {
-            key: row[key] for key in ("name", "kind", "enabled", "always", "conditional", "old_table", "of_its_own")
+            key: row[key]
+            for key in ("name", "kind", "enabled", "always", "conditional", "old_table", "of_its_own")
         }
         by_table[row["relation"]][1][row["name"]] = TriggerState(**state, function=function)
     for row in indexes:
         keys = tuple(zip(row["columns"], row["collations"], strict=True))
-        flags = {key: row[key] for key in ("name", "valid", "unique", "plain")}
-        by_table[row["relation"]][2].append(IndexState(**flags, keys=keys))
+        found = {key: row[key] for key in ("name", "valid", "unique", "plain")}
+        by_table[row["relation"]][2].append(IndexState(**found, keys=keys))
 
     def table(row: asyncpg.Record) -> TableState:
         found = by_table[row["oid"]]

@@ -34,6 +34,10 @@ from syncline.sqltext import quoted
 __all__ = ["adoption_steps", "misses_changes"]
 
 _STAMP = "pg_current_xact_id()"
+_PURPOSE = {
+    TOMBSTONES: "for the keys of deleted rows",
+    POSITIONS: "to notice a database that was put back in time",
+}
 _ON_PARTITIONS = ("capture_truncate", NOTIFY_TRIGGER)
 """The triggers that partitions have of their own; row triggers are their table's."""
 
@@ -48,16 +52,16 @@ def adoption_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Itera
             statements=(sql("shared", body=f"\n{body}\n"),),
             shared=True,
         )
-    if TOMBSTONES not in catalog.tables:
-        tombstones = qualified(catalog.schema, TOMBSTONES)
+    own = {
+        TOMBSTONES: sql("tombstones", tombstones=qualified(catalog.schema, TOMBSTONES)),
+        POSITIONS: sql("positions", positions=qualified(catalog.schema, POSITIONS)),
+    }
+    missing = [name for name in own if name not in catalog.tables]
+    if missing:
+        tables = " and ".join(f"{catalog.schema}.{name} {_PURPOSE[name]}" for name in missing)
         yield Step(
-            sentence=f"Create table {catalog.schema}.{TOMBSTONES} for the keys of deleted rows.",
-            statements=(sql("tombstones", tombstones=tombstones),),
-        )
-    if POSITIONS not in catalog.tables:
-        yield Step(
-            sentence=f"Create table {catalog.schema}.{POSITIONS}, by which a write-db put back in time is noticed.",
-            statements=(sql("positions", positions=qualified(catalog.schema, POSITIONS)),),
+            sentence=f"Create table {tables}.",
+            statements=tuple(own[name] for name in missing),
         )
     yield from shared_steps(catalog)
     yield from notification_steps(catalog)

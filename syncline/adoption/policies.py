@@ -14,19 +14,20 @@ def hidden(schema: str, table: str, role: str) -> str:
     name = qualified(schema, table)
     # `row_security = off` raises whatever the policies say, so that none of them is a way out.
     return (
-        f"Row level security of {schema}.{table} applies to role '{role}', and rows that it hides would be taken "
-        f"for deleted; no policy is a way out, USING (true) neither. Run, as a superuser, "
-        f"ALTER ROLE {quoted(role)} BYPASSRLS; or ALTER TABLE {name} DISABLE ROW LEVEL SECURITY; or make the role "
-        f"a member of the table's owner, with ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY if it is forced."
+        f"Row level security of {schema}.{table} applies to role '{role}', and rows that it hides would be "
+        f"taken for deleted; no policy is a way out, USING (true) neither. Run, as a superuser, "
+        f"ALTER ROLE {quoted(role)} BYPASSRLS; or ALTER TABLE {name} DISABLE ROW LEVEL SECURITY; or make the "
+        f"role a member of the table's owner, and ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY if it is "
+        "forced."
     )
 
 
 def filtered_problem(catalog: Catalog, table: TableState) -> Iterable[str]:
-    """Return the sentence about a table of the schema, if policies apply to the role that read the catalog."""
+    """Return the sentence about a table of the schema, if policies apply to the role that looked."""
     return [hidden(table.schema, table.name, catalog.role)] if table.filtered else []
 
 
 def filtered_books(catalog: Catalog) -> list[str]:
-    """Return a sentence for each of the engine's own tables in the schema that is so: all else relies on them."""
+    """Return a sentence for each of the engine's own tables in the schema that is so."""
     own = [table for name, table in catalog.tables.items() if name.startswith("sync_")]
     return [sentence for table in own for sentence in filtered_problem(catalog, table)]

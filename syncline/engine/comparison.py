@@ -1,7 +1,7 @@
 """Comparison: rows that a graph-db has and the write-db has no longer, where their end was not captured.
 
-Set-wise and bounded: so many keys of the target at once, of which the write-db says what it does not have. Those are
-asked for by key, like all that is asked for: what is still missing then leaves, with all that hung on it.
+Set-wise and bounded: so many keys of the target at once, of which the write-db says what it does not have.
+Those are asked for by key, like all that is asked for: what is missing then leaves, with all that hung on it.
 """
 
 import json
@@ -41,7 +41,7 @@ class Comparison:
         )
 
     async def step(self, target: asyncpg.Connection, source: asyncpg.Connection) -> bool:
-        """Compare the next keys, within the caller's transaction on the graph-db; return whether none are left.
+        """Compare the next keys, in the caller's transaction on the graph-db; return whether none are left.
 
         `source` has the graph's schema on its search_path.
         """

@@ -2,36 +2,31 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import asyncpg
 
 from syncline import names
 from syncline.engine.announcement import payloads
-from syncline.engine.capture import Pending, ask_pending
+from syncline.engine.capture import Pending
 from syncline.engine.drain import Drain
 from syncline.engine.fit import Fit, misfits
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
 from syncline.engine.places import LOCK, UNLOCK, on_schema
-from syncline.engine.position import write_position
+from syncline.engine.standing import Standing
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.engine.template import sql
-from syncline.engine.watch import captures, doubts
-from syncline.errors import CycleBusy, RowsFiltered, SchemaMoved, StoreRejected
+from syncline.errors import CycleBusy, RowsFiltered, SchemaMoved
 from syncline.messages import CycleProgress, CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
 
 __all__ = ["Cursor", "SyncEngine"]
 
-_STANDBY = (
-    "The write-db is a standby: who holds rows back cannot be seen from a standby, so the lag is what is known of it; "
-    "nor can be noticed that it was put back in time, and deleted keys are not cleared away."
-)
 _AHEAD = (
     "{source} has rows with a sync_xid that this write-db has yet to reach, as after a restore from a dump "
     "of another cluster; they wait until they are stamped again: "
@@ -115,25 +110,6 @@ def _place(context: SyncContext) -> tuple[str, ...]:
     return context.write.store.name, context.write.schema, context.target.store.name, context.target.schema
 
 
-@dataclass
-class _Standing:
-    """What a cycle found out about what the cursors rest on."""
-
-    rescanned: str | None = None
-    """Why they cannot be of this write-db."""
-    reread: dict[str, str] = field(default_factory=dict)
-    """Tables that are read again from the start, and why."""
-    compare: dict[str, str] = field(default_factory=dict)
-    """Tables whose keys are compared, and why."""
-    captured: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """How sources are captured that were captured in another way, or that nothing was known of."""
-
-    @property
-    def changes(self) -> bool:
-        """Whether something of it is to be remembered."""
-        return bool(self.rescanned or self.reread or self.compare or self.captured)
-
-
 class _Cycle:
     """The state of one running cycle. Tables that do not fit are left alone, and told of.
 
@@ -154,9 +130,7 @@ class _Cycle:
         self._target = target
         self._started = started
         self._failed = fit.failed
-        self._footing = fit.footing
-        self._look_again = look_again
-        self._standing = _Standing()
+        self._standing = Standing(statements, context, target, fit, look_again)
         self._unfinished: set[str] = set()
         self._progress = RunProgress(run_id=context.run.run_id)
         self._expected: Mapping[str, int] = {}
@@ -178,13 +152,8 @@ class _Cycle:
                 expected=context.vectors.prefix,
             )
         self._progress = ledger.progress
-        try:
-            pending, ledger = await self._ask(ledger)
-        except StoreRejected:
-            # One question is for all tables. One that was lost since it was seen to fit fails alone.
-            if not await self._fits_less():
-                raise
-            pending, ledger = await self._ask(ledger)
+        pending, ledger = await self._standing.ask(ledger)
+        self._failed = self._standing.fit.failed
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
         for name, error in self._failed.items():
             context.log.error("table failed", graph=context.graph.slug, table=name, error=error)
@@ -197,120 +166,13 @@ class _Cycle:
             or ledger.comparisons
         )
         if busy:
-            tenure = await self._take(ledger, pending)
+            tenure = await self._standing.take(ledger, pending)
             await self._drain(tenure, ledger, pending)
             await self._announce(tenure)
         if busy or ledger.outbox:
             # While everything waits for its next try, this only says so.
             self._vectors = await self._drain_outbox()
         return await self._result(ledger, pending)
-
-    async def _fits_less(self) -> bool:
-        """Look again; return whether something is different that a question may have failed for."""
-        fit = await self._look_again()
-        before = self._failed.keys(), self._footing
-        self._failed, self._footing = fit.failed, fit.footing
-        return not fit.failed.keys() <= before[0] or fit.footing != before[1]
-
-    async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
-        """Ask the write-db what is new, and whether what the cursors are beyond is still what it was.
-
-        A cursor that cannot be of this write-db, or of a source that was not captured all the time, starts
-        again from zero.
-        """
-        async with self._context.write.store.driver() as source:
-            pending = await self._ask_once(source, ledger, whole=False)
-            reason = ledger.foreign_to(pending.cluster, pending.horizon, pending.known)
-            other = {name for name, found in pending.hashes.items() if ledger.sources.get(name) != found}
-            if reason is None and not other:
-                return self._compare_lost(pending, ledger)
-            self._standing = _Standing(rescanned=reason)
-            if reason is not None:
-                self._log("cursors are of another write-db, every row is read again", reason=reason)
-                ledger = ledger.rescanned()
-                if pending.known is not None and pending.known.branch is not None:
-                    # It has met this very graph-db, so it is no other one by mistake: what it lacks is gone.
-                    ledger = self._comparing(ledger, dict.fromkeys(self._statements.tables, reason))
-            pending = await self._ask_once(source, ledger, whole=True)
-            if any(not captures(way) for way in pending.ways.values()):
-                # After the answer: what is different from now on, the next cycle sees again.
-                await self._fits_less()
-            if reason is None:
-                pending, ledger = await self._watch(source, ledger, pending)
-            changed = [name for name, found in pending.hashes.items() if ledger.sources.get(name) != found]
-            self._standing.captured = pending.ways_of(name for name in changed if name not in self._failed)
-            return self._compare_lost(pending, ledger)
-
-    async def _ask_once(self, source: asyncpg.Connection, ledger: Ledger, *, whole: bool) -> Pending:
-        asked = [name for name in self._statements.tables if name not in self._failed]
-        return await ask_pending(
-            source,
-            self._statements,
-            self._context.write.schema,
-            ledger,
-            asked,
-            positions=self._footing.readable,
-            whole=whole,
-        )
-
-    async def _watch(
-        self, source: asyncpg.Connection, ledger: Ledger, pending: Pending
-    ) -> tuple[Pending, Ledger]:
-        """Have read again what was captured in another way for a while, if it is captured at all now."""
-        rows = await self._target.fetch("SELECT table_name, captured FROM sync_source")
-        before = {row["table_name"]: row["captured"] for row in rows}
-        found = await doubts(source, before, pending.ways, ledger.cursors)
-        if found:
-            await self._fits_less()
-        found = {name: doubt for name, doubt in found.items() if name not in self._failed}
-        for name, doubt in found.items():
-            self._log("capture was interrupted", table=name, reason=doubt.reason, reread=doubt.reread)
-        reread = {name: doubt.reason for name, doubt in found.items() if doubt.reread}
-        self._standing.reread = reread
-        ledger = self._comparing(ledger, {name: doubt.reason for name, doubt in found.items()})
-        ledger = ledger.rereading(reread)
-        return replace(pending, tables=pending.tables.union(reread)), ledger
-
-    def _compare_lost(self, pending: Pending, ledger: Ledger) -> tuple[Pending, Ledger]:
-        """Have keys compared where deleted ones were cleared away before this graph-db had read them."""
-        if ledger.lost_deletes(pending.known):
-            reason = "deleted keys were cleared away that it had not read: it was put back to an earlier time"
-            self._log("graph-db lacks deletes, keys are compared", reason=reason)
-            ledger = self._comparing(ledger, dict.fromkeys(self._statements.tables, reason))
-        return pending, ledger
-
-    def _comparing(self, ledger: Ledger, reasons: Mapping[str, str]) -> Ledger:
-        self._standing.compare.update(reasons)
-        return ledger.comparing(reasons)
-
-    async def _take(self, ledger: Ledger, pending: Pending) -> Tenure:
-        """Take the graph, and leave a token in the write-db first: cursors move over what it is later than."""
-        position = None
-        rescanned = self._standing.rescanned is not None
-        if self._footing.writable and not pending.standby:
-            write = self._context.write
-            try:
-                async with write.store.driver() as source:
-                    position = await write_position(source, write.schema, ledger.reader, anew=rescanned)
-            except StoreRejected:
-                # A right that was taken away is told; a cycle does not need it.
-                if not await self._fits_less() or self._footing.writable:
-                    raise
-        return await Tenure.take(
-            self._target,
-            graph=self._context.graph.slug,
-            run=self._context.run,
-            write_cluster=pending.cluster,
-            position=position,
-            rescan=rescanned,
-            reread=self._standing.reread,
-            captured=self._standing.captured,
-            compare=self._standing.compare,
-            no_deletes_below=None if pending.deletes or DELETES in ledger.stored else pending.horizon,
-        )
-
-    def _log(self, event: str, **fields: object) -> None:
-        self._context.log.warning(event, graph=self._context.graph.slug, **fields)
 
     async def _drain(self, tenure: Tenure, ledger: Ledger, pending: Pending) -> None:
         drain = Drain(
@@ -363,13 +225,6 @@ class _Cycle:
     def _failures(self) -> int:
         return len(self._failed) + sum(table.failures for table in self._progress.tables.values())
 
-    def _unknown(self, pending: Pending) -> list[str]:
-        """Return what cannot be known of this write-db, in sentences."""
-        if pending.standby:
-            return [_STANDBY]
-        problem = self._footing.problem(self._context.write.schema)
-        return [] if problem is None else [problem]
-
     async def _result(self, ledger: Ledger, pending: Pending) -> SyncResult:
         waiting = await self._target.fetch(sql("not_landed"))
         parked, dead = ({row["table_name"]: row[kind] for row in waiting} for kind in ("parked", "dead"))
@@ -410,7 +265,7 @@ class _Cycle:
             duration_seconds=time.monotonic() - self._started,
             rescanned=self._standing.rescanned is not None,
             rescan_reason=self._standing.rescanned,
-            unknown=tuple(self._unknown(pending)),
+            unknown=self._standing.unknown(pending),
             lag_known=not pending.standby,
             owes=pending.held or ledger.retries or ledger.outbox,
         )

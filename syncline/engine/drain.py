@@ -8,9 +8,9 @@ import asyncpg
 
 from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
-from syncline.engine.fit import read_footing
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
 from syncline.engine.places import on_schema
+from syncline.engine.position import prune
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.engine.template import sql
@@ -343,12 +343,7 @@ class Drain:
         if self._context.shadow or not self._context.alone:
             return
         horizon = await deletes_read(self._target, self._context.target.schema, horizon)
-        if await source.fetchval(f"SELECT has_table_privilege('{DELETES}', 'DELETE') AND NOT pg_is_in_recovery()"):
-            # Where the role cannot remember it, nothing can.
-            kept = (await read_footing(source, self._context.write.schema)).writable
-            await source.execute(
-                sql("prune", noted=sql("prune_noted") if kept else "SELECT $2::text"), str(horizon), self._reader
-            )
+        await prune(source, self._context.write.schema, horizon, self._reader)
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name

@@ -45,16 +45,21 @@ class Fit:
     footing: Footing = field(default_factory=Footing)
 
 
-async def misfits(
-    write: GraphSchema, target: asyncpg.Connection, schema: str, schema_map: SchemaMap
-) -> Fit:
+async def misfits(write: GraphSchema, target: asyncpg.Connection, schema: str, schema_map: SchemaMap) -> Fit:
     """Return what is wrong with each table on either side, by a few queries.
 
     A table that cannot be synced fails alone, so the sentences are for its result. Raise SchemaMismatch if
     row level security hides what the engine itself keeps: all tables rely on that.
     """
     # Not at the top: adoption stands on the table maps of this package.
-    from syncline.adoption import check_source, check_target, filtered_books, read_catalog, types_of, uncaptured
+    from syncline.adoption import (
+        check_source,
+        check_target,
+        filtered_books,
+        read_catalog,
+        types_of,
+        uncaptured,
+    )
 
     types = types_of(schema_map)
     async with write.store.driver() as source:
@@ -76,6 +81,4 @@ async def misfits(
 async def read_footing(source: asyncpg.Connection, schema: str) -> Footing:
     """Ask what this role may do with the table of positions."""
     row = await source.fetchrow(sql("footing"), f"{quoted(schema)}.{POSITIONS}")
-    return Footing(
-        role=row["role"], there=row["there"], readable=row["readable"], writable=row["writable"]
-    )
+    return Footing(role=row["role"], there=row["there"], readable=row["readable"], writable=row["writable"])

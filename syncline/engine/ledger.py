@@ -137,11 +137,7 @@ class Ledger:
 
     def lost_deletes(self, known: Known | None) -> bool:
         """Return whether deleted keys that this graph-db has not read were cleared away: it was put back."""
-        return (
-            known is not None
-            and bool(self.stored)
-            and self.cursors[DELETES].xid < known.cleared_below
-        )
+        return known is not None and bool(self.stored) and self.cursors[DELETES].xid < known.cleared_below
 
     def rescanned(self) -> "Ledger":
         """Return the same ledger with every cursor at the beginning."""
@@ -227,9 +223,9 @@ class Tenure:
     ) -> "Tenure":
         """Take the graph over; whoever held it can no longer commit.
 
-        A rescan forgets every cursor, `reread` those of some tables. `captured` is how sources are captured now,
-        as hash and text; `compare` says of which tables rows may have gone without a trace, and why; below
-        `no_deletes_below` there are no deleted keys to be read.
+        A rescan forgets every cursor, `reread` those of some tables. `captured` is how sources are captured
+        now, as hash and text; `compare` says of which tables rows may have gone without a trace, and why;
+        below `no_deletes_below` there are no deleted keys to be read.
         """
         ways, owed = captured or {}, compare or {}
         async with target.transaction():

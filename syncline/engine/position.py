@@ -1,9 +1,10 @@
 """Position: which past of the write-db a graph's cursors are of, by a token that only that past has.
 
-Before a cursor is moved, a new token is committed in the write-db, after the horizon was asked for: so a past that has
-the token has every transaction below that horizon too. The graph-db remembers it with its cursors. Numbers count up
-within a branch, and another branch begins when a position turned out to be of another past: so a graph-db that was put
-back itself, or whose commit was lost, is known by an earlier number and need read nothing again.
+Before a cursor is moved, a new token is committed in the write-db, after the horizon was asked for: so a past
+that has the token has every transaction below that horizon too. The graph-db remembers it with its cursors.
+Numbers count up within a branch, and another branch begins when a position turned out to be of another past:
+so a graph-db that was put back itself, or whose commit was lost, is known by an earlier number and need read
+nothing again.
 """
 
 import json
@@ -13,11 +14,11 @@ from uuid import uuid4
 
 import asyncpg
 
-from syncline.engine.statements import POSITIONS
+from syncline.engine.statements import DELETES, POSITIONS
 from syncline.engine.template import sql
 from syncline.sqltext import quoted
 
-__all__ = ["Known", "Position", "write_position"]
+__all__ = ["Known", "Position", "prune", "write_position"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,21 @@ async def write_position(source: asyncpg.Connection, schema: str, reader: str, *
     """Commit another token in the write-db, in a transaction of its own; `anew` begins a branch."""
     token = str(uuid4())
     async with source.transaction():
-        # A token that is there after a crash must have all before it there too, whatever this server is set to.
+        # A token that is there after a crash must have all before it there too.
         await source.execute("SET LOCAL synchronous_commit = local")
         statement = sql("position_write", positions=f"{quoted(schema)}.{POSITIONS}")
         row = await source.fetchrow(statement, reader, str(uuid4()), token, anew)
     return Position(branch=row["branch"], number=row["number"], token=token)
+
+
+async def prune(source: asyncpg.Connection, schema: str, horizon: int, reader: str) -> None:
+    """Clear away deleted keys that were read long ago, if this role may, and remember up to where.
+
+    `source` has the schema on its search_path. A standby clears nothing away, and where the role may not
+    remember it, nothing is remembered: a graph-db that is put back later is not noticed then.
+    """
+    place = f"{quoted(schema)}.{POSITIONS}"
+    row = await source.fetchrow(sql("prune_rights", deletes=DELETES), place)
+    if row["may_clear"]:
+        noted = sql("prune_noted", positions=place) if row["may_note"] else "SELECT $2::text"
+        await source.execute(sql("prune", noted=noted), str(horizon), reader)

@@ -1,7 +1,7 @@
 """Watch: whether a source is captured as it was when its cursor was moved, and what is to be done if not.
 
-A row of the catalog has another xmin after each change. So one text of all that capture consists of says whether anything
-was different in between, even if it is again as it was.
+A row of the catalog has another xmin after each change. So one text of all that capture consists of says
+whether anything was different in between, even if it is again as it was.
 """
 
 import json

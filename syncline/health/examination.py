@@ -12,9 +12,9 @@ from syncline import names
 from syncline.errors import StoreError
 from syncline.fleet import WorkerRecord
 from syncline.graphs import Graph, GraphStatus
-from syncline.health.policies import check_policies
 from syncline.health.check import Check, CheckStatus, Health, bounded, skew_check
 from syncline.health.listener import check_listener
+from syncline.health.policies import check_policies
 from syncline.health.postgres import check_postgres
 from syncline.migrations.state import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
 from syncline.services import Role, Services

@@ -33,13 +33,14 @@ async def check_policies(
         rows = (await connection.execute(_ASK, {"schemas": list(schemas), "target": target})).all()
     if not rows:
         return [Check(name=name, found="no policy hides rows from the workers' role")]
+    tables = ", ".join(f"{row.schema}.{row.name}" for row in rows[:_MOST_NAMED])
     sentences = [hidden(row.schema, row.name, row.role) for row in rows[:_MOST_NAMED]]
     more = f" And {len(rows) - _MOST_NAMED:,} more." if len(rows) > _MOST_NAMED else ""
     return [
         Check(
             name=name,
             status=CheckStatus.FAIL,
-            found=f"row level security applies to {', '.join(f'{row.schema}.{row.name}' for row in rows[:_MOST_NAMED])}",
+            found=f"row level security applies to {tables}",
             fix=" ".join(sentences) + more,
         )
     ]

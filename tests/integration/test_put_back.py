@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import asyncpg
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
@@ -120,7 +119,10 @@ async def test_a_write_db_that_was_put_back_under_busy_writers(site: Site) -> No
     await _cycle(graph)
     site.server.keep()
     await site.stop_using()
-    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('lost', 'lost'); DELETE FROM write_nodes WHERE id = 'n2'")
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) VALUES ('lost', 'lost'); DELETE FROM write_nodes WHERE id = 'n2'",
+    )
     await write(graph, "UPDATE write_nodes SET concept = 'lost too' WHERE id = 'n1'")
     await _busy(graph, until=await _xid(graph) + 50)
     await write(graph, "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f2', 'lost', 'ready')")
@@ -180,7 +182,10 @@ async def test_each_sign_of_another_past_is_enough(graph: TestGraph, other: str)
     await run_cycle(graph.context())
     await write(graph, "UPDATE write_nodes SET concept = 'X'")
     await run_cycle(graph.context())
-    await on_target(graph, "INSERT INTO nodes SELECT (jsonb_populate_record(n, jsonb_build_object('id', gen_random_uuid(), 'key', 'gone'))).* FROM nodes n LIMIT 1")
+    await on_target(
+        graph,
+        "INSERT INTO nodes SELECT (jsonb_populate_record(n, jsonb_build_object('id', gen_random_uuid(), 'key', 'gone'))).* FROM nodes n LIMIT 1",
+    )
     await write(graph, other)
     result = await run_cycle(graph.context())
     assert result.rescanned
@@ -192,7 +197,9 @@ async def test_a_write_db_that_never_met_the_graph_db_empties_nothing(graph: Tes
     await write(graph, SEED)
     await run_cycle(graph.context())
     # The wrong address: the same tables, empty, and it knows nobody.
-    await write(graph, "DELETE FROM sync_position; TRUNCATE write_nodes, write_facts; TRUNCATE sync_tombstone")
+    await write(
+        graph, "DELETE FROM sync_position; TRUNCATE write_nodes, write_facts; TRUNCATE sync_tombstone"
+    )
     result = await run_cycle(graph.context())
     assert result.rescanned
     assert len(await read(graph, "SELECT key FROM nodes")) == 2
@@ -221,17 +228,24 @@ async def test_a_role_that_may_not_leave_a_token_says_so(graph: TestGraph) -> No
         f"{SEED}; CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA kg TO {role};"
         f"GRANT SELECT ON ALL TABLES IN SCHEMA kg TO {role}",
     )
-    store = PostgresStore("write", SecretStr(graph.write_dsn.replace("postgres@", f"{role}@")), pool_size=2, application_name="t")
+    store = PostgresStore(
+        "write",
+        SecretStr(graph.write_dsn.replace("postgres@", f"{role}@")),
+        pool_size=2,
+        application_name="t",
+    )
     try:
         result = await _cycle(replace(graph, write=store))
-        assert [f"GRANT SELECT, INSERT, UPDATE" in sentence for sentence in result.unknown] == [True]
+        assert ["GRANT SELECT, INSERT, UPDATE" in sentence for sentence in result.unknown] == [True]
         assert result.rows == 3
     finally:
         await store.close()
         await write(graph, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-async def test_a_graph_db_put_back_to_before_deleted_keys_were_cleared_away(graph: TestGraph, server: Server) -> None:
+async def test_a_graph_db_put_back_to_before_deleted_keys_were_cleared_away(
+    graph: TestGraph, server: Server
+) -> None:
     dsn = await _database(server.running, "graph")
     target = PostgresStore("graph", SecretStr(dsn), pool_size=4, application_name="t")
     await migrate_graph(target, "kg")
@@ -243,8 +257,14 @@ async def test_a_graph_db_put_back_to_before_deleted_keys_were_cleared_away(grap
     await site.stop_using()
     await write(graph, "DELETE FROM write_nodes WHERE id = 'n2'")
     await _cycle(graph)
-    await write(graph, "UPDATE sync_tombstone SET deleted_at = now() - interval '8 days'; DELETE FROM write_nodes WHERE id = 'none'")
-    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n9', 'x'); DELETE FROM write_nodes WHERE id = 'n9'")
+    await write(
+        graph,
+        "UPDATE sync_tombstone SET deleted_at = now() - interval '8 days'; DELETE FROM write_nodes WHERE id = 'none'",
+    )
+    await write(
+        graph,
+        "INSERT INTO write_nodes (id, concept) VALUES ('n9', 'x'); DELETE FROM write_nodes WHERE id = 'n9'",
+    )
     await _cycle(graph)
     connection = await graph.connect_write()
     assert await connection.fetchval("SELECT count(*) FROM sync_tombstone") == 1

@@ -80,7 +80,9 @@ async def site(graph: TestGraph, postgres_admin: Callable[[str], object]) -> Asy
     await write(graph, _GRANTS.format(role=role))
     await on_target(graph, _GRANTS.format(role=role))
     stores = [
-        PostgresStore(name, SecretStr(dsn.replace("postgres@", f"{role}@")), pool_size=4, application_name="t")
+        PostgresStore(
+            name, SecretStr(dsn.replace("postgres@", f"{role}@")), pool_size=4, application_name="t"
+        )
         for name, dsn in (("write", graph.write_dsn), ("graph", graph.target_dsn))
     ]
     yield Site(graph=graph, write=stores[0], target=stores[1], role=role, engine=SyncEngine(KNOWLEDGE_GRAPH))
@@ -99,7 +101,9 @@ _POLICY = (
 async def test_rows_that_a_policy_hides_stay(site: Site) -> None:
     await site.cycle()
     await write(site.graph, _POLICY.format(table="write_nodes"))
-    await write(site.graph, "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f2', 'two', 'ready')")
+    await write(
+        site.graph, "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f2', 'two', 'ready')"
+    )
     # As after a verification, or a retry: the row is asked for by key.
     await on_target(
         site.graph,
@@ -111,7 +115,10 @@ async def test_rows_that_a_policy_hides_stay(site: Site) -> None:
     assert errors.keys() == {"nodes"}
     assert site.tells(errors["nodes"], "kg.write_nodes")
     assert await site.nodes() == ["n1", "n2"]
-    assert [row["key"] for row in await read(site.graph, "SELECT key FROM facts ORDER BY key")] == ["f1", "f2"]
+    assert [row["key"] for row in await read(site.graph, "SELECT key FROM facts ORDER BY key")] == [
+        "f1",
+        "f2",
+    ]
     await write(site.graph, "ALTER TABLE write_nodes DISABLE ROW LEVEL SECURITY")
     assert (await site.cycle()).status is CycleStatus.DRAINED
 
@@ -129,7 +136,10 @@ async def test_a_repair_does_not_follow_from_a_filtered_read(site: Site) -> None
 
 async def test_a_delete_that_a_policy_would_swallow_is_refused(site: Site) -> None:
     await site.cycle()
-    await on_target(site.graph, "ALTER TABLE nodes ENABLE ROW LEVEL SECURITY; CREATE POLICY hidden ON nodes USING (key <> 'n1')")
+    await on_target(
+        site.graph,
+        "ALTER TABLE nodes ENABLE ROW LEVEL SECURITY; CREATE POLICY hidden ON nodes USING (key <> 'n1')",
+    )
     await write(site.graph, "DELETE FROM write_nodes WHERE id = 'n1'")
     result = await site.cycle()
     assert result.status is CycleStatus.FAILED

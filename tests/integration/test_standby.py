@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -72,12 +71,14 @@ class Site:
         await self.writer.execute(sql)
         position = await self.writer.fetchval("SELECT pg_current_wal_flush_lsn()::text")
         async with asyncio.timeout(60):
-            while not await self._replayed(position):
+            while not await self._replayed(position):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
     async def _replayed(self, position: str) -> bool:
         async with self.store.driver() as connection:
-            return bool(await connection.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position))
+            return bool(
+                await connection.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position)
+            )
 
     async def cycle(self) -> SyncResult:
         return await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(self.graph.context())
@@ -90,11 +91,15 @@ async def site(graph: TestGraph, pair: Pair) -> AsyncIterator[Site]:
     primary = PostgresStore("write", SecretStr(pair.primary.dsn("write")), pool_size=2, application_name="t")
     await migrate_write(primary, "kg")
     await primary.close()
-    writer = await asyncpg.connect(pair.primary.dsn("write"), server_settings={"search_path": "kg", "synchronous_commit": "on"})
+    writer = await asyncpg.connect(
+        pair.primary.dsn("write"), server_settings={"search_path": "kg", "synchronous_commit": "on"}
+    )
     store = PostgresStore("write", SecretStr(pair.standby.dsn("write")), pool_size=4, application_name="t")
-    found = Site(graph=replace(graph, write=store, write_dsn=pair.standby.dsn("write")), writer=writer, store=store)
+    found = Site(
+        graph=replace(graph, write=store, write_dsn=pair.standby.dsn("write")), writer=writer, store=store
+    )
     async with asyncio.timeout(60):
-        while not pair.standby.psql("SELECT 1 FROM pg_database WHERE datname = 'write'"):
+        while not pair.standby.psql("SELECT 1 FROM pg_database WHERE datname = 'write'"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     await found.write(SEED)
     yield found
@@ -106,7 +111,9 @@ async def test_a_graph_that_reads_a_standby(site: Site) -> None:
     result = await site.cycle()
     assert (result.status, result.rows, result.lag_known) == (CycleStatus.DRAINED, 3, False)
     assert ["cannot be seen from a standby" in sentence for sentence in result.unknown] == [True]
-    await site.write("DELETE FROM write_nodes WHERE id = 'n2'; UPDATE sync_tombstone SET deleted_at = now() - interval '9 days'")
+    await site.write(
+        "DELETE FROM write_nodes WHERE id = 'n2'; UPDATE sync_tombstone SET deleted_at = now() - interval '9 days'"
+    )
     result = await site.cycle()
     assert (result.status, result.rescanned) == (CycleStatus.DRAINED, False)
     assert [row["key"] for row in await read(site.graph, "SELECT key FROM nodes")] == ["n1"]
@@ -118,8 +125,12 @@ async def test_rows_that_an_open_transaction_holds_back(site: Site, pair: Pair) 
     slow = await asyncpg.connect(pair.primary.dsn("write"), server_settings={"search_path": "kg"})
     try:
         async with slow.transaction():
-            await slow.execute("INSERT INTO write_facts (id, content, dedup_status) VALUES ('late', 'x', 'ready')")
-            await site.write("INSERT INTO write_facts (id, content, dedup_status) VALUES ('early', 'x', 'ready')")
+            await slow.execute(
+                "INSERT INTO write_facts (id, content, dedup_status) VALUES ('late', 'x', 'ready')"
+            )
+            await site.write(
+                "INSERT INTO write_facts (id, content, dedup_status) VALUES ('early', 'x', 'ready')"
+            )
             result = await site.cycle()
             assert (result.rows, result.owes, result.lag_known) == (0, True, False)
     finally:
@@ -134,7 +145,9 @@ async def test_a_standby_is_not_listened_to_and_the_doctor_says_what_it_cannot_s
         found = await obstacle(connection.fetchval)
     assert found is not None
     assert "standby" in found.problem
-    checks = await check_postgres("write-db", site.store, wanted=1, setting="SYNCLINE_WRITE_DSN", writers=True)
+    checks = await check_postgres(
+        "write-db", site.store, wanted=1, setting="SYNCLINE_WRITE_DSN", writers=True
+    )
     [writers] = [check for check in checks if check.name.endswith("open transactions")]
     assert writers.status == "warn"
     assert "standby" in writers.found

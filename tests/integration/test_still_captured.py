@@ -2,14 +2,12 @@
 
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 import pytest_asyncio
 
 from syncline.adoption import adopt
-from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.engine.tablemap import Column, SchemaMap, TableMap
-from syncline.engine import SyncEngine
 from syncline.messages import CycleStatus, SyncResult
 from syncline.migrations import migrate_books
 from syncline.testing.graphs import TestGraph, on_target, read, write
@@ -56,8 +54,13 @@ async def test_triggers_that_stay_off_are_told(seeded: TestGraph) -> None:
     [failed] = [table for table in result.tables if table.error]
     assert failed.table == "nodes"
     assert "not captured" in (failed.error or "")
-    assert [row["content"] for row in await read(seeded, "SELECT content FROM facts WHERE key = 'f1'")] == ["other"]
-    await write(seeded, "DELETE FROM write_nodes WHERE id = 'n3'; ALTER TABLE write_nodes ENABLE TRIGGER capture_delete")
+    assert [row["content"] for row in await read(seeded, "SELECT content FROM facts WHERE key = 'f1'")] == [
+        "other"
+    ]
+    await write(
+        seeded,
+        "DELETE FROM write_nodes WHERE id = 'n3'; ALTER TABLE write_nodes ENABLE TRIGGER capture_delete",
+    )
     result = await run_cycle(seeded.context())
     assert (result.status, reread(result)) == (CycleStatus.DRAINED, {"nodes"})
     assert await differences(seeded) == []
@@ -127,8 +130,10 @@ async def test_a_column_rewritten_in_place(seeded: TestGraph) -> None:
     [
         "ALTER TABLE write_nodes ADD COLUMN own text; CREATE INDEX ON write_nodes (own)",
         "ANALYZE write_nodes; VACUUM FULL write_nodes",
-        "CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
-        "CREATE TRIGGER own BEFORE INSERT ON write_nodes FOR EACH ROW EXECUTE FUNCTION own()",
+        (
+            "CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+            "CREATE TRIGGER own BEFORE INSERT ON write_nodes FOR EACH ROW EXECUTE FUNCTION own()"
+        ),
         "ALTER TABLE write_nodes ALTER concept SET STATISTICS 200, ALTER definition SET DEFAULT 'x'",
         "TRUNCATE write_nodes",
     ],
@@ -170,14 +175,19 @@ async def parted(graph: TestGraph) -> AsyncIterator[TestGraph]:
 
 
 async def keys(graph: TestGraph) -> list[str]:
-    return [f"{row['key']}={row['note']}" for row in await read(graph, "SELECT key, note FROM parts ORDER BY key")]
+    return [
+        f"{row['key']}={row['note']}" for row in await read(graph, "SELECT key, note FROM parts ORDER BY key")
+    ]
 
 
 async def test_partitions_come_and_go(parted: TestGraph) -> None:
     engine = SyncEngine(PARTS)
     assert (await engine.run_cycle(parted.context())).rows == 4
     # A new one is read like anything new.
-    await write(parted, "CREATE TABLE part_c PARTITION OF part FOR VALUES FROM ('c') TO ('d'); INSERT INTO part VALUES ('c1', 'x')")
+    await write(
+        parted,
+        "CREATE TABLE part_c PARTITION OF part FOR VALUES FROM ('c') TO ('d'); INSERT INTO part VALUES ('c1', 'x')",
+    )
     result = await engine.run_cycle(parted.context())
     assert (result.rows, reread(result)) == (1, set())
     # One that was changed on its own.
@@ -214,7 +224,10 @@ async def test_a_reread_that_is_cut_off_is_finished_by_later_cycles(seeded: Test
 
 
 async def test_a_parked_row_that_went_in_a_gap_waits_no_longer(seeded: TestGraph) -> None:
-    await write(seeded, "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type) VALUES ('e1', 'n1', 'away', 'r')")
+    await write(
+        seeded,
+        "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type) VALUES ('e1', 'n1', 'away', 'r')",
+    )
     assert (await run_cycle(seeded.context())).parked == 1
     await write(
         seeded,

@@ -1,1 +1,1 @@
-UPDATE sync_position SET cleared_below = greatest(cleared_below, n.below) FROM newest n WHERE reader = $2::text::uuid
+UPDATE @{positions} SET cleared_below = greatest(cleared_below, n.below) FROM newest n WHERE reader = $2::text::uuid

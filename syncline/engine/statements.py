@@ -23,7 +23,7 @@ from syncline.engine.stats import Recount
 from syncline.engine.tablemap import SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.engine.waiting import Waiting
-from syncline.sqltext import literal, quoted
+from syncline.sqltext import array_text, literal, quoted
 
 __all__ = ["DELETES", "POSITIONS", "Cursor", "SchemaStatements", "TableStatements"]
 
@@ -194,7 +194,6 @@ class SchemaStatements:
             sql("probe", source=tombstones, after_cursor=self.after_deleted(cursors[DELETES], first))
         )
         first += len(cursors[DELETES].parameters())
-        captured = ",\n".join(self._captured(schema, self.tables[name].table) for name in tables)
         known = (
             sql(
                 "position_known",
@@ -212,18 +211,18 @@ class SchemaStatements:
             probes=",\n".join(probes),
             ahead=ahead,
             tombstones=literal(tombstones),
-            captured=captured,
-            whole="how.text" if whole else "NULL::text",
+            captured=self._captured(schema, [self.tables[name].table for name in tables], whole=whole),
             known=known,
         )
 
-    def _captured(self, schema: str, table: TableMap) -> str:
-        """Return the expression for how a source is captured."""
-        columns = [SYNC_COLUMN, *stage_columns(table)]
+    def _captured(self, schema: str, tables: Sequence[TableMap], *, whole: bool) -> str:
+        """Return the query for how sources are captured: as hashes, and with `whole` as texts too."""
+        columns = [[SYNC_COLUMN, *stage_columns(table)] for table in tables]
         return sql(
             "captured",
-            source=literal(f"{quoted(schema)}.{quoted(table.source)}"),
-            columns=commas([f"'{literal(name)}'" for name in columns]),
+            whole="how.text" if whole else "NULL::text",
+            names=commas([f"'{literal(f'{quoted(schema)}.{quoted(table.source)}')}'" for table in tables]),
+            columns=commas([f"'{literal(array_text(names))}'" for names in columns]),
         )
 
     def after_deleted(self, cursor: Cursor, first_parameter: int) -> str:

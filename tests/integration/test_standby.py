@@ -2,8 +2,10 @@
 
 import asyncio
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -36,8 +38,12 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    folder = tmp_path_factory.mktemp("pair")
+def pair() -> Iterator[Pair]:
+    with tempfile.TemporaryDirectory(prefix="syncline-pg-") as folder:
+        yield from _pair(Path(folder))
+
+
+def _pair(folder: Path) -> Iterator[Pair]:
     primary = PostgresServer(folder / "primary")
     running = primary.start()
     primary.stop()

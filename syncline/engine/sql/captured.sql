@@ -1,6 +1,10 @@
--- How a source is captured. A row of the catalog has another xmin after every change, also after one that was taken back:
--- [table, [triggers with their functions], [columns], [their xmins], file, [partitions with their triggers]].
-(
+-- How each source is captured. A row of the catalog has another xmin after every change, also after one that was taken back:
+-- [table, triggers with their functions, columns, their xmins, file, [partitions with their triggers]]. One statement for all
+-- of them: it is planned more often than not.
+SELECT array_agg(hashtextextended(how.text, 0)::text ORDER BY source.place) AS hashes,
+       array_agg(@{whole} ORDER BY source.place) AS texts
+FROM unnest(ARRAY[@{names}]::text[], ARRAY[@{columns}]::text[]) WITH ORDINALITY AS source (name, columns, place)
+LEFT JOIN LATERAL (
     SELECT json_build_array(
         c.oid,
         (
@@ -31,14 +35,14 @@
             FROM pg_catalog.pg_partition_tree(c.oid) l JOIN pg_catalog.pg_inherits i ON i.inhrelid = l.relid
             WHERE l.relid <> c.oid
         ) END
-    )::text
+    )::text AS text
     FROM pg_catalog.pg_class c
     CROSS JOIN LATERAL (
         SELECT json_agg(json_build_array(n.attnum, n.attname, n.atttypid, n.atttypmod) ORDER BY n.attnum) AS columns,
                -- A rewrite writes down the constant that rows from before adoption have here.
                string_agg(n.xmin::text, ',' ORDER BY n.attnum) FILTER (WHERE n.attname <> 'sync_xid') AS stamps
         FROM pg_catalog.pg_attribute n
-        WHERE n.attrelid = c.oid AND n.attnum > 0 AND n.attname IN (@{columns})
+        WHERE n.attrelid = c.oid AND n.attnum > 0 AND n.attname = ANY (source.columns::name[])
     ) a
-    WHERE c.oid = to_regclass('@{source}')
-)
+    WHERE c.oid = to_regclass(source.name)
+) AS how ON true

@@ -9,9 +9,7 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
        way.hashes, way.texts,
        writer.found AS writing, writer.age_seconds, writer.database, writer.application_name
 FROM (
-    SELECT array_agg(hashtextextended(how.text, 0)::text ORDER BY how.place) AS hashes,
-           array_agg(@{whole} ORDER BY how.place) AS texts
-    FROM unnest(ARRAY[@{captured}]::text[]) WITH ORDINALITY AS how (text, place)
+    @{captured}
 ) AS way
 LEFT JOIN LATERAL (
     SELECT true AS found, extract(epoch FROM clock_timestamp() - open.since)::float8 AS age_seconds,

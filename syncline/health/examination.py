@@ -14,7 +14,7 @@ from syncline.fleet import WorkerRecord
 from syncline.graphs import Graph, GraphStatus
 from syncline.health.check import Check, CheckStatus, Health, bounded, skew_check
 from syncline.health.listener import check_listener
-from syncline.health.policies import check_policies
+from syncline.health.policies import check_policies, check_positions
 from syncline.health.postgres import check_postgres
 from syncline.migrations.state import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
 from syncline.services import Role, Services
@@ -133,11 +133,18 @@ def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
     async def one(name: str, role: Role, key: str | None, schemas: Sequence[str]) -> Sequence[Check]:
         return await check_policies(name, services.store(role, key), schemas, target=role == "graph")
 
+    async def put_back(name: str, key: str | None, schemas: Sequence[str]) -> Sequence[Check]:
+        return await check_positions(name, services.store("write", key), schemas)
+
     looks = []
     for (role, key), schemas in places.items():
         name = f"{role}-db: row level security" if key is None else f"{role}-db {key}: row level security"
         look = partial(one, name, role, key, schemas)
-        looks.append(_look(name, look, fix=f"See the check of {name.partition(':')[0]}."))
+        store = name.partition(":")[0]
+        looks.append(_look(name, look, fix=f"See the check of {store}."))
+        if role == "write":
+            past = f"{store}: its past"
+            looks.append(_look(past, partial(put_back, past, key, schemas), fix=f"See the check of {store}."))
     return looks
 
 

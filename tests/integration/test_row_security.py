@@ -11,6 +11,7 @@ from syncline.adoption import plan_adoption
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.engine.verify import verify
 from syncline.errors import SchemaMismatch
+from syncline.health.policies import check_policies, check_positions
 from syncline.messages import CycleStatus, SyncResult
 from syncline.provider import GraphSchema, SyncContext
 from syncline.stores.postgres import PostgresStore
@@ -187,3 +188,26 @@ async def test_adoption_names_table_role_and_way_out(site: Site) -> None:
         with pytest.raises(SchemaMismatch) as refused:
             await plan_adoption(connection, "kg", KNOWLEDGE_GRAPH)
     assert site.tells(str(refused.value), "kg.write_nodes")
+
+
+async def test_doctor_names_the_same_on_both_sides(site: Site) -> None:
+    [well] = await check_policies("p", site.write, ["kg"], target=False)
+    assert well.status == "ok"
+    await write(site.graph, _POLICY.format(table="write_nodes"))
+    await on_target(site.graph, _OPEN.format(table="node_facts"))
+    for store, table, target in ((site.write, "kg.write_nodes", False), (site.target, "kg.node_facts", True)):
+        [check] = await check_policies("p", store, ["kg"], target=target)
+        assert check.status == "fail"
+        assert table in check.found
+        assert site.tells(check.fix, table)
+
+
+async def test_doctor_says_whether_another_past_would_be_noticed(site: Site) -> None:
+    [check] = await check_positions("p", site.write, ["kg"])
+    assert check.status == "ok"
+    await write(site.graph, f"REVOKE UPDATE ON sync_position FROM {site.role}")
+    [check] = await check_positions("p", site.write, ["kg"])
+    assert check.status == "warn"
+    assert site.role in (check.fix or "")
+    assert (await site.cycle()).unknown
+    assert site.role in (await site.cycle()).unknown[0]

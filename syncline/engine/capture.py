@@ -8,6 +8,7 @@ from typing import Self
 import asyncpg
 
 from syncline.engine.ledger import Ledger
+from syncline.engine.places import by_index
 from syncline.engine.position import Known
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.engine.template import sql
@@ -55,6 +56,11 @@ class Pending:
     def ways_of(self, tables: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Return hash and text of how the sources of these tables are captured."""
         return {name: (self.hashes[name], self.ways[name]) for name in tables if name in self.ways}
+
+    prunable: bool = False
+    """Whether deleted keys were kept for long enough, and may be cleared away by this role."""
+    kept_too_long: bool = False
+    """Whether there are such keys, and this role may not."""
 
 
 async def ask_pending(
@@ -113,6 +119,8 @@ async def ask_pending(
         known=Known.from_text(row["known"]),
         hashes=by_table(row["hashes"]),
         ways=by_table(row["texts"]),
+        prunable=row["old_tombstones"] == 1,
+        kept_too_long=row["old_tombstones"] == 2,
     )
 
 
@@ -183,7 +191,8 @@ class Reading:
     async def _read(self, source: asyncpg.Connection, query: str, parameters: Sequence[object]) -> None:
         try:
             with span("capture", statement=query):
-                await source.copy_from_query(query, *parameters, output=self._keep, format="binary")
+                async with by_index(source, readonly=True):
+                    await source.copy_from_query(query, *parameters, output=self._keep, format="binary")
         except Exception as error:
             # Whatever it is: the target's COPY waits for a word.
             await self._chunks.put(map_driver_error(self._source_name, error) or error)

@@ -1,5 +1,6 @@
 """One cycle of one graph: take the graph, drain every table, announce, index, report."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -15,12 +16,13 @@ from syncline.engine.fit import Fit, misfits
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
-from syncline.engine.places import LOCK, UNLOCK, on_schema
+from syncline.engine.pruning import Pruning
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.standing import Standing
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.engine.template import sql
-from syncline.errors import CycleBusy, RowsFiltered, SchemaMoved
+from syncline.errors import CycleBusy, RowsFiltered, SchemaMoved, StatementOutdated
 from syncline.messages import CycleProgress, CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
@@ -32,6 +34,8 @@ _AHEAD = (
     "of another cluster; they wait until they are stamped again: "
     "UPDATE {source} SET sync_xid = DEFAULT WHERE sync_xid >= pg_snapshot_xmax(pg_current_snapshot())"
 )
+_LOCK_SECONDS = 5.0
+"""How long the lock of a connection that was thrown away may take to be free."""
 
 
 class SyncEngine:
@@ -45,6 +49,7 @@ class SyncEngine:
         self.statements = SchemaStatements(schema_map)
         self._fitting: dict[tuple[str, ...], Fit] = {}
         self._logged: set[tuple[str, ...]] = set()
+        self._pruning = Pruning()
 
     async def run_cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle and return what it did.
@@ -54,29 +59,55 @@ class SyncEngine:
         in the result; the other tables go on.
         """
         started = time.monotonic()
-        async with on_schema(context.target) as target:
-            if not await target.fetchval(LOCK):
-                return await self._held_by_another(context, target, started)
+        try:
+            return await self._run_cycle(context, started)
+        except RowsFiltered:
+            # Postgres names the table alone. What is wrong with the engine's own is raised here, with a way out.
+            self._fitting.pop(_place(context), None)
+            async with context.target.store.driver() as target:
+                await self._misfits(context, target)
+            raise
+        except StatementOutdated as error:
+            # A table was altered. The connection is gone; a new one goes on from the last committed batch.
+            context.log.info("begun again on new connections", graph=context.graph.slug, reason=str(error))
+            self._fitting.pop(_place(context), None)
+            return await self._run_cycle(context, started, patience=_LOCK_SECONDS)
+
+    async def _run_cycle(self, context: SyncContext, started: float, *, patience: float = 0.0) -> SyncResult:
+        async with context.target.store.driver() as target:
+            held = HeldSchema(target, context.target.schema)
+            deadline = time.monotonic() + patience
+            while (ledger := await self._take(context, held)) is None:
+                if time.monotonic() >= deadline:
+                    return await self._held_by_another(context, held, started)
+                await asyncio.sleep(0.05)
 
             async def look_again() -> Fit:
                 self._fitting.pop(_place(context), None)
                 return await self._misfits(context, target)
 
             fit = await self._misfits(context, target)
-            try:
-                with context.target.store.errors_mapped():
-                    result = await _Cycle(self.statements, context, target, started, fit, look_again).run()
-            except RowsFiltered:
-                # Postgres names the table alone; what is wrong with the engine's own is raised here.
-                await look_again()
-                raise
+            # It gives the lock back with its last transaction. Not in a finally: a connection that saw an
+            # exception is closed, and its lock goes with it.
+            cycle = _Cycle(self.statements, context, held, started, fit, look_again, self._pruning)
+            result = await cycle.run(ledger)
+            self._log_unknown(context, result)
             if result.status is CycleStatus.FAILED:
                 # What was seen to fit may have been altered since: the next cycle looks again.
                 self._fitting.pop(_place(context), None)
-            self._log_unknown(context, result)
-            # Not in a finally: a connection that saw an exception is closed, and its lock goes with it.
-            await target.execute(UNLOCK)
             return result
+
+    async def _take(self, context: SyncContext, held: HeldSchema) -> Ledger | None:
+        """Take the graph's lock and return its ledger; None if another cycle has the lock."""
+        async with held.locking() as locked:
+            if not locked:
+                return None
+            return await read_ledger(
+                held.connection,
+                tables=self.statements.tables,
+                run_id=context.run.run_id,
+                outbox_due=due_sql(self.schema_map, context.embedding.name),
+            )
 
     async def _misfits(self, context: SyncContext, target: asyncpg.Connection) -> Fit:
         """Return the tables that cannot be synced as they are, and why: looked up once, until one fails."""
@@ -97,10 +128,9 @@ class SyncEngine:
                 "write-db cannot tell everything", graph=context.graph.slug, unknown=list(result.unknown)
             )
 
-    async def _held_by_another(
-        self, context: SyncContext, target: asyncpg.Connection, started: float
-    ) -> SyncResult:
-        holder = await target.fetchval("SELECT holder_run_id FROM sync_state")
+    async def _held_by_another(self, context: SyncContext, held: HeldSchema, started: float) -> SyncResult:
+        async with held.transaction() as target:
+            holder = await target.fetchval("SELECT holder_run_id FROM sync_state")
         if holder == context.run.run_id:
             raise CycleBusy(context.graph.slug, context.run.run_id)
         return SyncResult(status=CycleStatus.ALREADY_RUNNING, duration_seconds=time.monotonic() - started)
@@ -120,30 +150,27 @@ class _Cycle:
         self,
         statements: SchemaStatements,
         context: SyncContext,
-        target: asyncpg.Connection,
+        held: HeldSchema,
         started: float,
         fit: Fit,
         look_again: Callable[[], Awaitable[Fit]],
+        pruning: Pruning,
     ) -> None:
         self._statements = statements
         self._context = context
-        self._target = target
+        self._held, self._target = held, held.connection
         self._started = started
         self._failed = fit.failed
-        self._standing = Standing(statements, context, target, fit, look_again)
+        self._standing = Standing(statements, context, held, fit, look_again)
+        self._pruning = pruning
+        self._deletes_read = 0
         self._unfinished: set[str] = set()
         self._progress = RunProgress(run_id=context.run.run_id)
         self._expected: Mapping[str, int] = {}
         self._vectors = VectorProgress()
 
-    async def run(self) -> SyncResult:
+    async def run(self, ledger: Ledger) -> SyncResult:
         context = self._context
-        ledger = await read_ledger(
-            self._target,
-            tables=self._statements.tables,
-            run_id=context.run.run_id,
-            outbox_due=due_sql(self._statements.schema_map, context.embedding.name),
-        )
         if ledger.vector_prefix not in (None, context.vectors.prefix):
             raise SchemaMoved(
                 context.graph.slug,
@@ -172,13 +199,23 @@ class _Cycle:
         if busy or ledger.outbox:
             # While everything waits for its next try, this only says so.
             self._vectors = await self._drain_outbox()
+        # Last: nobody waits for it. A shadow clears nothing away, nor does one of several readers.
+        if context.alone and not context.shadow and not pending.standby:
+            if pending.prunable:
+                read = self._deletes_read or ledger.cursors[DELETES].xid
+                reader = ledger.reader if self._standing.fit.footing.writable else None
+                await self._pruning.run(
+                    context, self._target, read=read, reader=reader, out_of_time=self._out_of_time
+                )
+            elif pending.kept_too_long:
+                self._pruning.not_allowed(context)
         return await self._result(ledger, pending)
 
     async def _drain(self, tenure: Tenure, ledger: Ledger, pending: Pending) -> None:
         drain = Drain(
             self._statements,
             self._context,
-            self._target,
+            self._held,
             tenure,
             self._progress,
             failed=self._failed,
@@ -191,6 +228,7 @@ class _Cycle:
             source = DELETES if name == DELETES else self._statements.tables[name].table.source
             drain.fail(name, _AHEAD.format(source=source))
         self._failed, self._unfinished = drain.failed, drain.unfinished
+        self._deletes_read = drain.deletes_read or 0
 
     def _committed(self, progress: RunProgress) -> None:
         self._progress = progress
@@ -201,11 +239,11 @@ class _Cycle:
         context = self._context
         unannounced = {} if context.shadow else self._progress.unannounced
         events = payloads(context.graph, context.run.run_id, unannounced, self._failures())
-        async with self._target.transaction():
+        async with self._held.transaction() as target:
             for payload in events:
-                await self._target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
+                await target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
             told = replace(self._progress, untold={})
-            await tenure.finish(self._target, told, drained=not self._failed and not self._unfinished)
+            await tenure.finish(target, told, drained=not self._failed and not self._unfinished)
         self._progress = told
 
     async def _drain_outbox(self) -> VectorProgress:
@@ -215,7 +253,7 @@ class _Cycle:
 
         with span("index"):
             return await drain_outbox(
-                self._target,
+                self._held,
                 self._statements.schema_map,
                 self._context,
                 out_of_time=self._out_of_time,
@@ -226,7 +264,8 @@ class _Cycle:
         return len(self._failed) + sum(table.failures for table in self._progress.tables.values())
 
     async def _result(self, ledger: Ledger, pending: Pending) -> SyncResult:
-        waiting = await self._target.fetch(sql("not_landed"))
+        async with self._held.transaction(last=True) as target:
+            waiting = await target.fetch(sql("not_landed"))
         parked, dead = ({row["table_name"]: row[kind] for row in waiting} for kind in ("parked", "dead"))
         tables = []
         # The stream of deleted keys is told of when it failed; what it did belongs to the tables.

@@ -153,13 +153,14 @@ class Ledger:
 
 
 async def read_ledger(
-    target: asyncpg.Connection, *, tables: Iterable[str], run_id: str, outbox_due: str = "false"
+    target: asyncpg.Connection, *, tables: Collection[str], run_id: str, outbox_due: str = "false"
 ) -> Ledger:
     """Read the graph's ledger as run `run_id` sees it, with a cursor for each table and one for deletes.
 
     `outbox_due` is the condition that `syncline.engine.outbox.due_sql` gives.
     """
-    row = await target.fetchrow(sql("ledger_read", outbox_due=outbox_due))
+    fragments = {"released": sql("released"), "next_retry": sql("next_retry"), "outbox_due": outbox_due}
+    row = await target.fetchrow(sql("ledger_read", **fragments), list(tables))
     stored = json.loads(row["cursors"])
     cursors = {}
     for name in (*tables, DELETES):
@@ -201,9 +202,13 @@ async def deletes_read(target: asyncpg.Connection, schema: str, horizon: int) ->
 
 @dataclass(frozen=True, kw_only=True)
 class Tenure:
-    """The right to commit to one graph, until someone else takes it."""
+    """The right to commit to one graph, until someone else takes it.
+
+    What is committed compares the fence, and the schema that it is about to be committed to.
+    """
 
     graph: str
+    schema: str
     fence: int
 
     @classmethod
@@ -212,6 +217,7 @@ class Tenure:
         target: asyncpg.Connection,
         *,
         graph: str,
+        schema: str,
         run: RunIdentity,
         write_cluster: str,
         position: Position | None = None,
@@ -221,47 +227,51 @@ class Tenure:
         compare: Mapping[str, str] | None = None,
         no_deletes_below: int | None = None,
     ) -> "Tenure":
-        """Take the graph over; whoever held it can no longer commit.
+        """Take the graph over, in the caller's transaction; whoever held it can no longer commit.
 
         A rescan forgets every cursor, `reread` those of some tables. `captured` is how sources are captured
         now, as hash and text; `compare` says of which tables rows may have gone without a trace, and why;
         below `no_deletes_below` there are no deleted keys to be read.
         """
         ways, owed = captured or {}, compare or {}
-        async with target.transaction():
-            if rescan:
-                # What was to be compared with another write-db is not to be compared with this one.
-                await target.execute("DELETE FROM sync_comparison")
-            fence = await target.fetchval(
-                sql("ledger_take"),
-                run.run_id,
-                write_cluster,
-                rescan,
-                run.workflow_id,
-                run.attempt,
-                run.provider,
-                run.provider_version,
-                None if position is None else str(position),
-                list(reread),
-                list(ways),
-                [found_hash for found_hash, _ in ways.values()],
-                [text for _, text in ways.values()],
-                list(owed),
-                list(owed.values()),
-            )
-            if no_deletes_below is not None:
-                # What is cleared away later than this was not read by a graph-db that is put back to now.
-                await target.execute(sql("ledger_deletes"), DELETES, no_deletes_below)
-        return cls(graph=graph, fence=fence)
+        if rescan:
+            # What was to be compared with another write-db is not to be compared with this one.
+            await target.execute("DELETE FROM sync_comparison")
+        fence = await target.fetchval(
+            sql("ledger_take"),
+            run.run_id,
+            write_cluster,
+            rescan,
+            run.workflow_id,
+            run.attempt,
+            run.provider,
+            run.provider_version,
+            schema,
+            None if position is None else str(position),
+            list(reread),
+            list(ways),
+            [found_hash for found_hash, _ in ways.values()],
+            [text for _, text in ways.values()],
+            list(owed),
+            list(owed.values()),
+        )
+        if fence is None:
+            raise RuntimeError(f"the connection of graph '{graph}' is on another schema than '{schema}'")
+        if no_deletes_below is not None:
+            # What is cleared away later than this was not read by a graph-db that is put back to now.
+            await target.execute(sql("ledger_deletes"), DELETES, no_deletes_below)
+        return cls(graph=graph, schema=schema, fence=fence)
 
     @classmethod
-    async def current(cls, target: asyncpg.Connection, *, graph: str) -> "Tenure":
+    async def current(cls, target: asyncpg.Connection, *, graph: str, schema: str) -> "Tenure":
         """Return the tenure of whoever holds the graph's lock, over the connection that holds it."""
-        return cls(graph=graph, fence=await target.fetchval("SELECT fence FROM sync_state"))
+        fence = await target.fetchval(sql("ledger_fence", schema=quoted(schema)))
+        return cls(graph=graph, schema=schema, fence=fence)
 
     async def require(self, target: asyncpg.Connection) -> None:
         """Raise CycleFenced if someone else has taken the graph over."""
-        self._require(await target.fetchval("SELECT count(*) FROM sync_state WHERE fence = $1", self.fence))
+        fence = await target.fetchval(sql("ledger_fence", schema=quoted(self.schema)))
+        self._require(fence == self.fence)
 
     async def commit(
         self, target: asyncpg.Connection, progress: RunProgress, *, table: str, cursor: Cursor
@@ -269,17 +279,19 @@ class Tenure:
         """Move a cursor within the caller's transaction, or raise CycleFenced."""
         key = None if cursor.key is None else list(cursor.key)
         mine = await target.fetchval(
-            sql("ledger_commit"), self.fence, progress.to_json(), table, cursor.xid, key
+            sql("ledger_commit"), self.fence, progress.to_json(), table, cursor.xid, key, self.schema
         )
         self._require(mine)
 
     async def note(self, target: asyncpg.Connection, progress: RunProgress) -> None:
         """Store progress within the caller's transaction, moving no cursor, or raise CycleFenced."""
-        self._require(await target.fetchval(sql("ledger_progress"), self.fence, progress.to_json()))
+        mine = await target.fetchval(sql("ledger_progress"), self.fence, progress.to_json(), self.schema)
+        self._require(mine)
 
     async def finish(self, target: asyncpg.Connection, progress: RunProgress, *, drained: bool) -> None:
         """Store the end of a run within the caller's transaction, or raise CycleFenced."""
-        mine = await target.fetchval(sql("ledger_finish"), self.fence, progress.to_json(), drained)
+        state = self.fence, progress.to_json(), drained, self.schema
+        mine = await target.fetchval(sql("ledger_finish"), *state)
         self._require(mine)
 
     def _require(self, mine: int) -> None:

@@ -14,11 +14,11 @@ from uuid import uuid4
 
 import asyncpg
 
-from syncline.engine.statements import DELETES, POSITIONS
+from syncline.engine.statements import POSITIONS
 from syncline.engine.template import sql
 from syncline.sqltext import quoted
 
-__all__ = ["Known", "Position", "prune", "write_position"]
+__all__ = ["Known", "Position", "write_position"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +78,3 @@ async def write_position(source: asyncpg.Connection, schema: str, reader: str, *
         statement = sql("position_write", positions=f"{quoted(schema)}.{POSITIONS}")
         row = await source.fetchrow(statement, reader, str(uuid4()), token, anew)
     return Position(branch=row["branch"], number=row["number"], token=token)
-
-
-async def prune(source: asyncpg.Connection, schema: str, horizon: int, reader: str) -> None:
-    """Clear away deleted keys that were read long ago, if this role may, and remember up to where.
-
-    `source` has the schema on its search_path. A standby clears nothing away, and where the role may not
-    remember it, nothing is remembered: a graph-db that is put back later is not noticed then.
-    """
-    place = f"{quoted(schema)}.{POSITIONS}"
-    row = await source.fetchrow(sql("prune_rights", deletes=DELETES), place)
-    if row["may_clear"]:
-        noted = sql("prune_noted", positions=place) if row["may_note"] else "SELECT $2::text"
-        await source.execute(sql("prune", noted=noted), str(horizon), reader)

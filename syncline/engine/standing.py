@@ -9,6 +9,7 @@ from syncline.engine.capture import Pending, ask_pending
 from syncline.engine.fit import Fit
 from syncline.engine.ledger import Ledger, Tenure
 from syncline.engine.position import Position, write_position
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.statements import DELETES, SchemaStatements
 from syncline.engine.watch import captures, doubts
 from syncline.errors import StoreRejected
@@ -32,13 +33,13 @@ class Standing:
         self,
         statements: SchemaStatements,
         context: SyncContext,
-        target: asyncpg.Connection,
+        held: HeldSchema,
         fit: Fit,
         look_again: Callable[[], Awaitable[Fit]],
     ) -> None:
         self._statements = statements
         self._context = context
-        self._target = target
+        self._held = held
         self._look_again = look_again
         self.fit = fit
         self.rescanned: str | None = None
@@ -70,18 +71,21 @@ class Standing:
 
     async def take(self, ledger: Ledger, pending: Pending) -> Tenure:
         """Take the graph; before that, leave a token in the write-db that is later than what is read."""
-        return await Tenure.take(
-            self._target,
-            graph=self._context.graph.slug,
-            run=self._context.run,
-            write_cluster=pending.cluster,
-            position=await self._leave_token(ledger, pending),
-            rescan=self.rescanned is not None,
-            reread=self.reread,
-            captured=self._captured,
-            compare=self.compare,
-            no_deletes_below=None if pending.deletes or DELETES in ledger.stored else pending.horizon,
-        )
+        position = await self._leave_token(ledger, pending)
+        async with self._held.transaction() as target:
+            return await Tenure.take(
+                target,
+                graph=self._context.graph.slug,
+                schema=self._context.target.schema,
+                run=self._context.run,
+                write_cluster=pending.cluster,
+                position=position,
+                rescan=self.rescanned is not None,
+                reread=self.reread,
+                captured=self._captured,
+                compare=self.compare,
+                no_deletes_below=None if pending.deletes or DELETES in ledger.stored else pending.horizon,
+            )
 
     def unknown(self, pending: Pending) -> tuple[str, ...]:
         """Return what cannot be known of this write-db, in sentences."""
@@ -139,7 +143,8 @@ class Standing:
         self, source: asyncpg.Connection, ledger: Ledger, pending: Pending
     ) -> tuple[Pending, Ledger]:
         """Have read again what was captured in another way for a while, if it is captured at all now."""
-        rows = await self._target.fetch("SELECT table_name, captured FROM sync_source")
+        async with self._held.transaction() as target:
+            rows = await target.fetch("SELECT table_name, captured FROM sync_source")
         before = {row["table_name"]: row["captured"] for row in rows}
         found = await doubts(source, before, pending.ways, ledger.cursors)
         if found:

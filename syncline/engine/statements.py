@@ -97,6 +97,7 @@ class TableStatements:
             "probe",
             source=f"{quoted(schema)}.{quoted(self.table.source)}",
             after_cursor=self.after_cursor(cursor, first_parameter),
+            key_order=self.key_order,
         )
 
     def capture(self, cursor: Cursor, *, limit: int) -> str:
@@ -191,7 +192,12 @@ class SchemaStatements:
             first += len(cursors[name].parameters())
         tombstones = f"{quoted(schema)}.{DELETES}"
         probes.append(
-            sql("probe", source=tombstones, after_cursor=self.after_deleted(cursors[DELETES], first))
+            sql(
+                "probe",
+                source=tombstones,
+                after_cursor=self.after_deleted(cursors[DELETES], first),
+                key_order="seq",
+            )
         )
         first += len(cursors[DELETES].parameters())
         known = (
@@ -211,6 +217,7 @@ class SchemaStatements:
             probes=",\n".join(probes),
             ahead=ahead,
             tombstones=literal(tombstones),
+            old_tombstones=sql("old_tombstones", tombstones=tombstones, kept=sql("kept")),
             captured=self._captured(schema, [self.tables[name].table for name in tables], whole=whole),
             known=known,
         )

@@ -7,6 +7,7 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
        pg_is_in_recovery() AS standby,
        @{known} AS known,
        way.hashes, way.texts,
+       @{old_tombstones} AS old_tombstones,
        writer.found AS writing, writer.age_seconds, writer.database, writer.application_name
 FROM (
     @{captured}

@@ -1,1 +1,3 @@
-UPDATE @{positions} SET cleared_below = greatest(cleared_below, n.below) FROM newest n WHERE reader = $2::text::uuid
+, noted AS (
+    UPDATE @{positions} SET cleared_below = greatest(cleared_below, n.below) FROM newest n WHERE reader = $5::text::uuid
+)

@@ -62,7 +62,7 @@ class SyncEngine:
         try:
             return await self._run_cycle(context, started)
         except RowsFiltered:
-            # Postgres names the table alone. What is wrong with the engine's own is raised here, with a way out.
+            # Postgres names the table alone. What hides rows of the engine's own is raised here.
             self._fitting.pop(_place(context), None)
             async with context.target.store.driver() as target:
                 await self._misfits(context, target)

@@ -25,6 +25,7 @@
     │   ├── StoreUnusable             retryable: this process cannot log in; another one may be set right
     │   │   └── PoolerUnsupported     retryable: a pooler in between keeps no sessions
     │   └── StoreRejected             not retryable: the statement itself was refused (carries SQLSTATE)
+    │       └── RowsFiltered          not retryable: a policy may hide rows from the role that asks for them
     ├── VectorStoreError
     │   ├── VectorStoreUnavailable    retryable
     │   └── VectorStoreRejected       not retryable (dimension, bad request, credentials)
@@ -259,6 +260,13 @@ class PoolerUnsupported(StoreUnusable):
 
 class StoreRejected(StoreError):
     """The store refused the statement itself."""
+
+
+class RowsFiltered(StoreRejected):
+    """A row level security policy may hide rows from the role that asks, so Postgres answers nothing at all.
+
+    A row that is hidden is not a row that is gone: nothing may follow from such a read.
+    """
 
 
 class TemporalUnavailable(SynclineError):

@@ -1,11 +1,12 @@
 """SQL as text: templates in `.sql` files, and the quoting of what goes into them."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from string import Template
 from typing import Protocol
 
-__all__ = ["Statements", "literal", "quoted", "statements_of"]
+__all__ = ["Statements", "array_text", "literal", "quoted", "statements_of"]
 
 
 def quoted(name: str) -> str:
@@ -17,6 +18,12 @@ def quoted(name: str) -> str:
 def literal(text: str) -> str:
     """Return the inside of a Postgres string literal."""
     return text.replace("'", "''")
+
+
+def array_text(items: Sequence[str]) -> str:
+    """Return a Postgres array of texts as text."""
+    escaped = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
+    return "{" + ",".join(f'"{item}"' for item in escaped) + "}"
 
 
 class _SqlTemplate(Template):

@@ -83,6 +83,10 @@ class Drain:
         if pending.deletes:
             with self._failing_alone(DELETES):
                 await self._drain_deletes(ledger.cursors[DELETES], pending.horizon)
+        for name in self._statements.tables:
+            if name in ledger.comparisons and name not in self.failed:
+                with self._failing_alone(name):
+                    await self._compare(name)
         waiting = set(pending.tables)
         again = False
         while waiting or self._more or again:
@@ -329,6 +333,20 @@ class Drain:
         self._committed(progress)
         self.deletes_read = deleted.cursor.xid
         return deleted.cursor
+
+    async def _compare(self, name: str) -> None:
+        """Ask by key for the rows of a table that the write-db no longer has."""
+        comparison = self._statements.comparisons[name]
+        async with on_schema(self._context.write) as source:
+            while not self._out_of_time():
+                async with self._batch():
+                    ended = await comparison.step(self._target, source)
+                    await self._tenure.note(self._target, self.progress)
+                self._committed(self.progress)
+                self._more = True
+                if ended:
+                    return
+        self.unfinished.add(name)
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name

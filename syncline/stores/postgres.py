@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from syncline.errors import (
     PoolerUnsupported,
+    RowsFiltered,
     SettingsInvalid,
     StatementOutdated,
     StoreError,
@@ -77,8 +78,16 @@ _DRIVER_ERRORS = (
 )
 
 
-def postgres_error(store: str, sqlstate: str, message: str) -> StoreError:
-    """Return our error for what Postgres answered: retryable or not by its SQLSTATE."""
+_POLICY = "row-level security policy"
+
+
+def postgres_error(store: str, sqlstate: str, message: str, *, filtered: bool = False) -> StoreError:
+    """Return our error for what Postgres answered: retryable or not by its SQLSTATE.
+
+    `filtered` says that a policy was in the way, where the server's language may hide it.
+    """
+    if sqlstate == "42501" and (filtered or _POLICY in message):
+        return RowsFiltered(store, message, sqlstate=sqlstate)
     if sqlstate in _LIMITS:
         message = f"{message} (the setting is {_LIMITS[sqlstate]})"
     kind = StoreUnavailable if _UNAVAILABLE & {sqlstate, sqlstate[:2]} else StoreRejected
@@ -99,7 +108,10 @@ def map_driver_error(store: str, error: BaseException) -> StoreError | None:
         return StatementOutdated(store, sqlstate=sqlstate)
     if isinstance(sqlstate, str):
         # Only the primary message: DETAIL quotes the failing row, and this text goes into run histories.
-        return postgres_error(store, sqlstate, getattr(error, "message", None) or str(error))
+        # `row_security = off` makes this function of the server raise, whatever language it speaks.
+        filtered = getattr(error, "server_source_function", None) == "check_enable_rls"
+        message = getattr(error, "message", None) or str(error)
+        return postgres_error(store, sqlstate, message, filtered=filtered)
     if isinstance(error, (*_DRIVER_ERRORS, TimeoutError)):
         return StoreUnavailable(store, str(error) or type(error).__name__)
     return None

@@ -22,7 +22,8 @@
     ├── StoreError                    a store answered, or did not
     │   ├── StoreUnavailable          retryable: connection, timeout, shutdown, too many clients
     │   │   └── StatementOutdated     retryable: a statement was prepared for a table that has changed
-    │   ├── PoolerUnsupported         not retryable: a pooler in between keeps no sessions
+    │   ├── StoreUnusable             retryable: this process cannot log in; another one may be set right
+    │   │   └── PoolerUnsupported     retryable: a pooler in between keeps no sessions
     │   └── StoreRejected             not retryable: the statement itself was refused (carries SQLSTATE)
     ├── VectorStoreError
     │   ├── VectorStoreUnavailable    retryable
@@ -50,6 +51,7 @@ Retryability is declared here and translated for Temporal in `activities/`. Mess
 from collections.abc import Sequence
 
 from syncline.error_base import SynclineError as SynclineError
+from syncline.quoting import path_shown, shown
 from syncline.service_errors import EmbeddingError as EmbeddingError
 from syncline.service_errors import EmbeddingRejected as EmbeddingRejected
 from syncline.service_errors import EmbeddingUnavailable as EmbeddingUnavailable
@@ -90,7 +92,8 @@ class GraphNotFound(ConfigurationError):
         super().__init__(
             "No graph was named and no graph is marked as default. Name one, or set is_default on a graph."
             if reference is None
-            else f"No graph has the slug or id '{reference}'. `syncline graph list` shows those that exist."
+            else f"No graph has the slug or id {shown(reference)}. `syncline graph list` shows those that "
+            "exist."
         )
 
 
@@ -99,7 +102,7 @@ class GraphInvalid(ConfigurationError):
 
     def __init__(self, graph: str, field: str, problem: str) -> None:
         self.graph, self.field = graph, field
-        super().__init__(f"Graph '{graph}', {field}: {problem}")
+        super().__init__(f"Graph {shown(graph)}, {path_shown(field)}: {problem}")
 
 
 class CompositionInvalid(ConfigurationError):
@@ -107,7 +110,7 @@ class CompositionInvalid(ConfigurationError):
 
     def __init__(self, graph: str, key: str, problem: str) -> None:
         self.graph, self.key = graph, key
-        super().__init__(f"Graph '{graph}': composition key '{key}' is invalid: {problem}")
+        super().__init__(f"Graph {shown(graph)}: composition key '{path_shown(key)}' is invalid: {problem}")
 
 
 class ProviderDuplicate(ConfigurationError):
@@ -178,7 +181,7 @@ class ScheduleNotFound(ConfigurationError):
     def __init__(self, slug: str, schedule_id: str) -> None:
         self.slug, self.schedule_id = slug, schedule_id
         super().__init__(
-            f"There is no Schedule '{schedule_id}'. `syncline schedule list` shows those that exist; "
+            f"There is no Schedule {shown(schedule_id)}. `syncline schedule list` shows those that exist; "
             "a graph that is not archived gets its own from `syncline schedule reconcile`."
         )
 
@@ -235,7 +238,14 @@ class StatementOutdated(StoreUnavailable):
         super().__init__(store, problem, sqlstate=sqlstate)
 
 
-class PoolerUnsupported(StoreError):
+class StoreUnusable(StoreError):
+    """This process cannot log in to the store: its settings are wrong. Another worker's may be right."""
+
+    retryable = True
+    retry_after_seconds = 5.0
+
+
+class PoolerUnsupported(StoreUnusable):
     """A pooler in between gives every transaction another session, so nothing was done."""
 
     fix = (
@@ -294,7 +304,9 @@ class RunNotFound(SynclineError):
 
     def __init__(self, slug: str) -> None:
         self.slug = slug
-        super().__init__(f"Temporal keeps no run of graph '{slug}'; `syncline status` lists those with one.")
+        super().__init__(
+            f"Temporal keeps no run of graph {shown(slug)}; `syncline status` lists those with one."
+        )
 
 
 class AdoptionBlocked(SynclineError):

@@ -10,8 +10,8 @@ from syncline.provider import GraphSchema
 __all__ = ["BY_INDEX", "by_index", "looking_up", "on_schema"]
 
 BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
-"""For a transaction that looks entries up by key or reads them in order. Every other way reads a whole table at
-each batch, and is what the planner takes where it lacks statistics."""
+"""For a transaction that looks entries up by key or reads them in order. Any other way reads all of a table,
+and is what the planner takes where it lacks statistics."""
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import asyncpg
 
+from syncline.stores.dsn import Host, Keepalive
 from syncline.stores.watch import Watch
 
 __all__ = ["Connection"]
@@ -40,6 +41,8 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
         self.begun = ""
         """What the server said of the last statement that `beginning` had a transaction take along."""
         self.opened_at = time.monotonic()
+        self.host: Host | None = None
+        """Which of the hosts that a connection string names it leads to."""
         super().__init__(self._asking, transport, *rest)
         _keep_alive(transport.get_extra_info("socket"))
 
@@ -51,6 +54,25 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
     def lost(self) -> str | None:
         """Why this connection was given up; None if it was not."""
         return None if self._asking.watch is None else self._asking.watch.lost
+
+    def keep_alive(self, said: Keepalive) -> None:
+        """Set what a connection string says of this end's socket."""
+        opened = self._transport.get_extra_info("socket")
+        if opened is None or opened.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        told = {
+            "TCP_KEEPIDLE": said.idle,
+            "TCP_KEEPINTVL": said.interval,
+            "TCP_KEEPCNT": said.count,
+            "TCP_USER_TIMEOUT": said.user_timeout_ms,
+        }
+        if not said.on:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+        for name, value in told.items():
+            option = getattr(socket, name, None)
+            if value is not None and option is not None:
+                with suppress(OSError):
+                    opened.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def give_up(self) -> None:
         """End the connection now; whoever waits for it is told at once."""

@@ -68,7 +68,8 @@ async def test_other_modes_refused(
         for _ in range(3):
             with pytest.raises(PoolerUnsupported) as refused:
                 await take()
-        assert (refused.value.store, refused.value.retryable) == ("write", False)
+        # Another worker may have the server's own port.
+        assert (refused.value.store, refused.value.retryable) == ("write", True)
         assert "pool_mode" in str(refused.value)
         ways: list[Callable[[], Awaitable[object]]] = [
             lambda: store.alone("listener").__aenter__(),

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
 import asyncpg
 
@@ -36,6 +37,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
         self._asking = _Asking(protocol)
         self._opening: str | None = None
         self._closing: str | None = None
+        self._token = uuid4().hex[:12]
         self.begun = ""
         """What the server said of the last statement that `beginning` had a transaction take along."""
         self.opened_at = time.monotonic()
@@ -88,6 +90,11 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
             yield
         finally:
             self._opening = self._closing = None
+
+    def _get_unique_id(self, prefix: str) -> str:
+        # The driver counts from one in every process. Should a pooler begin to mix sessions under us, a
+        # prepared statement that is not there is an error; one of the same name would be executed.
+        return f"{super()._get_unique_id(prefix)}{self._token}"
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         """Execute a statement, or a script without arguments, as the driver does."""

@@ -265,6 +265,8 @@ class PostgresStore:
             if isinstance(mapped, StatementOutdated):
                 # The other connections of the pool have prepared the same.
                 self._outdated_at = time.monotonic()
+                # Or it is somebody else's session by now, which the next connection finds out.
+                self._proved_at = float("-inf")
             raise mapped from error
 
     @asynccontextmanager

@@ -263,10 +263,7 @@ class StoreRejected(StoreError):
 
 
 class RowsFiltered(StoreRejected):
-    """A row level security policy may hide rows from the role that asks, so Postgres answers nothing at all.
-
-    A row that is hidden is not a row that is gone: nothing may follow from such a read.
-    """
+    """A policy may hide rows from the role that asks, so Postgres raised. Hidden is not gone."""
 
 
 class TemporalUnavailable(SynclineError):

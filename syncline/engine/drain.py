@@ -322,6 +322,20 @@ class Drain:
                 limit = max(1, limit // 2)
         self.unfinished.add(DELETES)
 
+    async def _compare(self, name: str) -> None:
+        """Ask by key for the rows of a table that the write-db no longer has."""
+        comparison = self._statements.comparisons[name]
+        async with on_schema(self._context.write) as source:
+            while not self._out_of_time():
+                async with self._batch():
+                    ended = await comparison.step(self._target, source)
+                    await self._tenure.note(self._target, self.progress)
+                self._committed(self.progress)
+                self._more = True
+                if ended:
+                    return
+        self.unfinished.add(name)
+
     async def _pass_deleted(self, cursor: Cursor, horizon: int, error: StoreRejected) -> Cursor:
         """Settle the first deleted key behind the cursor, which is refused; return the cursor behind it."""
         deleted = await self._deletes.first(cursor, horizon)
@@ -336,20 +350,6 @@ class Drain:
         self._committed(progress)
         self.deletes_read = deleted.cursor.xid
         return deleted.cursor
-
-    async def _compare(self, name: str) -> None:
-        """Ask by key for the rows of a table that the write-db no longer has."""
-        comparison = self._statements.comparisons[name]
-        async with on_schema(self._context.write) as source:
-            while not self._out_of_time():
-                async with self._batch():
-                    ended = await comparison.step(self._target, source)
-                    await self._tenure.note(self._target, self.progress)
-                self._committed(self.progress)
-                self._more = True
-                if ended:
-                    return
-        self.unfinished.add(name)
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name

@@ -198,8 +198,8 @@ class SchemaStatements:
         asked = [*tables, DELETES]
         parameters = [value for name in asked for value in cursors[name].parameters()]
         # An idle cycle is little more than this query: its text is made once for each shape of the cursors.
-        keys = ((name, cursors[name].key is None, cursors[name].readable) for name in asked)
-        shape = (schema, positions, whole, *keys)
+        ways = ((name, cursors[name].key is None, cursors[name].readable) for name in asked)
+        shape = (schema, positions, whole, *ways)
         if shape not in self._pending:
             self._pending[shape] = self._render_pending(schema, cursors, tables, positions, whole)
         return self._pending[shape], parameters

@@ -54,6 +54,13 @@ class Settings(_TaskQueue):
         default_factory=dict,
         description="Further Postgres stores that graphs may refer to: a JSON object, key to connection URI.",
     )
+    owner_role: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=63,
+        description="Role that owns the schemas of graphs: what migrates acts as it, so that a worker may "
+        "add graphs and promote shadows (`syncline grants --worker-creates`).",
+    )
     pool_size: int = Field(
         default=10,
         ge=2,

@@ -19,6 +19,7 @@ __all__ = ["ANSWERS", "pages", "schema_of"]
 ANSWERS: Final[Mapping[str, str]] = {
     "migrate": "list[syncline.cli.models:Migrated]",
     "doctor": "syncline.cli.models:Diagnosis",
+    "grants": "list[syncline.cli.models:DatabaseGrants]",
     "providers": "syncline.fleet:Fleet",
     "provider promote": "syncline.operations.requests:Promotion",
     "runs": "list[syncline.runs:RunEntry]",

@@ -26,7 +26,7 @@ from syncline.cli.sentences import errors_as_sentences
 if TYPE_CHECKING:
     from syncline.graphs import Graph
 
-__all__ = ["app"]
+__all__ = ["all_graphs", "app", "one_graph"]
 
 app = typer.Typer(help="Show, add and change graphs.", no_args_is_help=True)
 
@@ -41,7 +41,7 @@ app.command()(archive)
 @errors_as_sentences
 def list_graphs(as_json: JsonOption = False) -> None:
     """List every graph."""
-    graphs = _all_graphs()
+    graphs = all_graphs()
     if as_json:
         typer.echo(json.dumps([graph.model_dump(mode="json") for graph in graphs], indent=2))
         return
@@ -53,10 +53,7 @@ def list_graphs(as_json: JsonOption = False) -> None:
 @errors_as_sentences
 def show(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Show one graph."""
-    from syncline.operations.requests import GraphPage, ListGraphsInput
-
-    [found] = ask(ListGraphsInput(graph=graph), GraphPage).graphs
-    print_graph(found, as_json=as_json)
+    print_graph(one_graph(graph), as_json=as_json)
 
 
 @app.command()
@@ -119,7 +116,16 @@ def add(
     print_graph(ask(request, Graph, seconds=timeout), as_json=as_json)
 
 
-def _all_graphs() -> "Sequence[Graph]":
+def one_graph(graph: str) -> "Graph":
+    """Return the graph with this slug or id, as a worker answers."""
+    from syncline.operations.requests import GraphPage, ListGraphsInput
+
+    [found] = ask(ListGraphsInput(graph=graph), GraphPage).graphs
+    return found
+
+
+def all_graphs() -> "Sequence[Graph]":
+    """Return every graph, as a worker answers."""
     from syncline.operations.requests import GraphPage, ListGraphsInput
 
     graphs: list[Graph] = []

@@ -177,6 +177,8 @@ class _Promotion:
         """Swap the schemas, and the record if it is in the same database: then return it."""
         driver = await _driver(connection)
         live, shadow = self._live.schema, self._shadow.schema
+        if self._live.store.owner_role is not None:
+            await driver.execute(f"SET LOCAL ROLE {quoted(self._live.store.owner_role)}")
         grants = await driver.fetch(sql("grants"), live, shadow)
         for grant in grants:
             await driver.execute(grant["statement"])
@@ -197,6 +199,8 @@ class _Promotion:
         changed = {name: TableProgress(table=name, rows=rows) for name, rows in sizes.items()}
         for payload in payloads(self._graph.ref, run_id, changed, failures=0):
             await driver.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
+        if self._live.store.owner_role is not None:
+            await driver.execute("SET LOCAL ROLE NONE")
         if not self._one_database:
             return None
         return await self._services.graphs.swap_shadow(self._graph, within=connection)

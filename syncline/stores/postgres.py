@@ -83,8 +83,18 @@ async def _tear(connection: AsyncConnection) -> None:
 class PostgresStore:
     """A pool of connections to one database. Safe for concurrent use within one event loop."""
 
-    def __init__(self, name: str, dsn: "SecretStr", *, pool_size: int, application_name: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        dsn: "SecretStr",
+        *,
+        pool_size: int,
+        application_name: str,
+        owner_role: str | None = None,
+    ) -> None:
         self.name = name
+        self.owner_role = owner_role
+        """Who owns the schemas of graphs; None: the role of the connections."""
         self._dsn = dsn
         self._application_name = application_name
         self._engine: AsyncEngine = create_async_engine(

@@ -1,4 +1,4 @@
-"""The check of a store's rights: what the worker's own role lacks there, each with the GRANT that mends it."""
+"""The check of rights in a store: what the worker's own role lacks, each with the GRANT that mends it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final

@@ -106,9 +106,7 @@ def worker_graph_rights(places: Sequence[Place]) -> Iterator[Right]:
     """Yield what a worker that only syncs needs in a graph-db."""
     yield Right(kind="database", privileges=("CONNECT", "TEMPORARY"), why="connect, and stage batches")
     yield Right(kind="schema", schema="syncline", privileges=("USAGE",), why="call functions")
-    yield Right(
-        kind="function", schema="syncline", privileges=("EXECUTE",), why="call the engine's functions"
-    )
+    yield Right(kind="function", schema="syncline", ours=True, privileges=("EXECUTE",), why="call functions")
     for place in places:
         schema = place.schema
         yield Right(kind="schema", schema=schema, privileges=("USAGE",), why="write the graph")

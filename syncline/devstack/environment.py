@@ -32,25 +32,48 @@ class StackStores(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     write_dsn: str
+    """As the role that owns the schemas: for whoever migrates, adopts or looks in."""
     graph_dsn: str
     qdrant_path: Path
+    worker_write_dsn: str
+    """As the role of the worker."""
+    worker_graph_dsn: str
+    writer_dsn: str
+    """The write-db, as the role that writes graphs."""
+    owner_role: str
 
     @property
     def environment(self) -> dict[str, str]:
-        """The stores as environment variables."""
+        """The stores as environment variables of the worker."""
         return {
-            "SYNCLINE_WRITE_DSN": self.write_dsn,
-            "SYNCLINE_GRAPH_DSN": self.graph_dsn,
+            "SYNCLINE_WRITE_DSN": self.worker_write_dsn,
+            "SYNCLINE_GRAPH_DSN": self.worker_graph_dsn,
+            "SYNCLINE_OWNER_ROLE": self.owner_role,
             "SYNCLINE_QDRANT_PATH": str(self.qdrant_path),
         }
 
+    @property
+    def as_owner(self) -> dict[str, JsonValue]:
+        """The stores as fields of `Settings`, for whoever migrates and adopts."""
+        return {
+            "write_dsn": self.write_dsn,
+            "graph_dsn": self.graph_dsn,
+            "owner_role": None,
+            "qdrant_path": str(self.qdrant_path),
+        }
 
-def stack_settings(stores: StackStores, overrides: Mapping[str, JsonValue]) -> Settings:
-    """Return the settings that the worker of the stack will read, or raise SettingsInvalid.
+    @property
+    def as_writer(self) -> dict[str, JsonValue]:
+        """The same for whoever writes rows."""
+        return {**self.as_owner, "write_dsn": self.writer_dsn}
 
-    `overrides` are field names of `Settings`, as `temporal-dev.yaml` declares them.
+
+def stack_settings(stores: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]) -> Settings:
+    """Return the settings that the worker of the stack will read, with these stores; raise SettingsInvalid.
+
+    Both are by field names of `Settings`, `overrides` as `temporal-dev.yaml` declares them.
     """
-    declared = {**overrides, **stores.model_dump()}
+    declared = {**overrides, **stores}
     # Left in the environment, an object would be merged into the declared one, not replaced by it.
     hidden = {f"syncline_{name}" for name in {*_dropped(overrides), *declared}}
 

@@ -208,10 +208,24 @@ class DevStackError(ConfigurationError):
 
 
 class StoreError(SynclineError):
-    """A Postgres store failed. `store` is its config key, `sqlstate` what Postgres said, if it said."""
+    """A Postgres store failed. `store` is its config key, `sqlstate` what Postgres said, if it said.
 
-    def __init__(self, store: str, problem: str, *, sqlstate: str | None = None) -> None:
+    `problem` has no values of rows. `said` is all that Postgres said, for the engine's books in the graph-db
+    alone: it is in no message.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        problem: str,
+        *,
+        sqlstate: str | None = None,
+        constraint: str | None = None,
+        said: str | None = None,
+    ) -> None:
         self.store, self.problem, self.sqlstate = store, problem, sqlstate
+        self.constraint = constraint
+        self.said = problem if said is None else said
         code = f" [SQLSTATE {sqlstate}]" if sqlstate else ""
         super().__init__(f"Postgres store '{store}'{code}: {problem}")
 

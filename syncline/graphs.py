@@ -390,6 +390,6 @@ def _invalid(slug: str, error: ValidationError) -> GraphInvalid:
 def _refusal(slug: str, error: StoreRejected) -> GraphInvalid | StoreRejected:
     """Return what a broken constraint means to the person who wrote the record."""
     for constraint, (field, problem) in _REFUSALS.items():
-        if constraint in error.problem:
+        if error.constraint == constraint:
             return GraphInvalid(slug, field, problem)
     return error

@@ -17,6 +17,7 @@ from syncline.adoption.undo import undo_steps
 from syncline.adoption.waits import OnWait, waits_told
 from syncline.engine.tablemap import SchemaMap
 from syncline.errors import SchemaMismatch
+from syncline.masking import error_text
 from syncline.sqltext import quoted
 from syncline.stores.postgres import PostgresStore
 
@@ -124,5 +125,5 @@ async def _refused_conditions(
                 query = sql("condition", condition=table.present, table=qualified(schema, table.source))
                 await connection.prepare(query)
         except asyncpg.SyntaxOrAccessError as error:
-            problems.append(f"{table.name}: its condition `{table.present}` is refused: {error}.")
+            problems.append(f"{table.name}: its condition `{table.present}` is refused: {error_text(error)}.")
     return problems

@@ -388,4 +388,4 @@ class Drain:
 
 
 def _letter(error: StoreRejected, key: tuple[str, ...], version: int) -> DeadLetter:
-    return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.problem)
+    return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.said)

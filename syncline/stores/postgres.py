@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from syncline.errors import StoreError, StoreRejected, StoreUnavailable
+from syncline.masking import FROM_CODE, error_text, raised_by_code, server_message, without_values
 from syncline.stores.leases import leased
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _UNAVAILABLE = {
 }
 """SQLSTATEs and their classes (PostgreSQL documentation, appendix A) that a retry can help."""
 
+_NOT_ALLOWED = "42501"
+
 _DRIVER_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -37,10 +40,25 @@ _DRIVER_ERRORS = (
 )
 
 
-def postgres_error(store: str, sqlstate: str, message: str) -> StoreError:
-    """Return our error for what Postgres answered: retryable or not by its SQLSTATE."""
+def postgres_error(
+    store: str,
+    sqlstate: str,
+    message: str,
+    *,
+    constraint: str | None = None,
+    function: str | None = None,
+) -> StoreError:
+    """Return our error for what Postgres answered: retryable or not by its SQLSTATE.
+
+    `function` is where in PostgreSQL's source it comes from. The error's text goes into run histories, so
+    there are no values of rows in it.
+    """
     kind = StoreUnavailable if _UNAVAILABLE & {sqlstate, sqlstate[:2]} else StoreRejected
-    return kind(store, message, sqlstate=sqlstate)
+    by_code = raised_by_code(sqlstate, function=function)
+    problem = FROM_CODE if by_code else without_values(message)
+    if sqlstate == _NOT_ALLOWED and not by_code:
+        problem = f"{problem}; `syncline doctor` names the GRANT"
+    return kind(store, problem, sqlstate=sqlstate, constraint=constraint, said=message)
 
 
 def map_driver_error(store: str, error: BaseException) -> StoreError | None:
@@ -53,10 +71,15 @@ def map_driver_error(store: str, error: BaseException) -> StoreError | None:
         error = error.orig.__cause__ or error.orig
     sqlstate = getattr(error, "sqlstate", None)
     if isinstance(sqlstate, str):
-        # Only the primary message: DETAIL quotes the failing row, and this text goes into run histories.
-        return postgres_error(store, sqlstate, getattr(error, "message", None) or str(error))
+        return postgres_error(
+            store,
+            sqlstate,
+            server_message(error),
+            constraint=getattr(error, "constraint_name", None),
+            function=getattr(error, "server_source_function", None),
+        )
     if isinstance(error, (*_DRIVER_ERRORS, TimeoutError)):
-        return StoreUnavailable(store, str(error) or type(error).__name__)
+        return StoreUnavailable(store, error_text(error) or type(error).__name__)
     return None
 
 

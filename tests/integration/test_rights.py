@@ -89,9 +89,7 @@ async def execute(dsn: str, sql: str) -> None:
 
 
 @pytest.fixture
-def site(
-    new_database: Callable[..., str], postgres_admin: Callable[[str], object], tmp_path: Path
-) -> Site:
+def site(new_database: Callable[..., str], postgres_admin: Callable[[str], object], tmp_path: Path) -> Site:
     number = next(_numbers)
     plain = [f"{kind}_{number}" for kind in ("worker", "writer", "owner", "reader")]
     for name in plain:

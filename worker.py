@@ -16,7 +16,14 @@ from typing import TypedDict
 from temporalio import workflow
 from temporalio.client import Client, Plugin
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import (
+    LogForwardingConfig,
+    LoggingConfig,
+    PrometheusConfig,
+    Runtime,
+    TelemetryConfig,
+    TelemetryFilter,
+)
 from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
@@ -43,7 +50,7 @@ from syncline.process_exit import end_process
 from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler, wake
 from syncline.services import Services
-from syncline.settings import Settings, load_settings
+from syncline.settings import Settings, load_log_format, load_settings
 from workflows.describe import DescribeFleet, DescribeHealth
 from workflows.operations import OPERATIONS
 from workflows.reconcile_schedules import ReconcileSchedules
@@ -303,7 +310,11 @@ def main() -> int:
         compile_once(SyncGraph.__module__.partition(".")[0])
         run(run_worker(settings))
     except SynclineError as error:
-        sys.stderr.write(f"The worker cannot start. {error}\n")
+        if load_log_format() == "json":
+            configure_logging("INFO", "json")
+            get_log().critical("the worker cannot start", kind=type(error).__name__, error=str(error))
+        else:
+            sys.stderr.write(f"The worker cannot start. {error}\n")
         return 2 if isinstance(error, ConfigurationError) else 1
     return 0
 
@@ -333,8 +344,13 @@ def _version(settings: Settings) -> _Version:
 
 
 def _runtime(metrics_address: str | None) -> Runtime:
+    # Its own logs come in the format of all others: the SDK's core would write them to stderr as it likes.
+    logs = LoggingConfig(
+        filter=TelemetryFilter(core_level="WARN", other_level="ERROR"),
+        forwarding=LogForwardingConfig(logger=logging.getLogger("temporalio.core")),
+    )
     if metrics_address is None:
-        return Runtime.default()
+        return Runtime(telemetry=TelemetryConfig(logging=logs))
     buckets = {
         metric.exposed: metric.buckets
         for metric in metrics.DECLARED.values()
@@ -342,7 +358,7 @@ def _runtime(metrics_address: str | None) -> Runtime:
     }
     served = PrometheusConfig(bind_address=metrics_address, histogram_bucket_overrides=buckets)
     try:
-        return Runtime(telemetry=TelemetryConfig(metrics=served))
+        return Runtime(telemetry=TelemetryConfig(metrics=served, logging=logs))
     except (RuntimeError, ValueError) as error:
         raise SettingsInvalid(f"SYNCLINE_METRICS_ADDRESS '{metrics_address}': {error}") from error
 

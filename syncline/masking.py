@@ -157,7 +157,7 @@ def told(sqlstate: str, message: str) -> str:
 
 
 def server_message(error: BaseException) -> str:
-    """Return the primary message of an error of the driver that has a SQLSTATE: DETAIL quotes the failing row."""
+    """Return the primary message of a driver's error with a SQLSTATE: its DETAIL quotes the failing row."""
     message = getattr(error, "message", None)
     # Without one the driver itself says it: `invalid input for query argument $1: [any value] (expected …)`.
     return message if isinstance(message, str) and message else str(error).partition(": ")[0]

@@ -42,6 +42,22 @@ class _TaskQueue(BaseSettings):
     task_queue: str = Field(default=names.TASK_QUEUE, description="Temporal task queue that workers poll.")
 
 
+class _LogFormat(BaseSettings):
+    """What is enough to say in the right format that the rest is wrong."""
+
+    model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
+
+    log_format: str = "console"
+
+
+class _PayloadCodec(BaseSettings):
+    """What is enough to encode what Temporal keeps."""
+
+    model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
+
+    payload_codec: str | None = None
+
+
 class Settings(_TaskQueue):
     """Everything that can be set. Field `x` is read from environment variable `SYNCLINE_X`."""
 
@@ -166,6 +182,21 @@ class Settings(_TaskQueue):
     log_format: Literal["console", "json"] = Field(
         default="console", description="`json` writes one object a line."
     )
+    payload_codec: str | None = Field(
+        default=None,
+        description="`module:factory` of what encodes all that Temporal keeps, for workers and commands: "
+        "docs/security.md.",
+    )
+    plugins: str | None = Field(
+        default=None,
+        description="Plugins that may load: names of entry points or of distributions, with commas between; "
+        "all when not set, none when empty.",
+    )
+    operations: Literal["all", "read", "none"] = Field(
+        default="all",
+        description="What operators may ask this worker for: all, what changes nothing, or nothing.",
+    )
+
     metrics_address: str | None = Field(
         default=None, description="Serve Prometheus metrics here, e.g. 0.0.0.0:9090; off when not set."
     )
@@ -212,6 +243,16 @@ def load_settings() -> Settings:
 def load_task_queue() -> str:
     """Return the task queue alone: who talks to Temporal only needs no stores."""
     return _TaskQueue().task_queue
+
+
+def load_log_format() -> str:
+    """Return the format of logs alone, as it was typed, whatever else is wrong."""
+    return _LogFormat().log_format
+
+
+def load_payload_codec() -> str | None:
+    """Return what encodes payloads, for whoever talks to Temporal."""
+    return _PayloadCodec().payload_codec
 
 
 def reference() -> str:

@@ -137,6 +137,7 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
             activities.summarize_failures,
             activities.list_failures,
             activities.list_audit,
+            activities.list_graph_audit,
             activities.summarize_parked,
             activities.list_parked,
             activities.explain_row,
@@ -265,7 +266,7 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
     client = await connect(runtime=runtime, identity=identity, plugins=plugins)
     await require_search_attributes(client)
     registry = Registry()
-    registry.load(BUILTIN)
+    registry.load(BUILTIN, allowed=settings.allowed_plugins)
     meter = TemporalMeter(runtime.metric_meter)
     record_providers(meter, registry)
     async with Services.open(settings, registry=registry, meter=meter) as services:

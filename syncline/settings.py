@@ -208,6 +208,13 @@ class Settings(_TaskQueue):
     )
 
     @property
+    def allowed_plugins(self) -> frozenset[str] | None:
+        """Names of the plugins that may load; None: all."""
+        if self.plugins is None:
+            return None
+        return frozenset(name.strip() for name in self.plugins.split(",") if name.strip())
+
+    @property
     def deployment_version(self) -> str | None:
         """`deployment:build`, as Temporal writes it; None without Worker Versioning."""
         return None if self.build_id is None else f"{self.deployment_name}:{self.build_id}"

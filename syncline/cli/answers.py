@@ -38,6 +38,7 @@ ANSWERS: Final[Mapping[str, str]] = {
     "failures audit": "syncline.operations:AuditPage",
     "graph add": "syncline.graphs:Graph",
     "graph adopt": "syncline.cli.models:Adopted",
+    "graph audit": "syncline.graph_audit:GraphAuditPage",
     "graph archive": "syncline.graphs:Graph",
     "graph list": "list[syncline.graphs:Graph]",
     "graph pause": "syncline.graphs:Graph",

@@ -8,6 +8,7 @@ import typer
 
 from syncline.cli.adopt import adopt
 from syncline.cli.columns import print_columns
+from syncline.cli.completion import complete_graph
 from syncline.cli.graph_changes import (
     ADAPTIVE_HELP,
     CADENCE_HELP,
@@ -20,7 +21,18 @@ from syncline.cli.graph_changes import (
     schedule_options,
     set_graph,
 )
-from syncline.cli.operators import SECONDS, GraphArgument, JsonOption, TimeoutOption, ask
+from syncline.cli.operators import (
+    SECONDS,
+    STATUS,
+    GraphArgument,
+    JsonOption,
+    LimitOption,
+    ReasonOption,
+    TimeoutOption,
+    ask,
+    os_user,
+    told_at,
+)
 from syncline.cli.sentences import errors_as_sentences
 
 if TYPE_CHECKING:
@@ -89,6 +101,7 @@ def add(
         bool, typer.Option(help="Make its Temporal Schedule at once, not by reconciliation.")
     ] = True,
     timeout: TimeoutOption = SECONDS,
+    reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Add a graph: its record, its schemas in both stores, and its Schedule.
@@ -112,8 +125,54 @@ def add(
         "composition": read_composition(composition),
         "is_default": default,
     }
-    request = AddGraphInput(draft=draft_graph(fields), schedule=schedule)
+    request = AddGraphInput(draft=draft_graph(fields), schedule=schedule, who=os_user(), why=reason)
     print_graph(ask(request, Graph, seconds=timeout), as_json=as_json)
+
+
+@app.command(epilog=STATUS)
+@errors_as_sentences
+def audit(
+    graph: Annotated[
+        str | None,
+        typer.Argument(metavar="GRAPH", help="Slug or id; all when left out.", autocompletion=complete_graph),
+    ] = None,
+    limit: LimitOption = 100,
+    before: Annotated[
+        int | None, typer.Option(help="Where the page before ended: its last line says so.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List who added, changed, archived, promoted or dropped graphs, newest first.
+
+    `who` is what somebody said; `starter` is who has started the run, as Temporal has it.
+    """
+    from syncline.graph_audit import GraphAuditPage
+    from syncline.operations.requests import ListGraphAuditInput
+
+    page = ask(ListGraphAuditInput(graph=graph, limit=limit, before=before), GraphAuditPage)
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+        return
+    if not page.entries:
+        typer.echo("nothing was done to graphs by command")
+        return
+    print_columns(
+        ("at", "graph", "action", "who", "starter", "fields", "reason"),
+        (
+            (
+                told_at(entry.at),
+                entry.graph,
+                entry.action,
+                entry.who or "-",
+                entry.starter or "-",
+                ", ".join(entry.fields) or "-",
+                entry.why or "-",
+            )
+            for entry in page.entries
+        ),
+    )
+    if page.next is not None:
+        typer.echo(f"more: --before {page.next}")
 
 
 def one_graph(graph: str) -> "Graph":

@@ -133,7 +133,11 @@ def worker_control_rights() -> Iterator[Right]:
         kind="table", schema=schema, names=("workers",), privileges=CHANGE, why="say which workers there are"
     )
     yield Right(
-        kind="table", schema=schema, names=("audit",), privileges=("SELECT", "INSERT"), why="keep the audit"
+        kind="table",
+        schema=schema,
+        names=("graph_audit",),
+        privileges=("SELECT", "INSERT"),
+        why="keep the audit",
     )
 
 

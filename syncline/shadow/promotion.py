@@ -24,6 +24,7 @@ from syncline.engine.announcement import payloads
 from syncline.engine.statements import SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.errors import InputInvalid, ShadowInvalid, StoreRejected
+from syncline.graph_audit import Actor
 from syncline.graphs import Graph
 from syncline.messages import TableProgress
 from syncline.migrations import migrate_books
@@ -51,6 +52,7 @@ async def promote(
     who: str,
     why: str,
     run_id: str,
+    starter: str | None = None,
     patience: float = _PATIENCE,
 ) -> Promotion:
     """Swap a graph and its shadow, once for each run, and return what came of it.
@@ -61,7 +63,8 @@ async def promote(
     """
     if not who.strip() or not why.strip():
         raise InputInvalid("To promote, say who you are and why: both are kept in the audit.")
-    work = _Promotion(services, graph, schema_map)
+    actor = Actor(who=who.strip(), why=why.strip(), starter=starter, run_id=run_id)
+    work = _Promotion(services, graph, schema_map, actor)
     if await work.half_done():
         return await work.finish(resumed=True)
     if await work.done_by(run_id):
@@ -92,8 +95,10 @@ async def promote(
 class _Promotion:
     """The steps of one promotion."""
 
-    def __init__(self, services: Services, graph: Graph, schema_map: SchemaMap) -> None:
-        self._services, self._graph = services, graph
+    def __init__(
+        self, services: Services, graph: Graph, schema_map: SchemaMap, actor: Actor | None = None
+    ) -> None:
+        self._services, self._graph, self._actor = services, graph, actor
         self._statements = SchemaStatements(schema_map)
         self._write = services.write_schema(graph)
         self._live = services.target_schema(graph)
@@ -203,11 +208,11 @@ class _Promotion:
             await driver.execute("SET LOCAL ROLE NONE")
         if not self._one_database:
             return None
-        return await self._services.graphs.swap_shadow(self._graph, within=connection)
+        return await self._services.graphs.swap_shadow(self._graph, within=connection, actor=self._actor)
 
     async def finish(self, *, resumed: bool = False) -> Promotion:
         """Make the record follow, and return what came of it."""
-        graph = await self._services.graphs.swap_shadow(self._graph)
+        graph = await self._services.graphs.swap_shadow(self._graph, actor=self._actor)
         return self.told(graph).model_copy(update={"resumed": resumed})
 
     def told(self, graph: Graph, *, swap: bool = False) -> Promotion:

@@ -59,8 +59,6 @@ def open_codec() -> AesCodec:
     for item in os.environ.get("SYNCLINE_AES_KEYS", "").split(","):
         name, separator, key = item.strip().partition(":")
         if not separator:
-            raise ValueError(
-                "SYNCLINE_AES_KEYS must be `name:base64 of 32 bytes`, with commas between keys"
-            )
+            raise ValueError("SYNCLINE_AES_KEYS must be `name:base64 of 32 bytes`, with commas between keys")
         keys[name] = b64decode(key, validate=True)
     return AesCodec(keys)

@@ -67,6 +67,8 @@ class Registered(Generic[ProviderT_co]):
     """`name version` of the installed distribution."""
     routed: bool = False
     """Whether its cycles have a task queue of their own, because not every worker need have it."""
+    required: bool = False
+    """Whether it says that nothing can stand in for it: what `on_missing` is by default."""
 
 
 _LONGEST_WAIT: Final = 60.0
@@ -307,7 +309,11 @@ class Registry:
                 accepted.id, kind=key[0], first=self._registered[key].distribution, second=distribution
             )
         self._registered[key] = Registered(
-            kind=key[0], provider=accepted, distribution=distribution, routed=routed
+            kind=key[0],
+            provider=accepted,
+            distribution=distribution,
+            routed=routed,
+            required=getattr(accepted, "required", False) is True,
         )
 
     def _try(self, name: str, distribution: str, contribution: object) -> None:

@@ -135,6 +135,13 @@ def worker_control_rights() -> Iterator[Right]:
     yield Right(
         kind="table",
         schema=schema,
+        names=("required_providers",),
+        privileges=("SELECT", "INSERT", "DELETE"),
+        why="know which providers nothing can stand in for",
+    )
+    yield Right(
+        kind="table",
+        schema=schema,
         names=("graph_audit",),
         privileges=("SELECT", "INSERT"),
         why="keep the audit",

@@ -18,3 +18,12 @@ CREATE TABLE graph_audit (
 CREATE INDEX graph_audit_graph ON graph_audit (graph_id, number);
 -- However often its activity is tried.
 CREATE UNIQUE INDEX graph_audit_run ON graph_audit (run_id, graph_id, action) WHERE run_id IS NOT NULL;
+
+-- Providers that have said that nothing can stand in for them: a plugin that is gone cannot be asked any more.
+CREATE TABLE required_providers (
+    kind         text NOT NULL,
+    id           text NOT NULL,
+    distribution text NOT NULL,
+    since        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (kind, id)
+);

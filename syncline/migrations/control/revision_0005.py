@@ -1,4 +1,4 @@
-"""The control plane: who changed graphs."""
+"""The control plane: who changed graphs, and which providers are required."""
 
 from pathlib import Path
 

@@ -33,7 +33,7 @@ from syncline.provider import GraphSchema
 from syncline.services import Services
 from syncline.shadow.behind import Progress, lags, progress_of
 from syncline.shadow.template import sql
-from syncline.sqltext import literal, quoted
+from syncline.sqltext import quoted, string_literal
 
 __all__ = ["promote"]
 
@@ -193,9 +193,9 @@ class _Promotion:
                 "swap",
                 live=quoted(live),
                 shadow=quoted(shadow),
-                live_prefix=literal(self._shadow_prefix),
-                shadow_prefix=literal(self._prefix),
-                shadow_provider=literal(before),
+                live_prefix=string_literal(self._shadow_prefix),
+                shadow_prefix=string_literal(self._prefix),
+                shadow_provider=string_literal(before),
             )
         )
         audit = sql("audit", live=quoted(live))

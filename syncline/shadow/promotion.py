@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from syncline import names
 from syncline.composition import parse_composition, swapped
 from syncline.engine.announcement import payloads
+from syncline.engine.places import SCHEMA_PATH
 from syncline.engine.statements import SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.errors import InputInvalid, ShadowInvalid, StoreRejected
@@ -175,7 +176,7 @@ class _Promotion:
         return list(lags(shadow, live))
 
     async def _progress(self, driver: asyncpg.Connection, place: GraphSchema) -> Progress:
-        await driver.execute("SELECT set_config('search_path', quote_ident($1), true)", place.schema)
+        await driver.execute(SCHEMA_PATH, place.schema)
         return await progress_of(driver, place, self._write, self._statements)
 
     async def swap(self, connection: AsyncConnection, *, who: str, why: str, run_id: str) -> Graph | None:

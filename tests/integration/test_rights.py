@@ -349,3 +349,23 @@ async def test_what_is_printed_for_the_oddest_names_is_what_postgres_takes(
     assert [str(right) for right in missing] == []
     await connection.execute(f"RESET ROLE; DROP OWNED BY {', '.join(map(quoted, names))} CASCADE")
     await connection.close()
+
+
+async def test_a_schema_that_may_not_be_seen_is_told_from_one_that_is_not_there(migrated: Site) -> None:
+    site = migrated
+    await site.write_as(site.roles.writer, SEED)
+    worker = quoted(site.roles.worker)
+    for dsn in (site.write, site.graph):
+        await execute(dsn, f"REVOKE USAGE ON SCHEMA kg FROM {worker}")
+        async with site.services(site.roles.worker) as services:
+            with pytest.raises(StoreRejected, match="permission denied for schema kg"):
+                await cycle(services)
+        await execute(dsn, f"GRANT USAGE ON SCHEMA kg TO {worker}")
+    async with site.services(site.roles.worker) as services:
+        assert (await cycle(services)).status is CycleStatus.DRAINED
+    await execute(site.write, f"REVOKE USAGE ON SCHEMA syncline FROM PUBLIC, {worker}")
+    async with site.services(site.roles.worker) as services:
+        store = services.store("write", None)
+        with pytest.raises(StoreRejected, match="permission denied for schema syncline"):
+            async with store.alone("listener") as connection:
+                await Line(connection, "name").problem()

@@ -112,7 +112,7 @@ def _age(seconds: float | None) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a stranger's text as markdown that shows it and does nothing else: one line, no links, no tags."""
+    """Return a stranger's text as markdown that shows it and does nothing else: one line, no links."""
     return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 

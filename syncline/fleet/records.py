@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import platform
 import re
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["InstalledProvider", "WorkerRecord", "WorkerRepository", "announced"]
 
 _EVERY: Final = 30.0
+_NEWS: Final = 1.0
 _GONE_AFTER: Final = text("interval '100 seconds'")
 """Three refreshes missed, and a little more."""
 _FORGOTTEN_AFTER: Final = text("interval '15 minutes'")
@@ -44,6 +46,7 @@ _workers = Table(
     Column("python_version", Text),
     Column("providers", JSONB),
     Column("problems", JSONB),
+    Column("unusable", JSONB),
 )
 
 
@@ -87,6 +90,8 @@ class WorkerRecord(Message):
     providers: tuple[InstalledProvider, ...] = ()
     problems: tuple[str, ...] = ()
     """Contributions that were left out, and why."""
+    unusable: tuple[str, ...] = ()
+    """Stores that refuse this worker, and why."""
 
 
 class WorkerRepository:
@@ -104,7 +109,11 @@ class WorkerRepository:
         """
         worker = {**worker, "providers": [provider.model_dump() for provider in providers]}
         written = insert(_workers).values(worker)
-        changes = {"seen_at": func.now(), "providers": written.excluded.providers}
+        changes = {
+            "seen_at": func.now(),
+            "providers": written.excluded.providers,
+            "unusable": written.excluded.unusable,
+        }
         async with self._store.begin() as connection:
             await connection.execute(
                 written.on_conflict_do_update(index_elements=[_workers.c.id], set_=changes)
@@ -242,8 +251,12 @@ async def _keep_telling(services: "Services", worker: Mapping[str, object], ever
     log = get_log()
     told = False
     while True:
+        refused = services.usability.refused()
         try:
-            await services.workers.tell(worker, providers=_installed(services.registry))
+            # Nobody is to route a cycle to a worker that takes none.
+            installed = () if services.usability.barred else _installed(services.registry)
+            unusable = list(services.usability.problems())
+            await services.workers.tell({**worker, "unusable": unusable}, providers=installed)
             told = False
         except StoreError as error:
             hint = "; `syncline migrate` makes its table" if isinstance(error, StoreRejected) else ""
@@ -251,4 +264,7 @@ async def _keep_telling(services: "Services", worker: Mapping[str, object], ever
                 f"control plane does not know of this worker{hint}", error=str(error)
             )
             told = True
-        await asyncio.sleep(every_seconds)
+        until = time.monotonic() + every_seconds
+        # That a store refuses this worker, or no longer does, is news: cycles are routed by it.
+        while time.monotonic() < until and services.usability.refused() == refused:  # noqa: ASYNC110
+            await asyncio.sleep(min(_NEWS, every_seconds))

@@ -199,7 +199,7 @@ class VectorProgress(Message):
     pending: int = 0
     """Outbox entries left for the next cycle; refused ones are not among them."""
     error: str | None = None
-    """Why entries are left, since when and until when: the vector store or the service refuses, or is away."""
+    """Why entries are left, since when, until when: the vector store or the service refuses, or is away."""
     refused: int = 0
     """Points that were refused by themselves and not written since: those to be retried and the dead."""
     refusal: str | None = None

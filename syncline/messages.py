@@ -1,7 +1,7 @@
 """The models that cross Temporal: frozen, keyword-only, one in and one out.
 
 A new field always has a default, so that histories recorded by an older release still decode. Nothing here
-carries rows or secrets.
+carries rows or secrets. One module because they are read and changed together, as wire format.
 """
 
 from datetime import datetime, timedelta

@@ -1,4 +1,7 @@
-"""Drain: move everything below the horizon, batch after batch, each in one transaction with its cursor."""
+"""Drain: move everything below the horizon, batch after batch, each in one transaction with its cursor.
+
+One module because every kind of batch (deletes, rows, released, asked for) ends in the same commit.
+"""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence

@@ -7,12 +7,13 @@ from uuid import UUID
 
 import asyncpg
 
-from syncline.engine.fingerprint import fingerprint, without_values
+from syncline.engine.fingerprint import fingerprint
 from syncline.engine.keys import presented, row_uuid
 from syncline.engine.merging import Ranged
 from syncline.engine.statements import TableStatements
 from syncline.engine.template import sql
 from syncline.errors import RowsFiltered, StoreRejected
+from syncline.masking import told
 from syncline.provider import RetryRules
 from syncline.stores.postgres import map_driver_error, postgres_error
 
@@ -145,7 +146,7 @@ async def _in_parts(
                 raise StoreRejected(
                     store,
                     f"more than {_TOO_MANY:,} rows of one batch were refused, the last with "
-                    f"[{offender.sqlstate}] {without_values(offender.message)}. "
+                    f"[{offender.sqlstate}] {told(offender.sqlstate, offender.message)}. "
                     "It looks like the table, not the rows; nothing of the batch was written.",
                     sqlstate=offender.sqlstate,
                 )

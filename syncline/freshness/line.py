@@ -11,6 +11,7 @@ from syncline import names
 from syncline.adoption.naming import STATE, qualified
 from syncline.errors import StoreUnavailable
 from syncline.freshness.wakes import Snapshot
+from syncline.masking import error_text
 from syncline.sqltext import literal, statements_of
 
 __all__ = ["LEASE_SECONDS", "Line", "Obstacle", "Told", "in_batches", "obstacle"]
@@ -161,7 +162,7 @@ class Line:
                 anew |= await self._want(schemas, wanted)
                 told.update(schemas)
             except asyncpg.PostgresError as error:
-                problem = str(error)
+                problem = error_text(error)
                 if len(schemas) > 1:
                     waiting += [[schema] for schema in schemas]
         return Told(frozenset(told), frozenset(anew), problem)

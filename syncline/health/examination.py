@@ -16,6 +16,7 @@ from syncline.health.check import Check, CheckStatus, Health, bounded, skew_chec
 from syncline.health.listener import check_listener
 from syncline.health.policies import check_policies, check_positions
 from syncline.health.postgres import check_postgres, tls_checks
+from syncline.health.rights import check_rights, needed_rights
 from syncline.migrations.state import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
 from syncline.services import Role, Services
 
@@ -40,6 +41,7 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
     graphs, workers = await asyncio.gather(_graphs(services), _workers(services))
     looks = [
         *_store_looks(services, graphs, workers=max(1, len(workers))),
+        *_rights_looks(services, graphs),
         *_listener_looks(services, graphs, namespace),
         *_policy_looks(services, graphs),
         _look("control plane: migrations", partial(_control_revision, services), fix=_MIGRATE),
@@ -146,6 +148,39 @@ def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
         if role == "write":
             past = f"{store}: its past"
             looks.append(_look(past, partial(put_back, past, key, schemas), fix=f"See the check of {store}."))
+    return looks
+
+
+def _rights_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    """Return one look for each database: whether the workers' role may do there what it has to."""
+    apart = services.settings.control_dsn is not None
+    having: dict[tuple[Role, str | None], list[Graph]] = {("write", None): [], ("graph", None): []}
+    for graph in graphs:
+        having.setdefault(("write", graph.write_store), []).append(graph)
+        having.setdefault(("graph", graph.graph_store), []).append(graph)
+
+    async def one(name: str, role: Role, key: str | None) -> Sequence[Check]:
+        here = having[role, key]
+        control = not apart and (role, key) == ("graph", None)
+        shadowed = [graph for graph in here if graph.shadowed and role == "graph"]
+        needed = needed_rights(role, here, control=control)
+        return [await check_rights(name, services.store(role, key), needed, shadowed=shadowed)]
+
+    async def control_plane(name: str) -> Sequence[Check]:
+        return [await check_rights(name, services.control, needed_rights(None, (), control=True))]
+
+    places = {(role, key): f"{role}-db" if key is None else f"{role}-db {key}" for role, key in having}
+    looks = [
+        _look(
+            f"{place}: rights",
+            partial(one, f"{place}: rights", role, key),
+            fix=f"See the check of {place}.",
+        )
+        for (role, key), place in places.items()
+    ]
+    if apart:
+        name = "control plane: rights"
+        looks.append(_look(name, partial(control_plane, name), fix="See the check of control plane."))
     return looks
 
 

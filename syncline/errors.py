@@ -26,6 +26,7 @@
     │   ├── StoreUnusable             retryable: this process cannot log in; another one may be set right
     │   │   └── PoolerUnsupported     retryable: a pooler in between keeps no sessions
     │   └── StoreRejected             not retryable: the statement itself was refused (carries SQLSTATE)
+    │       └── RowsFiltered          not retryable: a policy may hide rows from the role that asks for them
     ├── VectorStoreError
     │   ├── VectorStoreUnavailable    retryable
     │   └── VectorStoreRejected       not retryable (dimension, bad request, credentials)
@@ -286,6 +287,10 @@ class PoolerUnsupported(StoreUnusable):
 
 class StoreRejected(StoreError):
     """The store refused the statement itself."""
+
+
+class RowsFiltered(StoreRejected):
+    """A policy may hide rows from the role that asks, so Postgres raised. Hidden is not gone."""
 
 
 class TemporalUnavailable(SynclineError):

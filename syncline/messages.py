@@ -1,7 +1,7 @@
 """The models that cross Temporal: frozen, keyword-only, one in and one out.
 
 A new field always has a default, so that histories recorded by an older release still decode. Nothing here
-carries rows or secrets.
+carries rows or secrets. One module because they are read and changed together, as wire format.
 """
 
 from datetime import datetime, timedelta
@@ -158,6 +158,10 @@ class TableProgress(Message):
     """Rows that were refused and have not landed since, now: those to be retried and the dead."""
     drained: bool = False
     error: str | None = None
+    reread: str | None = None
+    """Why every row of it is read again: changes may have been missed."""
+    compared: str | None = None
+    """Why its keys are compared: rows may have gone without a trace."""
 
 
 class CycleProgress(Message):
@@ -229,11 +233,16 @@ class SyncResult(Message):
     """Rows of the graph that were refused and have not landed since: those to be retried and the dead."""
     lag_seconds: float = 0.0
     """How far the graph-db may be behind the write-db when the cycle ended."""
+    lag_known: bool = True
+    """False where `lag_seconds` is what is known of it: see `unknown`."""
     oldest_writer: OpenWriter | None = None
     batches: int = 0
     duration_seconds: float = 0.0
     rescanned: bool = False
     """The cursor was of another cluster or of a later point in time, so every row was read again."""
+    rescan_reason: str | None = None
+    unknown: tuple[str, ...] = ()
+    """What cannot be known of this write-db, in sentences: a standby, or a right that the role lacks."""
     owes: bool = False
     """Whether there is more to do even if nothing changes: rows that wait for an open transaction to end,
     refused rows and vectors that are tried again."""

@@ -1,11 +1,12 @@
 """SQL as text: templates in `.sql` files, and the quoting of what goes into them."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from string import Template
 from typing import Protocol
 
-__all__ = ["Statements", "literal", "quoted", "statements_of", "string_literal"]
+__all__ = ["Statements", "array_text", "literal", "quoted", "statements_of", "string_literal"]
 
 
 def quoted(name: str) -> str:
@@ -25,6 +26,12 @@ def string_literal(text: str) -> str:
         return f"'{literal(text)}'"
     escaped = literal(text).replace("\\", "\\\\")
     return f"E'{escaped}'"
+
+
+def array_text(items: Sequence[str]) -> str:
+    """Return a Postgres array of texts as text."""
+    escaped = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
+    return "{" + ",".join(f'"{item}"' for item in escaped) + "}"
 
 
 class _SqlTemplate(Template):

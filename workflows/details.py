@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+from syncline.caveats import caveats, format_lag
 from syncline.messages import CycleStatus, ProviderState, RunPhase, SyncResult, SyncState, TableProgress
 from syncline.presence import ProviderReturned
 
@@ -89,7 +90,7 @@ def _since(since: datetime | None) -> str:
 def _summary(result: SyncResult) -> str:
     return (
         f"Written: {result.rows:,} rows, {result.links:,} links, {result.vectors.upserted:,} vectors. "
-        f"Lag: {result.lag_seconds:.1f} s."
+        f"Lag: {format_lag(result)}."
     )
 
 
@@ -144,10 +145,6 @@ def _troubles(result: SyncResult, slug: str) -> Iterator[str]:
             f"(application {name}, database {plain(writer.database or 'unknown')}): "
             "what was written since it began waits for it."
         )
-    if result.rescanned:
-        troubles.append(
-            "Every row was read again: the cursor was of another write-db or a later time. Rows deleted "
-            "while nobody captured are still in the graph-db; `syncline verify --repair` removes them."
-        )
+    troubles += caveats(result)
     if troubles:
         yield "\n".join(f"- {trouble}" for trouble in troubles)

@@ -54,4 +54,5 @@ async def on_schema(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
     async with place.store.driver() as connection:
         await connection.execute(SCHEMA_PATH_OF_SESSION, place.schema)
         yield connection
-        await connection.execute("SET search_path = pg_catalog, pg_temp")  # as the session began
+        # As the session began.
+        await connection.execute("SET search_path = pg_catalog, pg_temp")

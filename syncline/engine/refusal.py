@@ -12,7 +12,7 @@ from syncline.engine.keys import presented, row_uuid
 from syncline.engine.merging import Ranged
 from syncline.engine.statements import TableStatements
 from syncline.engine.template import sql
-from syncline.errors import StoreRejected
+from syncline.errors import RowsFiltered, StoreRejected
 from syncline.masking import told
 from syncline.provider import RetryRules
 from syncline.stores.postgres import map_driver_error, postgres_error
@@ -53,6 +53,8 @@ class DeadLetter:
 
 def refuses_a_row(error: StoreRejected) -> bool:
     """Return whether the store refused values, which other rows need not have, or else the statement."""
+    if isinstance(error, RowsFiltered):
+        return False
     return error.sqlstate is not None and error.sqlstate.startswith(_OF_A_ROW)
 
 

@@ -26,6 +26,7 @@ _AT_ONCE: Final = 100
 
 _sql = statements_of("syncline.freshness")
 _HAS_LISTENER: Final = "SELECT to_regclass('syncline.listener') IS NOT NULL"
+_STANDBY: Final = "SELECT pg_is_in_recovery()"
 _PREPARES: Final = "SELECT current_setting('max_prepared_transactions') <> '0'"
 
 _Heard = Callable[[str, int], None]
@@ -54,6 +55,11 @@ async def obstacle(ask: Callable[[str], Awaitable[object]]) -> Obstacle | None:
 
     `ask` fetches one value from there.
     """
+    if await ask(_STANDBY):
+        return Obstacle(
+            "it is a standby, where nothing can be listened to",
+            "Leave it to the Schedules, or have the workers' write-db be the primary.",
+        )
     if not await ask(_HAS_LISTENER):
         return Obstacle(
             "none of its schemas notifies",

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from syncline.errors import (
     PoolerUnsupported,
+    RowsFiltered,
     SettingsInvalid,
     StatementOutdated,
     StoreError,
@@ -78,6 +79,9 @@ _DRIVER_ERRORS = (
     OSError,
     PoolTimeout,
 )
+_POLICY = "row-level security policy"
+_FILTERS = "check_enable_rls"
+"""The function of the server that raises where `row_security = off`, whatever language it speaks."""
 
 
 def postgres_error(
@@ -93,8 +97,10 @@ def postgres_error(
     `function` is where in PostgreSQL's source it comes from. The error's text goes into run histories, so
     there are no values of rows in it.
     """
-    kind = StoreUnavailable if _UNAVAILABLE & {sqlstate, sqlstate[:2]} else StoreRejected
     by_code = raised_by_code(sqlstate, function=function)
+    if sqlstate == _NOT_ALLOWED and not by_code and (function == _FILTERS or _POLICY in message):
+        return RowsFiltered(store, without_values(message), sqlstate=sqlstate, said=message)
+    kind = StoreUnavailable if _UNAVAILABLE & {sqlstate, sqlstate[:2]} else StoreRejected
     problem = FROM_CODE if by_code else without_values(message)
     if sqlstate in _LIMITS and not by_code:
         problem = f"{problem} (the setting is {_LIMITS[sqlstate]})"

@@ -9,15 +9,21 @@ import asyncpg
 from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
-from syncline.engine.places import on_schema
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
-from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
+from syncline.engine.statements import (
+    DELETES,
+    Cursor,
+    SchemaStatements,
+    TableStatements,
+    deleted_keys,
+)
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
 from syncline.messages import TableProgress
 from syncline.provider import SyncContext
 from syncline.sqltext import literal
 from syncline.stores.postgres import map_driver_error
+from syncline.stores.tenants import reading, writing
 from syncline.tracing import span
 
 __all__ = ["Drain"]
@@ -137,16 +143,16 @@ class Drain:
         full = limit = await self._rows_a_batch(table)
         while not self._out_of_time():
             try:
-                async with on_schema(write) as source, AsyncExitStack() as readings:
+                async with write.store.driver() as source, AsyncExitStack() as readings:
                     ahead: Reading | None = None
                     # What is being read already is applied too: its COPY cannot be called off in peace.
                     while ahead is not None or not self._out_of_time():
-                        reading = ahead or self._read(source, table, cursor, horizon, limit)
-                        readings.push_async_callback(reading.close)
+                        rows = ahead or self._read(source, table, cursor, horizon, limit)
+                        readings.push_async_callback(rows.close)
                         ahead = None
                         async with self._batch(table.create_stage):
                             with self._capturing():
-                                staged = await reading.copy_into(
+                                staged = await rows.copy_into(
                                     self._target, table.stage_name, table.stage_columns
                                 )
                             await readings.aclose()
@@ -184,11 +190,13 @@ class Drain:
         if name in self._counted:
             return
         self._counted.add(name)
+        schema = self._context.write.schema
         with self._context.write.store.errors_mapped():
             try:
-                async with source.transaction():
+                async with reading(source, [table.source(schema)]):
                     await source.execute(f"SET LOCAL statement_timeout = {round(_COUNT_SECONDS * 1000)}")
-                    left = await source.fetchval(table.behind(cursor), *cursor.parameters(), str(horizon))
+                    query = table.behind(schema, cursor)
+                    left = await source.fetchval(query, *cursor.parameters(), str(horizon))
             except asyncpg.QueryCanceledError:
                 return
         before = self.progress.tables.get(name, TableProgress(table=name)).captured
@@ -203,15 +211,17 @@ class Drain:
     def _read(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, limit: int
     ) -> Reading:
-        name = self._context.write.store.name
-        return read_rows(source, table, source_name=name, cursor=cursor, horizon=horizon, limit=limit)
+        write = self._context.write
+        return read_rows(source, table, place=write, cursor=cursor, horizon=horizon, limit=limit)
 
     async def _bury_next(
         self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreRejected
     ) -> Cursor:
         """Put the first row behind the cursor among the dead letters, and return the cursor behind it."""
-        async with on_schema(self._context.write) as source:
-            row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
+        write = self._context.write
+        async with write.store.driver() as source, reading(source, [table.source(write.schema)]):
+            query = table.next_key(write.schema, cursor)
+            row = await source.fetchrow(query, *cursor.parameters(), str(horizon))
         if row is None:
             return cursor
         key = tuple(row["key"])
@@ -245,7 +255,10 @@ class Drain:
         limit = _KEYS
         while not self._out_of_time():
             try:
-                async with on_schema(self._context.write) as source, self._batch(table.create_stage):
+                async with (
+                    self._context.write.store.driver() as source,
+                    self._batch(table.create_stage),
+                ):
                     asked = await self._target.fetch(sql("requeue_read"), name, limit)
                     if not asked:
                         return
@@ -269,10 +282,15 @@ class Drain:
     ) -> int:
         columns = [list(column) for column in zip(*keys, strict=True)]
         with self._capturing():
+            write = self._context.write
             async with Reading(
-                source, table.capture_by_key(), columns, self._context.write.store.name
-            ) as reading:
-                return await reading.copy_into(self._target, table.stage_name, table.stage_columns)
+                source,
+                table.capture_by_key(write.schema),
+                columns,
+                write.store.name,
+                tables=[table.source(write.schema)],
+            ) as rows:
+                return await rows.copy_into(self._target, table.stage_name, table.stage_columns)
 
     async def _bury_asked(self, table: TableStatements, error: StoreRejected) -> None:
         name = table.table.name
@@ -288,13 +306,15 @@ class Drain:
         """Remove the rows whose keys were deleted, those of all tables in the order of their deletion."""
         limit = self._context.budget.batch_rows
         create = sql("deletes_create", stage=_DELETES_STAGE)
-        async with on_schema(self._context.write) as source:
+        write = self._context.write
+        sources = self._statements.sources(write.schema, list(self._statements.tables))
+        async with write.store.driver() as source:
             while not self._out_of_time():
                 async with self._batch(create):
-                    query = self._statements.capture_deleted(cursor, limit=limit)
+                    query = self._statements.capture_deleted(write.schema, cursor, limit=limit)
                     parameters = (*cursor.parameters(), str(horizon))
-                    async with Reading(source, query, parameters, self._context.write.store.name) as reading:
-                        staged = await reading.copy_into(self._target, _DELETES_STAGE, _DELETES_COLUMNS)
+                    async with Reading(source, query, parameters, write.store.name, tables=sources) as keys:
+                        staged = await keys.copy_into(self._target, _DELETES_STAGE, _DELETES_COLUMNS)
                     cursor = await self._last_deleted() if staged == limit else Cursor(xid=horizon)
                     for table in self._statements.schema_map:
                         await self._target.execute(
@@ -322,8 +342,19 @@ class Drain:
         if self._context.shadow or not self._context.alone:
             return
         horizon = await deletes_read(self._target, self._context.target.schema, horizon)
-        if await source.fetchval(f"SELECT has_table_privilege('{DELETES}', 'DELETE')"):
-            await source.execute(sql("prune"), str(horizon))
+        tombstones = deleted_keys(self._context.write.schema)
+        if not await source.fetchval("SELECT has_table_privilege($1, 'DELETE')", tombstones):
+            return
+        try:
+            async with writing(source, [tombstones], nowait=True):
+                await source.execute(sql("prune", tombstones=tombstones), str(horizon))
+        except asyncpg.LockNotAvailableError:
+            # Autovacuum is at it, or somebody's DDL: another cycle clears away.
+            return
+        except asyncpg.InsufficientPrivilegeError as error:
+            self._context.log.warning(
+                "deleted keys cannot be cleared away", graph=self._context.graph.slug, problem=str(error)
+            )
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name

@@ -82,7 +82,7 @@ async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
     query = sql(
         "standing",
         key=commas([f"{quoted(column)}::text" for column in table.key]),
-        source=quoted(table.source),
+        source=f"{quoted(snapshots.schema)}.{quoted(table.source)}",
         parameters=commas([f"${place + 1}::text[]" for place in range(len(table.key))]),
     )
     columns = [list(column) for column in zip(*keys, strict=True)]

@@ -100,7 +100,8 @@ async def test_an_idle_cycle_asks_the_write_db_one_query(graph: TestGraph) -> No
     await run_cycle(graph.context())
     # In a transaction of its own, whose settings are one message.
     begin, _, commit = asked
-    assert begin.startswith("BEGIN") and commit == "COMMIT", asked
+    assert begin.startswith("BEGIN")
+    assert commit == "COMMIT"
 
 
 async def test_a_thousand_changed_rows_travel_in_one_cycle(graph: TestGraph) -> None:

@@ -215,6 +215,16 @@ class OpenWriter(Message):
     application_name: str | None = None
 
 
+class LockHolder(Message):
+    """The session that holds a graph's lock on the graph-db. Anybody who may connect there can take it."""
+
+    pid: int
+    role: str | None = None
+    application_name: str | None = None
+    since: datetime | None = None
+    """When its session began; null when the worker's role may not see it: grant it pg_read_all_stats."""
+
+
 class SyncResult(Message):
     """What one cycle did. A provider returns it; the run's result carries it."""
 
@@ -239,6 +249,8 @@ class SyncResult(Message):
     refused rows and vectors that are tried again."""
     served: Served | None = None
     """Filled in by the worker, whatever the provider says."""
+    holder: LockHolder | None = None
+    """Who held the graph, if that is why nothing was done."""
 
     @property
     def idle(self) -> bool:

@@ -12,6 +12,7 @@ from syncline.engine.announcement import payloads
 from syncline.engine.capture import Pending, ask_pending
 from syncline.engine.drain import Drain
 from syncline.engine.fit import misfits
+from syncline.engine.holder import find_holder
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
@@ -85,7 +86,11 @@ class SyncEngine:
         holder = await target.fetchval("SELECT holder_run_id FROM sync_state")
         if holder == context.run.run_id:
             raise CycleBusy(context.graph.slug, context.run.run_id)
-        return SyncResult(status=CycleStatus.ALREADY_RUNNING, duration_seconds=time.monotonic() - started)
+        return SyncResult(
+            status=CycleStatus.ALREADY_RUNNING,
+            duration_seconds=time.monotonic() - started,
+            holder=await find_holder(target, context.target.schema),
+        )
 
 
 def _place(context: SyncContext) -> tuple[str, ...]:

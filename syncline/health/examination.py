@@ -2,7 +2,7 @@
 
 import asyncio
 import platform
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
@@ -14,6 +14,7 @@ from syncline.graphs import Graph, GraphStatus
 from syncline.health.check import Check, CheckStatus, Health, bounded, skew_check
 from syncline.health.listener import check_listener
 from syncline.health.postgres import check_postgres
+from syncline.health.tenancy import check_capture, check_locks, check_role, check_schemas
 from syncline.migrations.state import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
 from syncline.services import Role, Services
 
@@ -38,6 +39,7 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
     graphs, workers = await asyncio.gather(_graphs(services), _workers(services))
     looks = [
         *_store_looks(services, graphs, workers=max(1, len(workers))),
+        *_tenancy_looks(services, graphs),
         *_listener_looks(services, graphs, namespace),
         _look("control plane: migrations", partial(_control_revision, services), fix=_MIGRATE),
         *(
@@ -116,6 +118,36 @@ def _store_looks(
     if services.settings.control_dsn is not None:
         fix = "Bring the server up, or correct SYNCLINE_CONTROL_DSN of the workers."
         looks.append(_look("control plane", control, fix=fix))
+    return looks
+
+
+def _tenancy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    """Return the looks at who could do what with the rights of a worker, for each write-db and graph-db."""
+    roles: tuple[Role, ...] = ("write", "graph")
+    places: dict[tuple[Role, str | None], dict[str, str]] = {(role, None): {} for role in roles}
+    for graph in graphs:
+        places.setdefault(("write", graph.write_store), {})[graph.schema_name] = graph.slug
+        places.setdefault(("graph", graph.graph_store), {})[graph.schema_name] = graph.slug
+
+    async def one(role: Role, key: str | None, schemas: Mapping[str, str]) -> Sequence[Check]:
+        store = services.store(role, key)
+        setting = f"SYNCLINE_{role.upper()}_DSN" if key is None else f"key '{key}' of SYNCLINE_STORES"
+        name = f"{role}-db" if key is None else f"{role}-db {key}"
+        checks = [*await check_role(name, store, setting=setting)]
+        if role == "write":
+            return [*checks, *await check_capture(name, store, schemas)]
+        return [
+            *checks,
+            *await check_schemas(name, store, schemas),
+            *await check_locks(name, store, schemas),
+        ]
+
+    looks = []
+    for (role, key), schemas in places.items():
+        name = f"{role}-db" if key is None else f"{role}-db {key}"
+        looks.append(
+            _look(f"{name}: role", partial(one, role, key, schemas), fix=f"See the check of {name}.")
+        )
     return looks
 
 

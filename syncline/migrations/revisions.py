@@ -37,7 +37,8 @@ _OWNER = text(
     """
     SELECT r.rolname::text AS name, r.rolname = current_user AS self,
            r.rolname <> 'pg_database_owner' AND pg_has_role(
-               r.oid, CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END
+               r.oid,
+               CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END
            ) AS may_become
     FROM pg_namespace n
     LEFT JOIN LATERAL (

@@ -21,6 +21,7 @@ from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import SyncEngine, run_cycle
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.tablemap import Column, SchemaMap, TableMap
+from syncline.engine.verify import verify
 from syncline.errors import SchemaMismatch, StoreRejected
 from syncline.freshness.attention import Attention
 from syncline.freshness.directory import Directory
@@ -148,7 +149,7 @@ async def attack(graph: TestGraph, script: str) -> None:
 
 SWAPPED = (
     "ALTER TABLE kg.write_nodes RENAME TO was;"
-    "CREATE VIEW kg.write_nodes AS SELECT w.*, kg.evil('view') AS x FROM kg.was w;"
+    "CREATE VIEW kg.write_nodes AS SELECT * FROM kg.was WHERE kg.evil('view') IS NOT NULL;"
     f"GRANT SELECT ON kg.write_nodes TO {WORKER}"
 )
 
@@ -170,18 +171,13 @@ SWAPPED = (
             "CREATE INDEX ON kg.heir ((kg.evil('heir') || concept))"
         ),
         (
-            "CREATE TYPE kg.text AS (t text); ALTER TABLE kg.write_nodes DROP COLUMN id CASCADE, ADD id kg.text;"
-            "CREATE FUNCTION kg.cast(kg.text) RETURNS text LANGUAGE sql AS $$ SELECT kg.evil('cast') $$;"
-            "CREATE CAST (kg.text AS text) WITH FUNCTION kg.cast(kg.text) AS IMPLICIT"
-        ),
-        (
             "CREATE FUNCTION kg.same(varchar, varchar) RETURNS boolean LANGUAGE sql AS "
             "$$ SELECT kg.evil('operator') IS NOT NULL $$;"
             "CREATE OPERATOR kg.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = kg.same);"
             "ALTER TABLE kg.write_facts ALTER dedup_status TYPE varchar"
         ),
     ],
-    ids=["view", "tombstones", "policy", "index", "predicate", "statistics", "heir", "cast", "operator"],
+    ids=["view", "tombstones", "policy", "index", "predicate", "statistics", "heir", "operator"],
 )
 async def test_cycle_runs_no_code_of_a_table_owner(graph: TestGraph, script: str) -> None:
     insert = (
@@ -190,9 +186,8 @@ async def test_cycle_runs_no_code_of_a_table_owner(graph: TestGraph, script: str
     )
     await attack(graph, insert)
     assert (await run_cycle(graph.context())).status is CycleStatus.DRAINED
+    await attack(graph, insert.replace("'n'", "'m'").replace("'f'", "'g'"))
     await attack(graph, script)
-    if "kg.=" in script:
-        await attack(graph, insert.replace("'n'", "'m'").replace("'f'", "'g'"))
     # As a process that has seen the tables fit, and as another.
     engine = SyncEngine(KNOWLEDGE_GRAPH)
     for run in (run_cycle, engine.run_cycle):
@@ -201,6 +196,26 @@ async def test_cycle_runs_no_code_of_a_table_owner(graph: TestGraph, script: str
     assert await ran_as(graph.write_dsn) == set()
     if "kg.=" in script:
         assert [row["key"] for row in await read(graph, "SELECT key FROM facts ORDER BY 1")] == ["f", "g"]
+
+
+async def test_verify_runs_no_cast_of_a_table_owner(graph: TestGraph) -> None:
+    await attack(graph, "INSERT INTO kg.write_nodes (id, concept) VALUES ('n', 'calm')")
+    await run_cycle(graph.context())
+    await attack(
+        graph,
+        "CREATE TYPE kg.mood AS ENUM ('calm'); ALTER TABLE kg.write_nodes ALTER concept TYPE kg.mood USING concept::kg.mood",
+    )
+    asked = {"write": graph.context().write, "target": graph.context().target}
+    found = await verify(KNOWLEDGE_GRAPH, **asked, vectors=None, embedding="none", tables=["nodes"])
+    assert [relation.problem for relation in found.relations] == [None] * len(found.relations)
+    await attack(
+        graph,
+        "CREATE FUNCTION kg.cast(kg.mood) RETURNS text LANGUAGE sql AS $$ SELECT kg.evil('cast') $$;"
+        "CREATE CAST (kg.mood AS text) WITH FUNCTION kg.cast(kg.mood)",
+    )
+    found = await verify(KNOWLEDGE_GRAPH, **asked, vectors=None, embedding="none", tables=["nodes"])
+    assert any(relation.problem for relation in found.relations)
+    assert await ran_as(graph.write_dsn) == set()
 
 
 async def test_cycle_reads_an_index_on_the_function_of_an_only_owner(graph: TestGraph) -> None:
@@ -380,8 +395,8 @@ async def test_adoption_made_by_a_superuser_acts_as_the_owner_of_the_tables(grap
     )
     superuser = await graph.connect_write()
     await superuser.execute("DELETE FROM write_nodes")
-    await superuser.close()
     assert await ran_as(graph.write_dsn) == set()
+    await superuser.close()
 
 
 async def test_adoption_again_reads_no_table_that_would_run_code(graph: TestGraph) -> None:
@@ -421,6 +436,11 @@ async def test_stamp_of_one_schema_never_runs_in_the_writes_of_another(graph: Te
     async with connected(graph.write_dsn, ALICE) as alice:
         await alice.execute("INSERT INTO alice.item VALUES ('a', 'title'); DELETE FROM alice.item")
         assert await ran_as(graph.write_dsn) == set()
+        owners = await alice.fetch(
+            "SELECT DISTINCT proowner::regrole::text AS owner FROM pg_proc p JOIN pg_trigger t ON t.tgfoid = p.oid"
+            " WHERE t.tgrelid = 'alice.item'::regclass"
+        )
+        assert [row["owner"] for row in owners] == [ALICE]
 
 
 async def test_stamp_is_right_whatever_the_search_path_of_the_writer(graph: TestGraph) -> None:

@@ -8,6 +8,7 @@ from typing import Self
 
 import asyncpg
 
+from syncline.engine.places import BY_INDEX
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.engine.template import sql
 from syncline.errors import SchemaMismatch
@@ -44,6 +45,10 @@ class Pending:
     held: bool
     """Whether committed rows or deletes are not below the horizon yet: an older transaction is open."""
     oldest_writer: OpenWriter | None
+    prunable: bool = False
+    """Whether deleted keys were kept for long enough, and may be cleared away by this role."""
+    kept_too_long: bool = False
+    """Whether there are such keys, and this role may not."""
 
 
 async def ask_pending(
@@ -104,6 +109,8 @@ async def pending_at(
         ahead=named(stage == 2 for stage in row["ahead"]),
         held=1 in row["ahead"],
         oldest_writer=writer,
+        prunable=row["old_tombstones"] == 1,
+        kept_too_long=row["old_tombstones"] == 2,
     )
 
 
@@ -192,7 +199,7 @@ class Reading:
             await self._chunks.put(None)
 
     async def _copy(self, source: asyncpg.Connection, query: str, parameters: Sequence[object]) -> None:
-        async with reading(source, self._tables):
+        async with reading(source, self._tables, first=BY_INDEX):
             await source.copy_from_query(query, *parameters, output=self._keep, format="binary")
 
     async def _keep(self, chunk: bytes) -> None:

@@ -6,24 +6,20 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import asyncpg
 
-from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
+from syncline.engine.apply import Applied, apply_staged, remove_gone, shared_stages
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
-from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
+from syncline.engine.ledger import Ledger, RunProgress, Tenure
+from syncline.engine.places import BY_INDEX
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
-from syncline.engine.statements import (
-    DELETES,
-    Cursor,
-    SchemaStatements,
-    TableStatements,
-    deleted_keys,
-)
+from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
 from syncline.messages import TableProgress
 from syncline.provider import SyncContext
 from syncline.sqltext import literal
 from syncline.stores.postgres import map_driver_error
-from syncline.stores.tenants import reading, writing
+from syncline.stores.tenants import reading
 from syncline.tracing import span
 
 __all__ = ["Drain"]
@@ -55,7 +51,7 @@ class Drain:
         self,
         statements: SchemaStatements,
         context: SyncContext,
-        target: asyncpg.Connection,
+        held: HeldSchema,
         tenure: Tenure,
         progress: RunProgress,
         *,
@@ -65,7 +61,7 @@ class Drain:
     ) -> None:
         self._statements = statements
         self._context = context
-        self._target = target
+        self._held, self._target = held, held.connection
         self._tenure = tenure
         self._out_of_time = out_of_time
         self._told = committed
@@ -76,13 +72,14 @@ class Drain:
         self.unfinished: set[str] = set()
         self.expected: dict[str, int] = {}
         """Rows to read in all of tables that take more than one batch, where counting them was quick."""
+        self.deletes_read: int | None = None
+        """Before which transaction all deleted keys were read, if any were."""
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
         """Drain the deleted keys, then every table parents first, then what that released or asked for."""
-        with self._context.target.store.errors_mapped():
-            await prepare_connection(self._target, self._statements)
-            if ledger.requeued:
-                await self._target.execute(sql("requeue_due"))
+        if ledger.requeued:
+            async with self._transaction(BY_INDEX) as target:
+                await target.execute(sql("requeue_due"))
         self._more = ledger.requeued or bool(ledger.released)
         if pending.deletes:
             with self._failing_alone(DELETES):
@@ -129,13 +126,11 @@ class Drain:
     async def _asked_for(self) -> tuple[set[str], set[str]]:
         """Return the tables with released rows, and those with rows that are asked for by key."""
         self._more = False
-        with self._context.target.store.errors_mapped():
-            row = await self._target.fetchrow(
-                "SELECT ARRAY(SELECT DISTINCT table_name FROM sync_parked_row WHERE released) AS released,"
-                " ARRAY(SELECT DISTINCT table_name FROM sync_requeue) AS requeued"
+        async with self._transaction(BY_INDEX) as target:
+            row = await target.fetchrow(
+                sql("asked_for", released=sql("released")), list(self._statements.tables)
             )
-        known = self._statements.tables.keys()
-        return set(row["released"]) & known, set(row["requeued"]) & known
+        return set(row["released"]), set(row["requeued"])
 
     async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
         """Move rows until nothing is left below the horizon or time is out."""
@@ -193,7 +188,7 @@ class Drain:
         schema = self._context.write.schema
         with self._context.write.store.errors_mapped():
             try:
-                async with reading(source, [table.source(schema)]):
+                async with reading(source, [table.source(schema)], first=BY_INDEX):
                     await source.execute(f"SET LOCAL statement_timeout = {round(_COUNT_SECONDS * 1000)}")
                     query = table.behind(schema, cursor)
                     left = await source.fetchval(query, *cursor.parameters(), str(horizon))
@@ -328,33 +323,10 @@ class Drain:
                     progress = await self._remove()
                     await self._tenure.commit(self._target, progress, table=DELETES, cursor=cursor)
                 self._committed(progress)
+                self.deletes_read = cursor.xid
                 if staged < limit:
-                    await self._prune(source, horizon)
                     return
         self.unfinished.add(DELETES)
-
-    async def _prune(self, source: asyncpg.Connection, horizon: int) -> None:
-        """Clear away what was read long ago, if this role may; what is kept costs no more than its room.
-
-        What the graph's shadow has yet to read is kept, and a shadow clears nothing away. Nor does a graph
-        that is not the only one to read them.
-        """
-        if self._context.shadow or not self._context.alone:
-            return
-        horizon = await deletes_read(self._target, self._context.target.schema, horizon)
-        tombstones = deleted_keys(self._context.write.schema)
-        if not await source.fetchval("SELECT has_table_privilege($1, 'DELETE')", tombstones):
-            return
-        try:
-            async with writing(source, [tombstones], nowait=True):
-                await source.execute(sql("prune", tombstones=tombstones), str(horizon))
-        except asyncpg.LockNotAvailableError:
-            # Autovacuum is at it, or somebody's DDL: another cycle clears away.
-            return
-        except asyncpg.InsufficientPrivilegeError as error:
-            self._context.log.warning(
-                "deleted keys cannot be cleared away", graph=self._context.graph.slug, problem=str(error)
-            )
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name
@@ -365,12 +337,16 @@ class Drain:
 
     @asynccontextmanager
     async def _batch(self, create_stage: str | None = None) -> AsyncIterator[None]:
-        """One transaction on the graph-db with an empty stage; its driver errors name the graph-db."""
+        """One transaction on the graph-db with empty stages; its driver errors name the graph-db."""
+        stages = shared_stages(self._statements)
+        async with self._transaction(*stages, *([create_stage] if create_stage is not None else [])):
+            yield
+
+    @asynccontextmanager
+    async def _transaction(self, *first: str) -> AsyncIterator[asyncpg.Connection]:
         with self._context.target.store.errors_mapped():
-            async with self._target.transaction():
-                if create_stage is not None:
-                    await self._target.execute(create_stage)
-                yield
+            async with self._held.transaction(*first) as target:
+                yield target
 
     @contextmanager
     def _capturing(self) -> Iterator[None]:

@@ -1,22 +1,30 @@
-"""Connections whose search_path is one graph's schema, and the lock that makes its cycles take turns."""
+"""Plans that look rows up by index, whatever the planner believes of a table without statistics."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
 
-from syncline.provider import GraphSchema
+__all__ = ["BY_INDEX", "looking_up"]
 
-__all__ = ["LOCK", "UNLOCK", "on_schema"]
-
-LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
-UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('syncline:' || current_schema(), 0))"
+BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
+"""For a transaction that looks entries up by key or reads them in order. Every other way reads a whole table
+at each batch, and is what the planner takes where it lacks statistics."""
 
 
 @asynccontextmanager
-async def on_schema(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection whose search_path is the graph's schema, and give it back without it."""
-    async with place.store.driver() as connection:
-        await connection.execute("SELECT set_config('search_path', quote_ident($1), false)", place.schema)
-        yield connection
-        await connection.execute("RESET search_path")
+async def looking_up(connection: asyncpg.Connection, *, few: bool) -> AsyncIterator[None]:
+    """Have rows, if they are `few`, look up what they are joined with by index, in the caller's transaction.
+
+    Without statistics the planner takes each for many, and reads a table of any size instead. Only for
+    statements in which every join has an index: others would compare each row with each.
+    """
+    if few:
+        await connection.execute(_set("off"))
+    yield
+    if few:
+        await connection.execute(_set("DEFAULT"))
+
+
+def _set(value: str) -> str:
+    return ";".join(f"SET LOCAL enable_{way} TO {value}" for way in ("hashjoin", "mergejoin", "seqscan"))

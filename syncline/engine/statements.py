@@ -103,6 +103,7 @@ class TableStatements:
             "probe",
             source=self.source(schema),
             after_cursor=self.after_cursor(cursor, first_parameter),
+            key_order=self.key_order,
         )
 
     def capture(self, schema: str, cursor: Cursor, *, limit: int) -> str:
@@ -182,11 +183,22 @@ class SchemaStatements:
             first += len(cursors[name].parameters())
         tombstones = deleted_keys(schema)
         probes.append(
-            sql("probe", source=tombstones, after_cursor=self.after_deleted(cursors[DELETES], first))
+            sql(
+                "probe",
+                source=tombstones,
+                after_cursor=self.after_deleted(cursors[DELETES], first),
+                key_order="seq",
+            )
         )
         sources = [self.tables[name].source(schema) for name in tables]
         ahead = ",\n".join(sql("ahead", source=source) for source in (*sources, tombstones))
-        return sql("pending", probes=",\n".join(probes), ahead=ahead, tombstones=literal(tombstones))
+        return sql(
+            "pending",
+            probes=",\n".join(probes),
+            ahead=ahead,
+            tombstones=literal(tombstones),
+            old_tombstones=sql("old_tombstones", tombstones=tombstones, kept=sql("kept")),
+        )
 
     def after_deleted(self, cursor: Cursor, first_parameter: int) -> str:
         """Return the condition for deleted keys behind the cursor, as `TableStatements.after_cursor` does."""

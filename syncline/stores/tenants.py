@@ -20,17 +20,21 @@ _sql: Statements = statements_of("syncline.stores")
 
 @asynccontextmanager
 async def reading(
-    connection: asyncpg.Connection, tables: Sequence[str] = (), *, one_moment: bool = False
+    connection: asyncpg.Connection,
+    tables: Sequence[str] = (),
+    *,
+    one_moment: bool = False,
+    first: str = "SELECT",
 ) -> AsyncIterator[None]:
     """Enter a read-only transaction in which reading `tables` runs nobody's code; `one_moment`: one snapshot.
 
     `tables` are qualified and quoted; they stay what they are until the end. Statements in it name their
     sources with the schema. Raise InsufficientPrivilegeError, in a sentence, if a table is none any more or
-    has code that planning would run. One round trip before, one after.
+    has code that planning would run. One round trip before, with the script `first` in it, and one after.
     """
     isolation = "REPEATABLE READ" if one_moment else "READ COMMITTED"
     begin = f"BEGIN ISOLATION LEVEL {isolation} READ ONLY"
-    async with _transaction(connection, f"{begin};{read_settings(tables)}"):
+    async with _transaction(connection, f"{begin};{read_settings(tables)};{first}"):
         yield
 
 
@@ -45,7 +49,12 @@ def read_settings(tables: Sequence[str] = ()) -> str:
 
 @asynccontextmanager
 async def writing(
-    connection: asyncpg.Connection, tables: Sequence[str], *, lock_timeout: str = "2s", nowait: bool = False
+    connection: asyncpg.Connection,
+    tables: Sequence[str],
+    *,
+    lock_timeout: str = "2s",
+    nowait: bool = False,
+    first: str = "SELECT",
 ) -> AsyncIterator[None]:
     """Enter a transaction in which writing to `tables` runs nobody's code, and commit it at the end.
 
@@ -54,10 +63,11 @@ async def writing(
     triggers, rules, policies, foreign keys, heirs, foreign types, expressions that call what is not built in,
     an owner from elsewhere. Raise LockNotAvailableError when its lock is not free in time (`nowait`: at once;
     autovacuum gives way to whoever waits, which must not be a habit on a large table). The role needs UPDATE
-    or DELETE on each. One round trip before, one after.
+    or DELETE on each. One round trip before, with the script `first` in it, and one after.
     """
     settings = f"SET LOCAL lock_timeout = '{lock_timeout}';{_sql('read_settings')}"
-    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;{settings};{write_guard(tables, nowait=nowait)}"
+    guard = write_guard(tables, nowait=nowait)
+    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;{settings};{guard};{first}"
     async with _transaction(connection, begin):
         yield
 

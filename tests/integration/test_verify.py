@@ -14,7 +14,6 @@ import pytest_asyncio
 
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
 from syncline.engine.keys import key_uuid
-from syncline.engine.places import LOCK
 from syncline.engine.verify import numbers, unsettled, verify
 from syncline.errors import InputInvalid
 from syncline.messages import CycleStatus
@@ -24,6 +23,8 @@ from syncline.stores.vectors import PointPayload
 from syncline.testing.graphs import TestGraph, read, write
 from syncline.testing.truth import differences
 from syncline.verification import Relation, Verdict, Verification
+
+LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
 
 SEED = """
 INSERT INTO write_raw_sources (id, uri, title, content_hash)

@@ -29,7 +29,6 @@ from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from activities.meter import TemporalMeter, record_cycle, record_verification
 from syncline import metrics, names
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.engine.places import LOCK
 from syncline.graphs import Graph
 from syncline.messages import CycleStatus, OpenWriter, SyncResult
 from syncline.operations.requests import VerifyGraphInput
@@ -42,6 +41,8 @@ from syncline.testing.ports import free_port
 from syncline.testing.worker_process import WorkerProcess, environment_of
 from syncline.verification import Found, Relation, RelationKind, Verification
 from tests.workflow.zoo.installed import install
+
+LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
 
 ROOT = Path(__file__).parents[2]
 

@@ -218,7 +218,7 @@ class OpenWriter(Message):
 class LockHolder(Message):
     """The session that holds a graph's lock on the graph-db. Anybody who may connect there can take it."""
 
-    pid: int
+    pid: int | None = None
     role: str | None = None
     application_name: str | None = None
     since: datetime | None = None

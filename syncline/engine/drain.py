@@ -8,6 +8,8 @@ import asyncpg
 
 from syncline.engine.apply import Applied, apply_staged, remove_gone, shared_stages
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
+from syncline.engine.deletes import Deletes, letter_of
+from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of
 from syncline.engine.ledger import Ledger, RunProgress, Tenure
 from syncline.engine.places import BY_INDEX
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
@@ -17,15 +19,12 @@ from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
 from syncline.messages import TableProgress
 from syncline.provider import SyncContext
-from syncline.sqltext import literal
 from syncline.stores.postgres import map_driver_error
 from syncline.stores.tenants import reading
 from syncline.tracing import span
 
 __all__ = ["Drain"]
 
-_DELETES_STAGE = "sync_deletes"
-_DELETES_COLUMNS = ("sync_xid", "seq", "source_table", "key", "alive")
 _BATCH_BYTES = 256 * 2**20
 """What a batch may take in the graph-db, where it is staged, going by the average row: texts can be long."""
 _COUNT_SECONDS = 5.0
@@ -63,6 +62,7 @@ class Drain:
         self._context = context
         self._held, self._target = held, held.connection
         self._tenure = tenure
+        self._deletes = Deletes(statements, context, held.connection)
         self._out_of_time = out_of_time
         self._told = committed
         self._more = False
@@ -219,9 +219,9 @@ class Drain:
             row = await source.fetchrow(query, *cursor.parameters(), str(horizon))
         if row is None:
             return cursor
-        key = tuple(row["key"])
+        key = key_of_bytes(row["key"])
         async with self._batch():
-            letter = _letter(error, key, row["sync_xid"])
+            letter = letter_of(error, key, row["sync_xid"])
             progress = await self._bury(self.progress.plus([]), {table.table.name: [letter]})
             after = Cursor(xid=row["sync_xid"], key=key)
             await self._tenure.commit(self._target, progress, table=table.table.name, cursor=after)
@@ -257,10 +257,15 @@ class Drain:
                     asked = await self._target.fetch(sql("requeue_read"), name, limit)
                     if not asked:
                         return
-                    keys = [row["key"] for row in asked]
-                    staged = await self._copy_by_key(source, table, keys)
                     ids = [row["row_id"] for row in asked]
-                    await self._target.execute(table.missing, ids, [json.dumps(key) for key in keys])
+                    keys = [reading_of(row["key"], row["row_id"]) for row in asked]
+                    staged = await self._copy_by_key(source, table, keys)
+                    # Of keys that are no text none was there: no stage would have taken its row.
+                    texts = {row_id: key for row_id, key in zip(ids, keys, strict=True) if is_text(key)}
+                    gone = [json.dumps(key) for key in texts.values()]
+                    await self._target.execute(table.missing, list(texts), gone)
+                    if len(texts) < len(ids):
+                        await self._target.execute(sql("forget"), name, list(set(ids) - texts.keys()))
                     progress = await self._apply(table, staged)
                     await self._target.execute(sql("requeue_done"), name, ids)
                     await self._tenure.note(self._target, progress)
@@ -275,23 +280,20 @@ class Drain:
     async def _copy_by_key(
         self, source: asyncpg.Connection, table: TableStatements, keys: Sequence[Sequence[str]]
     ) -> int:
-        columns = [list(column) for column in zip(*keys, strict=True)]
+        readable = all(map(is_text, keys))
+        columns = [list(column) for column in zip(*(keys if readable else map(hex_of, keys)), strict=True)]
+        query = table.capture_by_key(self._context.write.schema, readable=readable)
         with self._capturing():
             write = self._context.write
-            async with Reading(
-                source,
-                table.capture_by_key(write.schema),
-                columns,
-                write.store.name,
-                tables=[table.source(write.schema)],
-            ) as rows:
+            sources = [table.source(write.schema)]
+            async with Reading(source, query, columns, write.store.name, tables=sources) as rows:
                 return await rows.copy_into(self._target, table.stage_name, table.stage_columns)
 
     async def _bury_asked(self, table: TableStatements, error: StoreRejected) -> None:
         name = table.table.name
         async with self._batch():
             [row] = await self._target.fetch(sql("requeue_read"), name, 1)
-            letter = _letter(error, tuple(row["key"]), 0)
+            letter = letter_of(error, reading_of(row["key"], row["row_id"]), 0)
             progress = await self._bury(self.progress.plus([]), {name: [letter]})
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
             await self._tenure.note(self._target, progress)
@@ -299,34 +301,44 @@ class Drain:
 
     async def _drain_deletes(self, cursor: Cursor, horizon: int) -> None:
         """Remove the rows whose keys were deleted, those of all tables in the order of their deletion."""
-        limit = self._context.budget.batch_rows
-        create = sql("deletes_create", stage=_DELETES_STAGE)
-        write = self._context.write
-        sources = self._statements.sources(write.schema, list(self._statements.tables))
-        async with write.store.driver() as source:
-            while not self._out_of_time():
-                async with self._batch(create):
-                    query = self._statements.capture_deleted(write.schema, cursor, limit=limit)
-                    parameters = (*cursor.parameters(), str(horizon))
-                    async with Reading(source, query, parameters, write.store.name, tables=sources) as keys:
-                        staged = await keys.copy_into(self._target, _DELETES_STAGE, _DELETES_COLUMNS)
-                    cursor = await self._last_deleted() if staged == limit else Cursor(xid=horizon)
-                    for table in self._statements.schema_map:
-                        await self._target.execute(
-                            sql(
-                                "deletes_gone",
-                                table=literal(table.name),
-                                source_name=literal(table.source),
-                                stage=_DELETES_STAGE,
-                            )
-                        )
-                    progress = await self._remove()
-                    await self._tenure.commit(self._target, progress, table=DELETES, cursor=cursor)
-                self._committed(progress)
-                self.deletes_read = cursor.xid
-                if staged < limit:
-                    return
+        full = limit = self._context.budget.batch_rows
+        while not self._out_of_time():
+            try:
+                async with self._context.write.store.driver() as source:
+                    while not self._out_of_time():
+                        async with self._batch(self._deletes.create_stage):
+                            with self._capturing():
+                                staged = await self._deletes.stage(source, cursor, horizon, limit)
+                            after = await self._deletes.last() if staged == limit else Cursor(xid=horizon)
+                            progress = await self._remove()
+                            await self._tenure.commit(self._target, progress, table=DELETES, cursor=after)
+                        self._committed(progress)
+                        cursor = after
+                        self.deletes_read = cursor.xid
+                        if staged < limit:
+                            return
+                        limit = min(full, limit * 2)
+            except _CaptureRefused as refusal:
+                # One of these keys cannot be read, or is none. The others' rows must not stay for it.
+                if limit == 1:
+                    cursor = await self._pass_deleted(cursor, horizon, refusal.error)
+                limit = max(1, limit // 2)
         self.unfinished.add(DELETES)
+
+    async def _pass_deleted(self, cursor: Cursor, horizon: int, error: StoreRejected) -> Cursor:
+        """Settle the first deleted key behind the cursor, which is refused; return the cursor behind it."""
+        deleted = await self._deletes.first(cursor, horizon)
+        if deleted is None:
+            return cursor
+        async with self._batch():
+            letters, passed_over = await self._deletes.settle(deleted, error)
+            progress = await self._bury(self.progress.plus([]), letters)
+            for name in passed_over:
+                progress = progress.with_failures(name, 1)
+            await self._tenure.commit(self._target, progress, table=DELETES, cursor=deleted.cursor)
+        self._committed(progress)
+        self.deletes_read = deleted.cursor.xid
+        return deleted.cursor
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name
@@ -364,10 +376,6 @@ class Drain:
         row = await self._target.fetchrow(table.last_staged)
         return Cursor(xid=row["sync_xid"], key=tuple(row["key"]))
 
-    async def _last_deleted(self) -> Cursor:
-        row = await self._target.fetchrow(sql("deletes_last", stage=_DELETES_STAGE))
-        return Cursor(xid=row["sync_xid"], key=(str(row["seq"]),))
-
     async def _apply(self, table: TableStatements, staged: int, *, captured: int = 0) -> RunProgress:
         """Apply the stage in the caller's transaction; return the progress with it."""
         store = self._context.target.store.name
@@ -392,7 +400,3 @@ class Drain:
         # Only now: a rolled-back batch must not be counted.
         self.progress = progress
         self._told(progress)
-
-
-def _letter(error: StoreRejected, key: tuple[str, ...], version: int) -> DeadLetter:
-    return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.problem)

@@ -8,8 +8,8 @@ import asyncpg
 __all__ = ["BY_INDEX", "looking_up"]
 
 BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
-"""For a transaction that looks entries up by key or reads them in order. Every other way reads a whole table
-at each batch, and is what the planner takes where it lacks statistics."""
+"""For a transaction that looks entries up by key or reads them in order. Any other way reads all of a table,
+and is what the planner takes where it lacks statistics."""
 
 
 @asynccontextmanager

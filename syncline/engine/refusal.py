@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from syncline.engine.fingerprint import fingerprint, without_values
-from syncline.engine.keys import row_uuid
+from syncline.engine.keys import presented, row_uuid
 from syncline.engine.merging import Ranged
 from syncline.engine.statements import TableStatements
 from syncline.engine.template import sql
@@ -41,6 +41,7 @@ class DeadLetter:
     """A version of a row that was refused."""
 
     key: tuple[str, ...]
+    """Its parts may be no text (`syncline.engine.keys`): the books have them in hex then."""
     version: int
     sqlstate: str
     message: str
@@ -183,7 +184,7 @@ async def bury(
         rules.dead_letter_attempts,
         run_id,
         ids,
-        [json.dumps(letter.key) for letter in dead],
+        [json.dumps(presented(letter.key)) for letter in dead],
         [letter.version for letter in dead],
         [letter.sqlstate for letter in dead],
         [letter.message for letter in dead],

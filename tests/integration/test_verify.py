@@ -21,6 +21,7 @@ from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload
 from syncline.testing.graphs import TestGraph, read, write
+from syncline.testing.one_graph import LOCK
 from syncline.testing.truth import differences
 from syncline.verification import Relation, Verdict, Verification
 

@@ -37,6 +37,7 @@ from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.faulty_http import Answer, FaultyServer
 from syncline.testing.lab import SyncLab, eventually
+from syncline.testing.one_graph import LOCK
 from syncline.testing.ports import free_port
 from syncline.testing.worker_process import WorkerProcess, environment_of
 from syncline.verification import Found, Relation, RelationKind, Verification

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from syncline import names
 from syncline.errors import InputInvalid
+from syncline.lock_holder import LockHolder as LockHolder
 from syncline.message import GraphRef as GraphRef
 from syncline.message import GraphStatus as GraphStatus
 from syncline.message import Message as Message
@@ -213,16 +214,6 @@ class OpenWriter(Message):
     """Null when the worker's role may not see it: grant it pg_read_all_stats."""
     database: str | None = None
     application_name: str | None = None
-
-
-class LockHolder(Message):
-    """The session that holds a graph's lock on the graph-db. Anybody who may connect there can take it."""
-
-    pid: int | None = None
-    role: str | None = None
-    application_name: str | None = None
-    since: datetime | None = None
-    """When its session began; null when the worker's role may not see it: grant it pg_read_all_stats."""
 
 
 class SyncResult(Message):

@@ -213,9 +213,8 @@ class Drain:
         self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreRejected
     ) -> Cursor:
         """Put the first row behind the cursor among the dead letters, and return the cursor behind it."""
-        write = self._context.write
+        write, query = self._context.write, table.next_key(self._context.write.schema, cursor)
         async with write.store.driver() as source, reading(source, [table.source(write.schema)]):
-            query = table.next_key(write.schema, cursor)
             row = await source.fetchrow(query, *cursor.parameters(), str(horizon))
         if row is None:
             return cursor
@@ -284,8 +283,7 @@ class Drain:
         columns = [list(column) for column in zip(*(keys if readable else map(hex_of, keys)), strict=True)]
         query = table.capture_by_key(self._context.write.schema, readable=readable)
         with self._capturing():
-            write = self._context.write
-            sources = [table.source(write.schema)]
+            write, sources = self._context.write, [table.source(self._context.write.schema)]
             async with Reading(source, query, columns, write.store.name, tables=sources) as rows:
                 return await rows.copy_into(self._target, table.stage_name, table.stage_columns)
 

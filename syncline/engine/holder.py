@@ -3,7 +3,7 @@
 import asyncpg
 
 from syncline.engine.template import sql
-from syncline.messages import LockHolder
+from syncline.lock_holder import LockHolder
 
 __all__ = ["find_holder"]
 

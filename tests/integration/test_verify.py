@@ -25,8 +25,6 @@ from syncline.testing.one_graph import LOCK
 from syncline.testing.truth import differences
 from syncline.verification import Relation, Verdict, Verification
 
-LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
-
 SEED = """
 INSERT INTO write_raw_sources (id, uri, title, content_hash)
     VALUES ('r1', 'https://example.org', 'One', 'h1'), ('r2', NULL, 'Two', 'h2'), ('r3', NULL, '', 'h2');

@@ -43,8 +43,6 @@ from syncline.testing.worker_process import WorkerProcess, environment_of
 from syncline.verification import Found, Relation, RelationKind, Verification
 from tests.workflow.zoo.installed import install
 
-LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
-
 ROOT = Path(__file__).parents[2]
 
 SECRET = "the concept of a row"

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from syncline import names
 from syncline.errors import InputInvalid
+from syncline.lock_holder import LockHolder as LockHolder
 from syncline.message import GraphRef as GraphRef
 from syncline.message import GraphStatus as GraphStatus
 from syncline.message import Message as Message
@@ -244,6 +245,8 @@ class SyncResult(Message):
     """Whether there is more to do even if nothing changes: rows that wait for a transaction, retries."""
     served: Served | None = None
     """Filled in by the worker, whatever the provider says."""
+    holder: LockHolder | None = None
+    """Who held the graph, if that is why nothing was done."""
 
     @property
     def idle(self) -> bool:

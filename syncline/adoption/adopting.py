@@ -11,6 +11,7 @@ from syncline.adoption.checks import check_source
 from syncline.adoption.locks import PATIENT, Patience, alone_in, take_step
 from syncline.adoption.naming import qualified
 from syncline.adoption.needs import source_keys, types_of
+from syncline.adoption.ownership import ownership_problems
 from syncline.adoption.plan import adoption_steps
 from syncline.adoption.steps import AdoptionPlan, Step
 from syncline.adoption.undo import undo_steps
@@ -20,6 +21,7 @@ from syncline.errors import SchemaMismatch
 from syncline.masking import error_text
 from syncline.sqltext import quoted
 from syncline.stores.postgres import PostgresStore
+from syncline.stores.tenants import reading
 
 __all__ = ["adopt", "plan_adoption", "plan_undo", "undo"]
 
@@ -33,7 +35,11 @@ async def plan_adoption(connection: asyncpg.Connection, schema: str, schema_map:
     Raise SchemaMismatch, with everything that is wrong, if they do not fit the map.
     """
     catalog = await read_catalog(connection, schema, types=types_of(schema_map))
-    problems = check_source(catalog, schema_map) or await _refused_conditions(connection, schema, schema_map)
+    problems = (
+        check_source(catalog, schema_map)
+        or ownership_problems(catalog, source_keys(schema_map))
+        or await _refused_conditions(connection, schema, schema_map)
+    )
     if problems:
         raise SchemaMismatch(*problems, heading=f"Schema '{schema}' does not fit map '{schema_map.name}'")
     return AdoptionPlan(schema=schema, steps=tuple(adoption_steps(catalog, source_keys(schema_map))))
@@ -120,8 +126,7 @@ async def _refused_conditions(
     problems: list[str] = []
     for table in (table for table in schema_map if table.present != "true"):
         try:
-            async with connection.transaction(readonly=True):
-                await connection.execute("SELECT set_config('search_path', quote_ident($1), true)", schema)
+            async with reading(connection):
                 query = sql("condition", condition=table.present, table=qualified(schema, table.source))
                 await connection.prepare(query)
         except asyncpg.SyntaxOrAccessError as error:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from syncline.adoption.catalog import FunctionState, IndexState, TableState
+from syncline.adoption.catalog import Catalog, FunctionState, IndexState, TableState
 from syncline.adoption.naming import (
     NOTIFY_FUNCTION,
+    SHARED_VERSION_FUNCTION,
     SYNC_COLUMN,
     TOMBSTONES,
     VERSION_FUNCTION,
@@ -27,10 +28,11 @@ __all__ = [
     "tombstone_function",
     "triggers_of",
     "truncate_trigger",
+    "version_body",
 ]
 
 _FUNCTION_PREFIX = f"{TOMBSTONES}_"
-# The rights of whoever adopts, since writers have none on the tombstones; and so no search_path but this one.
+# The rights of the tables' owner, since writers have none on the tombstones, and no search_path but this.
 _CONFIGURATION = ("search_path=pg_catalog, pg_temp",)
 _ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 2, 4, 8, 16, 32
 AFTER_STATEMENT = _INSERT | _DELETE | _UPDATE | _TRUNCATE
@@ -48,18 +50,33 @@ class Trigger:
     timing: str
     rows: str
     function: tuple[str, str]
+    earlier: tuple[str, str] | None = None
+    """The function by which earlier releases did the same."""
     conditional: bool = False
     old_table: str | None = None
 
     def is_on(self, table: TableState) -> bool:
         """Whether the table has it, and it is as it must be."""
+        return self._calls(self.function, table)
+
+    def was_on(self, catalog: Catalog, table: TableState) -> bool:
+        """Whether the table has it as it must be, or as an earlier release made it."""
+        if self.is_on(table):
+            return True
+        if self.earlier is None:
+            return False
+        before = catalog.functions.get(self.earlier)
+        same = before is not None and before.body.strip() == sql("shared_version_body").strip()
+        return same and self._calls(self.earlier, table)
+
+    def _calls(self, function: tuple[str, str], table: TableState) -> bool:
         found = table.triggers.get(self.name)
         return (
             found is not None
             and found.enabled
             and (
                 (found.kind, found.conditional, found.old_table, found.function)
-                == (self.kind, self.conditional, self.old_table, self.function)
+                == (self.kind, self.conditional, self.old_table, function)
             )
         )
 
@@ -91,7 +108,8 @@ def triggers_of(table: TableState, key: Sequence[str]) -> list[Trigger]:
         kind=_ROW | _BEFORE | _INSERT | _UPDATE,
         timing="BEFORE INSERT OR UPDATE",
         rows="FOR EACH ROW",
-        function=VERSION_FUNCTION,
+        function=(table.schema, VERSION_FUNCTION),
+        earlier=SHARED_VERSION_FUNCTION,
     )
     # Set-wise where it can be. A row that leaves its partition, or is deleted there, has row triggers only.
     old_table = None if table.partitioned else "sync_old_rows"
@@ -133,9 +151,8 @@ def truncate_trigger(table: TableState) -> Trigger:
 
 def is_ours(function: tuple[str, str], schema: str) -> bool:
     """Whether a trigger function of a table in `schema` is capture's."""
-    return function in (VERSION_FUNCTION, (schema, NOTIFY_FUNCTION)) or (
-        function[0] == schema and function[1].startswith(_FUNCTION_PREFIX)
-    )
+    ours = (SHARED_VERSION_FUNCTION, (schema, VERSION_FUNCTION), (schema, NOTIFY_FUNCTION))
+    return function in ours or (function[0] == schema and function[1].startswith(_FUNCTION_PREFIX))
 
 
 def tombstone_function(table: TableState) -> tuple[str, str]:
@@ -163,8 +180,14 @@ def tombstone_body(table: TableState, key: Sequence[str]) -> FunctionState:
 
 
 def owned_function(body: str) -> FunctionState:
-    """Return a trigger function that runs with the rights of whoever adopts."""
+    """Return a trigger function that runs with the rights of its owner, who is that of the tables."""
     return FunctionState(body=f"\n{body}\n", definer=True, configuration=_CONFIGURATION)
+
+
+def version_body() -> FunctionState:
+    """Return the function that stamps rows; it runs as the writer, and names whatever it calls in full."""
+    body = sql("version_body").strip()
+    return FunctionState(body=f"\n{body}\n", definer=False, configuration=())
 
 
 def function_definition(name: tuple[str, str], function: FunctionState) -> str:

@@ -7,12 +7,15 @@ from typing import Any
 import asyncpg
 
 from syncline.sqltext import statements_of
+from syncline.stores.tenants import reading
 
 __all__ = [
     "Catalog",
     "ColumnState",
     "FunctionState",
     "IndexState",
+    "RoleState",
+    "SharedState",
     "TableState",
     "TriggerState",
     "read_catalog",
@@ -71,6 +74,7 @@ class FunctionState:
     body: str
     definer: bool
     configuration: tuple[str, ...]
+    owner: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,7 @@ class TableState:
     oid: int
     schema: str
     name: str
+    owner: str
     kind: str
     stores: bool
     """Whether it is a table with rows of its own."""
@@ -105,6 +110,33 @@ class TableState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RoleState:
+    """A role that owns something of a schema or of what all schemas share, as whoever asks sees it."""
+
+    name: str
+    superuser: bool
+    self: bool
+    """Whether it is the one who asks."""
+    database_owner: bool
+    may_become: bool
+    """Whether who asks may act as it."""
+    held_by_schema_owner: bool
+    """Whether the owner of the schema has its rights anyway."""
+    may_create: bool
+    """Whether it may create in the schema."""
+    owns_schema: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedState:
+    """A relation of schema `syncline`."""
+
+    owner: str
+    stores: bool
+    """Whether it is an ordinary table."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Catalog:
     """One schema, and of schema `syncline` what capture shares between graphs."""
 
@@ -115,8 +147,14 @@ class Catalog:
     functions: Mapping[tuple[str, str], FunctionState]
     role: str = ""
     """The role that looked."""
-    listener: bool = False
-    """Whether there is the table in which the worker says that it listens."""
+    roles: Mapping[str, RoleState] = field(default_factory=dict)
+    """The owners of all of this, by their names."""
+    owner: str | None = None
+    """Of the schema; None if there is none."""
+    shared_owner: str | None = None
+    """Of schema `syncline`; None if there is none."""
+    listener: SharedState | None = None
+    """The table in which the worker says that it listens."""
     types: Mapping[str, str | None] = field(default_factory=dict)
     """How Postgres spells each type that was asked for; None for one that this database does not have."""
 
@@ -125,18 +163,19 @@ async def read_catalog(
     connection: asyncpg.Connection, schema: str, *, types: Collection[str] = ()
 ) -> Catalog:
     """Read the catalog of `schema`; one that does not exist is empty. The connection is in no transaction."""
-    # One snapshot, and names spelled as on the engine's own connections, whose search_path is the schema.
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute("SELECT set_config('search_path', quote_ident($1), true)", schema)
+    # One snapshot; no operator of the schema's own is found by these queries.
+    async with reading(connection, one_moment=True):
         relations = await connection.fetch(_sql("relations"), schema)
         oids = [row["oid"] for row in relations]
-        columns = await connection.fetch(_sql("columns"), oids)
+        columns = await connection.fetch(_sql("columns"), oids, schema)
         triggers = await connection.fetch(_sql("triggers"), oids)
         indexes = await connection.fetch(_sql("indexes"), oids)
         functions = await connection.fetch(_sql("functions"), schema)
         names = await connection.fetch(_sql("names"), oids)
-        listener = await connection.fetchval(_sql("has_listener"))
-        spelled = await connection.fetch(_sql("types"), list(types))
+        listener = await connection.fetchrow(_sql("listener_state"))
+        owners = await connection.fetch(_sql("schema_owners"), schema)
+        roles = await connection.fetch(_sql("roles"), schema, oids)
+        spelled = await connection.fetch(_sql("types"), list(types), schema)
     by_table: dict[int, tuple[dict[str, ColumnState], dict[str, TriggerState], list[IndexState]]]
     by_table = {oid: ({}, {}, []) for oid in oids}
     for row in columns:
@@ -156,7 +195,7 @@ async def read_catalog(
     def table(row: asyncpg.Record) -> TableState:
         found = by_table[row["oid"]]
         return TableState(
-            **{key: row[key] for key in ("oid", "schema", "name", "kind", "stores", "filtered")},
+            **{key: row[key] for key in ("oid", "schema", "name", "owner", "kind", "stores", "filtered")},
             columns=found[0],
             triggers=found[1],
             indexes=tuple(found[2]),
@@ -169,12 +208,18 @@ async def read_catalog(
         names=frozenset((row["schema"], row["name"]) for row in names),
         functions={
             (row["schema"], row["name"]): FunctionState(
-                body=row["body"], definer=row["definer"], configuration=tuple(row["configuration"])
+                body=row["body"],
+                definer=row["definer"],
+                configuration=tuple(row["configuration"]),
+                owner=row["owner"],
             )
             for row in functions
         },
         role=next((row["role"] for row in relations), ""),
-        listener=listener,
+        roles={row["name"]: RoleState(**row) for row in roles},
+        owner=next((row["owner"] for row in owners if row["schema"] == schema), None),
+        shared_owner=next((row["owner"] for row in owners if row["schema"] != schema), None),
+        listener=None if listener is None else SharedState(**listener),
         types={row["asked"]: row["spelled"] for row in spelled},
     )
 

@@ -53,7 +53,7 @@ async def alone_in(connection: asyncpg.Connection, schema: str) -> AsyncIterator
 async def take_step(connection: asyncpg.Connection, step: Step, patience: Patience) -> None:
     """Take a step, or raise AdoptionBlocked when its locks were not free at any of the attempts."""
     if step.alone:
-        await _take_alone(connection, step.statements)
+        await _take_alone(connection, step)
         return
     for attempt in range(1, patience.attempts + 1):
         try:
@@ -72,6 +72,8 @@ async def take_step(connection: asyncpg.Connection, step: Step, patience: Patien
 
 
 async def _take(connection: asyncpg.Connection, step: Step, *, lock_timeout: float) -> None:
+    for setting in step.settings:
+        await connection.execute(setting)
     milliseconds = str(max(1, round(lock_timeout * 1000)))
     await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
     if step.shared:
@@ -89,12 +91,12 @@ async def _limit_statement(connection: asyncpg.Connection, milliseconds: str) ->
     await connection.execute("SELECT set_config('statement_timeout', $1, true)", milliseconds)
 
 
-async def _take_alone(connection: asyncpg.Connection, statements: Sequence[str]) -> None:
+async def _take_alone(connection: asyncpg.Connection, step: Step) -> None:
     # It waits for transactions that began before, and nobody waits for it: a limit would only waste its work.
-    await connection.execute("SET lock_timeout = 0; SET statement_timeout = 0")
-    for statement in statements:
+    await connection.execute("; ".join([*step.settings, "SET lock_timeout = 0; SET statement_timeout = 0"]))
+    for statement in step.statements:
         await connection.execute(statement)
-    await connection.execute("RESET lock_timeout; RESET statement_timeout")
+    await connection.execute("RESET lock_timeout; RESET statement_timeout; RESET ROLE")
 
 
 async def _holders(connection: asyncpg.Connection, tables: Sequence[str]) -> list[str]:

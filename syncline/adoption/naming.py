@@ -11,6 +11,7 @@ __all__ = [
     "NOTIFY_TRIGGER",
     "POSITIONS",
     "SHARED_SCHEMA",
+    "SHARED_VERSION_FUNCTION",
     "STATE",
     "SYNC_COLUMN",
     "TOMBSTONES",
@@ -21,7 +22,9 @@ __all__ = [
 ]
 
 SHARED_SCHEMA: Final = "syncline"
-VERSION_FUNCTION: Final = (SHARED_SCHEMA, "capture_version")
+VERSION_FUNCTION: Final = "capture_version"
+SHARED_VERSION_FUNCTION: Final = (SHARED_SCHEMA, "capture_version")
+"""What earlier releases stamped the rows of all schemas by: it belongs to whoever adopted first."""
 SYNC_COLUMN: Final = "sync_xid"
 TOMBSTONES: Final = "sync_tombstone"
 POSITIONS: Final = "sync_position"

@@ -20,12 +20,12 @@ from syncline.adoption.naming import LISTENER, NOTIFY_FUNCTION, NOTIFY_TRIGGER, 
 from syncline.adoption.steps import Step
 from syncline.sqltext import literal
 
-__all__ = ["notification_steps", "notify_statements", "notify_trigger", "shared_steps"]
+__all__ = ["notification_steps", "notify_body", "notify_statements", "notify_trigger", "shared_steps"]
 
 
 def shared_steps(catalog: Catalog) -> Iterator[Step]:
     """Yield what all graphs of the database share for it."""
-    if not catalog.listener:
+    if catalog.listener is None:
         yield Step(
             sentence=f"Create table {'.'.join(LISTENER)}, in which the worker says that it listens.",
             statements=(sql("listener"),),
@@ -36,7 +36,7 @@ def shared_steps(catalog: Catalog) -> Iterator[Step]:
 def notification_steps(catalog: Catalog) -> Iterator[Step]:
     """Yield what the schema lacks; its tables' triggers are `notify_statements`."""
     state = qualified(catalog.schema, STATE)
-    body = _body(catalog)
+    body = notify_body(catalog)
     same = catalog.functions.get((catalog.schema, NOTIFY_FUNCTION)) == body
     statements = [
         *([] if STATE in catalog.tables else [sql("notify_state", state=state)]),
@@ -68,7 +68,8 @@ def notify_statements(table: TableState, schema: str) -> Sequence[str]:
     return [statement for each in lacking for statement in put(trigger, each)]
 
 
-def _body(catalog: Catalog) -> FunctionState:
+def notify_body(catalog: Catalog) -> FunctionState:
+    """Return the trigger's function as it must be."""
     return owned_function(
         sql(
             "notify_body",

@@ -1,6 +1,7 @@
 """Plans: the steps between a schema as it is and a schema that is captured."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from syncline.adoption.capture import (
     function_definition,
@@ -11,9 +12,11 @@ from syncline.adoption.capture import (
     tombstone_function,
     triggers_of,
     truncate_trigger,
+    version_body,
 )
-from syncline.adoption.catalog import Catalog, TableState
+from syncline.adoption.catalog import Catalog, FunctionState, TableState
 from syncline.adoption.naming import (
+    NOTIFY_FUNCTION,
     NOTIFY_TRIGGER,
     POSITIONS,
     SYNC_COLUMN,
@@ -24,12 +27,15 @@ from syncline.adoption.naming import (
 )
 from syncline.adoption.notification import (
     notification_steps,
+    notify_body,
     notify_statements,
     notify_trigger,
     shared_steps,
 )
+from syncline.adoption.ownership import capture_owner, handing_over
 from syncline.adoption.steps import Step
 from syncline.sqltext import quoted
+from syncline.stores.tenants import write_guard
 
 __all__ = ["adoption_steps", "misses_changes"]
 
@@ -43,14 +49,36 @@ _ON_PARTITIONS = ("capture_truncate", NOTIFY_TRIGGER)
 
 
 def adoption_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Iterator[Step]:
-    """Yield what the source tables, given with their keys, lack. They have passed `check_source`."""
-    body = sql("version_body").strip()
-    version = catalog.functions.get(VERSION_FUNCTION)
-    if version is None or version.body.strip() != body:
+    """Yield what the source tables, given with their keys, lack.
+
+    They have passed `check_source` and `ownership_problems`.
+    """
+    owner = capture_owner(catalog, keys)
+    functions = _functions(catalog, keys)
+    yield from handing_over(catalog, owner, functions)
+    for step in _owned_steps(catalog, keys):
+        # Who adopts may be the owner: then there is nobody to become.
+        itself = step.shared or catalog.roles[owner].self
+        yield step if itself else replace(step, role=owner)
+
+
+def _functions(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], FunctionState]:
+    """Return all functions that the schema needs, as they must be."""
+    tables = [(catalog.tables[source], key) for source, key in keys.items()]
+    return {
+        (catalog.schema, VERSION_FUNCTION): version_body(),
+        (catalog.schema, NOTIFY_FUNCTION): notify_body(catalog),
+        **{tombstone_function(table): tombstone_body(table, key) for table, key in tables},
+    }
+
+
+def _owned_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Iterator[Step]:
+    version = (catalog.schema, VERSION_FUNCTION)
+    if catalog.functions.get(version) != version_body():
+        function, body = qualified(*version), version_body().body
         yield Step(
-            sentence="Create the function that stamps rows, syncline.capture_version().",
-            statements=(sql("shared", body=f"\n{body}\n"),),
-            shared=True,
+            sentence=f"Create the function that stamps rows, {catalog.schema}.{VERSION_FUNCTION}().",
+            statements=(sql("version", function=function, body=body),),
         )
     own = {
         TOMBSTONES: sql("tombstones", tombstones=qualified(catalog.schema, TOMBSTONES)),
@@ -76,7 +104,7 @@ def misses_changes(catalog: Catalog, table: TableState, key: Sequence[str]) -> b
     return (
         SYNC_COLUMN not in table.columns
         or catalog.functions.get(tombstone_function(table)) != tombstone_body(table, key)
-        or not all(trigger.is_on(table) for trigger in triggers_of(table, key))
+        or not all(trigger.was_on(catalog, table) for trigger in triggers_of(table, key))
     )
 
 
@@ -114,11 +142,15 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
         return
     statements += [*notifying, *always]
     locked = [name]
-    if triggers and (column is not None or TOMBSTONES in catalog.tables):
+    if any(not each.was_on(catalog, table) or each.conditional for each in triggers) and (
+        column is not None or TOMBSTONES in catalog.tables
+    ):
         # Changes may have been missed. Another sync_tombstone is another epoch: every row is read again.
         tombstones = qualified(catalog.schema, TOMBSTONES)
         before = qualified(catalog.schema, f"{TOMBSTONES}_before")
         create = sql("tombstones", tombstones=tombstones).rstrip()
+        # The keys are read only from a table that runs nobody's code.
+        statements.append(write_guard([tombstones]))
         statements.append(sql("epoch", tombstones=tombstones, before=before, create=create))
         locked.append(tombstones)
     yield Step(

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from syncline.sqltext import quoted
+
 __all__ = ["AdoptionPlan", "Step"]
 
 
@@ -18,6 +20,8 @@ class Step:
     """The tables, quoted, whose writers wait until it is done."""
     shared: bool = False
     """Whether it changes schema `syncline`, which every graph of the database shares."""
+    role: str | None = None
+    """Who acts: the owner of the tables, so that nothing made here has more rights; None: who adopts."""
     alone: bool = False
     """Whether each statement runs outside any transaction, as CONCURRENTLY must. Writers wait for none."""
 
@@ -25,8 +29,19 @@ class Step:
     def script(self) -> str:
         """The SQL as a person could run it."""
         statements = self.statements if self.lock is None else (self.lock, *self.statements)
-        lines = [f"{statement.rstrip()};" for statement in statements]
-        return "\n".join(lines if self.alone else ["BEGIN;", *lines, "COMMIT;"])
+        lines = [f"{statement.rstrip()};" for statement in (*self.settings, *statements)]
+        if self.alone:
+            return "\n".join(lines if self.role is None else [*lines, "RESET ROLE;"])
+        return "\n".join(["BEGIN;", *lines, "COMMIT;"])
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What is said before everything else: who acts, and that names are found in pg_catalog alone."""
+        role = None if self.role is None else quoted(self.role)
+        if self.alone:
+            return () if role is None else (f"SET ROLE {role}",)
+        path = "SET LOCAL search_path = pg_catalog, pg_temp"
+        return (path,) if role is None else (f"SET LOCAL ROLE {role}", path)
 
 
 @dataclass(frozen=True, kw_only=True)

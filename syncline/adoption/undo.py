@@ -8,10 +8,10 @@ from syncline.adoption.naming import (
     LISTENER,
     POSITIONS,
     SHARED_SCHEMA,
+    SHARED_VERSION_FUNCTION,
     STATE,
     SYNC_COLUMN,
     TOMBSTONES,
-    VERSION_FUNCTION,
     qualified,
 )
 from syncline.adoption.steps import Step
@@ -30,10 +30,12 @@ def undo_steps(catalog: Catalog, sources: Collection[str], *, unshared: Collecti
         yield from _index_steps(table)
     for table in captured:
         yield _capture_step(catalog, table)
-    functions = sorted(f for f in catalog.functions if f != VERSION_FUNCTION and is_ours(f, catalog.schema))
+    functions = sorted(
+        f for f in catalog.functions if f != SHARED_VERSION_FUNCTION and is_ours(f, catalog.schema)
+    )
     if functions:
         yield Step(
-            sentence=f"Drop the functions of {catalog.schema} that kept deleted keys and told of changes.",
+            sentence=f"Drop the functions of {catalog.schema} that stamped rows, kept keys and notified.",
             statements=tuple(f"DROP FUNCTION {qualified(*function)}()" for function in functions),
         )
     for ours in (STATE, TOMBSTONES, POSITIONS):
@@ -50,12 +52,14 @@ def undo_steps(catalog: Catalog, sources: Collection[str], *, unshared: Collecti
             statements=(f"DROP TABLE {qualified(*LISTENER)}",),
             shared=True,
         )
-    function_stays = VERSION_FUNCTION in catalog.functions and VERSION_FUNCTION[1] not in unshared
-    listener_stays = catalog.listener and LISTENER[1] not in unshared
-    if VERSION_FUNCTION[1] in unshared:
+    function_stays = (
+        SHARED_VERSION_FUNCTION in catalog.functions and SHARED_VERSION_FUNCTION[1] not in unshared
+    )
+    listener_stays = catalog.listener is not None and LISTENER[1] not in unshared
+    if SHARED_VERSION_FUNCTION[1] in unshared:
         yield Step(
             sentence="Drop function syncline.capture_version(), which nothing uses any more.",
-            statements=(f"DROP FUNCTION {qualified(*VERSION_FUNCTION)}()",),
+            statements=(f"DROP FUNCTION {qualified(*SHARED_VERSION_FUNCTION)}()",),
             shared=True,
         )
     if SHARED_SCHEMA in unshared and not function_stays and not listener_stays:

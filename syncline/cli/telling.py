@@ -81,6 +81,14 @@ def _troubles(result: "SyncResult") -> Iterator[str]:
         yield f"vectors: {result.vectors.error}"
     if result.vectors.refused:
         yield f"vectors: {result.vectors.refused:,} refused: {result.vectors.refusal}"
+    holder = result.holder
+    if holder is not None:
+        since = "" if holder.since is None else f", connected {told_at(holder.since)}"
+        yield (
+            f"the graph is held by pid {holder.pid} of the graph-db, role {holder.role or 'unknown'} "
+            f"(application {holder.application_name or 'unnamed'}{since}); if that is no worker, end it "
+            f"there: SELECT pg_terminate_backend({holder.pid})"
+        )
     writer = result.oldest_writer
     if writer is not None:
         age = "an unknown time" if writer.age_seconds is None else told_seconds(writer.age_seconds)

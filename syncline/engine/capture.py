@@ -1,21 +1,24 @@
 """Capture: what is new in the write-db, and its road into the stage as one stream of binary COPY."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
 import asyncpg
 
 from syncline.engine.ledger import Ledger
-from syncline.engine.places import by_index
+from syncline.engine.places import BY_INDEX
 from syncline.engine.position import Known
-from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
+from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements, positions_of
 from syncline.engine.template import sql
 from syncline.errors import SchemaMismatch
 from syncline.messages import OpenWriter
+from syncline.provider import GraphSchema
 from syncline.sqltext import literal, quoted
 from syncline.stores.postgres import map_driver_error
+from syncline.stores.tenants import reading
 from syncline.tracing import span
 
 _AHEAD_BYTES = 8 * 2**20
@@ -77,12 +80,19 @@ async def ask_pending(
 
     `positions` says that it has the table of positions; with `whole` it says how each source is captured.
     """
-    query, values = statements.pending(schema, ledger.cursors, tables, positions=positions, whole=whole)
-    parameters: list[str] = list(values)
-    if positions:
-        parameters += [ledger.reader, str(ledger.position.number if ledger.position else 0)]
+    asked = [*statements.sources(schema, tables), *([positions_of(schema)] if positions else [])]
+    with needing_deleted_keys(schema):
+        async with reading(source, asked):
+            return await pending_at(
+                source, statements, schema, ledger, tables, positions=positions, whole=whole
+            )
+
+
+@contextmanager
+def needing_deleted_keys(schema: str) -> Iterator[None]:
+    """Raise SchemaMismatch in place of the driver's error when the table of deleted keys is missing."""
     try:
-        row = await source.fetchrow(query, *parameters)
+        yield
     except asyncpg.UndefinedTableError as error:
         if DELETES not in str(error):
             raise
@@ -90,6 +100,24 @@ async def ask_pending(
             f"The write-db's schema '{schema}' has no table {DELETES}, so deletes would be lost: "
             "`syncline graph adopt` prepares it."
         ) from None
+
+
+async def pending_at(
+    source: asyncpg.Connection,
+    statements: SchemaStatements,
+    schema: str,
+    ledger: Ledger,
+    tables: Sequence[str],
+    *,
+    positions: bool = False,
+    whole: bool = False,
+) -> Pending:
+    """Ask the same within a transaction that reads already."""
+    query, values = statements.pending(schema, ledger.cursors, tables, positions=positions, whole=whole)
+    parameters: list[str] = list(values)
+    if positions:
+        parameters += [ledger.reader, str(ledger.position.number if ledger.position else 0)]
+    row = await source.fetchrow(query, *parameters)
     writer = None
     if row["writing"]:
         age = row["age_seconds"]
@@ -127,13 +155,14 @@ async def ask_pending(
 async def bytes_a_row(source: asyncpg.Connection, schema: str, table: TableStatements) -> float | None:
     """Return what a row of the source takes on average, TOAST and all; None if the source is empty."""
     name = f"{quoted(schema)}.{quoted(table.table.source)}"
-    size = await source.fetchrow(sql("row_bytes", source=literal(name)))
-    pages, rows = size["pages"], size["rows"]
-    if not pages:
-        return None
-    if rows is None:
-        share = min(1.0, _PAGES / pages)
-        rows = await source.fetchval(sql("row_sample", source=name, percent=str(100 * share))) / share
+    async with reading(source, [name]):
+        size = await source.fetchrow(sql("row_bytes", source=literal(name)))
+        pages, rows = size["pages"], size["rows"]
+        if not pages:
+            return None
+        if rows is None:
+            share = min(1.0, _PAGES / pages)
+            rows = await source.fetchval(sql("row_sample", source=name, percent=str(100 * share))) / share
     # Pages that are found empty are no reason for batches of next to nothing.
     average: float = size["bytes"] / max(rows, pages)
     return average
@@ -143,14 +172,15 @@ def read_rows(
     source: asyncpg.Connection,
     table: TableStatements,
     *,
-    source_name: str,
+    place: GraphSchema,
     cursor: Cursor,
     horizon: int,
     limit: int,
 ) -> "Reading":
     """Begin to read up to `limit` row versions behind the cursor."""
-    query = table.capture(cursor, limit=limit)
-    return Reading(source, query, (*cursor.parameters(), str(horizon)), source_name)
+    query = table.capture(place.schema, cursor, limit=limit)
+    parameters = (*cursor.parameters(), str(horizon))
+    return Reading(source, query, parameters, place.store.name, tables=[table.source(place.schema)])
 
 
 class Reading:
@@ -160,12 +190,20 @@ class Reading:
     """
 
     def __init__(
-        self, source: asyncpg.Connection, query: str, parameters: Sequence[object], source_name: str
+        self,
+        source: asyncpg.Connection,
+        query: str,
+        parameters: Sequence[object],
+        source_name: str,
+        *,
+        tables: Sequence[str],
     ) -> None:
+        """Read from `tables`, qualified and quoted, in a transaction of its own."""
         self._chunks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
         self._ahead = 0
         self._room = asyncio.Event()
         self._source_name = source_name
+        self._tables = tables
         self._reading = asyncio.create_task(self._read(source, query, parameters))
 
     async def __aenter__(self) -> Self:
@@ -191,13 +229,16 @@ class Reading:
     async def _read(self, source: asyncpg.Connection, query: str, parameters: Sequence[object]) -> None:
         try:
             with span("capture", statement=query):
-                async with by_index(source, readonly=True):
-                    await source.copy_from_query(query, *parameters, output=self._keep, format="binary")
+                await self._copy(source, query, parameters)
         except Exception as error:
             # Whatever it is: the target's COPY waits for a word.
             await self._chunks.put(map_driver_error(self._source_name, error) or error)
         else:
             await self._chunks.put(None)
+
+    async def _copy(self, source: asyncpg.Connection, query: str, parameters: Sequence[object]) -> None:
+        async with reading(source, self._tables, first=BY_INDEX):
+            await source.copy_from_query(query, *parameters, output=self._keep, format="binary")
 
     async def _keep(self, chunk: bytes) -> None:
         while self._ahead > _AHEAD_BYTES:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import asyncpg
 
 from syncline.engine.layout import commas
+from syncline.engine.places import BY_INDEX
 from syncline.engine.tablemap import SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.sqltext import literal, quoted
+from syncline.stores.tenants import reading
 
 __all__ = ["Comparison"]
 
@@ -29,21 +31,19 @@ class Comparison:
         books = sql("comparison_books", table=literal(table.name))
         self._next = {"rows": self._next_rows(schema_map, table), "books": books}
         numbers = range(1, len(table.key) + 1)
-        self._absent = sql(
-            "comparison_absent",
-            parts=commas([f"key_{number}" for number in numbers]),
-            parameters=commas([f"${number}::text[]" for number in numbers]),
-            source=quoted(table.source),
-            same_key=" AND ".join(
+        self._absent = {
+            "parts": commas([f"key_{number}" for number in numbers]),
+            "parameters": commas([f"${number}::text[]" for number in numbers]),
+            "same_key": " AND ".join(
                 sql("same_key", column=quoted(column), index=str(number))
                 for number, column in enumerate(table.key, start=1)
             ),
-        )
+        }
 
-    async def step(self, target: asyncpg.Connection, source: asyncpg.Connection) -> bool:
+    async def step(self, target: asyncpg.Connection, source: asyncpg.Connection, schema: str) -> bool:
         """Compare the next keys, in the caller's transaction on the graph-db; return whether none are left.
 
-        `source` has the graph's schema on its search_path.
+        `schema` is the graph's on the write-db.
         """
         name = self._table.name
         state = await target.fetchrow(sql("comparison_state"), name)
@@ -51,7 +51,7 @@ class Comparison:
             return True
         part = state["part"]
         rows = await target.fetch(self._next[part], state["after"], KEYS)
-        absent = await self._absent_of(source, [row for row in rows if None not in row["key"]])
+        absent = await self._absent_of(source, schema, [row for row in rows if None not in row["key"]])
         if absent:
             await target.execute(
                 sql("comparison_ask"),
@@ -69,12 +69,16 @@ class Comparison:
         return False
 
     async def _absent_of(
-        self, source: asyncpg.Connection, rows: Sequence[asyncpg.Record]
+        self, source: asyncpg.Connection, schema: str, rows: Sequence[asyncpg.Record]
     ) -> Sequence[asyncpg.Record]:
         if not rows:
             return ()
         columns = [list(column) for column in zip(*(row["key"] for row in rows), strict=True)]
-        return [rows[record["place"] - 1] for record in await source.fetch(self._absent, *columns)]
+        name = f"{quoted(schema)}.{quoted(self._table.source)}"
+        query = sql("comparison_absent", source=name, **self._absent)
+        async with reading(source, [name], first=BY_INDEX):
+            found = await source.fetch(query, *columns)
+        return [rows[record["place"] - 1] for record in found]
 
     def _next_rows(self, schema_map: SchemaMap, table: TableMap) -> str:
         if table.identified:

@@ -13,6 +13,7 @@ from syncline.engine.announcement import payloads
 from syncline.engine.capture import Pending
 from syncline.engine.drain import Drain
 from syncline.engine.fit import Fit, misfits
+from syncline.engine.holder import find_holder
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
@@ -131,9 +132,14 @@ class SyncEngine:
     async def _held_by_another(self, context: SyncContext, held: HeldSchema, started: float) -> SyncResult:
         async with held.transaction() as target:
             holder = await target.fetchval("SELECT holder_run_id FROM sync_state")
+            session = await find_holder(target, context.target.schema)
         if holder == context.run.run_id:
             raise CycleBusy(context.graph.slug, context.run.run_id)
-        return SyncResult(status=CycleStatus.ALREADY_RUNNING, duration_seconds=time.monotonic() - started)
+        return SyncResult(
+            status=CycleStatus.ALREADY_RUNNING,
+            duration_seconds=time.monotonic() - started,
+            holder=session,
+        )
 
 
 def _place(context: SyncContext) -> tuple[str, ...]:

@@ -7,13 +7,13 @@ import asyncpg
 
 from syncline.engine.capture import Reading
 from syncline.engine.keys import is_text, key_of_bytes, row_uuid
-from syncline.engine.places import on_schema
 from syncline.engine.refusal import DeadLetter
 from syncline.engine.statements import Cursor, SchemaStatements
 from syncline.engine.template import sql
 from syncline.errors import StoreRejected
 from syncline.provider import SyncContext
 from syncline.sqltext import literal
+from syncline.stores.tenants import reading
 
 __all__ = ["DeletedKey", "Deletes", "letter_of"]
 
@@ -56,10 +56,12 @@ class Deletes:
 
         Within the caller's transaction on the graph-db.
         """
-        query = self._statements.capture_deleted(cursor, limit=limit)
+        write = self._context.write
+        query = self._statements.capture_deleted(write.schema, cursor, limit=limit)
         parameters = (*cursor.parameters(), str(horizon))
-        async with Reading(source, query, parameters, self._context.write.store.name) as reading:
-            staged = await reading.copy_into(self._target, _STAGE, _COLUMNS)
+        sources = self._sources()
+        async with Reading(source, query, parameters, write.store.name, tables=sources) as keys:
+            staged = await keys.copy_into(self._target, _STAGE, _COLUMNS)
         for statement in self._gone:
             await self._target.execute(statement)
         return staged
@@ -71,8 +73,9 @@ class Deletes:
 
     async def first(self, cursor: Cursor, horizon: int) -> DeletedKey | None:
         """Return the first key behind the cursor, whatever it is."""
-        query = self._statements.next_deleted(cursor)
-        async with on_schema(self._context.write) as source:
+        write = self._context.write
+        query = self._statements.next_deleted(write.schema, cursor)
+        async with write.store.driver() as source, reading(source, self._sources()):
             row = await source.fetchrow(query, *cursor.parameters(), str(horizon))
         if row is None:
             return None
@@ -83,6 +86,9 @@ class Deletes:
             parts=row["key"],
             alive=row["alive"],
         )
+
+    def _sources(self) -> list[str]:
+        return self._statements.sources(self._context.write.schema, list(self._statements.tables))
 
     async def settle(
         self, deleted: DeletedKey, error: StoreRejected

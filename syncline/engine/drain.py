@@ -14,7 +14,7 @@ from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
 from syncline.engine.deletes import Deletes, letter_of
 from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of
 from syncline.engine.ledger import Ledger, RunProgress, Tenure
-from syncline.engine.places import BY_INDEX, by_index, on_schema
+from syncline.engine.places import BY_INDEX
 from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
@@ -23,6 +23,7 @@ from syncline.errors import StoreError, StoreRejected
 from syncline.messages import TableProgress
 from syncline.provider import SyncContext
 from syncline.stores.postgres import map_driver_error
+from syncline.stores.tenants import reading
 from syncline.tracing import span
 
 __all__ = ["Drain"]
@@ -143,16 +144,16 @@ class Drain:
         full = limit = await self._rows_a_batch(table)
         while not self._out_of_time():
             try:
-                async with on_schema(write) as source, AsyncExitStack() as readings:
+                async with write.store.driver() as source, AsyncExitStack() as readings:
                     ahead: Reading | None = None
                     # What is being read already is applied too: its COPY cannot be called off in peace.
                     while ahead is not None or not self._out_of_time():
-                        reading = ahead or self._read(source, table, cursor, horizon, limit)
-                        readings.push_async_callback(reading.close)
+                        rows = ahead or self._read(source, table, cursor, horizon, limit)
+                        readings.push_async_callback(rows.close)
                         ahead = None
                         async with self._batch(table.create_stage):
                             with self._capturing():
-                                staged = await reading.copy_into(
+                                staged = await rows.copy_into(
                                     self._target, table.stage_name, table.stage_columns
                                 )
                             await readings.aclose()
@@ -190,11 +191,13 @@ class Drain:
         if name in self._counted:
             return
         self._counted.add(name)
+        schema = self._context.write.schema
         with self._context.write.store.errors_mapped():
             try:
-                async with by_index(source):
+                async with reading(source, [table.source(schema)], first=BY_INDEX):
                     await source.execute(f"SET LOCAL statement_timeout = {round(_COUNT_SECONDS * 1000)}")
-                    left = await source.fetchval(table.behind(cursor), *cursor.parameters(), str(horizon))
+                    query = table.behind(schema, cursor)
+                    left = await source.fetchval(query, *cursor.parameters(), str(horizon))
             except asyncpg.QueryCanceledError:
                 return
         before = self.progress.tables.get(name, TableProgress(table=name)).captured
@@ -209,15 +212,16 @@ class Drain:
     def _read(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, limit: int
     ) -> Reading:
-        name = self._context.write.store.name
-        return read_rows(source, table, source_name=name, cursor=cursor, horizon=horizon, limit=limit)
+        write = self._context.write
+        return read_rows(source, table, place=write, cursor=cursor, horizon=horizon, limit=limit)
 
     async def _bury_next(
         self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreRejected
     ) -> Cursor:
         """Put the first row behind the cursor among the dead letters, and return the cursor behind it."""
-        async with on_schema(self._context.write) as source:
-            row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
+        write, query = self._context.write, table.next_key(self._context.write.schema, cursor)
+        async with write.store.driver() as source, reading(source, [table.source(write.schema)]):
+            row = await source.fetchrow(query, *cursor.parameters(), str(horizon))
         if row is None:
             return cursor
         key = key_of_bytes(row["key"])
@@ -251,7 +255,10 @@ class Drain:
         limit = _KEYS
         while not self._out_of_time():
             try:
-                async with on_schema(self._context.write) as source, self._batch(table.create_stage):
+                async with (
+                    self._context.write.store.driver() as source,
+                    self._batch(table.create_stage),
+                ):
                     asked = await self._target.fetch(sql("requeue_read"), name, limit)
                     if not asked:
                         return
@@ -280,10 +287,11 @@ class Drain:
     ) -> int:
         readable = all(map(is_text, keys))
         columns = [list(column) for column in zip(*(keys if readable else map(hex_of, keys)), strict=True)]
-        query = table.capture_by_key(readable=readable)
+        query = table.capture_by_key(self._context.write.schema, readable=readable)
         with self._capturing():
-            async with Reading(source, query, columns, self._context.write.store.name) as reading:
-                return await reading.copy_into(self._target, table.stage_name, table.stage_columns)
+            write, sources = self._context.write, [table.source(self._context.write.schema)]
+            async with Reading(source, query, columns, write.store.name, tables=sources) as rows:
+                return await rows.copy_into(self._target, table.stage_name, table.stage_columns)
 
     async def _bury_asked(self, table: TableStatements, error: StoreRejected) -> None:
         name = table.table.name
@@ -300,7 +308,7 @@ class Drain:
         full = limit = self._context.budget.batch_rows
         while not self._out_of_time():
             try:
-                async with on_schema(self._context.write) as source:
+                async with self._context.write.store.driver() as source:
                     while not self._out_of_time():
                         async with self._batch(self._deletes.create_stage):
                             with self._capturing():
@@ -324,10 +332,10 @@ class Drain:
     async def _compare(self, name: str) -> None:
         """Ask by key for the rows of a table that the write-db no longer has."""
         comparison, self._more = self._statements.comparisons[name], True
-        async with on_schema(self._context.write) as source:
+        async with self._context.write.store.driver() as source:
             while not self._out_of_time():
                 async with self._batch():
-                    ended = await comparison.step(self._target, source)
+                    ended = await comparison.step(self._target, source, self._context.write.schema)
                     await self._tenure.note(self._target, self.progress)
                 self._committed(self.progress)
                 if ended:

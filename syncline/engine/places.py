@@ -1,33 +1,21 @@
-"""Connections to a write-db whose search_path is one graph's schema."""
+"""Plans that look rows up by index, whatever the planner believes of a table without statistics."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
 
-from syncline.provider import GraphSchema
-
-__all__ = ["BY_INDEX", "SCHEMA_PATH", "by_index", "looking_up", "on_schema"]
+__all__ = ["BY_INDEX", "SCHEMA_PATH", "looking_up"]
 
 BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
 """For a transaction that looks entries up by key or reads them in order. Any other way reads all of a table,
 and is what the planner takes where it lacks statistics."""
 
-SCHEMA_PATH_OF_SESSION = """
-SELECT set_config('search_path', quote_ident($1), false), to_regclass(quote_ident($1) || '.sync_state')
+SCHEMA_PATH = """
+SELECT set_config('search_path', quote_ident($1), true), to_regclass(quote_ident($1) || '.sync_state')
 """
-"""Puts a schema on the search_path, and refuses one that the role may not use: else it is left out of it
-without a word, and its tables do not exist."""
-SCHEMA_PATH = SCHEMA_PATH_OF_SESSION.replace("false", "true")
-"""The same until the transaction ends."""
-
-
-@asynccontextmanager
-async def by_index(connection: asyncpg.Connection, *, readonly: bool = False) -> AsyncIterator[None]:
-    """Enter a transaction whose plans go by an index where one can answer."""
-    async with connection.transaction(readonly=readonly):
-        await connection.execute(BY_INDEX)
-        yield
+"""Puts a schema on the search_path until the transaction ends, and refuses one that the role may not use:
+else it is left out of it without a word, and its tables do not exist."""
 
 
 @asynccontextmanager
@@ -46,13 +34,3 @@ async def looking_up(connection: asyncpg.Connection, *, few: bool) -> AsyncItera
 
 def _set(value: str) -> str:
     return ";".join(f"SET LOCAL enable_{way} TO {value}" for way in ("hashjoin", "mergejoin", "seqscan"))
-
-
-@asynccontextmanager
-async def on_schema(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection whose search_path is the graph's schema, and give it back without it."""
-    async with place.store.driver() as connection:
-        await connection.execute(SCHEMA_PATH_OF_SESSION, place.schema)
-        yield connection
-        # As the session began.
-        await connection.execute("SET search_path = pg_catalog, pg_temp")

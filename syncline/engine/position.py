@@ -14,9 +14,9 @@ from uuid import uuid4
 
 import asyncpg
 
-from syncline.engine.statements import POSITIONS
+from syncline.engine.statements import positions_of
 from syncline.engine.template import sql
-from syncline.sqltext import quoted
+from syncline.stores.tenants import writing
 
 __all__ = ["Known", "Position", "write_position"]
 
@@ -72,9 +72,9 @@ class Known:
 async def write_position(source: asyncpg.Connection, schema: str, reader: str, *, anew: bool) -> Position:
     """Commit another token in the write-db, in a transaction of its own; `anew` begins a branch."""
     token = str(uuid4())
-    async with source.transaction():
-        # A token that is there after a crash must have all before it there too.
-        await source.execute("SET LOCAL synchronous_commit = local")
-        statement = sql("position_write", positions=f"{quoted(schema)}.{POSITIONS}")
+    positions = positions_of(schema)
+    # A token that is there after a crash must have all before it there too.
+    async with writing(source, [positions], first="SET LOCAL synchronous_commit = local"):
+        statement = sql("position_write", positions=positions)
         row = await source.fetchrow(statement, reader, str(uuid4()), token, anew)
     return Position(branch=row["branch"], number=row["number"], token=token)

@@ -7,12 +7,12 @@ from typing import Final
 import asyncpg
 
 from syncline.engine.ledger import deletes_read
-from syncline.engine.places import by_index
-from syncline.engine.statements import POSITIONS
+from syncline.engine.places import BY_INDEX
+from syncline.engine.statements import deleted_keys, positions_of
 from syncline.engine.template import sql
 from syncline.errors import StoreError
 from syncline.provider import SyncContext
-from syncline.sqltext import quoted
+from syncline.stores.tenants import writing
 
 __all__ = ["Pruning"]
 
@@ -68,16 +68,20 @@ class Pruning:
 async def _prune(
     source: asyncpg.Connection, schema: str, before: int, reader: str | None, out_of_time: Callable[[], bool]
 ) -> int:
-    noted = sql("prune_noted", positions=f"{quoted(schema)}.{POSITIONS}") if reader is not None else ""
-    tombstones = f"{quoted(schema)}.{quoted(_TABLE)}"
+    tombstones, positions = deleted_keys(schema), positions_of(schema)
+    noted = sql("prune_noted", positions=positions) if reader is not None else ""
     statement = sql("prune", tombstones=tombstones, kept=sql("kept"), noted=noted)
+    written = [tombstones] if reader is None else [tombstones, positions]
     remembered = () if reader is None else (reader,)
     started, rows, pruned = time.monotonic(), _ROWS, 0
     place = ("0", 0)
     while time.monotonic() - started < _SECONDS and not out_of_time():
         try:
-            async with by_index(source):
+            # At once or not: autovacuum would give way to whoever waits for the lock, cycle after cycle.
+            async with writing(source, written, nowait=True, first=BY_INDEX):
                 found = await source.fetchrow(statement, *place, rows, str(before), *remembered)
+        except asyncpg.LockNotAvailableError:
+            return pruned
         except asyncpg.QueryCanceledError:
             # A limit of the role's or the database's: so many at once are too many for it.
             if rows == 1:

@@ -1,8 +1,9 @@
 """Statements: what the engine says about a table map on the road from the write-db into the graph-db.
 
 Table maps are code, so their names and expressions are trusted; names are quoted all the same, always.
-Schemas never appear: each connection's `search_path` is the graph's schema, so one rendered statement serves
-every graph.
+On the graph-db schemas never appear: each connection's `search_path` is the graph's schema, so one rendered
+statement serves every graph. On the write-db, whose tables others own, every source is named with its schema:
+those statements are for `syncline.stores.tenants.reading`, where nothing but pg_catalog is searched.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,13 +30,31 @@ from syncline.engine.template import sql
 from syncline.engine.waiting import Waiting
 from syncline.sqltext import array_text, literal, quoted
 
-__all__ = ["DELETES", "POSITIONS", "Cursor", "SchemaStatements", "TableStatements"]
+__all__ = [
+    "DELETES",
+    "POSITIONS",
+    "Cursor",
+    "SchemaStatements",
+    "TableStatements",
+    "deleted_keys",
+    "positions_of",
+]
 
 DELETES = "sync_tombstone"
 """The table of deleted keys, and the name of their stream among the cursors."""
 POSITIONS = "sync_position"
 """The table of what only the true past of a write-db has (syncline.engine.position)."""
 SYNC_COLUMN = "sync_xid"
+
+
+def deleted_keys(schema: str) -> str:
+    """Return the table of deleted keys, qualified and quoted."""
+    return f"{quoted(schema)}.{quoted(DELETES)}"
+
+
+def positions_of(schema: str) -> str:
+    """Return the table of positions, qualified and quoted."""
+    return f"{quoted(schema)}.{quoted(POSITIONS)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,47 +130,52 @@ class TableStatements:
             values = [key_text(value) for value in values]
         return f"(sync_xid, {self.key_order}) > ({xid}, {commas(values)})"
 
+    def source(self, schema: str) -> str:
+        """Return the source table, qualified and quoted."""
+        return f"{quoted(schema)}.{quoted(self.table.source)}"
+
     def probe(self, schema: str, cursor: Cursor, first_parameter: int) -> str:
         """Return the expression that is true when rows are waiting behind the cursor."""
         return sql(
             "probe",
-            source=f"{quoted(schema)}.{quoted(self.table.source)}",
+            source=self.source(schema),
             after_cursor=self.after_cursor(cursor, first_parameter),
             key_order=self.key_order,
         )
 
-    def capture(self, cursor: Cursor, *, limit: int) -> str:
+    def capture(self, schema: str, cursor: Cursor, *, limit: int) -> str:
         """Return the COPY source query; parameters: the cursor's, then the horizon as text."""
-        return self._capture(self._selection, cursor, limit)
+        return self._capture(schema, self._selection, cursor, limit)
 
-    def next_key(self, cursor: Cursor) -> str:
+    def next_key(self, schema: str, cursor: Cursor) -> str:
         """Return the query for stamp and key (in bytes) of the first row it would read; same parameters."""
         key = commas([key_bytes(quoted(column)) for column in self.table.key])
         selection = f"sync_xid::text::bigint AS sync_xid, ARRAY[{key}] AS key"
-        return self._capture(selection, cursor, 1)
+        return self._capture(schema, selection, cursor, 1)
 
-    def behind(self, cursor: Cursor) -> str:
+    def behind(self, schema: str, cursor: Cursor) -> str:
         """Return the query for how many rows `capture` would read without a limit; same parameters."""
         return sql(
             "behind",
-            source=quoted(self.table.source),
+            source=self.source(schema),
             after_cursor=self.after_cursor(cursor, 1),
             horizon=f"${1 + len(cursor.parameters())}::text::xid8",
         )
 
-    def _capture(self, selection: str, cursor: Cursor, limit: int) -> str:
+    def _capture(self, schema: str, selection: str, cursor: Cursor, limit: int) -> str:
         horizon = 1 + len(cursor.parameters())
         return sql(
             "capture",
             selection=selection,
-            source=quoted(self.table.source),
+            source=self.source(schema),
+            name=quoted(self.table.source),
             after_cursor=self.after_cursor(cursor, 1),
             horizon=f"${horizon}::text::xid8",
             key_order=self.key_order,
             limit=str(limit),
         )
 
-    def capture_by_key(self, *, readable: bool = True) -> str:
+    def capture_by_key(self, schema: str, *, readable: bool = True) -> str:
         """Return the COPY source query for given keys; parameters: one text array per key column.
 
         Unless all keys are `readable`, each part is given in hex.
@@ -160,7 +184,7 @@ class TableStatements:
         return sql(
             "capture_by_key",
             selection=self._selection,
-            source=quoted(self.table.source),
+            source=self.source(schema),
             key=commas([f"{quoted(column)}::text" for column in self.table.key]),
             given=commas(names if readable else [key_text(name) for name in names]),
             parameters=commas([f"${index + 1}::text[]" for index in range(len(names))]),
@@ -217,7 +241,7 @@ class SchemaStatements:
         for name in tables:
             probes.append(self.tables[name].probe(schema, cursors[name], first))
             first += len(cursors[name].parameters())
-        tombstones = f"{quoted(schema)}.{DELETES}"
+        tombstones = deleted_keys(schema)
         probes.append(
             sql(
                 "probe",
@@ -230,14 +254,14 @@ class SchemaStatements:
         known = (
             sql(
                 "position_known",
-                positions=f"{quoted(schema)}.{POSITIONS}",
+                positions=positions_of(schema),
                 reader=f"${first}::text::uuid",
                 number=f"${first + 1}::text::bigint",
             )
             if positions
             else "NULL::text"
         )
-        sources = [f"{quoted(schema)}.{quoted(self.tables[name].table.source)}" for name in tables]
+        sources = [self.tables[name].source(schema) for name in tables]
         ahead = ",\n".join(sql("ahead", source=source) for source in (*sources, tombstones))
         return sql(
             "pending",
@@ -266,25 +290,30 @@ class SchemaStatements:
             return f"sync_xid >= {xid}"
         return f"(sync_xid, seq) > ({xid}, ${first_parameter + 1}::text::bigint)"
 
-    def capture_deleted(self, cursor: Cursor, *, limit: int) -> str:
-        """Return the COPY source query for deleted keys; parameters: the cursor's, then the horizon."""
-        return sql("capture_deletes", limit=str(limit), **self._deleted(cursor))
+    def sources(self, schema: str, tables: Sequence[str]) -> list[str]:
+        """Return the sources of the tables and the deleted keys, each once, qualified and quoted."""
+        named = [self.tables[name].source(schema) for name in tables]
+        return list(dict.fromkeys([*named, deleted_keys(schema)]))
 
-    def next_deleted(self, cursor: Cursor) -> str:
+    def capture_deleted(self, schema: str, cursor: Cursor, *, limit: int) -> str:
+        """Return the COPY source query for deleted keys; parameters: the cursor's, then the horizon."""
+        return sql("capture_deletes", limit=str(limit), **self._deleted(schema, cursor))
+
+    def next_deleted(self, schema: str, cursor: Cursor) -> str:
         """Return the query for the first of them, with its source and its key in bytes; same parameters."""
         return sql(
             "next_delete",
             source_bytes=key_bytes("d.source_table"),
             part_bytes=key_bytes("k.part"),
-            **self._deleted(cursor),
+            **self._deleted(schema, cursor),
         )
 
-    def _deleted(self, cursor: Cursor) -> dict[str, str]:
+    def _deleted(self, schema: str, cursor: Cursor) -> dict[str, str]:
         cases = [
             sql(
                 "alive",
                 source_name=literal(table.source),
-                source=quoted(table.source),
+                source=f"{quoted(schema)}.{quoted(table.source)}",
                 same_key=" AND ".join(
                     sql("same_key", column=quoted(column), index=str(index))
                     for index, column in enumerate(table.key, start=1)
@@ -293,6 +322,7 @@ class SchemaStatements:
             for table in self.schema_map
         ]
         return {
+            "tombstones": deleted_keys(schema),
             "cases": " ".join(cases),
             "after_cursor": self.after_deleted(cursor, 1),
             "horizon": f"${1 + len(cursor.parameters())}::text::xid8",

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
+from syncline.engine.places import BY_INDEX
 from syncline.engine.statements import Cursor
 from syncline.engine.template import sql
 from syncline.errors import RowsFiltered
+from syncline.stores.tenants import reading
 
 __all__ = ["Doubt", "captures", "doubts"]
 
@@ -118,7 +120,8 @@ async def _has_passed_rows(source: asyncpg.Connection, oid: int, cursor: Cursor)
     if name is None:
         return False
     try:
-        first = await source.fetchval(sql("partition_first", partition=name))
+        async with reading(source, [name], first=BY_INDEX):
+            first = await source.fetchval(sql("partition_first", partition=name))
     except (asyncpg.InsufficientPrivilegeError, RowsFiltered):
         # Rights and policies are those of the whole table, and a partition need not have them.
         return True

@@ -29,6 +29,9 @@ _TICK: Final = 1.0
 _REFRESH: Final = 30.0
 _AGAIN: Final = 5.0
 """Seconds until a run that could not be started is tried again."""
+_UNKNOWN: Final = 5.0
+"""Seconds between two looks for a record of a schema that was heard of and is unknown."""
+_MOST_UNKNOWN: Final = 100
 _PAUSED: Final = 30.0
 """Seconds, at least, until it is asked again whether a Schedule that changed is still paused."""
 _PAUSED_SHARE: Final = 0.25
@@ -72,6 +75,8 @@ class Attention:
         self._tell = tell
         self._wakes = Wakes(Snapshot(xmin=0, xmax=0), window=_WINDOW)
         self._news = asyncio.Event()
+        self._unknown: dict[str, int] = {}
+        """Schemas that no record names, a few of them: a graph may have come since the records were read."""
         self._hushing: set[asyncio.Task[None]] = set()
         self._paused: set[str] = set()
         """The schemas whose changes wait for an operator to resume a Schedule."""
@@ -81,6 +86,8 @@ class Attention:
         """The same as the writers know it."""
         self._doubted: _Doubt | None = None
         self._renewed = 0.0
+        self._since = 0
+        """Below it nothing is notified any more: who claims that has made it up."""
 
     async def begin(self) -> None:
         """Listen, renew the lease, and have run what changed while nobody listened."""
@@ -88,6 +95,7 @@ class Attention:
         await self._line.check()
         seen = await self._line.snapshot()
         self._wakes = Wakes(seen, window=_WINDOW)
+        self._since = seen.xmin
         last = await self._line.last_heard()
         if last is None:
             last = seen.xmin
@@ -111,7 +119,12 @@ class Attention:
             await asyncio.gather(*tasks, *self._hushing, return_exceptions=True)
 
     def _on_notification(self, schema: str, xid: int) -> None:
-        now = _now()
+        # Anybody may notify: nothing is kept, asked or touched for a name that no record has.
+        if schema not in self._directory.entries(self._key):
+            if len(self._unknown) < _MOST_UNKNOWN:
+                self._unknown[schema] = xid
+            return
+        now, xid = _now(), max(xid, self._since)
         metrics.NOTIFICATIONS.add(self._meter, 1, store=self._store.name)
         seconds = self._wakes.note(schema, xid, xid, now=now)
         self._news.set()
@@ -181,7 +194,10 @@ class Attention:
             await asyncio.sleep(_TICK)
             renew = _now() - self._renewed >= LEASE_SECONDS / 3
             if renew:
+                seen = await self._line.snapshot()
                 await self._line.check()
+                # What has ended before our own word was notified before it too, and so has arrived.
+                self._since = seen.xmin
                 await self._renew()
             if renew or self._wakes.held:
                 self._wakes.moved(await self._line.snapshot(), now=_now())
@@ -196,8 +212,19 @@ class Attention:
                 followed = _now()
                 await self._directory.read(older_than=_REFRESH)
                 await self._follow_records()
+            if self._unknown:
+                await self._look_up_unknown()
             if self._doubted is not None and _now() >= self._doubted.silence_ends:
                 await self._look(self._doubted, await self._line.snapshot())
+
+    async def _look_up_unknown(self) -> None:
+        """Hear those that a record names by now, and forget the others; once in a while, whatever comes."""
+        if not await self._directory.read(older_than=_UNKNOWN):
+            return
+        unknown, self._unknown = self._unknown, {}
+        for schema, xid in unknown.items():
+            if schema in self._directory.entries(self._key):
+                self._on_notification(schema, xid)
 
     async def _renew(self) -> None:
         """Renew the lease; if it had lapsed, writers may have kept silent since."""

@@ -42,16 +42,19 @@ class Directory:
             await self.read(older_than=_AFRESH)
         return self.entries(store).get(schema, ())
 
-    async def read(self, *, older_than: float) -> None:
-        """Read the records if the last reading is older than this; if that fails, keep what was read."""
+    async def read(self, *, older_than: float) -> bool:
+        """Read the records if the last reading is older than this, and return whether they were read.
+
+        If that fails, what was read before is kept.
+        """
         async with self._reading:
             if time.monotonic() - self._read_at < older_than:
-                return
+                return False
             try:
                 records = await self._read_records()
             except SynclineError as error:
                 get_log().debug("graphs could not be read", error=str(error))
-                return
+                return False
             self._read_at = time.monotonic()
             entries: dict[str | None, dict[str, Entry]] = {}
             for graph in records.valid:
@@ -59,3 +62,4 @@ class Directory:
                 wanted = (graph,) if graph.status is GraphStatus.ACTIVE and graph.schedule.notify else ()
                 schemas[graph.schema_name] = schemas.get(graph.schema_name, ()) + wanted
             self._entries = entries
+            return True

@@ -52,7 +52,11 @@ class Ear:
             began = time.monotonic()
             try:
                 async with self._store.alone(
-                    "listener", synchronous_commit="off", lock_timeout="2000"
+                    "listener",
+                    synchronous_commit="off",
+                    lock_timeout="2000",
+                    # The catalog's own operators, whatever schemas there are.
+                    search_path="pg_catalog, pg_temp",
                 ) as connection:
                     await self._listen(Line(connection, self._name))
             except SynclineError as error:

@@ -3,12 +3,13 @@
 import time
 from typing import Final
 
-from syncline.adoption.naming import STATE, qualified
+from syncline.adoption.naming import LISTENER, STATE, qualified
 from syncline.errors import StoreError
 from syncline.graphs import Graph
 from syncline.services import Services
 from syncline.sqltext import statements_of
 from syncline.stores.postgres import PostgresStore
+from syncline.stores.tenants import reading
 
 __all__ = ["Hearing", "line_name", "listened_to"]
 
@@ -24,7 +25,7 @@ def line_name(namespace: str, services: Services, store: PostgresStore) -> str:
 
 async def listened_to(store: PostgresStore, name: str) -> bool:
     """Return whether a worker listens to the store, whose tables notify."""
-    async with store.driver() as connection:
+    async with store.driver() as connection, reading(connection, [qualified(*LISTENER)]):
         return bool(await connection.fetchval(_sql("alive"), name))
 
 
@@ -60,7 +61,7 @@ class Hearing:
 
     async def _notifies(self, store: PostgresStore, schema: str) -> bool:
         if (store.name, schema) not in self._notifying:
-            async with store.driver() as connection:
+            async with store.driver() as connection, reading(connection):
                 if not await connection.fetchval(_sql("notifies"), schema):
                     return False
             self._notifying.add((store.name, schema))
@@ -68,8 +69,9 @@ class Hearing:
 
     async def _told_to(self, store: PostgresStore, schema: str) -> bool:
         # Not remembered: a graph that was paused and resumed may be told in vain.
-        async with store.driver() as connection:
-            return bool(await connection.fetchval(_sql("wanted", state=qualified(schema, STATE))))
+        state = qualified(schema, STATE)
+        async with store.driver() as connection, reading(connection, [state]):
+            return bool(await connection.fetchval(_sql("wanted", state=state)))
 
     async def _listened_to(self, store: PostgresStore) -> bool:
         asked_at, heard = self._heard.get(store.name, (float("-inf"), False))

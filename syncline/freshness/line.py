@@ -1,6 +1,7 @@
 """The line to one write-db: the connection that listens, and everything that is asked over it."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 from uuid import uuid4
@@ -8,11 +9,12 @@ from uuid import uuid4
 import asyncpg
 
 from syncline import names
-from syncline.adoption.naming import STATE, qualified
+from syncline.adoption.naming import LISTENER, STATE, qualified
 from syncline.errors import StoreUnavailable
 from syncline.freshness.wakes import Snapshot
 from syncline.masking import error_text
 from syncline.sqltext import literal, statements_of
+from syncline.stores.tenants import reading, writing
 
 __all__ = ["LEASE_SECONDS", "Line", "Obstacle", "Told", "in_batches", "obstacle"]
 
@@ -28,6 +30,11 @@ _sql = statements_of("syncline.freshness")
 _HAS_LISTENER: Final = "SELECT to_regclass('syncline.listener') IS NOT NULL"
 _STANDBY: Final = "SELECT pg_is_in_recovery()"
 _PREPARES: Final = "SELECT current_setting('max_prepared_transactions') <> '0'"
+
+_PAYLOAD: Final = re.compile(r"(?P<xid>[0-9]{1,20}) (?P<schema>[^\x00]{1,63})")
+"""What our trigger says: an xid8 has no more digits, an identifier no more letters."""
+_HIGHEST_XID: Final = 2**63 - 1
+_LISTENER: Final = qualified(*LISTENER)
 
 _Heard = Callable[[str, int], None]
 AnswerT = TypeVar("AnswerT")
@@ -113,7 +120,10 @@ class Line:
         return False
 
     async def listen(self, heard: _Heard) -> None:
-        """Have `heard` called with the schema and the transaction of each notification."""
+        """Have `heard` called with the schema and the transaction that each notification claims.
+
+        Anybody who may connect can send one: what is said is no name of a record, and no xid of a snapshot.
+        """
         self._heard = heard
         await self._ask(self._connection.add_listener, names.WRITE_CHANNEL, self._receive)
 
@@ -135,16 +145,19 @@ class Line:
 
     async def last_heard(self) -> int | None:
         """Return below which transaction the last listener left nothing unheard; None before the first."""
-        rows = await self._rows(_sql("last"), self._name)
+        rows = await self._ask(self._read, [_LISTENER], _sql("last"), self._name)
         return rows[0]["heard_below"] if rows else None
 
     async def renew(self, heard_below: int) -> bool:
         """Renew the lease, and return whether it had lapsed: writers may have kept silent then."""
-        return bool(await self._value(_sql("renew"), self._name, LEASE_SECONDS, str(heard_below)))
+        parameters = (self._name, LEASE_SECONDS, str(heard_below))
+        [row] = await self._ask(self._write, [_LISTENER], _sql("renew"), *parameters)
+        return bool(row["lapsed"])
 
     async def hush(self, schema: str, seconds: float) -> None:
         """Have the schema's writers keep silent for so long."""
-        await self._value(_sql("hush", state=qualified(schema, STATE)), seconds)
+        state = qualified(schema, STATE)
+        await self._ask(self._write, [state], _sql("hush", state=state), seconds)
 
     async def able(self, schemas: Sequence[str]) -> frozenset[str]:
         """Return which of the schemas have what notifies."""
@@ -180,7 +193,19 @@ class Line:
         ]
         changed = ", ".join(f"c{number} AS ({change})" for number, change in enumerate(changes))
         all_of_them = " UNION ALL ".join(f"TABLE c{number}" for number in range(len(changes)))
-        return frozenset(row["schema"] for row in await self._rows(f"WITH {changed} {all_of_them}"))
+        states = [qualified(schema, STATE) for schema in schemas]
+        rows = await self._ask(self._write, states, f"WITH {changed} {all_of_them}")
+        return frozenset(row["schema"] for row in rows)
+
+    async def _read(self, tables: Sequence[str], query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        async with reading(self._connection, tables):
+            rows: Sequence[asyncpg.Record] = await self._connection.fetch(query, *arguments)
+            return rows
+
+    async def _write(self, tables: Sequence[str], query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        async with writing(self._connection, tables):
+            rows: Sequence[asyncpg.Record] = await self._connection.fetch(query, *arguments)
+            return rows
 
     async def _value(self, query: str, *arguments: object) -> object:
         return await self._ask(self._connection.fetchval, query, *arguments)
@@ -196,9 +221,9 @@ class Line:
         if payload == self._token:
             self._echo.set()
             return
-        xid, _, schema = payload.partition(" ")
-        if self._heard is not None and xid.isdigit() and schema:
-            self._heard(schema, int(xid))
+        claim = _PAYLOAD.fullmatch(payload)
+        if self._heard is not None and claim is not None and int(claim["xid"]) <= _HIGHEST_XID:
+            self._heard(claim["schema"], int(claim["xid"]))
 
 
 def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:

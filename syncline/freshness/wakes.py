@@ -32,6 +32,8 @@ class _Wake:
     """The lowest and the highest transaction that runs have still to see; None when they have seen all."""
     highest: int = 0
     hushed_until: float = -math.inf
+    ahead: bool = False
+    """Whether it was beyond all transactions that have begun when that was looked at last."""
     hushed: bool = False
     """Whether writers kept silent since the last run, so that nobody knows their transactions."""
 
@@ -121,6 +123,7 @@ class Wakes:
         """Have a run started for each schema whose held changes the horizon has passed."""
         self._horizon = seen.xmin
         for schema, wake in list(self._wakes.items()):
+            _disbelieve(wake, seen)
             if wake.due is not None:
                 continue
             if wake.lowest is None:
@@ -133,3 +136,15 @@ class Wakes:
         """Return the transaction below which no change is left to be seen by a run."""
         waiting = (w.floor for w in self._wakes.values() if w.due is not None or w.lowest is not None)
         return min(waiting, default=seen.xmin)
+
+
+def _disbelieve(wake: _Wake, seen: Snapshot) -> None:
+    """Have a claim about a transaction that is yet to begin be about what has begun: anybody may claim.
+
+    One look is not enough: a transaction may have begun, and notified, since the snapshot was asked for.
+    """
+    ahead = wake.lowest is not None and wake.highest >= seen.xmax
+    if ahead and wake.ahead and wake.lowest is not None:
+        wake.lowest, wake.highest = min(wake.lowest, seen.xmax - 1), seen.xmax - 1
+        ahead = False
+    wake.ahead = ahead

@@ -2,7 +2,7 @@
 
 import asyncio
 import platform
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from syncline.health.listener import check_listener
 from syncline.health.policies import check_policies, check_positions
 from syncline.health.postgres import check_postgres, tls_checks
 from syncline.health.rights import check_rights, needed_rights
+from syncline.health.tenancy import check_capture, check_locks, check_role, check_schemas
 from syncline.migrations.state import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
 from syncline.services import Role, Services
 
@@ -42,6 +43,7 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
     looks = [
         *_store_looks(services, graphs, workers=max(1, len(workers))),
         *_rights_looks(services, graphs),
+        *_tenancy_looks(services, graphs),
         *_listener_looks(services, graphs, namespace),
         *_policy_looks(services, graphs),
         _look("control plane: migrations", partial(_control_revision, services), fix=_MIGRATE),
@@ -181,6 +183,40 @@ def _rights_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
     if apart:
         name = "control plane: rights"
         looks.append(_look(name, partial(control_plane, name), fix="See the check of control plane."))
+    return looks
+
+
+def _tenancy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    """Return the looks at who could do what with the rights of a worker, for each write-db and graph-db."""
+    roles: tuple[Role, ...] = ("write", "graph")
+    places: dict[tuple[Role, str | None], dict[str, str]] = {(role, None): {} for role in roles}
+    for graph in graphs:
+        places.setdefault(("write", graph.write_store), {})[graph.schema_name] = graph.slug
+        places.setdefault(("graph", graph.graph_store), {})[graph.schema_name] = graph.slug
+
+    async def one(role: Role, key: str | None, schemas: Mapping[str, str]) -> Sequence[Check]:
+        store = services.store(role, key)
+        setting = f"SYNCLINE_{role.upper()}_DSN" if key is None else f"key '{key}' of SYNCLINE_STORES"
+        name = f"{role}-db" if key is None else f"{role}-db {key}"
+        try:
+            checks = [*await check_role(name, store, setting=setting)]
+        except StoreError:
+            unseen = Check(name=f"{name}: role", status=CheckStatus.SKIP, found=f"see the check of {name}")
+            return [unseen]
+        if role == "write":
+            return [*checks, *await check_capture(name, store, schemas)]
+        return [
+            *checks,
+            *await check_schemas(name, store, schemas),
+            *await check_locks(name, store, schemas),
+        ]
+
+    looks = []
+    for (role, key), schemas in places.items():
+        name = f"{role}-db" if key is None else f"{role}-db {key}"
+        looks.append(
+            _look(f"{name}: role", partial(one, role, key, schemas), fix=f"See the check of {name}.")
+        )
     return looks
 
 

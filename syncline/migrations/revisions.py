@@ -13,13 +13,14 @@ from typing import Final, Protocol
 
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, MetaData, String, Table, select, text
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateSchema
 
 from syncline.errors import StoreRejected
 from syncline.sqltext import quoted
 from syncline.stores.postgres import PostgresStore
+from syncline.stores.tenants import reading, write_guard
 
 __all__ = [
     "BOOKS_VERSION_TABLE",
@@ -34,10 +35,34 @@ __all__ = [
 VERSION_TABLE: Final = "sync_schema_version"
 BOOKS_VERSION_TABLE: Final = "sync_books_version"
 
-_UNDEFINED_TABLE = "42P01"
+_MISSING = ("42P01", "3F000")
+_WRITE = "write"
 # One key per database, not per schema: every side also touches the shared schema `syncline`.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('syncline.migrations', 0))")
 _SEARCH_PATH = text("SELECT set_config('search_path', quote_ident(:schema), true)")
+
+# The owner of the schema's tables, if they have one who may create there, or else that of the schema.
+_OWNER = text(
+    """
+    SELECT r.rolname::text AS name, r.rolname = current_user AS self,
+           r.rolname <> 'pg_database_owner' AND pg_has_role(
+               r.oid,
+               CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END
+           ) AS may_become
+    FROM pg_namespace n
+    LEFT JOIN LATERAL (
+        SELECT min(c.relowner) AS oid FROM pg_class c
+        WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p') AND c.relname NOT LIKE 'sync\\_%'
+        HAVING count(DISTINCT c.relowner) = 1
+    ) t ON has_schema_privilege(t.oid, n.oid, 'CREATE')
+    JOIN pg_roles r ON r.oid = coalesce(t.oid, n.nspowner)
+    WHERE n.nspname = :schema
+    """
+)
+_THERE = text(
+    "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = :schema AND c.relname = :table)"
+)
 
 
 class _DriverConnection(Protocol):
@@ -74,8 +99,10 @@ def head_of(side: str) -> str:
 
 def run_script(connection: Connection, path: Path) -> None:
     """Execute a file of several statements inside the connection's running transaction."""
-    script = path.read_text(encoding="utf-8")
+    _execute(connection, path.read_text(encoding="utf-8"))
 
+
+def _execute(connection: Connection, script: str) -> None:
     async def execute(driver: _DriverConnection) -> None:
         await driver.execute(script)
 
@@ -88,19 +115,22 @@ def run_script(connection: Connection, path: Path) -> None:
 
 async def recorded(store: PostgresStore, schema: str, version_table: str) -> tuple[str, ...]:
     """Return the recorded revisions by one statement; nothing when there is no version table."""
-    version = Table(version_table, MetaData(), Column("version_num", String), schema=schema)
+    version = f"{quoted(schema)}.{quoted(version_table)}"
     try:
-        async with store.begin() as connection:
-            await act_as_owner(connection, store)
-            return tuple((await connection.scalars(select(version.c.version_num))).all())
+        # Others may own the schema, and what is there under that name.
+        async with store.driver() as connection, reading(connection, [version], role=store.owner_role):
+            rows = await connection.fetch(f"SELECT version_num FROM {version}")  # noqa: S608 # quoted
+            return tuple(str(row["version_num"]) for row in rows)
     except StoreRejected as error:
-        if error.sqlstate != _UNDEFINED_TABLE:
+        if error.sqlstate not in _MISSING:
             raise
         return ()
 
 
 def _upgrade(connection: Connection, store: str, schema: str, folder: Path, version_table: str) -> list[str]:
     connection.execute(CreateSchema(schema, if_not_exists=True))
+    if folder.name == _WRITE:
+        _act_as_owner(connection, schema, version_table)
     # The adapter begins lazily, so this statement also makes sure that a script runs inside the transaction.
     connection.execute(_SEARCH_PATH, {"schema": schema})
     scripts = _scripts(folder)
@@ -117,6 +147,20 @@ def _upgrade(connection: Connection, store: str, schema: str, folder: Path, vers
         connection, opts={"fn": missing, "version_table": version_table, "version_table_schema": schema}
     ).run_migrations(connection=connection)
     return applied
+
+
+def _act_as_owner(connection: Connection, schema: str, version_table: str) -> None:
+    """Have what is made in a write-db belong to the owner of its tables, and run none of that one's code."""
+    _execute(connection, "SET LOCAL search_path = pg_catalog, pg_temp")
+    owner = connection.execute(_OWNER, {"schema": schema}).one()
+    there = connection.scalar(_THERE, {"schema": schema, "table": version_table})
+    version = f"{quoted(schema)}.{quoted(version_table)}"
+    if there:
+        _execute(connection, write_guard([version]))
+    if owner.may_become and not owner.self:
+        if there:
+            _execute(connection, f"ALTER TABLE {version} OWNER TO {quoted(owner.name)}")
+        _execute(connection, f"SET LOCAL ROLE {quoted(owner.name)}")
 
 
 def _check_known(store: str, schema: str, folder: Path, heads: Iterable[str]) -> None:

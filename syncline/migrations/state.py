@@ -4,11 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import text
+import asyncpg
 
 from syncline.migrations.revisions import BOOKS_VERSION_TABLE, VERSION_TABLE, head_of
 from syncline.sqltext import literal, quoted
 from syncline.stores.postgres import PostgresStore
+from syncline.stores.tenants import reading
 
 __all__ = ["BOOKS", "CONTROL", "GRAPH", "WRITE", "Side", "schemas_behind"]
 
@@ -37,22 +38,36 @@ async def schemas_behind(store: PostgresStore, side: Side, schemas: Collection[s
 
 
 async def _recorded(store: PostgresStore, table: str, schemas: Collection[str]) -> Mapping[str, str]:
-    async with store.begin() as connection:
-        there = await connection.scalars(
-            text(
+    found: dict[str, str] = {}
+    async with store.driver() as connection:
+        async with reading(connection):
+            there = await connection.fetch(
                 "SELECT nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-                " WHERE relname = :table AND nspname = ANY (:schemas)"
-            ),
-            {"table": table, "schemas": list(schemas)},
-        )
-        having: Sequence[str] = there.all()
-        found: dict[str, str] = {}
-        for first in range(0, len(having), _AT_ONCE):
-            parts = [
-                f"SELECT '{literal(schema)}' AS schema_name, version_num"  # noqa: S608
-                f" FROM {quoted(schema)}.{quoted(table)}"
-                for schema in having[first : first + _AT_ONCE]
-            ]
-            rows = (await connection.exec_driver_sql(" UNION ALL ".join(parts))).all()
-            found |= {str(row.schema_name): str(row.version_num) for row in rows}
-        return found
+                " WHERE relname = $1 AND nspname = ANY ($2::text[])",
+                table,
+                list(schemas),
+            )
+        having = [str(row["nspname"]) for row in there]
+        waiting = [having[first : first + _AT_ONCE] for first in range(0, len(having), _AT_ONCE)]
+        while waiting:
+            batch = waiting.pop()
+            try:
+                found |= await _versions(connection, table, batch)
+            except asyncpg.PostgresError as error:
+                # Others may own a schema: one that cannot be read is told, and stops none of the others.
+                if len(batch) == 1:
+                    found[batch[0]] = f"a {table} that cannot be read ({error})"
+                else:
+                    waiting += [[schema] for schema in batch]
+    return found
+
+
+async def _versions(connection: asyncpg.Connection, table: str, schemas: Sequence[str]) -> Mapping[str, str]:
+    places = {schema: f"{quoted(schema)}.{quoted(table)}" for schema in schemas}
+    parts = [
+        f"SELECT '{literal(schema)}' AS schema_name, version_num FROM {place}"  # noqa: S608
+        for schema, place in places.items()
+    ]
+    async with reading(connection, list(places.values())):
+        rows = await connection.fetch(" UNION ALL ".join(parts))
+    return {str(row["schema_name"]): str(row["version_num"]) for row in rows}

@@ -9,7 +9,7 @@ import asyncpg
 
 from syncline.engine.form import key_text
 from syncline.engine.keys import bytes_of, hex_of, is_text, key_uuid, presented, readings, row_uuid
-from syncline.engine.statements import DELETES, Cursor
+from syncline.engine.statements import DELETES, Cursor, deleted_keys
 from syncline.engine.tablemap import SchemaMap, TableMap
 from syncline.errors import VectorStoreError
 from syncline.operations.dead_letters import AuditEntry, DeadLetter
@@ -27,7 +27,7 @@ from syncline.operations.explanation import (
     verdict,
 )
 from syncline.operations.parked import ParkedPart
-from syncline.operations.schema import reading, sql
+from syncline.operations.schema import reading, reading_sources, sql
 from syncline.operations.tables import find_row, naming_values
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.sqltext import quoted
@@ -68,8 +68,9 @@ async def _explain(
     limit: int,
 ) -> Explanation:
     # The write-db first: what a cycle commits in between only makes the graph-db newer than what is compared.
-    async with reading(write) as connection:
-        source = await _read_source(connection, schema_map, found, key)
+    sources = [f"{quoted(write.schema)}.{quoted(found.source)}", deleted_keys(write.schema)]
+    async with reading_sources(write, sources) as connection:
+        source = await _read_source(connection, write.schema, schema_map, found, key)
     async with reading(target) as connection:
         row = await _read_target(connection, found, key, source, limit)
     row = await _ask_vector_store(vectors, row, row_uuid(key))
@@ -91,12 +92,12 @@ class _Source:
 
 
 async def _read_source(
-    connection: asyncpg.Connection, schema_map: SchemaMap, table: TableMap, key: Sequence[str]
+    connection: asyncpg.Connection, schema: str, schema_map: SchemaMap, table: TableMap, key: Sequence[str]
 ) -> _Source:
     row = await connection.fetchrow(
         sql(
             "source_row",
-            source=quoted(table.source),
+            source=f"{quoted(schema)}.{quoted(table.source)}",
             present=table.present,
             values=", ".join(quoted(column) for column in naming_values(schema_map, table)),
             same_key=" AND ".join(
@@ -107,7 +108,8 @@ async def _read_source(
         hex_of(key),
     )
     parts = ", ".join(key_text(f"($2::text[])[{place}]") for place in range(1, len(key) + 1))
-    deleted = await connection.fetchrow(sql("tombstone", key=parts), table.source, hex_of(key))
+    tombstone = sql("tombstone", tombstones=deleted_keys(schema), key=parts)
+    deleted = await connection.fetchrow(tombstone, table.source, hex_of(key))
     exists = row["version"] is not None
     named = [value for value in row["named"] or () if value is not None]
     return _Source(

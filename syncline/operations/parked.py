@@ -7,10 +7,11 @@ from enum import StrEnum
 
 import asyncpg
 
+from syncline.engine.statements import deleted_keys
 from syncline.engine.tablemap import SchemaMap
 from syncline.messages import Message
 from syncline.operations.paging import checked_limit, first_page, place_after
-from syncline.operations.schema import reading, sql
+from syncline.operations.schema import reading, reading_sources, sql
 from syncline.operations.tables import find_table, naming_values
 from syncline.operations.words import moment, refusal, row_name
 from syncline.provider import GraphSchema
@@ -196,18 +197,21 @@ async def _ask_write_db(
         asked.setdefault((row["table"], row["named_by"]), []).append(row["key"])
     questions = []
     keys = []
+    named = []
     for table in schema_map:
         for column in (None, *naming_values(schema_map, table)):
             if (table.name, column) not in asked:
                 continue
             keys.append(asked[table.name, column])
+            named.append(table.source)
             questions.append(
                 sql(
                     "awaited_source",
                     table=literal(table.name),
                     named_by="NULL::text" if column is None else f"'{literal(column)}'",
                     number=str(len(keys)),
-                    source=quoted(table.source),
+                    source=f"{quoted(write.schema)}.{quoted(table.source)}",
+                    tombstones=deleted_keys(write.schema),
                     source_name=literal(table.source),
                     present=table.present,
                     column=quoted(column or table.key[0]),
@@ -216,7 +220,8 @@ async def _ask_write_db(
             )
     if not questions:
         return {}
-    async with reading(write) as connection:
+    sources = [f"{quoted(write.schema)}.{quoted(name)}" for name in dict.fromkeys(named)]
+    async with reading_sources(write, [*sources, deleted_keys(write.schema)]) as connection:
         rows = await connection.fetch("\nUNION ALL\n".join(questions), *keys)
     return {_place(row): row for row in rows}
 

@@ -1,6 +1,6 @@
 """One transaction on a graph's schema, for what people ask and do by hand."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -8,8 +8,9 @@ import asyncpg
 from syncline.engine.places import SCHEMA_PATH
 from syncline.provider import GraphSchema
 from syncline.sqltext import Statements, statements_of
+from syncline.stores import tenants
 
-__all__ = ["acting", "reading", "sql"]
+__all__ = ["acting", "reading", "reading_sources", "sql"]
 
 sql: Statements = statements_of("syncline.operations")
 
@@ -22,6 +23,16 @@ async def reading(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await _enter(connection, place)
+        yield connection
+
+
+@asynccontextmanager
+async def reading_sources(place: GraphSchema, sources: Sequence[str]) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection that sees one moment of tables of the write-db, which are qualified and quoted.
+
+    Statements name them so: nothing but pg_catalog is searched.
+    """
+    async with place.store.driver() as connection, tenants.reading(connection, sources, one_moment=True):
         yield connection
 
 

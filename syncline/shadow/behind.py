@@ -7,7 +7,6 @@ import asyncpg
 
 from syncline.engine.capture import Pending, ask_pending
 from syncline.engine.ledger import Ledger, read_ledger
-from syncline.engine.places import on_schema
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements
 from syncline.provider import GraphSchema
 from syncline.shadow.template import sql
@@ -44,8 +43,9 @@ async def progress_of(
     """Return how far a side is; `connection` is to its database, with its schema on the search_path."""
     ledger = await read_ledger(connection, tables=statements.tables, run_id="")
     owed = await connection.fetchrow(sql("owed", schema=quoted(place.schema)))
-    async with on_schema(write) as source:
-        pending = await ask_pending(source, statements, write.schema, ledger, list(statements.tables))
+    tables = list(statements.tables)
+    async with write.store.driver() as source:
+        pending = await ask_pending(source, statements, write.schema, ledger, tables)
     return Progress(ledger=ledger, pending=pending, points=owed["points"], dead=owed["dead"])
 
 

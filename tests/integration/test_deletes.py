@@ -180,7 +180,7 @@ async def test_a_changed_key_is_the_end_of_the_old_row(graph: TestGraph) -> None
 async def test_whether_a_deleted_key_is_there_again_is_found_by_index_and_told_byte_by_byte(
     graph: TestGraph,
 ) -> None:
-    query = SchemaStatements(KNOWLEDGE_GRAPH).capture_deleted(Cursor(), limit=10)
+    query = SchemaStatements(KNOWLEDGE_GRAPH).capture_deleted("kg", Cursor(), limit=10)
     connection = await graph.connect_write()
     try:
         await connection.execute(

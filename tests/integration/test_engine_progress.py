@@ -45,8 +45,8 @@ async def test_a_backlog_that_takes_long_to_count_is_read_without_a_number(
 ) -> None:
     behind = TableStatements.behind
 
-    def slow(table: TableStatements, cursor: Cursor) -> str:
-        return f"SELECT n FROM ({behind(table, cursor)}) AS counted (n), pg_sleep(5)"
+    def slow(table: TableStatements, schema: str, cursor: Cursor) -> str:
+        return f"SELECT n FROM ({behind(table, schema, cursor)}) AS counted (n), pg_sleep(5)"
 
     monkeypatch.setattr(TableStatements, "behind", slow)
     monkeypatch.setattr("syncline.engine.drain._COUNT_SECONDS", 0.2, raising=False)

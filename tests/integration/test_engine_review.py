@@ -696,6 +696,9 @@ async def test_keys_of_any_shape_travel_wait_and_are_linked(graph: TestGraph, ba
 
 async def test_a_source_that_breaks_in_an_unforeseen_way_ends_the_copy(graph: TestGraph) -> None:
     class Broken:
+        async def execute(self, _: str) -> str:
+            return ""
+
         async def copy_from_query(self, *arguments: object, **options: object) -> str:
             raise RuntimeError("unforeseen")
 
@@ -707,7 +710,7 @@ async def test_a_source_that_breaks_in_an_unforeseen_way_ends_the_copy(graph: Te
             reading = read_rows(
                 Broken(),
                 statements,
-                source_name="write",
+                place=graph.context().write,
                 cursor=cycle_module.Cursor(),
                 horizon=1,
                 limit=1,

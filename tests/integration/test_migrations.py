@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
-from sqlalchemy import event
 
 from syncline import migrations
 from syncline.errors import StoreRejected
@@ -63,14 +62,13 @@ async def test_being_up_to_date_is_one_statement_for_the_books_and_one_for_the_t
     await migrate_graph(store, "kg")
     statements: list[str] = []
 
-    @event.listens_for(store._engine.sync_engine, "before_cursor_execute")
-    def heard(*told: object) -> None:
-        statements.append(str(told[2]))
-
+    async with store.driver() as connection:
+        connection.add_query_logger(lambda record: statements.append(record.query))
     await migrate_graph(store, "kg")
-    assert [statement.startswith("SELECT") for statement in statements] == [True, True]
-    assert BOOKS_VERSION_TABLE in statements[0]
-    assert VERSION_TABLE in statements[1]
+    # Each in a transaction of its own.
+    assert [statement.split()[0] for statement in statements] == ["BEGIN", "SELECT", "COMMIT"] * 2
+    assert BOOKS_VERSION_TABLE in statements[1]
+    assert VERSION_TABLE in statements[4]
 
 
 async def test_schemas_migrate_concurrently_and_each_once(store: PostgresStore) -> None:

@@ -14,7 +14,7 @@ WITH members AS MATERIALIZED (
     JOIN pg_class p ON p.oid = m.oid AND p.relkind = 'p'
     CROSS JOIN LATERAL pg_partition_tree(p.oid) t
 )
-SELECT c.oid, n.nspname AS schema, c.relname AS name,
+SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner,
        CASE
            WHEN c.relispartition THEN 'partition'
            WHEN c.relkind = 'p' THEN 'partitioned table'

@@ -6,4 +6,4 @@ FROM (
     WHERE @{after_cursor} AND sync_xid < @{horizon}
     ORDER BY sync_xid, @{key_order}
     LIMIT @{limit}
-) AS @{source}
+) AS @{name}

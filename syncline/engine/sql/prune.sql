@@ -2,11 +2,11 @@
 -- looked at once, and told by the last that was. Up to where they were cleared away is remembered in the same statement, for
 -- a graph-db that is put back to before it had read them.
 WITH looked_at AS MATERIALIZED (
-    SELECT sync_xid, seq FROM @{tombstones}
+    SELECT sync_xid, seq FROM ONLY @{tombstones}
     WHERE (sync_xid, seq) > ($1::text::xid8, $2::bigint) AND sync_xid < $4::text::xid8
     ORDER BY sync_xid, seq LIMIT $3
 ), pruned AS (
-    DELETE FROM @{tombstones} d USING looked_at o
+    DELETE FROM ONLY @{tombstones} d USING looked_at o
     WHERE d.sync_xid = o.sync_xid AND d.seq = o.seq AND NOT (@{kept})
     RETURNING d.sync_xid
 ), newest AS (

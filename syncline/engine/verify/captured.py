@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from syncline.engine.form import key_bytes
 from syncline.engine.keys import bytes_of
 from syncline.engine.layout import commas
-from syncline.engine.statements import Cursor, TableStatements
+from syncline.engine.statements import Cursor, TableStatements, deleted_keys
 from syncline.engine.verify.images import Images, key_uuid, own_id
 from syncline.engine.verify.template import sql
 from syncline.sqltext import literal, quoted
@@ -21,9 +21,15 @@ class Captured:
     """
 
     def __init__(
-        self, statements: TableStatements, images: Images, cursor: Cursor, refused: Sequence[Sequence[str]]
+        self,
+        schema: str,
+        statements: TableStatements,
+        images: Images,
+        cursor: Cursor,
+        refused: Sequence[Sequence[str]],
     ) -> None:
-        """Know which keys were `refused`."""
+        """Know the write-db's schema, and which keys were `refused`."""
+        self.schema = schema
         self._statements, self._images, self._cursor = statements, images, cursor
         self._columns = [[bytes_of(part) for part in column] for column in zip(*refused, strict=True)]
         self.parameters = (*cursor.parameters(), *self._columns)
@@ -50,7 +56,8 @@ class Captured:
             "passed",
             row_id=self._images.source_id,
             columns=commas(self._images.source_columns),
-            source=quoted(table.source),
+            source=self._statements.source(self.schema),
+            name=quoted(table.source),
             captured=captured,
             present=table.present,
         )
@@ -64,7 +71,7 @@ class Captured:
             key=commas(
                 [f"{part} AS {quoted(column)}" for part, column in zip(self._key, table.key, strict=True)]
             ),
-            source=quoted(table.source),
+            source=self._statements.source(self.schema),
             beyond=self._statements.after_cursor(self._cursor, first_parameter),
         )
 
@@ -73,4 +80,11 @@ class Captured:
         table = self._statements.table
         row_id = own_id([key_uuid(f"d.key[{part + 1}]") for part in range(len(table.key))])
         key = commas([key_bytes(f"d.key[{part + 1}]") for part in range(len(table.key))])
-        return sql("deleted", row_id=row_id, key=key, source=literal(table.source), beyond=beyond)
+        return sql(
+            "deleted",
+            row_id=row_id,
+            key=key,
+            tombstones=deleted_keys(self.schema),
+            source=literal(table.source),
+            beyond=beyond,
+        )

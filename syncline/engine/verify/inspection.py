@@ -102,7 +102,8 @@ class _Inspection:
         self._open = tally = self._rows_tally(table.name, RelationKind.ROWS, table)
         try:
             # Each table has snapshots of its own: a long one keeps Postgres from clearing up behind writers.
-            async with open_snapshots(self._write, self._target, self._statements) as snapshots:
+            read = [table.name, *(links.rejected_by for links in table.links if links.rejected_by)]
+            async with open_snapshots(self._write, self._target, self._statements, read) as snapshots:
                 self.rescan |= snapshots.rescan
                 await self._both_sides(snapshots, table, tally, found)
             if table.stats is not None:

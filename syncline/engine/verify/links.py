@@ -34,7 +34,8 @@ async def compare_links(
     Owners that are damaged, on their way, waiting or refused are told where rows are compared, and not here.
     """
     table = images.table
-    captured = Captured(statements.tables[table.name], images, snapshots.cursors[table.name], refused.keys)
+    cursor = snapshots.cursors[table.name]
+    captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, refused.keys)
     unsettled = Unsettled(snapshots, statements, captured, table=table, waiting=[links.table])
     queries = _Queries(statements.schema_map, captured, table, links)
     few = await unsettled.few()
@@ -132,7 +133,7 @@ class _Queries:
         owner, member = rejections.key
         return sql(
             "rejected",
-            rejections=quoted(rejections.source),
+            rejections=f"{quoted(self._captured.schema)}.{quoted(rejections.source)}",
             rejected_owner=quoted(owner),
             rejected_member=quoted(member),
             owner_key=quoted(self._table.key[0]),

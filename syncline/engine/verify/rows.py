@@ -25,7 +25,8 @@ async def compare_rows(
 ) -> None:
     """Compare all rows of a table, and note what differs."""
     table = images.table
-    captured = Captured(statements.tables[table.name], images, snapshots.cursors[table.name], refused.keys)
+    cursor = snapshots.cursors[table.name]
+    captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, refused.keys)
     waiting = [reference.column for reference in table.optional]
     unsettled = Unsettled(snapshots, statements, captured, table=table, waiting=waiting)
     few = await unsettled.few()

@@ -83,7 +83,7 @@ async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
     query = sql(
         "standing",
         key=commas([key_bytes(quoted(column)) for column in table.key]),
-        source=quoted(table.source),
+        source=f"{quoted(snapshots.schema)}.{quoted(table.source)}",
         parameters=commas([f"${place + 1}::bytea[]" for place in range(len(table.key))]),
     )
     columns = [[bytes_of(part) for part in column] for column in zip(*keys, strict=True)]

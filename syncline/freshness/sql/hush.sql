@@ -1,1 +1,1 @@
-UPDATE @{state} SET hushed_until = clock_timestamp() + make_interval(secs => $1)
+UPDATE ONLY @{state} SET hushed_until = clock_timestamp() + make_interval(secs => $1)

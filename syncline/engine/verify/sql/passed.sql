@@ -2,6 +2,6 @@
 -- each place that its value is used in.
 (SELECT s.*, @{row_id} AS sync_row_id
  FROM (
-    SELECT @{columns} FROM (SELECT * FROM @{source} WHERE @{captured} OFFSET 0) AS @{source}
+    SELECT @{columns} FROM (SELECT * FROM @{source} WHERE @{captured} OFFSET 0) AS @{name}
     WHERE (@{present}) IS TRUE OFFSET 0
  ) s OFFSET 0) s

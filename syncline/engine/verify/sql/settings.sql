@@ -1,7 +1,6 @@
 -- Both sides write values the same way, whatever their servers are set to; and a side that waits for the other,
 -- or for the vector store, is not thrown out for being idle. Plans are made for the parameters at hand.
-SELECT set_config('search_path', quote_ident($1), true),
-       set_config('TimeZone', 'UTC', true),
+SELECT set_config('TimeZone', 'UTC', true),
        set_config('DateStyle', 'ISO, MDY', true),
        set_config('IntervalStyle', 'postgres', true),
        set_config('extra_float_digits', '1', true),

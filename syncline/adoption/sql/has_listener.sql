@@ -1,1 +1,0 @@
-SELECT to_regclass('syncline.listener') IS NOT NULL

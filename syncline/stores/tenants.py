@@ -1,0 +1,110 @@
+"""Transactions on tables that other roles own, whose code must not run with the rights of this one.
+
+The owner of a schema can at any time replace a table by a view, or add triggers, rules, policies, operators
+and indexes on expressions. So a read is a transaction that cannot write, in which names are found in
+pg_catalog alone, on relations that are looked at first; a write holds a lock that keeps all of that out, and
+looks first. Nothing here depends on the session: a prologue is one message, and ends with its transaction.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from syncline.sqltext import Statements, quoted, statements_of
+
+__all__ = ["read_settings", "reading", "write_guard", "writing"]
+
+_sql: Statements = statements_of("syncline.stores")
+
+
+@asynccontextmanager
+async def reading(
+    connection: asyncpg.Connection,
+    tables: Sequence[str] = (),
+    *,
+    one_moment: bool = False,
+    first: str = "SELECT",
+    role: str | None = None,
+) -> AsyncIterator[None]:
+    """Enter a read-only transaction in which reading `tables` runs nobody's code; `one_moment`: one snapshot.
+
+    `tables` are qualified and quoted; they stay what they are until the end. Statements in it name their
+    sources with the schema. Raise InsufficientPrivilegeError, in a sentence, if a table is none any more or
+    has code that planning would run. One round trip before, with the script `first` in it, and one after.
+    With `role` all of it is done as that one.
+    """
+    isolation = "REPEATABLE READ" if one_moment else "READ COMMITTED"
+    begin = f"BEGIN ISOLATION LEVEL {isolation} READ ONLY"
+    if role is not None:
+        begin = f"{begin};SET LOCAL ROLE {quoted(role)}"
+    async with _transaction(connection, f"{begin};{read_settings(tables)};{first}"):
+        yield
+
+
+def read_settings(tables: Sequence[str] = ()) -> str:
+    """Return what `reading` says at the beginning of a transaction, for one that is begun otherwise."""
+    settings = _sql("read_settings")
+    if not tables:
+        return settings
+    names = _names(tables)
+    return f"{settings};" + _sql("read_guard", tables=", ".join(tables), names=names, tag=_tag(names))
+
+
+@asynccontextmanager
+async def writing(
+    connection: asyncpg.Connection,
+    tables: Sequence[str],
+    *,
+    lock_timeout: str = "2s",
+    nowait: bool = False,
+    first: str = "SELECT",
+) -> AsyncIterator[None]:
+    """Enter a transaction in which writing to `tables` runs nobody's code, and commit it at the end.
+
+    For tables of the engine's own in a schema that others own; they are qualified and quoted, and statements
+    name them so, with ONLY. Raise InsufficientPrivilegeError, in a sentence, if one is not bare any more:
+    triggers, rules, policies, foreign keys, heirs, foreign types, expressions that call what is not built in,
+    an owner from elsewhere. Raise LockNotAvailableError when its lock is not free in time (`nowait`: at once;
+    autovacuum gives way to whoever waits, which must not be a habit on a large table). The role needs UPDATE
+    or DELETE on each. One round trip before, with the script `first` in it, and one after.
+    """
+    settings = f"SET LOCAL lock_timeout = '{lock_timeout}';{_sql('read_settings')}"
+    guard = write_guard(tables, nowait=nowait)
+    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;{settings};{guard};{first}"
+    async with _transaction(connection, begin):
+        yield
+
+
+def write_guard(tables: Sequence[str], *, nowait: bool = False) -> str:
+    """Return the lock and the look of `writing`, for a transaction that is begun otherwise."""
+    names = _names(tables)
+    only = ", ".join(f"ONLY {table}" for table in tables)
+    return _sql("write_guard", only=only, names=names, nowait=" NOWAIT" if nowait else "", tag=_tag(names))
+
+
+@asynccontextmanager
+async def _transaction(connection: asyncpg.Connection, begin: str) -> AsyncIterator[None]:
+    try:
+        await connection.execute(begin)
+        yield
+        await connection.execute("COMMIT")
+    except asyncpg.PostgresError:
+        # Whoever catches it may go on with the connection. After anything else it is thrown away.
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK")
+        raise
+
+
+def _names(tables: Sequence[str]) -> str:
+    # Escape strings mean the same whatever standard_conforming_strings is.
+    escaped = (table.replace("\\", "\\\\").replace("'", "''") for table in tables)
+    literals = ", ".join(f"E'{name}'" for name in escaped)
+    return f"ARRAY[{literals}]::text[]"
+
+
+def _tag(names: str) -> str:
+    tag = "$guard$"
+    while tag in names:
+        tag = f"{tag[:-1]}_$"
+    return tag

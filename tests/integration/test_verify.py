@@ -497,7 +497,7 @@ async def test_memory_does_not_grow_with_what_is_missing(graph: TestGraph) -> No
 async def test_only_the_tables_that_are_asked_for_are_looked_at(seeded: TestGraph) -> None:
     found = await verified(seeded, tables=["edges"])
     assert [relation.name for relation in found.relations] == ["edges", "edge_facts"]
-    with pytest.raises(InputInvalid, match=r"No table \['edgse'\] is synced. Known: convergence_reports"):
+    with pytest.raises(InputInvalid, match=r"No table 'edgse' is synced. Known: convergence_reports"):
         await verified(seeded, tables=["edgse"])
 
 

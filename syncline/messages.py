@@ -159,9 +159,8 @@ class TableProgress(Message):
     drained: bool = False
     error: str | None = None
     reread: str | None = None
-    """Why every row of it is read again: changes may have been missed."""
+    """Why every row of it is read again; `compared`: why rows that the write-db has no more are sought."""
     compared: str | None = None
-    """Why its keys are compared: rows may have gone without a trace."""
 
 
 class CycleProgress(Message):
@@ -200,8 +199,7 @@ class VectorProgress(Message):
     pending: int = 0
     """Outbox entries left for the next cycle; refused ones are not among them."""
     error: str | None = None
-    """Why entries are left, since when and until when, if the vector store or the embedding service refused
-    everything or was away."""
+    """Why entries are left, since when, until when: the vector store or the service refuses, or is away."""
     refused: int = 0
     """Points that were refused by themselves and not written since: those to be retried and the dead."""
     refusal: str | None = None
@@ -232,9 +230,8 @@ class SyncResult(Message):
     dead_letters: int = 0
     """Rows of the graph that were refused and have not landed since: those to be retried and the dead."""
     lag_seconds: float = 0.0
-    """How far the graph-db may be behind the write-db when the cycle ended."""
+    """How far the graph-db may be behind the write-db when the cycle ended, as far as that is known."""
     lag_known: bool = True
-    """False where `lag_seconds` is what is known of it: see `unknown`."""
     oldest_writer: OpenWriter | None = None
     batches: int = 0
     duration_seconds: float = 0.0
@@ -244,8 +241,7 @@ class SyncResult(Message):
     unknown: tuple[str, ...] = ()
     """What cannot be known of this write-db, in sentences: a standby, or a right that the role lacks."""
     owes: bool = False
-    """Whether there is more to do even if nothing changes: rows that wait for an open transaction to end,
-    refused rows and vectors that are tried again."""
+    """Whether there is more to do even if nothing changes: rows that wait for a transaction, retries."""
     served: Served | None = None
     """Filled in by the worker, whatever the provider says."""
 

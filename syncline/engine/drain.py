@@ -86,10 +86,9 @@ class Drain:
         if pending.deletes:
             with self._failing_alone(DELETES):
                 await self._drain_deletes(ledger.cursors[DELETES], pending.horizon)
-        for name in self._statements.tables:
-            if name in ledger.comparisons and name not in self.failed:
-                with self._failing_alone(name):
-                    await self._compare(name)
+        for name in sorted(ledger.comparisons - self.failed.keys()):
+            with self._failing_alone(name):
+                await self._compare(name)
         waiting = set(pending.tables)
         again = False
         while waiting or self._more or again:
@@ -324,14 +323,13 @@ class Drain:
 
     async def _compare(self, name: str) -> None:
         """Ask by key for the rows of a table that the write-db no longer has."""
-        comparison = self._statements.comparisons[name]
+        comparison, self._more = self._statements.comparisons[name], True
         async with on_schema(self._context.write) as source:
             while not self._out_of_time():
                 async with self._batch():
                     ended = await comparison.step(self._target, source)
                     await self._tenure.note(self._target, self.progress)
                 self._committed(self.progress)
-                self._more = True
                 if ended:
                     return
         self.unfinished.add(name)

@@ -1,4 +1,7 @@
-"""The worker: settings -> registry -> stores -> Temporal. Composition only; `python worker.py` runs it."""
+"""The worker: settings -> registry -> stores -> Temporal. Composition only; `python worker.py` runs it.
+
+One module because it is the one place where all is put together.
+"""
 
 import asyncio
 import gc

@@ -48,6 +48,7 @@
     └── CycleFenced                   not retryable: a later cycle took the graph over; nothing was written
 
 Retryability is declared here and translated for Temporal in `activities/`. Messages never carry credentials.
+One module because it is one tree, drawn above.
 """
 
 from collections.abc import Sequence

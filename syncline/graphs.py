@@ -2,6 +2,7 @@
 
 A graph says where it lives (a schema in two Postgres stores, a prefix in a Qdrant), when it syncs and with
 what. Stores are named by their key in the settings, so that no connection URI is ever in the table.
+One module because what a record may say and the statements that keep it are changed together.
 """
 
 import contextlib

@@ -1,4 +1,7 @@
-"""The providers of one worker process: built-ins and plugins through one door, by kind and id."""
+"""The providers of one worker process: built-ins and plugins through one door, by kind and id.
+
+One module because what is loaded, what is registered and what is started are states of the same things.
+"""
 
 import asyncio
 import inspect

@@ -1,6 +1,7 @@
 """Settings: one table of name, default and help, read once from `SYNCLINE_*` (and nothing else).
 
 How to reach Temporal is not here: it follows the ecosystem's own `TEMPORAL_*` variables and profiles.
+One module because it is one table, and the page that is made of it.
 """
 
 import re

@@ -208,10 +208,14 @@ class DevStackError(ConfigurationError):
 
 
 class StoreError(SynclineError):
-    """A Postgres store failed. `store` is its config key, `sqlstate` what Postgres said, if it said."""
+    """A Postgres store failed. `store` is its config key, `sqlstate` what Postgres said, if it said.
+
+    `everywhere`: rows of a batch were tried one by one, and all that were tried failed so.
+    """
 
     def __init__(self, store: str, problem: str, *, sqlstate: str | None = None) -> None:
         self.store, self.problem, self.sqlstate = store, problem, sqlstate
+        self.everywhere = False
         code = f" [SQLSTATE {sqlstate}]" if sqlstate else ""
         super().__init__(f"Postgres store '{store}'{code}: {problem}")
 

@@ -36,13 +36,15 @@ _AHEAD = (
 class SyncEngine:
     """The built-in engine over one schema map.
 
-    Of a graph it keeps between cycles only that its tables were seen to fit the map.
+    Of a graph it keeps between cycles only that its tables were seen to fit the map, and which of them have to
+    be moved in smaller batches because a limit of the stores strikes larger ones.
     """
 
     def __init__(self, schema_map: SchemaMap) -> None:
         self.schema_map = schema_map
         self.statements = SchemaStatements(schema_map)
         self._fitting: set[tuple[str, ...]] = set()
+        self._sizes: dict[tuple[str, ...], dict[str, int]] = {}
 
     async def run_cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle and return what it did.
@@ -61,7 +63,9 @@ class SyncEngine:
                 return await self._misfits(context, target)
 
             failed = await self._misfits(context, target)
-            result = await _Cycle(self.statements, context, target, started, failed, look_again).run()
+            sizes = self._sizes.setdefault(_place(context), {})
+            cycle = _Cycle(self.statements, context, target, started, failed, look_again, sizes)
+            result = await cycle.run()
             if result.status is CycleStatus.FAILED:
                 # What was seen to fit may have been altered since: the next cycle looks again.
                 self._fitting.discard(_place(context))
@@ -106,6 +110,7 @@ class _Cycle:
         started: float,
         failed: dict[str, str],
         look_again: Callable[[], Awaitable[dict[str, str]]],
+        sizes: dict[str, int],
     ) -> None:
         self._statements = statements
         self._context = context
@@ -113,6 +118,7 @@ class _Cycle:
         self._started = started
         self._failed = failed
         self._look_again = look_again
+        self._sizes = sizes
         self._unfinished: set[str] = set()
         self._progress = RunProgress(run_id=context.run.run_id)
         self._expected: Mapping[str, int] = {}
@@ -190,6 +196,7 @@ class _Cycle:
             failed=self._failed,
             out_of_time=self._out_of_time,
             committed=self._committed,
+            sizes=self._sizes,
         )
         self._expected = drain.expected
         await drain.run(ledger, pending)

@@ -7,17 +7,20 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 import asyncpg
 
 from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
+from syncline.engine.batchsize import BatchSize
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
+from syncline.engine.keys import row_uuid
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
 from syncline.engine.places import on_schema
-from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
+from syncline.engine.limits import is_limit, with_setting
+from syncline.engine.refusal import FEW, DeadLetter, TableRefused, bury, may_be_rows, refuses_a_row
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.engine.template import sql
-from syncline.errors import StoreError, StoreRejected
+from syncline.errors import StoreError
 from syncline.messages import TableProgress
 from syncline.provider import SyncContext
 from syncline.sqltext import literal
-from syncline.stores.postgres import map_driver_error
+from syncline.stores.postgres import PostgresStore
 from syncline.tracing import span
 
 __all__ = ["Drain"]
@@ -32,11 +35,8 @@ _KEYS = 5_000
 """Rows that are asked for by key in one batch: the keys pass through the worker, and they may be long."""
 
 
-class _CaptureRefused(Exception):
-    """A row did not even come into the stage: its source, or the stage, refused it."""
-
-    def __init__(self, error: StoreRejected) -> None:
-        self.error = error
+_TRIES = 3
+"""How often a single row is tried before what a store says of it is believed, where that may pass by itself."""
 
 
 class Drain:
@@ -56,7 +56,9 @@ class Drain:
         failed: Mapping[str, str],
         out_of_time: Callable[[], bool],
         committed: Callable[[RunProgress], None],
+        sizes: dict[str, int],
     ) -> None:
+        """Keep what a cycle is made of. `sizes` has the rows a batch that tables can take below some limit."""
         self._statements = statements
         self._context = context
         self._target = target
@@ -65,6 +67,9 @@ class Drain:
         self._told = committed
         self._more = False
         self._counted: set[str] = set()
+        self._sizes = sizes
+        self._landed = False
+        self._troubles: list[StoreError] = []
         self.progress = progress
         self.failed = dict(failed)
         self.unfinished: set[str] = set()
@@ -87,10 +92,10 @@ class Drain:
             again = False
             released, requeued = await self._asked_for()
             if not (waiting | released | requeued) - self.failed.keys():
-                return
+                break
             if self._out_of_time():
                 self.unfinished |= waiting | released | requeued
-                return
+                break
             for name, table in self._statements.tables.items():
                 if name in self.failed:
                     continue
@@ -106,6 +111,9 @@ class Drain:
                     if name in waiting:
                         await self._drain_rows(table, ledger.cursors[name], pending.horizon)
             waiting = set()
+        if self._troubles and not self._landed:
+            # Nothing at all got through: that is no table's trouble, and a retry may help.
+            raise self._troubles[0]
 
     def fail(self, table: str, error: str) -> None:
         """Note that a table failed; the others go on."""
@@ -116,8 +124,12 @@ class Drain:
     def _failing_alone(self, name: str) -> Iterator[None]:
         try:
             yield
-        except StoreRejected as error:
-            # The table's own trouble; anything else is the store's and ends the cycle.
+        except StoreError as error:
+            # The table's own trouble, as long as the graph-db answers; else it is the store's and ends the cycle.
+            if error.retryable:
+                if not may_be_rows(error) or self._target.is_closed():
+                    raise
+                self._troubles.append(error)
             self.fail(name, str(error))
 
     async def _asked_for(self) -> tuple[set[str], set[str]]:
@@ -133,9 +145,11 @@ class Drain:
 
     async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
         """Move rows until nothing is left below the horizon or time is out."""
-        write = self._context.write
-        full = limit = await self._rows_a_batch(table)
+        name, write = table.table.name, self._context.write
+        size = BatchSize(await self._rows_a_batch(table), known=self._sizes, name=name)
+        suspects = _Suspects()
         while not self._out_of_time():
+            limit = size.rows
             try:
                 async with on_schema(write) as source, AsyncExitStack() as readings:
                     ahead: Reading | None = None
@@ -145,33 +159,83 @@ class Drain:
                         readings.push_async_callback(reading.close)
                         ahead = None
                         async with self._batch(table.create_stage):
-                            with self._capturing():
-                                staged = await reading.copy_into(
-                                    self._target, table.stage_name, table.stage_columns
-                                )
+                            staged = await reading.copy_into(
+                                self._target, table.stage_name, table.stage_columns
+                            )
                             await readings.aclose()
+                            suspects.judge(landing=staged)
                             # A short batch has seen all below the horizon; behind a full one may be more.
                             after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
-                            if staged == limit == full and not self._out_of_time():
+                            if staged == limit == size.full and not self._out_of_time():
                                 await self._expect(source, table, after, horizon, staged)
                                 # The write-db reads on while the graph-db applies.
-                                ahead = self._read(source, table, after, horizon, full)
+                                ahead = self._read(source, table, after, horizon, limit)
                                 readings.push_async_callback(ahead.close)
                             progress = await self._apply(table, staged, captured=staged)
-                            await self._tenure.commit(
-                                self._target, progress, table=table.table.name, cursor=after
-                            )
+                            progress = await self._bury(progress, {name: suspects.letters})
+                            await self._tenure.commit(self._target, progress, table=name, cursor=after)
                         self._committed(progress)
+                        suspects.landed(staged)
                         cursor = after
                         if staged < limit:
                             return
-                        limit = min(full, limit * 2)
-            except _CaptureRefused as refusal:
-                # Somewhere in these rows is one that cannot be read; its connection is gone, others are not.
-                if limit == 1:
-                    cursor = await self._bury_next(table, cursor, horizon, refusal.error)
-                limit = max(1, limit // 2)
-        self.unfinished.add(table.table.name)
+                        size.passed()
+                        # What is read ahead already is of the size that it was asked for.
+                        if ahead is None:
+                            limit = size.rows
+            except StoreError as error:
+                # Somewhere in these rows is one that cannot be read or written, or there are too many of them. The
+                # source's connection is gone, others are not.
+                if not await self._try_fewer(size, error):
+                    cursor = await self._pass_over(table, cursor, horizon, error, suspects)
+        self.unfinished.add(name)
+
+    async def _try_fewer(self, size: BatchSize, error: StoreError) -> bool:
+        """Return whether a batch that failed is to be tried again with fewer rows, or once more by its one row.
+
+        If not, it is a single row that failed alone. Raise the error if rows have nothing to do with it.
+        """
+        if not may_be_rows(error) or self._target.is_closed():
+            if is_limit(error):
+                # The next attempt is another connection's, with what this one could not do in time.
+                size.failed(struck=True)
+                raise await with_setting(self._store_of(error), error) from error
+            raise error
+        if isinstance(error, TableRefused):
+            raise error
+        if size.rows > 1:
+            if error.everywhere:
+                size.alone()
+            else:
+                size.failed(struck=is_limit(error))
+            return True
+        # What tells of a value will be told again; anything else may pass.
+        if not refuses_a_row(error) and size.once_more(_TRIES):
+            return True
+        size.blame_the_row()
+        return False
+
+    async def _pass_over(
+        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError, suspects: "_Suspects"
+    ) -> Cursor:
+        """Go on behind a single row that failed alone; return the cursor behind it.
+
+        It is a dead letter at once if a store refused its values. If a store said something else, it is one as
+        soon as a neighbour lands; raise the error if none does.
+        """
+        if refuses_a_row(error):
+            return await self._bury_next(table, cursor, horizon, error, suspects)
+        async with on_schema(self._context.write) as source:
+            row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
+        if row is None:
+            raise error
+        key = tuple(row["key"])
+        suspects.add(_letter(error, key, row["sync_xid"]), await with_setting(self._store_of(error), error))
+        return Cursor(xid=row["sync_xid"], key=key)
+
+    def _store_of(self, error: StoreError) -> PostgresStore:
+        write, target = self._context.write.store, self._context.target.store
+        return write if error.store == write.name else target
 
     async def _expect(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, staged: int
@@ -207,9 +271,10 @@ class Drain:
         return read_rows(source, table, source_name=name, cursor=cursor, horizon=horizon, limit=limit)
 
     async def _bury_next(
-        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreRejected
+        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError, suspects: "_Suspects"
     ) -> Cursor:
         """Put the first row behind the cursor among the dead letters, and return the cursor behind it."""
+        suspects.judge(landing=0)
         async with on_schema(self._context.write) as source:
             row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
         if row is None:
@@ -217,72 +282,90 @@ class Drain:
         key = tuple(row["key"])
         async with self._batch():
             letter = _letter(error, key, row["sync_xid"])
-            progress = await self._bury(self.progress.plus([]), {table.table.name: [letter]})
+            letters = [*suspects.letters, letter]
+            progress = await self._bury(self.progress.plus([]), {table.table.name: letters})
             after = Cursor(xid=row["sync_xid"], key=key)
             await self._tenure.commit(self._target, progress, table=table.table.name, cursor=after)
-        self._committed(progress)
+        self._committed(progress, landed=False)
         return after
 
     async def _drain_released(self, table: TableStatements) -> None:
         """Land the parked rows whose parent has come."""
-        limit = self._context.budget.batch_rows
+        size = BatchSize(self._context.budget.batch_rows)
         while not self._out_of_time():
-            async with self._batch(table.create_stage):
-                status = await self._target.execute(table.waiting.stage_released, limit)
-                staged = int(status.rpartition(" ")[2])
-                if not staged:
+            try:
+                async with self._batch(table.create_stage):
+                    status = await self._target.execute(table.waiting.stage_released, size.rows)
+                    staged = int(status.rpartition(" ")[2])
+                    if not staged:
+                        return
+                    progress = await self._apply(table, staged)
+                    await self._tenure.note(self._target, progress)
+                self._committed(progress)
+                if staged < size.rows:
                     return
-                progress = await self._apply(table, staged)
-                await self._tenure.note(self._target, progress)
-            self._committed(progress)
-            if staged < limit:
-                return
+                size.passed()
+            except StoreError as error:
+                if not await self._try_fewer(size, error):
+                    raise await with_setting(self._store_of(error), error) from error
         self.unfinished.add(table.table.name)
 
     async def _drain_requeued(self, table: TableStatements) -> None:
         """Read rows again by key and make them right, whatever they are now."""
         name = table.table.name
-        limit = _KEYS
+        size = BatchSize(_KEYS)
+        unclear = 0
+        async with self._batch():
+            await self._target.execute(sql("requeue_rings"), name)
         while not self._out_of_time():
             try:
                 async with on_schema(self._context.write) as source, self._batch(table.create_stage):
-                    asked = await self._target.fetch(sql("requeue_read"), name, limit)
+                    asked = await self._target.fetch(sql("requeue_read"), name, size.rows)
                     if not asked:
                         return
                     keys = [row["key"] for row in asked]
                     staged = await self._copy_by_key(source, table, keys)
                     ids = [row["row_id"] for row in asked]
                     await self._target.execute(table.missing, ids, [json.dumps(key) for key in keys])
-                    progress = await self._apply(table, staged)
+                    progress = await self._apply(table, staged, asked=True)
                     await self._target.execute(sql("requeue_done"), name, ids)
                     await self._tenure.note(self._target, progress)
                 self._committed(progress)
-                limit = min(_KEYS, limit * 2)
-            except _CaptureRefused as refusal:
-                if limit == 1:
-                    await self._bury_asked(table, refusal.error)
-                limit = max(1, limit // 2)
+                unclear = 0
+                size.passed()
+            except StoreError as error:
+                if not await self._try_fewer(size, error):
+                    unclear += not await self._bury_asked(table, error)
+                    if unclear > FEW:
+                        raise await with_setting(self._store_of(error), error) from error
         self.unfinished.add(name)
 
     async def _copy_by_key(
         self, source: asyncpg.Connection, table: TableStatements, keys: Sequence[Sequence[str]]
     ) -> int:
         columns = [list(column) for column in zip(*keys, strict=True)]
-        with self._capturing():
-            async with Reading(
-                source, table.capture_by_key(), columns, self._context.write.store.name
-            ) as reading:
-                return await reading.copy_into(self._target, table.stage_name, table.stage_columns)
+        async with Reading(
+            source, table.capture_by_key(), columns, self._context.write.store.name
+        ) as reading:
+            return await reading.copy_into(self._target, table.stage_name, table.stage_columns)
 
-    async def _bury_asked(self, table: TableStatements, error: StoreRejected) -> None:
+    async def _bury_asked(self, table: TableStatements, error: StoreError) -> bool:
+        """Put the next row that is asked for among the dead letters; return whether it is known to belong there.
+
+        It is if a store refused its values, or refused it in this very way before.
+        """
         name = table.table.name
         async with self._batch():
             [row] = await self._target.fetch(sql("requeue_read"), name, 1)
+            known: bool = refuses_a_row(error) or await self._target.fetchval(
+                sql("refused_before"), name, row["row_id"], error.sqlstate
+            )
             letter = _letter(error, tuple(row["key"]), 0)
             progress = await self._bury(self.progress.plus([]), {name: [letter]})
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
             await self._tenure.note(self._target, progress)
-        self._committed(progress)
+        self._committed(progress, landed=False)
+        return known
 
     async def _drain_deletes(self, cursor: Cursor, horizon: int) -> None:
         """Remove the rows whose keys were deleted, those of all tables in the order of their deletion."""
@@ -341,18 +424,6 @@ class Drain:
                     await self._target.execute(create_stage)
                 yield
 
-    @contextmanager
-    def _capturing(self) -> Iterator[None]:
-        """Tell a row that cannot be staged from one that cannot be applied."""
-        try:
-            yield
-        except (StoreError, asyncpg.PostgresError) as error:
-            store = self._context.target.store.name
-            mapped = error if isinstance(error, StoreError) else map_driver_error(store, error)
-            if isinstance(mapped, StoreRejected) and refuses_a_row(mapped):
-                raise _CaptureRefused(mapped) from error
-            raise
-
     async def _last_staged(self, table: TableStatements) -> Cursor:
         row = await self._target.fetchrow(table.last_staged)
         return Cursor(xid=row["sync_xid"], key=tuple(row["key"]))
@@ -361,8 +432,13 @@ class Drain:
         row = await self._target.fetchrow(sql("deletes_last", stage=_DELETES_STAGE))
         return Cursor(xid=row["sync_xid"], key=(str(row["seq"]),))
 
-    async def _apply(self, table: TableStatements, staged: int, *, captured: int = 0) -> RunProgress:
-        """Apply the stage in the caller's transaction; return the progress with it."""
+    async def _apply(
+        self, table: TableStatements, staged: int, *, captured: int = 0, asked: bool = False
+    ) -> RunProgress:
+        """Apply the stage in the caller's transaction; return the progress with it.
+
+        `asked`: the rows were asked for by key, with all that they are entangled with.
+        """
         store = self._context.target.store.name
         with span("apply", table=table.table.name, rows=staged):
             applied: Applied = await apply_staged(
@@ -370,7 +446,20 @@ class Drain:
             )
         self._more |= applied.more
         effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
-        return await self._bury(self.progress.plus(effects), applied.refused)
+        progress = await self._bury(self.progress.plus(effects), applied.refused)
+        entangled = (
+            []
+            if asked
+            else [
+                letter.row_id or row_uuid(letter.key)
+                for letter in applied.refused.get(table.table.name, ())
+                if letter.held_by
+            ]
+        )
+        if entangled:
+            again = await self._target.execute(sql("retry_ring"), table.table.name, entangled)
+            self._more |= again != "INSERT 0 0"
+        return progress
 
     async def _bury(self, progress: RunProgress, refused: Mapping[str, Sequence[DeadLetter]]) -> RunProgress:
         """Put refused rows among the dead letters; return the progress with them."""
@@ -381,11 +470,38 @@ class Drain:
             progress = progress.with_failures(name, len(letters))
         return progress
 
-    def _committed(self, progress: RunProgress) -> None:
+    def _committed(self, progress: RunProgress, *, landed: bool = True) -> None:
         # Only now: a rolled-back batch must not be counted.
         self.progress = progress
+        self._landed |= landed
         self._told(progress)
 
 
-def _letter(error: StoreRejected, key: tuple[str, ...], version: int) -> DeadLetter:
+class _Suspects:
+    """Rows of a table that failed alone with what may be the table's trouble, until one beside them lands."""
+
+    def __init__(self) -> None:
+        self.letters: list[DeadLetter] = []
+        self._error: StoreError | None = None
+        self._any_landed = False
+
+    def add(self, letter: DeadLetter, error: StoreError) -> None:
+        """Add one more, or raise what the first was refused with: so many one after the other are the table's."""
+        self.letters.append(letter)
+        self._error = self._error or error
+        if len(self.letters) > FEW:
+            raise self._error
+
+    def judge(self, *, landing: int) -> None:
+        """Raise what the first was refused with if no row has landed or is about to."""
+        if self._error is not None and not landing and not self._any_landed:
+            raise self._error
+
+    def landed(self, rows: int) -> None:
+        """Rows landed; the suspects were put among the dead letters with them."""
+        self._any_landed |= rows > 0
+        self.letters, self._error = [], None
+
+
+def _letter(error: StoreError, key: tuple[str, ...], version: int) -> DeadLetter:
     return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.problem)

@@ -8,6 +8,7 @@ every graph.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from syncline.engine.claims import ClaimStatements
 from syncline.engine.layout import (
     commas,
     generated_columns,
@@ -76,7 +77,11 @@ class TableStatements:
         )
         self.missing = sql("gone_missing", stage=self.stage, table=literal(table.name), row_id=self.row_id)
         self.absolve = sql("absolve", stage=self.stage, table=literal(table.name), row_id=self.row_id)
+        self.retry_held = sql("retry_held", stage=self.stage, table=literal(table.name), row_id=self.row_id)
         self.merging = Merging(schema_map, table, self.stage)
+        self.claims = ClaimStatements(
+            schema_map, table, self.stage, written=self.merging.written, here=self.merging.here
+        )
         self.waiting = Waiting(schema_map, table, self.stage)
 
     def after_cursor(self, cursor: Cursor, first_parameter: int) -> str:

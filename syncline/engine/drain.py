@@ -35,6 +35,8 @@ _KEYS = 5_000
 """Rows that are asked for by key in one batch: the keys pass through the worker, and they may be long."""
 
 
+_SUSPECTS = 8
+"""So many rows, one behind the other, that each fail alone are the table's trouble."""
 _TRIES = 3
 """How often a single row is tried before what a store says of it is believed, where that may pass by itself."""
 
@@ -188,6 +190,7 @@ class Drain:
                 # source's connection is gone, others are not.
                 if not await self._try_fewer(size, error):
                     cursor = await self._pass_over(table, cursor, horizon, error, suspects)
+        suspects.judge(landing=0)
         self.unfinished.add(name)
 
     async def _try_fewer(self, size: BatchSize, error: StoreError) -> bool:
@@ -208,9 +211,16 @@ class Drain:
                 size.alone()
             else:
                 size.failed(struck=is_limit(error))
+                if is_limit(error):
+                    self._context.log.warning(
+                        "batch halved",
+                        graph=self._context.graph.slug,
+                        rows=size.rows,
+                        error=str(await with_setting(self._store_of(error), error)),
+                    )
             return True
-        # What tells of a value will be told again; anything else may pass.
-        if not refuses_a_row(error) and size.once_more(_TRIES):
+        # What tells of a value will be told again, and a limit took its time; anything else may pass.
+        if not refuses_a_row(error) and not is_limit(error) and size.once_more(_TRIES):
             return True
         size.blame_the_row()
         return False
@@ -357,15 +367,14 @@ class Drain:
         name = table.table.name
         async with self._batch():
             [row] = await self._target.fetch(sql("requeue_read"), name, 1)
-            known: bool = refuses_a_row(error) or await self._target.fetchval(
-                sql("refused_before"), name, row["row_id"], error.sqlstate
-            )
-            letter = _letter(error, tuple(row["key"]), 0)
+            before = await self._target.fetchrow(sql("refused_before"), name, row["row_id"])
+            # Which version it is cannot be read; as long as no other one came, it is that one.
+            letter = _letter(error, tuple(row["key"]), before["version"] if before else 0)
             progress = await self._bury(self.progress.plus([]), {name: [letter]})
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
             await self._tenure.note(self._target, progress)
         self._committed(progress, landed=False)
-        return known
+        return refuses_a_row(error) or (before is not None and before["sqlstate"] == error.sqlstate)
 
     async def _drain_deletes(self, cursor: Cursor, horizon: int) -> None:
         """Remove the rows whose keys were deleted, those of all tables in the order of their deletion."""
@@ -489,7 +498,7 @@ class _Suspects:
         """Add one more, or raise what the first was refused with: so many one after the other are the table's."""
         self.letters.append(letter)
         self._error = self._error or error
-        if len(self.letters) > FEW:
+        if len(self.letters) >= _SUSPECTS:
             raise self._error
 
     def judge(self, *, landing: int) -> None:

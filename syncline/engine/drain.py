@@ -37,6 +37,8 @@ _KEYS = 5_000
 
 _SUSPECTS = 8
 """So many rows, one behind the other, that each fail alone are the table's trouble."""
+_BATCHES_IN_VAIN = 20
+"""Batches behind such rows that are read in search of one which lands."""
 _TRIES = 3
 """How often a single row is tried before what a store says of it is believed, where that may pass by itself."""
 
@@ -125,7 +127,10 @@ class Drain:
     @contextmanager
     def _failing_alone(self, name: str) -> Iterator[None]:
         try:
-            yield
+            try:
+                yield
+            except _TableStands as stands:
+                raise stands.error from stands
         except StoreError as error:
             # The table's own trouble, as long as the graph-db answers; else it is the store's and ends the cycle.
             if error.retryable:
@@ -165,7 +170,6 @@ class Drain:
                                 self._target, table.stage_name, table.stage_columns
                             )
                             await readings.aclose()
-                            suspects.judge(landing=staged)
                             # A short batch has seen all below the horizon; behind a full one may be more.
                             after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
                             if staged == limit == size.full and not self._out_of_time():
@@ -174,10 +178,13 @@ class Drain:
                                 ahead = self._read(source, table, after, horizon, limit)
                                 readings.push_async_callback(ahead.close)
                             progress = await self._apply(table, staged, captured=staged)
-                            progress = await self._bury(progress, {name: suspects.letters})
+                            if suspects.letters:
+                                if not await self._lands_beside(table, staged, suspects):
+                                    raise _NoNeighbour
+                                progress = await self._bury(progress, {name: suspects.letters})
                             await self._tenure.commit(self._target, progress, table=name, cursor=after)
+                        suspects.landed(progress.written(name) - self.progress.written(name))
                         self._committed(progress)
-                        suspects.landed(staged)
                         cursor = after
                         if staged < limit:
                             return
@@ -185,13 +192,27 @@ class Drain:
                         # What is read ahead already is of the size that it was asked for.
                         if ahead is None:
                             limit = size.rows
+            except _NoNeighbour:
+                # What was staged says nothing of the rows before it; more of them may.
+                if staged < limit or suspects.waited_long():
+                    raise suspects.verdict() from None
+                size.passed()
             except StoreError as error:
                 # Somewhere in these rows is one that cannot be read or written, or there are too many of them. The
                 # source's connection is gone, others are not.
                 if not await self._try_fewer(size, error):
                     cursor = await self._pass_over(table, cursor, horizon, error, suspects)
-        suspects.judge(landing=0)
+        if suspects.letters and not suspects.convicted:
+            raise suspects.verdict()
         self.unfinished.add(name)
+
+    async def _lands_beside(self, table: TableStatements, staged: int, suspects: "_Suspects") -> bool:
+        """Return whether a row has landed that tells the suspects' trouble from the table's."""
+        if suspects.convicted:
+            return True
+        if self._store_of(suspects.verdict().error) is self._context.write.store:
+            return staged > 0
+        return await self._target.fetchrow(table.staged_tids) is not None
 
     async def _try_fewer(self, size: BatchSize, error: StoreError) -> bool:
         """Return whether a batch that failed is to be tried again with fewer rows, or once more by its one row.
@@ -284,7 +305,8 @@ class Drain:
         self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError, suspects: "_Suspects"
     ) -> Cursor:
         """Put the first row behind the cursor among the dead letters, and return the cursor behind it."""
-        suspects.judge(landing=0)
+        if suspects.letters and not suspects.convicted:
+            raise suspects.verdict()
         async with on_schema(self._context.write) as source:
             row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
         if row is None:
@@ -297,6 +319,7 @@ class Drain:
             after = Cursor(xid=row["sync_xid"], key=key)
             await self._tenure.commit(self._target, progress, table=table.table.name, cursor=after)
         self._committed(progress, landed=False)
+        suspects.landed(0)
         return after
 
     async def _drain_released(self, table: TableStatements) -> None:
@@ -486,30 +509,47 @@ class Drain:
         self._told(progress)
 
 
+class _NoNeighbour(Exception):
+    """A batch behind suspects holds nothing that tells their trouble from the table's."""
+
+
+class _TableStands(Exception):
+    """Rows that failed alone are for all that is known the table's trouble."""
+
+    def __init__(self, error: StoreError) -> None:
+        self.error = error
+
+
 class _Suspects:
     """Rows of a table that failed alone with what may be the table's trouble, until one beside them lands."""
 
     def __init__(self) -> None:
         self.letters: list[DeadLetter] = []
-        self._error: StoreError | None = None
-        self._any_landed = False
+        self.convicted = False
+        """Whether a row of the table landed in this cycle: what fails alone is to blame itself."""
+        self._errors: list[StoreError] = []
+        self._waited = 0
 
     def add(self, letter: DeadLetter, error: StoreError) -> None:
-        """Add one more, or raise what the first was refused with: so many one after the other are the table's."""
+        """Add one more; raise _TableStands if so many one after the other can no longer be the rows'."""
         self.letters.append(letter)
-        self._error = self._error or error
+        self._errors.append(error)
         if len(self.letters) >= _SUSPECTS:
-            raise self._error
+            raise self.verdict()
 
-    def judge(self, *, landing: int) -> None:
-        """Raise what the first was refused with if no row has landed or is about to."""
-        if self._error is not None and not landing and not self._any_landed:
-            raise self._error
+    def verdict(self) -> _TableStands:
+        """Return what to raise if no row beside them lands."""
+        return _TableStands(self._errors[0])
+
+    def waited_long(self) -> bool:
+        """Count one more batch that said nothing, and return whether there is no sense in going on."""
+        self._waited += 1
+        return self._waited >= _BATCHES_IN_VAIN
 
     def landed(self, rows: int) -> None:
-        """Rows landed; the suspects were put among the dead letters with them."""
-        self._any_landed |= rows > 0
-        self.letters, self._error = [], None
+        """A batch was committed, and the suspects are among the dead letters with it."""
+        self.convicted |= rows > 0
+        self.letters, self._errors, self._waited = [], [], 0
 
 
 def _letter(error: StoreError, key: tuple[str, ...], version: int) -> DeadLetter:

@@ -3,27 +3,14 @@
 import pytest
 
 from syncline.adoption import adopt
-from syncline.engine import SyncEngine, run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.engine.tablemap import Column, SchemaMap, TableMap
 from syncline.errors import StoreUnavailable
 from syncline.messages import CycleStatus, SyncResult, TableProgress
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 
-UNUSUAL = [
-    "42501",
-    "0A000",
-    "XX000",
-    "40001",
-    "55000",
-    "57014",
-    "53400",
-    "25006",
-    "42P01",
-    "53100",
-    "55P03",
-    "40P01",
-]
+UNUSUAL = ["42501", "0A000", "XX000", "40001", "55000", "57014", "53400", "25006"]
 LETTERS = "SELECT key[1] AS key, sqlstate, attempts FROM sync_dead_letter ORDER BY 1"
 
 
@@ -53,15 +40,13 @@ async def nodes(graph: TestGraph, first: int, last: int, poison: tuple[int, ...]
     )
 
 
-@pytest.mark.parametrize("poison", [(1,), (50,), (100,), (1, 2, 3, 4, 99, 100)], ids=str)
 @pytest.mark.parametrize("sqlstate", UNUSUAL)
-async def test_poison_row_of_any_sqlstate_harms_only_itself(
-    graph: TestGraph, sqlstate: str, poison: tuple[int, ...]
-) -> None:
+async def test_poison_row_of_any_sqlstate_harms_only_itself(graph: TestGraph, sqlstate: str) -> None:
+    poison = (1, 2, 3, 4, 99, 100)
     await raising(graph, sqlstate, "NEW.concept = 'poison'")
     await nodes(graph, 1, 100, poison)
     await write(graph, "INSERT INTO write_llm_usage (id, model_id) VALUES ('u', 'm')")
-    result = await SyncEngine_().run_cycle(graph.context())
+    result = await new_engine().run_cycle(graph.context())
     assert (result.status, of(result, "nodes").error) == (CycleStatus.DRAINED, None), of(
         result, "nodes"
     ).error
@@ -85,21 +70,20 @@ async def test_poison_row_of_any_sqlstate_harms_only_itself(
     assert await differences(graph) == []
 
 
-@pytest.mark.parametrize("sqlstate", ["42501", "40001", "57014"])
-@pytest.mark.parametrize("batch_rows", [1, 7])
+@pytest.mark.parametrize(("sqlstate", "batch_rows"), [("42501", 1), ("40001", 7), ("57014", 7)])
 async def test_poison_row_is_found_in_small_batches(graph: TestGraph, sqlstate: str, batch_rows: int) -> None:
     await raising(graph, sqlstate, "NEW.concept = 'poison'")
     await nodes(graph, 1, 30, (1, 2, 15, 30))
-    result = await SyncEngine_().run_cycle(graph.context(batch_rows=batch_rows))
+    result = await new_engine().run_cycle(graph.context(batch_rows=batch_rows))
     assert (result.status, of(result, "nodes").rows, result.dead_letters) == (CycleStatus.DRAINED, 26, 4)
 
 
-@pytest.mark.parametrize("sqlstate", ["42501", "40001", "57014", "53100"])
+@pytest.mark.parametrize("sqlstate", ["42501", "57014"])
 async def test_table_that_refuses_everything_fills_no_books(graph: TestGraph, sqlstate: str) -> None:
     await raising(graph, sqlstate, "true")
     await nodes(graph, 1, 300)
     await write(graph, "INSERT INTO write_llm_usage (id, model_id) VALUES ('u', 'm')")
-    result = await SyncEngine_().run_cycle(graph.context())
+    result = await new_engine().run_cycle(graph.context())
     error = of(result, "nodes").error
     assert error is not None
     assert sqlstate in error
@@ -109,14 +93,14 @@ async def test_table_that_refuses_everything_fills_no_books(graph: TestGraph, sq
     assert await differences(graph) == []
 
 
-@pytest.mark.parametrize("sqlstate", ["40001", "57014", "25006"])
+@pytest.mark.parametrize("sqlstate", ["40001", "57014"])
 async def test_store_that_refuses_everything_for_now_is_worth_a_retry(
     graph: TestGraph, sqlstate: str
 ) -> None:
     await raising(graph, sqlstate, "true")
     await nodes(graph, 1, 50)
     with pytest.raises(StoreUnavailable, match=sqlstate):
-        await SyncEngine_().run_cycle(graph.context())
+        await new_engine().run_cycle(graph.context())
     assert await read(graph, LETTERS) == []
 
 
@@ -130,7 +114,7 @@ async def test_missing_right_on_a_table_is_the_tables(graph: TestGraph) -> None:
     # What is there already is accepted again, and says nothing of what is refused.
     await write(graph, "UPDATE write_nodes SET concept = concept")
     await nodes(graph, 1, 500)
-    result = await SyncEngine_().run_cycle(graph.context())
+    result = await new_engine().run_cycle(graph.context())
     assert result.status is CycleStatus.FAILED
     assert result.dead_letters <= 3
 
@@ -139,7 +123,7 @@ async def test_a_lone_row_waits_for_a_neighbour_and_holds_up_no_other_table(grap
     await raising(graph, "40001", "NEW.concept = 'poison'")
     await nodes(graph, 1, 1, (1,))
     await write(graph, "INSERT INTO write_llm_usage (id, model_id) VALUES ('u', 'm')")
-    engine = SyncEngine_()
+    engine = new_engine()
     result = await engine.run_cycle(graph.context())
     assert (result.status, of(result, "llm_usage").rows, result.dead_letters) == (CycleStatus.FAILED, 1, 0)
     await nodes(graph, 2, 2)
@@ -147,7 +131,7 @@ async def test_a_lone_row_waits_for_a_neighbour_and_holds_up_no_other_table(grap
     assert (result.status, of(result, "nodes").rows, result.dead_letters) == (CycleStatus.DRAINED, 1, 1)
 
 
-@pytest.mark.parametrize("sqlstate", ["42501", "XX000", "40001", "55000", "57014"])
+@pytest.mark.parametrize("sqlstate", ["42501", "40001", "57014"])
 async def test_delete_that_raises_anything_holds_back_no_other(graph: TestGraph, sqlstate: str) -> None:
     await nodes(graph, 1, 20)
     await run_cycle(graph.context())
@@ -191,11 +175,9 @@ async def of_one_table(graph: TestGraph, expression: str) -> SyncEngine:
     return SyncEngine(schema_map)
 
 
-@pytest.mark.parametrize("poison", [(1,), (17,), (1, 2, 29, 30)], ids=str)
-@pytest.mark.parametrize("sqlstate", ["42501", "0A000", "XX000", "40001", "55000", "57014"])
-async def test_poison_row_at_capture_harms_only_itself(
-    graph: TestGraph, sqlstate: str, poison: tuple[int, ...]
-) -> None:
+@pytest.mark.parametrize("sqlstate", ["42501", "40001", "57014"])
+async def test_poison_row_at_capture_harms_only_itself(graph: TestGraph, sqlstate: str) -> None:
+    poison = (1, 2, 29, 30)
     await write(
         graph,
         "CREATE FUNCTION kg.fits(v text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
@@ -255,8 +237,6 @@ async def test_row_that_waits_and_raises_when_it_is_released_harms_only_itself(
     assert len(await read(graph, "SELECT FROM node_versions")) == 5
 
 
-def SyncEngine_() -> SyncEngine:  # noqa: N802
+def new_engine() -> SyncEngine:
     """An engine that remembers nothing of other tests' limits."""
-    from syncline.engine import KNOWLEDGE_GRAPH
-
     return SyncEngine(KNOWLEDGE_GRAPH)

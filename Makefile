@@ -32,6 +32,10 @@ test-ui: setup ## open the Web UI in a browser and read it; walk through the tut
 	@command -v chromium > /dev/null || { echo 'make test-ui needs a browser. On Debian: apt-get install chromium'; exit 1; }
 	@$(BIN)/python -m pytest -n 2 tests/acceptance/check_web_ui.py tests/acceptance/check_tutorial.py
 
+test-field: setup ## run the tests that need servers which no wheel brings (PgBouncer)
+	@PATH="$$PATH:/usr/sbin"; command -v pgbouncer > /dev/null || { echo 'make test-field needs PgBouncer. On Debian: apt-get install pgbouncer'; exit 1; }
+	@$(BIN)/python -m pytest -n 2 tests/field/check_*.py
+
 screenshots: ## take the pictures in docs/images anew
 	@SCREENSHOTS=docs/images $(MAKE) --silent test-ui
 
@@ -75,4 +79,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test test-ui screenshots prove check bench bench-freshness bench-fleet docs wordnet format constraints clean
+.PHONY: help setup run test test-ui test-field screenshots prove check bench bench-freshness bench-fleet docs wordnet format constraints clean

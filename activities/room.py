@@ -61,6 +61,11 @@ class Room:
         """The thread's, by which its stack is found."""
         return self._thread.ident
 
+    @property
+    def native_id(self) -> int | None:
+        """The kernel's number of the thread, None before it runs and after it has ended."""
+        return self._thread.native_id if self._thread.is_alive() else None
+
     async def open(self) -> None:
         """Begin to serve. Raise what keeps it from that."""
         self._thread.start()

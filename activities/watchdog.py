@@ -1,8 +1,8 @@
 """The watchdog: a room whose event loop stands still is named, and its cycles fail for that reason."""
 
 import asyncio
-import faulthandler
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from activities.room import Room
+from activities.stack_timer import StackTimer
 from activities.translation import translated
 from activities.underway import UnderWay
 from syncline import metrics
@@ -27,8 +28,6 @@ _MISSING: Final = 3
 _FOR_GOOD: Final = 6
 """So many times the limit: then it will hardly end by itself."""
 _PATIENCE: Final = 5.0
-_STDERR: Final = 2
-"""The descriptor: `sys.stderr` may be anything."""
 
 
 class Watchdog:
@@ -49,14 +48,15 @@ class Watchdog:
     async def watch(self, *, dump: bool = False) -> None:
         """Look after them until it is cancelled.
 
-        With `dump`, the stacks of all threads go to stderr when this loop itself stands still for three times
-        as long: code that keeps Python's lock leaves no other way to name it.
+        With `dump`, this thread and those of the rooms write their stacks to stderr when this loop itself
+        stands still for three times as long: code that keeps Python's lock leaves no other way to name it.
         """
         tick = min(1.0, self._seconds / 4)
+        timers: dict[int, StackTimer] = {}
         try:
             while True:
                 if dump:
-                    faulthandler.dump_traceback_later(3 * self._seconds, file=_STDERR)
+                    self._push_back(timers)
                 before = time.monotonic()
                 await asyncio.sleep(tick)
                 if time.monotonic() - before > tick + self._seconds / 2:
@@ -70,8 +70,18 @@ class Watchdog:
                     except Exception:  # nobody looks after the watchdog
                         get_log().exception("watchdog failed", provider=room.provider.id)
         finally:
-            if dump:
-                faulthandler.cancel_dump_traceback_later()
+            for timer in timers.values():
+                timer.close()
+
+    def _push_back(self, timers: dict[int, StackTimer]) -> None:
+        alive = {room.native_id for room in self._rooms} | {threading.get_native_id()}
+        for gone in timers.keys() - alive:
+            timers.pop(gone).close()
+        for native_id in alive:
+            if native_id is not None:
+                if native_id not in timers:
+                    timers[native_id] = StackTimer(native_id)
+                timers[native_id].push_back(3 * self._seconds)
 
     async def _look_after(self, room: Room) -> None:
         silent = room.silent_seconds()

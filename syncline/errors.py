@@ -21,6 +21,8 @@
     │   └── DevStackError             the development stack cannot start as declared
     ├── StoreError                    a store answered, or did not
     │   ├── StoreUnavailable          retryable: connection, timeout, shutdown, too many clients
+    │   │   └── StatementOutdated     retryable: a statement was prepared for a table that has changed
+    │   ├── PoolerUnsupported         not retryable: a pooler in between keeps no sessions
     │   └── StoreRejected             not retryable: the statement itself was refused (carries SQLSTATE)
     ├── VectorStoreError
     │   ├── VectorStoreUnavailable    retryable
@@ -224,6 +226,26 @@ class StoreUnavailable(StoreError):
     """The store cannot be reached or cannot serve now."""
 
     retryable = True
+
+
+class StatementOutdated(StoreUnavailable):
+    """A prepared statement no longer fits its tables; a new connection prepares it again."""
+
+    def __init__(self, store: str, *, sqlstate: str | None = None) -> None:
+        problem = "a table has changed since this connection prepared its statements; a new one prepares them"
+        super().__init__(store, problem, sqlstate=sqlstate)
+
+
+class PoolerUnsupported(StoreError):
+    """A pooler in between gives every transaction another session, so nothing was done."""
+
+    fix = (
+        "Have it pool sessions (PgBouncer: pool_mode = session), or name the port of the server itself in "
+        "the store's connection string"
+    )
+
+    def __init__(self, store: str) -> None:
+        super().__init__(store, f"a pooler in transaction or statement mode is in between. {self.fix}.")
 
 
 class StoreRejected(StoreError):

@@ -130,17 +130,20 @@ def _build(catalog: Catalog, table: TableState, key: Sequence[str], *, concurren
     name = index_name(table.name, frozenset(taken))
     how = "CONCURRENTLY " if concurrently else ""
     drops = [f"DROP INDEX {how}IF EXISTS {qualified(table.schema, left)}" for left in leftovers]
+    relation = qualified(table.schema, table.name)
+    # It reads a sample, and nobody waits for it. First, so that what is interrupted is done again as a whole.
+    counted = [sql("analyze", table=relation, key=", ".join(map(quoted, key)))] if concurrently else []
     create = sql(
         "index",
         how=how,
         name=quoted(name),
-        table=qualified(table.schema, table.name),
+        table=relation,
         key=", ".join(f'{quoted(column)} COLLATE "C"' for column in key),
     )
     again = " again, because its build was interrupted" if leftovers else ""
     return Step(
         sentence=f"Build index {name} on {table.schema}.{table.name}{again}.",
-        statements=(*drops, create),
-        locked=() if concurrently else (qualified(table.schema, table.name),),
+        statements=(*drops, *counted, create),
+        locked=() if concurrently else (relation,),
         alone=concurrently,
     )

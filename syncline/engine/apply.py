@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from syncline.engine.limits import is_limit
+from syncline.engine.places import looking_up
 from syncline.engine.refusal import (
     FEW,
     TOO_MANY_UNUSUAL,
@@ -21,14 +22,14 @@ from syncline.errors import StoreError
 from syncline.messages import TableProgress
 from syncline.sqltext import literal
 
-__all__ = ["Applied", "Refused", "apply_staged", "prepare_connection", "remove_gone"]
+__all__ = ["Applied", "Refused", "apply_staged", "remove_gone", "shared_stages"]
 
 _ANALYZE_FROM = 2_000
 """Below this many staged rows the planner's defaults do; above, a wrong join costs more than ANALYZE."""
 
 
 _UNCLEAR = 2 * FEW
-"""Removals that are refused in a way that says nothing of values, before it is the table while none succeeds."""
+"""Removals refused in a way that says nothing of values, before it is the table while none succeeds."""
 
 Refused = Mapping[str, Sequence[DeadLetter]]
 """Per table, the rows of it that were refused."""
@@ -46,10 +47,9 @@ class Applied:
     """Whether it released or asked for rows that were not waiting before."""
 
 
-async def prepare_connection(target: asyncpg.Connection, statements: SchemaStatements) -> None:
-    """Make the temporary tables that all tables share; they stay with the connection."""
-    await target.execute(statements.removal.create)
-    await target.execute(statements.recount.create)
+def shared_stages(statements: SchemaStatements) -> tuple[str, str]:
+    """Return the statements that make the temporary tables which all tables share, where there are none."""
+    return statements.removal.create, statements.recount.create
 
 
 async def apply_staged(
@@ -72,12 +72,7 @@ async def apply_staged(
         await target.execute("SET LOCAL default_statistics_target = 10")
         await target.execute(table.analyze_stage)
     merging = table.merging
-    books = await target.fetchrow(
-        "SELECT EXISTS (SELECT FROM sync_parked_row) AS rows,"
-        " EXISTS (SELECT FROM sync_parked_reference) AS references,"
-        f" EXISTS (SELECT FROM sync_dead_letter WHERE table_name = '{literal(table.table.name)}') AS letters,"
-        f" {merging.known} AS known"
-    )
+    books = await target.fetchrow(sql("books", table=literal(table.table.name), known=merging.known))
     effects: list[TableProgress] = []
     if table.table.present != "true":
         await target.execute(table.absent)
@@ -88,11 +83,14 @@ async def apply_staged(
         unparked.extend(refused)
     removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
     effects.extend(removed)
-    if books["rows"]:
-        await target.execute(waiting.unpark_rows)
+    few = staged < _ANALYZE_FROM
     # What leaves may have parked references of rows that are staged, where none were before.
-    if (books["references"] or removed) and table.table.identified:
-        await target.execute(waiting.unpark_references)
+    references = table.table.identified and bool(books["references"] or removed)
+    async with looking_up(target, few=few and (books["rows"] or references)):
+        if books["rows"]:
+            await target.execute(waiting.unpark_rows)
+        if references:
+            await target.execute(waiting.unpark_references)
     for statement in waiting.park_references:
         await target.execute(statement)
 
@@ -108,14 +106,16 @@ async def apply_staged(
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
     more = bool(removed)
     if table.table.identified:
-        if books["rows"]:
-            for statement in waiting.release_rows:
-                more |= await target.execute(statement) != "UPDATE 0"
-        if books["references"] or (in_parts and waiting.park_beside):
-            for release in waiting.releases:
-                effect, asked = await _release(target, release, store)
-                effects.append(effect)
-                more |= asked
+        references = bool(books["references"] or (in_parts and waiting.park_beside))
+        async with looking_up(target, few=few and (books["rows"] or references)):
+            if books["rows"]:
+                for statement in waiting.release_rows:
+                    more |= await target.execute(statement) != "UPDATE 0"
+            if references:
+                for release in waiting.releases:
+                    effect, asked = await _release(target, release, store)
+                    effects.append(effect)
+                    more |= asked
 
     links = 0
     for ranged in merging.links if books["known"] else merging.new_links:
@@ -124,9 +124,10 @@ async def apply_staged(
         refused.extend(unlinked)
     effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
     if books["letters"]:
-        await target.execute(table.absolve)
-        if rows:
-            more |= await target.execute(table.retry_held) != "INSERT 0 0"
+        async with looking_up(target, few=few):
+            await target.execute(table.absolve)
+            if rows:
+                more |= await target.execute(table.retry_held) != "INSERT 0 0"
     more |= bool(rows) and merging.rematches
     await schema.recount.run(target)
     letters = [*unparked, *unremoved.get(table.table.name, ()), *refused]
@@ -209,7 +210,8 @@ async def _judge_removals(
         return
     for row, problem in unusual:
         if len(unusual) > TOO_MANY_UNUSUAL or not await target.fetchval(
-            "SELECT EXISTS (SELECT FROM sync_dead_letter WHERE (table_name, row_id, sqlstate) = ($1, $2, $3))",
+            "SELECT EXISTS (SELECT FROM sync_dead_letter"
+            " WHERE table_name = $1 AND row_id = $2 AND sqlstate = $3)",
             row["table_name"],
             row["row_id"],
             problem.sqlstate,

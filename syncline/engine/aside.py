@@ -1,4 +1,4 @@
-"""Aside: rows that foreign keys would delete or change with a row that leaves for a moment, kept and put back."""
+"""Aside: rows that foreign keys would delete or change with a row that leaves for a moment, and put back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +60,8 @@ class Aside:
                 if row["child"] in above:
                     raise NotKept
                 kept.append(_cascaded(place, found, row))
-                await cls._below(target, row["child"], f"SELECT * FROM {place}", {*above, row["child"]}, kept)
+                beneath = f"SELECT * FROM {place}"  # noqa: S608 # a name of this module's
+                await cls._below(target, row["child"], beneath, {*above, row["child"]}, kept)
             else:
                 if not row["key"]:
                     raise NotKept
@@ -82,7 +83,8 @@ def _cascaded(place: str, found: str, row: asyncpg.Record) -> _Kept:
     return _Kept(
         keep=_kept_as(place, f"SELECT c.* {found}"),
         put_back=(
-            f"INSERT INTO {row['name']} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {place}"
+            f"INSERT INTO {row['name']} ({columns}) OVERRIDING SYSTEM VALUE"  # noqa: S608 # quoted names
+            f" SELECT {columns} FROM {place}"
         ),
     )
 
@@ -93,9 +95,10 @@ def _emptied(place: str, found: str, row: asyncpg.Record) -> _Kept:
     same = " AND ".join(f"c.{quoted(column)} = p.{quoted(column)}" for column in row["key"])
     return _Kept(
         keep=_kept_as(place, f"SELECT {commas([f'c.{quoted(column)}' for column in columns])} {found}"),
-        put_back=f"UPDATE {row['name']} c SET {assignments} FROM {place} p WHERE {same}",
+        put_back=f"UPDATE {row['name']} c SET {assignments} FROM {place} p WHERE {same}",  # noqa: S608 # the same
     )
 
 
 def _kept_as(place: str, query: str) -> str:
-    return f"DROP TABLE IF EXISTS {place}; CREATE TEMP TABLE {place.removeprefix('pg_temp.')} ON COMMIT DROP AS {query}"
+    name = place.removeprefix("pg_temp.")
+    return f"DROP TABLE IF EXISTS {place}; CREATE TEMP TABLE {name} ON COMMIT DROP AS {query}"

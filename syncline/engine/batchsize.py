@@ -9,9 +9,9 @@ _CLEAN = 8
 class BatchSize:
     """Halves after a batch that failed, down to a single row, and grows again after those that passed.
 
-    After a row's failure it doubles until it is as it was, for the row is behind. A limit is still there: what
-    passed below it holds for the further batches of the table, of this cycle and of later ones, and grows only
-    after some of them.
+    After a row's failure it doubles until it is as it was, for the row is behind. A limit is still there:
+    what passed below it holds for the further batches of the table, of this cycle and of later ones, and
+    grows only after some of them.
     """
 
     def __init__(self, full: int, *, known: dict[str, int] | None = None, name: str = "") -> None:

@@ -7,6 +7,7 @@ from typing import Self
 
 import asyncpg
 
+from syncline.engine.places import by_index
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.engine.template import sql
 from syncline.errors import SchemaMismatch
@@ -41,6 +42,10 @@ class Pending:
     held: bool
     """Whether committed rows or deletes are not below the horizon yet: an older transaction is open."""
     oldest_writer: OpenWriter | None
+    prunable: bool = False
+    """Whether deleted keys were kept for long enough, and may be cleared away by this role."""
+    kept_too_long: bool = False
+    """Whether there are such keys, and this role may not."""
 
 
 async def ask_pending(
@@ -82,6 +87,8 @@ async def ask_pending(
         ahead=named(stage == 2 for stage in row["ahead"]),
         held=1 in row["ahead"],
         oldest_writer=writer,
+        prunable=row["old_tombstones"] == 1,
+        kept_too_long=row["old_tombstones"] == 2,
     )
 
 
@@ -152,7 +159,8 @@ class Reading:
     async def _read(self, source: asyncpg.Connection, query: str, parameters: Sequence[object]) -> None:
         try:
             with span("capture", statement=query):
-                await source.copy_from_query(query, *parameters, output=self._keep, format="binary")
+                async with by_index(source, readonly=True):
+                    await source.copy_from_query(query, *parameters, output=self._keep, format="binary")
         except Exception as error:
             # Whatever it is: the target's COPY waits for a word.
             await self._chunks.put(map_driver_error(self._source_name, error) or error)

@@ -1,9 +1,9 @@
 """Claims: unique values that staged rows hand on to each other, and how they are freed for it.
 
-Postgres checks a unique index row by row, so a valid set (two rows that swap a value, a shift by one) is refused
-although it is valid once all of it is there. Here the rows that give a value up get another one for a while, which
-nobody wants; then the whole set is merged. Where no column can take such a value, rows go in the order in which
-values become free, and rings leave and come back in one statement.
+Postgres checks a unique index row by row, so a valid set (two rows that swap a value, a shift by one) is
+refused although it is valid once all of it is there. Here the rows that give a value up get another one for a
+while, which no row wants; then the whole set is merged. Where no column can take such a value, rows go in the
+order in which values become free, and rings leave and come back in one statement.
 """
 
 from collections import defaultdict
@@ -166,7 +166,7 @@ class Claims:
 
     @classmethod
     async def read(cls, target: asyncpg.Connection, statements: ClaimStatements) -> "Claims | None":
-        """Find out what the staged rows claim; None if the table has nothing unique. Raise what Postgres says."""
+        """Find out what the staged rows claim; None if nothing is unique. Raise what Postgres says."""
         name = statements.target
         columns = await target.fetch(sql("unique_columns"), name)
         known = {column["name"]: column for column in columns}
@@ -203,10 +203,10 @@ class Claims:
         return any(self._held.values())
 
     async def free(self, target: asyncpg.Connection, part: str) -> tuple[set[Tid], int]:
-        """Free what is handed on; return the rows that have another value for a while, and how many changed.
+        """Free what is handed on; return the rows that have another value now, and how many are merged.
 
-        `part` is the statement that merges rows: those that cannot take another value are merged here already,
-        as far as that is possible.
+        `part` is the statement that merges rows: those that cannot take another value are merged here
+        already, as far as that is possible.
         """
         await self._note_touched(target)
         freed: set[Tid] = set()
@@ -262,10 +262,11 @@ class Claims:
         return count
 
     async def _replaced(self, target: asyncpg.Connection, tids: Collection[Tid]) -> bool:
-        """Return whether these rows could leave and come back as they shall be, with all that hangs on them."""
+        """Return whether these rows could leave and come back as they shall be, with what hangs on them."""
         statements = self._statements
         leaving = (
-            f"SELECT t.* FROM {statements.target} t JOIN pg_temp.sync_claim c ON {statements.same('t', 'c')}"
+            f"SELECT t.* FROM {statements.target} t"  # noqa: S608 # quoted names
+            f" JOIN pg_temp.sync_claim c ON {statements.same('t', 'c')}"
             " WHERE c.sync_leaves"
         )
         try:
@@ -282,7 +283,7 @@ class Claims:
         return True
 
     def blocked_by(self, stuck: Iterable[Tid]) -> dict[Tid, _Rule]:
-        """Return the rows that want what rows which cannot change keep, directly or not, and by which rule."""
+        """Return the rows that want, directly or not, what the stuck rows keep; and by which rule."""
         wanting: dict[Tid, list[tuple[Tid, int]]] = defaultdict(list)
         for number, pairs in self._held.items():
             for wants, held in pairs:
@@ -428,7 +429,7 @@ def _create(statements: ClaimStatements, rules: Sequence[_Rule], columns: Sequen
 
 
 def _ordered(pairs: Collection[tuple[Tid, Tid]]) -> tuple[list[Tid], list[set[Tid]]]:
-    """Return rows in an order in which each finds free what it wants, and the groups that have no such order."""
+    """Return rows in an order in which each finds free what it wants, and the groups that have none."""
     wants: dict[Tid, set[Tid]] = defaultdict(set)
     wanted_by: dict[Tid, set[Tid]] = defaultdict(set)
     for wanting, held in pairs:

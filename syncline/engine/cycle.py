@@ -1,5 +1,6 @@
 """One cycle of one graph: take the graph, drain every table, announce, index, report."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -15,11 +16,12 @@ from syncline.engine.fit import misfits
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
-from syncline.engine.places import LOCK, UNLOCK, on_schema
+from syncline.engine.pruning import Pruning
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.engine.template import sql
-from syncline.errors import CycleBusy, SchemaMoved, StoreRejected
+from syncline.errors import CycleBusy, SchemaMoved, StatementOutdated, StoreRejected
 from syncline.messages import CycleProgress, CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
@@ -31,13 +33,15 @@ _AHEAD = (
     "of another cluster; they wait until they are stamped again: "
     "UPDATE {source} SET sync_xid = DEFAULT WHERE sync_xid >= pg_snapshot_xmax(pg_current_snapshot())"
 )
+_LOCK_SECONDS = 5.0
+"""How long the lock of a connection that was thrown away may take to be free."""
 
 
 class SyncEngine:
     """The built-in engine over one schema map.
 
-    Of a graph it keeps between cycles only that its tables were seen to fit the map, and which of them have to
-    be moved in smaller batches because a limit of the stores strikes larger ones.
+    Of a graph it keeps between cycles only that its tables were seen to fit the map, and which of them have
+    to be moved in smaller batches because a limit of the stores strikes larger ones.
     """
 
     def __init__(self, schema_map: SchemaMap) -> None:
@@ -45,6 +49,7 @@ class SyncEngine:
         self.statements = SchemaStatements(schema_map)
         self._fitting: set[tuple[str, ...]] = set()
         self._sizes: dict[tuple[str, ...], dict[str, int]] = {}
+        self._pruning = Pruning()
 
     async def run_cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle and return what it did.
@@ -54,24 +59,49 @@ class SyncEngine:
         in the result; the other tables go on.
         """
         started = time.monotonic()
-        async with on_schema(context.target) as target:
-            if not await target.fetchval(LOCK):
-                return await self._held_by_another(context, target, started)
+        try:
+            return await self._run_cycle(context, started)
+        except StatementOutdated as error:
+            # A table was altered. The connection is gone; a new one goes on from the last committed batch.
+            context.log.info("begun again on new connections", graph=context.graph.slug, reason=str(error))
+            self._fitting.discard(_place(context))
+            return await self._run_cycle(context, started, patience=_LOCK_SECONDS)
+
+    async def _run_cycle(self, context: SyncContext, started: float, *, patience: float = 0.0) -> SyncResult:
+        async with context.target.store.driver() as target:
+            held = HeldSchema(target, context.target.schema)
+            deadline = time.monotonic() + patience
+            while (ledger := await self._take(context, held)) is None:
+                if time.monotonic() >= deadline:
+                    return await self._held_by_another(context, held, started)
+                await asyncio.sleep(0.05)
 
             async def look_again() -> dict[str, str]:
                 self._fitting.discard(_place(context))
                 return await self._misfits(context, target)
 
             failed = await self._misfits(context, target)
+            # It gives the lock back with its last transaction. Not in a finally: a connection that saw an
+            # exception is closed, and its lock goes with it.
             sizes = self._sizes.setdefault(_place(context), {})
-            cycle = _Cycle(self.statements, context, target, started, failed, look_again, sizes)
-            result = await cycle.run()
+            cycle = _Cycle(self.statements, context, held, started, failed, look_again, self._pruning, sizes)
+            result = await cycle.run(ledger)
             if result.status is CycleStatus.FAILED:
                 # What was seen to fit may have been altered since: the next cycle looks again.
                 self._fitting.discard(_place(context))
-            # Not in a finally: a connection that saw an exception is closed, and its lock goes with it.
-            await target.execute(UNLOCK)
             return result
+
+    async def _take(self, context: SyncContext, held: HeldSchema) -> Ledger | None:
+        """Take the graph's lock and return its ledger; None if another cycle has the lock."""
+        async with held.locking() as locked:
+            if not locked:
+                return None
+            return await read_ledger(
+                held.connection,
+                tables=self.statements.tables,
+                run_id=context.run.run_id,
+                outbox_due=due_sql(self.schema_map, context.embedding.name),
+            )
 
     async def _misfits(self, context: SyncContext, target: asyncpg.Connection) -> dict[str, str]:
         """Return the tables that cannot be synced as they are, and why: looked up once, until one fails."""
@@ -83,10 +113,9 @@ class SyncEngine:
             self._fitting.add(place)
         return found
 
-    async def _held_by_another(
-        self, context: SyncContext, target: asyncpg.Connection, started: float
-    ) -> SyncResult:
-        holder = await target.fetchval("SELECT holder_run_id FROM sync_state")
+    async def _held_by_another(self, context: SyncContext, held: HeldSchema, started: float) -> SyncResult:
+        async with held.transaction() as target:
+            holder = await target.fetchval("SELECT holder_run_id FROM sync_state")
         if holder == context.run.run_id:
             raise CycleBusy(context.graph.slug, context.run.run_id)
         return SyncResult(status=CycleStatus.ALREADY_RUNNING, duration_seconds=time.monotonic() - started)
@@ -106,32 +135,29 @@ class _Cycle:
         self,
         statements: SchemaStatements,
         context: SyncContext,
-        target: asyncpg.Connection,
+        held: HeldSchema,
         started: float,
         failed: dict[str, str],
         look_again: Callable[[], Awaitable[dict[str, str]]],
+        pruning: Pruning,
         sizes: dict[str, int],
     ) -> None:
         self._statements = statements
         self._context = context
-        self._target = target
+        self._held, self._target = held, held.connection
         self._started = started
         self._failed = failed
         self._look_again = look_again
         self._sizes = sizes
+        self._pruning = pruning
+        self._deletes_read = 0
         self._unfinished: set[str] = set()
         self._progress = RunProgress(run_id=context.run.run_id)
         self._expected: Mapping[str, int] = {}
         self._vectors = VectorProgress()
 
-    async def run(self) -> SyncResult:
+    async def run(self, ledger: Ledger) -> SyncResult:
         context = self._context
-        ledger = await read_ledger(
-            self._target,
-            tables=self._statements.tables,
-            run_id=context.run.run_id,
-            outbox_due=due_sql(self._statements.schema_map, context.embedding.name),
-        )
         if ledger.vector_prefix not in (None, context.vectors.prefix):
             raise SchemaMoved(
                 context.graph.slug,
@@ -154,18 +180,27 @@ class _Cycle:
             context.log.error("table failed", graph=context.graph.slug, table=name, error=error)
         busy = bool(owed or pending.ahead or self._failed or self._progress.unannounced or rescanned)
         if busy:
-            tenure = await Tenure.take(
-                self._target,
-                graph=context.graph.slug,
-                run=context.run,
-                write_cluster=pending.cluster,
-                rescan=rescanned,
-            )
+            async with self._held.transaction() as target:
+                tenure = await Tenure.take(
+                    target,
+                    graph=context.graph.slug,
+                    schema=context.target.schema,
+                    run=context.run,
+                    write_cluster=pending.cluster,
+                    rescan=rescanned,
+                )
             await self._drain(tenure, ledger, pending)
             await self._announce(tenure)
         if busy or ledger.outbox:
             # While everything waits for its next try, this only says so.
             self._vectors = await self._drain_outbox()
+        # Last: nobody waits for it. A shadow clears nothing away, nor does one of several readers.
+        if context.alone and not context.shadow:
+            if pending.prunable:
+                read = self._deletes_read or ledger.cursors[DELETES].xid
+                await self._pruning.run(context, self._target, read=read, out_of_time=self._out_of_time)
+            elif pending.kept_too_long:
+                self._pruning.not_allowed(context)
         return await self._result(ledger, pending, rescanned)
 
     async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger, bool]:
@@ -190,7 +225,7 @@ class _Cycle:
         drain = Drain(
             self._statements,
             self._context,
-            self._target,
+            self._held,
             tenure,
             self._progress,
             failed=self._failed,
@@ -204,6 +239,7 @@ class _Cycle:
             source = DELETES if name == DELETES else self._statements.tables[name].table.source
             drain.fail(name, _AHEAD.format(source=source))
         self._failed, self._unfinished = drain.failed, drain.unfinished
+        self._deletes_read = drain.deletes_read or 0
 
     def _committed(self, progress: RunProgress) -> None:
         self._progress = progress
@@ -214,11 +250,11 @@ class _Cycle:
         context = self._context
         unannounced = {} if context.shadow else self._progress.unannounced
         events = payloads(context.graph, context.run.run_id, unannounced, self._failures())
-        async with self._target.transaction():
+        async with self._held.transaction() as target:
             for payload in events:
-                await self._target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
+                await target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
             told = replace(self._progress, untold={})
-            await tenure.finish(self._target, told, drained=not self._failed and not self._unfinished)
+            await tenure.finish(target, told, drained=not self._failed and not self._unfinished)
         self._progress = told
 
     async def _drain_outbox(self) -> VectorProgress:
@@ -228,7 +264,7 @@ class _Cycle:
 
         with span("index"):
             return await drain_outbox(
-                self._target,
+                self._held,
                 self._statements.schema_map,
                 self._context,
                 out_of_time=self._out_of_time,
@@ -239,7 +275,8 @@ class _Cycle:
         return len(self._failed) + sum(table.failures for table in self._progress.tables.values())
 
     async def _result(self, ledger: Ledger, pending: Pending, rescanned: bool) -> SyncResult:
-        waiting = await self._target.fetch(sql("not_landed"))
+        async with self._held.transaction(last=True) as target:
+            waiting = await target.fetch(sql("not_landed"))
         parked, dead = ({row["table_name"]: row[kind] for row in waiting} for kind in ("parked", "dead"))
         tables = []
         # The stream of deleted keys is told of when it failed; what it did belongs to the tables.

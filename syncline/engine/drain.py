@@ -6,14 +6,15 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import asyncpg
 
-from syncline.engine.apply import Applied, apply_staged, prepare_connection, remove_gone
+from syncline.engine.apply import Applied, apply_staged, remove_gone, shared_stages
 from syncline.engine.batchsize import BatchSize
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
 from syncline.engine.keys import row_uuid
-from syncline.engine.ledger import Ledger, RunProgress, Tenure, deletes_read
-from syncline.engine.places import on_schema
+from syncline.engine.ledger import Ledger, RunProgress, Tenure
 from syncline.engine.limits import is_limit, with_setting
+from syncline.engine.places import BY_INDEX, by_index, on_schema
 from syncline.engine.refusal import FEW, DeadLetter, TableRefused, bury, may_be_rows, refuses_a_row
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.engine.template import sql
 from syncline.errors import StoreError
@@ -40,7 +41,7 @@ _SUSPECTS = 8
 _BATCHES_IN_VAIN = 20
 """Batches behind such rows that are read in search of one which lands."""
 _TRIES = 3
-"""How often a single row is tried before what a store says of it is believed, where that may pass by itself."""
+"""How often a single row is tried before what a store says is believed, where that may pass by itself."""
 
 
 class Drain:
@@ -53,7 +54,7 @@ class Drain:
         self,
         statements: SchemaStatements,
         context: SyncContext,
-        target: asyncpg.Connection,
+        held: HeldSchema,
         tenure: Tenure,
         progress: RunProgress,
         *,
@@ -62,10 +63,10 @@ class Drain:
         committed: Callable[[RunProgress], None],
         sizes: dict[str, int],
     ) -> None:
-        """Keep what a cycle is made of. `sizes` has the rows a batch that tables can take below some limit."""
+        """Keep what a cycle is made of. `sizes` has the rows a batch of tables that a limit has struck."""
         self._statements = statements
         self._context = context
-        self._target = target
+        self._held, self._target = held, held.connection
         self._tenure = tenure
         self._out_of_time = out_of_time
         self._told = committed
@@ -79,13 +80,14 @@ class Drain:
         self.unfinished: set[str] = set()
         self.expected: dict[str, int] = {}
         """Rows to read in all of tables that take more than one batch, where counting them was quick."""
+        self.deletes_read: int | None = None
+        """Before which transaction all deleted keys were read, if any were."""
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
         """Drain the deleted keys, then every table parents first, then what that released or asked for."""
-        with self._context.target.store.errors_mapped():
-            await prepare_connection(self._target, self._statements)
-            if ledger.requeued:
-                await self._target.execute(sql("requeue_due"))
+        if ledger.requeued:
+            async with self._transaction(BY_INDEX) as target:
+                await target.execute(sql("requeue_due"))
         self._more = ledger.requeued or bool(ledger.released)
         if pending.deletes:
             with self._failing_alone(DELETES):
@@ -132,7 +134,7 @@ class Drain:
             except _TableStands as stands:
                 raise stands.error from stands
         except StoreError as error:
-            # The table's own trouble, as long as the graph-db answers; else it is the store's and ends the cycle.
+            # The table's own trouble while the graph-db answers; else the store's, which ends the cycle.
             if error.retryable:
                 if not may_be_rows(error) or self._target.is_closed():
                     raise
@@ -142,13 +144,11 @@ class Drain:
     async def _asked_for(self) -> tuple[set[str], set[str]]:
         """Return the tables with released rows, and those with rows that are asked for by key."""
         self._more = False
-        with self._context.target.store.errors_mapped():
-            row = await self._target.fetchrow(
-                "SELECT ARRAY(SELECT DISTINCT table_name FROM sync_parked_row WHERE released) AS released,"
-                " ARRAY(SELECT DISTINCT table_name FROM sync_requeue) AS requeued"
+        async with self._transaction(BY_INDEX) as target:
+            row = await target.fetchrow(
+                sql("asked_for", released=sql("released")), list(self._statements.tables)
             )
-        known = self._statements.tables.keys()
-        return set(row["released"]) & known, set(row["requeued"]) & known
+        return set(row["released"]), set(row["requeued"])
 
     async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
         """Move rows until nothing is left below the horizon or time is out."""
@@ -198,7 +198,7 @@ class Drain:
                     raise suspects.verdict() from None
                 size.passed()
             except StoreError as error:
-                # Somewhere in these rows is one that cannot be read or written, or there are too many of them. The
+                # Somewhere in these rows is one that cannot be read or written, or they are too many. The
                 # source's connection is gone, others are not.
                 if not await self._try_fewer(size, error):
                     cursor = await self._pass_over(table, cursor, horizon, error, suspects)
@@ -215,7 +215,7 @@ class Drain:
         return await self._target.fetchrow(table.staged_tids) is not None
 
     async def _try_fewer(self, size: BatchSize, error: StoreError) -> bool:
-        """Return whether a batch that failed is to be tried again with fewer rows, or once more by its one row.
+        """Return whether a batch that failed is to be tried with fewer rows, or once more if it was one row.
 
         If not, it is a single row that failed alone. Raise the error if rows have nothing to do with it.
         """
@@ -251,17 +251,19 @@ class Drain:
     ) -> Cursor:
         """Go on behind a single row that failed alone; return the cursor behind it.
 
-        It is a dead letter at once if a store refused its values. If a store said something else, it is one as
-        soon as a neighbour lands; raise the error if none does.
+        It is a dead letter at once if a store refused its values. If a store said something else, it is one
+        as soon as a neighbour lands; raise the error if none does.
         """
-        if refuses_a_row(error):
-            return await self._bury_next(table, cursor, horizon, error, suspects)
+        if refuses_a_row(error) and not suspects.letters:
+            return await self._bury_next(table, cursor, horizon, error)
         async with on_schema(self._context.write) as source:
             row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
         if row is None:
             raise error
         key = tuple(row["key"])
-        suspects.add(_letter(error, key, row["sync_xid"]), await with_setting(self._store_of(error), error))
+        suspects.letters.append(_letter(error, key, row["sync_xid"]))
+        if not refuses_a_row(error):
+            suspects.add(await with_setting(self._store_of(error), error))
         return Cursor(xid=row["sync_xid"], key=key)
 
     def _store_of(self, error: StoreError) -> PostgresStore:
@@ -281,7 +283,7 @@ class Drain:
         self._counted.add(name)
         with self._context.write.store.errors_mapped():
             try:
-                async with source.transaction():
+                async with by_index(source):
                     await source.execute(f"SET LOCAL statement_timeout = {round(_COUNT_SECONDS * 1000)}")
                     left = await source.fetchval(table.behind(cursor), *cursor.parameters(), str(horizon))
             except asyncpg.QueryCanceledError:
@@ -302,11 +304,9 @@ class Drain:
         return read_rows(source, table, source_name=name, cursor=cursor, horizon=horizon, limit=limit)
 
     async def _bury_next(
-        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError, suspects: "_Suspects"
+        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError
     ) -> Cursor:
         """Put the first row behind the cursor among the dead letters, and return the cursor behind it."""
-        if suspects.letters and not suspects.convicted:
-            raise suspects.verdict()
         async with on_schema(self._context.write) as source:
             row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
         if row is None:
@@ -314,12 +314,10 @@ class Drain:
         key = tuple(row["key"])
         async with self._batch():
             letter = _letter(error, key, row["sync_xid"])
-            letters = [*suspects.letters, letter]
-            progress = await self._bury(self.progress.plus([]), {table.table.name: letters})
+            progress = await self._bury(self.progress.plus([]), {table.table.name: [letter]})
             after = Cursor(xid=row["sync_xid"], key=key)
             await self._tenure.commit(self._target, progress, table=table.table.name, cursor=after)
         self._committed(progress, landed=False)
-        suspects.landed(0)
         return after
 
     async def _drain_released(self, table: TableStatements) -> None:
@@ -348,8 +346,8 @@ class Drain:
         name = table.table.name
         size = BatchSize(_KEYS)
         unclear = 0
-        async with self._batch():
-            await self._target.execute(sql("requeue_rings"), name)
+        async with self._transaction(BY_INDEX) as target:
+            await target.execute(sql("requeue_rings"), name)
         while not self._out_of_time():
             try:
                 async with on_schema(self._context.write) as source, self._batch(table.create_stage):
@@ -383,7 +381,7 @@ class Drain:
             return await reading.copy_into(self._target, table.stage_name, table.stage_columns)
 
     async def _bury_asked(self, table: TableStatements, error: StoreError) -> bool:
-        """Put the next row that is asked for among the dead letters; return whether it is known to belong there.
+        """Put the next row that is asked for among the dead letters; return whether it surely belongs there.
 
         It is if a store refused its values, or refused it in this very way before.
         """
@@ -423,22 +421,10 @@ class Drain:
                     progress = await self._remove()
                     await self._tenure.commit(self._target, progress, table=DELETES, cursor=cursor)
                 self._committed(progress)
+                self.deletes_read = cursor.xid
                 if staged < limit:
-                    await self._prune(source, horizon)
                     return
         self.unfinished.add(DELETES)
-
-    async def _prune(self, source: asyncpg.Connection, horizon: int) -> None:
-        """Clear away what was read long ago, if this role may; what is kept costs no more than its room.
-
-        What the graph's shadow has yet to read is kept, and a shadow clears nothing away. Nor does a graph
-        that is not the only one to read them.
-        """
-        if self._context.shadow or not self._context.alone:
-            return
-        horizon = await deletes_read(self._target, self._context.target.schema, horizon)
-        if await source.fetchval(f"SELECT has_table_privilege('{DELETES}', 'DELETE')"):
-            await source.execute(sql("prune"), str(horizon))
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name
@@ -449,12 +435,16 @@ class Drain:
 
     @asynccontextmanager
     async def _batch(self, create_stage: str | None = None) -> AsyncIterator[None]:
-        """One transaction on the graph-db with an empty stage; its driver errors name the graph-db."""
+        """One transaction on the graph-db with empty stages; its driver errors name the graph-db."""
+        stages = shared_stages(self._statements)
+        async with self._transaction(*stages, *([create_stage] if create_stage is not None else [])):
+            yield
+
+    @asynccontextmanager
+    async def _transaction(self, *first: str) -> AsyncIterator[asyncpg.Connection]:
         with self._context.target.store.errors_mapped():
-            async with self._target.transaction():
-                if create_stage is not None:
-                    await self._target.execute(create_stage)
-                yield
+            async with self._held.transaction(*first) as target:
+                yield target
 
     async def _last_staged(self, table: TableStatements) -> Cursor:
         row = await self._target.fetchrow(table.last_staged)
@@ -530,11 +520,10 @@ class _Suspects:
         self._errors: list[StoreError] = []
         self._waited = 0
 
-    def add(self, letter: DeadLetter, error: StoreError) -> None:
-        """Add one more; raise _TableStands if so many one after the other can no longer be the rows'."""
-        self.letters.append(letter)
+    def add(self, error: StoreError) -> None:
+        """Add why one more failed; raise _TableStands if so many in a row cannot be the rows' trouble."""
         self._errors.append(error)
-        if len(self.letters) >= _SUSPECTS:
+        if len(self._errors) >= _SUSPECTS:
             raise self.verdict()
 
     def verdict(self) -> _TableStands:

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import asyncpg
 from pydantic_core import from_json
 
 from syncline.engine.embedded import Embedded
 from syncline.engine.ledger import Tenure
 from syncline.engine.outbox import Entry, Left, Outbox, Settled, State, read_left, read_states
 from syncline.engine.points import POINT_HASH
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.sieve import Sieve, Verdicts
 from syncline.engine.tablemap import SchemaMap, TableMap, VectorProjection
 from syncline.errors import EmbeddingError, VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
@@ -37,7 +37,7 @@ class _Counts:
 
 
 async def drain_outbox(
-    target: asyncpg.Connection,
+    held: HeldSchema,
     schema_map: SchemaMap,
     context: SyncContext,
     *,
@@ -53,15 +53,16 @@ async def drain_outbox(
     Raise CycleFenced when another cycle took the graph over; no further request is sent then.
     """
     counts = _Counts()
-    tenure = await Tenure.current(target, graph=context.graph.slug)
+    tenure = await Tenure.current(held.connection, graph=context.graph.slug, schema=held.schema)
     drains = {
         table.vector.collection: _Drain(
-            target, table, table.vector, context, counts, tenure=tenure, out_of_time=out_of_time, beat=beat
+            held, table, table.vector, context, counts, tenure=tenure, out_of_time=out_of_time, beat=beat
         )
         for table in schema_map
         if table.vector is not None
     }
-    states = await read_states(target, list(drains))
+    async with held.transaction() as target:
+        states = await read_states(target, list(drains))
     if not any(drain.concerns(states[name]) for name, drain in drains.items()):
         return VectorProgress()
     away: VectorStoreUnavailable | None = None
@@ -79,7 +80,8 @@ async def drain_outbox(
         except (VectorStoreError, EmbeddingError) as failure:
             await drain.delay(failure)
             away = failure if isinstance(failure, VectorStoreUnavailable) else None
-    left = await read_left(target, list(drains))
+    async with held.transaction() as target:
+        left = await read_left(target, list(drains))
     return VectorProgress(
         upserted=counts.upserted,
         deleted=counts.deleted,
@@ -133,7 +135,7 @@ class _Drain:
 
     def __init__(
         self,
-        target: asyncpg.Connection,
+        held: HeldSchema,
         table: TableMap,
         vector: VectorProjection,
         context: SyncContext,
@@ -149,7 +151,7 @@ class _Drain:
         self._service = context.embedding
         self._collection = context.vectors.collection(vector.collection)
         self._outbox = Outbox(
-            target,
+            held,
             table,
             vector,
             tenure=tenure,

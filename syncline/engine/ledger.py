@@ -1,7 +1,7 @@
 """The ledger of one graph in its graph-db: fence, cursors, and what the present run has committed so far."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -129,13 +129,14 @@ class Ledger:
 
 
 async def read_ledger(
-    target: asyncpg.Connection, *, tables: Iterable[str], run_id: str, outbox_due: str = "false"
+    target: asyncpg.Connection, *, tables: Collection[str], run_id: str, outbox_due: str = "false"
 ) -> Ledger:
     """Read the graph's ledger as run `run_id` sees it, with a cursor for each table and one for deletes.
 
     `outbox_due` is the condition that `syncline.engine.outbox.due_sql` gives.
     """
-    row = await target.fetchrow(sql("ledger_read", outbox_due=outbox_due))
+    fragments = {"released": sql("released"), "next_retry": sql("next_retry"), "outbox_due": outbox_due}
+    row = await target.fetchrow(sql("ledger_read", **fragments), list(tables))
     stored = json.loads(row["cursors"])
     cursors = {}
     for name in (*tables, DELETES):
@@ -172,9 +173,13 @@ async def deletes_read(target: asyncpg.Connection, schema: str, horizon: int) ->
 
 @dataclass(frozen=True, kw_only=True)
 class Tenure:
-    """The right to commit to one graph, until someone else takes it."""
+    """The right to commit to one graph, until someone else takes it.
+
+    What is committed compares the fence, and the schema that it is about to be committed to.
+    """
 
     graph: str
+    schema: str
     fence: int
 
     @classmethod
@@ -183,6 +188,7 @@ class Tenure:
         target: asyncpg.Connection,
         *,
         graph: str,
+        schema: str,
         run: RunIdentity,
         write_cluster: str,
         rescan: bool,
@@ -197,17 +203,22 @@ class Tenure:
             run.attempt,
             run.provider,
             run.provider_version,
+            schema,
         )
-        return cls(graph=graph, fence=fence)
+        if fence is None:
+            raise RuntimeError(f"the connection of graph '{graph}' is on another schema than '{schema}'")
+        return cls(graph=graph, schema=schema, fence=fence)
 
     @classmethod
-    async def current(cls, target: asyncpg.Connection, *, graph: str) -> "Tenure":
+    async def current(cls, target: asyncpg.Connection, *, graph: str, schema: str) -> "Tenure":
         """Return the tenure of whoever holds the graph's lock, over the connection that holds it."""
-        return cls(graph=graph, fence=await target.fetchval("SELECT fence FROM sync_state"))
+        fence = await target.fetchval(sql("ledger_fence", schema=quoted(schema)))
+        return cls(graph=graph, schema=schema, fence=fence)
 
     async def require(self, target: asyncpg.Connection) -> None:
         """Raise CycleFenced if someone else has taken the graph over."""
-        self._require(await target.fetchval("SELECT count(*) FROM sync_state WHERE fence = $1", self.fence))
+        fence = await target.fetchval(sql("ledger_fence", schema=quoted(self.schema)))
+        self._require(fence == self.fence)
 
     async def commit(
         self, target: asyncpg.Connection, progress: RunProgress, *, table: str, cursor: Cursor
@@ -215,17 +226,19 @@ class Tenure:
         """Move a cursor within the caller's transaction, or raise CycleFenced."""
         key = None if cursor.key is None else list(cursor.key)
         mine = await target.fetchval(
-            sql("ledger_commit"), self.fence, progress.to_json(), table, cursor.xid, key
+            sql("ledger_commit"), self.fence, progress.to_json(), table, cursor.xid, key, self.schema
         )
         self._require(mine)
 
     async def note(self, target: asyncpg.Connection, progress: RunProgress) -> None:
         """Store progress within the caller's transaction, moving no cursor, or raise CycleFenced."""
-        self._require(await target.fetchval(sql("ledger_progress"), self.fence, progress.to_json()))
+        mine = await target.fetchval(sql("ledger_progress"), self.fence, progress.to_json(), self.schema)
+        self._require(mine)
 
     async def finish(self, target: asyncpg.Connection, progress: RunProgress, *, drained: bool) -> None:
         """Store the end of a run within the caller's transaction, or raise CycleFenced."""
-        mine = await target.fetchval(sql("ledger_finish"), self.fence, progress.to_json(), drained)
+        state = self.fence, progress.to_json(), drained, self.schema
+        mine = await target.fetchval(sql("ledger_finish"), *state)
         self._require(mine)
 
     def _require(self, mine: int) -> None:

@@ -7,7 +7,7 @@ from syncline.stores.postgres import PostgresStore
 __all__ = ["is_limit", "with_setting"]
 
 _LIMITS = ("53", "40P01", "55P03", "57014", "25P04")
-"""SQLSTATEs, or their classes, of limits: resources, deadlocks, locks and time. After the last the connection is gone."""
+"""SQLSTATEs, or their classes, of limits: resources, deadlocks, locks, time. The last ends connections."""
 
 _SETTINGS = {
     "57014": ("statement_timeout",),
@@ -27,7 +27,7 @@ def is_limit(error: StoreError) -> bool:
 
 
 async def with_setting(store: PostgresStore, error: StoreError) -> StoreError:
-    """Return the error with the setting that it comes from, and where that is set; as it is if there is none."""
+    """Return the error with the setting that it comes from and where that is set; as it is if none is."""
     settings = _SETTINGS.get(error.sqlstate or "", ())
     if not settings:
         return error

@@ -11,7 +11,9 @@ from uuid import UUID
 import asyncpg
 
 from syncline.engine.ledger import Tenure
+from syncline.engine.places import BY_INDEX
 from syncline.engine.points import fields_sql, payload_sql, size_sql
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.tablemap import SchemaMap, TableMap, VectorProjection
 from syncline.engine.template import sql
 from syncline.provider import RetryRules
@@ -20,8 +22,6 @@ from syncline.sqltext import literal, quoted
 __all__ = ["Entry", "Left", "Outbox", "Settled", "State", "due_sql", "read_left", "read_states"]
 
 _BYTES = 8 * 1024 * 1024
-_BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
-"""Look entries up by key and read them in order: every other way reads the whole queue for each batch."""
 
 
 class Entry(TypedDict):
@@ -104,7 +104,7 @@ class Outbox:
 
     def __init__(
         self,
-        target: asyncpg.Connection,
+        held: HeldSchema,
         table: TableMap,
         vector: VectorProjection,
         *,
@@ -115,7 +115,8 @@ class Outbox:
     ) -> None:
         """Read at most `rows` entries at once, and of large texts fewer."""
         self.collection = vector.collection
-        self._target, self._tenure, self._embedding, self._retry = target, tenure, embedding, retry
+        self._held, self._target = held, held.connection
+        self._tenure, self._embedding, self._retry = tenure, embedding, retry
         self._rows = self._limit = rows
         self._last = 0
         self._turns = asyncio.Lock()
@@ -130,14 +131,13 @@ class Outbox:
         )
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[None]:
-        async with self._turns, self._target.transaction():
+    async def _transaction(self, *first: str) -> AsyncIterator[None]:
+        async with self._turns, self._held.transaction(*first):
             yield
 
     async def read(self) -> Sequence[Entry]:
         """Return the next entries; none when all have been read."""
-        async with self._transaction():
-            await self._target.execute(_BY_INDEX)
+        async with self._transaction(BY_INDEX):
             entries: Sequence[Entry] = await self._target.fetch(
                 self._read, self.collection, self._limit, self._last, _BYTES, self._embedding
             )
@@ -160,17 +160,15 @@ class Outbox:
         ids = [[entry["point_id"] for entry in entries] for entries in (gone, changed)]
         if not any(ids):
             return
-        async with self._transaction():
+        async with self._transaction(BY_INDEX):
             await self._tenure.require(self._target)
-            await self._target.execute(_BY_INDEX)
             await self._target.execute(sql("outbox_doubt"), self.collection, *ids)
 
     async def settle(self, settled: Settled) -> None:
         """Take what the vector store has confirmed off the outbox, and put aside what was refused."""
         done = [*settled.written, *settled.relabelled, *settled.gone]
-        async with self._transaction():
+        async with self._transaction(BY_INDEX):
             await self._tenure.require(self._target)
-            await self._target.execute(_BY_INDEX)
             await self._target.execute(
                 sql("outbox_done"),
                 self.collection,

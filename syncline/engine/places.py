@@ -1,4 +1,4 @@
-"""Connections whose search_path is one graph's schema, and the lock that makes its cycles take turns."""
+"""Connections to a write-db whose search_path is one graph's schema."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,10 +7,37 @@ import asyncpg
 
 from syncline.provider import GraphSchema
 
-__all__ = ["LOCK", "UNLOCK", "on_schema"]
+__all__ = ["BY_INDEX", "by_index", "looking_up", "on_schema"]
 
-LOCK = "SELECT pg_try_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))"
-UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('syncline:' || current_schema(), 0))"
+BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
+"""For a transaction that looks entries up by key or reads them in order. Every other way reads a whole table at
+each batch, and is what the planner takes where it lacks statistics."""
+
+
+@asynccontextmanager
+async def by_index(connection: asyncpg.Connection, *, readonly: bool = False) -> AsyncIterator[None]:
+    """Enter a transaction whose plans go by an index where one can answer."""
+    async with connection.transaction(readonly=readonly):
+        await connection.execute(BY_INDEX)
+        yield
+
+
+@asynccontextmanager
+async def looking_up(connection: asyncpg.Connection, *, few: bool) -> AsyncIterator[None]:
+    """Have rows, if they are `few`, look up what they are joined with by index, in the caller's transaction.
+
+    Without statistics the planner takes each for many, and reads a table of any size instead. Only for
+    statements in which every join has an index: others would compare each row with each.
+    """
+    if few:
+        await connection.execute(_set("off"))
+    yield
+    if few:
+        await connection.execute(_set("DEFAULT"))
+
+
+def _set(value: str) -> str:
+    return ";".join(f"SET LOCAL enable_{way} TO {value}" for way in ("hashjoin", "mergejoin", "seqscan"))
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from syncline.engine.limits import is_limit
 from syncline.engine.merging import Ranged
 from syncline.engine.statements import TableStatements
 from syncline.engine.template import sql
-from syncline.errors import StoreError, StoreRejected
+from syncline.errors import StatementOutdated, StoreError, StoreRejected
 from syncline.provider import RetryRules
 from syncline.stores.postgres import map_driver_error, postgres_error
 
@@ -84,7 +84,9 @@ def refuses_a_row(error: StoreError) -> bool:
 
 def may_be_rows(error: StoreError) -> bool:
     """Return whether one row may be why the store said no, whatever it said: a trigger can raise anything."""
-    return error.sqlstate is not None and not error.sqlstate.startswith(_OF_THE_CONNECTION)
+    if error.sqlstate is None or isinstance(error, StatementOutdated):
+        return False
+    return not error.sqlstate.startswith(_OF_THE_CONNECTION)
 
 
 def refusal_of(store: str, target: asyncpg.Connection, error: asyncpg.PostgresError) -> StoreError | None:
@@ -115,9 +117,9 @@ async def settle(
     """Run a statement over the stage; return its count, the rows that it refuses, whether it ran in parts.
 
     Refused rows are taken out of the stage. Before a stage that is refused as a whole is tried in parts, the
-    statements `first` prepare it. `claiming`: the statement gives rows their values, so that unique ones may be
-    handed on among them. Runs inside the caller's transaction. Raise StoreError if it is not single rows that
-    are refused: with `everywhere` if each that was tried alone was refused.
+    statements `first` prepare it. `claiming`: the statement gives rows their values, so that unique ones may
+    be handed on among them. Runs inside the caller's transaction. Raise StoreError if it is not single rows
+    that are refused: with `everywhere` if each that was tried alone was refused.
     """
     try:
         async with target.transaction():
@@ -188,7 +190,7 @@ async def _as_a_set(
     claims: Claims,
     letters: list[DeadLetter],
 ) -> tuple[int, list[_Refused]]:
-    """Merge rows that hand unique values on to each other; `letters` grows by those that keep theirs after all.
+    """Merge rows that hand unique values on to each other; `letters` grows by those that keep theirs.
 
     A row that gave its value up and then is refused needs it back: it is left out, with those that want its
     value, and all others are tried anew.
@@ -236,9 +238,9 @@ class _Parts:
     async def run(self) -> tuple[int, list[_Refused]]:
         """Return what the statement counted, and the rows that it refuses. What is accepted stays.
 
-        A part that is refused is halved until its first offender stands alone; the next part is as long as the
-        offenders so far let expect to be clean. That is about log2(rows per offender) + 2 statements for each
-        (generalized binary splitting, Hwang 1972), and most rows are written once.
+        A part that is refused is halved until its first offender stands alone; the next part is as long as
+        the offenders so far let expect to be clean. That is about log2(rows per offender) + 2 statements for
+        each (generalized binary splitting, Hwang 1972), and most rows are written once.
         """
         self._tids = [row["ctid"] for row in await self._target.fetch(self._table.staged_tids)]
         self._count, self._accepted = 0, False

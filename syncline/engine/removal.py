@@ -7,6 +7,7 @@ import asyncpg
 
 from syncline.engine.fragments import link_names, queue
 from syncline.engine.layout import commas
+from syncline.engine.places import looking_up
 from syncline.engine.stats import counting_columns, touched
 from syncline.engine.tablemap import SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -14,6 +15,9 @@ from syncline.messages import TableProgress
 from syncline.sqltext import literal, quoted
 
 __all__ = ["Removal"]
+
+_FEW = 2_000
+"""Below this many rows that leave, what hangs on them is looked up by index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +45,13 @@ class Removal:
 
     async def run(self, target: asyncpg.Connection) -> list[TableProgress]:
         """Remove the rows in `sync_gone` within the caller's transaction; return what that did, per table."""
-        gone = await self._gone(target)
-        if not gone:
+        counts = await self._gone(target)
+        if not counts:
             return []
+        async with looking_up(target, few=sum(counts.values()) < _FEW):
+            return await self._remove(target, set(counts))
+
+    async def _remove(self, target: asyncpg.Connection, gone: set[str]) -> list[TableProgress]:
         # Parents first, so that a child's children are found as well.
         for table in self._map:
             if table.name in gone:
@@ -63,9 +71,9 @@ class Removal:
         await target.execute("DELETE FROM pg_temp.sync_gone")
         return effects
 
-    async def _gone(self, target: asyncpg.Connection) -> set[str]:
-        rows = await target.fetch("SELECT DISTINCT table_name FROM pg_temp.sync_gone")
-        return {row["table_name"] for row in rows}
+    async def _gone(self, target: asyncpg.Connection) -> dict[str, int]:
+        rows = await target.fetch("SELECT table_name, count(*) FROM pg_temp.sync_gone GROUP BY 1")
+        return {row["table_name"]: row["count"] for row in rows}
 
     def _children_of(self, table: TableMap) -> Iterator[tuple[str, str]]:
         for child in self._map:

@@ -98,6 +98,7 @@ class TableStatements:
             "probe",
             source=f"{quoted(schema)}.{quoted(self.table.source)}",
             after_cursor=self.after_cursor(cursor, first_parameter),
+            key_order=self.key_order,
         )
 
     def capture(self, cursor: Cursor, *, limit: int) -> str:
@@ -176,11 +177,22 @@ class SchemaStatements:
             first += len(cursors[name].parameters())
         tombstones = f"{quoted(schema)}.{DELETES}"
         probes.append(
-            sql("probe", source=tombstones, after_cursor=self.after_deleted(cursors[DELETES], first))
+            sql(
+                "probe",
+                source=tombstones,
+                after_cursor=self.after_deleted(cursors[DELETES], first),
+                key_order="seq",
+            )
         )
         sources = [f"{quoted(schema)}.{quoted(self.tables[name].table.source)}" for name in tables]
         ahead = ",\n".join(sql("ahead", source=source) for source in (*sources, tombstones))
-        return sql("pending", probes=",\n".join(probes), ahead=ahead, tombstones=literal(tombstones))
+        return sql(
+            "pending",
+            probes=",\n".join(probes),
+            ahead=ahead,
+            tombstones=literal(tombstones),
+            old_tombstones=sql("old_tombstones", tombstones=tombstones, kept=sql("kept")),
+        )
 
     def after_deleted(self, cursor: Cursor, first_parameter: int) -> str:
         """Return the condition for deleted keys behind the cursor, as `TableStatements.after_cursor` does."""

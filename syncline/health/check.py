@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from syncline.errors import SynclineError
+from syncline.errors import PoolerUnsupported, SynclineError
 from syncline.logs import get_log
 from syncline.messages import Message
 
@@ -60,6 +60,8 @@ async def bounded(
             return await look()
     except TimeoutError:
         found = f"no answer within {seconds:g} s"
+    except PoolerUnsupported as error:
+        found, fix = str(error), error.fix
     except SynclineError as error:
         found = str(error)
     except Exception as error:  # a check must not keep the others from being told

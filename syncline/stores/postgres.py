@@ -1,8 +1,12 @@
 """One Postgres store: a bounded pool, raw driver connections for COPY, sessions for everything else."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy import AdaptedConnection, event
@@ -10,8 +14,18 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
-from syncline.errors import StoreError, StoreRejected, StoreUnavailable
+from syncline.errors import (
+    PoolerUnsupported,
+    StatementOutdated,
+    StoreError,
+    StoreRejected,
+    StoreUnavailable,
+)
+from syncline.stores.connection import Connection
 from syncline.stores.leases import leased
+from syncline.stores.pooler import keeps_sessions
+from syncline.stores.session import begin_session
+from syncline.stores.watch import Patience, Watch, look
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -24,8 +38,27 @@ _UNAVAILABLE = {
     "57",  # operator intervention: shutdown, cancelled, statement timeout
     "58",  # system error outside Postgres itself
     "25006",  # read-only transaction: a standby that has yet to be promoted, or a primary that was demoted
+    "25P03",  # idle_in_transaction_session_timeout
+    "25P04",  # transaction_timeout
 }
 """SQLSTATEs and their classes (PostgreSQL documentation, appendix A) that a retry can help."""
+
+_LIMITS: Final = {
+    "25P03": "idle_in_transaction_session_timeout",
+    "25P04": "transaction_timeout",
+    "55P03": "lock_timeout",
+    "57014": "statement_timeout, where nobody has cancelled it",
+    "57P05": "idle_session_timeout",
+}
+"""The settings that strike by these SQLSTATEs. Sessions are begun without them, so somebody insists."""
+
+_OUTDATED: Final = {
+    "26000",  # the prepared statement does not exist: somebody has discarded it, or all of them
+    "42P05",  # it exists already
+}
+
+_PROVED_SECONDS: Final = 60.0
+"""For so long a pooler that was seen to keep sessions is not tried again."""
 
 _DRIVER_ERRORS = (
     asyncpg.PostgresError,
@@ -39,6 +72,8 @@ _DRIVER_ERRORS = (
 
 def postgres_error(store: str, sqlstate: str, message: str) -> StoreError:
     """Return our error for what Postgres answered: retryable or not by its SQLSTATE."""
+    if sqlstate in _LIMITS:
+        message = f"{message} (the setting is {_LIMITS[sqlstate]})"
     kind = StoreUnavailable if _UNAVAILABLE & {sqlstate, sqlstate[:2]} else StoreRejected
     return kind(store, message, sqlstate=sqlstate)
 
@@ -52,19 +87,16 @@ def map_driver_error(store: str, error: BaseException) -> StoreError | None:
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
     sqlstate = getattr(error, "sqlstate", None)
+    if sqlstate in _OUTDATED or isinstance(
+        error, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError
+    ):
+        return StatementOutdated(store, sqlstate=sqlstate)
     if isinstance(sqlstate, str):
         # Only the primary message: DETAIL quotes the failing row, and this text goes into run histories.
         return postgres_error(store, sqlstate, getattr(error, "message", None) or str(error))
     if isinstance(error, (*_DRIVER_ERRORS, TimeoutError)):
         return StoreUnavailable(store, str(error) or type(error).__name__)
     return None
-
-
-def _refuse_closed(connection: AdaptedConnection, _record: object, _proxy: object) -> None:
-    # The driver sees the server's goodbye by itself, so no round trip per checkout is needed to ask for it;
-    # the pool answers this error with a new connection.
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError("the server closed this connection")
 
 
 async def _end(connection: asyncpg.Connection) -> None:
@@ -83,10 +115,23 @@ async def _tear(connection: AsyncConnection) -> None:
 class PostgresStore:
     """A pool of connections to one database. Safe for concurrent use within one event loop."""
 
-    def __init__(self, name: str, dsn: "SecretStr", *, pool_size: int, application_name: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        dsn: "SecretStr",
+        *,
+        pool_size: int,
+        application_name: str,
+        patience: Patience | None = None,
+    ) -> None:
         self.name = name
         self._dsn = dsn
         self._application_name = application_name
+        self._patience = patience or Patience()
+        self._opened: WeakSet[Connection] = WeakSet()
+        self._outdated_at = float("-inf")
+        self._proved_at = float("-inf")
+        self._proving = asyncio.Lock()
         self._engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self._connect,
@@ -95,39 +140,95 @@ class PostgresStore:
             pool_timeout=30,
             pool_use_lifo=True,
         )
-        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
+        event.listen(self._engine.sync_engine, "checkout", self._refuse_useless)
 
     @asynccontextmanager
-    async def alone(self, purpose: str, **server_settings: str) -> AsyncIterator[asyncpg.Connection]:
+    async def alone(self, purpose: str, **settings: str) -> AsyncIterator[asyncpg.Connection]:
         """Yield a connection beside the pool, for as long as it is needed; driver errors are mapped.
 
-        `purpose` is part of its application name.
+        `purpose` is part of its application name; `settings` are its session's.
         """
         with self.errors_mapped():
-            name = f"{self._application_name} {purpose}"
-            connection = await self._connect(application_name=name, **server_settings)
+            connection = await self._connect(purpose, **settings)
             try:
-                with leased(self.name, lambda: _end(connection)):
+                with leased(self.name, lambda: _end(connection)), self._loss_told(connection):
                     yield connection
             finally:
                 connection.terminate()
 
-    async def _connect(self, **server_settings: str) -> asyncpg.Connection:
-        return await asyncpg.connect(
+    async def _dial(self, purpose: str) -> Connection:
+        """Connect. Nothing is asked for that a pooler would not know."""
+        connection: Connection = await asyncpg.connect(
             self._dsn.get_secret_value(),
-            timeout=10,
-            server_settings={
-                "application_name": self._application_name,
-                # A worker that vanished behind a network fault must not hold its graph's lock for hours.
-                "tcp_keepalives_idle": "10",
-                "tcp_keepalives_interval": "5",
-                "tcp_keepalives_count": "3",
-                "idle_in_transaction_session_timeout": "120000",
-                # A batch is staged in a temporary table and read several times; taken only where one is used.
-                "temp_buffers": "64MB",
-                **server_settings,
-            },
+            timeout=self._patience.connect,
+            connection_class=Connection,
+            server_settings={"application_name": f"{self._application_name} {purpose}".rstrip()},
         )
+        return connection
+
+    async def _connect(self, purpose: str = "", **settings: str) -> Connection:
+        """Connect and begin a session. Raise PoolerUnsupported if there is none to be had."""
+        seconds = self._patience.connect
+        try:
+            connection = await self._dial(purpose)
+        except TimeoutError as error:
+            raise StoreUnavailable(self.name, f"no answer for {seconds:g} s when connecting") from error
+        try:
+            pid, direct = connection.get_server_pid(), True
+            if not await begin_session(connection, settings, only_at=pid, seconds=seconds):
+                # The server's process is another than who answers says: there is a pooler in between.
+                await self._require_sessions(connection)
+                await begin_session(connection, settings, only_at=None, seconds=seconds)
+                pid = await connection.fetchval("SELECT pg_catalog.pg_backend_pid()", timeout=seconds)
+                direct = False
+            connection.watched_by(
+                Watch(
+                    self._patience,
+                    look=lambda waited: look(
+                        partial(self._dial, "look-out"),
+                        pid=pid,
+                        age=time.monotonic() - connection.opened_at if direct else None,
+                        waited=waited,
+                        patience=self._patience,
+                    ),
+                    give_up=connection.give_up,
+                )
+            )
+        except BaseException:
+            connection.terminate()
+            raise
+        self._opened.add(connection)
+        return connection
+
+    async def _require_sessions(self, connection: Connection) -> None:
+        # One at a time: each needs a second connection, and the pooler may have few.
+        async with self._proving:
+            if time.monotonic() - self._proved_at < _PROVED_SECONDS:
+                return
+            if not await keeps_sessions(
+                connection, partial(self._dial, "pooler check"), seconds=self._patience.connect
+            ):
+                raise PoolerUnsupported(self.name)
+            self._proved_at = time.monotonic()
+
+    def _refuse_useless(self, connection: AdaptedConnection, _record: object, _proxy: object) -> None:
+        # The driver sees the server's goodbye by itself, so no round trip per checkout is needed to ask for
+        # it; the pool answers this error with a new connection.
+        driver = connection.driver_connection
+        if driver.is_closed():
+            raise DisconnectionError("the server closed this connection")
+        if driver.opened_at < self._outdated_at:
+            raise DisconnectionError("a table has changed since its statements were prepared")
+
+    @contextmanager
+    def _loss_told(self, connection: Connection) -> Iterator[None]:
+        """Say why the connection was given up, if it was: what fails after that is not the reason."""
+        try:
+            yield
+        except Exception as error:
+            if connection.lost is None:
+                raise
+            raise StoreUnavailable(self.name, connection.lost) from error
 
     @contextmanager
     def errors_mapped(self) -> Iterator[None]:
@@ -140,6 +241,9 @@ class PostgresStore:
             mapped = map_driver_error(self.name, error)
             if mapped is None:
                 raise
+            if isinstance(mapped, StatementOutdated):
+                # The other connections of the pool have prepared the same.
+                self._outdated_at = time.monotonic()
             raise mapped from error
 
     @asynccontextmanager
@@ -155,7 +259,7 @@ class PostgresStore:
                 if driver is None:
                     raise StoreUnavailable(self.name, "the pool returned no connection")
                 try:
-                    with leased(self.name, lambda: _tear(connection)):
+                    with leased(self.name, lambda: _tear(connection)), self._loss_told(driver):
                         yield driver
                 except BaseException:
                     driver.terminate()
@@ -187,5 +291,10 @@ class PostgresStore:
         return self._engine.execution_options(schema_translate_map={None: schema})
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._engine.dispose()
+        """Close every connection, by force those that do not say goodbye in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience.close):
+                await self._engine.dispose()
+        for connection in list(self._opened):
+            if not connection.is_closed():
+                connection.terminate()

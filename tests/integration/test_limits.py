@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import asyncpg
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
@@ -15,6 +14,7 @@ from syncline.engine.tablemap import Column, SchemaMap, TableMap
 from syncline.errors import StoreUnavailable
 from syncline.messages import CycleStatus
 from syncline.provider import GraphSchema, SyncContext
+from syncline.stores.connection import Connection
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
 
@@ -26,8 +26,8 @@ class LimitedStore(PostgresStore):
 
     settings: tuple[str, ...] = ()
 
-    async def _connect(self, **server_settings: str) -> asyncpg.Connection:
-        connection = await super()._connect(**server_settings)
+    async def _connect(self, purpose: str = "", **settings: str) -> Connection:
+        connection = await super()._connect(purpose, **settings)
         for setting in self.settings:
             await connection.execute(setting)
         return connection

@@ -348,6 +348,7 @@ async def test_preparing_a_graph_migrates_both_of_its_stores_once(services: Serv
         "books_0002",
         "books_0003",
         "books_0004",
+        "books_0006",
         "graph_0001",
         "graph_0002",
     ]

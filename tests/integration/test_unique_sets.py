@@ -16,6 +16,9 @@ from syncline.testing.truth import differences
 BOOKS = "key text, sync_version bigint, sync_run bigint"
 LETTERS = "SELECT key[1] AS key, sqlstate, attempts, next_retry_at, held_by FROM sync_dead_letter ORDER BY 1"
 
+NEW = "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, directed)"
+TAKE = "UPDATE write_edges SET relationship_type = 't0' WHERE id = '{}'"
+
 
 async def edges(graph: TestGraph, number: int) -> None:
     """Edges e0 … of type t0 … between two nodes, unique by both and type at the target."""
@@ -115,14 +118,10 @@ async def test_dead_letter_is_retried_when_the_holder_of_its_value_gives_it_up(
 @pytest.mark.parametrize(
     "change",
     [
-        "DELETE FROM write_edges WHERE id = 'e0'; INSERT INTO write_edges (id, source_node_id, target_node_id,"
-        " relationship_type, directed) VALUES ('new', 'a', 'b', 't0', true)",
-        "DELETE FROM write_edges WHERE id = 'e0'; UPDATE write_edges SET relationship_type = 't0' WHERE id = 'e1';"
-        " INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, directed)"
-        " VALUES ('new', 'a', 'b', 't1', true)",
+        f"DELETE FROM write_edges WHERE id = 'e0'; {NEW} VALUES ('new', 'a', 'b', 't0', true)",
+        f"DELETE FROM write_edges WHERE id = 'e0'; {TAKE.format('e1')}; {NEW} VALUES ('new', 'a', 'b', 't1', true)",
         # Parked: the version that landed leaves, and its value is another's.
-        "UPDATE write_edges SET source_node_id = 'later' WHERE id = 'e0';"
-        " UPDATE write_edges SET relationship_type = 't0' WHERE id = 'e1'",
+        f"UPDATE write_edges SET source_node_id = 'later' WHERE id = 'e0'; {TAKE.format('e1')}",
     ],
 )
 async def test_unique_value_of_a_row_that_leaves_is_anothers(graph: TestGraph, change: str) -> None:
@@ -341,7 +340,7 @@ async def test_random_permutations_land_whatever_is_unique(
     assert await read(graph, "SELECT FROM t WHERE mine <> key") == []
     if children:
         for child in ("cascading", "nulling"):
-            assert len(await read(graph, f"SELECT FROM {child} JOIN t ON t.id = {child}.t")) == ROWS  # noqa: S608
+            assert len(await read(graph, f"SELECT FROM {child} JOIN t ON t.id = {child}.t")) == ROWS
         assert len(await read(graph, "SELECT FROM grandchild")) == ROWS
 
 

@@ -24,13 +24,14 @@ from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.ledger import Tenure
 from syncline.engine.outbox import Outbox, due_sql
 from syncline.engine.points import point_hash_sql
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.errors import CycleFenced, StoreUnavailable
 from syncline.messages import CycleStatus, VectorProgress
 from syncline.provider import RetryRules, SyncContext
 from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.faulty_http import Answer, FaultyServer, Request
-from syncline.testing.graphs import TestGraph, write
+from syncline.testing.graphs import SCHEMA, TestGraph, write
 from syncline.testing.ports import free_port
 from syncline.testing.truth import differences
 
@@ -793,9 +794,10 @@ async def test_large_texts_travel_in_small_batches(graph: TestGraph, monkeypatch
     facts = KNOWLEDGE_GRAPH["facts"]
     assert facts.vector is not None
     sizes = []
-    async with connected(graph, "target") as connection:
-        tenure = await Tenure.current(connection, graph="kg")
-        outbox = Outbox(connection, facts, facts.vector, tenure=tenure, embedding="e", retry=AT_ONCE, rows=50)
+    async with graph.target.driver() as connection:
+        tenure = await Tenure.current(connection, graph="kg", schema=SCHEMA)
+        held = HeldSchema(connection, SCHEMA)
+        outbox = Outbox(held, facts, facts.vector, tenure=tenure, embedding="e", retry=AT_ONCE, rows=50)
         while entries := await outbox.read():
             sizes.append([len(entry["text"]) for entry in entries])
     assert sum(map(len, sizes)) == 95

@@ -1,1 +1,1 @@
-WHEN '@{source_name}' THEN EXISTS (SELECT FROM @{source} t WHERE @{same_key})
+WHEN '@{source_name}' THEN (SELECT true FROM @{source} t WHERE @{same_key} LIMIT 1) IS NOT NULL

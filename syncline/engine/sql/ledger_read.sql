@@ -1,11 +1,13 @@
 -- A worker may be newer than the books: vector_prefix need not be there yet.
+-- Whether something waits is asked of the first entry in an index's own order, never with EXISTS: that reads a table end
+-- to end as soon as the planner takes the condition for a common one, or where a million entries were and are no more.
 SELECT s.write_cluster, to_jsonb(s) ->> 'vector_prefix' AS vector_prefix, s.behind_since, s.progress::text AS progress,
        coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key)) FROM sync_cursor c), '{}')::text
            AS cursors,
-       ARRAY(SELECT DISTINCT r.table_name FROM sync_parked_row r WHERE r.released) AS released,
-       EXISTS (SELECT FROM sync_requeue)
-           OR EXISTS (SELECT FROM sync_dead_letter WHERE next_retry_at <= now()) AS requeued,
-       EXISTS (SELECT FROM sync_outbox) AS outbox,
-       EXISTS (SELECT FROM sync_dead_letter WHERE next_retry_at IS NOT NULL) AS retries,
+       @{released} AS released,
+       (SELECT row_id FROM sync_requeue ORDER BY table_name, row_id LIMIT 1) IS NOT NULL
+           OR coalesce(@{next_retry} <= now(), false) AS requeued,
+       (SELECT point_id FROM sync_outbox ORDER BY collection, point_id LIMIT 1) IS NOT NULL AS outbox,
+       @{next_retry} IS NOT NULL AS retries,
        @{outbox_due} AS outbox_due
 FROM sync_state s

@@ -1,7 +1,7 @@
-SELECT table_name, count(*) FILTER (WHERE NOT dead) AS parked, count(*) FILTER (WHERE dead) AS dead
-FROM (
-    SELECT table_name, false AS dead FROM sync_parked_row
-    UNION ALL SELECT table_name, false FROM sync_parked_reference
-    UNION ALL SELECT table_name, true FROM sync_dead_letter
-) AS waiting
-GROUP BY table_name
+-- Kept by triggers, so that it costs the same however many wait (revision books_0006).
+SELECT name AS table_name,
+       coalesce(sum(entries) FILTER (WHERE counted <> 'sync_dead_letter'), 0)::bigint AS parked,
+       coalesce(sum(entries) FILTER (WHERE counted = 'sync_dead_letter'), 0)::bigint AS dead
+FROM sync_count
+WHERE counted <> 'sync_outbox' AND entries > 0
+GROUP BY name

@@ -1,7 +1,11 @@
--- Two counts, each by an index of its own.
+-- How many are kept by triggers; the reason of one refusal is found by the index of those that have one.
 SELECT c.name AS collection, d.since, d.next_retry_at, d.error,
-       (SELECT count(*) FROM sync_outbox o WHERE o.collection = c.name AND o.error IS NULL) AS owed,
-       (SELECT count(*) FROM sync_outbox o WHERE o.collection = c.name AND o.error IS NOT NULL) AS refused,
+       coalesce((
+           SELECT entries FROM sync_count k WHERE k.counted = 'sync_outbox' AND k.name = c.name AND NOT k.refused
+       ), 0) AS owed,
+       coalesce((
+           SELECT entries FROM sync_count k WHERE k.counted = 'sync_outbox' AND k.name = c.name AND k.refused
+       ), 0) AS refused,
        (
            SELECT o.error FROM sync_outbox o WHERE o.collection = c.name AND o.error IS NOT NULL
            ORDER BY o.next_retry_at LIMIT 1

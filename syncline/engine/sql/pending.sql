@@ -4,6 +4,7 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
         FROM pg_control_system() AS s, pg_control_checkpoint() AS c) AS cluster,
        ARRAY[@{probes}] AS pending,
        ARRAY[@{ahead}]::int[] AS ahead,
+       @{old_tombstones} AS old_tombstones,
        writer.found AS writing, writer.age_seconds, writer.database, writer.application_name
 FROM (SELECT) AS one
 LEFT JOIN LATERAL (

@@ -6,6 +6,7 @@ from functools import partial
 
 from syncline.engine.statements import SchemaStatements
 from syncline.engine.tablemap import SchemaMap, Stats, TableMap, VectorProjection
+from syncline.engine.verify.counts import KEPT_COUNTS, compare_counts, mend_counts
 from syncline.engine.verify.images import Images, TargetType
 from syncline.engine.verify.links import compare_links
 from syncline.engine.verify.numbers import Recounting
@@ -67,6 +68,8 @@ async def verify(
     relations: list[Relation] = []
     for table in asked:
         relations.extend(await inspection.relations(table))
+    if tables is None:
+        relations.extend(await inspection.counts())
     return Verification(
         relations=tuple(relations), rescan=inspection.rescan, seconds=time.monotonic() - started
     )
@@ -109,6 +112,26 @@ class _Inspection:
         if table.vector is not None and self._vectors is not None:
             found.append(await self._points(self._vectors, table, table.vector))
         return found
+
+    async def counts(self) -> list[Relation]:
+        """Compare what the books say they hold; nothing is told of it as long as it is right."""
+        repair = self._repair_of(KEPT_COUNTS, RelationKind.STATS)
+        asked = 0 if repair is None else repair.asked
+        tally = Tally(
+            KEPT_COUNTS, RelationKind.STATS, KEPT_COUNTS, keys=self._keys, beat=self._beat, queued=asked
+        )
+        try:
+            await compare_counts(self._target, tally)
+        except StoreRejected as error:
+            return [await tally.close(problem=_told(error))]
+        relation = await tally.close()
+        if repair is not None and relation.damaged:
+            try:
+                mended = await mend_counts(self._target, repair)
+                relation = relation.model_copy(update={"queued": relation.queued + mended})
+            except StoreUnavailable as error:
+                relation = relation.model_copy(update={"problem": _told(error)})
+        return [relation] if relation.damaged or relation.problem else []
 
     async def _both_sides(
         self, snapshots: Snapshots, table: TableMap, tally: Tally, found: list[Relation]

@@ -16,7 +16,7 @@ from syncline.provider import GraphSchema
 from syncline.sqltext import quoted
 from syncline.verification import Verdict
 
-__all__ = ["Recounting", "differs"]
+__all__ = ["Recounting", "differs", "take_graph"]
 
 _PATIENCE = "30s"
 _TAKE = "SELECT pg_advisory_xact_lock(hashtextextended('syncline:' || current_schema(), 0))"
@@ -93,17 +93,22 @@ class Recounting:
         Raise StoreUnavailable if a cycle has had the graph for too long: it counts the same rows meanwhile.
         """
         async with open_side(target, snapshot=False) as side:
-            await side.fetch(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
-            try:
-                await side.connection.fetch(_TAKE)
-            except asyncpg.LockNotAvailableError as error:
-                raise StoreUnavailable(
-                    target.store.name,
-                    f"a cycle has held the graph for {_PATIENCE}, so its numbers were not counted again.",
-                    sqlstate=_LOCK_NOT_AVAILABLE,
-                ) from error
+            await take_graph(side, target, "so its numbers were not counted again")
             [row] = await side.fetch(self._mend)
             return await repair.audit(side, row["count"])
+
+
+async def take_graph(side: Side, target: GraphSchema, so: str) -> None:
+    """Keep cycles of the graph out until the transaction ends; raise StoreUnavailable if one goes on."""
+    await side.fetch(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+    try:
+        await side.connection.fetch(_TAKE)
+    except asyncpg.LockNotAvailableError as error:
+        raise StoreUnavailable(
+            target.store.name,
+            f"a cycle has held the graph for {_PATIENCE}, {so}.",
+            sqlstate=_LOCK_NOT_AVAILABLE,
+        ) from error
 
 
 def _rows(counted: str, by: tuple[str, ...]) -> list[str]:

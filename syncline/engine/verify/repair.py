@@ -64,6 +64,9 @@ class RelationRepair:
         ids = [row_id for row_id, _, _ in damage]
         rewritten = [row_id for row_id, _, verdict in damage if verdict is not Verdict.EXTRA]
         async with open_side(self._repair.target, snapshot=False) as side:
+            # Before any row is locked: a batch that queues some of them, and holds the counts of what it
+            # queued, is waited for with nothing in its way.
+            await side.connection.execute("LOCK TABLE sync_outbox IN SHARE ROW EXCLUSIVE MODE")
             [row] = await side.fetch(sql("requeue_points"), collection, ids, rewritten)
             return await self.audit(side, row["count"])
 

@@ -1,0 +1,54 @@
+"""Transactions on one graph's schema in its graph-db. Nothing in them depends on an earlier transaction.
+
+Each sets its own search_path, by the round trip that begins it. What a connection keeps from one to the next
+is the graph's advisory lock alone, and a cycle that has lost it without noticing is stopped by the fence.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+
+from syncline.sqltext import literal, quoted
+
+__all__ = ["HeldSchema", "schema_transaction"]
+
+
+@asynccontextmanager
+async def schema_transaction(
+    connection: asyncpg.Connection, schema: str, *first: str, last: str | None = None
+) -> AsyncIterator[asyncpg.Connection]:
+    """Yield the connection in a transaction whose search_path is the schema; it commits at the end.
+
+    The statements `first`, without parameters, begin it; `last` is executed once it is committed. Neither
+    costs a round trip. The connection is one of a PostgresStore.
+    """
+    opening = [f"SET LOCAL search_path = {quoted(schema)}", *first]
+    with connection.beginning("; ".join(opening), last):
+        async with connection.transaction():
+            yield connection
+
+
+@dataclass(frozen=True)
+class HeldSchema:
+    """A graph's schema, and the connection that has, or wants, its advisory lock."""
+
+    connection: asyncpg.Connection
+    schema: str
+
+    @asynccontextmanager
+    async def locking(self) -> AsyncIterator[bool]:
+        """Enter a transaction that takes the graph's lock for this session; yield whether it was free."""
+        async with self.transaction(f"SELECT WHERE pg_try_advisory_lock({self._key})"):
+            # A script gives no rows, but says how many there were.
+            yield self.connection.begun == "SELECT 1"
+
+    def transaction(self, *first: str, last: bool = False) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """Return a transaction on the schema; with `last` the lock is given back once it is committed."""
+        unlock = f"SELECT pg_advisory_unlock({self._key})" if last else None
+        return schema_transaction(self.connection, self.schema, *first, last=unlock)
+
+    @property
+    def _key(self) -> str:
+        return f"hashtextextended('syncline:{literal(self.schema)}', 0)"

@@ -1,0 +1,1 @@
+SELECT fence FROM @{schema}.sync_state

@@ -1,0 +1,14 @@
+-- The kept counts that are not what is there.
+WITH found (counted, name, refused, entries) AS (
+    SELECT 'sync_parked_row', table_name, false, count(*) FROM sync_parked_row GROUP BY table_name
+    UNION ALL
+    SELECT 'sync_parked_reference', table_name, false, count(*) FROM sync_parked_reference GROUP BY table_name
+    UNION ALL
+    SELECT 'sync_dead_letter', table_name, false, count(*) FROM sync_dead_letter GROUP BY table_name
+    UNION ALL
+    SELECT 'sync_outbox', collection, error IS NOT NULL, count(*) FROM sync_outbox GROUP BY collection, error IS NOT NULL
+)
+SELECT counted, name, refused, coalesce(f.entries, 0) AS entries,
+       coalesce(k.entries, 0) = coalesce(f.entries, 0) AS same
+FROM sync_count k FULL JOIN found f USING (counted, name, refused)
+ORDER BY counted, name, refused

@@ -1,0 +1,164 @@
+"""One connection of the driver: it knows since when it waits for its server, and is watched while it does.
+
+What of the driver is private is touched here and nowhere else.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from syncline.stores.watch import Watch
+
+__all__ = ["Connection"]
+
+T = TypeVar("T")
+
+_KEEPALIVE: Final = (
+    # A peer that is gone is found in 25 seconds, whether something was on its way to it or nothing.
+    ("TCP_KEEPIDLE", 10),
+    ("TCP_KEEPALIVE", 10),  # the same on macOS
+    ("TCP_KEEPINTVL", 5),
+    ("TCP_KEEPCNT", 3),
+    ("TCP_USER_TIMEOUT", 25_000),
+)
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships no types
+    """A connection of the driver, watched from `watched_by` on."""
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any) -> None:
+        self._asking = _Asking(protocol)
+        self._opening: str | None = None
+        self._closing: str | None = None
+        self.begun = ""
+        """What the server said of the last statement that `beginning` had a transaction take along."""
+        self.opened_at = time.monotonic()
+        super().__init__(self._asking, transport, *rest)
+        _keep_alive(transport.get_extra_info("socket"))
+
+    def watched_by(self, watch: Watch) -> None:
+        """Have the watch know whenever the server is waited for."""
+        self._asking.watch = watch
+
+    @property
+    def lost(self) -> str | None:
+        """Why this connection was given up; None if it was not."""
+        return None if self._asking.watch is None else self._asking.watch.lost
+
+    def give_up(self) -> None:
+        """End the connection now; whoever waits for it is told at once."""
+        protocol = self._protocol
+        self.terminate()
+        if protocol is not None:
+            # A COPY that waits for room would wait for ever.
+            protocol.resume_writing()
+
+    @contextmanager
+    def beginning(self, opening: str, closing: str | None = None) -> Iterator[None]:
+        """Have the next BEGIN take `opening` along, and its COMMIT `closing`, without a round trip more."""
+        self._opening, self._closing = opening, closing
+        try:
+            yield
+        finally:
+            self._opening = self._closing = None
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """Execute a statement, or a script without arguments, as the driver does."""
+        if self._opening is not None and query.startswith("BEGIN"):
+            query, self._opening = f"{query} {self._opening}", None
+            self.begun = await super().execute(query, timeout=timeout)
+            return self.begun
+        if self._closing is not None and query.startswith("COMMIT"):
+            query, self._closing = f"{query} {self._closing}", None
+        status: str = await super().execute(query, *args, timeout=timeout)
+        return status
+
+
+class _Asking:
+    """The driver's protocol, with the moments at which it waits for the server."""
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self.watch: Watch | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._protocol, name)
+
+    async def query(self, *args: Any, **named: Any) -> Any:
+        return await self._ask(self._protocol.query, *args, **named)
+
+    async def prepare(self, *args: Any, **named: Any) -> Any:
+        return await self._ask(self._protocol.prepare, *args, **named)
+
+    async def bind(self, *args: Any, **named: Any) -> Any:
+        return await self._ask(self._protocol.bind, *args, **named)
+
+    async def execute(self, *args: Any, **named: Any) -> Any:
+        return await self._ask(self._protocol.execute, *args, **named)
+
+    async def bind_execute(self, *args: Any, **named: Any) -> Any:
+        return await self._ask(self._protocol.bind_execute, *args, **named)
+
+    async def bind_execute_many(self, *args: Any, **named: Any) -> Any:
+        return await self._ask(self._protocol.bind_execute_many, *args, **named)
+
+    async def close_statement(self, *args: Any, **named: Any) -> Any:
+        return await self._ask(self._protocol.close_statement, *args, **named)
+
+    async def copy_in(self, statement: str, reader: AsyncIterator[bytes] | None, *rest: Any) -> Any:
+        return await self._ask(
+            self._protocol.copy_in, statement, None if reader is None else self._sent(reader), *rest
+        )
+
+    async def copy_out(self, statement: str, sink: Callable[[bytes], Awaitable[None]], *rest: Any) -> Any:
+        async def received(chunk: bytes) -> None:
+            # Until it is taken, it is not the server that is waited for.
+            self._waits(False)
+            await sink(chunk)
+            self._waits(True)
+
+        return await self._ask(self._protocol.copy_out, statement, received, *rest)
+
+    async def _sent(self, reader: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        self._waits(False)
+        async for chunk in reader:
+            self._waits(True)
+            yield chunk
+            self._waits(False)
+        self._waits(True)
+
+    def _waits(self, waits: bool) -> None:
+        if self.watch is not None:
+            self.watch.waits(waits)
+
+    async def _ask(self, ask: Callable[..., Awaitable[T]], *args: Any, **named: Any) -> T:
+        watch = self.watch
+        if watch is None:
+            return await ask(*args, **named)
+        watch.waits(True)
+        try:
+            return await ask(*args, **named)
+        except Exception as error:
+            if watch.lost is None:
+                raise
+            raise asyncpg.ConnectionDoesNotExistError(watch.lost) from error
+        finally:
+            watch.waits(False)
+
+
+def _keep_alive(opened: socket.socket | None) -> None:
+    if opened is None or opened.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    # A system that lacks one of them goes without it.
+    with suppress(OSError):
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        option = getattr(socket, name, None)
+        if option is not None:
+            with suppress(OSError):
+                opened.setsockopt(socket.IPPROTO_TCP, option, value)

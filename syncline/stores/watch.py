@@ -1,0 +1,153 @@
+"""Watch: a server that is waited for too long is asked over another connection whether it is at work.
+
+A long statement is left alone for as long as it takes. What is given up is a connection whose other end is
+gone, or has nothing to do with it: TCP finds the first if packets are lost, and neither if somebody in
+between keeps the connection open.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+import asyncpg
+
+from syncline.sqltext import statements_of
+
+__all__ = ["Patience", "Seen", "Watch", "look"]
+
+_sql = statements_of("syncline.stores")
+
+_ATTEMPTS: Final = 2
+"""One connection that is not made in time may be bad luck."""
+_CLIENT: Final = 3.0
+"""Times the patience until a server that itself waits for us is given up: what is on its way may be long."""
+_SAME: Final = 5.0
+"""Seconds by which the ages of a connection and of its server process may differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long servers are waited for, in seconds."""
+
+    connect: float = 10.0
+    silent: float = 10.0
+    """Until a server that does not answer is asked over another connection, which it has `answer` for."""
+    answer: float = 5.0
+    close: float = 5.0
+
+
+class Seen(Enum):
+    """What another connection says of the one that waits."""
+
+    AT_WORK = "the server works on the statement"
+    UNKNOWN = "it cannot be told"
+    UNANSWERED = "the server does not answer at all"
+    LOST = "the server has no such statement"
+
+
+class Watch:
+    """The watch over one connection.
+
+    `look` is given the seconds for which it has waited; `give_up` ends the connection, and then `lost` says
+    why.
+    """
+
+    def __init__(
+        self, patience: Patience, *, look: Callable[[float], Awaitable[Seen]], give_up: Callable[[], None]
+    ) -> None:
+        self.lost: str | None = None
+        self._seconds = patience.silent
+        self._look, self._give_up = look, give_up
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    def waits(self, waits: bool) -> None:
+        """Note that from now on the server is waited for, or no longer. It costs next to nothing."""
+        if not waits:
+            self._since = None
+            return
+        loop = asyncio.get_running_loop()
+        self._since = loop.time()
+        # A timer that runs is left running: it finds out by itself how long it has still to wait.
+        if self._timer is None and self._looking is None:
+            self._timer = loop.call_later(self._seconds, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if self._since is None or self.lost is not None:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._since + self._seconds - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._due)
+        else:
+            self._looking = loop.create_task(self._look_after(self._since))
+
+    async def _look_after(self, since: float) -> None:
+        try:
+            unanswered = 0
+            while self._since == since:
+                seen = await self._look(asyncio.get_running_loop().time() - since)
+                unanswered = unanswered + 1 if seen is Seen.UNANSWERED else 0
+                if self._since != since:
+                    break
+                if seen is Seen.LOST or unanswered >= _ATTEMPTS:
+                    waited = asyncio.get_running_loop().time() - since
+                    self.lost = f"no answer for {waited:.0f} s, so the connection was given up"
+                    self._give_up()
+                    return
+                await asyncio.sleep(self._seconds / 10 if unanswered else self._seconds)
+        finally:
+            self._looking = None
+            if self._since is not None and self.lost is None:
+                self.waits(True)
+
+
+async def look(
+    connect: Callable[[], Awaitable[asyncpg.Connection]],
+    *,
+    pid: int,
+    age: float | None,
+    waited: float,
+    patience: Patience,
+) -> Seen:
+    """Ask a server whether its process `pid` works on what has been waited for.
+
+    `age` is that of the connection; None if there is a pooler in between, where the process may be older, and
+    where another connection may have to wait for its turn.
+    """
+    try:
+        async with asyncio.timeout(patience.answer):
+            other = await connect()
+    except asyncpg.PostgresError:
+        return Seen.UNKNOWN  # it answers, if only that it has no room
+    except (TimeoutError, ConnectionError):
+        return Seen.UNANSWERED
+    except OSError:
+        return Seen.UNKNOWN  # such as a name that is not resolved just now
+    try:
+        row = await other.fetchrow(_sql("backend"), pid, timeout=patience.answer)
+    except TimeoutError:
+        return Seen.UNKNOWN if age is None else Seen.UNANSWERED
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        return Seen.UNKNOWN
+    finally:
+        other.terminate()
+    return _judge(row, age=age, waited=waited, patience=patience)
+
+
+def _judge(row: asyncpg.Record, *, age: float | None, waited: float, patience: Patience) -> Seen:
+    another = row["age"] is None or (age is not None and abs(row["age"] - age) > _SAME)
+    if another:
+        # Several standbys may be behind one address.
+        return Seen.UNKNOWN if row["standby"] else Seen.LOST
+    if row["state"] is None or row["state"] == "disabled":
+        return Seen.UNKNOWN
+    if row["state"].startswith("idle"):
+        return Seen.LOST if row["unchanged"] >= patience.silent else Seen.UNKNOWN
+    if row["wait_event_type"] == "Client" and waited >= _CLIENT * patience.silent:
+        return Seen.LOST
+    return Seen.AT_WORK

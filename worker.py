@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import timedelta
 from importlib.metadata import version
 from typing import TypedDict
@@ -23,6 +23,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from activities.fleet import FleetActivities
 from activities.meter import TemporalMeter, record_providers
 from activities.operations import OperationActivities
+from activities.polling import first_of, polling
 from activities.room import Room
 from activities.rooms import rooms
 from activities.schedules import ScheduleActivities
@@ -33,13 +34,14 @@ from providers import BUILTIN
 from syncline import metrics, names
 from syncline.client import connect, require_search_attributes
 from syncline.compiling import compile_once
-from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
+from syncline.errors import ConfigurationError, SettingsInvalid, StoreUnusable, SynclineError
 from syncline.fleet import announced
 from syncline.freshness import Listening
 from syncline.graphs import Graph
 from syncline.logs import configure_logging, get_log
 from syncline.loops import run
 from syncline.process_exit import end_process
+from syncline.readiness import log_in
 from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler, wake
 from syncline.services import Services
@@ -217,29 +219,32 @@ async def serving(client: Client, services: Services, activities: SyncActivities
     They drain side by side, so that this takes as long as the slowest.
     """
     settings, identity = services.settings, client.identity
-    workers = [
-        create_worker(
-            client,
-            activities,
-            settings,
-            fleet=FleetActivities(services, identity=identity),
-        ),
-        create_operations_worker(client, OperationActivities(services), settings),
-        create_schedules_worker(client, ScheduleActivities(services), settings),
-    ]
-    async with AsyncExitStack() as stack:
-        for worker in workers:
-            await stack.enter_async_context(worker)
-        opened = await stack.enter_async_context(rooms(client, services, serve=serve_room, dump=True))
+
+    def workers() -> Sequence[Worker]:
+        return [
+            create_worker(
+                client,
+                activities,
+                settings,
+                fleet=FleetActivities(services, identity=identity),
+            ),
+            create_operations_worker(client, OperationActivities(services), settings),
+            create_schedules_worker(client, ScheduleActivities(services), settings),
+        ]
+
+    leaving = asyncio.Event()
+    async with (
+        rooms(client, services, serve=serve_room, dump=True) as opened,
+        polling(workers, opened, services, leaving),
+    ):
         async with announced(services, identity=identity):
             yield
         # From now on nobody resolves a graph to this process; what was a moment ago is still on its way.
-        draining = [asyncio.create_task(worker.shutdown()) for worker in workers]
+        leaving.set()
         if opened:
             await asyncio.sleep(min(_LAST_CALL, settings.graceful_shutdown_seconds))
         for room in opened:
             room.drain()
-        await asyncio.gather(*draining)
 
 
 async def run_worker(settings: Settings) -> None:
@@ -261,9 +266,12 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
     registry.load(BUILTIN)
     meter = TemporalMeter(runtime.metric_meter)
     record_providers(meter, registry)
+    log, stop = get_log(), _stop_on_signal()
     async with Services.open(settings, registry=registry, meter=meter) as services:
-        stop = _stop_on_signal()
-        log = get_log()
+        await first_of(stop.wait(), log_in(services))
+        if stop.is_set():
+            log.info("worker stopped before it was ready")
+            return
         reconciler = await ensure_reconciler(
             client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
         )
@@ -304,7 +312,7 @@ def main() -> int:
         run(run_worker(settings))
     except SynclineError as error:
         sys.stderr.write(f"The worker cannot start. {error}\n")
-        return 2 if isinstance(error, ConfigurationError) else 1
+        return 2 if isinstance(error, ConfigurationError | StoreUnusable) else 1
     return 0
 
 

@@ -172,6 +172,7 @@ def record_reconciliation(meter: Meter, result: Reconciliation, *, seconds: floa
 def record_verification(meter: Meter, verification: Verification, *, graph: str) -> None:
     """Measure one verification of a whole graph."""
     problems = sum(relation.problem is not None for relation in verification.relations)
+    problems += len(verification.not_compared)
     metrics.VERIFY_TIMESTAMP.set(meter, time.time(), graph=graph)
     metrics.VERIFY_DAMAGED.set(meter, verification.damaged, graph=graph)
     metrics.VERIFY_COMPARED.set(meter, verification.compared, graph=graph)

@@ -33,6 +33,7 @@ from syncline.operations import (
     summarize,
     summarize_parked,
 )
+from syncline.operations.maps import map_of, not_compared
 from syncline.operations.paging import checked_limit, first_page
 from syncline.operations.requests import (
     AddGraphInput,
@@ -80,35 +81,47 @@ class OperationActivities:
         services = self._services
         async with self._at_work(request) as beat:
             graph, shadow = await self._named(request.graph)
+            graph_map = map_of(services, graph, shadow=shadow)
 
             def compared(name: str, seen: int) -> None:
                 beat(VerificationProgress(relation=name, compared=seen))
 
             if request.shadow:
-                found = await compare_with_shadow(
-                    services,
-                    graph,
-                    KNOWLEDGE_GRAPH,
+                with graph_map.finding():
+                    found = await compare_with_shadow(
+                        services,
+                        graph,
+                        graph_map.schema_map,
+                        tables=request.tables or None,
+                        keys=request.keys,
+                        vectors=request.vectors,
+                        beat=compared,
+                    )
+                others = map_of(services, graph, shadow=True)
+                left_out = (
+                    *await not_compared(services.target_schema(graph), graph_map, found),
+                    *await not_compared(services.target_schema(graph, shadow=True), others, found),
+                )
+                found = found.model_copy(update={"not_compared": tuple(dict.fromkeys(left_out))})
+                return _small_enough(found, request.keys)
+            target = services.target_schema(graph, shadow=shadow)
+            with graph_map.finding():
+                found = await verify(
+                    graph_map.schema_map,
+                    write=services.write_schema(graph),
+                    target=target,
+                    vectors=services.graph_vectors(graph, shadow=shadow) if request.vectors else None,
+                    embedding=services.embedding.name,
                     tables=request.tables or None,
                     keys=request.keys,
-                    vectors=request.vectors,
+                    repair=request.repair,
+                    who=request.who,
+                    why=request.why,
+                    run_id=run_identity().run_id,
                     beat=compared,
                 )
-                return _small_enough(found, request.keys)
-            found = await verify(
-                KNOWLEDGE_GRAPH,
-                write=services.write_schema(graph),
-                target=services.target_schema(graph, shadow=shadow),
-                vectors=services.graph_vectors(graph, shadow=shadow) if request.vectors else None,
-                embedding=services.embedding.name,
-                tables=request.tables or None,
-                keys=request.keys,
-                repair=request.repair,
-                who=request.who,
-                why=request.why,
-                run_id=run_identity().run_id,
-                beat=compared,
-            )
+            left_out = await not_compared(target, graph_map, found)
+            found = found.model_copy(update={"not_compared": left_out})
             if not request.tables and request.vectors:
                 ref = graph.shadow_ref if shadow else graph.ref
                 record_verification(services.meter, found, graph=ref.slug)
@@ -174,16 +187,20 @@ class OperationActivities:
             graph, shadow = await self._named(request.graph)
             write = self._services.write_schema(graph)
             target = self._services.target_schema(graph, shadow=shadow)
-            return await summarize_parked(write, target, KNOWLEDGE_GRAPH, limit=request.limit)
+            known = map_of(self._services, graph, shadow=shadow).schema_map
+            return await summarize_parked(write, target, known, limit=request.limit)
 
     @activity.defn(name=names.LIST_PARKED_ACTIVITY)
     async def list_parked(self, request: ListParkedInput) -> ParkedPage:
         """Return a page of what waits of one table."""
         async with self._at_work(request):
-            target = await self._target(request.graph)
-            return await list_parked(
-                target, KNOWLEDGE_GRAPH, request.table, limit=request.limit, after=request.after
-            )
+            graph, shadow = await self._named(request.graph)
+            target = self._services.target_schema(graph, shadow=shadow)
+            known = map_of(self._services, graph, shadow=shadow)
+            with known.finding():
+                return await list_parked(
+                    target, known.schema_map, request.table, limit=request.limit, after=request.after
+                )
 
     @activity.defn(name=names.EXPLAIN_ROW_ACTIVITY)
     async def explain_row(self, request: ExplainRowInput) -> Explanation:
@@ -191,14 +208,16 @@ class OperationActivities:
         services = self._services
         async with self._at_work(request):
             graph, shadow = await self._named(request.graph)
-            return await explain(
-                services.write_schema(graph),
-                services.target_schema(graph, shadow=shadow),
-                services.graph_vectors(graph, shadow=shadow),
-                KNOWLEDGE_GRAPH,
-                table=request.table,
-                key=request.key,
-            )
+            known = map_of(services, graph, shadow=shadow)
+            with known.finding():
+                return await explain(
+                    services.write_schema(graph),
+                    services.target_schema(graph, shadow=shadow),
+                    services.graph_vectors(graph, shadow=shadow),
+                    known.schema_map,
+                    table=request.table,
+                    key=request.key,
+                )
 
     @activity.defn(name=names.LIST_GRAPHS_ACTIVITY)
     async def list_graphs(self, request: ListGraphsInput) -> GraphPage:

@@ -29,6 +29,9 @@ __all__ = ["Room", "Serve"]
 _PAUSE: Final = 5.0
 """Seconds from the end of a worker that failed, or of all that is in a room, to the next one."""
 
+_ASK_AGAIN: Final = 0.5
+"""Seconds from one look at whether this process can use its stores to the next, while it cannot."""
+
 Serve = Callable[["Room", Client, Services], Worker]
 
 
@@ -70,6 +73,10 @@ class Room:
         """Begin to serve. Raise what keeps it from that."""
         self._thread.start()
         await asyncio.wrap_future(self._opened)
+
+    def pause(self) -> None:
+        """Take no more cycles until this process can use its stores; those that run may finish."""
+        self._call(self._leave.set)
 
     def drain(self) -> None:
         """Take no more cycles; those that run may finish as the worker's settings allow."""
@@ -165,10 +172,14 @@ class Room:
         client = await connect_again(self._client)
         settings, meter = self._services.settings, self._services.meter
         registry = self._services.registry.for_another_loop()
-        async with Services.open(settings, registry=registry, meter=meter) as services:
+        usability = self._services.usability
+        async with Services.open(settings, registry=registry, meter=meter, usability=usability) as services:
             # Its imports take a second. They would be in a cycle else, and the provider be blamed for them.
             services.vector_store(None)
             while not self._draining:
+                if usability.barred and self._opened.done():
+                    await asyncio.sleep(_ASK_AGAIN)
+                    continue
                 try:
                     await self._work(client, services)
                 except Exception as error:

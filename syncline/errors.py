@@ -22,7 +22,8 @@
     ├── StoreError                    a store answered, or did not
     │   ├── StoreUnavailable          retryable: connection, timeout, shutdown, too many clients
     │   │   └── StatementOutdated     retryable: a statement was prepared for a table that has changed
-    │   ├── PoolerUnsupported         not retryable: a pooler in between keeps no sessions
+    │   ├── StoreUnusable             retryable: this process cannot log in; another one may be set right
+    │   │   └── PoolerUnsupported     retryable: a pooler in between keeps no sessions
     │   └── StoreRejected             not retryable: the statement itself was refused (carries SQLSTATE)
     ├── VectorStoreError
     │   ├── VectorStoreUnavailable    retryable
@@ -48,15 +49,19 @@ Retryability is declared here and translated for Temporal in `activities/`. Mess
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
-
-class SynclineError(Exception):
-    """Base of every error that Syncline raises on purpose."""
-
-    retryable: ClassVar[bool] = False
-    retry_after_seconds: float | None = None
-    """How long a retry has to wait to make sense, where that is known."""
+from syncline.error_base import SynclineError as SynclineError
+from syncline.quoting import path_shown, shown
+from syncline.service_errors import EmbeddingError as EmbeddingError
+from syncline.service_errors import EmbeddingRejected as EmbeddingRejected
+from syncline.service_errors import EmbeddingUnavailable as EmbeddingUnavailable
+from syncline.service_errors import ProviderBlocked as ProviderBlocked
+from syncline.service_errors import ProviderGone as ProviderGone
+from syncline.service_errors import ProviderMisbehaved as ProviderMisbehaved
+from syncline.service_errors import ProviderNotReady as ProviderNotReady
+from syncline.service_errors import VectorStoreError as VectorStoreError
+from syncline.service_errors import VectorStoreRejected as VectorStoreRejected
+from syncline.service_errors import VectorStoreUnavailable as VectorStoreUnavailable
 
 
 class ConfigurationError(SynclineError):
@@ -87,7 +92,8 @@ class GraphNotFound(ConfigurationError):
         super().__init__(
             "No graph was named and no graph is marked as default. Name one, or set is_default on a graph."
             if reference is None
-            else f"No graph has the slug or id '{reference}'. `syncline graph list` shows those that exist."
+            else f"No graph has the slug or id {shown(reference)}. `syncline graph list` shows those that "
+            "exist."
         )
 
 
@@ -96,7 +102,7 @@ class GraphInvalid(ConfigurationError):
 
     def __init__(self, graph: str, field: str, problem: str) -> None:
         self.graph, self.field = graph, field
-        super().__init__(f"Graph '{graph}', {field}: {problem}")
+        super().__init__(f"Graph {shown(graph)}, {path_shown(field)}: {problem}")
 
 
 class CompositionInvalid(ConfigurationError):
@@ -104,7 +110,7 @@ class CompositionInvalid(ConfigurationError):
 
     def __init__(self, graph: str, key: str, problem: str) -> None:
         self.graph, self.key = graph, key
-        super().__init__(f"Graph '{graph}': composition key '{key}' is invalid: {problem}")
+        super().__init__(f"Graph {shown(graph)}: composition key '{path_shown(key)}' is invalid: {problem}")
 
 
 class ProviderDuplicate(ConfigurationError):
@@ -175,7 +181,7 @@ class ScheduleNotFound(ConfigurationError):
     def __init__(self, slug: str, schedule_id: str) -> None:
         self.slug, self.schedule_id = slug, schedule_id
         super().__init__(
-            f"There is no Schedule '{schedule_id}'. `syncline schedule list` shows those that exist; "
+            f"There is no Schedule {shown(schedule_id)}. `syncline schedule list` shows those that exist; "
             "a graph that is not archived gets its own from `syncline schedule reconcile`."
         )
 
@@ -236,7 +242,14 @@ class StatementOutdated(StoreUnavailable):
         super().__init__(store, problem, sqlstate=sqlstate)
 
 
-class PoolerUnsupported(StoreError):
+class StoreUnusable(StoreError):
+    """This process cannot log in to the store: its settings are wrong. Another worker's may be right."""
+
+    retryable = True
+    retry_after_seconds = 5.0
+
+
+class PoolerUnsupported(StoreUnusable):
     """A pooler in between gives every transaction another session, so nothing was done."""
 
     fix = (
@@ -250,73 +263,6 @@ class PoolerUnsupported(StoreError):
 
 class StoreRejected(StoreError):
     """The store refused the statement itself."""
-
-
-class VectorStoreError(SynclineError):
-    """The vector store failed. `store` is its config key."""
-
-    def __init__(self, store: str, problem: str) -> None:
-        self.store, self.problem = store, problem
-        super().__init__(f"Vector store '{store}': {problem}")
-
-
-class VectorStoreUnavailable(VectorStoreError):
-    """The vector store cannot be reached or cannot serve now."""
-
-    retryable = True
-
-
-class VectorStoreRejected(VectorStoreError):
-    """The vector store refused the request itself."""
-
-
-class EmbeddingError(SynclineError):
-    """The embedding service failed. `service` names it, without credentials."""
-
-    def __init__(self, service: str, problem: str) -> None:
-        self.service, self.problem = service, problem
-        super().__init__(f"Embedding service '{service}': {problem}")
-
-
-class EmbeddingUnavailable(EmbeddingError):
-    """The embedding service cannot be reached or cannot serve now."""
-
-    retryable = True
-
-
-class EmbeddingRejected(EmbeddingError):
-    """The embedding service refused the request itself."""
-
-
-class ProviderMisbehaved(SynclineError):
-    """A provider did what it must not, and was contained. `trouble` is a word for it, `do` the way out."""
-
-    def __init__(self, provider_id: str, *, distribution: str, trouble: str, did: str, do: str) -> None:
-        self.provider_id, self.distribution, self.trouble = provider_id, distribution, trouble
-        super().__init__(f"Provider '{provider_id}' of distribution '{distribution}' {did}. {do}")
-
-
-class ProviderBlocked(ProviderMisbehaved):
-    """A provider keeps the event loop of its room from running."""
-
-    retryable = True
-
-
-class ProviderNotReady(ProviderMisbehaved):
-    """A provider's `initialize` failed, or is not to be tried again yet."""
-
-    retryable = True
-
-
-class ProviderGone(SynclineError):
-    """This worker lacks the provider that the graph needs; another one may have it."""
-
-    retryable = True
-
-    def __init__(self, graph: str, provider_id: str) -> None:
-        self.graph, self.provider_id = graph, provider_id
-        needed = f"Graph '{graph}' needs provider '{provider_id}', which is not installed in this worker"
-        super().__init__(f"{needed}. The next attempt may meet a worker that has it.")
 
 
 class TemporalUnavailable(SynclineError):
@@ -362,7 +308,9 @@ class RunNotFound(SynclineError):
 
     def __init__(self, slug: str) -> None:
         self.slug = slug
-        super().__init__(f"Temporal keeps no run of graph '{slug}'; `syncline status` lists those with one.")
+        super().__init__(
+            f"Temporal keeps no run of graph {shown(slug)}; `syncline status` lists those with one."
+        )
 
 
 class AdoptionBlocked(SynclineError):

@@ -16,7 +16,7 @@ from syncline.errors import InputInvalid
 from syncline.message import GraphRef as GraphRef
 from syncline.message import GraphStatus as GraphStatus
 from syncline.message import Message as Message
-from syncline.operator_input import OperatorInput
+from syncline.operator_input import GraphName, OperatorInput
 from syncline.presence import Absence, Away, Held, ProviderHeld, ProviderReturned, Returned, Served
 from syncline.presence import Fallback as Fallback
 from syncline.presence import FallbackReason as FallbackReason
@@ -32,7 +32,7 @@ class SyncGraphInput(OperatorInput):
 
     workflow = names.SYNC_GRAPH
 
-    graph: str | None = None
+    graph: GraphName | None = None
     """Slug or id; null means no graph context: the default graph, through the built-in engine."""
     batch_rows: int | None = Field(default=None, ge=1, le=1_000_000)
     """Rows of one committed batch; null means the worker's setting."""

@@ -215,7 +215,11 @@ class Provider(Protocol):
 
 @runtime_checkable
 class SyncProvider(Provider, Protocol):
-    """An engine that syncs a graph: subclass it, or just have its members."""
+    """An engine that syncs a graph: subclass it, or just have its members.
+
+    A `schema_map` (`syncline.engine.SchemaMap`) says which tables it syncs. Without it `verify`, `explain`
+    and `parked` know those of the built-in map alone, and say so.
+    """
 
     @abstractmethod
     async def sync_cycle(self, context: SyncContext) -> SyncResult:

@@ -5,13 +5,15 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from syncline.quoting import shown
+
 __all__ = ["ScheduleSpec"]
 
 
 def _cron_expression(text: str) -> str:
     if not re.fullmatch(r"@\S+( \S+)?|\S+( +\S+){4,6}", text):
         raise ValueError(
-            f"'{text}' is no cron expression; write five fields, like '30 4 * * *', or '@hourly'"
+            f"{shown(text)} is no cron expression; write five fields, like '30 4 * * *', or '@hourly'"
         )
     return text
 

@@ -12,9 +12,10 @@ from syncline.graphs import Graph, GraphRepository
 from syncline.migrations import migrate_control, migrate_graph, migrate_shadow, migrate_write
 from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter
 from syncline.registry import Registry
-from syncline.settings import Settings
+from syncline.settings import Settings, setting_of
 from syncline.stores.open_collections import OpenCollections
 from syncline.stores.postgres import PostgresStore
+from syncline.stores.usability import Usability
 from syncline.stores.vectors import VectorStore
 
 __all__ = ["Role", "Services"]
@@ -38,11 +39,13 @@ class Services:
         meter: Meter | None = None,
         embedding: EmbeddingService | None = None,
         application_name: str = "syncline",
+        usability: Usability | None = None,
     ) -> None:
         """Own what is passed in. Without a registry there are no providers."""
         self.settings = settings
         self.registry = registry or Registry()
         self.meter: Meter = meter or NullMeter()
+        self.usability = usability or Usability()
         self._application_name = application_name
         self._embedding = embedding
         self._stores: dict[tuple[_Opened, str | None], PostgresStore] = {}
@@ -59,10 +62,16 @@ class Services:
         meter: Meter | None = None,
         embedding: EmbeddingService | None = None,
         application_name: str = "syncline",
+        usability: Usability | None = None,
     ) -> AsyncIterator[Self]:
         """Yield services that are closed at the end."""
         services = cls(
-            settings, registry=registry, meter=meter, embedding=embedding, application_name=application_name
+            settings,
+            registry=registry,
+            meter=meter,
+            embedding=embedding,
+            application_name=application_name,
+            usability=usability,
         )
         try:
             yield services
@@ -169,11 +178,16 @@ class Services:
             dsn = system[role] if key is None else self.settings.stores.get(key)
             if dsn is None:
                 raise StoreNotConfigured(role=role, key=key or role, known=list(self.settings.stores))
+            where = "control" if role == "workers" and self.settings.control_dsn is not None else role
+            where = "graph" if where == "workers" else where
             self._stores[role, key] = PostgresStore(
                 self.control.name if role == "workers" else key or role,
                 dsn,
                 pool_size=_WORKERS_POOL if role == "workers" else self.settings.pool_size,
                 application_name=self._application_name,
+                setting=setting_of(where if key is None else "stores", key),
+                password_command=self.settings.password_commands.get(where if key is None else key),
+                usability=self.usability,
             )
         return self._stores[role, key]
 

@@ -6,9 +6,11 @@ How to reach Temporal is not here: it follows the ecosystem's own `TEMPORAL_*` v
 import re
 import sys
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Final, Literal, TypeVar, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,7 +24,50 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from syncline import names
+from syncline.credentials import sendable
 from syncline.errors import SettingsInvalid
+from syncline.stores.dsn import Dsn, parse_dsn
+
+_DAY: Final = 86_400
+_TELLABLE: Final = re.compile(r"^[A-Za-z0-9_-]{1,40}$")
+SecretT = TypeVar("SecretT", SecretStr, SecretStr | None)
+UrlT = TypeVar("UrlT", str, str | None)
+
+
+def _dsn(value: SecretT) -> SecretT:
+    """Refuse a connection string that cannot be used; what is wrong is told without quoting it."""
+    if value is not None:
+        parse_dsn(value.get_secret_value())
+    return value
+
+
+def _key(value: SecretT) -> SecretT:
+    """Refuse a credential that no HTTP header can carry."""
+    if value is not None and not sendable(value):
+        raise ValueError(
+            "it cannot be sent in an HTTP header (empty, spaces around it, line breaks or non-ASCII "
+            "characters); set it again, or unset it"
+        )
+    return value
+
+
+def _url(value: UrlT) -> UrlT:
+    """Refuse what is no URL of an HTTP service. A URL is no secret, so it must not hold one."""
+    if value is None:
+        return value
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\x00-\x1f]", value):
+        raise ValueError("it must be a URL that begins with http:// or https://, with a host")
+    if parts.username is not None:
+        raise ValueError("it must not hold a user or a password: URLs are logged; the API key has a setting")
+    return value
+
+
+_HttpUrl = Annotated[str, AfterValidator(_url)]
 
 
 class QdrantServer(BaseModel):
@@ -30,8 +75,8 @@ class QdrantServer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str
-    api_key: SecretStr | None = None
+    url: _HttpUrl
+    api_key: Annotated[SecretStr | None, AfterValidator(_key)] = None
 
 
 class _TaskQueue(BaseSettings):
@@ -39,20 +84,37 @@ class _TaskQueue(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
 
-    task_queue: str = Field(default=names.TASK_QUEUE, description="Temporal task queue that workers poll.")
+    task_queue: str = Field(
+        default=names.TASK_QUEUE,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[!-~]+$",
+        description="Temporal task queue that workers poll.",
+    )
 
 
 class Settings(_TaskQueue):
     """Everything that can be set. Field `x` is read from environment variable `SYNCLINE_X`."""
 
-    write_dsn: SecretStr = Field(description="Write-db of the system: a libpq connection URI.")
-    graph_dsn: SecretStr = Field(description="Graph-db of the system: a libpq connection URI.")
-    control_dsn: SecretStr | None = Field(
+    write_dsn: Annotated[SecretStr, AfterValidator(_dsn)] = Field(
+        description="Write-db of the system: a connection string, see docs/connections.md."
+    )
+    graph_dsn: Annotated[SecretStr, AfterValidator(_dsn)] = Field(
+        description="Graph-db of the system: a connection string."
+    )
+    control_dsn: Annotated[SecretStr | None, AfterValidator(_dsn)] = Field(
         default=None, description="Database of the control plane; the graph-db when not set."
     )
-    stores: dict[str, SecretStr] = Field(
+    stores: dict[str, Annotated[SecretStr, AfterValidator(_dsn)]] = Field(
         default_factory=dict,
-        description="Further Postgres stores that graphs may refer to: a JSON object, key to connection URI.",
+        description="Further Postgres stores that graphs may refer to: a JSON object, key to connection "
+        "string.",
+    )
+    password_commands: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Programs whose output is a store's password, such as a token of a cloud's identity "
+        "service: a JSON object, `write`, `graph`, `control` or a key of `SYNCLINE_STORES` to words.",
     )
     pool_size: int = Field(
         default=10,
@@ -61,10 +123,12 @@ class Settings(_TaskQueue):
         description="Connections to each Postgres store, per worker process and per plugin's provider in it.",
     )
 
-    qdrant_url: str | None = Field(
+    qdrant_url: Annotated[str | None, AfterValidator(_url)] = Field(
         default=None, description="Qdrant server of the system; the embedded store when not set."
     )
-    qdrant_api_key: SecretStr | None = Field(default=None, description="API key of that Qdrant server.")
+    qdrant_api_key: Annotated[SecretStr | None, AfterValidator(_key)] = Field(
+        default=None, description="API key of that Qdrant server."
+    )
     qdrant_path: Path = Field(
         default=Path(".syncline/qdrant"), description="Folder of the embedded vector store."
     )
@@ -72,30 +136,39 @@ class Settings(_TaskQueue):
         default_factory=dict,
         description='Further Qdrant servers: a JSON object, key to {"url": …, "api_key": …}.',
     )
-    qdrant_timeout_seconds: float = Field(default=30, gt=0, description="Timeout of one Qdrant request.")
+    qdrant_timeout_seconds: float = Field(
+        default=30, gt=0, le=_DAY, description="Timeout of one Qdrant request."
+    )
 
     embedding: Literal["development", "openai"] = Field(
         default="development",
         description="`openai` calls an OpenAI-compatible HTTP service; `development` hashes words, offline.",
     )
-    embedding_url: str = Field(
+    embedding_url: _HttpUrl = Field(
         default="https://api.openai.com/v1", description="Base URL of the OpenAI-compatible service."
     )
-    embedding_api_key: SecretStr | None = Field(default=None, description="Bearer token of that service.")
-    embedding_model: str = Field(default="text-embedding-3-small", description="Model to ask for.")
+    embedding_api_key: Annotated[SecretStr | None, AfterValidator(_key)] = Field(
+        default=None, description="Bearer token of that service."
+    )
+    embedding_model: str = Field(
+        default="text-embedding-3-small", min_length=1, max_length=500, description="Model to ask for."
+    )
     embedding_dimensions: int = Field(default=384, ge=1, le=65_536, description="Length of a vector.")
     embedding_batch: int = Field(default=256, ge=1, le=2048, description="Texts per embedding request.")
     embedding_timeout_seconds: float = Field(
-        default=60, gt=0, description="Timeout of one embedding request."
+        default=60, gt=0, le=_DAY, description="Timeout of one embedding request."
     )
 
     max_concurrent_cycles: int = Field(
         default=8,
         ge=1,
+        le=10_000,
         description="Cycles and resolutions that one worker process runs at once, and cycles of each plugin; "
         "what operators ask for and what changes Schedules have slots of their own.",
     )
-    max_cached_workflows: int = Field(default=200, ge=0, description="Workflow runs kept in memory.")
+    max_cached_workflows: int = Field(
+        default=200, ge=0, le=1_000_000, description="Workflow runs kept in memory."
+    )
     reconcile_seconds: int = Field(
         default=30,
         ge=1,
@@ -109,7 +182,7 @@ class Settings(_TaskQueue):
         default=20, gt=0, le=1000, description="Runs that one worker process starts for that at most."
     )
     graceful_shutdown_seconds: float = Field(
-        default=30, ge=0, description="How long SIGTERM lets running cycles finish."
+        default=30, ge=0, le=_DAY, description="How long SIGTERM lets running cycles finish."
     )
     deployment_name: str | None = Field(
         default=None,
@@ -160,11 +233,12 @@ class Settings(_TaskQueue):
         default="console", description="`json` writes one object a line."
     )
     metrics_address: str | None = Field(
-        default=None, description="Serve Prometheus metrics here, e.g. 0.0.0.0:9090; off when not set."
-    )
-    traces_url: str | None = Field(
         default=None,
-        pattern="^https?://",
+        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
+        description="Serve Prometheus metrics here, e.g. 0.0.0.0:9090; off when not set.",
+    )
+    traces_url: Annotated[str | None, AfterValidator(_url)] = Field(
+        default=None,
         description="Send traces there by OTLP over HTTP, e.g. http://localhost:4318/v1/traces; off when "
         "not set. Needs the extra `syncline[tracing]`.",
     )
@@ -173,6 +247,32 @@ class Settings(_TaskQueue):
     def deployment_version(self) -> str | None:
         """`deployment:build`, as Temporal writes it; None without Worker Versioning."""
         return None if self.build_id is None else f"{self.deployment_name}:{self.build_id}"
+
+    @field_validator("password_commands")
+    @classmethod
+    def _is_of_a_store(
+        cls, commands: dict[str, tuple[str, ...]], info: ValidationInfo
+    ) -> dict[str, tuple[str, ...]]:
+        stores = {
+            **{key: info.data.get(f"{key}_dsn") for key in ("write", "graph", "control")},
+            **info.data.get("stores", {}),
+        }
+        for key in commands:
+            named = f"'{key}'" if _TELLABLE.match(key) else "one of its keys"
+            if stores.get(key) is None:
+                raise ValueError(f"{named} is no store that another setting defines")
+            if parse_dsn(stores[key].get_secret_value()).password is not None:
+                raise ValueError(
+                    f"the connection string of {named} has a password already; remove one of them"
+                )
+        return commands
+
+    def dsn(self, where: str, key: str | None = None) -> Dsn:
+        """Return where a store is: the system's `write`, `graph` or `control`, or one of `stores`."""
+        found = self.stores.get(key or "") if where == "stores" else getattr(self, f"{where}_dsn")
+        if not isinstance(found, SecretStr):
+            raise SettingsInvalid(f"{setting_of(where, key)} is not set. See docs/settings.md.")
+        return parse_dsn(found.get_secret_value())
 
     @field_validator("build_id")
     @classmethod
@@ -188,8 +288,25 @@ def load_settings() -> Settings:
 
     Values are never part of the message: they may be secrets.
     """
+    return _loaded(Settings)
+
+
+def load_task_queue() -> str:
+    """Return the task queue alone: who talks to Temporal only needs no stores. Raise SettingsInvalid."""
+    return _loaded(_TaskQueue).task_queue
+
+
+def setting_of(where: str, key: str | None = None) -> str:
+    """Return where the connection string of a store stands, for whoever has to mend it."""
+    return f"key '{key}' of SYNCLINE_STORES" if where == "stores" else f"SYNCLINE_{where.upper()}_DSN"
+
+
+LoadedT = TypeVar("LoadedT", bound=_TaskQueue)
+
+
+def _loaded(kind: type[LoadedT]) -> LoadedT:
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         problems = "; ".join(
             f"{_place(item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
@@ -200,11 +317,6 @@ def load_settings() -> Settings:
         field = re.search(r'field "(\w+)"', str(error))
         problems = f"{_variable(field[1]) if field else 'A variable'}: it must be a JSON object"
     raise SettingsInvalid(f"{problems}. See docs/settings.md.")
-
-
-def load_task_queue() -> str:
-    """Return the task queue alone: who talks to Temporal only needs no stores."""
-    return _TaskQueue().task_queue
 
 
 def reference() -> str:
@@ -235,7 +347,13 @@ def _variable(field: str) -> str:
 
 def _place(location: tuple[int | str, ...]) -> str:
     field, *keys = (str(part) for part in location)
-    return _variable(field) + (f" (key {'.'.join(keys)})" if keys else "")
+    if not keys:
+        return _variable(field)
+    # A value that slipped into the place of a key is no less a secret.
+    tellable = all(_TELLABLE.match(key) for key in keys)
+    return (
+        f"{_variable(field)} (key {'.'.join(keys)})" if tellable else f"{_variable(field)} (one of its keys)"
+    )
 
 
 def _type_of(field: FieldInfo) -> str:

@@ -104,6 +104,8 @@ class Verification(Message):
     it has alone, and stale what says something else in it."""
     behind: tuple[str, ...] = ()
     """Why a difference from the shadow may be none: what one of them has yet to do, in sentences."""
+    not_compared: tuple[str, ...] = ()
+    """What of the graph nothing is said about, and why, in sentences: its provider has tables of its own."""
     rescan: bool = False
     """Whether the cursors are of another write-db, so that the next cycle reads all rows again."""
     seconds: float = 0.0
@@ -129,7 +131,12 @@ class Verification(Message):
     @property
     def equal(self) -> bool:
         """Whether nothing is missing, extra or stale, and everything could be compared."""
-        return not any(relation.damaged or relation.problem for relation in self.relations)
+        return self.complete and not self.damaged
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything could be compared."""
+        return not self.not_compared and not any(relation.problem for relation in self.relations)
 
     @property
     def compared(self) -> int:

@@ -26,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PAGE",
         help="Write which tests passed to this page, if all did.",
     )
+    parser.addoption(
+        "--postgres-bin",
+        type=Path,
+        metavar="FOLDER",
+        help="Run against the PostgreSQL whose programs are there, in place of the wheel's.",
+    )
 
 
 _IN_MEMORY = Path("/dev/shm")  # where there is one

@@ -16,6 +16,8 @@ def describe_verification(found: Verification) -> str:
 def _paragraphs(found: Verification) -> Iterator[str]:
     word = "differ from the shadow" if found.shadow else "damaged"
     damage = "equal" if found.equal else f"**{found.damaged:,} {word}**"
+    if not found.damaged and not found.complete:
+        damage = "**not all was compared**"
     asked = f", {found.queued:,} asked for: the next cycle makes them right" if found.queued else ""
     yield f"{found.compared:,} compared in {found.seconds:.1f} s: {damage}{asked}"
     header = ("what", "of", "equal", *(verdict.value for verdict in Verdict))
@@ -25,7 +27,9 @@ def _paragraphs(found: Verification) -> Iterator[str]:
         for relation in found.relations
         if relation.problem
     ]
-    notes = [f"- {sentence}" for sentence in (*found.behind, *found.differences)] + problems
+    notes = [
+        f"- {sentence}" for sentence in (*found.not_compared, *found.behind, *found.differences)
+    ] + problems
     if notes:
         yield "\n".join(notes)
 

@@ -89,13 +89,6 @@ def _source_key(table: TableState, table_map: TableMap) -> Iterator[str]:
                 f"{name}.{column.name} is {_described(column)}, and keys of {table_map.name} are compared "
                 "byte by byte; change it to text or character varying."
             )
-    for reference in table_map.references:
-        padded = table.columns.get(reference.column)
-        if padded is not None and padded.type == "character" and padded.name not in table_map.key:
-            yield (
-                f"{name}.{padded.name} is character(n), whose padding no key of {reference.parent} has; "
-                "change it to text or character varying."
-            )
     if set(table_map.key) <= table.columns.keys() and not table.is_unique(table_map.key):
         columns = ", ".join(table_map.key)
         yield f"{name} has no primary key or unique index on exactly ({columns}); add one."

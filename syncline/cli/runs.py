@@ -10,6 +10,7 @@ from syncline.cli.operators import JsonOption, print_json_list, run, say_nothing
 from syncline.cli.sentences import errors_as_sentences
 from syncline.cli.status import STANDING_STYLES
 from syncline.cli.telling import told_seconds
+from syncline.quoting import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ def runs(
         print_table(header, map(_line, found), styles=STANDING_STYLES)
     if not found:
         kind = "run that did not succeed" if failed else "run"
-        say_nothing_matched(f"Temporal keeps no {kind} of graph '{graph}'.")
+        say_nothing_matched(f"Temporal keeps no {kind} of graph {shown(graph)}.")
 
 
 async def _runs(slug: str, limit: int, failed: bool) -> "Sequence[RunEntry]":

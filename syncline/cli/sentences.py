@@ -6,7 +6,7 @@ from typing import Final, ParamSpec
 
 import typer
 
-from syncline.errors import ConfigurationError, SynclineError
+from syncline.errors import ConfigurationError, StoreUnusable, SynclineError
 
 __all__ = [
     "EXIT_ALREADY_RUNNING",
@@ -51,7 +51,7 @@ def errors_as_sentences(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except SynclineError as error:
             say_error(str(error))
-            wrong = isinstance(error, ConfigurationError)
+            wrong = isinstance(error, ConfigurationError | StoreUnusable)
             raise typer.Exit(EXIT_CONFIGURATION if wrong else EXIT_FAILED) from None
 
     return told

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["STATUS_OF_VERIFY", "verify"]
 
 STATUS_OF_VERIFY = (
-    "Exit status: 0 equal, 1 damage found (repaired or not) or failed, 2 wrong usage or configuration."
+    "Exit status: 0 equal, 1 damage found (repaired or not), not all compared, or failed, "
+    "2 wrong usage or configuration."
 )
 
 
@@ -92,10 +93,12 @@ def _print(found: "Verification", *, repaired: bool) -> None:
             typer.echo(
                 one_line(f"{relation.name} ({relation.kind.value}) was not compared: {relation.problem}")
             )
-    for sentence in (*found.behind, *found.differences):
+    for sentence in (*found.not_compared, *found.behind, *found.differences):
         typer.echo(one_line(sentence))
     if found.equal and not found.queued:
         verdict_in_words = "equal"
+    elif not found.damaged and not found.queued:
+        verdict_in_words = "not all was compared"
     elif repaired:
         asked = f"{found.queued:,} asked for; the next cycle makes them right"
         verdict_in_words = f"{found.damaged:,} damaged, {asked}"

@@ -108,7 +108,7 @@ def _check_values(settings: dict[str, JsonValue]) -> None:
     """Raise ValueError for a value that `Settings` refuses."""
     fields = {name.removeprefix(_PREFIX).lower(): value for name, value in settings.items()}
     try:
-        Settings.model_validate({"write_dsn": "postgresql://", "graph_dsn": "postgresql://", **fields})
+        Settings.model_validate({"write_dsn": "postgresql://w", "graph_dsn": "postgresql://g", **fields})
     except ValidationError as error:
         problems = [
             f"{_PREFIX}{str(item['loc'][0]).upper()}: {item['msg']}"

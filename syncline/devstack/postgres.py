@@ -72,7 +72,8 @@ class PostgresServer:
     A server that a dead process left running over the same directory is taken over.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, bin_dir: Path | None = None) -> None:
+        """Use the wheel's programs, or those of another version in `bin_dir`."""
         with warnings.catch_warnings():
             # Without XDG_RUNTIME_DIR the wheel says so and uses a folder under /tmp, which is what we want.
             warnings.simplefilter("ignore")
@@ -93,6 +94,8 @@ class PostgresServer:
                 f"Embedded Postgres cannot use {self._data_dir}: {error}. "
                 "If the data can go, remove that folder and start again."
             ) from error
+        if bin_dir is not None:
+            self._server.bin_path = bin_dir.resolve()
 
     def start(self) -> EmbeddedPostgres:
         """Start the server and return how to reach it, or raise DevStackError with the server's own log."""

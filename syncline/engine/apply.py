@@ -109,11 +109,11 @@ async def apply_staged(
         references = bool(books["references"] or (in_parts and waiting.park_beside))
         async with looking_up(target, few=few and (books["rows"] or references)):
             if books["rows"]:
-                for statement in waiting.release_rows:
+                for statement in waiting.release_rows.few if few else waiting.release_rows.many:
                     more |= await target.execute(statement) != "UPDATE 0"
             if references:
                 for release in waiting.releases:
-                    effect, asked = await _release(target, release, store)
+                    effect, asked = await _release(target, release, store, few=few)
                     effects.append(effect)
                     more |= asked
 
@@ -220,11 +220,13 @@ async def _judge_removals(
             raise problem
 
 
-async def _release(target: asyncpg.Connection, release: Release, store: str) -> tuple[TableProgress, bool]:
+async def _release(
+    target: asyncpg.Connection, release: Release, store: str, *, few: bool
+) -> tuple[TableProgress, bool]:
     """Complete what waited for the staged rows; if that is refused, ask for the waiting rows as a whole."""
     try:
         async with target.transaction():
-            count = await target.fetchval(release.statement)
+            count = await target.fetchval(release.few if few else release.statement)
     except asyncpg.PostgresError as error:
         problem = refusal_of(store, target, error)
         if problem is None or is_limit(problem):

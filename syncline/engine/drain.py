@@ -9,25 +9,24 @@ import asyncpg
 from syncline.engine.apply import Applied, apply_staged, remove_gone, shared_stages
 from syncline.engine.batchsize import BatchSize
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
-from syncline.engine.keys import row_uuid
+from syncline.engine.deletes import Deletes, letter_of
+from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of, row_uuid
 from syncline.engine.ledger import Ledger, RunProgress, Tenure
 from syncline.engine.limits import is_limit, with_setting
 from syncline.engine.places import BY_INDEX, by_index, on_schema
 from syncline.engine.refusal import FEW, DeadLetter, TableRefused, bury, may_be_rows, refuses_a_row
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
+from syncline.engine.suspects import NoNeighbour, Suspects, TableStands
 from syncline.engine.template import sql
-from syncline.errors import StoreError
+from syncline.errors import StoreError, StoreRejected
 from syncline.messages import TableProgress
 from syncline.provider import SyncContext
-from syncline.sqltext import literal
-from syncline.stores.postgres import PostgresStore
+from syncline.stores.postgres import PostgresStore, map_driver_error
 from syncline.tracing import span
 
 __all__ = ["Drain"]
 
-_DELETES_STAGE = "sync_deletes"
-_DELETES_COLUMNS = ("sync_xid", "seq", "source_table", "key", "alive")
 _BATCH_BYTES = 256 * 2**20
 """What a batch may take in the graph-db, where it is staged, going by the average row: texts can be long."""
 _COUNT_SECONDS = 5.0
@@ -36,12 +35,15 @@ _KEYS = 5_000
 """Rows that are asked for by key in one batch: the keys pass through the worker, and they may be long."""
 
 
-_SUSPECTS = 8
-"""So many rows, one behind the other, that each fail alone are the table's trouble."""
-_BATCHES_IN_VAIN = 20
-"""Batches behind such rows that are read in search of one which lands."""
 _TRIES = 3
 """How often a single row is tried before what a store says is believed, where that may pass by itself."""
+
+
+class _CaptureRefused(Exception):
+    """A deleted key did not even come into the stage: its source, or the stage, refused it."""
+
+    def __init__(self, error: StoreRejected) -> None:
+        self.error = error
 
 
 class Drain:
@@ -68,6 +70,7 @@ class Drain:
         self._context = context
         self._held, self._target = held, held.connection
         self._tenure = tenure
+        self._deletes = Deletes(statements, context, held.connection)
         self._out_of_time = out_of_time
         self._told = committed
         self._more = False
@@ -132,7 +135,7 @@ class Drain:
         try:
             try:
                 yield
-            except _TableStands as stands:
+            except TableStands as stands:
                 raise stands.error from stands
         except StoreError as error:
             # The table's own trouble while the graph-db answers; else the store's, which ends the cycle.
@@ -155,7 +158,7 @@ class Drain:
         """Move rows until nothing is left below the horizon or time is out."""
         name, write = table.table.name, self._context.write
         size = BatchSize(await self._rows_a_batch(table), known=self._sizes, name=name)
-        suspects = _Suspects()
+        suspects = Suspects()
         while not self._out_of_time():
             limit = size.rows
             staged = None
@@ -183,7 +186,7 @@ class Drain:
                             progress = await self._apply(table, staged, captured=staged)
                             if suspects.letters:
                                 if not await self._lands_beside(table, staged, suspects):
-                                    raise _NoNeighbour
+                                    raise NoNeighbour
                                 progress = await self._bury(progress, {name: suspects.letters})
                             await self._tenure.commit(self._target, progress, table=name, cursor=after)
                         suspects.landed(progress.written(name) - self.progress.written(name))
@@ -195,7 +198,7 @@ class Drain:
                         # What is read ahead already is of the size that it was asked for.
                         if ahead is None:
                             limit = size.rows
-            except _NoNeighbour:
+            except NoNeighbour:
                 # What was staged says nothing of the rows before it; more of them may.
                 if staged is None or staged < limit or suspects.waited_long():
                     raise suspects.verdict() from None
@@ -209,7 +212,7 @@ class Drain:
             raise suspects.verdict()
         self.unfinished.add(name)
 
-    async def _lands_beside(self, table: TableStatements, staged: int, suspects: "_Suspects") -> bool:
+    async def _lands_beside(self, table: TableStatements, staged: int, suspects: Suspects) -> bool:
         """Return whether a row has landed that tells the suspects' trouble from the table's."""
         if suspects.convicted:
             return True
@@ -250,7 +253,7 @@ class Drain:
         return False
 
     async def _pass_over(
-        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError, suspects: "_Suspects"
+        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError, suspects: Suspects
     ) -> Cursor:
         """Go on behind a single row that failed alone; return the cursor behind it.
 
@@ -263,8 +266,8 @@ class Drain:
             row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
         if row is None:
             raise await with_setting(self._store_of(error), error)
-        key = tuple(row["key"])
-        suspects.letters.append(_letter(error, key, row["sync_xid"]))
+        key = key_of_bytes(row["key"])
+        suspects.letters.append(letter_of(error, key, row["sync_xid"]))
         if not refuses_a_row(error):
             suspects.add(await with_setting(self._store_of(error), error))
         return Cursor(xid=row["sync_xid"], key=key)
@@ -314,9 +317,9 @@ class Drain:
             row = await source.fetchrow(table.next_key(cursor), *cursor.parameters(), str(horizon))
         if row is None:
             return cursor
-        key = tuple(row["key"])
+        key = key_of_bytes(row["key"])
         async with self._batch():
-            letter = _letter(error, key, row["sync_xid"])
+            letter = letter_of(error, key, row["sync_xid"])
             progress = await self._bury(self.progress.plus([]), {table.table.name: [letter]})
             after = Cursor(xid=row["sync_xid"], key=key)
             await self._tenure.commit(self._target, progress, table=table.table.name, cursor=after)
@@ -357,10 +360,15 @@ class Drain:
                     asked = await self._target.fetch(sql("requeue_read"), name, size.rows)
                     if not asked:
                         return
-                    keys = [row["key"] for row in asked]
-                    staged = await self._copy_by_key(source, table, keys)
                     ids = [row["row_id"] for row in asked]
-                    await self._target.execute(table.missing, ids, [json.dumps(key) for key in keys])
+                    keys = [reading_of(row["key"], row["row_id"]) for row in asked]
+                    staged = await self._copy_by_key(source, table, keys)
+                    # Of keys that are no text none was there: no stage would have taken its row.
+                    texts = {row_id: key for row_id, key in zip(ids, keys, strict=True) if is_text(key)}
+                    gone = [json.dumps(key) for key in texts.values()]
+                    await self._target.execute(table.missing, list(texts), gone)
+                    if len(texts) < len(ids):
+                        await self._target.execute(sql("forget"), name, list(set(ids) - texts.keys()))
                     progress = await self._apply(table, staged, asked=True)
                     await self._target.execute(sql("requeue_done"), name, ids)
                     await self._tenure.note(self._target, progress)
@@ -377,10 +385,10 @@ class Drain:
     async def _copy_by_key(
         self, source: asyncpg.Connection, table: TableStatements, keys: Sequence[Sequence[str]]
     ) -> int:
-        columns = [list(column) for column in zip(*keys, strict=True)]
-        async with Reading(
-            source, table.capture_by_key(), columns, self._context.write.store.name
-        ) as reading:
+        readable = all(map(is_text, keys))
+        columns = [list(column) for column in zip(*(keys if readable else map(hex_of, keys)), strict=True)]
+        query = table.capture_by_key(readable=readable)
+        async with Reading(source, query, columns, self._context.write.store.name) as reading:
             return await reading.copy_into(self._target, table.stage_name, table.stage_columns)
 
     async def _bury_asked(self, table: TableStatements, error: StoreError) -> bool:
@@ -393,7 +401,9 @@ class Drain:
             [row] = await self._target.fetch(sql("requeue_read"), name, 1)
             before = await self._target.fetchrow(sql("refused_before"), name, row["row_id"])
             # Which version it is cannot be read; as long as no other one came, it is that one.
-            letter = _letter(error, tuple(row["key"]), before["version"] if before else 0)
+            letter = letter_of(
+                error, reading_of(row["key"], row["row_id"]), before["version"] if before else 0
+            )
             progress = await self._bury(self.progress.plus([]), {name: [letter]})
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
             await self._tenure.note(self._target, progress)
@@ -402,32 +412,44 @@ class Drain:
 
     async def _drain_deletes(self, cursor: Cursor, horizon: int) -> None:
         """Remove the rows whose keys were deleted, those of all tables in the order of their deletion."""
-        limit = self._context.budget.batch_rows
-        create = sql("deletes_create", stage=_DELETES_STAGE)
-        async with on_schema(self._context.write) as source:
-            while not self._out_of_time():
-                async with self._batch(create):
-                    query = self._statements.capture_deleted(cursor, limit=limit)
-                    parameters = (*cursor.parameters(), str(horizon))
-                    async with Reading(source, query, parameters, self._context.write.store.name) as reading:
-                        staged = await reading.copy_into(self._target, _DELETES_STAGE, _DELETES_COLUMNS)
-                    cursor = await self._last_deleted() if staged == limit else Cursor(xid=horizon)
-                    for table in self._statements.schema_map:
-                        await self._target.execute(
-                            sql(
-                                "deletes_gone",
-                                table=literal(table.name),
-                                source_name=literal(table.source),
-                                stage=_DELETES_STAGE,
-                            )
-                        )
-                    progress = await self._remove()
-                    await self._tenure.commit(self._target, progress, table=DELETES, cursor=cursor)
-                self._committed(progress)
-                self.deletes_read = cursor.xid
-                if staged < limit:
-                    return
+        full = limit = self._context.budget.batch_rows
+        while not self._out_of_time():
+            try:
+                async with on_schema(self._context.write) as source:
+                    while not self._out_of_time():
+                        async with self._batch(self._deletes.create_stage):
+                            with self._capturing():
+                                staged = await self._deletes.stage(source, cursor, horizon, limit)
+                            after = await self._deletes.last() if staged == limit else Cursor(xid=horizon)
+                            progress = await self._remove()
+                            await self._tenure.commit(self._target, progress, table=DELETES, cursor=after)
+                        self._committed(progress)
+                        cursor = after
+                        self.deletes_read = cursor.xid
+                        if staged < limit:
+                            return
+                        limit = min(full, limit * 2)
+            except _CaptureRefused as refusal:
+                # One of these keys cannot be read, or is none. The others' rows must not stay for it.
+                if limit == 1:
+                    cursor = await self._pass_deleted(cursor, horizon, refusal.error)
+                limit = max(1, limit // 2)
         self.unfinished.add(DELETES)
+
+    async def _pass_deleted(self, cursor: Cursor, horizon: int, error: StoreRejected) -> Cursor:
+        """Settle the first deleted key behind the cursor, which is refused; return the cursor behind it."""
+        deleted = await self._deletes.first(cursor, horizon)
+        if deleted is None:
+            return cursor
+        async with self._batch():
+            letters, passed_over = await self._deletes.settle(deleted, error)
+            progress = await self._bury(self.progress.plus([]), letters)
+            for name in passed_over:
+                progress = progress.with_failures(name, 1)
+            await self._tenure.commit(self._target, progress, table=DELETES, cursor=deleted.cursor)
+        self._committed(progress)
+        self.deletes_read = deleted.cursor.xid
+        return deleted.cursor
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name
@@ -449,13 +471,21 @@ class Drain:
             async with self._held.transaction(*first) as target:
                 yield target
 
+    @contextmanager
+    def _capturing(self) -> Iterator[None]:
+        """Tell a row that cannot be staged from one that cannot be applied."""
+        try:
+            yield
+        except (StoreError, asyncpg.PostgresError) as error:
+            store = self._context.target.store.name
+            mapped = error if isinstance(error, StoreError) else map_driver_error(store, error)
+            if isinstance(mapped, StoreRejected) and refuses_a_row(mapped):
+                raise _CaptureRefused(mapped) from error
+            raise
+
     async def _last_staged(self, table: TableStatements) -> Cursor:
         row = await self._target.fetchrow(table.last_staged)
         return Cursor(xid=row["sync_xid"], key=tuple(row["key"]))
-
-    async def _last_deleted(self) -> Cursor:
-        row = await self._target.fetchrow(sql("deletes_last", stage=_DELETES_STAGE))
-        return Cursor(xid=row["sync_xid"], key=(str(row["seq"]),))
 
     async def _apply(
         self, table: TableStatements, staged: int, *, captured: int = 0, asked: bool = False
@@ -500,49 +530,3 @@ class Drain:
         self.progress = progress
         self._landed |= landed
         self._told(progress)
-
-
-class _NoNeighbour(Exception):
-    """A batch behind suspects holds nothing that tells their trouble from the table's."""
-
-
-class _TableStands(Exception):
-    """Rows that failed alone are for all that is known the table's trouble."""
-
-    def __init__(self, error: StoreError) -> None:
-        self.error = error
-
-
-class _Suspects:
-    """Rows of a table that failed alone with what may be the table's trouble, until one beside them lands."""
-
-    def __init__(self) -> None:
-        self.letters: list[DeadLetter] = []
-        self.convicted = False
-        """Whether a row of the table landed in this cycle: what fails alone is to blame itself."""
-        self._errors: list[StoreError] = []
-        self._waited = 0
-
-    def add(self, error: StoreError) -> None:
-        """Add why one more failed; raise _TableStands if so many in a row cannot be the rows' trouble."""
-        self._errors.append(error)
-        if len(self._errors) >= _SUSPECTS:
-            raise self.verdict()
-
-    def verdict(self) -> _TableStands:
-        """Return what to raise if no row beside them lands."""
-        return _TableStands(self._errors[0])
-
-    def waited_long(self) -> bool:
-        """Count one more batch that said nothing, and return whether there is no sense in going on."""
-        self._waited += 1
-        return self._waited >= _BATCHES_IN_VAIN
-
-    def landed(self, rows: int) -> None:
-        """A batch was committed, and the suspects are among the dead letters with it."""
-        self.convicted |= rows > 0
-        self.letters, self._errors, self._waited = [], [], 0
-
-
-def _letter(error: StoreError, key: tuple[str, ...], version: int) -> DeadLetter:
-    return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.problem)

@@ -1,8 +1,27 @@
-"""Ids: the one deterministic function from a TEXT key to a UUID, equal in Python and in SQL."""
+"""Keys: the one deterministic function from a TEXT key to a UUID, and keys whose bytes are no text.
+
+A write-db without an encoding (SQL_ASCII) takes any bytes for a text. Such a part of a key is, here, a string
+in which each byte that is no UTF-8 is a surrogate (PEP 383): what was read can be told from every text.
+"""
 
 from collections.abc import Sequence
 from hashlib import sha256
 from uuid import UUID
+
+__all__ = [
+    "bytes_of",
+    "hex_of",
+    "is_text",
+    "key_of_bytes",
+    "key_uuid",
+    "of_hex",
+    "presented",
+    "reading_of",
+    "readings",
+    "row_uuid",
+]
+
+_HEX = "\\x"
 
 
 def key_uuid(key: str) -> UUID:
@@ -11,7 +30,7 @@ def key_uuid(key: str) -> UUID:
     The first 16 bytes of the key's SHA-256 with bytes 6 and 8 set to 0x80: a UUIDv8 (RFC 9562) that keeps 112
     bits of the hash. Core PostgreSQL has SHA-256 and no SHA-1, so uuid5 would need an extension.
     """
-    digest = bytearray(sha256(key.encode()).digest()[:16])
+    digest = bytearray(sha256(bytes_of(key)).digest()[:16])
     digest[6] = digest[8] = 0x80
     return UUID(bytes=bytes(digest))
 
@@ -24,3 +43,60 @@ def row_uuid(key: Sequence[str]) -> UUID:
     if len(key) == 1:
         return key_uuid(key[0])
     return key_uuid("".join(str(key_uuid(part)) for part in key))
+
+
+def key_of_bytes(parts: Sequence[bytes]) -> tuple[str, ...]:
+    """Return the key whose parts have these bytes."""
+    return tuple(part.decode("utf-8", "surrogateescape") for part in parts)
+
+
+def is_text(key: Sequence[str]) -> bool:
+    """Return whether every part is a text, which the graph-db can hold."""
+    try:
+        for part in key:
+            part.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def presented(key: Sequence[str]) -> tuple[str, ...]:
+    """Return a key as books and people have it: parts that are no text as `\\x` and hex digits."""
+    return tuple(part if is_text([part]) else _HEX + bytes_of(part).hex() for part in key)
+
+
+def readings(key: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the keys that are presented so: the key itself, then one with parts that are no text, if any."""
+    raw = tuple(_unpresented(part) for part in key)
+    return (tuple(key),) if raw == tuple(key) else (tuple(key), raw)
+
+
+def reading_of(key: Sequence[str], row_id: UUID) -> tuple[str, ...]:
+    """Return the key that has this row id in the books and is presented so."""
+    return next((each for each in readings(key)[1:] if row_uuid(each) == row_id), tuple(key))
+
+
+def hex_of(key: Sequence[str]) -> list[str]:
+    """Return each part's bytes in hex: the form in which any key can be a statement's parameter."""
+    return [bytes_of(part).hex() for part in key]
+
+
+def of_hex(parts: Sequence[str]) -> tuple[str, ...]:
+    """Return the key of which `hex_of` has made these parts."""
+    return key_of_bytes([bytes.fromhex(part) for part in parts])
+
+
+def bytes_of(part: str) -> bytes:
+    """Return the bytes of a part of a key."""
+    return part.encode("utf-8", "surrogateescape")
+
+
+def _unpresented(part: str) -> str:
+    if not part.startswith(_HEX):
+        return part
+    try:
+        raw = bytes.fromhex(part.removeprefix(_HEX))
+    except ValueError:
+        return part
+    [read] = key_of_bytes([raw])
+    return part if is_text([read]) else read

@@ -1,23 +1,31 @@
-"""The stage of a table: its name, its columns, and how a staged row is kept as JSON while it waits."""
+"""The stage of a table: its name, its columns, and how a staged row is kept as texts while it waits."""
 
 from collections.abc import Sequence
 from hashlib import sha256
 
+from syncline.engine.form import stage_type, traveling
 from syncline.engine.tablemap import TableMap
+from syncline.engine.template import sql
 from syncline.sqltext import literal, quoted
 
 __all__ = [
     "column_types",
     "commas",
-    "from_image",
     "generated_columns",
     "image",
+    "image_texts",
+    "image_values",
+    "of_table",
     "reference_id",
     "row_id",
+    "selection",
     "stage_columns",
     "stage_definitions",
     "stage_name",
 ]
+
+_ALWAYS = ("sync_xid",)
+"""Of the engine's own columns those that an image has."""
 
 
 def commas(parts: Sequence[str]) -> str:
@@ -37,6 +45,11 @@ def row_id(table: TableMap, row: str = "s") -> str:
     return f"syncline.row_uuid(ARRAY[{commas([f'{row}.{quoted(name)}' for name in table.key])}])"
 
 
+def of_table(table: TableMap) -> str:
+    """Return the table's name as an expression over a staged row `s`."""
+    return sql("of_table", table=literal(table.name)).strip()
+
+
 def column_types(table: TableMap) -> dict[str, str]:
     """Return the declared types of source columns; what is not in it is text."""
     types = {column.name: column.type for column in (*table.columns, *table.source_only)}
@@ -54,6 +67,14 @@ def stage_columns(table: TableMap) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def selection(table: TableMap) -> str:
+    """Return the select list by which rows of the source come into the stage."""
+    types = column_types(table)
+    values = [f"{traveling(name, types)} AS {quoted(name)}" for name in stage_columns(table)]
+    belongs = f"({table.present}) IS TRUE AS sync_present"
+    return commas(["sync_xid::text::bigint AS sync_xid", belongs, *values])
+
+
 def generated_columns(table: TableMap) -> list[str]:
     """Return the stage's columns that hold ids."""
     own = ["sync_row_id"] if table.identified else []
@@ -64,7 +85,7 @@ def stage_definitions(table: TableMap) -> str:
     """Return the stage's columns as DDL."""
     types = column_types(table)
     columns = ["sync_xid bigint NOT NULL", "sync_present boolean NOT NULL"]
-    columns += [f"{quoted(name)} {types.get(name, 'text')}" for name in stage_columns(table)]
+    columns += [f"{quoted(name)} {stage_type(name, types)}" for name in stage_columns(table)]
     # What is named by value has to be looked up.
     columns += [f"{reference_id(r.column)} uuid" for r in table.references if r.by is not None]
     generated = [(reference_id(r.column), r.column) for r in table.references if r.by is None]
@@ -86,15 +107,23 @@ def stage_name(table: TableMap) -> str:
 
 
 def image(table: TableMap) -> str:
-    """Return the staged row `s` as jsonb. A JSON column is left out if it is NULL: null is JSON's own."""
-    types = column_types(table)
-    nullable = [name for name in stage_columns(table) if types.get(name) in ("json", "jsonb")]
-    absent = [f"CASE WHEN s.{quoted(name)} IS NULL THEN '{literal(name)}' END" for name in nullable]
-    return f"to_jsonb(s.*) - ARRAY[{commas(absent)}]::text[]" if absent else "to_jsonb(s.*)"
+    """Return the staged row `s` as jsonb: of each column the text that its type's output function gives.
+
+    A value would lose by becoming JSON itself: an object its repeated keys, a number its digits. Only rows
+    that belong in the target wait.
+    """
+    names = [*_ALWAYS, *stage_columns(table)]
+    keys = commas([f"'{literal(name)}'" for name in names])
+    return f"jsonb_object(ARRAY[{keys}], ARRAY[{commas([f's.{quoted(name)}::text' for name in names])}])"
 
 
-def from_image(name: str, types: dict[str, str]) -> str:
-    """Return the value of a column in image `p.image`, whose record is `r`."""
-    if types.get(name) in ("json", "jsonb"):
-        return f"(p.image -> '{literal(name)}')::{types[name]}"
-    return f"r.{quoted(name)}"
+def image_texts(table: TableMap) -> str:
+    """Return the columns of an image, as the definition of a record `r` of texts."""
+    return commas([f"{quoted(name)} text" for name in (*_ALWAYS, *stage_columns(table))])
+
+
+def image_values(table: TableMap) -> dict[str, str]:
+    """Return stage column -> its value out of record `r`, by its type's input function."""
+    types = {"sync_xid": "bigint"} | column_types(table)
+    names = [*_ALWAYS, *stage_columns(table)]
+    return {"sync_present": "true"} | {name: f"r.{quoted(name)}::{stage_type(name, types)}" for name in names}

@@ -141,7 +141,7 @@ async def read_ledger(
     cursors = {}
     for name in (*tables, DELETES):
         xid, key = stored.get(name, (0, None))
-        cursors[name] = Cursor(xid=xid, key=None if key is None else tuple(key))
+        cursors[name] = Cursor.of_stored(xid, key)
     return Ledger(
         write_cluster=row["write_cluster"],
         behind_since=row["behind_since"],
@@ -224,9 +224,14 @@ class Tenure:
         self, target: asyncpg.Connection, progress: RunProgress, *, table: str, cursor: Cursor
     ) -> None:
         """Move a cursor within the caller's transaction, or raise CycleFenced."""
-        key = None if cursor.key is None else list(cursor.key)
         mine = await target.fetchval(
-            sql("ledger_commit"), self.fence, progress.to_json(), table, cursor.xid, key, self.schema
+            sql("ledger_commit"),
+            self.fence,
+            progress.to_json(),
+            table,
+            cursor.xid,
+            cursor.stored(),
+            self.schema,
         )
         self._require(mine)
 

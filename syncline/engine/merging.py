@@ -167,8 +167,13 @@ def _differs(table: TableMap, compared: Sequence[str]) -> str:
     types |= {"key": "text"} | {reference.target_column: "uuid" for reference in table.references}
     by_value = [quoted(name) for name in compared if types.get(name) in _EQUAL_IS_SAME]
     by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
+    # There are collations that call two texts equal.
+    texts = {quoted(name) for name in compared if types.get(name) == "text"}
+    current = {
+        name: f't.{name} COLLATE "C"' if name in texts else f"t.{name}" for name in map(quoted, compared)
+    }
     conditions = [
-        f"{row}({commas([f't.{name}' for name in names])}){record} {differs}"
+        f"{row}({commas([current[name] for name in names])}){record} {differs}"
         f" {row}({commas([f'p.{name}' for name in names])}){record}"
         for names, row, record, differs in (
             (by_value, "", "", "IS DISTINCT FROM"),

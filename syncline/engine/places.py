@@ -10,8 +10,8 @@ from syncline.provider import GraphSchema
 __all__ = ["BY_INDEX", "by_index", "looking_up", "on_schema"]
 
 BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
-"""For a transaction that looks entries up by key or reads them in order. Every other way reads a whole table at
-each batch, and is what the planner takes where it lacks statistics."""
+"""For a transaction that looks entries up by key or reads them in order. Any other way reads all of a table,
+and is what the planner takes where it lacks statistics."""
 
 
 @asynccontextmanager
@@ -46,4 +46,4 @@ async def on_schema(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
     async with place.store.driver() as connection:
         await connection.execute("SELECT set_config('search_path', quote_ident($1), false)", place.schema)
         yield connection
-        await connection.execute("RESET search_path")
+        await connection.execute("SET search_path = pg_catalog, pg_temp")  # as the session began

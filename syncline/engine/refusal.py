@@ -9,7 +9,7 @@ import asyncpg
 
 from syncline.engine.claims import COLLISIONS, Claims, Tid
 from syncline.engine.fingerprint import fingerprint, without_values
-from syncline.engine.keys import row_uuid
+from syncline.engine.keys import presented, row_uuid
 from syncline.engine.limits import is_limit
 from syncline.engine.merging import Ranged
 from syncline.engine.statements import TableStatements
@@ -67,6 +67,7 @@ class DeadLetter:
     """A version of a row that was refused."""
 
     key: tuple[str, ...]
+    """Its parts may be no text (`syncline.engine.keys`): the books have them in hex then."""
     version: int
     sqlstate: str
     message: str
@@ -383,7 +384,7 @@ async def bury(
         rules.dead_letter_attempts,
         run_id,
         ids,
-        [json.dumps(letter.key) for letter in dead],
+        [json.dumps(presented(letter.key)) for letter in dead],
         [letter.version for letter in dead],
         [letter.sqlstate for letter in dead],
         [letter.message for letter in dead],

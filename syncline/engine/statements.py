@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from syncline.engine.claims import ClaimStatements
+from syncline.engine.form import key_bytes, key_text
+from syncline.engine.keys import hex_of, is_text, of_hex
 from syncline.engine.layout import (
     commas,
     generated_columns,
+    of_table,
     row_id,
+    selection,
     stage_columns,
     stage_definitions,
     stage_name,
@@ -38,9 +42,29 @@ class Cursor:
     xid: int = 0
     key: tuple[str, ...] | None = None
 
+    @property
+    def readable(self) -> bool:
+        """Whether the key is a text, which can be a parameter and stand in the graph-db as it is."""
+        return self.key is None or is_text(self.key)
+
     def parameters(self) -> tuple[str, ...]:
         """Return the statement parameters that `TableStatements.after_cursor` refers to."""
-        return (str(self.xid), *(self.key or ()))
+        key = self.key or ()
+        return (str(self.xid), *(key if self.readable else hex_of(key)))
+
+    def stored(self) -> list[str] | list[list[str]] | None:
+        """Return the key as `sync_cursor` has it: one that is no text in two dimensions, in hex."""
+        if self.key is None:
+            return None
+        return list(self.key) if self.readable else [hex_of(self.key)]
+
+    @classmethod
+    def of_stored(cls, xid: int, key: Sequence[str] | Sequence[Sequence[str]] | None) -> "Cursor":
+        """Return the cursor that is stored so."""
+        if key is None:
+            return cls(xid=xid)
+        texts = [part for part in key if isinstance(part, str)]
+        return cls(xid=xid, key=tuple(texts) if len(texts) == len(key) else of_hex(key[0]))
 
 
 class TableStatements:
@@ -55,13 +79,7 @@ class TableStatements:
         self.row_id = row_id(table)
         names = stage_columns(table)
         self.stage_columns = ["sync_xid", "sync_present", *names]
-        self._selection = commas(
-            [
-                "sync_xid::text::bigint AS sync_xid",
-                f"({table.present}) IS TRUE AS sync_present",
-                *map(quoted, names),
-            ]
-        )
+        self._selection = selection(table)
         self.create_stage = sql("stage_create", stage=self.stage, definitions=stage_definitions(table))
         self.analyze_stage = f"ANALYZE {self.stage} ({commas(generated_columns(table))})"
         descending = commas([f's.{quoted(column)} COLLATE "C" DESC' for column in table.key])
@@ -76,7 +94,7 @@ class TableStatements:
             "gone_absent", stage=self.stage, table=literal(table.name), row_id=self.row_id, key=self.key
         )
         self.missing = sql("gone_missing", stage=self.stage, table=literal(table.name), row_id=self.row_id)
-        self.absolve = sql("absolve", stage=self.stage, table=literal(table.name), row_id=self.row_id)
+        self.absolve = sql("absolve", stage=self.stage, of_table=of_table(table), row_id=self.row_id)
         self.retry_held = sql("retry_held", stage=self.stage, table=literal(table.name), row_id=self.row_id)
         self.merging = Merging(schema_map, table, self.stage)
         self.claims = ClaimStatements(
@@ -90,6 +108,8 @@ class TableStatements:
         if cursor.key is None:
             return f"sync_xid >= {xid}"
         values = [f"${first_parameter + 1 + index}::text" for index in range(len(self.table.key))]
+        if not cursor.readable:
+            values = [key_text(value) for value in values]
         return f"(sync_xid, {self.key_order}) > ({xid}, {commas(values)})"
 
     def probe(self, schema: str, cursor: Cursor, first_parameter: int) -> str:
@@ -106,8 +126,8 @@ class TableStatements:
         return self._capture(self._selection, cursor, limit)
 
     def next_key(self, cursor: Cursor) -> str:
-        """Return the query for the key and the stamp of the first row behind the cursor; same parameters."""
-        key = commas([f"{quoted(column)}::text" for column in self.table.key])
+        """Return the query for stamp and key (in bytes) of the first row it would read; same parameters."""
+        key = commas([key_bytes(quoted(column)) for column in self.table.key])
         selection = f"sync_xid::text::bigint AS sync_xid, ARRAY[{key}] AS key"
         return self._capture(selection, cursor, 1)
 
@@ -132,14 +152,20 @@ class TableStatements:
             limit=str(limit),
         )
 
-    def capture_by_key(self) -> str:
-        """Return the COPY source query for given keys; parameters: one text array per key column."""
+    def capture_by_key(self, *, readable: bool = True) -> str:
+        """Return the COPY source query for given keys; parameters: one text array per key column.
+
+        Unless all keys are `readable`, each part is given in hex.
+        """
+        names = [f"k{index}" for index in range(len(self.table.key))]
         return sql(
             "capture_by_key",
             selection=self._selection,
             source=quoted(self.table.source),
             key=commas([f"{quoted(column)}::text" for column in self.table.key]),
-            parameters=commas([f"${index + 1}::text[]" for index in range(len(self.table.key))]),
+            given=commas(names if readable else [key_text(name) for name in names]),
+            parameters=commas([f"${index + 1}::text[]" for index in range(len(names))]),
+            names=commas(names),
         )
 
 
@@ -164,7 +190,7 @@ class SchemaStatements:
         asked = [*tables, DELETES]
         parameters = [value for name in asked for value in cursors[name].parameters()]
         # An idle cycle is little more than this query: its text is made once for each shape of the cursors.
-        shape = (schema, *((name, cursors[name].key is None) for name in asked))
+        shape = (schema, *((name, cursors[name].key is None, cursors[name].readable) for name in asked))
         if shape not in self._pending:
             self._pending[shape] = self._render_pending(schema, cursors, tables)
         return self._pending[shape], parameters
@@ -203,6 +229,18 @@ class SchemaStatements:
 
     def capture_deleted(self, cursor: Cursor, *, limit: int) -> str:
         """Return the COPY source query for deleted keys; parameters: the cursor's, then the horizon."""
+        return sql("capture_deletes", limit=str(limit), **self._deleted(cursor))
+
+    def next_deleted(self, cursor: Cursor) -> str:
+        """Return the query for the first of them, with its source and its key in bytes; same parameters."""
+        return sql(
+            "next_delete",
+            source_bytes=key_bytes("d.source_table"),
+            part_bytes=key_bytes("k.part"),
+            **self._deleted(cursor),
+        )
+
+    def _deleted(self, cursor: Cursor) -> dict[str, str]:
         cases = [
             sql(
                 "alive",
@@ -215,10 +253,8 @@ class SchemaStatements:
             ).strip()
             for table in self.schema_map
         ]
-        return sql(
-            "capture_deletes",
-            cases=" ".join(cases),
-            after_cursor=self.after_deleted(cursor, 1),
-            horizon=f"${1 + len(cursor.parameters())}::text::xid8",
-            limit=str(limit),
-        )
+        return {
+            "cases": " ".join(cases),
+            "after_cursor": self.after_deleted(cursor, 1),
+            "horizon": f"${1 + len(cursor.parameters())}::text::xid8",
+        }

@@ -1,9 +1,11 @@
 """Table maps: what the engine is told about the tables it moves. The engine itself knows no table by name."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from syncline.errors import InputInvalid
+from syncline.quoting import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,9 @@ class TableMap:
     source_only: tuple[Column, ...] = ()
     """Columns that travel to the stage because expressions use them, and no further."""
     expressions: Mapping[str, str] = field(default_factory=dict)
-    """Target column -> SQL over the staged row `s`, where it differs from the plain column.
+    """Target column -> SQL over the staged row `s`, where it differs from the plain column. None is for what
+    the engine derives and finds rows by: `id`, `key`, the columns of a key of references. On a required
+    reference it can choose among those to the same parent.
 
     A reference `x` is the UUID `s.ref_x` there. An optional one is NULL while its parent is missing, and no
     expression is asked again when the parent lands."""
@@ -151,6 +155,10 @@ class TableMap:
 
     def check(self) -> None:
         """Raise ValueError if the parts of this map do not fit together."""
+        if not self.key or len(set(self.key)) < len(self.key):
+            raise ValueError(
+                f"{self.name}: a key has one column or several different ones, not {list(self.key)}"
+            )
         without_reference = set(self.key) - {reference.column for reference in self.required}
         if self.identified and len(self.key) > 1:
             raise ValueError(
@@ -187,14 +195,47 @@ class TableMap:
         arrays = {links.source for links in self.links} & {*self.key, *columns, *references}
         if arrays:
             raise ValueError(f"{self.name}: {sorted(arrays)} cannot be links and something else")
-        engines = sorted(name for name in {*staged, *self.expressions} if name.startswith("sync_"))
+        numbers = [stat.column for stat in self.stats.columns] if self.stats else []
+        self._distinct("numbers", [*([self.stats.owner] if self.stats else []), *numbers])
+        ours = {*staged, *self.expressions, *targets, *numbers, *(self.vector.payload if self.vector else ())}
+        engines = sorted(name for name in ours if name.startswith("sync_"))
         if engines:
             raise ValueError(f"{self.name}: {engines} begin with sync_ like the engine's own columns")
+
+        self._check_expressions()
+
+    def _check_expressions(self) -> None:
+        """Raise ValueError for an expression on what the engine itself derives, and finds rows by again."""
+        derived = {"id", "key"} if self.identified else {*self.target_key}
+        taken = sorted(derived & self.expressions.keys())
+        if taken:
+            raise ValueError(
+                f"{self.name}: {taken} come from the key, by which deletes and children find the row; "
+                "an expression needs a column of its own"
+            )
+        for reference in self.required:
+            expression = self.expressions.get(reference.target_column)
+            if expression is None:
+                continue
+            named = [other for other in self.references if _names(expression, other)]
+            if (
+                reference.by is not None
+                or not named
+                or {(r.parent, r.by, r.required) for r in named} != {(reference.parent, None, True)}
+            ):
+                raise ValueError(
+                    f"{self.name}: {reference.target_column} refers to {reference.parent}; an expression "
+                    "on it can only choose among required references to that table by key, as s.ref_<column>"
+                )
 
     def _distinct(self, what: str, names: list[str]) -> None:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{self.name}: {twice} would be two {what} of one name")
+
+
+def _names(expression: str, reference: Reference) -> bool:
+    return re.search(rf"\bref_{re.escape(reference.column)}(?!\w)", expression) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,9 +272,28 @@ class SchemaMap:
                     # The same key gives the same id in every table, so their points would be each other's.
                     raise ValueError(f"{table.name}: another table has collection {table.vector.collection}")
                 collections.add(table.vector.collection)
+        self._check_names()
         for table in self.tables:
             self._check_rejections(table, seen)
             self._check_stats(table)
+
+    def _check_names(self) -> None:
+        """Raise ValueError for a table that is to hold two things, or that is the engine's own."""
+        placed: dict[str, str] = {}
+        for table in self.tables:
+            places = [(table.name, f"the rows of {table.name}")]
+            places += [(links.table, f"the links of {table.name}") for links in table.links]
+            if table.stats is not None:
+                places.append((table.stats.table, f"the numbers of {table.name}"))
+            for name, what in places:
+                if name in placed:
+                    raise ValueError(f"{name} cannot hold {placed[name]} and {what}: give each its own table")
+                placed[name] = what
+        ours = sorted(
+            name for name in {*placed, *(table.source for table in self.tables)} if name.startswith("sync_")
+        )
+        if ours:
+            raise ValueError(f"tables {ours} begin with sync_ like the engine's own")
 
     def _check_rejections(self, table: TableMap, known: Mapping[str, TableMap]) -> None:
         for links in table.links:
@@ -282,5 +342,6 @@ class SchemaMap:
         known = {table.name for table in self.tables}
         unknown = sorted(set(names or ()) - known)
         if unknown:
-            raise InputInvalid(f"No table {unknown} is synced. Known: {', '.join(sorted(known))}.")
+            named = ", ".join(shown(name) for name in unknown[:10])
+            raise InputInvalid(f"No table {named} is synced. Known: {', '.join(sorted(known))}.")
         return [table for table in self.tables if names is None or table.name in names]

@@ -1,17 +1,17 @@
 """Waiting: rows, links and references whose other end is missing are parked, and released when it lands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from syncline.engine.fragments import link_names, queue, unrejected
 from syncline.engine.layout import (
-    column_types,
     commas,
-    from_image,
     image,
+    image_texts,
+    image_values,
+    of_table,
     reference_id,
     row_id,
-    stage_columns,
 )
 from syncline.engine.merging import Ranged
 from syncline.engine.stats import touched
@@ -32,8 +32,18 @@ class Release:
     links: bool
     """Whether it adds links or sets a reference."""
     statement: str
+    few: str
+    """The same, for a stage of few rows."""
     ask_again: str
     """What to do if the statement is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """The statements that release whole rows, for a stage of many rows and for one of few."""
+
+    many: Sequence[str]
+    few: Sequence[str]
 
 
 class Waiting:
@@ -42,27 +52,27 @@ class Waiting:
     def __init__(self, schema_map: SchemaMap, table: TableMap, stage: str) -> None:
         self._map, self._table, self._stage = schema_map, table, stage
         name = literal(table.name)
-        columns = ["sync_xid", "sync_present", *stage_columns(table)]
-        types = column_types(table)
+        values = image_values(table)
         self.stage_released = sql(
             "stage_released",
             stage=stage,
             table=name,
-            columns=commas([quoted(column) for column in columns]),
-            image_columns=commas([from_image(column, types) for column in columns]),
+            columns=commas([quoted(column) for column in values]),
+            values=commas(list(values.values())),
+            texts=image_texts(table),
         )
         self.resolve = [
             sql("resolve_by_value", stage=stage, by=quoted(reference.by), **_names(reference))
             for reference in table.references
             if reference.by is not None
         ]
-        # What is parked is kept as jsonb, which does not take everything that other types do.
+        # What is parked is kept as jsonb, which takes no text of 256 MB.
         self.park_rows = [
             Ranged(whole=self._park_rows(reference), part=self._park_rows(reference, within=_PART))
             for reference in table.required
         ]
-        self.unpark_rows = sql("unpark_rows", stage=stage, table=name, row_id=row_id(table))
-        self.unpark_references = sql("unpark_references", stage=stage, table=name)
+        self.unpark_rows = sql("unpark_rows", stage=stage, of_table=of_table(table), row_id=row_id(table))
+        self.unpark_references = sql("unpark_references", stage=stage, of_table=of_table(table))
         self.park_references = [
             self._park_reference(reference, beside=self._beside(reference)) for reference in table.optional
         ]
@@ -72,21 +82,9 @@ class Waiting:
             for reference in table.optional
             if reference.parent == table.name
         ]
-        self.release_rows = [
-            sql("release_rows", stage=stage, table=name),
-            *(
-                sql(
-                    "release_by_value",
-                    stage=stage,
-                    table=name,
-                    child_name=literal(child.name),
-                    by=quoted(reference.by),
-                )
-                for child in schema_map
-                for reference in child.references
-                if reference.by is not None and reference.parent == table.name
-            ),
-        ]
+        self.release_rows = Released(
+            many=list(self._release_rows(few=False)), few=list(self._release_rows(few=True))
+        )
         self.releases = [release for child in schema_map for release in self._releases(child)]
         self.reject = [
             (child.name, self._reject(child, links))
@@ -101,6 +99,7 @@ class Waiting:
             "park_rows",
             stage=self._stage,
             table=literal(table.name),
+            of_table=of_table(table),
             row_id=row_id(table),
             key=commas([f"s.{quoted(column)}" for column in table.key]),
             image=image(table),
@@ -127,43 +126,70 @@ class Waiting:
             return ""
         return sql("beside", stage=self._stage, reference_id=reference_id(reference.column))
 
+    def _release_rows(self, *, few: bool) -> Iterator[str]:
+        name = literal(self._table.name)
+        condition = f"NOT r.released AND r.waits_for_table = '{name}'"
+        yield sql("release_rows", awaiting=self._awaiting("sync_parked_row", condition, few=few))
+        for child in self._map:
+            for reference in child.references:
+                if reference.by is not None and reference.parent == self._table.name:
+                    awaiting = self._awaiting(
+                        "sync_parked_row",
+                        f"{condition} AND r.table_name = '{literal(child.name)}'",
+                        landed=f"syncline.key_uuid(s.{quoted(reference.by)})",
+                        few=few,
+                    )
+                    yield sql("release_rows", awaiting=awaiting)
+
+    def _awaiting(self, parked: str, condition: str, *, landed: str = "s.sync_row_id", few: bool) -> str:
+        """Return the condition that a parked `r` waits for a staged row."""
+        if few:
+            return sql("awaiting_few", stage=self._stage, parked=parked, condition=condition, landed=landed)
+        return sql("awaiting", stage=self._stage, condition=condition, landed=landed)
+
     def _releases(self, child: TableMap) -> Iterator[Release]:
         for links in child.links:
             if links.parent == self._table.name:
-                statement = sql(
+                names = link_names(links)
+                yield self._release(
+                    child,
+                    links.table,
                     "release_links",
-                    stage=self._stage,
-                    child=quoted(child.name),
-                    child_name=literal(child.name),
+                    are_links=True,
                     unrejected=unrejected(self._map, links),
                     touched=touched(self._map, links.table, [("changed c", (links.owner, links.member))]),
-                    **link_names(links),
+                    **{name: names[name] for name in ("links", "owner", "member")},
                 )
-                yield self._release(child, links.table, statement, links=True)
         for reference in child.optional:
             if reference.parent == self._table.name:
                 column = reference.target_column
-                statement = sql(
+                yield self._release(
+                    child,
+                    reference.column,
                     "release_reference",
-                    stage=self._stage,
-                    child=quoted(child.name),
-                    child_name=literal(child.name),
+                    are_links=False,
                     reference=quoted(column),
-                    reference_name=literal(reference.column),
                     queue=queue(child),
                     touched=touched(self._map, child.name, [("changed c", (column,))]),
                 )
-                yield self._release(child, reference.column, statement, links=False)
 
-    def _release(self, child: TableMap, name: str, statement: str, *, links: bool) -> Release:
-        ask_again = sql(
-            "release_to_requeue",
-            stage=self._stage,
-            child=quoted(child.name),
-            child_name=literal(child.name),
-            name=literal(name),
+    def _release(
+        self, child: TableMap, name: str, statement: str, *, are_links: bool, **names: str
+    ) -> Release:
+        condition = f"r.table_name = '{literal(child.name)}' AND r.name = '{literal(name)}'"
+        many, few = (self._awaiting("sync_parked_reference", condition, few=each) for each in (False, True))
+        return Release(
+            child=child.name,
+            links=are_links,
+            statement=sql(statement, awaiting=many, child=quoted(child.name), **names),
+            few=sql(statement, awaiting=few, child=quoted(child.name), **names),
+            ask_again=sql(
+                "release_to_requeue",
+                awaiting=few,
+                child=quoted(child.name),
+                child_name=literal(child.name),
+            ),
         )
-        return Release(child=child.name, links=links, statement=statement, ask_again=ask_again)
 
     def _reject(self, child: TableMap, links: Links) -> str:
         owner, member = (reference_id(column) for column in self._table.key)

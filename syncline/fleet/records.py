@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import platform
 import re
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["InstalledProvider", "WorkerRecord", "WorkerRepository", "announced"]
 
 _EVERY: Final = 30.0
+_NEWS: Final = 1.0
 _GONE_AFTER: Final = text("interval '100 seconds'")
 """Three refreshes missed, and a little more."""
 _FORGOTTEN_AFTER: Final = text("interval '15 minutes'")
@@ -43,6 +45,7 @@ _workers = Table(
     Column("python_version", Text),
     Column("providers", JSONB),
     Column("problems", JSONB),
+    Column("unusable", JSONB),
 )
 
 
@@ -75,6 +78,8 @@ class WorkerRecord(Message):
     providers: tuple[InstalledProvider, ...] = ()
     problems: tuple[str, ...] = ()
     """Contributions that were left out, and why."""
+    unusable: tuple[str, ...] = ()
+    """Stores that refuse this worker, and why."""
 
 
 class WorkerRepository:
@@ -86,7 +91,11 @@ class WorkerRepository:
     async def tell(self, worker: Mapping[str, object]) -> None:
         """Write a worker down, or that it is still there and with which providers; forget those long gone."""
         written = insert(_workers).values(worker)
-        changes = {"seen_at": func.now(), "providers": written.excluded.providers}
+        changes = {
+            "seen_at": func.now(),
+            "providers": written.excluded.providers,
+            "unusable": written.excluded.unusable,
+        }
         async with self._store.begin() as connection:
             await connection.execute(
                 written.on_conflict_do_update(index_elements=[_workers.c.id], set_=changes)
@@ -191,9 +200,13 @@ async def _keep_telling(services: "Services", worker: Mapping[str, object], ever
     log = get_log()
     told = False
     while True:
+        refused = services.usability.refused()
         try:
-            providers = [found.model_dump() for found in _installed(services.registry)]
-            await services.workers.tell({**worker, "providers": providers})
+            # Nobody is to route a cycle to a worker that takes none.
+            installed = () if services.usability.barred else _installed(services.registry)
+            providers = [found.model_dump() for found in installed]
+            unusable = list(services.usability.problems())
+            await services.workers.tell({**worker, "providers": providers, "unusable": unusable})
             told = False
         except StoreError as error:
             hint = "; `syncline migrate` makes its table" if isinstance(error, StoreRejected) else ""
@@ -201,4 +214,7 @@ async def _keep_telling(services: "Services", worker: Mapping[str, object], ever
                 f"control plane does not know of this worker{hint}", error=str(error)
             )
             told = True
-        await asyncio.sleep(every_seconds)
+        until = time.monotonic() + every_seconds
+        # That a store refuses this worker, or no longer does, is news: cycles are routed by it.
+        while time.monotonic() < until and services.usability.refused() == refused:  # noqa: ASYNC110
+            await asyncio.sleep(min(_NEWS, every_seconds))

@@ -13,7 +13,7 @@ from syncline.fleet import WorkerRecord
 from syncline.graphs import Graph, GraphStatus
 from syncline.health.check import Check, CheckStatus, Health, bounded, skew_check
 from syncline.health.listener import check_listener
-from syncline.health.postgres import check_postgres
+from syncline.health.postgres import check_postgres, tls_checks
 from syncline.migrations.state import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
 from syncline.services import Role, Services
 
@@ -101,12 +101,13 @@ def _store_looks(
 
     async def one(name: str, role: Role, key: str | None, setting: str) -> Sequence[Check]:
         store = services.store(role, key)
-        return await check_postgres(name, store, wanted=wanted, setting=setting, writers=role == "write")
+        found = await check_postgres(name, store, wanted=wanted, setting=setting, writers=role == "write")
+        return [*found, *tls_checks(name, store, setting)]
 
     async def control() -> Sequence[Check]:
-        return await check_postgres(
-            "control plane", services.control, wanted=wanted, setting="SYNCLINE_CONTROL_DSN", writers=False
-        )
+        store, setting = services.control, "SYNCLINE_CONTROL_DSN"
+        found = await check_postgres("control plane", store, wanted=wanted, setting=setting, writers=False)
+        return [*found, *tls_checks("control plane", store, setting)]
 
     looks = []
     for (role, key), name in places.items():
@@ -217,6 +218,16 @@ def _fleet(workers: Sequence[WorkerRecord]) -> Sequence[Check]:
             found=found,
             fix="Finish the deployment: every worker should have the same release." if mixed else None,
         )
+    ]
+    checks += [
+        Check(
+            name=f"worker {worker.identity}",
+            status=CheckStatus.WARN,
+            found=f"it cannot use a store that others may be able to use. {problem}",
+            fix="Correct that setting of this worker and restart it; its graphs are left to the others.",
+        )
+        for worker in workers
+        for problem in worker.unusable
     ]
     problems = sorted({problem for worker in workers for problem in worker.problems})
     fix = "Mend or uninstall that distribution in the workers, then restart them."

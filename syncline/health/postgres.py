@@ -10,7 +10,7 @@ from sqlalchemy.engine import RowMapping
 from syncline.health.check import Check, CheckStatus, skew_check
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["check_postgres"]
+__all__ = ["check_postgres", "tls_checks"]
 
 _OLD_SECONDS: Final = 60.0
 
@@ -61,6 +61,21 @@ async def check_postgres(
     if writers:
         checks.append(_writer(name, writer, sees_others=row["sees_others"]))
     return checks
+
+
+def tls_checks(name: str, store: PostgresStore, setting: str) -> Sequence[Check]:
+    """Return a warning if the server need not prove who it is, nothing if it must or is on this machine."""
+    if not store.login.dsn.unverified:
+        return []
+    return [
+        Check(
+            name=f"{name}: TLS",
+            status=CheckStatus.WARN,
+            found=f"sslmode={store.login.dsn.tls.mode} verifies no certificate: somebody in between could "
+            "read along, or stand in for the server",
+            fix=f"Add sslmode=verify-full and sslrootcert to {setting}: docs/connections.md.",
+        )
+    ]
 
 
 def _connections(name: str, row: RowMapping, wanted: int) -> Check:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Self
+from uuid import UUID
 
 from pydantic import model_validator
 
+from syncline.engine.keys import readings, row_uuid
 from syncline.errors import InputInvalid
 from syncline.messages import Message
 from syncline.operations.paging import checked_limit, first_page, place_after
@@ -197,7 +199,7 @@ async def summarize(
 async def show(target: GraphSchema, table: str, key: Sequence[str]) -> DeadLetter | None:
     """Return the dead letter of one row, or None if it has none."""
     async with reading(target) as connection:
-        row = await connection.fetchrow(sql("dead_letter"), table, list(key))
+        row = await connection.fetchrow(sql("dead_letter"), table, _ids(key))
     return None if row is None else DeadLetter.model_validate(dict(row))
 
 
@@ -233,13 +235,18 @@ async def list_audit(target: GraphSchema, *, limit: int = 100, before: int | Non
     return AuditPage(entries=entries, next=entries[-1].number if len(rows) > len(entries) else None)
 
 
+def _ids(key: Sequence[str]) -> list[UUID]:
+    """Return the ids of the rows whose keys are presented so: two, if it can be one that is no text."""
+    return [row_uuid(reading) for reading in readings(key)]
+
+
 async def _act(
     target: GraphSchema, action: str, selection: Selection, *, who: str, why: str, run_id: str | None
 ) -> int:
     who, why = who.strip(), why.strip()
     if not who or not why:
         raise InputInvalid(f"To {action} dead letters, say who you are and why: both are kept in the audit.")
-    key = None if selection.key is None else list(selection.key)
+    key, ids = (None, None) if selection.key is None else (list(selection.key), _ids(selection.key))
     async with acting(target) as connection:
         # Before any row is locked: a batch that has some of them is waited for with nothing in its way. So is
         # an earlier attempt of the same run.
@@ -247,6 +254,6 @@ async def _act(
         rows: int | None = await connection.fetchval(sql("audited"), run_id, action)
         if rows is None:
             rows = await connection.fetchval(
-                sql(action), selection.table, key, selection.fingerprint, who, why, run_id
+                sql(action), selection.table, key, selection.fingerprint, who, why, run_id, ids
             )
     return rows or 0

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import asyncpg
 
-from syncline.engine.keys import key_uuid, row_uuid
-from syncline.engine.statements import DELETES
+from syncline.engine.form import key_text
+from syncline.engine.keys import bytes_of, hex_of, is_text, key_uuid, presented, readings, row_uuid
+from syncline.engine.statements import DELETES, Cursor
 from syncline.engine.tablemap import SchemaMap, TableMap
 from syncline.errors import VectorStoreError
 from syncline.operations.dead_letters import AuditEntry, DeadLetter
@@ -19,6 +20,7 @@ from syncline.operations.explanation import (
     InWriteDb,
     ParkedSelf,
     Requeued,
+    RowState,
     SyncedBy,
     Wait,
     state_of,
@@ -49,6 +51,22 @@ async def explain(
     store that does not answer is part of the answer.
     """
     found = find_row(schema_map, table, key)
+    for each in readings(key):
+        row = await _explain(write, target, vectors, schema_map, found, each, limit)
+        if row.state is not RowState.UNKNOWN_KEY:
+            break
+    return row
+
+
+async def _explain(
+    write: GraphSchema,
+    target: GraphSchema,
+    vectors: GraphVectors,
+    schema_map: SchemaMap,
+    found: TableMap,
+    key: Sequence[str],
+    limit: int,
+) -> Explanation:
     # The write-db first: what a cycle commits in between only makes the graph-db newer than what is compared.
     async with reading(write) as connection:
         source = await _read_source(connection, schema_map, found, key)
@@ -82,12 +100,14 @@ async def _read_source(
             present=table.present,
             values=", ".join(quoted(column) for column in naming_values(schema_map, table)),
             same_key=" AND ".join(
-                f"{quoted(column)} = ($1::text[])[{place}]" for place, column in enumerate(table.key, 1)
+                f"{quoted(column)} = {key_text(f'($1::text[])[{place}]')}"
+                for place, column in enumerate(table.key, 1)
             ),
         ),
-        list(key),
+        hex_of(key),
     )
-    deleted = await connection.fetchrow(sql("tombstone"), table.source, list(key))
+    parts = ", ".join(key_text(f"($2::text[])[{place}]") for place in range(1, len(key) + 1))
+    deleted = await connection.fetchrow(sql("tombstone", key=parts), table.source, hex_of(key))
     exists = row["version"] is not None
     named = [value for value in row["named"] or () if value is not None]
     return _Source(
@@ -104,8 +124,10 @@ async def _read_source(
 async def _read_target(
     connection: asyncpg.Connection, table: TableMap, key: Sequence[str], source: _Source, limit: int
 ) -> Explanation:
-    name, row_id = table.name, row_uuid(key)
-    row = await connection.fetchrow(sql("target_row", **_target(table)), list(key))
+    name, row_id, key_shown = table.name, row_uuid(key), presented(key)
+    row = None
+    if is_text(key):
+        row = await connection.fetchrow(sql("target_row", **_target(table)), list(key))
     graph = _in_graph_db(table, row, source)
     cursors = {
         cursor["table_name"]: cursor for cursor in await connection.fetch(sql("cursors"), [name, DELETES])
@@ -115,12 +137,12 @@ async def _read_target(
     waiting = await connection.fetch(
         sql("waiting_for_row"), name, [key_uuid(value) for value in source.names]
     )
-    letter = await connection.fetchrow(sql("dead_letter"), name, list(key))
+    letter = await connection.fetchrow(sql("dead_letter"), name, [row_id])
     since = None if graph.synced_by is None else graph.synced_by.taken_at
-    discard = await connection.fetchrow(sql("discards_of_row"), name, list(key), since)
+    discard = await connection.fetchrow(sql("discards_of_row"), name, list(key_shown), since)
     return Explanation(
         table=name,
-        key=tuple(key),
+        key=key_shown,
         write=_in_write_db(source, key, cursors.get(name), cursors.get(DELETES)),
         graph=graph,
         parked=None if books["waits_for_key"] is None else ParkedSelf.model_validate(dict(books)),
@@ -161,7 +183,7 @@ def _in_write_db(
 ) -> InWriteDb:
     if source.exists:
         # Capture orders keys by their bytes (COLLATE "C").
-        pending = _beyond(cursor, source.version, [part.encode() for part in key], str.encode)
+        pending = _beyond(cursor, source.version, [bytes_of(part) for part in key], bytes_of)
         return InWriteDb(
             exists=True,
             belongs=source.belongs,
@@ -193,7 +215,8 @@ def _beyond(
         return True
     if cursor["key"] is None:
         return version >= int(cursor["xid"])
-    return (version, list(place)) > (int(cursor["xid"]), [part(text) for text in cursor["key"]])
+    position = Cursor.of_stored(int(cursor["xid"]), cursor["key"])
+    return (version, list(place)) > (position.xid, [part(text) for text in position.key or ()])
 
 
 async def _read_vector(connection: asyncpg.Connection, table: TableMap, row_id: UUID) -> InVectorStore | None:

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from syncline.errors import InputInvalid
+from syncline.quoting import shown
 
 __all__ = ["checked_limit", "first_page", "place_after"]
 
@@ -34,7 +35,7 @@ def place_after(after: str | None) -> tuple[str | None, UUID | None]:
     try:
         return name, UUID(row_id)
     except ValueError:
-        raise InputInvalid(f"'{after}' is no place where a page ended: give its `next`.") from None
+        raise InputInvalid(f"{shown(after)} is no place where a page ended: give its `next`.") from None
 
 
 def first_page(entries: Iterable[EntryT], limit: int) -> tuple[EntryT, ...]:

@@ -173,7 +173,8 @@ def _landed(schema_map: SchemaMap) -> str:
         names = {"table": literal(table.name), "target": quoted(table.name)}
         cases.append(sql("landed", named_by="w.named_by IS NULL", match="t.id = w.waits_for", **names))
         for column in naming_values(schema_map, table):
-            named_by, match = f"w.named_by = '{literal(column)}'", f"t.{quoted(column)} = w.key"
+            named_by = f"w.named_by = '{literal(column)}'"
+            match = f't.{quoted(column)} = w.key AND t.{quoted(column)}::text COLLATE "C" = w.key'
             cases.append(sql("landed", named_by=named_by, match=match, **names))
     return "\n".join(cases)
 

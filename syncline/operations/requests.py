@@ -10,7 +10,7 @@ from syncline.errors import InputInvalid
 from syncline.graphs import Graph, GraphDraft, GraphStatus
 from syncline.messages import Message
 from syncline.operations.dead_letters import DeadLetterState, Selection
-from syncline.operator_input import OperatorInput
+from syncline.operator_input import GraphName, OperatorInput, TableName, Who, Why
 
 __all__ = [
     "AddGraphInput",
@@ -58,15 +58,15 @@ class VerifyGraphInput(OperationInput):
 
     workflow = names.VERIFY_GRAPH
 
-    graph: str
-    tables: tuple[str, ...] = ()
+    graph: GraphName
+    tables: tuple[TableName, ...] = ()
     """Of the table map; empty: all."""
     keys: int = Field(default=10, ge=0, le=10_000)
     """How many keys of each finding are named."""
     vectors: bool = True
     repair: bool = False
-    who: str = ""
-    why: str = ""
+    who: Who = ""
+    why: Why = ""
     shadow: bool = False
     """Compare the live result with its shadow instead; nothing of that is repaired."""
 
@@ -88,13 +88,13 @@ class VerifyGraphInput(OperationInput):
 class _ActionInput(OperationInput):
     """Which refused rows, exactly one way: a row, a table, a fingerprint, or everything; who, and why."""
 
-    graph: str
-    table: str | None = None
+    graph: GraphName
+    table: TableName | None = None
     key: tuple[str, ...] | None = None
     fingerprint: str | None = None
     everything: bool = False
-    who: str
-    why: str
+    who: Who
+    why: Why
 
     @model_validator(mode="after")
     def _selects(self) -> Self:
@@ -136,8 +136,8 @@ class SummarizeFailuresInput(OperationInput):
     workflow = names.SUMMARIZE_FAILURES
     told = "Count refused rows of {graph} by cause"
 
-    graph: str
-    table: str | None = None
+    graph: GraphName
+    table: TableName | None = None
     state: DeadLetterState | None = None
     limit: int = 100
 
@@ -148,8 +148,8 @@ class ListFailuresInput(OperationInput):
     workflow = names.LIST_FAILURES
     told = "List refused rows of {graph}"
 
-    graph: str
-    table: str | None = None
+    graph: GraphName
+    table: TableName | None = None
     key: tuple[str, ...] | None = None
     fingerprint: str | None = None
     state: DeadLetterState | None = None
@@ -163,7 +163,7 @@ class ListAuditInput(OperationInput):
     workflow = names.LIST_AUDIT
     told = "List what was done to {graph} by hand"
 
-    graph: str
+    graph: GraphName
     limit: int = 100
     before: int | None = None
 
@@ -174,7 +174,7 @@ class SummarizeParkedInput(OperationInput):
     workflow = names.SUMMARIZE_PARKED
     told = "Show what waits in {graph}, and for whom"
 
-    graph: str
+    graph: GraphName
     limit: int = 20
 
 
@@ -184,8 +184,8 @@ class ListParkedInput(OperationInput):
     workflow = names.LIST_PARKED
     told = "List what waits of {table} of {graph}"
 
-    graph: str
-    table: str
+    graph: GraphName
+    table: TableName
     limit: int = 100
     after: str | None = None
 
@@ -196,8 +196,8 @@ class ExplainRowInput(OperationInput):
     workflow = names.EXPLAIN_ROW
     told = "Explain a row of {table} of {graph}"
 
-    graph: str
-    table: str
+    graph: GraphName
+    table: TableName
     key: tuple[str, ...]
 
 
@@ -206,7 +206,7 @@ class ListGraphsInput(OperationInput):
 
     workflow = names.LIST_GRAPHS
 
-    graph: str | None = None
+    graph: GraphName | None = None
     limit: int = 1_000
     after: str | None = None
 
@@ -245,7 +245,7 @@ class ChangeGraphInput(OperationInput):
 
     workflow = names.CHANGE_GRAPH
 
-    graph: str
+    graph: GraphName
     name: str | None = None
     status: GraphStatus | None = None
     is_default: bool | None = None
@@ -276,11 +276,11 @@ class PromoteShadowInput(OperationInput):
     workflow = names.PROMOTE_SHADOW
     told = "Promote the shadow of {graph}: {why}, by {who}"
 
-    graph: str
+    graph: GraphName
     force: bool = False
     """Even if the shadow is behind, or something is in the live schema alone."""
-    who: str
-    why: str
+    who: Who
+    why: Why
 
 
 class Promotion(Message):

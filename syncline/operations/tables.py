@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from syncline.engine.tablemap import SchemaMap, TableMap
 from syncline.errors import InputInvalid
+from syncline.quoting import shown
 
 __all__ = ["find_row", "find_table", "naming_values"]
 
@@ -14,7 +15,7 @@ def find_table(schema_map: SchemaMap, name: str) -> TableMap:
         if name in (table.name, table.source):
             return table
     known = ", ".join(table.name for table in schema_map)
-    raise InputInvalid(f"No table '{name}' is synced. Known: {known}; or their names in the write-db.")
+    raise InputInvalid(f"No table {shown(name)} is synced. Known: {known}; or their names in the write-db.")
 
 
 def find_row(schema_map: SchemaMap, name: str, key: Sequence[str]) -> TableMap:

@@ -9,9 +9,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
 import asyncpg
 
+from syncline.stores.dsn import Host, Keepalive
 from syncline.stores.watch import Watch
 
 __all__ = ["Connection"]
@@ -35,9 +37,12 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
         self._asking = _Asking(protocol)
         self._opening: str | None = None
         self._closing: str | None = None
+        self._token = uuid4().hex[:12]
         self.begun = ""
         """What the server said of the last statement that `beginning` had a transaction take along."""
         self.opened_at = time.monotonic()
+        self.host: Host | None = None
+        """Which of the hosts that a connection string names it leads to."""
         super().__init__(self._asking, transport, *rest)
         _keep_alive(transport.get_extra_info("socket"))
 
@@ -49,6 +54,25 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
     def lost(self) -> str | None:
         """Why this connection was given up; None if it was not."""
         return None if self._asking.watch is None else self._asking.watch.lost
+
+    def keep_alive(self, said: Keepalive) -> None:
+        """Set what a connection string says of this end's socket."""
+        opened = self._transport.get_extra_info("socket")
+        if opened is None or opened.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        told = {
+            "TCP_KEEPIDLE": said.idle,
+            "TCP_KEEPINTVL": said.interval,
+            "TCP_KEEPCNT": said.count,
+            "TCP_USER_TIMEOUT": said.user_timeout_ms,
+        }
+        if not said.on:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+        for name, value in told.items():
+            option = getattr(socket, name, None)
+            if value is not None and option is not None:
+                with suppress(OSError):
+                    opened.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def give_up(self) -> None:
         """End the connection now; whoever waits for it is told at once."""
@@ -66,6 +90,11 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
             yield
         finally:
             self._opening = self._closing = None
+
+    def _get_unique_id(self, prefix: str) -> str:
+        # The driver counts from one in every process. Should a pooler begin to mix sessions under us, a
+        # prepared statement that is not there is an error; one of the same name would be executed.
+        return f"{super()._get_unique_id(prefix)}{self._token}"
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         """Execute a statement, or a script without arguments, as the driver does."""

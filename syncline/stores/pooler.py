@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import asyncpg
 
+from syncline.errors import StoreError
+
 __all__ = ["keeps_sessions"]
 
 _NAME: Final = "syncline.session"
@@ -30,7 +32,7 @@ async def keeps_sessions(
         return False
     try:
         second = await connect()
-    except (asyncpg.PostgresError, OSError):
+    except StoreError:
         # There is no room for a second one; the first has kept its value.
         return await one.kept()
     other = _Session(second, seconds)

@@ -16,19 +16,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from syncline.errors import (
     PoolerUnsupported,
+    SettingsInvalid,
     StatementOutdated,
     StoreError,
     StoreRejected,
     StoreUnavailable,
 )
 from syncline.stores.connection import Connection
+from syncline.stores.dsn import ConnectionStringInvalid, Host, parse_dsn
 from syncline.stores.leases import leased
+from syncline.stores.login import Login
 from syncline.stores.pooler import keeps_sessions
 from syncline.stores.session import begin_session
 from syncline.stores.watch import Patience, Watch, look
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic import SecretStr
+
+    from syncline.stores.usability import Usability
 
 _UNAVAILABLE = {
     "08",  # connection exception
@@ -81,8 +88,7 @@ def postgres_error(store: str, sqlstate: str, message: str) -> StoreError:
 def map_driver_error(store: str, error: BaseException) -> StoreError | None:
     """Return our error for a driver error, or None if it is not one.
 
-    Retryable by SQLSTATE; every failure to reach the server is retryable except refused credentials
-    (class 28) and an unknown database (3D000).
+    Retryable by SQLSTATE. What keeps a connection from being made at all is told by `Login`.
     """
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
@@ -122,10 +128,29 @@ class PostgresStore:
         *,
         pool_size: int,
         application_name: str,
+        setting: str = "its connection string",
+        password_command: "Sequence[str] | None" = None,
+        usability: "Usability | None" = None,
         patience: Patience | None = None,
     ) -> None:
+        """Connect when first asked to. `setting` is where the string comes from, for whoever has to mend it.
+
+        Raise SettingsInvalid when the string cannot be used.
+        """
         self.name = name
-        self._dsn = dsn
+        problem = None
+        try:
+            self.login = Login(
+                name,
+                parse_dsn(dsn.get_secret_value()),
+                setting=setting,
+                password_command=password_command,
+                usability=usability,
+            )
+        except ConnectionStringInvalid as error:
+            problem = str(error)
+        if problem is not None:
+            raise SettingsInvalid(f"{setting} of store '{name}': {problem}.")
         self._application_name = application_name
         self._patience = patience or Patience()
         self._opened: WeakSet[Connection] = WeakSet()
@@ -156,23 +181,16 @@ class PostgresStore:
             finally:
                 connection.terminate()
 
-    async def _dial(self, purpose: str) -> Connection:
-        """Connect. Nothing is asked for that a pooler would not know."""
-        connection: Connection = await asyncpg.connect(
-            self._dsn.get_secret_value(),
-            timeout=self._patience.connect,
-            connection_class=Connection,
-            server_settings={"application_name": f"{self._application_name} {purpose}".rstrip()},
+    async def _dial(self, purpose: str, at: Host | None = None) -> Connection:
+        """Connect, to the host `at` if one is given. Nothing is asked for that a pooler would not know."""
+        return await self.login.connect(
+            f"{self._application_name} {purpose}".rstrip(), seconds=self._patience.connect, at=at
         )
-        return connection
 
     async def _connect(self, purpose: str = "", **settings: str) -> Connection:
         """Connect and begin a session. Raise PoolerUnsupported if there is none to be had."""
         seconds = self._patience.connect
-        try:
-            connection = await self._dial(purpose)
-        except TimeoutError as error:
-            raise StoreUnavailable(self.name, f"no answer for {seconds:g} s when connecting") from error
+        connection = await self._dial(purpose)
         try:
             pid, direct = connection.get_server_pid(), True
             if not await begin_session(connection, settings, only_at=pid, seconds=seconds):
@@ -185,7 +203,7 @@ class PostgresStore:
                 Watch(
                     self._patience,
                     look=lambda waited: look(
-                        partial(self._dial, "look-out"),
+                        partial(self._dial, "look-out", connection.host),
                         pid=pid,
                         age=time.monotonic() - connection.opened_at if direct else None,
                         waited=waited,
@@ -198,6 +216,7 @@ class PostgresStore:
             connection.terminate()
             raise
         self._opened.add(connection)
+        self.login.accepted()
         return connection
 
     async def _require_sessions(self, connection: Connection) -> None:
@@ -206,9 +225,11 @@ class PostgresStore:
             if time.monotonic() - self._proved_at < _PROVED_SECONDS:
                 return
             if not await keeps_sessions(
-                connection, partial(self._dial, "pooler check"), seconds=self._patience.connect
+                connection,
+                partial(self._dial, "pooler check", connection.host),
+                seconds=self._patience.connect,
             ):
-                raise PoolerUnsupported(self.name)
+                raise self.login.refused(PoolerUnsupported(self.name))
             self._proved_at = time.monotonic()
 
     def _refuse_useless(self, connection: AdaptedConnection, _record: object, _proxy: object) -> None:
@@ -232,7 +253,7 @@ class PostgresStore:
 
     @contextmanager
     def errors_mapped(self) -> Iterator[None]:
-        """Raise StoreUnavailable or StoreRejected in place of a driver error."""
+        """Raise StoreUnavailable or StoreRejected in place of a driver error; StoreUnusable passes."""
         try:
             yield
         except StoreError:
@@ -244,6 +265,8 @@ class PostgresStore:
             if isinstance(mapped, StatementOutdated):
                 # The other connections of the pool have prepared the same.
                 self._outdated_at = time.monotonic()
+                # Or it is somebody else's session by now, which the next connection finds out.
+                self._proved_at = float("-inf")
             raise mapped from error
 
     @asynccontextmanager

@@ -39,6 +39,10 @@ _SETTINGS: Final = {
     "IntervalStyle": "postgres",
     "extra_float_digits": "1",
     "bytea_output": "hex",
+    "xmloption": "content",
+    "array_nulls": "on",
+    "lc_numeric": "C",
+    "lc_time": "C",
 }
 _WHERE_POSSIBLE: Final = {
     # A statement of a worker that was killed must not keep the graph. Not every system can see that.

@@ -13,6 +13,7 @@ from typing import Final
 
 import asyncpg
 
+from syncline.errors import StoreError, StoreUnavailable
 from syncline.sqltext import statements_of
 
 __all__ = ["Patience", "Seen", "Watch", "look"]
@@ -122,12 +123,14 @@ async def look(
     try:
         async with asyncio.timeout(patience.answer):
             other = await connect()
-    except asyncpg.PostgresError:
-        return Seen.UNKNOWN  # it answers, if only that it has no room
-    except (TimeoutError, ConnectionError):
+    except TimeoutError:
         return Seen.UNANSWERED
-    except OSError:
-        return Seen.UNKNOWN  # such as a name that is not resolved just now
+    except StoreError as error:
+        if isinstance(error, StoreUnavailable) and isinstance(
+            error.__cause__, TimeoutError | ConnectionError
+        ):
+            return Seen.UNANSWERED
+        return Seen.UNKNOWN  # it answers, if only that it has no room; or its name is not resolved just now
     try:
         row = await other.fetchrow(_sql("backend"), pid, timeout=patience.answer)
     except TimeoutError:

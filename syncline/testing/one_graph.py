@@ -24,9 +24,12 @@ from syncline.provider import (
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.vectors import VectorStore
 
-__all__ = ["SCHEMA", "TestGraph", "on_target", "prepare_templates", "read", "write"]
+__all__ = ["LOCK", "SCHEMA", "TestGraph", "on_target", "prepare_templates", "read", "write"]
 
 SCHEMA = "kg"
+_KEY = "hashtextextended('syncline:' || current_schema(), 0)"
+LOCK = f"SELECT pg_try_advisory_lock({_KEY})"
+"""What a cycle takes, over a connection whose search_path is the graph's schema."""
 _WRITE_TEMPLATE, _GRAPH_TEMPLATE = "template_write", "template_graph"
 
 
@@ -72,13 +75,12 @@ class TestGraph:
 
     async def wait_until_free(self) -> None:
         """Return once no cycle holds the graph: Postgres notices the end of a killed one in its own time."""
-        key = "hashtextextended('syncline:' || current_schema(), 0)"
         connection = await self.connect_target()
         try:
             async with asyncio.timeout(30):
-                while not await connection.fetchval(f"SELECT pg_try_advisory_lock({key})"):  # noqa: ASYNC110
+                while not await connection.fetchval(LOCK):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-            await connection.execute(f"SELECT pg_advisory_unlock({key})")
+            await connection.execute(f"SELECT pg_advisory_unlock({_KEY})")
         finally:
             await connection.close()
 

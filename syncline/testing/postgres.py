@@ -19,10 +19,14 @@ _names = count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[EmbeddedPostgres]:
-    """A running embedded Postgres, stopped at the end of the session."""
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
+    """A running embedded Postgres, stopped at the end of the session.
+
+    Where the suite has an option `--postgres-bin`, it is the one whose programs are in that folder.
+    """
+    bin_dir: Path | None = request.config.getoption("postgres_bin", None)
     with tempfile.TemporaryDirectory(prefix="syncline-pg-") as folder:
-        server = PostgresServer(Path(folder) / "data")
+        server = PostgresServer(Path(folder) / "data", bin_dir=bin_dir)
         try:
             running = server.start()
             # Databases come and go by the hundred here, and none has to outlive the machine.

@@ -1,7 +1,7 @@
 """A TCP proxy in front of a Postgres, which can fall silent as a broken middlebox does: nothing is closed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ class SilentProxy:
         self._socket = socket
         self._open: set[asyncio.Event] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: list[asyncio.StreamWriter] = []
         self.port = 0
         self.passed = [0, 0]
         """Bytes that went to the server, and bytes that came back."""
@@ -33,18 +34,34 @@ class SilentProxy:
         for silent in self._open:
             silent.set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection in a task of its own."""
+        self._ends.append(writer)
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End every connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for end in self._ends:
+            end.transport.abort()
+        await asyncio.sleep(0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on what comes, both ways, until one side ends."""
         silent = asyncio.Event()
         if self.deaf:
             silent.set()
         self._open.add(silent)
         back_reader, back_writer = await asyncio.open_unix_connection(str(self._socket))
+        self._ends.append(back_writer)
         pumps = [
             asyncio.create_task(self._pump(0, reader, back_writer, silent)),
             asyncio.create_task(self._pump(1, back_reader, writer, silent)),
         ]
-        self._tasks.update(pumps)
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -75,21 +92,10 @@ class SilentProxy:
 async def silent_proxy(socket_dir: Path) -> AsyncIterator[SilentProxy]:
     """Run a proxy in front of the server with this folder of sockets."""
     proxy = SilentProxy(socket_dir / ".s.PGSQL.5432")
-    serving: set[asyncio.Task[None]] = set()
-
-    def begin(serve: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.ensure_future(serve(reader, writer))
-            serving.add(task)
-
-        return accept
-
-    server = await asyncio.start_server(begin(proxy.serve), "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy
     finally:
         server.close()
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
+        await proxy.close()

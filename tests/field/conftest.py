@@ -4,7 +4,9 @@
 """
 
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -26,7 +28,15 @@ class Pooler:
     """A running PgBouncer in front of the embedded Postgres."""
 
     port: int
-    mode: str
+    config: Path
+    process: "subprocess.Popen[bytes]"
+
+    def set_mode(self, mode: str, *, pool_size: int) -> None:
+        """Have it pool in another way from now on, as an operator does with clients at work."""
+        text = re.sub(r"(?m)^pool_mode = .*$", f"pool_mode = {mode}", self.config.read_text())
+        text = re.sub(r"(?m)^default_pool_size = .*$", f"default_pool_size = {pool_size}", text)
+        self.config.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
 
     def dsn(self, database: str) -> str:
         """Return the connection URI of a database through the pooler."""
@@ -83,7 +93,7 @@ def _pgbouncer(
             process = subprocess.Popen([program, *someone, config], stdout=sink, stderr=subprocess.STDOUT)
         try:
             _wait_for(port, process, output)
-            yield Pooler(port=port, mode=mode)
+            yield Pooler(port=port, config=config, process=process)
         finally:
             process.terminate()
             process.wait(10)

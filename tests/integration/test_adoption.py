@@ -793,10 +793,6 @@ async def test_everything_that_does_not_fit_is_named_at_once_and_nothing_is_chan
             "shop.colour.others is character varying[], and colours wants text[]; "
             "change the column to text[], or the map to character varying[]."
         ),
-        (
-            "shop.colour.tag is character(n), whose padding no key of tags has; "
-            "change it to text or character varying."
-        ),
         "shop.seen is a view, whose changes triggers cannot capture; name an ordinary table.",
     ]
     for problem in mismatch.value.problems:

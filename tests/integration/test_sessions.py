@@ -5,10 +5,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import run_cycle
@@ -19,6 +22,7 @@ from syncline.stores.postgres import PostgresStore, map_driver_error, postgres_e
 from syncline.stores.session import begin_session
 from syncline.stores.watch import Patience
 from syncline.testing.graphs import SCHEMA, TestGraph, on_target, read, write
+from syncline.testing.lab import eventually
 from syncline.testing.proxy import SilentProxy, silent_proxy
 
 QUICK = Patience(connect=2, silent=0.5, answer=1, close=1)
@@ -75,6 +79,12 @@ async def test_session_limits_of_role(graph: TestGraph) -> None:
         shown = {name: await connection.fetchval(f"SHOW {name}") for name in LIMITS}
         assert await connection.fetchval("SHOW client_connection_check_interval") == "2s"
         assert await connection.fetchval("SHOW temp_buffers") == "64MB"
+        # As while texts are embedded: outside a transaction, and in one.
+        await asyncio.sleep(0.5)
+        async with connection.transaction():
+            await connection.execute("CREATE TEMP TABLE t (i int)")
+            await asyncio.sleep(0.5)
+            await connection.execute("INSERT INTO pg_temp.t SELECT 1 FROM pg_sleep(0.5)")
     assert shown == {
         "statement_timeout": "0",
         "lock_timeout": "0",
@@ -118,6 +128,26 @@ async def write_one(graph: TestGraph) -> None:
     )
     await connection.execute(f"INSERT INTO {SCHEMA}.write_raw_sources (id, title) VALUES ('r1', 'one')")
     await connection.close()
+
+
+async def test_statement_of_killed_worker_ends(graph: TestGraph) -> None:
+    """A server that works for nobody finds out, in spite of having nothing to send."""
+    alive = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%' AND datname = $1"
+    database = urlsplit(graph.target_dsn).path.removeprefix("/")
+    async with graph.target.driver() as watching:
+
+        async def works() -> bool:
+            return bool(await watching.fetchval(alive, database))
+
+        async def ended() -> bool:
+            return not await works()
+
+        async with graph.target.alone("killed") as connection:
+            asleep = asyncio.ensure_future(connection.execute("SELECT pg_sleep(60)"))
+            await eventually(works)
+        with pytest.raises(asyncpg.PostgresError):
+            await asleep
+        await eventually(ended)
 
 
 async def test_temp_buffers_too_late(graph: TestGraph) -> None:
@@ -202,16 +232,36 @@ async def test_long_statement_is_left_alone(graph: TestGraph, postgres_server: E
         opened(proxy.through(graph.target_dsn), patience=QUICK) as store,
         store.driver() as one,
     ):
-        await one.execute("SELECT pg_sleep(2.5)")
+        await one.execute("SELECT pg_sleep(1.3)")
         await one.execute("CREATE TEMP TABLE t (i int)")
 
         async def slowly() -> AsyncIterator[bytes]:
             for _ in range(3):
-                await asyncio.sleep(0.8)
+                await asyncio.sleep(0.6)
                 yield b"1\n"
 
         assert await one.copy_to_table("t", source=slowly()) == "COPY 3"
         assert await one.fetchval("SELECT count(*) FROM pg_temp.t") == 3
+
+
+async def test_silent_bookkeeping_says_so(graph: TestGraph, postgres_server: EmbeddedPostgres) -> None:
+    """What goes through sessions and connections of SQLAlchemy is watched like the rest."""
+    async with (
+        silent_proxy(postgres_server.socket_dir) as proxy,
+        opened(proxy.through(graph.target_dsn), patience=QUICK) as store,
+    ):
+        async with store.begin() as connection:
+            await connection.execute(text("SELECT 1"))
+        proxy.fall_silent()
+        with pytest.raises(StoreUnavailable, match="no answer"):
+            async with store.begin() as connection:
+                await connection.execute(text("SELECT 1"))
+        async with store.session() as session:
+            await session.execute(text("SELECT 1"))
+            proxy.fall_silent()
+            with pytest.raises(DBAPIError):
+                await session.execute(text("SELECT 1"))
+            await session.invalidate()
 
 
 async def test_store_closes_in_time(graph: TestGraph, postgres_server: EmbeddedPostgres) -> None:

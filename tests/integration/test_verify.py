@@ -14,7 +14,6 @@ import pytest_asyncio
 
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
 from syncline.engine.keys import key_uuid
-from syncline.engine.places import LOCK
 from syncline.engine.verify import numbers, unsettled, verify
 from syncline.errors import InputInvalid
 from syncline.messages import CycleStatus
@@ -22,6 +21,7 @@ from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload
 from syncline.testing.graphs import TestGraph, read, write
+from syncline.testing.one_graph import LOCK
 from syncline.testing.truth import differences
 from syncline.verification import Relation, Verdict, Verification
 

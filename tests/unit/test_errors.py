@@ -4,12 +4,14 @@ import re
 
 import pytest
 
-from syncline import errors
+from syncline import errors, service_errors
 from syncline.errors import SynclineError, non_retryable_types
+
+MODULES = {errors.__name__, service_errors.__name__}
 
 
 def _below(cls: type[SynclineError]) -> list[type[SynclineError]]:
-    found = [sub for sub in cls.__subclasses__() if sub.__module__ == errors.__name__]
+    found = [sub for sub in cls.__subclasses__() if sub.__module__ in MODULES]
     return [each for sub in found for each in (sub, *_below(sub))]
 
 

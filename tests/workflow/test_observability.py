@@ -29,7 +29,6 @@ from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from activities.meter import TemporalMeter, record_cycle, record_verification
 from syncline import metrics, names
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.engine.places import LOCK
 from syncline.graphs import Graph
 from syncline.messages import CycleStatus, OpenWriter, SyncResult
 from syncline.operations.requests import VerifyGraphInput
@@ -38,6 +37,7 @@ from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.faulty_http import Answer, FaultyServer
 from syncline.testing.lab import SyncLab, eventually
+from syncline.testing.one_graph import LOCK
 from syncline.testing.ports import free_port
 from syncline.testing.worker_process import WorkerProcess, environment_of
 from syncline.verification import Found, Relation, RelationKind, Verification

@@ -7,8 +7,12 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
+from syncline.adoption import adopt
+from syncline.engine import Column, SchemaMap, SyncEngine, TableMap
+from syncline.graphs import graph_changes
 from syncline.testing.command_line import CommandLine, Said
 from syncline.testing.lab import SyncLab
+from syncline.testing.providers import FakeProvider
 from syncline.verification import Verification
 
 Verify = Callable[..., Awaitable[Said]]
@@ -107,3 +111,62 @@ async def test_wrong_usage_is_a_sentence(verify: Verify, arguments: tuple[str, .
     assert done.status == 2
     assert said in done.err
     assert "Traceback" not in done.out + done.err
+
+
+SHOP = SchemaMap(
+    name="shop", tables=(TableMap(name="goods", source="good_rows", columns=(Column(name="label"),)),)
+)
+
+
+async def served_by_shop(kg: SyncLab) -> FakeProvider:
+    """Have graph `kg` synced by a provider that brings a table of its own, and sync it."""
+    provider = FakeProvider("shop", cycle=SyncEngine(SHOP).run_cycle)
+    kg.services.registry.register("sync", provider, "shop 1.0")
+    graph = await kg.services.graphs.get("kg")
+    changes = graph_changes("kg", {"composition": {"sync": {"provider": "shop"}}})
+    await kg.services.graphs.update(graph.id, changes)
+    write, target = kg.services.write_schema(graph), kg.services.target_schema(graph)
+    async with write.store.driver() as connection:
+        await connection.execute("CREATE TABLE kg.good_rows (id text PRIMARY KEY, label text)")
+        await connection.execute("INSERT INTO kg.good_rows VALUES ('g1', 'one'), ('g2', 'two')")
+    async with target.store.driver() as connection:
+        await connection.execute(
+            "CREATE TABLE kg.goods (id uuid PRIMARY KEY, key text, label text, sync_version bigint, sync_run bigint)"
+        )
+    await adopt(write.store, "kg", SHOP)
+    await kg.run(graph)
+    return provider
+
+
+async def test_tables_that_only_a_provider_knows_are_never_called_equal(
+    kg: SyncLab, verify: Verify, temporal_only: Callable[[SyncLab], CommandLine]
+) -> None:
+    await served_by_shop(kg)
+    done = await verify()
+    assert done.status == 1, done.out + done.err
+    assert "goods" in done.out
+    assert "shop" in done.out
+    assert "equal" not in done.out.splitlines()[-1]
+    assert not Verification.model_validate_json((await verify("--json")).out).equal
+    explained = await temporal_only(kg)("explain", "kg", "goods", "g1")
+    assert explained.status == 2
+    assert "shop" in explained.err
+
+
+async def test_a_provider_that_declares_its_map_is_compared_with_it(
+    kg: SyncLab, verify: Verify, in_graph_db: InGraphDb, temporal_only: Callable[[SyncLab], CommandLine]
+) -> None:
+    provider = await served_by_shop(kg)
+    provider.schema_map = SHOP  # type: ignore[attr-defined]
+    done = await verify()
+    assert done.status == 0, done.out + done.err
+    assert done.out.splitlines()[-1].startswith("2 compared in ")
+    await in_graph_db("UPDATE goods SET label = 'other' WHERE key = 'g1'")
+    assert "goods (rows), stale: g1" in (await verify()).out
+    syncline = temporal_only(kg)
+    assert (await syncline("explain", "kg", "goods", "g1")).status == 0
+    assert (await syncline("parked", "kg", "--table", "goods")).out == "nothing waits\n"
+    # Without any cursor nothing says what it syncs.
+    provider.schema_map = "no map"  # type: ignore[attr-defined]
+    await in_graph_db("DELETE FROM sync_cursor")
+    assert (await verify()).status == 1

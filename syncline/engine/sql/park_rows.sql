@@ -13,7 +13,7 @@ WITH orphan AS (
     ON CONFLICT DO NOTHING
 ), absolved AS (
     -- What waits for a parent is no dead letter any longer.
-    DELETE FROM sync_dead_letter d USING orphan s WHERE d.table_name = '@{table}' AND d.row_id = @{row_id}
+    DELETE FROM sync_dead_letter d USING orphan s WHERE d.table_name = @{of_table} AND d.row_id = @{row_id}
 ), parked AS (
     INSERT INTO sync_parked_row AS r (table_name, row_id, key, image, waits_for_table, waits_for, waits_for_key)
     SELECT '@{table}', @{row_id}, ARRAY[@{key}], @{image}, '@{parent_name}', @{waits_for}, s.@{reference}

@@ -1,6 +1,5 @@
 WITH ready AS (
-    DELETE FROM sync_parked_reference r USING @{stage} s
-    WHERE r.table_name = '@{child_name}' AND r.name = '@{links_name}' AND r.waits_for = s.sync_row_id AND s.sync_present
+    DELETE FROM sync_parked_reference r WHERE @{awaiting}
     RETURNING r.owner, r.waits_for AS member
 ), changed AS (
     INSERT INTO @{links} AS l (@{owner}, @{member})

@@ -1,7 +1,6 @@
 -- What was refused when it was released is asked for with its row, which can be told from others and buried.
 WITH ready AS (
-    DELETE FROM sync_parked_reference r USING @{stage} s
-    WHERE r.table_name = '@{child_name}' AND r.name = '@{name}' AND r.waits_for = s.sync_row_id AND s.sync_present
+    DELETE FROM sync_parked_reference r WHERE @{awaiting}
     RETURNING r.owner
 )
 INSERT INTO sync_requeue (table_name, row_id, key, reason)

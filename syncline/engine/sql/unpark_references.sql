@@ -1,2 +1,2 @@
 -- The staged version of a row says anew which of its links and references wait.
-DELETE FROM sync_parked_reference r USING @{stage} s WHERE r.table_name = '@{table}' AND r.owner = s.sync_row_id
+DELETE FROM sync_parked_reference r USING @{stage} s WHERE r.table_name = @{of_table} AND r.owner = s.sync_row_id

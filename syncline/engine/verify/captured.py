@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from syncline.engine.form import key_bytes
+from syncline.engine.keys import bytes_of
 from syncline.engine.layout import commas
 from syncline.engine.statements import Cursor, TableStatements
 from syncline.engine.verify.images import Images, key_uuid, own_id
@@ -23,15 +25,15 @@ class Captured:
     ) -> None:
         """Know which keys were `refused`."""
         self._statements, self._images, self._cursor = statements, images, cursor
-        self._columns = [list(column) for column in zip(*refused, strict=True)]
+        self._columns = [[bytes_of(part) for part in column] for column in zip(*refused, strict=True)]
         self.parameters = (*cursor.parameters(), *self._columns)
         """What `passed` refers to, from its first parameter on."""
         self._key = [f"{quoted(column)}::text" for column in statements.table.key]
 
     @property
     def key(self) -> str:
-        """The parts of the key of row `s`."""
-        return commas([f"s.{quoted(column)}" for column in self._statements.table.key])
+        """The parts of the key of row `s`, in bytes."""
+        return commas([key_bytes(f"s.{quoted(column)}") for column in self._statements.table.key])
 
     def passed(self, first_parameter: int) -> str:
         """Return the rows that belong in the target, as they would be staged."""
@@ -40,8 +42,8 @@ class Captured:
             first = first_parameter + len(self._cursor.parameters())
             captured += " AND " + sql(
                 "not_refused",
-                key=commas(self._key),
-                parameters=commas([f"${first + place}::text[]" for place in range(len(self._columns))]),
+                key=commas([key_bytes(quoted(column)) for column in self._statements.table.key]),
+                parameters=commas([f"${first + place}::bytea[]" for place in range(len(self._columns))]),
             )
         table = self._statements.table
         return sql(
@@ -67,7 +69,8 @@ class Captured:
         )
 
     def deleted(self, beyond: str) -> str:
-        """Return the query for the deleted keys that fit a condition: `row_id`, `key`."""
+        """Return the query for the deleted keys that fit a condition: `row_id`, `key` in bytes."""
         table = self._statements.table
         row_id = own_id([key_uuid(f"d.key[{part + 1}]") for part in range(len(table.key))])
-        return sql("deleted", row_id=row_id, source=literal(table.source), beyond=beyond)
+        key = commas([key_bytes(f"d.key[{part + 1}]") for part in range(len(table.key))])
+        return sql("deleted", row_id=row_id, key=key, source=literal(table.source), beyond=beyond)

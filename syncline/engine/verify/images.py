@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from syncline.engine.form import key_bytes, stage_type, traveling
 from syncline.engine.fragments import merged_values
 from syncline.engine.layout import column_types, commas, reference_id, stage_columns
 from syncline.engine.tablemap import Reference, SchemaMap, TableMap
@@ -28,7 +29,7 @@ class TargetType:
 
 def key_uuid(key: str) -> str:
     """Return the expression for the id of a TEXT key."""
-    return sql("key_uuid", key=key)
+    return sql("key_uuid", bytes=key_bytes(key))
 
 
 def own_id(ids: list[str]) -> str:
@@ -79,7 +80,7 @@ class Images:
         """Yield the columns of the stage, from a source row."""
         types = column_types(self.table)
         for name in stage_columns(self.table):
-            yield f"{quoted(name)}::{types.get(name, 'text')} AS {quoted(name)}"
+            yield f"{traveling(name, types)}::{stage_type(name, types)} AS {quoted(name)}"
         for reference in self.table.references:
             if reference.by is None:
                 yield f"{key_uuid(f'{quoted(reference.column)}::text')} AS {reference_id(reference.column)}"

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import asyncpg
 
+from syncline.engine.keys import key_of_bytes, presented
 from syncline.engine.statements import SchemaStatements
 from syncline.engine.verify.buckets import everything, narrow
 from syncline.engine.verify.captured import Captured
@@ -121,6 +122,9 @@ def _judge(
 
 def _key(row_id: UUID, found: Sequence[Sequence[asyncpg.Record]]) -> Sequence[str]:
     """Return the key of a row from whoever knows it; what the books say of an unknown row goes by its id."""
-    keys = (record["key"] for records in found for record in records)
+    source, target, books, deleted = found
+    for record in (*source, *deleted):
+        return presented(key_of_bytes(record["key"]))
+    keys = (record["key"] for record in (*target, *books))
     key: Sequence[str] = next((key for key in keys if key is not None), [str(row_id)])
     return key

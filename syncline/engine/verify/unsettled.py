@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from syncline.engine.keys import row_uuid
+from syncline.engine.form import key_bytes
+from syncline.engine.keys import bytes_of, key_of_bytes, reading_of, row_uuid
 from syncline.engine.layout import commas
 from syncline.engine.statements import DELETES, SchemaStatements
 from syncline.engine.tablemap import Reference, TableMap
@@ -78,16 +79,16 @@ async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
     letters = await snapshots.target.fetch(sql("refused"), table.name, _FEW + 1)
     if not letters or len(letters) > _FEW:
         return Refused()
-    keys = [list(row["key"]) for row in letters]
+    keys = [reading_of(row["key"], row["row_id"]) for row in letters]
     query = sql(
         "standing",
-        key=commas([f"{quoted(column)}::text" for column in table.key]),
+        key=commas([key_bytes(quoted(column)) for column in table.key]),
         source=quoted(table.source),
-        parameters=commas([f"${place + 1}::text[]" for place in range(len(table.key))]),
+        parameters=commas([f"${place + 1}::bytea[]" for place in range(len(table.key))]),
     )
-    columns = [list(column) for column in zip(*keys, strict=True)]
+    columns = [[bytes_of(part) for part in column] for column in zip(*keys, strict=True)]
     standing = await snapshots.write.fetch(query, *columns)
-    return Refused(keys=keys, standing=frozenset(row_uuid(row["key"]) for row in standing))
+    return Refused(keys=keys, standing=frozenset(row_uuid(key_of_bytes(row["key"])) for row in standing))
 
 
 def _stuck(table: TableMap) -> str:
@@ -101,6 +102,7 @@ def _landed(reference: Reference, required: Sequence[Reference]) -> str:
     same = "p.id = r.waits_for"
     if reference.by is not None:
         # A table that names its parent in both ways does not say which of them a row waits for.
-        same = "false" if by_key else f"p.{quoted(reference.by)} = r.waits_for_key"
+        by = f"p.{quoted(reference.by)}"
+        same = "false" if by_key else f'{by} = r.waits_for_key AND {by}::text COLLATE "C" = r.waits_for_key'
     parent, name = quoted(reference.parent), literal(reference.parent)
     return f"r.waits_for_table = '{name}' AND EXISTS (SELECT FROM {parent} p WHERE {same})"

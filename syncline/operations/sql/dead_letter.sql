@@ -2,4 +2,4 @@ SELECT table_name AS "table", key, version, sqlstate, message, constraint_name A
        attempts, first_failed_at, last_failed_at, next_retry_at, run_id,
        CASE WHEN next_retry_at IS NULL THEN 'dead' ELSE 'retrying' END AS state
 FROM sync_dead_letter
-WHERE table_name = $1 AND row_id = syncline.row_uuid($2)
+WHERE table_name = $1 AND row_id = ANY ($2::uuid[])

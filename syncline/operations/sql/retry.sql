@@ -2,7 +2,7 @@
 WITH chosen AS (
     UPDATE sync_dead_letter SET next_retry_at = now(), attempts = 0
     WHERE ($1::text IS NULL OR table_name = $1)
-      AND ($2::text[] IS NULL OR row_id = syncline.row_uuid($2))
+      AND ($7::uuid[] IS NULL OR row_id = ANY ($7))
       AND ($3::text IS NULL OR fingerprint = $3)
     RETURNING 1
 )

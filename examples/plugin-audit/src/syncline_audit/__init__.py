@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from syncline.engine import run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
 from syncline.provider import SyncContext, SyncProvider, SyncResult
 from syncline.services import Services
 from syncline_audit.trail import record
@@ -29,6 +29,7 @@ class AuditProvider(SyncProvider):
     version = metadata.version("syncline-audit")
     api_version = 1
     options_model: ClassVar[type[BaseModel]] = AuditOptions
+    schema_map = KNOWLEDGE_GRAPH
 
     async def initialize(self, services: Services) -> None:
         """Prepare nothing: the stores that a cycle is given are all that it needs."""

@@ -1,0 +1,96 @@
+"""The workers of a process poll while its stores let it in, and only then.
+
+Whatever a worker took that its stores refuse would fail; another one may be set right.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Final
+
+from temporalio.worker import Worker
+
+from activities.room import Room
+from syncline.logs import get_log
+from syncline.readiness import stores_regained
+from syncline.services import Services
+
+__all__ = ["first_of", "polling"]
+
+_LOOK: Final = 1.0
+"""Seconds from one look at whether the stores refuse this process to the next."""
+
+
+@asynccontextmanager
+async def polling(
+    workers: Callable[[], Sequence[Worker]],
+    opened: Sequence[Room],
+    services: Services,
+    leaving: asyncio.Event,
+) -> AsyncIterator[None]:
+    """Have the workers poll while this is entered, until `leaving`, and while the stores can be used.
+
+    What fails a worker is raised where this is entered.
+    """
+    owner, polls = asyncio.current_task(), asyncio.Event()
+    task = asyncio.create_task(_poll(workers, opened, services, leaving, polls))
+
+    def ended(task: asyncio.Task[None]) -> None:
+        polls.set()
+        if not task.cancelled() and task.exception() is not None and owner is not None:
+            owner.cancel()
+
+    task.add_done_callback(ended)
+    try:
+        await polls.wait()
+        yield
+    finally:
+        leaving.set()
+        await task
+
+
+async def _poll(
+    workers: Callable[[], Sequence[Worker]],
+    opened: Sequence[Room],
+    services: Services,
+    leaving: asyncio.Event,
+    polls: asyncio.Event,
+) -> None:
+    log = get_log()
+    while True:
+        async with AsyncExitStack() as stack:
+            running = [await stack.enter_async_context(worker) for worker in workers()]
+            polls.set()
+            while not leaving.is_set() and not services.usability.barred:
+                await _waited(leaving, _LOOK)
+            if not leaving.is_set():
+                # Whatever it took, it would fail; another worker may be set right.
+                log.error("this worker takes no more runs", problems=services.usability.problems())
+                for room in opened:
+                    room.pause()
+            await asyncio.gather(*(worker.shutdown() for worker in running))
+        if leaving.is_set():
+            return
+        await first_of(leaving.wait(), stores_regained(services))
+        if leaving.is_set():
+            return
+        log.info("this worker takes runs again")
+
+
+async def _waited(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+async def first_of(*awaited: Coroutine[object, object, object]) -> None:
+    """Return when one of them does, and cancel the others; raise what it raises."""
+    tasks = [asyncio.create_task(each) for each in awaited]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,121 @@
+"""Deletes: the stream of deleted keys, from the write-db into the rows that are to leave the graph-db."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from syncline.engine.capture import Reading
+from syncline.engine.keys import is_text, key_of_bytes, row_uuid
+from syncline.engine.places import on_schema
+from syncline.engine.refusal import DeadLetter
+from syncline.engine.statements import Cursor, SchemaStatements
+from syncline.engine.template import sql
+from syncline.errors import StoreError, StoreRejected
+from syncline.provider import SyncContext
+from syncline.sqltext import literal
+
+__all__ = ["DeletedKey", "Deletes", "letter_of"]
+
+_STAGE = "sync_deletes"
+_COLUMNS = ("sync_xid", "seq", "source_table", "key", "alive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeletedKey:
+    """One deleted key, by its bytes."""
+
+    version: int
+    seq: int
+    source: bytes
+    parts: Sequence[bytes | None]
+    alive: bool
+    """Whether the write-db has the key again."""
+
+    @property
+    def cursor(self) -> Cursor:
+        """The cursor behind it."""
+        return Cursor(xid=self.version, key=(str(self.seq),))
+
+
+class Deletes:
+    """The statements of the stream, for one cycle."""
+
+    def __init__(
+        self, statements: SchemaStatements, context: SyncContext, target: asyncpg.Connection
+    ) -> None:
+        self._statements, self._context, self._target = statements, context, target
+        self.create_stage = sql("deletes_create", stage=_STAGE)
+        self._gone = [
+            sql("deletes_gone", table=literal(table.name), source_name=literal(table.source), stage=_STAGE)
+            for table in statements.schema_map
+        ]
+
+    async def stage(self, source: asyncpg.Connection, cursor: Cursor, horizon: int, limit: int) -> int:
+        """Bring up to `limit` keys into the stage, and their rows into `sync_gone`; return how many.
+
+        Within the caller's transaction on the graph-db.
+        """
+        query = self._statements.capture_deleted(cursor, limit=limit)
+        parameters = (*cursor.parameters(), str(horizon))
+        async with Reading(source, query, parameters, self._context.write.store.name) as reading:
+            staged = await reading.copy_into(self._target, _STAGE, _COLUMNS)
+        for statement in self._gone:
+            await self._target.execute(statement)
+        return staged
+
+    async def last(self) -> Cursor:
+        """Return the cursor behind the last staged key."""
+        row = await self._target.fetchrow(sql("deletes_last", stage=_STAGE))
+        return Cursor(xid=row["sync_xid"], key=(str(row["seq"]),))
+
+    async def first(self, cursor: Cursor, horizon: int) -> DeletedKey | None:
+        """Return the first key behind the cursor, whatever it is."""
+        query = self._statements.next_deleted(cursor)
+        async with on_schema(self._context.write) as source:
+            row = await source.fetchrow(query, *cursor.parameters(), str(horizon))
+        if row is None:
+            return None
+        return DeletedKey(
+            version=row["sync_xid"],
+            seq=row["seq"],
+            source=row["source_table"],
+            parts=row["key"],
+            alive=row["alive"],
+        )
+
+    async def settle(
+        self, deleted: DeletedKey, error: StoreRejected
+    ) -> tuple[dict[str, list[DeadLetter]], list[str]]:
+        """Settle a key that was refused alone, within the caller's transaction on the graph-db.
+
+        A row whose key is no text never landed: its dead letter is all there is to remove. Return the dead
+        letters of other keys, whose rows are asked for by key until that is done or given up, and the tables
+        that passed it over because it has not the parts of a key.
+        """
+        letters: dict[str, list[DeadLetter]] = {}
+        passed_over: list[str] = []
+        for table in self._statements.schema_map:
+            if table.source.encode() != deleted.source or deleted.alive:
+                continue
+            parts = [part for part in deleted.parts if part is not None]
+            if not len(parts) == len(deleted.parts) == len(table.key):
+                passed_over.append(table.name)
+                self._context.log.error(
+                    "deleted key passed over, it has not the parts of a key",
+                    graph=self._context.graph.slug,
+                    table=table.name,
+                    seq=deleted.seq,
+                )
+                continue
+            key = key_of_bytes(parts)
+            if is_text(key):
+                letters[table.name] = [letter_of(error, key, deleted.version)]
+            else:
+                await self._target.execute(sql("forget"), table.name, [row_uuid(key)])
+        return letters, passed_over
+
+
+def letter_of(error: StoreError, key: tuple[str, ...], version: int) -> DeadLetter:
+    """Return the dead letter of a key that a store refused."""
+    return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.problem)

@@ -1,0 +1,15 @@
+"""The control plane: stores that workers cannot use."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from syncline.migrations.revisions import run_script
+
+revision = "control_0006"
+down_revision = "control_0004"
+
+
+def upgrade(connection: Connection) -> None:
+    """Apply the revision to the schema on the search_path."""
+    run_script(connection, Path(__file__).with_name("0006_unusable_stores.sql"))

@@ -8,7 +8,6 @@ order in which values become free, and rings leave and come back in one statemen
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -19,6 +18,7 @@ from syncline.engine.layout import commas
 from syncline.engine.stats import counting_columns, new_lines, touched
 from syncline.engine.tablemap import SchemaMap, TableMap
 from syncline.engine.template import sql
+from syncline.engine.unique_rules import UniqueRule, rule_of
 from syncline.sqltext import quoted
 
 __all__ = ["COLLISIONS", "ClaimStatements", "Claims", "Tid"]
@@ -31,58 +31,6 @@ COLLISIONS = {
 _ANALYZE_FROM = 2_000
 
 Tid = tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Rule:
-    """A unique index or exclusion constraint, and what can free a row's place in it."""
-
-    number: int
-    name: str
-    exclusion: bool
-    nulls_equal: bool
-    predicate: str
-    expressions: tuple[str, ...]
-    operators: tuple[str, ...]
-    collations: tuple[str, ...]
-    stand_ins: tuple[tuple[str, str], ...]
-    """Columns that can take another value for a while, and that value; the best first."""
-
-    @property
-    def applies(self) -> str:
-        return f"sync_ok{self.number}"
-
-    def claims(self) -> list[str]:
-        """Return what `sync_claim` keeps for this rule."""
-        values = [
-            f"({expression}) AS {self.claim(index)}" for index, expression in enumerate(self.expressions)
-        ]
-        return [f"({self.predicate}) IS TRUE AS {self.applies}", *values]
-
-    def claim(self, index: int) -> str:
-        return f"sync_k{self.number}_{index}"
-
-    def equal(self, claim: str) -> str:
-        """Return the condition that a row of the target has what `claim` wants."""
-        parts = []
-        for index, (expression, operator, collation) in enumerate(
-            zip(self.expressions, self.operators, self.collations, strict=True)
-        ):
-            wanted = f"{claim}.{self.claim(index)}"
-            same = f"({expression}){collation} {operator} {wanted}"
-            if self.nulls_equal:
-                same = f"({same} OR ({expression}) IS NULL AND {wanted} IS NULL)"
-            parts.append(same)
-        return " AND ".join(parts)
-
-    def kept(self, claim: str) -> str:
-        """Return the condition that a row keeps what it has."""
-        if not self.exclusion:
-            return self.equal(claim)
-        return " AND ".join(
-            f"({expression})::text IS NOT DISTINCT FROM {claim}.{self.claim(index)}::text"
-            for index, expression in enumerate(self.expressions)
-        )
 
 
 class ClaimStatements:
@@ -155,7 +103,7 @@ class Claims:
     def __init__(
         self,
         statements: ClaimStatements,
-        rules: Sequence[_Rule],
+        rules: Sequence[UniqueRule],
         columns: Sequence[str],
         held: Mapping[int, Collection[tuple[Tid, Tid]]],
     ) -> None:
@@ -171,7 +119,7 @@ class Claims:
         columns = await target.fetch(sql("unique_columns"), name)
         known = {column["name"]: column for column in columns}
         rules = [
-            _rule(number, row, known, statements)
+            rule_of(number, row, known, statements.key)
             for number, row in enumerate(await target.fetch(sql("unique_rules"), name))
         ]
         if not rules:
@@ -226,7 +174,7 @@ class Claims:
             held = {tid for pairs in self._held.values() for _, tid in pairs}
             await target.execute(self._statements.touched, list(held))
 
-    async def _stand_in(self, target: asyncpg.Connection, rule: _Rule, tids: Collection[Tid]) -> bool:
+    async def _stand_in(self, target: asyncpg.Connection, rule: UniqueRule, tids: Collection[Tid]) -> bool:
         for column, value in rule.stand_ins:
             statement = sql(
                 "claims_free",
@@ -282,13 +230,13 @@ class Claims:
             return False
         return True
 
-    def blocked_by(self, stuck: Iterable[Tid]) -> dict[Tid, _Rule]:
+    def blocked_by(self, stuck: Iterable[Tid]) -> dict[Tid, UniqueRule]:
         """Return the rows that want, directly or not, what the stuck rows keep; and by which rule."""
         wanting: dict[Tid, list[tuple[Tid, int]]] = defaultdict(list)
         for number, pairs in self._held.items():
             for wants, held in pairs:
                 wanting[held].append((wants, number))
-        found: dict[Tid, _Rule] = {}
+        found: dict[Tid, UniqueRule] = {}
         seen = set(stuck)
         edge = list(seen)
         while edge:
@@ -335,72 +283,9 @@ async def _accepted(target: asyncpg.Connection, statement: str, *arguments: obje
     return True
 
 
-def _rule(
-    number: int, row: asyncpg.Record, known: Mapping[str, asyncpg.Record], statements: ClaimStatements
-) -> _Rule:
-    free = [
-        known[name]
-        for name in row["columns"]
-        if name not in statements.key and not name.startswith("sync_") and not known[name]["referenced"]
-    ]
-    # Without a value a row is in nobody's way, and it costs nothing to find one.
-    empty = [] if row["nulls_equal"] else [(column["name"], "NULL") for column in free if _nullable(column)]
-    other = [
-        (column["name"], f"({value})::{column['type']}")
-        for column in free
-        if column["generation"] is None and not column["refers"] and not column["fixed"]
-        for value in _other_values(column)
-    ]
-    return _Rule(
-        number=number,
-        name=row["name"],
-        exclusion=row["exclusion"],
-        nulls_equal=row["nulls_equal"],
-        predicate=row["predicate"] or "true",
-        expressions=tuple(row["expressions"]),
-        operators=tuple(row["operators"]),
-        collations=tuple(row["collations"]),
-        stand_ins=(*empty, *other),
-    )
-
-
-def _nullable(column: asyncpg.Record) -> bool:
-    return column["generation"] is None and not column["fixed"] and not column["required"]
-
-
-def _other_values(column: asyncpg.Record) -> list[str]:
-    """Return expressions, over the number `c.sync_n` of a row, for values that are unlikely to be there."""
-    digest = "md5('@salt' || c.sync_n)"
-    match column["base"]:
-        case "int2":
-            return ["32767 - c.sync_n", "-32768 + c.sync_n"]
-        case "int4":
-            return ["2147483647 - c.sync_n", "-2147483648 + c.sync_n"]
-        case "int8":
-            return ["9223372036854775807 - c.sync_n", "-9223372036854775807 + c.sync_n"]
-        case "numeric" | "float8":
-            return ["1e15 - c.sync_n", "1e6 - c.sync_n", "-c.sync_n"]
-        case "uuid":
-            return [digest]
-        case "date":
-            return ["date '5874897-12-31' - c.sync_n::int"]
-        case "timestamp":
-            return ["timestamp '294276-12-31' - c.sync_n * interval '1 second'"]
-        case "timestamptz":
-            return ["timestamptz '294276-12-30 00:00+00' - c.sync_n * interval '1 second'"]
-        case "bytea":
-            return [f"decode({digest}, 'hex')"]
-        case "jsonb":
-            return [f"to_jsonb({digest})"]
-    match column["category"]:
-        case "S":
-            return [digest, f"left({digest}, 8)", "c.sync_n::text"]
-        case "R":
-            return ["'empty'"]
-    return []
-
-
-def _create(statements: ClaimStatements, rules: Sequence[_Rule], columns: Sequence[asyncpg.Record]) -> str:
+def _create(
+    statements: ClaimStatements, rules: Sequence[UniqueRule], columns: Sequence[asyncpg.Record]
+) -> str:
     proposed = [
         (
             f"({statements.values[column['name']]})::{column['type']}"

@@ -167,8 +167,9 @@ def _differs(table: TableMap, compared: Sequence[str]) -> str:
     types |= {"key": "text"} | {reference.target_column: "uuid" for reference in table.references}
     by_value = [quoted(name) for name in compared if types.get(name) in _EQUAL_IS_SAME]
     by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
-    # There are collations that call two texts equal.
-    texts = {quoted(name) for name in compared if types.get(name) == "text"}
+    # There are collations that call two texts equal. What an expression makes of a text may be none.
+    plain = {name for name, type_ in types.items() if type_ == "text"} - table.expressions.keys()
+    texts = {quoted(name) for name in compared if name in plain}
     current = {
         name: f't.{name} COLLATE "C"' if name in texts else f"t.{name}" for name in map(quoted, compared)
     }

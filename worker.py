@@ -16,7 +16,14 @@ from typing import TypedDict
 from temporalio import workflow
 from temporalio.client import Client, Plugin
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import (
+    LogForwardingConfig,
+    LoggingConfig,
+    PrometheusConfig,
+    Runtime,
+    TelemetryConfig,
+    TelemetryFilter,
+)
 from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
@@ -45,7 +52,7 @@ from syncline.readiness import log_in
 from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler, wake
 from syncline.services import Services
-from syncline.settings import Settings, load_settings
+from syncline.settings import Settings, load_log_format, load_settings
 from workflows.describe import DescribeFleet, DescribeHealth
 from workflows.operations import OPERATIONS
 from workflows.reconcile_schedules import ReconcileSchedules
@@ -132,6 +139,7 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
             activities.summarize_failures,
             activities.list_failures,
             activities.list_audit,
+            activities.list_graph_audit,
             activities.summarize_parked,
             activities.list_parked,
             activities.explain_row,
@@ -263,7 +271,7 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
     client = await connect(runtime=runtime, identity=identity, plugins=plugins)
     await require_search_attributes(client)
     registry = Registry()
-    registry.load(BUILTIN)
+    registry.load(BUILTIN, allowed=settings.allowed_plugins)
     meter = TemporalMeter(runtime.metric_meter)
     record_providers(meter, registry)
     log, stop = get_log(), _stop_on_signal()
@@ -311,7 +319,11 @@ def main() -> int:
         compile_once(SyncGraph.__module__.partition(".")[0])
         run(run_worker(settings))
     except SynclineError as error:
-        sys.stderr.write(f"The worker cannot start. {error}\n")
+        if load_log_format() == "json":
+            configure_logging("INFO", "json")
+            get_log().critical("the worker cannot start", kind=type(error).__name__, error=str(error))
+        else:
+            sys.stderr.write(f"The worker cannot start. {error}\n")
         return 2 if isinstance(error, ConfigurationError | StoreUnusable) else 1
     return 0
 
@@ -341,8 +353,13 @@ def _version(settings: Settings) -> _Version:
 
 
 def _runtime(metrics_address: str | None) -> Runtime:
+    # Its own logs come in the format of all others: the SDK's core would write them to stderr as it likes.
+    logs = LoggingConfig(
+        filter=TelemetryFilter(core_level="WARN", other_level="ERROR"),
+        forwarding=LogForwardingConfig(logger=logging.getLogger("temporalio.core")),
+    )
     if metrics_address is None:
-        return Runtime.default()
+        return Runtime(telemetry=TelemetryConfig(logging=logs))
     buckets = {
         metric.exposed: metric.buckets
         for metric in metrics.DECLARED.values()
@@ -350,7 +367,7 @@ def _runtime(metrics_address: str | None) -> Runtime:
     }
     served = PrometheusConfig(bind_address=metrics_address, histogram_bucket_overrides=buckets)
     try:
-        return Runtime(telemetry=TelemetryConfig(metrics=served))
+        return Runtime(telemetry=TelemetryConfig(metrics=served, logging=logs))
     except (RuntimeError, ValueError) as error:
         raise SettingsInvalid(f"SYNCLINE_METRICS_ADDRESS '{metrics_address}': {error}") from error
 

@@ -8,12 +8,13 @@ from temporalio import activity
 
 from activities.beat import Beat
 from activities.meter import record_verification
-from activities.run import run_identity, tell
+from activities.run import acting, run_identity, tell
 from activities.translation import errors_translated
 from syncline import names
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.verify import verify
-from syncline.errors import InputInvalid
+from syncline.errors import InputInvalid, OperationRefused
+from syncline.graph_audit import GraphAuditPage
 from syncline.graphs import Graph, graph_changes
 from syncline.logs import get_log
 from syncline.operations import (
@@ -45,6 +46,7 @@ from syncline.operations.requests import (
     GraphPage,
     ListAuditInput,
     ListFailuresInput,
+    ListGraphAuditInput,
     ListGraphsInput,
     ListParkedInput,
     OperationInput,
@@ -180,6 +182,13 @@ class OperationActivities:
             target = await self._target(request.graph)
             return await list_audit(target, limit=request.limit, before=request.before)
 
+    @activity.defn(name=names.LIST_GRAPH_AUDIT_ACTIVITY)
+    async def list_graph_audit(self, request: ListGraphAuditInput) -> GraphAuditPage:
+        """Return a page of who added, changed, archived or promoted graphs."""
+        async with self._at_work(request):
+            limit = checked_limit(request.limit)
+            return await self._services.graphs.audited(request.graph, limit=limit, before=request.before)
+
     @activity.defn(name=names.SUMMARIZE_PARKED_ACTIVITY)
     async def summarize_parked(self, request: SummarizeParkedInput) -> ParkedSummary:
         """Say what waits, for whom, and why that one does not come."""
@@ -239,7 +248,8 @@ class OperationActivities:
         services, task_queue = self._services, self._services.settings.task_queue
         async with self._at_work(request):
             await services.prepare_control()
-            graph = await services.graphs.ensure(request.draft, prepare=services.prepare_graph)
+            actor = await acting(request.who, request.why)
+            graph = await services.graphs.ensure(request.draft, prepare=services.prepare_graph, actor=actor)
             if request.schedule:
                 await ensure_schedule(activity.client(), graph, task_queue=task_queue, start_now=True)
             return graph
@@ -250,14 +260,17 @@ class OperationActivities:
         services, client = self._services, activity.client()
         async with self._at_work(request):
             present = await services.graphs.get(request.graph)
-            fields = request.model_dump(exclude={"graph", "schedule", "drop_shadow"})
+            fields = request.model_dump(exclude={"graph", "schedule", "drop_shadow", "who", "why"})
             if request.schedule:
                 fields["schedule"] = {**present.schedule.model_dump(), **request.schedule}
-            graph = await services.graphs.update(present.id, graph_changes(present.slug, fields))
+            actor = await acting(request.who, request.why)
+            changes = graph_changes(present.slug, fields)
+            graph = await services.graphs.update(present.id, changes, actor=actor)
             task_queue = services.settings.task_queue
             await ensure_schedule(client, graph, task_queue=task_queue, start_now=True)
             if request.drop_shadow:
                 await drop_shadow(services, graph, KNOWLEDGE_GRAPH)
+                await services.graphs.audit(graph, "drop-shadow", actor)
             return GraphChanged(graph=graph, operators_pause=await operators_pause(client, graph))
 
     @activity.defn(name=names.PROMOTE_SHADOW_ACTIVITY)
@@ -273,6 +286,7 @@ class OperationActivities:
                 who=request.who,
                 why=request.why,
                 run_id=run_identity().run_id,
+                starter=(await acting(request.who, request.why)).starter,
             )
 
     async def _named(self, reference: str) -> tuple[Graph, bool]:
@@ -289,6 +303,9 @@ class OperationActivities:
         """Heartbeat, translate errors, and log the end in a line."""
         tell(graph=request.about or "", activity=activity.info().activity_type)
         with errors_translated():
+            served = self._services.settings.operations
+            if served == "none" or (served == "read" and request.changes):
+                raise OperationRefused(request.workflow, served=served)
             async with Beat[VerificationProgress](beat_seconds=self._beat_seconds) as beat:
                 yield beat
         get_log().info("operation ended", attempt=activity.info().attempt)

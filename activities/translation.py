@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, FailureError
 
 from syncline.errors import ProviderMisbehaved, SynclineError
 from syncline.logs import get_log
+from syncline.masking import error_text
 
 __all__ = ["errors_translated", "not_told_yet", "translated"]
 
@@ -28,8 +29,8 @@ def translated(error: SynclineError) -> ApplicationError:
 def errors_translated(**fields: object) -> Iterator[None]:
     """Raise ApplicationError in place of a SynclineError, as `translated` has it.
 
-    It is logged in one line with `fields`, as an error when somebody has to mend a provider. Any other
-    exception passes: Temporal retries it, and its traceback is logged.
+    It is logged in one line with `fields`, as an error when somebody has to mend a provider. Of any other
+    exception the traceback is logged, and Temporal, which retries it, is told what it says without values.
     """
     try:
         yield
@@ -46,6 +47,12 @@ def errors_translated(**fields: object) -> Iterator[None]:
         # The line above tells it. Of the failure of an attempt Temporal keeps a few KB, or only says that.
         error.__traceback__ = None
         raise translated(error) from error
+    except FailureError:
+        raise
+    except Exception as error:
+        log = get_log()
+        log.exception("activity raised", **fields, kind=type(error).__name__)
+        raise ApplicationError(error_text(error), type=type(error).__name__) from None
 
 
 def not_told_yet(record: logging.LogRecord) -> bool:

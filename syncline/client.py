@@ -8,13 +8,13 @@ from typing import Final
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client, Plugin
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode, ServiceClient
 
 from syncline import names
 from syncline.errors import ConfigurationError, SettingsInvalid, TemporalUnavailable
+from syncline.payload_codec import load_data_converter
 
 __all__ = [
     "connect",
@@ -55,10 +55,11 @@ async def connect(
         raise SettingsInvalid(f"The Temporal client configuration cannot be read: {error}") from error
     config["target_host"] = address or config.get("target_host") or _DEFAULT_ADDRESS
     config["namespace"] = namespace or config.get("namespace") or "default"
+    converter = load_data_converter()
     try:
         return await Client.connect(
             **config,
-            data_converter=pydantic_data_converter,
+            data_converter=converter,
             identity=identity,
             runtime=runtime,
             plugins=plugins,

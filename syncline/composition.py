@@ -49,8 +49,9 @@ class ProviderEntry(BaseModel):
     provider: str = Field(min_length=1)
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Validated by the provider's own options model, where the provider runs."""
-    on_missing: Literal["fallback", "hold", "fail"] = "fallback"
-    """When no worker has it: use the built-in engine, sync nothing until one has it, or fail."""
+    on_missing: Literal["fallback", "hold", "fail"] | None = None
+    """When no worker has it: use the built-in engine, sync nothing until one has it, or fail. None: `hold` if
+    the provider has said that nothing can stand in for it, else `fallback`."""
 
 
 class Composition(BaseModel):
@@ -225,7 +226,7 @@ async def resolve_provider(
     blocked = services.registry.withdrawn(kind, entry.provider)
     if registered is None and kind != "sync":
         # Whoever asks for another kind uses it in this very process.
-        return _not_installed(kind, services, graph, entry)
+        return await _not_installed(kind, services, graph, entry)
     if registered is None or blocked:
         # Without the table of workers (`syncline migrate`) this raises: nobody could know who is there, and
         # the wrong engine might sync a graph whose own is at work next door.
@@ -237,7 +238,7 @@ async def resolve_provider(
             deployment_version=settings.deployment_version,
         )
         if elsewhere is None:
-            return _not_installed(kind, services, graph, entry)
+            return await _not_installed(kind, services, graph, entry)
         return Resolved(
             graph=graph,
             elsewhere=elsewhere,
@@ -275,10 +276,16 @@ async def resolve_fact_decomposition_provider(
     return await resolve_provider("fact_decomposition", services, graph_id)
 
 
-def _not_installed(
+async def _not_installed(
     kind: ProviderKind, services: "Services", graph: "Graph", entry: ProviderEntry
 ) -> Resolved[Provider]:
     registry = services.registry
+    required = entry.on_missing in (None, "fallback") and await services.workers.required(
+        kind, entry.provider
+    )
+    explicit = entry.on_missing is not None
+    if not explicit:
+        entry = entry.model_copy(update={"on_missing": "hold" if required else "fallback"})
     registered = registry.get(kind, entry.provider)
     log = get_log()
     # Someone should hear of it, once: a graph that syncs every minute would otherwise page all night.
@@ -293,6 +300,9 @@ def _not_installed(
             f"Provider '{entry.provider}' of {registered.distribution} blocks its event loop, and no other "
             "worker has it."
         )
+    if required and explicit:
+        detail += " It has said that nothing can stand in for it, and `on_missing` says `fallback`."
+        tell("a required provider is replaced all the same", graph=graph.slug, provider=entry.provider)
     tell(event, graph=graph.slug, kind=kind, provider=entry.provider, known=list(known))
     return Resolved(graph=graph, entry=entry, reason=FallbackReason.NOT_INSTALLED, detail=detail)
 

@@ -18,6 +18,11 @@ _IN_FLIGHT = 4
 _RETRYABLE = {408, 409, 425, 429}
 _SAYING = ("error", "message", "detail", "msg")
 _TELLING = 4
+_PART = 16
+"""Characters in a row that nobody writes by chance: who has them too, quotes a text."""
+_LONGEST_BODY = 100_000
+"""Far more than any message shows, so that no key is cut in half before it is redacted."""
+_LONGEST_MESSAGE = 2_000
 _FIXES = {
     401: "set SYNCLINE_EMBEDDING_API_KEY to a valid key",
     403: "set SYNCLINE_EMBEDDING_API_KEY to a key that may use this model",
@@ -131,10 +136,10 @@ class OpenAIEmbedding:
         try:
             body = from_json(content)
         except ValueError:
-            # Half an answer, or a proxy's page: nothing that the service itself said.
-            unreadable = redacted(_text(content), self._api_key, limit=120)
+            # Half an answer, or a proxy's page, which may have our texts in it.
             raise EmbeddingUnavailable(
-                self.name, f"its answer is not JSON ({unreadable!r}); check SYNCLINE_EMBEDDING_URL."
+                self.name,
+                f"its answer of {len(content):,} bytes is not JSON; check SYNCLINE_EMBEDDING_URL.",
             ) from None
         try:
             items = sorted(_Answer.model_validate(body).data, key=lambda item: item.index)
@@ -159,11 +164,6 @@ class OpenAIEmbedding:
         raise EmbeddingRejected(self.name, f"{problem}.")
 
 
-def _text(content: bytes) -> str:
-    # Far more than any message shows, so that no key is cut in half before it is redacted.
-    return content[:100_000].decode(errors="replace")
-
-
 def _explanation(content: bytes) -> str:
     """Return what an error body says, in OpenAI's shape or in that of its imitators.
 
@@ -172,7 +172,7 @@ def _explanation(content: bytes) -> str:
     try:
         body: JsonValue = from_json(content)
     except ValueError:
-        return _text(content)
+        return content[:_LONGEST_BODY].decode(errors="replace")
     while isinstance(body, dict):
         body = next((body[key] for key in _SAYING if key in body), None)
         # A list of problems, as FastAPI has it: the first one speaks for all.
@@ -182,10 +182,24 @@ def _explanation(content: bytes) -> str:
 
 
 def _without(texts: Sequence[str], message: str) -> str:
-    """Return the message without those of the texts that it quotes."""
+    """Return the message without those of the texts that it quotes, and without parts of them."""
     for text in sorted(texts, key=len, reverse=True):
         for quoted in (text, json.dumps(text)[1:-1]):
             # What is shorter is a word of the message's own, or tells nothing.
             if len(quoted) >= _TELLING:
                 message = message.replace(quoted, "…")
-    return message
+    message = message[:_LONGEST_MESSAGE]
+    sent = "\0".join([*texts, *(json.dumps(text)[1:-1] for text in texts)])
+    kept: list[str] = []
+    place = 0
+    while place < len(message):
+        if len(message) - place >= _PART and message[place : place + _PART] in sent:
+            end = place + _PART
+            while end < len(message) and message[place : end + 1] in sent:
+                end += 1
+            kept.append("…")
+            place = end
+        else:
+            kept.append(message[place])
+            place += 1
+    return "".join(kept)

@@ -12,6 +12,7 @@
     │   ├── ProviderMissing           `on_missing: fail`, and no worker can run the provider
     │   ├── CompositionChanged        the graph's provider changed while a run was on its way
     │   ├── ShadowInvalid             a graph has no shadow, or not one that can be run or promoted
+    │   ├── OperationRefused          an operator asked a worker for what it does not serve
     │   ├── InputInvalid              the input of a workflow, as someone typed it, breaks its model
     │   ├── SchemaMismatch            tables of a graph's schema are not what its table map says
     │   ├── ScheduleNotFound          no graph's Schedule has this name
@@ -25,6 +26,7 @@
     │   ├── StoreUnusable             retryable: this process cannot log in; another one may be set right
     │   │   └── PoolerUnsupported     retryable: a pooler in between keeps no sessions
     │   └── StoreRejected             not retryable: the statement itself was refused (carries SQLSTATE)
+    │       └── RowsFiltered          not retryable: a policy may hide rows from the role that asks for them
     ├── VectorStoreError
     │   ├── VectorStoreUnavailable    retryable
     │   └── VectorStoreRejected       not retryable (dimension, bad request, credentials)
@@ -162,6 +164,18 @@ class ShadowInvalid(ConfigurationError):
         super().__init__(f"Shadow of graph '{graph}': {problem}.")
 
 
+class OperationRefused(ConfigurationError):
+    """An operator asked for what this worker does not do: SYNCLINE_OPERATIONS."""
+
+    def __init__(self, workflow: str, *, served: str) -> None:
+        self.workflow, self.served = workflow, served
+        does = "serves no operations" if served == "none" else "serves operations that change nothing alone"
+        super().__init__(
+            f"{workflow} was refused: this worker {does} (SYNCLINE_OPERATIONS={served}). "
+            "Nothing was changed. Ask workers of another task queue, or change the setting of all of them."
+        )
+
+
 class InputInvalid(ConfigurationError):
     """The input of a workflow breaks its model."""
 
@@ -218,12 +232,24 @@ class DevStackError(ConfigurationError):
 class StoreError(SynclineError):
     """A Postgres store failed. `store` is its config key, `sqlstate` what Postgres said, if it said.
 
-    `everywhere`: rows of a batch were tried one by one, and all that were tried failed so.
+    `problem` has no values of rows. `said` is all that Postgres said, for the engine's books in the graph-db
+    alone: it is in no message. `everywhere`: rows of a batch were tried one by one, and all that were tried
+    failed so.
     """
 
-    def __init__(self, store: str, problem: str, *, sqlstate: str | None = None) -> None:
+    def __init__(
+        self,
+        store: str,
+        problem: str,
+        *,
+        sqlstate: str | None = None,
+        constraint: str | None = None,
+        said: str | None = None,
+    ) -> None:
         self.store, self.problem, self.sqlstate = store, problem, sqlstate
         self.everywhere = False
+        self.constraint = constraint
+        self.said = problem if said is None else said
         code = f" [SQLSTATE {sqlstate}]" if sqlstate else ""
         super().__init__(f"Postgres store '{store}'{code}: {problem}")
 
@@ -263,6 +289,10 @@ class PoolerUnsupported(StoreUnusable):
 
 class StoreRejected(StoreError):
     """The store refused the statement itself."""
+
+
+class RowsFiltered(StoreRejected):
+    """A policy may hide rows from the role that asks, so Postgres raised. Hidden is not gone."""
 
 
 class TemporalUnavailable(SynclineError):

@@ -41,6 +41,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from syncline import names
 from syncline.composition import parse_composition, swapped
 from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
+from syncline.graph_audit import Actor, GraphAuditPage, list_graph_audit, write_graph_audit
 from syncline.messages import GraphRef, GraphStatus
 from syncline.schedule_spec import ScheduleSpec
 from syncline.stores.postgres import PostgresStore
@@ -278,11 +279,14 @@ class GraphRepository:
                 invalid[error.graph] = error
         return GraphRecords(valid=valid, invalid=invalid)
 
-    async def add(self, draft: GraphDraft, *, prepare: Prepare | None = None) -> Graph:
+    async def add(
+        self, draft: GraphDraft, *, prepare: Prepare | None = None, actor: Actor | None = None
+    ) -> Graph:
         """Add a graph and return it, or raise GraphInvalid or CompositionInvalid.
 
         If it is to be the default, the present default is so no longer. What `prepare` does is done before
         anybody sees the record, and if it fails there is none: a run that finds a graph finds its schemas.
+        With an `actor` it is audited.
         """
         parse_composition(draft.slug, draft.composition)
         values = {**draft.completed(), "id": uuid4()}
@@ -294,14 +298,15 @@ class GraphRepository:
                 graph = _graph(rows.mappings().one())
                 if prepare is not None:
                     await prepare(graph)
+                await _audited(connection, graph, "add", actor)
                 return graph
         except StoreRejected as error:
             raise _refusal(draft.slug, error) from error
 
-    async def ensure(self, draft: GraphDraft, *, prepare: Prepare) -> Graph:
+    async def ensure(self, draft: GraphDraft, *, prepare: Prepare, actor: Actor | None = None) -> Graph:
         """Add a graph, or return the one that says the same already, prepared; raise as `add` does."""
         try:
-            return await self.add(draft, prepare=prepare)
+            return await self.add(draft, prepare=prepare, actor=actor)
         except GraphInvalid:
             with contextlib.suppress(GraphNotFound):
                 present = await self.get(draft.slug)
@@ -310,8 +315,10 @@ class GraphRepository:
                     return present
             raise
 
-    async def update(self, reference: str | UUID, changes: GraphChanges) -> Graph:
-        """Apply the changes and return the graph, or raise as `get` and `add` do."""
+    async def update(
+        self, reference: str | UUID, changes: GraphChanges, *, actor: Actor | None = None
+    ) -> Graph:
+        """Apply the changes and return the graph, or raise as `get` and `add` do; audited with an `actor`."""
         graph = await self.get(reference)
         # None of an inner field is a value (no cron), None of a field is no change.
         values = {name: value for name, value in changes.model_dump(mode="json").items() if value is not None}
@@ -325,13 +332,18 @@ class GraphRepository:
                 if values.get("is_default"):
                     await _clear_default(connection)
                 row = (await connection.execute(statement)).mappings().one_or_none()
+                if row is not None:
+                    action = _ACTIONS.get(changes.status, "change")
+                    await _audited(connection, _graph(row), action, actor, fields=list(values))
         except StoreRejected as error:
             raise _refusal(graph.slug, error) from error
         if row is None:
             raise GraphNotFound(str(reference))
         return _graph(row)
 
-    async def swap_shadow(self, graph: Graph, *, within: AsyncConnection | None = None) -> Graph:
+    async def swap_shadow(
+        self, graph: Graph, *, within: AsyncConnection | None = None, actor: Actor | None = None
+    ) -> Graph:
         """Swap the graph and its shadow in the record: their providers and their prefixes. Return it.
 
         `graph` is the record as it was before: one that has another prefix was swapped already. `within` is a
@@ -348,7 +360,20 @@ class GraphRepository:
                 "qdrant_prefix": names.shadow_prefix(present.qdrant_prefix),
             }
             statement = _graphs.update().where(wanted).values(values).returning(_graphs)
+            await _audited(connection, graph, "promote", actor, fields=list(values))
             return _graph((await connection.execute(statement)).mappings().one())
+
+    async def audit(self, graph: Graph, action: str, actor: Actor) -> None:
+        """Write down what was done to a graph apart from its record."""
+        async with self._store.begin() as connection:
+            await _audited(connection, graph, action, actor)
+
+    async def audited(
+        self, reference: str | None, *, limit: int, before: int | None = None
+    ) -> GraphAuditPage:
+        """Return a page of what people did to a graph, or to all; raise GraphNotFound."""
+        graph_id = None if reference is None else (await self.get(reference)).id
+        return await list_graph_audit(self._store, graph_id, limit=limit, before=before)
 
     async def _select(self, wanted: ColumnElement[bool] | None) -> Sequence[Graph]:
         return [_graph(row) for row in await self._rows(wanted)]
@@ -359,6 +384,27 @@ class GraphRepository:
             statement = statement.where(wanted)
         async with self._store.begin() as connection:
             return (await connection.execute(statement)).mappings().all()
+
+
+_ACTIONS: Mapping[GraphStatus | None, str] = {
+    GraphStatus.ACTIVE: "resume",
+    GraphStatus.PAUSED: "pause",
+    GraphStatus.ARCHIVED: "archive",
+}
+
+
+async def _audited(
+    connection: AsyncConnection,
+    graph: Graph,
+    action: str,
+    actor: Actor | None,
+    *,
+    fields: Sequence[str] = (),
+) -> None:
+    if actor is not None:
+        await write_graph_audit(
+            connection, graph_id=graph.id, slug=graph.slug, action=action, actor=actor, fields=fields
+        )
 
 
 async def _clear_default(connection: AsyncConnection) -> None:
@@ -390,6 +436,6 @@ def _invalid(slug: str, error: ValidationError) -> GraphInvalid:
 def _refusal(slug: str, error: StoreRejected) -> GraphInvalid | StoreRejected:
     """Return what a broken constraint means to the person who wrote the record."""
     for constraint, (field, problem) in _REFUSALS.items():
-        if constraint in error.problem:
+        if error.constraint == constraint:
             return GraphInvalid(slug, field, problem)
     return error

@@ -1,29 +1,35 @@
 """Logs: events with fields, ours and those of libraries in one format, on stderr, without credentials."""
 
 import logging
-import re
 import sys
+import threading
+import warnings
 from collections.abc import Mapping, MutableMapping
+from types import TracebackType
 from typing import Literal, TextIO, cast
 
 import structlog
-from pydantic import SecretBytes, SecretStr
-from structlog.typing import Processor, WrappedLogger
+from structlog.typing import ExcInfo, Processor, WrappedLogger
 
+from syncline.masking import masked, traceback_text
 from syncline.tracing import current_trace_id
 
 __all__ = ["configure_logging", "get_log", "log_fields", "masked"]
 
-_MASK = "**********"
-# Up to the last @ of the word: people put raw @ and / into passwords.
-_URI_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*):\S*@", re.IGNORECASE)
-_KEYWORD = re.compile(r"\b(password|passwd|api[-_]?key|secret|token)=[^\s&;,'\")]+", re.IGNORECASE)
 # They tell every request or step at INFO.
 _TALKATIVE = ("alembic", "httpcore", "httpx")
 
 
 class _Handler(logging.StreamHandler[TextIO]):
     """Ours, so that configuring again replaces it and leaves other people's handlers alone."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 # logging's name
+        """Log that a record could not be, in the same format; the standard library prints a traceback."""
+        if record.name != __name__:
+            error = sys.exc_info()[1]
+            logging.getLogger(__name__).error(
+                "a record cannot be logged: logger %s, %s", record.name, type(error).__name__
+            )
 
 
 def get_log() -> structlog.stdlib.BoundLogger:
@@ -45,8 +51,8 @@ def configure_logging(level: str, fmt: Literal["console", "json"]) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
-        # Before masking, and as text: a driver's exception may quote its connection URI.
-        structlog.processors.format_exc_info,
+        # Before masking, and as text: a driver's exception may quote its connection URI, or a row.
+        structlog.processors.ExceptionRenderer(_exception_text),
     ]
     structlog.configure(
         processors=[
@@ -70,23 +76,47 @@ def configure_logging(level: str, fmt: Literal["console", "json"]) -> None:
         root.removeHandler(previous)
     root.addHandler(handler)
     root.setLevel(level)
+    _take_over_what_python_prints()
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
-def masked(value: object) -> object:
-    """Return the value with every secret and every password of a URI replaced; containers are copied."""
-    if isinstance(value, str):
-        return _KEYWORD.sub(rf"\1={_MASK}", _URI_PASSWORD.sub(rf"\1:{_MASK}@", value))
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, SecretStr | SecretBytes):
-        return _MASK
-    if isinstance(value, Mapping):
-        return {str(key): masked(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [masked(item) for item in value]
-    return masked(str(value))
+def _exception_text(exc_info: ExcInfo) -> str:
+    return traceback_text(exc_info[1])
+
+
+def _take_over_what_python_prints() -> None:
+    """Log warnings and exceptions that nobody caught, which Python would print as they are."""
+    log = logging.getLogger("python")
+
+    def uncaught(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            log.error("interrupted")
+            return
+        log.critical("nobody caught an exception", exc_info=error)
+
+    def uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
+        if found.exc_value is not None:
+            thread = found.thread.name if found.thread is not None else "a thread"
+            log.critical("nobody caught an exception in %s", thread, exc_info=found.exc_value)
+
+    def unraisable(found: "sys.UnraisableHookArgs") -> None:
+        log.error("%s", found.err_msg or "an exception was ignored", exc_info=found.exc_value)
+
+    def warned(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        _file: TextIO | None = None,
+        _line: str | None = None,
+    ) -> None:
+        log.warning("%s: %s", category.__name__, message, extra={"where": f"{filename}:{lineno}"})
+
+    sys.excepthook = uncaught
+    threading.excepthook = uncaught_in_thread
+    sys.unraisablehook = unraisable
+    warnings.showwarning = warned  # type: ignore[assignment] # its last arguments are given by place
 
 
 def _add_trace_id(
@@ -99,7 +129,7 @@ def _add_trace_id(
 
 
 def _mask(_: WrappedLogger, __: str, event: MutableMapping[str, object]) -> Mapping[str, object]:
-    return {key: masked(value) for key, value in event.items()}
+    return cast("Mapping[str, object]", masked(event))
 
 
 def _renderer(fmt: Literal["console", "json"]) -> Processor:

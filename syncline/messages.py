@@ -1,7 +1,7 @@
 """The models that cross Temporal: frozen, keyword-only, one in and one out.
 
 A new field always has a default, so that histories recorded by an older release still decode. Nothing here
-carries rows or secrets.
+carries rows or secrets. One module because they are read and changed together, as wire format.
 """
 
 from datetime import datetime, timedelta
@@ -158,6 +158,9 @@ class TableProgress(Message):
     """Rows that were refused and have not landed since, now: those to be retried and the dead."""
     drained: bool = False
     error: str | None = None
+    reread: str | None = None
+    """Why every row of it is read again; `compared`: why rows that the write-db has no more are sought."""
+    compared: str | None = None
 
 
 class CycleProgress(Message):
@@ -196,8 +199,7 @@ class VectorProgress(Message):
     pending: int = 0
     """Outbox entries left for the next cycle; refused ones are not among them."""
     error: str | None = None
-    """Why entries are left, since when and until when, if the vector store or the embedding service refused
-    everything or was away."""
+    """Why entries are left, since when, until when: the vector store or the service refuses, or is away."""
     refused: int = 0
     """Points that were refused by themselves and not written since: those to be retried and the dead."""
     refusal: str | None = None
@@ -228,15 +230,18 @@ class SyncResult(Message):
     dead_letters: int = 0
     """Rows of the graph that were refused and have not landed since: those to be retried and the dead."""
     lag_seconds: float = 0.0
-    """How far the graph-db may be behind the write-db when the cycle ended."""
+    """How far the graph-db may be behind the write-db when the cycle ended, as far as that is known."""
+    lag_known: bool = True
     oldest_writer: OpenWriter | None = None
     batches: int = 0
     duration_seconds: float = 0.0
     rescanned: bool = False
     """The cursor was of another cluster or of a later point in time, so every row was read again."""
+    rescan_reason: str | None = None
+    unknown: tuple[str, ...] = ()
+    """What cannot be known of this write-db, in sentences: a standby, or a right that the role lacks."""
     owes: bool = False
-    """Whether there is more to do even if nothing changes: rows that wait for an open transaction to end,
-    refused rows and vectors that are tried again."""
+    """Whether there is more to do even if nothing changes: rows that wait for a transaction, retries."""
     served: Served | None = None
     """Filled in by the worker, whatever the provider says."""
 

@@ -190,6 +190,9 @@ class SyncContext:
 class Provider(Protocol):
     """What providers of every kind have. Its attribute `kind` says which it is, `sync` without one.
 
+    One that has `required = True` says that nothing can stand in for it: while no worker has it, its graphs
+    are held, unless their composition says otherwise by `on_missing`.
+
     One instance serves every graph of a worker process, concurrently. Register it under the entry point
     group `syncline.providers`; the value is the class or a function that returns an instance.
     """

@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.metadata import EntryPoint
@@ -67,6 +67,8 @@ class Registered(Generic[ProviderT_co]):
     """`name version` of the installed distribution."""
     routed: bool = False
     """Whether its cycles have a task queue of their own, because not every worker need have it."""
+    required: bool = False
+    """Whether it says that nothing can stand in for it: what `on_missing` is by default."""
 
 
 _LONGEST_WAIT: Final = 60.0
@@ -114,19 +116,44 @@ class Registry:
         """Return everything that is registered, by kind and id."""
         return [registered for _, registered in sorted(self._registered.items(), key=lambda item: item[0])]
 
-    def load(self, builtins: Iterable[object] = (), *, entry_points: bool = True) -> None:
+    def load(
+        self,
+        builtins: Iterable[object] = (),
+        *,
+        entry_points: bool = True,
+        allowed: Collection[str] | None = None,
+    ) -> None:
         """Register the built-ins, then the plugins of every installed distribution, in a stable order.
 
         Plugins are routed: a deployment installs them worker by worker. Built-ins are in every worker.
         A provider's `kind` attribute says what it is, `sync` without one. A contribution that cannot be
         registered is logged, kept in `problems` and left out; it never takes the worker down.
+
+        With `allowed` only those plugins are imported that it names: by entry point, by distribution, or as
+        `distribution:entry-point`. A name that nothing has is a problem too.
         """
         own = f"syncline {metadata.version('syncline')}"
         for contribution in builtins:
             self._try(_label(contribution), own, contribution)
         found = metadata.entry_points(group=names.ENTRY_POINT_GROUP) if entry_points else ()
+        unused = set(allowed or ())
         for point in sorted(found, key=lambda point: (_distribution(point), point.name)):
+            if allowed is not None:
+                matching = _names_of(point) & set(allowed)
+                if not matching:
+                    get_log().warning(
+                        "plugin is not allowed and was not imported",
+                        name=point.name,
+                        distribution=_distribution(point),
+                        setting="SYNCLINE_PLUGINS",
+                    )
+                    continue
+                unused -= matching
             self._try(point.name, _distribution(point), point)
+
+        for name in sorted(unused):
+            problem = "SYNCLINE_PLUGINS names it, and no installed distribution has it"
+            self._leave_out(ProviderInvalid(name, distribution="none", problem=problem), name, "none")
 
     def register(
         self,
@@ -282,7 +309,11 @@ class Registry:
                 accepted.id, kind=key[0], first=self._registered[key].distribution, second=distribution
             )
         self._registered[key] = Registered(
-            kind=key[0], provider=accepted, distribution=distribution, routed=routed
+            kind=key[0],
+            provider=accepted,
+            distribution=distribution,
+            routed=routed,
+            required=getattr(accepted, "required", False) is True,
         )
 
     def _try(self, name: str, distribution: str, contribution: object) -> None:
@@ -336,6 +367,14 @@ def _not_ready(registered: Registered[Provider], start: _Start, seconds: int) ->
     )
     error.retry_after_seconds = float(seconds)
     return error
+
+
+def _names_of(point: EntryPoint) -> set[str]:
+    """Return what a plugin may be called in SYNCLINE_PLUGINS."""
+    if point.dist is None:
+        return {point.name}
+    distribution = re.sub(r"[-_.]+", "-", point.dist.name).lower()
+    return {point.name, point.dist.name, distribution, f"{distribution}:{point.name}"}
 
 
 def _label(contribution: object) -> str:

@@ -144,13 +144,17 @@ class Services:
 
     async def prepare_graph(self, graph: Graph) -> list[str]:
         """Migrate the graph's schema in both stores, and its shadow's; return the applied revisions."""
+        from syncline.rights import take_rights
+
         write = self.write_schema(graph)
         target, shadow = self.target_schema(graph), self.target_schema(graph, shadow=True)
-        return [
+        applied = [
             *await migrate_write(write.store, write.schema),
             *await migrate_graph(target.store, target.schema),
             *await migrate_shadow(shadow.store, shadow.schema),
         ]
+        await take_rights(self, graph)
+        return applied
 
     async def close(self) -> None:
         """Close the providers, then what they stand on. Everything is closed, whatever fails; once."""
@@ -185,6 +189,7 @@ class Services:
                 dsn,
                 pool_size=_WORKERS_POOL if role == "workers" else self.settings.pool_size,
                 application_name=self._application_name,
+                owner_role=self.settings.owner_role,
                 setting=setting_of(where if key is None else "stores", key),
                 password_command=self.settings.password_commands.get(where if key is None else key),
                 usability=self.usability,

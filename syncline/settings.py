@@ -93,6 +93,22 @@ class _TaskQueue(BaseSettings):
     )
 
 
+class _LogFormat(BaseSettings):
+    """What is enough to say in the right format that the rest is wrong."""
+
+    model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
+
+    log_format: str = "console"
+
+
+class _PayloadCodec(BaseSettings):
+    """What is enough to encode what Temporal keeps."""
+
+    model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
+
+    payload_codec: str | None = None
+
+
 class Settings(_TaskQueue):
     """Everything that can be set. Field `x` is read from environment variable `SYNCLINE_X`."""
 
@@ -115,6 +131,13 @@ class Settings(_TaskQueue):
         validate_default=True,
         description="Programs whose output is a store's password, such as a token of a cloud's identity "
         "service: a JSON object, `write`, `graph`, `control` or a key of `SYNCLINE_STORES` to words.",
+    )
+    owner_role: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=63,
+        description="Role that owns the schemas of graphs: what migrates acts as it, so that a worker may "
+        "add graphs and promote shadows (`syncline grants --worker-creates`).",
     )
     pool_size: int = Field(
         default=10,
@@ -232,6 +255,21 @@ class Settings(_TaskQueue):
     log_format: Literal["console", "json"] = Field(
         default="console", description="`json` writes one object a line."
     )
+    payload_codec: str | None = Field(
+        default=None,
+        description="`module:factory` of what encodes all that Temporal keeps, for workers and commands: "
+        "docs/security.md.",
+    )
+    plugins: str | None = Field(
+        default=None,
+        description="Plugins that may load: names of entry points or of distributions, with commas between; "
+        "all when not set, none when empty.",
+    )
+    operations: Literal["all", "read", "none"] = Field(
+        default="all",
+        description="What operators may ask this worker for: all, what changes nothing, or nothing.",
+    )
+
     metrics_address: str | None = Field(
         default=None,
         pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
@@ -242,6 +280,13 @@ class Settings(_TaskQueue):
         description="Send traces there by OTLP over HTTP, e.g. http://localhost:4318/v1/traces; off when "
         "not set. Needs the extra `syncline[tracing]`.",
     )
+
+    @property
+    def allowed_plugins(self) -> frozenset[str] | None:
+        """Names of the plugins that may load; None: all."""
+        if self.plugins is None:
+            return None
+        return frozenset(name.strip() for name in self.plugins.split(",") if name.strip())
 
     @property
     def deployment_version(self) -> str | None:
@@ -317,6 +362,16 @@ def _loaded(kind: type[LoadedT]) -> LoadedT:
         field = re.search(r'field "(\w+)"', str(error))
         problems = f"{_variable(field[1]) if field else 'A variable'}: it must be a JSON object"
     raise SettingsInvalid(f"{problems}. See docs/settings.md.")
+
+
+def load_log_format() -> str:
+    """Return the format of logs alone, as it was typed, whatever else is wrong."""
+    return _LogFormat().log_format
+
+
+def load_payload_codec() -> str | None:
+    """Return what encodes payloads, for whoever talks to Temporal."""
+    return _PayloadCodec().payload_codec
 
 
 def reference() -> str:

@@ -1,11 +1,12 @@
 """SQL as text: templates in `.sql` files, and the quoting of what goes into them."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from string import Template
 from typing import Protocol
 
-__all__ = ["Statements", "literal", "quoted", "statements_of"]
+__all__ = ["Statements", "array_text", "literal", "quoted", "statements_of", "string_literal"]
 
 
 def quoted(name: str) -> str:
@@ -17,6 +18,20 @@ def quoted(name: str) -> str:
 def literal(text: str) -> str:
     """Return the inside of a Postgres string literal."""
     return text.replace("'", "''")
+
+
+def string_literal(text: str) -> str:
+    """Return a Postgres string literal, quotes and all: the same under any `standard_conforming_strings`."""
+    if "\\" not in text:
+        return f"'{literal(text)}'"
+    escaped = literal(text).replace("\\", "\\\\")
+    return f"E'{escaped}'"
+
+
+def array_text(items: Sequence[str]) -> str:
+    """Return a Postgres array of texts as text."""
+    escaped = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
+    return "{" + ",".join(f'"{item}"' for item in escaped) + "}"
 
 
 class _SqlTemplate(Template):
@@ -33,13 +48,17 @@ class Statements(Protocol):
         """Return file `name` with each `@{fragment}` filled in; KeyError if one is missing."""
 
 
-def statements_of(package: str) -> Statements:
-    """Return the files `sql/<name>.sql` of a package, without their comments; each is read once."""
+def statements_of(package: str, *, comments: bool = False) -> Statements:
+    """Return the files `sql/<name>.sql` of a package; each is read once.
+
+    Without their comments, unless people are to read them too.
+    """
 
     @cache
     def template(name: str) -> Template:
         text = files(package).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
-        return _SqlTemplate("\n".join(line for line in text.splitlines() if not line.startswith("--")))
+        lines = [line for line in text.splitlines() if comments or not line.startswith("--")]
+        return _SqlTemplate("\n".join(lines))
 
     def statement(name: str, /, **fragments: str) -> str:
         return template(name).substitute(fragments)

@@ -1,14 +1,17 @@
 """What an operator reads about a run in the Web UI: its state as markdown."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+from syncline.caveats import caveats, format_lag
 from syncline.messages import CycleStatus, ProviderState, RunPhase, SyncResult, SyncState, TableProgress
 from syncline.presence import ProviderReturned
 
 __all__ = ["describe_provider", "describe_run", "table"]
 
 _BUILT_IN = "built-in engine"
+_MARKUP = re.compile(r"[\\`*\[\]<>|~#!]")
 _GAP = "\u00a0\u00a0"
 """The Web UI gives table cells no padding, so that `25,170` and `13,622` would read as one number."""
 
@@ -87,7 +90,7 @@ def _since(since: datetime | None) -> str:
 def _summary(result: SyncResult) -> str:
     return (
         f"Written: {result.rows:,} rows, {result.links:,} links, {result.vectors.upserted:,} vectors. "
-        f"Lag: {result.lag_seconds:.1f} s."
+        f"Lag: {format_lag(result)}."
     )
 
 
@@ -109,6 +112,11 @@ def _age(seconds: float | None) -> str:
     return "an unknown time" if seconds is None else f"{seconds:.0f} s"
 
 
+def plain(text: str) -> str:
+    """Return a stranger's text as markdown that shows it and does nothing else: one line, no links."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
     """Return a markdown table; after the first columns, which are words, come numbers."""
     rule = "|" + "---|" * words + "--:|" * (len(header) - words)
@@ -121,26 +129,22 @@ def _row(cells: Sequence[str]) -> str:
 
 def _troubles(result: SyncResult, slug: str) -> Iterator[str]:
     vectors, writer = result.vectors, result.oldest_writer
-    troubles = [f"**{done.table}**: {done.error}" for done in result.tables if done.error]
+    troubles = [f"**{done.table}**: {plain(done.error)}" for done in result.tables if done.error]
     if result.dead_letters:
         troubles.append(f"**{result.dead_letters:,} dead letters**: `syncline failures summary {slug}`")
     if result.parked:
         troubles.append(f"**{result.parked:,} parked**: `syncline parked {slug}`")
     if vectors.error:
-        troubles.append(f"**{vectors.pending:,} vectors pending**: {vectors.error}")
+        troubles.append(f"**{vectors.pending:,} vectors pending**: {plain(vectors.error)}")
     if vectors.refusal:
-        troubles.append(f"**{vectors.refused:,} vectors refused**, such as: {vectors.refusal}")
+        troubles.append(f"**{vectors.refused:,} vectors refused**, such as: {plain(vectors.refusal)}")
     if writer is not None:
-        name = writer.application_name or "unnamed"
+        name = plain(writer.application_name or "unnamed")
         troubles.append(
             f"The oldest open writing transaction is {_age(writer.age_seconds)} old "
-            f"(application {name}, database {writer.database or 'unknown'}): "
+            f"(application {name}, database {plain(writer.database or 'unknown')}): "
             "what was written since it began waits for it."
         )
-    if result.rescanned:
-        troubles.append(
-            "Every row was read again: the cursor was of another write-db or a later time. Rows deleted "
-            "while nobody captured are still in the graph-db; `syncline verify --repair` removes them."
-        )
+    troubles += caveats(result)
     if troubles:
         yield "\n".join(f"- {trouble}" for trouble in troubles)

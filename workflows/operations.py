@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     # Models, constants and pure functions: nothing of them can differ between a run and its replay.
     from syncline import names
     from syncline.errors import non_retryable_types
+    from syncline.graph_audit import GraphAuditPage
     from syncline.graphs import Graph
     from syncline.operations import (
         AuditPage,
@@ -34,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
         GraphPage,
         ListAuditInput,
         ListFailuresInput,
+        ListGraphAuditInput,
         ListGraphsInput,
         ListParkedInput,
         OperationInput,
@@ -143,6 +145,20 @@ class ListAudit:
         )
 
 
+@workflow.defn(name=names.LIST_GRAPH_AUDIT, failure_exception_types=FAILS_A_RUN)
+class ListGraphAudit:
+    """List who added, changed, archived or promoted graphs."""
+
+    @workflow.run
+    async def run(self, input: ListGraphAuditInput) -> GraphAuditPage:  # noqa: A002 # wire name
+        """Return one page of it."""
+        return await _carry_out(
+            OperationActivities.list_graph_audit,
+            input,
+            describe=lambda page: f"{len(page.entries):,} listed",
+        )
+
+
 @workflow.defn(name=names.SUMMARIZE_PARKED, failure_exception_types=FAILS_A_RUN)
 class SummarizeParked:
     """Say what waits in a graph, and why that does not come which it waits for."""
@@ -234,6 +250,7 @@ OPERATIONS: Final = (
     SummarizeFailures,
     ListFailures,
     ListAudit,
+    ListGraphAudit,
     SummarizeParked,
     ListParked,
     ExplainRow,

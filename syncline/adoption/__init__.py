@@ -8,6 +8,7 @@ from syncline.adoption.catalog import Catalog, read_catalog
 from syncline.adoption.checks import check_source, check_target, uncaptured
 from syncline.adoption.locks import Patience
 from syncline.adoption.needs import types_of
+from syncline.adoption.policies import filtered_books
 from syncline.adoption.steps import AdoptionPlan, Step
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "adopt",
     "check_source",
     "check_target",
+    "filtered_books",
     "plan_adoption",
     "plan_undo",
     "read_catalog",

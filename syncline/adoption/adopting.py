@@ -1,6 +1,7 @@
 """Adopting existing write-db tables for capture, online, and undoing it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import asyncpg
 
@@ -16,6 +17,8 @@ from syncline.adoption.undo import undo_steps
 from syncline.adoption.waits import OnWait, waits_told
 from syncline.engine.tablemap import SchemaMap
 from syncline.errors import SchemaMismatch
+from syncline.masking import error_text
+from syncline.sqltext import quoted
 from syncline.stores.postgres import PostgresStore
 
 __all__ = ["adopt", "plan_adoption", "plan_undo", "undo"]
@@ -87,7 +90,7 @@ async def _carry_out(
     on_step: _OnStep,
     on_wait: OnWait,
 ) -> list[Step]:
-    async with store.driver() as connection:
+    async with store.driver() as connection, _acting(connection, store.owner_role):
         # Usually nothing is to do, and nobody needs to be kept out for that.
         if not (await make(connection, schema, schema_map)).steps:
             return []
@@ -98,6 +101,16 @@ async def _carry_out(
                     await take_step(connection, step, patience)
                 on_step(step)
             return list(plan.steps)
+
+
+@asynccontextmanager
+async def _acting(connection: asyncpg.Connection, owner: str | None) -> AsyncIterator[None]:
+    """Act as the role that owns the schemas of graphs, if that is another; a failure ends the connection."""
+    if owner is not None:
+        await connection.execute(f"SET ROLE {quoted(owner)}")
+    yield
+    if owner is not None:
+        await connection.execute("RESET ROLE")
 
 
 async def _refused_conditions(
@@ -112,5 +125,5 @@ async def _refused_conditions(
                 query = sql("condition", condition=table.present, table=qualified(schema, table.source))
                 await connection.prepare(query)
         except asyncpg.SyntaxOrAccessError as error:
-            problems.append(f"{table.name}: its condition `{table.present}` is refused: {error}.")
+            problems.append(f"{table.name}: its condition `{table.present}` is refused: {error_text(error)}.")
     return problems

@@ -63,6 +63,14 @@ class Trigger:
             )
         )
 
+    def fires_always(self, table: TableState) -> bool:
+        """Whether the table's, which `is_on`, fires whatever the session's role in a replication is."""
+        return table.triggers[self.name].always
+
+    def always(self, table: TableState) -> str:
+        """Return the DDL that makes it so: a session that applies what another one wrote changes rows too."""
+        return f"ALTER TABLE {qualified(table.schema, table.name)} ENABLE ALWAYS TRIGGER {quoted(self.name)}"
+
     def create(self, table: TableState) -> str:
         """Return its DDL."""
         return sql(
@@ -172,6 +180,7 @@ def put(trigger: Trigger, table: TableState) -> Iterator[str]:
     if trigger.name in table.triggers:
         yield f"DROP TRIGGER {quoted(trigger.name)} ON {qualified(table.schema, table.name)}"
     yield trigger.create(table)
+    yield trigger.always(table)
 
 
 def serves_capture(index: IndexState, key: Sequence[str]) -> bool:

@@ -41,6 +41,8 @@ class TriggerState:
     name: str
     kind: int
     enabled: bool
+    always: bool
+    """Whether it fires in sessions with `session_replication_role = replica` too."""
     conditional: bool
     """Whether it has a WHEN condition or a list of columns."""
     old_table: str | None
@@ -84,6 +86,8 @@ class TableState:
     columns: Mapping[str, ColumnState]
     triggers: Mapping[str, TriggerState]
     indexes: tuple[IndexState, ...]
+    filtered: bool = False
+    """Whether row level security hides rows of it from the role that looked."""
     leaves: tuple["TableState", ...] = ()
     """The partitions that hold the rows of a partitioned table."""
 
@@ -109,6 +113,8 @@ class Catalog:
     names: frozenset[tuple[str, str]]
     """Schema and name of everything that could be in a new table's or index's way."""
     functions: Mapping[tuple[str, str], FunctionState]
+    role: str = ""
+    """The role that looked."""
     listener: bool = False
     """Whether there is the table in which the worker says that it listens."""
     types: Mapping[str, str | None] = field(default_factory=dict)
@@ -138,18 +144,19 @@ async def read_catalog(
     for row in triggers:
         function = (row["function_schema"], row["function_name"])
         state = {
-            key: row[key] for key in ("name", "kind", "enabled", "conditional", "old_table", "of_its_own")
+            key: row[key]
+            for key in ("name", "kind", "enabled", "always", "conditional", "old_table", "of_its_own")
         }
         by_table[row["relation"]][1][row["name"]] = TriggerState(**state, function=function)
     for row in indexes:
         keys = tuple(zip(row["columns"], row["collations"], strict=True))
-        flags = {key: row[key] for key in ("name", "valid", "unique", "plain")}
-        by_table[row["relation"]][2].append(IndexState(**flags, keys=keys))
+        found = {key: row[key] for key in ("name", "valid", "unique", "plain")}
+        by_table[row["relation"]][2].append(IndexState(**found, keys=keys))
 
     def table(row: asyncpg.Record) -> TableState:
         found = by_table[row["oid"]]
         return TableState(
-            **{key: row[key] for key in ("oid", "schema", "name", "kind", "stores")},
+            **{key: row[key] for key in ("oid", "schema", "name", "kind", "stores", "filtered")},
             columns=found[0],
             triggers=found[1],
             indexes=tuple(found[2]),
@@ -166,6 +173,7 @@ async def read_catalog(
             )
             for row in functions
         },
+        role=next((row["role"] for row in relations), ""),
         listener=listener,
         types={row["asked"]: row["spelled"] for row in spelled},
     )

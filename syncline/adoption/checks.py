@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from syncline.adoption.capture import is_ours
 from syncline.adoption.catalog import Catalog, ColumnState, TableState
-from syncline.adoption.naming import STATE, SYNC_COLUMN, TOMBSTONES
+from syncline.adoption.naming import POSITIONS, STATE, SYNC_COLUMN, TOMBSTONES
 from syncline.adoption.needs import UUID, source_columns, target_columns
 from syncline.adoption.plan import misses_changes
+from syncline.adoption.policies import filtered_books, filtered_problem
 from syncline.engine.tablemap import TableMap
 
 __all__ = ["check_source", "check_target", "uncaptured"]
@@ -29,6 +30,13 @@ _TOMBSTONE_COLUMNS = {
     "deleted_at": "timestamptz",
 }
 _STATE_COLUMNS = {"wanted": "boolean", "hushed_until": "timestamptz"}
+_POSITION_COLUMNS = {
+    "reader": UUID,
+    "branch": UUID,
+    "number": "bigint",
+    "tokens": "uuid[]",
+    "cleared_below": "bigint",
+}
 
 
 def check_source(catalog: Catalog, schema_map: Iterable[TableMap]) -> list[str]:
@@ -71,10 +79,13 @@ def _source_problems(catalog: Catalog, schema_map: Iterable[TableMap]) -> Iterat
         for leaf in table.leaves:
             if not leaf.stores:
                 yield f"{leaf.schema}.{leaf.name}, a partition of {name}, is no ordinary table; detach it."
+        yield from filtered_problem(catalog, table)
         yield from _columns(catalog, table, table_map.name, source_columns(table_map))
         yield from _source_key(table, table_map)
         yield from _in_the_way(catalog, table)
-    for name, columns in ((TOMBSTONES, _TOMBSTONE_COLUMNS), (STATE, _STATE_COLUMNS)):
+    yield from filtered_books(catalog)
+    own = {TOMBSTONES: _TOMBSTONE_COLUMNS, STATE: _STATE_COLUMNS, POSITIONS: _POSITION_COLUMNS}
+    for name, columns in own.items():
         if name in catalog.tables:
             yield from _columns(catalog, catalog.tables[name], "capture", columns)
 
@@ -139,6 +150,7 @@ def _target(
     if table is None:
         yield f"Table {catalog.schema}.{name} is missing; {wanted_by} is kept in it."
         return
+    yield from filtered_problem(catalog, table)
     yield from _columns(catalog, table, wanted_by, columns)
     if set(key) <= table.columns.keys() and not table.is_unique(key):
         yield f"{catalog.schema}.{name} has no primary key on exactly ({', '.join(key)}); add one."

@@ -9,6 +9,7 @@ __all__ = [
     "LISTENER",
     "NOTIFY_FUNCTION",
     "NOTIFY_TRIGGER",
+    "POSITIONS",
     "SHARED_SCHEMA",
     "STATE",
     "SYNC_COLUMN",
@@ -23,6 +24,8 @@ SHARED_SCHEMA: Final = "syncline"
 VERSION_FUNCTION: Final = (SHARED_SCHEMA, "capture_version")
 SYNC_COLUMN: Final = "sync_xid"
 TOMBSTONES: Final = "sync_tombstone"
+POSITIONS: Final = "sync_position"
+"""The table of what only the true past of a write-db has, a row for each graph-db schema that reads it."""
 NOTIFY_TRIGGER: Final = "capture_notify"
 NOTIFY_FUNCTION: Final = "sync_notify"
 STATE: Final = "sync_notify"

@@ -33,6 +33,6 @@ def target_columns(table: TableMap) -> dict[str, str | None]:
 
 def types_of(schema_map: SchemaMap) -> frozenset[str]:
     """Return every type as the map, or the engine, spells it."""
-    own = {"text", "text[]", "bigint", "boolean", "xid8", "timestamptz", UUID}
+    own = {"text", "text[]", "bigint", "boolean", "xid8", "timestamptz", UUID, "uuid[]"}
     spelled = {column.type for table in schema_map for column in (*table.columns, *table.source_only)}
     return frozenset(own | spelled)

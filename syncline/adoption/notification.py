@@ -20,7 +20,7 @@ from syncline.adoption.naming import LISTENER, NOTIFY_FUNCTION, NOTIFY_TRIGGER, 
 from syncline.adoption.steps import Step
 from syncline.sqltext import literal
 
-__all__ = ["notification_steps", "notify_statements", "shared_steps"]
+__all__ = ["notification_steps", "notify_statements", "notify_trigger", "shared_steps"]
 
 
 def shared_steps(catalog: Catalog) -> Iterator[Step]:
@@ -49,15 +49,20 @@ def notification_steps(catalog: Catalog) -> Iterator[Step]:
         )
 
 
-def notify_statements(table: TableState, schema: str) -> Sequence[str]:
-    """Return the DDL of the triggers that a source table of the schema lacks, those of its partitions too."""
-    trigger = Trigger(
+def notify_trigger(schema: str) -> Trigger:
+    """Return the trigger that each source table of the schema needs, and each of its partitions."""
+    return Trigger(
         name=NOTIFY_TRIGGER,
         kind=AFTER_STATEMENT,
         timing="AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE",
         rows="FOR EACH STATEMENT",
         function=(schema, NOTIFY_FUNCTION),
     )
+
+
+def notify_statements(table: TableState, schema: str) -> Sequence[str]:
+    """Return the DDL of the triggers that a source table of the schema lacks, those of its partitions too."""
+    trigger = notify_trigger(schema)
     # A statement fires the triggers of the table that it names, be that a partition.
     lacking = [each for each in (table, *table.leaves) if not trigger.is_on(each)]
     return [statement for each in lacking for statement in put(trigger, each)]

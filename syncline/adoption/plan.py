@@ -14,19 +14,32 @@ from syncline.adoption.capture import (
 )
 from syncline.adoption.catalog import Catalog, TableState
 from syncline.adoption.naming import (
+    NOTIFY_TRIGGER,
+    POSITIONS,
     SYNC_COLUMN,
     TOMBSTONES,
     VERSION_FUNCTION,
     index_name,
     qualified,
 )
-from syncline.adoption.notification import notification_steps, notify_statements, shared_steps
+from syncline.adoption.notification import (
+    notification_steps,
+    notify_statements,
+    notify_trigger,
+    shared_steps,
+)
 from syncline.adoption.steps import Step
 from syncline.sqltext import quoted
 
 __all__ = ["adoption_steps", "misses_changes"]
 
 _STAMP = "pg_current_xact_id()"
+_PURPOSE = {
+    TOMBSTONES: "for the keys of deleted rows",
+    POSITIONS: "to notice a database that was put back in time",
+}
+_ON_PARTITIONS = ("capture_truncate", NOTIFY_TRIGGER)
+"""The triggers that partitions have of their own; row triggers are their table's."""
 
 
 def adoption_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Iterator[Step]:
@@ -39,11 +52,16 @@ def adoption_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Itera
             statements=(sql("shared", body=f"\n{body}\n"),),
             shared=True,
         )
-    if TOMBSTONES not in catalog.tables:
-        tombstones = qualified(catalog.schema, TOMBSTONES)
+    own = {
+        TOMBSTONES: sql("tombstones", tombstones=qualified(catalog.schema, TOMBSTONES)),
+        POSITIONS: sql("positions", positions=qualified(catalog.schema, POSITIONS)),
+    }
+    missing = [name for name in own if name not in catalog.tables]
+    if missing:
+        tables = " and ".join(f"{catalog.schema}.{name} {_PURPOSE[name]}" for name in missing)
         yield Step(
-            sentence=f"Create table {catalog.schema}.{TOMBSTONES} for the keys of deleted rows.",
-            statements=(sql("tombstones", tombstones=tombstones),),
+            sentence=f"Create table {tables}.",
+            statements=tuple(own[name] for name in missing),
         )
     yield from shared_steps(catalog)
     yield from notification_steps(catalog)
@@ -81,12 +99,20 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
         *(statement for leaf in leaves for statement in put(truncate_trigger(table), leaf)),
     ]
     notifying = notify_statements(table, catalog.schema)
+    always = [
+        trigger.always(each)
+        for trigger in [*triggers_of(table, key), notify_trigger(catalog.schema)]
+        for each in ((table, *table.leaves) if trigger.name in _ON_PARTITIONS else (table,))
+        if trigger.is_on(each) and not trigger.fires_always(each)
+    ]
     if not statements:
         # Nothing was missed for want of it: another epoch, as below, would be a rescan for nothing.
         if notifying:
             yield _notify_step(table, notifying)
+        if always:
+            yield _always_step(table, always)
         return
-    statements += notifying
+    statements += [*notifying, *always]
     locked = [name]
     if triggers and (column is not None or TOMBSTONES in catalog.tables):
         # Changes may have been missed. Another sync_tombstone is another epoch: every row is read again.
@@ -101,6 +127,17 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
         lock=f"LOCK TABLE {', '.join(locked)} IN ACCESS EXCLUSIVE MODE",
         statements=tuple(statements),
         locked=tuple(locked),
+    )
+
+
+def _always_step(table: TableState, statements: Sequence[str]) -> Step:
+    # They were on all the time, and stay so: nothing was missed by the sessions for which they fired.
+    name = qualified(table.schema, table.name)
+    return Step(
+        sentence=f"Capture table {table.schema}.{table.name} in sessions that apply a replication too.",
+        lock=f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE",
+        statements=tuple(statements),
+        locked=(name,),
     )
 
 

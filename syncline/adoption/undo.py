@@ -6,6 +6,7 @@ from syncline.adoption.capture import is_ours
 from syncline.adoption.catalog import Catalog, TableState
 from syncline.adoption.naming import (
     LISTENER,
+    POSITIONS,
     SHARED_SCHEMA,
     STATE,
     SYNC_COLUMN,
@@ -35,7 +36,7 @@ def undo_steps(catalog: Catalog, sources: Collection[str], *, unshared: Collecti
             sentence=f"Drop the functions of {catalog.schema} that kept deleted keys and told of changes.",
             statements=tuple(f"DROP FUNCTION {qualified(*function)}()" for function in functions),
         )
-    for ours in (STATE, TOMBSTONES):
+    for ours in (STATE, TOMBSTONES, POSITIONS):
         if ours in catalog.tables:
             name = qualified(catalog.schema, ours)
             yield Step(

@@ -8,6 +8,7 @@ from syncline.cli.dev import dev
 from syncline.cli.doctor import STATUS_OF_DOCTOR, doctor
 from syncline.cli.explain import explain
 from syncline.cli.failures import app as failures
+from syncline.cli.grants import grants
 from syncline.cli.graph import app as graph
 from syncline.cli.migrate import migrate
 from syncline.cli.operators import STATUS, STATUS_IN_GENERAL
@@ -73,6 +74,7 @@ app.command(epilog=STATUS_OF_DOCTOR)(doctor)
 app.command()(dev)
 app.command()(worker)
 app.command()(migrate)
+app.command()(grants)
 app.add_typer(graph, name="graph")
 app.add_typer(provider, name="provider")
 app.add_typer(schedule, name="schedule")

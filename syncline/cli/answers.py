@@ -19,6 +19,7 @@ __all__ = ["ANSWERS", "pages", "schema_of"]
 ANSWERS: Final[Mapping[str, str]] = {
     "migrate": "list[syncline.cli.models:Migrated]",
     "doctor": "syncline.cli.models:Diagnosis",
+    "grants": "list[syncline.cli.models:DatabaseGrants]",
     "providers": "syncline.fleet:Fleet",
     "provider promote": "syncline.operations.requests:Promotion",
     "runs": "list[syncline.runs:RunEntry]",
@@ -37,6 +38,7 @@ ANSWERS: Final[Mapping[str, str]] = {
     "failures audit": "syncline.operations:AuditPage",
     "graph add": "syncline.graphs:Graph",
     "graph adopt": "syncline.cli.models:Adopted",
+    "graph audit": "syncline.graph_audit:GraphAuditPage",
     "graph archive": "syncline.graphs:Graph",
     "graph list": "list[syncline.graphs:Graph]",
     "graph pause": "syncline.graphs:Graph",

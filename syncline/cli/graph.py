@@ -8,6 +8,7 @@ import typer
 
 from syncline.cli.adopt import adopt
 from syncline.cli.columns import print_columns
+from syncline.cli.completion import complete_graph
 from syncline.cli.graph_changes import (
     ADAPTIVE_HELP,
     CADENCE_HELP,
@@ -20,13 +21,24 @@ from syncline.cli.graph_changes import (
     schedule_options,
     set_graph,
 )
-from syncline.cli.operators import SECONDS, GraphArgument, JsonOption, TimeoutOption, ask
+from syncline.cli.operators import (
+    SECONDS,
+    STATUS,
+    GraphArgument,
+    JsonOption,
+    LimitOption,
+    ReasonOption,
+    TimeoutOption,
+    ask,
+    os_user,
+    told_at,
+)
 from syncline.cli.sentences import errors_as_sentences
 
 if TYPE_CHECKING:
     from syncline.graphs import Graph
 
-__all__ = ["app"]
+__all__ = ["all_graphs", "app", "one_graph"]
 
 app = typer.Typer(help="Show, add and change graphs.", no_args_is_help=True)
 
@@ -41,7 +53,7 @@ app.command()(archive)
 @errors_as_sentences
 def list_graphs(as_json: JsonOption = False) -> None:
     """List every graph."""
-    graphs = _all_graphs()
+    graphs = all_graphs()
     if as_json:
         typer.echo(json.dumps([graph.model_dump(mode="json") for graph in graphs], indent=2))
         return
@@ -53,10 +65,7 @@ def list_graphs(as_json: JsonOption = False) -> None:
 @errors_as_sentences
 def show(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Show one graph."""
-    from syncline.operations.requests import GraphPage, ListGraphsInput
-
-    [found] = ask(ListGraphsInput(graph=graph), GraphPage).graphs
-    print_graph(found, as_json=as_json)
+    print_graph(one_graph(graph), as_json=as_json)
 
 
 @app.command()
@@ -92,6 +101,7 @@ def add(
         bool, typer.Option(help="Make its Temporal Schedule at once, not by reconciliation.")
     ] = True,
     timeout: TimeoutOption = SECONDS,
+    reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Add a graph: its record, its schemas in both stores, and its Schedule.
@@ -115,11 +125,66 @@ def add(
         "composition": read_composition(composition),
         "is_default": default,
     }
-    request = AddGraphInput(draft=draft_graph(fields), schedule=schedule)
+    request = AddGraphInput(draft=draft_graph(fields), schedule=schedule, who=os_user(), why=reason)
     print_graph(ask(request, Graph, seconds=timeout), as_json=as_json)
 
 
-def _all_graphs() -> "Sequence[Graph]":
+@app.command(epilog=STATUS)
+@errors_as_sentences
+def audit(
+    graph: Annotated[
+        str | None,
+        typer.Argument(metavar="GRAPH", help="Slug or id; all when left out.", autocompletion=complete_graph),
+    ] = None,
+    limit: LimitOption = 100,
+    before: Annotated[
+        int | None, typer.Option(help="Where the page before ended: its last line says so.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List who added, changed, archived, promoted or dropped graphs, newest first.
+
+    `who` is what somebody said; `starter` is who has started the run, as Temporal has it.
+    """
+    from syncline.graph_audit import GraphAuditPage
+    from syncline.operations.requests import ListGraphAuditInput
+
+    page = ask(ListGraphAuditInput(graph=graph, limit=limit, before=before), GraphAuditPage)
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+        return
+    if not page.entries:
+        typer.echo("nothing was done to graphs by command")
+        return
+    print_columns(
+        ("at", "graph", "action", "who", "starter", "fields", "reason"),
+        (
+            (
+                told_at(entry.at),
+                entry.graph,
+                entry.action,
+                entry.who or "-",
+                entry.starter or "-",
+                ", ".join(entry.fields) or "-",
+                entry.why or "-",
+            )
+            for entry in page.entries
+        ),
+    )
+    if page.next is not None:
+        typer.echo(f"more: --before {page.next}")
+
+
+def one_graph(graph: str) -> "Graph":
+    """Return the graph with this slug or id, as a worker answers."""
+    from syncline.operations.requests import GraphPage, ListGraphsInput
+
+    [found] = ask(ListGraphsInput(graph=graph), GraphPage).graphs
+    return found
+
+
+def all_graphs() -> "Sequence[Graph]":
+    """Return every graph, as a worker answers."""
     from syncline.operations.requests import GraphPage, ListGraphsInput
 
     graphs: list[Graph] = []

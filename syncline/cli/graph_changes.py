@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.columns import one_line
-from syncline.cli.operators import GraphArgument, JsonOption, ask
+from syncline.cli.operators import GraphArgument, JsonOption, ReasonOption, ask, os_user
 from syncline.cli.sentences import errors_as_sentences
 from syncline.errors import ConfigurationError
 
@@ -48,6 +48,7 @@ def set_graph(
         bool,
         typer.Option("--drop-shadow", help="Drop what its shadow has written, to begin anew or for good."),
     ] = False,
+    reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Change a graph's record, and its Schedule with it. Where a graph lives cannot change."""
@@ -63,6 +64,7 @@ def set_graph(
     _change(
         graph,
         as_json,
+        reason,
         name=name,
         composition=composed,
         schedule=schedule or None,
@@ -71,21 +73,21 @@ def set_graph(
 
 
 @errors_as_sentences
-def pause(graph: GraphArgument, as_json: JsonOption = False) -> None:
+def pause(graph: GraphArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
     """Pause a graph: its Schedule starts no runs. One started by hand still syncs it."""
-    _change(graph, as_json, status="paused")
+    _change(graph, as_json, reason, status="paused")
 
 
 @errors_as_sentences
-def resume(graph: GraphArgument, as_json: JsonOption = False) -> None:
+def resume(graph: GraphArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
     """Make a paused or archived graph active. An operator's pause of its Schedule stays, and is told."""
-    _change(graph, as_json, status="active")
+    _change(graph, as_json, reason, status="active")
 
 
 @errors_as_sentences
-def archive(graph: GraphArgument, as_json: JsonOption = False) -> None:
+def archive(graph: GraphArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
     """Archive a graph: its Schedule is deleted and nothing syncs it. Its data and its place stay."""
-    _change(graph, as_json, status="archived")
+    _change(graph, as_json, reason, status="archived")
 
 
 def read_composition(typed: str) -> object:
@@ -132,12 +134,15 @@ def print_graph(graph: "Graph", *, as_json: bool) -> None:
         typer.echo(f"{field:<14} {'-' if shown is None else shown}")
 
 
-def _change(graph: str, as_json: bool, **changes: object) -> None:
+def _change(graph: str, as_json: bool, reason: str, **changes: object) -> None:
     """Change the record and its Schedule, and print it; say on stderr if an operator has that paused."""
     from syncline.operations.requests import ChangeGraphInput, GraphChanged
 
     given = {name: change for name, change in changes.items() if change is not None}
-    changed = ask(ChangeGraphInput.model_validate({"graph": graph, **given}), GraphChanged)
+    changed = ask(
+        ChangeGraphInput.model_validate({"graph": graph, "who": os_user(), "why": reason, **given}),
+        GraphChanged,
+    )
     print_graph(changed.graph, as_json=as_json)
     if changed.operators_pause is not None:
         slug = changed.graph.slug

@@ -11,6 +11,7 @@ from syncline.messages import CycleStatus, SyncResult
 __all__ = [
     "Adopted",
     "AdoptionStep",
+    "DatabaseGrants",
     "Diagnosis",
     "Loaded",
     "Migrated",
@@ -136,3 +137,13 @@ class Diagnosis(Answer):
     well: bool
     """Whether no check fails; warnings are no failures."""
     checks: tuple[Check, ...]
+
+
+class DatabaseGrants(Answer):
+    """What an administrator is to run in one database, so that roles have their rights there."""
+
+    name: str
+    """`write-db`, `graph-db` or `control plane`, with the key of a store that is not the system's."""
+    setting: str
+    """The setting of the workers that says where it is."""
+    sql: str

@@ -33,6 +33,7 @@ GraphArgument = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=10_000, help="Lines of one page.")]
+ReasonOption = Annotated[str, typer.Option(help="Why; kept in the audit.")]
 AfterOption = Annotated[
     str | None, typer.Option(metavar="PLACE", help="Where the page before ended: its last line says so.")
 ]

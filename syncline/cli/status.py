@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from syncline.caveats import format_lag
 from syncline.cli.columns import one_line, print_table
 from syncline.cli.completion import complete_graph
 from syncline.cli.operators import JsonOption, print_json_list, run, told_at
@@ -148,7 +149,7 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
             "cycle",
             (
                 f"{result.status} in {told_seconds(result.duration_seconds)}, "
-                f"lag {result.lag_seconds:.1f} s, {result.failures} failures, {result.parked} parked, "
+                f"lag {format_lag(result)}, {result.failures} failures, {result.parked} parked, "
                 f"{result.dead_letters} dead letters"
             ),
         )

@@ -34,7 +34,7 @@ def find_settings() -> Settings:
                 f"{error} Or start `syncline dev` here: commands then use its stores."
             ) from None
     _say_which(stack)
-    return stack_settings(stack.stores, {"task_queue": stack.task_queue})
+    return stack_settings(stack.stores.as_owner, {"task_queue": stack.task_queue})
 
 
 def find_task_queue() -> str:

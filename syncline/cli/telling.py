@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from syncline.caveats import caveats
 from syncline.cli.columns import one_line, print_columns
 from syncline.cli.operators import told_at
 
@@ -88,8 +89,4 @@ def _troubles(result: "SyncResult") -> Iterator[str]:
             f"(application {writer.application_name or 'unnamed'}, "
             f"database {writer.database or 'unknown'}); what was written since it began waits for it"
         )
-    if result.rescanned:
-        yield (
-            "every row was read again: the cursor was of another write-db or a later time. Rows deleted "
-            "while nobody captured are still in the graph-db; `syncline verify --repair` removes them"
-        )
+    yield from caveats(result)

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _PREFIX = "SYNCLINE_"
-STORE_SELECTING = frozenset({"write_dsn", "graph_dsn", "control_dsn", "stores", "qdrant_path"})
+STORE_SELECTING = frozenset({"write_dsn", "graph_dsn", "control_dsn", "stores", "qdrant_path", "owner_role"})
 """Settings that the stack gives its worker itself; nothing from outside may redirect them."""
 
 

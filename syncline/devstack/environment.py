@@ -17,7 +17,7 @@ from syncline.settings import Settings
 
 __all__ = ["StackStores", "forget_temporal_environment", "stack_settings", "worker_environment"]
 
-_DROPPED = ("control_dsn", "stores", "qdrant_url", "qdrant_api_key", "qdrants", "task_queue")
+_DROPPED = ("owner_role", "control_dsn", "stores", "qdrant_url", "qdrant_api_key", "qdrants", "task_queue")
 
 
 def _dropped(overrides: Container[str]) -> list[str]:
@@ -32,25 +32,48 @@ class StackStores(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     write_dsn: str
+    """As the role that owns the schemas: for whoever migrates, adopts or looks in."""
     graph_dsn: str
     qdrant_path: Path
+    worker_write_dsn: str | None = None
+    """As the role of the worker; None, as in records of earlier releases: there is one role for all."""
+    worker_graph_dsn: str | None = None
+    writer_dsn: str | None = None
+    """The write-db, as the role that writes graphs."""
+    owner_role: str | None = None
 
     @property
     def environment(self) -> dict[str, str]:
-        """The stores as environment variables."""
-        return {
-            "SYNCLINE_WRITE_DSN": self.write_dsn,
-            "SYNCLINE_GRAPH_DSN": self.graph_dsn,
+        """The stores as environment variables of the worker."""
+        stores = {
+            "SYNCLINE_WRITE_DSN": self.worker_write_dsn or self.write_dsn,
+            "SYNCLINE_GRAPH_DSN": self.worker_graph_dsn or self.graph_dsn,
             "SYNCLINE_QDRANT_PATH": str(self.qdrant_path),
         }
+        return stores if self.owner_role is None else {**stores, "SYNCLINE_OWNER_ROLE": self.owner_role}
+
+    @property
+    def as_owner(self) -> dict[str, JsonValue]:
+        """The stores as fields of `Settings`, for whoever migrates and adopts."""
+        return {
+            "write_dsn": self.write_dsn,
+            "graph_dsn": self.graph_dsn,
+            "owner_role": None,
+            "qdrant_path": str(self.qdrant_path),
+        }
+
+    @property
+    def as_writer(self) -> dict[str, JsonValue]:
+        """The same for whoever writes rows."""
+        return {**self.as_owner, "write_dsn": self.writer_dsn or self.write_dsn}
 
 
-def stack_settings(stores: StackStores, overrides: Mapping[str, JsonValue]) -> Settings:
-    """Return the settings that the worker of the stack will read, or raise SettingsInvalid.
+def stack_settings(stores: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]) -> Settings:
+    """Return the settings that the worker of the stack will read, with these stores; raise SettingsInvalid.
 
-    `overrides` are field names of `Settings`, as `temporal-dev.yaml` declares them.
+    Both are by field names of `Settings`, `overrides` as `temporal-dev.yaml` declares them.
     """
-    declared = {**overrides, **stores.model_dump()}
+    declared = {**overrides, **stores}
     # Left in the environment, an object would be merged into the declared one, not replaced by it.
     hidden = {f"syncline_{name}" for name in {*_dropped(overrides), *declared}}
 

@@ -37,9 +37,9 @@ class EmbeddedPostgres:
     bin_dir: Path
     data_dir: Path
 
-    def dsn(self, database: str = "postgres") -> str:
+    def dsn(self, database: str = "postgres", *, role: str = "postgres") -> str:
         """Return the connection URI of a database on this server."""
-        return f"postgresql://postgres@/{database}?host={self.socket_dir}"
+        return f"postgresql://{role}@/{database}?host={self.socket_dir}"
 
     def psql(self, sql: str, database: str = "postgres") -> str:
         """Run one statement outside a transaction and return what psql prints, or raise DevStackError."""
@@ -130,6 +130,12 @@ class PostgresServer:
         if socket_dir is None:
             raise self._not_started("it listens on no Unix socket")
         return EmbeddedPostgres(socket_dir=socket_dir, bin_dir=self._server.bin_path, data_dir=self._data_dir)
+
+    @property
+    def user(self) -> str | None:
+        """The user that the server runs as, if that is not this process's own."""
+        user: str | None = self._server.system_user
+        return user
 
     def stop(self) -> None:
         """Stop the server; a clean shutdown, waited for. Nothing happens if it does not run."""

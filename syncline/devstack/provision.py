@@ -1,6 +1,6 @@
 """Making the stores and the Schedules what `temporal-dev.yaml` declares. Everything here is idempotent."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from temporalio.client import Client, ScheduleOverlapPolicy
 
@@ -10,30 +10,52 @@ from syncline.composition import swapped
 from syncline.devstack.declaration import GraphDeclaration, StackDeclaration
 from syncline.errors import DevStackError, GraphNotFound
 from syncline.graphs import Graph, GraphChanges, GraphRepository, GraphStatus
+from syncline.rights import Place, Places, places_of
 from syncline.samples import load_sample, open_sample
 from syncline.schedules import ensure_schedule
 from syncline.services import Services
 from syncline.settings import Settings
 
-__all__ = ["prepare_graphs", "schedule_graphs"]
+__all__ = ["load_samples", "prepare_graphs", "schedule_graphs"]
 
 
 async def prepare_graphs(
-    declaration: StackDeclaration, settings: Settings, *, say: Callable[[str], None]
+    declaration: StackDeclaration,
+    settings: Settings,
+    *,
+    give: Callable[[Places], Awaitable[None]],
+    say: Callable[[str], None],
 ) -> list[Graph]:
-    """Migrate the stores, create the declared graphs, load their samples; return the graphs."""
+    """Migrate the stores and create the declared graphs; return these.
+
+    `give` gives the roles their rights in schemas: before these are made, and once more when they are full.
+    """
+    schemas = [Place(schema=declared.draft(slug).place[0]) for slug, declared in declaration.graphs.items()]
+    await give(Places(write={None: schemas}, graph={None: schemas}))
     graphs = []
     async with Services.open(settings) as services:
         await services.prepare_control()
         for slug, declared in declaration.graphs.items():
             graph = await _ensure_graph(services.graphs, slug, declared, say)
             await services.prepare_graph(graph)
-            if declared.sample is not None:
-                target = services.write_schema(graph)
-                changed = await load_sample(target.store, target.schema, open_sample(declared.sample))
-                say(f"Graph {slug}: sample {declared.sample}, {sum(changed.values()):,} rows written.")
             graphs.append(graph)
+        # Those that were added by commands are among them.
+        everywhere = places_of((await services.graphs.records()).valid)
+        await give(Places(write={None: everywhere.write[None]}, graph={None: everywhere.graph[None]}))
     return graphs
+
+
+async def load_samples(
+    declaration: StackDeclaration, settings: Settings, graphs: Sequence[Graph], *, say: Callable[[str], None]
+) -> None:
+    """Load the samples of the graphs that declare one, as their writer does."""
+    async with Services.open(settings) as services:
+        for graph in graphs:
+            sample = declaration.graphs[graph.slug].sample
+            if sample is not None:
+                target = services.write_schema(graph)
+                changed = await load_sample(target.store, target.schema, open_sample(sample))
+                say(f"Graph {graph.slug}: sample {sample}, {sum(changed.values()):,} rows written.")
 
 
 async def _ensure_graph(

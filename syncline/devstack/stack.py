@@ -23,13 +23,15 @@ from syncline.devstack.environment import (
 from syncline.devstack.ports import require_free_port
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.devstack.processes import ChildProcess, ProcessIdentity, log_tail
-from syncline.devstack.provision import prepare_graphs, schedule_graphs
+from syncline.devstack.provision import load_samples, prepare_graphs, schedule_graphs
+from syncline.devstack.roles import ROLES, give_rights, make_roles
 from syncline.devstack.show import BoardShow
-from syncline.devstack.state import RunningStack, StateFolder
+from syncline.devstack.state import RunningStack, StateFolder, private_files
 from syncline.devstack.temporal_server import TemporalServer
 from syncline.devstack.worker_process import WorkerProcess
 from syncline.errors import DevStackError
-from syncline.graphs import GraphStatus
+from syncline.graphs import Graph, GraphStatus
+from syncline.rights import Places
 from syncline.settings import Settings
 
 __all__ = ["DevStack"]
@@ -66,7 +68,7 @@ class DevStack:
         Raise DevStackError, and leave nothing running, if the stack cannot start as declared.
         """
         self._folder.create()
-        with self._folder.locked(), self._signals_noted():
+        with private_files(), self._folder.locked(), self._signals_noted():
             await self._end_leftovers()
             self._require_ports()
             forget_temporal_environment()
@@ -83,12 +85,18 @@ class DevStack:
     async def _start_and_show(self, running: AsyncExitStack) -> int:
         declared, folder = self._declared, self._folder
         postgres = await running.enter_async_context(self._postgres())
+        owner = ROLES.owner or ROLES.worker
         stores = StackStores(
-            write_dsn=postgres.dsn(WRITE_DATABASE),
-            graph_dsn=postgres.dsn(GRAPH_DATABASE),
+            write_dsn=postgres.dsn(WRITE_DATABASE, role=owner),
+            graph_dsn=postgres.dsn(GRAPH_DATABASE, role=owner),
             qdrant_path=folder.path / declared.qdrant.path,
+            worker_write_dsn=postgres.dsn(WRITE_DATABASE, role=ROLES.worker),
+            worker_graph_dsn=postgres.dsn(GRAPH_DATABASE, role=ROLES.worker),
+            writer_dsn=postgres.dsn(WRITE_DATABASE, role=ROLES.writer or owner),
+            owner_role=owner,
         )
-        settings = stack_settings(stores, declared.worker.fields)
+        settings = stack_settings(stores.as_owner, declared.worker.fields)
+        as_writer = stack_settings(stores.as_writer, declared.worker.fields)
         self._note(
             stores=stores,
             temporal_address=declared.temporal.address,
@@ -97,7 +105,7 @@ class DevStack:
         )
         temporal = await running.enter_async_context(self._temporal())
         # Temporal comes up meanwhile.
-        graphs = await self._unless_stopped(prepare_graphs(declared, settings, say=self._say))
+        graphs = await self._unless_stopped(self._prepared(postgres, settings, as_writer))
         client = await self._unless_stopped(temporal.ready())
         began = datetime.now(UTC)
         worker = await running.enter_async_context(self._worker(settings, stores))
@@ -107,6 +115,20 @@ class DevStack:
             Board(client, slugs), console=self._console, places=self._places(stores), began=began
         )
         return await self._watch(temporal, worker, show, slugs)
+
+    async def _prepared(
+        self, postgres: EmbeddedPostgres, settings: Settings, as_writer: Settings
+    ) -> list[Graph]:
+        """Return the declared graphs, with their schemas, rights and samples."""
+        databases = {"write-db": WRITE_DATABASE, "graph-db": GRAPH_DATABASE}
+
+        async def give(places: Places) -> None:
+            await asyncio.to_thread(give_rights, postgres, databases, places)
+
+        await asyncio.to_thread(make_roles, postgres, *databases.values())
+        graphs = await prepare_graphs(self._declared, settings, give=give, say=self._say)
+        await load_samples(self._declared, as_writer, graphs, say=self._say)
+        return graphs
 
     async def _watch(
         self,
@@ -176,6 +198,7 @@ class DevStack:
         try:
             # Not interrupted half-way: a stop waits for the few seconds that it takes.
             postgres = await asyncio.to_thread(server.start)
+            self._folder.keep_private(passed_through=server.user is not None)
             for database in (WRITE_DATABASE, GRAPH_DATABASE):
                 await asyncio.to_thread(postgres.ensure_database, database)
             self._check_interrupted()

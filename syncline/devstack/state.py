@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,8 +14,24 @@ from syncline import names
 from syncline.devstack.environment import StackStores
 from syncline.devstack.processes import ProcessIdentity
 from syncline.errors import DevStackError
+from syncline.private_folder import make_private
 
-__all__ = ["RunningStack", "StateFolder"]
+__all__ = ["RunningStack", "StateFolder", "private_files"]
+
+_FOR_NOBODY_ELSE: Final = 0o077
+
+_OWNER_ONLY: Final = 0o700
+_OWNER_AND_ON_THE_WAY: Final = 0o711
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """While it holds, what this process and its children make is for their user alone."""
+    before = os.umask(_FOR_NOBODY_ELSE)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 class RunningStack(BaseModel):
@@ -53,12 +70,24 @@ class StateFolder:
     def create(self) -> None:
         """Create the folder if it is missing, or raise DevStackError."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_private(self.path)
+            self.path.chmod(_OWNER_ONLY)
+            for made_before in self.path.iterdir():
+                if made_before.stat().st_uid == os.getuid():
+                    made_before.chmod(made_before.stat().st_mode & ~_FOR_NOBODY_ELSE)
         except OSError as error:
             raise DevStackError(
                 f"The state folder {self.path} cannot be created: {error.strerror}. "
                 "Choose another with --state-dir."
             ) from error
+
+    def keep_private(self, *, passed_through: bool) -> None:
+        """Keep everybody else out again, but on the way to a folder inside if that is `passed_through`.
+
+        The embedded PostgreSQL of root is another user's, and the wheel opens the way to it for all. Nobody
+        may list the folder then, and what is in it is readable for its owner alone: `private_files`.
+        """
+        self.path.chmod(_OWNER_AND_ON_THE_WAY if passed_through else _OWNER_ONLY)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from syncline.client import connect, register_search_attributes
 from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.processes import ChildProcess, log_tail
 from syncline.errors import DevStackError, TemporalUnavailable
+from syncline.private_folder import make_private
 
 __all__ = ["TemporalServer", "temporal_binary"]
 
@@ -53,7 +54,7 @@ class TemporalServer:
             command += ["--namespace", declared.namespace]
         for attribute, kind in names.SEARCH_ATTRIBUTES.items():
             command += ["--search-attribute", f"{attribute}={kind}"]
-        self._database.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self._database.parent)
         self._child = await ChildProcess.start("Temporal", command, log=self._log)
         return self._child
 

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from syncline.caveats import format_lag
 from syncline.devstack.board import ClosedRun, GraphRow
 
 __all__ = ["change_line", "live_view"]
@@ -108,7 +109,7 @@ def _failures(last: ClosedRun | None) -> Text:
 
 
 def _lag(last: ClosedRun | None) -> str:
-    return "-" if last is None or last.result is None else f"{last.result.result.lag_seconds:.1f} s"
+    return "-" if last is None or last.result is None else format_lag(last.result.result)
 
 
 def _next_run(row: GraphRow, now: datetime) -> str:

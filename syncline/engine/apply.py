@@ -185,7 +185,7 @@ async def remove_gone(
                 key=tuple(row["key"]),
                 version=0,  # of a row that should not be there, whichever version that is
                 sqlstate=refusal.sqlstate or "",
-                message=refusal.problem,
+                message=refusal.said,
                 row_id=row["row_id"],
             )
         )

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import asyncpg
 
+from syncline.engine.ledger import Ledger
 from syncline.engine.places import by_index
+from syncline.engine.position import Known
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
 from syncline.engine.template import sql
 from syncline.errors import SchemaMismatch
@@ -42,6 +44,19 @@ class Pending:
     held: bool
     """Whether committed rows or deletes are not below the horizon yet: an older transaction is open."""
     oldest_writer: OpenWriter | None
+    standby: bool = False
+    """Whether it is a standby: it cannot be written to, and does not know who writes."""
+    known: Known | None = None
+    """What it remembers of this reader; None where that was not asked for."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Table -> a hash of how its source is captured; a source that is not there has none."""
+    ways: Mapping[str, str] = field(default_factory=dict)
+    """Table -> how its source is captured, if that was asked for."""
+
+    def ways_of(self, tables: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """Return hash and text of how the sources of these tables are captured."""
+        return {name: (self.hashes[name], self.ways[name]) for name in tables if name in self.ways}
+
     prunable: bool = False
     """Whether deleted keys were kept for long enough, and may be cleared away by this role."""
     kept_too_long: bool = False
@@ -52,11 +67,20 @@ async def ask_pending(
     source: asyncpg.Connection,
     statements: SchemaStatements,
     schema: str,
-    cursors: Mapping[str, Cursor],
+    ledger: Ledger,
     tables: Sequence[str],
+    *,
+    positions: bool = False,
+    whole: bool = False,
 ) -> Pending:
-    """Ask the write-db, in one statement, what of the tables and of the deleted keys is pending."""
-    query, parameters = statements.pending(schema, cursors, tables)
+    """Ask the write-db, in one statement, what of the tables and of the deleted keys is pending.
+
+    `positions` says that it has the table of positions; with `whole` it says how each source is captured.
+    """
+    query, values = statements.pending(schema, ledger.cursors, tables, positions=positions, whole=whole)
+    parameters: list[str] = list(values)
+    if positions:
+        parameters += [ledger.reader, str(ledger.position.number if ledger.position else 0)]
     try:
         row = await source.fetchrow(query, *parameters)
     except asyncpg.UndefinedTableError as error:
@@ -78,6 +102,10 @@ async def ask_pending(
     def named(flags: Iterable[bool]) -> frozenset[str]:
         return frozenset(name for name, flag in zip((*tables, DELETES), flags, strict=True) if flag)
 
+    def by_table(texts: Sequence[str | None] | None) -> dict[str, str]:
+        found = zip(tables, texts or [None] * len(tables), strict=True)
+        return {name: text for name, text in found if text is not None}
+
     waiting = named(row["pending"])
     return Pending(
         horizon=row["horizon"],
@@ -87,6 +115,10 @@ async def ask_pending(
         ahead=named(stage == 2 for stage in row["ahead"]),
         held=1 in row["ahead"],
         oldest_writer=writer,
+        standby=row["standby"],
+        known=Known.from_text(row["known"]),
+        hashes=by_table(row["hashes"]),
+        ways=by_table(row["texts"]),
         prunable=row["old_tombstones"] == 1,
         kept_too_long=row["old_tombstones"] == 2,
     )

@@ -10,18 +10,19 @@ import asyncpg
 
 from syncline import names
 from syncline.engine.announcement import payloads
-from syncline.engine.capture import Pending, ask_pending
+from syncline.engine.capture import Pending
 from syncline.engine.drain import Drain
-from syncline.engine.fit import misfits
+from syncline.engine.fit import Fit, misfits
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
 from syncline.engine.pruning import Pruning
 from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.standing import Standing
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.engine.template import sql
-from syncline.errors import CycleBusy, SchemaMoved, StatementOutdated, StoreRejected
+from syncline.errors import CycleBusy, RowsFiltered, SchemaMoved, StatementOutdated
 from syncline.messages import CycleProgress, CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
@@ -40,14 +41,15 @@ _LOCK_SECONDS = 5.0
 class SyncEngine:
     """The built-in engine over one schema map.
 
-    Of a graph it keeps between cycles only that its tables were seen to fit the map, and which of them have
-    to be moved in smaller batches because a limit of the stores strikes larger ones.
+    Of a graph it keeps between cycles only that its tables were seen to fit the map, what was logged, and which
+    of them have to be moved in smaller batches because a limit of the stores strikes larger ones.
     """
 
     def __init__(self, schema_map: SchemaMap) -> None:
         self.schema_map = schema_map
         self.statements = SchemaStatements(schema_map)
-        self._fitting: set[tuple[str, ...]] = set()
+        self._fitting: dict[tuple[str, ...], Fit] = {}
+        self._logged: set[tuple[str, ...]] = set()
         self._sizes: dict[tuple[str, ...], dict[str, int]] = {}
         self._pruning = Pruning()
 
@@ -61,10 +63,16 @@ class SyncEngine:
         started = time.monotonic()
         try:
             return await self._run_cycle(context, started)
+        except RowsFiltered:
+            # Postgres names the table alone. What hides rows of the engine's own is raised here.
+            self._fitting.pop(_place(context), None)
+            async with context.target.store.driver() as target:
+                await self._misfits(context, target)
+            raise
         except StatementOutdated as error:
             # A table was altered. The connection is gone; a new one goes on from the last committed batch.
             context.log.info("begun again on new connections", graph=context.graph.slug, reason=str(error))
-            self._fitting.discard(_place(context))
+            self._fitting.pop(_place(context), None)
             return await self._run_cycle(context, started, patience=_LOCK_SECONDS)
 
     async def _run_cycle(self, context: SyncContext, started: float, *, patience: float = 0.0) -> SyncResult:
@@ -76,19 +84,20 @@ class SyncEngine:
                     return await self._held_by_another(context, held, started)
                 await asyncio.sleep(0.05)
 
-            async def look_again() -> dict[str, str]:
-                self._fitting.discard(_place(context))
+            async def look_again() -> Fit:
+                self._fitting.pop(_place(context), None)
                 return await self._misfits(context, target)
 
-            failed = await self._misfits(context, target)
+            fit = await self._misfits(context, target)
             # It gives the lock back with its last transaction. Not in a finally: a connection that saw an
             # exception is closed, and its lock goes with it.
             sizes = self._sizes.setdefault(_place(context), {})
-            cycle = _Cycle(self.statements, context, held, started, failed, look_again, self._pruning, sizes)
+            cycle = _Cycle(self.statements, context, held, started, fit, look_again, self._pruning, sizes)
             result = await cycle.run(ledger)
+            self._log_unknown(context, result)
             if result.status is CycleStatus.FAILED:
                 # What was seen to fit may have been altered since: the next cycle looks again.
-                self._fitting.discard(_place(context))
+                self._fitting.pop(_place(context), None)
             return result
 
     async def _take(self, context: SyncContext, held: HeldSchema) -> Ledger | None:
@@ -103,15 +112,24 @@ class SyncEngine:
                 outbox_due=due_sql(self.schema_map, context.embedding.name),
             )
 
-    async def _misfits(self, context: SyncContext, target: asyncpg.Connection) -> dict[str, str]:
+    async def _misfits(self, context: SyncContext, target: asyncpg.Connection) -> Fit:
         """Return the tables that cannot be synced as they are, and why: looked up once, until one fails."""
         place = _place(context)
         if place in self._fitting:
-            return {}
+            return self._fitting[place]
         found = await misfits(context.write, target, context.target.schema, self.schema_map)
-        if not found:
-            self._fitting.add(place)
+        if not found.failed:
+            self._fitting[place] = found
         return found
+
+    def _log_unknown(self, context: SyncContext, result: SyncResult) -> None:
+        """Log once what cannot be known of a write-db; each result has it."""
+        place = (*_place(context), *result.unknown)
+        if result.unknown and place not in self._logged:
+            self._logged.add(place)
+            context.log.warning(
+                "write-db cannot tell everything", graph=context.graph.slug, unknown=list(result.unknown)
+            )
 
     async def _held_by_another(self, context: SyncContext, held: HeldSchema, started: float) -> SyncResult:
         async with held.transaction() as target:
@@ -126,9 +144,9 @@ def _place(context: SyncContext) -> tuple[str, ...]:
 
 
 class _Cycle:
-    """The state of one running cycle. Tables in `failed` are left alone, and told of.
+    """The state of one running cycle. Tables that do not fit are left alone, and told of.
 
-    `look_again` returns what `failed` is to be when a table may be another than it was.
+    `look_again` returns the fit when a table may be another than it was.
     """
 
     def __init__(
@@ -137,8 +155,8 @@ class _Cycle:
         context: SyncContext,
         held: HeldSchema,
         started: float,
-        failed: dict[str, str],
-        look_again: Callable[[], Awaitable[dict[str, str]]],
+        fit: Fit,
+        look_again: Callable[[], Awaitable[Fit]],
         pruning: Pruning,
         sizes: dict[str, int],
     ) -> None:
@@ -146,8 +164,8 @@ class _Cycle:
         self._context = context
         self._held, self._target = held, held.connection
         self._started = started
-        self._failed = failed
-        self._look_again = look_again
+        self._failed = fit.failed
+        self._standing = Standing(statements, context, held, fit, look_again)
         self._sizes = sizes
         self._pruning = pruning
         self._deletes_read = 0
@@ -166,60 +184,37 @@ class _Cycle:
                 expected=context.vectors.prefix,
             )
         self._progress = ledger.progress
-        try:
-            pending, ledger, rescanned = await self._ask(ledger)
-        except StoreRejected:
-            # One question is for all tables. One that was lost since it was seen to fit fails alone.
-            failed = await self._look_again()
-            if failed.keys() <= self._failed.keys():
-                raise
-            self._failed = failed
-            pending, ledger, rescanned = await self._ask(ledger)
+        pending, ledger = await self._standing.ask(ledger)
+        self._failed = self._standing.fit.failed
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
         for name, error in self._failed.items():
             context.log.error("table failed", graph=context.graph.slug, table=name, error=error)
-        busy = bool(owed or pending.ahead or self._failed or self._progress.unannounced or rescanned)
+        busy = bool(
+            owed
+            or pending.ahead
+            or self._failed
+            or self._progress.unannounced
+            or self._standing.changes
+            or ledger.comparisons
+        )
         if busy:
-            async with self._held.transaction() as target:
-                tenure = await Tenure.take(
-                    target,
-                    graph=context.graph.slug,
-                    schema=context.target.schema,
-                    run=context.run,
-                    write_cluster=pending.cluster,
-                    rescan=rescanned,
-                )
+            tenure = await self._standing.take(ledger, pending)
             await self._drain(tenure, ledger, pending)
             await self._announce(tenure)
         if busy or ledger.outbox:
             # While everything waits for its next try, this only says so.
             self._vectors = await self._drain_outbox()
         # Last: nobody waits for it. A shadow clears nothing away, nor does one of several readers.
-        if context.alone and not context.shadow:
+        if context.alone and not context.shadow and not pending.standby:
             if pending.prunable:
                 read = self._deletes_read or ledger.cursors[DELETES].xid
-                await self._pruning.run(context, self._target, read=read, out_of_time=self._out_of_time)
+                reader = ledger.reader if self._standing.fit.footing.writable else None
+                await self._pruning.run(
+                    context, self._target, read=read, reader=reader, out_of_time=self._out_of_time
+                )
             elif pending.kept_too_long:
                 self._pruning.not_allowed(context)
-        return await self._result(ledger, pending, rescanned)
-
-    async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger, bool]:
-        """Ask the write-db what is new; a cursor that cannot be of this write-db starts again from zero."""
-        schema = self._context.write.schema
-        asked = [name for name in self._statements.tables if name not in self._failed]
-        async with self._context.write.store.driver() as source:
-            pending = await ask_pending(source, self._statements, schema, ledger.cursors, asked)
-            reason = ledger.foreign_to(pending.cluster, pending.horizon)
-            if reason is None:
-                return pending, ledger, False
-            self._context.log.warning(
-                "cursor is of another write-db, every row is read again",
-                graph=self._context.graph.slug,
-                reason=reason,
-            )
-            ledger = ledger.rescanned()
-            pending = await ask_pending(source, self._statements, schema, ledger.cursors, asked)
-            return pending, ledger, True
+        return await self._result(ledger, pending)
 
     async def _drain(self, tenure: Tenure, ledger: Ledger, pending: Pending) -> None:
         drain = Drain(
@@ -274,7 +269,7 @@ class _Cycle:
     def _failures(self) -> int:
         return len(self._failed) + sum(table.failures for table in self._progress.tables.values())
 
-    async def _result(self, ledger: Ledger, pending: Pending, rescanned: bool) -> SyncResult:
+    async def _result(self, ledger: Ledger, pending: Pending) -> SyncResult:
         async with self._held.transaction(last=True) as target:
             waiting = await target.fetch(sql("not_landed"))
         parked, dead = ({row["table_name"]: row[kind] for row in waiting} for kind in ("parked", "dead"))
@@ -291,6 +286,8 @@ class _Cycle:
                         "drained": error is None and name not in self._unfinished,
                         "failures": counted.failures + (error is not None),
                         "error": error,
+                        "reread": self._standing.reread.get(name),
+                        "compared": self._standing.compare.get(name),
                     }
                 )
             )
@@ -311,7 +308,10 @@ class _Cycle:
             oldest_writer=writer,
             batches=self._progress.batches,
             duration_seconds=time.monotonic() - self._started,
-            rescanned=rescanned,
+            rescanned=self._standing.rescanned is not None,
+            rescan_reason=self._standing.rescanned,
+            unknown=self._standing.unknown(pending),
+            lag_known=not pending.standby,
             owes=pending.held or ledger.retries or ledger.outbox,
         )
 

@@ -118,4 +118,4 @@ class Deletes:
 
 def letter_of(error: StoreError, key: tuple[str, ...], version: int) -> DeadLetter:
     """Return the dead letter of a key that a store refused."""
-    return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.problem)
+    return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.said)

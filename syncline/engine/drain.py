@@ -1,4 +1,7 @@
-"""Drain: move everything below the horizon, batch after batch, each in one transaction with its cursor."""
+"""Drain: move everything below the horizon, batch after batch, each in one transaction with its cursor.
+
+One module because every kind of batch (deletes, rows, released, asked for) ends in the same commit.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -46,6 +49,9 @@ class Drain(Batches):
         if pending.deletes:
             with self._failing_alone(DELETES):
                 await self._drain_deletes(ledger.cursors[DELETES], pending.horizon)
+        for name in sorted(ledger.comparisons - self.failed.keys()):
+            with self._failing_alone(name):
+                await self._compare(name)
         waiting = set(pending.tables)
         again = False
         while waiting or self._more or again:
@@ -349,6 +355,19 @@ class Drain(Batches):
                     cursor = await self._pass_deleted(cursor, horizon, refusal.error)
                 limit = max(1, limit // 2)
         self.unfinished.add(DELETES)
+
+    async def _compare(self, name: str) -> None:
+        """Ask by key for the rows of a table that the write-db no longer has."""
+        comparison, self._more = self._statements.comparisons[name], True
+        async with on_schema(self._context.write) as source:
+            while not self._out_of_time():
+                async with self._batch():
+                    ended = await comparison.step(self._target, source)
+                    await self._tenure.note(self._target, self.progress)
+                self._committed(self.progress)
+                if ended:
+                    return
+        self.unfinished.add(name)
 
     async def _pass_deleted(self, cursor: Cursor, horizon: int, error: StoreRejected) -> Cursor:
         """Settle the first deleted key behind the cursor, which is refused; return the cursor behind it."""

@@ -1,13 +1,14 @@
 """The ledger of one graph in its graph-db: fence, cursors, and what the present run has committed so far."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import asyncpg
 
 from syncline import names
+from syncline.engine.position import Known, Position
 from syncline.engine.statements import DELETES, Cursor
 from syncline.engine.template import sql
 from syncline.errors import CycleFenced
@@ -112,20 +113,47 @@ class Ledger:
     """Whether the vector store is owed anything."""
     outbox_due: bool
     """Whether anything can be done for it now; else all of it waits for the time of its next try."""
+    reader: str
+    """Who reads: an id that goes with this schema, whatever it is called."""
+    position: Position | None = None
+    """Which past of the write-db the cursors are of; None as long as none could be remembered there."""
+    stored: frozenset[str] = frozenset()
+    """The cursors that there are; the others have read nothing yet."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Table -> the hash of how its source was captured."""
+    comparisons: frozenset[str] = frozenset()
+    """Tables whose keys are to be compared, since rows may have gone without a trace."""
     vector_prefix: str | None = None
     """Of the collections that these books are about; None if no promotion has said so."""
 
-    def foreign_to(self, cluster: str, horizon: int) -> str | None:
-        """Return why the cursors cannot be of a write-db with this cluster and horizon; None if they can."""
+    def foreign_to(self, cluster: str, horizon: int, known: Known | None) -> str | None:
+        """Return why the cursors cannot be of a write-db with this cluster and horizon; None if they can.
+
+        `known` is what it remembers of this reader, if it can.
+        """
         if self.write_cluster not in (None, cluster):
             return "another cluster or timeline"
         if any(cursor.xid > horizon for cursor in self.cursors.values()):
             return "an earlier point in time"
-        return None
+        if self.position is None or known is None:
+            return None
+        return known.contradicts(self.position)
+
+    def lost_deletes(self, known: Known | None) -> bool:
+        """Return whether deleted keys that this graph-db has not read were cleared away: it was put back."""
+        return known is not None and bool(self.stored) and self.cursors[DELETES].xid < known.cleared_below
 
     def rescanned(self) -> "Ledger":
         """Return the same ledger with every cursor at the beginning."""
-        return replace(self, cursors=dict.fromkeys(self.cursors, Cursor()))
+        return replace(self, cursors=dict.fromkeys(self.cursors, Cursor()), stored=frozenset())
+
+    def rereading(self, tables: Collection[str]) -> "Ledger":
+        """Return the same ledger with the cursors of these tables at the beginning."""
+        return replace(self, cursors={**self.cursors, **dict.fromkeys(tables, Cursor())})
+
+    def comparing(self, tables: Collection[str]) -> "Ledger":
+        """Return the same ledger with the keys of these tables to be compared too."""
+        return replace(self, comparisons=self.comparisons.union(tables))
 
 
 async def read_ledger(
@@ -152,6 +180,11 @@ async def read_ledger(
         retries=row["retries"],
         outbox=row["outbox"],
         outbox_due=row["outbox_due"],
+        reader=row["reader"],
+        position=Position.from_text(row["position"]),
+        stored=frozenset(stored),
+        sources=json.loads(row["sources"]),
+        comparisons=frozenset(row["comparisons"]).intersection(cursors),
         vector_prefix=row["vector_prefix"],
     )
 
@@ -191,9 +224,23 @@ class Tenure:
         schema: str,
         run: RunIdentity,
         write_cluster: str,
-        rescan: bool,
+        position: Position | None = None,
+        rescan: bool = False,
+        reread: Collection[str] = (),
+        captured: Mapping[str, tuple[str, str]] | None = None,
+        compare: Mapping[str, str] | None = None,
+        no_deletes_below: int | None = None,
     ) -> "Tenure":
-        """Take the graph over; whoever held it can no longer commit. A rescan forgets every cursor."""
+        """Take the graph over, in the caller's transaction; whoever held it can no longer commit.
+
+        A rescan forgets every cursor, `reread` those of some tables. `captured` is how sources are captured
+        now, as hash and text; `compare` says of which tables rows may have gone without a trace, and why;
+        below `no_deletes_below` there are no deleted keys to be read.
+        """
+        ways, owed = captured or {}, compare or {}
+        if rescan:
+            # What was to be compared with another write-db is not to be compared with this one.
+            await target.execute("DELETE FROM sync_comparison")
         fence = await target.fetchval(
             sql("ledger_take"),
             run.run_id,
@@ -204,9 +251,19 @@ class Tenure:
             run.provider,
             run.provider_version,
             schema,
+            None if position is None else str(position),
+            list(reread),
+            list(ways),
+            [found_hash for found_hash, _ in ways.values()],
+            [text for _, text in ways.values()],
+            list(owed),
+            list(owed.values()),
         )
         if fence is None:
             raise RuntimeError(f"the connection of graph '{graph}' is on another schema than '{schema}'")
+        if no_deletes_below is not None:
+            # What is cleared away later than this was not read by a graph-db that is put back to now.
+            await target.execute(sql("ledger_deletes"), DELETES, no_deletes_below)
         return cls(graph=graph, schema=schema, fence=fence)
 
     @classmethod

@@ -39,6 +39,6 @@ async def with_setting(store: PostgresStore, error: StoreError) -> StoreError:
     if not rows:
         return error
     told = "; ".join(f"{row['name']} is {row['value']}, {row['source']}" for row in rows)
-    named = type(error)(error.store, f"{error.problem} ({told})", sqlstate=error.sqlstate)
+    named = type(error)(error.store, f"{error.problem} ({told})", sqlstate=error.sqlstate, said=error.said)
     named.everywhere = error.everywhere
     return named

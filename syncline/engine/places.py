@@ -7,11 +7,19 @@ import asyncpg
 
 from syncline.provider import GraphSchema
 
-__all__ = ["BY_INDEX", "by_index", "looking_up", "on_schema"]
+__all__ = ["BY_INDEX", "SCHEMA_PATH", "by_index", "looking_up", "on_schema"]
 
 BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
 """For a transaction that looks entries up by key or reads them in order. Any other way reads all of a table,
 and is what the planner takes where it lacks statistics."""
+
+SCHEMA_PATH_OF_SESSION = """
+SELECT set_config('search_path', quote_ident($1), false), to_regclass(quote_ident($1) || '.sync_state')
+"""
+"""Puts a schema on the search_path, and refuses one that the role may not use: else it is left out of it
+without a word, and its tables do not exist."""
+SCHEMA_PATH = SCHEMA_PATH_OF_SESSION.replace("false", "true")
+"""The same until the transaction ends."""
 
 
 @asynccontextmanager
@@ -44,6 +52,7 @@ def _set(value: str) -> str:
 async def on_schema(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
     """Yield a connection whose search_path is the graph's schema, and give it back without it."""
     async with place.store.driver() as connection:
-        await connection.execute("SELECT set_config('search_path', quote_ident($1), false)", place.schema)
+        await connection.execute(SCHEMA_PATH_OF_SESSION, place.schema)
         yield connection
-        await connection.execute("SET search_path = pg_catalog, pg_temp")  # as the session began
+        # As the session began.
+        await connection.execute("SET search_path = pg_catalog, pg_temp")

@@ -8,6 +8,7 @@ import asyncpg
 
 from syncline.engine.ledger import deletes_read
 from syncline.engine.places import by_index
+from syncline.engine.statements import POSITIONS
 from syncline.engine.template import sql
 from syncline.errors import StoreError
 from syncline.provider import SyncContext
@@ -32,17 +33,24 @@ class Pruning:
         self._tell(context, f"its role has no DELETE on {context.write.schema}.{_TABLE}")
 
     async def run(
-        self, context: SyncContext, target: asyncpg.Connection, *, read: int, out_of_time: Callable[[], bool]
+        self,
+        context: SyncContext,
+        target: asyncpg.Connection,
+        *,
+        read: int,
+        reader: str | None,
+        out_of_time: Callable[[], bool],
     ) -> int:
         """Clear away what was read before transaction `read` and is old enough; return how many keys.
 
+        Up to where is remembered for `reader`; None where the role may not write that down.
         What the graph's shadow has yet to read stays. A write-db that will not have it is told of once, and
         fails no cycle: nobody waits for this.
         """
         before = await deletes_read(target, context.target.schema, read)
         try:
             async with context.write.store.driver() as source:
-                pruned = await _prune(source, context.write.schema, before, out_of_time)
+                pruned = await _prune(source, context.write.schema, before, reader, out_of_time)
         except StoreError as error:
             self._tell(context, str(error))
             return 0
@@ -58,15 +66,18 @@ class Pruning:
 
 
 async def _prune(
-    source: asyncpg.Connection, schema: str, before: int, out_of_time: Callable[[], bool]
+    source: asyncpg.Connection, schema: str, before: int, reader: str | None, out_of_time: Callable[[], bool]
 ) -> int:
-    statement = sql("prune", tombstones=f"{quoted(schema)}.{quoted(_TABLE)}", kept=sql("kept"))
+    noted = sql("prune_noted", positions=f"{quoted(schema)}.{POSITIONS}") if reader is not None else ""
+    tombstones = f"{quoted(schema)}.{quoted(_TABLE)}"
+    statement = sql("prune", tombstones=tombstones, kept=sql("kept"), noted=noted)
+    remembered = () if reader is None else (reader,)
     started, rows, pruned = time.monotonic(), _ROWS, 0
     place = ("0", 0)
     while time.monotonic() - started < _SECONDS and not out_of_time():
         try:
             async with by_index(source):
-                found = await source.fetchrow(statement, *place, rows, str(before))
+                found = await source.fetchrow(statement, *place, rows, str(before), *remembered)
         except asyncpg.QueryCanceledError:
             # A limit of the role's or the database's: so many at once are too many for it.
             if rows == 1:

@@ -8,13 +8,14 @@ from uuid import UUID
 import asyncpg
 
 from syncline.engine.claims import COLLISIONS, Claims, Tid
-from syncline.engine.fingerprint import fingerprint, without_values
+from syncline.engine.fingerprint import fingerprint
 from syncline.engine.keys import presented, row_uuid
 from syncline.engine.limits import is_limit
 from syncline.engine.merging import Ranged
 from syncline.engine.statements import TableStatements
 from syncline.engine.template import sql
-from syncline.errors import StatementOutdated, StoreError, StoreRejected
+from syncline.errors import RowsFiltered, StatementOutdated, StoreError, StoreRejected
+from syncline.masking import told
 from syncline.provider import RetryRules
 from syncline.stores.postgres import map_driver_error, postgres_error
 
@@ -80,12 +81,14 @@ class DeadLetter:
 
 def refuses_a_row(error: StoreError) -> bool:
     """Return whether the store refused values, which other rows need not have, or else the statement."""
+    if isinstance(error, RowsFiltered):
+        return False
     return isinstance(error, StoreRejected) and bool(error.sqlstate and error.sqlstate.startswith(_OF_A_ROW))
 
 
 def may_be_rows(error: StoreError) -> bool:
     """Return whether one row may be why the store said no, whatever it said: a trigger can raise anything."""
-    if error.sqlstate is None or isinstance(error, StatementOutdated):
+    if error.sqlstate is None or isinstance(error, StatementOutdated | RowsFiltered):
         return False
     return not error.sqlstate.startswith(_OF_THE_CONNECTION)
 
@@ -336,7 +339,7 @@ class _Parts:
         return TableRefused(
             self._store,
             f"more than {number - 1:,} rows of one batch were refused, the last with "
-            f"[{offender.sqlstate}] {without_values(offender.message)}. "
+            f"[{offender.sqlstate}] {told(offender.sqlstate, offender.message)}. "
             "It looks like the table, not the rows; nothing of the batch was written.",
             sqlstate=offender.sqlstate,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.sqltext import literal, quoted
+from syncline.sqltext import literal, quoted, string_literal
 
 __all__ = ["HeldSchema", "schema_transaction"]
 
@@ -24,7 +24,10 @@ async def schema_transaction(
     The statements `first`, without parameters, begin it; `last` is executed once it is committed. Neither
     costs a round trip. The connection is one of a PostgresStore.
     """
-    opening = [f"SET LOCAL search_path = {quoted(schema)}", *first]
+    # Without USAGE a schema is silently left out of the path, and its tables "do not exist"; a name with the
+    # schema in it is refused as what it is.
+    seen = f"SELECT to_regclass({string_literal(f'{quoted(schema)}.sync_state')})"
+    opening = [seen, f"SET LOCAL search_path = {quoted(schema)}", *first]
     with connection.beginning("; ".join(opening), last):
         async with connection.transaction():
             yield connection

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from syncline.engine.claims import ClaimStatements
+from syncline.engine.comparison import Comparison
 from syncline.engine.form import key_bytes, key_text
 from syncline.engine.keys import hex_of, is_text, of_hex
 from syncline.engine.layout import (
@@ -27,12 +28,15 @@ from syncline.engine.stats import Recount
 from syncline.engine.tablemap import SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.engine.waiting import Waiting
-from syncline.sqltext import literal, quoted
+from syncline.sqltext import array_text, literal, quoted
 
-__all__ = ["DELETES", "Cursor", "SchemaStatements", "TableStatements"]
+__all__ = ["DELETES", "POSITIONS", "Cursor", "SchemaStatements", "TableStatements"]
 
 DELETES = "sync_tombstone"
 """The table of deleted keys, and the name of their stream among the cursors."""
+POSITIONS = "sync_position"
+"""The table of what only the true past of a write-db has (syncline.engine.position)."""
+SYNC_COLUMN = "sync_xid"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,27 +179,44 @@ class SchemaStatements:
     def __init__(self, schema_map: SchemaMap) -> None:
         self.schema_map = schema_map
         self.tables = {table.name: TableStatements(schema_map, table) for table in schema_map}
+        self.comparisons = {table.name: Comparison(schema_map, table) for table in schema_map}
         self.removal = Removal(schema_map)
         self.recount = Recount(schema_map)
         self._pending: dict[tuple[object, ...], str] = {}
 
     def pending(
-        self, schema: str, cursors: Mapping[str, Cursor], tables: Sequence[str]
+        self,
+        schema: str,
+        cursors: Mapping[str, Cursor],
+        tables: Sequence[str],
+        *,
+        positions: bool = False,
+        whole: bool = False,
     ) -> tuple[str, list[str]]:
         """Return the query that asks which of the tables have rows behind their cursors, and its parameters.
 
         The last answers are for the deleted keys. The query names the schema itself: an idle cycle asks this
-        once and sets no search_path for it.
+        once and sets no search_path for it. With `positions` the last two parameters, to be added, are the
+        reader's id and the number of its position; with `whole` it says how each source is captured, not
+        only whether that is another way than before.
         """
         asked = [*tables, DELETES]
         parameters = [value for name in asked for value in cursors[name].parameters()]
         # An idle cycle is little more than this query: its text is made once for each shape of the cursors.
-        shape = (schema, *((name, cursors[name].key is None, cursors[name].readable) for name in asked))
+        ways = ((name, cursors[name].key is None, cursors[name].readable) for name in asked)
+        shape = (schema, positions, whole, *ways)
         if shape not in self._pending:
-            self._pending[shape] = self._render_pending(schema, cursors, tables)
+            self._pending[shape] = self._render_pending(schema, cursors, tables, positions, whole)
         return self._pending[shape], parameters
 
-    def _render_pending(self, schema: str, cursors: Mapping[str, Cursor], tables: Sequence[str]) -> str:
+    def _render_pending(
+        self,
+        schema: str,
+        cursors: Mapping[str, Cursor],
+        tables: Sequence[str],
+        positions: bool,
+        whole: bool,
+    ) -> str:
         probes: list[str] = []
         first = 1
         for name in tables:
@@ -210,6 +231,17 @@ class SchemaStatements:
                 key_order="seq",
             )
         )
+        first += len(cursors[DELETES].parameters())
+        known = (
+            sql(
+                "position_known",
+                positions=f"{quoted(schema)}.{POSITIONS}",
+                reader=f"${first}::text::uuid",
+                number=f"${first + 1}::text::bigint",
+            )
+            if positions
+            else "NULL::text"
+        )
         sources = [f"{quoted(schema)}.{quoted(self.tables[name].table.source)}" for name in tables]
         ahead = ",\n".join(sql("ahead", source=source) for source in (*sources, tombstones))
         return sql(
@@ -218,6 +250,18 @@ class SchemaStatements:
             ahead=ahead,
             tombstones=literal(tombstones),
             old_tombstones=sql("old_tombstones", tombstones=tombstones, kept=sql("kept")),
+            captured=self._captured(schema, [self.tables[name].table for name in tables], whole=whole),
+            known=known,
+        )
+
+    def _captured(self, schema: str, tables: Sequence[TableMap], *, whole: bool) -> str:
+        """Return the query for how sources are captured: as hashes, and with `whole` as texts too."""
+        columns = [[SYNC_COLUMN, *stage_columns(table)] for table in tables]
+        return sql(
+            "captured",
+            whole="how.text" if whole else "NULL::text",
+            names=commas([f"'{literal(f'{quoted(schema)}.{quoted(table.source)}')}'" for table in tables]),
+            columns=commas([f"'{literal(array_text(names))}'" for names in columns]),
         )
 
     def after_deleted(self, cursor: Cursor, first_parameter: int) -> str:

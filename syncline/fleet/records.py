@@ -12,8 +12,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, delete, func, select, text
+from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, delete, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from syncline.errors import StoreError, StoreRejected
 from syncline.logs import get_log
@@ -49,6 +50,15 @@ _workers = Table(
 )
 
 
+_required = Table(
+    "required_providers",
+    MetaData(schema="syncline"),
+    Column("kind", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("distribution", Text),
+)
+
+
 class InstalledProvider(Message):
     """A provider that one worker has registered."""
 
@@ -60,6 +70,8 @@ class InstalledProvider(Message):
     """`name version` of the installed distribution."""
     routed: bool = False
     """Whether the worker polls the task queue of its cycles."""
+    required: bool = False
+    """Whether it says that nothing can stand in for it."""
 
 
 class WorkerRecord(Message):
@@ -88,8 +100,14 @@ class WorkerRepository:
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
 
-    async def tell(self, worker: Mapping[str, object]) -> None:
-        """Write a worker down, or that it is still there and with which providers; forget those long gone."""
+    async def tell(
+        self, worker: Mapping[str, object], *, providers: Sequence[InstalledProvider] = ()
+    ) -> None:
+        """Write a worker down, or that it is still there and with which providers; forget those long gone.
+
+        Which of the providers are required is remembered for longer: until all that have them say otherwise.
+        """
+        worker = {**worker, "providers": [provider.model_dump() for provider in providers]}
         written = insert(_workers).values(worker)
         changes = {
             "seen_at": func.now(),
@@ -103,6 +121,14 @@ class WorkerRepository:
             await connection.execute(
                 delete(_workers).where(_workers.c.seen_at < func.now() - _FORGOTTEN_AFTER)
             )
+
+            await _remember(connection, providers)
+
+    async def required(self, kind: str, provider_id: str) -> bool:
+        """Return whether the provider, when somebody last had it, said that nothing can stand in for it."""
+        wanted = (_required.c.kind == kind) & (_required.c.id == provider_id)
+        async with self._store.begin() as connection:
+            return (await connection.execute(select(_required.c.id).where(wanted))).first() is not None
 
     async def forget(self, worker_id: UUID) -> None:
         """Remove a worker that ends."""
@@ -145,6 +171,30 @@ class WorkerRepository:
         )
 
 
+async def _remember(connection: AsyncConnection, providers: Sequence[InstalledProvider]) -> None:
+    required = [
+        {"kind": provider.kind, "id": provider.id, "distribution": provider.distribution}
+        for provider in providers
+        if provider.required
+    ]
+    if required:
+        await connection.execute(insert(_required).values(required).on_conflict_do_nothing())
+    others = [(provider.kind, provider.id) for provider in providers if not provider.required]
+    if others:
+        # While two versions are there, the careful one counts.
+        one = func.jsonb_build_object("kind", _required.c.kind, "id", _required.c.id, "required", True)
+        said = (
+            select(_workers.c.id)
+            .where(_workers.c.seen_at > func.now() - _GONE_AFTER)
+            .where(_workers.c.providers.op("@>")(func.jsonb_build_array(one)))
+        )
+        await connection.execute(
+            delete(_required)
+            .where(tuple_(_required.c.kind, _required.c.id).in_(others))
+            .where(~said.exists())
+        )
+
+
 def _age(provider: InstalledProvider) -> tuple[list[int], str, str]:
     """Return what orders versions: their numbers, then whatever keeps the order the same every time."""
     numbers = [int(number) for number in re.findall(r"\d+", provider.version)]
@@ -161,6 +211,7 @@ def _installed(registry: "Registry") -> Sequence[InstalledProvider]:
             api_version=registered.provider.api_version,
             distribution=registered.distribution,
             routed=registered.routed,
+            required=registered.required,
         )
         for registered in registry.registered()
         if not registry.withdrawn(registered.kind, registered.provider.id)
@@ -204,9 +255,8 @@ async def _keep_telling(services: "Services", worker: Mapping[str, object], ever
         try:
             # Nobody is to route a cycle to a worker that takes none.
             installed = () if services.usability.barred else _installed(services.registry)
-            providers = [found.model_dump() for found in installed]
             unusable = list(services.usability.problems())
-            await services.workers.tell({**worker, "providers": providers, "unusable": unusable})
+            await services.workers.tell({**worker, "unusable": unusable}, providers=installed)
             told = False
         except StoreError as error:
             hint = "; `syncline migrate` makes its table" if isinstance(error, StoreRejected) else ""

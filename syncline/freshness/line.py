@@ -11,6 +11,7 @@ from syncline import names
 from syncline.adoption.naming import STATE, qualified
 from syncline.errors import StoreUnavailable
 from syncline.freshness.wakes import Snapshot
+from syncline.masking import error_text
 from syncline.sqltext import literal, statements_of
 
 __all__ = ["LEASE_SECONDS", "Line", "Obstacle", "Told", "in_batches", "obstacle"]
@@ -25,6 +26,7 @@ _AT_ONCE: Final = 100
 
 _sql = statements_of("syncline.freshness")
 _HAS_LISTENER: Final = "SELECT to_regclass('syncline.listener') IS NOT NULL"
+_STANDBY: Final = "SELECT pg_is_in_recovery()"
 _PREPARES: Final = "SELECT current_setting('max_prepared_transactions') <> '0'"
 
 _Heard = Callable[[str, int], None]
@@ -53,6 +55,11 @@ async def obstacle(ask: Callable[[str], Awaitable[object]]) -> Obstacle | None:
 
     `ask` fetches one value from there.
     """
+    if await ask(_STANDBY):
+        return Obstacle(
+            "it is a standby, where nothing can be listened to",
+            "Leave it to the Schedules, or have the workers' write-db be the primary.",
+        )
     if not await ask(_HAS_LISTENER):
         return Obstacle(
             "none of its schemas notifies",
@@ -155,7 +162,7 @@ class Line:
                 anew |= await self._want(schemas, wanted)
                 told.update(schemas)
             except asyncpg.PostgresError as error:
-                problem = str(error)
+                problem = error_text(error)
                 if len(schemas) > 1:
                     waiting += [[schema] for schema in schemas]
         return Told(frozenset(told), frozenset(anew), problem)

@@ -8,12 +8,15 @@ from functools import partial
 from importlib.metadata import version
 from typing import Final
 
+from syncline import names
 from syncline.errors import StoreError
 from syncline.fleet import WorkerRecord
 from syncline.graphs import Graph, GraphStatus
 from syncline.health.check import Check, CheckStatus, Health, bounded, skew_check
 from syncline.health.listener import check_listener
+from syncline.health.policies import check_policies, check_positions
 from syncline.health.postgres import check_postgres, tls_checks
+from syncline.health.rights import check_rights, needed_rights
 from syncline.migrations.state import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
 from syncline.services import Role, Services
 
@@ -38,7 +41,9 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
     graphs, workers = await asyncio.gather(_graphs(services), _workers(services))
     looks = [
         *_store_looks(services, graphs, workers=max(1, len(workers))),
+        *_rights_looks(services, graphs),
         *_listener_looks(services, graphs, namespace),
+        *_policy_looks(services, graphs),
         _look("control plane: migrations", partial(_control_revision, services), fix=_MIGRATE),
         *(
             _look(f"{side.name} migrations", partial(_revisions, services, graphs, side), fix=_MIGRATE)
@@ -117,6 +122,65 @@ def _store_looks(
     if services.settings.control_dsn is not None:
         fix = "Bring the server up, or correct SYNCLINE_CONTROL_DSN of the workers."
         looks.append(_look("control plane", control, fix=fix))
+    return looks
+
+
+def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    """Return one look for each store that has a graph: whether rows are hidden from the workers' role."""
+    places: dict[tuple[Role, str | None], list[str]] = {}
+    for graph in graphs:
+        places.setdefault(("write", graph.write_store), []).append(graph.schema_name)
+        shadow = names.shadow_schema(graph.schema_name)
+        places.setdefault(("graph", graph.graph_store), []).extend([graph.schema_name, shadow])
+
+    async def one(name: str, role: Role, key: str | None, schemas: Sequence[str]) -> Sequence[Check]:
+        return await check_policies(name, services.store(role, key), schemas, target=role == "graph")
+
+    async def put_back(name: str, key: str | None, schemas: Sequence[str]) -> Sequence[Check]:
+        return await check_positions(name, services.store("write", key), schemas)
+
+    looks = []
+    for (role, key), schemas in places.items():
+        name = f"{role}-db: row level security" if key is None else f"{role}-db {key}: row level security"
+        look = partial(one, name, role, key, schemas)
+        store = name.partition(":")[0]
+        looks.append(_look(name, look, fix=f"See the check of {store}."))
+        if role == "write":
+            past = f"{store}: its past"
+            looks.append(_look(past, partial(put_back, past, key, schemas), fix=f"See the check of {store}."))
+    return looks
+
+
+def _rights_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    """Return one look for each database: whether the workers' role may do there what it has to."""
+    apart = services.settings.control_dsn is not None
+    having: dict[tuple[Role, str | None], list[Graph]] = {("write", None): [], ("graph", None): []}
+    for graph in graphs:
+        having.setdefault(("write", graph.write_store), []).append(graph)
+        having.setdefault(("graph", graph.graph_store), []).append(graph)
+
+    async def one(name: str, role: Role, key: str | None) -> Sequence[Check]:
+        here = having[role, key]
+        control = not apart and (role, key) == ("graph", None)
+        shadowed = [graph for graph in here if graph.shadowed and role == "graph"]
+        needed = needed_rights(role, here, control=control)
+        return [await check_rights(name, services.store(role, key), needed, shadowed=shadowed)]
+
+    async def control_plane(name: str) -> Sequence[Check]:
+        return [await check_rights(name, services.control, needed_rights(None, (), control=True))]
+
+    places = {(role, key): f"{role}-db" if key is None else f"{role}-db {key}" for role, key in having}
+    looks = [
+        _look(
+            f"{place}: rights",
+            partial(one, f"{place}: rights", role, key),
+            fix=f"See the check of {place}.",
+        )
+        for (role, key), place in places.items()
+    ]
+    if apart:
+        name = "control plane: rights"
+        looks.append(_look(name, partial(control_plane, name), fix="See the check of control plane."))
     return looks
 
 

@@ -22,6 +22,7 @@ _ASK: Final = text(
                - current_setting('superuser_reserved_connections')::int AS usable,
            (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
            pg_has_role('pg_read_all_stats', 'USAGE') AS sees_others,
+           pg_is_in_recovery() AS standby,
            clock_timestamp() AS clock
     """
 )
@@ -59,7 +60,7 @@ async def check_postgres(
         ),
     ]
     if writers:
-        checks.append(_writer(name, writer, sees_others=row["sees_others"]))
+        checks.append(_writer(name, writer, sees_others=row["sees_others"], standby=row["standby"]))
     return checks
 
 
@@ -90,8 +91,15 @@ def _connections(name: str, row: RowMapping, wanted: int) -> Check:
     )
 
 
-def _writer(name: str, writer: RowMapping | None, *, sees_others: bool) -> Check:
+def _writer(name: str, writer: RowMapping | None, *, sees_others: bool, standby: bool) -> Check:
     name = f"{name}: open transactions"
+    if standby:
+        return Check(
+            name=name,
+            status=CheckStatus.WARN,
+            found="it is a standby: who holds rows back cannot be seen from a standby",
+            fix="Look at pg_stat_activity of the primary, or have the workers' write-db be the primary.",
+        )
     if not sees_others:
         return Check(
             name=name,

@@ -14,12 +14,22 @@ from typing import Final, Protocol
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, MetaData, String, Table, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateSchema
 
 from syncline.errors import StoreRejected
+from syncline.sqltext import quoted
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["BOOKS_VERSION_TABLE", "VERSION_TABLE", "head_of", "recorded", "run_script", "upgrade"]
+__all__ = [
+    "BOOKS_VERSION_TABLE",
+    "VERSION_TABLE",
+    "act_as_owner",
+    "head_of",
+    "recorded",
+    "run_script",
+    "upgrade",
+]
 
 VERSION_TABLE: Final = "sync_schema_version"
 BOOKS_VERSION_TABLE: Final = "sync_books_version"
@@ -45,8 +55,15 @@ async def upgrade(
     if await recorded(store, schema, version_table) == tuple(scripts.get_heads()):
         return []
     async with store.begin() as connection:
+        await act_as_owner(connection, store)
         await connection.execute(_LOCK)
         return await connection.run_sync(_upgrade, store.name, schema, folder, version_table)
+
+
+async def act_as_owner(connection: AsyncConnection, store: PostgresStore) -> None:
+    """Have the rest of a transaction done by the role that owns the schemas of graphs, if that is another."""
+    if store.owner_role is not None:
+        await connection.execute(text(f"SET LOCAL ROLE {quoted(store.owner_role)}"))
 
 
 def head_of(side: str) -> str:
@@ -74,6 +91,7 @@ async def recorded(store: PostgresStore, schema: str, version_table: str) -> tup
     version = Table(version_table, MetaData(), Column("version_num", String), schema=schema)
     try:
         async with store.begin() as connection:
+            await act_as_owner(connection, store)
             return tuple((await connection.scalars(select(version.c.version_num))).all())
     except StoreRejected as error:
         if error.sqlstate != _UNDEFINED_TABLE:

@@ -10,14 +10,14 @@ from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
-from pydantic import model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from syncline.engine.keys import readings, row_uuid
 from syncline.errors import InputInvalid
+from syncline.masking import told
 from syncline.messages import Message
 from syncline.operations.paging import checked_limit, first_page, place_after
 from syncline.operations.schema import acting, reading, sql
-from syncline.operations.words import Told
 from syncline.provider import GraphSchema
 
 __all__ = [
@@ -46,6 +46,11 @@ class DeadLetterState(StrEnum):
     """Not until somebody asks for it, or the row changes."""
 
 
+def _without_values(message: str, info: ValidationInfo) -> str:
+    """Return what may go into run histories, where rows never are, of what a store said."""
+    return told(info.data.get("sqlstate", ""), message)
+
+
 class DeadLetter(Message):
     """One row version that the graph-db refused."""
 
@@ -55,8 +60,8 @@ class DeadLetter(Message):
     version: int = 0
     """The transaction of the write-db that wrote it (`sync_xid`)."""
     sqlstate: str = ""
-    message: Told = ""
-    """Postgres's own; values of the row are left out."""
+    message: str = ""
+    """Postgres's own; values of the row are left out, and what a trigger says as a whole."""
     constraint: str | None = None
     fingerprint: str = ""
     """Equal for errors that differ in the rows' values alone."""
@@ -68,6 +73,8 @@ class DeadLetter(Message):
     """The first cycle after it tries again; None: dead."""
     run_id: str | None = None
     """The run that was refused last."""
+
+    _no_values = field_validator("message")(_without_values)
 
 
 class DeadLetterPage(Message):
@@ -93,7 +100,9 @@ class FailureGroup(Message):
     """When one of them failed last."""
     next_retry_at: datetime | None = None
     example_key: tuple[str, ...] = ()
-    example_message: Told = ""
+    example_message: str = ""
+
+    _no_values = field_validator("example_message")(_without_values)
 
 
 class FailureSummary(Message):

@@ -22,6 +22,7 @@ __all__ = [
     "GraphPage",
     "ListAuditInput",
     "ListFailuresInput",
+    "ListGraphAuditInput",
     "ListGraphsInput",
     "ListParkedInput",
     "OperationInput",
@@ -40,6 +41,11 @@ class OperationInput(OperatorInput):
 
     told: ClassVar[str]
     """What the run is for, with fields of the input in braces."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes something, or else only looks."""
+        return False
 
     @property
     def about(self) -> str | None:
@@ -77,6 +83,11 @@ class VerifyGraphInput(OperationInput):
         return self
 
     @property
+    def changes(self) -> bool:
+        """Whether it has what differs made right."""
+        return self.repair
+
+    @property
     def summary(self) -> str:
         """What the run is for."""
         if self.shadow:
@@ -95,6 +106,11 @@ class _ActionInput(OperationInput):
     everything: bool = False
     who: Who
     why: Why
+
+    @property
+    def changes(self) -> bool:
+        """It changes what is tried again."""
+        return True
 
     @model_validator(mode="after")
     def _selects(self) -> Self:
@@ -168,6 +184,21 @@ class ListAuditInput(OperationInput):
     before: int | None = None
 
 
+class ListGraphAuditInput(OperationInput):
+    """Input of `ListGraphAudit`; without a graph it is about all of them."""
+
+    workflow = names.LIST_GRAPH_AUDIT
+
+    graph: str | None = None
+    limit: int = 100
+    before: int | None = None
+
+    @property
+    def summary(self) -> str:
+        """What the run is for."""
+        return f"List who changed {'graphs' if self.graph is None else f'graph {self.graph}'}"
+
+
 class SummarizeParkedInput(OperationInput):
     """Input of `SummarizeParked`."""
 
@@ -233,6 +264,14 @@ class AddGraphInput(OperationInput):
     draft: GraphDraft
     schedule: bool = True
     """Make its Schedule too, instead of leaving that to the next reconciliation."""
+    who: str = ""
+    """Kept in the audit, with who has started the run."""
+    why: str = ""
+
+    @property
+    def changes(self) -> bool:
+        """It makes a graph."""
+        return True
 
     @property
     def about(self) -> str:
@@ -254,11 +293,19 @@ class ChangeGraphInput(OperationInput):
     """The fields of the record's schedule that change: `{"every_seconds": 300, "cron": null}`."""
     drop_shadow: bool = False
     """Then drop what the shadow's cycles have written; if it is still declared, they begin anew."""
+    who: str = ""
+    """Kept in the audit, with who has started the run."""
+    why: str = ""
+
+    @property
+    def changes(self) -> bool:
+        """It changes a graph."""
+        return True
 
     @property
     def summary(self) -> str:
         """What the run is for."""
-        changed = sorted(self.model_fields_set - {"graph"})
+        changed = sorted(self.model_fields_set - {"graph", "who", "why"})
         return f"Change {', '.join(changed) or 'nothing'} of graph {self.graph}"
 
 
@@ -281,6 +328,11 @@ class PromoteShadowInput(OperationInput):
     """Even if the shadow is behind, or something is in the live schema alone."""
     who: Who
     why: Why
+
+    @property
+    def changes(self) -> bool:
+        """It swaps the two."""
+        return True
 
 
 class Promotion(Message):

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from syncline.engine.places import SCHEMA_PATH
 from syncline.provider import GraphSchema
 from syncline.sqltext import Statements, statements_of
 
@@ -33,4 +34,4 @@ async def acting(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _enter(connection: asyncpg.Connection, place: GraphSchema) -> None:
-    await connection.execute("SELECT set_config('search_path', quote_ident($1), true)", place.schema)
+    await connection.execute(SCHEMA_PATH, place.schema)

@@ -2,16 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
 
-from pydantic import AfterValidator
+from syncline.masking import told
 
-from syncline.engine.fingerprint import without_values
-
-__all__ = ["Told", "moment", "refusal", "row_name"]
-
-Told = Annotated[str, AfterValidator(without_values)]
-"""What a store said, without the row's values: it goes into run histories, where rows never are."""
+__all__ = ["moment", "refusal", "row_name"]
 
 
 def moment(at: datetime) -> str:
@@ -26,5 +20,5 @@ def row_name(table: str, key: Sequence[str]) -> str:
 
 def refusal(sqlstate: str, message: str, next_retry_at: datetime | None) -> str:
     """Return what the graph-db said about a row, and what follows."""
-    told = f"[{sqlstate}] {without_values(message)}"
-    return f"dead: {told}" if next_retry_at is None else f"refused: {told}; next try {moment(next_retry_at)}"
+    said = f"[{sqlstate}] {told(sqlstate, message)}"
+    return f"dead: {said}" if next_retry_at is None else f"refused: {said}; next try {moment(next_retry_at)}"

@@ -45,7 +45,7 @@ async def progress_of(
     ledger = await read_ledger(connection, tables=statements.tables, run_id="")
     owed = await connection.fetchrow(sql("owed", schema=quoted(place.schema)))
     async with on_schema(write) as source:
-        pending = await ask_pending(source, statements, write.schema, ledger.cursors, list(statements.tables))
+        pending = await ask_pending(source, statements, write.schema, ledger, list(statements.tables))
     return Progress(ledger=ledger, pending=pending, points=owed["points"], dead=owed["dead"])
 
 
@@ -58,6 +58,8 @@ def undone(side: Progress) -> Iterator[str]:
         yield f"has yet to read {', '.join(sorted(side.tables))}"
     if side.pending.held:
         yield "waits for an open transaction of the write-db"
+    if side.ledger.comparisons:
+        yield f"has yet to compare the keys of {', '.join(sorted(side.ledger.comparisons))}"
     if side.ledger.requeued or side.ledger.released:
         yield "has rows that are to be tried again"
     if side.points:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
+from syncline.engine.places import SCHEMA_PATH
 from syncline.engine.statements import SchemaStatements
 from syncline.engine.tablemap import SchemaMap, TableMap, VectorProjection
 from syncline.engine.verify.numbers import differs
@@ -106,7 +107,7 @@ class _Comparison:
         """Return what each of them has yet to do, in sentences."""
         told = []
         for name, place in (("live", self.live), ("shadow", self._shadow)):
-            await side.fetch("SELECT set_config('search_path', quote_ident($1), true)", place.schema)
+            await side.fetch(SCHEMA_PATH, place.schema)
             with side.store.errors_mapped():
                 progress = await progress_of(side.connection, place, self._write, self._statements)
             told += [f"The {name} result {words}." for words in undone(progress)]

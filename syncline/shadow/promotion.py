@@ -21,9 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from syncline import names
 from syncline.composition import parse_composition, swapped
 from syncline.engine.announcement import payloads
+from syncline.engine.places import SCHEMA_PATH
 from syncline.engine.statements import SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.errors import InputInvalid, ShadowInvalid, StoreRejected
+from syncline.graph_audit import Actor
 from syncline.graphs import Graph
 from syncline.messages import TableProgress
 from syncline.migrations import migrate_books
@@ -32,7 +34,7 @@ from syncline.provider import GraphSchema
 from syncline.services import Services
 from syncline.shadow.behind import Progress, lags, progress_of
 from syncline.shadow.template import sql
-from syncline.sqltext import literal, quoted
+from syncline.sqltext import quoted, string_literal
 
 __all__ = ["promote"]
 
@@ -51,6 +53,7 @@ async def promote(
     who: str,
     why: str,
     run_id: str,
+    starter: str | None = None,
     patience: float = _PATIENCE,
 ) -> Promotion:
     """Swap a graph and its shadow, once for each run, and return what came of it.
@@ -61,7 +64,8 @@ async def promote(
     """
     if not who.strip() or not why.strip():
         raise InputInvalid("To promote, say who you are and why: both are kept in the audit.")
-    work = _Promotion(services, graph, schema_map)
+    actor = Actor(who=who.strip(), why=why.strip(), starter=starter, run_id=run_id)
+    work = _Promotion(services, graph, schema_map, actor)
     if await work.half_done():
         return await work.finish(resumed=True)
     if await work.done_by(run_id):
@@ -92,8 +96,10 @@ async def promote(
 class _Promotion:
     """The steps of one promotion."""
 
-    def __init__(self, services: Services, graph: Graph, schema_map: SchemaMap) -> None:
-        self._services, self._graph = services, graph
+    def __init__(
+        self, services: Services, graph: Graph, schema_map: SchemaMap, actor: Actor | None = None
+    ) -> None:
+        self._services, self._graph, self._actor = services, graph, actor
         self._statements = SchemaStatements(schema_map)
         self._write = services.write_schema(graph)
         self._live = services.target_schema(graph)
@@ -170,13 +176,15 @@ class _Promotion:
         return list(lags(shadow, live))
 
     async def _progress(self, driver: asyncpg.Connection, place: GraphSchema) -> Progress:
-        await driver.execute("SELECT set_config('search_path', quote_ident($1), true)", place.schema)
+        await driver.execute(SCHEMA_PATH, place.schema)
         return await progress_of(driver, place, self._write, self._statements)
 
     async def swap(self, connection: AsyncConnection, *, who: str, why: str, run_id: str) -> Graph | None:
         """Swap the schemas, and the record if it is in the same database: then return it."""
         driver = await _driver(connection)
         live, shadow = self._live.schema, self._shadow.schema
+        if self._live.store.owner_role is not None:
+            await driver.execute(f"SET LOCAL ROLE {quoted(self._live.store.owner_role)}")
         grants = await driver.fetch(sql("grants"), live, shadow)
         for grant in grants:
             await driver.execute(grant["statement"])
@@ -186,9 +194,9 @@ class _Promotion:
                 "swap",
                 live=quoted(live),
                 shadow=quoted(shadow),
-                live_prefix=literal(self._shadow_prefix),
-                shadow_prefix=literal(self._prefix),
-                shadow_provider=literal(before),
+                live_prefix=string_literal(self._shadow_prefix),
+                shadow_prefix=string_literal(self._prefix),
+                shadow_provider=string_literal(before),
             )
         )
         audit = sql("audit", live=quoted(live))
@@ -197,13 +205,15 @@ class _Promotion:
         changed = {name: TableProgress(table=name, rows=rows) for name, rows in sizes.items()}
         for payload in payloads(self._graph.ref, run_id, changed, failures=0):
             await driver.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
+        if self._live.store.owner_role is not None:
+            await driver.execute("SET LOCAL ROLE NONE")
         if not self._one_database:
             return None
-        return await self._services.graphs.swap_shadow(self._graph, within=connection)
+        return await self._services.graphs.swap_shadow(self._graph, within=connection, actor=self._actor)
 
     async def finish(self, *, resumed: bool = False) -> Promotion:
         """Make the record follow, and return what came of it."""
-        graph = await self._services.graphs.swap_shadow(self._graph)
+        graph = await self._services.graphs.swap_shadow(self._graph, actor=self._actor)
         return self.told(graph).model_copy(update={"resumed": resumed})
 
     def told(self, graph: Graph, *, swap: bool = False) -> Promotion:

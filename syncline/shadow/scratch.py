@@ -10,6 +10,7 @@ from syncline.engine.tablemap import SchemaMap
 from syncline.errors import SchemaMoved, ShadowInvalid, StoreUnavailable
 from syncline.graphs import Graph
 from syncline.migrations import migrate_graph
+from syncline.rights import take_rights
 from syncline.services import Services
 from syncline.shadow.template import sql
 from syncline.sqltext import quoted
@@ -55,6 +56,7 @@ async def prepare_shadow(services: Services, graph: Graph, provider_id: str) -> 
                 f"graph '{other.slug}' has schema '{place.schema}' or prefix '{prefix}', its place",
             )
     await migrate_graph(place.store, place.schema)
+    await take_rights(services, graph, shadow=True)
     async with place.store.driver() as connection:
         await connection.execute(sql("claim", schema=quoted(place.schema)), prefix, provider_id)
 
@@ -103,4 +105,6 @@ async def drop_shadow(services: Services, graph: Graph, schema_map: SchemaMap) -
         for table in schema_map:
             if table.vector is not None:
                 await vectors.store.drop_collection(vectors.collection(table.vector.collection))
+        if place.store.owner_role is not None:
+            await connection.execute(f"SET LOCAL ROLE {quoted(place.store.owner_role)}")
         await connection.execute(f"DROP SCHEMA {quoted(place.schema)} CASCADE")

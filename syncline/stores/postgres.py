@@ -16,12 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from syncline.errors import (
     PoolerUnsupported,
+    RowsFiltered,
     SettingsInvalid,
     StatementOutdated,
     StoreError,
     StoreRejected,
     StoreUnavailable,
 )
+from syncline.masking import FROM_CODE, error_text, raised_by_code, server_message, without_values
 from syncline.stores.connection import Connection
 from syncline.stores.dsn import ConnectionStringInvalid, Host, parse_dsn
 from syncline.stores.leases import leased
@@ -50,6 +52,8 @@ _UNAVAILABLE = {
 }
 """SQLSTATEs and their classes (PostgreSQL documentation, appendix A) that a retry can help."""
 
+_NOT_ALLOWED = "42501"
+
 _LIMITS: Final = {
     "25P03": "idle_in_transaction_session_timeout",
     "25P04": "transaction_timeout",
@@ -75,14 +79,34 @@ _DRIVER_ERRORS = (
     OSError,
     PoolTimeout,
 )
+_POLICY = "row-level security policy"
+_FILTERS = "check_enable_rls"
+"""The function of the server that raises where `row_security = off`, whatever language it speaks."""
 
 
-def postgres_error(store: str, sqlstate: str, message: str) -> StoreError:
-    """Return our error for what Postgres answered: retryable or not by its SQLSTATE."""
-    if sqlstate in _LIMITS:
-        message = f"{message} (the setting is {_LIMITS[sqlstate]})"
+def postgres_error(
+    store: str,
+    sqlstate: str,
+    message: str,
+    *,
+    constraint: str | None = None,
+    function: str | None = None,
+) -> StoreError:
+    """Return our error for what Postgres answered: retryable or not by its SQLSTATE.
+
+    `function` is where in PostgreSQL's source it comes from. The error's text goes into run histories, so
+    there are no values of rows in it.
+    """
+    by_code = raised_by_code(sqlstate, function=function)
+    if sqlstate == _NOT_ALLOWED and not by_code and (function == _FILTERS or _POLICY in message):
+        return RowsFiltered(store, without_values(message), sqlstate=sqlstate, said=message)
     kind = StoreUnavailable if _UNAVAILABLE & {sqlstate, sqlstate[:2]} else StoreRejected
-    return kind(store, message, sqlstate=sqlstate)
+    problem = FROM_CODE if by_code else without_values(message)
+    if sqlstate in _LIMITS and not by_code:
+        problem = f"{problem} (the setting is {_LIMITS[sqlstate]})"
+    if sqlstate == _NOT_ALLOWED and not by_code:
+        problem = f"{problem}; `syncline doctor` names the GRANT"
+    return kind(store, problem, sqlstate=sqlstate, constraint=constraint, said=message)
 
 
 def map_driver_error(store: str, error: BaseException) -> StoreError | None:
@@ -98,10 +122,15 @@ def map_driver_error(store: str, error: BaseException) -> StoreError | None:
     ):
         return StatementOutdated(store, sqlstate=sqlstate)
     if isinstance(sqlstate, str):
-        # Only the primary message: DETAIL quotes the failing row, and this text goes into run histories.
-        return postgres_error(store, sqlstate, getattr(error, "message", None) or str(error))
+        return postgres_error(
+            store,
+            sqlstate,
+            server_message(error),
+            constraint=getattr(error, "constraint_name", None),
+            function=getattr(error, "server_source_function", None),
+        )
     if isinstance(error, (*_DRIVER_ERRORS, TimeoutError)):
-        return StoreUnavailable(store, str(error) or type(error).__name__)
+        return StoreUnavailable(store, error_text(error) or type(error).__name__)
     return None
 
 
@@ -128,6 +157,7 @@ class PostgresStore:
         *,
         pool_size: int,
         application_name: str,
+        owner_role: str | None = None,
         setting: str = "its connection string",
         password_command: "Sequence[str] | None" = None,
         usability: "Usability | None" = None,
@@ -138,6 +168,8 @@ class PostgresStore:
         Raise SettingsInvalid when the string cannot be used.
         """
         self.name = name
+        self.owner_role = owner_role
+        """Who owns the schemas of graphs; None: the role of the connections."""
         problem = None
         try:
             self.login = Login(

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from syncline.credentials import redacted
 from syncline.embedding import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
+from syncline.private_folder import make_private
 from syncline.stores.open_collections import OpenCollections
 from syncline.stores.vectors import PointPayload, checked_name, checked_vectors
 
@@ -221,7 +222,7 @@ class EmbeddedQdrantStore:
 
     def _create(self, collection: str, dimensions: int) -> bool:
         shard_type = _shard_type(self._name)
-        self._path.mkdir(parents=True, exist_ok=True)
+        make_private(self._path)
         return shard_type.create(self._path / collection, dimensions)
 
     def _failure(self, collection: str, error: BaseException) -> VectorStoreError:

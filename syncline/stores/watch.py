@@ -91,7 +91,7 @@ class Watch:
         try:
             unanswered = 0
             while self._since == since:
-                seen = await self._look(asyncio.get_running_loop().time() - since)
+                seen = await self._seen(asyncio.get_running_loop().time() - since)
                 unanswered = unanswered + 1 if seen is Seen.UNANSWERED else 0
                 if self._since != since:
                     break
@@ -105,6 +105,12 @@ class Watch:
             self._looking = None
             if self._since is not None and self.lost is None:
                 self.waits(True)
+
+    async def _seen(self, waited: float) -> Seen:
+        try:
+            return await self._look(waited)
+        except Exception:  # whatever keeps it from looking says nothing about the one that waits
+            return Seen.UNKNOWN
 
 
 async def look(

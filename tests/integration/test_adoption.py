@@ -341,7 +341,10 @@ async def test_planning_changes_nothing(store: PostgresStore, writer: asyncpg.Co
     assert await _touched(writer) == before
     assert [step.sentence for step in plan.steps] == [
         "Create the function that stamps rows, syncline.capture_version().",
-        "Create table shop.sync_tombstone for the keys of deleted rows.",
+        (
+            "Create table shop.sync_tombstone for the keys of deleted rows"
+            " and shop.sync_position to notice a database that was put back in time."
+        ),
         "Create table syncline.listener, in which the worker says that it listens.",
         "Create table and function shop.sync_notify, which tell the worker of changes.",
         *(

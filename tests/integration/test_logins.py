@@ -12,6 +12,8 @@ from pydantic import SecretStr
 
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import StoreUnavailable, StoreUnusable
+from syncline.health.postgres import check_postgres
+from syncline.migrations import migrate_control
 from syncline.stores.login import version_problem
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.ports import free_port
@@ -243,3 +245,16 @@ async def tls_in_front_of(server: EmbeddedPostgres) -> AsyncIterator[int]:
         yield front.sockets[0].getsockname()[1]
     finally:
         front.close()
+
+
+async def test_whatever_connects_refuses_a_server_that_is_too_old(
+    store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server of today is to a Syncline of the day after tomorrow."""
+    monkeypatch.setattr("syncline.stores.login.OLDEST", 99)
+    opened = store()
+    assert "needs 99 or newer" in str(await refused(opened))
+    with pytest.raises(StoreUnusable):
+        await migrate_control(opened)
+    with pytest.raises(StoreUnusable):
+        await check_postgres("write-db", opened, wanted=1, setting="SYNCLINE_WRITE_DSN", writers=True)

@@ -168,7 +168,11 @@ async def fill(graph: TestGraph, *, rows: int, entries: int) -> None:
     await connection.close()
     tables = [*SchemaStatements(KNOWLEDGE_GRAPH).tables, DELETES]
     await on_target(
-        graph, "INSERT INTO sync_cursor (table_name, xid) SELECT unnest($1::text[]), $2", tables, horizon
+        graph,
+        "INSERT INTO sync_cursor (table_name, xid) SELECT unnest($1::text[]), $2"
+        " ON CONFLICT (table_name) DO UPDATE SET xid = excluded.xid, key = NULL",
+        tables,
+        horizon,
     )
 
 

@@ -14,7 +14,7 @@ def test_an_empty_composition_declares_nothing() -> None:
 def test_an_entry_falls_back_unless_it_says_otherwise() -> None:
     entry = parse_composition("world", {"sync": {"provider": "acme-sync"}}).sync
     assert entry is not None
-    assert (entry.provider, entry.options, entry.on_missing) == ("acme-sync", {}, "fallback")
+    assert (entry.provider, entry.options, entry.on_missing) == ("acme-sync", {}, None)
 
 
 @pytest.mark.parametrize("kind", Composition.model_fields)

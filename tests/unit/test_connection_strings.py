@@ -1,5 +1,6 @@
 """Connection strings: what libpq takes and consoles print, as what a login needs."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -7,6 +8,10 @@ import pytest
 from pydantic import SecretStr
 
 from syncline.errors import SettingsInvalid
+from syncline.health.postgres import tls_checks
+from syncline.readiness import log_in
+from syncline.services import Services
+from syncline.settings import Settings
 from syncline.stores.dsn import ConnectionStringInvalid, Dsn, parse_dsn
 from syncline.stores.postgres import PostgresStore
 
@@ -146,3 +151,37 @@ def test_a_store_of_a_bad_string_is_refused_without_the_string() -> None:
         PostgresStore("far", SecretStr("postgresql://u:hu#nter2@h/d"), pool_size=1, application_name="t")
     assert "nter2" not in str(refused.value)
     assert refused.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("postgresql://u@db.example/d", True),
+        ("postgresql://u@db.example/d?sslmode=require", True),
+        ("postgresql://u@db.example/d?sslrootcert=system", False),
+        ("postgresql://u@127.0.0.1/d", False),
+        ("postgresql://u@/d?host=/run/postgresql", False),
+    ],
+)
+def test_doctor_warns_of_tls_that_is_not_verified(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, warned: bool
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    store = PostgresStore("write", SecretStr(text), pool_size=1, application_name="t")
+    checks = tls_checks("write-db", store, "SYNCLINE_WRITE_DSN")
+    assert [check.status for check in checks] == (["warn"] if warned else [])
+
+
+async def test_a_worker_says_at_its_start_that_tls_is_not_verified(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    nowhere = SecretStr("postgresql://u:hunter2@nobody.invalid/d")
+    settings = Settings(write_dsn=nowhere, graph_dsn=nowhere, qdrant_path=tmp_path)
+    async with Services.open(settings) as services:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(log_in(services), 0.2)
+    out = capfd.readouterr().out
+    assert out.count("certificate is not verified") == 2
+    assert "hunter2" not in out

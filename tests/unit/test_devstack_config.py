@@ -107,7 +107,8 @@ def test_an_exported_production_store_never_reaches_the_stack(monkeypatch: pytes
     monkeypatch.setenv("SYNCLINE_QDRANT_API_KEY", "key")
     monkeypatch.setenv("SYNCLINE_BATCH_ROWS", "123")
     monkeypatch.setenv("TEMPORAL_API_KEY", "far-away")
-    settings = stack_settings(STORES, {"pool_size": 7})
+    monkeypatch.setenv("SYNCLINE_OWNER_ROLE", "far-away")
+    settings = stack_settings(STORES.as_owner, {"pool_size": 7})
     assert settings.write_dsn.get_secret_value() == "postgresql://w"
     assert (settings.stores, settings.qdrant_url, settings.qdrant_api_key) == ({}, None, None)
     assert (settings.batch_rows, settings.pool_size) == (123, 7)
@@ -122,7 +123,7 @@ def test_a_qdrant_that_the_file_names_takes_its_key_from_the_environment(
 ) -> None:
     monkeypatch.setenv("SYNCLINE_QDRANT_API_KEY", "key")
     worker = declare("worker: {settings: {SYNCLINE_QDRANT_URL: 'http://qdrant'}}").worker
-    settings = stack_settings(STORES, worker.fields)
+    settings = stack_settings(STORES.as_owner, worker.fields)
     assert settings.qdrant_api_key is not None
     environment = worker_environment(STORES, worker.environment, address="h:1", namespace="n")
     assert environment["SYNCLINE_QDRANT_API_KEY"] == "key"
@@ -131,8 +132,24 @@ def test_a_qdrant_that_the_file_names_takes_its_key_from_the_environment(
 def test_a_wrong_value_in_the_environment_is_told_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNCLINE_POOL_SIZE", "many")
     with pytest.raises(SettingsInvalid, match="SYNCLINE_POOL_SIZE") as caught:
-        stack_settings(STORES, {})
+        stack_settings(STORES.as_owner, {})
     assert "many" not in str(caught.value)
+
+
+def test_the_worker_of_the_stack_logs_in_as_its_own_role() -> None:
+    stores = STORES.model_copy(
+        update={
+            "worker_write_dsn": "postgresql://worker",
+            "worker_graph_dsn": "postgresql://wg",
+            "owner_role": "o",
+        }
+    )
+    environment = worker_environment(stores, {}, address="h:1", namespace="n")
+    assert environment["SYNCLINE_WRITE_DSN"] == "postgresql://worker"
+    assert environment["SYNCLINE_GRAPH_DSN"] == "postgresql://wg"
+    assert environment["SYNCLINE_OWNER_ROLE"] == "o"
+    settings = stack_settings(stores.as_owner, {})
+    assert settings.write_dsn.get_secret_value() == "postgresql://w"
 
 
 def test_a_taken_port_names_its_owner_and_the_way_out() -> None:

@@ -1,5 +1,6 @@
 """The house stands: names that nobody else owns, a wheel with the library alone, modules of one noun."""
 
+import ast
 import importlib.util
 import zipfile
 from importlib.metadata import packages_distributions
@@ -76,14 +77,14 @@ def _modules() -> list[Path]:
     return sorted([*found, ROOT / "worker.py"])
 
 
-def test_no_module_is_longer_than_400_lines() -> None:
-    long = {
+def test_a_module_of_more_than_400_lines_says_at_its_top_why_it_is_one_thing() -> None:
+    silent = {
         str(path.relative_to(ROOT)): lines
         for path in _modules()
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
-        and path.name != "errors.py"  # one tree, drawn at its top
+        if (lines := len((text := path.read_text(encoding="utf-8")).splitlines())) > 400
+        and "One module because" not in (ast.get_docstring(ast.parse(text)) or "")
     }
-    assert not long
+    assert not silent
 
 
 def test_every_module_opens_with_what_it_is_for() -> None:

@@ -2,14 +2,18 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from syncline.logs import masked
+from syncline.masking import masked
+
+ROOT = Path(__file__).parents[2]
 
 
 def _logged(fmt: str, code: str, level: str = "INFO") -> str:
@@ -114,3 +118,47 @@ def test_importing_the_log_configures_nothing() -> None:
     code = "import logging, syncline.logs; assert not logging.getLogger().handlers; print(logging.root.level)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == logging.WARNING
+
+
+def test_whatever_a_process_prints_by_itself_is_json_on_one_line() -> None:
+    script = textwrap.dedent(
+        """
+        import asyncio, logging, threading, warnings
+        from syncline.logs import configure_logging
+        configure_logging("INFO", "json")
+        warnings.warn("old and password=hunter2")
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start(); thread.join()
+        class Broken:
+            def __str__(self): raise RuntimeError("cannot be told")
+        logging.getLogger("lib").warning("%s", Broken())
+        logging.getLogger("lib").warning("%d", "no number")
+        class Dying:
+            def __del__(self): raise ValueError("nobody hears it")
+        Dying()
+        logging.getLogger("lib").info("number", extra={"nan": float("nan"), "lines": "a\\nb"})
+        asyncio.run(asyncio.sleep(0))
+        raise LookupError("password=hunter2\\nsecond line")
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "hunter2" not in done.stderr
+    assert "NaN" not in done.stderr
+    told = "\n".join(f"{line['event']} {line.get('exception', '')}" for line in lines)
+    for what in ("UserWarning", "ZeroDivisionError", "cannot be logged", "nobody hears it", "LookupError"):
+        assert what in told, told
+    assert len(lines) == 7
+
+
+def test_the_worker_says_in_the_format_of_logs_that_it_cannot_start() -> None:
+    environment = {"SYNCLINE_LOG_FORMAT": "json", "SYNCLINE_POOL_SIZE": "many", "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "worker.py"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = [json.loads(line) for line in done.stderr.splitlines()]
+    assert line["kind"] == "SettingsInvalid"
+    assert "SYNCLINE_POOL_SIZE" in line["error"]
+    assert "many" not in line["error"]

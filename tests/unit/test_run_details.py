@@ -114,3 +114,13 @@ def test_an_idle_run_has_no_table_of_zeros() -> None:
 def test_a_provider_is_named_with_its_version() -> None:
     assert describe_provider(ProviderState(provider_id="default", provider_version="1.0")) == "default 1.0"
     assert describe_provider(FALLBACK) == "the built-in engine (fallback)"
+
+
+def test_what_strangers_call_their_sessions_is_no_markup() -> None:
+    from workflows.details import plain
+
+    shown = plain("app](http://evil) <img src=x>\n\n# head | `code` **b**")
+    assert "\n" not in shown
+    for mark in "[]<>|`*#":
+        assert not [place for place, sign in enumerate(shown) if sign == mark and shown[place - 1] != "\\"]
+    assert plain("worker-1 (blue) 10.0.0.1:5432") == "worker-1 (blue) 10.0.0.1:5432"

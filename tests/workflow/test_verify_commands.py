@@ -102,7 +102,7 @@ async def test_tables_can_be_chosen_and_vectors_left_out(verify: Verify) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--table", "nobody"), "No table ['nobody'] is synced"),
+        (("--table", "nobody"), "No table 'nobody' is synced"),
         (("--repair", "--why", " "), "who you are and why"),
     ],
 )

@@ -24,7 +24,7 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name,
            WHEN EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)) THEN 'inheriting table'
            ELSE 'table'
        END AS kind,
-       c.relkind = 'r' AS stores,
+       c.relkind = 'r' AS stores, c.relrowsecurity AND row_security_active(c.oid) AS filtered, current_user::text AS role,
        ARRAY(
            SELECT a.relid::oid FROM pg_partition_ancestors(c.oid) AS a
            WHERE c.relkind <> 'p' AND a.relid <> c.oid

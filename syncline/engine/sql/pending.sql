@@ -4,9 +4,14 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
         FROM pg_control_system() AS s, pg_control_checkpoint() AS c) AS cluster,
        ARRAY[@{probes}] AS pending,
        ARRAY[@{ahead}]::int[] AS ahead,
+       pg_is_in_recovery() AS standby,
+       @{known} AS known,
+       way.hashes, way.texts,
        @{old_tombstones} AS old_tombstones,
        writer.found AS writing, writer.age_seconds, writer.database, writer.application_name
-FROM (SELECT) AS one
+FROM (
+    @{captured}
+) AS way
 LEFT JOIN LATERAL (
     SELECT true AS found, extract(epoch FROM clock_timestamp() - open.since)::float8 AS age_seconds,
            open.database::text, open.application_name

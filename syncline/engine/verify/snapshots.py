@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from syncline.engine.capture import ask_pending
+from syncline.engine.fit import read_footing
 from syncline.engine.ledger import read_ledger
 from syncline.engine.statements import Cursor, SchemaStatements
 from syncline.engine.verify.template import sql
@@ -61,8 +62,11 @@ async def open_snapshots(
         ledger = await read_ledger(graph_db.connection, tables=statements.tables, run_id="")
         async with open_side(write, snapshot=True) as write_db:
             # Only the cluster and its horizon are asked for: what is pending is looked at table by table.
-            pending = await ask_pending(write_db.connection, statements, write.schema, ledger.cursors, ())
-            rescan = ledger.foreign_to(pending.cluster, pending.horizon) is not None
+            positions = (await read_footing(write_db.connection, write.schema)).readable
+            pending = await ask_pending(
+                write_db.connection, statements, write.schema, ledger, (), positions=positions
+            )
+            rescan = ledger.foreign_to(pending.cluster, pending.horizon, pending.known) is not None
             if rescan:
                 ledger = ledger.rescanned()
             yield Snapshots(target=graph_db, write=write_db, cursors=ledger.cursors, rescan=rescan)

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from syncline.migrations.revisions import run_script
 
 revision = "books_0006"
-down_revision = "books_0004"
+down_revision = "books_0005"
 
 
 def upgrade(connection: Connection) -> None:

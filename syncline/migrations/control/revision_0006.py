@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from syncline.migrations.revisions import run_script
 
 revision = "control_0006"
-down_revision = "control_0004"
+down_revision = "control_0005"
 
 
 def upgrade(connection: Connection) -> None:

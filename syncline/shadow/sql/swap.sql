@@ -5,10 +5,10 @@ ALTER SCHEMA @{live} RENAME TO syncline_promotion;
 ALTER SCHEMA @{shadow} RENAME TO @{live};
 ALTER SCHEMA syncline_promotion RENAME TO @{shadow};
 UPDATE @{live}.sync_state l
-SET fence = greatest(l.fence, s.fence) + 1, vector_prefix = '@{live_prefix}', shadow_provider = NULL
+SET fence = greatest(l.fence, s.fence) + 1, vector_prefix = @{live_prefix}, shadow_provider = NULL
 FROM @{shadow}.sync_state s;
 UPDATE @{shadow}.sync_state s
-SET fence = l.fence, vector_prefix = '@{shadow_prefix}', shadow_provider = '@{shadow_provider}'
+SET fence = l.fence, vector_prefix = @{shadow_prefix}, shadow_provider = @{shadow_provider}
 FROM @{live}.sync_state l;
 -- What people did to the graph by hand stays with it.
 INSERT INTO @{live}.sync_audit (at, who, action, why, table_name, key, fingerprint, rows, run_id)

@@ -1,0 +1,37 @@
+"""Caveats: what a person should know of a cycle beside its numbers."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from syncline.messages import SyncResult
+
+__all__ = ["caveats", "format_lag"]
+
+
+def caveats(result: "SyncResult") -> tuple[str, ...]:
+    """Return what was read again or compared and why, and what cannot be known: a sentence each."""
+    return (*_again(result), *result.unknown)
+
+
+def _again(result: "SyncResult") -> list[str]:
+    compared = {table.table: table.compared for table in result.tables if table.compared}
+    if result.rescanned:
+        gone = (
+            "Rows that the write-db no longer has leave the graph-db."
+            if compared
+            else "Rows deleted while nobody captured are still in the graph-db; "
+            "`syncline verify --repair` removes them."
+        )
+        of = result.rescan_reason or "another write-db or a later time"
+        return [f"Every row was read again: the cursors do not fit this write-db ({of}). {gone}"]
+    reread = {table.table: table.reread for table in result.tables if table.reread}
+    found = [f"{name}: every row was read again, since {why}." for name, why in reread.items()]
+    for why in dict.fromkeys(compared.values()):
+        names = ", ".join(name for name, other in compared.items() if other == why)
+        found.append(f"{names}: rows that the write-db no longer has leave the graph-db, since {why}.")
+    return found
+
+
+def format_lag(result: "SyncResult") -> str:
+    """Return the lag for a person."""
+    return f"{result.lag_seconds:.1f} s" if result.lag_known else "unknown"

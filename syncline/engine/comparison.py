@@ -1,0 +1,94 @@
+"""Comparison: rows that a graph-db has and the write-db has no longer, where their end was not captured.
+
+Set-wise and bounded: so many keys of the target at once, of which the write-db says what it does not have.
+Those are asked for by key, like all that is asked for: what is missing then leaves, with all that hung on it.
+"""
+
+import json
+from collections.abc import Sequence
+
+import asyncpg
+
+from syncline.engine.layout import commas
+from syncline.engine.tablemap import SchemaMap, TableMap
+from syncline.engine.template import sql
+from syncline.sqltext import literal, quoted
+
+__all__ = ["Comparison"]
+
+KEYS = 20_000
+"""Keys that are compared at once."""
+_PARTS = ("rows", "books")
+
+
+class Comparison:
+    """The statements for one table."""
+
+    def __init__(self, schema_map: SchemaMap, table: TableMap) -> None:
+        self._table = table
+        books = sql("comparison_books", table=literal(table.name))
+        self._next = {"rows": self._next_rows(schema_map, table), "books": books}
+        numbers = range(1, len(table.key) + 1)
+        self._absent = sql(
+            "comparison_absent",
+            parts=commas([f"key_{number}" for number in numbers]),
+            parameters=commas([f"${number}::text[]" for number in numbers]),
+            source=quoted(table.source),
+            same_key=" AND ".join(
+                sql("same_key", column=quoted(column), index=str(number))
+                for number, column in enumerate(table.key, start=1)
+            ),
+        )
+
+    async def step(self, target: asyncpg.Connection, source: asyncpg.Connection) -> bool:
+        """Compare the next keys, in the caller's transaction on the graph-db; return whether none are left.
+
+        `source` has the graph's schema on its search_path.
+        """
+        name = self._table.name
+        state = await target.fetchrow(sql("comparison_state"), name)
+        if state is None:
+            return True
+        part = state["part"]
+        rows = await target.fetch(self._next[part], state["after"], KEYS)
+        absent = await self._absent_of(source, [row for row in rows if None not in row["key"]])
+        if absent:
+            await target.execute(
+                sql("comparison_ask"),
+                name,
+                [row["row_id"] for row in absent],
+                [json.dumps(row["key"]) for row in absent],
+            )
+        if len(rows) == KEYS:
+            await target.execute(sql("comparison_moved"), name, part, rows[-1]["after"])
+            return False
+        if part == _PARTS[-1]:
+            await target.execute("DELETE FROM sync_comparison WHERE table_name = $1", name)
+            return True
+        await target.execute(sql("comparison_moved"), name, _PARTS[-1], None)
+        return False
+
+    async def _absent_of(
+        self, source: asyncpg.Connection, rows: Sequence[asyncpg.Record]
+    ) -> Sequence[asyncpg.Record]:
+        if not rows:
+            return ()
+        columns = [list(column) for column in zip(*(row["key"] for row in rows), strict=True)]
+        return [rows[record["place"] - 1] for record in await source.fetch(self._absent, *columns)]
+
+    def _next_rows(self, schema_map: SchemaMap, table: TableMap) -> str:
+        if table.identified:
+            return sql("comparison_rows", target=quoted(table.name))
+        parents = {reference.column: schema_map[reference.parent] for reference in table.references}
+        numbered = list(enumerate(zip(table.key, table.target_key, strict=True), start=1))
+        return sql(
+            "comparison_keyed_rows",
+            target=quoted(table.name),
+            own_key=commas([f"t.{quoted(column)}" for column in table.target_key]),
+            after=commas([f"($1::uuid[])[{number}]" for number, _ in numbered]),
+            joins=" ".join(
+                f"LEFT JOIN {quoted(parents[column].name)} p{number} ON p{number}.id = t.{quoted(target)}"
+                for number, (column, target) in numbered
+            ),
+            key=commas([f"p{number}.key" for number, _ in numbered]),
+        )

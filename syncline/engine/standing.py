@@ -1,0 +1,186 @@
+"""Standing: what a graph's cursors rest on, asked when a cycle begins, remembered when it takes the graph."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+import asyncpg
+
+from syncline.engine.capture import Pending, ask_pending
+from syncline.engine.fit import Fit
+from syncline.engine.ledger import Ledger, Tenure
+from syncline.engine.position import Position, write_position
+from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.statements import DELETES, SchemaStatements
+from syncline.engine.watch import captures, doubts
+from syncline.errors import StoreRejected
+from syncline.provider import SyncContext
+
+__all__ = ["Standing"]
+
+_STANDBY = (
+    "The write-db is a standby: who holds rows back cannot be seen from a standby, so the lag is unknown; "
+    "nor can be noticed that it was put back in time, and deleted keys are not cleared away."
+)
+
+
+class Standing:
+    """One cycle's look at them. `fit` is what was seen to fit last.
+
+    `look_again` returns the fit when a table may be another than it was.
+    """
+
+    def __init__(
+        self,
+        statements: SchemaStatements,
+        context: SyncContext,
+        held: HeldSchema,
+        fit: Fit,
+        look_again: Callable[[], Awaitable[Fit]],
+    ) -> None:
+        self._statements = statements
+        self._context = context
+        self._held = held
+        self._look_again = look_again
+        self.fit = fit
+        self.rescanned: str | None = None
+        """Why the cursors cannot be of this write-db, so that every row is read again."""
+        self.reread: dict[str, str] = {}
+        """Tables that are read again from the start, and why."""
+        self.compare: dict[str, str] = {}
+        """Tables whose keys are compared, since rows may have gone without a trace, and why."""
+        self._captured: dict[str, tuple[str, str]] = {}
+
+    @property
+    def changes(self) -> bool:
+        """Whether something is to be remembered that was not so before."""
+        return bool(self.rescanned or self.reread or self.compare or self._captured)
+
+    async def ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
+        """Ask the write-db what is new, and whether what the cursors are beyond is still what it was.
+
+        A cursor that cannot be of this write-db, or of a source that was not captured all the time, is at the
+        beginning in what is returned.
+        """
+        try:
+            return await self._ask(ledger)
+        except StoreRejected:
+            # One question is for all tables. One that was lost since it was seen to fit fails alone.
+            if not await self._fits_otherwise():
+                raise
+            return await self._ask(ledger)
+
+    async def take(self, ledger: Ledger, pending: Pending) -> Tenure:
+        """Take the graph; before that, leave a token in the write-db that is later than what is read."""
+        position = await self._leave_token(ledger, pending)
+        async with self._held.transaction() as target:
+            return await Tenure.take(
+                target,
+                graph=self._context.graph.slug,
+                schema=self._context.target.schema,
+                run=self._context.run,
+                write_cluster=pending.cluster,
+                position=position,
+                rescan=self.rescanned is not None,
+                reread=self.reread,
+                captured=self._captured,
+                compare=self.compare,
+                no_deletes_below=None if pending.deletes or DELETES in ledger.stored else pending.horizon,
+            )
+
+    def unknown(self, pending: Pending) -> tuple[str, ...]:
+        """Return what cannot be known of this write-db, in sentences."""
+        if pending.standby:
+            return (_STANDBY,)
+        problem = self.fit.footing.problem(self._context.write.schema)
+        return () if problem is None else (problem,)
+
+    async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
+        async with self._context.write.store.driver() as source:
+            pending = await self._ask_once(source, ledger, whole=False)
+            reason = ledger.foreign_to(pending.cluster, pending.horizon, pending.known)
+            if reason is not None or self._otherwise(ledger, pending):
+                if reason is not None:
+                    ledger = self._rescan(ledger, pending, reason)
+                pending = await self._ask_once(source, ledger, whole=True)
+                if not all(captures(way) for way in pending.ways.values()):
+                    # After the answer: what is different from now on, the next cycle sees again.
+                    await self._fits_otherwise()
+                if reason is None:
+                    pending, ledger = await self._watch(source, ledger, pending)
+                known = set(self._otherwise(ledger, pending)) - self.fit.failed.keys()
+                self._captured = pending.ways_of(known)
+            if ledger.lost_deletes(pending.known):
+                reason = "deleted keys that it had not read were cleared away: the graph-db was put back"
+                self._log("graph-db lacks deletes, keys are compared", reason=reason)
+                ledger = self._comparing(ledger, dict.fromkeys(self._statements.tables, reason))
+            return pending, ledger
+
+    async def _ask_once(self, source: asyncpg.Connection, ledger: Ledger, *, whole: bool) -> Pending:
+        return await ask_pending(
+            source,
+            self._statements,
+            self._context.write.schema,
+            ledger,
+            [name for name in self._statements.tables if name not in self.fit.failed],
+            positions=self.fit.footing.readable,
+            whole=whole,
+        )
+
+    def _otherwise(self, ledger: Ledger, pending: Pending) -> list[str]:
+        """Return the tables whose source is captured in another way than when it was read."""
+        return [name for name, found in pending.hashes.items() if ledger.sources.get(name) != found]
+
+    def _rescan(self, ledger: Ledger, pending: Pending, reason: str) -> Ledger:
+        self._log("cursors are of another write-db, every row is read again", reason=reason)
+        self.rescanned = reason
+        ledger = ledger.rescanned()
+        if pending.known is None or pending.known.branch is None:
+            return ledger
+        # It has met this very graph-db, so it is no other one by mistake: what it lacks is gone.
+        return self._comparing(ledger, dict.fromkeys(self._statements.tables, reason))
+
+    async def _watch(
+        self, source: asyncpg.Connection, ledger: Ledger, pending: Pending
+    ) -> tuple[Pending, Ledger]:
+        """Have read again what was captured in another way for a while, if it is captured at all now."""
+        async with self._held.transaction() as target:
+            rows = await target.fetch("SELECT table_name, captured FROM sync_source")
+        before = {row["table_name"]: row["captured"] for row in rows}
+        found = await doubts(source, before, pending.ways, ledger.cursors)
+        if found:
+            await self._fits_otherwise()
+        found = {name: doubt for name, doubt in found.items() if name not in self.fit.failed}
+        for name, doubt in found.items():
+            self._log("capture was interrupted", table=name, reason=doubt.reason, reread=doubt.reread)
+        self.reread = {name: doubt.reason for name, doubt in found.items() if doubt.reread}
+        ledger = self._comparing(ledger, {name: doubt.reason for name, doubt in found.items()})
+        return replace(pending, tables=pending.tables.union(self.reread)), ledger.rereading(self.reread)
+
+    def _comparing(self, ledger: Ledger, reasons: Mapping[str, str]) -> Ledger:
+        self.compare.update(reasons)
+        return ledger.comparing(reasons)
+
+    async def _fits_otherwise(self) -> bool:
+        """Look again; return whether a table fails that did not, or the role may do something else."""
+        before, self.fit = self.fit, await self._look_again()
+        return not self.fit.failed.keys() <= before.failed.keys() or self.fit.footing != before.footing
+
+    async def _leave_token(self, ledger: Ledger, pending: Pending) -> Position | None:
+        """Leave it where that can be; what cannot be is told by `unknown`."""
+        write, anew = self._context.write, self.rescanned is not None
+        if pending.standby or not self._may_write():
+            return None
+        try:
+            async with write.store.driver() as source:
+                return await write_position(source, write.schema, ledger.reader, anew=anew)
+        except StoreRejected:
+            # A right that was taken away: the cycle does not need it.
+            if not await self._fits_otherwise() or self._may_write():
+                raise
+            return None
+
+    def _may_write(self) -> bool:
+        return self.fit.footing.writable
+
+    def _log(self, event: str, **fields: object) -> None:
+        self._context.log.warning(event, graph=self._context.graph.slug, **fields)

@@ -1,0 +1,125 @@
+"""Watch: whether a source is captured as it was when its cursor was moved, and what is to be done if not.
+
+A row of the catalog has another xmin after each change. So one text of all that capture consists of says
+whether anything was different in between, even if it is again as it was.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from syncline.engine.statements import Cursor
+from syncline.engine.template import sql
+from syncline.errors import RowsFiltered
+
+__all__ = ["Doubt", "captures", "doubts"]
+
+
+_TRIGGERS = 4
+"""What capture needs of them on each source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """What may have been missed of one table."""
+
+    reason: str
+    reread: bool
+    """Whether rows may have changed; else some may have gone alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """A text of `captured`, in its parts."""
+
+    table: object
+    triggers: object
+    columns: object
+    stamps: object
+    file: object
+    partitions: Mapping[int, Sequence[object]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, text: str) -> "_Way":
+        table, triggers, columns, stamps, file, partitions = json.loads(text)
+        found = {int(partition[0]): partition[1:] for partition in partitions or ()}
+        return cls(
+            table=table,
+            triggers=triggers,
+            columns=columns,
+            stamps=stamps,
+            # A partitioned table has none: whether its partitions were rewritten is not known.
+            file=None if file == "0" else file,
+            partitions=found,
+        )
+
+
+def captures(way: str) -> bool:
+    """Return whether the triggers of a source were there, and on, when it was asked."""
+    triggers = str(json.loads(way)[1] or "").split(",")
+    return len(triggers) == _TRIGGERS and all(trigger.split(":")[2] in "OA" for trigger in triggers)
+
+
+async def doubts(
+    source: asyncpg.Connection,
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    cursors: Mapping[str, Cursor],
+) -> dict[str, Doubt]:
+    """Return what may have been missed of the tables that are captured in another way than before."""
+    found: dict[str, Doubt] = {}
+    for name, text in before.items():
+        if name in now:
+            doubt = await _doubt(source, _Way.of(text), _Way.of(now[name]), cursors[name])
+            if doubt is not None:
+                found[name] = doubt
+    return found
+
+
+async def _doubt(source: asyncpg.Connection, before: _Way, now: _Way, cursor: Cursor) -> Doubt | None:
+    if before.table != now.table:
+        return Doubt(reason="its source is another table", reread=True)
+    if before.triggers != now.triggers:
+        return Doubt(reason="its triggers were changed", reread=True)
+    if before.columns != now.columns:
+        return Doubt(reason="columns of its source were changed", reread=True)
+    # Of an ordinary table, a rewrite that kept the type made another file; without one no value is another.
+    if before.stamps != now.stamps and (now.file is None or before.file != now.file):
+        return Doubt(reason="columns of its source were rewritten", reread=True)
+    return await _partitions_doubt(source, before.partitions, now.partitions, cursor)
+
+
+async def _partitions_doubt(
+    source: asyncpg.Connection,
+    before: Mapping[int, Sequence[object]],
+    now: Mapping[int, Sequence[object]],
+    cursor: Cursor,
+) -> Doubt | None:
+    # The last part is a trigger for the TRUNCATE of a partition alone.
+    other = [oid for oid, parts in now.items() if before.get(oid, [None])[:-1] != parts[:-1]]
+    for oid in other:
+        if await _has_passed_rows(source, oid, cursor):
+            return Doubt(reason="a partition came with rows, or was changed on its own", reread=True)
+    gone = before.keys() - now.keys()
+    if gone or any(before[oid] != parts for oid, parts in now.items() if oid in before):
+        return Doubt(reason="a partition went, or was on its own for a while", reread=False)
+    return None
+
+
+async def _has_passed_rows(source: asyncpg.Connection, oid: int, cursor: Cursor) -> bool:
+    """Return whether a partition has rows that the cursor is beyond, so that they would never be read."""
+    name = await source.fetchval(
+        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+        oid,
+    )
+    if name is None:
+        return False
+    try:
+        first = await source.fetchval(sql("partition_first", partition=name))
+    except (asyncpg.InsufficientPrivilegeError, RowsFiltered):
+        # Rights and policies are those of the whole table, and a partition need not have them.
+        return True
+    return first is not None and first <= cursor.xid

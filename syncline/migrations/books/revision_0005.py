@@ -1,0 +1,15 @@
+"""What the positions of capture rest on."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from syncline.migrations.revisions import run_script
+
+revision = "books_0005"
+down_revision = "books_0004"
+
+
+def upgrade(connection: Connection) -> None:
+    """Apply the revision to the schema on the search_path."""
+    run_script(connection, Path(__file__).with_name("0005_positions.sql"))

@@ -1,0 +1,173 @@
+"""What each role needs: rights as data, for the worker, for those who write and for those who read."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from syncline.sqltext import quoted
+
+__all__ = [
+    "Kind",
+    "Place",
+    "Right",
+    "grant",
+    "owner_rights",
+    "reader_rights",
+    "worker_control_rights",
+    "worker_graph_rights",
+    "worker_write_rights",
+    "writer_rights",
+]
+
+Kind = Literal["database", "schema", "table", "sequence", "function", "role"]
+
+CONTROL_SCHEMA: Final = "syncline"
+VERSION_TABLE: Final = "sync_schema_version"
+"""As `syncline.migrations` has them, which takes a while to import."""
+
+READ: Final = ("SELECT",)
+CHANGE: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
+KEEP: Final = ("SELECT", "INSERT", "UPDATE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A graph's schema in one database. `tables` are those that its map reads there; None: not known here."""
+
+    schema: str
+    tables: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Right:
+    """Privileges on objects of one kind.
+
+    `names` are objects of `schema`; None is every one there, and `ours` whether those that begin with `sync_`
+    are among them. The database is the one of the connection. For `role` they are those to be a member of.
+    """
+
+    kind: Kind
+    privileges: tuple[str, ...]
+    why: str
+    """What it is for, in a few words."""
+    schema: str = ""
+    names: tuple[str, ...] | None = None
+    ours: bool = False
+
+
+def grant(kind: Kind, privileges: Sequence[str], place: str, role: str) -> str:
+    """Return one GRANT, without the semicolon; `place` is quoted already."""
+    if kind == "role":
+        return f"GRANT {place} TO {quoted(role)}"
+    return f"GRANT {', '.join(privileges)} ON {kind.upper()} {place} TO {quoted(role)}"
+
+
+def worker_write_rights(places: Sequence[Place]) -> Iterator[Right]:
+    """Yield what a worker that only syncs needs in a write-db."""
+    yield Right(kind="database", privileges=("CONNECT",), why="connect")
+    yield Right(
+        kind="function",
+        schema="pg_catalog",
+        names=("pg_control_system", "pg_control_checkpoint"),
+        privileges=("EXECUTE",),
+        why="know which cluster the cursors are of",
+    )
+    yield Right(kind="schema", schema="syncline", privileges=("USAGE",), why="listen")
+    yield Right(kind="table", schema="syncline", names=("listener",), privileges=KEEP, why="listen")
+    for place in places:
+        schema = place.schema
+        yield Right(kind="schema", schema=schema, privileges=("USAGE",), why="read the graph")
+        yield Right(
+            kind="table", schema=schema, names=place.tables, privileges=READ, why="read what is captured"
+        )
+        yield Right(
+            kind="table",
+            schema=schema,
+            names=("sync_tombstone",),
+            privileges=("SELECT", "DELETE"),
+            why="read the keys that were deleted, and clear them away",
+        )
+        yield Right(
+            kind="table",
+            schema=schema,
+            names=("sync_notify",),
+            privileges=("SELECT", "UPDATE"),
+            why="have writers notify, and throttle that",
+        )
+        yield Right(
+            kind="table", schema=schema, names=("sync_position",), privileges=KEEP, why="keep the position"
+        )
+        yield Right(
+            kind="table", schema=schema, names=(VERSION_TABLE,), privileges=READ, why="compare revisions"
+        )
+
+
+def worker_graph_rights(places: Sequence[Place]) -> Iterator[Right]:
+    """Yield what a worker that only syncs needs in a graph-db."""
+    yield Right(kind="database", privileges=("CONNECT", "TEMPORARY"), why="connect, and stage batches")
+    yield Right(kind="schema", schema="syncline", privileges=("USAGE",), why="call functions")
+    yield Right(kind="function", schema="syncline", ours=True, privileges=("EXECUTE",), why="call functions")
+    for place in places:
+        schema = place.schema
+        yield Right(kind="schema", schema=schema, privileges=("USAGE",), why="write the graph")
+        yield Right(
+            kind="table",
+            schema=schema,
+            ours=True,
+            privileges=CHANGE,
+            why="write the graph's rows and the engine's books",
+        )
+        yield Right(kind="sequence", schema=schema, ours=True, privileges=("USAGE",), why="number the outbox")
+
+
+def worker_control_rights() -> Iterator[Right]:
+    """Yield what a worker needs in the control plane's database."""
+    schema = CONTROL_SCHEMA
+    yield Right(kind="database", privileges=("CONNECT",), why="connect")
+    yield Right(kind="schema", schema=schema, privileges=("USAGE",), why="read the control plane")
+    yield Right(kind="table", schema=schema, names=(VERSION_TABLE,), privileges=READ, why="compare revisions")
+    yield Right(
+        kind="table", schema=schema, names=("graphs",), privileges=KEEP, why="keep the graphs' records"
+    )
+    yield Right(
+        kind="table", schema=schema, names=("workers",), privileges=CHANGE, why="say which workers there are"
+    )
+    yield Right(
+        kind="table",
+        schema=schema,
+        names=("required_providers",),
+        privileges=("SELECT", "INSERT", "DELETE"),
+        why="know which providers nothing can stand in for",
+    )
+    yield Right(
+        kind="table",
+        schema=schema,
+        names=("graph_audit",),
+        privileges=("SELECT", "INSERT"),
+        why="keep the audit",
+    )
+
+
+def owner_rights() -> Iterator[Right]:
+    """Yield what who migrates needs in each database: all that it makes is its own."""
+    yield Right(
+        kind="database", privileges=("CONNECT", "CREATE", "TEMPORARY"), why="make schemas, and migrate them"
+    )
+
+
+def writer_rights(places: Sequence[Place]) -> Iterator[Right]:
+    """Yield what who writes graphs needs in the write-db: nothing of what is Syncline's."""
+    yield Right(kind="database", privileges=("CONNECT",), why="connect")
+    for place in places:
+        schema = place.schema
+        yield Right(kind="schema", schema=schema, privileges=("USAGE",), why="write the graph")
+        yield Right(kind="table", schema=schema, names=place.tables, privileges=CHANGE, why="write the graph")
+        yield Right(kind="sequence", schema=schema, privileges=("USAGE",), why="number rows")
+
+
+def reader_rights(places: Sequence[Place]) -> Iterator[Right]:
+    """Yield what who reads graphs needs in the graph-db: the rows, none of the engine's books."""
+    yield Right(kind="database", privileges=("CONNECT",), why="connect")
+    for place in places:
+        yield Right(kind="schema", schema=place.schema, privileges=("USAGE",), why="read the graph")
+        yield Right(kind="table", schema=place.schema, privileges=READ, why="read the graph")

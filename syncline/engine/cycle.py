@@ -41,8 +41,8 @@ _LOCK_SECONDS = 5.0
 class SyncEngine:
     """The built-in engine over one schema map.
 
-    Of a graph it keeps between cycles only that its tables were seen to fit the map, what was logged, and which
-    of them have to be moved in smaller batches because a limit of the stores strikes larger ones.
+    Of a graph it keeps between cycles only that its tables were seen to fit the map, what was logged, and
+    which of them have to be moved in smaller batches because a limit of the stores strikes larger ones.
     """
 
     def __init__(self, schema_map: SchemaMap) -> None:

@@ -234,7 +234,8 @@ class StoreError(SynclineError):
     """A Postgres store failed. `store` is its config key, `sqlstate` what Postgres said, if it said.
 
     `problem` has no values of rows. `said` is all that Postgres said, for the engine's books in the graph-db
-    alone: it is in no message.
+    alone: it is in no message. `everywhere`: rows of a batch were tried one by one, and all that were tried
+    failed so.
     """
 
     def __init__(
@@ -247,6 +248,7 @@ class StoreError(SynclineError):
         said: str | None = None,
     ) -> None:
         self.store, self.problem, self.sqlstate = store, problem, sqlstate
+        self.everywhere = False
         self.constraint = constraint
         self.said = problem if said is None else said
         code = f" [SQLSTATE {sqlstate}]" if sqlstate else ""

@@ -5,11 +5,20 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from syncline.engine.limits import is_limit
 from syncline.engine.places import looking_up
-from syncline.engine.refusal import DeadLetter, refusal_of, settle
+from syncline.engine.refusal import (
+    FEW,
+    TOO_MANY_UNUSUAL,
+    DeadLetter,
+    refusal_of,
+    refuses_a_row,
+    settle,
+)
 from syncline.engine.statements import SchemaStatements, TableStatements
 from syncline.engine.template import sql
 from syncline.engine.waiting import Release
+from syncline.errors import StoreError
 from syncline.messages import TableProgress
 from syncline.sqltext import literal
 
@@ -18,6 +27,9 @@ __all__ = ["Applied", "Refused", "apply_staged", "remove_gone", "shared_stages"]
 _ANALYZE_FROM = 2_000
 """Below this many staged rows the planner's defaults do; above, a wrong join costs more than ANALYZE."""
 
+
+_UNCLEAR = 2 * FEW
+"""Removals refused in a way that says nothing of values, before it is the table while none succeeds."""
 
 Refused = Mapping[str, Sequence[DeadLetter]]
 """Per table, the rows of it that were refused."""
@@ -69,7 +81,7 @@ async def apply_staged(
     for ranged in waiting.park_rows:
         _, refused, _ = await settle(target, table, ranged, store)
         unparked.extend(refused)
-    removed, unremoved = await remove_gone(target, schema, store)
+    removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
     effects.extend(removed)
     few = staged < _ANALYZE_FROM
     # What leaves may have parked references of rows that are staged, where none were before.
@@ -83,7 +95,9 @@ async def apply_staged(
         await target.execute(statement)
 
     merge = merging.rows if books["known"] else merging.new_rows
-    rows, refused, in_parts = await settle(target, table, merge, store, first=waiting.park_beside)
+    rows, refused, in_parts = await settle(
+        target, table, merge, store, first=waiting.park_beside, claiming=True
+    )
     if refused:
         ids = [letter.row_id for letter in refused]
         await target.execute(sql("bury_references"), table.table.name, ids)
@@ -112,6 +126,8 @@ async def apply_staged(
     if books["letters"]:
         async with looking_up(target, few=few):
             await target.execute(table.absolve)
+            if rows:
+                more |= await target.execute(table.retry_held) != "INSERT 0 0"
     more |= bool(rows) and merging.rematches
     await schema.recount.run(target)
     letters = [*unparked, *unremoved.get(table.table.name, ()), *refused]
@@ -119,20 +135,23 @@ async def apply_staged(
 
 
 async def remove_gone(
-    target: asyncpg.Connection, schema: SchemaStatements, store: str
+    target: asyncpg.Connection, schema: SchemaStatements, store: str, *, beside: str | None = None
 ) -> tuple[list[TableProgress], Refused]:
     """Remove the rows in `sync_gone`, but for those that the graph-db will not let go, which are returned.
 
     Something of others may refer to them. Runs inside the caller's transaction, which recounts at its end.
+    `beside` is the query for rows that have to land in the same transaction: if there are any, and only a few
+    removals are refused, then it is for what they are.
     """
     try:
         async with target.transaction():
             return await schema.removal.run(target), {}
     except asyncpg.PostgresError as error:
-        if refusal_of(store, error) is None:
+        if refusal_of(store, target, error) is None:
             raise
     effects: list[TableProgress] = []
-    refused: dict[str, list[DeadLetter]] = {}
+    refused: list[tuple[asyncpg.Record, StoreError]] = []
+    accepted = False
     rows = await target.fetch(
         "SELECT table_name, row_id, key, again FROM pg_temp.sync_gone ORDER BY table_name, row_id"
     )
@@ -147,26 +166,58 @@ async def remove_gone(
         try:
             async with target.transaction():
                 effects.extend(await schema.removal.run(target))
+                accepted = True
         except asyncpg.PostgresError as error:
-            refusal = refusal_of(store, error)
+            refusal = refusal_of(store, target, error)
             if refusal is None:
                 raise
             if len(part) > 1:
                 half = len(part) // 2
                 parts += [part[:half], part[half:]]
                 continue
-            [row] = part
-            refused.setdefault(row["table_name"], []).append(
-                DeadLetter(
-                    key=tuple(row["key"]),
-                    version=0,  # of a row that should not be there, whichever version that is
-                    sqlstate=refusal.sqlstate or "",
-                    message=refusal.said,
-                    row_id=row["row_id"],
-                )
-            )
+            refused.append((part[0], refusal))
+            await _judge_removals(target, refused, accepted=accepted, ended=not parts, beside=beside)
     await target.execute("DELETE FROM pg_temp.sync_gone")
-    return effects, refused
+    letters: dict[str, list[DeadLetter]] = {}
+    for row, refusal in refused:
+        letters.setdefault(row["table_name"], []).append(
+            DeadLetter(
+                key=tuple(row["key"]),
+                version=0,  # of a row that should not be there, whichever version that is
+                sqlstate=refusal.sqlstate or "",
+                message=refusal.said,
+                row_id=row["row_id"],
+            )
+        )
+    return effects, letters
+
+
+async def _judge_removals(
+    target: asyncpg.Connection,
+    refused: Sequence[tuple[asyncpg.Record, StoreError]],
+    *,
+    accepted: bool,
+    ended: bool,
+    beside: str | None,
+) -> None:
+    """Raise StoreError if what was refused may say something of the table, and not of the rows."""
+    unusual = [(row, problem) for row, problem in refused if not refuses_a_row(problem)]
+    if not unusual:
+        return
+    if len(unusual) <= TOO_MANY_UNUSUAL and (accepted or (len(unusual) <= _UNCLEAR and not ended)):
+        return
+    if beside is not None and len(unusual) <= FEW and await target.fetchrow(beside) is not None:
+        return
+    for row, problem in unusual:
+        if len(unusual) > TOO_MANY_UNUSUAL or not await target.fetchval(
+            "SELECT EXISTS (SELECT FROM sync_dead_letter"
+            " WHERE table_name = $1 AND row_id = $2 AND sqlstate = $3)",
+            row["table_name"],
+            row["row_id"],
+            problem.sqlstate,
+        ):
+            problem.everywhere = True
+            raise problem
 
 
 async def _release(
@@ -177,7 +228,8 @@ async def _release(
         async with target.transaction():
             count = await target.fetchval(release.few if few else release.statement)
     except asyncpg.PostgresError as error:
-        if refusal_of(store, error) is None:
+        problem = refusal_of(store, target, error)
+        if problem is None or is_limit(problem):
             raise
         await target.execute(release.ask_again)
         return TableProgress(table=release.child), True

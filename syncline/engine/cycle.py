@@ -42,7 +42,8 @@ _LOCK_SECONDS = 5.0
 class SyncEngine:
     """The built-in engine over one schema map.
 
-    Of a graph it keeps between cycles only that its tables were seen to fit the map, and what was logged.
+    Of a graph it keeps between cycles only that its tables were seen to fit the map, what was logged, and
+    which of them have to be moved in smaller batches because a limit of the stores strikes larger ones.
     """
 
     def __init__(self, schema_map: SchemaMap) -> None:
@@ -50,6 +51,7 @@ class SyncEngine:
         self.statements = SchemaStatements(schema_map)
         self._fitting: dict[tuple[str, ...], Fit] = {}
         self._logged: set[tuple[str, ...]] = set()
+        self._sizes: dict[tuple[str, ...], dict[str, int]] = {}
         self._pruning = Pruning()
 
     async def run_cycle(self, context: SyncContext) -> SyncResult:
@@ -90,7 +92,8 @@ class SyncEngine:
             fit = await self._misfits(context, target)
             # It gives the lock back with its last transaction. Not in a finally: a connection that saw an
             # exception is closed, and its lock goes with it.
-            cycle = _Cycle(self.statements, context, held, started, fit, look_again, self._pruning)
+            sizes = self._sizes.setdefault(_place(context), {})
+            cycle = _Cycle(self.statements, context, held, started, fit, look_again, self._pruning, sizes)
             result = await cycle.run(ledger)
             self._log_unknown(context, result)
             if result.status is CycleStatus.FAILED:
@@ -161,6 +164,7 @@ class _Cycle:
         fit: Fit,
         look_again: Callable[[], Awaitable[Fit]],
         pruning: Pruning,
+        sizes: dict[str, int],
     ) -> None:
         self._statements = statements
         self._context = context
@@ -168,6 +172,7 @@ class _Cycle:
         self._started = started
         self._failed = fit.failed
         self._standing = Standing(statements, context, held, fit, look_again)
+        self._sizes = sizes
         self._pruning = pruning
         self._deletes_read = 0
         self._unfinished: set[str] = set()
@@ -227,6 +232,7 @@ class _Cycle:
             failed=self._failed,
             out_of_time=self._out_of_time,
             committed=self._committed,
+            sizes=self._sizes,
         )
         self._expected = drain.expected
         await drain.run(ledger, pending)

@@ -10,7 +10,7 @@ from syncline.engine.keys import is_text, key_of_bytes, row_uuid
 from syncline.engine.refusal import DeadLetter
 from syncline.engine.statements import Cursor, SchemaStatements
 from syncline.engine.template import sql
-from syncline.errors import StoreRejected
+from syncline.errors import StoreError, StoreRejected
 from syncline.provider import SyncContext
 from syncline.sqltext import literal
 from syncline.stores.tenants import reading
@@ -122,6 +122,6 @@ class Deletes:
         return letters, passed_over
 
 
-def letter_of(error: StoreRejected, key: tuple[str, ...], version: int) -> DeadLetter:
+def letter_of(error: StoreError, key: tuple[str, ...], version: int) -> DeadLetter:
     """Return the dead letter of a key that a store refused."""
     return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.said)

@@ -4,27 +4,26 @@ One module because every kind of batch (deletes, rows, released, asked for) ends
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 
 import asyncpg
 
-from syncline.engine.apply import Applied, apply_staged, remove_gone, shared_stages
+from syncline.engine.batches import Batches, CaptureRefused
+from syncline.engine.batchsize import BatchSize
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
-from syncline.engine.deletes import Deletes, letter_of
+from syncline.engine.deletes import letter_of
 from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of
-from syncline.engine.ledger import Ledger, RunProgress, Tenure
+from syncline.engine.ledger import Ledger
+from syncline.engine.limits import with_setting
 from syncline.engine.places import BY_INDEX
-from syncline.engine.refusal import DeadLetter, bury, refuses_a_row
-from syncline.engine.schema_transaction import HeldSchema
-from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements
+from syncline.engine.refusal import FEW, may_be_rows, refuses_a_row
+from syncline.engine.statements import DELETES, Cursor, TableStatements
+from syncline.engine.suspects import NoNeighbour, Suspects, TableStands
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
 from syncline.messages import TableProgress
-from syncline.provider import SyncContext
-from syncline.stores.postgres import map_driver_error
 from syncline.stores.tenants import reading
-from syncline.tracing import span
 
 __all__ = ["Drain"]
 
@@ -36,47 +35,11 @@ _KEYS = 5_000
 """Rows that are asked for by key in one batch: the keys pass through the worker, and they may be long."""
 
 
-class _CaptureRefused(Exception):
-    """A row did not even come into the stage: its source, or the stage, refused it."""
-
-    def __init__(self, error: StoreRejected) -> None:
-        self.error = error
-
-
-class Drain:
+class Drain(Batches):
     """One cycle's batches. `progress` is what has been committed, `failed` the tables that could not be.
 
     A table that has failed before is left alone.
     """
-
-    def __init__(
-        self,
-        statements: SchemaStatements,
-        context: SyncContext,
-        held: HeldSchema,
-        tenure: Tenure,
-        progress: RunProgress,
-        *,
-        failed: Mapping[str, str],
-        out_of_time: Callable[[], bool],
-        committed: Callable[[RunProgress], None],
-    ) -> None:
-        self._statements = statements
-        self._context = context
-        self._held, self._target = held, held.connection
-        self._tenure = tenure
-        self._deletes = Deletes(statements, context, held.connection)
-        self._out_of_time = out_of_time
-        self._told = committed
-        self._more = False
-        self._counted: set[str] = set()
-        self.progress = progress
-        self.failed = dict(failed)
-        self.unfinished: set[str] = set()
-        self.expected: dict[str, int] = {}
-        """Rows to read in all of tables that take more than one batch, where counting them was quick."""
-        self.deletes_read: int | None = None
-        """Before which transaction all deleted keys were read, if any were."""
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
         """Drain the deleted keys, then every table parents first, then what that released or asked for."""
@@ -96,10 +59,10 @@ class Drain:
             again = False
             released, requeued = await self._asked_for()
             if not (waiting | released | requeued) - self.failed.keys():
-                return
+                break
             if self._out_of_time():
                 self.unfinished |= waiting | released | requeued
-                return
+                break
             for name, table in self._statements.tables.items():
                 if name in self.failed:
                     continue
@@ -115,6 +78,9 @@ class Drain:
                     if name in waiting:
                         await self._drain_rows(table, ledger.cursors[name], pending.horizon)
             waiting = set()
+        if self._troubles and not self._landed:
+            # Nothing at all got through: that is no table's trouble, and a retry may help.
+            raise self._troubles[0]
 
     def fail(self, table: str, error: str) -> None:
         """Note that a table failed; the others go on."""
@@ -124,9 +90,16 @@ class Drain:
     @contextmanager
     def _failing_alone(self, name: str) -> Iterator[None]:
         try:
-            yield
-        except StoreRejected as error:
-            # The table's own trouble; anything else is the store's and ends the cycle.
+            try:
+                yield
+            except TableStands as stands:
+                raise stands.error from stands
+        except StoreError as error:
+            # The table's own trouble while the graph-db answers; else the store's, which ends the cycle.
+            if error.retryable:
+                if not may_be_rows(error) or self._target.is_closed():
+                    raise
+                self._troubles.append(error)
             self.fail(name, str(error))
 
     async def _asked_for(self) -> tuple[set[str], set[str]]:
@@ -140,45 +113,88 @@ class Drain:
 
     async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
         """Move rows until nothing is left below the horizon or time is out."""
-        write = self._context.write
-        full = limit = await self._rows_a_batch(table)
+        name, write = table.table.name, self._context.write
+        size = BatchSize(await self._rows_a_batch(table), known=self._sizes, name=name)
+        suspects = Suspects()
         while not self._out_of_time():
+            limit = size.rows
+            staged = None
             try:
                 async with write.store.driver() as source, AsyncExitStack() as readings:
                     ahead: Reading | None = None
                     # What is being read already is applied too: its COPY cannot be called off in peace.
                     while ahead is not None or not self._out_of_time():
+                        staged = None
                         rows = ahead or self._read(source, table, cursor, horizon, limit)
                         readings.push_async_callback(rows.close)
                         ahead = None
                         async with self._batch(table.create_stage):
-                            with self._capturing():
-                                staged = await rows.copy_into(
-                                    self._target, table.stage_name, table.stage_columns
-                                )
+                            staged = await rows.copy_into(self._target, table.stage_name, table.stage_columns)
                             await readings.aclose()
                             # A short batch has seen all below the horizon; behind a full one may be more.
                             after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
-                            if staged == limit == full and not self._out_of_time():
+                            if staged == limit == size.full and not self._out_of_time():
                                 await self._expect(source, table, after, horizon, staged)
                                 # The write-db reads on while the graph-db applies.
-                                ahead = self._read(source, table, after, horizon, full)
+                                ahead = self._read(source, table, after, horizon, limit)
                                 readings.push_async_callback(ahead.close)
                             progress = await self._apply(table, staged, captured=staged)
-                            await self._tenure.commit(
-                                self._target, progress, table=table.table.name, cursor=after
-                            )
+                            if suspects.letters:
+                                if not await self._lands_beside(table, staged, suspects):
+                                    raise NoNeighbour
+                                progress = await self._bury(progress, {name: suspects.letters})
+                            await self._tenure.commit(self._target, progress, table=name, cursor=after)
+                        suspects.landed(progress.written(name) - self.progress.written(name))
                         self._committed(progress)
                         cursor = after
                         if staged < limit:
                             return
-                        limit = min(full, limit * 2)
-            except _CaptureRefused as refusal:
-                # Somewhere in these rows is one that cannot be read; its connection is gone, others are not.
-                if limit == 1:
-                    cursor = await self._bury_next(table, cursor, horizon, refusal.error)
-                limit = max(1, limit // 2)
-        self.unfinished.add(table.table.name)
+                        size.passed()
+                        # What is read ahead already is of the size that it was asked for.
+                        if ahead is None:
+                            limit = size.rows
+            except NoNeighbour:
+                # What was staged says nothing of the rows before it; more of them may.
+                if staged is None or staged < limit or suspects.waited_long():
+                    raise suspects.verdict() from None
+                size.passed()
+            except StoreError as error:
+                # Somewhere in these rows is one that cannot be read or written, or they are too many. The
+                # source's connection is gone, others are not.
+                if not await self._try_fewer(size, error, staged):
+                    cursor = await self._pass_over(table, cursor, horizon, error, suspects)
+        if suspects.letters and not suspects.convicted:
+            raise suspects.verdict()
+        self.unfinished.add(name)
+
+    async def _lands_beside(self, table: TableStatements, staged: int, suspects: Suspects) -> bool:
+        """Return whether a row has landed that tells the suspects' trouble from the table's."""
+        if suspects.convicted:
+            return True
+        if self._store_of(suspects.verdict().error) is self._context.write.store:
+            return staged > 0
+        return await self._target.fetchrow(table.staged_tids) is not None
+
+    async def _pass_over(
+        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError, suspects: Suspects
+    ) -> Cursor:
+        """Go on behind a single row that failed alone; return the cursor behind it.
+
+        It is a dead letter at once if a store refused its values. If a store said something else, it is one
+        as soon as a neighbour lands; raise the error if none does.
+        """
+        if refuses_a_row(error) and not suspects.letters:
+            return await self._bury_next(table, cursor, horizon, error)
+        write, query = self._context.write, table.next_key(self._context.write.schema, cursor)
+        async with write.store.driver() as source, reading(source, [table.source(write.schema)]):
+            row = await source.fetchrow(query, *cursor.parameters(), str(horizon))
+        if row is None:
+            raise await with_setting(self._store_of(error), error)
+        key = key_of_bytes(row["key"])
+        suspects.letters.append(letter_of(error, key, row["sync_xid"]))
+        if not refuses_a_row(error):
+            suspects.add(await with_setting(self._store_of(error), error))
+        return Cursor(xid=row["sync_xid"], key=key)
 
     async def _expect(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, staged: int
@@ -216,7 +232,7 @@ class Drain:
         return read_rows(source, table, place=write, cursor=cursor, horizon=horizon, limit=limit)
 
     async def _bury_next(
-        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreRejected
+        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError
     ) -> Cursor:
         """Put the first row behind the cursor among the dead letters, and return the cursor behind it."""
         write, query = self._context.write, table.next_key(self._context.write.schema, cursor)
@@ -230,36 +246,44 @@ class Drain:
             progress = await self._bury(self.progress.plus([]), {table.table.name: [letter]})
             after = Cursor(xid=row["sync_xid"], key=key)
             await self._tenure.commit(self._target, progress, table=table.table.name, cursor=after)
-        self._committed(progress)
+        self._committed(progress, landed=False)
         return after
 
     async def _drain_released(self, table: TableStatements) -> None:
         """Land the parked rows whose parent has come."""
-        limit = self._context.budget.batch_rows
+        size = BatchSize(self._context.budget.batch_rows)
         while not self._out_of_time():
-            async with self._batch(table.create_stage):
-                status = await self._target.execute(table.waiting.stage_released, limit)
-                staged = int(status.rpartition(" ")[2])
-                if not staged:
+            try:
+                async with self._batch(table.create_stage):
+                    status = await self._target.execute(table.waiting.stage_released, size.rows)
+                    staged = int(status.rpartition(" ")[2])
+                    if not staged:
+                        return
+                    progress = await self._apply(table, staged)
+                    await self._tenure.note(self._target, progress)
+                self._committed(progress)
+                if staged < size.rows:
                     return
-                progress = await self._apply(table, staged)
-                await self._tenure.note(self._target, progress)
-            self._committed(progress)
-            if staged < limit:
-                return
+                size.passed()
+            except StoreError as error:
+                if not await self._try_fewer(size, error):
+                    raise await with_setting(self._store_of(error), error) from error
         self.unfinished.add(table.table.name)
 
     async def _drain_requeued(self, table: TableStatements) -> None:
         """Read rows again by key and make them right, whatever they are now."""
         name = table.table.name
-        limit = _KEYS
+        size = BatchSize(_KEYS)
+        unclear = 0
+        async with self._transaction(BY_INDEX) as target:
+            await target.execute(sql("requeue_rings"), name)
         while not self._out_of_time():
             try:
                 async with (
                     self._context.write.store.driver() as source,
                     self._batch(table.create_stage),
                 ):
-                    asked = await self._target.fetch(sql("requeue_read"), name, limit)
+                    asked = await self._target.fetch(sql("requeue_read"), name, size.rows)
                     if not asked:
                         return
                     ids = [row["row_id"] for row in asked]
@@ -271,15 +295,17 @@ class Drain:
                     await self._target.execute(table.missing, list(texts), gone)
                     if len(texts) < len(ids):
                         await self._target.execute(sql("forget"), name, list(set(ids) - texts.keys()))
-                    progress = await self._apply(table, staged)
+                    progress = await self._apply(table, staged, asked=True)
                     await self._target.execute(sql("requeue_done"), name, ids)
                     await self._tenure.note(self._target, progress)
                 self._committed(progress)
-                limit = min(_KEYS, limit * 2)
-            except _CaptureRefused as refusal:
-                if limit == 1:
-                    await self._bury_asked(table, refusal.error)
-                limit = max(1, limit // 2)
+                unclear = 0
+                size.passed()
+            except StoreError as error:
+                if not await self._try_fewer(size, error):
+                    unclear += not await self._bury_asked(table, error)
+                    if unclear > FEW:
+                        raise await with_setting(self._store_of(error), error) from error
         self.unfinished.add(name)
 
     async def _copy_by_key(
@@ -287,21 +313,29 @@ class Drain:
     ) -> int:
         readable = all(map(is_text, keys))
         columns = [list(column) for column in zip(*(keys if readable else map(hex_of, keys)), strict=True)]
-        query = table.capture_by_key(self._context.write.schema, readable=readable)
-        with self._capturing():
-            write, sources = self._context.write, [table.source(self._context.write.schema)]
-            async with Reading(source, query, columns, write.store.name, tables=sources) as rows:
-                return await rows.copy_into(self._target, table.stage_name, table.stage_columns)
+        write, sources = self._context.write, [table.source(self._context.write.schema)]
+        query = table.capture_by_key(write.schema, readable=readable)
+        async with Reading(source, query, columns, write.store.name, tables=sources) as rows:
+            return await rows.copy_into(self._target, table.stage_name, table.stage_columns)
 
-    async def _bury_asked(self, table: TableStatements, error: StoreRejected) -> None:
+    async def _bury_asked(self, table: TableStatements, error: StoreError) -> bool:
+        """Put the next row that is asked for among the dead letters; return whether it surely belongs there.
+
+        It is if a store refused its values, or refused it in this very way before.
+        """
         name = table.table.name
         async with self._batch():
             [row] = await self._target.fetch(sql("requeue_read"), name, 1)
-            letter = letter_of(error, reading_of(row["key"], row["row_id"]), 0)
+            before = await self._target.fetchrow(sql("refused_before"), name, row["row_id"])
+            # Which version it is cannot be read; as long as no other one came, it is that one.
+            letter = letter_of(
+                error, reading_of(row["key"], row["row_id"]), before["version"] if before else 0
+            )
             progress = await self._bury(self.progress.plus([]), {name: [letter]})
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
             await self._tenure.note(self._target, progress)
-        self._committed(progress)
+        self._committed(progress, landed=False)
+        return refuses_a_row(error) or (before is not None and before["sqlstate"] == error.sqlstate)
 
     async def _drain_deletes(self, cursor: Cursor, horizon: int) -> None:
         """Remove the rows whose keys were deleted, those of all tables in the order of their deletion."""
@@ -322,7 +356,7 @@ class Drain:
                         if staged < limit:
                             return
                         limit = min(full, limit * 2)
-            except _CaptureRefused as refusal:
+            except CaptureRefused as refusal:
                 # One of these keys cannot be read, or is none. The others' rows must not stay for it.
                 if limit == 1:
                     cursor = await self._pass_deleted(cursor, horizon, refusal.error)
@@ -356,64 +390,3 @@ class Drain:
         self._committed(progress)
         self.deletes_read = deleted.cursor.xid
         return deleted.cursor
-
-    async def _remove(self) -> RunProgress:
-        store = self._context.target.store.name
-        effects, refused = await remove_gone(self._target, self._statements, store)
-        await self._statements.recount.run(self._target)
-        self._more |= bool(effects)
-        return await self._bury(self.progress.plus(effects), refused)
-
-    @asynccontextmanager
-    async def _batch(self, create_stage: str | None = None) -> AsyncIterator[None]:
-        """One transaction on the graph-db with empty stages; its driver errors name the graph-db."""
-        stages = shared_stages(self._statements)
-        async with self._transaction(*stages, *([create_stage] if create_stage is not None else [])):
-            yield
-
-    @asynccontextmanager
-    async def _transaction(self, *first: str) -> AsyncIterator[asyncpg.Connection]:
-        with self._context.target.store.errors_mapped():
-            async with self._held.transaction(*first) as target:
-                yield target
-
-    @contextmanager
-    def _capturing(self) -> Iterator[None]:
-        """Tell a row that cannot be staged from one that cannot be applied."""
-        try:
-            yield
-        except (StoreError, asyncpg.PostgresError) as error:
-            store = self._context.target.store.name
-            mapped = error if isinstance(error, StoreError) else map_driver_error(store, error)
-            if isinstance(mapped, StoreRejected) and refuses_a_row(mapped):
-                raise _CaptureRefused(mapped) from error
-            raise
-
-    async def _last_staged(self, table: TableStatements) -> Cursor:
-        row = await self._target.fetchrow(table.last_staged)
-        return Cursor(xid=row["sync_xid"], key=tuple(row["key"]))
-
-    async def _apply(self, table: TableStatements, staged: int, *, captured: int = 0) -> RunProgress:
-        """Apply the stage in the caller's transaction; return the progress with it."""
-        store = self._context.target.store.name
-        with span("apply", table=table.table.name, rows=staged):
-            applied: Applied = await apply_staged(
-                self._target, self._statements, table, staged=staged, store=store
-            )
-        self._more |= applied.more
-        effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
-        return await self._bury(self.progress.plus(effects), applied.refused)
-
-    async def _bury(self, progress: RunProgress, refused: Mapping[str, Sequence[DeadLetter]]) -> RunProgress:
-        """Put refused rows among the dead letters; return the progress with them."""
-        for name, letters in refused.items():
-            await bury(
-                self._target, name, letters, run_id=self._context.run.run_id, rules=self._context.retry
-            )
-            progress = progress.with_failures(name, len(letters))
-        return progress
-
-    def _committed(self, progress: RunProgress) -> None:
-        # Only now: a rolled-back batch must not be counted.
-        self.progress = progress
-        self._told(progress)

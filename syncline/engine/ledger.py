@@ -42,6 +42,10 @@ class RunProgress:
         refused = TableProgress(table=table, failures=number)
         return replace(self, tables={**self.tables, table: _sum(self.tables.get(table), refused)})
 
+    def written(self, table: str) -> int:
+        """Return how many rows of a table were inserted or changed."""
+        return self.tables[table].rows if table in self.tables else 0
+
     def to_json(self) -> str:
         """Return what `from_json` reads."""
         return json.dumps(

@@ -40,7 +40,7 @@ class Merging:
         self._map, self._table, self._stage = schema_map, table, stage
         self._values = merged_values(table)
         own = {"sync_version": "s.sync_xid", "sync_run": "(SELECT fence FROM sync_state)"}
-        self._written = self._values | own
+        self.written = self._values | own
         self._counted = counting_columns(schema_map, table.name)
         self._rematched = [
             (child, reference)
@@ -48,9 +48,9 @@ class Merging:
             for reference in child.references
             if reference.by is not None and reference.parent == table.name
         ]
-        self._here = " AND ".join(f"t.{quoted(name)} = {self._values[name]}" for name in table.target_key)
+        self.here = " AND ".join(f"t.{quoted(name)} = {self._values[name]}" for name in table.target_key)
         self.rematches = bool(self._rematched)
-        self.known = sql("known", stage=stage, target=quoted(table.name), here=self._here)
+        self.known = sql("known", stage=stage, target=quoted(table.name), here=self.here)
         self.rows = self._ranged(self._merge, self._merge)
         self.new_rows = self._ranged(self._insert, self._merge)
         self.links = [
@@ -96,11 +96,11 @@ class Merging:
         return sql(
             "merge",
             **self._inserted(stage),
-            proposed=commas([f"{value} AS {quoted(name)}" for name, value in self._written.items()]),
+            proposed=commas([f"{value} AS {quoted(name)}" for name, value in self.written.items()]),
             same=" AND ".join(f"t.{quoted(name)} = p.{quoted(name)}" for name in key),
-            here=self._here,
+            here=self.here,
             assignments=commas(
-                [f"{quoted(name)} = p.{quoted(name)}" for name in self._written if name not in key]
+                [f"{quoted(name)} = p.{quoted(name)}" for name in self.written if name not in key]
             ),
             differs=_differs(table, [name for name in self._values if name not in key]),
             queue=queue(table),
@@ -114,8 +114,8 @@ class Merging:
         return {
             "target": quoted(self._table.name),
             "stage": stage,
-            "columns": commas([quoted(name) for name in self._written]),
-            "values": commas(list(self._written.values())),
+            "columns": commas([quoted(name) for name in self.written]),
+            "values": commas(list(self.written.values())),
             "order": _order(self._table, self._values),
             "returned": commas([f"t.{quoted(name)}" for name in returned]),
         }
@@ -167,8 +167,9 @@ def _differs(table: TableMap, compared: Sequence[str]) -> str:
     types |= {"key": "text"} | {reference.target_column: "uuid" for reference in table.references}
     by_value = [quoted(name) for name in compared if types.get(name) in _EQUAL_IS_SAME]
     by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
-    # There are collations that call two texts equal.
-    texts = {quoted(name) for name in compared if types.get(name) == "text"}
+    # There are collations that call two texts equal. What an expression makes of a text may be none.
+    plain = {name for name, type_ in types.items() if type_ == "text"} - table.expressions.keys()
+    texts = {quoted(name) for name in compared if name in plain}
     current = {
         name: f't.{name} COLLATE "C"' if name in texts else f"t.{name}" for name in map(quoted, compared)
     }

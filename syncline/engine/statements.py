@@ -9,6 +9,7 @@ those statements are for `syncline.stores.tenants.reading`, where nothing but pg
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from syncline.engine.claims import ClaimStatements
 from syncline.engine.comparison import Comparison
 from syncline.engine.form import key_bytes, key_text
 from syncline.engine.keys import hex_of, is_text, of_hex
@@ -117,7 +118,11 @@ class TableStatements:
         )
         self.missing = sql("gone_missing", stage=self.stage, table=literal(table.name), row_id=self.row_id)
         self.absolve = sql("absolve", stage=self.stage, of_table=of_table(table), row_id=self.row_id)
+        self.retry_held = sql("retry_held", stage=self.stage, table=literal(table.name), row_id=self.row_id)
         self.merging = Merging(schema_map, table, self.stage)
+        self.claims = ClaimStatements(
+            schema_map, table, self.stage, written=self.merging.written, here=self.merging.here
+        )
         self.waiting = Waiting(schema_map, table, self.stage)
 
     def after_cursor(self, cursor: Cursor, first_parameter: int) -> str:

@@ -1,0 +1,189 @@
+"""Batches: one transaction of a cycle each, how it is applied, and what becomes of one that fails."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+import asyncpg
+
+from syncline.engine.apply import Applied, apply_staged, remove_gone, shared_stages
+from syncline.engine.batchsize import BatchSize
+from syncline.engine.deletes import Deletes
+from syncline.engine.keys import row_uuid
+from syncline.engine.ledger import RunProgress, Tenure
+from syncline.engine.limits import is_limit, with_setting
+from syncline.engine.refusal import DeadLetter, TableRefused, bury, may_be_rows, refuses_a_row
+from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.statements import Cursor, SchemaStatements, TableStatements
+from syncline.engine.template import sql
+from syncline.errors import StoreError, StoreRejected
+from syncline.messages import TableProgress
+from syncline.provider import SyncContext
+from syncline.stores.postgres import PostgresStore, map_driver_error
+from syncline.tracing import span
+
+__all__ = ["Batches", "CaptureRefused"]
+
+_TRIES = 3
+"""How often a single row is tried before what a store says is believed, where that may pass by itself."""
+
+
+class CaptureRefused(Exception):
+    """A deleted key did not even come into the stage: its source, or the stage, refused it."""
+
+    def __init__(self, error: StoreRejected) -> None:
+        self.error = error
+
+
+class Batches:
+    """What every stream of a cycle's batches shares."""
+
+    def __init__(
+        self,
+        statements: SchemaStatements,
+        context: SyncContext,
+        held: HeldSchema,
+        tenure: Tenure,
+        progress: RunProgress,
+        *,
+        failed: Mapping[str, str],
+        out_of_time: Callable[[], bool],
+        committed: Callable[[RunProgress], None],
+        sizes: dict[str, int],
+    ) -> None:
+        """Keep what a cycle is made of. `sizes` has the rows a batch of tables that a limit has struck."""
+        self._statements = statements
+        self._context = context
+        self._held, self._target = held, held.connection
+        self._tenure = tenure
+        self._deletes = Deletes(statements, context, held.connection)
+        self._out_of_time = out_of_time
+        self._told = committed
+        self._more = False
+        self._counted: set[str] = set()
+        self._sizes = sizes
+        self._landed = False
+        self._told_of_limits = False
+        self._troubles: list[StoreError] = []
+        self.progress = progress
+        self.failed = dict(failed)
+        self.unfinished: set[str] = set()
+        self.expected: dict[str, int] = {}
+        """Rows to read in all of tables that take more than one batch, where counting them was quick."""
+        self.deletes_read: int | None = None
+        """Before which transaction all deleted keys were read, if any were."""
+
+    def _store_of(self, error: StoreError) -> PostgresStore:
+        write, target = self._context.write.store, self._context.target.store
+        return write if error.store == write.name else target
+
+    async def _try_fewer(self, size: BatchSize, error: StoreError, staged: int | None = None) -> bool:
+        """Return whether a batch that failed is to be tried with fewer rows, or once more if it was one row.
+
+        If not, it is a single row that failed alone. `staged` is how many rows it had, if it came so far.
+        Raise the error if rows have nothing to do with it.
+        """
+        if not may_be_rows(error) or self._target.is_closed():
+            if is_limit(error):
+                # The next attempt is another connection's, with what this one could not do in time.
+                size.failed(struck=True)
+                raise await with_setting(self._store_of(error), error) from error
+            raise error
+        if isinstance(error, TableRefused):
+            raise error
+        if size.rows > 1:
+            if error.everywhere:
+                size.alone()
+            else:
+                size.failed(struck=is_limit(error), staged=staged)
+                if is_limit(error) and not self._told_of_limits:
+                    self._told_of_limits = True
+                    named = await with_setting(self._store_of(error), error)
+                    self._context.log.warning(
+                        "batch halved", graph=self._context.graph.slug, rows=size.rows, error=str(named)
+                    )
+            return True
+        # What tells of a value will be told again, and a limit took its time; anything else may pass.
+        if not refuses_a_row(error) and not is_limit(error) and size.once_more(_TRIES):
+            return True
+        size.blame_the_row()
+        return False
+
+    @asynccontextmanager
+    async def _batch(self, create_stage: str | None = None) -> AsyncIterator[None]:
+        """One transaction on the graph-db with empty stages; its driver errors name the graph-db."""
+        stages = shared_stages(self._statements)
+        async with self._transaction(*stages, *([create_stage] if create_stage is not None else [])):
+            yield
+
+    @asynccontextmanager
+    async def _transaction(self, *first: str) -> AsyncIterator[asyncpg.Connection]:
+        with self._context.target.store.errors_mapped():
+            async with self._held.transaction(*first) as target:
+                yield target
+
+    @contextmanager
+    def _capturing(self) -> Iterator[None]:
+        """Tell a row that cannot be staged from one that cannot be applied."""
+        try:
+            yield
+        except (StoreError, asyncpg.PostgresError) as error:
+            store = self._context.target.store.name
+            mapped = error if isinstance(error, StoreError) else map_driver_error(store, error)
+            if isinstance(mapped, StoreRejected) and refuses_a_row(mapped):
+                raise CaptureRefused(mapped) from error
+            raise
+
+    async def _last_staged(self, table: TableStatements) -> Cursor:
+        row = await self._target.fetchrow(table.last_staged)
+        return Cursor(xid=row["sync_xid"], key=tuple(row["key"]))
+
+    async def _apply(
+        self, table: TableStatements, staged: int, *, captured: int = 0, asked: bool = False
+    ) -> RunProgress:
+        """Apply the stage in the caller's transaction; return the progress with it.
+
+        `asked`: the rows were asked for by key, with all that they are entangled with.
+        """
+        store = self._context.target.store.name
+        with span("apply", table=table.table.name, rows=staged):
+            applied: Applied = await apply_staged(
+                self._target, self._statements, table, staged=staged, store=store
+            )
+        self._more |= applied.more
+        effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
+        progress = await self._bury(self.progress.plus(effects), applied.refused)
+        entangled = (
+            []
+            if asked
+            else [
+                letter.row_id or row_uuid(letter.key)
+                for letter in applied.refused.get(table.table.name, ())
+                if letter.held_by
+            ]
+        )
+        if entangled:
+            again = await self._target.execute(sql("retry_ring"), table.table.name, entangled)
+            self._more |= again != "INSERT 0 0"
+        return progress
+
+    async def _bury(self, progress: RunProgress, refused: Mapping[str, Sequence[DeadLetter]]) -> RunProgress:
+        """Put refused rows among the dead letters; return the progress with them."""
+        for name, letters in refused.items():
+            await bury(
+                self._target, name, letters, run_id=self._context.run.run_id, rules=self._context.retry
+            )
+            progress = progress.with_failures(name, len(letters))
+        return progress
+
+    def _committed(self, progress: RunProgress, *, landed: bool = True) -> None:
+        # Only now: a rolled-back batch must not be counted.
+        self.progress = progress
+        self._landed |= landed
+        self._told(progress)
+
+    async def _remove(self) -> RunProgress:
+        store = self._context.target.store.name
+        effects, refused = await remove_gone(self._target, self._statements, store)
+        await self._statements.recount.run(self._target)
+        self._more |= bool(effects)
+        return await self._bury(self.progress.plus(effects), refused)

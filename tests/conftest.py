@@ -3,6 +3,7 @@
 The fixtures live in the shipped test kit, so that plugin authors have them too.
 """
 
+import atexit
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,11 +11,23 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+from syncline.process_exit import leave, risks_a_crash
+
 STACK = "the tests of one running stack"
 _WITH_STACK = ("acceptance/test_readme.py", "acceptance/test_recipes.py", "acceptance/test_wordnet.py")
 """What a `syncline dev` is started for once, as long as it is the same process."""
 _FIRST = (*_WITH_STACK, "acceptance", "integration/test_engine_histories.py", "workflow", "integration")
 """What takes long begins first, so that the processes end together."""
+
+_status = [0]
+
+
+@atexit.register  # before any other, so that it is called last
+def _end() -> None:
+    # A process of the suite is gone without a word, now and then, if the interpreter is taken down under the SDK.
+    if risks_a_crash():
+        leave(_status[-1])
+
 
 pytest_plugins = ["syncline.testing.postgres", "syncline.testing.graphs", "syncline.testing.temporal"]
 
@@ -32,6 +45,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FOLDER",
         help="Run against the PostgreSQL whose programs are there, in place of the wheel's.",
     )
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    _status.append(int(exitstatus))
 
 
 _IN_MEMORY = Path("/dev/shm")  # where there is one

@@ -341,6 +341,8 @@ for command in json.loads(sys.argv[1]):
     done = CliRunner().invoke(app, command)
     print(command, done.exit_code, done.stdout, done.stderr, flush=True)
     assert done.exit_code == 0, (done.output, done.exception)
+from syncline.process_exit import end_process
+end_process(0)
 """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, json.dumps(COMMANDS),

@@ -2,7 +2,7 @@
 
 The SDK's threads may still hold the interpreter's lock when a short-lived process begins to take the
 interpreter down; it then aborts with "PyGILState_Release" (temporalio/sdk-python#300; seen as SIGABRT in
-`future_into_py` of a thread `tokio-rt-worker`, and without a word where stderr goes nowhere). So such a process
+`future_into_py` of thread `tokio-rt-worker`, and without a word where stderr goes nowhere). So such a process
 does what an exit owes to others, and leaves the interpreter as it is.
 """
 

@@ -21,6 +21,7 @@ from syncline.bounded import Abandoned, Escaped, Overran, bounded
 from syncline.errors import ConfigurationError, ProviderDuplicate, ProviderInvalid, ProviderNotReady
 from syncline.fact_decomposition import FACT_DECOMPOSITION_API_VERSION, FactDecompositionProvider
 from syncline.logs import get_log, masked
+from syncline.masking import error_text
 from syncline.provider import (
     API_VERSION,
     KINDS,
@@ -329,7 +330,7 @@ class Registry:
         except ConfigurationError as error:
             self._leave_out(error, name, distribution)
         except Exception as error:  # its attributes may be anything, and so may what reading them does
-            problem = f"looking at it failed: {type(error).__name__}: {error}"
+            problem = f"looking at it failed: {type(error).__name__}: {error_text(error)}"
             invalid = ProviderInvalid(name, distribution=distribution, problem=problem)
             invalid.__cause__ = error
             self._leave_out(invalid, name, distribution)
@@ -392,7 +393,7 @@ def _loaded(point: EntryPoint, distribution: str) -> object:
     try:
         loaded: object = point.load()
     except (Exception, SystemExit) as error:  # a plugin's import may do anything
-        problem = f"'{point.value}' cannot be imported: {type(error).__name__}: {error}"
+        problem = f"'{point.value}' cannot be imported: {type(error).__name__}: {error_text(error)}"
         raise ProviderInvalid(point.name, distribution=distribution, problem=problem) from error
     return loaded
 
@@ -407,7 +408,7 @@ def _made(contribution: object, name: str, distribution: str) -> object:
     try:
         made: object = contribution()
     except (Exception, SystemExit) as error:
-        problem = f"making an instance failed: {type(error).__name__}: {error}"
+        problem = f"making an instance failed: {type(error).__name__}: {error_text(error)}"
         raise ProviderInvalid(name, distribution=distribution, problem=problem) from error
     return made
 

@@ -121,7 +121,8 @@ class SyncEngine:
         # Asked for within a connection to the write-db, too, which would be named for it.
         with context.target.store.errors_mapped():
             found = await misfits(context.write, target, context.target.schema, self.schema_map)
-        if not found.failed:
+        # A right that is missing may be granted at any time.
+        if not found.failed and found.footing.writable:
             self._fitting[place] = found
         return found
 

@@ -16,6 +16,7 @@ from syncline.freshness.unheard import changed_since
 from syncline.freshness.wakes import Snapshot, Wakes
 from syncline.graphs import Graph
 from syncline.logs import get_log
+from syncline.masking import error_text
 from syncline.provider import Meter
 from syncline.stores.postgres import PostgresStore
 
@@ -138,7 +139,7 @@ class Attention:
         try:
             await self._line.hush(schema, seconds)
         except (asyncpg.PostgresError, TimeoutError) as error:
-            self._tell(f"writers of schema '{schema}' cannot be hushed: {error}")
+            self._tell(f"writers of schema '{schema}' cannot be hushed: {error_text(error)}")
         else:
             self._wakes.hush(schema, until=_now() + seconds)
 

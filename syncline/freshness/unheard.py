@@ -52,6 +52,7 @@ async def _changed(
         + " OR ".join(_sql("probe", table=table) for table in of_schema)
         for schema, of_schema in tables.items()
     ]
-    async with reading(connection, [table for of_schema in tables.values() for table in of_schema]):
+    asked = [table for of_schema in tables.values() for table in of_schema]
+    async with reading(connection, asked, lock_timeout="2s"):
         rows = await connection.fetch(" UNION ALL ".join(selects), str(xid))
     return frozenset(row["schema"] for row in rows)

@@ -99,7 +99,11 @@ def head_of(side: str) -> str:
 
 def run_script(connection: Connection, path: Path) -> None:
     """Execute a file of several statements inside the connection's running transaction."""
-    _execute(connection, path.read_text(encoding="utf-8"))
+    script = path.read_text(encoding="utf-8")
+    if path.parent.name == _WRITE:
+        # What alembic says next finds operators in pg_catalog alone: others may own this schema.
+        script += "\n;SET LOCAL search_path = pg_catalog, pg_temp"
+    _execute(connection, script)
 
 
 def _execute(connection: Connection, script: str) -> None:
@@ -131,8 +135,9 @@ def _upgrade(connection: Connection, store: str, schema: str, folder: Path, vers
     connection.execute(CreateSchema(schema, if_not_exists=True))
     if folder.name == _WRITE:
         _act_as_owner(connection, schema, version_table)
-    # The adapter begins lazily, so this statement also makes sure that a script runs inside the transaction.
-    connection.execute(_SEARCH_PATH, {"schema": schema})
+    else:
+        # The adapter begins lazily: this statement also makes sure that a script runs in the transaction.
+        connection.execute(_SEARCH_PATH, {"schema": schema})
     scripts = _scripts(folder)
     applied: list[str] = []
 
@@ -141,6 +146,7 @@ def _upgrade(connection: Connection, store: str, schema: str, folder: Path, vers
         revisions = list(scripts.iterate_revisions("heads", heads or "base", implicit_base=True))
         for revision in reversed(revisions):
             applied.append(revision.revision)
+            connection.execute(_SEARCH_PATH, {"schema": schema})
             yield MigrationStep.upgrade_from_script(scripts.revision_map, revision)
 
     MigrationContext.configure(
@@ -161,6 +167,13 @@ def _act_as_owner(connection: Connection, schema: str, version_table: str) -> No
         if there:
             _execute(connection, f"ALTER TABLE {version} OWNER TO {quoted(owner.name)}")
         _execute(connection, f"SET LOCAL ROLE {quoted(owner.name)}")
+    if not there:
+        # Not left to alembic, which would take one that somebody has made meanwhile.
+        key = quoted(f"{version_table}_pkc")
+        _execute(
+            connection,
+            f"CREATE TABLE {version} (version_num varchar(32) NOT NULL CONSTRAINT {key} PRIMARY KEY)",
+        )
 
 
 def _check_known(store: str, schema: str, folder: Path, heads: Iterable[str]) -> None:

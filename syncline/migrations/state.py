@@ -6,6 +6,7 @@ from typing import Final
 
 import asyncpg
 
+from syncline.masking import error_text
 from syncline.migrations.revisions import BOOKS_VERSION_TABLE, VERSION_TABLE, head_of
 from syncline.sqltext import literal, quoted
 from syncline.stores.postgres import PostgresStore
@@ -56,7 +57,7 @@ async def _recorded(store: PostgresStore, table: str, schemas: Collection[str]) 
             except asyncpg.PostgresError as error:
                 # Others may own a schema: one that cannot be read is told, and stops none of the others.
                 if len(batch) == 1:
-                    found[batch[0]] = f"a {table} that cannot be read ({error})"
+                    found[batch[0]] = f"a {table} that cannot be read ({error_text(error)})"
                 else:
                     waiting += [[schema] for schema in batch]
     return found
@@ -68,6 +69,6 @@ async def _versions(connection: asyncpg.Connection, table: str, schemas: Sequenc
         f"SELECT '{literal(schema)}' AS schema_name, version_num FROM {place}"  # noqa: S608
         for schema, place in places.items()
     ]
-    async with reading(connection, list(places.values())):
+    async with reading(connection, list(places.values()), lock_timeout="2s"):
         rows = await connection.fetch(" UNION ALL ".join(parts))
     return {str(row["schema_name"]): str(row["version_num"]) for row in rows}

@@ -73,7 +73,8 @@ def grants(roles: Roles, places: Places) -> Iterator[Database]:
 
 
 def _database(name: str, setting: str, key: str | None, statements: Iterator[str]) -> Database:
-    sql = "\n".join(statements)
+    # Names are found in pg_catalog alone: who may create in another schema of the path would be called.
+    sql = "\n".join(["SET search_path = pg_catalog, pg_temp;", *statements, "RESET search_path;"])
     if key is None:
         return Database(name=name, setting=setting, sql=sql)
     return Database(name=f"{name} {key}", setting=f"key '{key}' of SYNCLINE_STORES", sql=sql)

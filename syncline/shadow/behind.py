@@ -74,6 +74,8 @@ def lags(shadow: Progress, live: Progress) -> Iterator[str]:
     behind = sorted(name for name in shadow.tables if _passed(live, shadow, name))
     if behind:
         yield f"it has yet to read what the live graph has: {', '.join(behind)}"
+    if shadow.ledger.comparisons:
+        yield f"it has yet to compare the keys of {', '.join(sorted(shadow.ledger.comparisons))}"
     if shadow.points:
         yield f"it owes the vector store {shadow.points:,} points"
     if shadow.dead > live.dead:

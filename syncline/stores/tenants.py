@@ -26,18 +26,22 @@ async def reading(
     one_moment: bool = False,
     first: str = "SELECT",
     role: str | None = None,
+    lock_timeout: str | None = None,
 ) -> AsyncIterator[None]:
     """Enter a read-only transaction in which reading `tables` runs nobody's code; `one_moment`: one snapshot.
 
     `tables` are qualified and quoted; they stay what they are until the end. Statements in it name their
     sources with the schema. Raise InsufficientPrivilegeError, in a sentence, if a table is none any more or
     has code that planning would run. One round trip before, with the script `first` in it, and one after.
-    With `role` all of it is done as that one.
+    With `role` all of it is done as that one. With `lock_timeout`, raise LockNotAvailableError when a table
+    is not free in time: what is asked for many owners together must not wait for one of them.
     """
     isolation = "REPEATABLE READ" if one_moment else "READ COMMITTED"
     begin = f"BEGIN ISOLATION LEVEL {isolation} READ ONLY"
     if role is not None:
         begin = f"{begin};SET LOCAL ROLE {quoted(role)}"
+    if lock_timeout is not None:
+        begin = f"{begin};SET LOCAL lock_timeout = '{lock_timeout}'"
     async with _transaction(connection, f"{begin};{read_settings(tables)};{first}"):
         yield
 

@@ -318,7 +318,7 @@ async def test_rows_asked_for_of_a_table_that_was_passed_are_read_before_the_cyc
     # A delete that left no tombstone, and the repair of it.
     await write(
         graph,
-        "ALTER TABLE write_node_fact_rejections DISABLE TRIGGER USER; DELETE FROM write_node_fact_rejections",
+        "DELETE FROM write_node_fact_rejections; DELETE FROM sync_tombstone",
     )
     await on_target(
         graph,

@@ -171,13 +171,19 @@ SWAPPED = (
             "CREATE INDEX ON kg.heir ((kg.evil('heir') || concept))"
         ),
         (
+            "CREATE TYPE kg.mood AS ENUM ('node', 'm');"
+            "CREATE FUNCTION kg.cast(kg.mood) RETURNS text LANGUAGE sql AS $$ SELECT kg.evil('cast') $$;"
+            "CREATE CAST (kg.mood AS text) WITH FUNCTION kg.cast(kg.mood); CREATE DOMAIN kg.moods AS kg.mood[];"
+            "ALTER TABLE kg.write_nodes ALTER concept TYPE kg.moods USING ARRAY[concept]::kg.mood[]"
+        ),
+        (
             "CREATE FUNCTION kg.same(varchar, varchar) RETURNS boolean LANGUAGE sql AS "
             "$$ SELECT kg.evil('operator') IS NOT NULL $$;"
             "CREATE OPERATOR kg.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = kg.same);"
             "ALTER TABLE kg.write_facts ALTER dedup_status TYPE varchar"
         ),
     ],
-    ids=["view", "tombstones", "policy", "index", "predicate", "statistics", "heir", "operator"],
+    ids=["view", "tombstones", "policy", "index", "predicate", "statistics", "heir", "domain", "operator"],
 )
 async def test_cycle_runs_no_code_of_a_table_owner(graph: TestGraph, script: str) -> None:
     insert = (
@@ -244,12 +250,17 @@ async def test_cycle_reads_an_index_on_the_function_of_an_only_owner(graph: Test
         ("CREATE TABLE kg.heir () INHERITS (kg.sync_notify); INSERT INTO kg.heir VALUES (true);"
         "CREATE TRIGGER t BEFORE UPDATE ON kg.heir FOR EACH ROW EXECUTE FUNCTION kg.evil_row()"),
         "CREATE TABLE kg.child (one boolean REFERENCES kg.sync_notify ON UPDATE CASCADE)",
+        ("CREATE DOMAIN kg.d AS boolean CHECK (kg.evil('domain') IS NOT NULL);"
+        "CREATE INDEX ON kg.sync_notify ((wanted::kg.d))"),
+        ("ALTER TABLE kg.sync_notify ADD CHECK ("
+        "ts_rewrite('a', $q$ SELECT 'b'::tsquery, kg.evil('q')::tsquery $q$) IS NOT NULL) NOT VALID"),
         ("ALTER TABLE kg.sync_notify RENAME TO was;"
         f"CREATE VIEW kg.sync_notify AS SELECT * FROM kg.was; GRANT SELECT, UPDATE ON kg.sync_notify TO {WORKER};"
         "CREATE TRIGGER t INSTEAD OF UPDATE ON kg.sync_notify FOR EACH ROW EXECUTE FUNCTION kg.evil_row()"),
     ],
     ids=[
-        "trigger", "rule", "policy", "check", "index", "statistics", "generated", "heir", "foreign key", "view",
+        "trigger", "rule", "policy", "check", "index", "statistics", "generated", "heir", "foreign key",
+        "domain", "built in", "view",
     ],
 )  # fmt: skip
 async def test_listener_writes_nothing_where_the_owner_put_code(graph: TestGraph, script: str) -> None:
@@ -424,6 +435,23 @@ async def test_migration_writes_into_no_version_table_that_would_run_code(graph:
     async with store_of(graph.write_dsn, "postgres") as store:
         with pytest.raises(StoreRejected, match="has trigger"):
             await migrate_write(store, "kg")
+    assert await ran_as(graph.write_dsn) == set()
+
+
+async def test_migration_finds_operators_in_pg_catalog_alone(graph: TestGraph) -> None:
+    """Behind SET ROLE a function can go back to who it was: to the administrator who migrates."""
+    superuser = await graph.connect_write()
+    await superuser.execute(f"ALTER TABLE sync_schema_version OWNER TO {MALLORY}")
+    await superuser.close()
+    await attack(
+        graph,
+        "CREATE FUNCTION kg.same(varchar, varchar) RETURNS boolean LANGUAGE plpgsql AS $$"
+        " BEGIN RESET ROLE; PERFORM kg.evil('operator'); RETURN $1::text = $2::text; END $$;"
+        "CREATE OPERATOR kg.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = kg.same);"
+        "UPDATE kg.sync_schema_version SET version_num = 'write_0001'",
+    )
+    async with store_of(graph.write_dsn, "postgres") as store:
+        assert await migrate_write(store, "kg") == ["write_0002"]
     assert await ran_as(graph.write_dsn) == set()
 
 

@@ -32,7 +32,21 @@ BEGIN
     THEN
         RETURN;
     END IF;
-    WITH objects AS (
+    WITH RECURSIVE used AS (
+        SELECT attrelid AS part, atttypid AS type FROM pg_attribute
+        WHERE attrelid = ANY (parts) AND attnum > 0 AND NOT attisdropped
+        UNION
+        -- A domain, an array, a row or a range is cast by the casts of what it is made of.
+        SELECT u.part, of.type
+        FROM used u JOIN pg_type t ON t.oid = u.type
+        CROSS JOIN LATERAL (
+            SELECT t.typbasetype WHERE t.typbasetype <> 0
+            UNION ALL SELECT t.typelem WHERE t.typelem <> 0
+            UNION ALL SELECT a.atttypid FROM pg_attribute a
+                WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+            UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+        ) AS of (type)
+    ), objects AS (
         SELECT indrelid AS part, 'pg_class'::regclass::oid AS classid, indexrelid AS objid
         FROM pg_index WHERE indrelid = ANY (parts) AND (indexprs IS NOT NULL OR indpred IS NOT NULL)
         UNION ALL
@@ -47,18 +61,18 @@ BEGIN
             AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
         LEFT JOIN pg_operator e ON d.refclassid = 'pg_operator'::regclass AND e.oid = d.refobjid
         UNION ALL
-        SELECT a.attrelid, k.castfunc
-        FROM pg_cast k
-        JOIN pg_type t ON t.oid IN (k.castsource, k.casttarget) AND t.typnamespace <> 'pg_catalog'::regnamespace
-        JOIN pg_attribute a ON a.atttypid IN (t.oid, t.typarray) AND a.attrelid = ANY (parts)
-        WHERE k.oid >= 16384 AND k.castfunc <> 0 AND a.attnum > 0 AND NOT a.attisdropped
+        SELECT u.part, k.castfunc
+        FROM used u
+        JOIN pg_type t ON t.oid = u.type AND t.typnamespace <> 'pg_catalog'::regnamespace
+        JOIN pg_cast k ON t.oid IN (k.castsource, k.casttarget)
+        WHERE k.oid >= 16384 AND k.castfunc <> 0
     )
     SELECT c.part::regclass || ' has an index, statistics, a partition key or a type that calls ' || f.oid::regprocedure
         || ' of role ' || quote_ident(r.rolname) INTO problem
     FROM called c
     JOIN pg_proc f ON f.oid = c.function
     JOIN pg_roles r ON r.oid = f.proowner AND NOT r.rolsuper AND r.rolname <> current_user
-    WHERE EXISTS (
+    WHERE (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR EXISTS (
         SELECT FROM pg_class s JOIN pg_roles o ON o.oid = s.relowner AND NOT o.rolsuper
         WHERE s.relname = 'sync_tombstone' AND s.relkind = 'r' AND s.relowner <> f.proowner
     )

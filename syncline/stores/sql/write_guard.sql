@@ -52,6 +52,35 @@ BEGIN
           AND c.relowner <> (SELECT datdba FROM pg_database WHERE datname = current_database())
           AND NOT pg_has_role(n.nspowner, c.relowner, 'MEMBER') LIMIT 1;
     END IF;
+    IF problem IS NULL THEN
+        -- Expressions are run as whoever writes. That one calls only what is built in says nothing (ts_rewrite runs any query),
+        -- and the constraint of a domain is no entry of the expression's: so nothing is let by but what adoption makes.
+        SELECT o.relation::regclass || ' has ' || o.what || ' that adoption has not made' INTO problem
+        FROM (
+            SELECT indrelid AS relation, 'an index on an expression' AS what
+            FROM pg_index WHERE indrelid = ANY (bare) AND (indexprs IS NOT NULL OR indpred IS NOT NULL)
+            UNION ALL
+            SELECT conrelid, 'constraint ' || quote_ident(conname) FROM pg_constraint
+            WHERE conrelid = ANY (bare) AND contype NOT IN ('p', 'u', 'n') AND pg_get_constraintdef(oid) <> 'CHECK (one)'
+            UNION ALL
+            SELECT adrelid, 'a default' FROM pg_attrdef
+            WHERE adrelid = ANY (bare) AND pg_get_expr(adbin, adrelid) NOT IN
+                ('true', '0', 'now()', 'pg_current_xact_id()', '''-infinity''::timestamp with time zone')
+        ) AS o LIMIT 1;
+    END IF;
+    IF problem IS NULL THEN
+        -- No lock keeps a schema from being renamed, and another one from taking its name before the next statement.
+        SELECT 'schema ' || quote_ident(n.nspname) || ' belongs to ' || quote_ident(o.rolname) || ', who has CREATE on the '
+            || 'database and could put another one in its place' INTO problem
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = n.nspowner
+        WHERE c.oid = ANY (bare) AND NOT o.rolsuper AND o.rolname <> current_user
+          AND n.nspowner <> (SELECT datdba FROM pg_database WHERE datname = current_database())
+          AND has_database_privilege(n.nspowner, current_database(), 'CREATE')
+          AND EXISTS (
+              SELECT FROM pg_class s JOIN pg_roles r ON r.oid = s.relowner AND NOT r.rolsuper
+              WHERE s.relname = 'sync_tombstone' AND s.relkind = 'r' AND s.relowner <> c.relowner
+          ) LIMIT 1;
+    END IF;
     IF problem IS NOT NULL THEN
         RAISE insufficient_privilege USING MESSAGE = problem || ', so nothing is written there. Drop that; '
             || '`syncline graph adopt` makes of it what it was.';

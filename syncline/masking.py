@@ -15,6 +15,7 @@ __all__ = [
     "masked",
     "raised_by_code",
     "server_message",
+    "source_function",
     "told",
     "traceback_text",
     "without_values",
@@ -89,6 +90,7 @@ _AFTER_THE_MESSAGE: Final = re.compile(r"\n(?:DETAIL|HINT|CONTEXT):.*", re.DOTAL
 FROM_CODE: Final = "code of the database raised it, so its text stays there"
 """In place of what a trigger or a function says: nobody knows which of its words are values of a row."""
 
+_OUR_LOOK: Final = re.compile(r".*\binline_code_block\b.*")
 _CORE: Final = re.compile(
     "0[01238]|09|0A|0B|0F|0L|0Z|10|2[0-8]|2B|2D|2F|34|38|39|3B|3D|3F|40|42|44|5[34578]|72|F0|HV|XX"
 )
@@ -151,6 +153,18 @@ def raised_by_code(sqlstate: str, *, function: str | None = None) -> bool:
     return function == _RAISE or (bool(sqlstate) and not _CORE.match(sqlstate))
 
 
+def source_function(error: BaseException) -> str | None:
+    """Return the function of PostgreSQL's source that reports a driver's error; None for our own looks.
+
+    Those are DO blocks that stand alone: what a trigger or a function raises has more lines of context.
+    """
+    context = getattr(error, "context", None)
+    if isinstance(context, str) and _OUR_LOOK.fullmatch(context):
+        return None
+    function = getattr(error, "server_source_function", None)
+    return function if isinstance(function, str) else None
+
+
 def told(sqlstate: str, message: str) -> str:
     """Return what may leave the store of what Postgres said."""
     return FROM_CODE if raised_by_code(sqlstate) else without_values(message)
@@ -171,7 +185,7 @@ def error_text(error: BaseException) -> str:
         error = original.__cause__ or original
     sqlstate = getattr(error, "sqlstate", None)
     if isinstance(sqlstate, str):
-        if raised_by_code(sqlstate, function=getattr(error, "server_source_function", None)):
+        if raised_by_code(sqlstate, function=source_function(error)):
             return f"[{sqlstate}] {FROM_CODE}"
         return f"[{sqlstate}] {_masked_text(without_values(server_message(error)))}"
     if isinstance(error, ValidationError):

@@ -93,10 +93,19 @@ async def _limit_statement(connection: asyncpg.Connection, milliseconds: str) ->
 
 async def _take_alone(connection: asyncpg.Connection, step: Step) -> None:
     # It waits for transactions that began before, and nobody waits for it: a limit would only waste its work.
+    # RESET would go back to what role and database have set, and not to what the session was given.
+    before = await connection.fetchrow(
+        "SELECT current_setting('lock_timeout'), current_setting('statement_timeout'),"
+        " current_setting('role')"
+    )
     await connection.execute("; ".join([*step.settings, "SET lock_timeout = 0; SET statement_timeout = 0"]))
     for statement in step.statements:
         await connection.execute(statement)
-    await connection.execute("RESET lock_timeout; RESET statement_timeout; RESET ROLE")
+    await connection.execute(
+        "SELECT set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false),"
+        " set_config('role', $3, false)",
+        *before,
+    )
 
 
 async def _holders(connection: asyncpg.Connection, tables: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from syncline.engine.layout import commas
 from syncline.engine.places import BY_INDEX
 from syncline.engine.tablemap import SchemaMap, TableMap
 from syncline.engine.template import sql
+from syncline.provider import GraphSchema
 from syncline.sqltext import literal, quoted
 from syncline.stores.tenants import reading
 
@@ -40,10 +41,10 @@ class Comparison:
             ),
         }
 
-    async def step(self, target: asyncpg.Connection, source: asyncpg.Connection, schema: str) -> bool:
+    async def step(self, target: asyncpg.Connection, source: asyncpg.Connection, write: GraphSchema) -> bool:
         """Compare the next keys, in the caller's transaction on the graph-db; return whether none are left.
 
-        `schema` is the graph's on the write-db.
+        `write` is the graph's on the write-db; what fails there names it.
         """
         name = self._table.name
         state = await target.fetchrow(sql("comparison_state"), name)
@@ -51,7 +52,10 @@ class Comparison:
             return True
         part = state["part"]
         rows = await target.fetch(self._next[part], state["after"], KEYS)
-        absent = await self._absent_of(source, schema, [row for row in rows if None not in row["key"]])
+        with write.store.errors_mapped():
+            absent = await self._absent_of(
+                source, write.schema, [row for row in rows if None not in row["key"]]
+            )
         if absent:
             await target.execute(
                 sql("comparison_ask"),

@@ -118,7 +118,9 @@ class SyncEngine:
         place = _place(context)
         if place in self._fitting:
             return self._fitting[place]
-        found = await misfits(context.write, target, context.target.schema, self.schema_map)
+        # Asked for within a connection to the write-db, too, which would be named for it.
+        with context.target.store.errors_mapped():
+            found = await misfits(context.write, target, context.target.schema, self.schema_map)
         if not found.failed:
             self._fitting[place] = found
         return found

@@ -369,9 +369,9 @@ class Drain(Batches):
         async with self._context.write.store.driver() as source:
             while not self._out_of_time():
                 async with self._batch():
-                    ended = await comparison.step(self._target, source, self._context.write.schema)
+                    ended = await comparison.step(self._target, source, self._context.write)
                     await self._tenure.note(self._target, self.progress)
-                self._committed(self.progress)
+                self._committed(self.progress, landed=False)
                 if ended:
                     return
         self.unfinished.add(name)

@@ -74,7 +74,7 @@ async def write_position(source: asyncpg.Connection, schema: str, reader: str, *
     token = str(uuid4())
     positions = positions_of(schema)
     # A token that is there after a crash must have all before it there too.
-    async with writing(source, [positions], first="SET LOCAL synchronous_commit = local"):
+    async with writing(source, [positions], lock_timeout="30s", first="SET LOCAL synchronous_commit = local"):
         statement = sql("position_write", positions=positions)
         row = await source.fetchrow(statement, reader, str(uuid4()), token, anew)
     return Position(branch=row["branch"], number=row["number"], token=token)

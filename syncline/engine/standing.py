@@ -72,6 +72,8 @@ class Standing:
     async def take(self, ledger: Ledger, pending: Pending) -> Tenure:
         """Take the graph; before that, leave a token in the write-db that is later than what is read."""
         position = await self._leave_token(ledger, pending)
+        # What was cleared away unread is compared once: there is nothing left of it to be read.
+        read = DELETES in ledger.stored and not ledger.lost_deletes(pending.known)
         async with self._held.transaction() as target:
             return await Tenure.take(
                 target,
@@ -84,7 +86,7 @@ class Standing:
                 reread=self.reread,
                 captured=self._captured,
                 compare=self.compare,
-                no_deletes_below=None if pending.deletes or DELETES in ledger.stored else pending.horizon,
+                no_deletes_below=None if pending.deletes or read else pending.horizon,
             )
 
     def unknown(self, pending: Pending) -> tuple[str, ...]:
@@ -143,8 +145,9 @@ class Standing:
         self, source: asyncpg.Connection, ledger: Ledger, pending: Pending
     ) -> tuple[Pending, Ledger]:
         """Have read again what was captured in another way for a while, if it is captured at all now."""
-        async with self._held.transaction() as target:
-            rows = await target.fetch("SELECT table_name, captured FROM sync_source")
+        with self._context.target.store.errors_mapped():
+            async with self._held.transaction() as target:
+                rows = await target.fetch("SELECT table_name, captured FROM sync_source")
         before = {row["table_name"]: row["captured"] for row in rows}
         found = await doubts(source, before, pending.ways, ledger.cursors)
         if found:

@@ -137,7 +137,7 @@ class Attention:
     async def _hush(self, schema: str, seconds: float) -> None:
         try:
             await self._line.hush(schema, seconds)
-        except asyncpg.PostgresError as error:
+        except (asyncpg.PostgresError, TimeoutError) as error:
             self._tell(f"writers of schema '{schema}' cannot be hushed: {error}")
         else:
             self._wakes.hush(schema, until=_now() + seconds)

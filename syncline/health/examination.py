@@ -127,6 +127,19 @@ def _store_looks(
     return looks
 
 
+async def _alone(check: Awaitable[Check]) -> Sequence[Check]:
+    return [await check]
+
+
+async def _if_it_answers(name: str, look: Awaitable[Sequence[Check]]) -> Sequence[Check]:
+    """Return what a look finds; of a store that is away, its own check says why."""
+    try:
+        return await look
+    except StoreError:
+        store = name.partition(":")[0]
+        return [Check(name=name, status=CheckStatus.SKIP, found=f"see the check of {store}")]
+
+
 def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
     """Return one look for each store that has a graph: whether rows are hidden from the workers' role."""
     places: dict[tuple[Role, str | None], list[str]] = {}
@@ -136,10 +149,12 @@ def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
         places.setdefault(("graph", graph.graph_store), []).extend([graph.schema_name, shadow])
 
     async def one(name: str, role: Role, key: str | None, schemas: Sequence[str]) -> Sequence[Check]:
-        return await check_policies(name, services.store(role, key), schemas, target=role == "graph")
+        store = services.store(role, key)
+        return await _if_it_answers(name, check_policies(name, store, schemas, target=role == "graph"))
 
     async def put_back(name: str, key: str | None, schemas: Sequence[str]) -> Sequence[Check]:
-        return await check_positions(name, services.store("write", key), schemas)
+        store = services.store("write", key)
+        return await _if_it_answers(name, check_positions(name, store, schemas))
 
     looks = []
     for (role, key), schemas in places.items():
@@ -166,10 +181,12 @@ def _rights_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
         control = not apart and (role, key) == ("graph", None)
         shadowed = [graph for graph in here if graph.shadowed and role == "graph"]
         needed = needed_rights(role, here, control=control)
-        return [await check_rights(name, services.store(role, key), needed, shadowed=shadowed)]
+        store = services.store(role, key)
+        return await _if_it_answers(name, _alone(check_rights(name, store, needed, shadowed=shadowed)))
 
     async def control_plane(name: str) -> Sequence[Check]:
-        return [await check_rights(name, services.control, needed_rights(None, (), control=True))]
+        needed = needed_rights(None, (), control=True)
+        return await _if_it_answers(name, _alone(check_rights(name, services.control, needed)))
 
     places = {(role, key): f"{role}-db" if key is None else f"{role}-db {key}" for role, key in having}
     looks = [
@@ -198,11 +215,9 @@ def _tenancy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitabl
         store = services.store(role, key)
         setting = f"SYNCLINE_{role.upper()}_DSN" if key is None else f"key '{key}' of SYNCLINE_STORES"
         name = f"{role}-db" if key is None else f"{role}-db {key}"
-        try:
-            checks = [*await check_role(name, store, setting=setting)]
-        except StoreError:
-            unseen = Check(name=f"{name}: role", status=CheckStatus.SKIP, found=f"see the check of {name}")
-            return [unseen]
+        checks = [*await _if_it_answers(f"{name}: role", check_role(name, store, setting=setting))]
+        if checks and checks[0].status is CheckStatus.SKIP:
+            return checks
         if role == "write":
             return [*checks, *await check_capture(name, store, schemas)]
         return [

@@ -23,7 +23,14 @@ from syncline.errors import (
     StoreRejected,
     StoreUnavailable,
 )
-from syncline.masking import FROM_CODE, error_text, raised_by_code, server_message, without_values
+from syncline.masking import (
+    FROM_CODE,
+    error_text,
+    raised_by_code,
+    server_message,
+    source_function,
+    without_values,
+)
 from syncline.stores.connection import Connection
 from syncline.stores.dsn import ConnectionStringInvalid, Host, parse_dsn
 from syncline.stores.leases import leased
@@ -127,7 +134,7 @@ def map_driver_error(store: str, error: BaseException) -> StoreError | None:
             sqlstate,
             server_message(error),
             constraint=getattr(error, "constraint_name", None),
-            function=getattr(error, "server_source_function", None),
+            function=source_function(error),
         )
     if isinstance(error, (*_DRIVER_ERRORS, TimeoutError)):
         return StoreUnavailable(store, error_text(error) or type(error).__name__)

@@ -808,7 +808,7 @@ async def test_a_condition_that_names_a_missing_column_is_refused(
 ) -> None:
     tags = TableMap(name="tags", source="tag", key=("name",), present="visible AND name <> ''")
     with pytest.raises(
-        SchemaMismatch, match=r'tags: its condition .* is refused: column "visible" does not exist'
+        SchemaMismatch, match=r'tags: its condition .* is refused: .*column "visible" does not exist'
     ):
         await adopt(store, "shop", SchemaMap(name="visible", tables=(tags,)))
 
@@ -1209,7 +1209,8 @@ def test_a_dry_run_prints_a_script_that_does_the_same_and_does_nothing(
 ) -> None:
     script = syncline("graph", "adopt", "kg", "--dry-run")
     assert script.exit_code == 0
-    assert "-- Build index write_nodes_sync on kg.write_nodes.\nCREATE INDEX CONCURRENTLY" in script.stdout
+    index = script.stdout.partition("-- Build index write_nodes_sync on kg.write_nodes.\n")[2]
+    assert "CREATE INDEX CONCURRENTLY" in index.partition("\n-- ")[0]
     assert adoptable(COUNT) == "0"
     run = [postgres_server.bin_dir / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-d", dsn]
     subprocess.run(run, input=script.stdout, text=True, check=True)

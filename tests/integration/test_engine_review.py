@@ -37,7 +37,7 @@ async def create(graph: TestGraph, source: str, columns: str, target: str) -> No
         graph,
         f"CREATE TABLE {source} ({columns}, sync_xid xid8 NOT NULL DEFAULT pg_current_xact_id());"
         f"CREATE TRIGGER capture_version BEFORE INSERT OR UPDATE ON {source}"
-        " FOR EACH ROW EXECUTE FUNCTION syncline.capture_version();",
+        " FOR EACH ROW EXECUTE FUNCTION kg.capture_version();",
     )
     await on_target(graph, target)
 

@@ -302,7 +302,7 @@ async def test_an_action_that_fails_leaves_neither_effect_nor_audit(graph: TestG
     # And the other way round: no action without its audit.
     await books(graph, "ALTER TABLE sync_audit ADD CONSTRAINT unaudited CHECK (why <> 'in secret')")
     for action in (retry, discard):
-        with pytest.raises(StoreRejected, match="not today"):
+        with pytest.raises(StoreRejected, match="P0001"):
             await action(target(graph), Selection(everything=True), who="ada", why="now")
         with pytest.raises(StoreRejected, match="unaudited"):
             await action(target(graph), Selection(table="nodes", key=("n1",)), who="ada", why="in secret")

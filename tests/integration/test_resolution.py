@@ -348,7 +348,10 @@ async def test_preparing_a_graph_migrates_both_of_its_stores_once(services: Serv
         "books_0002",
         "books_0003",
         "books_0004",
+        "books_0005",
         "books_0006",
+        "books_0007",
+        "books_0008",
         "graph_0001",
         "graph_0002",
     ]

@@ -253,9 +253,9 @@ async def test_a_shadow_leaves_the_live_graph_and_the_write_db_as_they_are(site:
         await listener.fetch("SELECT 1")
     assert (shadow.status, changed.status, changed.rows) == (CycleStatus.DRAINED, CycleStatus.DRAINED, 1)
     assert before[0] == await site.bytes_of(settings.graph_dsn, "kg")
-    assert before[1] | {"write_facts": []} == {
-        **await site.bytes_of(settings.write_dsn, "kg"), "write_facts": []
-    }  # fmt: skip
+    # Its own position there is all that a shadow writes.
+    apart: dict[str, list[str]] = {"write_facts": [], "sync_position": []}
+    assert before[1] | apart == await site.bytes_of(settings.write_dsn, "kg") | apart
     assert points == await site.points()
     assert events == []
     assert len(await site.points(shadow=True)) == 4
@@ -584,7 +584,8 @@ async def test_migrations_follow_the_shadow(site: Site) -> None:
     async with site.on_target("kg_shadow") as shadow:
         await shadow.execute("UPDATE sync_books_version SET version_num = 'books_0006'")
         await shadow.execute("ALTER TABLE sync_parked_row DROP CONSTRAINT sync_parked_row_texts")
-    assert await site.services.prepare_graph(await site.graph()) == ["books_0007"]
+        await shadow.execute("ALTER TABLE sync_dead_letter DROP held_by")
+    assert await site.services.prepare_graph(await site.graph()) == ["books_0007", "books_0008"]
 
 
 async def test_two_promotions_at_once_swap_once(site: Site) -> None:

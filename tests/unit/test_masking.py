@@ -122,7 +122,13 @@ async def _raised(dsn: str, sql: str) -> BaseException:
     raise AssertionError("nothing was raised")
 
 
-RAISING = f"DO $$ BEGIN RAISE EXCEPTION 'row of {SECRET}' USING ERRCODE = '%s', DETAIL = '{SECRET}'; END $$"
+RAISING = f"""
+CREATE TABLE t ();
+CREATE FUNCTION raising() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'row of {SECRET}' USING ERRCODE = '%s', DETAIL = '{SECRET}'; END $$;
+CREATE TRIGGER raising BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION raising();
+INSERT INTO t DEFAULT VALUES
+"""
 
 
 @pytest.mark.parametrize("sqlstate", ["P0001", "23514", "42501", "40001", "XX000", "0A000", "ZZ999"])

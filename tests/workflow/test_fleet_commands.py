@@ -155,6 +155,8 @@ async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, sy
         "worker", "worker: clock", "workers",
         "write-db", "write-db: connections", "write-db: clock", "write-db: open transactions", "write-db: listener",
         "write-db: role", "write-db: capture", "graph-db: role", "graph-db: schemas", "graph-db: locks",
+        "write-db: rights", "graph-db: rights", "write-db: row level security", "graph-db: row level security",
+        "write-db: its past",
         "graph-db", "graph-db: connections", "graph-db: clock",
         "control plane: migrations", "write migrations", "graph migrations", "books migrations",
         "qdrant", "embedding",

@@ -9,7 +9,7 @@ import asyncpg
 from syncline.engine.capture import needing_deleted_keys, pending_at
 from syncline.engine.fit import read_footing
 from syncline.engine.ledger import read_ledger
-from syncline.engine.statements import Cursor, SchemaStatements
+from syncline.engine.statements import Cursor, SchemaStatements, positions_of
 from syncline.engine.verify.template import sql
 from syncline.provider import GraphSchema
 from syncline.stores.postgres import PostgresStore
@@ -66,6 +66,8 @@ async def open_snapshots(
         async with open_source(write, statements.sources(write.schema, tables)) as write_db:
             # Only the cluster and its horizon are asked for: what is pending is looked at table by table.
             positions = (await read_footing(write_db.connection, write.schema)).readable
+            if positions:
+                await write_db.connection.execute(read_settings([positions_of(write.schema)]))
             pending = await pending_at(
                 write_db.connection, statements, write.schema, ledger, (), positions=positions
             )

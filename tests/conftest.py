@@ -5,6 +5,7 @@ The fixtures live in the shipped test kit, so that plugin authors have them too.
 
 import atexit
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -56,6 +57,10 @@ _ROOM = 4 * 2**30
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control starts what runs in its background deaf to Ctrl-C, and so are the commands that
+    # tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Stores flush to disk whenever they should, and here nothing has to outlive the machine.
     if _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free > _ROOM:
         tempfile.tempdir = str(_IN_MEMORY)

@@ -258,6 +258,18 @@ async def test_every_type_waits_lands_and_verifies_whatever_roles_are_set_to(lab
     )
     assert [row["key"] for row in differing] == []
     assert found(await lab.verified()) == {}
+    # What a type of the graph's own schema holds is compared like any other value.
+    await on_target(lab.graph, "UPDATE waits SET pair.f = 0.3 WHERE key = 'here/pair/1'")
+    await on_target(lab.graph, "UPDATE waits SET mood = '\"' WHERE key = 'later/mood/1'")
+    stale = found(await lab.verified())
+    assert {key: set(keys) for key, keys in stale.items()} == {
+        ("waits", "stale"): {("here/pair/1",), ("later/mood/1",)}
+    }
+    context = lab.graph.context()
+    told = await explain(
+        context.write, context.target, context.vectors, lab.map, table="waits", key=("later/pair/1",)
+    )
+    assert (told.state.value, told.write.belongs) == ("in_step", True)
 
 
 async def test_an_expression_says_the_same_whatever_roles_are_set_to(lab: Lab) -> None:

@@ -1,7 +1,7 @@
 """Images: what a row is, as SQL that gives the same number in the write-db and in the graph-db."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from syncline.engine.form import key_bytes, stage_type, traveling
@@ -11,7 +11,7 @@ from syncline.engine.tablemap import Reference, SchemaMap, TableMap
 from syncline.engine.verify.template import sql
 from syncline.sqltext import literal, quoted
 
-__all__ = ["BUCKETS", "Images", "TargetType", "bucket", "key_uuid", "numbered", "own_id"]
+__all__ = ["BUCKETS", "Images", "TargetType", "bucket", "key_uuid", "numbered", "own_id", "staged_types"]
 
 BUCKETS = 1 << 14
 """A million rows are 61 to a bucket: one wrong row costs the listing of 61. All sums are read at once."""
@@ -47,16 +47,31 @@ def numbered(content: str) -> str:
     return sql("hash", bytes=content)
 
 
+def staged_types(table: TableMap) -> list[str]:
+    """Return the types of the columns that travel, as the stage spells them."""
+    types = column_types(table)
+    return [stage_type(name, types) for name in stage_columns(table)]
+
+
 class Images:
     """One table, rendered for what types its target has.
+
+    `builtin` are those of its `staged_types` that are built in.
 
     The expected row is what a merge would write: its own expressions, evaluated in the write-db over what
     would be staged, as values of the target's types. Left out are the engine's columns, and expressions over
     references that only the graph-db can tell.
     """
 
-    def __init__(self, schema_map: SchemaMap, table: TableMap, types: Mapping[str, TargetType]) -> None:
+    def __init__(
+        self,
+        schema_map: SchemaMap,
+        table: TableMap,
+        types: Mapping[str, TargetType],
+        builtin: Collection[str],
+    ) -> None:
         self.table = table
+        self._builtin = builtin
         self._parents = {reference.column: schema_map[reference.parent] for reference in table.references}
         self._types = types
         self._values = merged_values(table)
@@ -80,7 +95,11 @@ class Images:
         """Yield the columns of the stage, from a source row."""
         types = column_types(self.table)
         for name in stage_columns(self.table):
-            yield f"{traveling(name, types)}::{stage_type(name, types)} AS {quoted(name)}"
+            staged = stage_type(name, types)
+            # Any other type is of the graph's schema, where nothing is searched; adoption has seen to it that
+            # the column is of that one.
+            cast = f"::{staged}" if staged in self._builtin else ""
+            yield f"{traveling(name, types)}{cast} AS {quoted(name)}"
         for reference in self.table.references:
             if reference.by is None:
                 yield f"{key_uuid(f'{quoted(reference.column)}::text')} AS {reference_id(reference.column)}"

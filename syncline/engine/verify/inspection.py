@@ -7,7 +7,7 @@ from functools import partial
 from syncline.engine.statements import SchemaStatements
 from syncline.engine.tablemap import SchemaMap, Stats, TableMap, VectorProjection
 from syncline.engine.verify.counts import KEPT_COUNTS, compare_counts, mend_counts
-from syncline.engine.verify.images import Images, TargetType
+from syncline.engine.verify.images import Images, TargetType, staged_types
 from syncline.engine.verify.links import compare_links
 from syncline.engine.verify.numbers import Recounting
 from syncline.engine.verify.repair import RelationRepair, Repair
@@ -137,7 +137,8 @@ class _Inspection:
     async def _both_sides(
         self, snapshots: Snapshots, table: TableMap, tally: Tally, found: list[Relation]
     ) -> None:
-        images = Images(self._map, table, await _types(snapshots.target, table.name))
+        types, builtin = await _types(snapshots.target, table.name), await _builtin(snapshots.write, table)
+        images = Images(self._map, table, types, builtin)
         refused = await find_refused(snapshots, table)
         await compare_rows(snapshots, self._statements, images, refused, tally)
         found.append(await tally.close())
@@ -203,3 +204,7 @@ def _told(error: SynclineError) -> str:
 async def _types(target: Side, table: str) -> dict[str, TargetType]:
     rows = await target.fetch(sql("types"), table)
     return {row["name"]: TargetType(type=row["type"], builtin=row["builtin"]) for row in rows}
+
+
+async def _builtin(write: Side, table: TableMap) -> frozenset[str]:
+    return frozenset(row["spelled"] for row in await write.fetch(sql("builtin"), staged_types(table)))

@@ -101,7 +101,8 @@ class World:
         self._write_server = self.server.start()
         self.run(self._make())
         self.graph, self.writers, self.admin = self.run(self._open())
-        # Stores of theirs last as long as the worker does.
+        # A write-db of before the two have met is another one, by mistake or not: nothing is removed for it.
+        self.run(self.cycle())
         self.take_snapshot()
 
     def run(self, work: Coroutine[object, object, T]) -> T:

@@ -113,9 +113,7 @@ def postgres_error(
         problem = f"{problem} (the setting is {_LIMITS[sqlstate]})"
     if sqlstate == _NOT_ALLOWED and not by_code:
         problem = f"{problem}; `syncline doctor` names the GRANT"
-    # Code can name a constraint as it likes.
-    named = None if by_code else constraint
-    return kind(store, problem, sqlstate=sqlstate, constraint=named, said=message)
+    return kind(store, problem, sqlstate=sqlstate, constraint=constraint, said=message)
 
 
 def map_driver_error(store: str, error: BaseException) -> StoreError | None:

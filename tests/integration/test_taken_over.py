@@ -173,8 +173,8 @@ SWAPPED = (
         (
             "CREATE TYPE kg.mood AS ENUM ('node', 'm');"
             "CREATE FUNCTION kg.cast(kg.mood) RETURNS text LANGUAGE sql AS $$ SELECT kg.evil('cast') $$;"
-            "CREATE CAST (kg.mood AS text) WITH FUNCTION kg.cast(kg.mood); CREATE DOMAIN kg.moods AS kg.mood[];"
-            "ALTER TABLE kg.write_nodes ALTER concept TYPE kg.moods USING ARRAY[concept]::kg.mood[]"
+            "CREATE CAST (kg.mood AS text) WITH FUNCTION kg.cast(kg.mood); CREATE DOMAIN kg.moods AS kg.mood;"
+            "ALTER TABLE kg.write_nodes ALTER concept TYPE kg.moods USING concept::kg.mood"
         ),
         (
             "CREATE FUNCTION kg.same(varchar, varchar) RETURNS boolean LANGUAGE sql AS "

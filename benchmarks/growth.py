@@ -82,7 +82,7 @@ async def fill(write: PostgresStore, nodes: int) -> None:
     async with write.driver() as connection:
         await connection.execute(f"SET search_path = {SCHEMA}")
         await connection.execute(FILL.format(nodes=nodes))
-        await connection.execute("RESET search_path; ANALYZE")
+        await connection.execute("SET search_path = pg_catalog, pg_temp; ANALYZE")
 
 
 def measure_growth() -> list[tuple[str, str]]:

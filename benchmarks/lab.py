@@ -122,4 +122,4 @@ async def both(
             await connection.execute(f"SET search_path = {SCHEMA}")
         yield source, sink
         for connection in (source, sink):
-            await connection.execute("RESET search_path")
+            await connection.execute("SET search_path = pg_catalog, pg_temp")

@@ -108,7 +108,7 @@ async def _run(store: PostgresStore, script: str) -> None:
     async with store.driver() as connection:
         await connection.execute(f"SET search_path = {SCHEMA}")
         await connection.execute(script)
-        await connection.execute("RESET search_path")
+        await connection.execute("SET search_path = pg_catalog, pg_temp")
 
 
 def main() -> None:

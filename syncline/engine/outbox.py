@@ -91,7 +91,7 @@ async def read_states(target: asyncpg.Connection, collections: Sequence[str]) ->
 
 
 async def read_left(target: asyncpg.Connection, collections: Sequence[str]) -> Sequence[Left]:
-    """Return how much each collection waits for, and why; this counts entries one by one."""
+    """Return how much each collection waits for, and why, by the kept counts."""
     rows: Sequence[Left] = await target.fetch(sql("outbox_left"), collections)
     return rows
 

@@ -1,7 +1,7 @@
 """Statements: what the engine says about a table map on the road from the write-db into the graph-db.
 
 Table maps are code, so their names and expressions are trusted; names are quoted all the same, always.
-On the graph-db schemas never appear: each connection's `search_path` is the graph's schema, so one rendered
+On the graph-db schemas never appear: each transaction's `search_path` is the graph's schema, so one rendered
 statement serves every graph. On the write-db, whose tables others own, every source is named with its schema:
 those statements are for `syncline.stores.tenants.reading`, where nothing but pg_catalog is searched.
 """

@@ -34,7 +34,7 @@ from syncline.adoption.notification import (
 )
 from syncline.adoption.ownership import capture_owner, handing_over
 from syncline.adoption.steps import Step
-from syncline.sqltext import quoted
+from syncline.sqltext import literal, quoted
 from syncline.stores.tenants import write_guard
 
 __all__ = ["adoption_steps", "misses_changes"]
@@ -151,7 +151,16 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
         create = sql("tombstones", tombstones=tombstones).rstrip()
         # The keys are read only from a table that runs nobody's code.
         statements.append(write_guard([tombstones]))
-        statements.append(sql("epoch", tombstones=tombstones, before=before, create=create))
+        statements.append(
+            sql(
+                "epoch",
+                tombstones=tombstones,
+                before=before,
+                create=create,
+                before_text=literal(before),
+                tombstones_text=literal(tombstones),
+            )
+        )
         locked.append(tombstones)
     yield Step(
         sentence=f"Capture every change of table {table.schema}.{table.name}: "

@@ -622,3 +622,19 @@ async def test_doctor_warns_of_who_may_create_in_a_schema_of_the_graph_db(graph:
     await connection.close()
     [check] = await check_schemas("graph-db", graph.target, {"kg": "kg"})
     assert (check.status, MALLORY in check.found) == (CheckStatus.WARN, True)
+
+
+async def test_another_epoch_keeps_who_may_read_the_deleted_keys(graph: TestGraph) -> None:
+    await attack(graph, "DROP TRIGGER capture_delete ON kg.write_nodes")
+    superuser = await graph.connect_write()
+    before = await superuser.fetchval(
+        "SELECT relacl::text FROM pg_class WHERE oid = 'sync_tombstone'::regclass"
+    )
+    async with store_of(graph.write_dsn, "postgres") as store:
+        assert await adopt(store, "kg", KNOWLEDGE_GRAPH)
+    after = await superuser.fetchval(
+        "SELECT relacl::text FROM pg_class WHERE oid = 'sync_tombstone'::regclass"
+    )
+    await superuser.close()
+    assert WORKER in before
+    assert after == before

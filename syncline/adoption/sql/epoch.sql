@@ -8,4 +8,21 @@ ALTER TABLE @{before} ALTER seq DROP NOT NULL, ALTER source_table DROP NOT NULL,
 @{create};
 INSERT INTO @{tombstones} (source_table, key, sync_xid, deleted_at)
 SELECT source_table, key, least(sync_xid, pg_current_xact_id()), deleted_at FROM @{before} ORDER BY sync_xid, seq;
+-- Who may read or clear away the keys may do so still. Names travel as values: nothing of theirs is read as code.
+SELECT set_config('syncline.before', '@{before_text}', true), set_config('syncline.tombstones', '@{tombstones_text}', true);
+DO $rights$
+DECLARE
+    held record;
+BEGIN
+    FOR held IN
+        SELECT a.privilege_type, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS role,
+               CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS further
+        FROM pg_class c, aclexplode(c.relacl) AS a
+        WHERE c.oid = current_setting('syncline.before')::regclass AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT %s ON %s TO %s%s', held.privilege_type, current_setting('syncline.tombstones'), held.role,
+                       held.further);
+    END LOOP;
+END
+$rights$;
 DROP TABLE @{before}

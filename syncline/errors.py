@@ -234,8 +234,8 @@ class StoreError(SynclineError):
     """A Postgres store failed. `store` is its config key, `sqlstate` what Postgres said, if it said.
 
     `problem` has no values of rows. `said` is all that Postgres said, for the engine's books in the graph-db
-    alone: it is in no message. `everywhere`: rows of a batch were tried one by one, and all that were tried
-    failed so.
+    alone: it is in no message. `by_code`: a trigger or a function raised it. `everywhere`: rows of a batch
+    were tried one by one, and all that were tried failed so.
     """
 
     def __init__(
@@ -246,11 +246,13 @@ class StoreError(SynclineError):
         sqlstate: str | None = None,
         constraint: str | None = None,
         said: str | None = None,
+        by_code: bool = False,
     ) -> None:
         self.store, self.problem, self.sqlstate = store, problem, sqlstate
         self.everywhere = False
         self.constraint = constraint
         self.said = problem if said is None else said
+        self.by_code = by_code
         code = f" [SQLSTATE {sqlstate}]" if sqlstate else ""
         super().__init__(f"Postgres store '{store}'{code}: {problem}")
 

@@ -10,6 +10,7 @@ from pydantic import SecretBytes, SecretStr, ValidationError
 
 __all__ = [
     "FROM_CODE",
+    "RAISE",
     "cause_of",
     "error_text",
     "masked",
@@ -95,7 +96,7 @@ _CORE: Final = re.compile(
     "0[01238]|09|0A|0B|0F|0L|0Z|10|2[0-8]|2B|2D|2F|34|38|39|3B|3D|3F|40|42|44|5[34578]|72|F0|HV|XX"
 )
 """Classes of SQLSTATE that are Postgres's own; P0, of PL/pgSQL, is what functions raise."""
-_RAISE: Final = "exec_stmt_raise"
+RAISE: Final = "exec_stmt_raise"
 """The function of PostgreSQL's own source that reports what PL/pgSQL's RAISE says."""
 
 
@@ -150,7 +151,7 @@ def raised_by_code(sqlstate: str, *, function: str | None = None) -> bool:
 
     `function` is the one of PostgreSQL's source that reports it, where that is known: RAISE may use any code.
     """
-    return function == _RAISE or (bool(sqlstate) and not _CORE.match(sqlstate))
+    return function == RAISE or (bool(sqlstate) and not _CORE.match(sqlstate))
 
 
 def source_function(error: BaseException) -> str | None:

@@ -187,6 +187,7 @@ async def remove_gone(
                 sqlstate=refusal.sqlstate or "",
                 message=refusal.said,
                 row_id=row["row_id"],
+                by_code=refusal.by_code,
             )
         )
     return effects, letters

@@ -124,4 +124,10 @@ class Deletes:
 
 def letter_of(error: StoreError, key: tuple[str, ...], version: int) -> DeadLetter:
     """Return the dead letter of a key that a store refused."""
-    return DeadLetter(key=key, version=version, sqlstate=error.sqlstate or "", message=error.said)
+    return DeadLetter(
+        key=key,
+        version=version,
+        sqlstate=error.sqlstate or "",
+        message=error.said,
+        by_code=error.by_code,
+    )

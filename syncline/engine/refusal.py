@@ -15,7 +15,7 @@ from syncline.engine.merging import Ranged
 from syncline.engine.statements import TableStatements
 from syncline.engine.template import sql
 from syncline.errors import RowsFiltered, StatementOutdated, StoreError, StoreRejected
-from syncline.masking import told
+from syncline.masking import RAISE, told
 from syncline.provider import RetryRules
 from syncline.stores.postgres import map_driver_error, postgres_error
 
@@ -56,6 +56,7 @@ class _Refused:
     sqlstate: str
     message: str
     constraint: str | None
+    by_code: bool = False
 
     @property
     def usual(self) -> bool:
@@ -77,6 +78,8 @@ class DeadLetter:
     """The row's id in the books; None if it follows from the key."""
     held_by: UUID | None = None
     """The row that has the unique value which this one wants, as the books name it."""
+    by_code: bool = False
+    """Whether code of the database raised it, so that its text may be the row's."""
 
 
 def refuses_a_row(error: StoreError) -> bool:
@@ -276,13 +279,14 @@ class _Parts:
 
     async def _attempt(self, begin: int, end: int) -> _Refused | None:
         row = await self._target.fetchrow(
-            "SELECT * FROM syncline.attempt($1, $2, $3)", self.part, self._tids[begin], self._tids[end - 1]
+            "SELECT * FROM syncline.try_part($1, $2, $3)", self.part, self._tids[begin], self._tids[end - 1]
         )
         if row["state"] is None:
             self._count += row["changed"]
             self._accepted = True
             return None
-        problem = postgres_error(self._store, row["state"], row["message"])
+        function = RAISE if row["by_code"] else None
+        problem = postgres_error(self._store, row["state"], row["message"], function=function)
         if not may_be_rows(problem) or is_limit(problem):
             raise problem
         return _Refused(
@@ -290,6 +294,7 @@ class _Parts:
             sqlstate=row["state"],
             message=row["message"],
             constraint=row["constraint_name"] or None,
+            by_code=bool(row["by_code"]),
         )
 
     async def _judge(self, refused: Sequence[_Refused]) -> None:
@@ -365,6 +370,7 @@ async def _take_out(
             sqlstate=told[row["ctid"]].sqlstate,
             message=told[row["ctid"]].message,
             constraint=told[row["ctid"]].constraint,
+            by_code=told[row["ctid"]].by_code,
             row_id=row["row_id"],
             held_by=(holders or {}).get(row["ctid"]),
         )
@@ -392,7 +398,11 @@ async def bury(
         [letter.sqlstate for letter in dead],
         [letter.message for letter in dead],
         [letter.constraint for letter in dead],
-        [fingerprint(letter.sqlstate, letter.message, letter.constraint) for letter in dead],
+        [
+            fingerprint(letter.sqlstate, letter.message, None if letter.by_code else letter.constraint)
+            for letter in dead
+        ],
         [letter.held_by for letter in dead],
+        [letter.by_code for letter in dead],
     )
     await target.execute(sql("bury_waiting"), table, ids)

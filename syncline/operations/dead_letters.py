@@ -14,11 +14,12 @@ from pydantic import ValidationInfo, field_validator, model_validator
 
 from syncline.engine.keys import readings, row_uuid
 from syncline.errors import InputInvalid
-from syncline.masking import told
+from syncline.masking import FROM_CODE, told
 from syncline.messages import Message
 from syncline.operations.paging import checked_limit, first_page, place_after
 from syncline.operations.schema import acting, reading, sql
 from syncline.provider import GraphSchema
+from syncline.sqltext import literal
 
 __all__ = [
     "AuditEntry",
@@ -178,8 +179,9 @@ async def list_dead_letters(
     limit = checked_limit(limit)
     after_table, after_row = place_after(after)
     async with reading(target) as connection:
+        letters_of = sql("dead_letters", from_code=literal(FROM_CODE))
         rows = await connection.fetch(
-            sql("dead_letters"), table, fingerprint, state, after_table, after_row, limit + 1
+            letters_of, table, fingerprint, state, after_table, after_row, limit + 1
         )
     letters = first_page((DeadLetter.model_validate(dict(row)) for row in rows), limit)
     last = rows[len(letters) - 1] if letters else None
@@ -193,7 +195,9 @@ async def summarize(
     """Return the dead letters grouped by table, fingerprint and state, the largest groups first."""
     limit = checked_limit(limit)
     async with reading(target) as connection:
-        rows = await connection.fetch(sql("dead_letter_groups"), table, state, limit)
+        rows = await connection.fetch(
+            sql("dead_letter_groups", from_code=literal(FROM_CODE)), table, state, limit
+        )
     if not rows:
         return FailureSummary()
     groups = first_page((FailureGroup.model_validate(dict(row)) for row in rows), limit)
@@ -208,7 +212,7 @@ async def summarize(
 async def show(target: GraphSchema, table: str, key: Sequence[str]) -> DeadLetter | None:
     """Return the dead letter of one row, or None if it has none."""
     async with reading(target) as connection:
-        row = await connection.fetchrow(sql("dead_letter"), table, _ids(key))
+        row = await connection.fetchrow(sql("dead_letter", from_code=literal(FROM_CODE)), table, _ids(key))
     return None if row is None else DeadLetter.model_validate(dict(row))
 
 

@@ -12,6 +12,7 @@ from syncline.engine.keys import bytes_of, hex_of, is_text, key_uuid, presented,
 from syncline.engine.statements import DELETES, Cursor, deleted_keys
 from syncline.engine.tablemap import SchemaMap, TableMap
 from syncline.errors import VectorStoreError
+from syncline.masking import FROM_CODE
 from syncline.operations.dead_letters import AuditEntry, DeadLetter
 from syncline.operations.explanation import (
     Explanation,
@@ -30,7 +31,7 @@ from syncline.operations.parked import ParkedPart
 from syncline.operations.schema import reading, reading_sources, sql
 from syncline.operations.tables import find_row, naming_values
 from syncline.provider import GraphSchema, GraphVectors
-from syncline.sqltext import quoted
+from syncline.sqltext import literal, quoted
 
 __all__ = ["explain"]
 
@@ -139,7 +140,7 @@ async def _read_target(
     waiting = await connection.fetch(
         sql("waiting_for_row"), name, [key_uuid(value) for value in source.names]
     )
-    letter = await connection.fetchrow(sql("dead_letter"), name, [row_id])
+    letter = await connection.fetchrow(sql("dead_letter", from_code=literal(FROM_CODE)), name, [row_id])
     since = None if graph.synced_by is None else graph.synced_by.taken_at
     discard = await connection.fetchrow(sql("discards_of_row"), name, list(key_shown), since)
     return Explanation(

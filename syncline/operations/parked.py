@@ -9,6 +9,7 @@ import asyncpg
 
 from syncline.engine.statements import deleted_keys
 from syncline.engine.tablemap import SchemaMap
+from syncline.masking import FROM_CODE
 from syncline.messages import Message
 from syncline.operations.paging import checked_limit, first_page, place_after
 from syncline.operations.schema import reading, reading_sources, sql
@@ -128,7 +129,9 @@ async def summarize_parked(
     columns = [[row[place] for row in by_value] for place in range(4)]
     async with reading(target) as connection:
         counts = await connection.fetchrow(sql("parked_counts"))
-        awaited = await connection.fetch(sql("awaited", landed=_landed(schema_map)), *columns, limit)
+        awaited = await connection.fetch(
+            sql("awaited", landed=_landed(schema_map), from_code=literal(FROM_CODE)), *columns, limit
+        )
     sources = await _ask_write_db(write, schema_map, awaited)
     shown = first_page((_awaited(schema_map, row, sources) for row in awaited), limit)
     return ParkedSummary(

@@ -113,7 +113,7 @@ def postgres_error(
         problem = f"{problem} (the setting is {_LIMITS[sqlstate]})"
     if sqlstate == _NOT_ALLOWED and not by_code:
         problem = f"{problem}; `syncline doctor` names the GRANT"
-    return kind(store, problem, sqlstate=sqlstate, constraint=constraint, said=message)
+    return kind(store, problem, sqlstate=sqlstate, constraint=constraint, said=message, by_code=by_code)
 
 
 def map_driver_error(store: str, error: BaseException) -> StoreError | None:

@@ -10,8 +10,9 @@ from syncline.engine import SyncEngine, run_cycle
 from syncline.engine.tablemap import Column, Reference, SchemaMap, TableMap
 from syncline.errors import StoreUnavailable
 from syncline.messages import CycleStatus, SyncResult, TableProgress
+from syncline.operations import list_dead_letters, summarize
 from syncline.provider import RetryRules
-from syncline.testing.graphs import TestGraph, write
+from syncline.testing.graphs import TestGraph, read, write
 from syncline.testing.truth import differences
 
 
@@ -514,3 +515,28 @@ async def test_a_row_that_cannot_be_kept_while_it_waits_harms_only_itself(graph:
     result = await engine.run_cycle(graph.context())
     assert (result.parked, result.dead_letters) == (0, 0)
     assert len(await on_target(graph, "SELECT FROM t")) == 20
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+async def test_dead_letter_of_a_trigger_is_told_without_its_words(graph: TestGraph, rows: int) -> None:
+    """Whatever SQLSTATE and constraint it names, and whether the batch was tried in parts or failed as it was."""
+    await on_target(
+        graph,
+        "CREATE FUNCTION ban() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.concept LIKE '%@%' THEN"
+        " RAISE EXCEPTION 'customer % is banned', NEW.concept USING ERRCODE = '23514', CONSTRAINT = NEW.concept;"
+        " END IF; RETURN NEW; END $$",
+    )
+    await on_target(graph, "CREATE TRIGGER ban BEFORE INSERT ON nodes FOR EACH ROW EXECUTE FUNCTION ban()")
+    await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n0', 'ada@example.com')")
+    await write(
+        graph,
+        f"INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, {rows - 1}) i",
+    )
+    assert (await run_cycle(graph.context())).dead_letters == 1
+    target = graph.context().target
+    page, summary = await list_dead_letters(target), await summarize(target)
+    assert [letter.sqlstate for letter in page.letters] == ["23514"]
+    assert "ada" not in page.model_dump_json() + summary.model_dump_json()
+    [row] = await read(graph, "SELECT message FROM sync_dead_letter")
+    assert row["message"] == "customer ada@example.com is banned"

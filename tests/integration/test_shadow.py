@@ -584,8 +584,8 @@ async def test_migrations_follow_the_shadow(site: Site) -> None:
     async with site.on_target("kg_shadow") as shadow:
         await shadow.execute("UPDATE sync_books_version SET version_num = 'books_0006'")
         await shadow.execute("ALTER TABLE sync_parked_row DROP CONSTRAINT sync_parked_row_texts")
-        await shadow.execute("ALTER TABLE sync_dead_letter DROP held_by")
-    assert await site.services.prepare_graph(await site.graph()) == ["books_0007", "books_0008"]
+        await shadow.execute("ALTER TABLE sync_dead_letter DROP held_by, DROP by_code")
+    assert await site.services.prepare_graph(await site.graph()) == ["books_0007", "books_0008", "books_0009"]
 
 
 async def test_two_promotions_at_once_swap_once(site: Site) -> None:

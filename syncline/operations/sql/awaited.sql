@@ -34,7 +34,7 @@ WITH waiting AS (
 SELECT w.waits_for_table AS "table", w.named_by, w.key, w.waiting, w.since, w.all_awaited, told.parts,
        CASE @{landed} END AS landed,
        p.waits_for_table AS parked_for_table, p.waits_for_key AS parked_for_key,
-       d.sqlstate, d.message, d.next_retry_at
+       d.sqlstate, CASE WHEN d.by_code THEN '@{from_code}' ELSE d.message END AS message, d.next_retry_at
 FROM wanted w
 JOIN told ON told.waits_for_table = w.waits_for_table AND told.waits_for = w.waits_for
     AND told.named_by IS NOT DISTINCT FROM w.named_by

@@ -195,7 +195,7 @@ class Claims:
         count = 0
         for tid in order:
             changed = await target.fetchval(
-                "SELECT changed FROM syncline.attempt($1, $2, $3)", part, tid, tid
+                "SELECT changed FROM syncline.try_part($1, $2, $3)", part, tid, tid
             )
             count += changed or 0
         if rings and self._statements.replaceable:

@@ -426,7 +426,7 @@ async def test_long_shift_lands_in_few_statements(graph: TestGraph) -> None:
     )
     result = await run_cycle(graph.context())
     assert (result.status, result.dead_letters) == (CycleStatus.DRAINED, 0)
-    assert len([query for query in statements if "syncline.attempt" in query]) <= 2
+    assert len([query for query in statements if "syncline.try_part" in query]) <= 2
     [row] = await read(
         graph, "SELECT count(*) AS n FROM edges WHERE relationship_type = 't' || (substr(key, 2)::int + 1)"
     )

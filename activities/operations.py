@@ -107,6 +107,7 @@ class OperationActivities:
                 found = found.model_copy(update={"not_compared": tuple(dict.fromkeys(left_out))})
                 return _small_enough(found, request.keys)
             target = services.target_schema(graph, shadow=shadow)
+            starter = (await acting(request.who, request.why)).starter if request.repair else None
             with graph_map.finding():
                 found = await verify(
                     graph_map.schema_map,
@@ -120,6 +121,7 @@ class OperationActivities:
                     who=request.who,
                     why=request.why,
                     run_id=run_identity().run_id,
+                    starter=starter,
                     beat=compared,
                 )
             left_out = await not_compared(target, graph_map, found)
@@ -134,8 +136,14 @@ class OperationActivities:
         """Have the next cycle try refused rows again."""
         async with self._at_work(request):
             target = await self._target(request.graph)
+            actor = await acting(request.who, request.why)
             rows = await retry(
-                target, request.selection, who=request.who, why=request.why, run_id=run_identity().run_id
+                target,
+                request.selection,
+                who=actor.who,
+                why=actor.why,
+                run_id=actor.run_id,
+                starter=actor.starter,
             )
             return FailuresActed(rows=rows)
 
@@ -144,8 +152,14 @@ class OperationActivities:
         """Give up the refused versions of rows."""
         async with self._at_work(request):
             target = await self._target(request.graph)
+            actor = await acting(request.who, request.why)
             rows = await discard(
-                target, request.selection, who=request.who, why=request.why, run_id=run_identity().run_id
+                target,
+                request.selection,
+                who=actor.who,
+                why=actor.why,
+                run_id=actor.run_id,
+                starter=actor.starter,
             )
             return FailuresActed(rows=rows)
 

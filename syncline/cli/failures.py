@@ -234,11 +234,12 @@ def show_audit(
         typer.echo("nothing was done by hand")
         return
     print_columns(
-        ("at", "who", "action", "rows", "what", "why"),
+        ("at", "who", "starter", "action", "rows", "what", "why"),
         (
             (
                 told_at(entry.at),
                 entry.who,
+                entry.starter or "-",
                 entry.action,
                 str(entry.rows),
                 " ".join([entry.table or entry.fingerprint or "all", told_key(entry.key or ())]),

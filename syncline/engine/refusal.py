@@ -1,4 +1,7 @@
-"""Refusal: finding the rows of a batch that the graph-db refuses, and putting them among the dead letters."""
+"""Refusal: finding the rows of a batch that the graph-db refuses, and putting them among the dead letters.
+
+One module because to find refused rows, to judge them and to bury them share what a refusal is.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -153,6 +153,8 @@ class AuditEntry(Message):
     rows: int = 0
     run_id: str | None = None
     """The Temporal run that did it for them; None: none."""
+    starter: str | None = None
+    """Who has started that run, as Temporal has it; `who` is whom its input says."""
 
 
 class AuditPage(Message):
@@ -217,18 +219,30 @@ async def show(target: GraphSchema, table: str, key: Sequence[str]) -> DeadLette
 
 
 async def retry(
-    target: GraphSchema, selection: Selection, *, who: str, why: str, run_id: str | None = None
+    target: GraphSchema,
+    selection: Selection,
+    *,
+    who: str,
+    why: str,
+    run_id: str | None = None,
+    starter: str | None = None,
 ) -> int:
     """Have the next cycle try the rows again, with all their tries before them; return how many.
 
     Audited in the same transaction. What was done and audited for run `run_id` already is not done again: the
     number of then is returned. Raise InputInvalid if `who` or `why` is blank.
     """
-    return await _act(target, "retry", selection, who=who, why=why, run_id=run_id)
+    return await _act(target, "retry", selection, who=who, why=why, run_id=run_id, starter=starter)
 
 
 async def discard(
-    target: GraphSchema, selection: Selection, *, who: str, why: str, run_id: str | None = None
+    target: GraphSchema,
+    selection: Selection,
+    *,
+    who: str,
+    why: str,
+    run_id: str | None = None,
+    starter: str | None = None,
 ) -> int:
     """Give up the refused versions of the rows: nothing tries them again; return how many.
 
@@ -236,7 +250,7 @@ async def discard(
     that a running cycle is trying at this moment may be refused once more, and is then a dead letter again.
     Audited as a retry is. Raise InputInvalid if `who` or `why` is blank.
     """
-    return await _act(target, "discard", selection, who=who, why=why, run_id=run_id)
+    return await _act(target, "discard", selection, who=who, why=why, run_id=run_id, starter=starter)
 
 
 async def list_audit(target: GraphSchema, *, limit: int = 100, before: int | None = None) -> AuditPage:
@@ -254,7 +268,14 @@ def _ids(key: Sequence[str]) -> list[UUID]:
 
 
 async def _act(
-    target: GraphSchema, action: str, selection: Selection, *, who: str, why: str, run_id: str | None
+    target: GraphSchema,
+    action: str,
+    selection: Selection,
+    *,
+    who: str,
+    why: str,
+    run_id: str | None,
+    starter: str | None,
 ) -> int:
     who, why = who.strip(), why.strip()
     if not who or not why:
@@ -267,6 +288,6 @@ async def _act(
         rows: int | None = await connection.fetchval(sql("audited"), run_id, action)
         if rows is None:
             rows = await connection.fetchval(
-                sql(action), selection.table, key, selection.fingerprint, who, why, run_id, ids
+                sql(action), selection.table, key, selection.fingerprint, who, why, run_id, ids, starter
             )
     return rows or 0

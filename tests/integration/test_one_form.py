@@ -324,7 +324,7 @@ async def test_rows_that_waited_in_the_old_form_are_read_again(lab: Lab) -> None
         lab.graph,
         "DELETE FROM sync_books_version; INSERT INTO sync_books_version VALUES ('books_0006');"
         "ALTER TABLE sync_parked_row DROP CONSTRAINT sync_parked_row_texts;"
-        "ALTER TABLE sync_dead_letter DROP held_by, DROP by_code;"
+        "ALTER TABLE sync_dead_letter DROP held_by, DROP by_code; ALTER TABLE sync_audit DROP starter;"
         "UPDATE sync_parked_row SET image ="
         """ '{"id": "w", "parent": "p", "v": {"a": 2}, "sync_xid": 7, "sync_present": true}'""",
     )

@@ -129,6 +129,8 @@ async def test_retries_and_discards_are_told_and_audited(syncline: CommandLine, 
         await syncline("failures", "discard", "kg", "nodes", "--why", "all of it")
     ).out == "2 rows given up\n"
     entries = json.loads((await syncline("failures", "audit", "kg", "--json")).out)["entries"]
+    # Who has started the runs, as Temporal has it: its client's process, where nobody is authenticated.
+    assert all("@" in entry["starter"] for entry in entries)
     assert [(one["action"], one["who"], one["why"], one["rows"]) for one in entries] == [
         ("discard", getpass.getuser(), "all of it", 2),
         ("discard", getpass.getuser(), "odd", 1),
@@ -136,7 +138,7 @@ async def test_retries_and_discards_are_told_and_audited(syncline: CommandLine, 
         ("retry", getpass.getuser(), "check is gone", 3),
     ]
     table = await syncline("failures", "audit", "kg", "--limit", "2")
-    assert table.out.splitlines()[0].split() == ["at", "who", "action", "rows", "what", "why"]
+    assert table.out.splitlines()[0].split() == ["at", "who", "starter", "action", "rows", "what", "why"]
     assert table.err == "more: --before 3\n"
     assert len((await syncline("failures", "audit", "kg", "--before", "3")).out.splitlines()) == 3
 

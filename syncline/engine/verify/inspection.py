@@ -37,6 +37,7 @@ async def verify(
     who: str = "",
     why: str = "",
     run_id: str | None = None,
+    starter: str | None = None,
     beat: Beat | None = None,
 ) -> Verification:
     """Compare what a graph's stores have with what they should have; with `repair`, have it made right.
@@ -52,7 +53,7 @@ async def verify(
     """
     started = time.monotonic()
     asked = schema_map.chosen(tables)
-    mending = Repair(target, who=who, why=why, run_id=run_id) if repair else None
+    mending = Repair(target, who=who, why=why, run_id=run_id, starter=starter) if repair else None
     if mending is not None:
         await mending.recall()
     inspection = _Inspection(

@@ -17,10 +17,20 @@ class Repair:
     """Who repairs a graph, and why. Raise InputInvalid if one of them is blank: the audit keeps both.
 
     `run_id` is that of the run that repairs, if one does: its attempts share their lines in the audit.
+    `starter` is who has started it.
     """
 
-    def __init__(self, target: GraphSchema, *, who: str, why: str, run_id: str | None = None) -> None:
-        self.target, self.who, self.why, self.run_id = target, who.strip(), why.strip(), run_id
+    def __init__(
+        self,
+        target: GraphSchema,
+        *,
+        who: str,
+        why: str,
+        run_id: str | None = None,
+        starter: str | None = None,
+    ) -> None:
+        self.target, self.who, self.why = target, who.strip(), why.strip()
+        self.run_id, self.starter = run_id, starter
         self.earlier: dict[tuple[str, str], tuple[int, int]] = {}
         """Action and relation -> number and rows of the line that an earlier attempt has written."""
         if not self.who or not self.why:
@@ -76,8 +86,9 @@ class RelationRepair:
             return 0
         if self._line is None:
             repair = self._repair
-            parameters = (repair.who, self._action, repair.why, self._name, rows, repair.run_id)
-            [line] = await side.fetch(sql("audit"), *parameters)
+            who = repair.who, self._action, repair.why
+            of_run = repair.run_id, repair.starter
+            [line] = await side.fetch(sql("audit"), *who, self._name, rows, *of_run)
             self._line = line["number"]
         else:
             await side.fetch(sql("audit_more"), self._line, rows)

@@ -13,6 +13,6 @@ WITH chosen AS (
 ), forgotten AS (
     DELETE FROM sync_requeue q USING queued WHERE q.table_name = queued.table_name AND q.row_id = queued.row_id
 )
-INSERT INTO sync_audit (who, action, why, table_name, key, fingerprint, run_id, rows)
-SELECT $4, 'discard', $5, $1, $2, $3, $6, count(*) FROM chosen HAVING count(*) > 0
+INSERT INTO sync_audit (who, action, why, table_name, key, fingerprint, run_id, starter, rows)
+SELECT $4, 'discard', $5, $1, $2, $3, $6, $8, count(*) FROM chosen HAVING count(*) > 0
 RETURNING rows

@@ -6,6 +6,6 @@ WITH chosen AS (
       AND ($3::text IS NULL OR fingerprint = $3)
     RETURNING 1
 )
-INSERT INTO sync_audit (who, action, why, table_name, key, fingerprint, run_id, rows)
-SELECT $4, 'retry', $5, $1, $2, $3, $6, count(*) FROM chosen HAVING count(*) > 0
+INSERT INTO sync_audit (who, action, why, table_name, key, fingerprint, run_id, starter, rows)
+SELECT $4, 'retry', $5, $1, $2, $3, $6, $8, count(*) FROM chosen HAVING count(*) > 0
 RETURNING rows

@@ -7,9 +7,11 @@ import atexit
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from xdist.scheduler import LoadFileScheduling
 
 from syncline.process_exit import leave, risks_a_crash
@@ -46,6 +48,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FOLDER",
         help="Run against the PostgreSQL whose programs are there, in place of the wheel's.",
     )
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """A test that runs a worker or a command in its own process configures logging for the next ones too."""
+    yield
+    structlog.reset_defaults()
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from syncline.errors import SettingsInvalid
 from syncline.health.postgres import tls_checks
@@ -174,14 +175,14 @@ def test_doctor_warns_of_tls_that_is_not_verified(
 
 
 async def test_a_worker_says_at_its_start_that_tls_is_not_verified(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     nowhere = SecretStr("postgresql://u:hunter2@nobody.invalid/d")
     settings = Settings(write_dsn=nowhere, graph_dsn=nowhere, qdrant_path=tmp_path)
     async with Services.open(settings) as services:
-        with pytest.raises(TimeoutError):
+        with capture_logs() as lines, pytest.raises(TimeoutError):
             await asyncio.wait_for(log_in(services), 0.2)
-    out = capfd.readouterr().out
-    assert out.count("certificate is not verified") == 2
-    assert "hunter2" not in out
+    told = [line for line in lines if "certificate is not verified" in str(line["event"])]
+    assert len(told) == 2
+    assert "hunter2" not in str(lines)

@@ -243,6 +243,8 @@ class SyncResult(Message):
     """What cannot be known of this write-db, in sentences: a standby, or a right that the role lacks."""
     owes: bool = False
     """Whether there is more to do even if nothing changes: rows that wait for a transaction, retries."""
+    look_owed: bool = False
+    """Whether another run found the graph taken, and time was up before this one looked once more."""
     served: Served | None = None
     """Filled in by the worker, whatever the provider says."""
     holder: LockHolder | None = None

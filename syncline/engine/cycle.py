@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from syncline import names
+from syncline.engine.adding import add_up
 from syncline.engine.announcement import payloads
 from syncline.engine.capture import Pending
 from syncline.engine.drain import Drain
@@ -82,28 +83,64 @@ class SyncEngine:
             deadline = time.monotonic() + patience
             while (ledger := await self._take(context, held)) is None:
                 if time.monotonic() >= deadline:
-                    return await self._held_by_another(context, held, started)
+                    break
                 await asyncio.sleep(0.05)
+            # Whoever has it may have looked before that was written which this run is about.
+            if ledger is None and (ledger := await self._take(context, held, mark=True)) is None:
+                return await self._held_by_another(context, held, started)
 
             async def look_again() -> Fit:
                 self._fitting.pop(_place(context), None)
                 return await self._misfits(context, target)
 
-            fit = await self._misfits(context, target)
             # It gives the lock back with its last transaction. Not in a finally: a connection that saw an
             # exception is closed, and its lock goes with it.
             sizes = self._sizes.setdefault(_place(context), {})
-            cycle = _Cycle(self.statements, context, held, started, fit, look_again, self._pruning, sizes)
-            result = await cycle.run(ledger)
+
+            async def cycle() -> _Cycle:
+                fit = await self._misfits(context, target)
+                return _Cycle(self.statements, context, held, started, fit, look_again, self._pruning, sizes)
+
+            result = await self._look(context, held, cycle, ledger)
             self._log_unknown(context, result)
-            if result.status is CycleStatus.FAILED:
-                # What was seen to fit may have been altered since: the next cycle looks again.
-                self._fitting.pop(_place(context), None)
             return result
 
-    async def _take(self, context: SyncContext, held: HeldSchema) -> Ledger | None:
-        """Take the graph's lock and return its ledger; None if another cycle has the lock."""
-        async with held.locking() as locked:
+    async def _look(
+        self, context: SyncContext, held: HeldSchema, cycle: "Callable[[], Awaitable[_Cycle]]", ledger: Ledger
+    ) -> SyncResult:
+        """Run the cycle, and once more for those that found the graph taken since it had looked.
+
+        It ends with its time budget: then the result says that a look is owed.
+        """
+        look = await cycle()
+        result = await look.run(ledger)
+        self._forget_failed(context, result)
+        while held.marked:
+            if look.out_of_time():
+                spent = result.status is CycleStatus.DRAINED
+                status = CycleStatus.BUDGET_SPENT if spent else result.status
+                return result.model_copy(update={"status": status, "look_owed": True})
+            again = await self._take(context, held)
+            if again is None:
+                # Who has it now took it after the mark was left, and looks.
+                break
+            context.log.info("looking once more", graph=context.graph.slug)
+            before, look = look, await cycle()
+            result = add_up(result, await look.run(again.counted_with(before.progress)))
+            self._forget_failed(context, result)
+        return result
+
+    def _forget_failed(self, context: SyncContext, result: SyncResult) -> None:
+        """Have the next look see for itself whether the tables fit: what was seen may have been altered."""
+        if result.status is CycleStatus.FAILED:
+            self._fitting.pop(_place(context), None)
+
+    async def _take(self, context: SyncContext, held: HeldSchema, *, mark: bool = False) -> Ledger | None:
+        """Take the graph's lock and return its ledger; None if another cycle has the lock.
+
+        With `mark` that one is asked to look once more before it ends.
+        """
+        async with held.locking(mark=mark) as locked:
             if not locked:
                 return None
             return await read_ledger(
@@ -179,7 +216,8 @@ class _Cycle:
         self._pruning = pruning
         self._deletes_read = 0
         self._unfinished: set[str] = set()
-        self._progress = RunProgress(run_id=context.run.run_id)
+        self.progress = RunProgress(run_id=context.run.run_id)
+        """What the run has committed so far, in this look and in those before it."""
         self._expected: Mapping[str, int] = {}
         self._vectors = VectorProgress()
 
@@ -192,7 +230,7 @@ class _Cycle:
                 prefix=ledger.vector_prefix,
                 expected=context.vectors.prefix,
             )
-        self._progress = ledger.progress
+        self.progress = ledger.progress
         pending, ledger = await self._standing.ask(ledger)
         self._failed = self._standing.fit.failed
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
@@ -202,7 +240,7 @@ class _Cycle:
             owed
             or pending.ahead
             or self._failed
-            or self._progress.unannounced
+            or self.progress.unannounced
             or self._standing.changes
             or ledger.comparisons
         )
@@ -219,7 +257,7 @@ class _Cycle:
                 read = self._deletes_read or ledger.cursors[DELETES].xid
                 reader = ledger.reader if self._standing.fit.footing.writable else None
                 await self._pruning.run(
-                    context, self._target, read=read, reader=reader, out_of_time=self._out_of_time
+                    context, self._target, read=read, reader=reader, out_of_time=self.out_of_time
                 )
             elif pending.kept_too_long:
                 self._pruning.not_allowed(context)
@@ -231,9 +269,9 @@ class _Cycle:
             self._context,
             self._held,
             tenure,
-            self._progress,
+            self.progress,
             failed=self._failed,
-            out_of_time=self._out_of_time,
+            out_of_time=self.out_of_time,
             committed=self._committed,
             sizes=self._sizes,
         )
@@ -246,20 +284,20 @@ class _Cycle:
         self._deletes_read = drain.deletes_read or 0
 
     def _committed(self, progress: RunProgress) -> None:
-        self._progress = progress
+        self.progress = progress
         self._beat("capture")
 
     async def _announce(self, tenure: Tenure) -> None:
         """Tell downstream caches, in the transaction that ends the run: no event without data, none twice."""
         context = self._context
-        unannounced = {} if context.shadow else self._progress.unannounced
+        unannounced = {} if context.shadow else self.progress.unannounced
         events = payloads(context.graph, context.run.run_id, unannounced, self._failures())
         async with self._held.transaction() as target:
             for payload in events:
                 await target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
-            told = replace(self._progress, untold={})
+            told = replace(self.progress, untold={})
             await tenure.finish(target, told, drained=not self._failed and not self._unfinished)
-        self._progress = told
+        self.progress = told
 
     async def _drain_outbox(self) -> VectorProgress:
         def beat(points: int) -> None:
@@ -271,21 +309,21 @@ class _Cycle:
                 self._held,
                 self._statements.schema_map,
                 self._context,
-                out_of_time=self._out_of_time,
+                out_of_time=self.out_of_time,
                 beat=beat,
             )
 
     def _failures(self) -> int:
-        return len(self._failed) + sum(table.failures for table in self._progress.tables.values())
+        return len(self._failed) + sum(table.failures for table in self.progress.tables.values())
 
     async def _result(self, ledger: Ledger, pending: Pending) -> SyncResult:
-        async with self._held.transaction(last=True) as target:
+        async with self._held.unlocking(ledger.marks) as target:
             waiting = await target.fetch(sql("not_landed"))
         parked, dead = ({row["table_name"]: row[kind] for row in waiting} for kind in ("parked", "dead"))
         tables = []
         # The stream of deleted keys is told of when it failed; what it did belongs to the tables.
         for name in dict.fromkeys([*self._statements.tables, *self._failed]):
-            counted = self._progress.tables.get(name, TableProgress(table=name))
+            counted = self.progress.tables.get(name, TableProgress(table=name))
             error = self._failed.get(name)
             tables.append(
                 counted.model_copy(
@@ -315,7 +353,7 @@ class _Cycle:
             dead_letters=sum(dead.values()),
             lag_seconds=behind,
             oldest_writer=writer,
-            batches=self._progress.batches,
+            batches=self.progress.batches,
             duration_seconds=time.monotonic() - self._started,
             rescanned=self._standing.rescanned is not None,
             rescan_reason=self._standing.rescanned,
@@ -331,7 +369,8 @@ class _Cycle:
             return CycleStatus.BUDGET_SPENT
         return CycleStatus.VECTORS_DELAYED if self._vectors.error else CycleStatus.DRAINED
 
-    def _out_of_time(self) -> bool:
+    def out_of_time(self) -> bool:
+        """Return whether the budget is spent."""
         return time.monotonic() - self._started >= self._context.budget.seconds
 
     def _beat(self, phase: str) -> None:
@@ -340,7 +379,7 @@ class _Cycle:
                 phase=phase,
                 tables=tuple(
                     table.model_copy(update={"expected": self._expected.get(name)})
-                    for name, table in self._progress.tables.items()
+                    for name, table in self.progress.tables.items()
                 ),
                 vectors=self._vectors.upserted,
             )

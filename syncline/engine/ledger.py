@@ -123,6 +123,8 @@ class Ledger:
     """Table -> the hash of how its source was captured."""
     comparisons: frozenset[str] = frozenset()
     """Tables whose keys are to be compared, since rows may have gone without a trace."""
+    marks: int = 0
+    """How often a cycle found the graph taken: more of them later ask for one more look at the write-db."""
     vector_prefix: str | None = None
     """Of the collections that these books are about; None if no promotion has said so."""
 
@@ -150,6 +152,10 @@ class Ledger:
     def rereading(self, tables: Collection[str]) -> "Ledger":
         """Return the same ledger with the cursors of these tables at the beginning."""
         return replace(self, cursors={**self.cursors, **dict.fromkeys(tables, Cursor())})
+
+    def counted_with(self, progress: RunProgress) -> "Ledger":
+        """Return the same ledger with what its run has committed so far, whoever had the graph since."""
+        return replace(self, progress=replace(progress, untold=self.progress.untold))
 
     def comparing(self, tables: Collection[str]) -> "Ledger":
         """Return the same ledger with the keys of these tables to be compared too."""
@@ -185,6 +191,7 @@ async def read_ledger(
         stored=frozenset(stored),
         sources=json.loads(row["sources"]),
         comparisons=frozenset(row["comparisons"]).intersection(cursors),
+        marks=row["marks"],
         vector_prefix=row["vector_prefix"],
     )
 

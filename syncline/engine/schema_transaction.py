@@ -41,16 +41,44 @@ class HeldSchema:
     schema: str
 
     @asynccontextmanager
-    async def locking(self) -> AsyncIterator[bool]:
-        """Enter a transaction that takes the graph's lock for this session; yield whether it was free."""
-        async with self.transaction(f"SELECT WHERE pg_try_advisory_lock({self._key})"):
+    async def locking(self, *, mark: bool = False) -> AsyncIterator[bool]:
+        """Enter a transaction that takes the graph's lock for this session; yield whether it was free.
+
+        With `mark` its holder is asked to look once more before it ends: the mark is left before the lock is
+        tried, and read after the lock was given back, so that one of the two always sees the other.
+        """
+        first = [f"SELECT nextval({self._marks})"] if mark else []
+        async with self.transaction(*first, f"SELECT WHERE pg_try_advisory_lock({self._key})"):
             # A script gives no rows, but says how many there were.
             yield self.connection.begun == "SELECT 1"
 
-    def transaction(self, *first: str, last: bool = False) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        """Return a transaction on the schema; with `last` the lock is given back once it is committed."""
-        unlock = f"SELECT pg_advisory_unlock({self._key})" if last else None
-        return schema_transaction(self.connection, self.schema, *first, last=unlock)
+    def transaction(
+        self, *first: str, last: str | None = None
+    ) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """Return a transaction on the schema; `last` is executed once it is committed."""
+        return schema_transaction(self.connection, self.schema, *first, last=last)
+
+    @asynccontextmanager
+    async def unlocking(self, marks: int) -> AsyncIterator[asyncpg.Connection]:
+        """Enter a transaction that gives the lock back once it is committed.
+
+        `marked` says afterwards whether a mark was left since there were `marks`.
+        """
+        unlock = f"SELECT pg_advisory_unlock({self._key})"
+        # Each statement of a script has a snapshot of its own, and a sequence has none at all.
+        compare = f"SELECT WHERE coalesce(pg_sequence_last_value({self._marks}), 0) <> {marks:d}"
+        async with self.transaction(last=f"{unlock}; {compare}"):
+            yield self.connection
+
+    @property
+    def marked(self) -> bool:
+        """Whether the lock was given back with a mark that was left since the last look."""
+        return bool(self.connection.ended == "SELECT 1")
+
+    @property
+    def _marks(self) -> str:
+        # Null where the books are older than this worker: then nobody counts, and nobody compares.
+        return f"to_regclass({string_literal(f'{quoted(self.schema)}.sync_look')})"
 
     @property
     def _key(self) -> str:

@@ -40,6 +40,8 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
         self._token = uuid4().hex[:12]
         self.begun = ""
         """What the server said of the last statement that `beginning` had a transaction take along."""
+        self.ended = ""
+        """The same of the last one that was executed once such a transaction was committed."""
         self.opened_at = time.monotonic()
         self.host: Host | None = None
         """Which of the hosts that a connection string names it leads to."""
@@ -104,6 +106,8 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
             return self.begun
         if self._closing is not None and query.startswith("COMMIT"):
             query, self._closing = f"{query} {self._closing}", None
+            self.ended = await super().execute(query, timeout=timeout)
+            return self.ended
         status: str = await super().execute(query, *args, timeout=timeout)
         return status
 

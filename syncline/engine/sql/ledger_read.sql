@@ -12,5 +12,6 @@ SELECT s.write_cluster, s.reader::text AS reader, s.position, to_jsonb(s) ->> 'v
            OR coalesce(@{next_retry} <= now(), false) AS requeued,
        (SELECT point_id FROM sync_outbox ORDER BY collection, point_id LIMIT 1) IS NOT NULL AS outbox,
        @{next_retry} IS NOT NULL AS retries,
-       @{outbox_due} AS outbox_due
+       @{outbox_due} AS outbox_due,
+       coalesce(pg_sequence_last_value(to_regclass('sync_look')), 0) AS marks
 FROM sync_state s

@@ -100,10 +100,14 @@ def record_cycle(
     serves the graph, None when this run cannot tell.
     """
     labels = {"graph": graph, "provider": provider}
-    metrics.CYCLES.add(meter, 1, **labels, status=result.status.value)
+    metrics.CYCLES.add(meter, 1, **labels, status=result.ended_as)
     metrics.CYCLE_SECONDS.observe(meter, result.duration_seconds, **labels)
     if result.status is CycleStatus.ALREADY_RUNNING:
-        # It has looked at nothing: what the other cycle measures holds.
+        # It has looked at nothing: what the other cycle measures holds, if there is one.
+        if result.unowned:
+            metrics.LAG.set(meter, result.lag_seconds if result.lag_known else math.nan, graph=graph)
+        if result.blocked:
+            metrics.BLOCKED_TIMESTAMP.set(meter, time.time(), graph=graph)
         return
     metrics.ROWS.add(meter, result.rows, **labels)
     metrics.DELETES.add(meter, sum(table.deletes for table in result.tables), **labels)

@@ -28,6 +28,10 @@ LONGEST_RUN: Final = timedelta(hours=3)
 """Execution timeout of `SyncGraph`, whoever starts it: one that no worker can go on with ends some day."""
 
 
+BLOCKED: Final = "blocked"
+"""What is said in place of `already_running` once nobody is left who would give the graph back by himself."""
+
+
 class SyncGraphInput(OperatorInput):
     """Input of workflow `SyncGraph`, as operators type it: `{"graph": "world"}`."""
 
@@ -136,6 +140,9 @@ class SyncCycleRequest(Message):
     shadow: bool = False
     away: Away | None = None
     """The stretch without a provider that ends with this cycle, if there was one."""
+    unowned_runs: int = 0
+    """As carried from the runs before it, like `seen_up_to`."""
+    seen_up_to: datetime | None = None
 
 
 class TableProgress(Message):
@@ -249,6 +256,20 @@ class SyncResult(Message):
     """Filled in by the worker, whatever the provider says."""
     holder: LockHolder | None = None
     """Who held the graph, if that is why nothing was done."""
+    unowned: bool = False
+    """Whether no other run of the graph was open when it was found taken. Filled in by the worker."""
+    blocked: bool = False
+    """Whether that was so in the run before, too."""
+
+    @property
+    def ended_as(self) -> str:
+        """How the cycle ended, in the word for people and search attributes."""
+        return BLOCKED if self.blocked else self.status.value
+
+    @property
+    def looked(self) -> bool:
+        """Whether the write-db was looked at."""
+        return self.status not in (CycleStatus.ALREADY_RUNNING, CycleStatus.HELD)
 
     @property
     def idle(self) -> bool:
@@ -297,6 +318,25 @@ class CarriedState(Message):
     """The last time that a provider came back; null if none was ever away."""
     cadence: Cadence | None = None
     """How often an adaptive graph is run now; null for the others."""
+    unowned_runs: int = 0
+    """Runs in a row that found the graph taken while no other run of it was open; from two on it is blocked."""
+    unowned_since: datetime | None = None
+    """When the first of them ended."""
+    seen_up_to: datetime | None = None
+    """Up to when the graph-db has the write-db, by the last run that looked; null if that is not known."""
+
+    def followed_by(self, result: SyncResult, *, now: datetime) -> Self:
+        """Return what is carried on of whether the graph can be had, and up to when it was looked at."""
+        seen = self.seen_up_to
+        if result.looked:
+            seen = now - timedelta(seconds=result.lag_seconds) if result.lag_known else None
+        return self.model_copy(
+            update={
+                "unowned_runs": self.unowned_runs + 1 if result.unowned else 0,
+                "unowned_since": self.unowned_since or now if result.unowned else None,
+                "seen_up_to": seen,
+            }
+        )
 
     @property
     def away(self) -> Away | None:

@@ -79,7 +79,7 @@ CYCLES: Final = Counter(
     unit="cycles",
     labels=(*_CYCLE, "status"),
     help="Cycles that returned, by how they ended: drained, budget_spent, vectors_delayed, already_running, "
-    "failed; and runs without one, because nobody had the provider: held.",
+    "blocked, failed; and runs without one, because nobody had the provider: held.",
 )
 CYCLE_ERRORS: Final = Counter(
     name="cycle_errors",
@@ -136,7 +136,8 @@ LAG: Final = Gauge(
     name="lag_seconds",
     unit="seconds",
     labels=_GRAPH,
-    help="How far the graph-db may have been behind the write-db when the cycle ended.",
+    help="How far the graph-db may have been behind the write-db when the cycle ended. It counts on while "
+    "cycles find the graph taken and no run has it.",
 )
 OLDEST_WRITER: Final = Gauge(
     name="oldest_writer_seconds",
@@ -195,6 +196,13 @@ HELD_TIMESTAMP: Final = Gauge(
     labels=_GRAPH,
     help="When this worker last found that the graph is to wait, as nobody has its provider. A cycle that "
     "ended later, on any worker, ended that.",
+)
+BLOCKED_TIMESTAMP: Final = Gauge(
+    name="blocked_timestamp_seconds",
+    unit="unix time",
+    labels=_GRAPH,
+    help="When this worker last found the graph taken, as the run before did, while no run of it was open. A "
+    "cycle that ended later, on any worker, ended that.",
 )
 
 VERIFY_DAMAGED: Final = Gauge(

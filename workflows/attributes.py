@@ -51,7 +51,7 @@ def of_the_cycle(resolution: ProviderResolution, result: SyncResult) -> Iterator
     built-in engine is as old as its worker.
     """
     if result.status is not CycleStatus.DRAINED:
-        yield STATUS.value_set(result.status.value)
+        yield STATUS.value_set(result.ended_as)
     if resolution.task_queue is not None and result.served is not None:
         yield PROVIDER_VERSION.value_set(result.served.version)
         yield PROVIDER_API.value_set(str(result.served.api_version))

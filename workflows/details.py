@@ -37,7 +37,7 @@ def describe_run(state: SyncState, result: SyncResult | None) -> str:
 def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
     graph = "the default graph" if state.graph is None else f"**{state.graph}**"
     held = result is not None and result.status is CycleStatus.HELD
-    ended = None if result is None else f"**{result.status.value}** in {result.duration_seconds:.2f} s"
+    ended = None if result is None else f"**{result.ended_as}** in {result.duration_seconds:.2f} s"
     if held:
         ended = "**held**, nothing was synced"
     yield f"Graph {graph}: {ended or state.phase.value}"
@@ -50,6 +50,12 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
     for signal in state.signals:
         if isinstance(signal, ProviderReturned):
             yield f"Back from {signal.away.how.value}, which it was in{_since(signal.away.since)}."
+    if result is not None and result.blocked:
+        stretch = _stretch(state.carried.unowned_since, state.carried.unowned_runs)
+        yield (
+            f"> **Blocked**{stretch}: the graph's lock is taken and no run of it is open, so nothing is synced. "
+            "`syncline doctor` names the session that has it."
+        )
     cadence = state.carried.cadence
     if cadence is not None:
         yield f"Cadence: every {cadence.every_seconds:,} s{_since(cadence.since)}. {cadence.reason}"

@@ -220,6 +220,8 @@ class SyncGraph:
                 progress_seconds=request.progress_seconds,
                 shadow=request.shadow,
                 away=None if resolution.provider_id is None else self._away,
+                unowned_runs=carried.unowned_runs,
+                seen_up_to=carried.seen_up_to,
             ),
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
             task_queue=resolution.task_queue,
@@ -288,7 +290,7 @@ class SyncGraph:
             error = _what_failed(resolution.graph.slug, result)
             self._show(phase=RunPhase.FAILED, last_result=result, error=error, provider=provider)
             raise ApplicationError(error, result, type="CycleFailed", non_retryable=True)
-        carried = self._state.carried
+        carried = self._state.carried.followed_by(result, now=workflow.now())
         totals = carried.totals
         carried = carried.model_copy(
             update={

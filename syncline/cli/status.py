@@ -20,6 +20,7 @@ __all__ = ["STANDING_STYLES", "status"]
 STANDING_STYLES: Final = {
     "failed": "bold red",
     "retrying": "red",
+    "blocked": "bold red",
     "held": "yellow",
     "fallback": "yellow",
     "paused": "cyan",
@@ -111,6 +112,8 @@ def _why(graph: "GraphOverview") -> str:
         parts.append(f"a run has been open for {told_seconds(graph.running.seconds)}")
     if graph.last_run is not None and graph.last_run.status.trouble:
         parts.append(f"its last run {graph.last_run.status}: `syncline status {graph.graph}`")
+    if graph.last_run is not None and graph.last_run.blocked:
+        parts.append(f"it is taken and no run has it: `syncline status {graph.graph}` names who has")
     return "; ".join(parts)
 
 
@@ -148,12 +151,15 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield (
             "cycle",
             (
-                f"{result.status} in {told_seconds(result.duration_seconds)}, "
+                f"{result.ended_as} in {told_seconds(result.duration_seconds)}, "
                 f"lag {format_lag(result)}, {result.failures} failures, {result.parked} parked, "
                 f"{result.dead_letters} dead letters"
             ),
         )
-    totals = state.carried.totals
+    carried = state.carried
+    if result is not None and result.blocked:
+        yield "blocked", f"since {told_at(carried.unowned_since)}, {carried.unowned_runs} runs in a row"
+    totals = carried.totals
     if totals.runs:
         yield (
             "totals",

@@ -200,7 +200,7 @@ def _print(answer: "SyncedRun") -> None:
         typer.echo("held: nothing was synced")
         return
     by = "the built-in engine (fallback)" if answer.fallback else answer.provider
-    typer.echo(f"{result.status} in {told_seconds(result.duration_seconds)} by {by}")
+    typer.echo(f"{result.ended_as} in {told_seconds(result.duration_seconds)} by {by}")
     print_result(result)
     if result.drained and not result.rows and not result.links:
         typer.echo("nothing had changed")
@@ -211,7 +211,9 @@ def _exit(answer: "SyncedRun", *, wait: bool, as_json: bool) -> None:
 
     if answer.cycle is CycleStatus.ALREADY_RUNNING:
         if not as_json:
-            typer.echo(f"Another run holds the graph: `syncline status {answer.graph}` shows it.", err=True)
+            unowned = answer.result is not None and answer.result.unowned
+            who = "No run" if unowned else "Another run"
+            typer.echo(f"{who} holds the graph: `syncline status {answer.graph}` shows it.", err=True)
         raise typer.Exit(EXIT_ALREADY_RUNNING)
     if not wait:
         return

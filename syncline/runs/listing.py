@@ -9,7 +9,7 @@ from temporalio.client import Client, WorkflowExecution
 
 from syncline import names
 from syncline.client import temporal_errors_mapped
-from syncline.messages import CycleStatus, Message
+from syncline.messages import BLOCKED, CycleStatus, Message
 from syncline.search_attributes import (
     FAILURES,
     FALLBACK,
@@ -84,6 +84,8 @@ class ListedRun(Message):
     failures: int | None = None
     held: bool = False
     """Whether nothing was synced, because nobody has the provider."""
+    blocked: bool = False
+    """Whether nothing was synced, twice in a row, because the graph is taken and no run has it."""
 
     @property
     def open(self) -> bool:
@@ -156,6 +158,7 @@ def _run(execution: WorkflowExecution) -> ListedRun:
         rows=attributes.get(ROWS),
         failures=attributes.get(FAILURES),
         held=attributes.get(STATUS) == CycleStatus.HELD,
+        blocked=attributes.get(STATUS) == BLOCKED,
     )
 
 

@@ -36,6 +36,8 @@ class Standing(StrEnum):
     """Its last run did not succeed."""
     RETRYING = "retrying"
     """A run is open, and what it tries fails."""
+    BLOCKED = "blocked"
+    """Its last runs found it taken, and no run has it."""
     HELD = "held"
     """Its last run synced nothing, because nobody has the provider."""
     FALLBACK = "fallback"
@@ -143,6 +145,8 @@ def standing_of(
         return Standing.FAILED
     if (running or last) is None:
         return Standing.NEVER
+    if last is not None and last.blocked:
+        return Standing.BLOCKED
     if last is not None and last.held:
         return Standing.HELD
     if last is not None and last.fallback:

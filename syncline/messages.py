@@ -319,7 +319,7 @@ class CarriedState(Message):
     cadence: Cadence | None = None
     """How often an adaptive graph is run now; null for the others."""
     unowned_runs: int = 0
-    """Runs in a row that found the graph taken while no other run of it was open; from two on it is blocked."""
+    """Runs in a row that found the graph taken while no other run of it was open; two make it blocked."""
     unowned_since: datetime | None = None
     """When the first of them ended."""
     seen_up_to: datetime | None = None

@@ -53,8 +53,8 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
     if result is not None and result.blocked:
         stretch = _stretch(state.carried.unowned_since, state.carried.unowned_runs)
         yield (
-            f"> **Blocked**{stretch}: the graph's lock is taken and no run of it is open, so nothing is synced. "
-            "`syncline doctor` names the session that has it."
+            f"> **Blocked**{stretch}: the graph's lock is taken and no run of it is open, so nothing "
+            "is synced. `syncline doctor` names the session that has it."
         )
     cadence = state.carried.cadence
     if cadence is not None:

@@ -20,6 +20,7 @@ from syncline.client import require_search_attributes, temporal_errors_mapped
 from syncline.errors import ConfigurationError, NoWorker, RunFailed
 from syncline.health import Check, CheckStatus, Health, bounded
 from syncline.health.check import skew_check
+from syncline.runs import BlockedGraph, blocked_graphs
 from syncline.runs.listing import quoted
 
 __all__ = ["diagnose"]
@@ -29,7 +30,7 @@ _TEMPORAL_FIX: Final = (
     "Start Temporal (`syncline dev` brings one), or correct TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* "
     "or _PROFILE."
 )
-_NAMES: Final = ("namespace", "search attributes", "task queue", "reconciler", "clock", "worker")
+_NAMES: Final = ("namespace", "search attributes", "task queue", "reconciler", "graphs", "clock", "worker")
 
 
 async def diagnose(seconds: float) -> Diagnosis:
@@ -58,6 +59,7 @@ async def diagnose(seconds: float) -> Diagnosis:
         "search attributes": (_search_attributes, "See docs/temporal.md, Search attributes."),
         "task queue": (partial(_task_queue, task_queue=task_queue), _TEMPORAL_FIX),
         "reconciler": (partial(_reconciler, task_queue=task_queue), _TEMPORAL_FIX),
+        "graphs": (_blocked, _TEMPORAL_FIX),
     }
     asked = [bounded(name, _SECONDS, partial(look, client), fix=fix) for name, (look, fix) in looks.items()]
     worker = partial(_worker, client, task_queue, seconds)
@@ -168,6 +170,36 @@ async def _reconciler(client: Client, *, task_queue: str) -> Sequence[Check]:
             fix=f"temporal workflow show --workflow-id '{run.id}' says why; `syncline schedule reconcile`.",
         )
     ]
+
+
+async def _blocked(client: Client) -> Sequence[Check]:
+    """Return a check for each graph that stands still because somebody who is no run of it has its lock."""
+    found = await blocked_graphs(client)
+    if not found:
+        return [Check(name="graphs", found="none is blocked")]
+    return [
+        Check(name=f"graph {graph.graph}", status=CheckStatus.FAIL, found=_held(graph), fix=_free(graph))
+        for graph in found
+    ]
+
+
+def _held(graph: BlockedGraph) -> str:
+    since = "" if graph.since is None else f" since {graph.since:%Y-%m-%d %H:%M:%S} UTC"
+    runs = f", {graph.runs:,} runs in a row" if graph.runs else ""
+    found = f"it is blocked{since}{runs}: its lock is taken, no run of it is open, and nothing is synced"
+    holder = graph.holder
+    if holder is None:
+        return found
+    connected = "" if holder.since is None else f", connected {holder.since:%Y-%m-%d %H:%M:%S} UTC"
+    return (
+        f"{found}. Pid {holder.pid} of the graph-db has it, role {holder.role or 'unknown'} "
+        f"(application {holder.application_name or 'unnamed'}{connected})"
+    )
+
+
+def _free(graph: BlockedGraph) -> str:
+    pid = "…" if graph.holder is None or graph.holder.pid is None else str(graph.holder.pid)
+    return f"On its graph-db: SELECT pg_terminate_backend({pid}); then `syncline sync {graph.graph}`."
 
 
 async def _worker(client: Client, task_queue: str, seconds: float) -> Sequence[Check]:

@@ -1,5 +1,6 @@
 """Runs of `SyncGraph` as operators look for them: of one graph, and the newest of every graph, cheaply."""
 
+from syncline.runs.blocked import BlockedGraph, blocked_graphs
 from syncline.runs.listing import ListedRun, RunStatus, StartedBy, run_at_work, run_of, runs_of
 from syncline.runs.outcome import Outcome, RunEntry, outcome_of, run_entries
 from syncline.runs.overview import GraphOverview, GraphSchedule, Standing, overview
@@ -8,6 +9,7 @@ from syncline.runs.state import state_of
 from syncline.runs.trying import Trying, trying_of
 
 __all__ = [
+    "BlockedGraph",
     "GraphOverview",
     "GraphReport",
     "GraphSchedule",
@@ -18,6 +20,7 @@ __all__ = [
     "Standing",
     "StartedBy",
     "Trying",
+    "blocked_graphs",
     "outcome_of",
     "overview",
     "report_of",

@@ -5,59 +5,47 @@ hold back hides what is lost.
 """
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
-from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
+from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.embedding_development import DevelopmentEmbedding
 from syncline.engine import run_cycle
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.messages import CycleStatus, SyncResult
 from syncline.stores.postgres import PostgresStore
-from syncline.testing.graphs import TestGraph, read, write
-from syncline.testing.one_graph import prepare_templates
+from syncline.testing.graphs import TestGraph, on_target, read, write
+from syncline.testing.one_graph import LOCK, prepare_templates
 
 MARKS = "SELECT coalesce(pg_sequence_last_value('sync_look'), 0) AS marks"
 FACT = "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f1', 'one', 'ready')"
 NODE = "INSERT INTO write_nodes (id, concept) VALUES ($1, 'c')"
 
 
-@pytest.fixture(scope="module")
-def write_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
-    """A second server, for write-dbs alone."""
-    bin_dir: Path | None = request.config.getoption("postgres_bin", None)
-    with tempfile.TemporaryDirectory(prefix="syncline-pg-write-") as folder:
-        server = PostgresServer(Path(folder) / "data", bin_dir=bin_dir)
-        try:
-            running = server.start()
-            running.psql("ALTER SYSTEM SET fsync = off")
-            running.psql("SELECT pg_reload_conf()")
-            yield running
-        finally:
-            server.stop()
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def write_template(write_server: EmbeddedPostgres) -> str:
-    template, _ = await prepare_templates(write_server)
+async def write_template(second_postgres_server: EmbeddedPostgres) -> str:
+    template, _ = await prepare_templates(second_postgres_server)
     return template
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def apart(
-    graph: TestGraph, write_server: EmbeddedPostgres, write_template: str, unique: Callable[[str], str]
+    graph: TestGraph,
+    second_postgres_server: EmbeddedPostgres,
+    write_template: str,
+    unique: Callable[[str], str],
 ) -> AsyncIterator[TestGraph]:
     """The graph, with its write-db on the other server."""
     name = unique("write")
-    write_server.psql(f'CREATE DATABASE "{name}" TEMPLATE "{write_template}"')
-    dsn = write_server.dsn(name)
+    second_postgres_server.psql(f'CREATE DATABASE "{name}" TEMPLATE "{write_template}"')
+    dsn = second_postgres_server.dsn(name)
     store = PostgresStore("write", SecretStr(dsn), pool_size=4, application_name="syncline-test")
     yield replace(graph, write=store, write_dsn=dsn)
     await store.close()
@@ -119,3 +107,79 @@ async def test_many_losers_cost_one_more_look(apart: TestGraph) -> None:
     result = holder.result()
     assert (result.rows, result.batches) == (4, 2)
     assert await nodes(apart) == {"a", "b", "c"}
+
+
+async def test_loser_tries_once_more_after_its_mark(
+    apart: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph is given back between its two tries: nobody would look, so it does."""
+    await write(apart, NODE, "late")
+    holder = await apart.connect_target()
+    assert await holder.fetchval(LOCK)
+    locking = HeldSchema.locking
+
+    @asynccontextmanager
+    async def given_back(held: HeldSchema, *, mark: bool = False) -> AsyncIterator[bool]:
+        if mark:
+            await holder.execute("SELECT pg_advisory_unlock_all()")
+        async with locking(held, mark=mark) as locked:
+            yield locked
+
+    monkeypatch.setattr(HeldSchema, "locking", given_back)
+    assert (await run_cycle(apart.context())).rows == 1
+    await holder.close()
+
+
+async def test_look_is_owed_when_time_is_up(apart: TestGraph) -> None:
+    """A holder does not go on for ever: it says that there is more, and the next cycle does it."""
+    async with embedding(apart, seconds=1) as holder:
+        await write(apart, NODE, "late")
+        assert (await run_cycle(apart.context())).status is CycleStatus.ALREADY_RUNNING
+        await asyncio.sleep(1)
+    result = holder.result()
+    assert (result.status, result.look_owed, result.idle) == (CycleStatus.BUDGET_SPENT, True, False)
+    assert await nodes(apart) == set()
+    following = await run_cycle(apart.context())
+    assert (following.rows, following.look_owed) == (1, False)
+
+
+async def test_mark_of_a_holder_that_died_is_harmless(apart: TestGraph) -> None:
+    """Whoever takes the graph next looks anyway, and nobody after it looks twice."""
+    async with embedding(apart) as holder:
+        await write(apart, NODE, "late")
+        assert (await run_cycle(apart.context())).status is CycleStatus.ALREADY_RUNNING
+        holder.cancel()
+    await apart.wait_until_free()
+    with capture_logs() as logs:
+        assert (await run_cycle(apart.context())).rows == 1
+        assert (await run_cycle(apart.context())).idle
+    assert await nodes(apart) == {"late"}
+    assert not [line for line in logs if line["event"] == "looking once more"]
+
+
+async def test_holder_without_a_mark_looks_once(apart: TestGraph) -> None:
+    """An idle cycle is as cheap as it was: nothing is written, and the lock is given back."""
+    await run_cycle(apart.context())
+    with capture_logs() as logs:
+        assert (await run_cycle(apart.context())).idle
+    assert not [line for line in logs if line["event"] == "looking once more"]
+    assert await marks(apart) == 0
+    await apart.wait_until_free()
+
+
+async def test_worker_newer_than_the_books_still_syncs(apart: TestGraph) -> None:
+    """Without the sequence nobody leaves a mark, and a cycle that finds the graph taken says so as before."""
+    await on_target(apart, "DROP SEQUENCE sync_look")
+    async with embedding(apart) as holder:
+        assert (await run_cycle(apart.context())).status is CycleStatus.ALREADY_RUNNING
+    assert holder.result().status is CycleStatus.DRAINED
+
+
+async def test_failed_table_does_not_hide_a_mark(apart: TestGraph) -> None:
+    """A cycle with a table that fails looks once more, too; the others' rows arrive."""
+    await write(apart, "ALTER TABLE write_edges DROP COLUMN directed")
+    async with embedding(apart) as holder:
+        await write(apart, NODE, "late")
+        await run_cycle(apart.context())
+    assert holder.result().status is CycleStatus.FAILED
+    assert await nodes(apart) == {"late"}

@@ -353,6 +353,7 @@ async def test_preparing_a_graph_migrates_both_of_its_stores_once(services: Serv
         "books_0007",
         "books_0008",
         "books_0009",
+        "books_0011",
         "graph_0001",
         "graph_0002",
     ]

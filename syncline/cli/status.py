@@ -158,8 +158,8 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield (
             "totals",
             (
-                f"{totals.runs:,} runs, {totals.rows:,} rows, {totals.links:,} links, "
-                f"{totals.vectors:,} vectors, {totals.failures:,} failures"
+                f"{totals.runs:,} runs, {totals.failed:,} of them failed, {totals.rows:,} rows, "
+                f"{totals.links:,} links, {totals.vectors:,} vectors, {totals.failures:,} failures"
             ),
         )
 

@@ -94,7 +94,7 @@ async def test_a_fallback_is_counted_from_run_to_run_until_a_provider_returns(la
     assert (third.consecutive_fallback_runs, third.first_fallback_at, third.totals.runs) == (0, None, 3)
 
 
-async def test_sums_grow_over_completed_runs_and_a_failed_run_changes_nothing(lab: SyncLab) -> None:
+async def test_sums_grow_over_runs_those_that_fail_too(lab: SyncLab) -> None:
     results = [sync_result(rows=2), sync_result(rows=5, error="column gone"), sync_result(rows=3)]
 
     async def next_result(context: SyncContext) -> SyncResult:
@@ -108,9 +108,9 @@ async def test_sums_grow_over_completed_runs_and_a_failed_run_changes_nothing(la
     with pytest.raises(WorkflowFailureError):
         await failed.result()
     state = await lab.state(failed)
-    assert (state.phase, state.carried.totals.rows) == (RunPhase.FAILED, 2)
+    assert (state.phase, state.carried.totals.rows) == (RunPhase.FAILED, 7)
     totals = (await (await runs.next()).result()).carried.totals
-    assert (totals.runs, totals.rows, totals.failures) == (2, 5, 0)
+    assert (totals.runs, totals.failed, totals.rows, totals.failures) == (3, 1, 10, 1)
 
 
 async def test_a_new_run_shows_the_last_result_until_it_has_its_own(lab: SyncLab) -> None:

@@ -47,6 +47,8 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
         yield from _troubles(result, state.graph or "…")
     if state.provider.provider_id or state.provider.fallback:
         yield from _provider(state.provider)
+        if state.resolved and state.provider.begins_here:
+            yield "Counted from this run on: it knows of none before it."
         if not state.resolved:
             yield _earlier(state.provider)
     for signal in state.signals:
@@ -67,14 +69,10 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
 
 def _provider(provider: ProviderState) -> Iterator[str]:
     if provider.held is not None:
-        stretch = _stretch(provider.held_since, provider.consecutive_held_runs, begins=provider.begins_here)
+        stretch = _stretch(provider.held_since, provider.consecutive_held_runs)
         yield f"> **Held**{stretch}: {provider.held.detail} `syncline providers` shows who has what."
     elif provider.fallback is not None:
-        stretch = _stretch(
-            provider.fallback_since,
-            provider.consecutive_fallback_runs,
-            begins=provider.begins_here,
-        )
+        stretch = _stretch(provider.fallback_since, provider.consecutive_fallback_runs)
         yield (
             f"> **Fallback** to the {_BUILT_IN}{stretch}: "
             f"{provider.fallback.detail} (`{provider.fallback.reason.value}`)"
@@ -85,9 +83,8 @@ def _provider(provider: ProviderState) -> Iterator[str]:
         yield f"Provider: {describe_provider(provider)}{origin}{worker}"
 
 
-def _stretch(since: datetime | None, runs: int, *, begins: bool) -> str:
-    first = " (this run knows of none before it)" if begins else ""
-    return f"{_since(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row{first}"
+def _stretch(since: datetime | None, runs: int) -> str:
+    return f"{_since(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row"
 
 
 def _earlier(provider: ProviderState) -> str:

@@ -31,19 +31,19 @@ def provider_lines(state: "SyncState") -> Iterator[str]:
     """Yield who serves the graph, and since when nobody does."""
     provider: ProviderState = state.provider
     if provider.held is not None:
-        stretch = _stretch(provider.held_since, provider.consecutive_held_runs, begins=provider.begins_here)
+        stretch = _stretch(provider.held_since, provider.consecutive_held_runs)
         yield f"{provider.provider_id}, held {stretch}: nothing is synced"
         yield provider.held.detail
     elif provider.fallback is not None:
-        stretch = _stretch(
-            provider.fallback_since, provider.consecutive_fallback_runs, begins=provider.begins_here
-        )
+        stretch = _stretch(provider.fallback_since, provider.consecutive_fallback_runs)
         yield f"the built-in engine, in fallback {stretch}"
         yield f"{provider.fallback.detail} ({provider.fallback.reason})"
     elif provider.provider_id is not None:
         origin = f" (from {provider.distribution})" if provider.distribution else ""
         worker = f", in worker {provider.worker}" if provider.worker else ""
         yield f"{provider.provider_id} {provider.provider_version or ''}".rstrip() + origin + worker
+    if state.resolved and provider.begins_here:
+        yield "counted from this run on: it knows of none before it"
     if not state.resolved and provider.of_run is not None:
         found_at = told_at(provider.as_of)
         yield f"so run {provider.of_run} has found it at {found_at}; this run has not found out"
@@ -52,9 +52,8 @@ def provider_lines(state: "SyncState") -> Iterator[str]:
         yield f"back at {told_at(provider.last_return.at)} from {away.how} since {told_at(away.since)}"
 
 
-def _stretch(since: "datetime | None", runs: int, *, begins: bool) -> str:
-    first = " (this run knows of none before it)" if begins else ""
-    return f"since {told_at(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row{first}"
+def _stretch(since: "datetime | None", runs: int) -> str:
+    return f"since {told_at(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row"
 
 
 def print_result(result: "SyncResult") -> None:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from activities.beat import Beat
@@ -172,11 +173,12 @@ class SyncActivities:
         except asyncio.CancelledError:
             get_log().info("cycle cancelled", attempt=run.attempt)
             raise
-        except Exception:
-            # Of a fallback whose cycles keep failing nothing else would tell.
-            record_fallback(
-                services.meter, graph=graph, provider=provider, fallback_since=_fallback_since(request)
-            )
+        except Exception as error:
+            gone = isinstance(error, ApplicationError) and error.type == ProviderGone.__name__
+            if not gone:
+                # Of a fallback whose cycles keep failing nothing else would tell.
+                since = _fallback_since(request)
+                record_fallback(services.meter, graph=graph, provider=provider, fallback_since=since)
             raise
         record_cycle(
             services.meter, result, graph=graph, provider=provider, fallback_since=_fallback_since(request)

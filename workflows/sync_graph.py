@@ -55,6 +55,8 @@ with workflow.unsafe.imports_passed_through():
 
 
 _ENDS_A_RUN: tuple[type[BaseException], ...] = (FailureError, *FAILS_A_RUN)
+_LONGEST_ERROR = 10_000
+"""Characters of what a run fails with: hundreds of tables can have failed."""
 _LONGEST_BUDGET = 3600.0
 _GRACE = timedelta(minutes=5)
 """What a cycle may take beyond its budget: the batch it was in, the vectors, the report."""
@@ -401,4 +403,5 @@ def _what_failed(slug: str, result: SyncResult) -> str:
     errors = [f"{table.table}: {table.error}" for table in result.tables if table.error]
     if not errors:
         return f"The cycle of graph '{slug}' failed with {result.failures} failures; no table says why."
-    return f"{len(errors)} of {len(result.tables)} tables of graph '{slug}' failed. " + "; ".join(errors)
+    told = f"{len(errors)} of {len(result.tables)} tables of graph '{slug}' failed. " + "; ".join(errors)
+    return told if len(told) <= _LONGEST_ERROR else f"{told[:_LONGEST_ERROR]}…"

@@ -10,10 +10,8 @@ from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
     FailureError,
-    TimeoutType,
     is_cancelled_exception,
 )
-from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
     # For the activities' signatures only. Re-imported in the sandbox, the stores behind them would cost
@@ -50,13 +48,11 @@ with workflow.unsafe.imports_passed_through():
     from workflows.cadence import at_base, following
     from workflows.carrying import completed, failed, failure_with, known_before, resolved
     from workflows.details import describe_provider, describe_run
-    from workflows.failing import FAILS_A_RUN
+    from workflows.failing import FAILS_A_RUN, unanswered, what_failed
     from workflows.shadow import follow_with_shadow
 
 
 _ENDS_A_RUN: tuple[type[BaseException], ...] = (FailureError, *FAILS_A_RUN)
-_LONGEST_ERROR = 10_000
-"""Characters of what a run fails with: hundreds of tables can have failed."""
 _LONGEST_BUDGET = 3600.0
 _GRACE = timedelta(minutes=5)
 """What a cycle may take beyond its budget: the batch it was in, the vectors, the report."""
@@ -174,7 +170,7 @@ class SyncGraph:
                 return resolution, await self._cycle(request, resolution, until)
             except ActivityError as error:
                 routed = resolution.task_queue is not None
-                if not routed or not _unanswered(error, again=again) or workflow.now() >= until:
+                if not routed or not unanswered(error, again=again) or workflow.now() >= until:
                     raise
             self._go_on_from(self._before, graph=resolution.graph.slug)  # nobody has served it
             resolution = await self._resolve(request, until, unanswered=resolution.provider_id)
@@ -310,7 +306,7 @@ class SyncGraph:
         upsert(*of_the_cycle(resolution, result))
         provider = self._state.provider.served_by(result.served)
         if result.status is CycleStatus.FAILED:
-            error = _what_failed(resolution.graph.slug, result)
+            error = what_failed(resolution.graph.slug, result)
             self._show(phase=RunPhase.FAILED, last_result=result, error=error, provider=provider)
             handed = self._handed_on(failed(self._state.carried, result=result))
             raise ApplicationError(error, fitting(result), handed, type=CYCLE_FAILED, non_retryable=True)
@@ -368,17 +364,6 @@ class SyncGraph:
         workflow.set_current_details(describe_run(self._state, self._result))
 
 
-def _unanswered(error: ActivityError, *, again: bool) -> bool:
-    """Return whether nobody took a routed cycle, so that it is to be asked again who has the provider.
-
-    Somebody who polls the queue without having the provider contradicts the resolution, and is believed once.
-    """
-    cause = error.cause
-    if isinstance(cause, ApplicationError):
-        return cause.type == ProviderGone.__name__ and not again
-    return isinstance(cause, ActivityTimeout) and cause.type is TimeoutType.SCHEDULE_TO_START
-
-
 def _scheduled(slug: str) -> bool:
     """Return whether the graph's own Schedule has started this run."""
     found = workflow.info().typed_search_attributes.get(SCHEDULED_BY)
@@ -397,11 +382,3 @@ def _known(cadence: Cadence | None, rules: CadenceRules) -> int | None:
     if cadence is None or cadence.fingerprint != rules.fingerprint:
         return rules.intervals[0]
     return cadence.every_seconds
-
-
-def _what_failed(slug: str, result: SyncResult) -> str:
-    errors = [f"{table.table}: {table.error}" for table in result.tables if table.error]
-    if not errors:
-        return f"The cycle of graph '{slug}' failed with {result.failures} failures; no table says why."
-    told = f"{len(errors)} of {len(result.tables)} tables of graph '{slug}' failed. " + "; ".join(errors)
-    return told if len(told) <= _LONGEST_ERROR else f"{told[:_LONGEST_ERROR]}…"

@@ -404,11 +404,25 @@ async def test_a_cron_chain_carries_over_its_failures(lab: SyncLab) -> None:
     assert {number: told[number] for number in (1, 2, 3)} == {1: (0, 1), 2: (1, 3), 3: (1, 3)}
 
 
-async def test_a_run_that_is_reset_goes_on_from_the_same_run_and_counts_for_itself(lab: SyncLab) -> None:
+async def test_the_newest_run_that_is_reset_stands_for_itself_and_an_older_one_changes_nothing(
+    lab: SyncLab,
+) -> None:
     results = [sync_result(rows=1), sync_result(rows=2, error="column gone"), sync_result(rows=4)]
 
     async def next_result(context: SyncContext) -> SyncResult:
-        return results.pop(0) if results else sync_result()
+        return results.pop(0) if results else sync_result(rows=10)
+
+    async def reset(run_id: str) -> WorkflowHandle:
+        again = await lab.client.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace=lab.client.namespace,
+                workflow_execution=WorkflowExecution(workflow_id=failed.id, run_id=run_id),
+                reason="a test",
+                workflow_task_finish_event_id=4,
+                request_id=lab.unique("reset"),
+            )
+        )
+        return lab.client.get_workflow_handle(failed.id, run_id=again.run_id, result_type=SyncGraphResult)
 
     graph = await lab.add_graph(FakeProvider(cycle=next_result), schedule=SELDOM)
     runs = await scheduled(lab, graph)
@@ -416,18 +430,12 @@ async def test_a_run_that_is_reset_goes_on_from_the_same_run_and_counts_for_itse
     failed = await runs.next()
     assert (await lab.failure(failed)).type == "CycleFailed"
     run_id = (await failed.describe()).run_id
-    again = await lab.client.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace=lab.client.namespace,
-            workflow_execution=WorkflowExecution(workflow_id=failed.id, run_id=run_id),
-            reason="a test",
-            workflow_task_finish_event_id=4,
-            request_id=lab.unique("reset"),
-        )
-    )
-    reset = lab.client.get_workflow_handle(failed.id, run_id=again.run_id, result_type=SyncGraphResult)
-    own = (await reset.result()).carried
+    own = (await (await reset(run_id)).result()).carried
     assert (own.totals.runs, own.totals.failed, own.totals.rows) == (2, 0, 5)
-    # The Schedule knows of the run that it has started, and of its failure.
+    # It is the Schedule's run now, in place of the one that failed.
     after = (await (await runs.next()).result()).carried
-    assert (after.totals.runs, after.totals.failed, after.totals.rows, after.after_run) == (3, 1, 3, run_id)
+    assert (after.totals.runs, after.totals.rows, after.after_run) == (3, 15, own.of_run)
+    older = (await (await reset(own.of_run or "")).result()).carried
+    assert (older.totals.runs, older.totals.rows) == (2, 11)
+    newest = (await (await runs.next()).result()).carried
+    assert (newest.totals.runs, newest.totals.rows, newest.after_run) == (4, 25, after.of_run)

@@ -45,6 +45,12 @@ class ScheduledRuns:
 
     async def next(self) -> WorkflowHandle:
         """Trigger the Schedule and return the run that it starts."""
+
+        async def at_rest() -> bool:
+            return not (await self._schedule.describe()).info.running_actions
+
+        # A trigger that comes before the Schedule has seen its last run end is skipped.
+        await eventually(at_rest)
         await self._schedule.trigger()
         found: list[WorkflowHandle] = []
 

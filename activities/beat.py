@@ -34,6 +34,11 @@ class Beat(Generic[ProgressT]):
         self._latest: ProgressT | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def latest(self) -> ProgressT | None:
+        """The newest progress; None before there is any."""
+        return self._latest
+
     def __call__(self, progress: ProgressT) -> None:
         """Heartbeat with this progress."""
         self._latest = progress

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -10,14 +10,15 @@ from importlib.metadata import version
 from typing import Final
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from activities.beat import Beat
 from activities.containment import GRACE, RunCycle, contained
 from activities.edges import signal_fallback, signal_held, signal_returned
-from activities.meter import record_cycle, record_cycle_error, record_held
+from activities.meter import record_cycle, record_cycle_error, record_fallback, record_held
 from activities.run import run_identity, signal_run, tell
 from activities.translation import errors_translated
 from activities.underway import UnderWayHere
@@ -36,8 +37,10 @@ from syncline.graphs import Graph, GraphStatus
 from syncline.logs import get_log
 from syncline.messages import (
     CadenceRules,
+    Committed,
     CycleProgress,
     Fallback,
+    Message,
     ProviderResolution,
     ResolveProviderRequest,
     SyncCycleRequest,
@@ -156,13 +159,26 @@ class SyncActivities:
         )
         try:
             with (
-                _errors_told(services.meter, graph=graph, activity=names.SYNC_CYCLE, attempt=run.attempt),
+                _errors_told(
+                    services.meter,
+                    partial(_committed, beat),
+                    graph=graph,
+                    activity=names.SYNC_CYCLE,
+                    attempt=run.attempt,
+                ),
                 self._under_way.entered(graph),
             ):
                 async with beat:
                     result = await self._run_cycle(services, request, run, beat)
         except asyncio.CancelledError:
             get_log().info("cycle cancelled", attempt=run.attempt)
+            raise
+        except Exception as error:
+            gone = isinstance(error, ApplicationError) and error.type == ProviderGone.__name__
+            if not gone:
+                # Of a fallback whose cycles keep failing nothing else would tell.
+                since = _fallback_since(request)
+                record_fallback(services.meter, graph=graph, provider=provider, fallback_since=since)
             raise
         record_cycle(
             services.meter, result, graph=graph, provider=provider, fallback_since=_fallback_since(request)
@@ -275,10 +291,17 @@ class SyncActivities:
 
 
 @contextmanager
-def _errors_told(meter: Meter, *, activity: str, graph: str = "", **fields: object) -> Iterator[None]:
+def _errors_told(
+    meter: Meter,
+    details: Callable[[], Sequence[Message]] = tuple,
+    *,
+    activity: str,
+    graph: str = "",
+    **fields: object,
+) -> Iterator[None]:
     """Translate errors for Temporal, and count them; without a graph, for the one that they name."""
     try:
-        with errors_translated(activity=activity, **fields):
+        with errors_translated(details, activity=activity, **fields):
             yield
     except Exception as error:
         told = getattr(error.__cause__, "graph", "")
@@ -293,6 +316,20 @@ def _fallback_since(request: SyncCycleRequest) -> float | None:
     if request.provider_id is not None:
         return 0.0
     return None if request.fallback_since is None else request.fallback_since.timestamp()
+
+
+def _committed(beat: Beat[CycleProgress]) -> Sequence[Committed]:
+    """Return what the cycle had committed, by what this attempt has told of it, or the one before it."""
+    # What a plugin tells may be anything.
+    told = [beat.latest] if isinstance(beat.latest, CycleProgress) else _progress_before()
+    return [Committed.of(progress) for progress in told[:1]]
+
+
+def _progress_before() -> Sequence[CycleProgress]:
+    try:
+        return [CycleProgress.model_validate(details) for details in activity.info().heartbeat_details]
+    except ValidationError:
+        return []
 
 
 def _refuse_archived(graph: Graph) -> None:

@@ -1,7 +1,7 @@
 """Errors of the library as Temporal sees them: translated once, here, and told once."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -10,15 +10,17 @@ from temporalio.exceptions import ApplicationError, FailureError
 from syncline.errors import ProviderMisbehaved, SynclineError
 from syncline.logs import get_log
 from syncline.masking import error_text
+from syncline.message import Message
 
 __all__ = ["errors_translated", "not_told_yet", "translated"]
 
 
-def translated(error: SynclineError) -> ApplicationError:
+def translated(error: SynclineError, *details: Message) -> ApplicationError:
     """Return the error for Temporal: its class is the type and says if a retry helps, itself says when."""
     seconds = error.retry_after_seconds
     return ApplicationError(
         str(error),
+        *details,
         type=type(error).__name__,
         non_retryable=not error.retryable,
         next_retry_delay=None if seconds is None else timedelta(seconds=seconds),
@@ -26,8 +28,8 @@ def translated(error: SynclineError) -> ApplicationError:
 
 
 @contextmanager
-def errors_translated(**fields: object) -> Iterator[None]:
-    """Raise ApplicationError in place of a SynclineError, as `translated` has it.
+def errors_translated(details: Callable[[], Sequence[Message]] = tuple, **fields: object) -> Iterator[None]:
+    """Raise ApplicationError in place of a SynclineError, as `translated` has it, with these details.
 
     It is logged in one line with `fields`, as an error when somebody has to mend a provider. Of any other
     exception the traceback is logged, and Temporal, which retries it, is told what it says without values.
@@ -46,13 +48,13 @@ def errors_translated(**fields: object) -> Iterator[None]:
         error.__suppress_context__ = True
         # The line above tells it. Of the failure of an attempt Temporal keeps a few KB, or only says that.
         error.__traceback__ = None
-        raise translated(error) from error
+        raise translated(error, *details()) from error
     except FailureError:
         raise
     except Exception as error:
         log = get_log()
         log.exception("activity raised", **fields, kind=type(error).__name__)
-        raise ApplicationError(error_text(error), type=type(error).__name__) from None
+        raise ApplicationError(error_text(error), *details(), type=type(error).__name__) from None
 
 
 def not_told_yet(record: logging.LogRecord) -> bool:

@@ -130,11 +130,14 @@ def _fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
 
 def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
     state, listed = report.state, report.run
-    provider = [] if state is None else list(provider_lines(state))
+    provider = [] if state is None else list(provider_lines(state.provider, resolved=state.resolved))
     if not provider and listed is not None and listed.provider:
         provider = [listed.provider + (" (fallback)" if listed.fallback else "")]
     for number, line in enumerate(provider):
         yield "" if number else "provider", line
+    if report.scheduled is not None:
+        for line in provider_lines(report.scheduled):
+            yield "", f"in its Schedule's last run: {line}"
     if state is None:
         return
     yield "phase", state.phase
@@ -158,8 +161,8 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield (
             "totals",
             (
-                f"{totals.runs:,} runs, {totals.rows:,} rows, {totals.links:,} links, "
-                f"{totals.vectors:,} vectors, {totals.failures:,} failures"
+                f"{totals.runs:,} runs, {totals.failed:,} of them failed, {totals.rows:,} rows, "
+                f"{totals.links:,} links, {totals.vectors:,} vectors, {totals.failures:,} failures"
             ),
         )
 

@@ -12,7 +12,7 @@ from syncline.cli.operators import told_at
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from syncline.messages import ProviderState, SyncResult, SyncState, TableProgress
+    from syncline.messages import ProviderState, SyncResult, TableProgress
 
 __all__ = ["print_result", "provider_lines", "told_seconds"]
 
@@ -27,9 +27,8 @@ def told_seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def provider_lines(state: "SyncState") -> Iterator[str]:
-    """Yield who serves the graph, and since when nobody does."""
-    provider: ProviderState = state.provider
+def provider_lines(provider: "ProviderState", *, resolved: bool = True) -> Iterator[str]:
+    """Yield who serves the graph, and since when nobody does; not `resolved`, as an earlier run found it."""
     if provider.held is not None:
         stretch = _stretch(provider.held_since, provider.consecutive_held_runs)
         yield f"{provider.provider_id}, held {stretch}: nothing is synced"
@@ -42,6 +41,11 @@ def provider_lines(state: "SyncState") -> Iterator[str]:
         origin = f" (from {provider.distribution})" if provider.distribution else ""
         worker = f", in worker {provider.worker}" if provider.worker else ""
         yield f"{provider.provider_id} {provider.provider_version or ''}".rstrip() + origin + worker
+    if resolved and provider.begins_here:
+        yield "counted from this run on: it knows of none before it"
+    if not resolved and provider.of_run is not None:
+        found_at = told_at(provider.as_of)
+        yield f"so run {provider.of_run} has found it at {found_at}; this run has not found out"
     if provider.last_return is not None:
         away = provider.last_return.away
         yield f"back at {told_at(provider.last_return.at)} from {away.how} since {told_at(away.since)}"

@@ -1,14 +1,15 @@
 """One graph in full: its last run's state, its Schedule, and what stands in its way."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from temporalio.client import Client
 
 from syncline.client import temporal_errors_mapped
 from syncline.errors import QuestionUnanswered, RunNotFound
-from syncline.messages import Message, SyncState
-from syncline.runs.listing import ListedRun, runs_of
+from syncline.messages import Message, ProviderState, SyncState
+from syncline.runs.listing import ListedRun, RunStatus, StartedBy, runs_of
 from syncline.runs.outcome import outcome_of
 from syncline.runs.overview import GraphSchedule, Standing, standing_of
 from syncline.runs.state import state_of
@@ -36,6 +37,8 @@ class GraphReport(Message):
     """Why none did, in a sentence."""
     trying: Trying | None = None
     last_ended: ListedRun | None = None
+    scheduled: ProviderState | None = None
+    """Who served the graph in its Schedule's last run; null unless `run` was by hand, which knows of none."""
     schedule: GraphSchedule | None = None
 
 
@@ -72,5 +75,14 @@ async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport
         problem=problem,
         trying=trying,
         last_ended=ended,
+        scheduled=None if run is None else await _scheduled(client, run, runs),
         schedule=schedule,
     )
+
+
+async def _scheduled(client: Client, shown: ListedRun, runs: Sequence[ListedRun]) -> ProviderState | None:
+    """Return what the last run of the Schedule tells of the provider, if the one that is shown is by hand."""
+    told = (RunStatus.COMPLETED, RunStatus.FAILED)
+    own = (run for run in runs if run.started_by is StartedBy.SCHEDULE and run.status in told)
+    last = next(own, None) if shown.started_by is StartedBy.HAND else None
+    return None if last is None else (await outcome_of(client, last)).state(last).provider

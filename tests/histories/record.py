@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -147,6 +147,19 @@ async def table_failed(lab: SyncLab) -> Run:
     return await lab.start(await lab.add_graph(FakeProvider(cycle=broken)))
 
 
+async def scheduled_after_a_failure(lab: SyncLab) -> Run:
+    """The run of a Schedule after one that failed: it goes on from what that one's failure says."""
+    results = [sync_result(rows=2, error="column gone"), sync_result(rows=3)]
+
+    async def next_result(context: SyncContext) -> SyncResult:
+        return results.pop(0)
+
+    graph = await lab.add_graph(FakeProvider(cycle=next_result), schedule=DAILY)
+    with suppress(WorkflowFailureError):
+        await (await scheduled(lab, graph)).result()
+    return await scheduled(lab, graph)
+
+
 async def composition_invalid(lab: SyncLab) -> Run:
     """The provider refuses an option."""
     composition = {"sync": {"provider": "fake", "options": {"dept": 1}}}
@@ -268,6 +281,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     shadow_followed,
     shadow_synced,
     table_failed,
+    scheduled_after_a_failure,
     composition_invalid,
     input_refused,
     retried_with_progress,

@@ -238,6 +238,16 @@ async def test_a_run_that_fails_is_followed_soon(lab: SyncLab, busy: Busy) -> No
         await slowed(lab, graph, 2)
         busy.broken.add(graph.slug)
         await slowed(lab, graph, 1)
+
+        async def told() -> bool:
+            query = f"SynclineGraph='{graph.slug}' AND ExecutionStatus='Failed'"
+            async for run in lab.client.list_workflows(query, limit=1):
+                state = await lab.state(lab.client.get_workflow_handle(run.id, run_id=run.run_id))
+                now = state.carried.cadence
+                return (now and (now.every_seconds, now.reason)) == (1, "At its base, because a run failed.")
+            return False
+
+        await eventually(told)
         busy.broken.clear()
         # What it carried was of before the failure; what the Schedule does counts.
         await slowed(lab, graph, 2)

@@ -15,7 +15,7 @@ from temporalio.client import Client
 from syncline import names
 from syncline.cli.following import Live
 from syncline.errors import StoreUnavailable
-from syncline.graphs import Graph, GraphStatus
+from syncline.graphs import Graph, GraphChanges, GraphStatus
 from syncline.messages import (
     CycleProgress,
     CycleStatus,
@@ -31,6 +31,7 @@ from syncline.schedules import ensure_schedule
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
+from tests.workflow.test_carried_state import ScheduledRuns
 
 ROOT = Path(__file__).parents[2]
 
@@ -153,6 +154,34 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
     by_hand_too = await syncline("sync", held.slug)
     assert (by_hand_too.status, by_hand_too.out.splitlines()[-1]) == (1, "held: nothing was synced")
     assert "`syncline providers`" in by_hand_too.err
+
+
+async def test_after_a_run_by_hand_status_tells_of_the_schedules_fallback_too(
+    lab: SyncLab, syncline: CommandLine
+) -> None:
+    graph = await lab.add_graph("acme-sync", prepare=True)
+    await scheduled(lab, graph)
+    runs = ScheduledRuns(lab, graph)
+    for _ in range(2):
+        await (await runs.next()).result()
+    await lab.services.graphs.update(graph.slug, GraphChanges(status="archived"))
+    assert (await lab.failure(await runs.next())).type == "GraphInvalid"
+    in_full = (await syncline("status", graph.slug)).out
+    assert "in fallback since 2" in in_full
+    assert "2 runs in a row" in in_full
+    assert "this run has not found out" in in_full
+    assert "3 runs, 1 of them failed, 0 rows" in in_full
+    [refused, before, _] = await syncline.answer("runs", graph.slug)
+    assert (refused["run"]["provider"], refused["run"]["status"]) == (None, "failed")
+    assert before["run"]["provider"] == "builtin-engine"
+
+    await lab.services.graphs.update(graph.slug, GraphChanges(status="active"))
+    await lab.run(graph)
+    in_full = (await syncline("status", graph.slug)).out
+    assert "counted from this run on: it knows of none before it" in in_full
+    assert "in its Schedule's last run: the built-in engine, in fallback since 2" in in_full
+    answer = await syncline.answer("status GRAPH", graph.slug)
+    assert answer["scheduled"]["consecutive_fallback_runs"] == 2
 
 
 async def test_a_cron_is_asked_for_the_run_that_has_ended_not_for_the_one_to_come(

@@ -112,8 +112,8 @@ async def check_locks(
                 name=name,
                 status=CheckStatus.WARN,
                 found=f"graphs are held by attempts that ask the graph-db for nothing: {_listed(silent)}",
-                fix="Look whether the worker of that run is frozen, or waits for embeddings or vectors. The "
-                "run's next attempt takes the graph from a dead one; once the run is over, the next run does.",
+                fix="Look whether the worker of that run is frozen, or waits for embeddings or vectors. "
+                "The next attempt takes the graph from a dead one; once the run is over, another run does.",
             )
         )
     if found:

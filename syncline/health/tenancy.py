@@ -87,22 +87,22 @@ async def check_locks(
     strange, silent, held = [], [], []
     for row, claim in zip(rows, claims, strict=True):
         graph, idle = schemas[row["schema"]], row["idle_seconds"]
-        if not row["own"] or (claim is None and idle is not None):
-            strange.append(
-                f"{graph} by pid {row['pid']}, role {row['role'] or 'unknown'} "
-                f"(application {row['application_name'] or 'unnamed'})"
-            )
-        elif claim is not None and idle is not None and idle > silent_seconds:
-            silent.append(f"{_by_run(graph, claim)} (pid {row['pid']}, silent for {idle:.0f} s)")
-        elif claim is not None:
-            held.append(_by_run(graph, claim))
+        session = f"pid {row['pid']}, role {row['role'] or 'unknown'}"
+        unnamed = f"{graph} by {session} (application {row['application_name'] or 'unnamed'})"
+        whose = unnamed if claim is None else f"{_by_run(graph, claim)} ({session})"
+        if not row["own"]:
+            strange.append(whose)
+        elif idle is not None and idle > silent_seconds:
+            silent.append(f"{whose}, silent for {idle:.0f} s")
+        else:
+            held.append(whose)
     found = []
     if strange:
         found.append(
             Check(
                 name=name,
                 status=CheckStatus.WARN,
-                found=f"graphs are held by sessions that are no cycle's: {_listed(strange)}",
+                found=f"graphs are held by sessions of other roles: {_listed(strange)}",
                 fix="SELECT pg_terminate_backend(pid), and REVOKE CONNECT ON DATABASE … FROM PUBLIC.",
             )
         )
@@ -111,9 +111,10 @@ async def check_locks(
             Check(
                 name=name,
                 status=CheckStatus.WARN,
-                found=f"graphs are held by attempts that ask the graph-db for nothing: {_listed(silent)}",
-                fix="Look whether the worker of that run is frozen, or waits for embeddings or vectors. "
-                "The next attempt takes the graph from a dead one; once the run is over, another run does.",
+                found=f"graphs are held by sessions that ask for nothing: {_listed(silent)}",
+                fix="Look whether the worker of that run is frozen, or waits for embeddings or vectors: the "
+                "run's next attempt takes the graph from a dead one, and once the run is over another run does. "
+                "If it is no worker's, SELECT pg_terminate_backend(pid).",
             )
         )
     if found:

@@ -113,7 +113,7 @@ async def check_locks(
                 status=CheckStatus.WARN,
                 found=f"graphs are held by sessions that ask for nothing: {_listed(silent)}",
                 fix="Look whether the worker of that run is frozen, or waits for embeddings or vectors: the "
-                "run's next attempt takes the graph from a dead one, and once the run is over another run does. "
+                "run's next attempt takes the graph from a dead one, and once the run is over another does. "
                 "If it is no worker's, SELECT pg_terminate_backend(pid).",
             )
         )

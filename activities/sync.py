@@ -19,7 +19,7 @@ from activities.beat import Beat
 from activities.containment import GRACE, RunCycle, contained
 from activities.edges import signal_fallback, signal_held, signal_returned
 from activities.meter import record_cycle, record_cycle_error, record_fallback, record_held
-from activities.run import run_identity, signal_run, tell
+from activities.run import run_identity, run_is_over, signal_run, tell
 from activities.translation import errors_translated
 from activities.underway import UnderWayHere
 from syncline import names
@@ -236,6 +236,7 @@ class SyncActivities:
                 ),
                 shadow=request.shadow,
                 alone=await self._reads_alone(services, graph),
+                run_is_over=run_is_over,
             ),
             distribution=served.distribution,
             grace=self._grace_seconds,

@@ -379,11 +379,21 @@ class CycleBusy(SynclineError):
     """An earlier attempt of this very run still holds the graph."""
 
     retryable = True
+    retry_after_seconds: float | None = 2.0
 
-    def __init__(self, graph: str, run_id: str) -> None:
-        self.graph, self.run_id = graph, run_id
-        then = "the next attempt takes over when its connection is gone"
-        super().__init__(f"Graph '{graph}' is still held by an earlier attempt of run {run_id}; {then}.")
+    def __init__(self, graph: str, run_id: str, *, pid: int | None = None, role: str | None = None) -> None:
+        """Name the session that holds it, and its role if that is not the worker's own."""
+        self.graph, self.run_id, self.pid, self.role = graph, run_id, pid, role
+        who = "" if pid is None else f", pid {pid} of the graph-db"
+        then = "the next attempt takes over"
+        if role is not None:
+            # Nothing of ours can end it, so it is not asked for all the time.
+            self.retry_after_seconds = None
+            then = (
+                f"it is a session of role '{role}', which the worker's own may not end; if that is no worker "
+                f"of yours, end it there: SELECT pg_terminate_backend({pid})"
+            )
+        super().__init__(f"Graph '{graph}' is still held by an earlier attempt of run {run_id}{who}; {then}.")
 
 
 class CycleFenced(SynclineError):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from syncline.caveats import caveats, format_lag
+from syncline.lock_holder import LockHolder
 from syncline.messages import CycleStatus, ProviderState, SyncResult, SyncState, TableProgress
 from syncline.presence import ProviderReturned
 
@@ -155,6 +156,17 @@ def _troubles(result: SyncResult, slug: str) -> Iterator[str]:
             f"(application {name}, database {plain(writer.database or 'unknown')}): "
             "what was written since it began waits for it."
         )
+    if result.holder is not None:
+        troubles.append(_held_by(result.holder))
     troubles += caveats(result)
     if troubles:
         yield "\n".join(f"- {trouble}" for trouble in troubles)
+
+
+def _held_by(holder: LockHolder) -> str:
+    session = f"pid {holder.pid} of the graph-db, role {plain(holder.role or 'unknown')}"
+    if holder.run_id is None:
+        name = plain(holder.application_name or "unnamed")
+        return f"The graph is held by {session} (application {name})."
+    since = _since(holder.held_since)
+    return f"The graph is held by attempt {holder.attempt} of run `{holder.run_id}`{since} ({session})."

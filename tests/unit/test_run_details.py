@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from syncline.lock_holder import LockHolder
 from syncline.messages import (
     CycleProgress,
     CycleStatus,
@@ -145,3 +146,14 @@ def test_what_strangers_call_their_sessions_is_no_markup() -> None:
     for mark in "[]<>|`*#":
         assert not [place for place, sign in enumerate(shown) if sign == mark and shown[place - 1] != "\\"]
     assert plain("worker-1 (blue) 10.0.0.1:5432") == "worker-1 (blue) 10.0.0.1:5432"
+
+
+def test_a_graph_that_is_held_has_its_holder_named() -> None:
+    since = datetime(2026, 1, 31, 6, 40, tzinfo=UTC)
+    ours = LockHolder(pid=7, role="syncline", run_id="0198-7b", attempt=2, held_since=since)
+    told = describe_run(SyncState(graph="kg"), SyncResult(status=CycleStatus.ALREADY_RUNNING, holder=ours))
+    assert "held by attempt 2 of run `0198-7b` since 2026-01-31 06:40:00 UTC (pid 7" in told
+    strange = LockHolder(pid=8, role="mallory", application_name="x|`y")
+    told = describe_run(SyncState(graph="kg"), SyncResult(status=CycleStatus.ALREADY_RUNNING, holder=strange))
+    assert "held by pid 8 of the graph-db, role mallory (application " in told
+    assert "x|`y" not in told

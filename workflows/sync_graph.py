@@ -43,6 +43,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.cadence import following
     from workflows.details import describe_provider, describe_run
     from workflows.failing import FAILS_A_RUN
+    from workflows.priorities import priority_of_sync
     from workflows.shadow import follow_with_shadow
 
 
@@ -172,6 +173,7 @@ class SyncGraph:
             # It shares its slots with cycles, so it may have to wait for as long as they do.
             schedule_to_close_timeout=_left(until),
             retry_policy=_RETRY,
+            priority=priority_of_sync(shadow=request.shadow),
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
         self._take_over(resolution)
@@ -228,6 +230,7 @@ class SyncGraph:
             schedule_to_start_timeout=None if patience is None else timedelta(seconds=patience),
             heartbeat_timeout=timedelta(seconds=20),
             retry_policy=_RETRY if resolution.task_queue is None else _RETRY_ROUTED,
+            priority=priority_of_sync(shadow=request.shadow),
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
 

@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
 
     # Models, constants and pure functions: nothing of them can differ between a run and its replay.
     from syncline import names
-    from syncline.errors import ProviderGone, non_retryable_types
+    from syncline.errors import ProviderGone
     from syncline.messages import (
         Cadence,
         CadenceRules,
@@ -53,16 +53,15 @@ _GRACE = timedelta(minutes=5)
 _LONGEST = timedelta(hours=2)
 """What a run may take in all: waiting for a worker, every attempt."""
 
+# Errors that no retry helps say so themselves (`activities.translation`): their names in the policy, too, would be
+# a tenth of an idle run's history.
 _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=60),
-    non_retryable_error_types=non_retryable_types(),
 )
 # Who polls the queue of a provider has it, so another attempt would learn nothing.
-_RETRY_ROUTED = dataclasses.replace(
-    _RETRY, non_retryable_error_types=[*non_retryable_types(), ProviderGone.__name__]
-)
+_RETRY_ROUTED = dataclasses.replace(_RETRY, non_retryable_error_types=[ProviderGone.__name__])
 
 
 # Under overlap SKIP a stuck run would stop its graph without a word, and the next run goes on from the

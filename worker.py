@@ -78,8 +78,8 @@ _SCHEDULES_AT_ONCE = 16
 """They wait for Temporal, which takes seconds for each when it has much to do."""
 _STICKY = timedelta(seconds=2)
 _HEARTBEATS = timedelta(seconds=1)
-"""The SDK would send a heartbeat every 16 s at most, with progress as old as that, and a cancellation comes back
-with the next one. A cycle asks for one every five seconds, for every second only while somebody follows it."""
+"""The SDK would send one every 16 s at most, with progress as old as that, and a cancellation comes back with
+the next one. A cycle asks for one every five seconds, and for every second only while somebody follows it."""
 _LAST_CALL = 4.0
 """Seconds for which a worker that is told to stop still takes cycles of its plugins. Runs that were resolved
 to it a moment ago schedule them within that time, also when they have to be replayed elsewhere first."""

@@ -79,7 +79,7 @@ PROVIDER_STATE: Final = "provider_state"
 """Query: which provider serves the graph, and since when it is in fallback."""
 
 MEMO_TIMES: Final = "times"
-"""Memo of a Schedule's runs: `[[every, offset], …]` in seconds, the times at which it starts runs by itself."""
+"""Memo of a Schedule's runs: `[[every, offset], …]` in seconds, the times of the runs that are not woken."""
 
 ATTRIBUTE_GRAPH: Final = "SynclineGraph"
 ATTRIBUTE_PROVIDER: Final = "SynclineProvider"

@@ -11,11 +11,11 @@ from typing import cast
 
 from temporalio.converter import (
     DataConverter,
-    DefaultFailureConverterWithEncodedAttributes,
     PayloadCodec,
 )
 
 from syncline.errors import SettingsInvalid
+from syncline.failure_converter import EncodedFailureConverter
 from syncline.masking import error_text
 from syncline.payload_converter import MESSAGES
 from syncline.settings import load_payload_codec
@@ -36,7 +36,7 @@ def load_data_converter() -> DataConverter:
     return replace(
         MESSAGES,
         payload_codec=_open_codec(named),
-        failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
+        failure_converter_class=EncodedFailureConverter,
     )
 
 

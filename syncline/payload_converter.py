@@ -4,8 +4,14 @@ from typing import Final
 
 from temporalio.api.common.v1 import Payload
 from temporalio.contrib.pydantic import PydanticJSONPlainPayloadConverter
-from temporalio.converter import CompositePayloadConverter, DataConverter, DefaultPayloadConverter, JSONPlainPayloadConverter
+from temporalio.converter import (
+    CompositePayloadConverter,
+    DataConverter,
+    DefaultPayloadConverter,
+    JSONPlainPayloadConverter,
+)
 
+from syncline.failure_converter import SentenceFailureConverter
 from syncline.message import Message
 
 __all__ = ["MESSAGES", "MessagePayloadConverter"]
@@ -24,7 +30,7 @@ class _MessageJSON(PydanticJSONPlainPayloadConverter):
 
 
 class MessagePayloadConverter(CompositePayloadConverter):
-    """The converter of every client of ours. It reads what `pydantic_data_converter` wrote, and the reverse."""
+    """The converter of our clients. It reads what `pydantic_data_converter` wrote, and the reverse."""
 
     def __init__(self) -> None:
         """Take the SDK's converters, with JSON by pydantic."""
@@ -37,4 +43,6 @@ class MessagePayloadConverter(CompositePayloadConverter):
         )
 
 
-MESSAGES: Final = DataConverter(payload_converter_class=MessagePayloadConverter)
+MESSAGES: Final = DataConverter(
+    payload_converter_class=MessagePayloadConverter, failure_converter_class=SentenceFailureConverter
+)

@@ -1,4 +1,4 @@
-"""At which times a Schedule starts runs of its own, as far as arithmetic tells: interval and offset in seconds."""
+"""At which times a Schedule starts runs of its own accord, as intervals and offsets in seconds."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -53,8 +53,8 @@ _GRACE = timedelta(minutes=5)
 _LONGEST = timedelta(hours=2)
 """What a run may take in all: waiting for a worker, every attempt."""
 
-# Errors that no retry helps say so themselves (`activities.translation`): their names in the policy, too, would be
-# a tenth of an idle run's history.
+# Errors that no retry helps say so themselves (`activities.translation`): their names in the policy, too,
+# would be a tenth of an idle run's history.
 _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,

@@ -32,7 +32,11 @@ async def scheduled_run(lab: SyncLab, slug: str) -> tuple[int, int, dict[str, ob
     await run.result(follow_runs=False)
     events: list[Proto] = list((await run.fetch_history()).events)
     completed = events[-1].workflow_execution_completed_event_attributes
-    return len(events), sum(event.ByteSize() for event in events), json.loads(completed.result.payloads[0].data)
+    return (
+        len(events),
+        sum(event.ByteSize() for event in events),
+        json.loads(completed.result.payloads[0].data),
+    )
 
 
 async def test_an_idle_run_keeps_no_zeros(kg: SyncLab) -> None:
@@ -44,7 +48,6 @@ async def test_an_idle_run_keeps_no_zeros(kg: SyncLab) -> None:
     await ensure_schedule(kg.client, graph, task_queue=kg.task_queue)
     for _ in range(3):
         events, size, result = await scheduled_run(kg, graph.slug)
-    print(f"an idle run: {events} events, {size:,} bytes")
     assert events <= 17
     assert size < 7_000
     # Who reads it with Temporal's own tools finds every field of the run, and every table.

@@ -43,7 +43,9 @@ async def started_by_the_clock(lab: SyncLab, graph: Graph, runs: int) -> None:
     """Have the graph's Schedule start as many runs, each for a time of its own."""
     await scheduled(lab, graph)
     until = datetime.now(UTC)
-    backfill = ScheduleBackfill(until - timedelta(minutes=runs), until, overlap=ScheduleOverlapPolicy.ALLOW_ALL)
+    backfill = ScheduleBackfill(
+        until - timedelta(minutes=runs), until, overlap=ScheduleOverlapPolicy.ALLOW_ALL
+    )
     await lab.client.get_schedule_handle(names.sync_schedule_id(graph.slug)).backfill(backfill)
     await open_runs(lab, graph, runs)
 

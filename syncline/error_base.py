@@ -10,7 +10,7 @@ class SynclineError(Exception):
 
     retryable: ClassVar[bool] = False
     benign: ClassVar[bool] = False
-    """Whether it belongs to normal operation: a rolling deployment, a mistyped name. To Temporal it is BENIGN,
-    and the SDK does not count it among the failures that somebody may be paged for."""
+    """Whether it belongs to normal operation: a rolling deployment, a mistyped name. To Temporal it is
+    BENIGN, so the SDK does not count it among the failures that somebody may be paged for."""
     retry_after_seconds: float | None = None
     """How long a retry has to wait to make sense, where that is known."""

@@ -79,7 +79,7 @@ class SyncActivities:
         services: Services | None,
         *,
         beat_seconds: float = 5.0,
-        progress_seconds: float = 10.0,
+        signal_seconds: float = 60.0,
         grace_seconds: float = GRACE,
         patience_seconds: float = PATIENCE,
         under_way: UnderWayHere | None = None,
@@ -87,7 +87,8 @@ class SyncActivities:
     ) -> None:
         """Have a routed cycle wait `answer_seconds` for a worker before somebody asks who is there.
 
-        By then a worker that was killed is no longer taken for one that is there.
+        By then a worker that was killed is no longer taken for one that is there. A run is signalled its
+        progress every `signal_seconds`: each signal stays in its history, and is replayed.
         """
         self._opened = services
         self._grace_seconds, self._patience_seconds = grace_seconds, patience_seconds
@@ -96,7 +97,7 @@ class SyncActivities:
         self._hearing: Hearing | None = None
         self._alone: dict[UUID, tuple[float, bool]] = {}
         self._beat_seconds = beat_seconds
-        self._progress_seconds = progress_seconds
+        self._signal_seconds = signal_seconds
 
     @activity.defn(name=names.RESOLVE_PROVIDER)
     async def resolve_provider(self, request: ResolveProviderRequest) -> ProviderResolution:
@@ -155,7 +156,8 @@ class SyncActivities:
         beat = Beat[CycleProgress](
             _signal_progress,
             beat_seconds=self._beat_seconds,
-            progress_seconds=request.progress_seconds or self._progress_seconds,
+            progress_seconds=request.progress_seconds,
+            announce_seconds=max(self._signal_seconds, request.progress_seconds or 0.0),
         )
         try:
             with (

@@ -13,13 +13,14 @@ from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskSta
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.common import Priority, SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError
 from temporalio.service import RPCError
 
 from syncline import errors
 from syncline.client import temporal_errors_mapped
 from syncline.errors import ConfigurationError, NoWorker, RunFailed, SynclineError
+from syncline.priorities import BY_HAND
 from syncline.search_attributes import GRAPH
 
 __all__ = ["Poller", "pollers", "run_by_hand"]
@@ -53,6 +54,7 @@ async def run_by_hand(
     seconds: float,
     summary: str,
     graph: str | None = None,
+    priority: Priority = BY_HAND,
     tell: Callable[[str], None] = lambda _: None,
     begun: Callable[[], None] = lambda: None,
 ) -> ResultT:
@@ -78,6 +80,7 @@ async def run_by_hand(
                 [] if graph is None else [SearchAttributePair(GRAPH, graph)]
             ),
             result_type=result_type,
+            priority=priority,
         )
         begun()
         watch = _Watch(handle, tell)

@@ -90,6 +90,8 @@ class StoreNotConfigured(ConfigurationError):
 class GraphNotFound(ConfigurationError):
     """No graph has this slug or id."""
 
+    benign = True
+
     def __init__(self, reference: str | None) -> None:
         self.reference = reference
         super().__init__(
@@ -149,6 +151,8 @@ class ProviderMissing(ConfigurationError):
 class CompositionChanged(ConfigurationError):
     """The graph's provider changed while a run was on its way."""
 
+    benign = True
+
     def __init__(self, graph: str, *, resolved: str, declared: str | None) -> None:
         self.graph, self.resolved, self.declared = graph, resolved, declared
         what = f"Graph '{graph}' was resolved to provider '{resolved}', and its composition has changed"
@@ -160,6 +164,8 @@ class CompositionChanged(ConfigurationError):
 class ShadowInvalid(ConfigurationError):
     """A graph has no shadow, or not one that can be run or promoted as it stands."""
 
+    benign = True
+
     def __init__(self, graph: str, problem: str) -> None:
         self.graph, self.problem = graph, problem
         super().__init__(f"Shadow of graph '{graph}': {problem}.")
@@ -167,6 +173,8 @@ class ShadowInvalid(ConfigurationError):
 
 class OperationRefused(ConfigurationError):
     """An operator asked for what this worker does not do: SYNCLINE_OPERATIONS."""
+
+    benign = True
 
     def __init__(self, workflow: str, *, served: str) -> None:
         self.workflow, self.served = workflow, served
@@ -179,6 +187,8 @@ class OperationRefused(ConfigurationError):
 
 class InputInvalid(ConfigurationError):
     """The input of a workflow breaks its model."""
+
+    benign = True
 
 
 class SchemaMismatch(ConfigurationError):
@@ -265,6 +275,8 @@ class StoreUnavailable(StoreError):
 
 class StatementOutdated(StoreUnavailable):
     """A prepared statement no longer fits its tables; a new connection prepares it again."""
+
+    benign = True
 
     def __init__(self, store: str, *, sqlstate: str | None = None) -> None:
         problem = "a table has changed since this connection prepared its statements; a new one prepares them"
@@ -364,6 +376,7 @@ class SchemaMoved(SynclineError):
     """A promotion has swapped a schema of the graph-db, and the graph's record was read before that."""
 
     retryable = True
+    benign = True
 
     def __init__(self, graph: str, schema: str, *, prefix: str, expected: str) -> None:
         self.graph, self.schema, self.prefix, self.expected = graph, schema, prefix, expected
@@ -380,6 +393,7 @@ class CycleBusy(SynclineError):
 
     retryable = True
     retry_after_seconds: float | None = 2.0
+    benign = True
 
     def __init__(self, graph: str, run_id: str, *, pid: int | None = None, role: str | None = None) -> None:
         """Name the session that holds it, and its role if that is not the worker's own."""
@@ -398,6 +412,8 @@ class CycleBusy(SynclineError):
 
 class CycleFenced(SynclineError):
     """A later cycle took the graph over while this one was away; nothing was written by it since."""
+
+    benign = True
 
     def __init__(self, graph: str, fence: int) -> None:
         self.graph, self.fence = graph, fence

@@ -10,6 +10,7 @@ from typing import Final, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
+from pydantic_core import to_json
 
 from syncline import names
 from syncline.errors import InputInvalid
@@ -17,6 +18,7 @@ from syncline.lock_holder import LockHolder as LockHolder
 from syncline.message import GraphRef as GraphRef
 from syncline.message import GraphStatus as GraphStatus
 from syncline.message import Message as Message
+from syncline.message import SparseMessage
 from syncline.operator_input import GraphName, OperatorInput
 from syncline.presence import Absence, Away, Held, ProviderHeld, ProviderReturned, Returned, Served
 from syncline.presence import Fallback as Fallback
@@ -40,7 +42,10 @@ class SyncGraphInput(OperatorInput):
     time_budget_seconds: float | None = Field(default=None, gt=0, le=3600)
     """When to stop draining; null means the worker's setting."""
     progress_seconds: float | None = Field(default=None, ge=1, le=3600)
-    """Time between two signals of progress, for somebody who watches; null means the worker's, 10 s."""
+    """Time between two heartbeats with news of progress, for somebody who watches; null means 5 s.
+
+    The run itself is signalled once a minute, or as rarely as this.
+    """
     shadow: bool = False
     """Run a cycle of the graph's shadow instead, beside the live result, which is left alone."""
 
@@ -56,7 +61,7 @@ class SyncGraphInput(OperatorInput):
         return self.graph if self.graph is None or not self.shadow else names.shadow_slug(self.graph)
 
 
-class ResolveProviderRequest(Message):
+class ResolveProviderRequest(SparseMessage):
     """Input of activity `resolve_provider`."""
 
     graph: str | None = None
@@ -100,7 +105,7 @@ class SetCadenceRequest(Message):
     """A Schedule with another one was made from another record, and is left alone."""
 
 
-class ProviderResolution(Message):
+class ProviderResolution(SparseMessage):
     """Result of activity `resolve_provider`: names and reasons, never options or secrets."""
 
     graph: GraphRef
@@ -122,7 +127,7 @@ class ProviderResolution(Message):
     """Whether a run of the graph's shadow follows this one."""
 
 
-class SyncCycleRequest(Message):
+class SyncCycleRequest(SparseMessage):
     """Input of activity `sync_cycle`."""
 
     graph: GraphRef
@@ -164,7 +169,7 @@ class TableProgress(Message):
     compared: str | None = None
 
 
-class CycleProgress(Message):
+class CycleProgress(SparseMessage):
     """Heartbeat details of a running cycle, and payload of signal `cycle_progress`."""
 
     phase: str
@@ -218,7 +223,7 @@ class OpenWriter(Message):
     application_name: str | None = None
 
 
-class SyncResult(Message):
+class SyncResult(SparseMessage):
     """What one cycle did. A provider returns it; the run's result carries it."""
 
     status: CycleStatus
@@ -373,8 +378,16 @@ class SyncGraphResult(Message):
     result: SyncResult
     carried: CarriedState = CarriedState()
 
+    def kept_json(self) -> bytes:
+        """Return everything, but of each table what differs from the defaults: most are idle."""
+        kept = self.model_dump(mode="json")
+        kept["result"]["tables"] = [
+            table.model_dump(mode="json", exclude_defaults=True) for table in self.result.tables
+        ]
+        return to_json(kept)
 
-class HandedOn(Message):
+
+class HandedOn(SparseMessage):
     """The last of the details of a failure that ends a run: what the next run goes on from."""
 
     graph: GraphRef | None = None

@@ -21,7 +21,7 @@ with workflow.unsafe.imports_passed_through():
 
     # Models, constants and pure functions: nothing of them can differ between a run and its replay.
     from syncline import names
-    from syncline.errors import ProviderGone, non_retryable_types
+    from syncline.errors import ProviderGone
     from syncline.handed_on import CYCLE_FAILED, fitting, handed_on
     from syncline.messages import (
         Cadence,
@@ -49,6 +49,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.carrying import completed, failed, failure_with, known_before, resolved
     from workflows.details import describe_provider, describe_run
     from workflows.failing import FAILS_A_RUN, unanswered, what_failed
+    from workflows.priorities import priority_of_sync
     from workflows.shadow import follow_with_shadow
 
 
@@ -59,16 +60,15 @@ _GRACE = timedelta(minutes=5)
 _LONGEST = timedelta(hours=2)
 """What a run may take in all: waiting for a worker, every attempt."""
 
+# Errors that no retry helps say so themselves (`activities.translation`): their names in the policy, too,
+# would be a tenth of an idle run's history.
 _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=60),
-    non_retryable_error_types=non_retryable_types(),
 )
 # Who polls the queue of a provider has it, so another attempt would learn nothing.
-_RETRY_ROUTED = dataclasses.replace(
-    _RETRY, non_retryable_error_types=[*non_retryable_types(), ProviderGone.__name__]
-)
+_RETRY_ROUTED = dataclasses.replace(_RETRY, non_retryable_error_types=[ProviderGone.__name__])
 
 
 # Under overlap SKIP a stuck run would stop its graph without a word, and the next run goes on from the
@@ -200,6 +200,7 @@ class SyncGraph:
             # It shares its slots with cycles, so it may have to wait for as long as they do.
             schedule_to_close_timeout=_left(until),
             retry_policy=_RETRY,
+            priority=priority_of_sync(shadow=request.shadow),
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
         self._take_over(request, resolution)
@@ -247,6 +248,7 @@ class SyncGraph:
             schedule_to_start_timeout=None if patience is None else timedelta(seconds=patience),
             heartbeat_timeout=timedelta(seconds=20),
             retry_policy=_RETRY if resolution.task_queue is None else _RETRY_ROUTED,
+            priority=priority_of_sync(shadow=request.shadow),
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
 

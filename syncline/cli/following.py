@@ -19,7 +19,7 @@ from syncline.cli.operators import told_at
 from syncline.client import temporal_errors_mapped
 from syncline.errors import NoWorker, QuestionUnanswered
 from syncline.messages import CycleProgress, RunPhase, SyncState, TableProgress
-from syncline.runs import Trying, outcome_of, run_of, state_of, trying_of
+from syncline.runs import Trying, outcome_of, progress_of, run_of, state_of, trying_of
 
 __all__ = ["Lines", "Live", "View", "wait_for_run"]
 
@@ -168,7 +168,13 @@ class Live:
 
 
 async def _state(client: Client, begun: SyncedRun) -> SyncState | None:
-    """Return the run's state, None while no worker answers: a follower asks again."""
+    """Return the run's state, None while no worker answers: a follower asks again.
+
+    While its cycle tells how far it is, that is all a follower is shown, and no worker is asked.
+    """
+    progress = await progress_of(client, begun.workflow_id, begun.run_id)
+    if progress is not None:
+        return SyncState(graph=begun.graph, phase=RunPhase.SYNCING, progress=progress)
     try:
         return await state_of(client, begun.workflow_id, begun.run_id, seconds=2)
     except QuestionUnanswered:

@@ -166,6 +166,7 @@ async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> 
     from syncline.cli.models import SyncedRun
     from syncline.client import temporal_errors_mapped
     from syncline.messages import LONGEST_RUN
+    from syncline.priorities import BY_HAND
     from syncline.search_attributes import GRAPH
 
     slug = given.graph or ""
@@ -182,6 +183,7 @@ async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> 
                 static_summary=f"Sync graph {slug}, by hand",
                 search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, slug)]),
                 memo={"graph": slug, "started_by": os_user()},
+                priority=BY_HAND,
             )
         except WorkflowAlreadyStartedError as error:
             run_id, joined = error.run_id, True

@@ -3,6 +3,7 @@
 from syncline.runs.listing import ListedRun, RunStatus, StartedBy, run_at_work, run_of, runs_of
 from syncline.runs.outcome import Outcome, RunEntry, outcome_of, run_entries
 from syncline.runs.overview import GraphOverview, GraphSchedule, Standing, overview
+from syncline.runs.progress import progress_of
 from syncline.runs.report import GraphReport, report_of
 from syncline.runs.state import state_of
 from syncline.runs.trying import Trying, trying_of
@@ -20,6 +21,7 @@ __all__ = [
     "Trying",
     "outcome_of",
     "overview",
+    "progress_of",
     "report_of",
     "run_at_work",
     "run_entries",

@@ -12,6 +12,7 @@ from syncline.messages import Message, ProviderState, SyncState
 from syncline.runs.listing import ListedRun, RunStatus, StartedBy, runs_of
 from syncline.runs.outcome import outcome_of
 from syncline.runs.overview import GraphSchedule, Standing, standing_of
+from syncline.runs.progress import progress_of
 from syncline.runs.state import state_of
 from syncline.runs.trying import Trying, trying_of
 from syncline.schedules import find_schedule
@@ -63,6 +64,10 @@ async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport
     if run is not None:
         try:
             state = await state_of(client, run.workflow_id, run.run_id, seconds=seconds)
+            # What the run knows of its cycle is up to a minute old.
+            progress = await progress_of(client, run.workflow_id, run.run_id) if run.open else None
+            if progress is not None:
+                state = state.model_copy(update={"progress": progress})
         except QuestionUnanswered as error:
             problem = str(error)
             state = None if run.open else (await outcome_of(client, run)).state(run)

@@ -295,7 +295,7 @@ SCENARIOS: tuple[Scenario, ...] = (
 @asynccontextmanager
 async def make_worker(client: Client, services: Services) -> AsyncIterator[Worker]:
     """Run the workers as deployed, with signs of life that a recording need not wait for."""
-    activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.5, answer_seconds=0.5)
+    activities = SyncActivities(services, beat_seconds=0.2, signal_seconds=0.5, answer_seconds=0.5)
     async with (
         create_worker(client, activities, services.settings) as worker,
         create_schedules_worker(client, ScheduleActivities(services), services.settings),

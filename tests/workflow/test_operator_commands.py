@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from temporalio.client import Client
 
+from activities.sync import SyncActivities
 from syncline import names
 from syncline.cli.following import Live
 from syncline.errors import StoreUnavailable
@@ -32,6 +33,7 @@ from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 from tests.workflow.test_carried_state import ScheduledRuns
+from worker import create_worker
 
 ROOT = Path(__file__).parents[2]
 
@@ -434,9 +436,10 @@ async def test_sync_without_a_worker_says_so_at_once_and_keeps_the_run(
     assert (answer["joined"], answer["status"]) == (True, "completed")
 
 
-async def test_following_shows_each_table_as_the_run_signals_it(lab: SyncLab, syncline: CommandLine) -> None:
-    """Progress is signalled every second of a followed run, though the worker's own interval is ten."""
-    shown = asyncio.Event()
+async def test_following_shows_each_table_by_heartbeats(idle_lab: SyncLab, syncline: CommandLine) -> None:
+    """News comes every second, though a worker sends it every five of its own accord; nothing is signalled."""
+    lab, shown = idle_lab, asyncio.Event()
+    sync_activities = SyncActivities(lab.services)
 
     async def slow(context: SyncContext) -> SyncResult:
         for captured in (1000, 2000, 3000):
@@ -447,12 +450,38 @@ async def test_following_shows_each_table_as_the_run_signals_it(lab: SyncLab, sy
         return sync_result(rows=3000)
 
     graph = await lab.add_graph(FakeProvider(cycle=slow))
-    followed = await syncline("sync", graph.slug, "--follow")
+    async with create_worker(lab.client, sync_activities, lab.services.settings):
+        followed = await syncline("sync", graph.slug, "--follow")
     assert followed.status == 0, followed.err
-    assert "syncing: capture; nodes 1,000 of 3,000\n" in followed.out
+    for captured in ("1,000", "2,000"):
+        assert f"syncing: capture; nodes {captured} of 3,000\n" in followed.out
     assert "done; nodes 3,000\n" in followed.out
     events = await lab.events(lab.client.get_workflow_handle(names.sync_workflow_id(graph.slug)))
-    assert 2 <= events.count("WORKFLOW_EXECUTION_SIGNALED") <= 5
+    assert "WORKFLOW_EXECUTION_SIGNALED" not in events
+
+
+async def test_status_shows_progress_of_the_last_heartbeat(idle_lab: SyncLab, syncline: CommandLine) -> None:
+    """A run that nobody follows is not signalled its progress for a minute; it is shown all the same."""
+    lab, told, release = idle_lab, asyncio.Event(), asyncio.Event()
+
+    async def slow(context: SyncContext) -> SyncResult:
+        tables = (TableProgress(table="nodes", captured=1234),)
+        context.heartbeat(CycleProgress(phase="capture", tables=tables))
+        told.set()
+        await release.wait()
+        return sync_result()
+
+    graph = await lab.add_graph(FakeProvider(cycle=slow))
+    async with create_worker(lab.client, SyncActivities(lab.services), lab.services.settings):
+        run = await lab.start(graph)
+        await told.wait()
+
+        async def shown() -> bool:
+            return "capture: 1,234 rows read" in (await syncline("status", graph.slug)).out
+
+        await eventually(shown, seconds=3)
+        release.set()
+        await run.result()
 
 
 async def test_the_engine_tells_a_follower_how_much_there_is(lab: SyncLab, syncline: CommandLine) -> None:

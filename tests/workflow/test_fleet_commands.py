@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from temporalio.client import Client
 
 from syncline import names
-from syncline.by_hand import pollers
 from syncline.fleet import WorkerRepository, announced
 from syncline.freshness.hearing import line_name, listened_to
 from syncline.graphs import GraphChanges
@@ -23,6 +22,7 @@ from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler, ensure_schedule
 from syncline.services import Services
 from syncline.settings import Settings
+from syncline.task_queues import pollers
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider

@@ -1,7 +1,6 @@
 """Open runs of a task queue that do not continue, of every type: graphs, operations, reconciliations."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from temporalio.client import Client, WorkflowExecution
@@ -18,8 +17,6 @@ __all__ = ["StalledRun", "StalledRuns", "stalled_runs"]
 _LISTED: Final = 1000
 _ASKED: Final = 40
 _AT_ONCE: Final = 8
-_YOUNG: Final = timedelta(seconds=3)
-"""A run that has just begun is on its way to a worker."""
 
 
 class StalledRun(Message):
@@ -55,14 +52,10 @@ async def stalled_runs(client: Client, task_queue: str) -> StalledRuns:
             )
         ]
         runs = [run async for run in client.list_workflows(query, limit=_LISTED)]
-    now = datetime.now(UTC)
     told = {run.run_id: _reported(run, task_queue) for run in failing}
-    waiting = sorted(
-        (run for run in runs if (run.execution_time or run.start_time) < now - _YOUNG),
-        key=lambda run: run.start_time,
-    )
+    oldest = sorted(runs, key=lambda run: run.start_time)
     # The oldest of those that have failed are asked too: they tell the message.
-    asked = [*failing[:_AT_ONCE], *(run for run in waiting[:_ASKED] if run.run_id not in told)]
+    asked = [*failing[:_AT_ONCE], *(run for run in oldest[:_ASKED] if run.run_id not in told)]
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(run: WorkflowExecution) -> tuple[WorkflowExecution, Stall | None]:

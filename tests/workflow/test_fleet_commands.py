@@ -151,7 +151,7 @@ async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, sy
     unwell = {name: check["status"] for name, check in checks.items() if check["status"] != "ok"}
     assert unwell == {"write-db: role": "warn", "graph-db: role": "warn"}
     assert checks.keys() == {
-        "temporal", "namespace", "search attributes", "task queue", "reconciler", "clock",
+        "temporal", "namespace", "search attributes", "task queue", "runs", "reconciler", "clock",
         "worker", "worker: clock", "workers",
         "write-db", "write-db: connections", "write-db: clock", "write-db: open transactions", "write-db: listener",
         "write-db: role", "write-db: capture", "graph-db: role", "graph-db: schemas", "graph-db: locks",
@@ -267,7 +267,7 @@ async def test_doctor_without_a_worker_and_without_temporal_still_answers(
 ) -> None:
     checks = by_name(await syncline.answer("doctor", status=1))
     failing = {name for name, check in checks.items() if check["status"] == "fail"}
-    assert failing == {"task queue", "reconciler", "worker"}
+    assert failing == {"task queue", "runs", "reconciler", "worker"}
     assert "python worker.py" in checks["task queue"]["fix"]
     away = CommandLine({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, tmp_path)
     checks = by_name(await away.answer("doctor", status=1))

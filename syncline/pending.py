@@ -8,7 +8,8 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from syncline.messages import Message
-from syncline.stalls import Stall, stall_of
+from syncline.stalled_task import stall_of
+from syncline.stalls import Stall
 
 __all__ = ["Pending", "Trying", "pending_of"]
 

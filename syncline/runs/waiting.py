@@ -2,18 +2,15 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 from temporalio.client import Client
 
 from syncline import names
 from syncline.runs.listing import ListedRun
-from syncline.stalls import Stall, no_worker, reported
+from syncline.stalls import TAKEN_WITHIN, Stall, no_worker, reported
 from syncline.task_queues import Poller, live, pollers
 
 __all__ = ["stalls_as_listed"]
-
-_TAKEN_WITHIN: Final = 3.0
 
 
 async def stalls_as_listed(client: Client, running: Iterable[ListedRun]) -> Mapping[str, Stall]:
@@ -22,7 +19,7 @@ async def stalls_as_listed(client: Client, running: Iterable[ListedRun]) -> Mapp
     Seen are runs whose workflow task has failed five times; those that no worker has ever taken up, because
     none has polled since they began; and all of a queue that nobody has polled for 90 seconds.
     """
-    waiting = [run for run in running if run.seconds > _TAKEN_WITHIN]
+    waiting = [run for run in running if run.seconds > TAKEN_WITHIN]
     queues = sorted({run.task_queue for run in waiting if run.task_queue})
     found = dict(zip(queues, await asyncio.gather(*(pollers(client, name) for name in queues)), strict=True))
     stalls = {run.run_id: _stall(run, found.get(run.task_queue or "", ())) for run in waiting}

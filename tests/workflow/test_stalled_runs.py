@@ -10,14 +10,20 @@ from temporalio import workflow
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowHandle
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    VersioningBehavior,
+    WorkerDeploymentVersion,
+)
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 
 from syncline import names
 from syncline.graphs import Graph
 from syncline.messages import SyncGraphInput, SyncResult
 from syncline.provider import SyncContext
 from syncline.search_attributes import GRAPH
+from syncline.task_queues import pollers
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
@@ -266,6 +272,33 @@ async def test_a_worker_that_is_gone_is_no_worker_within_seconds(
     }
     assert checks["runs"]["status"] == "fail"
     await run.terminate()
+
+
+async def test_workers_of_a_version_that_is_not_current_are_no_worker(
+    idle_lab: SyncLab, syncline: CommandLine
+) -> None:
+    graph = await idle_lab.add_graph(FakeProvider())
+    version = WorkerDeploymentVersion(idle_lab.unique("deployment"), "two")
+    config = WorkerDeploymentConfig(
+        version=version, use_worker_versioning=True, default_versioning_behavior=VersioningBehavior.PINNED
+    )
+    worker = Worker(
+        idle_lab.client, task_queue=idle_lab.task_queue, workflows=[SomethingElse], deployment_config=config
+    )
+    async with worker:
+
+        async def polled() -> bool:
+            return bool(await pollers(idle_lab.client, idle_lab.task_queue))
+
+        await eventually(polled)
+        failed = await syncline("sync", graph.slug)
+        assert failed.status == 1
+        assert f"--deployment-name {version.deployment_name} --build-id two" in failed.err
+        answer = await syncline.answer("status GRAPH", graph.slug, "--timeout", "0.2")
+        assert (answer["standing"], answer["stall"]["kind"]) == ("no worker", "no_worker")
+        checks = (await syncline.answer("doctor", "--timeout", "1", status=1))["checks"]
+        assert {check["status"] for check in checks if check["name"] in ("task queue", "runs")} == {"fail"}
+    await idle_lab.client.get_workflow_handle(names.sync_workflow_id(graph.slug)).terminate()
 
 
 async def test_a_run_at_work_is_no_stall(lab: SyncLab, syncline: CommandLine) -> None:

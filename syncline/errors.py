@@ -324,12 +324,27 @@ class TemporalUnavailable(SynclineError):
 
 
 class NoWorker(SynclineError):
-    """Nobody polls the task queue, so a run that is asked for would wait for ever."""
+    """No worker that takes new runs polls the task queue, so a run that is asked for would wait for ever.
 
-    def __init__(self, task_queue: str, namespace: str) -> None:
+    `others` are the versions of workers that do poll it, and are not current.
+    """
+
+    def __init__(self, task_queue: str, namespace: str, *, others: Sequence[str | None] = ()) -> None:
         self.task_queue, self.namespace = task_queue, namespace
         where = f"task queue '{task_queue}' of namespace '{namespace}'"
-        super().__init__(f"No worker polls {where}. Start one: `python worker.py`.")
+        self.problem = f"No worker polls {where}"
+        self.fix = "Start one: `python worker.py`."
+        if others:
+            version = next(filter(None, others), None)
+            deployment, _, build = (version or "").partition(":")
+            which = f"--deployment-name {deployment} --build-id {build}" if deployment else "--unversioned"
+            told = ", ".join(sorted({other or "unversioned" for other in others}))
+            self.problem = f"No worker that takes new runs polls {where}: only {told} do"
+            self.fix = (
+                "Start a worker of the current version, or make theirs current: "
+                f"`temporal worker deployment set-current-version {which}`."
+            )
+        super().__init__(f"{self.problem}. {self.fix}")
 
 
 class RunFailed(SynclineError):

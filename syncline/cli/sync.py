@@ -109,10 +109,11 @@ async def _sync(
     until = None if timeout is None else time.monotonic() + timeout
 
     async def waited(begun: "SyncedRun", said: str) -> "SyncedRun":
-        from syncline.cli.following import Lines, wait_for_run
+        from syncline.cli.following import Lines, say_if_no_worker, wait_for_run
 
         started[:] = [begun]
         typer.echo(f"{begun.workflow_id} (run {begun.run_id}): {said}", err=quiet)
+        await say_if_no_worker(client, task_queue)
         if not wait:
             return begun
         view: View = _followed_view(quiet=quiet) if follow else Lines(err=True, tables=False)

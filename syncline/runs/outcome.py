@@ -25,7 +25,9 @@ from syncline.messages import (
     SyncResult,
     SyncState,
 )
+from syncline.pending import pending_of
 from syncline.runs.listing import ListedRun, RunStatus, runs_of
+from syncline.stalls import Stall
 
 __all__ = ["Outcome", "RunEntry", "outcome_of", "run_entries"]
 
@@ -122,12 +124,14 @@ class RunEntry(Message):
     cycle: CycleStatus | None = None
     error: str | None = None
     """Why the run did not complete."""
+    stall: Stall | None = None
+    """Why an open run does not continue."""
 
 
 async def run_entries(client: Client, slug: str, *, limit: int, failed: bool = False) -> list[RunEntry]:
     """Return the newest runs of a graph with how they ended, or raise TemporalUnavailable.
 
-    Each closed run costs a question, so it is asked of the first hundred.
+    Each run costs a question, so it is asked of the first hundred that are open and that are closed.
     """
     runs = await runs_of(client, slug, limit=limit, failed=failed)
     slots = asyncio.Semaphore(_AT_ONCE)
@@ -140,6 +144,12 @@ async def run_entries(client: Client, slug: str, *, limit: int, failed: bool = F
             run = run.model_copy(update={"provider": None, "provider_version": None, "fallback": False})
         return RunEntry(run=run, cycle=outcome.cycle, error=outcome.error)
 
-    asked = [run for run in runs if not run.open][:_ASKED]
-    told = dict(zip([run.run_id for run in asked], await asyncio.gather(*map(ended, asked)), strict=True))
+    async def stands(run: ListedRun) -> RunEntry:
+        async with slots:
+            pending = await pending_of(client, run.workflow_id, run.run_id)
+        return RunEntry(run=run, stall=pending.stall)
+
+    asked = [*[run for run in runs if run.open][:_ASKED], *[run for run in runs if not run.open][:_ASKED]]
+    answers = await asyncio.gather(*(stands(run) if run.open else ended(run) for run in asked))
+    told = {entry.run.run_id: entry for entry in answers}
     return [told.get(run.run_id, RunEntry(run=run)) for run in runs]

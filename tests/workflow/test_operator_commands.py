@@ -27,7 +27,7 @@ from syncline.messages import (
     TableProgress,
 )
 from syncline.provider import SyncContext
-from syncline.runs import ListedRun, Trying, run_at_work
+from syncline.runs import ListedRun, Pending, Trying, run_at_work
 from syncline.schedules import ensure_schedule
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
@@ -507,9 +507,13 @@ def test_a_terminal_shows_a_bar_once_the_total_is_known() -> None:
         return SyncState(graph="g", phase=RunPhase.SYNCING, progress=progress)
 
     with Live(console) as live:
-        live.show(state(TableProgress(table="nodes", captured=100, rows=100)), None)
-        live.show(state(TableProgress(table="nodes", captured=200, rows=190, links=7, expected=150)), None)
-        live.show(None, Trying(activity="sync_cycle", attempt=3, problem="The store is away."))
+        live.show(state(TableProgress(table="nodes", captured=100, rows=100)), Pending())
+        live.show(
+            state(TableProgress(table="nodes", captured=200, rows=190, links=7, expected=150)), Pending()
+        )
+        live.show(
+            None, Pending(trying=Trying(activity="sync_cycle", attempt=3, problem="The store is away."))
+        )
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.getvalue())
     assert "syncing: capture, 5 vectors" in shown
     assert re.search(r"nodes .* 100/\?", shown)

@@ -172,7 +172,8 @@ class SyncGraph:
             # It shares its slots with cycles, so it may have to wait for as long as they do.
             schedule_to_close_timeout=_left(until),
             retry_policy=_RETRY,
-            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            # It changes nothing, so nobody need wait for it: not while the control plane hangs either.
+            cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
         )
         self._take_over(resolution)
         return resolution

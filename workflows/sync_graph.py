@@ -201,7 +201,8 @@ class SyncGraph:
             schedule_to_close_timeout=_left(until),
             retry_policy=_RETRY,
             priority=priority_of_sync(shadow=request.shadow),
-            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            # It changes nothing, so nobody need wait for it: not while the control plane hangs either.
+            cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
         )
         self._take_over(request, resolution)
         return resolution

@@ -87,6 +87,7 @@ async def _services(
         task_queue=unique("queue"),
         graceful_shutdown_seconds=1,
         pool_size=4,
+        workflow_sandbox=True,
     )
     async with Services.open(settings) as opened:
         yield opened
@@ -111,6 +112,7 @@ async def shared_lab(
         task_queue=name,
         graceful_shutdown_seconds=1,
         pool_size=4,
+        workflow_sandbox=True,
     )
     async with Services.open(settings) as services:
         await services.prepare_control()

@@ -41,13 +41,16 @@ class HeldSchema:
     schema: str
 
     @asynccontextmanager
-    async def locking(self, *, mark: bool = False) -> AsyncIterator[bool]:
+    async def locking(self, name_sql: str | None = None, *, mark: bool = False) -> AsyncIterator[bool]:
         """Enter a transaction that takes the graph's lock for this session; yield whether it was free.
 
+        Before it has the lock it is called what `name_sql` says, until that is given back or it is `unnamed`.
         With `mark` its holder is asked to look once more before it ends: the mark is left before the lock is
         tried, and read after the lock was given back, so that one of the two always sees the other.
         """
-        first = [f"SELECT nextval({self._marks})"] if mark else []
+        first = [] if name_sql is None else [_named(name_sql)]
+        if mark:
+            first.append(f"SELECT nextval({self._marks})")
         async with self.transaction(*first, f"SELECT WHERE pg_try_advisory_lock({self._key})"):
             # A script gives no rows, but says how many there were.
             yield self.connection.begun == "SELECT 1"
@@ -60,14 +63,15 @@ class HeldSchema:
 
     @asynccontextmanager
     async def unlocking(self, marks: int) -> AsyncIterator[asyncpg.Connection]:
-        """Enter a transaction that gives the lock back once it is committed.
+        """Enter a transaction that gives the lock back, and the name, once it is committed.
 
         `marked` says afterwards whether a mark was left since there were `marks`.
         """
         unlock = f"SELECT pg_advisory_unlock({self._key})"
-        # Each statement of a script has a snapshot of its own, and a sequence has none at all.
+        # Each statement of a script has a snapshot of its own, and a sequence has none at all. Of the last one
+        # the script says how many rows there were.
         compare = f"SELECT WHERE coalesce(pg_sequence_last_value({self._marks}), 0) <> {marks:d}"
-        async with self.transaction(last=f"{unlock}; {compare}"):
+        async with self.transaction(last=f"{unlock}; {self.unnamed}; {compare}"):
             yield self.connection
 
     @property
@@ -81,5 +85,15 @@ class HeldSchema:
         return f"to_regclass({string_literal(f'{quoted(self.schema)}.sync_look')})"
 
     @property
+    def unnamed(self) -> str:
+        """The statement that gives the session its usual name back."""
+        return _named(string_literal(self.connection.called))
+
+    @property
     def _key(self) -> str:
         return f"hashtextextended('syncline:{literal(self.schema)}', 0)"
+
+
+def _named(name_sql: str) -> str:
+    # Shown to others at once, and kept when the transaction commits.
+    return f"SELECT pg_catalog.set_config('application_name', {name_sql}, false)"

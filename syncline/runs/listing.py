@@ -16,6 +16,7 @@ from syncline.search_attributes import (
     GRAPH,
     PROVIDER,
     PROVIDER_VERSION,
+    REPORTED_PROBLEMS,
     ROWS,
     SCHEDULED_BY,
     SCHEDULED_FOR,
@@ -86,6 +87,10 @@ class ListedRun(Message):
     """Whether nothing was synced, because nobody has the provider."""
     blocked: bool = False
     """Whether nothing was synced, twice in a row, because the graph is taken and no run has it."""
+    task_queue: str | None = None
+    """Where its workflow tasks wait for a worker."""
+    reported_problems: tuple[str, ...] = ()
+    """TemporalReportedProblems: what its workflow task has failed by, five times or more."""
 
     @property
     def open(self) -> bool:
@@ -159,6 +164,8 @@ def _run(execution: WorkflowExecution) -> ListedRun:
         failures=attributes.get(FAILURES),
         held=attributes.get(STATUS) == CycleStatus.HELD,
         blocked=attributes.get(STATUS) == BLOCKED,
+        task_queue=execution.task_queue,
+        reported_problems=tuple(attributes.get(REPORTED_PROBLEMS) or ()),
     )
 
 

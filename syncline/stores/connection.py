@@ -43,6 +43,8 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
         self.ended = ""
         """The same of the last one that was executed once such a transaction was committed."""
         self.opened_at = time.monotonic()
+        self.called = ""
+        """Its application name, whenever it is not at work for somebody in particular."""
         self.host: Host | None = None
         """Which of the hosts that a connection string names it leads to."""
         super().__init__(self._asking, transport, *rest)

@@ -119,10 +119,12 @@ async def test_loser_tries_once_more_after_its_mark(
     locking = HeldSchema.locking
 
     @asynccontextmanager
-    async def given_back(held: HeldSchema, *, mark: bool = False) -> AsyncIterator[bool]:
+    async def given_back(
+        held: HeldSchema, name_sql: str | None = None, *, mark: bool = False
+    ) -> AsyncIterator[bool]:
         if mark:
             await holder.execute("SELECT pg_advisory_unlock_all()")
-        async with locking(held, mark=mark) as locked:
+        async with locking(held, name_sql, mark=mark) as locked:
             yield locked
 
     monkeypatch.setattr(HeldSchema, "locking", given_back)

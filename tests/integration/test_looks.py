@@ -46,7 +46,8 @@ async def apart(
     name = unique("write")
     second_postgres_server.psql(f'CREATE DATABASE "{name}" TEMPLATE "{write_template}"')
     dsn = second_postgres_server.dsn(name)
-    store = PostgresStore("write", SecretStr(dsn), pool_size=4, application_name="syncline-test")
+    # The engine remembers by the store's name which tables fit.
+    store = PostgresStore(name, SecretStr(dsn), pool_size=4, application_name="syncline-test")
     yield replace(graph, write=store, write_dsn=dsn)
     await store.close()
 

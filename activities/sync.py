@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -21,6 +20,7 @@ from activities.containment import GRACE, RunCycle, contained
 from activities.edges import signal_fallback, signal_held, signal_returned
 from activities.meter import record_cycle, record_cycle_error, record_fallback, record_held
 from activities.run import run_identity, run_is_over, signal_run, tell
+from activities.taken import told_of_holder, wake_next
 from activities.translation import errors_translated
 from activities.underway import UnderWayHere
 from syncline import names
@@ -32,7 +32,6 @@ from syncline.errors import (
     GraphInvalid,
     ProviderGone,
     ProviderMissing,
-    TemporalUnavailable,
 )
 from syncline.freshness import Hearing
 from syncline.graphs import Graph, GraphStatus
@@ -60,8 +59,7 @@ from syncline.provider import (
     SyncContext,
     SyncProvider,
 )
-from syncline.runs import run_at_work
-from syncline.schedules import graph_fingerprint, wake
+from syncline.schedules import graph_fingerprint
 from syncline.services import Services
 from syncline.shadow import prepare_shadow
 
@@ -177,7 +175,7 @@ class SyncActivities:
                 async with beat:
                     result = await self._run_cycle(services, request, run, beat)
                     if result.status is CycleStatus.ALREADY_RUNNING:
-                        result = await _taken(request, result, run_id=run.run_id)
+                        result = await told_of_holder(request, result, run_id=run.run_id)
         except asyncio.CancelledError:
             get_log().info("cycle cancelled", attempt=run.attempt)
             raise
@@ -199,7 +197,7 @@ class SyncActivities:
             seconds=round(result.duration_seconds, 3),
         )
         if result.look_owed and not request.shadow:
-            await _wake(graph, task_queue=services.settings.task_queue)
+            await wake_next(graph, task_queue=services.settings.task_queue)
         await signal_returned(request, result)
         return result
 
@@ -371,38 +369,6 @@ def _served(provider_version: str, api_version: int, distribution: str) -> Serve
         distribution=distribution,
         worker=activity.client().identity,
     )
-
-
-async def _taken(request: SyncCycleRequest, result: SyncResult, *, run_id: str) -> SyncResult:
-    """Return the result with whether any run has the graph, and with how long it has not been looked at."""
-    seen, unowned = request.seen_up_to, False
-    try:
-        at_work = await run_at_work(activity.client(), request.graph.slug, but=run_id)
-        unowned = at_work is None
-    except TemporalUnavailable as error:
-        get_log().warning("cannot tell whether a run has the graph", reason=str(error))
-    lag = 0.0 if seen is None else max(0.0, (datetime.now(UTC) - seen).total_seconds())
-    blocked = unowned and request.unowned_runs > 0
-    if blocked:
-        holder = result.holder
-        get_log().warning(
-            "graph is blocked: its lock is taken and no run of it is open",
-            runs=request.unowned_runs + 1,
-            pid=None if holder is None else holder.pid,
-        )
-    return result.model_copy(
-        update={"unowned": unowned, "blocked": blocked, "lag_seconds": lag, "lag_known": seen is not None}
-    )
-
-
-async def _wake(graph: str, *, task_queue: str) -> None:
-    """Have the graph's Schedule start a run now: somebody is owed a look that this cycle had no time for."""
-    try:
-        woken = await wake(activity.client(), graph, task_queue=task_queue)
-    except TemporalUnavailable as error:
-        get_log().warning("a look is owed, and the next run could not be started", reason=str(error))
-    else:
-        get_log().info("a look is owed, the next run follows", schedule=woken)
 
 
 async def _signal_progress(progress: CycleProgress) -> None:

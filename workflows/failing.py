@@ -6,7 +6,7 @@ from syncline.errors import SynclineError
 
 __all__ = ["FAILS_A_RUN"]
 
-FAILS_A_RUN: Final[list[type[BaseException]]] = [
+FAILS_A_RUN: Final[tuple[type[BaseException], ...]] = (
     # Input that is refused.
     SynclineError,
     # Bugs. Not `Exception`: that takes in NondeterminismError, and then a replay test waits instead of
@@ -17,4 +17,4 @@ FAILS_A_RUN: Final[list[type[BaseException]]] = [
     RuntimeError,
     TypeError,
     ValueError,
-]
+)

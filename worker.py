@@ -77,6 +77,9 @@ _OPERATIONS_AT_ONCE = 4
 _SCHEDULES_AT_ONCE = 16
 """They wait for Temporal, which takes seconds for each when it has much to do."""
 _STICKY = timedelta(seconds=2)
+_HEARTBEATS = timedelta(seconds=1)
+"""The SDK would send one every 16 s at most, with progress as old as that, and a cancellation comes back with
+the next one. A cycle asks for one every five seconds, and for every second only while somebody follows it."""
 _LAST_CALL = 4.0
 """Seconds for which a worker that is told to stop still takes cycles of its plugins. Runs that were resolved
 to it a moment ago schedule them within that time, also when they have to be replayed elsewhere first."""
@@ -115,8 +118,7 @@ def create_worker(
         # A workflow task is a few milliseconds of Python: more at once only bring each nearer to the
         # deadlock limit of two seconds.
         max_concurrent_workflow_tasks=4,
-        # The SDK would send a heartbeat every 16 s, and a cancellation comes back with the next one.
-        max_heartbeat_throttle_interval=timedelta(seconds=5),
+        max_heartbeat_throttle_interval=_HEARTBEATS,
         max_cached_workflows=settings.max_cached_workflows,
         # Runs that a worker which stops had in memory wait so long for it; then any other replays them.
         sticky_queue_schedule_to_start_timeout=_STICKY,
@@ -210,7 +212,7 @@ def create_provider_worker(
         # Each poll that is under way holds a slot already: more of them would take more tasks into a loop
         # that is blocked since.
         max_concurrent_activity_task_polls=1,
-        max_heartbeat_throttle_interval=timedelta(seconds=5),
+        max_heartbeat_throttle_interval=_HEARTBEATS,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
         **_version(settings),
     )

@@ -30,8 +30,9 @@ async def signal_held(graph: GraphRef, held: Held) -> None:
 async def signal_returned(request: SyncCycleRequest, result: SyncResult) -> None:
     """Tell the run that a provider serves its graph again, if it had been away.
 
-    Not after a cycle that failed: nothing of it is carried, so the next run would come back once more. That
-    it cannot be told is only logged: the cycle is committed and counted, and the run knows of its return.
+    Not after a cycle that failed: the stretch is carried on, and the first cycle that does not fail tells of
+    it. That it cannot be told is only logged: the cycle is committed and counted, and the run knows of its
+    return.
     """
     if request.away is None or request.provider_id is None or result.status is CycleStatus.FAILED:
         return

@@ -125,6 +125,11 @@ def record_cycle(
     metrics.DEAD_LETTERS.set(meter, result.dead_letters, graph=graph)
     metrics.OUTBOX_PENDING.set(meter, result.vectors.pending, graph=graph)
     metrics.VECTORS_REFUSED.set(meter, result.vectors.refused, graph=graph)
+    record_fallback(meter, graph=graph, provider=provider, fallback_since=fallback_since)
+
+
+def record_fallback(meter: Meter, *, graph: str, provider: str, fallback_since: float | None) -> None:
+    """Measure who a cycle was run by, if it returned or not; `fallback_since` as of `record_cycle`."""
     metrics.FALLBACK.set(meter, float(provider == names.FALLBACK_PROVIDER), graph=graph)
     if fallback_since is not None:
         metrics.FALLBACK_SINCE.set(meter, fallback_since, graph=graph)

@@ -1,17 +1,25 @@
 """The run that an activity belongs to: who it is, what lines and spans tell of it, and signals to it."""
 
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
 from temporalio import activity
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 from temporalio.service import RPCError, RPCStatusCode
 
 from syncline.graph_audit import Actor
-from syncline.logs import log_fields
+from syncline.logs import get_log, log_fields
 from syncline.messages import Message
 from syncline.provider import RunIdentity
 from syncline.tracing import annotate
 
-__all__ = ["acting", "run_identity", "signal_run", "tell"]
+__all__ = ["acting", "run_identity", "run_is_over", "signal_run", "tell"]
+
+_UNNOTICED: Final = timedelta(seconds=20)
+"""For so long a worker that beats may not have noticed that its run was closed, if nothing says otherwise."""
+_NO_LETTER: Final = re.compile(r"[^0-9A-Za-z-]")
 
 
 def run_identity() -> RunIdentity:
@@ -49,6 +57,23 @@ async def acting(who: str, why: str) -> Actor:
         said = event.workflow_execution_started_event_attributes.identity
         starter = f"{known.type}:{known.name}" if known.name else said or None
     return Actor(who=who.strip(), why=why.strip(), starter=starter, run_id=run.run_id)
+
+
+async def run_is_over(run_id: str) -> bool:
+    """Return whether another run has been closed for so long that no attempt of it is at work any more.
+
+    A worker that lives is told by its next heartbeat. False if Temporal does not know the run, or does not
+    answer: whatever is done about a dead attempt waits then.
+    """
+    if _NO_LETTER.search(run_id):
+        return False
+    unnoticed = activity.info().heartbeat_timeout or _UNNOTICED
+    try:
+        async for run in activity.client().list_workflows(f"RunId = '{run_id}'", limit=1):
+            return run.close_time is not None and datetime.now(UTC) - run.close_time > unnoticed
+    except RPCError as error:
+        get_log().warning("could not ask whether a run is over", asked_for=run_id, error=str(error))
+    return False
 
 
 async def signal_run(name: str, payload: Message) -> None:

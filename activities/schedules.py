@@ -6,6 +6,7 @@ from temporalio import activity
 
 from activities.beat import Beat
 from activities.meter import record_intervals, record_reconciliation
+from activities.run import run_identity
 from activities.translation import errors_translated
 from syncline import names
 from syncline.graphs import GraphRecords
@@ -55,14 +56,26 @@ class ScheduleActivities:
 
     @activity.defn(name=names.SET_CADENCE)
     async def set_cadence(self, request: SetCadenceRequest) -> bool:
-        """Give the graph's Schedule another interval, and return whether it has it now."""
+        """Give the graph's Schedule another interval, and return whether it has it now.
+
+        Only the Schedule's newest run may: one that was reset, or runs beside it, knows of another time.
+        """
         with errors_translated(graph=request.graph, activity=names.SET_CADENCE):
-            return await set_interval(
+            run = run_identity()
+            done = await set_interval(
                 activity.client(),
                 request.graph,
                 every_seconds=request.every_seconds,
                 fingerprint=request.fingerprint,
+                run_id=run.run_id,
             )
+        if not done:
+            get_log().info(
+                "cadence not set: the record has changed, or the run is not the Schedule's newest",
+                graph=request.graph,
+                run_id=run.run_id,
+            )
+        return done
 
     def _log(self, result: Reconciliation) -> None:
         log = get_log()

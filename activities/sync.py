@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -10,15 +10,16 @@ from importlib.metadata import version
 from typing import Final
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from activities.beat import Beat
 from activities.containment import GRACE, RunCycle, contained
 from activities.edges import signal_fallback, signal_held, signal_returned
-from activities.meter import record_cycle, record_cycle_error, record_held
-from activities.run import run_identity, signal_run, tell
+from activities.meter import record_cycle, record_cycle_error, record_fallback, record_held
+from activities.run import run_identity, run_is_over, signal_run, tell
 from activities.translation import errors_translated
 from activities.underway import UnderWayHere
 from syncline import names
@@ -36,8 +37,10 @@ from syncline.graphs import Graph, GraphStatus
 from syncline.logs import get_log
 from syncline.messages import (
     CadenceRules,
+    Committed,
     CycleProgress,
     Fallback,
+    Message,
     ProviderResolution,
     ResolveProviderRequest,
     SyncCycleRequest,
@@ -76,7 +79,7 @@ class SyncActivities:
         services: Services | None,
         *,
         beat_seconds: float = 5.0,
-        progress_seconds: float = 10.0,
+        signal_seconds: float = 60.0,
         grace_seconds: float = GRACE,
         patience_seconds: float = PATIENCE,
         under_way: UnderWayHere | None = None,
@@ -84,7 +87,8 @@ class SyncActivities:
     ) -> None:
         """Have a routed cycle wait `answer_seconds` for a worker before somebody asks who is there.
 
-        By then a worker that was killed is no longer taken for one that is there.
+        By then a worker that was killed is no longer taken for one that is there. A run is signalled its
+        progress every `signal_seconds`: each signal stays in its history, and is replayed.
         """
         self._opened = services
         self._grace_seconds, self._patience_seconds = grace_seconds, patience_seconds
@@ -93,7 +97,7 @@ class SyncActivities:
         self._hearing: Hearing | None = None
         self._alone: dict[UUID, tuple[float, bool]] = {}
         self._beat_seconds = beat_seconds
-        self._progress_seconds = progress_seconds
+        self._signal_seconds = signal_seconds
 
     @activity.defn(name=names.RESOLVE_PROVIDER)
     async def resolve_provider(self, request: ResolveProviderRequest) -> ProviderResolution:
@@ -152,17 +156,31 @@ class SyncActivities:
         beat = Beat[CycleProgress](
             _signal_progress,
             beat_seconds=self._beat_seconds,
-            progress_seconds=request.progress_seconds or self._progress_seconds,
+            progress_seconds=request.progress_seconds,
+            announce_seconds=max(self._signal_seconds, request.progress_seconds or 0.0),
         )
         try:
             with (
-                _errors_told(services.meter, graph=graph, activity=names.SYNC_CYCLE, attempt=run.attempt),
+                _errors_told(
+                    services.meter,
+                    partial(_committed, beat),
+                    graph=graph,
+                    activity=names.SYNC_CYCLE,
+                    attempt=run.attempt,
+                ),
                 self._under_way.entered(graph),
             ):
                 async with beat:
                     result = await self._run_cycle(services, request, run, beat)
         except asyncio.CancelledError:
             get_log().info("cycle cancelled", attempt=run.attempt)
+            raise
+        except Exception as error:
+            gone = isinstance(error, ApplicationError) and error.type == ProviderGone.__name__
+            if not gone:
+                # Of a fallback whose cycles keep failing nothing else would tell.
+                since = _fallback_since(request)
+                record_fallback(services.meter, graph=graph, provider=provider, fallback_since=since)
             raise
         record_cycle(
             services.meter, result, graph=graph, provider=provider, fallback_since=_fallback_since(request)
@@ -220,6 +238,7 @@ class SyncActivities:
                 ),
                 shadow=request.shadow,
                 alone=await self._reads_alone(services, graph),
+                run_is_over=run_is_over,
             ),
             distribution=served.distribution,
             grace=self._grace_seconds,
@@ -275,10 +294,17 @@ class SyncActivities:
 
 
 @contextmanager
-def _errors_told(meter: Meter, *, activity: str, graph: str = "", **fields: object) -> Iterator[None]:
+def _errors_told(
+    meter: Meter,
+    details: Callable[[], Sequence[Message]] = tuple,
+    *,
+    activity: str,
+    graph: str = "",
+    **fields: object,
+) -> Iterator[None]:
     """Translate errors for Temporal, and count them; without a graph, for the one that they name."""
     try:
-        with errors_translated(activity=activity, **fields):
+        with errors_translated(details, activity=activity, **fields):
             yield
     except Exception as error:
         told = getattr(error.__cause__, "graph", "")
@@ -293,6 +319,20 @@ def _fallback_since(request: SyncCycleRequest) -> float | None:
     if request.provider_id is not None:
         return 0.0
     return None if request.fallback_since is None else request.fallback_since.timestamp()
+
+
+def _committed(beat: Beat[CycleProgress]) -> Sequence[Committed]:
+    """Return what the cycle had committed, by what this attempt has told of it, or the one before it."""
+    # What a plugin tells may be anything.
+    told = [beat.latest] if isinstance(beat.latest, CycleProgress) else _progress_before()
+    return [Committed.of(progress) for progress in told[:1]]
+
+
+def _progress_before() -> Sequence[CycleProgress]:
+    try:
+        return [CycleProgress.model_validate(details) for details in activity.info().heartbeat_details]
+    except ValidationError:
+        return []
 
 
 def _refuse_archived(graph: Graph) -> None:

@@ -3,26 +3,25 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from temporalio.api.deployment.v1 import WorkerDeploymentOptions, WorkerDeploymentVersion
-from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.common import Priority, SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError
 from temporalio.service import RPCError
 
 from syncline import errors
 from syncline.client import temporal_errors_mapped
 from syncline.errors import ConfigurationError, NoWorker, RunFailed, SynclineError
+from syncline.pending import Pending, pending_of
+from syncline.priorities import BY_HAND
 from syncline.search_attributes import GRAPH
+from syncline.task_queues import pollers
 
-__all__ = ["Poller", "pollers", "run_by_hand"]
+__all__ = ["run_by_hand"]
 
 _LOOK_FOR_WORKER: Final = 3.0
 """Seconds that a worker which is starting may take to appear."""
@@ -30,17 +29,6 @@ _LOOK: Final = 2.0
 """Seconds between looks at a run that has not ended."""
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
-
-
-class Poller(BaseModel):
-    """A process that asks for work on a task queue."""
-
-    identity: str
-    seen_at: datetime
-    version: str | None = None
-    """`deployment:build`; None of a worker without a version."""
-    takes_new_runs: bool = True
-    """Whether new runs go to workers of its version."""
 
 
 async def run_by_hand(
@@ -53,6 +41,7 @@ async def run_by_hand(
     seconds: float,
     summary: str,
     graph: str | None = None,
+    priority: Priority = BY_HAND,
     tell: Callable[[str], None] = lambda _: None,
     begun: Callable[[], None] = lambda: None,
 ) -> ResultT:
@@ -78,9 +67,10 @@ async def run_by_hand(
                 [] if graph is None else [SearchAttributePair(GRAPH, graph)]
             ),
             result_type=result_type,
+            priority=priority,
         )
         begun()
-        watch = _Watch(handle, tell)
+        watch = _Watch(client, handle, tell)
         watching = asyncio.create_task(watch.look())
         try:
             # The server ends the run by itself; a little later, it has been lost from sight.
@@ -103,88 +93,49 @@ async def run_by_hand(
             watching.cancel()
 
 
-async def pollers(client: Client, task_queue: str) -> Sequence[Poller]:
-    """Return who polls the task queue for workflow tasks, or did so in the last five minutes, by identity."""
-    request = DescribeTaskQueueRequest(
-        namespace=client.namespace,
-        task_queue=TaskQueue(name=task_queue),
-        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-    )
-    with temporal_errors_mapped(client):
-        described = await client.workflow_service.describe_task_queue(request)
-    routing = described.versioning_info
-    taking = {_version(routing.current_deployment_version)}
-    if routing.ramping_version_percentage:
-        taking.add(_version(routing.ramping_deployment_version))
-    found = []
-    for poller in described.pollers:
-        version = _version(poller.deployment_options)
-        found.append(
-            Poller(
-                identity=poller.identity,
-                seen_at=poller.last_access_time.ToDatetime(tzinfo=UTC),
-                version=version,
-                takes_new_runs=version in taking,
-            )
-        )
-    return sorted(found, key=lambda poller: poller.identity)
-
-
-def _version(told: WorkerDeploymentOptions | WorkerDeploymentVersion) -> str | None:
-    """Return `deployment:build`; None of workers without Worker Versioning, who tell a build all the same."""
-    return f"{told.deployment_name}:{told.build_id}" if told.deployment_name else None
-
-
 async def _require_worker(client: Client, task_queue: str) -> None:
-    """Raise NoWorker if nobody polls the queue. One that died within minutes still counts."""
+    """Raise NoWorker if no worker that polls the queue takes new runs. One that died lately still counts."""
     deadline = time.monotonic() + _LOOK_FOR_WORKER
-    while not await pollers(client, task_queue):
+    while True:
+        found = await pollers(client, task_queue)
+        if any(one.takes_new_runs for one in found):
+            return
         if time.monotonic() > deadline:
-            raise NoWorker(task_queue, client.namespace)
+            raise NoWorker(task_queue, client.namespace, others=[one.version for one in found])
         await asyncio.sleep(0.3)
 
 
 class _Watch:
     """Looks at a run now and then, to say why it has not ended."""
 
-    def __init__(self, handle: WorkflowHandle[object, ResultT], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, client: Client, handle: WorkflowHandle[object, ResultT], tell: Callable[[str], None]
+    ) -> None:
+        self._client = client
         self._handle = handle
         self._tell = tell
         self.trouble: str | None = None
 
     async def look(self) -> None:
         """Look until cancelled."""
-        again = False
+        last: object = None
         while True:
             await asyncio.sleep(_LOOK)
-            try:
-                run = (await self._handle.describe()).raw_description
-            except RPCError:
-                continue  # whoever waits for the result is told
-            # What was not taken up at one look may be on its way.
-            trouble = _failure(run) or (_wait(run) if again else None)
-            if trouble is not None and trouble != self.trouble:
-                self._tell(trouble)
-            self.trouble, again = trouble, True
+            pending = await pending_of(self._client, self._handle.id, self._handle.first_execution_run_id)
+            self.trouble = _trouble(pending)
+            # The same stall is told once, though how long it lasts has changed.
+            news = self.trouble if pending.stall is None else (pending.stall.kind, pending.stall.since)
+            if self.trouble is not None and news != last:
+                self._tell(self.trouble)
+            last = news
 
 
-def _failure(run: DescribeWorkflowExecutionResponse) -> str | None:
-    """Return what has failed and is tried again."""
-    for pending in run.pending_activities:
-        if pending.attempt > 1 and pending.last_failure.message:
-            return f"{pending.last_failure.message.removesuffix('.')}; it is tried again."
-    if run.pending_workflow_task.attempt > 1:
-        return "No worker gets through its first step: are they of this release? Their logs say more."
-    return None
-
-
-def _wait(run: DescribeWorkflowExecutionResponse) -> str | None:
-    """Return what nobody has taken up yet."""
-    if run.pending_workflow_task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
-        return "No worker has taken it up yet; one that polled lately may be gone."
-    waiting = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
-    if any(pending.state == waiting for pending in run.pending_activities):
-        return "It waits for a worker that is free."
+def _trouble(pending: Pending) -> str | None:
+    """Return what has failed and is tried again, or what nobody has taken up yet, with the way out."""
+    if pending.stall is not None:
+        return f"{pending.stall.problem} {pending.stall.fix}"
+    if pending.trying is not None and pending.trying.attempt > 1:
+        return f"{pending.trying.problem.removesuffix('.')}; it is tried again."
     return None
 
 

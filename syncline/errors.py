@@ -90,6 +90,8 @@ class StoreNotConfigured(ConfigurationError):
 class GraphNotFound(ConfigurationError):
     """No graph has this slug or id."""
 
+    benign = True
+
     def __init__(self, reference: str | None) -> None:
         self.reference = reference
         super().__init__(
@@ -149,6 +151,8 @@ class ProviderMissing(ConfigurationError):
 class CompositionChanged(ConfigurationError):
     """The graph's provider changed while a run was on its way."""
 
+    benign = True
+
     def __init__(self, graph: str, *, resolved: str, declared: str | None) -> None:
         self.graph, self.resolved, self.declared = graph, resolved, declared
         what = f"Graph '{graph}' was resolved to provider '{resolved}', and its composition has changed"
@@ -160,6 +164,8 @@ class CompositionChanged(ConfigurationError):
 class ShadowInvalid(ConfigurationError):
     """A graph has no shadow, or not one that can be run or promoted as it stands."""
 
+    benign = True
+
     def __init__(self, graph: str, problem: str) -> None:
         self.graph, self.problem = graph, problem
         super().__init__(f"Shadow of graph '{graph}': {problem}.")
@@ -167,6 +173,8 @@ class ShadowInvalid(ConfigurationError):
 
 class OperationRefused(ConfigurationError):
     """An operator asked for what this worker does not do: SYNCLINE_OPERATIONS."""
+
+    benign = True
 
     def __init__(self, workflow: str, *, served: str) -> None:
         self.workflow, self.served = workflow, served
@@ -179,6 +187,8 @@ class OperationRefused(ConfigurationError):
 
 class InputInvalid(ConfigurationError):
     """The input of a workflow breaks its model."""
+
+    benign = True
 
 
 class SchemaMismatch(ConfigurationError):
@@ -266,6 +276,8 @@ class StoreUnavailable(StoreError):
 class StatementOutdated(StoreUnavailable):
     """A prepared statement no longer fits its tables; a new connection prepares it again."""
 
+    benign = True
+
     def __init__(self, store: str, *, sqlstate: str | None = None) -> None:
         problem = "a table has changed since this connection prepared its statements; a new one prepares them"
         super().__init__(store, problem, sqlstate=sqlstate)
@@ -312,12 +324,27 @@ class TemporalUnavailable(SynclineError):
 
 
 class NoWorker(SynclineError):
-    """Nobody polls the task queue, so a run that is asked for would wait for ever."""
+    """No worker that takes new runs polls the task queue, so a run that is asked for would wait for ever.
 
-    def __init__(self, task_queue: str, namespace: str) -> None:
+    `others` are the versions of workers that do poll it, and are not current.
+    """
+
+    def __init__(self, task_queue: str, namespace: str, *, others: Sequence[str | None] = ()) -> None:
         self.task_queue, self.namespace = task_queue, namespace
         where = f"task queue '{task_queue}' of namespace '{namespace}'"
-        super().__init__(f"No worker polls {where}. Start one: `python worker.py`.")
+        self.problem = f"No worker polls {where}"
+        self.fix = "Start one: `python worker.py`."
+        if others:
+            version = next(filter(None, others), None)
+            deployment, _, build = (version or "").partition(":")
+            which = f"--deployment-name {deployment} --build-id {build}" if deployment else "--unversioned"
+            told = ", ".join(sorted({other or "unversioned" for other in others}))
+            self.problem = f"No worker that takes new runs polls {where}: only {told} do"
+            self.fix = (
+                "Start a worker of the current version, or make theirs current: "
+                f"`temporal worker deployment set-current-version {which}`."
+            )
+        super().__init__(f"{self.problem}. {self.fix}")
 
 
 class RunFailed(SynclineError):
@@ -364,6 +391,7 @@ class SchemaMoved(SynclineError):
     """A promotion has swapped a schema of the graph-db, and the graph's record was read before that."""
 
     retryable = True
+    benign = True
 
     def __init__(self, graph: str, schema: str, *, prefix: str, expected: str) -> None:
         self.graph, self.schema, self.prefix, self.expected = graph, schema, prefix, expected
@@ -379,15 +407,28 @@ class CycleBusy(SynclineError):
     """An earlier attempt of this very run still holds the graph."""
 
     retryable = True
+    retry_after_seconds: float | None = 2.0
+    benign = True
 
-    def __init__(self, graph: str, run_id: str) -> None:
-        self.graph, self.run_id = graph, run_id
-        then = "the next attempt takes over when its connection is gone"
-        super().__init__(f"Graph '{graph}' is still held by an earlier attempt of run {run_id}; {then}.")
+    def __init__(self, graph: str, run_id: str, *, pid: int | None = None, role: str | None = None) -> None:
+        """Name the session that holds it, and its role if that is not the worker's own."""
+        self.graph, self.run_id, self.pid, self.role = graph, run_id, pid, role
+        who = "" if pid is None else f", pid {pid} of the graph-db"
+        then = "the next attempt takes over"
+        if role is not None:
+            # Nothing of ours can end it, so it is not asked for all the time.
+            self.retry_after_seconds = None
+            then = (
+                f"it is a session of role '{role}', which the worker's own may not end; if that is no worker "
+                f"of yours, end it there: SELECT pg_terminate_backend({pid})"
+            )
+        super().__init__(f"Graph '{graph}' is still held by an earlier attempt of run {run_id}{who}; {then}.")
 
 
 class CycleFenced(SynclineError):
     """A later cycle took the graph over while this one was away; nothing was written by it since."""
+
+    benign = True
 
     def __init__(self, graph: str, fence: int) -> None:
         self.graph, self.fence = graph, fence

@@ -10,6 +10,7 @@ from typing import Final, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
+from pydantic_core import to_json
 
 from syncline import names
 from syncline.errors import InputInvalid
@@ -17,6 +18,7 @@ from syncline.lock_holder import LockHolder as LockHolder
 from syncline.message import GraphRef as GraphRef
 from syncline.message import GraphStatus as GraphStatus
 from syncline.message import Message as Message
+from syncline.message import SparseMessage
 from syncline.operator_input import GraphName, OperatorInput
 from syncline.presence import Absence, Away, Held, ProviderHeld, ProviderReturned, Returned, Served
 from syncline.presence import Fallback as Fallback
@@ -40,7 +42,10 @@ class SyncGraphInput(OperatorInput):
     time_budget_seconds: float | None = Field(default=None, gt=0, le=3600)
     """When to stop draining; null means the worker's setting."""
     progress_seconds: float | None = Field(default=None, ge=1, le=3600)
-    """Time between two signals of progress, for somebody who watches; null means the worker's, 10 s."""
+    """Time between two heartbeats with news of progress, for somebody who watches; null means 5 s.
+
+    The run itself is signalled once a minute, or as rarely as this.
+    """
     shadow: bool = False
     """Run a cycle of the graph's shadow instead, beside the live result, which is left alone."""
 
@@ -56,7 +61,7 @@ class SyncGraphInput(OperatorInput):
         return self.graph if self.graph is None or not self.shadow else names.shadow_slug(self.graph)
 
 
-class ResolveProviderRequest(Message):
+class ResolveProviderRequest(SparseMessage):
     """Input of activity `resolve_provider`."""
 
     graph: str | None = None
@@ -100,7 +105,7 @@ class SetCadenceRequest(Message):
     """A Schedule with another one was made from another record, and is left alone."""
 
 
-class ProviderResolution(Message):
+class ProviderResolution(SparseMessage):
     """Result of activity `resolve_provider`: names and reasons, never options or secrets."""
 
     graph: GraphRef
@@ -122,7 +127,7 @@ class ProviderResolution(Message):
     """Whether a run of the graph's shadow follows this one."""
 
 
-class SyncCycleRequest(Message):
+class SyncCycleRequest(SparseMessage):
     """Input of activity `sync_cycle`."""
 
     graph: GraphRef
@@ -164,7 +169,7 @@ class TableProgress(Message):
     compared: str | None = None
 
 
-class CycleProgress(Message):
+class CycleProgress(SparseMessage):
     """Heartbeat details of a running cycle, and payload of signal `cycle_progress`."""
 
     phase: str
@@ -218,7 +223,7 @@ class OpenWriter(Message):
     application_name: str | None = None
 
 
-class SyncResult(Message):
+class SyncResult(SparseMessage):
     """What one cycle did. A provider returns it; the run's result carries it."""
 
     status: CycleStatus
@@ -275,15 +280,51 @@ class Totals(Message):
     """Sums over the runs of one graph since its state was first carried."""
 
     runs: int = 0
+    """All that have ended by themselves; not those that were cancelled, terminated or timed out."""
+    failed: int = 0
+    """Those of them that failed."""
     rows: int = 0
+    """As the next two: also what a run has committed that failed then."""
     links: int = 0
     vectors: int = 0
     failures: int = 0
 
 
-class CarriedState(Message):
-    """What one run hands to the next through the last completion result."""
+class Committed(Message):
+    """What a cycle had committed when it raised: the last of the details of its error."""
 
+    rows: int
+    links: int
+    vectors: int
+    failures: int
+
+    @classmethod
+    def of(cls, done: "CycleProgress | SyncResult") -> "Committed":
+        """Return what a running cycle has told, or one that has returned."""
+        vectors = done.vectors if isinstance(done, CycleProgress) else done.vectors.upserted
+        counted = sum(table.failures for table in done.tables)
+        return cls(
+            rows=sum(table.rows + table.deletes for table in done.tables),
+            links=sum(table.links for table in done.tables),
+            vectors=vectors,
+            failures=counted if isinstance(done, CycleProgress) else done.failures,
+        )
+
+
+class CarriedState(Message):
+    """What one run hands to the next, in its result or in the details of its failure."""
+
+    of_run: str | None = None
+    """The run that tells this; null of an earlier release's, and as long as nothing is known."""
+    as_of: datetime | None = None
+    """When that run told it: at its end, or once it had resolved."""
+    after_run: str | None = None
+    """The run that it goes on from; null if it knew of none: it was the first, or was started by hand."""
+    after_at: datetime | None = None
+    """When that one had told its state."""
+    resolved_run: str | None = None
+    """The last run that knew whether a provider is there; an earlier one if `of_run` failed in resolution."""
+    resolved_at: datetime | None = None
     totals: Totals = Totals()
     consecutive_fallback_runs: int = 0
     first_fallback_at: datetime | None = None
@@ -291,6 +332,8 @@ class CarriedState(Message):
     consecutive_held_runs: int = 0
     held_since: datetime | None = None
     """When the present stretch of held runs began; null unless the last run was held."""
+    returning: Away | None = None
+    """The stretch without a provider that has ended, as long as no cycle of the provider has succeeded."""
     last_return: Returned | None = None
     """The last time that a provider came back; null if none was ever away."""
     cadence: Cadence | None = None
@@ -298,16 +341,19 @@ class CarriedState(Message):
 
     @property
     def away(self) -> Away | None:
-        """The present stretch without a provider."""
+        """The stretch without a provider whose end has not been told."""
         if self.held_since is not None:
             return Away(how=Absence.HELD, since=self.held_since)
         if self.first_fallback_at is not None:
             return Away(how=Absence.FALLBACK, since=self.first_fallback_at)
-        return None
+        return self.returning
 
-    def provider_state(self, answer: "ProviderResolution | SyncGraphResult") -> ProviderState:
-        """Return what a resolution says, or a result, with what is carried of the runs before it."""
+    def provider_state(self, answer: "ProviderResolution | SyncGraphResult | HandedOn") -> ProviderState:
+        """Return what a resolution says, or a run at its end, with what is carried of the runs before it."""
         return ProviderState(
+            of_run=self.resolved_run,
+            as_of=self.resolved_at,
+            after_run=self.after_run,
             provider_id=answer.provider_id,
             provider_version=answer.provider_version,
             fallback=answer.fallback,
@@ -332,6 +378,50 @@ class SyncGraphResult(Message):
     result: SyncResult
     carried: CarriedState = CarriedState()
 
+    def kept_json(self) -> bytes:
+        """Return everything, but of each table what differs from the defaults: most are idle."""
+        kept = self.model_dump(mode="json")
+        kept["result"]["tables"] = [
+            table.model_dump(mode="json", exclude_defaults=True) for table in self.result.tables
+        ]
+        return to_json(kept)
+
+
+class HandedOn(SparseMessage):
+    """The last of the details of a failure that ends a run: what the next run goes on from."""
+
+    graph: GraphRef | None = None
+    """Whose state it is; null if no run has resolved the graph."""
+    named: str | None = None
+    """Then, how the run was told which graph."""
+    provider_id: str | None = None
+    provider_version: str | None = None
+    fallback: Fallback | None = None
+    held: Held | None = None
+    carried: CarriedState
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the run itself had found out who serves the graph."""
+        return self.carried.of_run is not None and self.carried.of_run == self.carried.resolved_run
+
+    @property
+    def provider(self) -> ProviderState:
+        """Which provider served the graph when that was last resolved."""
+        return self.carried.provider_state(self)
+
+    @classmethod
+    def of(cls, result: SyncGraphResult) -> "HandedOn":
+        """Return what a run that completed hands on."""
+        return cls(
+            graph=result.graph,
+            provider_id=result.provider_id,
+            provider_version=result.provider_version,
+            fallback=result.fallback,
+            held=result.held,
+            carried=result.carried,
+        )
+
 
 class RunPhase(StrEnum):
     """Where a run is."""
@@ -348,11 +438,14 @@ class SyncState(Message):
 
     graph: str | None = None
     phase: RunPhase = RunPhase.RESOLVING
+    resolved: bool = True
+    """Whether this run has found out who serves the graph; else `provider` is what an earlier one found."""
     provider: ProviderState = ProviderState()
     progress: CycleProgress | None = None
     last_result: SyncResult | None = None
     """This run's result once it has one, the previous run's before that."""
     carried: CarriedState = CarriedState()
+    """What was carried to this run until it has resolved or ended, then its own."""
     signals: tuple[ProviderFallback | ProviderHeld | ProviderReturned, ...] = ()
     """What was signalled to this run about its provider."""
     error: str | None = None

@@ -186,7 +186,7 @@ FALLBACK_SINCE: Final = Gauge(
     name="fallback_since_timestamp_seconds",
     unit="unix time",
     labels=_GRAPH,
-    help="When the present stretch of fallback runs began, from its second scheduled run on; 0 while a "
+    help="When the present stretch of fallback runs began, if the run knows of one before it; 0 while a "
     "provider serves the graph.",
 )
 HELD_TIMESTAMP: Final = Gauge(

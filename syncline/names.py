@@ -78,6 +78,9 @@ SYNC_STATE: Final = "sync_state"
 PROVIDER_STATE: Final = "provider_state"
 """Query: which provider serves the graph, and since when it is in fallback."""
 
+MEMO_TIMES: Final = "times"
+"""Memo of a Schedule's runs: `[[every, offset], …]` in seconds, the times of the runs that are not woken."""
+
 ATTRIBUTE_GRAPH: Final = "SynclineGraph"
 ATTRIBUTE_PROVIDER: Final = "SynclineProvider"
 ATTRIBUTE_PROVIDER_VERSION: Final = "SynclineProviderVersion"

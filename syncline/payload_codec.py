@@ -9,15 +9,15 @@ from dataclasses import replace
 from importlib import import_module
 from typing import cast
 
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import (
     DataConverter,
-    DefaultFailureConverterWithEncodedAttributes,
     PayloadCodec,
 )
 
 from syncline.errors import SettingsInvalid
+from syncline.failure_converter import EncodedFailureConverter
 from syncline.masking import error_text
+from syncline.payload_converter import MESSAGES
 from syncline.settings import load_payload_codec
 
 __all__ = ["load_data_converter"]
@@ -32,11 +32,11 @@ def load_data_converter() -> DataConverter:
     """
     named = load_payload_codec()
     if not named:
-        return pydantic_data_converter
+        return MESSAGES
     return replace(
-        pydantic_data_converter,
+        MESSAGES,
         payload_codec=_open_codec(named),
-        failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
+        failure_converter_class=EncodedFailureConverter,
     )
 
 

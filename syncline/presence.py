@@ -115,8 +115,13 @@ class ProviderReturned(Message):
 
 
 class ProviderState(Message):
-    """Answer to query `provider_state`."""
+    """Answer to query `provider_state`: what was carried to the run until it has resolved, then its own."""
 
+    of_run: str | None = None
+    """The run that resolved this; another one than was asked if that has not resolved, or could not."""
+    as_of: datetime | None = None
+    after_run: str | None = None
+    """The run that its counts go on from; null if it knew of none: the first one, or one by hand."""
     provider_id: str | None = None
     provider_version: str | None = None
     """As it was resolved; once the cycle has returned, of the one that ran it. So are the next two."""
@@ -131,6 +136,12 @@ class ProviderState(Message):
     held_since: datetime | None = None
     consecutive_held_runs: int = 0
     last_return: Returned | None = None
+
+    @property
+    def begins_here(self) -> bool:
+        """Whether the stretch is counted from this run on because the run knew of none before it."""
+        known = self.of_run is None or self.after_run is not None
+        return not known and max(self.consecutive_fallback_runs, self.consecutive_held_runs) == 1
 
     def served_by(self, served: Served | None) -> Self:
         """Return the same with who ran the cycle, which need not be the version that was resolved."""

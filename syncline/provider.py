@@ -4,7 +4,7 @@ A plugin author needs this module and `syncline.messages` alone.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
@@ -178,6 +178,9 @@ class SyncContext:
     """Whether this is a shadow run: `target` and `vectors` are scratch, and nobody is told of changes."""
     alone: bool = True
     """Whether no other graph reads `write`. Where one does, nobody knows here what it has yet to read."""
+    run_is_over: Callable[[str], Awaitable[bool]] | None = None
+    """Whether another run, by its id, has been closed for so long that no attempt of it is at work any more;
+    also False when that cannot be told. None outside a worker."""
 
     def options_as(self, model: type[OptionsT]) -> OptionsT:
         """Return the options as `model`, or raise TypeError if they are of another model."""

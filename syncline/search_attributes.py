@@ -14,6 +14,7 @@ __all__ = [
     "PROVIDER",
     "PROVIDER_API",
     "PROVIDER_VERSION",
+    "REPORTED_PROBLEMS",
     "ROWS",
     "SCHEDULED_BY",
     "SCHEDULED_FOR",
@@ -34,3 +35,5 @@ SCHEDULED_BY: Final = SearchAttributeKey.for_keyword("TemporalScheduledById")
 """Id of the Schedule that has started a run."""
 SCHEDULED_FOR: Final = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 """When that was due."""
+REPORTED_PROBLEMS: Final = SearchAttributeKey.for_keyword_list("TemporalReportedProblems")
+"""Category and cause, while the workflow task of a run has failed five times or more."""

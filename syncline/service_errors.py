@@ -79,6 +79,7 @@ class ProviderGone(SynclineError):
     """This worker lacks the provider that the graph needs; another one may have it."""
 
     retryable = True
+    benign = True
 
     def __init__(self, graph: str, provider_id: str) -> None:
         self.graph, self.provider_id = graph, provider_id

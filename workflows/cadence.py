@@ -4,7 +4,7 @@ from datetime import datetime
 
 from syncline.messages import Cadence, CadenceRules
 
-__all__ = ["following"]
+__all__ = ["at_base", "following"]
 
 
 def following(current: Cadence | None, rules: CadenceRules, *, idle: bool, now: datetime) -> Cadence:
@@ -27,6 +27,17 @@ def following(current: Cadence | None, rules: CadenceRules, *, idle: bool, now: 
         since=now,
         fingerprint=rules.fingerprint,
         idle_since=idle_since,
+    )
+
+
+def at_base(current: Cadence, now: datetime) -> Cadence:
+    """Return the cadence after a run that failed: the next one comes as if the graph had never been idle."""
+    return current.model_copy(
+        update={
+            "every_seconds": current.base_seconds,
+            "reason": "At its base, because a run failed.",
+            "since": current.since if current.every_seconds == current.base_seconds else now,
+        }
     )
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from syncline.caveats import caveats, format_lag
-from syncline.messages import CycleStatus, ProviderState, RunPhase, SyncResult, SyncState, TableProgress
+from syncline.lock_holder import LockHolder
+from syncline.messages import CycleStatus, ProviderState, SyncResult, SyncState, TableProgress
 from syncline.presence import ProviderReturned
 
 __all__ = ["describe_provider", "describe_run", "table"]
@@ -45,8 +46,12 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
         yield f"**Error:** {state.error}"  # else it is made of the tables' own, which follow line by line
     if result is not None:
         yield from _troubles(result, state.graph or "…")
-    if state.phase is not RunPhase.RESOLVING and (state.provider.provider_id or state.provider.fallback):
+    if state.provider.provider_id or state.provider.fallback:
         yield from _provider(state.provider)
+        if state.resolved and state.provider.begins_here:
+            yield "Counted from this run on: it knows of none before it."
+        if not state.resolved:
+            yield _earlier(state.provider)
     for signal in state.signals:
         if isinstance(signal, ProviderReturned):
             yield f"Back from {signal.away.how.value}, which it was in{_since(signal.away.since)}."
@@ -81,6 +86,12 @@ def _provider(provider: ProviderState) -> Iterator[str]:
 
 def _stretch(since: datetime | None, runs: int) -> str:
     return f"{_since(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row"
+
+
+def _earlier(provider: ProviderState) -> str:
+    at = "" if provider.as_of is None else f" at {provider.as_of:%Y-%m-%d %H:%M:%S} UTC"
+    which = "an earlier run" if provider.of_run is None else f"run `{provider.of_run}`"
+    return f"So {which} has found it{at}; this run has not found out."
 
 
 def _since(since: datetime | None) -> str:
@@ -145,6 +156,17 @@ def _troubles(result: SyncResult, slug: str) -> Iterator[str]:
             f"(application {name}, database {plain(writer.database or 'unknown')}): "
             "what was written since it began waits for it."
         )
+    if result.holder is not None:
+        troubles.append(_held_by(result.holder))
     troubles += caveats(result)
     if troubles:
         yield "\n".join(f"- {trouble}" for trouble in troubles)
+
+
+def _held_by(holder: LockHolder) -> str:
+    session = f"pid {holder.pid} of the graph-db, role {plain(holder.role or 'unknown')}"
+    if holder.run_id is None:
+        name = plain(holder.application_name or "unnamed")
+        return f"The graph is held by {session} (application {name})."
+    since = _since(holder.held_since)
+    return f"The graph is held by attempt {holder.attempt} of run `{holder.run_id}`{since} ({session})."

@@ -50,6 +50,7 @@ with workflow.unsafe.imports_passed_through():
     from syncline.verification import Verification
     from workflows.failing import FAILS_A_RUN
     from workflows.operation_details import describe_verification
+    from workflows.priorities import priority_of_operation
 
 __all__ = ["OPERATIONS"]
 
@@ -282,6 +283,7 @@ async def _carry_out(
         schedule_to_close_timeout=2 * within,
         heartbeat_timeout=timedelta(seconds=20),
         retry_policy=_RETRY,
+        priority=priority_of_operation(request.workflow),
         cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     )
     workflow.set_current_details(f"{request.summary}\n\n{describe(result)}")

@@ -9,6 +9,7 @@ with workflow.unsafe.imports_passed_through():
     # Models and constants: nothing of them can differ between a run and its replay.
     from syncline import names
     from syncline.messages import LONGEST_RUN, SyncGraphInput
+    from syncline.priorities import WAITING
     from syncline.search_attributes import GRAPH
 
 __all__ = ["follow_with_shadow"]
@@ -28,6 +29,7 @@ async def follow_with_shadow(slug: str) -> None:
             cancellation_type=ChildWorkflowCancellationType.ABANDON,
             search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, name)]),
             static_summary=f"Sync {name}"[:200],
+            priority=WAITING,
         )
     except WorkflowAlreadyStartedError:
         workflow.logger.debug("the shadow's last run is still open")

@@ -6,8 +6,12 @@ from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType, is_cancelled_exception
-from temporalio.exceptions import TimeoutError as ActivityTimeout
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    is_cancelled_exception,
+)
 
 with workflow.unsafe.imports_passed_through():
     # For the activities' signatures only. Re-imported in the sandbox, the stores behind them would cost
@@ -17,13 +21,15 @@ with workflow.unsafe.imports_passed_through():
 
     # Models, constants and pure functions: nothing of them can differ between a run and its replay.
     from syncline import names
-    from syncline.errors import ProviderGone, non_retryable_types
+    from syncline.errors import ProviderGone
+    from syncline.handed_on import CYCLE_FAILED, fitting, handed_on
     from syncline.messages import (
         Cadence,
         CadenceRules,
         CarriedState,
         CycleProgress,
         CycleStatus,
+        HandedOn,
         ProviderFallback,
         ProviderResolution,
         ProviderState,
@@ -35,50 +41,50 @@ with workflow.unsafe.imports_passed_through():
         SyncGraphResult,
         SyncResult,
         SyncState,
-        Totals,
     )
-    from syncline.presence import Away, ProviderHeld, ProviderReturned, Returned
+    from syncline.presence import ProviderHeld, ProviderReturned
     from syncline.search_attributes import GRAPH, SCHEDULED_BY
     from workflows.attributes import of_the_cycle, of_the_provider, unset_of_the_cycle, upsert
-    from workflows.cadence import following
+    from workflows.cadence import at_base, following
+    from workflows.carrying import completed, failed, failure_with, known_before, resolved
     from workflows.details import describe_provider, describe_run
-    from workflows.failing import FAILS_A_RUN
+    from workflows.failing import FAILS_A_RUN, unanswered, what_failed
+    from workflows.priorities import priority_of_sync
     from workflows.shadow import follow_with_shadow
 
 
+_ENDS_A_RUN: tuple[type[BaseException], ...] = (FailureError, *FAILS_A_RUN)
 _LONGEST_BUDGET = 3600.0
 _GRACE = timedelta(minutes=5)
 """What a cycle may take beyond its budget: the batch it was in, the vectors, the report."""
 _LONGEST = timedelta(hours=2)
 """What a run may take in all: waiting for a worker, every attempt."""
 
+# Errors that no retry helps say so themselves (`activities.translation`): their names in the policy, too,
+# would be a tenth of an idle run's history.
 _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=60),
-    non_retryable_error_types=non_retryable_types(),
 )
 # Who polls the queue of a provider has it, so another attempt would learn nothing.
-_RETRY_ROUTED = dataclasses.replace(
-    _RETRY, non_retryable_error_types=[*non_retryable_types(), ProviderGone.__name__]
-)
+_RETRY_ROUTED = dataclasses.replace(_RETRY, non_retryable_error_types=[ProviderGone.__name__])
 
 
 # Under overlap SKIP a stuck run would stop its graph without a word, and the next run goes on from the
 # committed cursor anyway.
 @workflow.defn(name=names.SYNC_GRAPH, failure_exception_types=FAILS_A_RUN)
 class SyncGraph:
-    """One run syncs one graph once. State goes from run to run through the last completion result."""
+    """One run syncs one graph once. State goes from run to run: in its result or its failure's details."""
 
     def __init__(self) -> None:
-        self._previous = _previous_result()
+        self._known = known_before()
+        self._before = HandedOn(carried=CarriedState())
+        self._resolution: ProviderResolution | None = None
+        self._cycled: SyncResult | None = None
         self._result: SyncResult | None = None
-        self._away: Away | None = None
         self._shadowed = False
-        self._state = SyncState(
-            last_result=self._previous.result if self._previous else None,
-            carried=self._previous.carried if self._previous else CarriedState(),
-        )
+        self._state = SyncState(resolved=False)
 
     @workflow.run
     async def run(self, input: SyncGraphInput | None = None) -> SyncGraphResult:  # noqa: A002 # wire name
@@ -88,7 +94,16 @@ class SyncGraph:
         """
         request = input or SyncGraphInput()
         try:
+            return await self._run(request)
+        except _ENDS_A_RUN as error:
+            if is_cancelled_exception(error) or handed_on(error) is not None:
+                raise
+            raise self._failure(request, error) from error
+
+    async def _run(self, request: SyncGraphInput) -> SyncGraphResult:
+        try:
             resolution, result = await self._sync(request)
+            self._cycled = result
             if result.status is CycleStatus.FAILED:
                 await self._back_to_base()
             else:
@@ -142,7 +157,7 @@ class SyncGraph:
 
         As long as the provider is there it is busy, and waited for; else its graph's policy holds.
         """
-        self._show(graph=request.about)
+        self._go_on_from(self._known.about(request), graph=request.about)
         # A scheduled run has all it needs. One started by hand is to be found while it still resolves, and
         # a cron run begins with the attributes of the run before it.
         if workflow.info().typed_search_attributes.get(SCHEDULED_BY) is None:
@@ -155,11 +170,24 @@ class SyncGraph:
                 return resolution, await self._cycle(request, resolution, until)
             except ActivityError as error:
                 routed = resolution.task_queue is not None
-                if not routed or not _unanswered(error, again=again) or workflow.now() >= until:
+                if not routed or not unanswered(error, again=again) or workflow.now() >= until:
                     raise
+            self._go_on_from(self._before, graph=resolution.graph.slug)  # nobody has served it
             resolution = await self._resolve(request, until, unanswered=resolution.provider_id)
             again = True
         return resolution, SyncResult(status=CycleStatus.HELD)
+
+    def _go_on_from(self, before: HandedOn, *, graph: str | None) -> None:
+        """Show what is known of the runs before this one, as long as it has not resolved."""
+        self._before, self._resolution = before, None
+        self._show(
+            graph=graph,
+            phase=RunPhase.RESOLVING,
+            resolved=False,
+            carried=before.carried,
+            provider=before.provider,
+            last_result=self._known.last_result_of(before),
+        )
 
     async def _resolve(
         self, request: SyncGraphInput, until: datetime, *, unanswered: str | None = None
@@ -172,30 +200,23 @@ class SyncGraph:
             # It shares its slots with cycles, so it may have to wait for as long as they do.
             schedule_to_close_timeout=_left(until),
             retry_policy=_RETRY,
-            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            priority=priority_of_sync(shadow=request.shadow),
+            # It changes nothing, so nobody need wait for it: not while the control plane hangs either.
+            cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
         )
-        self._take_over(resolution)
+        self._take_over(request, resolution)
         return resolution
 
-    def _take_over(self, resolution: ProviderResolution) -> None:
+    def _take_over(self, request: SyncGraphInput, resolution: ProviderResolution) -> None:
         """Take the resolution, which alone decides about the provider: a signal is its audit event."""
-        carried = CarriedState()
-        if self._previous is not None and self._previous.graph.id == resolution.graph.id:
-            # Else someone pointed the Schedule at another graph: its sums are not this one's.
-            carried = self._previous.carried
-        self._away, self._shadowed = carried.away, resolution.shadowed
-        fallback, held = resolution.fallback is not None, resolution.held is not None
-        carried = carried.model_copy(
-            update={
-                "consecutive_fallback_runs": carried.consecutive_fallback_runs + 1 if fallback else 0,
-                "first_fallback_at": carried.first_fallback_at or workflow.now() if fallback else None,
-                "consecutive_held_runs": carried.consecutive_held_runs + 1 if held else 0,
-                "held_since": carried.held_since or workflow.now() if held else None,
-            }
-        )
+        self._before = before = self._known.of(resolution.graph, request)
+        self._resolution, self._shadowed = resolution, resolution.shadowed
+        carried = resolved(before.carried, resolution)
         self._show(
             graph=resolution.graph.slug,
             phase=RunPhase.SYNCING,
+            resolved=True,
+            last_result=self._known.last_result_of(before),
             carried=carried,
             provider=carried.provider_state(resolution).model_copy(
                 update={"api_version": resolution.api_version, "distribution": resolution.distribution}
@@ -215,11 +236,11 @@ class SyncGraph:
                 provider_id=resolution.provider_id,
                 batch_rows=request.batch_rows,
                 time_budget_seconds=request.time_budget_seconds,
-                # The first run of a stretch, as any run by hand, does not know of those before it.
-                fallback_since=carried.first_fallback_at if carried.consecutive_fallback_runs > 1 else None,
+                # Who knows of no run before it, as any by hand, knows of no beginning.
+                fallback_since=carried.first_fallback_at if self._before.graph else None,
                 progress_seconds=request.progress_seconds,
                 shadow=request.shadow,
-                away=None if resolution.provider_id is None else self._away,
+                away=carried.returning,
             ),
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
             task_queue=resolution.task_queue,
@@ -228,6 +249,7 @@ class SyncGraph:
             schedule_to_start_timeout=None if patience is None else timedelta(seconds=patience),
             heartbeat_timeout=timedelta(seconds=20),
             retry_policy=_RETRY if resolution.task_queue is None else _RETRY_ROUTED,
+            priority=priority_of_sync(shadow=request.shadow),
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
 
@@ -250,11 +272,13 @@ class SyncGraph:
 
     async def _back_to_base(self) -> None:
         """Have a run that failed followed by the next as soon as if the graph had never been idle."""
-        slug, cadence = self._state.graph, self._state.carried.cadence
+        slug, resolution = self._state.graph, self._resolution
+        cadence = self._known.scheduled_cadence(None if resolution is None else resolution.graph)
         if slug is None or cadence is None or not _scheduled(slug):
             return
-        base = cadence.model_copy(update={"every_seconds": cadence.base_seconds})
-        await self._set_cadence(slug, base, known=cadence.every_seconds)
+        base = at_base(cadence, workflow.now())
+        if await self._set_cadence(slug, base, known=cadence.every_seconds):
+            self._show(carried=self._state.carried.model_copy(update={"cadence": base}))
 
     async def _set_cadence(self, slug: str, cadence: Cadence, *, known: int | None) -> bool:
         """Return whether the Schedule runs as often as that, which it does already if that is `known`."""
@@ -285,26 +309,12 @@ class SyncGraph:
         upsert(*of_the_cycle(resolution, result))
         provider = self._state.provider.served_by(result.served)
         if result.status is CycleStatus.FAILED:
-            error = _what_failed(resolution.graph.slug, result)
+            error = what_failed(resolution.graph.slug, result)
             self._show(phase=RunPhase.FAILED, last_result=result, error=error, provider=provider)
-            raise ApplicationError(error, result, type="CycleFailed", non_retryable=True)
-        carried = self._state.carried
-        totals = carried.totals
-        carried = carried.model_copy(
-            update={
-                "totals": Totals(
-                    runs=totals.runs + 1,
-                    rows=totals.rows + result.rows,
-                    links=totals.links + result.links,
-                    vectors=totals.vectors + result.vectors.upserted,
-                    failures=totals.failures + result.failures,
-                )
-            }
-        )
-        if self._away is not None and carried.away is None:
-            returned = Returned(at=workflow.now(), away=self._away)
-            carried = carried.model_copy(update={"last_return": returned})
-            provider = provider.model_copy(update={"last_return": returned})
+            handed = self._handed_on(failed(self._state.carried, result=result))
+            raise ApplicationError(error, fitting(result), handed, type=CYCLE_FAILED, non_retryable=True)
+        carried = completed(self._state.carried, result)
+        provider = provider.model_copy(update={"last_return": carried.last_return})
         self._show(phase=RunPhase.DONE, last_result=result, carried=carried, provider=provider)
         return SyncGraphResult(
             graph=resolution.graph,
@@ -317,6 +327,36 @@ class SyncGraph:
             carried=carried,
         )
 
+    def _failure(self, request: SyncGraphInput, error: BaseException) -> ApplicationError:
+        """Return the failure that ends the run by this error, with what it hands on."""
+        done = self._cycled
+        carried = failed(self._state.carried, result=done, error=error, progress=self._state.progress)
+        handed = self._handed_on(carried, named=request.about)
+        failure = failure_with(error, handed)
+        self._show(phase=RunPhase.FAILED, error=self._state.error or failure.message)
+        return failure
+
+    def _handed_on(self, carried: CarriedState, *, named: str | None = None) -> HandedOn:
+        """Show and return the state at the end of a run that fails.
+
+        One that did not get to know its graph, of which nothing is known, hands on what it was given.
+        """
+        if self._resolution is None:
+            given = self._known.handed
+            if given is not None and self._before.carried.of_run != given.carried.of_run:
+                return given
+            self._show(carried=carried)
+            return self._before.model_copy(update={"carried": carried, "named": named})
+        self._show(carried=carried)
+        return HandedOn(
+            graph=self._resolution.graph,
+            provider_id=self._resolution.provider_id,
+            provider_version=self._state.provider.provider_version,
+            fallback=self._resolution.fallback,
+            held=self._resolution.held,
+            carried=carried,
+        )
+
     def _record(self, signal: ProviderFallback | ProviderHeld | ProviderReturned) -> None:
         if all(known.idempotency_key != signal.idempotency_key for known in self._state.signals):
             self._show(signals=(*self._state.signals, signal))
@@ -325,29 +365,6 @@ class SyncGraph:
         """Change the state that queries answer, and the details that the Web UI shows, together."""
         self._state = self._state.model_copy(update=changes)
         workflow.set_current_details(describe_run(self._state, self._result))
-
-
-def _previous_result() -> SyncGraphResult | None:
-    """Return the result of the last run that completed, None if there is none that can be read."""
-    if not workflow.has_last_completion_result():
-        return None
-    try:
-        return workflow.get_last_completion_result(SyncGraphResult)
-    except ValueError:
-        # It would come back at every run. Sums that start again are better than a graph that never syncs.
-        workflow.logger.warning("the last completion result cannot be read; totals start again")
-        return None
-
-
-def _unanswered(error: ActivityError, *, again: bool) -> bool:
-    """Return whether nobody took a routed cycle, so that it is to be asked again who has the provider.
-
-    Somebody who polls the queue without having the provider contradicts the resolution, and is believed once.
-    """
-    cause = error.cause
-    if isinstance(cause, ApplicationError):
-        return cause.type == ProviderGone.__name__ and not again
-    return isinstance(cause, ActivityTimeout) and cause.type is TimeoutType.SCHEDULE_TO_START
 
 
 def _scheduled(slug: str) -> bool:
@@ -368,10 +385,3 @@ def _known(cadence: Cadence | None, rules: CadenceRules) -> int | None:
     if cadence is None or cadence.fingerprint != rules.fingerprint:
         return rules.intervals[0]
     return cadence.every_seconds
-
-
-def _what_failed(slug: str, result: SyncResult) -> str:
-    errors = [f"{table.table}: {table.error}" for table in result.tables if table.error]
-    if not errors:
-        return f"The cycle of graph '{slug}' failed with {result.failures} failures; no table says why."
-    return f"{len(errors)} of {len(result.tables)} tables of graph '{slug}' failed. " + "; ".join(errors)

@@ -13,7 +13,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from syncline import names
-from syncline.by_hand import pollers, run_by_hand
+from syncline.by_hand import run_by_hand
 from syncline.cli.models import Diagnosis
 from syncline.cli.target import connect_temporal, find_task_queue
 from syncline.client import require_search_attributes, temporal_errors_mapped
@@ -21,15 +21,19 @@ from syncline.errors import ConfigurationError, NoWorker, RunFailed
 from syncline.health import Check, CheckStatus, Health, bounded
 from syncline.health.check import skew_check
 from syncline.runs.listing import quoted
+from syncline.runs.stalled import stalled_runs
+from syncline.stalls import StallKind
+from syncline.task_queues import live, pollers
 
 __all__ = ["diagnose"]
 
 _SECONDS: Final = 5.0
+_RUNS_NAMED: Final = 5
 _TEMPORAL_FIX: Final = (
     "Start Temporal (`syncline dev` brings one), or correct TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* "
     "or _PROFILE."
 )
-_NAMES: Final = ("namespace", "search attributes", "task queue", "reconciler", "clock", "worker")
+_NAMES: Final = ("namespace", "search attributes", "task queue", "runs", "reconciler", "clock", "worker")
 
 
 async def diagnose(seconds: float) -> Diagnosis:
@@ -57,6 +61,7 @@ async def diagnose(seconds: float) -> Diagnosis:
         ),
         "search attributes": (_search_attributes, "See docs/temporal.md, Search attributes."),
         "task queue": (partial(_task_queue, task_queue=task_queue), _TEMPORAL_FIX),
+        "runs": (partial(_runs, task_queue=task_queue), _TEMPORAL_FIX),
         "reconciler": (partial(_reconciler, task_queue=task_queue), _TEMPORAL_FIX),
     }
     asked = [bounded(name, _SECONDS, partial(look, client), fix=fix) for name, (look, fix) in looks.items()]
@@ -103,13 +108,16 @@ async def _search_attributes(client: Client) -> Sequence[Check]:
 async def _task_queue(client: Client, *, task_queue: str) -> Sequence[Check]:
     with temporal_errors_mapped(client):
         found = await pollers(client, task_queue)
-    if not found:
-        sentence, _, fix = str(NoWorker(task_queue, client.namespace)).partition(". ")
-        return [Check(name="task queue", status=CheckStatus.FAIL, found=sentence, fix=fix)]
     told = ", ".join(
         f"{poller.identity} ({poller.version + ', ' if poller.version else ''}seen {poller.seen_at:%H:%M:%S})"
         for poller in found
     )
+    if not live(found):
+        none = NoWorker(task_queue, client.namespace)
+        lately = f"; gone are {told}" if found else ""
+        return [
+            Check(name="task queue", status=CheckStatus.FAIL, found=f"{none.problem}{lately}", fix=none.fix)
+        ]
     if not any(poller.takes_new_runs for poller in found):
         latest = max(found, key=lambda poller: poller.seen_at)
         deployment, _, build = (latest.version or "").partition(":")
@@ -122,7 +130,41 @@ async def _task_queue(client: Client, *, task_queue: str) -> Sequence[Check]:
                 fix=f"temporal worker deployment set-current-version {which} (see docs/deployment.md).",
             )
         ]
-    return [Check(name="task queue", found=f"{task_queue} is polled by {told}")]
+    return [
+        Check(name="task queue", found=f"{task_queue} is polled by {told}"),
+        *await _beside(client, task_queue),
+    ]
+
+
+async def _beside(client: Client, task_queue: str) -> Sequence[Check]:
+    """Return a check of each queue of activities that no worker polls though the main one is polled."""
+    queues = (task_queue, names.operations_task_queue(task_queue), names.schedules_task_queue(task_queue))
+    polled = await asyncio.gather(*(pollers(client, name, activities=True) for name in queues))
+    return [
+        Check(
+            name=f"task queue: {name.removeprefix(task_queue).strip('/') or 'cycles'}",
+            status=CheckStatus.WARN,
+            found=f"nobody polled {name} for activities in five minutes: all are busy, or none serves it",
+            fix="`temporal task-queue describe --task-queue " + name + "`; start one more worker.",
+        )
+        for name, found in zip(queues, polled, strict=True)
+        if not found
+    ]
+
+
+async def _runs(client: Client, *, task_queue: str) -> Sequence[Check]:
+    """Look at the open runs of every type on the task queue that cannot continue."""
+    found = await stalled_runs(client, task_queue)
+    bad = [one for one in found.stalled if one.stall.kind is not StallKind.NOT_TAKEN]
+    if not bad:
+        busy = f", and {len(found.stalled)} of them wait for a free worker" if found.stalled else ""
+        return [Check(name="runs", found=f"{found.open:,} open on {task_queue}{busy}")]
+    named = " ".join(f"{one.workflow_id}: {one.stall.problem}" for one in bad[:_RUNS_NAMED])
+    more = f" And {len(bad) - _RUNS_NAMED:,} more." if len(bad) > _RUNS_NAMED else ""
+    count = f"{len(bad):,} open {'run' if len(bad) == 1 else 'runs'} cannot continue"
+    return [
+        Check(name="runs", status=CheckStatus.FAIL, found=f"{count}. {named}{more}", fix=bad[0].stall.fix)
+    ]
 
 
 async def _reconciler(client: Client, *, task_queue: str) -> Sequence[Check]:

@@ -12,16 +12,16 @@ from rich.table import Table
 from rich.text import Text
 from temporalio.client import Client
 
-from syncline.by_hand import pollers
 from syncline.cli.columns import one_line
 from syncline.cli.models import SyncedRun
 from syncline.cli.operators import told_at
 from syncline.client import temporal_errors_mapped
 from syncline.errors import NoWorker, QuestionUnanswered
 from syncline.messages import CycleProgress, RunPhase, SyncState, TableProgress
-from syncline.runs import Trying, outcome_of, run_of, state_of, trying_of
+from syncline.runs import Pending, outcome_of, pending_of, progress_of, run_of, state_of
+from syncline.task_queues import live, pollers
 
-__all__ = ["Lines", "Live", "View", "wait_for_run"]
+__all__ = ["Lines", "Live", "View", "say_if_no_worker", "wait_for_run"]
 
 _STEP: Final = 1.0
 _PATIENCE: Final = 2.0
@@ -37,8 +37,8 @@ class View(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
-    def show(self, state: SyncState | None, trying: Trying | None) -> None:
-        """Show what the run says of itself, and what it fails at."""
+    def show(self, state: SyncState | None, pending: Pending) -> None:
+        """Show what the run says of itself, and what it fails at or waits for."""
 
 
 async def wait_for_run(
@@ -65,16 +65,17 @@ async def wait_for_run(
                     break
                 if not looked and time.monotonic() - began > _PATIENCE:
                     looked = True
-                    if not await pollers(client, task_queue):
+                    refused = await _no_worker(client, task_queue)
+                    if refused is not None:
                         typer.echo("The run is kept: it begins when a worker polls its queue.", err=True)
-                        raise NoWorker(task_queue, client.namespace)
+                        raise refused
                 state = await _state(client, begun) if view.wants_state else None
-                view.show(state, await trying_of(client, begun.workflow_id, begun.run_id))
+                view.show(state, await pending_of(client, begun.workflow_id, begun.run_id))
         finally:
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
         if view.wants_state:
-            view.show(await _state(client, begun), None)
+            view.show(await _state(client, begun), Pending())
     run = await run_of(client, begun.workflow_id, begun.run_id)
     outcome = await outcome_of(client, run)
     return begun.model_copy(
@@ -87,6 +88,21 @@ async def wait_for_run(
             "error": outcome.error,
         }
     )
+
+
+async def say_if_no_worker(client: Client, task_queue: str) -> None:
+    """Write to stderr that no worker polls the task queue, if so."""
+    refused = await _no_worker(client, task_queue)
+    if refused is not None:
+        typer.echo(str(refused), err=True)
+
+
+async def _no_worker(client: Client, task_queue: str) -> NoWorker | None:
+    """Return what to say if no worker can take a new run. One that died within 90 seconds still counts."""
+    found = await pollers(client, task_queue)
+    if any(one.takes_new_runs for one in live(found)):
+        return None
+    return NoWorker(task_queue, client.namespace, others=[one.version for one in live(found)])
 
 
 class Lines:
@@ -103,12 +119,15 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def show(self, state: SyncState | None, trying: Trying | None) -> None:
+    def show(self, state: SyncState | None, pending: Pending) -> None:
         """Print what differs from the last line."""
-        line = _trouble(trying) or (None if state is None else _in_a_line(state))
-        if line and line != self._last:
+        line = _trouble(pending) or (None if state is None else _in_a_line(state))
+        stall = pending.stall
+        # How long it lasts changes all the while, and is no news.
+        news = line if stall is None else f"{stall.kind} {stall.since}"
+        if line and news != self._last:
             typer.echo(line, err=self._err)
-            self._last = line
+            self._last = news or ""
 
 
 class Live:
@@ -136,9 +155,9 @@ class Live:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, state: SyncState | None, trying: Trying | None) -> None:
+    def show(self, state: SyncState | None, pending: Pending) -> None:
         """Draw the run anew."""
-        trouble = _trouble(trying)
+        trouble = _trouble(pending)
         if trouble:
             self._head = Text(trouble, style="yellow")
         elif state is not None:
@@ -168,7 +187,13 @@ class Live:
 
 
 async def _state(client: Client, begun: SyncedRun) -> SyncState | None:
-    """Return the run's state, None while no worker answers: a follower asks again."""
+    """Return the run's state, None while no worker answers: a follower asks again.
+
+    While its cycle tells how far it is, that is all a follower is shown, and no worker is asked.
+    """
+    progress = await progress_of(client, begun.workflow_id, begun.run_id)
+    if progress is not None:
+        return SyncState(graph=begun.graph, phase=RunPhase.SYNCING, progress=progress)
     try:
         return await state_of(client, begun.workflow_id, begun.run_id, seconds=2)
     except QuestionUnanswered:
@@ -207,7 +232,10 @@ def _effects(table: TableProgress) -> str:
     return ", ".join(f"{number:,} {word}" for word, number in counts.items() if number)
 
 
-def _trouble(trying: Trying | None) -> str | None:
+def _trouble(pending: Pending) -> str | None:
+    if pending.stall is not None:
+        return one_line(f"{pending.stall.problem} {pending.stall.fix}")
+    trying = pending.trying
     if trying is None:
         return None
     when = "now" if trying.next_at is None else f"at {told_at(trying.next_at)}"

@@ -63,6 +63,7 @@ async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: floa
     from syncline import names
     from syncline.by_hand import run_by_hand
     from syncline.cli.target import connect_temporal, find_task_queue
+    from syncline.priorities import BY_HAND, WAITING
 
     return await run_by_hand(
         await connect_temporal(),
@@ -74,6 +75,7 @@ async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: floa
         seconds=seconds,
         summary=request.summary,
         graph=request.about,
+        priority=WAITING if request.workflow == names.VERIFY_GRAPH else BY_HAND,
         tell=lambda sentence: typer.secho(one_line(sentence), err=True, dim=True),
     )
 

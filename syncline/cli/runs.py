@@ -61,5 +61,5 @@ def _line(found: "RunEntry") -> tuple[str, ...]:
         "-" if listed.failures is None else f"{listed.failures:,}",
         told_seconds(listed.seconds),
         f"{listed.workflow_id} {listed.run_id}",
-        found.error or "",
+        found.error or ("" if found.stall is None else f"{found.stall.problem} {found.stall.fix}"),
     )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["STANDING_STYLES", "status"]
 
 STANDING_STYLES: Final = {
+    "stuck": "bold red",
+    "no worker": "bold red",
     "failed": "bold red",
     "retrying": "red",
     "held": "yellow",
@@ -105,7 +107,9 @@ def _why(graph: "GraphOverview") -> str:
         parts.append("it has no Schedule")
     elif graph.schedule.paused:
         parts.append(_pause(graph.schedule))
-    if graph.trying is not None:
+    if graph.stall is not None:
+        parts.append(f"{graph.stall.problem} {graph.stall.fix}")
+    elif graph.trying is not None:
         parts.append(_trying(graph.trying))
     elif graph.running is not None:
         parts.append(f"a run has been open for {told_seconds(graph.running.seconds)}")
@@ -120,6 +124,9 @@ def _fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
     if report.run is not None:
         yield "run", _run(report.run)
         yield "", f"{report.run.workflow_id}, run {report.run.run_id}"
+    if report.stall is not None:
+        yield "stuck" if report.standing == "stuck" else "waits", report.stall.problem
+        yield "way out", report.stall.fix
     if report.trying is not None:
         yield "trying", _trying(report.trying)
     if report.problem is not None:
@@ -130,11 +137,14 @@ def _fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
 
 def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
     state, listed = report.state, report.run
-    provider = [] if state is None else list(provider_lines(state))
+    provider = [] if state is None else list(provider_lines(state.provider, resolved=state.resolved))
     if not provider and listed is not None and listed.provider:
         provider = [listed.provider + (" (fallback)" if listed.fallback else "")]
     for number, line in enumerate(provider):
         yield "" if number else "provider", line
+    if report.scheduled is not None:
+        for line in provider_lines(report.scheduled):
+            yield "", f"in its Schedule's last run: {line}"
     if state is None:
         return
     yield "phase", state.phase
@@ -158,8 +168,8 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield (
             "totals",
             (
-                f"{totals.runs:,} runs, {totals.rows:,} rows, {totals.links:,} links, "
-                f"{totals.vectors:,} vectors, {totals.failures:,} failures"
+                f"{totals.runs:,} runs, {totals.failed:,} of them failed, {totals.rows:,} rows, "
+                f"{totals.links:,} links, {totals.vectors:,} vectors, {totals.failures:,} failures"
             ),
         )
 

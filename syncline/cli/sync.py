@@ -109,10 +109,11 @@ async def _sync(
     until = None if timeout is None else time.monotonic() + timeout
 
     async def waited(begun: "SyncedRun", said: str) -> "SyncedRun":
-        from syncline.cli.following import Lines, wait_for_run
+        from syncline.cli.following import Lines, say_if_no_worker, wait_for_run
 
         started[:] = [begun]
         typer.echo(f"{begun.workflow_id} (run {begun.run_id}): {said}", err=quiet)
+        await say_if_no_worker(client, task_queue)
         if not wait:
             return begun
         view: View = _followed_view(quiet=quiet) if follow else Lines(err=True, tables=False)
@@ -166,6 +167,7 @@ async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> 
     from syncline.cli.models import SyncedRun
     from syncline.client import temporal_errors_mapped
     from syncline.messages import LONGEST_RUN
+    from syncline.priorities import BY_HAND
     from syncline.search_attributes import GRAPH
 
     slug = given.graph or ""
@@ -182,6 +184,7 @@ async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> 
                 static_summary=f"Sync graph {slug}, by hand",
                 search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, slug)]),
                 memo={"graph": slug, "started_by": os_user()},
+                priority=BY_HAND,
             )
         except WorkflowAlreadyStartedError as error:
             run_id, joined = error.run_id, True

@@ -12,7 +12,7 @@ from syncline.cli.operators import told_at
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from syncline.messages import ProviderState, SyncResult, SyncState, TableProgress
+    from syncline.messages import LockHolder, ProviderState, SyncResult, TableProgress
 
 __all__ = ["print_result", "provider_lines", "told_seconds"]
 
@@ -27,9 +27,8 @@ def told_seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def provider_lines(state: "SyncState") -> Iterator[str]:
-    """Yield who serves the graph, and since when nobody does."""
-    provider: ProviderState = state.provider
+def provider_lines(provider: "ProviderState", *, resolved: bool = True) -> Iterator[str]:
+    """Yield who serves the graph, and since when nobody does; not `resolved`, as an earlier run found it."""
     if provider.held is not None:
         stretch = _stretch(provider.held_since, provider.consecutive_held_runs)
         yield f"{provider.provider_id}, held {stretch}: nothing is synced"
@@ -42,6 +41,11 @@ def provider_lines(state: "SyncState") -> Iterator[str]:
         origin = f" (from {provider.distribution})" if provider.distribution else ""
         worker = f", in worker {provider.worker}" if provider.worker else ""
         yield f"{provider.provider_id} {provider.provider_version or ''}".rstrip() + origin + worker
+    if resolved and provider.begins_here:
+        yield "counted from this run on: it knows of none before it"
+    if not resolved and provider.of_run is not None:
+        found_at = told_at(provider.as_of)
+        yield f"so run {provider.of_run} has found it at {found_at}; this run has not found out"
     if provider.last_return is not None:
         away = provider.last_return.away
         yield f"back at {told_at(provider.last_return.at)} from {away.how} since {told_at(away.since)}"
@@ -83,12 +87,7 @@ def _troubles(result: "SyncResult") -> Iterator[str]:
         yield f"vectors: {result.vectors.refused:,} refused: {result.vectors.refusal}"
     holder = result.holder
     if holder is not None:
-        since = "" if holder.since is None else f", connected {told_at(holder.since)}"
-        yield (
-            f"the graph is held by pid {holder.pid} of the graph-db, role {holder.role or 'unknown'} "
-            f"(application {holder.application_name or 'unnamed'}{since}); if that is no worker, end it "
-            f"there: SELECT pg_terminate_backend({holder.pid})"
-        )
+        yield _held_by(holder)
     writer = result.oldest_writer
     if writer is not None:
         age = "an unknown time" if writer.age_seconds is None else told_seconds(writer.age_seconds)
@@ -98,3 +97,20 @@ def _troubles(result: "SyncResult") -> Iterator[str]:
             f"database {writer.database or 'unknown'}); what was written since it began waits for it"
         )
     yield from caveats(result)
+
+
+def _held_by(holder: "LockHolder") -> str:
+    session = f"pid {holder.pid} of the graph-db, role {holder.role or 'unknown'}"
+    since = "" if holder.since is None else f", connected {told_at(holder.since)}"
+    idle = "" if holder.idle_since is None else f", asks for nothing since {told_at(holder.idle_since)}"
+    end = f"end it there: SELECT pg_terminate_backend({holder.pid})"
+    if holder.run_id is None:
+        name = holder.application_name or "unnamed"
+        return (
+            f"the graph is held by {session} (application {name}{since}{idle}); if that is no worker, {end}"
+        )
+    since = since if holder.held_since is None else f", since {told_at(holder.held_since)}"
+    return (
+        f"the graph is held by run {holder.run_id}, attempt {holder.attempt}{since} ({session}{idle}); once "
+        f"that run is over, the next one takes the graph from it. To do so now, {end}"
+    )

@@ -20,7 +20,8 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
-from syncline.messages import SyncGraphResult
+from syncline.handed_on import handed_on
+from syncline.messages import HandedOn, SyncGraphResult
 from syncline.schedules import list_schedule_ids
 from syncline.search_attributes import FAILURES, PROVIDER
 
@@ -42,6 +43,13 @@ class ClosedRun:
     """Search attribute: dead-lettered rows and failed tables."""
     result: SyncGraphResult | None = None
     failure: str | None = None
+    failure_handed: HandedOn | None = None
+    """What the failure hands on to the next run."""
+
+    @property
+    def handed(self) -> HandedOn | None:
+        """What the run hands on, however it ended."""
+        return self.failure_handed if self.result is None else HandedOn.of(self.result)
 
     @property
     def drained(self) -> bool:
@@ -122,11 +130,11 @@ class Board:
 
     async def _read_closed(self, run: WorkflowExecutionDescription) -> ClosedRun:
         handle = self._client.get_workflow_handle(run.id, run_id=run.run_id, result_type=SyncGraphResult)
-        result, failure = None, None
+        result, failure, handed = None, None, None
         try:
             result = await handle.result(follow_runs=False)
         except WorkflowFailureError as error:
-            failure = _deepest(error)
+            failure, handed = _deepest(error), handed_on(error.cause)
         except (ValidationError, RuntimeError, TypeError) as error:
             failure = f"its result cannot be read: {' '.join(str(error).split())}"
         return ClosedRun(
@@ -138,6 +146,7 @@ class Board:
             failures=run.typed_search_attributes.get(FAILURES),
             result=result,
             failure=failure,
+            failure_handed=handed,
         )
 
 

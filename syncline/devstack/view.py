@@ -47,6 +47,8 @@ def change_line(slug: str, last: ClosedRun) -> str:
     parts = [f"{slug}: {last.outcome} at {last.closed_at.astimezone():%H:%M:%S}"]
     if last.failure is not None:
         parts.append(last.failure)
+        if _since(last):
+            parts.append(f"fallback since {_since(last)}")
     if last.result is not None:
         parts.append(_provider(last))
         if last.result.fallback is not None:
@@ -66,9 +68,9 @@ def _provider(last: ClosedRun | None) -> str:
 
 def _since(last: ClosedRun | None) -> str:
     """Return since when, and for how many runs, the built-in engine has stood in for a provider."""
-    if last is None or last.result is None or last.result.fallback is None:
+    if last is None or last.handed is None or last.handed.fallback is None:
         return ""
-    carried = last.result.carried
+    carried = last.handed.carried
     runs = carried.consecutive_fallback_runs
     counted = f"{runs} run{'' if runs == 1 else 's'}"
     return counted if carried.first_fallback_at is None else f"{_clock(carried.first_fallback_at)}, {counted}"
@@ -77,10 +79,10 @@ def _since(last: ClosedRun | None) -> str:
 def _notes(slug: str, last: ClosedRun) -> list[Text]:
     """Return what does not fit in a cell: why there is no provider, why a run failed."""
     notes = []
-    if last.result is not None and last.result.held is not None:
-        notes.append(Text(f"{slug}: {last.result.held.detail}", style="yellow"))
-    if last.result is not None and last.result.fallback is not None:
-        notes.append(Text(f"{slug}: {last.result.fallback.detail}", style="yellow"))
+    if last.handed is not None and last.handed.held is not None:
+        notes.append(Text(f"{slug}: {last.handed.held.detail}", style="yellow"))
+    if last.handed is not None and last.handed.fallback is not None:
+        notes.append(Text(f"{slug}: {last.handed.fallback.detail}", style="yellow"))
     if last.failure is not None:
         notes.append(Text(f"{slug}: {last.failure}", style="red"))
     return notes

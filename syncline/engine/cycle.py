@@ -13,7 +13,7 @@ from syncline.engine.announcement import payloads
 from syncline.engine.capture import Pending
 from syncline.engine.drain import Drain
 from syncline.engine.fit import Fit, misfits
-from syncline.engine.holder import find_holder
+from syncline.engine.holder import end_dead_holder, find_holder, refuse_own_run
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
@@ -23,7 +23,8 @@ from syncline.engine.standing import Standing
 from syncline.engine.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.tablemap import SchemaMap
 from syncline.engine.template import sql
-from syncline.errors import CycleBusy, RowsFiltered, SchemaMoved, StatementOutdated
+from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated
+from syncline.holder_name import holder_name_sql
 from syncline.messages import CycleProgress, CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
@@ -36,7 +37,7 @@ _AHEAD = (
     "UPDATE {source} SET sync_xid = DEFAULT WHERE sync_xid >= pg_snapshot_xmax(pg_current_snapshot())"
 )
 _LOCK_SECONDS = 5.0
-"""How long the lock of a connection that was thrown away may take to be free."""
+"""How long the lock of a connection that was thrown away, or ended, may take to be free."""
 
 
 class SyncEngine:
@@ -57,8 +58,9 @@ class SyncEngine:
     async def run_cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle and return what it did.
 
-        Raise StoreUnavailable when a store cannot be reached, CycleBusy when an earlier attempt of the same
-        run still holds the graph, CycleFenced when another cycle took it over. A table that fails is reported
+        An earlier attempt of the same run, or of a run that is over, loses the graph to this one. Raise
+        StoreUnavailable when a store cannot be reached, CycleBusy when another attempt of the same run holds
+        the graph all the same, CycleFenced when another cycle took it over. A table that fails is reported
         in the result; the other tables go on.
         """
         started = time.monotonic()
@@ -80,9 +82,12 @@ class SyncEngine:
         async with context.target.store.driver() as target:
             held = HeldSchema(target, context.target.schema)
             deadline = time.monotonic() + patience
+            ended = False
             while (ledger := await self._take(context, held)) is None:
                 if time.monotonic() >= deadline:
-                    return await self._held_by_another(context, held, started)
+                    if ended or not await end_dead_holder(context, held):
+                        return await self._held_by_another(context, held, started)
+                    ended, deadline = True, time.monotonic() + _LOCK_SECONDS
                 await asyncio.sleep(0.05)
 
             async def look_again() -> Fit:
@@ -103,7 +108,8 @@ class SyncEngine:
 
     async def _take(self, context: SyncContext, held: HeldSchema) -> Ledger | None:
         """Take the graph's lock and return its ledger; None if another cycle has the lock."""
-        async with held.locking() as locked:
+        name = holder_name_sql(context.run.run_id, context.run.attempt)
+        async with held.locking(name) as locked:
             if not locked:
                 return None
             return await read_ledger(
@@ -136,15 +142,14 @@ class SyncEngine:
             )
 
     async def _held_by_another(self, context: SyncContext, held: HeldSchema, started: float) -> SyncResult:
-        async with held.transaction() as target:
-            holder = await target.fetchval("SELECT holder_run_id FROM sync_state")
-            session = await find_holder(target, context.target.schema)
-        if holder == context.run.run_id:
-            raise CycleBusy(context.graph.slug, context.run.run_id)
+        async with held.transaction(held.unnamed) as target:
+            taken_by = await target.fetchval("SELECT holder_run_id FROM sync_state")
+            holder = await find_holder(target, context.target.schema)
+        refuse_own_run(context, holder, taken_by=taken_by)
         return SyncResult(
             status=CycleStatus.ALREADY_RUNNING,
             duration_seconds=time.monotonic() - started,
-            holder=session,
+            holder=None if holder is None else holder.session,
         )
 
 

@@ -41,17 +41,31 @@ class HeldSchema:
     schema: str
 
     @asynccontextmanager
-    async def locking(self) -> AsyncIterator[bool]:
-        """Enter a transaction that takes the graph's lock for this session; yield whether it was free."""
-        async with self.transaction(f"SELECT WHERE pg_try_advisory_lock({self._key})"):
+    async def locking(self, name_sql: str | None = None) -> AsyncIterator[bool]:
+        """Enter a transaction that takes the graph's lock for this session; yield whether it was free.
+
+        Before it has the lock it is called what `name_sql` says, until that is given back or it is `unnamed`.
+        """
+        name = [] if name_sql is None else [_named(name_sql)]
+        async with self.transaction(*name, f"SELECT WHERE pg_try_advisory_lock({self._key})"):
             # A script gives no rows, but says how many there were.
             yield self.connection.begun == "SELECT 1"
 
     def transaction(self, *first: str, last: bool = False) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """Return a transaction on the schema; with `last` the lock is given back once it is committed."""
-        unlock = f"SELECT pg_advisory_unlock({self._key})" if last else None
+        unlock = f"SELECT pg_advisory_unlock({self._key}); {self.unnamed}" if last else None
         return schema_transaction(self.connection, self.schema, *first, last=unlock)
+
+    @property
+    def unnamed(self) -> str:
+        """The statement that gives the session its usual name back."""
+        return _named(string_literal(self.connection.called))
 
     @property
     def _key(self) -> str:
         return f"hashtextextended('syncline:{literal(self.schema)}', 0)"
+
+
+def _named(name_sql: str) -> str:
+    # Shown to others at once, and kept when the transaction commits.
+    return f"SELECT pg_catalog.set_config('application_name', {name_sql}, false)"

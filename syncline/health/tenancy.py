@@ -6,6 +6,7 @@ from typing import Final
 import asyncpg
 
 from syncline.health.check import Check, CheckStatus
+from syncline.holder_name import HolderName
 from syncline.sqltext import statements_of
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import reading
@@ -14,6 +15,7 @@ __all__ = ["check_capture", "check_locks", "check_role", "check_schemas"]
 
 _sql = statements_of("syncline.health")
 _MOST_NAMED: Final = 20
+_SILENT: Final = 120.0
 
 
 async def check_role(name: str, store: PostgresStore, *, setting: str) -> Sequence[Check]:
@@ -71,26 +73,59 @@ async def check_schemas(name: str, store: PostgresStore, schemas: Mapping[str, s
     ]
 
 
-async def check_locks(name: str, store: PostgresStore, schemas: Mapping[str, str]) -> Sequence[Check]:
-    """Return the check of who holds graphs' locks: anybody who may connect to a graph-db can take one."""
+async def check_locks(
+    name: str, store: PostgresStore, schemas: Mapping[str, str], *, silent_seconds: float = _SILENT
+) -> Sequence[Check]:
+    """Return the checks of who holds graphs' locks: anybody who may connect to a graph-db can take one.
+
+    A cycle of a worker asks for something every now and then, and less than `silent_seconds` apart unless its
+    worker is frozen, or waits for the embedding service or the vector store.
+    """
     name = f"{name}: locks"
     rows = await _fetch(store, "graph_locks", schemas)
-    strange = [row for row in rows if not row["own"]]
-    if not strange:
-        return [Check(name=name, found=f"workers hold {len(rows):,} of {len(schemas):,} graphs")]
-    named = [
-        f"{schemas[row['schema']]} by pid {row['pid']}, role {row['role'] or 'unknown'} "
-        f"(application {row['application_name'] or 'unnamed'})"
-        for row in strange
-    ]
-    return [
-        Check(
-            name=name,
-            status=CheckStatus.WARN,
-            found=f"graphs are held by sessions of other roles: {_listed(named)}",
-            fix="SELECT pg_terminate_backend(pid), and REVOKE CONNECT ON DATABASE … FROM PUBLIC.",
+    claims = [HolderName.of(row["application_name"], now=row["now"]) if row["own"] else None for row in rows]
+    strange, silent, held = [], [], []
+    for row, claim in zip(rows, claims, strict=True):
+        graph, idle = schemas[row["schema"]], row["idle_seconds"]
+        session = f"pid {row['pid']}, role {row['role'] or 'unknown'}"
+        unnamed = f"{graph} by {session} (application {row['application_name'] or 'unnamed'})"
+        whose = unnamed if claim is None else f"{_by_run(graph, claim)} ({session})"
+        if not row["own"]:
+            strange.append(whose)
+        elif idle is not None and idle > silent_seconds:
+            silent.append(f"{whose}, silent for {idle:.0f} s")
+        else:
+            held.append(whose)
+    found = []
+    if strange:
+        found.append(
+            Check(
+                name=name,
+                status=CheckStatus.WARN,
+                found=f"graphs are held by sessions of other roles: {_listed(strange)}",
+                fix="SELECT pg_terminate_backend(pid), and REVOKE CONNECT ON DATABASE … FROM PUBLIC.",
+            )
         )
-    ]
+    if silent:
+        found.append(
+            Check(
+                name=name,
+                status=CheckStatus.WARN,
+                found=f"graphs are held by sessions that ask for nothing: {_listed(silent)}",
+                fix="Look whether the worker of that run is frozen, or waits for embeddings or vectors: the "
+                "run's next attempt takes the graph from a dead one, and once the run is over another does. "
+                "If it is no worker's, SELECT pg_terminate_backend(pid).",
+            )
+        )
+    if found:
+        return found
+    whom = f": {_listed(held)}" if held else ""
+    return [Check(name=name, found=f"workers hold {len(rows):,} of {len(schemas):,} graphs{whom}")]
+
+
+def _by_run(graph: str, claim: HolderName) -> str:
+    since = "" if claim.since is None else f", since {claim.since:%Y-%m-%d %H:%M}"
+    return f"{graph} by run {claim.run_id}, attempt {claim.attempt}{since}"
 
 
 async def _fetch(store: PostgresStore, query: str, schemas: Mapping[str, str]) -> list[asyncpg.Record]:

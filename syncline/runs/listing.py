@@ -16,6 +16,7 @@ from syncline.search_attributes import (
     GRAPH,
     PROVIDER,
     PROVIDER_VERSION,
+    REPORTED_PROBLEMS,
     ROWS,
     SCHEDULED_BY,
     SCHEDULED_FOR,
@@ -84,6 +85,10 @@ class ListedRun(Message):
     failures: int | None = None
     held: bool = False
     """Whether nothing was synced, because nobody has the provider."""
+    task_queue: str | None = None
+    """Where its workflow tasks wait for a worker."""
+    reported_problems: tuple[str, ...] = ()
+    """TemporalReportedProblems: what its workflow task has failed by, five times or more."""
 
     @property
     def open(self) -> bool:
@@ -156,6 +161,8 @@ def _run(execution: WorkflowExecution) -> ListedRun:
         rows=attributes.get(ROWS),
         failures=attributes.get(FAILURES),
         held=attributes.get(STATUS) == CycleStatus.HELD,
+        task_queue=execution.task_queue,
+        reported_problems=tuple(attributes.get(REPORTED_PROBLEMS) or ()),
     )
 
 

@@ -10,12 +10,14 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowHistoryEventFilterType,
 )
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError
 from temporalio.service import RPCError, RPCStatusCode
 
+from syncline.handed_on import failed_result, handed_on
 from syncline.messages import (
     CarriedState,
     CycleStatus,
+    HandedOn,
     Message,
     ProviderState,
     RunPhase,
@@ -23,11 +25,12 @@ from syncline.messages import (
     SyncResult,
     SyncState,
 )
+from syncline.pending import pending_of
 from syncline.runs.listing import ListedRun, RunStatus, runs_of
+from syncline.stalls import Stall
 
 __all__ = ["Outcome", "RunEntry", "outcome_of", "run_entries"]
 
-_CYCLE_FAILED: Final = "CycleFailed"
 _ASKED: Final = 100
 _AT_ONCE: Final = 8
 
@@ -38,6 +41,8 @@ class Outcome(Message):
     result: SyncResult | None = None
     """Of a run whose cycle failed, too."""
     completed: SyncGraphResult | None = None
+    handed: HandedOn | None = None
+    """What a run that failed hands on; null of an earlier release's."""
     error: str | None = None
 
     @property
@@ -57,13 +62,15 @@ class Outcome(Message):
                 carried=done.carried,
             )
         phase = RunPhase.CANCELLED if run.status is RunStatus.CANCELED else RunPhase.FAILED
-        provider = None if run.fallback else run.provider
+        # What the run's attributes say of the provider was so when it began, and counts for nothing else.
+        provider = ProviderState(provider_id=None if run.fallback else run.provider)
         return SyncState(
             graph=run.graph,
             phase=phase,
-            provider=ProviderState(provider_id=provider),
+            resolved=self.handed is not None and self.handed.resolved,
+            provider=provider if self.handed is None else self.handed.provider,
             last_result=self.result,
-            carried=CarriedState(),
+            carried=CarriedState() if self.handed is None else self.handed.carried,
             error=self.error,
         )
 
@@ -104,11 +111,10 @@ def _success(completed: SyncGraphResult) -> Outcome:
 
 
 def _failure(cause: BaseException) -> Outcome:
+    handed, result = handed_on(cause), failed_result(cause)
     if isinstance(cause, ActivityError) and cause.cause is not None:
         cause = cause.cause
-    if isinstance(cause, ApplicationError) and cause.type == _CYCLE_FAILED and cause.details:
-        return Outcome(result=SyncResult.model_validate(cause.details[0]), error=cause.message)
-    return Outcome(error=getattr(cause, "message", None) or str(cause))
+    return Outcome(result=result, handed=handed, error=getattr(cause, "message", None) or str(cause))
 
 
 class RunEntry(Message):
@@ -118,12 +124,14 @@ class RunEntry(Message):
     cycle: CycleStatus | None = None
     error: str | None = None
     """Why the run did not complete."""
+    stall: Stall | None = None
+    """Why an open run does not continue."""
 
 
 async def run_entries(client: Client, slug: str, *, limit: int, failed: bool = False) -> list[RunEntry]:
     """Return the newest runs of a graph with how they ended, or raise TemporalUnavailable.
 
-    Each closed run costs a question, so it is asked of the first hundred.
+    Each run costs a question, so it is asked of the first hundred that are open and that are closed.
     """
     runs = await runs_of(client, slug, limit=limit, failed=failed)
     slots = asyncio.Semaphore(_AT_ONCE)
@@ -131,8 +139,17 @@ async def run_entries(client: Client, slug: str, *, limit: int, failed: bool = F
     async def ended(run: ListedRun) -> RunEntry:
         async with slots:
             outcome = await outcome_of(client, run)
+        if outcome.handed is not None and not outcome.handed.resolved:
+            # Its attributes name the provider that the record names; nobody has found out who is there.
+            run = run.model_copy(update={"provider": None, "provider_version": None, "fallback": False})
         return RunEntry(run=run, cycle=outcome.cycle, error=outcome.error)
 
-    asked = [run for run in runs if not run.open][:_ASKED]
-    told = dict(zip([run.run_id for run in asked], await asyncio.gather(*map(ended, asked)), strict=True))
+    async def stands(run: ListedRun) -> RunEntry:
+        async with slots:
+            pending = await pending_of(client, run.workflow_id, run.run_id)
+        return RunEntry(run=run, stall=pending.stall)
+
+    asked = [*[run for run in runs if run.open][:_ASKED], *[run for run in runs if not run.open][:_ASKED]]
+    answers = await asyncio.gather(*(stands(run) if run.open else ended(run) for run in asked))
+    told = {entry.run.run_id: entry for entry in answers}
     return [told.get(run.run_id, RunEntry(run=run)) for run in runs]

@@ -1,12 +1,12 @@
 """Every graph in one look: a bounded number of questions, whatever the number of graphs.
 
 Asked are the list of Schedules, the newest runs in pages of a thousand until each graph has been seen (at
-most two runs for each graph that there is), the graphs that are left in groups of a hundred, and the first
-twenty of the runs that have been open for long.
+most two runs for each graph that there is), the graphs that are left in groups of a hundred, the pollers of
+each task queue that has open runs, and the first twenty of the runs that have been open for long.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from enum import StrEnum
@@ -16,15 +16,17 @@ from temporalio.client import Client
 
 from syncline import names
 from syncline.messages import Message
+from syncline.pending import Pending, Trying, pending_of
 from syncline.runs.listing import ListedRun, list_runs, quoted
-from syncline.runs.trying import Trying, trying_of
+from syncline.runs.waiting import stalls_as_listed
 from syncline.schedules import PAUSED_WITH_GRAPH, ListedSchedule, list_schedules
+from syncline.stalls import Stall, StallKind
 
 __all__ = ["GraphOverview", "GraphSchedule", "Standing", "overview", "standing_of"]
 
 _LEAST_RUNS: Final = 1000
 _GROUP: Final = 100
-_LONG_SECONDS: Final = 30.0
+_LONG_SECONDS: Final = 10.0
 _ASKED_OF_LONG: Final = 20
 _AT_ONCE: Final = 8
 
@@ -32,6 +34,10 @@ _AT_ONCE: Final = 8
 class Standing(StrEnum):
     """What a graph is doing, the worst first."""
 
+    STUCK = "stuck"
+    """A run is open, and its workflow task fails each time."""
+    NO_WORKER = "no worker"
+    """A run is open, and no worker polls the task queue of what it waits for."""
     FAILED = "failed"
     """Its last run did not succeed."""
     RETRYING = "retrying"
@@ -80,6 +86,8 @@ class GraphOverview(Message):
     running: ListedRun | None = None
     trying: Trying | None = None
     """What keeps the open run from going on."""
+    stall: Stall | None = None
+    """Why the open run does not continue though nothing of it is tried again."""
     schedule: GraphSchedule | None = None
     """Null if it has none: then it runs by hand or by cron only."""
 
@@ -111,19 +119,23 @@ async def overview(client: Client) -> Sequence[GraphOverview]:
     seen = _Seen(schedules)
     await _read(client, f"{names.ATTRIBUTE_GRAPH} IS NOT NULL", seen, limit=_LEAST_RUNS + 2 * len(schedules))
     await _read_missing(client, seen)
-    trying = await _ask_long_runs(client, seen.running.values())
+    stalls = await stalls_as_listed(client, seen.running.values())
+    pending = await _ask_long_runs(client, seen.running.values(), stalls)
     found = []
     for slug in schedules.keys() | seen.closed.keys() | seen.running.keys():
         listed = schedules.get(slug)
         schedule = None if listed is None else GraphSchedule.of(listed)
         last, running = seen.closed.get(slug), seen.running.get(slug)
+        stands = pending.get(slug, Pending())
+        stall = stands.stall or (None if running is None else stalls.get(running.run_id))
         found.append(
             GraphOverview(
                 graph=slug,
-                standing=standing_of(last, running, trying.get(slug), schedule),
+                standing=standing_of(last, running, stands.trying, schedule, stall),
                 last_run=last,
                 running=running,
-                trying=trying.get(slug),
+                trying=stands.trying,
+                stall=stall,
                 schedule=schedule,
             )
         )
@@ -132,9 +144,17 @@ async def overview(client: Client) -> Sequence[GraphOverview]:
 
 
 def standing_of(
-    last: ListedRun | None, running: ListedRun | None, trying: Trying | None, schedule: GraphSchedule | None
+    last: ListedRun | None,
+    running: ListedRun | None,
+    trying: Trying | None,
+    schedule: GraphSchedule | None,
+    stall: Stall | None = None,
 ) -> Standing:
     """Return what to say of a graph in a word."""
+    if stall is not None and stall.kind is StallKind.TASK_FAILS:
+        return Standing.STUCK
+    if stall is not None and stall.kind is StallKind.NO_WORKER:
+        return Standing.NO_WORKER
     if schedule is not None and schedule.paused and running is None:
         return Standing.PAUSED
     if trying is not None:
@@ -174,9 +194,25 @@ async def _read_missing(client: Client, seen: _Seen) -> None:
     await asyncio.gather(*(read(group) for group in groups))
 
 
-async def _ask_long_runs(client: Client, running: Iterable[ListedRun]) -> dict[str, Trying]:
-    """Ask the runs that have been open for long, the longest first, whether they go on."""
-    long = sorted((run for run in running if run.seconds > _LONG_SECONDS), key=lambda run: run.started_at)
+async def _ask_long_runs(
+    client: Client, running: Iterable[ListedRun], stalls: Mapping[str, Stall]
+) -> dict[str, Pending]:
+    """Ask the runs that have been open for long, the longest first, whether they go on.
+
+    Runs for which there is no worker are not asked: there may be one of each graph, and all say the same.
+    """
+    long = sorted(
+        (
+            run
+            for run in running
+            if run.seconds > _LONG_SECONDS and not _without_worker(stalls.get(run.run_id))
+        ),
+        key=lambda run: run.started_at,
+    )
     asked = long[:_ASKED_OF_LONG]
-    answers = await asyncio.gather(*(trying_of(client, run.workflow_id, run.run_id) for run in asked))
-    return {run.graph: answer for run, answer in zip(asked, answers, strict=True) if run.graph and answer}
+    answers = await asyncio.gather(*(pending_of(client, run.workflow_id, run.run_id) for run in asked))
+    return {run.graph: answer for run, answer in zip(asked, answers, strict=True) if run.graph}
+
+
+def _without_worker(stall: Stall | None) -> bool:
+    return stall is not None and stall.kind is StallKind.NO_WORKER

@@ -20,6 +20,8 @@ from syncline import names
 from syncline.client import temporal_errors_mapped
 from syncline.errors import GraphInvalid, ScheduleForeign
 from syncline.messages import LONGEST_RUN, GraphStatus, SyncGraphInput
+from syncline.priorities import SCHEDULED
+from syncline.schedule_times import cron_times
 from syncline.schedules import making
 from syncline.search_attributes import FAILURES, FALLBACK, GRAPH, PROVIDER, ROWS
 
@@ -43,7 +45,7 @@ ScheduleChange = Literal["created", "updated", "unchanged", "deleted", "absent"]
 PAUSED_WITH_GRAPH: Final = "Paused by Syncline: the graph is paused."
 """The note of a Schedule that is paused because its graph is. Any other pause is an operator's and stays."""
 
-_FORM: Final = 2
+_FORM: Final = 3
 """Raise it when `_desired` makes something else of the same record."""
 _CRON_CATCHUP: Final = timedelta(hours=1)
 
@@ -147,9 +149,12 @@ def _desired(graph: "Graph", task_queue: str) -> Schedule:
     """Return the Schedule as it would be created."""
     if graph.schedule.cron is not None:
         spec, catchup = ScheduleSpec(cron_expressions=[graph.schedule.cron]), _CRON_CATCHUP
+        times = cron_times(graph.schedule.cron)
     else:
         interval = making.interval(graph.slug, graph.schedule.every_seconds)
         spec, catchup = ScheduleSpec(intervals=[interval]), interval.every
+        # All that an adaptive one may have: a slower interval changes nothing else about the Schedule.
+        times = [making.times(graph.slug, every) for every in graph.schedule.intervals]
     return Schedule(
         action=ScheduleActionStartWorkflow(
             names.SYNC_GRAPH,
@@ -160,7 +165,8 @@ def _desired(graph: "Graph", task_queue: str) -> Schedule:
             execution_timeout=LONGEST_RUN,
             static_summary=f"Sync graph {graph.slug}",
             typed_search_attributes=_shown_by_runs(graph),
-            memo={"graph": graph.slug},
+            memo={"graph": graph.slug, names.MEMO_TIMES: times},
+            priority=SCHEDULED,
         ),
         spec=spec,
         policy=making.policy(catchup),

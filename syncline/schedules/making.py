@@ -39,6 +39,7 @@ __all__ = [
     "make",
     "policy",
     "shown_fingerprint",
+    "times",
 ]
 
 _LEAST_CATCHUP: Final = timedelta(seconds=10)
@@ -67,8 +68,13 @@ def attributes(fingerprint: str, *others: SearchAttributePair[str]) -> TypedSear
 
 def interval(key: str, every_seconds: int) -> ScheduleIntervalSpec:
     """Return an interval with an offset that is the same for ever, and spread over all keys."""
-    offset = timedelta(seconds=int(_digest(key)[:16], 16) % every_seconds)
-    return ScheduleIntervalSpec(every=timedelta(seconds=every_seconds), offset=offset)
+    every, offset = times(key, every_seconds)
+    return ScheduleIntervalSpec(every=timedelta(seconds=every), offset=timedelta(seconds=offset))
+
+
+def times(key: str, every_seconds: int) -> tuple[int, int]:
+    """Return the times of that interval, in seconds: those that leave this remainder divided by it."""
+    return every_seconds, int(_digest(key)[:16], 16) % every_seconds
 
 
 def policy(catchup: timedelta) -> SchedulePolicy:

@@ -15,11 +15,12 @@ from syncline import names
 from syncline.by_hand import run_by_hand
 from syncline.client import temporal_errors_mapped
 from syncline.messages import Reconciliation
+from syncline.priorities import SCHEDULED
 from syncline.schedules import making
 
 __all__ = ["ensure_reconciler", "reconcile_now"]
 
-_FORM: Final = 1
+_FORM: Final = 2
 """Raise it when `ensure_reconciler` makes something else of the same interval."""
 
 _LONGEST_RUN: Final = timedelta(minutes=15)
@@ -45,6 +46,7 @@ async def ensure_reconciler(
             task_queue=task_queue,
             execution_timeout=_LONGEST_RUN,
             static_summary=_SUMMARY,
+            priority=SCHEDULED,
         ),
         spec=ScheduleSpec(intervals=[interval]),
         policy=making.policy(interval.every),

@@ -41,6 +41,8 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
         self.begun = ""
         """What the server said of the last statement that `beginning` had a transaction take along."""
         self.opened_at = time.monotonic()
+        self.called = ""
+        """Its application name, whenever it is not at work for somebody in particular."""
         self.host: Host | None = None
         """Which of the hosts that a connection string names it leads to."""
         super().__init__(self._asking, transport, *rest)

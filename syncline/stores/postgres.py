@@ -222,9 +222,10 @@ class PostgresStore:
 
     async def _dial(self, purpose: str, at: Host | None = None) -> Connection:
         """Connect, to the host `at` if one is given. Nothing is asked for that a pooler would not know."""
-        return await self.login.connect(
-            f"{self._application_name} {purpose}".rstrip(), seconds=self._patience.connect, at=at
-        )
+        called = f"{self._application_name} {purpose}".rstrip()
+        connection = await self.login.connect(called, seconds=self._patience.connect, at=at)
+        connection.called = called
+        return connection
 
     async def _connect(self, purpose: str = "", **settings: str) -> Connection:
         """Connect and begin a session. Raise PoolerUnsupported if there is none to be had."""

@@ -13,7 +13,7 @@ from temporalio.worker import Worker
 
 from syncline import names
 from syncline.graphs import Graph, draft_graph
-from syncline.messages import SyncGraphInput, SyncGraphResult, SyncState
+from syncline.messages import LONGEST_RUN, SyncGraphInput, SyncGraphResult, SyncState
 from syncline.provider import SyncProvider
 from syncline.services import Services
 
@@ -71,6 +71,7 @@ class SyncLab:
             given,
             id=self.unique("run"),
             task_queue=self.task_queue,
+            execution_timeout=LONGEST_RUN,
             result_type=SyncGraphResult,
         )
 

@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from syncline import names
 from syncline.devstack.temporal_server import temporal_binary
+from syncline.payload_converter import MESSAGES
 
 __all__ = ["start_temporal"]
 
@@ -17,7 +17,7 @@ async def start_temporal() -> AsyncIterator[WorkflowEnvironment]:
     """Yield a Temporal dev server with our search attributes, on a free port; stop it at the end."""
     declared = (f"{name}={kind}" for name, kind in names.SEARCH_ATTRIBUTES.items())
     environment = await WorkflowEnvironment.start_local(
-        data_converter=pydantic_data_converter,
+        data_converter=MESSAGES,
         dev_server_existing_path=str(temporal_binary()),
         dev_server_log_level="error",
         dev_server_extra_args=[part for item in declared for part in ("--search-attribute", item)],

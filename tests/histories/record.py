@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -147,6 +147,19 @@ async def table_failed(lab: SyncLab) -> Run:
     return await lab.start(await lab.add_graph(FakeProvider(cycle=broken)))
 
 
+async def scheduled_after_a_failure(lab: SyncLab) -> Run:
+    """The run of a Schedule after one that failed: it goes on from what that one's failure says."""
+    results = [sync_result(rows=2, error="column gone"), sync_result(rows=3)]
+
+    async def next_result(context: SyncContext) -> SyncResult:
+        return results.pop(0)
+
+    graph = await lab.add_graph(FakeProvider(cycle=next_result), schedule=DAILY)
+    with suppress(WorkflowFailureError):
+        await (await scheduled(lab, graph)).result()
+    return await scheduled(lab, graph)
+
+
 async def composition_invalid(lab: SyncLab) -> Run:
     """The provider refuses an option."""
     composition = {"sync": {"provider": "fake", "options": {"dept": 1}}}
@@ -268,6 +281,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     shadow_followed,
     shadow_synced,
     table_failed,
+    scheduled_after_a_failure,
     composition_invalid,
     input_refused,
     retried_with_progress,
@@ -281,7 +295,7 @@ SCENARIOS: tuple[Scenario, ...] = (
 @asynccontextmanager
 async def make_worker(client: Client, services: Services) -> AsyncIterator[Worker]:
     """Run the workers as deployed, with signs of life that a recording need not wait for."""
-    activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.5, answer_seconds=0.5)
+    activities = SyncActivities(services, beat_seconds=0.2, signal_seconds=0.5, answer_seconds=0.5)
     async with (
         create_worker(client, activities, services.settings) as worker,
         create_schedules_worker(client, ScheduleActivities(services), services.settings),

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from syncline.adoption import adopt
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.engine.keys import key_uuid
-from syncline.errors import CycleBusy, CycleFenced, SchemaMismatch, StoreUnavailable
-from syncline.messages import CycleProgress, CycleStatus, SyncEvent
+from syncline.errors import CycleFenced, SchemaMismatch, StoreUnavailable
+from syncline.messages import CycleProgress, CycleStatus, SyncEvent, SyncResult
 from syncline.provider import GraphSchema, RetryRules
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
@@ -377,18 +377,20 @@ async def test_two_cycles_of_one_graph_never_overlap(graph: TestGraph) -> None:
     assert await differences(graph) == []
 
 
-async def test_a_new_attempt_waits_for_the_earlier_attempt_of_its_run(graph: TestGraph) -> None:
+async def test_a_new_attempt_takes_the_graph_from_the_earlier_one_of_its_run(graph: TestGraph) -> None:
     await write(graph, SEED)
     run_id = str(uuid4())
-    inside: list[asyncio.Task[object]] = []
+    inside: list[asyncio.Task[SyncResult]] = []
 
     def try_again(_: CycleProgress) -> None:
         if not inside:
             inside.append(asyncio.create_task(run_cycle(graph.context(run_id=run_id, attempt=2))))
 
-    await run_cycle(replace(graph.context(run_id=run_id, batch_rows=1), heartbeat=try_again))
-    with pytest.raises(CycleBusy):
-        await inside[0]
+    first = run_cycle(replace(graph.context(run_id=run_id, batch_rows=1), heartbeat=try_again))
+    with pytest.raises((StoreUnavailable, CycleFenced)):
+        await first
+    assert (await inside[0]).status is CycleStatus.DRAINED
+    assert await differences(graph) == []
 
 
 async def test_a_cycle_that_was_overtaken_cannot_commit(graph: TestGraph) -> None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import asyncpg
 import pytest
@@ -27,6 +28,10 @@ INSERT INTO write_facts (id, content, dedup_status) VALUES ('f1', 'one', 'ready'
 INSERT INTO write_nodes (id, concept, fact_ids) VALUES ('n1', 'one', '{f1}'), ('n2', 'two', '{}')
 """
 _STREAMING = "\nwal_level = replica\nmax_wal_senders = 4\n"
+
+
+# The standby can only have what was flushed.
+_WRITER: Final = {"search_path": "kg", "synchronous_commit": "on"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +102,7 @@ async def site(graph: TestGraph, pair: Pair) -> AsyncIterator[Site]:
     primary = PostgresStore("write", SecretStr(pair.primary.dsn("write")), pool_size=2, application_name="t")
     await migrate_write(primary, "kg")
     await primary.close()
-    writer = await asyncpg.connect(
-        pair.primary.dsn("write"), server_settings={"search_path": "kg", "synchronous_commit": "on"}
-    )
+    writer = await asyncpg.connect(pair.primary.dsn("write"), server_settings=_WRITER)
     store = PostgresStore("write", SecretStr(pair.standby.dsn("write")), pool_size=4, application_name="t")
     found = Site(
         graph=replace(graph, write=store, write_dsn=pair.standby.dsn("write")), writer=writer, store=store
@@ -128,7 +131,7 @@ async def test_a_graph_that_reads_a_standby(site: Site) -> None:
 
 async def test_rows_that_an_open_transaction_holds_back(site: Site, pair: Pair) -> None:
     await site.cycle()
-    slow = await asyncpg.connect(pair.primary.dsn("write"), server_settings={"search_path": "kg"})
+    slow = await asyncpg.connect(pair.primary.dsn("write"), server_settings=_WRITER)
     try:
         async with slow.transaction():
             await slow.execute(

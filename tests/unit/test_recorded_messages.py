@@ -21,7 +21,7 @@ from activities.operations import OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
 from syncline.errors import InputInvalid
-from syncline.messages import ProviderResolution, SyncGraphInput, SyncGraphResult, SyncResult
+from syncline.messages import HandedOn, ProviderResolution, SyncGraphInput, SyncGraphResult, SyncResult
 from workflows.operations import OPERATIONS
 from workflows.reconcile_schedules import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
@@ -84,7 +84,7 @@ def _messages_of(
         case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
             failed = event.workflow_execution_failed_event_attributes.failure.application_failure_info
             if failed.type == "CycleFailed":
-                yield from _typed("details of CycleFailed", [SyncResult], failed.details.payloads)
+                yield from _typed("details of CycleFailed", [SyncResult, HandedOn], failed.details.payloads)
         case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
             signal = event.workflow_execution_signaled_event_attributes
             types = definition.signals[signal.signal_name].arg_types

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from syncline.lock_holder import LockHolder
 from syncline.messages import (
     CycleProgress,
     CycleStatus,
@@ -38,6 +39,27 @@ def test_a_fallback_says_why_since_when_and_how_often() -> None:
         "> **Fallback** to the built-in engine since 2026-03-04 05:06:07 UTC, 3 runs in a row: "
         "Nobody has 'acme-sync'. (`not_installed`)"
     ) in text
+
+
+def test_what_an_earlier_run_has_found_is_told_as_such() -> None:
+    found = FALLBACK.model_copy(
+        update={"of_run": "r4", "after_run": "r3", "as_of": datetime(2026, 3, 4, 5, 9, 7, tzinfo=UTC)}
+    )
+    for phase in (RunPhase.RESOLVING, RunPhase.FAILED):
+        text = describe_run(SyncState(graph="world", phase=phase, resolved=False, provider=found), None)
+        assert "3 runs in a row" in text
+        assert "So run `r4` has found it at 2026-03-04 05:09:07 UTC; this run has not found out." in text
+    text = describe_run(SyncState(graph="world", phase=RunPhase.SYNCING, provider=found), None)
+    assert "not found out" not in text
+
+
+def test_a_run_by_hand_says_that_it_knows_of_none_before_it() -> None:
+    first = FALLBACK.model_copy(update={"of_run": "r1", "consecutive_fallback_runs": 1})
+    text = describe_run(SyncState(graph="world", phase=RunPhase.SYNCING, provider=first), None)
+    assert "Counted from this run on: it knows of none before it." in text
+    # What it carries to the next one, that one knows of it.
+    text = describe_run(SyncState(graph="world", resolved=False, provider=first), None)
+    assert "knows of none" not in text
 
 
 def test_a_held_run_says_so_and_has_no_numbers() -> None:
@@ -124,3 +146,14 @@ def test_what_strangers_call_their_sessions_is_no_markup() -> None:
     for mark in "[]<>|`*#":
         assert not [place for place, sign in enumerate(shown) if sign == mark and shown[place - 1] != "\\"]
     assert plain("worker-1 (blue) 10.0.0.1:5432") == "worker-1 (blue) 10.0.0.1:5432"
+
+
+def test_a_graph_that_is_held_has_its_holder_named() -> None:
+    since = datetime(2026, 1, 31, 6, 40, tzinfo=UTC)
+    ours = LockHolder(pid=7, role="syncline", run_id="0198-7b", attempt=2, held_since=since)
+    told = describe_run(SyncState(graph="kg"), SyncResult(status=CycleStatus.ALREADY_RUNNING, holder=ours))
+    assert "held by attempt 2 of run `0198-7b` since 2026-01-31 06:40:00 UTC (pid 7" in told
+    strange = LockHolder(pid=8, role="mallory", application_name="x|`y")
+    told = describe_run(SyncState(graph="kg"), SyncResult(status=CycleStatus.ALREADY_RUNNING, holder=strange))
+    assert "held by pid 8 of the graph-db, role mallory (application " in told
+    assert "x|`y" not in told

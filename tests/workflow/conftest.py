@@ -30,7 +30,7 @@ from worker import create_operations_worker, create_schedules_worker, create_wor
 @asynccontextmanager
 async def fast_worker(client: Client, services: Services) -> AsyncIterator[Worker]:
     """Run the workers as deployed, but with signs of life that a test need not wait for."""
-    activities = SyncActivities(services, beat_seconds=0.2, progress_seconds=0.2)
+    activities = SyncActivities(services, beat_seconds=0.2, signal_seconds=0.2)
     schedules = ScheduleActivities(services, beat_seconds=0.2)
     fleet = FleetActivities(services, identity=client.identity)
     async with (
@@ -87,6 +87,7 @@ async def _services(
         task_queue=unique("queue"),
         graceful_shutdown_seconds=1,
         pool_size=4,
+        workflow_sandbox=True,
     )
     async with Services.open(settings) as opened:
         yield opened
@@ -111,6 +112,7 @@ async def shared_lab(
         task_queue=name,
         graceful_shutdown_seconds=1,
         pool_size=4,
+        workflow_sandbox=True,
     )
     async with Services.open(settings) as services:
         await services.prepare_control()

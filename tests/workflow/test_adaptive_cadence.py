@@ -3,11 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
-from temporalio.client import ScheduleActionStartWorkflow, ScheduleDescription
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import (
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleActionStartWorkflow,
+    ScheduleBackfill,
+    ScheduleDescription,
+    ScheduleOverlapPolicy,
+)
 
 from syncline import names
 from syncline.errors import TemporalUnavailable
@@ -85,6 +93,16 @@ async def cadence(lab: SyncLab, graph: Graph) -> Cadence:
     found = (await last(lab, graph)).carried.cadence
     assert found is not None
     return found
+
+
+async def activities_of(lab: SyncLab, workflow_id: str) -> list[str]:
+    """The activities that the latest run of this id has scheduled."""
+    history = await lab.client.get_workflow_handle(workflow_id).fetch_history()
+    return [
+        event.activity_task_scheduled_event_attributes.activity_type.name
+        for event in history.events
+        if event.HasField("activity_task_scheduled_event_attributes")
+    ]
 
 
 @asynccontextmanager
@@ -238,6 +256,16 @@ async def test_a_run_that_fails_is_followed_soon(lab: SyncLab, busy: Busy) -> No
         await slowed(lab, graph, 2)
         busy.broken.add(graph.slug)
         await slowed(lab, graph, 1)
+
+        async def told() -> bool:
+            query = f"SynclineGraph='{graph.slug}' AND ExecutionStatus='Failed'"
+            async for run in lab.client.list_workflows(query, limit=1):
+                state = await lab.state(lab.client.get_workflow_handle(run.id, run_id=run.run_id))
+                now = state.carried.cadence
+                return (now and (now.every_seconds, now.reason)) == (1, "At its base, because a run failed.")
+            return False
+
+        await eventually(told)
         busy.broken.clear()
         # What it carried was of before the failure; what the Schedule does counts.
         await slowed(lab, graph, 2)
@@ -313,3 +341,65 @@ async def test_a_run_by_hand_leaves_the_schedule_alone_and_a_step_costs_one_acti
     assert (await lab.events(run)).count("ACTIVITY_TASK_SCHEDULED") == 2
     assert (await run.result()).result.status is CycleStatus.DRAINED
     await schedule_of(lab, graph).delete()
+
+
+async def test_set_cadence_of_a_run_that_was_reset(lab: SyncLab, busy: Busy) -> None:
+    """It remembers an idle time long ago; the Schedule is as its newest run has set it."""
+    graph = await adaptive(lab)
+    schedule, fingerprint = schedule_of(lab, graph), graph_fingerprint(graph, lab.task_queue)
+    async with listened_to(lab):
+        await slowed(lab, graph, 2)
+        await schedule.pause(note="nothing else runs")
+        old = (await schedule.describe()).info.recent_actions[-1].action
+        assert isinstance(old, ScheduleActionExecutionStartWorkflow)
+        await lab.client.get_workflow_handle(old.workflow_id).result()
+        # The run that has slowed it down.
+        while "set_cadence" not in await activities_of(lab, old.workflow_id):
+            recent = (await schedule.describe()).info.recent_actions
+            older = [each.action for each in recent if each.action.workflow_id < old.workflow_id]
+            old = older[-1]
+        assert await set_interval(lab.client, graph.slug, every_seconds=1, fingerprint=fingerprint)
+        await lab.client.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace=lab.client.namespace,
+                workflow_execution=WorkflowExecution(
+                    workflow_id=old.workflow_id, run_id=old.first_execution_run_id
+                ),
+                reason="once more",
+                request_id=lab.unique("request"),
+                workflow_task_finish_event_id=4,
+            )
+        )
+        again = lab.client.get_workflow_handle(old.workflow_id)
+        assert (await again.describe()).run_id != old.first_execution_run_id
+        await again.result()
+        assert "set_cadence" in await activities_of(lab, old.workflow_id)
+        assert interval_of(await schedule.describe()) == 1
+    await schedule.delete()
+
+
+async def test_set_cadence_of_runs_beside_the_newest(lab: SyncLab, busy: Busy) -> None:
+    """Backfilled at once, or triggered beside a run that is open."""
+    graph = await adaptive(lab)
+    schedule, fingerprint = schedule_of(lab, graph), graph_fingerprint(graph, lab.task_queue)
+    async with listened_to(lab):
+        await slowed(lab, graph, 2)
+        await schedule.pause(note="nothing else runs")
+        assert await set_interval(lab.client, graph.slug, every_seconds=7, fingerprint=fingerprint)
+        known = {run.id async for run in lab.client.list_workflows(f"SynclineGraph='{graph.slug}'")}
+        busy.broken.add(graph.slug)
+        past = datetime.now(UTC) - timedelta(hours=1)
+        span = ScheduleBackfill(
+            start_at=past, end_at=past + timedelta(seconds=20), overlap=ScheduleOverlapPolicy.ALLOW_ALL
+        )
+        await schedule.backfill(span)
+        await schedule.trigger(overlap=ScheduleOverlapPolicy.ALLOW_ALL)
+
+        async def ended() -> bool:
+            query = f"SynclineGraph='{graph.slug}' AND ExecutionStatus!='Running'"
+            return len({run.id async for run in lab.client.list_workflows(query)} - known) >= 3
+
+        await eventually(ended)
+        busy.broken.clear()
+        assert interval_of(await schedule.describe()) == 7
+    await schedule.delete()

@@ -1,17 +1,32 @@
 """What one run hands to the next: fallback since when and how often, and the sums."""
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from temporalio.api.common.v1 import Payload, Payloads, WorkflowType
+from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution, WorkflowType
 from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import StartWorkflowExecutionRequest
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest, StartWorkflowExecutionRequest
 from temporalio.client import ScheduleUpdate, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationError
 
 from syncline import names
-from syncline.graphs import Graph
-from syncline.messages import RunPhase, SyncCycleRequest, SyncGraphResult, SyncResult
+from syncline.graphs import Graph, GraphChanges
+from syncline.handed_on import handed_on
+from syncline.messages import (
+    CarriedState,
+    CycleStatus,
+    Fallback,
+    FallbackReason,
+    HandedOn,
+    ProviderState,
+    RunPhase,
+    SyncCycleRequest,
+    SyncGraphResult,
+    SyncResult,
+    TableProgress,
+    Totals,
+)
 from syncline.provider import SyncContext
 from syncline.schedules import ensure_schedule
 from syncline.testing.lab import SyncLab, eventually
@@ -30,6 +45,12 @@ class ScheduledRuns:
 
     async def next(self) -> WorkflowHandle:
         """Trigger the Schedule and return the run that it starts."""
+
+        async def at_rest() -> bool:
+            return not (await self._schedule.describe()).info.running_actions
+
+        # A trigger that comes before the Schedule has seen its last run end is skipped.
+        await eventually(at_rest)
         await self._schedule.trigger()
         found: list[WorkflowHandle] = []
 
@@ -94,7 +115,7 @@ async def test_a_fallback_is_counted_from_run_to_run_until_a_provider_returns(la
     assert (third.consecutive_fallback_runs, third.first_fallback_at, third.totals.runs) == (0, None, 3)
 
 
-async def test_sums_grow_over_completed_runs_and_a_failed_run_changes_nothing(lab: SyncLab) -> None:
+async def test_sums_grow_over_runs_those_that_fail_too(lab: SyncLab) -> None:
     results = [sync_result(rows=2), sync_result(rows=5, error="column gone"), sync_result(rows=3)]
 
     async def next_result(context: SyncContext) -> SyncResult:
@@ -108,9 +129,9 @@ async def test_sums_grow_over_completed_runs_and_a_failed_run_changes_nothing(la
     with pytest.raises(WorkflowFailureError):
         await failed.result()
     state = await lab.state(failed)
-    assert (state.phase, state.carried.totals.rows) == (RunPhase.FAILED, 2)
+    assert (state.phase, state.carried.totals.rows) == (RunPhase.FAILED, 7)
     totals = (await (await runs.next()).result()).carried.totals
-    assert (totals.runs, totals.rows, totals.failures) == (2, 5, 0)
+    assert (totals.runs, totals.failed, totals.rows, totals.failures) == (3, 1, 10, 1)
 
 
 async def test_a_new_run_shows_the_last_result_until_it_has_its_own(lab: SyncLab) -> None:
@@ -209,3 +230,218 @@ async def test_a_last_result_that_cannot_be_read_costs_the_sums_and_nothing_else
     )
     run = lab.client.get_workflow_handle(run_id, result_type=SyncGraphResult)
     assert (await run.result()).carried.totals.runs == 1
+
+
+async def started_after(
+    lab: SyncLab, graph: Graph, *, last: SyncGraphResult | None = None, failure: BaseException | None = None
+) -> WorkflowHandle:
+    """Start a run as a Schedule does: with the last result, and with the failure since."""
+    converter = lab.client.data_converter
+    request = StartWorkflowExecutionRequest(
+        namespace=lab.client.namespace,
+        workflow_id=(run_id := lab.unique("after")),
+        workflow_type=WorkflowType(name=names.SYNC_GRAPH),
+        task_queue=TaskQueue(name=lab.task_queue),
+        input=Payloads(payloads=await converter.encode([{"graph": graph.slug}])),
+        request_id=lab.unique("request"),
+    )
+    if last is not None:
+        request.last_completion_result.payloads.extend(await converter.encode([last]))
+    if failure is not None:
+        await converter.encode_failure(failure, request.continued_failure)
+    await lab.client.workflow_service.start_workflow_execution(request)
+    return lab.client.get_workflow_handle(run_id, result_type=SyncGraphResult)
+
+
+THEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
+GIVEN = Fallback(reason=FallbackReason.NOT_INSTALLED, detail="Nobody has it.", provider_id="acme")
+
+
+def six_runs(graph: Graph, **changes: object) -> SyncGraphResult:
+    """The result of the sixth run in fallback, as an earlier release has told it."""
+    carried = CarriedState(
+        totals=Totals(runs=6, rows=60), consecutive_fallback_runs=6, first_fallback_at=THEN
+    )
+    return SyncGraphResult(
+        graph=graph.ref,
+        fallback=GIVEN,
+        result=SyncResult(status=CycleStatus.DRAINED),
+        carried=carried.model_copy(update=changes),
+    )
+
+
+EARLIER_FAILURES = {
+    "a table failed": ApplicationError(
+        "column gone", sync_result(error="column gone"), type="CycleFailed", non_retryable=True
+    ),
+    "the activity's own": ApplicationError("the schema is gone", type="StoreRejected", non_retryable=True),
+    "of another workflow": ApplicationError("odd", {"carried": "nothing of ours"}, 7, type="Odd"),
+}
+
+
+@pytest.mark.parametrize("kind", EARLIER_FAILURES)
+async def test_a_failure_of_an_earlier_release_leaves_what_the_last_success_has_told(
+    lab: SyncLab, kind: str
+) -> None:
+    graph = await lab.add_graph("acme-sync", prepare=True)
+    run = await started_after(lab, graph, last=six_runs(graph), failure=EARLIER_FAILURES[kind])
+    carried = (await run.result()).carried
+    assert (carried.consecutive_fallback_runs, carried.first_fallback_at) == (7, THEN)
+    assert (carried.totals.runs, carried.totals.rows) == (7, 60)
+    assert "it knows of none before it" not in await lab.details(run)
+
+
+async def test_the_newer_of_the_last_result_and_the_last_failure_counts(lab: SyncLab) -> None:
+    graph = await lab.add_graph("acme-sync", prepare=True)
+    for minutes, runs in ((1, 9), (-1, 7)):
+        failed = HandedOn(
+            graph=graph.ref,
+            fallback=GIVEN,
+            carried=CarriedState(
+                of_run="failed",
+                as_of=THEN + timedelta(minutes=minutes),
+                totals=Totals(runs=8, failed=2),
+                consecutive_fallback_runs=8,
+                first_fallback_at=THEN,
+            ),
+        )
+        run = await started_after(
+            lab,
+            graph,
+            last=six_runs(graph, of_run="succeeded", as_of=THEN),
+            failure=ApplicationError("it raised", failed, type="StoreRejected", non_retryable=True),
+        )
+        carried = (await run.result()).carried
+        assert (carried.totals.runs, carried.consecutive_fallback_runs) == (runs, runs)
+        assert carried.after_run == ("failed" if minutes > 0 else "succeeded")
+
+
+async def test_what_failed_of_another_graph_is_not_this_ones(lab: SyncLab) -> None:
+    graph, other = [await lab.add_graph("acme-sync", prepare=True) for _ in range(2)]
+    last = six_runs(other, of_run="of the other", as_of=THEN)
+    handed = ApplicationError("it raised", HandedOn.of(last), type="StoreRejected", non_retryable=True)
+    run = await started_after(lab, graph, failure=handed)
+    carried = (await run.result()).carried
+    assert (carried.totals.runs, carried.consecutive_fallback_runs, carried.after_run) == (1, 1, None)
+    # One that cannot resolve hands on what it was given, of whatever graph.
+    await lab.services.graphs.update(graph.slug, GraphChanges(status="archived"))
+    failed = await started_after(lab, graph, last=last)
+    error = await lab.failure(failed)
+    assert (error.type, handed_on(error)) == ("GraphInvalid", HandedOn.of(last))
+    assert (await lab.state(failed)).provider == ProviderState()
+
+
+async def test_runs_that_have_never_resolved_are_counted_too(lab: SyncLab) -> None:
+    graph = await lab.add_graph(FakeProvider(), status="archived")
+    failure = None
+    for number in (1, 2, 3):
+        run = await started_after(lab, graph, failure=failure)
+        failure = await lab.failure(run)
+        totals = (await lab.state(run)).carried.totals
+        assert (totals.runs, totals.failed) == (number, number)
+    await lab.services.graphs.update(graph.slug, GraphChanges(status="active"))
+    assert (await (await started_after(lab, graph, failure=failure)).result()).carried.totals.runs == 4
+
+
+async def test_a_stretch_that_was_held_goes_on_over_failures(lab: SyncLab) -> None:
+    composition = {"sync": {"provider": "acme", "on_missing": "hold"}}
+    graph = await lab.add_graph("acme", composition=composition, schedule=SELDOM)
+    runs = await scheduled(lab, graph)
+    since = (await (await runs.next()).result()).carried.held_since
+    await lab.services.graphs.update(graph.slug, GraphChanges(status="archived"))
+    refused = await runs.next()
+    assert (await lab.failure(refused)).type == "GraphInvalid"
+    state = await lab.state(refused)
+    assert (state.provider.held_since, state.provider.consecutive_held_runs) == (since, 1)
+    assert state.provider.held is not None
+    assert "this run has not found out" in await lab.details(refused)
+    await lab.services.graphs.update(graph.slug, GraphChanges(status="active"))
+    carried = (await (await runs.next()).result()).carried
+    assert (carried.held_since, carried.consecutive_held_runs, carried.totals.failed) == (since, 2, 1)
+
+
+async def test_a_failure_as_large_as_it_may_be_is_kept_whole(lab: SyncLab) -> None:
+    """Of an attempt the server keeps a few KB; of a run, for its Schedule, what one payload may have."""
+    tables = tuple(TableProgress(table=f"t{number}", error="gone " * 700) for number in range(500))
+    large = sync_result(error="gone").model_copy(update={"tables": tables, "failures": 500})
+    results = [large, sync_result(rows=1)]
+
+    async def next_result(context: SyncContext) -> SyncResult:
+        return results.pop(0)
+
+    graph = await lab.add_graph(FakeProvider(cycle=next_result), schedule=SELDOM)
+    runs = await scheduled(lab, graph)
+    failed = await runs.next()
+    error = await lab.failure(failed)
+    assert error.type == "CycleFailed"
+    assert len(error.message) < 20_000
+    assert error.message.startswith(f"500 of 500 tables of graph '{graph.slug}' failed. t0: gone")
+    totals = (await (await runs.next()).result()).carried.totals
+    assert (totals.runs, totals.failed) == (2, 1)
+
+
+async def test_a_cron_chain_carries_over_its_failures(lab: SyncLab) -> None:
+    results = [sync_result(rows=1), sync_result(rows=2, error="column gone")]
+
+    async def next_result(context: SyncContext) -> SyncResult:
+        return results.pop(0) if results else sync_result()
+
+    graph = await lab.add_graph(FakeProvider(cycle=next_result))
+    first = await lab.client.start_workflow(
+        names.SYNC_GRAPH,
+        {"graph": graph.slug},
+        id=lab.unique("cron"),
+        task_queue=lab.task_queue,
+        cron_schedule="@every 1s",
+    )
+    told: dict[int, tuple[int, int]] = {}
+
+    async def three_ended() -> bool:
+        query = f"WorkflowId='{first.id}' AND ExecutionStatus!='Running'"
+        async for run in lab.client.list_workflows(query):
+            totals = (
+                await lab.state(lab.client.get_workflow_handle(run.id, run_id=run.run_id))
+            ).carried.totals
+            told[totals.runs] = (totals.failed, totals.rows)
+        return 3 in told
+
+    await eventually(three_ended)
+    await lab.client.get_workflow_handle(first.id).terminate()
+    assert {number: told[number] for number in (1, 2, 3)} == {1: (0, 1), 2: (1, 3), 3: (1, 3)}
+
+
+async def test_the_newest_run_that_is_reset_stands_for_itself_and_an_older_one_changes_nothing(
+    lab: SyncLab,
+) -> None:
+    results = [sync_result(rows=1), sync_result(rows=2, error="column gone"), sync_result(rows=4)]
+
+    async def next_result(context: SyncContext) -> SyncResult:
+        return results.pop(0) if results else sync_result(rows=10)
+
+    async def reset(run_id: str) -> WorkflowHandle:
+        again = await lab.client.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace=lab.client.namespace,
+                workflow_execution=WorkflowExecution(workflow_id=failed.id, run_id=run_id),
+                reason="a test",
+                workflow_task_finish_event_id=4,
+                request_id=lab.unique("reset"),
+            )
+        )
+        return lab.client.get_workflow_handle(failed.id, run_id=again.run_id, result_type=SyncGraphResult)
+
+    graph = await lab.add_graph(FakeProvider(cycle=next_result), schedule=SELDOM)
+    runs = await scheduled(lab, graph)
+    await (await runs.next()).result()
+    failed = await runs.next()
+    assert (await lab.failure(failed)).type == "CycleFailed"
+    run_id = (await failed.describe()).run_id
+    own = (await (await reset(run_id)).result()).carried
+    assert (own.totals.runs, own.totals.failed, own.totals.rows) == (2, 0, 5)
+    # It is the Schedule's run now, in place of the one that failed.
+    after = (await (await runs.next()).result()).carried
+    assert (after.totals.runs, after.totals.rows, after.after_run) == (3, 15, own.of_run)
+    older = (await (await reset(own.of_run or "")).result()).carried
+    assert (older.totals.runs, older.totals.rows) == (2, 11)
+    newest = (await (await runs.next()).result()).carried
+    assert (newest.totals.runs, newest.totals.rows, newest.after_run) == (4, 25, after.of_run)

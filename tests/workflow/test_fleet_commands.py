@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from temporalio.client import Client
 
 from syncline import names
-from syncline.by_hand import pollers
 from syncline.fleet import WorkerRepository, announced
 from syncline.freshness.hearing import line_name, listened_to
 from syncline.graphs import GraphChanges
@@ -23,6 +22,7 @@ from syncline.registry import Registry
 from syncline.schedules import ensure_reconciler, ensure_schedule
 from syncline.services import Services
 from syncline.settings import Settings
+from syncline.task_queues import pollers
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider
@@ -151,7 +151,7 @@ async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, sy
     unwell = {name: check["status"] for name, check in checks.items() if check["status"] != "ok"}
     assert unwell == {"write-db: role": "warn", "graph-db: role": "warn"}
     assert checks.keys() == {
-        "temporal", "namespace", "search attributes", "task queue", "reconciler", "clock",
+        "temporal", "namespace", "search attributes", "task queue", "runs", "reconciler", "clock",
         "worker", "worker: clock", "workers",
         "write-db", "write-db: connections", "write-db: clock", "write-db: open transactions", "write-db: listener",
         "write-db: role", "write-db: capture", "graph-db: role", "graph-db: schemas", "graph-db: locks",

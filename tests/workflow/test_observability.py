@@ -105,6 +105,10 @@ async def play(lab: SyncLab, write: asyncpg.Connection, target: asyncpg.Connecti
     fallback = await lab.add_graph("acme-sync", prepare=True)
     await run(lab, fallback)
 
+    raising = await lab.add_graph("acme-sync", prepare=True)
+    await target.execute(f"ALTER SCHEMA {raising.schema_name} RENAME TO {raising.schema_name}_gone")
+    await run(lab, raising)
+
     failed = await lab.add_graph("default", prepare=True)
     await write.execute(f"ALTER TABLE {failed.schema_name}.write_nodes DROP COLUMN visibility")
     await run(lab, failed)
@@ -134,6 +138,7 @@ async def play(lab: SyncLab, write: asyncpg.Connection, target: asyncpg.Connecti
     return {
         "plain": plain,
         "fallback": fallback,
+        "raising": raising,
         "failed": failed,
         "refused": refused,
         "held": held,
@@ -263,6 +268,8 @@ async def test_metrics_tell_each_way_that_a_cycle_can_go(scene: Scene) -> None:
 
     assert scene.value("cycles", "fallback", provider=names.FALLBACK_PROVIDER) == 1
     assert scene.value("fallback", "fallback") == 1
+    assert scene.value("cycle_errors", "raising", kind="StoreRejected") == 1
+    assert scene.value("fallback", "raising") == 1
 
     assert scene.value("cycles", "failed", status="failed") == 1
     assert scene.value("pending_tables", "failed") == 1

@@ -12,10 +12,11 @@ import pytest
 from rich.console import Console
 from temporalio.client import Client
 
+from activities.sync import SyncActivities
 from syncline import names
 from syncline.cli.following import Live
 from syncline.errors import StoreUnavailable
-from syncline.graphs import Graph, GraphStatus
+from syncline.graphs import Graph, GraphChanges, GraphStatus
 from syncline.messages import (
     CycleProgress,
     CycleStatus,
@@ -26,11 +27,13 @@ from syncline.messages import (
     TableProgress,
 )
 from syncline.provider import SyncContext
-from syncline.runs import ListedRun, Trying, run_at_work
+from syncline.runs import ListedRun, Pending, Trying, run_at_work
 from syncline.schedules import ensure_schedule
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
+from tests.workflow.test_carried_state import ScheduledRuns
+from worker import create_worker
 
 ROOT = Path(__file__).parents[2]
 
@@ -153,6 +156,34 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
     by_hand_too = await syncline("sync", held.slug)
     assert (by_hand_too.status, by_hand_too.out.splitlines()[-1]) == (1, "held: nothing was synced")
     assert "`syncline providers`" in by_hand_too.err
+
+
+async def test_after_a_run_by_hand_status_tells_of_the_schedules_fallback_too(
+    lab: SyncLab, syncline: CommandLine
+) -> None:
+    graph = await lab.add_graph("acme-sync", prepare=True)
+    await scheduled(lab, graph)
+    runs = ScheduledRuns(lab, graph)
+    for _ in range(2):
+        await (await runs.next()).result()
+    await lab.services.graphs.update(graph.slug, GraphChanges(status="archived"))
+    assert (await lab.failure(await runs.next())).type == "GraphInvalid"
+    in_full = (await syncline("status", graph.slug)).out
+    assert "in fallback since 2" in in_full
+    assert "2 runs in a row" in in_full
+    assert "this run has not found out" in in_full
+    assert "3 runs, 1 of them failed, 0 rows" in in_full
+    [refused, before, _] = await syncline.answer("runs", graph.slug)
+    assert (refused["run"]["provider"], refused["run"]["status"]) == (None, "failed")
+    assert before["run"]["provider"] == "builtin-engine"
+
+    await lab.services.graphs.update(graph.slug, GraphChanges(status="active"))
+    await lab.run(graph)
+    in_full = (await syncline("status", graph.slug)).out
+    assert "counted from this run on: it knows of none before it" in in_full
+    assert "in its Schedule's last run: the built-in engine, in fallback since 2" in in_full
+    answer = await syncline.answer("status GRAPH", graph.slug)
+    assert answer["scheduled"]["consecutive_fallback_runs"] == 2
 
 
 async def test_a_cron_is_asked_for_the_run_that_has_ended_not_for_the_one_to_come(
@@ -405,9 +436,10 @@ async def test_sync_without_a_worker_says_so_at_once_and_keeps_the_run(
     assert (answer["joined"], answer["status"]) == (True, "completed")
 
 
-async def test_following_shows_each_table_as_the_run_signals_it(lab: SyncLab, syncline: CommandLine) -> None:
-    """Progress is signalled every second of a followed run, though the worker's own interval is ten."""
-    shown = asyncio.Event()
+async def test_following_shows_each_table_by_heartbeats(idle_lab: SyncLab, syncline: CommandLine) -> None:
+    """News comes every second, though a worker sends it every five of its own accord; nothing is signalled."""
+    lab, shown = idle_lab, asyncio.Event()
+    sync_activities = SyncActivities(lab.services)
 
     async def slow(context: SyncContext) -> SyncResult:
         for captured in (1000, 2000, 3000):
@@ -418,12 +450,38 @@ async def test_following_shows_each_table_as_the_run_signals_it(lab: SyncLab, sy
         return sync_result(rows=3000)
 
     graph = await lab.add_graph(FakeProvider(cycle=slow))
-    followed = await syncline("sync", graph.slug, "--follow")
+    async with create_worker(lab.client, sync_activities, lab.services.settings):
+        followed = await syncline("sync", graph.slug, "--follow")
     assert followed.status == 0, followed.err
-    assert "syncing: capture; nodes 1,000 of 3,000\n" in followed.out
+    for captured in ("1,000", "2,000"):
+        assert f"syncing: capture; nodes {captured} of 3,000\n" in followed.out
     assert "done; nodes 3,000\n" in followed.out
     events = await lab.events(lab.client.get_workflow_handle(names.sync_workflow_id(graph.slug)))
-    assert 2 <= events.count("WORKFLOW_EXECUTION_SIGNALED") <= 5
+    assert "WORKFLOW_EXECUTION_SIGNALED" not in events
+
+
+async def test_status_shows_progress_of_the_last_heartbeat(idle_lab: SyncLab, syncline: CommandLine) -> None:
+    """A run that nobody follows is not signalled its progress for a minute; it is shown all the same."""
+    lab, told, release = idle_lab, asyncio.Event(), asyncio.Event()
+
+    async def slow(context: SyncContext) -> SyncResult:
+        tables = (TableProgress(table="nodes", captured=1234),)
+        context.heartbeat(CycleProgress(phase="capture", tables=tables))
+        told.set()
+        await release.wait()
+        return sync_result()
+
+    graph = await lab.add_graph(FakeProvider(cycle=slow))
+    async with create_worker(lab.client, SyncActivities(lab.services), lab.services.settings):
+        run = await lab.start(graph)
+        await told.wait()
+
+        async def shown() -> bool:
+            return "capture: 1,234 rows read" in (await syncline("status", graph.slug)).out
+
+        await eventually(shown, seconds=3)
+        release.set()
+        await run.result()
 
 
 async def test_the_engine_tells_a_follower_how_much_there_is(lab: SyncLab, syncline: CommandLine) -> None:
@@ -449,9 +507,13 @@ def test_a_terminal_shows_a_bar_once_the_total_is_known() -> None:
         return SyncState(graph="g", phase=RunPhase.SYNCING, progress=progress)
 
     with Live(console) as live:
-        live.show(state(TableProgress(table="nodes", captured=100, rows=100)), None)
-        live.show(state(TableProgress(table="nodes", captured=200, rows=190, links=7, expected=150)), None)
-        live.show(None, Trying(activity="sync_cycle", attempt=3, problem="The store is away."))
+        live.show(state(TableProgress(table="nodes", captured=100, rows=100)), Pending())
+        live.show(
+            state(TableProgress(table="nodes", captured=200, rows=190, links=7, expected=150)), Pending()
+        )
+        live.show(
+            None, Pending(trying=Trying(activity="sync_cycle", attempt=3, problem="The store is away."))
+        )
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.getvalue())
     assert "syncing: capture, 5 vectors" in shown
     assert re.search(r"nodes .* 100/\?", shown)

@@ -15,10 +15,12 @@ from temporalio.client import Client
 from activities.operations import OperationActivities
 from syncline import names
 from syncline.errors import SettingsInvalid
+from syncline.graphs import GraphChanges
 from syncline.payload_codec import load_data_converter
 from syncline.schedules import ensure_schedule
 from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab
+from tests.workflow.test_carried_state import ScheduledRuns
 from worker import create_operations_worker
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "payload-codec" / "src"
@@ -79,6 +81,19 @@ async def test_a_history_has_nothing_that_temporal_can_read(
     assert failures
     assert set(failures) == {"Encoded failure"}
     await lab.client.get_schedule_handle(names.sync_schedule_id("kg")).delete()
+
+
+async def test_state_goes_on_from_a_failure_that_temporal_cannot_read(encoded: SyncLab) -> None:
+    graph = await encoded.services.graphs.update("kg", GraphChanges(status="archived"))
+    await ensure_schedule(
+        encoded.client, graph.model_copy(update={"status": "active"}), task_queue=encoded.task_queue
+    )
+    runs = ScheduledRuns(encoded, graph)
+    for number in (1, 2):
+        run = await runs.next()
+        assert (await encoded.failure(run)).type == "GraphInvalid"
+        assert (await encoded.state(run)).carried.totals.failed == number
+    await encoded.client.get_schedule_handle(names.sync_schedule_id("kg")).delete()
 
 
 @pytest.mark.parametrize(

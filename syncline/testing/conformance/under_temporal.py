@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 import syncline
 from syncline import names
 from syncline.graphs import draft_graph
-from syncline.messages import SyncGraphInput, SyncGraphResult
+from syncline.messages import LONGEST_RUN, SyncGraphInput, SyncGraphResult
 from syncline.testing.conformance import rows
 from syncline.testing.conformance.trial import DIMENSIONS, Process, Trial, connection
 from syncline.testing.lab import Run
@@ -59,6 +59,7 @@ async def under_temporal(trial: Trial) -> None:
                     SyncGraphInput(graph=SCHEMA),
                     id="conformance",
                     task_queue=_QUEUE,
+                    execution_timeout=LONGEST_RUN,
                     result_type=SyncGraphResult,
                 )
                 await _at_work(trial, run, holder, first)

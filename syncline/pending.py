@@ -1,4 +1,4 @@
-"""What keeps an open run from going on: the attempts of its activity, as Temporal knows them."""
+"""What keeps an open run from going on, as Temporal knows it: one question, or a few."""
 
 from datetime import UTC, datetime
 
@@ -8,8 +8,10 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from syncline.messages import Message
+from syncline.stalled_task import stall_of
+from syncline.stalls import Stall
 
-__all__ = ["Trying", "trying_of"]
+__all__ = ["Pending", "Trying", "pending_of"]
 
 
 class Trying(Message):
@@ -24,14 +26,25 @@ class Trying(Message):
     """When the next one begins; null while it runs."""
 
 
-async def trying_of(client: Client, workflow_id: str, run_id: str) -> Trying | None:
-    """Return what the run fails at, None if it goes on, has ended or cannot be asked."""
+class Pending(Message):
+    """What an open run fails at or waits for; empty if it goes on."""
+
+    trying: Trying | None = None
+    stall: Stall | None = None
+
+
+async def pending_of(client: Client, workflow_id: str, run_id: str | None = None) -> Pending:
+    """Return what the run fails at or waits for; nothing if it goes on, has ended or cannot be asked."""
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     try:
-        described = await handle.describe()
+        run = (await handle.describe()).raw_description
     except RPCError:
-        return None
-    return next(map(_trying, _failing(list(described.raw_description.pending_activities))), None)
+        return Pending()
+    failing = _failing(list(run.pending_activities))
+    return Pending(
+        trying=next(map(_trying, failing), None),
+        stall=await stall_of(client, run),
+    )
 
 
 def _failing(pending: list[PendingActivityInfo]) -> list[PendingActivityInfo]:

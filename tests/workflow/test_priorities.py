@@ -1,0 +1,140 @@
+"""Who waits for a worker is served by who has started it: people, then changes, then the clock, then shadows."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from temporalio.client import Client, ScheduleActionStartWorkflow, ScheduleBackfill, ScheduleOverlapPolicy
+from temporalio.common import Priority
+from temporalio.worker import Worker
+
+from activities.operations import OperationActivities
+from activities.sync import SyncActivities
+from syncline import names
+from syncline.graphs import Graph
+from syncline.messages import SyncResult
+from syncline.operations.requests import ListGraphsInput, VerifyGraphInput
+from syncline.provider import SyncContext
+from syncline.schedule_times import cron_times, is_on_time
+from syncline.schedules import ensure_schedule
+from syncline.schedules.waking import wake
+from syncline.services import Services
+from syncline.testing.command_line import CommandLine
+from syncline.testing.lab import SyncLab, eventually
+from syncline.testing.providers import FakeProvider, sync_result
+from worker import create_operations_worker, create_worker
+
+WAITING = 40
+
+
+@asynccontextmanager
+async def one_cycle_at_once(client: Client, services: Services) -> AsyncIterator[Worker]:
+    settings = services.settings.model_copy(update={"max_concurrent_cycles": 1})
+    async with create_worker(client, SyncActivities(services), settings) as worker:
+        yield worker
+
+
+async def scheduled(lab: SyncLab, graph: Graph) -> None:
+    await ensure_schedule(lab.client, graph, task_queue=lab.task_queue)
+
+
+async def started_by_the_clock(lab: SyncLab, graph: Graph, runs: int) -> None:
+    """Have the graph's Schedule start as many runs, each for a time of its own."""
+    await scheduled(lab, graph)
+    until = datetime.now(UTC)
+    backfill = ScheduleBackfill(
+        until - timedelta(minutes=runs), until, overlap=ScheduleOverlapPolicy.ALLOW_ALL
+    )
+    await lab.client.get_schedule_handle(names.sync_schedule_id(graph.slug)).backfill(backfill)
+    await open_runs(lab, graph, runs)
+
+
+async def open_runs(lab: SyncLab, graph: Graph, runs: int) -> None:
+    query = f'TemporalScheduledById="{names.sync_schedule_id(graph.slug)}" AND ExecutionStatus="Running"'
+
+    async def all_there() -> bool:
+        return (await lab.client.count_workflows(query)).count >= runs
+
+    await eventually(all_there)
+
+
+async def ended(lab: SyncLab) -> None:
+    async def nothing_open() -> bool:
+        query = f'TaskQueue="{lab.task_queue}" AND ExecutionStatus="Running"'
+        return (await lab.client.count_workflows(query)).count == 0
+
+    await eventually(nothing_open)
+
+
+async def test_the_backlog_is_taken_by_priority(idle_lab: SyncLab, syncline: CommandLine) -> None:
+    """A run by hand overtakes all that wait, a woken one those of the clock, a shadow none."""
+    order: list[str] = []
+
+    async def cycle(context: SyncContext) -> SyncResult:
+        order.append(context.graph.slug)
+        await asyncio.sleep(0.05)
+        return sync_result()
+
+    lab = SyncLab(
+        client=idle_lab.client,
+        services=idle_lab.services,
+        make_worker=one_cycle_at_once,
+        unique=idle_lab.unique,
+    )
+    provider = FakeProvider(cycle=cycle)
+    clocked = await lab.add_graph(provider)
+    woken, by_hand, unsaid = [await lab.add_graph(provider.id) for _ in range(3)]
+    await started_by_the_clock(lab, clocked, WAITING)
+    await scheduled(lab, woken)
+    assert await wake(lab.client, woken.slug, task_queue=lab.task_queue) == "started"
+    await open_runs(lab, woken, 1)
+    assert (await syncline("sync", by_hand.slug, "--no-wait")).status == 0
+    # By a recipe of an earlier release: its first task waits for its turn, its activities do not.
+    await lab.start(unsaid)
+    async with lab.worker():
+        await ended(lab)
+    assert len(order) >= WAITING + 3
+    # One cycle may be on its way before the first task of the others has been seen.
+    places = [order.index(graph.slug) for graph in (by_hand, woken, unsaid)]
+    assert places[0] <= 3, places
+    assert max(places) <= WAITING * 3 // 4, places
+
+
+async def test_a_schedules_runs_have_a_priority(idle_lab: SyncLab) -> None:
+    """A Schedule of an earlier release gets it by the next reconciliation: its fingerprint differs."""
+    graph = await idle_lab.add_graph(schedule={"every_seconds": 60, "adaptive": True})
+    await scheduled(idle_lab, graph)
+    described = await idle_lab.client.get_schedule_handle(names.sync_schedule_id(graph.slug)).describe()
+    action = described.schedule.action
+    assert isinstance(action, ScheduleActionStartWorkflow)
+    assert action.priority == Priority(priority_key=3)
+
+
+async def test_operations_come_before_a_verification(idle_lab: SyncLab) -> None:
+    """Whether or not who has started them by Temporal's own tools has said so."""
+    graph = await idle_lab.add_graph(FakeProvider())
+    lab, priorities = idle_lab, {}
+    operations = OperationActivities(lab.services)
+    async with lab.worker(), create_operations_worker(lab.client, operations, lab.services.settings):
+        for request in (VerifyGraphInput(graph=graph.slug, who="me", why="to see"), ListGraphsInput()):
+            run = await lab.client.start_workflow(
+                request.workflow, request, id=lab.unique("operation"), task_queue=lab.task_queue
+            )
+            async for event in run.fetch_history_events(wait_new_event=True):
+                if event.HasField("activity_task_scheduled_event_attributes"):
+                    scheduled_event = event.activity_task_scheduled_event_attributes
+                    priorities[request.workflow] = scheduled_event.priority.priority_key
+                    break
+            await run.terminate()
+    assert priorities == {names.VERIFY_GRAPH: 4, names.LIST_GRAPHS: 1}
+
+
+def test_times_of_a_schedule() -> None:
+    noon = datetime(2026, 1, 1, 12, 0, 17, tzinfo=UTC)
+    assert is_on_time(noon, [(60, 17)])
+    assert not is_on_time(noon, [(60, 18), (120, 18)])
+    assert is_on_time(noon, [])
+    assert is_on_time(noon.replace(second=0), cron_times("TZ=Europe/Berlin 0 12 * * *"))
+    assert not is_on_time(noon, cron_times("0 12 * * *"))
+    assert cron_times("17 0 12 * * * *") == cron_times("@every 17s") == []

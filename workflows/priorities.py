@@ -1,0 +1,41 @@
+"""Which priority the activities of a run have: that of the run, or what is known of who has started it."""
+
+from temporalio import workflow
+from temporalio.common import Priority
+
+with workflow.unsafe.imports_passed_through():
+    # Models, constants and pure functions: nothing of them can differ between a run and its replay.
+    from syncline import names
+    from syncline.priorities import BY_HAND, SCHEDULED, WAITING, WOKEN
+    from syncline.schedule_times import is_on_time
+    from syncline.search_attributes import SCHEDULED_BY, SCHEDULED_FOR
+
+__all__ = ["priority_of_operation", "priority_of_sync"]
+
+
+def priority_of_sync(*, shadow: bool) -> Priority:
+    """Return the priority of the activities of this run of `SyncGraph`.
+
+    A Schedule starts all its runs with one priority. Whether one was woken is known by the time that it
+    stands for, which is none of the Schedule's own then.
+    """
+    info = workflow.info()
+    if info.typed_search_attributes.get(SCHEDULED_BY) is None:
+        whose = WAITING if shadow else SCHEDULED if info.cron_schedule else BY_HAND
+        return _chosen() or whose
+    due = info.typed_search_attributes.get(SCHEDULED_FOR)
+    times = workflow.memo_value(names.MEMO_TIMES, None, type_hint=list[tuple[int, int]])
+    if due is None or times is None or is_on_time(due, times):
+        return _chosen() or SCHEDULED
+    return WOKEN
+
+
+def priority_of_operation(workflow_type: str) -> Priority:
+    """Return the priority of the activity of an operation."""
+    return _chosen() or (WAITING if workflow_type == names.VERIFY_GRAPH else BY_HAND)
+
+
+def _chosen() -> Priority | None:
+    """Return the priority that the run was started with, None if with none."""
+    own = workflow.info().priority
+    return own if own.priority_key else None

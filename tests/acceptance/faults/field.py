@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,14 +14,15 @@ from typing import Final, Self
 
 import asyncpg
 from pydantic import SecretStr
-from temporalio.client import Client, ScheduleOverlapPolicy
+from temporalio.client import Client, ScheduleOverlapPolicy, WorkflowFailureError, WorkflowHandle
 
 from syncline import names
 from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.devstack.temporal_server import TemporalServer
+from syncline.errors import NoWorker
 from syncline.graphs import Graph, draft_graph
-from syncline.runs import ListedRun
+from syncline.runs import ListedRun, RunStatus
 from syncline.runs.listing import runs_of
 from syncline.schedules import reconcile_now
 from syncline.services import Services
@@ -184,10 +186,23 @@ class Field:
             )
         )
         await self.services.prepare_graph(graph)
-        await reconcile_now(self.client, task_queue=QUEUE, seconds=60)
+        await self._reconciled()
         while not any(not run.open for run in await runs_of(self.client, slug, limit=3)):  # noqa: ASYNC110
             await asyncio.sleep(0.2)
         return graph
+
+    async def _reconciled(self) -> None:
+        """Have the graph's Schedule made, once workers are back from what the last fault did to them."""
+        until = time.monotonic() + 120
+        while True:
+            try:
+                await reconcile_now(self.client, task_queue=QUEUE, seconds=60)
+            except NoWorker:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(0.5)
+            else:
+                return
 
     async def write(self, graph: Graph) -> None:
         """Write the rows of the test, in one transaction."""
@@ -295,12 +310,21 @@ class Field:
         except (Exception, TimeoutError):
             return "-"
         shown = run.status.value.capitalize()
+        if run.status is RunStatus.FAILED:
+            shown += f": {(await self._failure(handle))[:60]}"
         for activity in described.raw_description.pending_activities:
             shown += f", {activity.activity_type.name} attempt {activity.attempt}"
             if activity.HasField("last_failure"):
                 failure = activity.last_failure
                 shown += f": {(failure.message or failure.cause.message).partition('. ')[0][:60]}"
         return shown
+
+    async def _failure(self, handle: WorkflowHandle[object, object]) -> str:
+        try:
+            await handle.result()
+        except WorkflowFailureError as error:
+            return str(error.cause).partition(". ")[0]
+        return ""
 
     async def _said(self, *arguments: str) -> object:
         """Return the JSON that a command prints, None if it prints none."""

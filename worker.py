@@ -27,7 +27,7 @@ from temporalio.runtime import (
     TelemetryConfig,
     TelemetryFilter,
 )
-from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.fleet import FleetActivities
@@ -71,6 +71,7 @@ __all__ = [
     "run_worker",
     "serve_room",
     "serving",
+    "workflow_runner",
 ]
 
 _OPERATIONS_AT_ONCE = 4
@@ -107,13 +108,7 @@ def create_worker(
             fleet.describe_fleet,
             fleet.describe_health,
         ],
-        workflow_runner=SandboxedWorkflowRunner(
-            # An import that somebody forgets to pass through would be repeated in every run.
-            restrictions=SandboxRestrictions.default.with_import_notification_policy(
-                workflow.SandboxImportNotificationPolicy.WARN_ON_DYNAMIC_IMPORT
-                | workflow.SandboxImportNotificationPolicy.RAISE_ON_UNINTENTIONAL_PASSTHROUGH
-            )
-        ),
+        workflow_runner=workflow_runner(sandbox=settings.workflow_sandbox),
         max_concurrent_activities=settings.max_concurrent_cycles,
         # A workflow task is a few milliseconds of Python: more at once only bring each nearer to the
         # deadlock limit of two seconds.
@@ -124,6 +119,19 @@ def create_worker(
         sticky_queue_schedule_to_start_timeout=_STICKY,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
         **_version(settings),
+    )
+
+
+def workflow_runner(*, sandbox: bool) -> WorkflowRunner:
+    """Return what runs the code of workflows; the sandbox is for tests and replay: decision 0012."""
+    if not sandbox:
+        return UnsandboxedWorkflowRunner()
+    return SandboxedWorkflowRunner(
+        # An import that somebody forgets to pass through would be repeated in every run.
+        restrictions=SandboxRestrictions.default.with_import_notification_policy(
+            workflow.SandboxImportNotificationPolicy.WARN_ON_DYNAMIC_IMPORT
+            | workflow.SandboxImportNotificationPolicy.RAISE_ON_UNINTENTIONAL_PASSTHROUGH
+        )
     )
 
 
@@ -321,7 +329,8 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format)
-        compile_once(SyncGraph.__module__.partition(".")[0])
+        if settings.workflow_sandbox:
+            compile_once(SyncGraph.__module__.partition(".")[0])
         run(run_worker(settings))
     except SynclineError as error:
         if load_log_format() == "json":

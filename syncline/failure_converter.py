@@ -2,7 +2,7 @@
 
 from temporalio.api.failure.v1 import Failure
 from temporalio.converter import DefaultFailureConverter, PayloadConverter
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError
 
 from syncline.error_base import SynclineError
 
@@ -22,11 +22,15 @@ class SentenceFailureConverter(DefaultFailureConverter):
         self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure
     ) -> None:
         """Fill the failure from the exception."""
-        if not _on_purpose(exception):
+        cause = exception.__cause__
+        ends_a_run = isinstance(exception, ApplicationError) and isinstance(cause, ActivityError)
+        if not ends_a_run and not _on_purpose(exception):
             super().to_failure(exception, payload_converter, failure)
             return
         kept = exception.__traceback__, exception.__cause__, exception.__suppress_context__
-        exception.__traceback__, exception.__cause__ = None, None  # which also suppresses the context
+        exception.__traceback__ = None
+        if not ends_a_run:  # the cause of which says who reported it
+            exception.__cause__ = None  # which also suppresses the context
         try:
             super().to_failure(exception, payload_converter, failure)
         finally:

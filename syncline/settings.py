@@ -193,6 +193,11 @@ class Settings(_TaskQueue):
     max_cached_workflows: int = Field(
         default=200, ge=0, le=1_000_000, description="Workflow runs kept in memory."
     )
+    workflow_sandbox: bool = Field(
+        default=False,
+        description="Run workflow code in the SDK's sandbox, which imports it again in every run: for tests, "
+        "and where that code is changed; docs/decisions/0012-workflow-sandbox.md.",
+    )
     reconcile_seconds: int = Field(
         default=30,
         ge=1,

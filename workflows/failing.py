@@ -13,7 +13,7 @@ __all__ = ["FAILS_A_RUN", "unanswered", "what_failed"]
 _LONGEST: Final = 10_000
 """Characters of what a run fails with: hundreds of tables can have failed."""
 
-FAILS_A_RUN: Final[list[type[BaseException]]] = [
+FAILS_A_RUN: Final[tuple[type[BaseException], ...]] = (
     # Input that is refused.
     SynclineError,
     # Bugs. Not `Exception`: that takes in NondeterminismError, and then a replay test waits instead of
@@ -24,7 +24,7 @@ FAILS_A_RUN: Final[list[type[BaseException]]] = [
     RuntimeError,
     TypeError,
     ValueError,
-]
+)
 
 
 def unanswered(error: ActivityError, *, again: bool) -> bool:

@@ -145,6 +145,7 @@ async def zoo(
         blocked_seconds=BLOCKED,
         pool_size=4,
         max_concurrent_cycles=4,
+        workflow_sandbox=True,
     )
     registry = Registry(initialize_seconds=0.3, close_seconds=1)
     registry.load()

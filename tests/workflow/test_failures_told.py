@@ -58,8 +58,8 @@ async def test_an_error_on_purpose_is_a_sentence_without_frames(lab: SyncLab) ->
     found = await failures(await lab.start(graph))
     assert [failure.stack_trace for failure in found if failure.stack_trace] == []
     told = [failure.message for failure in found if "3 dimensions" in failure.message]
-    # Of the activity, and of the run: each once, not once more as its own cause.
-    assert len(told) == 2
+    # Of the activity, of the run, and of who reported it to the run: each once, not once more as its own cause.
+    assert len(told) == 3
 
 
 async def test_a_failed_cycle_is_a_sentence_without_frames(lab: SyncLab) -> None:

@@ -7,8 +7,11 @@ import pytest
 from temporalio import workflow
 from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.worker import Replayer
+from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from syncline.settings import Settings
+from worker import workflow_runner
 from workflows.operations import OPERATIONS
 from workflows.reconcile_schedules import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
@@ -23,9 +26,12 @@ RESOLVE, CYCLE = (
 )
 
 
-async def replay(history: str, sync_graph: type = SyncGraph) -> None:
-    workflows = [sync_graph, ReconcileSchedules, *OPERATIONS]
-    replayer = Replayer(workflows=workflows, data_converter=pydantic_data_converter)
+async def replay(history: str, sync_graph: type = SyncGraph, *, sandbox: bool = True) -> None:
+    replayer = Replayer(
+        workflows=[sync_graph, ReconcileSchedules, *OPERATIONS],
+        workflow_runner=workflow_runner(sandbox=sandbox),
+        data_converter=pydantic_data_converter,
+    )
     await replayer.replay_workflow(WorkflowHistory.from_json("recorded", history))
 
 
@@ -33,9 +39,10 @@ def label(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
 
 
+@pytest.mark.parametrize("sandbox", [True, False], ids=["sandboxed", "as_deployed"])
 @pytest.mark.parametrize("path", RECORDED, ids=label)
-async def test_a_recorded_run_replays(path: Path) -> None:
-    await replay(RECORDED[path])
+async def test_a_recorded_run_replays(path: Path, sandbox: bool) -> None:
+    await replay(RECORDED[path], sandbox=sandbox)
 
 
 INCOMPATIBLE = {
@@ -56,9 +63,10 @@ INCOMPATIBLE = {
 """Changes of the workflow's source, old and new, that runs of before it cannot go on with."""
 
 
+@pytest.mark.parametrize("sandbox", [True, False], ids=["sandboxed", "as_deployed"])
 @pytest.mark.parametrize("change", INCOMPATIBLE)
 async def test_an_incompatible_change_is_found(
-    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: str, sandbox: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the test above proves nothing."""
     old, new = INCOMPATIBLE[change]
@@ -68,4 +76,10 @@ async def test_an_incompatible_change_is_found(
     changed = importlib.import_module(f"sync_graph_where_{change}")
     [history] = [text for path, text in RECORDED.items() if label(path) == "0.1.0/provider_answered"]
     with pytest.raises(workflow.NondeterminismError):
-        await replay(history, changed.SyncGraph)
+        await replay(history, changed.SyncGraph, sandbox=sandbox)
+
+
+def test_workflow_runner_is_the_sandbox_where_it_is_set() -> None:
+    assert isinstance(workflow_runner(sandbox=True), SandboxedWorkflowRunner)
+    assert isinstance(workflow_runner(sandbox=False), UnsandboxedWorkflowRunner)
+    assert Settings.model_fields["workflow_sandbox"].default is False

@@ -229,7 +229,9 @@ class Process:
             async with connection(connect) as observer:
                 rows = await observer.fetch(
                     f"SELECT {expression} AS value FROM pg_stat_activity"  # noqa: S608 - ours, from above
-                    " WHERE application_name = $1 AND datname = current_database()",
+                    # The session that holds the graph's lock is called by its run instead.
+                    " WHERE (application_name = $1 OR application_name LIKE 'syncline % #%')"
+                    " AND datname = current_database()",
                     self._name,
                 )
                 found.extend(row["value"] for row in rows)

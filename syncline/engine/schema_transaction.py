@@ -68,8 +68,8 @@ class HeldSchema:
         `marked` says afterwards whether a mark was left since there were `marks`.
         """
         unlock = f"SELECT pg_advisory_unlock({self._key})"
-        # Each statement of a script has a snapshot of its own, and a sequence has none at all. Of the last one
-        # the script says how many rows there were.
+        # Each statement of a script has a snapshot of its own, and a sequence has none at all. The script
+        # says of its last statement how many rows there were.
         compare = f"SELECT WHERE coalesce(pg_sequence_last_value({self._marks}), 0) <> {marks:d}"
         async with self.transaction(last=f"{unlock}; {self.unnamed}; {compare}"):
             yield self.connection

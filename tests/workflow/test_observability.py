@@ -41,6 +41,7 @@ from syncline.testing.one_graph import LOCK
 from syncline.testing.ports import free_port
 from syncline.testing.worker_process import WorkerProcess, environment_of
 from syncline.verification import Found, Relation, RelationKind, Verification
+from tests.workflow.test_carried_state import SELDOM, scheduled
 from tests.workflow.zoo.installed import install
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +128,13 @@ async def play(lab: SyncLab, write: asyncpg.Connection, target: asyncpg.Connecti
     assert await target.fetchval(LOCK)
     await run(lab, held)
 
+    blocked = await lab.add_graph("default", prepare=True, schedule=SELDOM)
+    await target.execute(f"SET search_path = {blocked.schema_name}")
+    assert await target.fetchval(LOCK)
+    runs = await scheduled(lab, blocked)
+    for _ in range(2):
+        await (await runs.next()).result()
+
     missing = await lab.add_graph("acme", composition={"sync": {"provider": "acme", "on_missing": "fail"}})
     await run(lab, missing)
 
@@ -142,6 +150,7 @@ async def play(lab: SyncLab, write: asyncpg.Connection, target: asyncpg.Connecti
         "failed": failed,
         "refused": refused,
         "held": held,
+        "blocked": blocked,
         "missing": missing,
         "waiting": waiting,
         "misbehaving": misbehaving,
@@ -215,7 +224,7 @@ async def scene(
                 assert await worker.ended() == 0
         await write.close()
         await target.close()
-    schedules = [names.sync_schedule_id(graph.slug) for graph in (paused, heard)]
+    schedules = [names.sync_schedule_id(graph.slug) for graph in (paused, heard, graphs["blocked"])]
     for schedule in (*schedules, names.reconcile_schedules_id("observed")):
         await temporal_client.get_schedule_handle(schedule).delete()
     yield Scene(
@@ -280,6 +289,11 @@ async def test_metrics_tell_each_way_that_a_cycle_can_go(scene: Scene) -> None:
 
     assert scene.value("cycles", "held", status="already_running") == 1
     assert scene.values("parked", "held") == []  # it looked at nothing
+    assert scene.values("blocked_timestamp_seconds", "held") == []
+
+    assert scene.value("cycles", "blocked", status="already_running") == 1
+    assert scene.value("cycles", "blocked", status="blocked") == 1
+    assert scene.value("blocked_timestamp_seconds", "blocked") > 0
 
     assert scene.value("cycle_errors", "missing", kind="ProviderMissing", retryable="false") == 1
     assert scene.value("graph_interval_seconds", "paused") == 0

@@ -74,14 +74,18 @@ async def _waits(connection: asyncpg.Connection) -> None:
 
 
 @asynccontextmanager
-async def resolving(field: Field, graph: Graph) -> AsyncIterator[Gate]:
-    """The question for the provider waits for the control plane."""
-    lock = "LOCK TABLE syncline.graphs IN ACCESS EXCLUSIVE MODE"
-    async with field.on("graph") as observer, _locked(field, "graph", None, lock) as gate:
+async def _stopped(field: Field, graph: Graph, place: Graph | None, lock: str) -> AsyncIterator[Gate]:
+    """Write and start a run, which waits for this lock of the graph-db, in the schema of `place`."""
+    async with field.on("graph") as observer, _locked(field, "graph", place, lock) as gate:
         await field.write(graph)
         await field.trigger(graph)
         await _waits(observer)
         yield gate
+
+
+def resolving(field: Field, graph: Graph) -> AbstractAsyncContextManager[Gate]:
+    """The question for the provider waits for the control plane."""
+    return _stopped(field, graph, None, "LOCK TABLE syncline.graphs IN ACCESS EXCLUSIVE MODE")
 
 
 @asynccontextmanager
@@ -95,15 +99,9 @@ async def before_the_fence(field: Field, graph: Graph) -> AsyncIterator[Gate]:
             yield gate
 
 
-@asynccontextmanager
-async def in_a_batch(field: Field, graph: Graph) -> AsyncIterator[Gate]:
+def in_a_batch(field: Field, graph: Graph) -> AbstractAsyncContextManager[Gate]:
     """The first batch is being written."""
-    lock = "LOCK TABLE nodes IN SHARE MODE"
-    async with field.on("graph") as observer, _locked(field, "graph", graph, lock) as gate:
-        await field.write(graph)
-        await field.trigger(graph)
-        await _waits(observer)
-        yield gate
+    return _stopped(field, graph, graph, "LOCK TABLE nodes IN SHARE MODE")
 
 
 @asynccontextmanager
@@ -122,13 +120,10 @@ async def between_batches(field: Field, graph: Graph) -> AsyncIterator[Gate]:
 @asynccontextmanager
 async def announcing(field: Field, graph: Graph) -> AsyncIterator[Gate]:
     """All is committed, and downstream caches are being told."""
-    async with field.on("graph", graph) as observer:
-        await observer.execute(_AT_THE_END)
-        async with _locked(field, "graph", graph, f"SELECT pg_advisory_xact_lock({_FOR_GOOD})") as gate:
-            await field.write(graph)
-            await field.trigger(graph)
-            await _waits(observer)
-            yield gate
+    async with field.on("graph", graph) as connection:
+        await connection.execute(_AT_THE_END)
+    async with _stopped(field, graph, graph, f"SELECT pg_advisory_xact_lock({_FOR_GOOD})") as gate:
+        yield gate
 
 
 @asynccontextmanager

@@ -421,8 +421,9 @@ class SyncGraphResult(Message):
     carried: CarriedState = CarriedState()
 
     def kept_json(self) -> bytes:
-        """Return everything, but of each table what differs from the defaults: most are idle."""
+        """Return everything, but of tables and what is carried on only what is not a default."""
         kept = self.model_dump(mode="json")
+        kept["carried"] = self.carried.model_dump(mode="json", exclude_defaults=True)
         kept["result"]["tables"] = [
             table.model_dump(mode="json", exclude_defaults=True) for table in self.result.tables
         ]

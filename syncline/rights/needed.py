@@ -117,7 +117,7 @@ def worker_graph_rights(places: Sequence[Place]) -> Iterator[Right]:
             privileges=CHANGE,
             why="write the graph's rows and the engine's books",
         )
-        yield Right(kind="sequence", schema=schema, ours=True, privileges=("USAGE",), why="number the outbox")
+        yield Right(kind="sequence", schema=schema, ours=True, privileges=("USAGE",), why="number entries")
 
 
 def worker_control_rights() -> Iterator[Right]:

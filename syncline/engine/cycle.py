@@ -14,7 +14,7 @@ from syncline.engine.announcement import payloads
 from syncline.engine.capture import Pending
 from syncline.engine.drain import Drain
 from syncline.engine.fit import Fit, misfits
-from syncline.engine.holder import end_dead_holder, find_holder, refuse_own_run
+from syncline.engine.holder import Holder, end_dead_holder, find_holder, refuse_own_run
 from syncline.engine.index import drain_outbox
 from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
@@ -39,6 +39,8 @@ _AHEAD = (
 )
 _LOCK_SECONDS = 5.0
 """How long the lock of a connection that was thrown away, or ended, may take to be free."""
+_PASSING_TRIES, _PASSING_PAUSE = 20, 0.1
+"""A lock that no cycle holds is waited for, two seconds: an operation has it for one transaction."""
 
 
 class SyncEngine:
@@ -92,7 +94,15 @@ class SyncEngine:
                 await asyncio.sleep(0.05)
             # Whoever has it may have looked before that was written which this run is about.
             if ledger is None and (ledger := await self._take(context, held, mark=True)) is None:
-                return await self._held_by_another(context, held, started)
+                async with held.transaction(held.unnamed) as held_target:
+                    taken_by = await held_target.fetchval("SELECT holder_run_id FROM sync_state")
+                    holder = await find_holder(held_target, context.target.schema)
+                refuse_own_run(context, holder, taken_by=taken_by)
+                # An operation reads no mark.
+                if holder is None or holder.claims is None:
+                    ledger = await self._take_patiently(context, held)
+                if ledger is None:
+                    return _already_running(holder, started)
 
             async def look_again() -> Fit:
                 self._fitting.pop(_place(context), None)
@@ -180,16 +190,22 @@ class SyncEngine:
                 "write-db cannot tell everything", graph=context.graph.slug, unknown=list(result.unknown)
             )
 
-    async def _held_by_another(self, context: SyncContext, held: HeldSchema, started: float) -> SyncResult:
-        async with held.transaction(held.unnamed) as target:
-            taken_by = await target.fetchval("SELECT holder_run_id FROM sync_state")
-            holder = await find_holder(target, context.target.schema)
-        refuse_own_run(context, holder, taken_by=taken_by)
-        return SyncResult(
-            status=CycleStatus.ALREADY_RUNNING,
-            duration_seconds=time.monotonic() - started,
-            holder=None if holder is None else holder.session,
-        )
+    async def _take_patiently(self, context: SyncContext, held: HeldSchema) -> Ledger | None:
+        """Take the graph's lock as soon as it is free; None if that takes too long."""
+        for _ in range(_PASSING_TRIES):
+            await asyncio.sleep(_PASSING_PAUSE)
+            if (ledger := await self._take(context, held)) is not None:
+                return ledger
+        async with held.transaction(held.unnamed):
+            return None
+
+
+def _already_running(holder: Holder | None, started: float) -> SyncResult:
+    return SyncResult(
+        status=CycleStatus.ALREADY_RUNNING,
+        duration_seconds=time.monotonic() - started,
+        holder=None if holder is None else holder.session,
+    )
 
 
 def _place(context: SyncContext) -> tuple[str, ...]:

@@ -133,6 +133,20 @@ async def test_loser_tries_once_more_after_its_mark(
     await holder.close()
 
 
+async def test_lock_of_an_operation_is_waited_for(apart: TestGraph) -> None:
+    """It has the graph for one transaction, reads no mark, and nobody would look after it."""
+    await write(apart, NODE, "late")
+    operation = await apart.connect_target()
+    transaction = operation.transaction()
+    await transaction.start()
+    assert await operation.fetchval(LOCK.replace("lock(", "xact_lock("))
+    cycle = asyncio.create_task(run_cycle(apart.context()))
+    await asyncio.sleep(0.3)
+    await transaction.commit()
+    assert (await cycle).rows == 1
+    await operation.close()
+
+
 async def test_look_is_owed_when_time_is_up(apart: TestGraph) -> None:
     """A holder does not go on for ever: it says that there is more, and the next cycle does it."""
     async with embedding(apart, seconds=1) as holder:

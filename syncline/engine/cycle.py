@@ -1,4 +1,7 @@
-"""One cycle of one graph: take the graph, drain every table, announce, index, report."""
+"""One cycle of one graph: take the graph, drain every table, announce, index, report.
+
+One module because its steps share the lock, the fence and the time budget of the run, in this order.
+"""
 
 import asyncio
 import time

@@ -15,7 +15,7 @@ from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.verify import verify
 from syncline.errors import InputInvalid, OperationRefused
 from syncline.graph_audit import GraphAuditPage
-from syncline.graphs import Graph, graph_changes
+from syncline.graphs import Graph, check_comes, graph_changes
 from syncline.logs import get_log
 from syncline.operations import (
     AuditPage,
@@ -261,6 +261,7 @@ class OperationActivities:
         """
         services, task_queue = self._services, self._services.settings.task_queue
         async with self._at_work(request):
+            check_comes(request.draft.slug, request.draft.schedule)
             await services.prepare_control()
             actor = await acting(request.who, request.why)
             graph = await services.graphs.ensure(request.draft, prepare=services.prepare_graph, actor=actor)

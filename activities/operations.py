@@ -137,15 +137,7 @@ class OperationActivities:
         async with self._at_work(request):
             target = await self._target(request.graph)
             actor = await acting(request.who, request.why)
-            rows = await retry(
-                target,
-                request.selection,
-                who=actor.who,
-                why=actor.why,
-                run_id=actor.run_id,
-                starter=actor.starter,
-            )
-            return FailuresActed(rows=rows)
+            return FailuresActed(rows=await retry(target, request.selection, by=actor))
 
     @activity.defn(name=names.DISCARD_FAILURES_ACTIVITY)
     async def discard_failures(self, request: DiscardFailuresInput) -> FailuresActed:
@@ -153,15 +145,7 @@ class OperationActivities:
         async with self._at_work(request):
             target = await self._target(request.graph)
             actor = await acting(request.who, request.why)
-            rows = await discard(
-                target,
-                request.selection,
-                who=actor.who,
-                why=actor.why,
-                run_id=actor.run_id,
-                starter=actor.starter,
-            )
-            return FailuresActed(rows=rows)
+            return FailuresActed(rows=await discard(target, request.selection, by=actor))
 
     @activity.defn(name=names.SUMMARIZE_FAILURES_ACTIVITY)
     async def summarize_failures(self, request: SummarizeFailuresInput) -> FailureSummary:

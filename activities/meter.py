@@ -174,6 +174,7 @@ def record_reconciliation(meter: Meter, result: Reconciliation, *, seconds: floa
     metrics.RECONCILE_SECONDS.observe(meter, seconds)
     metrics.RECONCILE_TIMESTAMP.set(meter, time.time())
     metrics.SCHEDULES_REFUSED.set(meter, result.refusals)
+    metrics.SCHEDULES_NEVER_DUE.set(meter, result.never_due)
     for change in ("created", "updated", "deleted"):
         metrics.SCHEDULES_CHANGED.add(meter, getattr(result, change), change=change)
 

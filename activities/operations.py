@@ -15,7 +15,7 @@ from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.verify import verify
 from syncline.errors import InputInvalid, OperationRefused
 from syncline.graph_audit import GraphAuditPage
-from syncline.graphs import Graph, graph_changes
+from syncline.graphs import Graph, check_comes, graph_changes
 from syncline.logs import get_log
 from syncline.operations import (
     AuditPage,
@@ -137,15 +137,7 @@ class OperationActivities:
         async with self._at_work(request):
             target = await self._target(request.graph)
             actor = await acting(request.who, request.why)
-            rows = await retry(
-                target,
-                request.selection,
-                who=actor.who,
-                why=actor.why,
-                run_id=actor.run_id,
-                starter=actor.starter,
-            )
-            return FailuresActed(rows=rows)
+            return FailuresActed(rows=await retry(target, request.selection, by=actor))
 
     @activity.defn(name=names.DISCARD_FAILURES_ACTIVITY)
     async def discard_failures(self, request: DiscardFailuresInput) -> FailuresActed:
@@ -153,15 +145,7 @@ class OperationActivities:
         async with self._at_work(request):
             target = await self._target(request.graph)
             actor = await acting(request.who, request.why)
-            rows = await discard(
-                target,
-                request.selection,
-                who=actor.who,
-                why=actor.why,
-                run_id=actor.run_id,
-                starter=actor.starter,
-            )
-            return FailuresActed(rows=rows)
+            return FailuresActed(rows=await discard(target, request.selection, by=actor))
 
     @activity.defn(name=names.SUMMARIZE_FAILURES_ACTIVITY)
     async def summarize_failures(self, request: SummarizeFailuresInput) -> FailureSummary:
@@ -261,6 +245,7 @@ class OperationActivities:
         """
         services, task_queue = self._services, self._services.settings.task_queue
         async with self._at_work(request):
+            check_comes(request.draft.slug, request.draft.schedule)
             await services.prepare_control()
             actor = await acting(request.who, request.why)
             graph = await services.graphs.ensure(request.draft, prepare=services.prepare_graph, actor=actor)

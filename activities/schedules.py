@@ -25,6 +25,7 @@ class ScheduleActivities:
         self._services = services
         self._beat_seconds = beat_seconds
         self._told: dict[str, str] = {}
+        self._told_never_due: dict[str, str] = {}
         self._known: frozenset[str] = frozenset()
 
     @activity.defn(name=names.RECONCILE_SCHEDULES_ACTIVITY)
@@ -81,8 +82,12 @@ class ScheduleActivities:
         log = get_log()
         counts = result.model_dump(include={"created", "updated", "deleted", "unchanged", "refusals"})
         (log.info if result.changed else log.debug)("schedules reconciled", **counts)
-        for slug, problem in result.refused.items():
-            # Every half minute the same: it is told once.
-            tell = log.debug if self._told.get(slug) == problem else log.warning
-            tell("schedule not reconciled", graph=slug, problem=problem)
-        self._told = dict(result.refused)
+        for event, found, told in (
+            ("schedule not reconciled", result.refused, self._told),
+            ("schedule never comes again", result.never_due_graphs, self._told_never_due),
+        ):
+            for slug, problem in found.items():
+                # Every half minute the same: it is logged once.
+                write = log.debug if told.get(slug) == problem else log.warning
+                write(event, graph=slug, problem=problem)
+        self._told, self._told_never_due = dict(result.refused), dict(result.never_due_graphs)

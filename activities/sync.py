@@ -109,6 +109,11 @@ class SyncActivities:
         the question from being answered (the control plane is down, the graph is unknown or archived, its
         composition is invalid) is an error and never a fallback. A paused graph may be synced by hand.
         """
+        # A control plane may hang; a worker that dies meanwhile is missed by its heartbeats.
+        async with Beat[CycleProgress](beat_seconds=self._beat_seconds):
+            return await self._resolve(request)
+
+    async def _resolve(self, request: ResolveProviderRequest) -> ProviderResolution:
         services = self._services()
         tell(graph=request.graph or "")
         shadow = names.shadow_slug(request.graph or "") if request.shadow else ""

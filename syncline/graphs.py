@@ -41,6 +41,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from syncline import names
 from syncline.composition import parse_composition, swapped
+from syncline.due import never_comes
 from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
 from syncline.graph_audit import Actor, GraphAuditPage, list_graph_audit, write_graph_audit
 from syncline.messages import GraphRef, GraphStatus
@@ -54,6 +55,7 @@ __all__ = [
     "GraphRecords",
     "GraphRepository",
     "GraphStatus",
+    "check_comes",
     "draft_graph",
     "graph_changes",
 ]
@@ -217,17 +219,32 @@ _REFUSALS = {
 def draft_graph(fields: Mapping[str, object]) -> GraphDraft:
     """Return the draft of a graph from untrusted fields, or raise GraphInvalid naming the field."""
     try:
-        return GraphDraft.model_validate(fields)
+        draft = GraphDraft.model_validate(fields)
     except ValidationError as error:
         raise _invalid(str(fields.get("slug", "?")), error) from None
+    check_comes(draft.slug, draft.schedule)
+    return draft
 
 
 def graph_changes(slug: str, fields: Mapping[str, object]) -> GraphChanges:
     """Return changes from untrusted fields, or raise GraphInvalid naming the field."""
     try:
-        return GraphChanges.model_validate(fields)
+        changes = GraphChanges.model_validate(fields)
     except ValidationError as error:
         raise _invalid(slug, error) from None
+    if changes.schedule is not None:
+        check_comes(slug, changes.schedule)
+    return changes
+
+
+def check_comes(slug: str, schedule: ScheduleSpec) -> None:
+    """Raise GraphInvalid if the schedule never comes.
+
+    Of what is about to be written alone: a record that is kept may have had its last time since.
+    """
+    problem = never_comes(schedule)
+    if problem is not None:
+        raise GraphInvalid(slug, "schedule.cron", problem)
 
 
 Prepare = Callable[[Graph], Awaitable[object]]

@@ -532,6 +532,10 @@ class Reconciliation(Message):
     deleted_graphs: tuple[str, ...] = ()
     refused: dict[str, str] = Field(default_factory=dict)
     """Slug -> what is wrong and what to do, in a sentence; the first hundred."""
+    never_due: int = 0
+    """Graphs whose Schedule never comes again though it is not paused, as their record asks or not."""
+    never_due_graphs: dict[str, str] = Field(default_factory=dict)
+    """Slug -> that, why if it is known, and the fix, in sentences; the first hundred."""
 
     @property
     def changed(self) -> int:

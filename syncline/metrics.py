@@ -244,6 +244,11 @@ SCHEDULES_REFUSED: Final = Gauge(
     unit="graphs",
     help="Graphs whose Schedule the last reconciliation could not make to match.",
 )
+SCHEDULES_NEVER_DUE: Final = Gauge(
+    name="schedules_never_due",
+    unit="graphs",
+    help="Graphs whose Schedule is not paused and never comes again, as the last reconciliation saw it.",
+)
 RECONCILE_TIMESTAMP: Final = Gauge(
     name="reconcile_timestamp_seconds",
     unit="unix time",
@@ -312,7 +317,7 @@ worker counts for itself.
 Gauges of a graph stay at what *this* worker saw last, also after another worker has taken the graph on. Of
 several workers, the one with the newest `syncline_cycle_timestamp_seconds` of the graph is right.
 For `verify_*` that is `syncline_verify_timestamp_seconds`; for `graph_interval_seconds` and
-`schedules_refused`, `syncline_reconcile_timestamp_seconds`. The recording rules in
+those of `schedules_`, `syncline_reconcile_timestamp_seconds`. The recording rules in
 [ops/alerts.yml](../ops/alerts.yml) pick it.
 
 A plugin's metrics, by the `meter` of its context, get the prefix `syncline_` too; the names above are taken.

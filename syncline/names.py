@@ -34,6 +34,30 @@ ADD_GRAPH: Final = "AddGraph"
 CHANGE_GRAPH: Final = "ChangeGraph"
 PROMOTE_SHADOW: Final = "PromoteShadow"
 
+WORKFLOWS: Final = frozenset(
+    {
+        SYNC_GRAPH,
+        RECONCILE_SCHEDULES,
+        DESCRIBE_FLEET,
+        DESCRIBE_HEALTH,
+        VERIFY_GRAPH,
+        RETRY_FAILURES,
+        DISCARD_FAILURES,
+        SUMMARIZE_FAILURES,
+        LIST_FAILURES,
+        LIST_AUDIT,
+        LIST_GRAPH_AUDIT,
+        SUMMARIZE_PARKED,
+        LIST_PARKED,
+        EXPLAIN_ROW,
+        LIST_GRAPHS,
+        ADD_GRAPH,
+        CHANGE_GRAPH,
+        PROMOTE_SHADOW,
+    }
+)
+"""Every workflow type that our workers serve."""
+
 RESOLVE_PROVIDER: Final = "resolve_provider"
 """Activity: which provider answers for the graph, or why none does."""
 SYNC_CYCLE: Final = "sync_cycle"

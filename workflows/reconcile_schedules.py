@@ -55,6 +55,9 @@ def _paragraphs(result: Reconciliation) -> Iterator[str]:
     if result.refused:
         lines = [f"- **{slug}**: {problem}" for slug, problem in result.refused.items()]
         yield "\n".join(["Refused; the Schedule stays as it is:", "", *lines])
+    if result.never_due:
+        lines = [f"- **{slug}**: {problem}" for slug, problem in result.never_due_graphs.items()]
+        yield "\n".join([f"**{result.never_due:,}** never due:", "", *lines])
 
 
 def _listed(word: str, number: int, slugs: Sequence[str]) -> Iterator[str]:

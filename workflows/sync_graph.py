@@ -197,6 +197,8 @@ class SyncGraph:
             ResolveProviderRequest(graph=request.graph, shadow=request.shadow, unanswered=unanswered),
             summary=f"resolve the provider of {(request.about or 'the default graph')[:100]}",
             start_to_close_timeout=timedelta(seconds=30),
+            # Two of its heartbeats: it is the time that a killed worker costs.
+            heartbeat_timeout=timedelta(seconds=10),
             # It shares its slots with cycles, so it may have to wait for as long as they do.
             schedule_to_close_timeout=_left(until),
             retry_policy=_RETRY,

@@ -17,12 +17,14 @@ from syncline.by_hand import run_by_hand
 from syncline.cli.models import Diagnosis
 from syncline.cli.target import connect_temporal, find_task_queue
 from syncline.client import require_search_attributes, temporal_errors_mapped
+from syncline.due import DueKind
 from syncline.errors import ConfigurationError, NoWorker, RunFailed
 from syncline.health import Check, CheckStatus, Health, bounded
 from syncline.health.check import skew_check
 from syncline.runs import BlockedGraph, blocked_graphs
 from syncline.runs.listing import quoted
 from syncline.runs.stalled import stalled_runs
+from syncline.schedules import due_schedules
 from syncline.stalls import StallKind
 from syncline.task_queues import live, pollers
 
@@ -30,6 +32,7 @@ __all__ = ["diagnose"]
 
 _SECONDS: Final = 5.0
 _RUNS_NAMED: Final = 5
+_SCHEDULES_NAMED: Final = 10
 _TEMPORAL_FIX: Final = (
     "Start Temporal (`syncline dev` brings one), or correct TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* "
     "or _PROFILE."
@@ -40,6 +43,7 @@ _NAMES: Final = (
     "task queue",
     "runs",
     "reconciler",
+    "schedules",
     "graphs",
     "clock",
     "worker",
@@ -73,6 +77,7 @@ async def diagnose(seconds: float) -> Diagnosis:
         "task queue": (partial(_task_queue, task_queue=task_queue), _TEMPORAL_FIX),
         "runs": (partial(_runs, task_queue=task_queue), _TEMPORAL_FIX),
         "reconciler": (partial(_reconciler, task_queue=task_queue), _TEMPORAL_FIX),
+        "schedules": (partial(_schedules, task_queue=task_queue), _TEMPORAL_FIX),
         "graphs": (_blocked, _TEMPORAL_FIX),
     }
     asked = [bounded(name, _SECONDS, partial(look, client), fix=fix) for name, (look, fix) in looks.items()]
@@ -221,6 +226,37 @@ async def _reconciler(client: Client, *, task_queue: str) -> Sequence[Check]:
             fix=f"temporal workflow show --workflow-id '{run.id}' says why; `syncline schedule reconcile`.",
         )
     ]
+
+
+async def _schedules(client: Client, *, task_queue: str) -> Sequence[Check]:
+    """Return a check of each Schedule on the task queue that never comes again, or all too often."""
+    found = await due_schedules(client, task_queue=task_queue)
+    if not found.problems:
+        return [
+            Check(
+                name="schedules", found=f"{found.listed:,} listed; each that is not paused comes as it should"
+            )
+        ]
+    checks = [
+        Check(
+            name=f"schedule {schedule_id}",
+            status=CheckStatus.FAIL if due.kind is DueKind.NEVER else CheckStatus.WARN,
+            found=due.problem,
+            fix=due.fix,
+        )
+        for schedule_id, due in found.problems[:_SCHEDULES_NAMED]
+    ]
+    more = len(found.problems) - len(checks)
+    if more > 0:
+        checks.append(
+            Check(
+                name="schedules",
+                status=CheckStatus.WARN,
+                found=f"{more:,} more come all too often, or not as they should",
+                fix="`syncline status` names those of graphs.",
+            )
+        )
+    return checks
 
 
 async def _blocked(client: Client) -> Sequence[Check]:

@@ -20,6 +20,7 @@ from syncline.cli.graph_changes import (
     resume,
     schedule_options,
     set_graph,
+    warn_of_times,
 )
 from syncline.cli.operators import (
     SECONDS,
@@ -126,7 +127,9 @@ def add(
         "is_default": default,
     }
     request = AddGraphInput(draft=draft_graph(fields), schedule=schedule, who=os_user(), why=reason)
-    print_graph(ask(request, Graph, seconds=timeout), as_json=as_json)
+    added = ask(request, Graph, seconds=timeout)
+    print_graph(added, as_json=as_json)
+    warn_of_times(added)
 
 
 @app.command(epilog=STATUS)

@@ -7,7 +7,7 @@ import typer
 
 from syncline.cli.columns import one_line
 from syncline.cli.operators import GraphArgument, JsonOption, ReasonOption, ask, os_user
-from syncline.cli.sentences import errors_as_sentences
+from syncline.cli.sentences import errors_as_sentences, say_warning
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "resume",
     "schedule_options",
     "set_graph",
+    "warn_of_times",
 ]
 
 NOTIFY_HELP = "Have its writers tell of changes, so that they are synced at once."
@@ -134,6 +135,15 @@ def print_graph(graph: "Graph", *, as_json: bool) -> None:
         typer.echo(f"{field:<14} {'-' if shown is None else shown}")
 
 
+def warn_of_times(graph: "Graph") -> None:
+    """Warn on stderr of a schedule that comes all too often, or only after more than a year."""
+    from syncline.due import caution
+
+    found = caution(graph.slug, graph.schedule)
+    if found is not None:
+        say_warning(one_line(f"{found.problem} {found.fix}"))
+
+
 def _change(graph: str, as_json: bool, reason: str, **changes: object) -> None:
     """Change the record and its Schedule, and print it; say on stderr if an operator has that paused."""
     from syncline.operations.requests import ChangeGraphInput, GraphChanged
@@ -144,6 +154,8 @@ def _change(graph: str, as_json: bool, reason: str, **changes: object) -> None:
         GraphChanged,
     )
     print_graph(changed.graph, as_json=as_json)
+    if "schedule" in given:
+        warn_of_times(changed.graph)
     if changed.operators_pause is not None:
         slug = changed.graph.slug
         note = one_line(changed.operators_pause)

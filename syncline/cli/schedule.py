@@ -8,7 +8,7 @@ import typer
 from syncline.cli.columns import one_line, print_columns
 from syncline.cli.completion import SlugArgument, complete_graph
 from syncline.cli.operators import JsonOption, print_json_list, run, told_at
-from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences, say_error
+from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences, say_error, say_warning
 from syncline.errors import ConfigurationError, ScheduleNotFound, SchedulePaused
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ def reconcile(
 ) -> None:
     """Make all Schedules match the graphs now, instead of within SYNCLINE_RECONCILE_SECONDS; needs a worker.
 
-    Exit status 1 if a graph is refused; the others are reconciled all the same.
+    Exit status 1 if a graph is refused; the others are reconciled all the same. A graph whose Schedule never
+    comes again is told on stderr.
     """
     result = run(_reconcile(timeout))
     if as_json:
@@ -153,6 +154,10 @@ def reconcile(
             typer.echo(f"{word:<10} {number:>6}  {', '.join(slugs)}{more}".rstrip())
         typer.echo(f"{'unchanged':<10} {result.unchanged:>6}")
         typer.echo(f"{'refused':<10} {result.refusals:>6}")
+        if result.never_due:
+            typer.echo(f"{'never due':<10} {result.never_due:>6}")
+    for slug, problem in result.never_due_graphs.items():
+        say_warning(one_line(f"{slug}: {problem}"))
     for slug, problem in result.refused.items():
         say_error(one_line(f"{slug}: {problem}"))
     if result.refusals:

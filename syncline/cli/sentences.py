@@ -16,6 +16,7 @@ __all__ = [
     "EXIT_STATUSES",
     "errors_as_sentences",
     "say_error",
+    "say_warning",
 ]
 
 EXIT_FAILED: Final = 1
@@ -39,6 +40,12 @@ P = ParamSpec("P")
 def say_error(message: str) -> None:
     """Print `error: …` on stderr."""
     typer.secho("error: ", nl=False, err=True, fg=typer.colors.RED, bold=True)
+    typer.echo(message, err=True)
+
+
+def say_warning(message: str) -> None:
+    """Print `warning: …` on stderr."""
+    typer.secho("warning: ", nl=False, err=True, fg=typer.colors.YELLOW, bold=True)
     typer.echo(message, err=True)
 
 

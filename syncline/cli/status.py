@@ -23,6 +23,7 @@ STANDING_STYLES: Final = {
     "failed": "bold red",
     "retrying": "red",
     "blocked": "bold red",
+    "never due": "bold red",
     "held": "yellow",
     "fallback": "yellow",
     "paused": "cyan",
@@ -108,6 +109,8 @@ def _why(graph: "GraphOverview") -> str:
         parts.append("it has no Schedule")
     elif graph.schedule.paused:
         parts.append(_pause(graph.schedule))
+    elif graph.schedule.due is not None:
+        parts.append(f"{graph.schedule.due.problem} {graph.schedule.due.fix}")
     if graph.stall is not None:
         parts.append(f"{graph.stall.problem} {graph.stall.fix}")
     elif graph.trying is not None:
@@ -194,6 +197,9 @@ def _schedule_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield "paused", _pause(schedule)
     else:
         yield "next run", told_at(schedule.next_at)
+    if schedule.due is not None:
+        yield "", schedule.due.problem
+        yield "way out", schedule.due.fix
 
 
 def _run(found: "ListedRun") -> str:

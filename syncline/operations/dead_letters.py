@@ -14,6 +14,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 
 from syncline.engine.keys import readings, row_uuid
 from syncline.errors import InputInvalid
+from syncline.graph_audit import Actor
 from syncline.masking import FROM_CODE, told
 from syncline.messages import Message
 from syncline.operations.paging import checked_limit, first_page, place_after
@@ -218,39 +219,23 @@ async def show(target: GraphSchema, table: str, key: Sequence[str]) -> DeadLette
     return None if row is None else DeadLetter.model_validate(dict(row))
 
 
-async def retry(
-    target: GraphSchema,
-    selection: Selection,
-    *,
-    who: str,
-    why: str,
-    run_id: str | None = None,
-    starter: str | None = None,
-) -> int:
+async def retry(target: GraphSchema, selection: Selection, *, by: Actor) -> int:
     """Have the next cycle try the rows again, with all their tries before them; return how many.
 
-    Audited in the same transaction. What was done and audited for run `run_id` already is not done again: the
-    number of then is returned. Raise InputInvalid if `who` or `why` is blank.
+    Audited in the same transaction. What was done and audited for the same run already is not done again: the
+    number of then is returned. Raise InputInvalid if who does it, or why, is blank.
     """
-    return await _act(target, "retry", selection, who=who, why=why, run_id=run_id, starter=starter)
+    return await _act(target, "retry", selection, by)
 
 
-async def discard(
-    target: GraphSchema,
-    selection: Selection,
-    *,
-    who: str,
-    why: str,
-    run_id: str | None = None,
-    starter: str | None = None,
-) -> int:
+async def discard(target: GraphSchema, selection: Selection, *, by: Actor) -> int:
     """Give up the refused versions of the rows: nothing tries them again; return how many.
 
     A newer version of a row is tried as any other. A version that the graph-db had before stays there. A row
     that a running cycle is trying at this moment may be refused once more, and is then a dead letter again.
-    Audited as a retry is. Raise InputInvalid if `who` or `why` is blank.
+    Audited as a retry is. Raise InputInvalid if who does it, or why, is blank.
     """
-    return await _act(target, "discard", selection, who=who, why=why, run_id=run_id, starter=starter)
+    return await _act(target, "discard", selection, by)
 
 
 async def list_audit(target: GraphSchema, *, limit: int = 100, before: int | None = None) -> AuditPage:
@@ -267,17 +252,8 @@ def _ids(key: Sequence[str]) -> list[UUID]:
     return [row_uuid(reading) for reading in readings(key)]
 
 
-async def _act(
-    target: GraphSchema,
-    action: str,
-    selection: Selection,
-    *,
-    who: str,
-    why: str,
-    run_id: str | None,
-    starter: str | None,
-) -> int:
-    who, why = who.strip(), why.strip()
+async def _act(target: GraphSchema, action: str, selection: Selection, by: Actor) -> int:
+    who, why = by.who.strip(), by.why.strip()
     if not who or not why:
         raise InputInvalid(f"To {action} dead letters, say who you are and why: both are kept in the audit.")
     key, ids = (None, None) if selection.key is None else (list(selection.key), _ids(selection.key))
@@ -285,9 +261,9 @@ async def _act(
         # Before any row is locked: a batch that has some of them is waited for with nothing in its way. So is
         # an earlier attempt of the same run.
         await connection.execute("LOCK TABLE sync_dead_letter IN SHARE ROW EXCLUSIVE MODE")
-        rows: int | None = await connection.fetchval(sql("audited"), run_id, action)
+        rows: int | None = await connection.fetchval(sql("audited"), by.run_id, action)
         if rows is None:
             rows = await connection.fetchval(
-                sql(action), selection.table, key, selection.fingerprint, who, why, run_id, ids, starter
+                sql(action), selection.table, key, selection.fingerprint, who, why, by.run_id, ids, by.starter
             )
     return rows or 0

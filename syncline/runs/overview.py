@@ -15,6 +15,7 @@ from typing import Final
 from temporalio.client import Client
 
 from syncline import names
+from syncline.due import DueKind, DueProblem
 from syncline.messages import Message
 from syncline.pending import Pending, Trying, pending_of
 from syncline.runs.listing import ListedRun, list_runs, quoted
@@ -44,6 +45,8 @@ class Standing(StrEnum):
     """A run is open, and what it tries fails."""
     BLOCKED = "blocked"
     """Its last runs found it taken, and no run has it."""
+    NEVER_DUE = "never due"
+    """Its Schedule is not paused, and never comes again."""
     HELD = "held"
     """Its last run synced nothing, because nobody has the provider."""
     FALLBACK = "fallback"
@@ -65,6 +68,8 @@ class GraphSchedule(Message):
     """Paused because the graph is, and not by an operator."""
     note: str | None = None
     next_at: datetime | None = None
+    due: DueProblem | None = None
+    """What is wrong with the times at which it comes, unless it is paused."""
 
     @classmethod
     def of(cls, listed: ListedSchedule) -> "GraphSchedule":
@@ -75,6 +80,7 @@ class GraphSchedule(Message):
             paused_with_graph=listed.paused and listed.note == PAUSED_WITH_GRAPH,
             note=listed.note,
             next_at=listed.next_at,
+            due=listed.due,
         )
 
 
@@ -163,10 +169,13 @@ def standing_of(
         return Standing.RETRYING
     if last is not None and last.status.trouble:
         return Standing.FAILED
-    if (running or last) is None:
-        return Standing.NEVER
     if last is not None and last.blocked:
         return Standing.BLOCKED
+    due = None if schedule is None or running is not None else schedule.due
+    if due is not None and due.kind is DueKind.NEVER:
+        return Standing.NEVER_DUE
+    if (running or last) is None:
+        return Standing.NEVER
     if last is not None and last.held:
         return Standing.HELD
     if last is not None and last.fallback:

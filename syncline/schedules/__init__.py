@@ -1,5 +1,6 @@
 """Desired graphs <-> Temporal Schedules: one Schedule per graph, and one that keeps all of those in step."""
 
+from syncline.schedules.attention import DueSchedules, due_schedules
 from syncline.schedules.cadence import set_interval
 from syncline.schedules.graph_schedule import (
     PAUSED_WITH_GRAPH,
@@ -17,9 +18,11 @@ from syncline.schedules.waking import Woken, wake
 
 __all__ = [
     "PAUSED_WITH_GRAPH",
+    "DueSchedules",
     "ListedSchedule",
     "ScheduleChange",
     "Woken",
+    "due_schedules",
     "ensure_reconciler",
     "ensure_schedule",
     "find_schedule",

@@ -1,8 +1,9 @@
 """The Schedules that sync graphs, as the server lists them. The list lags a little behind reality."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 
 from temporalio.client import (
     Client,
@@ -15,13 +16,23 @@ from temporalio.client import (
     ScheduleListSchedule,
     ScheduleRange,
     ScheduleSpec,
+    ScheduleState,
 )
 
 from syncline import names
 from syncline.client import temporal_errors_mapped
+from syncline.due import DueKind, DueProblem, judge
 from syncline.schedules.making import describe, shown_fingerprint
 
-__all__ = ["ListedRun", "ListedSchedule", "find_schedule", "list_schedule_ids", "list_schedules"]
+__all__ = [
+    "ListedRun",
+    "ListedSchedule",
+    "due_problem",
+    "find_schedule",
+    "fix_of_graph",
+    "list_schedule_ids",
+    "list_schedules",
+]
 
 _FULL = {"minute": (0, 59), "hour": (0, 23), "day_of_month": (1, 31), "month": (1, 12), "day_of_week": (0, 6)}
 """The fields of a cron expression in its order, and the range of each that means `*`."""
@@ -49,6 +60,8 @@ class ListedSchedule:
     next_at: datetime | None
     last_runs: tuple[ListedRun, ...]
     """Newest first."""
+    due: DueProblem | None = None
+    """What is wrong with the times at which it comes, unless it is paused."""
 
 
 async def list_schedules(client: Client) -> Sequence[ListedSchedule]:
@@ -104,7 +117,48 @@ def _listed(
         # A paused Schedule is listed with times at which it will not run.
         next_at=None if info is None or schedule.state.paused else next(iter(info.next_action_times), None),
         last_runs=() if info is None else tuple(_runs(info.recent_actions)),
+        due=due_problem(found, schedule, fix=partial(fix_of_graph, slug)),
     )
+
+
+def due_problem(
+    found: ScheduleListDescription | ScheduleDescription,
+    schedule: ScheduleListSchedule | Schedule,
+    *,
+    fix: Callable[[DueKind], str],
+) -> DueProblem | None:
+    """Return what is wrong with the times that the server has computed; None for a paused Schedule."""
+    if found.info is None or schedule.state.paused:
+        return None
+    judged = judge(found.info.next_action_times)
+    if judged is None:
+        return None
+    kind, problem = judged
+    cause = _why_never(schedule) if kind is DueKind.NEVER else None
+    return DueProblem(kind=kind, problem=f"{problem} {cause}" if cause else problem, fix=fix(kind))
+
+
+def _why_never(schedule: ScheduleListSchedule | Schedule) -> str | None:
+    """Return what keeps a Schedule from coming, if it is other than its times; a list tells less of it."""
+    state = schedule.state
+    if isinstance(state, ScheduleState) and state.limited_actions and state.remaining_actions == 0:
+        return "The number of runs that it was limited to is used up."
+    end = schedule.spec.end_at
+    if end is not None and end <= datetime.now(UTC):
+        return f"It was to end at {end:%Y-%m-%d %H:%M:%S} UTC."
+    return None
+
+
+def fix_of_graph(slug: str, kind: DueKind) -> str:
+    """Return how the Schedule of a graph is given times that come, and not too often."""
+    schedule_id = names.sync_schedule_id(slug)
+    anew = (
+        f"If its record is right (`syncline graph show {slug}`), somebody has changed the Schedule itself: "
+        f"`temporal schedule delete --schedule-id {schedule_id}`, and `syncline schedule reconcile` makes it "
+        "again."
+    )
+    times = "--every-seconds 60" if kind is DueKind.RAPID else "--cron '30 4 * * *'"
+    return f"`syncline graph set {slug} {times}`, or what is meant. {anew}"
 
 
 def _runs(actions: Sequence[ScheduleActionResult]) -> Sequence[ListedRun]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from temporalio.client import Client, ScheduleState
 
+from syncline.due import DueKind
 from syncline.errors import ConfigurationError, ScheduleForeign
 from syncline.messages import GraphStatus, Reconciliation, ReconciliationProgress
 from syncline.schedules.graph_schedule import (
@@ -15,7 +16,7 @@ from syncline.schedules.graph_schedule import (
     remove_schedule,
     state_for,
 )
-from syncline.schedules.listing import ListedSchedule, list_schedules
+from syncline.schedules.listing import ListedSchedule, find_schedule, list_schedules
 from syncline.schedules.making import is_for
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ async def reconcile(
     """Make the Schedules on this task queue those that the graphs' records ask for, and say what that took.
 
     A graph that is refused (its record is invalid, Temporal does not take its cron expression, a Schedule of
-    its name belongs to somebody else) is named with a sentence; the others are reconciled all the same. Raise
+    its name belongs to somebody else) is named with a sentence; the others are reconciled all the same. So is
+    one whose Schedule never comes again though it is not paused: it is left as it is. Raise
     TemporalUnavailable or StoreError if it has to be done again: what is done already is then unchanged.
     """
     # The records are read after the list, and in here: a graph that is added between the two is in the
@@ -57,6 +59,7 @@ async def reconcile(
             steps.ensure(graph)
         elif schedule is not None:
             unchanged += 1
+            steps.look_at(graph, schedule)
     recorded = {*(graph.slug for graph in records.valid), *records.invalid}
     for slug in sorted(listed.keys() - recorded):
         if is_for(listed[slug].fingerprint, task_queue):
@@ -64,7 +67,7 @@ async def reconcile(
     changes, refused = await steps.take(progressed, unchanged=unchanged)
     for slug, error in records.invalid.items():
         refused[slug] = f"{error}. Correct its record; until then its Schedule stays as it is."
-    return _told(changes, refused, unchanged=unchanged)
+    return _told(changes, refused, steps.never_due, unchanged=unchanged)
 
 
 def _differs(graph: "Graph", listed: ListedSchedule | None, task_queue: str) -> bool:
@@ -84,16 +87,28 @@ class _Steps:
         self._client = client
         self._task_queue = task_queue
         self._steps: dict[str, _Step] = {}
+        self.never_due: dict[str, str] = {}
+        """Slug -> why its Schedule never comes again, and the fix; of those that have been looked at."""
 
     def ensure(self, graph: "Graph") -> None:
         """Make the graph's Schedule what its record says. One that is new runs at once."""
 
         async def step() -> ScheduleChange:
-            return await ensure_schedule(
+            change = await ensure_schedule(
                 self._client, graph, task_queue=self._task_queue, start_now=True, take_over=False
             )
+            # What was listed is outdated. An interval always comes.
+            if change in ("created", "updated") and graph.schedule.cron is not None:
+                self.look_at(graph, await find_schedule(self._client, graph.slug))
+            return change
 
         self._steps[graph.slug] = step
+
+    def look_at(self, graph: "Graph", schedule: ListedSchedule | None) -> None:
+        """Note whether the graph's Schedule never comes again."""
+        due = None if schedule is None else schedule.due
+        if due is not None and due.kind is DueKind.NEVER:
+            self.never_due[graph.slug] = f"{due.problem} {due.fix}"
 
     def remove(self, slug: str) -> None:
         """Delete the Schedule that no graph has any longer, unless it is somebody else's after all."""
@@ -141,7 +156,11 @@ class _Steps:
 
 
 def _told(
-    changes: Mapping[str, ScheduleChange], refused: Mapping[str, str], *, unchanged: int
+    changes: Mapping[str, ScheduleChange],
+    refused: Mapping[str, str],
+    never_due: Mapping[str, str],
+    *,
+    unchanged: int,
 ) -> Reconciliation:
     def slugs(change: ScheduleChange) -> Sequence[str]:
         return sorted(slug for slug, made in changes.items() if made == change)
@@ -157,4 +176,6 @@ def _told(
         updated_graphs=tuple(updated[:MOST_NAMED]),
         deleted_graphs=tuple(deleted[:MOST_NAMED]),
         refused={slug: refused[slug] for slug in sorted(refused)[:MOST_NAMED]},
+        never_due=len(never_due),
+        never_due_graphs={slug: never_due[slug] for slug in sorted(never_due)[:MOST_NAMED]},
     )

@@ -1,19 +1,21 @@
-"""A TCP proxy in front of a Postgres, which can fall silent as a broken middlebox does: nothing is closed."""
+"""A TCP proxy in front of a server, which can fall silent as a broken middlebox does: nothing is closed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 __all__ = ["SilentProxy", "silent_proxy"]
 
+_Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 
 class SilentProxy:
     """A proxy that runs. What it has swallowed is lost: it goes on to acknowledge, and forwards no more."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, far_end: Callable[[], Awaitable[_Ends]]) -> None:
+        self._far_end = far_end
         self._open: set[asyncio.Event] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: list[asyncio.StreamWriter] = []
@@ -26,13 +28,22 @@ class SilentProxy:
         """Whether connections that are made from now on are not answered either."""
 
     def through(self, dsn: str) -> str:
-        """Return the connection string of the same database through the proxy."""
+        """Return the connection string of the same Postgres database through the proxy."""
         return f"postgresql://postgres@127.0.0.1:{self.port}{urlsplit(dsn).path}"
 
     def fall_silent(self) -> None:
         """Forward nothing any more on the connections that are open."""
         for silent in self._open:
             silent.set()
+
+    def cut(self) -> None:
+        """Let nothing through from now on; connections that are made get no answer."""
+        self.deaf = True
+        self.fall_silent()
+
+    def mend(self) -> None:
+        """Let new connections through; those that were open, or made meanwhile, stay silent."""
+        self.deaf = False
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a connection in a task of its own."""
@@ -53,10 +64,14 @@ class SilentProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on what comes, both ways, until one side ends."""
         silent = asyncio.Event()
+        try:
+            back_reader, back_writer = await self._far_end()
+        except OSError:  # the server is away: the connection's end says so
+            writer.transport.abort()
+            return
         if self.deaf:
             silent.set()
         self._open.add(silent)
-        back_reader, back_writer = await asyncio.open_unix_connection(str(self._socket))
         self._ends.append(back_writer)
         pumps = [
             asyncio.create_task(self._pump(0, reader, back_writer, silent)),
@@ -89,9 +104,13 @@ class SilentProxy:
 
 
 @asynccontextmanager
-async def silent_proxy(socket_dir: Path) -> AsyncIterator[SilentProxy]:
-    """Run a proxy in front of the server with this folder of sockets."""
-    proxy = SilentProxy(socket_dir / ".s.PGSQL.5432")
+async def silent_proxy(to: Path | int) -> AsyncIterator[SilentProxy]:
+    """Run a proxy in front of a Unix socket, or of a port of this machine."""
+    proxy = SilentProxy(
+        (lambda: asyncio.open_unix_connection(str(to)))
+        if isinstance(to, Path)
+        else (lambda: asyncio.open_connection("127.0.0.1", to))
+    )
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:

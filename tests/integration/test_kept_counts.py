@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from syncline.engine import run_cycle
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.verify import verify
+from syncline.graph_audit import Actor
 from syncline.operations import Selection, discard, retry
 from syncline.provider import GraphSchema
 from syncline.testing.graphs import SCHEMA, TestGraph, on_target, read, write
@@ -120,7 +121,7 @@ async def test_a_cycle_tells_what_waits_was_refused_and_is_owed(graph: TestGraph
         }
         assert await read(graph, DIFFERING) == []
     place = GraphSchema(store=graph.target, schema=SCHEMA)
-    assert await discard(place, Selection(everything=True), who="me", why="test") == 1
+    assert await discard(place, Selection(everything=True), by=Actor(who="me", why="test")) == 1
     await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('nowhere', 'here'), ('nobody', 'here')")
     result = await run_cycle(graph.context())
     assert (result.parked, result.dead_letters) == (1, 0)
@@ -134,7 +135,7 @@ async def test_operators_and_a_cycle_at_once_lose_no_count_and_block_no_one(grap
     async def operate() -> None:
         for turn in range(20):
             action = discard if turn % 2 else retry
-            await action(place, Selection(everything=True), who="me", why="test")
+            await action(place, Selection(everything=True), by=Actor(who="me", why="test"))
 
     for turn in range(4):
         await write(

@@ -13,6 +13,7 @@ from syncline.engine.fingerprint import fingerprint, without_values
 from syncline.engine.keys import key_uuid, row_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.errors import InputInvalid, StoreRejected
+from syncline.graph_audit import Actor
 from syncline.operations import (
     AuditEntry,
     DeadLetter,
@@ -141,9 +142,11 @@ async def test_pages_hold_each_dead_letter_once_while_others_come_and_go(graph: 
             break
         after = page.next
         # A retry changes no place, and what has been read may go.
-        await retry(target(graph), Selection(everything=True), who="me", why="paging")
+        await retry(target(graph), Selection(everything=True), by=Actor(who="me", why="paging"))
         await discard(
-            target(graph), Selection(table=page.letters[0].table, key=seen[-1]), who="me", why="read"
+            target(graph),
+            Selection(table=page.letters[0].table, key=seen[-1]),
+            by=Actor(who="me", why="read"),
         )
     assert len(seen) == len(set(seen)) == 26
 
@@ -199,7 +202,10 @@ async def test_the_summary_counts_rows_of_one_cause_and_shows_one_of_them(graph:
 
 async def test_a_retry_gives_all_tries_again_at_once(graph: TestGraph) -> None:
     await bury(graph, "nodes", ["n1"], ["n2"], attempts=5, dead=True)
-    assert await retry(target(graph), Selection(table="nodes", key=("n1",)), who="ada", why="fixed") == 1
+    assert (
+        await retry(target(graph), Selection(table="nodes", key=("n1",)), by=Actor(who="ada", why="fixed"))
+        == 1
+    )
     due = await books(
         graph,
         "SELECT key, attempts FROM sync_dead_letter WHERE next_retry_at <= now() AND version = 7",
@@ -219,7 +225,7 @@ async def test_rows_are_selected_by_key_table_fingerprint_or_all(graph: TestGrap
     await bury(graph, "fact_sources", ["f1", "r1"])
 
     async def chosen(**how: Any) -> int:
-        return await discard(target(graph), Selection(**how), who="ada", why="test")
+        return await discard(target(graph), Selection(**how), by=Actor(who="ada", why="test"))
 
     assert await chosen(table="nodes", key=("n3",)) == 0
     assert await chosen(table="edges", key=("n1",)) == 0
@@ -255,9 +261,11 @@ def test_a_selection_that_is_not_exactly_one_is_refused(how: dict[str, Any]) -> 
 async def test_every_action_is_audited_with_who_why_and_what(graph: TestGraph) -> None:
     cause = await bury(graph, "nodes", ["n1"], ["n2"], ["n3"])
     before = datetime.now(UTC) - timedelta(minutes=1)
-    await retry(target(graph), Selection(table="nodes", key=("n1",)), who=" ada ", why=" the check is gone ")
-    await retry(target(graph), Selection(fingerprint=cause), who="bob", why="all of it")
-    await discard(target(graph), Selection(table="nodes"), who="ada", why="given up")
+    await retry(
+        target(graph), Selection(table="nodes", key=("n1",)), by=Actor(who=" ada ", why=" the check is gone ")
+    )
+    await retry(target(graph), Selection(fingerprint=cause), by=Actor(who="bob", why="all of it"))
+    await discard(target(graph), Selection(table="nodes"), by=Actor(who="ada", why="given up"))
     found = await audit(graph)
     assert [
         (one.action, one.who, one.why, one.table, one.key, one.fingerprint, one.rows) for one in found
@@ -278,13 +286,15 @@ async def test_who_and_why_are_wanted_before_anything_is_done(graph: TestGraph) 
     for who, why in (("", "x"), ("x", ""), (" \t", "x"), ("x", "\n")):
         for action in (retry, discard):
             with pytest.raises(InputInvalid, match="who you are and why"):
-                await action(target(graph), Selection(everything=True), who=who, why=why)
+                await action(target(graph), Selection(everything=True), by=Actor(who=who, why=why))
     assert len(await everything(graph)) == 1
     assert await audit(graph) == ()
 
 
 async def test_what_touched_nothing_is_not_audited(graph: TestGraph) -> None:
-    assert await retry(target(graph), Selection(everything=True), who="ada", why="nothing there") == 0
+    assert (
+        await retry(target(graph), Selection(everything=True), by=Actor(who="ada", why="nothing there")) == 0
+    )
     assert await audit(graph) == ()
 
 
@@ -303,9 +313,11 @@ async def test_an_action_that_fails_leaves_neither_effect_nor_audit(graph: TestG
     await books(graph, "ALTER TABLE sync_audit ADD CONSTRAINT unaudited CHECK (why <> 'in secret')")
     for action in (retry, discard):
         with pytest.raises(StoreRejected, match="P0001"):
-            await action(target(graph), Selection(everything=True), who="ada", why="now")
+            await action(target(graph), Selection(everything=True), by=Actor(who="ada", why="now"))
         with pytest.raises(StoreRejected, match="unaudited"):
-            await action(target(graph), Selection(table="nodes", key=("n1",)), who="ada", why="in secret")
+            await action(
+                target(graph), Selection(table="nodes", key=("n1",)), by=Actor(who="ada", why="in secret")
+            )
     assert await audit(graph) == ()
     assert {letter.attempts for letter in await everything(graph)} == {1}
     assert len(await everything(graph)) == 2
@@ -318,7 +330,7 @@ async def test_an_action_waits_for_a_batch_that_has_some_of_the_rows(graph: Test
     await running.start()
     await batch.execute("DELETE FROM sync_dead_letter WHERE key = '{n2}'")
     action = asyncio.create_task(
-        discard(target(graph), Selection(everything=True), who="ada", why="while a cycle runs")
+        discard(target(graph), Selection(everything=True), by=Actor(who="ada", why="while a cycle runs"))
     )
     await asyncio.sleep(0.3)
     # It holds nothing that the batch needs, so that the batch goes on.
@@ -342,7 +354,7 @@ async def test_a_discard_forgets_the_retry_that_no_cycle_has_in_hand(graph: Test
     batch = await graph.connect_target()
     async with batch.transaction():
         await batch.execute("DELETE FROM sync_requeue WHERE key = '{n2}'")
-        assert await discard(target(graph), Selection(table="nodes"), who="ada", why="no more") == 3
+        assert await discard(target(graph), Selection(table="nodes"), by=Actor(who="ada", why="no more")) == 3
         assert await books(graph, "SELECT key FROM sync_requeue ORDER BY key") == [(["n2"],), (["n3"],)]
     await batch.close()
 
@@ -360,10 +372,13 @@ async def test_keys_tables_and_fingerprints_are_only_ever_values(graph: TestGrap
     page = await list_dead_letters(target(graph), table=NASTY, limit=1)
     assert page.next is not None
     assert len((await list_dead_letters(target(graph), after=page.next)).letters) >= 1
-    assert await retry(target(graph), Selection(fingerprint=NASTY), who=NASTY, why=NASTY) == 0
-    assert await retry(target(graph), Selection(fingerprint=cause), who=NASTY, why=NASTY) == 2
-    assert await discard(target(graph), Selection(table=NASTY, key=(NASTY,)), who=NASTY, why=NASTY) == 1
-    assert await discard(target(graph), Selection(table=NASTY), who=NASTY, why=NASTY) == 1
+    assert await retry(target(graph), Selection(fingerprint=NASTY), by=Actor(who=NASTY, why=NASTY)) == 0
+    assert await retry(target(graph), Selection(fingerprint=cause), by=Actor(who=NASTY, why=NASTY)) == 2
+    assert (
+        await discard(target(graph), Selection(table=NASTY, key=(NASTY,)), by=Actor(who=NASTY, why=NASTY))
+        == 1
+    )
+    assert await discard(target(graph), Selection(table=NASTY), by=Actor(who=NASTY, why=NASTY)) == 1
     assert [letter.key for letter in await everything(graph)] == [("n1",)]
     # Blanks around it are not kept.
     assert {(one.who, one.why) for one in await audit(graph)} == {(NASTY.strip(), NASTY.strip())}
@@ -764,7 +779,7 @@ async def test_a_dead_row_says_why_and_a_newer_version_comes_before_it(graph: Te
     await bury(graph, "nodes", ["n1"], dead=True)
     assert await judged(graph, "nodes", "n1") == (RowState.DEAD, f"dead: [23514] {WEIGHT}")
     assert (await told(graph, "nodes", "n1")).dead_letter == await show(target(graph), "nodes", ["n1"])
-    await retry(target(graph), Selection(table="nodes"), who="ada", why="again")
+    await retry(target(graph), Selection(table="nodes"), by=Actor(who="ada", why="again"))
     state, verdict = await judged(graph, "nodes", "n1")
     assert state is RowState.RETRYING
     assert verdict.startswith(f"refused: [23514] {WEIGHT}; next try 20")
@@ -785,8 +800,8 @@ async def test_a_discarded_version_says_who_gave_it_up(graph: TestGraph) -> None
     await land_node(graph, "n3", version=xid - 1, run=1)
     await land_node(graph, "n4", version=xid - 1, run=1)
     cause = await bury(graph, "nodes", ["n1"], ["n2"], ["n3"])
-    await discard(target(graph), Selection(table="nodes", key=("n1",)), who="ada", why="nonsense")
-    await discard(target(graph), Selection(fingerprint=cause), who="bob", why="all nonsense")
+    await discard(target(graph), Selection(table="nodes", key=("n1",)), by=Actor(who="ada", why="nonsense"))
+    await discard(target(graph), Selection(fingerprint=cause), by=Actor(who="bob", why="all nonsense"))
     assert (await judged(graph, "nodes", "n1"))[1].startswith("not in the graph-db, given up by ada, 20")
     state, verdict = await judged(graph, "nodes", "n2")
     assert state is RowState.GIVEN_UP

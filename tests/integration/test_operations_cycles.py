@@ -7,6 +7,7 @@ import pytest
 from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+from syncline.graph_audit import Actor
 from syncline.messages import SyncResult
 from syncline.operations import (
     DeadLetterState,
@@ -80,7 +81,7 @@ async def test_refused_rows_land_after_a_retry_by_their_cause(refusing: TestGrap
     # Nothing happens before its time.
     assert (await cycle(refusing)).rows == 0
     selection = Selection(fingerprint=group.fingerprint)
-    assert await retry(target(refusing), selection, who="ada", why="constraint dropped") == 2
+    assert await retry(target(refusing), selection, by=Actor(who="ada", why="constraint dropped")) == 2
     assert (await cycle(refusing)).rows == 2
     assert await nodes(refusing) == [("n1", "too long"), ("n2", "fit"), ("n3", "longer")]
     assert (await summarize(target(refusing))).rows == 0
@@ -107,7 +108,9 @@ async def test_waits_double_from_a_minute_until_the_fifth_refusal_is_the_last(re
     # The dead are left alone: a cycle has nothing to do.
     assert (await cycle(refusing)).failures == 0
     # A retry begins the same schedule anew.
-    assert await retry(target(refusing), Selection(everything=True), who="ada", why="try again") == 2
+    assert (
+        await retry(target(refusing), Selection(everything=True), by=Actor(who="ada", why="try again")) == 2
+    )
     await cycle(refusing)
     again = await show(target(refusing), "nodes", ["n1"])
     assert again is not None
@@ -115,7 +118,7 @@ async def test_waits_double_from_a_minute_until_the_fifth_refusal_is_the_last(re
 
 
 async def test_a_discarded_version_is_never_tried_and_a_newer_one_is(refusing: TestGraph) -> None:
-    assert await discard(target(refusing), Selection(table="nodes"), who="ada", why="nonsense") == 2
+    assert await discard(target(refusing), Selection(table="nodes"), by=Actor(who="ada", why="nonsense")) == 2
     await on_target(refusing, "ALTER TABLE nodes DROP CONSTRAINT short")
     assert (await cycle(refusing)).rows == 0
     assert await nodes(refusing) == [("n2", "fit")]

@@ -18,6 +18,7 @@ from syncline.engine import KNOWLEDGE_GRAPH
 from syncline.engine.verify import verify
 from syncline.errors import StoreRejected
 from syncline.freshness.line import Line
+from syncline.graph_audit import Actor
 from syncline.graphs import Graph, GraphChanges, GraphDraft
 from syncline.health.rights import check_rights, needed_rights
 from syncline.messages import CycleStatus, SyncResult
@@ -166,7 +167,7 @@ async def test_a_worker_with_the_printed_rights_does_all_that_workers_do(migrate
         )
         assert (await cycle(services)).status is CycleStatus.DRAINED
         assert (await list_dead_letters(target)).letters == ()
-        await retry(target, Selection(everything=True), who="w", why="y")
+        await retry(target, Selection(everything=True), by=Actor(who="w", why="y"))
         found = await verify(
             KNOWLEDGE_GRAPH,
             write=write,

@@ -25,6 +25,7 @@ from syncline.testing.graphs import SCHEMA, TestGraph, on_target, read, write
 from syncline.testing.lab import eventually
 from syncline.testing.proxy import SilentProxy, silent_proxy
 
+SOCKET = ".s.PGSQL.5432"
 QUICK = Patience(connect=2, silent=0.5, answer=1, close=1)
 LIMITS = {
     "statement_timeout": "300ms",
@@ -184,7 +185,7 @@ async def behind_proxy(
     """A proxy in front of one side, and a context over it; the other side is reached as ever."""
     dsn = graph.target_dsn if side == "target" else graph.write_dsn
     async with (
-        silent_proxy(server.socket_dir) as proxy,
+        silent_proxy(server.socket_dir / SOCKET) as proxy,
         opened(proxy.through(dsn), patience=patience) as store,
     ):
         yield proxy, replace(graph.context(seconds=5), **{side: GraphSchema(store=store, schema=SCHEMA)})
@@ -228,7 +229,7 @@ async def test_silent_copy_ends_cycle(
 async def test_long_statement_is_left_alone(graph: TestGraph, postgres_server: EmbeddedPostgres) -> None:
     """A statement that the server works on is not cut off, nor is a COPY whose source takes its time."""
     async with (
-        silent_proxy(postgres_server.socket_dir) as proxy,
+        silent_proxy(postgres_server.socket_dir / SOCKET) as proxy,
         opened(proxy.through(graph.target_dsn), patience=QUICK) as store,
         store.driver() as one,
     ):
@@ -247,7 +248,7 @@ async def test_long_statement_is_left_alone(graph: TestGraph, postgres_server: E
 async def test_silent_bookkeeping_says_so(graph: TestGraph, postgres_server: EmbeddedPostgres) -> None:
     """What goes through sessions and connections of SQLAlchemy is watched like the rest."""
     async with (
-        silent_proxy(postgres_server.socket_dir) as proxy,
+        silent_proxy(postgres_server.socket_dir / SOCKET) as proxy,
         opened(proxy.through(graph.target_dsn), patience=QUICK) as store,
     ):
         async with store.begin() as connection:
@@ -266,7 +267,7 @@ async def test_silent_bookkeeping_says_so(graph: TestGraph, postgres_server: Emb
 
 async def test_store_closes_in_time(graph: TestGraph, postgres_server: EmbeddedPostgres) -> None:
     """Connections that nobody answers on keep no worker from its end."""
-    async with silent_proxy(postgres_server.socket_dir) as proxy:
+    async with silent_proxy(postgres_server.socket_dir / SOCKET) as proxy:
         store = PostgresStore(
             "graph",
             SecretStr(proxy.through(graph.target_dsn)),

@@ -15,6 +15,7 @@ from syncline.embedding_development import DevelopmentEmbedding
 from syncline.engine import Column, Links, Reference, SchemaMap, SyncEngine, TableMap
 from syncline.engine.keys import key_of_bytes, key_uuid, presented, reading_of, readings, row_uuid
 from syncline.engine.verify import verify
+from syncline.graph_audit import Actor
 from syncline.messages import CycleStatus, SyncResult
 from syncline.migrations import migrate_books
 from syncline.operations import explain, list_dead_letters, retry, show, summarize
@@ -266,10 +267,10 @@ async def test_such_rows_are_shown_explained_and_tried_again(graph: TestGraph) -
         await run()
     assert await explained("facts", "\\xe9") == (RowState.DEAD, True)
     selection = Selection(table="facts", key=("\\xe9",))
-    assert await retry(place, selection, who="tester", why="a test") == 1
+    assert await retry(place, selection, by=Actor(who="tester", why="a test")) == 1
     assert (await run()).dead_letters == 1
     await write(graph, "DELETE FROM fact_rows WHERE id = raw('e9'); DELETE FROM kg.sync_tombstone")
-    await retry(place, selection, who="tester", why="a test")
+    await retry(place, selection, by=Actor(who="tester", why="a test"))
     assert (await run()).dead_letters == 0
 
 

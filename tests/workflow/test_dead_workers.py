@@ -9,11 +9,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from temporalio.api.enums.v1 import PendingActivityState
 
 from providers.default import DefaultSyncProvider
 from syncline.graphs import Graph
 from syncline.messages import CycleStatus, SyncResult
-from syncline.testing.lab import SyncLab, eventually
+from syncline.testing.lab import Run, SyncLab, eventually
 from syncline.testing.worker_process import WorkerProcess, environment_of
 
 ROOT = Path(__file__).parents[2]
@@ -127,15 +128,26 @@ async def thaw(worker: WorkerProcess) -> None:
     await eventually(told)
 
 
-async def test_the_next_attempt_takes_the_graph_from_a_frozen_worker(
+@asynccontextmanager
+async def frozen(
     scene: Scene, environment: dict[str, str]
-) -> None:
-    """Frozen between two transactions, before the fence: its session would hold the graph for ever."""
+) -> AsyncIterator[tuple[WorkerProcess, Run, asyncpg.Record]]:
+    """A worker that is frozen between two transactions, before the fence; its run, and the session that it has.
+
+    That session would hold the graph for ever.
+    """
     async with working(environment) as worker:
         async with locked(scene.write, "write_nodes"):
             run = await scene.lab.start(scene.graph)
-            first = await scene.held(state="idle")
+            held = await scene.held(state="idle")
             worker.process.send_signal(signal.SIGSTOP)
+        yield worker, run, held
+
+
+async def test_the_next_attempt_takes_the_graph_from_a_frozen_worker(
+    scene: Scene, environment: dict[str, str]
+) -> None:
+    async with frozen(scene, environment) as (worker, run, first):
         async with scene.lab.worker():
             await scene.synced()
             books = await scene.books()
@@ -150,11 +162,7 @@ async def test_the_next_attempt_takes_the_graph_from_a_frozen_worker(
 async def test_a_run_takes_the_graph_from_a_frozen_worker_whose_run_was_terminated(
     scene: Scene, environment: dict[str, str]
 ) -> None:
-    async with working(environment) as worker:
-        async with locked(scene.write, "write_nodes"):
-            run = await scene.lab.start(scene.graph)
-            held = await scene.held(state="idle")
-            worker.process.send_signal(signal.SIGSTOP)
+    async with frozen(scene, environment) as (worker, run, held):
         async with scene.lab.worker():
             # As long as it is open it may be at work, whatever its session does.
             holder = (await scene.lab.run(scene.graph)).result.holder
@@ -198,3 +206,25 @@ async def test_a_dead_workers_statement_does_not_keep_the_graph(
             result = (await asyncio.wait_for(run.result(), 60)).result
         assert result.status is CycleStatus.DRAINED
         assert await scene.books() == books
+
+
+async def test_a_worker_killed_while_it_resolves_costs_its_heartbeat(
+    scene: Scene, environment: dict[str, str]
+) -> None:
+    """Half a minute, which the question may take at the most, would be three times as long."""
+    async with working(environment) as worker:
+        async with locked(scene.target, "syncline.graphs"):
+            run = await scene.lab.start(scene.graph)
+
+            async def resolving() -> bool:
+                pending = (await run.describe()).raw_description.pending_activities
+                return any(
+                    one.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED for one in pending
+                )
+
+            await eventually(resolving)
+            worker.process.kill()
+            dead = time.monotonic()
+        async with scene.lab.worker():
+            await scene.synced()
+            assert time.monotonic() - dead < 25

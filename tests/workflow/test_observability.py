@@ -143,6 +143,9 @@ async def play(lab: SyncLab, write: asyncpg.Connection, target: asyncpg.Connecti
 
     misbehaving = await lab.add_graph("zoo-wrong")
     await run(lab, misbehaving)
+
+    # Its workflow task fails, as that of a run does whose code has changed.
+    await lab.client.start_workflow("Unknown", id="observed-stuck", task_queue=lab.task_queue)
     return {
         "plain": plain,
         "fallback": fallback,
@@ -217,7 +220,7 @@ async def scene(
                 async def woken() -> bool:
                     nonlocal text
                     text = await asyncio.to_thread(scrape, metrics_address)
-                    return "syncline_wakes{" in text
+                    return "syncline_wakes{" in text and "temporal_workflow_task_execution_failed{" in text
 
                 await eventually(woken)
                 worker.process.send_signal(signal.SIGTERM)
@@ -227,6 +230,7 @@ async def scene(
     schedules = [names.sync_schedule_id(graph.slug) for graph in (paused, heard, graphs["blocked"])]
     for schedule in (*schedules, names.reconcile_schedules_id("observed")):
         await temporal_client.get_schedule_handle(schedule).delete()
+    await temporal_client.get_workflow_handle("observed-stuck").terminate()
     yield Scene(
         graphs=graphs,
         families={family.name: family for family in text_string_to_metric_families(text)},

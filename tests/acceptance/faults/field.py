@@ -28,8 +28,8 @@ from syncline.schedules import reconcile_now
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.ports import free_port
+from syncline.testing.proxy import SilentProxy, silent_proxy
 from syncline.testing.worker_process import WorkerProcess
-from tests.acceptance.faults.cables import Cable, cable
 from tests.acceptance.faults.services import DIMENSIONS, EmbeddingServer, QdrantFront
 
 __all__ = ["ROWS", "Field", "Member", "Seen"]
@@ -73,7 +73,7 @@ class Member:
     """One worker process, and its own cable to Temporal."""
 
     process: WorkerProcess
-    temporal: Cable
+    temporal: SilentProxy
     life: AsyncExitStack
 
     @property
@@ -96,7 +96,7 @@ class Field:
     declared: TemporalDeclaration
     client: Client
     services: Services
-    cables: dict[str, Cable]
+    cables: dict[str, SilentProxy]
     embedding: EmbeddingServer
     embedding_url: str
     qdrant: QdrantFront
@@ -127,8 +127,10 @@ class Field:
             url = stack.enter_context(embedding.running())
             front = stack.enter_context(qdrant.running())
             ends = {side: server.socket_dir / ".s.PGSQL.5432" for side, server in running.items()}
-            cables = {name: await stack.enter_async_context(cable(end)) for name, end in ends.items()}
-            cables["qdrant"] = await stack.enter_async_context(cable(int(front.url.rpartition(":")[2])))
+            cables = {name: await stack.enter_async_context(silent_proxy(end)) for name, end in ends.items()}
+            cables["qdrant"] = await stack.enter_async_context(
+                silent_proxy(int(front.url.rpartition(":")[2]))
+            )
             settings = Settings(
                 write_dsn=SecretStr(running["write"].dsn("write")),
                 graph_dsn=SecretStr(running["graph"].dsn("graph")),
@@ -154,7 +156,7 @@ class Field:
         self.members = [member for member in self.members if not member.ended]
         while len(self.members) < 2:
             life = AsyncExitStack()
-            wire = await life.enter_async_context(cable(self.declared.port))
+            wire = await life.enter_async_context(silent_proxy(self.declared.port))
             environment = {**self.worker_environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{wire.port}"}
             process = await life.enter_async_context(WorkerProcess.running(ROOT / "worker.py", environment))
             self.members.append(Member(process=process, temporal=wire, life=life))

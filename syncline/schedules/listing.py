@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from temporalio.client import (
     Client,
@@ -21,7 +22,17 @@ from syncline import names
 from syncline.client import temporal_errors_mapped
 from syncline.schedules.making import describe, shown_fingerprint
 
-__all__ = ["ListedRun", "ListedSchedule", "find_schedule", "list_schedule_ids", "list_schedules"]
+__all__ = [
+    "CRON_CATCHUP",
+    "ListedRun",
+    "ListedSchedule",
+    "find_schedule",
+    "list_schedule_ids",
+    "list_schedules",
+]
+
+CRON_CATCHUP: Final = timedelta(hours=1)
+"""How late a Schedule still makes up for a time of a cron expression; one of an interval, within that."""
 
 _FULL = {"minute": (0, 59), "hour": (0, 23), "day_of_month": (1, 31), "month": (1, 12), "day_of_week": (0, 6)}
 """The fields of a cron expression in its order, and the range of each that means `*`."""
@@ -49,6 +60,14 @@ class ListedSchedule:
     next_at: datetime | None
     last_runs: tuple[ListedRun, ...]
     """Newest first."""
+    by_interval: bool = False
+    """Whether it has an interval: of the times that it missed, the last one is always made up for."""
+
+    def behind(self, now: datetime) -> bool:
+        """Return whether it has yet to look at a time that has passed, and to start a run for it."""
+        if self.next_at is None or self.next_at > now:
+            return False
+        return self.by_interval or now - self.next_at < CRON_CATCHUP
 
 
 async def list_schedules(client: Client) -> Sequence[ListedSchedule]:
@@ -104,6 +123,7 @@ def _listed(
         # A paused Schedule is listed with times at which it will not run.
         next_at=None if info is None or schedule.state.paused else next(iter(info.next_action_times), None),
         last_runs=() if info is None else tuple(_runs(info.recent_actions)),
+        by_interval=bool(schedule.spec.intervals),
     )
 
 

@@ -1,17 +1,27 @@
 """Waking: one run of a graph's Schedule at once, unless somebody has paused it."""
 
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from temporalio.client import Client, ScheduleActionStartWorkflow, ScheduleOverlapPolicy
+from temporalio.client import (
+    Client,
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleActionStartWorkflow,
+    ScheduleOverlapPolicy,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
 from syncline.client import temporal_errors_mapped
 from syncline.schedules import making
+from syncline.schedules.coming import answers, graphs_to_come, yet_to_begin
 
-__all__ = ["Woken", "wake"]
+if TYPE_CHECKING:
+    from syncline.graphs import Graph
 
-Woken = Literal["started", "paused", "absent"]
+__all__ = ["Waking", "Woken", "wake"]
+
+Woken = Literal["started", "coming", "paused", "absent"]
+"""What came of it; `coming` means that a run is open which no worker has taken up yet, so it is enough."""
 
 _ONE_MORE: Final = ScheduleOverlapPolicy.BUFFER_ONE
 """A run that is open may have looked already, so one more follows it; never more than one."""
@@ -33,6 +43,11 @@ async def wake(client: Client, slug: str, *, task_queue: str) -> Woken:
             return "absent"
         if description.schedule.state.paused:
             return "paused"
+        for run in description.info.running_actions:
+            if isinstance(run, ScheduleActionExecutionStartWorkflow) and await yet_to_begin(
+                client, run.workflow_id, run.first_execution_run_id, task_queue=task_queue
+            ):
+                return "coming"
         try:
             await handle.trigger(overlap=_ONE_MORE)
         except RPCError as error:
@@ -40,3 +55,23 @@ async def wake(client: Client, slug: str, *, task_queue: str) -> Woken:
                 return "absent"
             raise
     return "started"
+
+
+class Waking:
+    """What who listens needs of Temporal, for the Schedules on one task queue."""
+
+    def __init__(self, client: Client, *, task_queue: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+
+    async def wake(self, graph: "Graph") -> str:
+        """Have the graph's Schedule start a run; see `wake`."""
+        return await wake(self._client, graph.slug, task_queue=self._task_queue)
+
+    async def answers(self) -> bool:
+        """Return whether Temporal answers now."""
+        return await answers(self._client)
+
+    async def coming(self, *, returned: bool) -> frozenset[str]:
+        """Return the graphs that a run looks at anyway; see `graphs_to_come`."""
+        return await graphs_to_come(self._client, task_queue=self._task_queue, returned=returned)

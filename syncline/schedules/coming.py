@@ -12,6 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from syncline import names
 from syncline.client import temporal_errors_mapped
 from syncline.schedules.listing import list_schedules
+from syncline.schedules.making import is_for
 from syncline.search_attributes import GRAPH
 
 __all__ = ["answers", "graphs_to_come", "yet_to_begin"]
@@ -63,7 +64,8 @@ async def graphs_to_come(client: Client, *, task_queue: str, returned: bool) -> 
         return waiting
     now, taken = datetime.now(UTC), {run.typed_search_attributes.get(GRAPH) for run in runs}
     listed = await list_schedules(client)
-    return waiting | {one.slug for one in listed if one.behind(now) and one.slug not in taken}
+    behind = (one for one in listed if one.behind(now) and is_for(one.fingerprint, task_queue))
+    return waiting | {one.slug for one in behind if one.slug not in taken}
 
 
 async def _open_runs(client: Client) -> Sequence[WorkflowExecution]:

@@ -23,6 +23,8 @@ _CROWD: Final = 20
 """So many due at once are worth two lists of what comes anyway."""
 _PROBE: Final = 0.5
 """Seconds between two looks for a Temporal that is away."""
+_ASKED: Final = 3
+"""How often it is asked what comes, of a Temporal that has just returned and may not be all there."""
 _PAUSED: Final = 30.0
 """Seconds, at least, until it is asked again whether a Schedule that changed is still paused."""
 _PAUSED_SHARE: Final = 0.25
@@ -145,6 +147,7 @@ class Starting:
     async def _hold(self) -> None:
         """Start nothing until runs can be started again, and then nothing that comes by itself."""
         before: tuple[float, Snapshot] | None = None
+        asked = 0
         while True:
             now, seen = _now(), await self._snapshot()
             if not await self._runs.answers():
@@ -157,6 +160,10 @@ class Starting:
                 coming = await self._runs.coming(returned=True)
             except SynclineError as error:
                 self._tell(str(error))
+                asked += 1
+                if asked == _ASKED:
+                    return  # Each is started, then, whether it comes or not.
+                await asyncio.sleep(_PROBE)
                 continue
             # Whatever was started since has begun later than this.
             left = self._leave(coming, before[1], before[0])

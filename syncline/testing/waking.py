@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+from syncline.errors import SynclineError
 from syncline.graphs import Graph
 
 __all__ = ["WokenBy"]
@@ -14,6 +15,8 @@ class WokenBy:
         self._wake = wake
         self.there = True
         self.to_come: frozenset[str] = frozenset()
+        self.trouble: SynclineError | None = None
+        """What keeps anybody from being told what comes."""
         self.asked: list[bool] = []
         """Whether runs had returned, each time that it was asked what comes."""
 
@@ -28,4 +31,6 @@ class WokenBy:
     async def coming(self, *, returned: bool) -> frozenset[str]:
         """Return `to_come`."""
         self.asked.append(returned)
+        if self.trouble is not None:
+            raise self.trouble
         return self.to_come

@@ -162,3 +162,17 @@ async def test_a_crowd_is_looked_through_once_and_started_a_few_at_a_time(bench:
     assert sorted(bench.started) == MANY[25:]
     assert bench.runs.asked == [False]
     assert 1 < bench.most_at_once <= 4
+
+
+async def test_who_cannot_be_told_what_comes_starts_everything(bench: Bench) -> None:
+    bench.runs.trouble = TemporalUnavailable("nowhere", "default", "not allowed to list")
+    bench.runs.to_come = frozenset(MANY)
+    bench.runs.there = False
+    bench.hear(MANY)
+    async with bench.running():
+        await asyncio.sleep(0.2)
+        bench.runs.there = True
+        await eventually(bench.nothing_due)
+    assert sorted(bench.started) == MANY
+    # The crowd, and after the outage three times.
+    assert bench.runs.asked[:4] == [False, True, True, True]

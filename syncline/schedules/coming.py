@@ -21,8 +21,8 @@ _PROBE: Final = timedelta(seconds=1)
 _MOST: Final = 1000
 """Open runs that are asked, at most: more wait for hours."""
 _AT_ONCE: Final = 16
-_NOTHING_BUT_STARTED: Final = 2
-"""Events of a run whose first workflow task nobody has taken: that it started, and the task."""
+_NOTHING_BUT_STARTED: Final = 3
+"""Events, at most, of a run whose first workflow task nobody has taken: start, task, another priority."""
 
 
 async def answers(client: Client) -> bool:
@@ -45,7 +45,7 @@ async def yet_to_begin(client: Client, workflow_id: str, run_id: str | None, *, 
     return (
         found.close_time is None
         and found.task_queue == task_queue
-        and found.history_length == _NOTHING_BUT_STARTED
+        and found.history_length <= _NOTHING_BUT_STARTED
         and task.attempt == 1
         and task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
     )

@@ -1,7 +1,12 @@
 """Waking: one run of a graph's Schedule at once, unless somebody has paused it."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
 
+from google.protobuf.field_mask_pb2 import FieldMask
+from temporalio.api.common.v1 import Priority, WorkflowExecution
+from temporalio.api.workflow.v1 import WorkflowExecutionOptions
+from temporalio.api.workflowservice.v1 import UpdateWorkflowExecutionOptionsRequest
 from temporalio.client import (
     Client,
     ScheduleActionExecutionStartWorkflow,
@@ -12,6 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
 from syncline.client import temporal_errors_mapped
+from syncline.priorities import WOKEN
 from syncline.schedules import making
 from syncline.schedules.coming import answers, graphs_to_come, yet_to_begin
 
@@ -47,6 +53,7 @@ async def wake(client: Client, slug: str, *, task_queue: str) -> Woken:
             if isinstance(run, ScheduleActionExecutionStartWorkflow) and await yet_to_begin(
                 client, run.workflow_id, run.first_execution_run_id, task_queue=task_queue
             ):
+                await _raise(client, run.workflow_id)
                 return "coming"
         try:
             await handle.trigger(overlap=_ONE_MORE)
@@ -55,6 +62,22 @@ async def wake(client: Client, slug: str, *, task_queue: str) -> Woken:
                 return "absent"
             raise
     return "started"
+
+
+async def _raise(client: Client, workflow_id: str) -> None:
+    """Have a waiting run taken before those that only the clock has started, as one that is triggered."""
+    request = UpdateWorkflowExecutionOptionsRequest(
+        namespace=client.namespace,
+        workflow_execution=WorkflowExecution(workflow_id=workflow_id),
+        workflow_execution_options=WorkflowExecutionOptions(
+            priority=Priority(priority_key=WOKEN.priority_key),
+        ),
+        update_mask=FieldMask(paths=["priority"]),
+        identity=client.identity,
+    )
+    # It may have begun, or ended, since. A server before 1.30 knows no such request.
+    with suppress(RPCError):
+        await client.workflow_service.update_workflow_execution_options(request)
 
 
 class Waking:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from syncline import names
 from syncline.graphs import Graph
 from syncline.messages import SyncResult
+from syncline.priorities import WOKEN
 from syncline.provider import SyncContext
-from syncline.schedules import ListedSchedule, Waking, ensure_schedule
+from syncline.schedules import ListedSchedule, Waking, ensure_schedule, find_schedule
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 
@@ -17,6 +18,17 @@ SELDOM = {"every_seconds": 2_592_000}
 async def runs_of(lab: SyncLab, graph: Graph, status: str) -> int:
     query = f"TemporalScheduledById='{names.sync_schedule_id(graph.slug)}' AND ExecutionStatus='{status}'"
     return (await lab.client.count_workflows(query)).count
+
+
+async def find_schedule_or_fail(lab: SyncLab, graph: Graph) -> ListedSchedule:
+    found = await find_schedule(lab.client, graph.slug)
+    assert found is not None
+    return found
+
+
+async def priority_of(lab: SyncLab, workflow_id: str) -> int:
+    described = await lab.client.get_workflow_handle(workflow_id).describe()
+    return described.raw_description.workflow_execution_info.priority.priority_key
 
 
 async def test_a_run_that_waits_for_a_worker_is_enough_and_one_that_has_begun_is_not(
@@ -41,6 +53,9 @@ async def test_a_run_that_waits_for_a_worker_is_enough_and_one_that_has_begun_is
 
     await eventually(listed)
     assert [await waking.wake(graph) for _ in range(3)] == ["coming"] * 3
+    # It overtakes those that only the clock has started; so do its activities.
+    run = (await find_schedule_or_fail(lab, graph)).last_runs[0]
+    assert await priority_of(lab, run.workflow_id) == WOKEN.priority_key
     async with lab.make_worker(lab.client, lab.services):
         async with asyncio.timeout(30):
             await began.wait()

@@ -70,12 +70,12 @@ async def _raise(client: Client, workflow_id: str) -> None:
         namespace=client.namespace,
         workflow_execution=WorkflowExecution(workflow_id=workflow_id),
         workflow_execution_options=WorkflowExecutionOptions(
-            priority=Priority(priority_key=WOKEN.priority_key),
+            priority=Priority(priority_key=WOKEN.priority_key or 0),
         ),
         update_mask=FieldMask(paths=["priority"]),
         identity=client.identity,
     )
-    # It may have begun, or ended, since. A server before 1.30 knows no such request.
+    # It may have begun, or ended, since. An older server knows no such request.
     with suppress(RPCError):
         await client.workflow_service.update_workflow_execution_options(request)
 

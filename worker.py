@@ -47,13 +47,12 @@ from syncline.compiling import compile_once
 from syncline.errors import ConfigurationError, SettingsInvalid, StoreUnusable, SynclineError
 from syncline.fleet import announced
 from syncline.freshness import Listening
-from syncline.graphs import Graph
 from syncline.logs import configure_logging, get_log
 from syncline.loops import run
 from syncline.process_exit import end_process
 from syncline.readiness import log_in
 from syncline.registry import Registry
-from syncline.schedules import ensure_reconciler, wake
+from syncline.schedules import Waking, ensure_reconciler
 from syncline.services import Services
 from syncline.settings import Settings, load_log_format, load_settings
 from workflows.describe import DescribeFleet, DescribeHealth
@@ -317,11 +316,8 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
 
 def listen(client: Client, services: Services) -> Listening:
     """Return what listens to the write-dbs, and has the Schedules of graphs that change start runs."""
-
-    async def start(graph: Graph) -> str:
-        return await wake(client, graph.slug, task_queue=services.settings.task_queue)
-
-    return Listening(services, start, namespace=client.namespace)
+    waking = Waking(client, task_queue=services.settings.task_queue)
+    return Listening(services, waking, namespace=client.namespace)
 
 
 def main() -> int:

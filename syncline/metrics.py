@@ -278,8 +278,8 @@ WAKES: Final = Counter(
     name="wakes",
     unit="runs",
     labels=("store", "outcome"),
-    help="Runs that were due for a change, by what came of it: started; paused or absent, as the Schedule "
-    "was; failed, which is tried again.",
+    help="Runs that were due for a change, by what came of it: started; coming, because a run looks at "
+    "it anyway; paused or absent, as the Schedule was; failed, which is tried again.",
 )
 PROVIDER_TROUBLES: Final = Counter(
     name="provider_troubles",

@@ -5,6 +5,6 @@ makes it sooner.
 """
 
 from syncline.freshness.hearing import Hearing
-from syncline.freshness.listening import Listening, Wake
+from syncline.freshness.listening import Listening, Runs
 
-__all__ = ["Hearing", "Listening", "Wake"]
+__all__ = ["Hearing", "Listening", "Runs"]

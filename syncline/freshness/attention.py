@@ -1,42 +1,32 @@
 """Attention: what is done while a line is held: hear, look after what was not heard, start runs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
 
 from syncline import metrics
-from syncline.errors import SynclineError
-from syncline.freshness.directory import Directory, Entry
+from syncline.freshness.directory import Directory
 from syncline.freshness.line import LEASE_SECONDS, Line
 from syncline.freshness.pace import Pace
+from syncline.freshness.starting import Runs, Starting
 from syncline.freshness.unheard import changed_since
 from syncline.freshness.wakes import Snapshot, Wakes
-from syncline.graphs import Graph
 from syncline.logs import get_log
 from syncline.masking import error_text
 from syncline.provider import Meter
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["Attention", "Wake"]
-
-Wake = Callable[[Graph], Awaitable[str]]
-"""Starts a graph's run and says in a word what came of it; a SynclineError if it may be tried again."""
+__all__ = ["Attention"]
 
 _WINDOW: Final = 1.0
 _TICK: Final = 1.0
 _REFRESH: Final = 30.0
-_AGAIN: Final = 5.0
-"""Seconds until a run that could not be started is tried again."""
 _UNKNOWN: Final = 5.0
 """Seconds between two looks for a record of a schema that was heard of and is unknown."""
 _MOST_UNKNOWN: Final = 100
-_PAUSED: Final = 30.0
-"""Seconds, at least, until it is asked again whether a Schedule that changed is still paused."""
-_PAUSED_SHARE: Final = 0.25
-"""How much of the pace such questions may take up."""
 
 
 @dataclass
@@ -62,7 +52,7 @@ class Attention:
         *,
         directory: Directory,
         pace: Pace,
-        wake: Wake,
+        runs: Runs,
         meter: Meter,
         tell: Callable[[str], None],
     ) -> None:
@@ -71,7 +61,7 @@ class Attention:
         self._key = key
         self._directory = directory
         self._pace = pace
-        self._wake = wake
+        self._runs = runs
         self._meter = meter
         self._tell = tell
         self._wakes = Wakes(Snapshot(xmin=0, xmax=0), window=_WINDOW)
@@ -79,8 +69,6 @@ class Attention:
         self._unknown: dict[str, int] = {}
         """Schemas that no record names, a few of them: a graph may have come since the records were read."""
         self._hushing: set[asyncio.Task[None]] = set()
-        self._paused: set[str] = set()
-        """The schemas whose changes wait for an operator to resume a Schedule."""
         self._wanted: dict[str, bool] = {}
         """Whether the records want the writers of each schema to notify."""
         self._told: dict[str, bool] = {}
@@ -108,7 +96,19 @@ class Attention:
 
     async def pay(self) -> None:
         """Start runs until the line is lost; raise why."""
-        work = (self._tick(), self._keep_up(), self._start(), self._line.wait_lost(None))
+        starting = Starting(
+            self._line.snapshot,
+            self._wakes,
+            self._news,
+            store=self._store.name,
+            key=self._key,
+            directory=self._directory,
+            pace=self._pace,
+            runs=self._runs,
+            meter=self._meter,
+            tell=self._tell,
+        )
+        work = (self._tick(), self._keep_up(), starting.run(), self._line.wait_lost(None))
         tasks = [asyncio.create_task(each) for each in work]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -142,52 +142,6 @@ class Attention:
             self._tell(f"writers of schema '{schema}' cannot be hushed: {error_text(error)}")
         else:
             self._wakes.hush(schema, until=_now() + seconds)
-
-    async def _start(self) -> None:
-        """Start each run when it is due, one after the other."""
-        while True:
-            self._news.clear()
-            following = self._wakes.following()
-            if following is None or following > _now():
-                await _within(self._news, None if following is None else following - _now())
-                continue
-            schema = self._wakes.due(_now())
-            if schema is not None:
-                await self._start_runs(schema, await self._directory.find(self._key, schema))
-
-    async def _start_runs(self, schema: str, entry: Entry) -> None:
-        if not entry:
-            self._paused.discard(schema)
-            self._wakes.drop(schema)
-            return
-        for _ in entry:
-            await self._pace.turn()
-        now = _now()
-        # Before the run, so that it sees no less.
-        seen = await self._line.snapshot()
-        outcomes: set[str] = set()
-        try:
-            for graph in entry:
-                outcome = await self._wake(graph)
-                outcomes.add(outcome)
-                self._count(outcome)
-                get_log().debug("change heard", graph=graph.slug, run=outcome)
-        except SynclineError as error:
-            self._count("failed")
-            self._tell(str(error))
-            self._wakes.postpone(schema, until=now + _AGAIN)
-            return
-        if outcomes == {"paused"}:
-            # It is to be run when it is resumed, which nobody tells. A fleet that is paused asks more rarely.
-            self._paused.add(schema)
-            seconds = max(_PAUSED, self._pace.seconds(len(self._paused)) / _PAUSED_SHARE)
-            self._wakes.postpone(schema, until=now + seconds)
-        else:
-            self._paused.discard(schema)
-            self._wakes.started(schema, seen, now=now)
-
-    def _count(self, outcome: str) -> None:
-        metrics.WAKES.add(self._meter, 1, store=self._store.name, outcome=outcome)
 
     async def _tick(self) -> None:
         """Look after the horizon and the lease; most of the time there is nothing to do."""
@@ -285,12 +239,3 @@ class Attention:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-async def _within(event: asyncio.Event, seconds: float | None) -> None:
-    """Return when the event is set, or so many seconds later."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

@@ -6,10 +6,11 @@ from typing import Final
 
 from syncline import metrics
 from syncline.errors import SynclineError
-from syncline.freshness.attention import Attention, Wake
+from syncline.freshness.attention import Attention
 from syncline.freshness.directory import Directory
 from syncline.freshness.line import LEASE_SECONDS, Line
 from syncline.freshness.pace import Pace
+from syncline.freshness.starting import Runs
 from syncline.logs import get_log
 from syncline.provider import Meter
 from syncline.stores.postgres import PostgresStore
@@ -32,7 +33,7 @@ class Ear:
         name: str,
         directory: Directory,
         pace: Pace,
-        wake: Wake,
+        runs: Runs,
         meter: Meter,
     ) -> None:
         self._store = store
@@ -40,7 +41,7 @@ class Ear:
         self._name = name
         self._directory = directory
         self._pace = pace
-        self._wake = wake
+        self._runs = runs
         self._meter = meter
         self._told: str | None = None
 
@@ -83,7 +84,7 @@ class Ear:
             self._key,
             directory=self._directory,
             pace=self._pace,
-            wake=self._wake,
+            runs=self._runs,
             meter=self._meter,
             tell=self._tell,
         )

@@ -6,27 +6,27 @@ from types import TracebackType
 from typing import Final, Self
 
 from syncline.errors import SynclineError
-from syncline.freshness.attention import Wake
 from syncline.freshness.directory import Directory
 from syncline.freshness.ear import Ear
 from syncline.freshness.hearing import line_name, listened_to
 from syncline.freshness.pace import Pace
+from syncline.freshness.starting import Runs
 from syncline.logs import get_log
 from syncline.services import Services
 
-__all__ = ["Listening", "Wake"]
+__all__ = ["Listening", "Runs"]
 
 _REFRESH: Final = 30.0
 _ALONE: Final = 60.0
 
 
 class Listening:
-    """Hears of changes and has `wake` start runs, while it is entered. Nothing that goes wrong is raised."""
+    """Hears of changes and has `runs` start runs, while it is entered. Nothing that goes wrong is raised."""
 
-    def __init__(self, services: Services, wake: Wake, *, namespace: str) -> None:
+    def __init__(self, services: Services, runs: Runs, *, namespace: str) -> None:
         self._services = services
         self._namespace = namespace
-        self._wake = wake
+        self._runs = runs
         self._directory = Directory(services.graphs.records)
         self._pace = Pace(services.settings.notify_runs_per_second)
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
@@ -91,7 +91,7 @@ class Listening:
                 continue
             await self._pace.turn()
             try:
-                outcome = await self._wake(graph)
+                outcome = await self._runs.wake(graph)
             except SynclineError as error:
                 get_log().debug("an adaptive graph does not go back yet", graph=graph.slug, error=str(error))
                 continue
@@ -108,6 +108,6 @@ class Listening:
             name=name,
             directory=self._directory,
             pace=self._pace,
-            wake=self._wake,
+            runs=self._runs,
             meter=self._services.meter,
         )

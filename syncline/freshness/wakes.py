@@ -1,6 +1,7 @@
 """Wakes: which schemas of one write-db are to be run and when. Decisions alone: no clock, no I/O."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,9 +92,12 @@ class Wakes:
 
     def due(self, now: float) -> str | None:
         """Return the schema whose run has been due for longest."""
+        return next(iter(self.all_due(now)), None)
+
+    def all_due(self, now: float) -> Sequence[str]:
+        """Return the schemas whose run is due; who has been due for longest comes first."""
         dues = [(wake.due, schema) for schema, wake in self._wakes.items() if wake.due is not None]
-        first = min(dues, default=None)
-        return first[1] if first is not None and first[0] <= now else None
+        return [schema for due, schema in sorted(dues) if due <= now]
 
     def started(self, schema: str, seen: Snapshot, *, now: float) -> None:
         """Note that a run is being started, which sees no less than this snapshot."""

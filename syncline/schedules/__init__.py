@@ -14,13 +14,14 @@ from syncline.schedules.listing import ListedSchedule, find_schedule, list_sched
 from syncline.schedules.reconciler import ensure_reconciler, reconcile_now
 from syncline.schedules.reconciliation import reconcile
 from syncline.schedules.steering import pause_all, resume_all
-from syncline.schedules.waking import Woken, wake
+from syncline.schedules.waking import Waking, Woken, wake
 
 __all__ = [
     "PAUSED_WITH_GRAPH",
     "DueSchedules",
     "ListedSchedule",
     "ScheduleChange",
+    "Waking",
     "Woken",
     "due_schedules",
     "ensure_reconciler",

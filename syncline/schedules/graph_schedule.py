@@ -1,7 +1,6 @@
 """The Schedule of one graph, made to match the graph's record."""
 
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -23,6 +22,7 @@ from syncline.messages import LONGEST_RUN, GraphStatus, SyncGraphInput
 from syncline.priorities import SCHEDULED
 from syncline.schedule_times import cron_times
 from syncline.schedules import making
+from syncline.schedules.listing import CRON_CATCHUP
 from syncline.search_attributes import FAILURES, FALLBACK, GRAPH, PROVIDER, ROWS
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ PAUSED_WITH_GRAPH: Final = "Paused by Syncline: the graph is paused."
 
 _FORM: Final = 3
 """Raise it when `_desired` makes something else of the same record."""
-_CRON_CATCHUP: Final = timedelta(hours=1)
 
 
 async def ensure_schedule(
@@ -148,7 +147,7 @@ def state_for(graph: "Graph", current: ScheduleState) -> ScheduleState:
 def _desired(graph: "Graph", task_queue: str) -> Schedule:
     """Return the Schedule as it would be created."""
     if graph.schedule.cron is not None:
-        spec, catchup = ScheduleSpec(cron_expressions=[graph.schedule.cron]), _CRON_CATCHUP
+        spec, catchup = ScheduleSpec(cron_expressions=[graph.schedule.cron]), CRON_CATCHUP
         times = cron_times(graph.schedule.cron)
     else:
         interval = making.interval(graph.slug, graph.schedule.every_seconds)

@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Final
 
 from temporalio.client import (
     Client,
@@ -25,6 +26,7 @@ from syncline.due import DueKind, DueProblem, judge
 from syncline.schedules.making import describe, shown_fingerprint
 
 __all__ = [
+    "CRON_CATCHUP",
     "ListedRun",
     "ListedSchedule",
     "due_problem",
@@ -33,6 +35,9 @@ __all__ = [
     "list_schedule_ids",
     "list_schedules",
 ]
+
+CRON_CATCHUP: Final = timedelta(hours=1)
+"""How late a Schedule still makes up for a time of a cron expression; one of an interval, within that."""
 
 _FULL = {"minute": (0, 59), "hour": (0, 23), "day_of_month": (1, 31), "month": (1, 12), "day_of_week": (0, 6)}
 """The fields of a cron expression in its order, and the range of each that means `*`."""
@@ -62,6 +67,14 @@ class ListedSchedule:
     """Newest first."""
     due: DueProblem | None = None
     """What is wrong with the times at which it comes, unless it is paused."""
+    by_interval: bool = False
+    """Whether it has an interval: of the times that it missed, the last one is always made up for."""
+
+    def behind(self, now: datetime) -> bool:
+        """Return whether it has yet to look at a time that has passed, and to start a run for it."""
+        if self.next_at is None or self.next_at > now:
+            return False
+        return self.by_interval or now - self.next_at < CRON_CATCHUP
 
 
 async def list_schedules(client: Client) -> Sequence[ListedSchedule]:
@@ -118,6 +131,7 @@ def _listed(
         next_at=None if info is None or schedule.state.paused else next(iter(info.next_action_times), None),
         last_runs=() if info is None else tuple(_runs(info.recent_actions)),
         due=due_problem(found, schedule, fix=partial(fix_of_graph, slug)),
+        by_interval=bool(schedule.spec.intervals),
     )
 
 

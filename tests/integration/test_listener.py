@@ -16,6 +16,7 @@ from syncline.provider import NullMeter
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.lab import eventually
+from syncline.testing.waking import WokenBy
 
 
 class Measured(NullMeter):
@@ -77,7 +78,7 @@ async def test_a_restart_of_postgres_is_told_and_outlived(
         graph = await services.graphs.add(GraphDraft(slug="kg", write_store=None))
         await services.prepare_graph(graph)
         with capture_logs() as logs:
-            async with Listening(services, wake, namespace="restart"):
+            async with Listening(services, WokenBy(wake), namespace="restart"):
                 await eventually(lambda: is_true(meter.listening[-1:] == [1]))
                 await written("before")
                 await eventually(lambda: heard(1))

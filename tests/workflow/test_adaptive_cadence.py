@@ -26,6 +26,7 @@ from syncline.provider import SyncContext
 from syncline.schedules import ensure_schedule, graph_fingerprint, reconcile, set_interval
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
+from syncline.testing.waking import WokenBy
 from worker import listen
 
 ADAPTIVE = {"every_seconds": 1, "adaptive": True, "cadence": [2]}
@@ -326,7 +327,7 @@ async def test_who_could_not_be_sent_back_is_tried_again_and_stops_no_other(
     line = f"syncline.listener:{lab.client.namespace}/{lab.task_queue}/write"
     async with lab.services.store("write", None).alone("in the way") as silent:
         await silent.execute(f"SELECT pg_advisory_lock(hashtextextended('{line}', 0))")
-        async with listening.Listening(lab.services, wake, namespace=lab.client.namespace):
+        async with listening.Listening(lab.services, WokenBy(wake), namespace=lab.client.namespace):
             await eventually(again)
             await asyncio.sleep(1)
             assert await again()

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from syncline import names
-from syncline.freshness import Hearing, attention, ear, line
+from syncline.freshness import Hearing, attention, ear, line, starting
 from syncline.graphs import Graph, GraphChanges
 from syncline.messages import SyncResult
 from syncline.provider import SyncContext
@@ -192,7 +192,7 @@ async def test_what_lands_during_a_run_gets_one_run_after_it(lab: SyncLab, runs:
 async def test_a_schedule_that_an_operator_paused_is_left_alone_and_run_when_it_is_resumed(
     lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_PAUSED", 0.5)
+    monkeypatch.setattr(starting, "_PAUSED", 0.5)
     paused, other = await scheduled(lab), await scheduled(lab)
     schedule = lab.client.get_schedule_handle(names.sync_schedule_id(paused.slug))
     await schedule.pause(note="maintenance")

@@ -67,7 +67,7 @@ SET_CADENCE: Final = "set_cadence"
 PROVIDER_FALLBACK: Final = "provider_fallback"
 """Signal: resolution fell back to the built-in engine (the audit event); repeated attempts count once."""
 PROVIDER_HELD: Final = "provider_held"
-"""Signal: no worker has the provider and `on_missing` is `hold`: this run synced nothing (the audit event)."""
+"""Signal: no worker has the provider, so the graph is held and not synced in this run (the audit event)."""
 PROVIDER_RETURNED: Final = "provider_returned"
 """Signal: a provider has served a graph whose last runs were in fallback or held, once (the audit event).
 

@@ -14,17 +14,19 @@ from jsonschema import Draft202012Validator
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from syncline import errors, metrics, names
+from syncline import metrics, names
 from syncline.cli import app
 from syncline.cli.answers import ANSWERS, pages, schema_of
 from syncline.cli.sentences import EXIT_STATUSES
 from syncline.composition import parse_composition
 from syncline.messages import FallbackReason, SyncState
 from syncline.migrations import BOOKS_VERSION_TABLE, VERSION_TABLE
+from syncline.runs.overview import Standing
 from syncline.scaffold import PluginName, write_project
 from syncline.settings import Settings
 from syncline.testing.conformance.items import ITEMS
 from syncline.testing.graphs import TestGraph
+from tests.kit.temporal_reference import ERRORS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -178,8 +180,13 @@ def test_every_error_of_a_run_has_its_remedy() -> None:
         "DevStackError",
     }
     remedies = terms(section("temporal.md", "Errors that are not retried"))
-    refused = {name for name in errors.non_retryable_types() if name not in only_commands}
+    refused = {cls.__name__ for cls in ERRORS if not cls.retryable} - only_commands
     assert refused <= remedies
+
+
+def test_every_state_of_a_graph_is_documented() -> None:
+    states = re.findall(r"^\| `([a-z ]+)` \|", section("temporal.md", "Ask a run"), flags=re.MULTILINE)
+    assert states == list(Standing)
 
 
 def test_every_table_of_the_engine_is_documented() -> None:

@@ -71,6 +71,7 @@ docs: setup ## write the generated pages of docs/ again, from the code
 	@TYPER_USE_RICH=1 $(BIN)/python -m typer syncline.cli utils docs --name syncline --output docs/cli.md
 	@$(BIN)/python -m syncline.settings > docs/settings.md
 	@$(BIN)/python -m syncline.metrics > docs/metrics.md
+	@$(BIN)/python -m tests.kit.temporal_reference > docs/temporal-reference.md
 	@rm -f docs/schemas/* && $(BIN)/python -m syncline.cli.answers docs
 
 wordnet: $(WORDNET) ## unpack the WordNet 3.1 data files to .wordnet/dict

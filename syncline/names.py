@@ -89,31 +89,46 @@ SET_CADENCE: Final = "set_cadence"
 """Activity: give a graph's Schedule another interval, as an adaptive cadence has it."""
 
 PROVIDER_FALLBACK: Final = "provider_fallback"
-"""Signal: resolution fell back to the built-in engine (the audit event in the run's history)."""
+"""Signal: resolution fell back to the built-in engine (the audit event); repeated attempts count once."""
 PROVIDER_HELD: Final = "provider_held"
-"""Signal: nobody has the provider, so nothing is synced in this run (the audit event)."""
+"""Signal: no worker has the provider, so the graph is held and not synced in this run (the audit event)."""
 PROVIDER_RETURNED: Final = "provider_returned"
-"""Signal: a provider has served a graph that was in fallback or held before (the audit event)."""
+"""Signal: a provider has served a graph whose last runs were in fallback or held, once (the audit event).
+
+Not sent if that cycle failed. If Temporal does not take the signal, the worker logs a WARNING, and
+`carried.last_return` has the return all the same.
+"""
 CYCLE_PROGRESS: Final = "cycle_progress"
-"""Signal: rows per table so far, sent now and then by a long cycle."""
+"""Signal: progress of a long cycle, sent once a minute, or as rarely as `progress_seconds`."""
 
 SYNC_STATE: Final = "sync_state"
 """Query: phase, provider, fallback, progress, last result, carried totals."""
 PROVIDER_STATE: Final = "provider_state"
-"""Query: which provider serves the graph, and since when it is in fallback."""
+"""Query: which provider serves the graph, in which version and worker, or since when none does."""
 
 MEMO_TIMES: Final = "times"
 """Memo of a Schedule's runs: `[[every, offset], …]` in seconds, the times of the runs that are not woken."""
 
 ATTRIBUTE_GRAPH: Final = "SynclineGraph"
+"""Slug of the graph; of a shadow's run `<slug>/shadow`; of an operation the graph as it was named.
+Schedules have it too."""
 ATTRIBUTE_PROVIDER: Final = "SynclineProvider"
+"""Id of the provider; `builtin-engine` in fallback."""
 ATTRIBUTE_PROVIDER_VERSION: Final = "SynclineProviderVersion"
+"""Version of a plugin's provider that ran the cycle. The built-in engine has the version of its worker."""
 ATTRIBUTE_PROVIDER_API: Final = "SynclineProviderApi"
+"""Version of the provider contract that this provider was written for: `1`."""
 ATTRIBUTE_FALLBACK: Final = "SynclineFallback"
+"""Whether the built-in engine replaced a provider that is not available."""
 ATTRIBUTE_STATUS: Final = "SynclineStatus"
+"""How the cycle ended (`CycleStatus`, or `blocked`), unless it is `drained`."""
 ATTRIBUTE_ROWS: Final = "SynclineRows"
+"""Rows that the run inserted, changed or deleted in the graph-db."""
 ATTRIBUTE_FAILURES: Final = "SynclineFailures"
+"""Rows that were refused, and tables that failed."""
 ATTRIBUTE_FINGERPRINT: Final = "SynclineFingerprint"
+"""Of Schedules only: a hash of the record from which the Schedule was made, so that a changed record is
+noticed."""
 
 SEARCH_ATTRIBUTES: Final = {
     ATTRIBUTE_GRAPH: "Keyword",

@@ -13,12 +13,6 @@ from temporalio import activity
 from temporalio.testing import ActivityEnvironment
 
 from providers import BUILTIN
-from syncline.composition import (
-    Resolved,
-    resolve_fact_decomposition_provider,
-    resolve_provider,
-    resolve_sync_provider,
-)
 from syncline.devstack.postgres import PostgresServer
 from syncline.errors import (
     CompositionInvalid,
@@ -36,6 +30,12 @@ from syncline.graphs import Graph, GraphChanges, GraphDraft
 from syncline.messages import FallbackReason
 from syncline.provider import KINDS, Provider, ProviderKind
 from syncline.registry import Registry
+from syncline.resolution import (
+    Resolved,
+    resolve_fact_decomposition_provider,
+    resolve_provider,
+    resolve_sync_provider,
+)
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.stores.qdrant_embedded import EmbeddedQdrantStore

@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from providers import BUILTIN
 from syncline import names
-from syncline.composition import resolve_sync_provider
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
 from syncline.engine.verify import verify
@@ -25,6 +24,7 @@ from syncline.messages import CycleStatus, SyncEvent, SyncResult
 from syncline.operations.requests import Promotion
 from syncline.provider import CycleBudget, RunIdentity, SyncContext
 from syncline.registry import Registry
+from syncline.resolution import resolve_sync_provider
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.shadow import compare_with_shadow, drop_shadow, prepare_shadow, promote

@@ -30,6 +30,7 @@ from temporalio.runtime import (
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+import workflows
 from activities.fleet import FleetActivities
 from activities.meter import TemporalMeter, record_providers
 from activities.operations import OperationActivities
@@ -326,7 +327,7 @@ def main() -> int:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format)
         if settings.workflow_sandbox:
-            compile_once(SyncGraph.__module__.partition(".")[0])
+            compile_once(workflows)
         run(run_worker(settings))
     except SynclineError as error:
         if load_log_format() == "json":

@@ -25,7 +25,6 @@ from activities.translation import errors_translated
 from activities.underway import UnderWayHere
 from syncline import names
 from syncline.bounded import PATIENCE
-from syncline.composition import Resolved, resolve_sync_provider
 from syncline.engine import run_cycle as run_builtin_cycle
 from syncline.errors import (
     CompositionChanged,
@@ -59,6 +58,7 @@ from syncline.provider import (
     SyncContext,
     SyncProvider,
 )
+from syncline.resolution import Resolved, resolve_sync_provider
 from syncline.schedules import graph_fingerprint
 from syncline.services import Services
 from syncline.shadow import prepare_shadow

@@ -2,15 +2,12 @@
 
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel
 
 from syncline import names
-from syncline.provider import NoOptions, SyncContext, SyncProvider, SyncResult
-
-if TYPE_CHECKING:
-    from syncline.services import Services
+from syncline.provider import NoOptions, ProviderServices, SyncContext, SyncProvider, SyncResult
 
 __all__ = ["DefaultSyncProvider"]
 
@@ -26,7 +23,7 @@ class DefaultSyncProvider(SyncProvider):
         self.version = version("syncline")
         self._run_cycle: Callable[[SyncContext], Awaitable[SyncResult]] | None = None
 
-    async def initialize(self, services: "Services") -> None:  # noqa: ARG002 -- the contract names it
+    async def initialize(self, services: ProviderServices) -> None:  # noqa: ARG002 -- the contract names it
         """Load the engine; a worker whose graphs all have other providers never does."""
         from syncline.engine import run_cycle
 

@@ -98,8 +98,8 @@ async def missing_search_attributes(client: Client) -> set[str]:
         if actual is not None and actual != _TYPES[declared]:
             raise ConfigurationError(
                 f"Search attribute {name} of namespace '{client.namespace}' is registered with another type; "
-                f"it must be {declared}. Run `temporal operator search-attribute remove --name {name}`, "
-                "then create it again."
+                f"it must be {declared}.",
+                fix=f"Run `temporal operator search-attribute remove --name {name}`, then create it again.",
             )
     return names.SEARCH_ATTRIBUTES.keys() - found.custom_attributes.keys()
 
@@ -117,7 +117,8 @@ async def require_search_attributes(client: Client) -> None:
             for name in missing
         )
         raise ConfigurationError(
-            f"Namespace '{client.namespace}' lacks search attributes {', '.join(missing)}. Run: {commands}"
+            f"Namespace '{client.namespace}' lacks search attributes {', '.join(missing)}.",
+            fix=f"Run: {commands}",
         )
 
 

@@ -82,8 +82,9 @@ class StoreNotConfigured(ConfigurationError):
         self.role, self.key, self.known = role, key, tuple(known)
         choices = ", ".join(sorted(known)) or "none are configured"
         super().__init__(
-            f"{role} store '{key}' is not configured (known: {choices}). "
-            "Define it in SYNCLINE_STORES (Postgres) or SYNCLINE_QDRANTS, or clear the graph's reference."
+            f"{role} store '{key}' is not configured (known: {choices}).",
+            fix="Define it in SYNCLINE_STORES (Postgres) or SYNCLINE_QDRANTS, or clear the graph's "
+            "reference.",
         )
 
 
@@ -94,12 +95,14 @@ class GraphNotFound(ConfigurationError):
 
     def __init__(self, reference: str | None) -> None:
         self.reference = reference
-        super().__init__(
-            "No graph was named and no graph is marked as default. Name one, or set is_default on a graph."
-            if reference is None
-            else f"No graph has the slug or id {shown(reference)}. `syncline graph list` shows those that "
-            "exist."
+        problem, fix = (
+            f"No graph has the slug or id {shown(reference)}.",
+            "`syncline graph list` shows those that exist.",
         )
+        if reference is None:
+            problem = "No graph was named and no graph is marked as default."
+            fix = "Name one, or set is_default on a graph."
+        super().__init__(problem, fix=fix)
 
 
 class GraphInvalid(ConfigurationError):
@@ -108,6 +111,7 @@ class GraphInvalid(ConfigurationError):
     def __init__(self, graph: str, field: str, problem: str) -> None:
         self.graph, self.field = graph, field
         super().__init__(f"Graph {shown(graph)}, {path_shown(field)}: {problem}")
+        self.problem = problem
 
 
 class CompositionInvalid(ConfigurationError):
@@ -116,6 +120,7 @@ class CompositionInvalid(ConfigurationError):
     def __init__(self, graph: str, key: str, problem: str) -> None:
         self.graph, self.key = graph, key
         super().__init__(f"Graph {shown(graph)}: composition key '{path_shown(key)}' is invalid: {problem}")
+        self.problem = problem
 
 
 class ProviderDuplicate(ConfigurationError):
@@ -124,8 +129,8 @@ class ProviderDuplicate(ConfigurationError):
     def __init__(self, provider_id: str, *, kind: str, first: str, second: str) -> None:
         self.provider_id, self.kind, self.first, self.second = provider_id, kind, first, second
         super().__init__(
-            f"{kind} provider '{provider_id}' is contributed by both '{first}' and '{second}'. "
-            f"Uninstall one of them; '{first}' stays in force until then."
+            f"{kind} provider '{provider_id}' is contributed by both '{first}' and '{second}'.",
+            fix=f"Uninstall one of them; '{first}' stays in force until then.",
         )
 
 
@@ -135,6 +140,7 @@ class ProviderInvalid(ConfigurationError):
     def __init__(self, name: str, *, distribution: str, problem: str) -> None:
         self.name, self.distribution = name, distribution
         super().__init__(f"Entry point '{name}' of distribution '{distribution}' is not usable: {problem}")
+        self.problem = problem
 
 
 class ProviderMissing(ConfigurationError):
@@ -143,8 +149,9 @@ class ProviderMissing(ConfigurationError):
     def __init__(self, graph: str, provider_id: str, *, why: str) -> None:
         self.graph, self.provider_id = graph, provider_id
         super().__init__(
-            f"Graph '{graph}' names provider '{provider_id}' with on_missing 'fail'. {why} Install the "
-            "plugin, or restart the workers in which it is blocked, or choose 'hold' or 'fallback'."
+            f"Graph '{graph}' names provider '{provider_id}' with on_missing 'fail'. {why}",
+            fix="Install the plugin, or restart the workers in which it is blocked, or choose 'hold' or "
+            "'fallback'.",
         )
 
 
@@ -157,7 +164,7 @@ class CompositionChanged(ConfigurationError):
         self.graph, self.resolved, self.declared = graph, resolved, declared
         what = f"Graph '{graph}' was resolved to provider '{resolved}', and its composition has changed"
         super().__init__(
-            f"{what} to {(declared and repr(declared)) or 'none'} since. The next run follows it."
+            f"{what} to {(declared and repr(declared)) or 'none'} since.", fix="The next run follows it."
         )
 
 
@@ -167,8 +174,9 @@ class ShadowInvalid(ConfigurationError):
     benign = True
 
     def __init__(self, graph: str, problem: str) -> None:
-        self.graph, self.problem = graph, problem
+        self.graph = graph
         super().__init__(f"Shadow of graph '{graph}': {problem}.")
+        self.problem = problem
 
 
 class OperationRefused(ConfigurationError):
@@ -181,7 +189,8 @@ class OperationRefused(ConfigurationError):
         does = "serves no operations" if served == "none" else "serves operations that change nothing alone"
         super().__init__(
             f"{workflow} was refused: this worker {does} (SYNCLINE_OPERATIONS={served}). "
-            "Nothing was changed. Ask workers of another task queue, or change the setting of all of them."
+            "Nothing was changed.",
+            fix="Ask workers of another task queue, or change the setting of all of them.",
         )
 
 
@@ -206,8 +215,9 @@ class ScheduleNotFound(ConfigurationError):
     def __init__(self, slug: str, schedule_id: str) -> None:
         self.slug, self.schedule_id = slug, schedule_id
         super().__init__(
-            f"There is no Schedule {shown(schedule_id)}. `syncline schedule list` shows those that exist; "
-            "a graph that is not archived gets its own from `syncline schedule reconcile`."
+            f"There is no Schedule {shown(schedule_id)}.",
+            fix="`syncline schedule list` shows those that exist; a graph that is not archived gets its own "
+            "from `syncline schedule reconcile`.",
         )
 
 
@@ -218,8 +228,9 @@ class ScheduleForeign(ConfigurationError):
         self.schedule_id, self.workflow, self.task_queue = schedule_id, workflow, task_queue
         super().__init__(
             f"Schedule '{schedule_id}' starts {workflow} on task queue '{task_queue}', so it belongs to "
-            "somebody else and is left alone. If nobody needs it, delete it "
-            f"(`temporal schedule delete --schedule-id {schedule_id}`): then the graph gets its own."
+            "somebody else and is left alone.",
+            fix="If nobody needs it, delete it "
+            f"(`temporal schedule delete --schedule-id {schedule_id}`): then the graph gets its own.",
         )
 
 
@@ -228,8 +239,10 @@ class SchedulePaused(ConfigurationError):
 
     def __init__(self, slug: str) -> None:
         self.slug = slug
-        fix = f"Resume the graph: `syncline graph resume {slug}`."
-        super().__init__(f"The Schedule of graph '{slug}' is paused because the graph is. {fix}")
+        super().__init__(
+            f"The Schedule of graph '{slug}' is paused because the graph is.",
+            fix=f"Resume the graph: `syncline graph resume {slug}`.",
+        )
 
 
 class SampleInvalid(ConfigurationError):
@@ -258,13 +271,14 @@ class StoreError(SynclineError):
         said: str | None = None,
         by_code: bool = False,
     ) -> None:
-        self.store, self.problem, self.sqlstate = store, problem, sqlstate
+        self.store, self.sqlstate = store, sqlstate
         self.everywhere = False
         self.constraint = constraint
         self.said = problem if said is None else said
         self.by_code = by_code
         code = f" [SQLSTATE {sqlstate}]" if sqlstate else ""
         super().__init__(f"Postgres store '{store}'{code}: {problem}")
+        self.problem = problem
 
 
 class StoreUnavailable(StoreError):
@@ -316,11 +330,12 @@ class TemporalUnavailable(SynclineError):
     retryable = True
 
     def __init__(self, address: str, namespace: str, problem: str) -> None:
-        self.address, self.namespace, self.problem = address, namespace, problem
+        self.address, self.namespace = address, namespace
         super().__init__(
-            f"Temporal at {address}, namespace '{namespace}': {problem}. "
-            "TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* and _PROFILE say where and how to connect."
+            f"Temporal at {address}, namespace '{namespace}': {problem}.",
+            fix="TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* and _PROFILE say where and how to connect.",
         )
+        self.problem = problem
 
 
 class NoWorker(SynclineError):
@@ -332,26 +347,26 @@ class NoWorker(SynclineError):
     def __init__(self, task_queue: str, namespace: str, *, others: Sequence[str | None] = ()) -> None:
         self.task_queue, self.namespace = task_queue, namespace
         where = f"task queue '{task_queue}' of namespace '{namespace}'"
-        self.problem = f"No worker polls {where}"
-        self.fix = "Start one: `python worker.py`."
+        problem, fix = f"No worker polls {where}", "Start one: `python worker.py`."
         if others:
             version = next(filter(None, others), None)
             deployment, _, build = (version or "").partition(":")
             which = f"--deployment-name {deployment} --build-id {build}" if deployment else "--unversioned"
             told = ", ".join(sorted({other or "unversioned" for other in others}))
-            self.problem = f"No worker that takes new runs polls {where}: only {told} do"
-            self.fix = (
+            problem = f"No worker that takes new runs polls {where}: only {told} do"
+            fix = (
                 "Start a worker of the current version, or make theirs current: "
                 f"`temporal worker deployment set-current-version {which}`."
             )
-        super().__init__(f"{self.problem}. {self.fix}")
+        super().__init__(f"{problem}.", fix=fix)
+        self.problem = problem
 
 
 class RunFailed(SynclineError):
     """A run that was asked for by hand failed, was stopped, or did not end in time."""
 
     def __init__(self, workflow_id: str, problem: str) -> None:
-        self.workflow_id, self.problem = workflow_id, problem
+        self.workflow_id = workflow_id
         super().__init__(problem)
 
 
@@ -359,8 +374,9 @@ class QuestionUnanswered(SynclineError):
     """A run was asked for its state, and no worker answered in time."""
 
     def __init__(self, workflow_id: str, problem: str) -> None:
-        self.workflow_id, self.problem = workflow_id, problem
+        self.workflow_id = workflow_id
         super().__init__(f"Run {workflow_id}: {problem}")
+        self.problem = problem
 
 
 class RunNotFound(SynclineError):
@@ -383,8 +399,8 @@ class AdoptionBlocked(SynclineError):
         by = "; ".join(holders) or "somebody who is gone by now"
         times = "once" if attempts == 1 else f"{attempts} times"
         waited = f"It waited for its lock {times}, {seconds:g} s each, and the last time it was held by {by}"
-        done = "Nothing of this step was done; run it again when they have ended."
-        super().__init__(f"Not done: {step} {waited}. {done}")
+        fix = "Nothing of this step was done; run it again when they have ended."
+        super().__init__(f"Not done: {step} {waited}.", fix=fix)
 
 
 class SchemaMoved(SynclineError):
@@ -398,8 +414,9 @@ class SchemaMoved(SynclineError):
         slug = graph.partition("/")[0]
         super().__init__(
             f"Schema '{schema}' belongs to the vectors under '{prefix}', and graph '{graph}' was read with "
-            f"'{expected}': its shadow is being promoted. The next attempt reads the record again; "
-            f"`syncline provider promote {slug}` finishes a promotion that was cut off."
+            f"'{expected}': its shadow is being promoted.",
+            fix="The next attempt reads the record again; "
+            f"`syncline provider promote {slug}` finishes a promotion that was cut off.",
         )
 
 
@@ -433,7 +450,9 @@ class CycleFenced(SynclineError):
     def __init__(self, graph: str, fence: int) -> None:
         self.graph, self.fence = graph, fence
         what = f"Graph '{graph}': a later cycle has taken over (fence {fence} is no longer current)"
-        super().__init__(f"{what}. Nothing was lost: the later cycle goes on from the last committed batch.")
+        super().__init__(
+            f"{what}.", fix="Nothing was lost: the later cycle goes on from the last committed batch."
+        )
 
 
 def non_retryable_types() -> list[str]:

@@ -6,18 +6,16 @@ A plugin author needs this module and `syncline.messages` alone.
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Final, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
 from syncline import names
 from syncline.embedding import EmbeddingService
 from syncline.messages import CycleProgress, GraphRef, SyncResult
+from syncline.settings import Settings
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.vectors import VectorStore
-
-if TYPE_CHECKING:
-    from syncline.services import Services
 
 __all__ = [
     "API_VERSION",
@@ -32,8 +30,10 @@ __all__ = [
     "OtherKind",
     "Provider",
     "ProviderKind",
+    "ProviderServices",
     "RetryRules",
     "RunIdentity",
+    "StoreRole",
     "SyncContext",
     "SyncProvider",
     "SyncResult",
@@ -49,6 +49,10 @@ OtherKind = Literal["definition", "source_cache", "source_contribution", "dimens
 ProviderKind = Literal["sync", "fact_decomposition"] | OtherKind
 """What a provider is for, as a composition names it."""
 KINDS: Final[tuple[ProviderKind, ...]] = ("sync", "fact_decomposition", *get_args(OtherKind))
+
+
+StoreRole = Literal["write", "graph"]
+"""Which of a graph's two databases a Postgres store is."""
 
 
 class NoOptions(BaseModel):
@@ -189,6 +193,41 @@ class SyncContext:
         return self.options
 
 
+class ProviderServices(Protocol):
+    """What a worker process shares with its providers: settings, pools, embedding service, meter.
+
+    `syncline.services.Services` is one. All of it is closed after the last provider, by the worker.
+    """
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the process."""
+
+    @property
+    def meter(self) -> Meter:
+        """The metrics of the process."""
+
+    @property
+    def embedding(self) -> EmbeddingService:
+        """The embedding service."""
+
+    @property
+    def control(self) -> PostgresStore:
+        """The database of the control plane."""
+
+    def store(self, role: StoreRole, key: str | None) -> PostgresStore:
+        """Return the Postgres store of a role by its key in the settings; None is the system's.
+
+        Raise StoreNotConfigured for a key that no setting defines.
+        """
+
+    def vector_store(self, key: str | None) -> VectorStore:
+        """Return the vector store by its key in the settings; None is the system's.
+
+        Raise StoreNotConfigured for a key that no setting defines.
+        """
+
+
 @runtime_checkable
 class Provider(Protocol):
     """What providers of every kind have. Its attribute `kind` says which it is, `sync` without one.
@@ -208,7 +247,7 @@ class Provider(Protocol):
     """The version of its kind's contract that it was written for; for sync it is `API_VERSION`."""
 
     @abstractmethod
-    async def initialize(self, services: "Services") -> None:
+    async def initialize(self, services: ProviderServices) -> None:
         """Prepare what is shared by all graphs. Called once per worker process, before the first use.
 
         A failed call is repeated at the next use.

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, cast, overload
+from typing import Final, Generic, Literal, TypeVar, cast, overload
 from uuid import UUID
 
 from syncline import names
@@ -27,12 +27,10 @@ from syncline.provider import (
     KINDS,
     Provider,
     ProviderKind,
+    ProviderServices,
     SyncProvider,
     options_model_of,
 )
-
-if TYPE_CHECKING:
-    from syncline.services import Services
 
 __all__ = ["Registered", "Registry"]
 
@@ -51,7 +49,7 @@ class _Kind:
 _ID: Final = re.compile(r"[a-z][a-z0-9-]*")
 
 # A kind whose contract becomes known is one line here, and one overload of `get`, `initialized` and
-# `syncline.composition.resolve_provider`.
+# `syncline.resolution.resolve_provider`.
 _KINDS: Final[dict[str, _Kind]] = {
     **dict.fromkeys(KINDS, _Kind()),
     "sync": _Kind(api_version=API_VERSION, coroutines=("initialize", "sync_cycle", "close")),
@@ -207,21 +205,21 @@ class Registry:
 
     @overload
     async def initialized(
-        self, kind: Literal["sync"], provider_id: str, services: "Services | None"
+        self, kind: Literal["sync"], provider_id: str, services: ProviderServices | None
     ) -> SyncProvider: ...
 
     @overload
     async def initialized(
-        self, kind: Literal["fact_decomposition"], provider_id: str, services: "Services | None"
+        self, kind: Literal["fact_decomposition"], provider_id: str, services: ProviderServices | None
     ) -> FactDecompositionProvider: ...
 
     @overload
     async def initialized(
-        self, kind: ProviderKind, provider_id: str, services: "Services | None"
+        self, kind: ProviderKind, provider_id: str, services: ProviderServices | None
     ) -> Provider: ...
 
     async def initialized(
-        self, kind: ProviderKind, provider_id: str, services: "Services | None"
+        self, kind: ProviderKind, provider_id: str, services: ProviderServices | None
     ) -> Provider:
         """Return the provider after its `initialize` has succeeded once.
 
@@ -284,7 +282,7 @@ class Registry:
         return first
 
     async def _initialize(
-        self, registered: Registered[Provider], start: _Start, services: "Services"
+        self, registered: Registered[Provider], start: _Start, services: ProviderServices
     ) -> None:
         work = registered.provider.initialize(services)
         start.problem, cause = await _problem_of(work, "initialize", self._initialize_seconds)

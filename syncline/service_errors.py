@@ -23,8 +23,9 @@ class VectorStoreError(SynclineError):
     """The vector store failed. `store` is its config key."""
 
     def __init__(self, store: str, problem: str) -> None:
-        self.store, self.problem = store, problem
+        self.store = store
         super().__init__(f"Vector store '{store}': {problem}")
+        self.problem = problem
 
 
 class VectorStoreUnavailable(VectorStoreError):
@@ -41,8 +42,9 @@ class EmbeddingError(SynclineError):
     """The embedding service failed. `service` names it, without credentials."""
 
     def __init__(self, service: str, problem: str) -> None:
-        self.service, self.problem = service, problem
+        self.service = service
         super().__init__(f"Embedding service '{service}': {problem}")
+        self.problem = problem
 
 
 class EmbeddingUnavailable(EmbeddingError):
@@ -60,7 +62,7 @@ class ProviderMisbehaved(SynclineError):
 
     def __init__(self, provider_id: str, *, distribution: str, trouble: str, did: str, do: str) -> None:
         self.provider_id, self.distribution, self.trouble = provider_id, distribution, trouble
-        super().__init__(f"Provider '{provider_id}' of distribution '{distribution}' {did}. {do}")
+        super().__init__(f"Provider '{provider_id}' of distribution '{distribution}' {did}.", fix=do)
 
 
 class ProviderBlocked(ProviderMisbehaved):
@@ -84,4 +86,4 @@ class ProviderGone(SynclineError):
     def __init__(self, graph: str, provider_id: str) -> None:
         self.graph, self.provider_id = graph, provider_id
         needed = f"Graph '{graph}' needs provider '{provider_id}', which is not installed in this worker"
-        super().__init__(f"{needed}. The next attempt may meet a worker that has it.")
+        super().__init__(f"{needed}.", fix="The next attempt may meet a worker that has it.")

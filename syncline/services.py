@@ -5,12 +5,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal, Self
 
 from syncline import names
-from syncline.embedding import EmbeddingService, open_embedding
+from syncline.embedding import EmbeddingService
 from syncline.errors import StoreNotConfigured
 from syncline.fleet import WorkerRepository
 from syncline.graphs import Graph, GraphRepository
 from syncline.migrations import migrate_control, migrate_graph, migrate_shadow, migrate_write
-from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter
+from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter, StoreRole
 from syncline.registry import Registry
 from syncline.settings import Settings, setting_of
 from syncline.stores.open_collections import OpenCollections
@@ -18,9 +18,9 @@ from syncline.stores.postgres import PostgresStore
 from syncline.stores.usability import Usability
 from syncline.stores.vectors import VectorStore
 
-__all__ = ["Role", "Services"]
+__all__ = ["Role", "Services", "open_embedding"]
 
-Role = Literal["write", "graph"]
+Role = StoreRole
 _Opened = Role | Literal["control", "workers"]
 _WORKERS_POOL = 2
 
@@ -144,6 +144,7 @@ class Services:
 
     async def prepare_graph(self, graph: Graph) -> list[str]:
         """Migrate the graph's schema in both stores, and its shadow's; return the applied revisions."""
+        # It brings the engine, which most commands never need.
         from syncline.rights import take_rights
 
         write = self.write_schema(graph)
@@ -153,7 +154,7 @@ class Services:
             *await migrate_graph(target.store, target.schema),
             *await migrate_shadow(shadow.store, shadow.schema),
         ]
-        await take_rights(self, graph)
+        await take_rights(graph, target=target, write=write)
         return applied
 
     async def close(self) -> None:
@@ -217,3 +218,25 @@ class Services:
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise RuntimeError("these services are closed; open new ones with Services.open(settings)")
+
+
+def open_embedding(settings: Settings) -> EmbeddingService:
+    """Return the service that `settings.embedding` names. Nothing is connected until the first text.
+
+    Raise EmbeddingRejected if its URL or key cannot work at all.
+    """
+    # Only one of them is ever needed, and either takes a while to import.
+    if settings.embedding == "development":
+        from syncline.embedding_development import DevelopmentEmbedding
+
+        return DevelopmentEmbedding(settings.embedding_dimensions)
+    from syncline.embedding_http import OpenAIEmbedding
+
+    return OpenAIEmbedding(
+        settings.embedding_url,
+        settings.embedding_model,
+        settings.embedding_dimensions,
+        api_key=settings.embedding_api_key,
+        batch=settings.embedding_batch,
+        timeout_seconds=settings.embedding_timeout_seconds,
+    )

@@ -115,9 +115,7 @@ async def _search_attributes(client: Client) -> Sequence[Check]:
     try:
         await require_search_attributes(client)
     except ConfigurationError as error:
-        found, _, fix = str(error).partition(" Run")
-        commands = fix.removeprefix(":").strip()
-        return [Check(name=name, status=CheckStatus.FAIL, found=found.rstrip("."), fix=f"Run: {commands}")]
+        return [Check(name=name, status=CheckStatus.FAIL, found=error.problem.rstrip("."), fix=error.fix)]
     return [Check(name=name, found=f"all {len(names.SEARCH_ATTRIBUTES)} are there, with their types")]
 
 

@@ -1,17 +1,14 @@
 """What is installed where, and which graphs use it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from syncline import names
 from syncline.composition import parse_composition
 from syncline.errors import CompositionInvalid
-from syncline.fleet.records import WorkerRecord
-from syncline.graphs import GraphStatus
+from syncline.fleet.records import WorkerRecord, WorkerRepository
+from syncline.graphs import GraphRepository, GraphStatus
 from syncline.messages import Message
-
-if TYPE_CHECKING:
-    from syncline.services import Services
 
 __all__ = ["Fleet", "Installed", "ProviderUse", "describe_fleet"]
 
@@ -61,7 +58,19 @@ class Fleet(Message):
     """Slug -> what is wrong with its record or its composition; the first hundred."""
 
 
-async def describe_fleet(services: "Services") -> Fleet:
+class DescribedServices(Protocol):
+    """What describing the fleet needs of `syncline.services.Services`."""
+
+    @property
+    def graphs(self) -> GraphRepository:
+        """The records of the graphs."""
+
+    @property
+    def workers(self) -> WorkerRepository:
+        """The workers of the deployment."""
+
+
+async def describe_fleet(services: DescribedServices) -> Fleet:
     """Return what is installed where and which graphs use it, or raise StoreError."""
     workers = await services.workers.list()
     records = await services.graphs.records()

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 from uuid import UUID, uuid4
 
 from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, delete, func, select, text, tuple_
@@ -19,11 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from syncline.errors import StoreError, StoreRejected
 from syncline.logs import get_log
 from syncline.messages import Message
+from syncline.registry import Registry
+from syncline.settings import Settings
 from syncline.stores.postgres import PostgresStore
-
-if TYPE_CHECKING:
-    from syncline.registry import Registry
-    from syncline.services import Services
+from syncline.stores.usability import Usability
 
 __all__ = ["InstalledProvider", "WorkerRecord", "WorkerRepository", "announced"]
 
@@ -171,6 +170,26 @@ class WorkerRepository:
         )
 
 
+class RegisteringServices(Protocol):
+    """What a worker's registration needs of `syncline.services.Services`."""
+
+    @property
+    def settings(self) -> Settings:
+        """Task queue and deployment version of this worker."""
+
+    @property
+    def registry(self) -> Registry:
+        """The providers of this worker."""
+
+    @property
+    def usability(self) -> Usability:
+        """Which stores refuse this worker."""
+
+    @property
+    def workers(self) -> WorkerRepository:
+        """Where the worker is registered."""
+
+
 async def _remember(connection: AsyncConnection, providers: Sequence[InstalledProvider]) -> None:
     required = [
         {"kind": provider.kind, "id": provider.id, "distribution": provider.distribution}
@@ -201,7 +220,7 @@ def _age(provider: InstalledProvider) -> tuple[list[int], str, str]:
     return numbers, provider.version, provider.distribution
 
 
-def _installed(registry: "Registry") -> Sequence[InstalledProvider]:
+def _installed(registry: Registry) -> Sequence[InstalledProvider]:
     """Return what the registry has for new work, by kind and id."""
     return [
         InstalledProvider(
@@ -220,7 +239,7 @@ def _installed(registry: "Registry") -> Sequence[InstalledProvider]:
 
 @asynccontextmanager
 async def announced(
-    services: "Services", *, identity: str, every_seconds: float = _EVERY
+    services: RegisteringServices, *, identity: str, every_seconds: float = _EVERY
 ) -> AsyncIterator[None]:
     """Have the control plane know of this worker while this is entered.
 
@@ -247,7 +266,9 @@ async def announced(
                 await services.workers.forget(UUID(str(worker["id"])))
 
 
-async def _keep_telling(services: "Services", worker: Mapping[str, object], every_seconds: float) -> None:
+async def _keep_telling(
+    services: RegisteringServices, worker: Mapping[str, object], every_seconds: float
+) -> None:
     log = get_log()
     told = False
     while True:

@@ -27,7 +27,7 @@ def read_place(graph: Graph) -> Place:
 
     What a plugin reads of the schema, only the plugin knows.
     """
-    provider = declared_provider(graph, "sync")
+    provider = declared_provider(graph.slug, graph.composition, "sync")
     if provider not in (None, names.DEFAULT_PROVIDER):
         return Place(schema=graph.schema_name)
     return Place(schema=graph.schema_name, tables=tuple(table.source for table in KNOWLEDGE_GRAPH))

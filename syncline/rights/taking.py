@@ -10,7 +10,6 @@ from syncline.provider import GraphSchema
 from syncline.rights.graphs import read_place
 from syncline.rights.missing import missing_rights
 from syncline.rights.needed import Place, Right, worker_graph_rights, worker_write_rights
-from syncline.services import Services
 from syncline.sqltext import quoted
 
 __all__ = ["take_rights"]
@@ -18,16 +17,15 @@ __all__ = ["take_rights"]
 _GRANTED_BY_OWNERS = ("schema", "table", "sequence")
 
 
-async def take_rights(services: Services, graph: Graph, *, shadow: bool = False) -> None:
-    """Give the connections' role what it lacks in the graph's schemas, or in its shadow's.
+async def take_rights(graph: Graph, *, target: GraphSchema, write: GraphSchema | None = None) -> None:
+    """Give the connections' role what it lacks in these schemas of the graph or of its shadow.
 
     Only where it may act as the owner, SYNCLINE_OWNER_ROLE. What another role owns stays as it is: `doctor`
     names what is missing then.
     """
-    target = services.target_schema(graph, shadow=shadow)
     taken = [_take(target, worker_graph_rights([Place(schema=target.schema)]))]
-    if not shadow:
-        taken.append(_take(services.write_schema(graph), worker_write_rights([read_place(graph)])))
+    if write is not None:
+        taken.append(_take(write, worker_write_rights([read_place(graph)])))
     await asyncio.gather(*taken)
 
 

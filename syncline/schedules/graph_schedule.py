@@ -176,7 +176,7 @@ def _desired(graph: "Graph", task_queue: str) -> Schedule:
 def _declared(graph: "Graph") -> str | None:
     from syncline.composition import declared_provider
 
-    return declared_provider(graph, "sync")
+    return declared_provider(graph.slug, graph.composition, "sync")
 
 
 def _shown_by_runs(graph: "Graph") -> TypedSearchAttributes:

@@ -56,7 +56,7 @@ async def prepare_shadow(services: Services, graph: Graph, provider_id: str) -> 
                 f"graph '{other.slug}' has schema '{place.schema}' or prefix '{prefix}', its place",
             )
     await migrate_graph(place.store, place.schema)
-    await take_rights(services, graph, shadow=True)
+    await take_rights(graph, target=place)
     async with place.store.driver() as connection:
         await connection.execute(sql("claim", schema=quoted(place.schema)), prefix, provider_id)
 

@@ -2,25 +2,43 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet, WeakValueDictionary
-
-from syncline.turns import Turn
 
 if TYPE_CHECKING:
     from syncline.stores.edge_shard import EdgeShard
 
-__all__ = ["OpenCollections"]
+__all__ = ["OpenCollection", "OpenCollections"]
+
+_T = TypeVar("_T")
+
+
+class OpenCollection:
+    """One collection and the thread that alone uses it. `shard` is None while it is not open."""
+
+    def __init__(self, name: str) -> None:
+        self.shard: EdgeShard | None = None
+        self.calls = 0
+        """Calls that wait or run."""
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix=f"qdrant-{name}")
+
+    def close(self) -> None:
+        """Close the shard, if it is open; called in its thread."""
+        shard, self.shard = self.shard, None
+        if shard is not None:
+            shard.close()
 
 
 class OpenCollections:
-    """The open shards of one folder, and whose turn it is at each: whoever uses a shard has its turn."""
+    """The open shards of one folder. Calls on one run one by one in its thread, in order of submission."""
 
     def __init__(self) -> None:
-        self.shards: OrderedDict[str, EdgeShard] = OrderedDict()  # least recently used first
-        self._guard = threading.Lock()
-        self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
+        # Entered again by a call that has ended before its callback is added.
+        self._guard = threading.RLock()
+        self._collections: OrderedDict[str, OpenCollection] = OrderedDict()  # least recently used first
         self._users: WeakSet[object] = WeakSet()
 
     @classmethod
@@ -29,21 +47,51 @@ class OpenCollections:
         with _guard:
             return _of_this_process.setdefault(folder.absolute(), cls())
 
+    @property
+    def shards(self) -> "Mapping[str, EdgeShard]":
+        """The shards that are open now, least recently used first."""
+        with self._guard:
+            return {name: one.shard for name, one in self._collections.items() if one.shard is not None}
+
     def join(self, user: object) -> None:
         """Count who uses them."""
         with self._guard:
             self._users.add(user)
 
     def leave(self, user: object) -> bool:
-        """Return whether nobody is left who uses them."""
+        """Return whether no users are left."""
         with self._guard:
             self._users.discard(user)
             return not self._users
 
-    def turn(self, collection: str) -> Turn:
-        """Return the turn at a collection."""
+    def submit(self, collection: str, call: Callable[[OpenCollection], _T]) -> Future[_T]:
+        """Have the collection's thread make a call after those that were submitted before.
+
+        A call must not wait for another collection. One that is cancelled before its time is never made.
+        """
         with self._guard:
-            return self._turns.setdefault(collection, Turn())
+            one = self._collections.get(collection)
+            if one is None:
+                one = self._collections[collection] = OpenCollection(collection)
+            self._collections.move_to_end(collection)
+            one.calls += 1
+            future = one.executor.submit(call, one)
+            future.add_done_callback(lambda _: self._ended(collection, one))
+            return future
+
+    def unused(self, most: int) -> Sequence[str]:
+        """Return open collections without calls that have to be closed so that `most` stay open."""
+        with self._guard:
+            open_ = [(name, one) for name, one in self._collections.items() if one.shard is not None]
+            return [name for name, one in open_ if not one.calls][: max(0, len(open_) - most)]
+
+    def _ended(self, collection: str, one: OpenCollection) -> None:
+        with self._guard:
+            one.calls -= 1
+            # A thread lasts as long as its collection is open or in use.
+            if not one.calls and one.shard is None:
+                del self._collections[collection]
+                one.executor.shutdown(wait=False)
 
 
 _guard = threading.Lock()

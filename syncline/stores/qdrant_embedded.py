@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,7 +14,7 @@ from syncline.credentials import redacted
 from syncline.embedding import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
 from syncline.private_folder import make_private
-from syncline.stores.open_collections import OpenCollections
+from syncline.stores.open_collections import OpenCollection, OpenCollections
 from syncline.stores.vectors import PointPayload, checked_name, checked_vectors
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ _RETRYABLE = ("Service runtime error", "Out of memory", "Operation cancelled", "
 class EmbeddedQdrantStore:
     """One folder of collections. One process at a time can hold a collection, until `close`.
 
-    Safe for concurrent use; calls on one collection take turns. Stores that are given the same `opened`, for
-    several event loops, share what is open, and the last one that is closed closes it. Nothing is opened, and
-    the folder is not created, before the first collection is.
+    Safe for concurrent use: each open collection has a thread, which makes the calls on it one by one. Stores
+    that are given the same `opened`, for several event loops, share what is open, and the last one that is
+    closed closes it. Nothing is opened, and the folder is not created, before the first collection is.
     """
 
     def __init__(self, name: str, path: Path, *, opened: OpenCollections | None = None) -> None:
@@ -46,12 +46,11 @@ class EmbeddedQdrantStore:
     async def ensure_collection(
         self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
     ) -> bool:
-        created = False
-        async with self._turn(collection):
-            shard = await self._open(collection)
+        def ensure(one: OpenCollection) -> bool:
+            shard, created = self._open(collection, one), False
             if shard is None:
-                created = await self._run(collection, lambda: self._create(collection, dimensions))
-                shard = await self._open(collection)
+                created = self._create(collection, dimensions)
+                shard = self._open(collection, one)
             if shard is None:
                 raise VectorStoreUnavailable(
                     self._name, f"folder {self._path / collection} vanished while it was being created."
@@ -63,8 +62,10 @@ class EmbeddedQdrantStore:
                     f"gives {dimensions}. Drop the collection, so that the next cycle builds it again, or "
                     "use the service that it was filled with.",
                 )
-            await self._run(collection, lambda: shard.index(indexed))
-        return created
+            shard.index(indexed)
+            return created
+
+        return await self._run(collection, ensure)
 
     async def upsert(self, collection: str, points: Sequence[PointPayload], vectors: Vectors) -> None:
         matrix = checked_vectors(self._name, points, vectors)
@@ -116,11 +117,12 @@ class EmbeddedQdrantStore:
         return await self._use(collection, lambda shard: shard.nearest(vector, limit)) or []
 
     async def drop_collection(self, collection: str) -> None:
-        async with self._turn(collection):
-            shard = await self._open(collection)
+        def drop(one: OpenCollection) -> None:
+            shard, one.shard = self._open(collection, one), None
             if shard is not None:
-                del self._opened.shards[collection]
-                await self._run(collection, lambda: shard.remove(self._path / collection))
+                shard.remove(self._path / collection)
+
+        await self._run(collection, drop)
 
     async def describe(self) -> str:
         return f"Qdrant Edge {version('qdrant-edge-py')}, embedded in {self._path}"
@@ -130,71 +132,65 @@ class EmbeddedQdrantStore:
         self._closed = True
         if not self._opened.leave(self):
             return
-        for collection in list(self._opened.shards):
-            async with self._opened.turn(collection):
-                await self._let_go(collection)
-
-    @asynccontextmanager
-    async def _turn(self, collection: str) -> AsyncIterator[None]:
-        checked_name(self._name, collection)
-        async with self._opened.turn(collection):
-            if self._closed:
-                raise VectorStoreUnavailable(self._name, "it has been closed; this process is stopping.")
-            yield
+        for collection in self._opened.shards:
+            await self._close(collection)
 
     async def _use(self, collection: str, call: Callable[["EdgeShard"], _T]) -> _T | None:
         """Return what the call returns, or None if the collection does not exist."""
-        async with self._turn(collection):
-            shard = await self._open(collection)
-            return None if shard is None else await self._run(collection, lambda: call(shard))
+
+        def use(one: OpenCollection) -> _T | None:
+            shard = self._open(collection, one)
+            return None if shard is None else call(shard)
+
+        return await self._run(collection, use)
 
     async def _write(self, collection: str, call: Callable[["EdgeShard"], None]) -> None:
         """Make a change that needs the collection."""
-        async with self._turn(collection):
-            shard = await self._open(collection)
+
+        def write(one: OpenCollection) -> None:
+            shard = self._open(collection, one)
             if shard is None:
                 raise VectorStoreRejected(
                     self._name, f"collection '{collection}' does not exist; the next cycle creates it."
                 )
-            await self._run(collection, lambda: call(shard))
+            call(shard)
 
-    async def _open(self, collection: str) -> "EdgeShard | None":
-        """Return the open shard, or None if the collection does not exist; the caller has its turn."""
-        shard = self._opened.shards.get(collection)
-        if shard is None:
-            shard = await self._run(collection, lambda: self._load(collection))
-            if shard is None:
-                return None
-            self._opened.shards[collection] = shard
-            await self._let_idle_go(keep=collection)
-        self._opened.shards.move_to_end(collection)
-        return shard
+        await self._run(collection, write)
 
-    async def _let_idle_go(self, *, keep: str) -> None:
-        for idle in list(self._opened.shards):
-            turn = self._opened.turn(idle)
-            # Only one that is free at once: two callers that wait for each other's shard would wait for ever.
-            if idle != keep and len(self._opened.shards) > _OPEN_COLLECTIONS and turn.take():
-                try:
-                    await self._let_go(idle)
-                finally:
-                    turn.pass_on()
+    async def _run(self, collection: str, call: Callable[[OpenCollection], _T]) -> _T:
+        """Make the call in the collection's thread, then close what has been open for longest."""
+        checked_name(self._name, collection)
 
-    async def _let_go(self, collection: str) -> None:
-        shard = self._opened.shards.pop(collection, None)
-        if shard is not None:
-            await self._run(collection, shard.close)
+        def unless_closed(one: OpenCollection) -> _T:
+            if self._closed:
+                raise VectorStoreUnavailable(self._name, "it has been closed; this process is stopping.")
+            return call(one)
 
-    async def _run(self, collection: str, call: Callable[[], _T]) -> _T:
-        """Run in a thread; even when cancelled, keep the collection's turn until the thread is done."""
-        thread = asyncio.ensure_future(asyncio.to_thread(call))
+        done = await self._submit(collection, unless_closed)
+        for unused in self._opened.unused(_OPEN_COLLECTIONS):
+            await self._close(unused)
+        return done
+
+    async def _close(self, collection: str) -> None:
+        await self._submit(collection, OpenCollection.close)
+
+    async def _submit(self, collection: str, call: Callable[[OpenCollection], _T]) -> _T:
+        """Make the call in the collection's thread; once it has begun, a cancelled caller waits."""
+        submitted = self._opened.submit(collection, partial(self._translated, collection, call))
+        ended = asyncio.wrap_future(submitted)
         try:
-            return await asyncio.shield(thread)
+            return await asyncio.shield(ended)
         except asyncio.CancelledError:
-            await asyncio.wait([thread])
-            if not thread.cancelled():
-                thread.exception()  # nobody is left to hear it
+            if not submitted.cancel():
+                await asyncio.wait([ended])
+                if not ended.cancelled():
+                    ended.exception()  # reported to nobody: the caller is gone
             raise
+
+    def _translated(self, collection: str, call: Callable[[OpenCollection], _T], one: OpenCollection) -> _T:
+        """Return what the call returns, or raise our error for the engine's."""
+        try:
+            return call(one)
         except VectorStoreError:
             raise
         except BaseException as error:
@@ -204,8 +200,14 @@ class EmbeddedQdrantStore:
             failure = self._failure(collection, error)
             if failure.retryable:
                 # Its files may be gone or broken: the next attempt starts from what is on disk.
-                await self._let_go(collection)
+                self._translated(collection, OpenCollection.close, one)
             raise failure from error
+
+    def _open(self, collection: str, one: OpenCollection) -> "EdgeShard | None":
+        """Return the open shard, or None if the collection does not exist."""
+        if one.shard is None:
+            one.shard = self._load(collection)
+        return one.shard
 
     def _load(self, collection: str) -> "EdgeShard | None":
         folder = self._path / collection

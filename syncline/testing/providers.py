@@ -1,15 +1,11 @@
 """A SyncProvider that does what a test tells it to."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from syncline.messages import CycleStatus, SyncResult, TableProgress
-from syncline.provider import API_VERSION, NoOptions, SyncContext
-
-if TYPE_CHECKING:
-    from syncline.services import Services
+from syncline.provider import API_VERSION, NoOptions, ProviderServices, SyncContext
 
 __all__ = ["FakeProvider", "sync_result"]
 
@@ -56,7 +52,7 @@ class FakeProvider:
         self.initialized = 0
         self.closed = 0
 
-    async def initialize(self, services: "Services") -> None:  # noqa: ARG002 # the contract's
+    async def initialize(self, services: ProviderServices) -> None:  # noqa: ARG002 # the contract's
         """Count the call."""
         self.initialized += 1
 

@@ -12,8 +12,7 @@ from providers.default import DefaultSyncProvider
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import run_cycle
 from syncline.messages import CycleStatus, SyncResult, VectorProgress
-from syncline.provider import SyncContext, SyncProvider
-from syncline.services import Services
+from syncline.provider import ProviderServices, SyncContext, SyncProvider
 from syncline.testing import exercise_provider
 from syncline.testing.conformance import Nonconforming, Subject, try_item
 from syncline.testing.conformance.items import ITEMS
@@ -28,7 +27,7 @@ class Engine(SyncProvider):
     version = "1.0"
     api_version = 1
 
-    async def initialize(self, services: Services) -> None: ...
+    async def initialize(self, services: ProviderServices) -> None: ...
 
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
         return await run_cycle(context)

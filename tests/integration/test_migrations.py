@@ -35,10 +35,10 @@ async def _tables(store: PostgresStore, schema: str) -> set[str]:
 
 
 async def test_a_schema_gets_its_tables_and_its_version(store: PostgresStore) -> None:
-    assert await migrate_write(store, "kg") == ["write_0001", "write_0002"]
+    assert await migrate_write(store, "kg") == ["write_0001"]
     assert {"write_nodes", "write_edges", "sync_tombstone", VERSION_TABLE} <= await _tables(store, "kg")
     async with store.driver() as connection:
-        assert await connection.fetchval(f"SELECT version_num FROM kg.{VERSION_TABLE}") == "write_0002"
+        assert await connection.fetchval(f"SELECT version_num FROM kg.{VERSION_TABLE}") == "write_0001"
 
 
 async def test_nothing_lands_outside_the_schema(store: PostgresStore) -> None:
@@ -129,7 +129,7 @@ async def test_a_schema_of_a_newer_release_is_left_alone(store: PostgresStore) -
 
 async def test_one_schema_cannot_be_both_sides_of_a_graph(store: PostgresStore) -> None:
     await migrate_write(store, "kg")
-    with pytest.raises(StoreRejected, match="write_0002, which is not of the graph side"):
+    with pytest.raises(StoreRejected, match="write_0001, which is not of the graph side"):
         await migrate_graph(store, "kg")
 
 

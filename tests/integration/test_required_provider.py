@@ -9,10 +9,10 @@ import pytest_asyncio
 import structlog.testing
 from pydantic import SecretStr
 
-from syncline.composition import resolve_sync_provider
 from syncline.fleet import InstalledProvider
 from syncline.graphs import GraphDraft
 from syncline.registry import Registry
+from syncline.resolution import resolve_sync_provider
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.providers import FakeProvider

@@ -14,8 +14,7 @@ from pydantic import JsonValue, SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from providers import BUILTIN
-from syncline import names
-from syncline.composition import resolve_sync_provider
+from syncline import migrations, names
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
 from syncline.engine.verify import verify
@@ -25,6 +24,7 @@ from syncline.messages import CycleStatus, SyncEvent, SyncResult
 from syncline.operations.requests import Promotion
 from syncline.provider import CycleBudget, RunIdentity, SyncContext
 from syncline.registry import Registry
+from syncline.resolution import resolve_sync_provider
 from syncline.services import Services
 from syncline.settings import Settings
 from syncline.shadow import compare_with_shadow, drop_shadow, prepare_shadow, promote
@@ -33,6 +33,7 @@ from syncline.stores.vectors import PointPayload
 from syncline.testing.lab import eventually
 from syncline.testing.providers import FakeProvider
 from syncline.verification import RelationKind, Verification
+from tests.kit.later_revision import with_later_revision
 
 SEED = """
 INSERT INTO write_raw_sources (id, uri, title) VALUES ('r1', 'https://example.org', 'One');
@@ -579,19 +580,13 @@ async def test_a_shadow_that_is_promoted_meanwhile_is_not_dropped(
     assert (await site.compare()).equal
 
 
-async def test_migrations_follow_the_shadow(site: Site) -> None:
+async def test_migrations_follow_the_shadow(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await site.both()
-    async with site.on_target("kg_shadow") as shadow:
-        await shadow.execute("UPDATE sync_books_version SET version_num = 'books_0006'")
-        await shadow.execute("ALTER TABLE sync_parked_row DROP CONSTRAINT sync_parked_row_texts")
-        await shadow.execute("ALTER TABLE sync_dead_letter DROP held_by, DROP by_code")
-        await shadow.execute("ALTER TABLE sync_audit DROP starter")
-    assert await site.services.prepare_graph(await site.graph()) == [
-        "books_0007",
-        "books_0008",
-        "books_0009",
-        "books_0011",
-    ]
+    later = with_later_revision(tmp_path, "books", "CREATE TABLE later (id int)")
+    monkeypatch.setattr(migrations, "_HERE", later)
+    assert await site.services.prepare_graph(await site.graph()) == ["books_0002", "books_0002"]
 
 
 async def test_two_promotions_at_once_swap_once(site: Site) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -31,12 +32,13 @@ from syncline.graphs import Graph, GraphDraft, GraphRecords
 from syncline.health.check import CheckStatus
 from syncline.health.tenancy import check_capture, check_locks, check_role, check_schemas
 from syncline.messages import CycleStatus
-from syncline.migrations import migrate_write
+from syncline.migrations.revisions import upgrade
 from syncline.provider import NullMeter
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import writing
 from syncline.testing.graphs import TestGraph, read
 from syncline.testing.lab import eventually
+from tests.kit.later_revision import with_later_revision
 
 ROLES = ("over_worker", "over_mallory", "over_alice", "over_adopter")
 WORKER, MALLORY, ALICE, ADOPTER = ROLES
@@ -423,23 +425,26 @@ async def test_adoption_again_reads_no_table_that_would_run_code(graph: TestGrap
     assert await ran_as(graph.write_dsn) == set()
 
 
-async def test_migration_writes_into_no_version_table_that_would_run_code(graph: TestGraph) -> None:
+async def test_migration_writes_into_no_version_table_that_would_run_code(
+    graph: TestGraph, tmp_path: Path
+) -> None:
+    later = with_later_revision(tmp_path, "write", "CREATE TABLE later (id int)")
     superuser = await graph.connect_write()
     await superuser.execute(f"ALTER TABLE sync_schema_version OWNER TO {MALLORY}")
     await superuser.close()
     await attack(
         graph,
-        "UPDATE kg.sync_schema_version SET version_num = 'write_0001';"
         "CREATE TRIGGER t BEFORE UPDATE ON kg.sync_schema_version FOR EACH ROW EXECUTE FUNCTION kg.evil_row()",
     )
     async with store_of(graph.write_dsn, "postgres") as store:
         with pytest.raises(StoreRejected, match="has trigger"):
-            await migrate_write(store, "kg")
+            await upgrade(store, "kg", later / "write")
     assert await ran_as(graph.write_dsn) == set()
 
 
-async def test_migration_finds_operators_in_pg_catalog_alone(graph: TestGraph) -> None:
+async def test_migration_finds_operators_in_pg_catalog_alone(graph: TestGraph, tmp_path: Path) -> None:
     """Behind SET ROLE a function can go back to who it was: to the administrator who migrates."""
+    later = with_later_revision(tmp_path, "write", "CREATE TABLE later (id int)")
     superuser = await graph.connect_write()
     await superuser.execute(f"ALTER TABLE sync_schema_version OWNER TO {MALLORY}")
     await superuser.close()
@@ -447,11 +452,10 @@ async def test_migration_finds_operators_in_pg_catalog_alone(graph: TestGraph) -
         graph,
         "CREATE FUNCTION kg.same(varchar, varchar) RETURNS boolean LANGUAGE plpgsql AS $$"
         " BEGIN RESET ROLE; PERFORM kg.evil('operator'); RETURN $1::text = $2::text; END $$;"
-        "CREATE OPERATOR kg.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = kg.same);"
-        "UPDATE kg.sync_schema_version SET version_num = 'write_0001'",
+        "CREATE OPERATOR kg.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = kg.same)",
     )
     async with store_of(graph.write_dsn, "postgres") as store:
-        assert await migrate_write(store, "kg") == ["write_0002"]
+        assert await upgrade(store, "kg", later / "write") == ["write_0002"]
     assert await ran_as(graph.write_dsn) == set()
 
 

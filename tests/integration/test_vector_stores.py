@@ -274,12 +274,11 @@ async def test_names_that_are_not_safe_are_refused(store: VectorStore, name: str
 
 
 async def test_an_embedded_collection_gets_the_payload_indexes_that_it_lacks(tmp_path: Path) -> None:
-    store = EmbeddedQdrantStore("system", tmp_path)
+    opened = OpenCollections()
+    store = EmbeddedQdrantStore("system", tmp_path, opened=opened)
     for indexed in ([], ["type"], ["type", "visibility"]):
         await store.ensure_collection("nodes", dimensions=DIMENSIONS, indexed=indexed)
-        shard = await store._open("nodes")
-        assert shard is not None
-        assert sorted(shard._shard.info().payload_schema) == indexed
+        assert sorted(opened.shards["nodes"]._shard.info().payload_schema) == indexed
         await store.upsert("nodes", points(10, type="country", visibility="public"), vectors(10))
     await store.close()
 

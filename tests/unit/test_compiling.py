@@ -19,8 +19,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "module.py").write_text("things = []\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    compile_once("again")
+    monkeypatch.setattr(sys, "path_importer_cache", dict(sys.path_importer_cache))
+    compile_once(importlib.import_module("again"))
     yield folder
     for name in [name for name in sys.modules if name.partition(".")[0] == "again"]:
         del sys.modules[name]

@@ -2,7 +2,8 @@
 
 from pydantic import SecretStr
 
-from syncline.embedding import EmbeddingService, open_embedding
+from syncline.embedding import EmbeddingService
+from syncline.services import open_embedding
 from syncline.settings import Settings
 
 DSN = SecretStr("postgresql://localhost/nothing")

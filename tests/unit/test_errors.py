@@ -53,3 +53,17 @@ def test_the_types_not_to_retry_are_exactly_those_that_say_so() -> None:
 def test_every_error_says_what_it_means(cls: type[SynclineError]) -> None:
     assert cls.__doc__
     assert cls.__doc__ != cls.__base__.__doc__
+
+
+def test_error_message_is_its_problem_and_its_fix() -> None:
+    error = errors.ConfigurationError("It is not there.", fix="Put it there.")
+    assert (error.problem, error.fix, str(error)) == (
+        "It is not there.",
+        "Put it there.",
+        "It is not there. Put it there.",
+    )
+    assert errors.InputInvalid("It is not there.").fix is None
+    refused = errors.StoreRejected("here", "no such table", sqlstate="42P01")
+    assert (refused.problem, refused.store) == ("no such table", "here")
+    assert refused.problem in str(refused)
+    assert errors.PoolerUnsupported("here").fix

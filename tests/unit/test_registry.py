@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from providers import BUILTIN
 from syncline.errors import ProviderDuplicate, ProviderInvalid, ProviderNotReady
-from syncline.provider import SyncContext, SyncProvider, SyncResult
+from syncline.provider import ProviderServices, SyncContext, SyncProvider, SyncResult
 from syncline.registry import Registry
 from syncline.services import Services
 from syncline.settings import Settings
@@ -154,7 +154,7 @@ class Structural:
     version = "1"
     api_version = 1
 
-    async def initialize(self, services: Services) -> None: ...
+    async def initialize(self, services: ProviderServices) -> None: ...
 
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
         raise NotImplementedError
@@ -169,7 +169,7 @@ class Nominal(SyncProvider):
     version = "1"
     api_version = 1
 
-    async def initialize(self, services: Services) -> None: ...
+    async def initialize(self, services: ProviderServices) -> None: ...
 
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
         raise NotImplementedError
@@ -184,7 +184,7 @@ class Unfinished(SyncProvider):
     version = "1"
     api_version = 1
 
-    async def initialize(self, services: Services) -> None: ...
+    async def initialize(self, services: ProviderServices) -> None: ...
 
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
         raise NotImplementedError
@@ -249,7 +249,7 @@ def test_an_entry_point_says_its_kind_itself() -> None:
 
 async def test_concurrent_callers_share_one_initialize(services: Services) -> None:
     class Slow(FakeProvider):
-        async def initialize(self, services: Services) -> None:
+        async def initialize(self, services: ProviderServices) -> None:
             self.initialized += 1
             await asyncio.sleep(0.01)
 
@@ -262,7 +262,7 @@ async def test_concurrent_callers_share_one_initialize(services: Services) -> No
 
 async def test_a_failed_initialize_is_tried_again_later_and_later(services: Services) -> None:
     class Flaky(FakeProvider):
-        async def initialize(self, services: Services) -> None:
+        async def initialize(self, services: ProviderServices) -> None:
             self.initialized += 1
             if self.initialized < 9:
                 raise ConnectionError("not yet")
@@ -295,7 +295,7 @@ async def test_an_initialize_without_end_is_given_up_and_a_close_without_end_is_
     class Endless(FakeProvider):
         hangs = True
 
-        async def initialize(self, services: Services) -> None:
+        async def initialize(self, services: ProviderServices) -> None:
             await self.close()
 
         async def close(self) -> None:
@@ -329,7 +329,7 @@ async def test_a_registry_for_another_loop_initializes_and_closes_for_itself(ser
 
 async def test_a_cancelled_initialize_is_tried_again_by_whoever_waits(services: Services) -> None:
     class Stuck(FakeProvider):
-        async def initialize(self, services: Services) -> None:
+        async def initialize(self, services: ProviderServices) -> None:
             self.initialized += 1
             if self.initialized == 1:
                 await asyncio.Event().wait()

@@ -200,7 +200,7 @@ async def test_doctor_names_what_is_behind_and_who_holds_capture_back(
     ready = await lab.add_graph(FakeProvider(), prepare=True)
     late = await lab.add_graph("fake")
     async with lab.services.control.driver() as connection:
-        await connection.execute("UPDATE syncline.sync_schema_version SET version_num = 'control_0001'")
+        await connection.execute("UPDATE syncline.sync_schema_version SET version_num = 'control_0000'")
         await connection.execute("DROP TABLE syncline.workers")
     handle = lab.client.get_schedule_handle(names.reconcile_schedules_id(lab.task_queue))
     await ensure_reconciler(lab.client, task_queue=lab.task_queue, every_seconds=86_400)
@@ -212,7 +212,7 @@ async def test_doctor_names_what_is_behind_and_who_holds_capture_back(
     assert behind == {
         "control plane: migrations", "write migrations", "graph migrations", "books migrations",
     }  # fmt: skip
-    assert checks["control plane: migrations"]["found"] == "it has control_0001"
+    assert checks["control plane: migrations"]["found"] == "it has control_0000"
     for side in ("write", "graph", "books"):
         assert checks[f"{side} migrations"]["found"] == f"1 of 2 graphs are behind: {late.slug}"
         assert "syncline migrate" in checks[f"{side} migrations"]["fix"]

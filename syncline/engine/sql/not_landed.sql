@@ -1,4 +1,4 @@
--- Kept by triggers, so that it costs the same however many wait (revision books_0006).
+-- Kept by triggers, so that it costs the same however many wait.
 SELECT name AS table_name,
        coalesce(sum(entries) FILTER (WHERE counted <> 'sync_dead_letter'), 0)::bigint AS parked,
        coalesce(sum(entries) FILTER (WHERE counted = 'sync_dead_letter'), 0)::bigint AS dead

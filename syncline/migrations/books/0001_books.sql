@@ -1,5 +1,4 @@
--- The engine's books in a graph-db, for any table map. Runs with search_path set to the graph's schema.
--- IF NOT EXISTS, because the first builds made them together with the knowledge graph's tables.
+-- The engine's bookkeeping tables in a graph-db, for any table map. Runs with search_path set to the graph's schema.
 
 CREATE SCHEMA IF NOT EXISTS syncline;
 
@@ -15,8 +14,36 @@ RETURN encode(
     ), 'hex'
 )::uuid;
 
+-- The id of a row in these tables, whatever its key: of one column, the id that its row has; of several, the id of
+-- their ids. Long keys fit no index; their ids do. The same function in Python: syncline.engine.keys.row_uuid.
+CREATE OR REPLACE FUNCTION syncline.row_uuid(key text[]) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN cardinality(key) = 1 THEN syncline.key_uuid(key[1])
+    ELSE syncline.key_uuid((
+        SELECT string_agg(syncline.key_uuid(part)::text, '' ORDER BY place)
+        FROM unnest(key) WITH ORDINALITY AS parts (part, place)
+    )) END;
+
+-- Runs a statement over the rows of a stage between two of them, and returns an error instead of raising it: finding one
+-- refused row among thousands then costs one round trip for each try, and no statement to take it back. `by_code` is
+-- whether RAISE of PL/pgSQL raised it.
+CREATE OR REPLACE FUNCTION syncline.try_part(
+    statement text, low tid, high tid,
+    OUT changed bigint, OUT state text, OUT message text, OUT constraint_name text, OUT by_code boolean
+) LANGUAGE plpgsql AS $$
+DECLARE
+    context text;
+BEGIN
+    EXECUTE statement INTO changed USING low, high;
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, constraint_name = CONSTRAINT_NAME,
+        context = PG_EXCEPTION_CONTEXT;
+    by_code := context LIKE '%RAISE%';
+END
+$$;
+
 -- One row: who may write, what cluster the cursors are of, and what no event has announced yet.
-CREATE TABLE IF NOT EXISTS sync_state (
+CREATE TABLE sync_state (
     only_row          boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     fence             bigint NOT NULL DEFAULT 0,
     holder_run_id     text,
@@ -24,36 +51,81 @@ CREATE TABLE IF NOT EXISTS sync_state (
     behind_since      timestamptz,
     -- What the latest run has committed so far, so that a resumed attempt reports and announces the whole
     -- run: {"run_id", "batches", "tables", "untold"} (syncline.engine.ledger).
-    progress          jsonb NOT NULL DEFAULT '{}'
+    progress          jsonb NOT NULL DEFAULT '{}',
+    -- The prefix of the collections that these tables are about; null for a graph that was never promoted. A promotion
+    -- swaps it, so that a cycle which was given the other half of the swap stops.
+    vector_prefix     text,
+    -- The provider whose result a shadow is; null for a live graph.
+    shadow_provider   text,
+    -- Who reads, whatever the schema is called, and which past of the write-db the cursors are of:
+    -- "branch/number/token" of the write-db's sync_position; null as long as none could be written there.
+    reader            uuid NOT NULL DEFAULT gen_random_uuid(),
+    position          text
 );
-INSERT INTO sync_state DEFAULT VALUES ON CONFLICT DO NOTHING;
+INSERT INTO sync_state DEFAULT VALUES;
+
+-- A cycle that finds the graph taken counts one up; the holder compares, when it gives the graph back, with what it read
+-- before its last look at the write-db. A sequence, so that neither waits for the other's transaction, and so that
+-- nothing is left to clear away: whoever takes the graph next looks anyway.
+CREATE SEQUENCE sync_look;
+
+-- The runs that wrote: rows name theirs by its fence (sync_run).
+CREATE TABLE sync_run (
+    fence            bigint PRIMARY KEY,
+    run_id           text NOT NULL,
+    workflow_id      text NOT NULL,
+    attempt          integer NOT NULL,
+    provider         text NOT NULL,
+    provider_version text,
+    taken_at         timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX sync_run_taken_at ON sync_run (taken_at);
 
 -- Where capture stands: everything before (xid, key) of this table has been committed here.
--- A null key means "everything of a transaction before xid".
-CREATE TABLE IF NOT EXISTS sync_cursor (
+-- A null key means "everything of a transaction before xid". Deleted keys of all tables are one stream beside the tables'
+-- own: its row has the table_name 'sync_tombstone' and as key the number (seq) of the last tombstone read.
+CREATE TABLE sync_cursor (
     table_name text PRIMARY KEY,
     xid        bigint NOT NULL,
     key        text[]
 );
 
--- Rows that wait for a parent. The image is the staged row; a newer version of the row replaces it.
-CREATE TABLE IF NOT EXISTS sync_parked_row (
+-- How each source was captured when its cursor was moved last. Another way means that capture may have been off.
+CREATE TABLE sync_source (
+    table_name text PRIMARY KEY,
+    hash       text NOT NULL,
+    captured   text NOT NULL
+);
+
+-- Tables of which rows may have gone without a trace: their keys are compared with the write-db's, part after part.
+CREATE TABLE sync_comparison (
+    table_name text PRIMARY KEY,
+    reason     text NOT NULL,
+    part       text NOT NULL DEFAULT 'rows',
+    after      uuid[],
+    since      timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Rows that wait for a parent. The image is the staged row, kept as the texts of its columns: JSON's own objects and
+-- numbers would rewrite what is in them. A newer version of the row replaces it.
+CREATE TABLE sync_parked_row (
     table_name    text NOT NULL,
     key           text[] NOT NULL,
-    image         jsonb NOT NULL,
+    image         jsonb NOT NULL CONSTRAINT sync_parked_row_texts CHECK (NOT image ? 'sync_present'),
     waits_for_table text NOT NULL,
     waits_for     uuid NOT NULL,
     waits_for_key text NOT NULL,
     since         timestamptz NOT NULL DEFAULT now(),
     released      boolean NOT NULL DEFAULT false,
-    PRIMARY KEY (table_name, key)
+    row_id        uuid NOT NULL,
+    PRIMARY KEY (table_name, row_id)
 );
-CREATE INDEX IF NOT EXISTS sync_parked_row_waits ON sync_parked_row (waits_for) WHERE NOT released;
-CREATE INDEX IF NOT EXISTS sync_parked_row_released ON sync_parked_row (table_name) WHERE released;
+CREATE INDEX sync_parked_row_waits ON sync_parked_row (waits_for) WHERE NOT released;
+CREATE INDEX sync_parked_row_released ON sync_parked_row (table_name) WHERE released;
 
 -- Links and optional references whose row has landed and whose other end has not.
 -- `name` is the link table, or the referring column of `table_name`.
-CREATE TABLE IF NOT EXISTS sync_parked_reference (
+CREATE TABLE sync_parked_reference (
     table_name    text NOT NULL,
     name          text NOT NULL,
     owner         uuid NOT NULL,
@@ -61,25 +133,168 @@ CREATE TABLE IF NOT EXISTS sync_parked_reference (
     waits_for     uuid NOT NULL,
     waits_for_key text NOT NULL,
     since         timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (table_name, owner, name, waits_for)
+    -- An index that begins with a column of few values, the planner takes for selective as long as it has no
+    -- statistics, and reads all of a table's entries to release the one that waits for a row.
+    PRIMARY KEY (owner, table_name, name, waits_for)
 );
-CREATE INDEX IF NOT EXISTS sync_parked_reference_waits ON sync_parked_reference (waits_for);
+CREATE INDEX sync_parked_reference_waits ON sync_parked_reference (waits_for);
+
+-- Rows that the next cycle reads again by key, whatever the cursor says, and makes right: a row that the
+-- write-db has is merged, one that it has no longer is removed.
+CREATE TABLE sync_requeue (
+    table_name text NOT NULL,
+    row_id     uuid NOT NULL,
+    key        text[] NOT NULL,
+    reason     text NOT NULL,
+    queued_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (table_name, row_id)
+);
+
+-- Rows that the graph-db refused. A newer version of the row, or its end, takes its dead letter with it.
+CREATE TABLE sync_dead_letter (
+    table_name      text NOT NULL,
+    row_id          uuid NOT NULL,
+    key             text[] NOT NULL,
+    version         bigint NOT NULL,          -- sync_xid of the version that was refused
+    sqlstate        text NOT NULL,
+    message         text NOT NULL,            -- Postgres's own, which may quote values of the row
+    constraint_name text,
+    fingerprint     text NOT NULL,            -- equal for errors that differ in the row's values alone
+    attempts        integer NOT NULL DEFAULT 1,
+    first_failed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_failed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    next_retry_at   timestamptz,              -- null: dead, until somebody asks for a retry or discards it
+    run_id          text NOT NULL,
+    held_by         uuid,                     -- of the row that has the wanted unique value: once that one changes or
+                                              -- leaves, this one is tried again, whatever its own time
+    by_code         boolean NOT NULL DEFAULT false, -- code of the database raised it: its text may be a row's
+    PRIMARY KEY (table_name, row_id)
+);
+CREATE INDEX sync_dead_letter_due ON sync_dead_letter (next_retry_at) WHERE next_retry_at IS NOT NULL;
+CREATE INDEX sync_dead_letter_fingerprint ON sync_dead_letter (fingerprint);
+CREATE INDEX sync_dead_letter_held_by ON sync_dead_letter (table_name, held_by) WHERE held_by IS NOT NULL;
+
+-- What operators did: who, when, why, and to which rows.
+CREATE TABLE sync_audit (
+    number      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    who         text NOT NULL,
+    action      text NOT NULL,
+    why         text NOT NULL,
+    table_name  text,
+    key         text[],
+    fingerprint text,
+    rows        bigint NOT NULL,
+    run_id      text,
+    starter     text                          -- who started the run, as Temporal has it; `who` is what its input says
+);
+-- One line of each kind for a run, however often its activity is tried.
+CREATE UNIQUE INDEX sync_audit_run ON sync_audit (run_id, action, coalesce(table_name, '')) WHERE run_id IS NOT NULL;
 
 -- Points that the vector store has to learn about, in order of their last change.
-CREATE TABLE IF NOT EXISTS sync_outbox (
-    collection text NOT NULL,
-    point_id   uuid NOT NULL,
-    seq        bigserial NOT NULL,
-    queued_at  timestamptz NOT NULL DEFAULT now(),
+-- A point that is refused waits by itself: it has an error, and a time for the next try (null: dead, until its row
+-- changes). Those without an error are owed now. A collection that cannot be written waits as a whole.
+CREATE TABLE sync_outbox (
+    collection    text NOT NULL,
+    point_id      uuid NOT NULL,
+    seq           bigserial NOT NULL,
+    queued_at     timestamptz NOT NULL DEFAULT now(),
+    attempts      integer NOT NULL DEFAULT 0,
+    next_retry_at timestamptz,
+    error         text,
     PRIMARY KEY (collection, point_id)
 );
-CREATE INDEX IF NOT EXISTS sync_outbox_seq ON sync_outbox (seq);
+CREATE INDEX sync_outbox_owed ON sync_outbox (collection, seq) WHERE error IS NULL;
+CREATE INDEX sync_outbox_refused ON sync_outbox (collection, next_retry_at) WHERE error IS NOT NULL;
+
+-- Collections that cannot be written, and when the next try is.
+CREATE TABLE sync_vector_delay (
+    collection    text PRIMARY KEY,
+    attempts      integer NOT NULL,
+    since         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    next_retry_at timestamptz NOT NULL,
+    error         text NOT NULL
+);
 
 -- What the vector store has: the hash of the text that was embedded, and by which service.
-CREATE TABLE IF NOT EXISTS sync_vector (
+CREATE TABLE sync_vector (
     collection text NOT NULL,
     point_id   uuid NOT NULL,
     text_hash  bytea NOT NULL,
     embedding  text NOT NULL,
     PRIMARY KEY (collection, point_id)
 );
+
+-- The embedding service whose vectors a collection has or is owed; with another one in force, all are owed again.
+CREATE TABLE sync_vector_embedding (
+    collection text PRIMARY KEY,
+    embedding  text NOT NULL
+);
+
+-- How much waits, was refused and is owed is kept, because an idle cycle reports it and must not count a million entries.
+-- One row for each table that is counted and each name in it, a table of the map or a collection.
+-- `refused` is for the outbox alone: points that the vector store refused, and points that it has yet to take.
+-- Room on the page is left so that a new version of a row lies beside the old one, and no index has to hear of it.
+CREATE TABLE sync_count (
+    counted text NOT NULL,
+    name    text NOT NULL,
+    refused boolean NOT NULL,
+    entries bigint NOT NULL,
+    PRIMARY KEY (counted, name, refused)
+) WITH (fillfactor = 25);
+
+-- Adds what a statement has changed, in its transaction. The schema is that of the table and no other: a promotion
+-- renames it, and whoever writes by hand has another search_path. Rows are locked in one order.
+CREATE FUNCTION sync_keep_counts() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    name    text := TG_ARGV[0];
+    refused text := TG_ARGV[1];
+    added   text := format('SELECT %s AS name, %s AS refused, 1 AS entries FROM new_rows', name, refused);
+    gone    text := format('SELECT %s AS name, %s AS refused, -1 AS entries FROM old_rows', name, refused);
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        EXECUTE format('UPDATE %I.sync_count SET entries = 0 WHERE counted = $1', TG_TABLE_SCHEMA) USING TG_TABLE_NAME;
+        RETURN NULL;
+    END IF;
+    EXECUTE format(
+        'INSERT INTO %I.sync_count AS c (counted, name, refused, entries)'
+        ' SELECT $1, name, refused, sum(entries) FROM (%s) AS changed'
+        ' GROUP BY name, refused HAVING sum(entries) <> 0 ORDER BY name, refused'
+        ' ON CONFLICT (counted, name, refused) DO UPDATE SET entries = c.entries + excluded.entries',
+        TG_TABLE_SCHEMA,
+        CASE TG_OP WHEN 'INSERT' THEN added WHEN 'DELETE' THEN gone ELSE added || ' UNION ALL ' || gone END
+    ) USING TG_TABLE_NAME;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER sync_count_added AFTER INSERT ON sync_parked_row REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts('table_name', 'false');
+CREATE TRIGGER sync_count_gone AFTER DELETE ON sync_parked_row REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts('table_name', 'false');
+CREATE TRIGGER sync_count_emptied AFTER TRUNCATE ON sync_parked_row
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts();
+
+CREATE TRIGGER sync_count_added AFTER INSERT ON sync_parked_reference REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts('table_name', 'false');
+CREATE TRIGGER sync_count_gone AFTER DELETE ON sync_parked_reference REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts('table_name', 'false');
+CREATE TRIGGER sync_count_emptied AFTER TRUNCATE ON sync_parked_reference
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts();
+
+CREATE TRIGGER sync_count_added AFTER INSERT ON sync_dead_letter REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts('table_name', 'false');
+CREATE TRIGGER sync_count_gone AFTER DELETE ON sync_dead_letter REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts('table_name', 'false');
+CREATE TRIGGER sync_count_emptied AFTER TRUNCATE ON sync_dead_letter
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts();
+
+-- Of these tables only an entry of the outbox becomes another by an UPDATE.
+CREATE TRIGGER sync_count_added AFTER INSERT ON sync_outbox REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts('collection', 'error IS NOT NULL');
+CREATE TRIGGER sync_count_changed AFTER UPDATE ON sync_outbox REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts('collection', 'error IS NOT NULL');
+CREATE TRIGGER sync_count_gone AFTER DELETE ON sync_outbox REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts('collection', 'error IS NOT NULL');
+CREATE TRIGGER sync_count_emptied AFTER TRUNCATE ON sync_outbox
+    FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts();

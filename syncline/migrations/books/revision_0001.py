@@ -1,4 +1,4 @@
-"""The fence, the cursors, what waits, and what the vector store has to hear of."""
+"""The engine state: fence, cursors, parked rows, dead letters, outbox."""
 
 from pathlib import Path
 

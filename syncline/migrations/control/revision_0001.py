@@ -1,4 +1,4 @@
-"""The control plane: table `graphs`."""
+"""The control plane: graphs, workers, audit."""
 
 from pathlib import Path
 
@@ -12,4 +12,4 @@ down_revision = None
 
 def upgrade(connection: Connection) -> None:
     """Apply the revision to the schema on the search_path."""
-    run_script(connection, Path(__file__).with_name("0001_graphs.sql"))
+    run_script(connection, Path(__file__).with_name("0001_control_plane.sql"))

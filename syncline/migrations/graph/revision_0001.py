@@ -1,4 +1,4 @@
-"""The knowledge graph's graph-db tables and the engine's bookkeeping."""
+"""The knowledge graph's graph-db tables."""
 
 from pathlib import Path
 

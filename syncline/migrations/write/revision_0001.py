@@ -1,4 +1,4 @@
-"""The knowledge graph's write-db tables and capture triggers."""
+"""The knowledge graph's write-db tables; adoption adds the capture triggers."""
 
 from pathlib import Path
 

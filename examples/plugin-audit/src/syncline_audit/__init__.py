@@ -6,8 +6,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
-from syncline.provider import SyncContext, SyncProvider, SyncResult
-from syncline.services import Services
+from syncline.provider import ProviderServices, SyncContext, SyncProvider, SyncResult
 from syncline_audit.trail import record
 
 __all__ = ["AuditOptions", "AuditProvider"]
@@ -31,7 +30,7 @@ class AuditProvider(SyncProvider):
     options_model: ClassVar[type[BaseModel]] = AuditOptions
     schema_map = KNOWLEDGE_GRAPH
 
-    async def initialize(self, services: Services) -> None:
+    async def initialize(self, services: ProviderServices) -> None:
         """Prepare nothing: the stores that a cycle is given are all that it needs."""
 
     async def sync_cycle(self, context: SyncContext) -> SyncResult:

@@ -1,0 +1,26 @@
+"""A copy of the library's revisions with one more on a side: what the next release brings."""
+
+from pathlib import Path
+from shutil import copytree
+
+from syncline import migrations
+
+__all__ = ["with_later_revision"]
+
+_MODULE = """
+from pathlib import Path
+from syncline.migrations.revisions import run_script
+revision, down_revision = "{side}_0002", "{side}_0001"
+def upgrade(connection):
+    run_script(connection, Path(__file__).with_name("0002_later.sql"))
+"""
+
+
+def with_later_revision(folder: Path, side: str, script: str) -> Path:
+    """Return a folder with the revisions of all sides, and on `side` another one of `script`."""
+    revisions = Path(migrations.__file__).parent
+    for each in ("books", "control", "graph", "write"):
+        copytree(revisions / each, folder / each)
+    (folder / side / "0002_later.sql").write_text(script, encoding="utf-8")
+    (folder / side / "revision_0002.py").write_text(_MODULE.format(side=side), encoding="utf-8")
+    return folder

@@ -25,7 +25,7 @@ from activities.translation import errors_translated
 from activities.underway import UnderWayHere
 from syncline import names
 from syncline.bounded import PATIENCE
-from syncline.composition import Resolved, resolve_sync_provider
+from syncline.composition import Resolved, resolve_sync_provider, resolved_before
 from syncline.engine import run_cycle as run_builtin_cycle
 from syncline.errors import (
     CompositionChanged,
@@ -128,6 +128,7 @@ class SyncActivities:
                     provider_version=found.version,
                     api_version=found.api_version,
                     distribution=resolved.distribution,
+                    fingerprint=graph.fingerprint,
                 )
                 return self._routed(services, request, answer) if resolved.routed else answer
             if resolved.reason is None:
@@ -206,12 +207,15 @@ class SyncActivities:
     ) -> SyncResult:
         run_cycle: RunCycle
         options: BaseModel
+        graph = await services.graphs.get(request.graph.id)
         if request.provider_id is None:
             run_cycle = run_builtin_cycle
-            graph = await services.graphs.get(request.graph.id)
             options, served = NoOptions(), _served(_OWN, API_VERSION, f"syncline {_OWN}")
         else:
-            resolved = await resolve_sync_provider(services, request.graph.id, shadow=request.shadow)
+            if request.fingerprint == graph.fingerprint:
+                resolved = resolved_before(services, graph, shadow=request.shadow)
+            else:
+                resolved = await resolve_sync_provider(services, graph.id, shadow=request.shadow)
             graph, origin = _still_resolved(resolved, request.provider_id)
             options = resolved.validated()
             provider = await services.registry.initialized("sync", request.provider_id, services)

@@ -24,6 +24,7 @@ from syncline.provider import KINDS, Provider, ProviderKind, SyncProvider, optio
 if TYPE_CHECKING:
     from syncline.fleet import InstalledProvider
     from syncline.graphs import Graph
+    from syncline.registry import Registered
     from syncline.services import Services
 
 __all__ = [
@@ -35,9 +36,11 @@ __all__ = [
     "resolve_fact_decomposition_provider",
     "resolve_provider",
     "resolve_sync_provider",
+    "resolved_before",
     "swapped",
 ]
 
+ProviderT = TypeVar("ProviderT", bound=Provider)
 ProviderT_co = TypeVar("ProviderT_co", bound=Provider, covariant=True)
 
 
@@ -247,15 +250,7 @@ async def resolve_provider(
             distribution=elsewhere.distribution,
             detail=f"Provider '{entry.provider}' of {elsewhere.distribution}, in another worker.",
         )
-    found = Resolved(
-        graph=graph,
-        provider=registered.provider,
-        routed=registered.routed,
-        entry=entry,
-        key="shadow" if shadow else kind,
-        distribution=registered.distribution,
-        detail=f"Provider '{entry.provider}' of {registered.distribution}.",
-    )
+    found = _installed(registered, graph, entry, shadow=shadow)
     if kind == "sync" and found.routed:
         # Its validators are a plugin's code, and this may be the event loop of all.
         return found
@@ -269,11 +264,37 @@ async def resolve_sync_provider(
     return await resolve_provider("sync", services, graph_id, shadow=shadow)
 
 
+def resolved_before(services: "Services", graph: "Graph", *, shadow: bool = False) -> Resolved[SyncProvider]:
+    """Return who syncs a graph by its record, which as it is was resolved already: no other worker is asked.
+
+    `entry` is None if the record declares none, `provider` if this worker lacks it.
+    """
+    entry = parse_composition(graph.slug, graph.composition).entry("sync", shadow=shadow)
+    registered = None if entry is None else services.registry.get("sync", entry.provider)
+    if entry is None or registered is None or services.registry.withdrawn("sync", entry.provider):
+        return Resolved(graph=graph, entry=entry)
+    return _installed(registered, graph, entry, shadow=shadow)
+
+
 async def resolve_fact_decomposition_provider(
     services: "Services | None", graph_id: str | UUID | None
 ) -> Resolved[FactDecompositionProvider]:
     """Return who decomposes the graph's sources, or why nobody does; raise as `resolve_provider` does."""
     return await resolve_provider("fact_decomposition", services, graph_id)
+
+
+def _installed(
+    registered: "Registered[ProviderT]", graph: "Graph", entry: ProviderEntry, *, shadow: bool
+) -> Resolved[ProviderT]:
+    return Resolved(
+        graph=graph,
+        provider=registered.provider,
+        routed=registered.routed,
+        entry=entry,
+        key="shadow" if shadow else registered.kind,
+        distribution=registered.distribution,
+        detail=f"Provider '{entry.provider}' of {registered.distribution}.",
+    )
 
 
 async def _not_installed(

@@ -129,6 +129,8 @@ class ProviderResolution(SparseMessage):
     """None for a graph whose Schedule keeps its interval."""
     shadowed: bool = False
     """Whether a run of the graph's shadow follows this one."""
+    fingerprint: str | None = None
+    """Of the graph's record that named the provider; None without a provider, and from an older worker."""
 
 
 class SyncCycleRequest(SparseMessage):
@@ -148,6 +150,8 @@ class SyncCycleRequest(SparseMessage):
     unowned_runs: int = 0
     """As carried from the runs before it, like `seen_up_to`."""
     seen_up_to: datetime | None = None
+    fingerprint: str | None = None
+    """As the resolution had it: while the record has it still, nothing is resolved again."""
 
 
 class TableProgress(Message):

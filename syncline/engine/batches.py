@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 import asyncpg
 
@@ -21,7 +22,7 @@ from syncline.provider import SyncContext
 from syncline.stores.postgres import PostgresStore, map_driver_error
 from syncline.tracing import span
 
-__all__ = ["Batches", "CaptureRefused"]
+__all__ = ["Batch", "Batches", "CaptureRefused"]
 
 _TRIES = 3
 """How often a single row is tried before what a store says is believed, where that may pass by itself."""
@@ -32,6 +33,24 @@ class CaptureRefused(Exception):
 
     def __init__(self, error: StoreRejected) -> None:
         self.error = error
+
+
+@dataclass
+class Batch:
+    """One batch on its way. It stores no progress unless `ends` has said what it comes to."""
+
+    progress: RunProgress | None = None
+    moved: tuple[str, Cursor] | None = None
+    landed: bool = True
+
+    def ends(
+        self, progress: RunProgress, *, moved: tuple[str, Cursor] | None = None, landed: bool = True
+    ) -> None:
+        """Have the batch end with this progress, and with the cursor of `moved` where that says.
+
+        `landed`: whether it shows that the stores take rows at all.
+        """
+        self.progress, self.moved, self.landed = progress, moved, landed
 
 
 class Batches:
@@ -109,11 +128,21 @@ class Batches:
         return False
 
     @asynccontextmanager
-    async def _batch(self, create_stage: str | None = None) -> AsyncIterator[None]:
-        """One transaction on the graph-db with empty stages; its driver errors name the graph-db."""
-        stages = shared_stages(self._statements)
+    async def _batch(self, create_stage: str | None = None) -> AsyncIterator[Batch]:
+        """One transaction on the graph-db with empty stages, and the end that every batch has.
+
+        Its cursor and the progress commit with what it did; then it is told. Driver errors name the graph-db.
+        """
+        stages, batch = shared_stages(self._statements), Batch()
         async with self._transaction(*stages, *([create_stage] if create_stage is not None else [])):
-            yield
+            yield batch
+            if batch.progress is not None:
+                await self._tenure.commit(self._target, batch.progress, moved=batch.moved)
+        if batch.progress is not None:
+            # Only now: a rolled-back batch must not be counted.
+            self.progress = batch.progress
+            self._landed |= batch.landed
+            self._told(batch.progress)
 
     @asynccontextmanager
     async def _transaction(self, *first: str) -> AsyncIterator[asyncpg.Connection]:
@@ -174,12 +203,6 @@ class Batches:
             )
             progress = progress.with_failures(name, len(letters))
         return progress
-
-    def _committed(self, progress: RunProgress, *, landed: bool = True) -> None:
-        # Only now: a rolled-back batch must not be counted.
-        self.progress = progress
-        self._landed |= landed
-        self._told(progress)
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name

@@ -31,6 +31,7 @@ from syncline.cli.operators import (
     TimeoutOption,
     ask,
     os_user,
+    print_page,
     told_at,
 )
 from syncline.cli.sentences import errors_as_sentences
@@ -150,15 +151,10 @@ def audit(
     from syncline.operations.requests import ListGraphAuditInput
 
     page = ask(ListGraphAuditInput(graph=graph, limit=limit, before=before), GraphAuditPage)
-    if as_json:
-        typer.echo(page.model_dump_json(indent=2))
-        return
-    if not page.entries:
-        typer.echo("nothing was done to graphs by command")
-        return
-    print_columns(
+    print_page(
+        page,
         ("at", "graph", "action", "who", "starter", "fields", "reason"),
-        (
+        [
             (
                 told_at(entry.at),
                 entry.graph,
@@ -169,10 +165,11 @@ def audit(
                 entry.why or "-",
             )
             for entry in page.entries
-        ),
+        ],
+        nothing="nothing was done to graphs by command",
+        as_json=as_json,
+        summary=None if page.next is None else f"more: --before {page.next}",
     )
-    if page.next is not None:
-        typer.echo(f"more: --before {page.next}")
 
 
 def one_graph(graph: str) -> "Graph":

@@ -90,7 +90,7 @@ class StatusShow:
     def _view(self) -> RenderableType:
         table = self._table(self._graphs)
         if not self._console.is_terminal:
-            return table
+            return Group(table, Text())  # so that what follows begins a line
         places = Table.grid(padding=(0, 2))
         places.add_column(style="dim", no_wrap=True)
         places.add_column(overflow="fold")

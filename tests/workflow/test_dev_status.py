@@ -43,6 +43,7 @@ async def test_show_ends_once_every_graph_is_synced(lab: SyncLab, terminal: bool
     # Of the live table and of the last one: the row of `status`.
     assert any(graph.slug in line and "1,234" in line and "fake" in line for line in lines)
     assert any("http://127.0.0.1:8233" in line for line in lines)
+    assert terminal or written.getvalue().endswith("\n")
     told = [line for line in lines if line.startswith(f"{graph.slug}: ")]
     assert len(told) == (0 if terminal else 2)
 

@@ -335,7 +335,7 @@ def _committed(beat: Beat[CycleProgress]) -> Sequence[Committed]:
     """Return what the cycle had committed, by what this attempt has told of it, or the one before it."""
     # What a plugin tells may be anything.
     told = [beat.latest] if isinstance(beat.latest, CycleProgress) else _progress_before()
-    return [Committed.of(progress) for progress in told[:1]]
+    return [progress.committed for progress in told[:1]]
 
 
 def _progress_before() -> Sequence[CycleProgress]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from syncline.engine.adding import Progress
 from syncline.engine.apply import Applied, apply_staged, remove_gone, shared_stages
 from syncline.engine.batchsize import BatchSize
 from syncline.engine.deletes import Deletes
@@ -62,11 +63,10 @@ class Batches:
         context: SyncContext,
         held: HeldSchema,
         tenure: Tenure,
-        progress: RunProgress,
+        progress: Progress,
         *,
         failed: Mapping[str, str],
         out_of_time: Callable[[], bool],
-        committed: Callable[[RunProgress], None],
         sizes: dict[str, int],
     ) -> None:
         """Keep what a cycle is made of. `sizes` has the rows a batch of tables that a limit has struck."""
@@ -76,18 +76,15 @@ class Batches:
         self._tenure = tenure
         self._deletes = Deletes(statements, context, held.connection)
         self._out_of_time = out_of_time
-        self._told = committed
         self._more = False
         self._counted: set[str] = set()
         self._sizes = sizes
         self._landed = False
         self._told_of_limits = False
         self._troubles: list[StoreError] = []
-        self.progress = progress
+        self._progress = progress
         self.failed = dict(failed)
         self.unfinished: set[str] = set()
-        self.expected: dict[str, int] = {}
-        """Rows to read in all of tables that take more than one batch, where counting them was quick."""
         self.deletes_read: int | None = None
         """Before which transaction all deleted keys were read, if any were."""
 
@@ -140,9 +137,8 @@ class Batches:
                 await self._tenure.commit(self._target, batch.progress, moved=batch.moved)
         if batch.progress is not None:
             # Only now: a rolled-back batch must not be counted.
-            self.progress = batch.progress
             self._landed |= batch.landed
-            self._told(batch.progress)
+            self._progress.committed(batch.progress)
 
     @asynccontextmanager
     async def _transaction(self, *first: str) -> AsyncIterator[asyncpg.Connection]:
@@ -180,7 +176,7 @@ class Batches:
             )
         self._more |= applied.more
         effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
-        progress = await self._bury(self.progress.plus(effects), applied.refused)
+        progress = await self._bury(self._progress.run.plus(effects), applied.refused)
         entangled = (
             []
             if asked
@@ -209,4 +205,4 @@ class Batches:
         effects, refused = await remove_gone(self._target, self._statements, store)
         await self._statements.recount.run(self._target)
         self._more |= bool(effects)
-        return await self._bury(self.progress.plus(effects), refused)
+        return await self._bury(self._progress.run.plus(effects), refused)

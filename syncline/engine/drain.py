@@ -36,7 +36,7 @@ _KEYS = 5_000
 
 
 class Drain(Batches):
-    """One cycle's batches. `progress` is what has been committed, `failed` the tables that could not be.
+    """One cycle's batches. `failed` has the tables that could not be moved, and why.
 
     A table that has failed before is left alone.
     """
@@ -143,7 +143,7 @@ class Drain(Batches):
                                 if not await self._lands_beside(table, staged, suspects):
                                     raise NoNeighbour
                                 progress = await self._bury(progress, {name: suspects.letters})
-                            written = progress.written(name) - self.progress.written(name)
+                            written = progress.written(name) - self._progress.run.written(name)
                             batch.ends(progress, moved=(name, after))
                         suspects.landed(written)
                         cursor = after
@@ -229,8 +229,8 @@ class Drain(Batches):
                     left = await source.fetchval(query, *cursor.parameters(), str(horizon))
             except asyncpg.QueryCanceledError:
                 return
-        before = self.progress.tables.get(name, TableProgress(table=name)).captured
-        self.expected[name] = before + staged + left
+        before = self._progress.run.tables.get(name, TableProgress(table=name)).captured
+        self._progress.expected[name] = before + staged + left
 
     async def _rows_a_batch(self, table: TableStatements) -> int:
         rows, write = self._context.budget.batch_rows, self._context.write
@@ -253,7 +253,7 @@ class Drain(Batches):
             return cursor
         after, letter = behind
         async with self._batch() as batch:
-            progress = await self._bury(self.progress.plus([]), {table.table.name: [letter]})
+            progress = await self._bury(self._progress.run.plus([]), {table.table.name: [letter]})
             batch.ends(progress, moved=(table.table.name, after), landed=False)
         return after
 
@@ -335,7 +335,7 @@ class Drain(Batches):
             letter = letter_of(
                 error, reading_of(row["key"], row["row_id"]), before["version"] if before else 0
             )
-            batch.ends(await self._bury(self.progress.plus([]), {name: [letter]}), landed=False)
+            batch.ends(await self._bury(self._progress.run.plus([]), {name: [letter]}), landed=False)
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
         return refuses_a_row(error) or (before is not None and before["sqlstate"] == error.sqlstate)
 
@@ -370,7 +370,7 @@ class Drain(Batches):
             while not self._out_of_time():
                 async with self._batch() as batch:
                     ended = await comparison.step(self._target, source, self._context.write)
-                    batch.ends(self.progress, landed=False)
+                    batch.ends(self._progress.run, landed=False)
                 if ended:
                     return
         self.unfinished.add(name)
@@ -382,7 +382,7 @@ class Drain(Batches):
             return cursor
         async with self._batch() as batch:
             letters, passed_over = await self._deletes.settle(deleted, error)
-            progress = await self._bury(self.progress.plus([]), letters)
+            progress = await self._bury(self._progress.run.plus([]), letters)
             for name in passed_over:
                 progress = progress.with_failures(name, 1)
             batch.ends(progress, moved=(DELETES, deleted.cursor))

@@ -168,8 +168,9 @@ def audit(
         ],
         nothing="nothing was done to graphs by command",
         as_json=as_json,
-        summary=None if page.next is None else f"more: --before {page.next}",
     )
+    if page.next is not None and not as_json:
+        typer.echo(f"more: --before {page.next}")
 
 
 def one_graph(graph: str) -> "Graph":

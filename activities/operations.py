@@ -134,18 +134,12 @@ class OperationActivities:
     @activity.defn(name=names.RETRY_FAILURES_ACTIVITY)
     async def retry_failures(self, request: RetryFailuresInput) -> FailuresActed:
         """Have the next cycle try refused rows again."""
-        async with self._at_work(request):
-            target = await self._target(request.graph)
-            actor = await acting(request.who, request.why)
-            return FailuresActed(rows=await retry(target, request.selection, by=actor))
+        return await self._act(request)
 
     @activity.defn(name=names.DISCARD_FAILURES_ACTIVITY)
     async def discard_failures(self, request: DiscardFailuresInput) -> FailuresActed:
         """Give up the refused versions of rows."""
-        async with self._at_work(request):
-            target = await self._target(request.graph)
-            actor = await acting(request.who, request.why)
-            return FailuresActed(rows=await discard(target, request.selection, by=actor))
+        return await self._act(request)
 
     @activity.defn(name=names.SUMMARIZE_FAILURES_ACTIVITY)
     async def summarize_failures(self, request: SummarizeFailuresInput) -> FailureSummary:
@@ -287,6 +281,13 @@ class OperationActivities:
                 run_id=run_identity().run_id,
                 starter=(await acting(request.who, request.why)).starter,
             )
+
+    async def _act(self, request: RetryFailuresInput | DiscardFailuresInput) -> FailuresActed:
+        act = retry if isinstance(request, RetryFailuresInput) else discard
+        async with self._at_work(request):
+            target = await self._target(request.graph)
+            by = await acting(request.who, request.why)
+            return FailuresActed(rows=await act(target, request.selection, by=by))
 
     async def _named(self, reference: str) -> tuple[Graph, bool]:
         """Return the graph that is named so, and whether its shadow is."""

@@ -58,7 +58,7 @@ from syncline.provider import (
     SyncContext,
     SyncProvider,
 )
-from syncline.resolution import Resolved, resolve_sync_provider
+from syncline.resolution import Resolved, resolve_sync_provider, resolved_before
 from syncline.schedules import graph_fingerprint
 from syncline.services import Services
 from syncline.shadow import prepare_shadow
@@ -133,6 +133,7 @@ class SyncActivities:
                     provider_version=found.version,
                     api_version=found.api_version,
                     distribution=resolved.distribution,
+                    fingerprint=graph.fingerprint,
                 )
                 return self._routed(services, request, answer) if resolved.routed else answer
             if resolved.reason is None:
@@ -211,12 +212,15 @@ class SyncActivities:
     ) -> SyncResult:
         run_cycle: RunCycle
         options: BaseModel
+        graph = await services.graphs.get(request.graph.id)
         if request.provider_id is None:
             run_cycle = run_builtin_cycle
-            graph = await services.graphs.get(request.graph.id)
             options, served = NoOptions(), _served(_OWN, API_VERSION, f"syncline {_OWN}")
         else:
-            resolved = await resolve_sync_provider(services, request.graph.id, shadow=request.shadow)
+            if request.fingerprint == graph.fingerprint:
+                resolved = resolved_before(services, graph, shadow=request.shadow)
+            else:
+                resolved = await resolve_sync_provider(services, graph.id, shadow=request.shadow)
             graph, origin = _still_resolved(resolved, request.provider_id)
             options = resolved.validated()
             provider = await services.registry.initialized("sync", request.provider_id, services)
@@ -336,7 +340,7 @@ def _committed(beat: Beat[CycleProgress]) -> Sequence[Committed]:
     """Return what the cycle had committed, by what this attempt has told of it, or the one before it."""
     # What a plugin tells may be anything.
     told = [beat.latest] if isinstance(beat.latest, CycleProgress) else _progress_before()
-    return [Committed.of(progress) for progress in told[:1]]
+    return [progress.committed for progress in told[:1]]
 
 
 def _progress_before() -> Sequence[CycleProgress]:

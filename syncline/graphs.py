@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Self
 from uuid import UUID, uuid4
 
@@ -158,6 +158,11 @@ class Graph(_Record):
         """Return whether adding the draft would have made this graph."""
         declared = draft.completed()
         return declared == self.model_dump(mode="json", include=set(declared))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the record as it is now: the database stamps it anew whenever it is written."""
+        return self.updated_at.astimezone(UTC).isoformat()
 
     @property
     def ref(self) -> GraphRef:

@@ -35,9 +35,15 @@ def failed_result(failure: BaseException | None) -> SyncResult | None:
     return _read(SyncResult, failure.details[0])
 
 
-def committed_before(failure: BaseException | None) -> Committed | None:
-    """Return the most that is told of what a cycle had committed when it raised, or when it was given up."""
-    told = [found for error in _chain(failure) for found in _told_by(error)]
+def committed_before(
+    failure: BaseException | None, progress: CycleProgress | None = None
+) -> Committed | None:
+    """Return the most that is told of what a cycle had committed when it raised, or when it was given up.
+
+    It is told by the failure, by the last heartbeat, and by `progress`, which the run was signalled.
+    """
+    told = [] if progress is None else [progress.committed]
+    told += [found for error in _chain(failure) for found in _told_by(error)]
     return max(told, key=lambda found: (found.rows, found.links, found.vectors), default=None)
 
 
@@ -61,7 +67,7 @@ def _told_by(error: BaseException) -> Iterator[Committed]:
     if isinstance(error, ActivityTimeout) and error.last_heartbeat_details:
         progress = _read(CycleProgress, error.last_heartbeat_details[0])
         if progress is not None:
-            yield Committed.of(progress)
+            yield progress.committed
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

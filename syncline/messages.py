@@ -4,6 +4,7 @@ A new field always has a default, so that histories recorded by an older release
 carries rows or secrets. One module because they are read and changed together, as wire format.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
@@ -129,6 +130,8 @@ class ProviderResolution(SparseMessage):
     """None for a graph whose Schedule keeps its interval."""
     shadowed: bool = False
     """Whether a run of the graph's shadow follows this one."""
+    fingerprint: str | None = None
+    """Of the graph's record that named the provider; None without a provider, and from an older worker."""
 
 
 class SyncCycleRequest(SparseMessage):
@@ -148,6 +151,8 @@ class SyncCycleRequest(SparseMessage):
     unowned_runs: int = 0
     """As carried from the runs before it, like `seen_up_to`."""
     seen_up_to: datetime | None = None
+    fingerprint: str | None = None
+    """As the resolution had it: while the record has it still, nothing is resolved again."""
 
 
 class TableProgress(Message):
@@ -183,6 +188,12 @@ class CycleProgress(SparseMessage):
     """`capture`, `vectors` or `finish`."""
     tables: tuple[TableProgress, ...] = ()
     vectors: int = 0
+
+    @property
+    def committed(self) -> "Committed":
+        """What the cycle has committed so far."""
+        failures = sum(table.failures for table in self.tables)
+        return _committed(self.tables, vectors=self.vectors, failures=failures)
 
 
 class CycleStatus(StrEnum):
@@ -291,12 +302,17 @@ class SyncResult(SparseMessage):
     @property
     def rows(self) -> int:
         """Rows inserted, changed or deleted in the graph-db."""
-        return sum(table.rows + table.deletes for table in self.tables)
+        return self.committed.rows
 
     @property
     def links(self) -> int:
         """Link rows inserted or removed."""
-        return sum(table.links for table in self.tables)
+        return self.committed.links
+
+    @property
+    def committed(self) -> "Committed":
+        """What the cycle has committed."""
+        return _committed(self.tables, vectors=self.vectors.upserted, failures=self.failures)
 
 
 class Totals(Message):
@@ -321,17 +337,14 @@ class Committed(Message):
     vectors: int
     failures: int
 
-    @classmethod
-    def of(cls, done: "CycleProgress | SyncResult") -> "Committed":
-        """Return what a running cycle has told, or one that has returned."""
-        vectors = done.vectors if isinstance(done, CycleProgress) else done.vectors.upserted
-        counted = sum(table.failures for table in done.tables)
-        return cls(
-            rows=sum(table.rows + table.deletes for table in done.tables),
-            links=sum(table.links for table in done.tables),
-            vectors=vectors,
-            failures=counted if isinstance(done, CycleProgress) else done.failures,
-        )
+
+def _committed(tables: Sequence[TableProgress], *, vectors: int, failures: int) -> Committed:
+    return Committed(
+        rows=sum(table.rows + table.deletes for table in tables),
+        links=sum(table.links for table in tables),
+        vectors=vectors,
+        failures=failures,
+    )
 
 
 class CarriedState(Message):

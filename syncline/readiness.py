@@ -7,14 +7,17 @@ worker waits for the system's own, and takes no work until then.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Final
 
+from syncline.embedding import Vectors
 from syncline.errors import EmbeddingError, StoreError, StoreUnusable, VectorStoreError
 from syncline.logs import get_log
 from syncline.services import Services
 from syncline.stores.postgres import PostgresStore
+from syncline.stores.vectors import VectorStore
 
-__all__ = ["log_in", "stores_regained"]
+__all__ = ["log_in", "reach_embedding", "reach_vectors", "stores_regained"]
 
 _SECONDS: Final = 10.0
 """For a service that is not waited for."""
@@ -49,8 +52,8 @@ async def log_in(services: Services) -> None:
             _tried("store", key, _logging_in(store))
             for key, store in zip(settings.stores, further, strict=True)
         ),
-        *(_tried("vector store", key or "qdrant", _vectors(services, key)) for key in vectors),
-        _tried("embedding service", settings.embedding, _embedding(services)),
+        *(_tried("vector store", key or "qdrant", partial(reach_vectors, services, key)) for key in vectors),
+        _tried("embedding service", settings.embedding, partial(reach_embedding, services)),
     ]
     tasks = [asyncio.create_task(trial) for trial in trials]
     try:
@@ -129,15 +132,13 @@ async def _tried(what: str, name: str, try_it: Callable[[], Awaitable[object]]) 
     )
 
 
-def _vectors(services: Services, key: str | None) -> Callable[[], Awaitable[object]]:
-    async def count() -> int:
-        return await services.vector_store(key).count(_PROBE)
+async def reach_vectors(services: Services, key: str | None) -> VectorStore:
+    """Return a vector store that has just answered, and taken our key."""
+    store = services.vector_store(key)
+    await store.count(_PROBE)
+    return store
 
-    return count
 
-
-def _embedding(services: Services) -> Callable[[], Awaitable[object]]:
-    async def embed() -> object:
-        return await services.embedding.embed(["syncline"])
-
-    return embed
+async def reach_embedding(services: Services) -> Vectors:
+    """Return the vector of a word, as the embedding service has just given it."""
+    return await services.embedding.embed(["syncline"])

@@ -21,7 +21,7 @@ from syncline.graphs import Graph, GraphRepository
 from syncline.logs import get_log
 from syncline.messages import FallbackReason
 from syncline.provider import Provider, ProviderKind, SyncProvider, options_model_of
-from syncline.registry import Registry
+from syncline.registry import Registered, Registry
 from syncline.settings import Settings
 
 __all__ = [
@@ -29,8 +29,10 @@ __all__ = [
     "resolve_fact_decomposition_provider",
     "resolve_provider",
     "resolve_sync_provider",
+    "resolved_before",
 ]
 
+ProviderT = TypeVar("ProviderT", bound=Provider)
 ProviderT_co = TypeVar("ProviderT_co", bound=Provider, covariant=True)
 
 
@@ -196,15 +198,7 @@ async def resolve_provider(
             distribution=elsewhere.distribution,
             detail=f"Provider '{entry.provider}' of {elsewhere.distribution}, in another worker.",
         )
-    found = Resolved(
-        graph=graph,
-        provider=registered.provider,
-        routed=registered.routed,
-        entry=entry,
-        key="shadow" if shadow else kind,
-        distribution=registered.distribution,
-        detail=f"Provider '{entry.provider}' of {registered.distribution}.",
-    )
+    found = _installed(registered, graph, entry, shadow=shadow)
     if kind == "sync" and found.routed:
         # Its validators are a plugin's code, and this may be the event loop of all.
         return found
@@ -218,11 +212,39 @@ async def resolve_sync_provider(
     return await resolve_provider("sync", services, graph_id, shadow=shadow)
 
 
+def resolved_before(
+    services: ResolutionServices, graph: Graph, *, shadow: bool = False
+) -> Resolved[SyncProvider]:
+    """Return who syncs a graph by its record, which as it is was resolved already: no other worker is asked.
+
+    `entry` is None if the record declares none, `provider` if this worker lacks it.
+    """
+    entry = parse_composition(graph.slug, graph.composition).entry("sync", shadow=shadow)
+    registered = None if entry is None else services.registry.get("sync", entry.provider)
+    if entry is None or registered is None or services.registry.withdrawn("sync", entry.provider):
+        return Resolved(graph=graph, entry=entry)
+    return _installed(registered, graph, entry, shadow=shadow)
+
+
 async def resolve_fact_decomposition_provider(
     services: ResolutionServices | None, graph_id: str | UUID | None
 ) -> Resolved[FactDecompositionProvider]:
     """Return who decomposes the graph's sources, or why nobody does; raise as `resolve_provider` does."""
     return await resolve_provider("fact_decomposition", services, graph_id)
+
+
+def _installed(
+    registered: Registered[ProviderT], graph: Graph, entry: ProviderEntry, *, shadow: bool
+) -> Resolved[ProviderT]:
+    return Resolved(
+        graph=graph,
+        provider=registered.provider,
+        routed=registered.routed,
+        entry=entry,
+        key="shadow" if shadow else registered.kind,
+        distribution=registered.distribution,
+        detail=f"Provider '{entry.provider}' of {registered.distribution}.",
+    )
 
 
 async def _not_installed(

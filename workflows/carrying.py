@@ -120,7 +120,7 @@ def resolved(before: CarriedState, resolution: ProviderResolution) -> CarriedSta
 
 def completed(carried: CarriedState, result: SyncResult) -> CarriedState:
     """Return the state at the end of a run that completes; a provider that was awaited is back."""
-    ended = _ended(carried.followed_by(result, now=workflow.now()), Committed.of(result), failed=0)
+    ended = _ended(carried.followed_by(result, now=workflow.now()), result.committed, failed=0)
     if carried.returning is None:
         return ended
     returned = Returned(at=workflow.now(), away=carried.returning)
@@ -138,12 +138,9 @@ def failed(
 
     Of a cycle that did not return counts what it has told, in its error, its last heartbeat or its progress.
     """
-    told = [] if progress is None else [Committed.of(progress)]
-    told += [found for found in [committed_before(error)] if found is not None]
-    most = max(told, key=lambda done: (done.rows, done.links, done.vectors), default=_NOTHING)
     if result is None:
-        return _ended(carried, most, failed=1)
-    return _ended(carried.followed_by(result, now=workflow.now()), Committed.of(result), failed=1)
+        return _ended(carried, committed_before(error, progress) or _NOTHING, failed=1)
+    return _ended(carried.followed_by(result, now=workflow.now()), result.committed, failed=1)
 
 
 def failure_with(error: BaseException, handed: HandedOn) -> ApplicationError:

@@ -245,6 +245,7 @@ class SyncGraph:
                 away=carried.returning,
                 unowned_runs=carried.unowned_runs,
                 seen_up_to=carried.seen_up_to,
+                fingerprint=resolution.fingerprint,
             ),
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
             task_queue=resolution.task_queue,

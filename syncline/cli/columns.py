@@ -2,10 +2,14 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
-__all__ = ["one_line", "print_columns", "print_table"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["make_table", "one_line", "print_columns", "print_table"]
 
 
 def one_line(text: str) -> str:
@@ -26,14 +30,19 @@ def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def print_table(
     header: Sequence[str], rows: Iterable[Sequence[str]], *, styles: Mapping[str, str] | None = None
 ) -> None:
-    """Print rows as a table on a terminal, and in columns where a program reads them.
-
-    `styles` says how cells look on a terminal that consist of one of its words.
-    """
+    """Print rows as `make_table` has them on a terminal, and in columns where a program reads them."""
     if not sys.stdout.isatty():
         print_columns(header, rows)
         return
     from rich.console import Console
+
+    Console(highlight=False).print(make_table(header, rows, styles=styles))
+
+
+def make_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, styles: Mapping[str, str] | None = None
+) -> "Table":
+    """Return rows as a table for a terminal; `styles` says how a cell looks that is one of its words."""
     from rich.table import Table
     from rich.text import Text
 
@@ -43,4 +52,4 @@ def print_table(
         table.add_column(name, overflow="fold", no_wrap=name != header[-1])
     for row in rows:
         table.add_row(*(Text(one_line(cell), style=(styles or {}).get(cell, "")) for cell in row))
-    Console(highlight=False).print(table)
+    return table

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from syncline.cli.sentences import errors_as_sentences
+from syncline.cli.status import status_table
 
 __all__ = ["dev"]
 
@@ -40,5 +41,5 @@ def dev(
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 140  # a file or a pipe has none of its own
-    stack = DevStack(declaration, console=console, once=once, timeout=timeout)
+    stack = DevStack(declaration, console=console, table=status_table, once=once, timeout=timeout)
     raise typer.Exit(asyncio.run(stack.run()))

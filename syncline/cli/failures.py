@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from syncline.cli.columns import one_line, print_columns
+from syncline.cli.columns import one_line
 from syncline.cli.operators import (
     SECONDS,
     STATUS,
@@ -15,6 +15,7 @@ from syncline.cli.operators import (
     TimeoutOption,
     ask,
     os_user,
+    print_page,
     say_nothing_matched,
     told_at,
     told_key,
@@ -64,15 +65,11 @@ def summary(
 
     states = DeadLetterState(state) if state else None
     found = ask(SummarizeFailuresInput(graph=graph, table=table, state=states, limit=limit), FailureSummary)
-    if as_json:
-        typer.echo(found.model_dump_json(indent=2))
-        return
-    if not found.groups:
-        typer.echo("no refused rows")
-        return
-    print_columns(
+    more = f"; {found.left_off} more causes, see --limit" if found.left_off else ""
+    print_page(
+        found,
         ("rows", "state", "table", "fingerprint", "sqlstate", "since", "example", "message"),
-        (
+        [
             (
                 str(group.rows),
                 group.state,
@@ -84,10 +81,11 @@ def summary(
                 _short(group.example_message),
             )
             for group in found.groups
-        ),
+        ],
+        nothing="no refused rows",
+        as_json=as_json,
+        summary=f"{found.rows} refused rows, {found.dead} of them dead{more}",
     )
-    more = f"; {found.left_off} more causes, see --limit" if found.left_off else ""
-    typer.echo(f"{found.rows} refused rows, {found.dead} of them dead{more}", err=True)
 
 
 @app.command("list", epilog=STATUS)
@@ -114,15 +112,10 @@ def list_failures(
         after=after,
     )
     page = ask(request, DeadLetterPage)
-    if as_json:
-        typer.echo(page.model_dump_json(indent=2))
-        return
-    if not page.letters:
-        typer.echo("no refused rows")
-        return
-    print_columns(
+    print_page(
+        page,
         ("table", "key", "state", "tries", "next try", "sqlstate", "fingerprint", "message"),
-        (
+        [
             (
                 letter.table,
                 told_key(letter.key),
@@ -134,10 +127,11 @@ def list_failures(
                 _short(letter.message),
             )
             for letter in page.letters
-        ),
+        ],
+        nothing="no refused rows",
+        as_json=as_json,
+        summary=None if page.next is None else f"more: --after '{page.next}'",
     )
-    if page.next is not None:
-        typer.echo(f"more: --after '{page.next}'", err=True)
 
 
 @app.command("show", epilog=STATUS)
@@ -227,15 +221,10 @@ def show_audit(
     from syncline.operations.requests import ListAuditInput
 
     page = ask(ListAuditInput(graph=graph, limit=limit, before=before), AuditPage)
-    if as_json:
-        typer.echo(page.model_dump_json(indent=2))
-        return
-    if not page.entries:
-        typer.echo("nothing was done by hand")
-        return
-    print_columns(
+    print_page(
+        page,
         ("at", "who", "starter", "action", "rows", "what", "why"),
-        (
+        [
             (
                 told_at(entry.at),
                 entry.who,
@@ -246,10 +235,11 @@ def show_audit(
                 entry.why,
             )
             for entry in page.entries
-        ),
+        ],
+        nothing="nothing was done by hand",
+        as_json=as_json,
+        summary=None if page.next is None else f"more: --before {page.next}",
     )
-    if page.next is not None:
-        typer.echo(f"more: --before {page.next}", err=True)
 
 
 def _selected(

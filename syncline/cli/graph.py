@@ -32,6 +32,7 @@ from syncline.cli.operators import (
     TimeoutOption,
     ask,
     os_user,
+    print_page,
     told_at,
 )
 from syncline.cli.sentences import errors_as_sentences
@@ -153,15 +154,10 @@ def audit(
     from syncline.operations.requests import ListGraphAuditInput
 
     page = ask(ListGraphAuditInput(graph=graph, limit=limit, before=before), GraphAuditPage)
-    if as_json:
-        typer.echo(page.model_dump_json(indent=2))
-        return
-    if not page.entries:
-        typer.echo("nothing was done to graphs by command")
-        return
-    print_columns(
+    print_page(
+        page,
         ("at", "graph", "action", "who", "starter", "fields", "reason"),
-        (
+        [
             (
                 told_at(entry.at),
                 entry.graph,
@@ -172,9 +168,11 @@ def audit(
                 entry.why or "-",
             )
             for entry in page.entries
-        ),
+        ],
+        nothing="nothing was done to graphs by command",
+        as_json=as_json,
     )
-    if page.next is not None:
+    if page.next is not None and not as_json:
         typer.echo(f"more: --before {page.next}")
 
 

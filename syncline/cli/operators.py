@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from syncline.cli.columns import one_line
+from syncline.cli.columns import one_line, print_columns
 from syncline.cli.completion import complete_graph
 from syncline.cli.sentences import EXIT_FAILED, say_error
 
@@ -83,6 +83,26 @@ async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: floa
 def print_json_list(answers: "Iterable[BaseModel]") -> None:
     """Print models as one JSON array."""
     typer.echo(json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2))
+
+
+def print_page(
+    page: "BaseModel",
+    header: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    *,
+    nothing: str,
+    as_json: bool,
+    summary: str | None = None,
+) -> None:
+    """Print a list as JSON, or in columns and its `summary` on stderr; `nothing` if it is empty."""
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+    elif not lines:
+        typer.echo(nothing)
+    else:
+        print_columns(header, lines)
+        if summary is not None:
+            typer.echo(summary, err=True)
 
 
 def say_nothing_matched(sentence: str) -> NoReturn:

@@ -11,6 +11,7 @@ from syncline.cli.operators import (
     JsonOption,
     LimitOption,
     ask,
+    print_page,
     told_at,
     told_key,
 )
@@ -87,15 +88,10 @@ def _parts(row: "AwaitedRow") -> str:
 
 
 def _print_page(page: "ParkedPage", *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(page.model_dump_json(indent=2))
-        return
-    if not page.entries:
-        typer.echo("nothing waits")
-        return
-    print_columns(
+    print_page(
+        page,
         ("key", "what of it", "waits for", "key", "since", "state"),
-        (
+        [
             (
                 told_key(entry.key),
                 entry.name or "all",
@@ -105,7 +101,8 @@ def _print_page(page: "ParkedPage", *, as_json: bool) -> None:
                 "lands in the next cycle" if entry.released else "waits",
             )
             for entry in page.entries
-        ),
+        ],
+        nothing="nothing waits",
+        as_json=as_json,
+        summary=None if page.next is None else f"more: --after '{page.next}'",
     )
-    if page.next is not None:
-        typer.echo(f"more: --after '{page.next}'", err=True)

@@ -6,16 +6,31 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from syncline.caveats import format_lag
-from syncline.cli.columns import one_line, print_table
+from syncline.cli.columns import make_table, one_line, print_table
 from syncline.cli.completion import complete_graph
 from syncline.cli.operators import JsonOption, print_json_list, run, told_at
 from syncline.cli.sentences import errors_as_sentences
 from syncline.cli.telling import print_result, provider_lines, told_seconds
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from syncline.runs import GraphOverview, GraphReport, GraphSchedule, ListedRun, Trying
 
-__all__ = ["STANDING_STYLES", "status"]
+__all__ = ["STANDING_STYLES", "status", "status_table"]
+
+_HEADER: Final = (
+    "graph",
+    "state",
+    "last run",
+    "took",
+    "by",
+    "provider",
+    "rows",
+    "failures",
+    "next run",
+    "why",
+)
 
 STANDING_STYLES: Final = {
     "stuck": "bold red",
@@ -54,8 +69,12 @@ def status(
     if as_json:
         print_json_list(found)
         return
-    header = ("graph", "state", "last run", "took", "by", "provider", "rows", "failures", "next run", "why")
-    print_table(header, map(_line, found), styles=STANDING_STYLES)
+    print_table(_HEADER, map(_line, found), styles=STANDING_STYLES)
+
+
+def status_table(graphs: "Sequence[GraphOverview]") -> "Table":
+    """Return what `syncline status` shows on a terminal."""
+    return make_table(_HEADER, map(_line, graphs), styles=STANDING_STYLES)
 
 
 def _status_of(graph: str, timeout: float, *, as_json: bool) -> None:

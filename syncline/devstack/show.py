@@ -1,93 +1,110 @@
-"""Showing the board until there is a reason to stop: live in a terminal, by lines elsewhere."""
+"""Shows the status of the graphs until there is a reason to stop: live in a terminal, else by lines."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Final
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from temporalio.service import RPCError
+from rich.table import Table
+from rich.text import Text
+from temporalio.client import Client
 
-from syncline.devstack.board import Board, GraphRow
-from syncline.devstack.view import change_line, live_view
+from syncline.errors import TemporalUnavailable
+from syncline.messages import CycleStatus
+from syncline.runs import GraphOverview, ListedRun, Outcome, outcome_of, overview
 
-__all__ = ["BoardShow"]
+__all__ = ["StatusShow", "StatusTable"]
 
-_READ_TICKS = 2
-"""Temporal is asked every so many seconds; the live table counts down every second."""
+_PAUSE: Final = 2.0
+
+StatusTable = Callable[[Sequence[GraphOverview]], RenderableType]
 
 
-class BoardShow:
-    """Reads the board now and then and shows it. Runs that started before `began` are an earlier stack's."""
+class StatusShow:
+    """Asks Temporal for every graph's status and shows `table` of it, with the addresses in `places` below.
 
-    def __init__(self, board: Board, *, console: Console, places: Mapping[str, str], began: datetime) -> None:
-        self._board = board
+    Runs that started before `began` are an earlier stack's.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        table: StatusTable,
+        console: Console,
+        places: Mapping[str, str],
+        began: datetime,
+    ) -> None:
+        self._client = client
+        self._table = table
         self._console = console
         self._places = places
         self._began = began
-        self._rows: list[GraphRow] = []
-        self._told: dict[str, str] = {}
+        self._graphs: Sequence[GraphOverview] = ()
+        self._ended: dict[str, tuple[str, str]] = {}
         self._synced: set[str] = set()
 
-    async def forever(self) -> None:
-        """Show until cancelled."""
-        await self._show(lambda: False)
-
-    async def until_synced(self, slugs: Collection[str]) -> None:
-        """Show until each graph has drained in a run of this stack, and print a final table."""
-        await self._show(lambda: self._synced.issuperset(slugs))
+    async def run(self, *, until_synced: Collection[str] | None = None) -> None:
+        """Show until cancelled, or until each of these graphs has drained in a run of this stack."""
         if not self._console.is_terminal:
-            self._console.print(live_view(self._rows, {}, now=datetime.now(UTC)))
+            for label, place in self._places.items():
+                self._say(f"{label}: {place}" if label else place)
+        # Where there is no terminal it prints the last table alone.
+        with Live(self._view(), console=self._console, auto_refresh=False) as live:
+            while True:
+                await self._read()
+                live.update(self._view(), refresh=True)
+                if until_synced is not None and self._synced.issuperset(until_synced):
+                    return
+                await asyncio.sleep(_PAUSE)
 
     def shortfall(self, slugs: Collection[str]) -> str:
         """Say how far the graphs got that have not drained yet."""
-        rows = {row.slug: row for row in self._rows}
-        return "; ".join(
-            f"{slug} {self._progress(rows.get(slug))}" for slug in slugs if slug not in self._synced
-        )
+        standing = {graph.graph: f"{graph.graph}: {graph.standing}" for graph in self._graphs}
+        ended = {slug: line for slug, (_, line) in self._ended.items()}
+        said = {**standing, **ended}
+        return "; ".join(said.get(slug, f"{slug}: never ran") for slug in slugs if slug not in self._synced)
 
-    def _progress(self, row: GraphRow | None) -> str:
-        if row is not None and row.last is not None and row.last.started_at >= self._began:
-            return f"ended as {row.last.outcome}" + (f" ({row.last.failure})" if row.last.failure else "")
-        if row is not None and row.running_since is not None:
-            return f"has been running since {row.running_since.astimezone():%H:%M:%S}"
-        return "has not run"
-
-    async def _show(self, enough: Callable[[], bool]) -> None:
-        if not self._console.is_terminal:
-            for label, place in self._places.items():
-                self._console.print(f"{label}: {place}" if label else place, markup=False, soft_wrap=True)
-            while True:
-                if await self._read_once() and enough():
-                    return
-                await asyncio.sleep(_READ_TICKS)
-        with Live(self._view(), console=self._console, auto_refresh=False) as live:
-            ticks = 0
-            while True:
-                if ticks % _READ_TICKS == 0 and await self._read_once() and enough():
-                    live.update(self._view(), refresh=True)
-                    return
-                live.update(self._view(), refresh=True)
-                ticks += 1
-                await asyncio.sleep(1)
-
-    async def _read_once(self) -> bool:
-        """Read the board and tell changes where there is no live table; say if Temporal answered."""
+    async def _read(self) -> None:
+        """Read the status, and note the runs of this stack that have ended."""
         try:
-            self._rows = await self._board.read()
-        except RPCError:
-            # The rows that were read last stay; if the server is gone for good, the stack says so.
-            return False
-        for row in self._rows:
-            last = row.last
-            if last is None or last.started_at < self._began or self._told.get(row.slug) == last.run_id:
+            self._graphs = await overview(self._client)
+        except TemporalUnavailable:
+            # What was read last stays; if the server is gone for good, the stack says so.
+            return
+        for graph in self._graphs:
+            run = graph.last_run
+            if run is None or run.started_at < self._began:
                 continue
-            self._told[row.slug] = last.run_id
-            if last.drained:
-                self._synced.add(row.slug)
+            if graph.graph in self._ended and self._ended[graph.graph][0] == run.run_id:
+                continue
+            outcome = await outcome_of(self._client, run)
+            self._ended[graph.graph] = run.run_id, _line(graph.graph, run, outcome)
+            if outcome.cycle is CycleStatus.DRAINED:
+                self._synced.add(graph.graph)
             if not self._console.is_terminal:
-                self._console.print(change_line(row.slug, last), markup=False, soft_wrap=True)
-        return True
+                self._say(self._ended[graph.graph][1])
 
     def _view(self) -> RenderableType:
-        return live_view(self._rows, self._places, now=datetime.now(UTC))
+        table = self._table(self._graphs)
+        if not self._console.is_terminal:
+            return Group(table, Text())  # so that what follows begins a line
+        places = Table.grid(padding=(0, 2))
+        places.add_column(style="dim", no_wrap=True)
+        places.add_column(overflow="fold")
+        for label, place in self._places.items():
+            places.add_row(label, place)
+        return Group(Text(), table, Text(), places)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _line(slug: str, run: ListedRun, outcome: Outcome) -> str:
+    at = "" if run.ended_at is None else f" at {run.ended_at.astimezone():%H:%M:%S}"
+    provider = (run.provider or "no provider") + (" (fallback)" if run.fallback else "")
+    parts = [f"{slug}: {outcome.cycle or run.status}{at}", provider]
+    parts += [f"rows {run.rows or 0:,}", f"failures {run.failures or 0:,}"]
+    return ", ".join([*parts, outcome.error] if outcome.error else parts)

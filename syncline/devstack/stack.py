@@ -12,7 +12,6 @@ from typing import TypeVar
 from rich.console import Console
 from rich.markup import escape
 
-from syncline.devstack.board import Board
 from syncline.devstack.declaration import StackDeclaration
 from syncline.devstack.environment import (
     StackStores,
@@ -25,7 +24,7 @@ from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.devstack.processes import ChildProcess, ProcessIdentity, log_tail
 from syncline.devstack.provision import load_samples, prepare_graphs, schedule_graphs
 from syncline.devstack.roles import ROLES, give_rights, make_roles
-from syncline.devstack.show import BoardShow
+from syncline.devstack.show import StatusShow, StatusTable
 from syncline.devstack.state import RunningStack, StateFolder, private_files
 from syncline.devstack.temporal_server import TemporalServer
 from syncline.devstack.worker_process import WorkerProcess
@@ -51,10 +50,17 @@ class DevStack:
     """One run of `syncline dev`."""
 
     def __init__(
-        self, declaration: StackDeclaration, *, console: Console, once: bool = False, timeout: float = 300
+        self,
+        declaration: StackDeclaration,
+        *,
+        console: Console,
+        table: StatusTable,
+        once: bool = False,
+        timeout: float = 300,
     ) -> None:
         self._declared = declaration
         self._console = console
+        self._table = table
         self._once = once
         self._timeout = timeout
         self._folder = StateFolder(declaration.state_dir)
@@ -111,8 +117,8 @@ class DevStack:
         worker = await running.enter_async_context(self._worker(settings, stores))
         await self._unless_stopped(schedule_graphs(client, graphs, task_queue=settings.task_queue))
         slugs = [graph.slug for graph in graphs if graph.status is GraphStatus.ACTIVE]
-        show = BoardShow(
-            Board(client, slugs), console=self._console, places=self._places(stores), began=began
+        show = StatusShow(
+            client, table=self._table, console=self._console, places=self._places(stores), began=began
         )
         return await self._watch(temporal, worker, show, slugs)
 
@@ -134,14 +140,14 @@ class DevStack:
         self,
         temporal: TemporalServer,
         worker: WorkerProcess,
-        show: BoardShow,
+        show: StatusShow,
         slugs: list[str],
     ) -> int:
-        """Show the board until something ends, and return the exit status."""
+        """Show the status until something ends, and return the exit status."""
         stopped = asyncio.create_task(self._stop.wait())
         temporal_ended = asyncio.create_task(temporal.child.wait())
         worker_failed = asyncio.create_task(worker.watch(restarted=self._worker_restarted))
-        shown = asyncio.create_task(show.until_synced(slugs) if self._once else show.forever())
+        shown = asyncio.create_task(show.run(until_synced=slugs if self._once else None))
         tasks: set[asyncio.Task[object]] = {stopped, temporal_ended, worker_failed, shown}
         try:
             done, _ = await asyncio.wait(

@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 import asyncpg
 
+from syncline.engine.adding import Progress
 from syncline.engine.apply import Applied, apply_staged, remove_gone, shared_stages
 from syncline.engine.batchsize import BatchSize
 from syncline.engine.deletes import Deletes
@@ -21,7 +23,7 @@ from syncline.provider import SyncContext
 from syncline.stores.postgres import PostgresStore, map_driver_error
 from syncline.tracing import span
 
-__all__ = ["Batches", "CaptureRefused"]
+__all__ = ["Batch", "Batches", "CaptureRefused"]
 
 _TRIES = 3
 """How often a single row is tried before what a store says is believed, where that may pass by itself."""
@@ -34,6 +36,24 @@ class CaptureRefused(Exception):
         self.error = error
 
 
+@dataclass
+class Batch:
+    """One batch on its way. It stores no progress unless `ends` has said what it comes to."""
+
+    progress: RunProgress | None = None
+    moved: tuple[str, Cursor] | None = None
+    landed: bool = True
+
+    def ends(
+        self, progress: RunProgress, *, moved: tuple[str, Cursor] | None = None, landed: bool = True
+    ) -> None:
+        """Have the batch end with this progress, and with the cursor of `moved` where that says.
+
+        `landed`: whether it shows that the stores take rows at all.
+        """
+        self.progress, self.moved, self.landed = progress, moved, landed
+
+
 class Batches:
     """What every stream of a cycle's batches shares."""
 
@@ -43,11 +63,10 @@ class Batches:
         context: SyncContext,
         held: HeldSchema,
         tenure: Tenure,
-        progress: RunProgress,
+        progress: Progress,
         *,
         failed: Mapping[str, str],
         out_of_time: Callable[[], bool],
-        committed: Callable[[RunProgress], None],
         sizes: dict[str, int],
     ) -> None:
         """Keep what a cycle is made of. `sizes` has the rows a batch of tables that a limit has struck."""
@@ -57,18 +76,15 @@ class Batches:
         self._tenure = tenure
         self._deletes = Deletes(statements, context, held.connection)
         self._out_of_time = out_of_time
-        self._told = committed
         self._more = False
         self._counted: set[str] = set()
         self._sizes = sizes
         self._landed = False
         self._told_of_limits = False
         self._troubles: list[StoreError] = []
-        self.progress = progress
+        self._progress = progress
         self.failed = dict(failed)
         self.unfinished: set[str] = set()
-        self.expected: dict[str, int] = {}
-        """Rows to read in all of tables that take more than one batch, where counting them was quick."""
         self.deletes_read: int | None = None
         """Before which transaction all deleted keys were read, if any were."""
 
@@ -109,11 +125,20 @@ class Batches:
         return False
 
     @asynccontextmanager
-    async def _batch(self, create_stage: str | None = None) -> AsyncIterator[None]:
-        """One transaction on the graph-db with empty stages; its driver errors name the graph-db."""
-        stages = shared_stages(self._statements)
+    async def _batch(self, create_stage: str | None = None) -> AsyncIterator[Batch]:
+        """One transaction on the graph-db with empty stages, and the end that every batch has.
+
+        Its cursor and the progress commit with what it did; then it is told. Driver errors name the graph-db.
+        """
+        stages, batch = shared_stages(self._statements), Batch()
         async with self._transaction(*stages, *([create_stage] if create_stage is not None else [])):
-            yield
+            yield batch
+            if batch.progress is not None:
+                await self._tenure.commit(self._target, batch.progress, moved=batch.moved)
+        if batch.progress is not None:
+            # Only now: a rolled-back batch must not be counted.
+            self._landed |= batch.landed
+            self._progress.committed(batch.progress)
 
     @asynccontextmanager
     async def _transaction(self, *first: str) -> AsyncIterator[asyncpg.Connection]:
@@ -151,7 +176,7 @@ class Batches:
             )
         self._more |= applied.more
         effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
-        progress = await self._bury(self.progress.plus(effects), applied.refused)
+        progress = await self._bury(self._progress.run.plus(effects), applied.refused)
         entangled = (
             []
             if asked
@@ -175,15 +200,9 @@ class Batches:
             progress = progress.with_failures(name, len(letters))
         return progress
 
-    def _committed(self, progress: RunProgress, *, landed: bool = True) -> None:
-        # Only now: a rolled-back batch must not be counted.
-        self.progress = progress
-        self._landed |= landed
-        self._told(progress)
-
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name
         effects, refused = await remove_gone(self._target, self._statements, store)
         await self._statements.recount.run(self._target)
         self._more |= bool(effects)
-        return await self._bury(self.progress.plus(effects), refused)
+        return await self._bury(self._progress.run.plus(effects), refused)

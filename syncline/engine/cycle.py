@@ -5,21 +5,21 @@ One module because its steps share the lock, the fence and the time budget of th
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import asyncpg
 
 from syncline import names
-from syncline.engine.adding import add_up
+from syncline.engine.adding import Progress, add_up
 from syncline.engine.announcement import payloads
 from syncline.engine.capture import Pending
 from syncline.engine.drain import Drain
 from syncline.engine.fit import Fit, misfits
 from syncline.engine.holder import Holder, end_dead_holder, find_holder, refuse_own_run
 from syncline.engine.index import drain_outbox
-from syncline.engine.ledger import Ledger, RunProgress, Tenure, read_ledger
+from syncline.engine.ledger import Ledger, Tenure, read_ledger
 from syncline.engine.outbox import due_sql
 from syncline.engine.pruning import Pruning
 from syncline.engine.schema_transaction import HeldSchema
@@ -29,7 +29,7 @@ from syncline.engine.tablemap import SchemaMap
 from syncline.engine.template import sql
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated
 from syncline.holder_name import holder_name_sql
-from syncline.messages import CycleProgress, CycleStatus, SyncResult, TableProgress, VectorProgress
+from syncline.messages import CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
 
@@ -146,7 +146,7 @@ class SyncEngine:
                 break
             context.log.info("looking once more", graph=context.graph.slug)
             before, look = look, await cycle()
-            result = add_up(result, await look.run(again.counted_with(before.progress)))
+            result = add_up(result, await look.run(again.counted_with(before.progress.run)))
             self._forget_failed(context, result)
         return result
 
@@ -242,10 +242,7 @@ class _Cycle:
         self._pruning = pruning
         self._deletes_read = 0
         self._unfinished: set[str] = set()
-        self.progress = RunProgress(run_id=context.run.run_id)
-        """What the run has committed so far, in this look and in those before it."""
-        self._expected: Mapping[str, int] = {}
-        self._vectors = VectorProgress()
+        self.progress = Progress(context)
 
     async def run(self, ledger: Ledger) -> SyncResult:
         context = self._context
@@ -256,7 +253,7 @@ class _Cycle:
                 prefix=ledger.vector_prefix,
                 expected=context.vectors.prefix,
             )
-        self.progress = ledger.progress
+        self.progress.run = ledger.progress
         pending, ledger = await self._standing.ask(ledger)
         self._failed = self._standing.fit.failed
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
@@ -266,7 +263,7 @@ class _Cycle:
             owed
             or pending.ahead
             or self._failed
-            or self.progress.unannounced
+            or self.progress.run.unannounced
             or self._standing.changes
             or ledger.comparisons
         )
@@ -276,7 +273,7 @@ class _Cycle:
             await self._announce(tenure)
         if busy or ledger.outbox:
             # While everything waits for its next try, this only says so.
-            self._vectors = await self._drain_outbox()
+            self.progress.vectors = await self._drain_outbox()
         # Last: nobody waits for it. A shadow clears nothing away, nor does one of several readers.
         if context.alone and not context.shadow and not pending.standby:
             if pending.prunable:
@@ -298,10 +295,8 @@ class _Cycle:
             self.progress,
             failed=self._failed,
             out_of_time=self.out_of_time,
-            committed=self._committed,
             sizes=self._sizes,
         )
-        self._expected = drain.expected
         await drain.run(ledger, pending)
         for name in pending.ahead - drain.failed.keys():
             source = DELETES if name == DELETES else self._statements.tables[name].table.source
@@ -309,38 +304,30 @@ class _Cycle:
         self._failed, self._unfinished = drain.failed, drain.unfinished
         self._deletes_read = drain.deletes_read or 0
 
-    def _committed(self, progress: RunProgress) -> None:
-        self.progress = progress
-        self._beat("capture")
-
     async def _announce(self, tenure: Tenure) -> None:
         """Tell downstream caches, in the transaction that ends the run: no event without data, none twice."""
         context = self._context
-        unannounced = {} if context.shadow else self.progress.unannounced
+        unannounced = {} if context.shadow else self.progress.run.unannounced
         events = payloads(context.graph, context.run.run_id, unannounced, self._failures())
         async with self._held.transaction() as target:
             for payload in events:
                 await target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
-            told = replace(self.progress, untold={})
+            told = replace(self.progress.run, untold={})
             await tenure.finish(target, told, drained=not self._failed and not self._unfinished)
-        self.progress = told
+        self.progress.run = told
 
     async def _drain_outbox(self) -> VectorProgress:
-        def beat(points: int) -> None:
-            self._vectors = VectorProgress(upserted=points)
-            self._beat("vectors")
-
         with span("index"):
             return await drain_outbox(
                 self._held,
                 self._statements.schema_map,
                 self._context,
                 out_of_time=self.out_of_time,
-                beat=beat,
+                beat=self.progress.indexed,
             )
 
     def _failures(self) -> int:
-        return len(self._failed) + sum(table.failures for table in self.progress.tables.values())
+        return len(self._failed) + sum(table.failures for table in self.progress.run.tables.values())
 
     async def _result(self, ledger: Ledger, pending: Pending) -> SyncResult:
         async with self._held.unlocking(ledger.marks) as target:
@@ -349,7 +336,7 @@ class _Cycle:
         tables = []
         # The stream of deleted keys is told of when it failed; what it did belongs to the tables.
         for name in dict.fromkeys([*self._statements.tables, *self._failed]):
-            counted = self.progress.tables.get(name, TableProgress(table=name))
+            counted = self.progress.run.tables.get(name, TableProgress(table=name))
             error = self._failed.get(name)
             tables.append(
                 counted.model_copy(
@@ -373,13 +360,13 @@ class _Cycle:
         return SyncResult(
             status=self._status(),
             tables=tuple(tables),
-            vectors=self._vectors,
+            vectors=self.progress.vectors,
             failures=self._failures(),
             parked=sum(parked.values()),
             dead_letters=sum(dead.values()),
             lag_seconds=behind,
             oldest_writer=writer,
-            batches=self.progress.batches,
+            batches=self.progress.run.batches,
             duration_seconds=time.monotonic() - self._started,
             rescanned=self._standing.rescanned is not None,
             rescan_reason=self._standing.rescanned,
@@ -391,22 +378,11 @@ class _Cycle:
     def _status(self) -> CycleStatus:
         if self._failed:
             return CycleStatus.FAILED
-        if self._unfinished or (self._vectors.pending and self._vectors.error is None):
+        vectors = self.progress.vectors
+        if self._unfinished or (vectors.pending and vectors.error is None):
             return CycleStatus.BUDGET_SPENT
-        return CycleStatus.VECTORS_DELAYED if self._vectors.error else CycleStatus.DRAINED
+        return CycleStatus.VECTORS_DELAYED if vectors.error else CycleStatus.DRAINED
 
     def out_of_time(self) -> bool:
         """Return whether the budget is spent."""
         return time.monotonic() - self._started >= self._context.budget.seconds
-
-    def _beat(self, phase: str) -> None:
-        self._context.heartbeat(
-            CycleProgress(
-                phase=phase,
-                tables=tuple(
-                    table.model_copy(update={"expected": self._expected.get(name)})
-                    for name, table in self.progress.tables.items()
-                ),
-                vectors=self._vectors.upserted,
-            )
-        )

@@ -17,7 +17,7 @@ from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of
 from syncline.engine.ledger import Ledger
 from syncline.engine.limits import with_setting
 from syncline.engine.places import BY_INDEX
-from syncline.engine.refusal import FEW, may_be_rows, refuses_a_row
+from syncline.engine.refusal import FEW, DeadLetter, may_be_rows, refuses_a_row
 from syncline.engine.statements import DELETES, Cursor, TableStatements
 from syncline.engine.suspects import NoNeighbour, Suspects, TableStands
 from syncline.engine.template import sql
@@ -36,7 +36,7 @@ _KEYS = 5_000
 
 
 class Drain(Batches):
-    """One cycle's batches. `progress` is what has been committed, `failed` the tables that could not be.
+    """One cycle's batches. `failed` has the tables that could not be moved, and why.
 
     A table that has failed before is left alone.
     """
@@ -128,7 +128,7 @@ class Drain(Batches):
                         rows = ahead or self._read(source, table, cursor, horizon, limit)
                         readings.push_async_callback(rows.close)
                         ahead = None
-                        async with self._batch(table.create_stage):
+                        async with self._batch(table.create_stage) as batch:
                             staged = await rows.copy_into(self._target, table.stage_name, table.stage_columns)
                             await readings.aclose()
                             # A short batch has seen all below the horizon; behind a full one may be more.
@@ -143,9 +143,9 @@ class Drain(Batches):
                                 if not await self._lands_beside(table, staged, suspects):
                                     raise NoNeighbour
                                 progress = await self._bury(progress, {name: suspects.letters})
-                            await self._tenure.commit(self._target, progress, table=name, cursor=after)
-                        suspects.landed(progress.written(name) - self.progress.written(name))
-                        self._committed(progress)
+                            written = progress.written(name) - self._progress.run.written(name)
+                            batch.ends(progress, moved=(name, after))
+                        suspects.landed(written)
                         cursor = after
                         if staged < limit:
                             return
@@ -185,16 +185,29 @@ class Drain(Batches):
         """
         if refuses_a_row(error) and not suspects.letters:
             return await self._bury_next(table, cursor, horizon, error)
+        behind = await self._letter_behind(table, cursor, horizon, error)
+        if behind is None:
+            raise await with_setting(self._store_of(error), error)
+        after, letter = behind
+        suspects.letters.append(letter)
+        if not refuses_a_row(error):
+            suspects.add(await with_setting(self._store_of(error), error))
+        return after
+
+    async def _letter_behind(
+        self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError
+    ) -> tuple[Cursor, DeadLetter] | None:
+        """Return the next row as a dead letter, and the cursor behind it.
+
+        None if there is no row left below the horizon.
+        """
         write, query = self._context.write, table.next_key(self._context.write.schema, cursor)
         async with write.store.driver() as source, reading(source, [table.source(write.schema)]):
             row = await source.fetchrow(query, *cursor.parameters(), str(horizon))
         if row is None:
-            raise await with_setting(self._store_of(error), error)
+            return None
         key = key_of_bytes(row["key"])
-        suspects.letters.append(letter_of(error, key, row["sync_xid"]))
-        if not refuses_a_row(error):
-            suspects.add(await with_setting(self._store_of(error), error))
-        return Cursor(xid=row["sync_xid"], key=key)
+        return Cursor(xid=row["sync_xid"], key=key), letter_of(error, key, row["sync_xid"])
 
     async def _expect(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, staged: int
@@ -216,8 +229,8 @@ class Drain(Batches):
                     left = await source.fetchval(query, *cursor.parameters(), str(horizon))
             except asyncpg.QueryCanceledError:
                 return
-        before = self.progress.tables.get(name, TableProgress(table=name)).captured
-        self.expected[name] = before + staged + left
+        before = self._progress.run.tables.get(name, TableProgress(table=name)).captured
+        self._progress.expected[name] = before + staged + left
 
     async def _rows_a_batch(self, table: TableStatements) -> int:
         rows, write = self._context.budget.batch_rows, self._context.write
@@ -235,18 +248,13 @@ class Drain(Batches):
         self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError
     ) -> Cursor:
         """Put the first row behind the cursor among the dead letters, and return the cursor behind it."""
-        write, query = self._context.write, table.next_key(self._context.write.schema, cursor)
-        async with write.store.driver() as source, reading(source, [table.source(write.schema)]):
-            row = await source.fetchrow(query, *cursor.parameters(), str(horizon))
-        if row is None:
+        behind = await self._letter_behind(table, cursor, horizon, error)
+        if behind is None:
             return cursor
-        key = key_of_bytes(row["key"])
-        async with self._batch():
-            letter = letter_of(error, key, row["sync_xid"])
-            progress = await self._bury(self.progress.plus([]), {table.table.name: [letter]})
-            after = Cursor(xid=row["sync_xid"], key=key)
-            await self._tenure.commit(self._target, progress, table=table.table.name, cursor=after)
-        self._committed(progress, landed=False)
+        after, letter = behind
+        async with self._batch() as batch:
+            progress = await self._bury(self._progress.run.plus([]), {table.table.name: [letter]})
+            batch.ends(progress, moved=(table.table.name, after), landed=False)
         return after
 
     async def _drain_released(self, table: TableStatements) -> None:
@@ -254,14 +262,12 @@ class Drain(Batches):
         size = BatchSize(self._context.budget.batch_rows)
         while not self._out_of_time():
             try:
-                async with self._batch(table.create_stage):
+                async with self._batch(table.create_stage) as batch:
                     status = await self._target.execute(table.waiting.stage_released, size.rows)
                     staged = int(status.rpartition(" ")[2])
                     if not staged:
                         return
-                    progress = await self._apply(table, staged)
-                    await self._tenure.note(self._target, progress)
-                self._committed(progress)
+                    batch.ends(await self._apply(table, staged))
                 if staged < size.rows:
                     return
                 size.passed()
@@ -281,7 +287,7 @@ class Drain(Batches):
             try:
                 async with (
                     self._context.write.store.driver() as source,
-                    self._batch(table.create_stage),
+                    self._batch(table.create_stage) as batch,
                 ):
                     asked = await self._target.fetch(sql("requeue_read"), name, size.rows)
                     if not asked:
@@ -295,10 +301,8 @@ class Drain(Batches):
                     await self._target.execute(table.missing, list(texts), gone)
                     if len(texts) < len(ids):
                         await self._target.execute(sql("forget"), name, list(set(ids) - texts.keys()))
-                    progress = await self._apply(table, staged, asked=True)
+                    batch.ends(await self._apply(table, staged, asked=True))
                     await self._target.execute(sql("requeue_done"), name, ids)
-                    await self._tenure.note(self._target, progress)
-                self._committed(progress)
                 unclear = 0
                 size.passed()
             except StoreError as error:
@@ -324,17 +328,15 @@ class Drain(Batches):
         It is if a store refused its values, or refused it in this very way before.
         """
         name = table.table.name
-        async with self._batch():
+        async with self._batch() as batch:
             [row] = await self._target.fetch(sql("requeue_read"), name, 1)
             before = await self._target.fetchrow(sql("refused_before"), name, row["row_id"])
             # Which version it is cannot be read; as long as no other one came, it is that one.
             letter = letter_of(
                 error, reading_of(row["key"], row["row_id"]), before["version"] if before else 0
             )
-            progress = await self._bury(self.progress.plus([]), {name: [letter]})
+            batch.ends(await self._bury(self._progress.run.plus([]), {name: [letter]}), landed=False)
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
-            await self._tenure.note(self._target, progress)
-        self._committed(progress, landed=False)
         return refuses_a_row(error) or (before is not None and before["sqlstate"] == error.sqlstate)
 
     async def _drain_deletes(self, cursor: Cursor, horizon: int) -> None:
@@ -344,13 +346,11 @@ class Drain(Batches):
             try:
                 async with self._context.write.store.driver() as source:
                     while not self._out_of_time():
-                        async with self._batch(self._deletes.create_stage):
+                        async with self._batch(self._deletes.create_stage) as batch:
                             with self._capturing():
                                 staged = await self._deletes.stage(source, cursor, horizon, limit)
                             after = await self._deletes.last() if staged == limit else Cursor(xid=horizon)
-                            progress = await self._remove()
-                            await self._tenure.commit(self._target, progress, table=DELETES, cursor=after)
-                        self._committed(progress)
+                            batch.ends(await self._remove(), moved=(DELETES, after))
                         cursor = after
                         self.deletes_read = cursor.xid
                         if staged < limit:
@@ -368,10 +368,9 @@ class Drain(Batches):
         comparison, self._more = self._statements.comparisons[name], True
         async with self._context.write.store.driver() as source:
             while not self._out_of_time():
-                async with self._batch():
+                async with self._batch() as batch:
                     ended = await comparison.step(self._target, source, self._context.write)
-                    await self._tenure.note(self._target, self.progress)
-                self._committed(self.progress, landed=False)
+                    batch.ends(self._progress.run, landed=False)
                 if ended:
                     return
         self.unfinished.add(name)
@@ -381,12 +380,11 @@ class Drain(Batches):
         deleted = await self._deletes.first(cursor, horizon)
         if deleted is None:
             return cursor
-        async with self._batch():
+        async with self._batch() as batch:
             letters, passed_over = await self._deletes.settle(deleted, error)
-            progress = await self._bury(self.progress.plus([]), letters)
+            progress = await self._bury(self._progress.run.plus([]), letters)
             for name in passed_over:
                 progress = progress.with_failures(name, 1)
-            await self._tenure.commit(self._target, progress, table=DELETES, cursor=deleted.cursor)
-        self._committed(progress)
+            batch.ends(progress, moved=(DELETES, deleted.cursor))
         self.deletes_read = deleted.cursor.xid
         return deleted.cursor

@@ -285,23 +285,16 @@ class Tenure:
         self._require(fence == self.fence)
 
     async def commit(
-        self, target: asyncpg.Connection, progress: RunProgress, *, table: str, cursor: Cursor
+        self, target: asyncpg.Connection, progress: RunProgress, *, moved: tuple[str, Cursor] | None = None
     ) -> None:
-        """Move a cursor within the caller's transaction, or raise CycleFenced."""
-        mine = await target.fetchval(
-            sql("ledger_commit"),
-            self.fence,
-            progress.to_json(),
-            table,
-            cursor.xid,
-            cursor.stored(),
-            self.schema,
-        )
-        self._require(mine)
-
-    async def note(self, target: asyncpg.Connection, progress: RunProgress) -> None:
-        """Store progress within the caller's transaction, moving no cursor, or raise CycleFenced."""
-        mine = await target.fetchval(sql("ledger_progress"), self.fence, progress.to_json(), self.schema)
+        """Store progress within the caller's transaction and move a table's cursor, or raise CycleFenced."""
+        state = self.fence, progress.to_json()
+        if moved is None:
+            mine = await target.fetchval(sql("ledger_progress"), *state, self.schema)
+        else:
+            table, cursor = moved
+            position = table, cursor.xid, cursor.stored()
+            mine = await target.fetchval(sql("ledger_commit"), *state, *position, self.schema)
         self._require(mine)
 
     async def finish(self, target: asyncpg.Connection, progress: RunProgress, *, drained: bool) -> None:

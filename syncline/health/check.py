@@ -10,7 +10,7 @@ from syncline.errors import PoolerUnsupported, SynclineError
 from syncline.logs import get_log
 from syncline.messages import Message
 
-__all__ = ["SKEW", "Check", "CheckStatus", "Health", "HealthRequest", "bounded", "skew_check"]
+__all__ = ["SKEW", "Check", "CheckStatus", "Health", "HealthRequest", "bounded", "listed", "skew_check"]
 
 SKEW: Final = 2.0
 """Seconds that two clocks may differ without a warning."""
@@ -69,6 +69,12 @@ async def bounded(
         get_log().exception("check failed", check=name)
         found = f"{type(error).__name__}; the worker's log has more"
     return [Check(name=name, status=CheckStatus.FAIL, found=found, fix=fix)]
+
+
+def listed(named: Sequence[str], *, most: int = 20) -> str:
+    """Return names in a line, and how many more there are."""
+    more = f" and {len(named) - most:,} more" if len(named) > most else ""
+    return ", ".join(named[:most]) + more
 
 
 def skew_check(name: str, low: timedelta, high: timedelta, *, whose: str) -> Check:

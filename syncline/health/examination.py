@@ -12,13 +12,14 @@ from syncline import names
 from syncline.errors import StoreError
 from syncline.fleet import WorkerRecord
 from syncline.graphs import Graph, GraphStatus
-from syncline.health.check import Check, CheckStatus, Health, bounded, skew_check
+from syncline.health.check import Check, CheckStatus, Health, bounded, listed, skew_check
 from syncline.health.listener import check_listener
 from syncline.health.policies import check_policies, check_positions
 from syncline.health.postgres import check_postgres, tls_checks
 from syncline.health.rights import check_rights, needed_rights
 from syncline.health.tenancy import check_capture, check_locks, check_role, check_schemas
 from syncline.migrations.state import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
+from syncline.readiness import reach_embedding, reach_vectors
 from syncline.services import Role, Services
 
 __all__ = ["examine"]
@@ -28,8 +29,6 @@ _SECONDS: Final = 8.0
 _MOST_NAMED: Final = 100
 _MIGRATE: Final = "Run `syncline migrate` where the stores can be reached."
 _EMBEDDING_FIX: Final = "Check SYNCLINE_EMBEDDING_URL, _API_KEY and _MODEL of the workers."
-_PROBE: Final = "syncline-doctor"
-"""A collection that nobody has: asking for it shows that the store answers, and takes our key."""
 
 
 async def examine(services: Services, *, identity: str, namespace: str, asked_at: datetime) -> Health:
@@ -256,8 +255,7 @@ def _listener_looks(
 
 def _vector_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
     async def one(name: str, key: str | None) -> Sequence[Check]:
-        store = services.vector_store(key)
-        await store.count(_PROBE)
+        store = await reach_vectors(services, key)
         return [Check(name=name, found=await store.describe())]
 
     looks = []
@@ -270,9 +268,9 @@ def _vector_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
 
 
 async def _embedding(services: Services) -> Sequence[Check]:
-    service = services.embedding
-    vectors = await service.embed(["syncline"])
-    return [Check(name="embedding", found=f"{service.name}, {vectors.shape[1]} dimensions")]
+    vectors = await reach_embedding(services)
+    found = f"{services.embedding.name}, {vectors.shape[1]} dimensions"
+    return [Check(name="embedding", found=found)]
 
 
 async def _control_revision(services: Services) -> Sequence[Check]:
@@ -297,13 +295,12 @@ async def _revisions(services: Services, graphs: Sequence[Graph], side: Side) ->
     name = f"{side.name} migrations"
     if not behind:
         return [Check(name=name, found=f"{len(graphs):,} graphs are up to date")]
-    more = f" and {len(behind) - _MOST_NAMED:,} more" if len(behind) > _MOST_NAMED else ""
-    named = ", ".join(sorted(behind)[:_MOST_NAMED])
+    named = listed(sorted(behind), most=_MOST_NAMED)
     return [
         Check(
             name=name,
             status=CheckStatus.FAIL,
-            found=f"{len(behind):,} of {len(graphs):,} graphs are behind: {named}{more}",
+            found=f"{len(behind):,} of {len(graphs):,} graphs are behind: {named}",
             fix=_MIGRATE,
         )
     ]

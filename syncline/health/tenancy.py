@@ -5,7 +5,7 @@ from typing import Final
 
 import asyncpg
 
-from syncline.health.check import Check, CheckStatus
+from syncline.health.check import Check, CheckStatus, listed
 from syncline.holder_name import HolderName
 from syncline.sqltext import statements_of
 from syncline.stores.postgres import PostgresStore
@@ -14,7 +14,6 @@ from syncline.stores.tenants import reading
 __all__ = ["check_capture", "check_locks", "check_role", "check_schemas"]
 
 _sql = statements_of("syncline.health")
-_MOST_NAMED: Final = 20
 _SILENT: Final = 120.0
 
 
@@ -47,7 +46,7 @@ async def check_capture(name: str, store: PostgresStore, schemas: Mapping[str, s
         Check(
             name=name,
             status=CheckStatus.WARN,
-            found=f"what captures the tables acts as another role than their owner: {_listed(named)}",
+            found=f"what captures the tables acts as another role than their owner: {listed(named)}",
             fix="Run `syncline graph adopt` for each of them.",
         )
     ]
@@ -67,7 +66,7 @@ async def check_schemas(name: str, store: PostgresStore, schemas: Mapping[str, s
         Check(
             name=name,
             status=CheckStatus.WARN,
-            found=f"others may create operators there, which workers may call: {_listed(named)}",
+            found=f"others may create operators there, which workers may call: {listed(named)}",
             fix="REVOKE CREATE ON SCHEMA … FROM each of them, or ALTER SCHEMA … OWNER TO the workers' role.",
         )
     ]
@@ -102,7 +101,7 @@ async def check_locks(
             Check(
                 name=name,
                 status=CheckStatus.WARN,
-                found=f"graphs are held by sessions of other roles: {_listed(strange)}",
+                found=f"graphs are held by sessions of other roles: {listed(strange)}",
                 fix="SELECT pg_terminate_backend(pid), and REVOKE CONNECT ON DATABASE … FROM PUBLIC.",
             )
         )
@@ -111,7 +110,7 @@ async def check_locks(
             Check(
                 name=name,
                 status=CheckStatus.WARN,
-                found=f"graphs are held by sessions that ask for nothing: {_listed(silent)}",
+                found=f"graphs are held by sessions that ask for nothing: {listed(silent)}",
                 fix="Look whether the worker of that run is frozen, or waits for embeddings or vectors: the "
                 "run's next attempt takes the graph from a dead one, and once the run is over another does. "
                 "If it is no worker's, SELECT pg_terminate_backend(pid).",
@@ -119,7 +118,7 @@ async def check_locks(
         )
     if found:
         return found
-    whom = f": {_listed(held)}" if held else ""
+    whom = f": {listed(held)}" if held else ""
     return [Check(name=name, found=f"workers hold {len(rows):,} of {len(schemas):,} graphs{whom}")]
 
 
@@ -131,8 +130,3 @@ def _by_run(graph: str, claim: HolderName) -> str:
 async def _fetch(store: PostgresStore, query: str, schemas: Mapping[str, str]) -> list[asyncpg.Record]:
     async with store.driver() as connection, reading(connection):
         return list(await connection.fetch(_sql(query), list(schemas)))
-
-
-def _listed(named: Sequence[str]) -> str:
-    more = f" and {len(named) - _MOST_NAMED:,} more" if len(named) > _MOST_NAMED else ""
-    return ", ".join(named[:_MOST_NAMED]) + more

@@ -9,6 +9,7 @@ from uuid import UUID
 from syncline.engine.places import SCHEMA_PATH
 from syncline.engine.statements import SchemaStatements
 from syncline.engine.tablemap import SchemaMap, TableMap, VectorProjection
+from syncline.engine.verify.merging import pairs
 from syncline.engine.verify.numbers import differs
 from syncline.engine.verify.snapshots import Side, open_side
 from syncline.engine.verify.tally import Beat, Tally
@@ -186,7 +187,8 @@ class _Comparison:
         tally = self._tally(vector.collection, RelationKind.VECTORS, table.name)
         counts: Counter[str] = Counter()
         try:
-            async for live, shadow in _pairs(*(_read(each, vector.collection) for each in self._vectors)):
+            lives, shadows = (_read(each, vector.collection) for each in self._vectors)
+            async for live, shadow in pairs(lives, shadows, left_id=_id, right_id=_id):
                 counts += await _judge(live, shadow, tally)
         except VectorStoreError as error:
             return await tally.close(f"{type(error).__name__}: {error}")
@@ -222,22 +224,12 @@ def _told(point: PointPayload) -> tuple[str]:
     return (str(point.payload.get("key", point.id)),)
 
 
+def _id(point: PointPayload) -> UUID:
+    return point.id
+
+
 def _read(vectors: GraphVectors, collection: str) -> AsyncIterator[PointPayload]:
     return points_in_order(vectors.store, vectors.collection(collection), None)
-
-
-async def _pairs(
-    live: AsyncIterator[PointPayload], shadow: AsyncIterator[PointPayload]
-) -> AsyncIterator[tuple[PointPayload | None, PointPayload | None]]:
-    """Yield each point with its other; both come in ascending order of ids."""
-    one, other = await anext(live, None), await anext(shadow, None)
-    while one is not None or other is not None:
-        lowest: UUID = min(point.id for point in (one, other) if point is not None)
-        left = one if one is not None and one.id == lowest else None
-        right = other if other is not None and other.id == lowest else None
-        yield left, right
-        one = one if left is None else await anext(live, None)
-        other = other if right is None else await anext(shadow, None)
 
 
 def _differs(name: str, kind: str) -> str:

@@ -15,7 +15,7 @@ from syncline.embedding import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
 from syncline.private_folder import make_private
 from syncline.stores.open_collections import OpenCollection, OpenCollections
-from syncline.stores.vectors import PointPayload, checked_name, checked_vectors
+from syncline.stores.vectors import PointPayload, checked_name, checked_vectors, of_other_dimensions
 
 if TYPE_CHECKING:
     from syncline.stores.edge_shard import EdgeShard
@@ -56,12 +56,7 @@ class EmbeddedQdrantStore:
                     self._name, f"folder {self._path / collection} vanished while it was being created."
                 )
             if shard.dimensions != dimensions:
-                raise VectorStoreRejected(
-                    self._name,
-                    f"collection '{collection}' has {shard.dimensions} dimensions, the embedding service "
-                    f"gives {dimensions}. Drop the collection, so that the next cycle builds it again, or "
-                    "use the service that it was filled with.",
-                )
+                raise of_other_dimensions(self._name, collection, found=shard.dimensions, wanted=dimensions)
             shard.index(indexed)
             return created
 

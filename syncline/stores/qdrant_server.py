@@ -20,7 +20,7 @@ from syncline.batches import each_batch
 from syncline.credentials import redacted, sendable
 from syncline.embedding import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
-from syncline.stores.vectors import PointPayload, checked_name, checked_vectors
+from syncline.stores.vectors import PointPayload, checked_name, checked_vectors, of_other_dimensions
 
 _T = TypeVar("_T")
 _POINTS_PER_REQUEST = 256
@@ -109,12 +109,7 @@ class QdrantServerStore:
                 self._name, f"collection '{collection}' has named vectors; it was not made by Syncline."
             )
         if params.size != dimensions:
-            raise VectorStoreRejected(
-                self._name,
-                f"collection '{collection}' has {params.size} dimensions, the embedding service gives "
-                f"{dimensions}. Drop the collection, so that the next cycle builds it again, or use the "
-                "service that it was filled with.",
-            )
+            raise of_other_dimensions(self._name, collection, found=params.size, wanted=dimensions)
         if params.distance != models.Distance.COSINE:
             raise VectorStoreRejected(
                 self._name, f"collection '{collection}' compares by {params.distance.value}, not by Cosine."

@@ -102,6 +102,15 @@ def checked_name(store: str, collection: str) -> str:
     return collection
 
 
+def of_other_dimensions(store: str, collection: str, *, found: int, wanted: int) -> VectorStoreRejected:
+    """Return the error of a collection whose vectors have another length than the embedding service's."""
+    return VectorStoreRejected(
+        store,
+        f"collection '{collection}' has {found} dimensions, the embedding service gives {wanted}. Drop the "
+        "collection, so that the next cycle builds it again, or use the service that it was filled with.",
+    )
+
+
 def checked_vectors(store: str, points: Sequence[PointPayload], vectors: Vectors) -> Vectors:
     """Return the vectors as one float32 matrix with a finite row per point, or raise VectorStoreRejected.
 

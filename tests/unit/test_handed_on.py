@@ -55,7 +55,7 @@ def test_what_a_cycle_had_committed_is_in_its_error_or_in_its_last_heartbeat() -
         phase="capture", tables=(TableProgress(table="nodes", rows=5, deletes=1),), vectors=2
     )
     done = Committed(rows=6, links=0, vectors=2, failures=0)
-    assert Committed.of(progress) == done
+    assert progress.committed == done
     raised = failure(done, kind="StoreRejected")
     wrapped = RuntimeError()
     wrapped.__cause__ = raised

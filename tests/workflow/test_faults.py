@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from pydantic import BaseModel
 from temporalio import activity
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
@@ -11,6 +12,7 @@ from temporalio.worker import Worker
 
 from activities.sync import SyncActivities
 from syncline import names
+from syncline.composition import resolve_sync_provider
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import StoreRejected, StoreUnavailable
 from syncline.graphs import GraphChanges
@@ -169,6 +171,58 @@ async def test_a_composition_that_changes_under_a_waiting_cycle_ends_the_run(lab
     error = await lab.failure(await lab.start(graph))
     assert (error.type, error.non_retryable) == ("CompositionChanged", True)
     assert "'another'" in error.message
+
+
+class AnswerBefore(SyncActivities):
+    """Resolves, and then `change` of the graph, or of the answer, comes before the cycle."""
+
+    change: GraphChanges | None = None
+    older = False
+
+    @activity.defn(name=names.RESOLVE_PROVIDER)
+    async def resolve_provider(self, request: ResolveProviderRequest) -> ProviderResolution:
+        answer = await super().resolve_provider(request)
+        if self.change is not None:
+            await self._services().graphs.update(answer.graph.id, self.change)
+        return answer.model_copy(update={"fingerprint": None}) if self.older else answer
+
+
+@pytest.mark.parametrize(
+    ("change", "older", "resolved", "depth"),
+    [
+        (None, False, 1, 1),
+        (GraphChanges(composition={"sync": {"provider": "fake", "options": {"depth": 2}}}), False, 2, 2),
+        (None, True, 2, 1),
+    ],
+    ids=["unchanged", "changed", "older-worker"],
+)
+async def test_sync_cycle_resolves_again_only_another_record(
+    idle_lab: SyncLab,
+    monkeypatch: pytest.MonkeyPatch,
+    change: GraphChanges | None,
+    older: bool,
+    resolved: int,
+    depth: int,
+) -> None:
+    class Options(BaseModel):
+        depth: int
+
+    asked: list[str] = []
+
+    async def resolve(*arguments: object, **named: object) -> object:
+        asked.append(activity.info().activity_type)
+        return await resolve_sync_provider(*arguments, **named)  # type: ignore[arg-type] # passed on
+
+    monkeypatch.setattr("activities.sync.resolve_sync_provider", resolve)
+    activities = AnswerBefore(idle_lab.services)
+    activities.change, activities.older = change, older
+    provider = FakeProvider(options_model=Options)
+    composition = {"sync": {"provider": "fake", "options": {"depth": 1}}}
+    graph = await idle_lab.add_graph(provider, composition=composition)
+    async with create_worker(idle_lab.client, activities, idle_lab.services.settings):
+        await idle_lab.run(graph)
+    assert asked == [names.RESOLVE_PROVIDER, names.SYNC_CYCLE][:resolved]
+    assert provider.contexts[0].options == Options(depth=depth)
 
 
 async def test_what_a_driver_says_below_our_error_stays_out_of_history(lab: SyncLab) -> None:

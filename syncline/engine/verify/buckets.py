@@ -1,18 +1,35 @@
-"""Buckets: the sums of both sides, and which of them differ."""
+"""Buckets: the sums of both sides, which of them differ, and what has to be looked at one by one."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
-from syncline.engine.verify.images import BUCKETS
-from syncline.engine.verify.snapshots import Side
+import asyncpg
 
-__all__ = ["Suspects", "everything", "narrow"]
+from syncline.engine.verify.captured import Captured
+from syncline.engine.verify.images import BUCKETS
+from syncline.engine.verify.merging import side_by_side
+from syncline.engine.verify.snapshots import Snapshots
+from syncline.engine.verify.tally import Tally
+from syncline.engine.verify.unsettled import Unsettled
+
+__all__ = ["Queries", "suspected"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suspects:
+class Queries:
+    """What is asked of both sides: the sums of every bucket, then what is in those that differ."""
+
+    source_sums: str
+    target_sums: str
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Suspects:
     """What has to be looked at one by one."""
 
     ids: Sequence[UUID]
@@ -27,24 +44,36 @@ class Suspects:
         return bool(self.ids) or any(self.buckets)
 
 
-def everything() -> Suspects:
-    """Return the suspicion of all."""
-    return Suspects(ids=(), buckets=b"\xff" * (BUCKETS // 8), equal=0)
+_EVERYTHING: Final = _Suspects(ids=(), buckets=b"\xff" * (BUCKETS // 8), equal=0)
 
 
-async def narrow(
-    source: Side,
-    source_sums: str,
-    source_parameters: Sequence[object],
-    target: Side,
-    target_sums: str,
-    *,
-    unsettled: Sequence[UUID],
-) -> Suspects:
+async def suspected(
+    snapshots: Snapshots, queries: Queries, captured: Captured, unsettled: Unsettled, tally: Tally
+) -> AsyncIterator[tuple[UUID, list[list[asyncpg.Record]]]]:
+    """Yield what has to be looked at one by one, and count what is equal by the sums.
+
+    An id with its records of the source, of the target, of the books, and of the deleted keys.
+    """
+    few = await unsettled.few()
+    suspects = _EVERYTHING if few is None else await _narrowed(snapshots, queries, captured, unsettled=few)
+    tally.same(suspects.equal)
+    if not suspects.any:
+        return
+    source = snapshots.write.stream(queries.source, suspects.ids, suspects.buckets, *captured.parameters)
+    target = snapshots.target.stream(queries.target, suspects.ids, suspects.buckets)
+    books = snapshots.target.stream(unsettled.books)
+    deleted = snapshots.write.stream(unsettled.deleted, *unsettled.deleted_parameters)
+    async for found in side_by_side(source, target, books, deleted):
+        yield found
+
+
+async def _narrowed(
+    snapshots: Snapshots, queries: Queries, captured: Captured, *, unsettled: Sequence[UUID]
+) -> _Suspects:
     """Compare the sums of both sides, which they compute at once; `unsettled` rows are suspects anyway."""
     sums = [
-        asyncio.ensure_future(source.fetch(source_sums, unsettled, *source_parameters)),
-        asyncio.ensure_future(target.fetch(target_sums, unsettled)),
+        asyncio.ensure_future(snapshots.write.fetch(queries.source_sums, unsettled, *captured.parameters)),
+        asyncio.ensure_future(snapshots.target.fetch(queries.target_sums, unsettled)),
     ]
     try:
         expected, actual = await asyncio.gather(*sums)
@@ -65,4 +94,4 @@ async def narrow(
     bits = bytearray(BUCKETS // 8)
     for bucket in differing:
         bits[bucket // 8] |= 1 << bucket % 8
-    return Suspects(ids=unsettled, buckets=bytes(bits), equal=equal)
+    return _Suspects(ids=unsettled, buckets=bytes(bits), equal=equal)

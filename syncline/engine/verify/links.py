@@ -7,10 +7,9 @@ import asyncpg
 
 from syncline.engine.statements import SchemaStatements
 from syncline.engine.tablemap import Links, SchemaMap, TableMap
-from syncline.engine.verify.buckets import everything, narrow
+from syncline.engine.verify.buckets import Queries, suspected
 from syncline.engine.verify.captured import Captured
 from syncline.engine.verify.images import Images, bucket, key_uuid, numbered
-from syncline.engine.verify.merging import side_by_side
 from syncline.engine.verify.snapshots import Snapshots
 from syncline.engine.verify.tally import Tally
 from syncline.engine.verify.template import sql
@@ -37,28 +36,9 @@ async def compare_links(
     cursor = snapshots.cursors[table.name]
     captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, refused.keys)
     unsettled = Unsettled(snapshots, statements, captured, table=table, waiting=[links.table])
-    queries = _Queries(statements.schema_map, captured, table, links)
-    few = await unsettled.few()
-    suspects = (
-        everything()
-        if few is None
-        else await narrow(
-            snapshots.write,
-            queries.source_sums(),
-            captured.parameters,
-            snapshots.target,
-            queries.target_sums(),
-            unsettled=few,
-        )
-    )
-    tally.same(suspects.equal)
-    if not suspects.any:
-        return
-    source = snapshots.write.stream(queries.source(), suspects.ids, suspects.buckets, *captured.parameters)
-    target = snapshots.target.stream(queries.target(), suspects.ids, suspects.buckets)
-    books = snapshots.target.stream(unsettled.books)
-    deleted = snapshots.write.stream(unsettled.deleted, *unsettled.deleted_parameters)
-    async for owner, (expected, actual, known, gone) in side_by_side(source, target, books, deleted):
+    queries = _Queries(statements.schema_map, captured, table, links).rendered()
+    found = suspected(snapshots, queries, captured, unsettled, tally)
+    async for owner, (expected, actual, known, gone) in found:
         if not _settled(expected, actual, known, gone):
             continue
         owner_key = expected[0]["owner_key"] if expected else str(owner)
@@ -75,7 +55,15 @@ class _Queries:
     def __init__(self, schema_map: SchemaMap, captured: Captured, table: TableMap, links: Links) -> None:
         self._map, self._captured, self._table, self._links = schema_map, captured, table, links
 
-    def source_sums(self) -> str:
+    def rendered(self) -> Queries:
+        return Queries(
+            source_sums=self._source_sums(),
+            target_sums=self._target_sums(),
+            source=self._source(),
+            target=self._target(),
+        )
+
+    def _source_sums(self) -> str:
         return sql(
             "link_sums_source",
             bucket=bucket("s.sync_row_id"),
@@ -83,7 +71,7 @@ class _Queries:
             links=self._members(self._captured.passed(2), join="JOIN"),
         )
 
-    def target_sums(self) -> str:
+    def _target_sums(self) -> str:
         owner, member = quoted(self._links.owner), quoted(self._links.member)
         return sql(
             "link_sums_target",
@@ -93,7 +81,7 @@ class _Queries:
             owner=owner,
         )
 
-    def source(self) -> str:
+    def _source(self) -> str:
         return sql(
             "listed_links_source",
             owner_key=quoted(self._table.key[0]),
@@ -102,7 +90,7 @@ class _Queries:
             bucket=bucket("s.sync_row_id"),
         )
 
-    def target(self) -> str:
+    def _target(self) -> str:
         return sql(
             "listed_links_target",
             owners=quoted(self._table.name),

@@ -1,11 +1,36 @@
 """Merging: streams that are in the order of their row ids, side by side."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
 
-__all__ = ["side_by_side"]
+__all__ = ["pairs", "side_by_side"]
+
+LeftT = TypeVar("LeftT")
+RightT = TypeVar("RightT")
+
+
+async def pairs(
+    lefts: AsyncIterator[LeftT],
+    rights: AsyncIterator[RightT],
+    *,
+    left_id: Callable[[LeftT], UUID],
+    right_id: Callable[[RightT], UUID],
+) -> AsyncIterator[tuple[LeftT | None, RightT | None]]:
+    """Yield each with its other, if it has one; both come in ascending order of ids, and no id twice."""
+    left, right = await anext(lefts, None), await anext(rights, None)
+    while left is not None or right is not None:
+        if right is None or (left is not None and left_id(left) < right_id(right)):
+            yield left, None
+            left = await anext(lefts, None)
+        elif left is None or right_id(right) < left_id(left):
+            yield None, right
+            right = await anext(rights, None)
+        else:
+            yield left, right
+            left, right = await anext(lefts, None), await anext(rights, None)
 
 
 async def side_by_side(

@@ -7,10 +7,9 @@ import asyncpg
 
 from syncline.engine.keys import key_of_bytes, presented
 from syncline.engine.statements import SchemaStatements
-from syncline.engine.verify.buckets import everything, narrow
+from syncline.engine.verify.buckets import Queries, suspected
 from syncline.engine.verify.captured import Captured
 from syncline.engine.verify.images import Images, bucket
-from syncline.engine.verify.merging import side_by_side
 from syncline.engine.verify.snapshots import Snapshots
 from syncline.engine.verify.tally import Tally
 from syncline.engine.verify.template import sql
@@ -29,36 +28,22 @@ async def compare_rows(
     captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, refused.keys)
     waiting = [reference.column for reference in table.optional]
     unsettled = Unsettled(snapshots, statements, captured, table=table, waiting=waiting)
-    few = await unsettled.few()
-    suspects = (
-        everything()
-        if few is None
-        else await narrow(
-            snapshots.write,
-            sql(
-                "sums",
-                bucket=bucket("s.sync_row_id"),
-                hash=images.source_hash(),
-                rows=captured.passed(2),
-                row_id="s.sync_row_id",
-            ),
-            captured.parameters,
-            snapshots.target,
-            sql(
-                "sums",
-                bucket=bucket(images.target_id),
-                hash=images.target_hash(waiting=False),
-                rows=images.target(waiting=False, keys=False),
-                row_id=images.target_id,
-            ),
-            unsettled=few,
-        )
-    )
-    tally.same(suspects.equal)
-    if not suspects.any:
-        return
-    source = snapshots.write.stream(
-        sql(
+    queries = Queries(
+        source_sums=sql(
+            "sums",
+            bucket=bucket("s.sync_row_id"),
+            hash=images.source_hash(),
+            rows=captured.passed(2),
+            row_id="s.sync_row_id",
+        ),
+        target_sums=sql(
+            "sums",
+            bucket=bucket(images.target_id),
+            hash=images.target_hash(waiting=False),
+            rows=images.target(waiting=False, keys=False),
+            row_id=images.target_id,
+        ),
+        source=sql(
             "listed_source",
             key=captured.key,
             hash=images.source_hash(),
@@ -66,12 +51,7 @@ async def compare_rows(
             coming=captured.coming(3),
             bucket=bucket("s.sync_row_id"),
         ),
-        suspects.ids,
-        suspects.buckets,
-        *captured.parameters,
-    )
-    target = snapshots.target.stream(
-        sql(
+        target=sql(
             "listed_target",
             row_id=images.target_id,
             key=images.target_key,
@@ -80,12 +60,8 @@ async def compare_rows(
             rows=images.target(waiting=True, keys=True),
             bucket=bucket(images.target_id),
         ),
-        suspects.ids,
-        suspects.buckets,
     )
-    books = snapshots.target.stream(unsettled.books)
-    deleted = snapshots.write.stream(unsettled.deleted, *unsettled.deleted_parameters)
-    async for row_id, found in side_by_side(source, target, books, deleted):
+    async for row_id, found in suspected(snapshots, queries, captured, unsettled, tally):
         verdict = _judge(*found, standing=row_id in refused.standing)
         if verdict is None:
             tally.same()

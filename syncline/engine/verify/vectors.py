@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from syncline.engine.points import fields_sql, payload_sql
 from syncline.engine.tablemap import TableMap, VectorProjection
+from syncline.engine.verify.merging import pairs
 from syncline.engine.verify.snapshots import open_side
 from syncline.engine.verify.tally import Tally
 from syncline.engine.verify.template import sql
@@ -85,7 +86,10 @@ class _Comparison:
             [state] = await graph_db.fetch(sql("fence"))
             self._fence = state["fence"]
             rows = graph_db.stream(self._rows, self._name, self._embedding)
-            async for row, point in _pairs(rows, points_in_order(self._store, self._full_name, None)):
+            points = points_in_order(self._store, self._full_name, None)
+            async for row, point in pairs(
+                rows, points, left_id=lambda row: row["row_id"], right_id=lambda point: point.id
+            ):
                 await self._judge(row, point)
             await self._look_again()
         await self._resolve_doubts()
@@ -167,23 +171,6 @@ async def points_in_order(
                 )
             last = point.id
             yield point
-
-
-async def _pairs(
-    rows: AsyncIterator[asyncpg.Record], points: AsyncIterator[PointPayload]
-) -> AsyncIterator[tuple[asyncpg.Record | None, PointPayload | None]]:
-    """Yield each row with its point; both come in ascending order of ids, as Postgres and Qdrant have it."""
-    row, point = await anext(rows, None), await anext(points, None)
-    while row is not None or point is not None:
-        if point is None or (row is not None and row["row_id"] < point.id):
-            yield row, None
-            row = await anext(rows, None)
-        elif row is None or point.id < row["row_id"]:
-            yield None, point
-            point = await anext(points, None)
-        else:
-            yield row, point
-            row, point = await anext(rows, None), await anext(points, None)
 
 
 def same_json(one: JsonValue, other: JsonValue) -> bool:

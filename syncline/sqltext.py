@@ -1,12 +1,22 @@
-"""SQL as text: templates in `.sql` files, and the quoting of what goes into them."""
+"""SQL as text: named statements in `.sql` files, and the quoting of what goes into them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from string import Template
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["Statements", "array_text", "literal", "quoted", "statements_of", "string_literal"]
+__all__ = [
+    "Statements",
+    "array_text",
+    "literal",
+    "named_statements",
+    "quoted",
+    "statements_of",
+    "string_literal",
+]
+
+_NAME: Final = "-- name: "
 
 
 def quoted(name: str) -> str:
@@ -42,25 +52,40 @@ class _SqlTemplate(Template):
 
 
 class Statements(Protocol):
-    """The SQL files of a package, by their names."""
+    """The named statements of a package's `.sql` files."""
 
     def __call__(self, name: str, /, **fragments: str) -> str:
-        """Return file `name` with each `@{fragment}` filled in; KeyError if one is missing."""
+        """Return statement `name` with its fragments filled in; KeyError if one of them is missing."""
 
 
 def statements_of(package: str, *, comments: bool = False) -> Statements:
-    """Return the files `sql/<name>.sql` of a package; each is read once.
+    """Return the statements of the files `sql/*.sql` of a package: what follows each line `-- name: …`.
 
-    Without their comments, unless people are to read them too.
+    Without their comments, unless people are to read them too. Each package is read once.
     """
 
     @cache
-    def template(name: str) -> Template:
-        text = files(package).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
-        lines = [line for line in text.splitlines() if comments or not line.startswith("--")]
-        return _SqlTemplate("\n".join(lines))
+    def templates() -> Mapping[str, Template]:
+        return {
+            name: _SqlTemplate("\n".join(line for line in lines if comments or not line.startswith("--")))
+            for name, lines in named_statements(package).items()
+        }
 
     def statement(name: str, /, **fragments: str) -> str:
-        return template(name).substitute(fragments)
+        return templates()[name].substitute(fragments)
 
     return statement
+
+
+def named_statements(package: str) -> dict[str, list[str]]:
+    """Return the lines of each named statement of a package, with comments; ValueError if one comes twice."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(files(package).joinpath("sql").iterdir(), key=lambda file: file.name):
+        # What stands before the first name is about the file.
+        _, *parts = file.read_text(encoding="utf-8").split(_NAME)
+        for part in parts:
+            name, *lines = part.rstrip().splitlines()
+            if name in found:
+                raise ValueError(f"statement '{name}' of {package} is in two places, one of them {file.name}")
+            found[name] = lines
+    return found

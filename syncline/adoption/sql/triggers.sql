@@ -1,9 +1,87 @@
-SELECT t.tgrelid AS relation, t.tgname AS name, t.tgtype::int AS kind, t.tgenabled IN ('O', 'A') AS enabled,
-       t.tgenabled = 'A' AS always,
-       t.tgqual IS NOT NULL OR cardinality(t.tgattr::int2[]) > 0 AS conditional,
-       t.tgoldtable AS old_table, t.tgparentid = 0 AS of_its_own, n.nspname AS function_schema, p.proname AS function_name
-FROM pg_trigger t
-JOIN pg_proc p ON p.oid = t.tgfoid
-JOIN pg_namespace n ON n.oid = p.pronamespace
-WHERE t.tgrelid = ANY ($1::oid[]) AND NOT t.tgisinternal
-ORDER BY t.tgrelid, t.tgname
+-- Trigger functions and triggers.
+
+-- name: version_body
+BEGIN
+    NEW.sync_xid := pg_catalog.pg_current_xact_id();
+    RETURN NEW;
+END
+
+-- name: shared_version_body
+-- What stamped the rows of all schemas in earlier releases.
+BEGIN
+    NEW.sync_xid := pg_current_xact_id();
+    RETURN NEW;
+END
+
+-- name: function
+CREATE OR REPLACE FUNCTION @{function}() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS @{body};
+REVOKE ALL ON FUNCTION @{function}() FROM PUBLIC
+
+-- name: trigger
+CREATE TRIGGER @{name} @{timing} ON @{table} @{rows} EXECUTE FUNCTION @{function}()
+
+-- name: tombstone_rows
+BEGIN
+    IF TG_OP <> 'TRUNCATE' THEN
+        INSERT INTO @{tombstones} (source_table, key) VALUES (@{source}, @{old_key});
+    ELSE
+        EXECUTE 'INSERT INTO @{tombstones_text} (source_table, key) SELECT $1, @{row_key_text} FROM '
+            || TG_RELID::regclass || ' r' USING @{source};
+    END IF;
+    RETURN NULL;
+END
+
+-- name: tombstone_sets
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        INSERT INTO @{tombstones} (source_table, key) SELECT @{source}, @{row_key} FROM sync_old_rows r;
+    ELSIF TG_OP = 'UPDATE' THEN
+        INSERT INTO @{tombstones} (source_table, key) VALUES (@{source}, @{old_key});
+    ELSE
+        INSERT INTO @{tombstones} (source_table, key) SELECT @{source}, @{row_key} FROM @{table} r;
+    END IF;
+    RETURN NULL;
+END
+
+-- name: notify_body
+BEGIN
+    IF pg_current_xact_id_if_assigned() IS NOT NULL
+        AND current_setting('max_prepared_transactions') = '0'
+        AND EXISTS (
+            SELECT FROM @{state} s
+            WHERE s.wanted AND (
+                current_setting('transaction_isolation') <> 'read committed'
+                OR EXISTS (SELECT FROM syncline.listener l WHERE l.until > clock_timestamp())
+                    AND NOT (
+                        s.hushed_until > clock_timestamp()
+                        AND s.hushed_until < clock_timestamp() + interval '5 seconds'
+                    )
+            )
+        )
+    THEN
+        PERFORM pg_notify('@{channel}', pg_current_xact_id() || ' @{schema}');
+    END IF;
+    RETURN NULL;
+END
+
+-- name: notify_state
+-- One row. Its writers are hushed for a moment while a run that is about to begin will see what they write.
+CREATE TABLE @{state} (
+    one          boolean PRIMARY KEY DEFAULT true CHECK (one),
+    wanted       boolean NOT NULL DEFAULT true,
+    hushed_until timestamptz NOT NULL DEFAULT '-infinity'
+);
+INSERT INTO @{state} DEFAULT VALUES
+
+-- name: listener
+-- Who listens, until when that is sure, and below which transaction id nothing is left to be heard. Read by the
+-- notifying triggers of every graph of the database, whoever has adopted it: else its writers' statements would fail.
+CREATE SCHEMA IF NOT EXISTS syncline;
+GRANT USAGE ON SCHEMA syncline TO PUBLIC;
+CREATE TABLE IF NOT EXISTS syncline.listener (
+    name        text PRIMARY KEY,
+    until       timestamptz NOT NULL,
+    heard_below xid8 NOT NULL
+);
+GRANT SELECT ON syncline.listener TO PUBLIC

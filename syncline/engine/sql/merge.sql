@@ -1,3 +1,15 @@
+-- Write a staged batch into its target table, with its vector outbox entries.
+
+-- name: insert
+-- The merge of a batch that holds no row which the target has: there is nothing to compare.
+WITH changed AS (
+    INSERT INTO @{target} AS t (@{columns})
+    SELECT @{values} FROM @{stage} s WHERE s.sync_present@{order}
+    RETURNING @{returned}
+)@{queue}@{touched}
+SELECT count(*) FROM changed
+
+-- name: merge
 -- A changed row and the word to the vector store that it changed are one statement. Two statements within it, since
 -- nobody else writes here: joins cost less than a look for a conflict at every row.
 WITH updated AS (
@@ -14,3 +26,34 @@ WITH updated AS (
     SELECT * FROM updated UNION ALL SELECT * FROM inserted
 )@{queue}@{touched}@{rematch}
 SELECT count(*) FROM changed
+
+-- name: before
+(SELECT @{columns} FROM @{target} o JOIN updated c ON @{same}) c
+
+-- name: attempt_range
+(SELECT * FROM @{stage} WHERE ctid >= $1 AND ctid <= $2)
+
+-- name: queue
+, queued AS (
+    INSERT INTO sync_outbox (collection, point_id) SELECT '@{collection}', id FROM changed
+    ON CONFLICT (collection, point_id) DO UPDATE SET
+        seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL
+)
+
+-- name: rematch
+, rematched AS (
+    INSERT INTO sync_requeue (table_name, row_id, key, reason)
+    SELECT '@{child_name}', t.id, ARRAY[t.key], 'its parent changed'
+    FROM updated c JOIN @{parent} o ON o.id = c.id JOIN @{child} t ON t.@{reference} = c.id
+    WHERE o.@{by}::text COLLATE "C" IS DISTINCT FROM c.@{by}::text
+    ON CONFLICT DO NOTHING
+)
+
+-- name: books
+-- What the books know of rows like those of a batch: first entries by the order of an index, as in ledger_read.
+SELECT (SELECT row_id FROM sync_parked_row ORDER BY table_name, row_id LIMIT 1) IS NOT NULL AS rows,
+       (SELECT owner FROM sync_parked_reference ORDER BY owner LIMIT 1) IS NOT NULL AS references,
+       (
+           SELECT row_id FROM sync_dead_letter WHERE table_name = '@{table}' ORDER BY table_name, row_id LIMIT 1
+       ) IS NOT NULL AS letters,
+       @{known} AS known

@@ -1,3 +1,6 @@
+-- Denormalised counters.
+
+-- name: stats
 -- Counted again from what is there: a number can be late, it cannot drift. Set-wise, so that Postgres chooses between
 -- looking up few and reading all once.
 WITH touched AS MATERIALIZED (
@@ -7,3 +10,16 @@ WITH touched AS MATERIALIZED (
 )@{updated}
 INSERT INTO @{stats} (@{columns})
 SELECT @{columns} FROM found f WHERE NOT EXISTS (SELECT FROM @{stats} t WHERE t.@{owner} = f.@{owner})
+
+-- name: stats_numbers
+, n@{number} AS (
+    SELECT sync_touched_id, @{values} FROM (@{rows}) c GROUP BY sync_touched_id
+), none@{number} AS (
+    SELECT @{values} FROM @{table} c WHERE false
+)
+
+-- name: stats_updated
+, updated AS (
+    UPDATE @{stats} t SET (@{columns}) = ROW (@{proposed})
+    FROM found f WHERE t.@{owner} = f.@{owner} AND (@{current}) IS DISTINCT FROM (@{proposed})
+)

@@ -1,1 +1,0 @@
-SELECT (@{condition}) IS TRUE FROM @{table}

@@ -1,1 +1,0 @@
-CREATE INDEX @{how}IF NOT EXISTS @{name} ON @{table} (sync_xid, @{key})

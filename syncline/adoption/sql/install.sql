@@ -1,0 +1,114 @@
+-- Columns, indexes and tombstones that capture adds.
+
+-- name: version
+-- Stamps every row version with the id of the transaction that wrote it. A timestamp would lie: it is taken
+-- when a transaction starts, shared by many rows, and skewed between writers. A transaction id together with
+-- the snapshot's xmin says exactly which rows can no longer change behind a reader's back. One for each schema: whoever
+-- owned one that all share could have it run in every other owner's writes.
+CREATE OR REPLACE FUNCTION @{function}() RETURNS trigger
+LANGUAGE plpgsql AS $$@{body}$$
+
+-- name: tombstones
+-- No index on the key: one that is too long for it would make the writer's DELETE fail.
+CREATE TABLE @{tombstones} (
+    seq          bigint GENERATED ALWAYS AS IDENTITY,
+    source_table text NOT NULL,
+    key          text[] NOT NULL,
+    sync_xid     xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    deleted_at   timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT sync_tombstone_order PRIMARY KEY (sync_xid, seq)
+)
+
+-- name: positions
+-- What only the true past of this database has: the engine writes a new token for each stretch that it reads, before it
+-- moves a cursor over it. A past without the token that the graph-db remembers is another one.
+CREATE TABLE @{positions} (
+    reader        uuid PRIMARY KEY,
+    branch        uuid NOT NULL,
+    number        bigint NOT NULL,
+    tokens        uuid[] NOT NULL,
+    cleared_below bigint NOT NULL DEFAULT 0,
+    written_at    timestamptz NOT NULL DEFAULT now()
+)
+
+-- name: column
+-- A constant default rewrites nothing: rows that are there read as 0, which every cursor begins at.
+ALTER TABLE @{table} ADD COLUMN sync_xid xid8 NOT NULL DEFAULT '0'
+
+-- name: default
+ALTER TABLE @{table} ALTER COLUMN sync_xid SET DEFAULT pg_current_xact_id()
+
+-- name: epoch
+-- Another sync_tombstone with the keys that were in the one before: no cycle need have read them. What another cluster
+-- stamped, before a dump was loaded, is stamped anew, or the cycles of this one would not reach it for years.
+ALTER TABLE @{tombstones} RENAME TO sync_tombstone_before;
+-- It keeps nothing that has a name which the new one is to have.
+ALTER TABLE @{before} DROP CONSTRAINT IF EXISTS sync_tombstone_order, ALTER seq DROP IDENTITY IF EXISTS;
+ALTER TABLE @{before} ALTER seq DROP NOT NULL, ALTER source_table DROP NOT NULL, ALTER key DROP NOT NULL,
+    ALTER sync_xid DROP NOT NULL, ALTER deleted_at DROP NOT NULL;
+@{create};
+INSERT INTO @{tombstones} (source_table, key, sync_xid, deleted_at)
+SELECT source_table, key, least(sync_xid, pg_current_xact_id()), deleted_at FROM @{before} ORDER BY sync_xid, seq;
+-- Who may read or clear away the keys may do so still. Names travel as values: nothing of theirs is read as code.
+SELECT set_config('syncline.before', '@{before_text}', true), set_config('syncline.tombstones', '@{tombstones_text}', true);
+DO $rights$
+DECLARE
+    held record;
+BEGIN
+    FOR held IN
+        SELECT a.privilege_type, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS role,
+               CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS further
+        FROM pg_class c, aclexplode(c.relacl) AS a
+        WHERE c.oid = current_setting('syncline.before')::regclass AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT %s ON %s TO %s%s', held.privilege_type, current_setting('syncline.tombstones'), held.role,
+                       held.further);
+    END LOOP;
+END
+$rights$;
+DROP TABLE @{before}
+
+-- name: analyze
+-- Until a tenth of its rows has changed, Postgres has no statistics of a new column by itself.
+ANALYZE @{table} (sync_xid, @{key})
+
+-- name: index
+CREATE INDEX @{how}IF NOT EXISTS @{name} ON @{table} (sync_xid, @{key})
+
+-- name: condition
+SELECT (@{condition}) IS TRUE FROM @{table}
+
+-- name: unshared
+-- What of schema syncline nobody needs once $1 is captured no more, as far as it is ours to drop.
+SELECT 'capture_version' AS name
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = 'syncline' AND p.proname = 'capture_version' AND pg_has_role(p.proowner, 'USAGE')
+  AND NOT EXISTS (
+      SELECT FROM pg_trigger t
+      JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace m ON m.oid = c.relnamespace
+      WHERE t.tgfoid = p.oid AND t.tgparentid = 0 AND m.nspname <> $1
+  )
+UNION ALL
+SELECT 'listener'
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'syncline' AND c.relname = 'listener' AND pg_has_role(c.relowner, 'USAGE')
+  AND NOT EXISTS (
+      SELECT FROM pg_proc p JOIN pg_namespace m ON m.oid = p.pronamespace
+      WHERE p.proname = 'sync_notify' AND m.nspname <> $1
+  )
+UNION ALL
+SELECT 'syncline'
+FROM pg_namespace n
+WHERE n.nspname = 'syncline' AND pg_has_role(n.nspowner, 'USAGE')
+  AND NOT EXISTS (
+      SELECT FROM pg_depend d
+      WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid
+        AND NOT EXISTS (
+            SELECT FROM pg_proc p WHERE d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+            AND p.proname = 'capture_version'
+        )
+        AND NOT EXISTS (
+            SELECT FROM pg_class c WHERE d.classid = 'pg_class'::regclass AND c.oid = d.objid
+            AND c.relname = 'listener'
+        )
+  )

@@ -1,1 +1,0 @@
-(SELECT * FROM @{stage} WHERE ctid >= $1 AND ctid <= $2)

@@ -1,1 +1,0 @@
-(SELECT @{columns} FROM @{target} o JOIN updated c ON @{same}) c

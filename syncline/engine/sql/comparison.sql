@@ -1,0 +1,50 @@
+-- Compare a target with its source after the past has changed, and ask for what differs.
+
+-- name: comparison_state
+SELECT part, after, reason FROM sync_comparison WHERE table_name = $1
+
+-- name: comparison_moved
+UPDATE sync_comparison SET part = $2, after = $3::uuid[] WHERE table_name = $1
+
+-- name: comparison_books
+-- The next of the rows that wait or were refused.
+SELECT row_id, key, ARRAY[row_id] AS after
+FROM (
+    SELECT row_id, key FROM sync_parked_row WHERE table_name = '@{table}'
+    UNION
+    SELECT row_id, key FROM sync_dead_letter WHERE table_name = '@{table}'
+) b
+WHERE $1::uuid[] IS NULL OR row_id > ($1::uuid[])[1]
+ORDER BY row_id LIMIT $2
+
+-- name: comparison_rows
+-- The next rows of a target, in the order of its primary key.
+SELECT t.id AS row_id, ARRAY[t.key] AS key, ARRAY[t.id] AS after
+FROM @{target} t
+WHERE $1::uuid[] IS NULL OR t.id > ($1::uuid[])[1]
+ORDER BY t.id LIMIT $2
+
+-- name: comparison_keyed_rows
+-- The same, where a row's key is its parents.
+SELECT syncline.row_uuid(k.key) AS row_id, k.key, ARRAY[@{own_key}] AS after
+FROM (
+    SELECT * FROM @{target} t
+    WHERE $1::uuid[] IS NULL OR (@{own_key}) > (@{after})
+    ORDER BY @{own_key} LIMIT $2
+) t
+@{joins}
+CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k
+ORDER BY @{own_key}
+
+-- name: comparison_absent
+-- Which of some keys the write-db does not have, by their places.
+SELECT d.place
+FROM (SELECT ARRAY[@{parts}] AS key, u.place FROM unnest(@{parameters}) WITH ORDINALITY AS u (@{parts}, place)) d
+WHERE NOT EXISTS (SELECT FROM @{source} t WHERE @{same_key})
+
+-- name: comparison_ask
+-- They are asked for by key: what the write-db still does not have then, leaves.
+INSERT INTO sync_requeue (table_name, row_id, key, reason)
+SELECT $1, d.row_id, ARRAY(SELECT jsonb_array_elements_text(d.key::jsonb)), 'its end was not captured'
+FROM unnest($2::uuid[], $3::text[]) AS d (row_id, key)
+ON CONFLICT DO NOTHING

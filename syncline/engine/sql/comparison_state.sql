@@ -1,1 +1,0 @@
-SELECT part, after, reason FROM sync_comparison WHERE table_name = $1

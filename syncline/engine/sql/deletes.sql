@@ -1,0 +1,170 @@
+-- Replicate deletes: read deleted keys, remove rows and what cannot be without them, clear tombstones away.
+
+-- name: deletes_create
+CREATE TEMP TABLE IF NOT EXISTS @{stage} (
+    sync_xid bigint NOT NULL, seq bigint NOT NULL, source_table text NOT NULL, key text[] NOT NULL, alive boolean NOT NULL
+) ON COMMIT DELETE ROWS
+
+-- name: capture_deletes
+-- Deleted keys in order. One that is there again is not deleted: its row comes, or came, with the rows. Each is looked up
+-- alone: for EXISTS the planner may read all keys of a table first.
+SELECT d.sync_xid::text::bigint AS sync_xid, d.seq, d.source_table, d.key, CASE d.source_table @{cases} ELSE true END AS alive
+FROM @{tombstones} d
+WHERE @{after_cursor} AND d.sync_xid < @{horizon}
+ORDER BY d.sync_xid, d.seq
+LIMIT @{limit}
+
+-- name: next_delete
+-- The first deleted key behind the cursor, by its bytes: as a text it could not be read.
+SELECT d.sync_xid::text::bigint AS sync_xid, d.seq, @{source_bytes} AS source_table,
+       ARRAY(SELECT @{part_bytes} FROM unnest(d.key) WITH ORDINALITY AS k (part, place) ORDER BY k.place) AS key,
+       CASE d.source_table @{cases} ELSE true END AS alive
+FROM @{tombstones} d
+WHERE @{after_cursor} AND d.sync_xid < @{horizon}
+ORDER BY d.sync_xid, d.seq
+LIMIT 1
+
+-- name: deletes_last
+SELECT sync_xid, seq FROM @{stage} ORDER BY sync_xid DESC, seq DESC LIMIT 1
+
+-- name: deletes_gone
+INSERT INTO pg_temp.sync_gone (table_name, row_id, key)
+SELECT DISTINCT '@{table}', syncline.row_uuid(key), key FROM @{stage} WHERE source_table = '@{source_name}' AND NOT alive
+ON CONFLICT DO NOTHING
+
+-- name: gone_children
+-- What cannot be without a row that leaves, leaves with it.
+INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+SELECT '@{child_name}', t.id, ARRAY[t.key], true
+FROM @{child} t JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND g.row_id = t.@{reference}
+ON CONFLICT DO NOTHING
+
+-- name: gone_keyed_children
+-- The same, where a row's key is its parents.
+INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+SELECT '@{child_name}', syncline.row_uuid(k.key), k.key, true
+FROM @{child} t
+JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND g.row_id = t.@{reference}
+@{joins}
+CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k
+ON CONFLICT DO NOTHING
+
+-- name: aside_constraints
+-- The foreign keys that act on rows of others when a row of this table leaves, and the columns of those others.
+SELECT f.conrelid::text::bigint AS child, f.confdeltype::text AS action,
+       (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = f.conrelid) AS name,
+       ARRAY(
+           SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY k (attnum, place)
+           JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.place
+       ) AS columns,
+       ARRAY(
+           SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY k (attnum, place)
+           JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum ORDER BY k.place
+       ) AS referenced,
+       ARRAY(
+           SELECT a.attname::text FROM pg_index i, unnest(i.indkey::int2[]) k
+           JOIN pg_attribute a ON a.attnum = k
+           WHERE i.indrelid = f.conrelid AND i.indisprimary AND a.attrelid = f.conrelid
+       ) AS key,
+       ARRAY(
+           SELECT a.attname::text FROM pg_attribute a
+           WHERE a.attrelid = f.conrelid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+           ORDER BY a.attnum
+       ) AS written
+FROM pg_constraint f
+WHERE f.contype = 'f' AND f.confrelid = $1::text::oid AND f.confdeltype <> 'a' AND f.conparentid = 0
+ORDER BY f.conname, f.oid
+
+-- name: remove_links_of
+WITH removed AS (
+    DELETE FROM @{links} l USING pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND g.row_id = l.@{owner}
+    RETURNING l.@{owner}, l.@{member}
+)@{touched}
+SELECT count(*) FROM removed
+
+-- name: remove_links_to
+-- A link to a row that leaves waits for it to come back, unless its owner leaves too.
+WITH removed AS (
+    DELETE FROM @{links} l USING pg_temp.sync_gone g
+    WHERE g.table_name = '@{parent_name}' AND g.row_id = l.@{member}
+    RETURNING l.@{owner}, l.@{member}, g.key[1] AS sync_member_key
+), parked AS (
+    INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key)
+    SELECT '@{child_name}', '@{links_name}', r.@{owner}, '@{parent_name}', r.@{member}, r.sync_member_key FROM removed r
+    WHERE NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{child_name}' AND g.row_id = r.@{owner})
+    ON CONFLICT DO NOTHING
+)@{touched}
+SELECT count(*) FROM removed
+
+-- name: remove_reference_to
+-- An optional reference to a row that leaves waits for it to come back.
+WITH changed AS (
+    UPDATE @{child} t SET @{reference} = NULL FROM pg_temp.sync_gone g
+    WHERE g.table_name = '@{parent_name}' AND g.row_id = t.@{reference}
+      AND NOT EXISTS (SELECT FROM pg_temp.sync_gone o WHERE o.table_name = '@{child_name}' AND o.row_id = t.id)
+    RETURNING t.id, g.row_id AS parent, g.key[1] AS parent_key
+), parked AS (
+    INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key)
+    SELECT '@{child_name}', '@{reference_name}', id, '@{parent_name}', parent, parent_key FROM changed
+    ON CONFLICT DO NOTHING
+)@{queue}
+SELECT count(*) FROM changed
+
+-- name: remove_rows
+-- A row that leaves and the word to the vector store that it left are one statement.
+WITH changed AS (
+    DELETE FROM @{target} t USING pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND @{same_row}
+    RETURNING @{returned}
+)@{queue}@{touched}@{restored}
+SELECT count(*) FROM changed
+
+-- name: remove_waiting
+-- Nothing of a row that left waits any longer; what left with its parent is asked for again, and so is what was refused
+-- for a unique value that it had.
+WITH RECURSIVE freed AS (
+    SELECT d.table_name, d.row_id, d.key FROM sync_dead_letter d JOIN pg_temp.sync_gone g
+        ON d.table_name = g.table_name AND d.held_by = g.row_id
+    UNION
+    SELECT d.table_name, d.row_id, d.key FROM freed f JOIN sync_dead_letter d
+        ON d.table_name = f.table_name AND d.held_by = f.row_id
+), rows AS (
+    DELETE FROM sync_parked_row r USING pg_temp.sync_gone g
+    WHERE NOT g.again AND r.table_name = g.table_name AND r.row_id = g.row_id
+), parts AS (
+    DELETE FROM sync_parked_reference r USING pg_temp.sync_gone g
+    WHERE r.table_name = g.table_name AND r.owner = g.row_id
+), letters AS (
+    DELETE FROM sync_dead_letter d USING pg_temp.sync_gone g
+    WHERE NOT g.again AND d.table_name = g.table_name AND d.row_id = g.row_id
+)
+INSERT INTO sync_requeue (table_name, row_id, key, reason, queued_at)
+SELECT table_name, row_id, key, 'its parent left', clock_timestamp() FROM pg_temp.sync_gone WHERE again
+UNION ALL
+SELECT table_name, row_id, key, 'a value it wants is free',
+       clock_timestamp() + row_number() OVER () * interval '1 microsecond'
+FROM freed
+ON CONFLICT DO NOTHING
+
+-- name: prune
+-- Up to $3 deleted keys behind the place ($1, $2) and before transaction $4, if they were kept for long enough; they are
+-- looked at once, and told by the last that was. Up to where they were cleared away is remembered in the same statement, for
+-- a graph-db that is put back to before it had read them.
+WITH looked_at AS MATERIALIZED (
+    SELECT sync_xid, seq FROM ONLY @{tombstones}
+    WHERE (sync_xid, seq) > ($1::text::xid8, $2::bigint) AND sync_xid < $4::text::xid8
+    ORDER BY sync_xid, seq LIMIT $3
+), pruned AS (
+    DELETE FROM ONLY @{tombstones} d USING looked_at o
+    WHERE d.sync_xid = o.sync_xid AND d.seq = o.seq AND NOT (@{kept})
+    RETURNING d.sync_xid
+), newest AS (
+    SELECT sync_xid::text::bigint + 1 AS below FROM pruned ORDER BY pruned.sync_xid DESC LIMIT 1
+)@{noted}
+SELECT (SELECT count(*) FROM pruned) AS pruned, sync_xid::text AS xid, seq
+FROM looked_at ORDER BY looked_at.sync_xid DESC, seq DESC LIMIT 1
+
+-- name: prune_noted
+, noted AS (
+    UPDATE ONLY @{positions} SET cleared_below = greatest(cleared_below, n.below) FROM newest n WHERE reader = $5::text::uuid
+)

@@ -1,1 +1,0 @@
-SELECT fence FROM @{schema}.sync_state

@@ -1,0 +1,72 @@
+-- Links: the members that a row's arrays name.
+
+-- name: insert_links
+-- The links of rows that have none yet; a link to a missing member waits alone.
+WITH wanted AS MATERIALIZED (
+    @{wanted}
+), parked AS (
+    @{parked}
+), added AS (
+    INSERT INTO @{links} AS l (@{owner}, @{member})
+    SELECT DISTINCT d.owner, d.member FROM wanted d JOIN @{parent} p ON p.id = d.member
+    ORDER BY d.owner, d.member
+    RETURNING l.@{owner}, l.@{member}
+)@{touched}
+SELECT count(*) FROM added
+
+-- name: merge_links
+-- The staged rows' links become exactly what their arrays say; a link to a missing member waits alone.
+WITH wanted AS MATERIALIZED (
+    @{wanted}
+), removed AS (
+    DELETE FROM @{links} l USING @{stage} s
+    WHERE l.@{owner} = s.sync_row_id AND s.sync_present
+      AND NOT EXISTS (SELECT FROM wanted d WHERE d.owner = l.@{owner} AND d.member = l.@{member})
+    RETURNING l.@{owner}, l.@{member}
+), parked AS (
+    @{parked}
+), added AS (
+    INSERT INTO @{links} AS l (@{owner}, @{member})
+    SELECT DISTINCT d.owner, d.member FROM wanted d JOIN @{parent} p ON p.id = d.member
+    WHERE NOT EXISTS (SELECT FROM @{links} l WHERE l.@{owner} = d.owner AND l.@{member} = d.member)
+    ORDER BY d.owner, d.member
+    RETURNING l.@{owner}, l.@{member}
+)@{touched}
+SELECT (SELECT count(*) FROM removed) + (SELECT count(*) FROM added)
+
+-- name: links_wanted
+SELECT d.* FROM (
+        SELECT m.owner, syncline.key_uuid(m.key) AS member, m.key
+        FROM (SELECT s.sync_row_id AS owner, unnest(s.@{source}) AS key FROM @{stage} s WHERE s.sync_present) m
+        WHERE m.key IS NOT NULL
+    ) d @{unrejected}
+
+-- name: links_parked
+INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key)
+    SELECT '@{table}', '@{links_name}', d.owner, '@{parent_name}', d.member, d.key
+    FROM wanted d
+    WHERE NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = d.member)
+    ON CONFLICT DO NOTHING
+
+-- name: unrejected
+WHERE NOT EXISTS (SELECT FROM @{rejections} x WHERE x.@{rejected_owner} = d.owner AND x.@{rejected_member} = d.member)
+
+-- name: reject_links
+-- A rejection takes its link away, whether it is there or waits.
+WITH removed AS (
+    DELETE FROM @{links} l USING @{stage} s
+    WHERE s.sync_present AND l.@{owner} = s.@{owner_id} AND l.@{member} = s.@{member_id}
+    RETURNING l.@{owner}, l.@{member}
+), waiting AS (
+    DELETE FROM sync_parked_reference r USING @{stage} s
+    WHERE s.sync_present AND r.table_name = '@{child_name}' AND r.name = '@{links_name}'
+      AND r.owner = s.@{owner_id} AND r.waits_for = s.@{member_id}
+)@{touched}
+SELECT count(*) FROM removed
+
+-- name: restore_links
+, restored AS (
+    INSERT INTO sync_requeue (table_name, row_id, key, reason)
+    SELECT '@{child_name}', o.id, ARRAY[o.key], 'a rejection left' FROM changed c JOIN @{child} o ON o.id = c.@{owner}
+    ON CONFLICT DO NOTHING
+)

@@ -1,0 +1,179 @@
+-- What an idle cycle asks: is there anything to do, and does everything fit.
+
+-- name: footing
+SELECT current_user::text AS role, p.oid IS NOT NULL AS there,
+       coalesce(has_table_privilege(p.oid, 'SELECT'), false) AS readable,
+       coalesce(has_table_privilege(p.oid, 'SELECT') AND has_table_privilege(p.oid, 'INSERT')
+           AND has_table_privilege(p.oid, 'UPDATE'), false) AS writable
+FROM (SELECT to_regclass($1)::oid AS oid) p
+
+-- name: of_table
+-- The table's name, in words that need a staged row: its rows are looked up one by one. By the bare name, the planner
+-- takes an index that begins with it for selective as long as it has no statistics, and reads all that has this name.
+left(s.sync_xid::text, 0) || '@{table}'
+
+-- name: limit_settings
+-- What a setting is in this session, and the command or the place that it comes from.
+SELECT s.name, current_setting(s.name) AS value,
+       CASE s.source
+           WHEN 'session' THEN 'set in this session'
+           WHEN 'client' THEN 'set by the connection string or the client'
+           WHEN 'configuration file' THEN 'set in postgresql.conf or by ALTER SYSTEM SET ' || s.name
+           WHEN 'command line' THEN 'set on the server''s command line'
+           WHEN 'environment variable' THEN 'set in the server''s environment'
+           WHEN 'default' THEN 'the default'
+           ELSE coalesce((
+               SELECT 'set by ALTER'
+                      || CASE WHEN d.setrole <> 0 THEN ' ROLE ' || quote_ident(r.rolname) ELSE '' END
+                      || CASE
+                             WHEN d.setdatabase <> 0 AND d.setrole <> 0 THEN ' IN DATABASE ' || quote_ident(b.datname)
+                             WHEN d.setdatabase <> 0 THEN ' DATABASE ' || quote_ident(b.datname)
+                             ELSE ''
+                         END
+                      || ' SET ' || s.name
+               FROM pg_db_role_setting d
+               LEFT JOIN pg_roles r ON r.oid = d.setrole
+               LEFT JOIN pg_database b ON b.oid = d.setdatabase
+               WHERE d.setrole IN (0, (SELECT u.oid FROM pg_roles u WHERE u.rolname = session_user))
+                 AND d.setdatabase IN (0, (SELECT n.oid FROM pg_database n WHERE n.datname = current_database()))
+                 AND EXISTS (SELECT FROM unnest(d.setconfig) c WHERE split_part(c, '=', 1) = s.name)
+               ORDER BY d.setrole <> 0 DESC, d.setdatabase <> 0 DESC
+               LIMIT 1
+           ), 'set for the role or the database')
+       END AS source
+FROM pg_settings s
+WHERE s.name = ANY ($1::text[]) AND NOT (s.unit = 'ms' AND s.setting = '0') AND NOT (s.unit = 'kB' AND s.setting = '-1')
+
+-- name: pending
+-- The only question that an idle cycle asks of the write-db.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
+       (SELECT s.system_identifier || '/' || c.timeline_id || '/' || to_regclass('@{tombstones}')::oid
+        FROM pg_control_system() AS s, pg_control_checkpoint() AS c) AS cluster,
+       ARRAY[@{probes}] AS pending,
+       ARRAY[@{ahead}]::int[] AS ahead,
+       pg_is_in_recovery() AS standby,
+       @{known} AS known,
+       way.hashes, way.texts,
+       @{old_tombstones} AS old_tombstones,
+       writer.found AS writing, writer.age_seconds, writer.database, writer.application_name
+FROM (
+    @{captured}
+) AS way
+LEFT JOIN LATERAL (
+    SELECT true AS found, extract(epoch FROM clock_timestamp() - open.since)::float8 AS age_seconds,
+           open.database::text, open.application_name
+    FROM (
+        SELECT xact_start AS since, datname AS database, application_name
+        FROM pg_stat_activity
+        WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+        UNION ALL
+        SELECT prepared, database, 'prepared transaction ' || gid FROM pg_prepared_xacts
+    ) AS open
+    ORDER BY open.since LIMIT 1
+) AS writer ON true
+
+-- name: captured
+-- How each source is captured. A row of the catalog has another xmin after every change, also after one that was taken back:
+-- [table, triggers with their functions, columns, their xmins, file, [partitions with their triggers]]. One statement for all
+-- of them: it is planned more often than not.
+SELECT array_agg(hashtextextended(how.text, 0)::text ORDER BY source.place) AS hashes,
+       array_agg(@{whole} ORDER BY source.place) AS texts
+FROM unnest(ARRAY[@{names}]::text[], ARRAY[@{columns}]::text[]) WITH ORDINALITY AS source (name, columns, place)
+LEFT JOIN LATERAL (
+    SELECT json_build_array(
+        c.oid,
+        (
+            SELECT string_agg(concat_ws(':', t.oid, t.xmin, t.tgenabled, p.oid, p.xmin), ',' ORDER BY t.oid)
+            FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+            WHERE t.tgrelid = c.oid
+              AND t.tgname IN ('capture_version', 'capture_delete', 'capture_key', 'capture_truncate')
+        ),
+        a.columns, a.stamps,
+        c.relfilenode,
+        CASE WHEN c.relkind = 'p' THEN (
+            SELECT json_agg(
+                json_build_array(
+                    i.inhrelid, i.xmin::text,
+                    (
+                        SELECT string_agg(concat_ws(':', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)
+                        FROM pg_catalog.pg_trigger t
+                        WHERE t.tgrelid = i.inhrelid
+                          AND t.tgname IN ('capture_version', 'capture_delete', 'capture_key')
+                    ),
+                    (
+                        SELECT string_agg(concat_ws(':', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)
+                        FROM pg_catalog.pg_trigger t
+                        WHERE t.tgrelid = i.inhrelid AND t.tgname = 'capture_truncate'
+                    )
+                ) ORDER BY i.inhrelid
+            )
+            FROM pg_catalog.pg_partition_tree(c.oid) l JOIN pg_catalog.pg_inherits i ON i.inhrelid = l.relid
+            WHERE l.relid <> c.oid
+        ) END
+    )::text AS text
+    FROM pg_catalog.pg_class c
+    CROSS JOIN LATERAL (
+        SELECT json_agg(json_build_array(n.attnum, n.attname, n.atttypid, n.atttypmod) ORDER BY n.attnum) AS columns,
+               -- A rewrite writes down the constant that rows from before adoption have here.
+               string_agg(n.xmin::text, ',' ORDER BY n.attnum) FILTER (WHERE n.attname <> 'sync_xid') AS stamps
+        FROM pg_catalog.pg_attribute n
+        WHERE n.attrelid = c.oid AND n.attnum > 0 AND n.attname = ANY (source.columns::name[])
+    ) a
+    WHERE c.oid = to_regclass(source.name)
+) AS how ON true
+
+-- name: probe
+-- The first row behind the cursor, in the index's own order: whether there is any row between cursor and horizon, the
+-- planner would look up in the table, as long as nobody has counted how many there are.
+coalesce((
+    SELECT sync_xid FROM @{source} WHERE @{after_cursor} ORDER BY sync_xid, @{key_order} LIMIT 1
+) < pg_snapshot_xmin(pg_current_snapshot()), false)
+
+-- name: ahead
+-- Null, or 1 when committed rows wait for an older transaction to end, or 2 when rows have stamps that no transaction of
+-- this cluster can have given: nothing that is visible is above xmax. Asked of the last row in the index's own order, and
+-- only of those that can be it: whether there is one such row, the planner would look up in the table, page by page.
+(
+    SELECT CASE WHEN sync_xid >= pg_snapshot_xmax(pg_current_snapshot()) THEN 2 ELSE 1 END
+    FROM @{source} WHERE sync_xid >= pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY sync_xid DESC LIMIT 1
+)
+
+-- name: behind
+-- How much lies behind a cursor, asked where one batch did not take it all: what somebody who watches is shown.
+SELECT count(*) FROM @{source} WHERE @{after_cursor} AND sync_xid < @{horizon}
+
+-- name: position_known
+-- What the write-db remembers of this reader, and up to where deleted keys were cleared away by whichever reader.
+(
+    SELECT json_build_array(
+        p.branch, p.number, p.tokens[p.number - @{number} + 1],
+        -- Above the horizon it is of another cluster, whose dump was loaded here.
+        (
+            SELECT q.cleared_below FROM @{positions} q
+            WHERE q.cleared_below <= pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+            ORDER BY q.cleared_below DESC LIMIT 1
+        )
+    )::text
+    FROM (SELECT) AS one LEFT JOIN @{positions} p ON p.reader = @{reader}
+)
+
+-- name: old_tombstones
+-- Whether the oldest deleted key was kept for long enough: 1, or 2 if this role must not delete it, else 0. The first in
+-- the order of transactions stands for all, so that this is one look into an index, however many wait.
+coalesce((
+    SELECT CASE WHEN sync_xid >= pg_snapshot_xmin(pg_current_snapshot()) OR @{kept} OR pg_is_in_recovery() THEN 0
+                WHEN has_table_privilege(d.tableoid, 'DELETE') THEN 1
+                ELSE 2 END
+    FROM @{tombstones} d ORDER BY sync_xid, seq LIMIT 1
+), 0)
+
+-- name: kept
+-- Which deleted keys stay, for whoever asks what became of a row.
+d.deleted_at >= now() - interval '7 days'
+
+-- name: known
+EXISTS (SELECT FROM @{stage} s JOIN @{target} t ON @{here} WHERE s.sync_present)
+
+-- name: partition_first
+SELECT sync_xid::text::bigint FROM @{partition} ORDER BY sync_xid LIMIT 1

@@ -1,1 +1,0 @@
-DELETE FROM sync_vector_delay WHERE collection = $1 RETURNING since

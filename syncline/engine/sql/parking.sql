@@ -1,0 +1,130 @@
+-- Rows and references whose parent has not arrived: park, release.
+
+-- name: resolve_by_value
+-- The parent is named by a value that it has. Byte by byte too: there are collations in which `a` is `A`. The first
+-- comparison serves the index.
+UPDATE @{stage} s
+SET @{reference_id} = (SELECT p.id FROM @{parent} p WHERE p.@{by} = s.@{reference} AND p.@{by}::text COLLATE "C" = s.@{reference} ORDER BY p.id LIMIT 1)
+
+-- name: park_rows
+-- A row whose required parent is missing waits under it, whole, and leaves the batch. One that names none at all
+-- would wait for ever: it goes on and is refused.
+WITH orphan AS (
+    DELETE FROM @{stage} s
+    WHERE s.sync_present AND s.@{reference} IS NOT NULL@{within}
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = s.@{reference_id})
+    RETURNING s.*
+), outdated AS (
+    -- The version that has landed is no longer true.
+    INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+    SELECT '@{table}', @{row_id}, ARRAY[@{key}], NULL
+    FROM orphan s WHERE EXISTS (SELECT FROM @{target} t WHERE @{same_row})
+    ON CONFLICT DO NOTHING
+), absolved AS (
+    -- What waits for a parent is no dead letter any longer.
+    DELETE FROM sync_dead_letter d USING orphan s WHERE d.table_name = @{of_table} AND d.row_id = @{row_id}
+), parked AS (
+    INSERT INTO sync_parked_row AS r (table_name, row_id, key, image, waits_for_table, waits_for, waits_for_key)
+    SELECT '@{table}', @{row_id}, ARRAY[@{key}], @{image}, '@{parent_name}', @{waits_for}, s.@{reference}
+    FROM orphan s
+    ON CONFLICT (table_name, row_id) DO UPDATE
+    SET image = excluded.image, waits_for_table = excluded.waits_for_table, waits_for = excluded.waits_for,
+        waits_for_key = excluded.waits_for_key, released = false
+    RETURNING 1
+)
+SELECT count(*) FROM parked
+
+-- name: beside
+AND NOT EXISTS (SELECT FROM @{stage} o WHERE o.sync_row_id = s.@{reference_id} AND o.sync_present)
+
+-- name: park_reference
+-- An optional reference to a row that is not here, and not beside it in this batch, waits alone; the row lands without it.
+WITH missing AS (
+    SELECT s.sync_row_id, s.@{reference_id} AS waits_for, s.@{reference} AS waits_for_key
+    FROM @{stage} s
+    WHERE s.sync_present
+      AND s.@{reference_id} IS NOT NULL
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = s.@{reference_id})
+      @{beside}
+), parked AS (
+    INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key)
+    SELECT '@{table}', '@{name}', sync_row_id, '@{parent_name}', waits_for, waits_for_key FROM missing
+    ON CONFLICT DO NOTHING
+)
+UPDATE @{stage} s SET @{reference} = NULL FROM missing WHERE s.sync_row_id = missing.sync_row_id
+
+-- name: unpark_rows
+-- What is still staged lands now; an older version of it must not wait any longer.
+DELETE FROM sync_parked_row r USING @{stage} s WHERE r.table_name = @{of_table} AND r.row_id = @{row_id}
+
+-- name: unpark_references
+-- The staged version of a row says anew which of its links and references wait.
+DELETE FROM sync_parked_reference r USING @{stage} s WHERE r.table_name = @{of_table} AND r.owner = s.sync_row_id
+
+-- name: awaiting
+-- Which of the parked `r` wait for a staged row: for many at once.
+@{condition} AND EXISTS (SELECT FROM @{stage} s WHERE s.sync_present AND r.waits_for = @{landed})
+
+-- name: awaiting_few
+-- Which of the parked `r` wait for a staged row: each of these looks them up, by the index of what is waited for. However
+-- the same is said as a join, the planner reads all of them as long as it has no statistics: it takes half a percent of
+-- all for what waits for any one row.
+r.ctid = ANY (ARRAY(
+    SELECT w.ctid
+    FROM @{stage} s
+    CROSS JOIN LATERAL (SELECT r.ctid FROM @{parked} r WHERE r.waits_for = @{landed} AND @{condition} OFFSET 0) AS w
+    WHERE s.sync_present
+))
+
+-- name: release_rows
+UPDATE sync_parked_row r SET released = true WHERE @{awaiting}
+
+-- name: release_links
+WITH ready AS (
+    DELETE FROM sync_parked_reference r WHERE @{awaiting}
+    RETURNING r.owner, r.waits_for AS member
+), changed AS (
+    INSERT INTO @{links} AS l (@{owner}, @{member})
+    SELECT d.owner, d.member FROM ready d JOIN @{child} t ON t.id = d.owner @{unrejected}
+    ON CONFLICT DO NOTHING
+    RETURNING l.@{owner}, l.@{member}
+)@{touched}
+SELECT count(*) FROM changed
+
+-- name: release_reference
+WITH ready AS (
+    DELETE FROM sync_parked_reference r WHERE @{awaiting}
+    RETURNING r.owner, r.waits_for
+), changed AS (
+    UPDATE @{child} t SET @{reference} = r.waits_for FROM ready r WHERE t.id = r.owner RETURNING t.id, t.@{reference}
+)@{queue}@{touched}
+SELECT count(*) FROM changed
+
+-- name: release_to_requeue
+-- What was refused when it was released is asked for with its row, which can be told from others and buried.
+WITH ready AS (
+    DELETE FROM sync_parked_reference r WHERE @{awaiting}
+    RETURNING r.owner
+)
+INSERT INTO sync_requeue (table_name, row_id, key, reason)
+SELECT DISTINCT '@{child_name}', t.id, ARRAY[t.key], 'its release was refused' FROM ready r JOIN @{child} t ON t.id = r.owner
+ON CONFLICT DO NOTHING
+
+-- name: released
+-- The tables of $1 with rows whose parent has landed; by the order of the index, as in ledger_read.
+ARRAY(
+    SELECT t.name FROM unnest($1::text[]) AS t (name)
+    WHERE (
+        SELECT r.table_name FROM sync_parked_row r WHERE r.released AND r.table_name >= t.name
+        ORDER BY r.table_name LIMIT 1
+    ) = t.name
+)
+
+-- name: not_landed
+-- Kept by triggers, so that it costs the same however many wait.
+SELECT name AS table_name,
+       coalesce(sum(entries) FILTER (WHERE counted <> 'sync_dead_letter'), 0)::bigint AS parked,
+       coalesce(sum(entries) FILTER (WHERE counted = 'sync_dead_letter'), 0)::bigint AS dead
+FROM sync_count
+WHERE counted <> 'sync_outbox' AND entries > 0
+GROUP BY name

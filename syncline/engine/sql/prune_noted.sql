@@ -1,3 +1,0 @@
-, noted AS (
-    UPDATE ONLY @{positions} SET cleared_below = greatest(cleared_below, n.below) FROM newest n WHERE reader = $5::text::uuid
-)

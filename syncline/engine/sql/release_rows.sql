@@ -1,1 +1,0 @@
-UPDATE sync_parked_row r SET released = true WHERE @{awaiting}

@@ -1,0 +1,44 @@
+-- Staged rows of a batch, in temporary tables of the connection.
+
+-- name: stage_create
+-- Private to the connection and emptied at every commit: no catalog churn per cycle, nothing left by a crash.
+CREATE TEMP TABLE IF NOT EXISTS @{stage} (@{definitions}) ON COMMIT DELETE ROWS
+
+-- name: stage_last
+-- The last staged row in capture order: where the cursor goes when the batch was full.
+SELECT s.sync_xid, ARRAY[@{key}] AS key FROM @{stage} s ORDER BY s.sync_xid DESC, @{key_descending} LIMIT 1
+
+-- name: stage_released
+-- Rows whose parent has landed come back through the stage. They leave sync_parked_row only when they land.
+INSERT INTO @{stage} (@{columns})
+SELECT @{values}
+FROM (SELECT image FROM sync_parked_row WHERE table_name = '@{table}' AND released LIMIT $1) p,
+     jsonb_to_record(p.image) AS r (@{texts})
+
+-- name: touched_create
+-- The rows whose numbers a batch may have changed.
+CREATE TEMP TABLE IF NOT EXISTS sync_touched (counted text NOT NULL, id uuid NOT NULL) ON COMMIT DELETE ROWS
+
+-- name: gone_create
+-- The rows that leave the graph-db in this transaction. `again`: with a parent, so that they are asked for again;
+-- NULL if the row waits already.
+CREATE TEMP TABLE IF NOT EXISTS sync_gone (
+    table_name text NOT NULL, row_id uuid NOT NULL, key text[] NOT NULL, again boolean DEFAULT false,
+    PRIMARY KEY (table_name, row_id)
+) ON COMMIT DELETE ROWS
+
+-- name: gone_absent
+-- Staged rows that do not belong in the target leave it, if they are there, and wait nowhere.
+WITH absent AS (DELETE FROM @{stage} s WHERE NOT s.sync_present RETURNING s.*)
+INSERT INTO pg_temp.sync_gone (table_name, row_id, key)
+SELECT '@{table}', @{row_id}, ARRAY[@{key}] FROM absent s
+ON CONFLICT DO NOTHING
+
+-- name: gone_missing
+-- Keys that were asked for again and that the write-db does not have.
+INSERT INTO pg_temp.sync_gone (table_name, row_id, key)
+SELECT '@{table}', asked.row_id, asked.key
+FROM unnest($1::uuid[], $2::text[]) AS given (row_id, key_json),
+     LATERAL (SELECT given.row_id, ARRAY(SELECT jsonb_array_elements_text(given.key_json::jsonb)) AS key) AS asked
+WHERE NOT EXISTS (SELECT FROM @{stage} s WHERE @{row_id} = asked.row_id)
+ON CONFLICT DO NOTHING

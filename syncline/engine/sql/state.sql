@@ -1,0 +1,104 @@
+-- The engine's state of a graph: lock holder, fence, cursors, progress.
+
+-- name: holder
+-- Which session holds the lock of the graph in schema $1: a worker's, or that of anybody who may connect.
+SELECT l.pid, a.usename::text AS role, nullif(a.application_name, '') AS application_name, a.backend_start AS since,
+       CASE a.state WHEN 'idle' THEN a.state_change END AS idle_since,
+       coalesce(a.usename = current_user, false) AS own, clock_timestamp() AS now
+FROM pg_catalog.pg_locks l
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+  AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('syncline:' || $1::text, 0)
+ORDER BY a.backend_start NULLS LAST LIMIT 1
+
+-- name: holder_end
+-- End session $2, called $3, if it still holds the lock of the graph in schema $1: nobody else's, and no other one
+-- that has its number by now.
+SELECT pg_catalog.pg_terminate_backend(a.pid)
+FROM pg_catalog.pg_locks l
+JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+  AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('syncline:' || $1::text, 0)
+  AND a.pid = $2 AND a.application_name = $3 AND a.usename = current_user
+
+-- name: ledger_read
+-- A worker may be newer than the books: vector_prefix need not be there yet.
+-- Whether something waits is asked of the first entry in an index's own order, never with EXISTS: that reads a table end
+-- to end as soon as the planner takes the condition for a common one, or where a million entries were and are no more.
+SELECT s.write_cluster, s.reader::text AS reader, s.position, to_jsonb(s) ->> 'vector_prefix' AS vector_prefix,
+       s.behind_since, s.progress::text AS progress,
+       coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key)) FROM sync_cursor c), '{}')::text
+           AS cursors,
+       coalesce((SELECT jsonb_object_agg(c.table_name, c.hash) FROM sync_source c), '{}')::text AS sources,
+       ARRAY(SELECT c.table_name FROM sync_comparison c) AS comparisons,
+       @{released} AS released,
+       (SELECT row_id FROM sync_requeue ORDER BY table_name, row_id LIMIT 1) IS NOT NULL
+           OR coalesce(@{next_retry} <= now(), false) AS requeued,
+       (SELECT point_id FROM sync_outbox ORDER BY collection, point_id LIMIT 1) IS NOT NULL AS outbox,
+       @{next_retry} IS NOT NULL AS retries,
+       @{outbox_due} AS outbox_due,
+       coalesce(pg_sequence_last_value(to_regclass('sync_look')), 0) AS marks
+FROM sync_state s
+
+-- name: ledger_shadow
+SELECT coalesce((SELECT xid FROM @{schema}.sync_cursor WHERE table_name = '@{deletes}'), 0)
+
+-- name: ledger_take
+-- Whoever held the fence before can no longer commit. Cursors of another write-db go in the same statement that
+-- names the new one: a rescan that is cut short must not leave some behind, which would look like its own. So do those of
+-- tables that are read again, and with them goes what is known of how a source is captured.
+WITH forgotten AS (
+    DELETE FROM sync_cursor WHERE ($3 OR table_name = ANY ($10::text[])) AND current_schema() = $8::text
+), captured AS (
+    INSERT INTO sync_source (table_name, hash, captured)
+    SELECT table_name, hash, captured FROM unnest($11::text[], $12::text[], $13::text[]) AS u (table_name, hash, captured)
+    ON CONFLICT (table_name) DO UPDATE SET hash = excluded.hash, captured = excluded.captured
+), owed AS (
+    INSERT INTO sync_comparison (table_name, reason)
+    SELECT table_name, reason FROM unnest($14::text[], $15::text[]) AS u (table_name, reason)
+    ON CONFLICT (table_name) DO UPDATE SET reason = excluded.reason, part = 'rows', after = NULL
+), taken AS (
+    UPDATE sync_state
+    SET fence = fence + 1, holder_run_id = $1, write_cluster = $2,
+        position = CASE WHEN $3 THEN $9 ELSE coalesce($9, position) END
+    WHERE current_schema() = $8::text
+    RETURNING fence
+), noted AS (
+    INSERT INTO sync_run (fence, run_id, workflow_id, attempt, provider, provider_version)
+    SELECT fence, $1, $4, $5, $6, $7 FROM taken
+), long_ago AS (
+    DELETE FROM sync_run WHERE taken_at < now() - interval '90 days'
+)
+SELECT fence FROM taken
+
+-- name: ledger_fence
+SELECT fence FROM @{schema}.sync_state
+
+-- name: ledger_commit
+-- The cursor moves in the transaction of its batch, and only for the holder of the fence,
+-- and only in the schema that it is meant for.
+WITH mine AS (
+    UPDATE sync_state SET progress = $2::text::jsonb WHERE fence = $1 AND current_schema() = $6::text RETURNING 1
+), moved AS (
+    INSERT INTO sync_cursor (table_name, xid, key) SELECT $3, $4, $5::text[] FROM mine
+    ON CONFLICT (table_name) DO UPDATE SET xid = excluded.xid, key = excluded.key
+)
+SELECT count(*) FROM mine
+
+-- name: ledger_deletes
+INSERT INTO sync_cursor AS c (table_name, xid) VALUES ($1, $2)
+ON CONFLICT (table_name) DO UPDATE SET xid = excluded.xid, key = NULL WHERE c.xid < excluded.xid
+
+-- name: ledger_progress
+WITH mine AS (UPDATE sync_state SET progress = $2::text::jsonb WHERE fence = $1 AND current_schema() = $3::text RETURNING 1) SELECT count(*) FROM mine
+
+-- name: ledger_finish
+WITH mine AS (
+    UPDATE sync_state
+    SET progress = $2::text::jsonb, behind_since = CASE WHEN $3 THEN NULL ELSE coalesce(behind_since, now()) END
+    WHERE fence = $1 AND current_schema() = $4::text
+    RETURNING 1
+)
+SELECT count(*) FROM mine

@@ -1,2 +1,0 @@
-SELECT @{row_id} AS row_id, ARRAY[@{key}] AS key
-FROM (SELECT key FROM @{tombstones} WHERE source_table = '@{source}' AND @{beyond}) d

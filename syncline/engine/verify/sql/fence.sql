@@ -1,1 +1,0 @@
-SELECT fence FROM sync_state

@@ -1,1 +1,0 @@
-SELECT DISTINCT row_id FROM (@{books}) b LIMIT @{limit}

@@ -1,0 +1,61 @@
+-- Links of both stores.
+
+-- name: source_links
+-- Each owner with each member of its array once; @{join} decides about owners without any.
+@{owners}
+@{join} LATERAL (
+    SELECT @{member_id} AS member, d.key, @{rejected} AS rejected
+    FROM (SELECT DISTINCT a.key FROM unnest(s.@{array}) AS a (key) WHERE a.key IS NOT NULL OFFSET 0) d
+    OFFSET 0
+) m ON true
+
+-- name: rejected
+EXISTS (
+    SELECT FROM @{rejections}
+    WHERE @{rejected_owner}::text = s.@{owner_key} AND @{rejected_member}::text = d.key AND (@{present}) IS TRUE
+)
+
+-- name: rejections
+UNION ALL
+SELECT x.@{owner}, 'rejected', x.@{member}, NULL FROM @{rejections} x
+
+-- name: link_sums_source
+SELECT @{bucket} AS bucket, count(*) AS rows, sum(@{hash})::text AS hashes
+FROM @{links}
+WHERE NOT m.rejected AND NOT EXISTS (SELECT FROM unnest($1::uuid[]) AS u (id) WHERE u.id = s.sync_row_id)
+GROUP BY 1
+
+-- name: link_sums_target
+SELECT @{bucket} AS bucket, count(*) AS rows, sum(@{hash})::text AS hashes
+FROM @{links} l
+WHERE NOT EXISTS (SELECT FROM unnest($1::uuid[]) AS u (id) WHERE u.id = l.@{owner})
+GROUP BY 1
+
+-- name: listed_links_source
+SELECT s.sync_row_id AS row_id, s.@{owner_key} AS owner_key, false AS coming, m.member, m.key AS member_key, m.rejected
+FROM @{links}
+WHERE get_bit($2::bytea, @{bucket}) = 1 OR s.sync_row_id IN (SELECT unnest($1::uuid[]))
+UNION ALL
+SELECT s.sync_row_id, NULL, true, NULL, NULL, NULL
+FROM @{coming}
+WHERE get_bit($2::bytea, @{bucket}) = 1 OR s.sync_row_id IN (SELECT unnest($1::uuid[]))
+ORDER BY 1
+
+-- name: listed_links_target
+-- All that says something about a link of the owner; `kind` is what: that the owner is there, that it is linked,
+-- that a link waits, or that one is rejected. A link that waits for what is there would never be made.
+SELECT f.owner AS row_id, f.kind, f.member, coalesce(f.member_key, p.key, f.member::text) AS member_key
+FROM (
+    SELECT o.id AS owner, 'owner' AS kind, NULL::uuid AS member, NULL AS member_key FROM @{owners} o
+    UNION ALL
+    SELECT l.@{owner}, 'linked', l.@{member}, NULL FROM @{links} l
+    UNION ALL
+    SELECT r.owner, 'waits', r.waits_for, r.waits_for_key
+    FROM sync_parked_reference r
+    WHERE r.table_name = '@{table}' AND r.name = '@{name}'
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = r.waits_for)
+    @{rejections}
+) f
+LEFT JOIN @{parent} p ON p.id = f.member
+WHERE get_bit($2::bytea, @{bucket}) = 1 OR f.owner IN (SELECT unnest($1::uuid[]))
+ORDER BY 1

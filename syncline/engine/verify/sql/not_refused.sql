@@ -1,1 +1,0 @@
-(@{key}) NOT IN (SELECT * FROM unnest(@{parameters}))

@@ -1,2 +1,0 @@
-UNION ALL
-SELECT x.@{owner}, 'rejected', x.@{member}, NULL FROM @{rejections} x

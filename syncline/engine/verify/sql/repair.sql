@@ -1,0 +1,34 @@
+-- Ask for what differs, with its audit.
+
+-- name: audited
+SELECT action, table_name, number, rows FROM sync_audit WHERE run_id = $1
+
+-- name: audit
+INSERT INTO sync_audit (who, action, why, table_name, rows, run_id, starter)
+VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING number
+
+-- name: audit_more
+UPDATE sync_audit SET rows = rows + $2 WHERE number = $1
+
+-- name: requeue
+-- What is asked for already is on its way. Table and rows are noted in the audit with the same statement.
+WITH asked AS (
+    INSERT INTO sync_requeue (table_name, row_id, key, reason)
+    SELECT $1, d.row_id, ARRAY(SELECT jsonb_array_elements_text(d.key::jsonb)), 'verify'
+    FROM unnest($2::uuid[], $3::text[]) AS d (row_id, key)
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+)
+SELECT count(*) FROM asked
+
+-- name: requeue_points
+-- Without what is known of its vector a point is embedded and written anew; one whose row is gone is deleted.
+WITH forgotten AS (
+    DELETE FROM sync_vector WHERE collection = $1 AND point_id = ANY ($3::uuid[])
+), asked AS (
+    INSERT INTO sync_outbox (collection, point_id) SELECT $1, d.id FROM unnest($2::uuid[]) AS d (id)
+    ON CONFLICT (collection, point_id) DO UPDATE SET
+        seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL
+    RETURNING 1
+)
+SELECT count(*) FROM asked

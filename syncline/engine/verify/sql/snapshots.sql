@@ -1,0 +1,26 @@
+-- Settings and types with which both stores write values the same way.
+
+-- name: settings
+-- Both sides write values the same way, whatever their servers are set to; and a side that waits for the other,
+-- or for the vector store, is not thrown out for being idle. Plans are made for the parameters at hand.
+SELECT set_config('TimeZone', 'UTC', true),
+       set_config('DateStyle', 'ISO, MDY', true),
+       set_config('IntervalStyle', 'postgres', true),
+       set_config('extra_float_digits', '1', true),
+       set_config('bytea_output', 'hex', true),
+       set_config('lc_monetary', 'C', true),
+       set_config('plan_cache_mode', 'force_custom_plan', true),
+       set_config('idle_in_transaction_session_timeout', '0', true)
+
+-- name: types
+-- The types that values have in the graph-db; those that every Postgres has can be asked of the write-db too.
+SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
+       t.typnamespace = 'pg_catalog'::regnamespace AS builtin
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = to_regclass(quote_ident($1)) AND a.attnum > 0 AND NOT a.attisdropped
+
+-- name: builtin
+-- Which of the types, as a map spells them, every Postgres has. Where only pg_catalog is searched, others are not found.
+SELECT DISTINCT spelled
+FROM unnest($1::text[]) AS spelled JOIN pg_type t ON t.oid = to_regtype(spelled)
+WHERE t.typnamespace = 'pg_catalog'::regnamespace

@@ -1,0 +1,31 @@
+-- Denormalised counters, counted again.
+
+-- name: stats_group
+LEFT JOIN (SELECT c.sync_owner, @{values} FROM (@{rows}) c GROUP BY 1) @{group} ON @{group}.sync_owner = o.id
+CROSS JOIN (SELECT @{values} FROM @{counted} c WHERE false) @{nothing}
+
+-- name: stats_expected
+-- Every row's numbers, counted again all at once; nothing counted is not always zero, so that is asked as well.
+FROM @{target} o
+LEFT JOIN @{stats} n ON n.@{owner} = o.id
+@{groups}
+
+-- name: stats_count
+SELECT count(*) FROM @{target}
+
+-- name: stats_differing
+SELECT o.id AS row_id, o.key, n.@{owner} IS NULL AS missing
+@{expected}
+WHERE n.@{owner} IS NULL OR @{differs}
+ORDER BY 1
+
+-- name: stats_mend
+WITH mended AS (
+    INSERT INTO @{stats} AS t (@{owner}, @{columns})
+    SELECT o.id, @{values}
+    @{expected}
+    WHERE n.@{owner} IS NULL OR @{differs}
+    ON CONFLICT (@{owner}) DO UPDATE SET @{assignments}
+    RETURNING 1
+)
+SELECT count(*) FROM mended

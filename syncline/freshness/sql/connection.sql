@@ -1,0 +1,39 @@
+-- One listener's connection: its lock, its lease, the snapshot.
+
+-- name: lock
+SELECT pg_try_advisory_lock(hashtextextended('syncline.listener:' || $1, 0))
+
+-- name: evict
+-- A listener whose process is frozen keeps its lock, and the server keeps its place in the queue of notifications.
+SELECT pg_terminate_backend(l.pid)
+FROM pg_locks l
+JOIN syncline.listener r ON r.name = $1 AND r.until < clock_timestamp() - make_interval(secs => $2)
+JOIN pg_stat_activity a ON a.pid = l.pid AND a.backend_start < r.until
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('syncline.listener:' || $1, 0)
+
+-- name: snapshot
+SELECT pg_snapshot_xmin(s)::text::bigint AS xmin, pg_snapshot_xmax(s)::text::bigint AS xmax
+FROM pg_current_snapshot() AS s
+
+-- name: last
+SELECT heard_below::text::bigint AS heard_below FROM syncline.listener WHERE name = $1
+
+-- name: renew
+-- The lease by which writers know that somebody listens, and what was still to be heard when it was last renewed.
+WITH before AS MATERIALIZED (SELECT until, heard_below FROM syncline.listener WHERE name = $1)
+INSERT INTO syncline.listener AS l (name, until, heard_below)
+VALUES ($1, clock_timestamp() + make_interval(secs => $2), $3::text::xid8)
+ON CONFLICT (name) DO UPDATE SET until = excluded.until, heard_below = excluded.heard_below
+RETURNING (SELECT until < clock_timestamp() FROM before) AS lapsed
+
+-- name: hush
+UPDATE ONLY @{state} SET hushed_until = clock_timestamp() + make_interval(secs => $1)
+
+-- name: able
+SELECT n.nspname AS schema FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = 'sync_notify' AND n.nspname = ANY ($1::text[])
+
+-- name: want
+UPDATE ONLY @{state} SET wanted = @{wanted} WHERE wanted IS DISTINCT FROM @{wanted} RETURNING '@{schema}' AS schema

@@ -1,8 +1,0 @@
--- The tables of these schemas that are captured: whatever their map, they have the stamp.
-SELECT n.nspname AS schema, c.relname AS name
-FROM pg_attribute a
-JOIN pg_class c ON c.oid = a.attrelid
-JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE a.attname = 'sync_xid' AND NOT a.attisdropped AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-  AND n.nspname = ANY ($1::text[])
-ORDER BY n.nspname, c.relname

@@ -1,1 +1,0 @@
-SELECT wanted FROM @{state}

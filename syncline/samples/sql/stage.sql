@@ -1,1 +1,0 @@
-CREATE TEMP TABLE @{stage} ON COMMIT DROP AS SELECT @{columns} FROM @{target} WITH NO DATA

@@ -1,1 +1,0 @@
-SELECT count(*) FROM @{live} l JOIN @{shadow} s ON @{same_key}

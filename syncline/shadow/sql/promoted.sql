@@ -1,1 +1,0 @@
-SELECT EXISTS (SELECT FROM @{live}.sync_audit WHERE run_id = $1 AND action = '@{action}')

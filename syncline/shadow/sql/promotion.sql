@@ -1,0 +1,63 @@
+-- Promote a shadow.
+
+-- name: owed
+-- Kept by triggers: nothing is counted while a promotion holds both schemas.
+SELECT coalesce(sum(entries) FILTER (WHERE counted = 'sync_outbox' AND NOT refused), 0)::bigint AS points,
+       coalesce(sum(entries) FILTER (WHERE counted = 'sync_dead_letter'), 0)::bigint AS dead
+FROM @{schema}.sync_count
+
+-- name: left_behind
+-- What would not be there any more under the live schema's name, and what from elsewhere is bound to its tables: a view
+-- or a foreign key goes with them, whatever schema they come to be in, and is gone when that is dropped.
+SELECT format('the shadow has no %s ''%s''',
+              CASE c.relkind WHEN 'i' THEN 'index' WHEN 'I' THEN 'index' WHEN 'v' THEN 'view'
+                             WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' ELSE 'table' END,
+              c.relname) AS reason
+FROM pg_class c
+WHERE c.relnamespace = to_regnamespace(quote_ident($1)) AND c.relkind IN ('r', 'p', 'v', 'm', 'i', 'I', 'S', 'f')
+    AND to_regclass(quote_ident($2) || '.' || quote_ident(c.relname)) IS NULL
+UNION
+SELECT format('view ''%s.%s'' reads the live tables and would read the shadow''s', v.relnamespace::regnamespace, v.relname)
+FROM pg_depend d
+JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+JOIN pg_class v ON v.oid = r.ev_class
+JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
+WHERE c.relnamespace = to_regnamespace(quote_ident($1)) AND v.relnamespace <> c.relnamespace
+    AND v.relkind IN ('v', 'm')
+UNION
+SELECT format('table ''%s.%s'' references the live table ''%s'' (%s) and would reference the shadow''s',
+              r.relnamespace::regnamespace, r.relname, c.relname, k.conname)
+FROM pg_constraint k
+JOIN pg_class r ON r.oid = k.conrelid
+JOIN pg_class c ON c.oid = k.confrelid
+WHERE k.contype = 'f' AND k.conparentid = 0
+    AND c.relnamespace = to_regnamespace(quote_ident($1)) AND r.relnamespace <> c.relnamespace
+ORDER BY 1
+
+-- name: swap
+-- Renames both schemas, each for the other. Statements that are prepared look names up again.
+-- Afterwards the shadow's books are the live graph's: both say what they are about, and neither has a fence that a
+-- cycle of before could hold.
+ALTER SCHEMA @{live} RENAME TO syncline_promotion;
+ALTER SCHEMA @{shadow} RENAME TO @{live};
+ALTER SCHEMA syncline_promotion RENAME TO @{shadow};
+UPDATE @{live}.sync_state l
+SET fence = greatest(l.fence, s.fence) + 1, vector_prefix = @{live_prefix}, shadow_provider = NULL
+FROM @{shadow}.sync_state s;
+UPDATE @{shadow}.sync_state s
+SET fence = l.fence, vector_prefix = @{shadow_prefix}, shadow_provider = @{shadow_provider}
+FROM @{live}.sync_state l;
+-- What people did to the graph by hand stays with it.
+INSERT INTO @{live}.sync_audit (at, who, action, why, table_name, key, fingerprint, rows, run_id)
+SELECT a.at, a.who, a.action, a.why, a.table_name, a.key, a.fingerprint, a.rows, a.run_id
+FROM @{shadow}.sync_audit a
+WHERE NOT EXISTS (
+    SELECT FROM @{live}.sync_audit b WHERE (b.at, b.who, b.action) = (a.at, a.who, a.action)
+)
+ORDER BY a.at
+
+-- name: promoted
+SELECT EXISTS (SELECT FROM @{live}.sync_audit WHERE run_id = $1 AND action = '@{action}')
+
+-- name: audit
+INSERT INTO @{live}.sync_audit (who, action, why, rows, run_id) VALUES ($1, $2, $3, 0, $4)

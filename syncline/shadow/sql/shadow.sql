@@ -1,0 +1,57 @@
+-- A shadow's schema.
+
+-- name: claim
+UPDATE @{schema}.sync_state SET vector_prefix = $1, shadow_provider = $2
+
+-- name: lock
+SELECT pg_advisory_xact_lock(hashtextextended('syncline:' || $1, 0))
+
+-- name: try_lock
+-- The locks that cycles hold on both schemas, until the transaction ends.
+SELECT pg_try_advisory_xact_lock(hashtextextended('syncline:' || $1, 0))
+   AND pg_try_advisory_xact_lock(hashtextextended('syncline:' || $2, 0))
+
+-- name: scratch
+-- What there is in the place of a shadow.
+SELECT to_regclass(quote_ident($1) || '.sync_state') IS NOT NULL AS made,
+       EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident($1))) AS filled
+
+-- name: state
+SELECT vector_prefix, shadow_provider FROM @{schema}.sync_state
+
+-- name: grants
+-- Who may do what in the live schema, as statements that let them do it in the shadow's tables and columns of the same
+-- names.
+WITH relations AS (
+    SELECT c.oid, c.relname AS name, c.relacl AS acl, c.relowner AS owner,
+           CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+           to_regclass(quote_ident($2) || '.' || quote_ident(c.relname)) AS other
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+), live AS (
+    SELECT NULL::name AS name, '' AS columns, n.nspacl AS acl, n.nspowner AS owner, 'SCHEMA' AS kind
+    FROM pg_namespace n WHERE n.nspname = $1
+    UNION ALL
+    SELECT name, '', acl, owner, kind FROM relations WHERE other IS NOT NULL
+    UNION ALL
+    SELECT r.name, format(' (%I)', a.attname), a.attacl, r.owner, r.kind
+    FROM relations r
+    JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_attribute b ON b.attrelid = r.other AND b.attname = a.attname AND NOT b.attisdropped
+)
+SELECT format(
+    'GRANT %s%s ON %s %s TO %s%s',
+    a.privilege_type, live.columns, live.kind, quote_ident($2) || coalesce('.' || quote_ident(live.name), ''),
+    CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+    CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+) AS statement
+FROM live, aclexplode(live.acl) a
+WHERE a.grantee <> live.owner
+ORDER BY 1
+
+-- name: sizes
+-- As many rows as the planner thinks there are: a promotion may have changed any of them.
+SELECT relname AS name, greatest(reltuples, 1)::bigint AS rows
+FROM pg_class
+WHERE relnamespace = to_regnamespace(quote_ident($1)) AND relkind IN ('r', 'p') AND relname !~ '^sync_'
+ORDER BY 1

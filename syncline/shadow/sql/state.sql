@@ -1,1 +1,0 @@
-SELECT vector_prefix, shadow_provider FROM @{schema}.sync_state

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import structlog
-from xdist.scheduler import LoadFileScheduling
 
 from syncline.process_exit import leave, risks_a_crash
 
-STACK = "the tests of one running stack"
+_STACK = "the-running-stack"
 _WITH_STACK = ("acceptance/test_readme.py", "acceptance/test_recipes.py", "acceptance/test_wordnet.py")
 """What a `syncline dev` is started for once, as long as it is the same process."""
-_FIRST = (*_WITH_STACK, "acceptance", "integration/test_engine_histories.py", "workflow", "integration")
+_HISTORIES = ("integration/test_environment_histories.py", "integration/test_engine_histories.py")
+_FIRST = (*_WITH_STACK, "acceptance", *_HISTORIES, "workflow", "integration")
 """What takes long begins first, so that the processes end together."""
 
 _status = [0]
@@ -79,35 +79,35 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Recorder(page))
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = Path(__file__).parent
 
+    def name(item: pytest.Item) -> str:
+        return item.path.relative_to(root).as_posix()
+
     def place(item: pytest.Item) -> int:
-        name = item.path.relative_to(root).as_posix()
-        return next((number for number, first in enumerate(_FIRST) if name.startswith(first)), len(_FIRST))
+        return next(
+            (number for number, first in enumerate(_FIRST) if name(item).startswith(first)), len(_FIRST)
+        )
 
     items.sort(key=place)
+    for item in items:
+        if (group := _group(item, name(item))) is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> "_Sharing":
-    return _Sharing(config, log)
+def _group(item: pytest.Item, name: str) -> str | None:
+    """Return the name of those that one process runs with this test; null lets any process run it alone.
 
-
-class _Sharing(LoadFileScheduling):
-    """The tests of a file go to one process, whose servers and module fixtures they share."""
-
-    def __init__(self, config: pytest.Config, log: object) -> None:
-        super().__init__(config, log)
-        config.option.loadscopereorder = False
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = super()._split_scope(nodeid)
-        if file.endswith(_WITH_STACK):
-            return STACK
-        # Its tests share nothing, and each takes long.
-        return nodeid if file.endswith("test_engine_histories.py") else file
+    Tests stay together for what they share: the stack, or fixtures of their module. Those of a unit are quick,
+    and what their module has read serves them all.
+    """
+    if name.endswith(_WITH_STACK):
+        return _STACK
+    fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    shares = any(found[-1].scope in ("class", "module", "package") for found in fixtures.values())
+    return name if shares or name.startswith("unit/") else None
 
 
 class _Recorder:
@@ -120,6 +120,8 @@ class _Recorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" and report.passed:
             file, _, test = report.nodeid.partition("::")
+            if test.rfind("@") > test.rfind("]"):  # the group that xdist has appended
+                test = test.rpartition("@")[0]
             sentence = test.removeprefix("test_").replace("_", " ")
             self._passed.append(f"| {sentence} | `{file}` | {report.duration:.0f} |")
 

@@ -4,18 +4,21 @@ The fixtures live in the shipped test kit, so that plugin authors have them too.
 """
 
 import atexit
+import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import structlog
+from xdist.scheduler import LoadFileScheduling
 
 from syncline.process_exit import leave, risks_a_crash
 
-_STACK = "the-running-stack"
+_STACK = "the tests of one running stack"
 _WITH_STACK = ("acceptance/test_readme.py", "acceptance/test_recipes.py", "acceptance/test_wordnet.py")
 """What a `syncline dev` is started for once, as long as it is the same process."""
 _HISTORIES = ("integration/test_environment_histories.py", "integration/test_engine_histories.py")
@@ -79,35 +82,41 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Recorder(page))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = Path(__file__).parent
 
-    def name(item: pytest.Item) -> str:
-        return item.path.relative_to(root).as_posix()
-
     def place(item: pytest.Item) -> int:
-        return next(
-            (number for number, first in enumerate(_FIRST) if name(item).startswith(first)), len(_FIRST)
-        )
+        name = item.path.relative_to(root).as_posix()
+        return next((number for number, first in enumerate(_FIRST) if name.startswith(first)), len(_FIRST))
 
     items.sort(key=place)
-    for item in items:
-        if (group := _group(item, name(item))) is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
-def _group(item: pytest.Item, name: str) -> str | None:
-    """Return the name of those that one process runs with this test; null lets any process run it alone.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> "_Sharing":
+    return _Sharing(config, log)
 
-    Tests stay together for what they share: the stack, or fixtures of their module. Those of a unit are quick,
-    and what their module has read serves them all.
-    """
-    if name.endswith(_WITH_STACK):
-        return _STACK
-    fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
-    shares = any(found[-1].scope in ("class", "module", "package") for found in fixtures.values())
-    return name if shares or name.startswith("unit/") else None
+
+class _Sharing(LoadFileScheduling):
+    """Tests go to whichever process is free, but those of a file that share something stay together."""
+
+    def __init__(self, config: pytest.Config, log: object) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        if file.endswith(_WITH_STACK):
+            return _STACK
+        return file if _shares(file) else nodeid
+
+
+@cache
+def _shares(file: str) -> bool:
+    """Whether the tests of this file share fixtures of their module, or are so quick that it is not worth asking."""
+    text = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+    return "/unit/" in file or re.search(r'\bscope="module"|\bshared_lab\b', text) is not None
 
 
 class _Recorder:
@@ -120,8 +129,6 @@ class _Recorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" and report.passed:
             file, _, test = report.nodeid.partition("::")
-            if test.rfind("@") > test.rfind("]"):  # the group that xdist has appended
-                test = test.rpartition("@")[0]
             sentence = test.removeprefix("test_").replace("_", " ")
             self._passed.append(f"| {sentence} | `{file}` | {report.duration:.0f} |")
 

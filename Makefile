@@ -24,10 +24,10 @@ $(READY): constraints.txt pyproject.toml
 run: setup ## start the whole stack, sync the sample graphs, show them live (Ctrl-C stops it)
 	@$(BIN)/syncline dev
 
-test: setup ## run the tests against real servers (ten minutes; `make prove` runs the long ones)
+test: setup ## run the tests against real servers (`make prove` runs the long ones)
 	@$(BIN)/python -m pytest -n 3
 
-prove: setup wordnet ## run the long proofs (ten minutes and more); results go to docs/proofs.md
+prove: setup wordnet ## run the long proofs, and the further cases of parameters; results go to docs/proofs.md
 	@$(BIN)/python -m pytest -n 2 -m proof --record-proofs=docs/proofs.md
 
 test-ui: setup ## open the Web UI in a browser and read it; walk through the tutorial

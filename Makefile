@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 WORDNET := .wordnet/dict
 POSTGRES14 := .postgres/14/bin
 CORE := $(addprefix tests/integration/test_,engine.py deletes.py adoption.py verify.py migrations.py)
+WALKS := $(addprefix tests/acceptance/test_,rolling_deployment.py deployment.py plugin_audit.py dev_stack.py)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -24,11 +25,14 @@ $(READY): constraints.txt pyproject.toml
 run: setup ## start the whole stack, sync the sample graphs, show them live (Ctrl-C stops it)
 	@$(BIN)/syncline dev
 
-test: setup ## run the tests against real servers (ten minutes; `make prove` runs the long ones)
+test: setup ## run the tests against real servers (`make prove` runs the long ones)
 	@$(BIN)/python -m pytest -n 3
 
-prove: setup wordnet ## run the long proofs (ten minutes and more); results go to docs/proofs.md
+prove: setup wordnet ## run the long proofs, and the further cases of parameters; results go to docs/proofs.md
 	@$(BIN)/python -m pytest -n 2 -m proof --record-proofs=docs/proofs.md
+
+test-walks: setup ## walk through a rolling and a blue/green deployment, a plugin's project, a stack that was killed
+	@$(BIN)/python -m pytest -n 2 -m proof $(WALKS)
 
 test-ui: setup ## open the Web UI in a browser and read it; walk through the tutorial
 	@command -v chromium > /dev/null || { echo 'make test-ui needs a browser. On Debian: apt-get install chromium'; exit 1; }

@@ -4,10 +4,12 @@ The fixtures live in the shipped test kit, so that plugin authors have them too.
 """
 
 import atexit
+import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,11 @@ from xdist.scheduler import LoadFileScheduling
 
 from syncline.process_exit import leave, risks_a_crash
 
-STACK = "the tests of one running stack"
+_STACK = "the tests of one running stack"
 _WITH_STACK = ("acceptance/test_readme.py", "acceptance/test_recipes.py", "acceptance/test_wordnet.py")
 """What a `syncline dev` is started for once, as long as it is the same process."""
-_FIRST = (*_WITH_STACK, "acceptance", "integration/test_engine_histories.py", "workflow", "integration")
+_HISTORIES = ("integration/test_environment_histories.py", "integration/test_engine_histories.py")
+_FIRST = (*_WITH_STACK, "acceptance", *_HISTORIES, "workflow", "integration")
 """What takes long begins first, so that the processes end together."""
 
 _status = [0]
@@ -96,7 +99,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> "_Sharing
 
 
 class _Sharing(LoadFileScheduling):
-    """The tests of a file go to one process, whose servers and module fixtures they share."""
+    """Tests go to whichever process is free, but those of a file that share something stay together."""
 
     def __init__(self, config: pytest.Config, log: object) -> None:
         super().__init__(config, log)
@@ -105,9 +108,15 @@ class _Sharing(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
         if file.endswith(_WITH_STACK):
-            return STACK
-        # Its tests share nothing, and each takes long.
-        return nodeid if file.endswith("test_engine_histories.py") else file
+            return _STACK
+        return file if _shares(file) else nodeid
+
+
+@cache
+def _shares(file: str) -> bool:
+    """Whether the tests of this file share fixtures of their module, or are so quick that it is not worth asking."""
+    text = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+    return "/unit/" in file or re.search(r'\bscope="module"|\bshared_lab\b', text) is not None
 
 
 class _Recorder:

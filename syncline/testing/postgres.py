@@ -68,16 +68,25 @@ def postgres_admin(postgres_server: EmbeddedPostgres) -> Iterator[Callable[[str]
     loop.close()
 
 
+@pytest.fixture(scope="session")
+def cloning(postgres_server: EmbeddedPostgres) -> str:
+    """How a database is made from a template: by copies of files, a third of the work of logging each page.
+
+    PostgreSQL 14 knows no other way, and no word for it.
+    """
+    return "STRATEGY file_copy" if int(postgres_server.psql("SHOW server_version_num")) >= 150_000 else ""
+
+
 @pytest.fixture
 def new_database(
-    postgres_server: EmbeddedPostgres, postgres_admin: Callable[[str], object]
+    postgres_server: EmbeddedPostgres, postgres_admin: Callable[[str], object], cloning: str
 ) -> Iterator[Callable[..., str]]:
     """A function `(template="template1") -> dsn` that creates a database for this test; dropped after it."""
     created: list[str] = []
 
     def create(template: str = "template1") -> str:
         name = f"test_{next(_names)}"
-        postgres_admin(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        postgres_admin(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {cloning}')
         created.append(name)
         return postgres_server.dsn(name)
 

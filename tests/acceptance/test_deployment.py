@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -125,6 +126,7 @@ class Deployment:
         return {found.identity.rpartition(":")[2] for found in started if found.identity}
 
 
+@pytest.mark.proof
 async def test_blue_gives_way_to_green_and_comes_back(
     services: Services, temporal_client: Client, temporal_environment: dict[str, str], tmp_path: Path
 ) -> None:

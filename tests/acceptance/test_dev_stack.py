@@ -196,6 +196,7 @@ def test_a_folder_in_use_is_told_with_the_pid_of_its_user(
     assert "--state-dir" in refused.stdout
 
 
+@pytest.mark.proof
 def test_a_start_after_a_kill_ends_what_was_left_and_syncs(
     stack: Stack, first: "subprocess.CompletedProcess[str]"
 ) -> None:
@@ -211,6 +212,7 @@ def test_a_start_after_a_kill_ends_what_was_left_and_syncs(
     assert stack.processes() == []
 
 
+@pytest.mark.proof
 def test_another_start_writes_nothing_and_serves_commands_until_an_interrupt_ends_everything(
     stack: Stack, first: "subprocess.CompletedProcess[str]", rows: dict[str, int]
 ) -> None:

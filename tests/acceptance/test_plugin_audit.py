@@ -54,6 +54,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return Workplace(folder, make_environment(folder / "environment", *wheels))
 
 
+@pytest.mark.proof
 def test_the_walk_of_the_docs_leads_to_a_provider_that_conforms(workplace: Workplace) -> None:
     # Of the suite, what shows that it runs, without the plugins of pytest that are here; that the engine
     # conforms is shown elsewhere.
@@ -84,11 +85,13 @@ PYTHON"""
     assert said.rstrip().endswith("] ()")
 
 
+@pytest.mark.proof
 def test_the_example_is_strictly_typed_from_the_outside(workplace: Workplace) -> None:
     said = workplace.sh("python -m mypy", folder="plugin-audit")
     assert "Success: no issues found" in said
 
 
+@pytest.mark.proof
 def test_the_example_passes_its_own_tests(workplace: Workplace) -> None:
     said = workplace.sh("python -m pytest -q -p no:cacheprovider", folder="plugin-audit")
     assert re.search(r"^\d+ passed in ", said, re.MULTILINE), said

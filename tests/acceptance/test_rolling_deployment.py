@@ -42,6 +42,8 @@ from tests.acceptance.rolling import (
     writing,
 )
 
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]
+
 QUEUE = "rolling"
 
 

@@ -247,8 +247,7 @@ def machine_in(world: World) -> type[RuleBasedStateMachine]:
     return Histories
 
 
-@pytest.mark.parametrize("part", [1, 2])
-def test_no_history_loses_a_change(world: World, part: int) -> None:
+def test_no_history_loses_a_change(world: World) -> None:
     tell(world, histories=20, steps=15)
 
 

@@ -14,6 +14,7 @@ from syncline.operations import list_dead_letters, summarize
 from syncline.provider import RetryRules
 from syncline.testing.graphs import TestGraph, read, write
 from syncline.testing.truth import differences
+from tests.kit.cases import further
 
 
 async def on_target(graph: TestGraph, sql: str) -> list[asyncpg.Record]:
@@ -86,8 +87,8 @@ class _Silent:
         return None
 
 
-@pytest.mark.parametrize("batch_rows", [1, 7, 1000])
-@pytest.mark.parametrize("poison", [[1], [50], [100], [1, 2, 3, 99, 100], list(range(1, 101))])
+@pytest.mark.parametrize("batch_rows", [7, *further(1, 1000)])
+@pytest.mark.parametrize("poison", [[1], [1, 2, 3, 99, 100], *further([50], [100], list(range(1, 101)))])
 async def test_refused_rows_are_found_wherever_they_stand(
     graph: TestGraph, poison: list[int], batch_rows: int
 ) -> None:

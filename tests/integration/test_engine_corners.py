@@ -25,6 +25,7 @@ from syncline.provider import GraphSchema
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
+from tests.kit.cases import further
 
 
 class KilledError(Exception):
@@ -662,7 +663,7 @@ KEYS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("batch_rows", [1, 5, 1000])
+@pytest.mark.parametrize("batch_rows", [5, *further(1, 1000)])
 async def test_keys_of_any_shape_travel_wait_and_are_linked(graph: TestGraph, batch_rows: int) -> None:
     await write(
         graph,

@@ -31,34 +31,31 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymen
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 import workflows
-from activities.fleet import FleetActivities
-from activities.meter import TemporalMeter, record_providers
-from activities.operations import OperationActivities
+from activities.errors import not_told_yet
+from activities.isolation.thread import Room, run, slots_of_this_loop
+from activities.isolation.watchdog import rooms
+from activities.metrics import TemporalMeter, record_providers
+from activities.operations import FleetActivities, OperationActivities
 from activities.polling import first_of, polling
-from activities.room import Room
-from activities.rooms import rooms
 from activities.schedules import ScheduleActivities
-from activities.slots import slots_of_this_loop
 from activities.sync import SyncActivities
-from activities.translation import not_told_yet
 from providers import BUILTIN
 from syncline import metrics, names
-from syncline.client import connect, require_search_attributes
+from syncline.capture.listen.listener import Listening
 from syncline.compiling import compile_once
+from syncline.control.readiness import log_in
+from syncline.control.services import Services
+from syncline.control.workers import announced
 from syncline.errors import ConfigurationError, SettingsInvalid, StoreUnusable, SynclineError
-from syncline.fleet import announced
-from syncline.freshness import Listening
 from syncline.logs import configure_logging, get_log
-from syncline.loops import run
 from syncline.process_exit import end_process
-from syncline.readiness import log_in
 from syncline.registry import Registry
-from syncline.schedules import Waking, ensure_reconciler
-from syncline.services import Services
 from syncline.settings import Settings, load_log_format, load_settings
-from workflows.describe import DescribeFleet, DescribeHealth
-from workflows.operations import OPERATIONS
-from workflows.reconcile_schedules import ReconcileSchedules
+from syncline.temporal.client import connect, require_search_attributes
+from syncline.temporal.schedules.reconcile import ensure_reconciler
+from syncline.temporal.schedules.wake import Waking
+from workflows.operations import OPERATIONS, DescribeFleet, DescribeHealth
+from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
 __all__ = [

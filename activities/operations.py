@@ -6,37 +6,18 @@ from typing import Final
 
 from temporalio import activity
 
-from activities.beat import Beat
-from activities.meter import record_verification
+from activities.errors import errors_translated
+from activities.heartbeat import Beat
+from activities.metrics import record_verification
 from activities.run import acting, run_identity, tell
-from activities.translation import errors_translated
 from syncline import names
+from syncline.control.audit import GraphAuditPage
+from syncline.control.graphs import Graph, check_comes, graph_changes
+from syncline.control.services import Services
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.verify import verify
 from syncline.errors import InputInvalid, OperationRefused
-from syncline.graph_audit import GraphAuditPage
-from syncline.graphs import Graph, check_comes, graph_changes
 from syncline.logs import get_log
-from syncline.operations import (
-    AuditPage,
-    DeadLetterPage,
-    Explanation,
-    FailureSummary,
-    ParkedPage,
-    ParkedSummary,
-    discard,
-    explain,
-    list_audit,
-    list_dead_letters,
-    list_parked,
-    retry,
-    show,
-    summarize,
-    summarize_parked,
-)
-from syncline.operations.maps import map_of, not_compared
-from syncline.operations.paging import checked_limit, first_page
-from syncline.operations.requests import (
+from syncline.messages.operator import (
     AddGraphInput,
     ChangeGraphInput,
     DiscardFailuresInput,
@@ -58,13 +39,34 @@ from syncline.operations.requests import (
     VerificationProgress,
     VerifyGraphInput,
 )
+from syncline.messages.verification import Verification
+from syncline.operator.dead_letters import (
+    AuditPage,
+    DeadLetterPage,
+    FailureSummary,
+    discard,
+    list_audit,
+    list_dead_letters,
+    retry,
+    show,
+    summarize,
+)
+from syncline.operator.explain import explain
+from syncline.operator.explanation import Explanation
+from syncline.operator.fleet import Fleet, describe_fleet
+from syncline.operator.health.check import Health, HealthRequest
+from syncline.operator.health.examine import examine
+from syncline.operator.maps import map_of, not_compared
+from syncline.operator.parked import ParkedPage, ParkedSummary, list_parked, summarize_parked
+from syncline.operator.schema import checked_limit, first_page
 from syncline.provider import GraphSchema
-from syncline.schedules import ensure_schedule, operators_pause
-from syncline.services import Services
-from syncline.shadow import compare_with_shadow, drop_shadow, promote
-from syncline.verification import Verification
+from syncline.shadow.comparison import compare_with_shadow
+from syncline.shadow.prepare import drop_shadow
+from syncline.shadow.promote import promote
+from syncline.temporal.schedules.graph import ensure_schedule, operators_pause
+from syncline.verify import verify
 
-__all__ = ["OperationActivities"]
+__all__ = ["FleetActivities", "OperationActivities"]
 
 _LARGEST: Final = 1_500_000
 """Bytes of a result: Temporal refuses a payload of more than two million."""
@@ -317,3 +319,32 @@ def _small_enough(found: Verification, keys: int) -> Verification:
         keys //= 2
         found = found.naming(keys)
     return found
+
+
+class FleetActivities:
+    """The activities over one worker's services. `identity` is what the worker is called."""
+
+    def __init__(self, services: Services | None, *, identity: str = "worker") -> None:
+        self._opened = services
+        self._identity = identity
+
+    @activity.defn(name=names.DESCRIBE_FLEET_ACTIVITY)
+    async def describe_fleet(self) -> Fleet:
+        """Return what is installed where, and which graphs use it."""
+        with errors_translated(activity=names.DESCRIBE_FLEET_ACTIVITY):
+            return await describe_fleet(self._services())
+
+    @activity.defn(name=names.DESCRIBE_HEALTH_ACTIVITY)
+    async def describe_health(self, request: HealthRequest) -> Health:
+        """Return what is well and what is not, seen from this worker; it fails for neither."""
+        return await examine(
+            self._services(),
+            identity=self._identity,
+            namespace=activity.client().namespace,
+            asked_at=request.asked_at,
+        )
+
+    def _services(self) -> Services:
+        if self._opened is None:
+            raise RuntimeError("FleetActivities was made without services, so its activities cannot run")
+        return self._opened

@@ -10,10 +10,10 @@ from typing import Final
 
 from temporalio.worker import Worker
 
-from activities.room import Room
+from activities.isolation.thread import Room
+from syncline.control.readiness import stores_regained
+from syncline.control.services import Services
 from syncline.logs import get_log
-from syncline.readiness import stores_regained
-from syncline.services import Services
 
 __all__ = ["first_of", "polling"]
 

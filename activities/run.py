@@ -9,13 +9,25 @@ from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 from temporalio.service import RPCError, RPCStatusCode
 
-from syncline.graph_audit import Actor
+from syncline import names
+from syncline.control.audit import Actor
 from syncline.logs import get_log, log_fields
-from syncline.messages import Message
+from syncline.messages.base import GraphRef, Message
+from syncline.messages.provider_state import Fallback, Held, ProviderFallback, ProviderHeld, ProviderReturned
+from syncline.messages.sync import CycleStatus, SyncCycleRequest, SyncResult
 from syncline.provider import RunIdentity
 from syncline.tracing import annotate
 
-__all__ = ["acting", "run_identity", "run_is_over", "signal_run", "tell"]
+__all__ = [
+    "acting",
+    "run_identity",
+    "run_is_over",
+    "signal_fallback",
+    "signal_held",
+    "signal_returned",
+    "signal_run",
+    "tell",
+]
 
 _UNNOTICED: Final = timedelta(seconds=20)
 """For so long a worker that beats may not have noticed that its run was closed, if nothing says otherwise."""
@@ -85,3 +97,46 @@ async def signal_run(name: str, payload: Message) -> None:
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
+
+
+async def signal_fallback(graph: GraphRef, fallback: Fallback) -> None:
+    """Tell the run that the built-in engine stands in."""
+    key = _key(fallback.reason.value)
+    signal = ProviderFallback(idempotency_key=key, graph=graph, fallback=fallback, at=datetime.now(UTC))
+    await signal_run(names.PROVIDER_FALLBACK, signal)
+
+
+async def signal_held(graph: GraphRef, held: Held) -> None:
+    """Tell the run that nothing is synced."""
+    signal = ProviderHeld(idempotency_key=_key("held"), graph=graph, held=held, at=datetime.now(UTC))
+    await signal_run(names.PROVIDER_HELD, signal)
+
+
+async def signal_returned(request: SyncCycleRequest, result: SyncResult) -> None:
+    """Tell the run that a provider serves its graph again, if it had been away.
+
+    Not after a cycle that failed: the stretch is carried on, and the first cycle that does not fail tells of
+    it. That it cannot be told is only logged: the cycle is committed and counted, and the run knows of its
+    return.
+    """
+    if request.away is None or request.provider_id is None or result.status is CycleStatus.FAILED:
+        return
+    signal = ProviderReturned(
+        idempotency_key=_key("returned"),
+        graph=request.graph,
+        provider_id=request.provider_id,
+        served=result.served,
+        away=request.away,
+        at=datetime.now(UTC),
+    )
+    log = get_log().bind(was=request.away.how.value, since=request.away.since.isoformat())
+    try:
+        await signal_run(names.PROVIDER_RETURNED, signal)
+    except RPCError as error:
+        log.warning("provider's return was not signalled", error=str(error))
+    log.info("provider returned")
+
+
+def _key(edge: str) -> str:
+    """Return what makes the signals of all attempts of this activity one: its id is the same for all."""
+    return f"{run_identity().run_id}/{activity.info().activity_id}/{edge}"

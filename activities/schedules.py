@@ -4,16 +4,17 @@ import time
 
 from temporalio import activity
 
-from activities.beat import Beat
-from activities.meter import record_intervals, record_reconciliation
+from activities.errors import errors_translated
+from activities.heartbeat import Beat
+from activities.metrics import record_intervals, record_reconciliation
 from activities.run import run_identity
-from activities.translation import errors_translated
 from syncline import names
-from syncline.graphs import GraphRecords
+from syncline.control.graphs import GraphRecords
+from syncline.control.services import Services
 from syncline.logs import get_log
-from syncline.messages import Reconciliation, ReconciliationProgress, SetCadenceRequest
-from syncline.schedules import reconcile, set_interval
-from syncline.services import Services
+from syncline.messages.sync import Reconciliation, ReconciliationProgress, SetCadenceRequest
+from syncline.temporal.schedules.cadence import set_interval
+from syncline.temporal.schedules.reconcile import reconcile
 
 __all__ = ["ScheduleActivities"]
 

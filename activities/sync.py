@@ -15,16 +15,27 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from activities.beat import Beat
-from activities.containment import GRACE, RunCycle, contained
-from activities.edges import signal_fallback, signal_held, signal_returned
-from activities.meter import record_cycle, record_cycle_error, record_fallback, record_held
-from activities.run import run_identity, run_is_over, signal_run, tell
-from activities.taken import told_of_holder, wake_next
-from activities.translation import errors_translated
-from activities.underway import UnderWayHere
+from activities.already_running import told_of_holder, wake_next
+from activities.errors import errors_translated
+from activities.heartbeat import Beat
+from activities.isolation.limits import GRACE, RunCycle, contained
+from activities.isolation.thread import UnderWayHere
+from activities.metrics import record_cycle, record_cycle_error, record_fallback, record_held
+from activities.run import (
+    run_identity,
+    run_is_over,
+    signal_fallback,
+    signal_held,
+    signal_returned,
+    signal_run,
+    tell,
+)
 from syncline import names
-from syncline.bounded import PATIENCE
+from syncline.capture.listen.status import Hearing
+from syncline.concurrency import PATIENCE
+from syncline.control.graphs import Graph
+from syncline.control.resolution import Resolved, resolve_sync_provider, resolved_before
+from syncline.control.services import Services
 from syncline.engine import run_cycle as run_builtin_cycle
 from syncline.errors import (
     CompositionChanged,
@@ -32,22 +43,19 @@ from syncline.errors import (
     ProviderGone,
     ProviderMissing,
 )
-from syncline.freshness import Hearing
-from syncline.graphs import Graph, GraphStatus
 from syncline.logs import get_log
-from syncline.messages import (
+from syncline.messages.base import GraphStatus, Message
+from syncline.messages.provider_state import Fallback, Held, Served
+from syncline.messages.sync import (
     CadenceRules,
     Committed,
     CycleProgress,
     CycleStatus,
-    Fallback,
-    Message,
     ProviderResolution,
     ResolveProviderRequest,
     SyncCycleRequest,
     SyncResult,
 )
-from syncline.presence import Held, Served
 from syncline.provider import (
     API_VERSION,
     CycleBudget,
@@ -58,10 +66,8 @@ from syncline.provider import (
     SyncContext,
     SyncProvider,
 )
-from syncline.resolution import Resolved, resolve_sync_provider, resolved_before
-from syncline.schedules import graph_fingerprint
-from syncline.services import Services
-from syncline.shadow import prepare_shadow
+from syncline.shadow.prepare import prepare_shadow
+from syncline.temporal.schedules.graph import graph_fingerprint
 
 __all__ = ["SyncActivities"]
 

@@ -20,11 +20,11 @@ from benchmarks.growth import measure_growth
 from benchmarks.lab import SCHEMA, NoEmbedding, both, fresh_store, timed_by_hand, timed_cycle
 from benchmarks.triggers import measure_triggers
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.samples import load_sample, open_sample
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "docs" / "performance.md"

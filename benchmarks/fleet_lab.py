@@ -18,16 +18,16 @@ from temporalio.client import Client
 
 from benchmarks.toy import TASK_QUEUE as TOY
 from syncline import names
+from syncline.control.graphs import draft_graph
+from syncline.control.services import Services
 from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.environment import StackStores, worker_environment
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.devstack.processes import ChildProcess
 from syncline.devstack.temporal_server import TemporalServer
-from syncline.graphs import draft_graph
-from syncline.services import Services
 from syncline.settings import Settings
-from syncline.task_queues import pollers
-from syncline.testing.ports import free_port
+from syncline.temporal.task_queues import pollers
+from tests.kit.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 WRITE, GRAPH = "write", "graph"

@@ -21,18 +21,19 @@ from pydantic import SecretStr
 from benchmarks.engine import REPORT, ROOT, replace_between
 from benchmarks.lab import SCHEMA
 from benchmarks.notify import measure_notify
+from syncline.control.graphs import Graph, draft_graph
+from syncline.control.schedule_spec import ScheduleSpec
+from syncline.control.services import Services
 from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.environment import StackStores, forget_temporal_environment, worker_environment
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.devstack.temporal_server import TemporalServer
 from syncline.devstack.worker_process import WorkerProcess
-from syncline.graphs import Graph, GraphStatus, draft_graph
 from syncline.logs import configure_logging
-from syncline.schedule_spec import ScheduleSpec
-from syncline.schedules import ensure_schedule
-from syncline.services import Services
+from syncline.messages.base import GraphStatus
 from syncline.settings import Settings
-from syncline.testing.ports import free_port
+from syncline.temporal.schedules.graph import ensure_schedule
+from tests.kit.ports import free_port
 
 _TOLD, _MINUTE = "With notification", "The schedule of once a minute alone"
 

@@ -11,7 +11,7 @@ from benchmarks.lab import SCHEMA, NoEmbedding, fresh_store, timed_by_hand, time
 from syncline.devstack.postgres import PostgresServer
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 
 SIZES = (10_000, 100_000, 1_000_000)
 

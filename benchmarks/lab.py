@@ -12,11 +12,12 @@ from pydantic import SecretStr
 
 from benchmarks.bare import copy_and_merge
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.embedding import EmbeddingService, Vectors
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.embeddings.hashing import DevelopmentEmbedding
+from syncline.embeddings.service import EmbeddingService, Vectors
 from syncline.engine import run_cycle
 from syncline.errors import EmbeddingUnavailable
-from syncline.messages import CycleProgress, CycleStatus, GraphRef, SyncResult
+from syncline.messages.base import GraphRef
+from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
 from syncline.provider import (
     CycleBudget,
     GraphSchema,
@@ -28,7 +29,7 @@ from syncline.provider import (
 )
 from syncline.settings import Settings
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 
 SCHEMA = "kg"
 

@@ -11,11 +11,11 @@ import asyncpg
 
 from benchmarks.lab import SCHEMA, fresh_store
 from syncline import names
+from syncline.capture.listen.directory import Directory
+from syncline.capture.listen.listener import Ear
+from syncline.capture.listen.starter import Pace
+from syncline.control.graphs import Graph, GraphRecords
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.freshness.directory import Directory
-from syncline.freshness.ear import Ear
-from syncline.freshness.pace import Pace
-from syncline.graphs import Graph, GraphRecords
 from syncline.migrations import migrate_write
 from syncline.provider import NullMeter
 from syncline.stores.postgres import PostgresStore

@@ -20,7 +20,7 @@ from benchmarks.lab import SCHEMA, NoEmbedding, fresh_store, timed_cycle
 from syncline.devstack.postgres import PostgresServer
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.samples import load_sample, open_sample
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 
 Told = dict[str, list[float]]
 """Statement -> how many times, and how many seconds in all."""

@@ -36,7 +36,7 @@ class Toy:
 
 async def serve() -> None:
     """Serve the toy's task queue until SIGTERM."""
-    from syncline.client import connect
+    from syncline.temporal.client import connect
 
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

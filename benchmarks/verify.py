@@ -13,14 +13,14 @@ from benchmarks.engine import ROOT, replace_between
 from benchmarks.growth import FILL
 from benchmarks.lab import SCHEMA, fresh_store, timed_cycle
 from syncline.devstack.postgres import PostgresServer
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import KNOWLEDGE_GRAPH
-from syncline.engine.verify import verify
+from syncline.messages.verification import Verification
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
-from syncline.verification import Verification
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
+from syncline.verify import verify
 
 REPORT = ROOT / "docs" / "verify.md"
 BEGIN, END = "<!-- benchmark:verify -->", "<!-- /benchmark:verify -->"

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from syncline.messages import SyncResult
+    from syncline.messages.sync import SyncResult
 
 __all__ = ["caveats", "format_lag"]
 

@@ -52,19 +52,117 @@ One module because it is one tree, drawn above.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from syncline.error_base import SynclineError as SynclineError
 from syncline.quoting import path_shown, shown
-from syncline.service_errors import EmbeddingError as EmbeddingError
-from syncline.service_errors import EmbeddingRejected as EmbeddingRejected
-from syncline.service_errors import EmbeddingUnavailable as EmbeddingUnavailable
-from syncline.service_errors import ProviderBlocked as ProviderBlocked
-from syncline.service_errors import ProviderGone as ProviderGone
-from syncline.service_errors import ProviderMisbehaved as ProviderMisbehaved
-from syncline.service_errors import ProviderNotReady as ProviderNotReady
-from syncline.service_errors import VectorStoreError as VectorStoreError
-from syncline.service_errors import VectorStoreRejected as VectorStoreRejected
-from syncline.service_errors import VectorStoreUnavailable as VectorStoreUnavailable
+
+__all__ = [
+    "EmbeddingError",
+    "EmbeddingRejected",
+    "EmbeddingUnavailable",
+    "ProviderBlocked",
+    "ProviderGone",
+    "ProviderMisbehaved",
+    "ProviderNotReady",
+    "SynclineError",
+    "VectorStoreError",
+    "VectorStoreRejected",
+    "VectorStoreUnavailable",
+]
+
+
+class SynclineError(Exception):
+    """Base of every error that Syncline raises on purpose: what happened to what, and what mends it.
+
+    `problem` and `fix` are parts of the message, or all of it; other fields have the names in it.
+    """
+
+    problem: str
+    fix: str | None = None
+    """What mends it, in a sentence, where the error knows one."""
+
+    retryable: ClassVar[bool] = False
+    benign: ClassVar[bool] = False
+    """Whether it belongs to normal operation: a rolling deployment, a mistyped name. To Temporal it is
+    BENIGN, so the SDK does not count it among the failures that somebody may be paged for."""
+    retry_after_seconds: float | None = None
+    """How long a retry has to wait to make sense, where that is known."""
+
+    def __init__(self, problem: str = "", *, fix: str | None = None) -> None:
+        self.problem = problem
+        if fix is not None:
+            self.fix = fix
+        super().__init__(problem if fix is None else f"{problem} {fix}")
+
+
+class VectorStoreError(SynclineError):
+    """The vector store failed. `store` is its config key."""
+
+    def __init__(self, store: str, problem: str) -> None:
+        self.store = store
+        super().__init__(f"Vector store '{store}': {problem}")
+        self.problem = problem
+
+
+class VectorStoreUnavailable(VectorStoreError):
+    """The vector store cannot be reached or cannot serve now."""
+
+    retryable = True
+
+
+class VectorStoreRejected(VectorStoreError):
+    """The vector store refused the request itself."""
+
+
+class EmbeddingError(SynclineError):
+    """The embedding service failed. `service` names it, without credentials."""
+
+    def __init__(self, service: str, problem: str) -> None:
+        self.service = service
+        super().__init__(f"Embedding service '{service}': {problem}")
+        self.problem = problem
+
+
+class EmbeddingUnavailable(EmbeddingError):
+    """The embedding service cannot be reached or cannot serve now."""
+
+    retryable = True
+
+
+class EmbeddingRejected(EmbeddingError):
+    """The embedding service refused the request itself."""
+
+
+class ProviderMisbehaved(SynclineError):
+    """A provider did what it must not, and was contained. `trouble` is a word for it, `do` the way out."""
+
+    def __init__(self, provider_id: str, *, distribution: str, trouble: str, did: str, do: str) -> None:
+        self.provider_id, self.distribution, self.trouble = provider_id, distribution, trouble
+        super().__init__(f"Provider '{provider_id}' of distribution '{distribution}' {did}.", fix=do)
+
+
+class ProviderBlocked(ProviderMisbehaved):
+    """A provider keeps the event loop of its room from running."""
+
+    retryable = True
+
+
+class ProviderNotReady(ProviderMisbehaved):
+    """A provider's `initialize` failed, or is not to be tried again yet."""
+
+    retryable = True
+
+
+class ProviderGone(SynclineError):
+    """This worker lacks the provider that the graph needs; another one may have it."""
+
+    retryable = True
+    benign = True
+
+    def __init__(self, graph: str, provider_id: str) -> None:
+        self.graph, self.provider_id = graph, provider_id
+        needed = f"Graph '{graph}' needs provider '{provider_id}', which is not installed in this worker"
+        super().__init__(f"{needed}.", fix="The next attempt may meet a worker that has it.")
 
 
 class ConfigurationError(SynclineError):

@@ -8,20 +8,24 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from syncline import names
-from syncline.embedding import EmbeddingService
-from syncline.messages import CycleProgress, GraphRef, SyncResult
+from syncline.embeddings.service import EmbeddingService
+from syncline.messages.base import GraphRef
+from syncline.messages.sync import CycleProgress, SyncResult
 from syncline.settings import Settings
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.vectors import VectorStore
 
 __all__ = [
     "API_VERSION",
+    "FACT_DECOMPOSITION_API_VERSION",
     "KINDS",
     "CycleBudget",
+    "DecomposedFact",
     "EventLog",
+    "FactDecompositionProvider",
     "GraphSchema",
     "GraphVectors",
     "Meter",
@@ -33,6 +37,7 @@ __all__ = [
     "ProviderServices",
     "RetryRules",
     "RunIdentity",
+    "SourceText",
     "StoreRole",
     "SyncContext",
     "SyncProvider",
@@ -277,3 +282,46 @@ def options_model_of(provider: object) -> type[BaseModel]:
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise TypeError(f"options_model of provider {provider!r} is not a pydantic model class")
     return model
+
+
+FACT_DECOMPOSITION_API_VERSION = 1
+"""The version of this contract. A provider declares the one it was written for."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceText(_Part):
+    """What is to be decomposed: one raw source, as text."""
+
+    key: str
+    """Of the raw source in the write-db."""
+    text: str
+    title: str | None = None
+    uri: str | None = None
+
+
+class DecomposedFact(_Part):
+    """One statement that the source makes, understandable without it."""
+
+    content: str
+    fact_type: str = "claim"
+    snippet: str | None = None
+    """The words of the source that say so."""
+    metadata: dict[str, JsonValue] = {}
+
+
+@runtime_checkable
+class FactDecompositionProvider(Provider, Protocol):
+    """Finds the facts in a text. Its `kind` is `fact_decomposition`."""
+
+    kind: str
+
+    @abstractmethod
+    async def decompose(self, source: SourceText, options: BaseModel) -> tuple[DecomposedFact, ...]:
+        """Return the facts of the source in the order of the text; none is an answer.
+
+        `options` are the composition's, validated by the provider's `options_model`. It keeps nothing of a
+        graph, it may be called for many sources at once, and it ends on cancellation.
+        """

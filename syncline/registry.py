@@ -17,14 +17,15 @@ from typing import Final, Generic, Literal, TypeVar, cast, overload
 from uuid import UUID
 
 from syncline import names
-from syncline.bounded import Abandoned, Escaped, Overran, bounded
+from syncline.concurrency import Abandoned, Escaped, Overran, bounded
 from syncline.errors import ConfigurationError, ProviderDuplicate, ProviderInvalid, ProviderNotReady
-from syncline.fact_decomposition import FACT_DECOMPOSITION_API_VERSION, FactDecompositionProvider
 from syncline.logs import get_log, masked
 from syncline.masking import error_text
 from syncline.provider import (
     API_VERSION,
+    FACT_DECOMPOSITION_API_VERSION,
     KINDS,
+    FactDecompositionProvider,
     Provider,
     ProviderKind,
     ProviderServices,
@@ -49,7 +50,7 @@ class _Kind:
 _ID: Final = re.compile(r"[a-z][a-z0-9-]*")
 
 # A kind whose contract becomes known is one line here, and one overload of `get`, `initialized` and
-# `syncline.resolution.resolve_provider`.
+# `syncline.control.resolution.resolve_provider`.
 _KINDS: Final[dict[str, _Kind]] = {
     **dict.fromkeys(KINDS, _Kind()),
     "sync": _Kind(api_version=API_VERSION, coroutines=("initialize", "sync_cycle", "close")),

@@ -25,8 +25,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from syncline import names
-from syncline.credentials import sendable
 from syncline.errors import SettingsInvalid
+from syncline.logs import sendable
 from syncline.stores.dsn import Dsn, parse_dsn
 
 _DAY: Final = 86_400

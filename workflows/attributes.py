@@ -6,8 +6,8 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
 
 from syncline import names
-from syncline.messages import CycleStatus, ProviderResolution, SyncResult
-from syncline.search_attributes import (
+from syncline.messages.sync import CycleStatus, ProviderResolution, SyncResult
+from syncline.temporal.client import (
     FAILURES,
     FALLBACK,
     GRAPH,

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from syncline.messages import Cadence, CadenceRules
+from syncline.messages.sync import Cadence, CadenceRules
 
 __all__ = ["at_base", "following"]
 

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from syncline.caveats import caveats, format_lag
-from syncline.lock_holder import LockHolder
-from syncline.messages import CycleStatus, ProviderState, SyncResult, SyncState, TableProgress
-from syncline.presence import ProviderReturned
+from syncline.messages.base import LockHolder
+from syncline.messages.provider_state import ProviderReturned, ProviderState
+from syncline.messages.sync import CycleStatus, SyncResult, SyncState, TableProgress
+from syncline.messages.verification import Relation, Verdict, Verification
 
-__all__ = ["describe_provider", "describe_run", "table"]
+__all__ = ["describe_provider", "describe_run", "describe_verification", "table"]
 
 _BUILT_IN = "built-in engine"
 _MARKUP = re.compile(r"[\\`*\[\]<>|~#!]")
@@ -176,3 +177,34 @@ def _held_by(holder: LockHolder) -> str:
         return f"The graph is held by {session} (application {name})."
     since = _since(holder.held_since)
     return f"The graph is held by attempt {holder.attempt} of run `{holder.run_id}`{since} ({session})."
+
+
+def describe_verification(found: Verification) -> str:
+    """Return the finding, its table, and what could not be compared."""
+    return "\n\n".join(_operation_details_paragraphs(found))
+
+
+def _operation_details_paragraphs(found: Verification) -> Iterator[str]:
+    word = "differ from the shadow" if found.shadow else "damaged"
+    damage = "equal" if found.equal else f"**{found.damaged:,} {word}**"
+    if not found.damaged and not found.complete:
+        damage = "**not all was compared**"
+    asked = f", {found.queued:,} asked for: the next cycle makes them right" if found.queued else ""
+    yield f"{found.compared:,} compared in {found.seconds:.1f} s: {damage}{asked}"
+    header = ("what", "of", "equal", *(verdict.value for verdict in Verdict))
+    yield table(header, [_cells(relation) for relation in found.relations], words=2)
+    problems = [
+        f"- **{relation.name}** ({relation.kind.value}) was not compared: {relation.problem}"
+        for relation in found.relations
+        if relation.problem
+    ]
+    notes = [
+        f"- {sentence}" for sentence in (*found.not_compared, *found.behind, *found.differences)
+    ] + problems
+    if notes:
+        yield "\n".join(notes)
+
+
+def _cells(relation: Relation) -> tuple[str, ...]:
+    counts = (f"{relation.found(verdict).count:,}" for verdict in Verdict)
+    return (relation.name, relation.kind.value, f"{relation.equal:,}", *counts)

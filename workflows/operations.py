@@ -9,23 +9,12 @@ from temporalio.common import RetryPolicy
 from temporalio.types import MethodAsyncSingleParam
 
 with workflow.unsafe.imports_passed_through():
-    # For the activities' signatures only, as in `workflows.sync_graph`.
-    from activities.operations import OperationActivities
-
-    # Models, constants and pure functions: nothing of them can differ between a run and its replay.
+    from activities.operations import FleetActivities, OperationActivities
     from syncline import names
+    from syncline.control.audit import GraphAuditPage
+    from syncline.control.graphs import Graph
     from syncline.errors import non_retryable_types
-    from syncline.graph_audit import GraphAuditPage
-    from syncline.graphs import Graph
-    from syncline.operations import (
-        AuditPage,
-        DeadLetterPage,
-        Explanation,
-        FailureSummary,
-        ParkedPage,
-        ParkedSummary,
-    )
-    from syncline.operations.requests import (
+    from syncline.messages.operator import (
         AddGraphInput,
         ChangeGraphInput,
         DiscardFailuresInput,
@@ -46,14 +35,18 @@ with workflow.unsafe.imports_passed_through():
         SummarizeParkedInput,
         VerifyGraphInput,
     )
-    from syncline.search_attributes import GRAPH
-    from syncline.verification import Verification
-    from workflows.failing import FAILS_A_RUN
-    from workflows.operation_details import describe_verification
+    from syncline.messages.verification import Verification
+    from syncline.operator.dead_letters import AuditPage, DeadLetterPage, FailureSummary
+    from syncline.operator.explanation import Explanation
+    from syncline.operator.fleet import Fleet
+    from syncline.operator.health.check import Health, HealthRequest
+    from syncline.operator.parked import ParkedPage, ParkedSummary
+    from syncline.temporal.client import GRAPH
+    from workflows.carried_state import FAILS_A_RUN
+    from workflows.details import describe_verification
     from workflows.priorities import priority_of_operation
 
 __all__ = ["OPERATIONS"]
-
 
 _SHORT: Final = timedelta(minutes=5)
 _LONG: Final = timedelta(hours=6)
@@ -300,3 +293,38 @@ def _describe_promotion(done: Promotion) -> str:
 
 def _describe_graph(graph: Graph) -> str:
     return f"**{graph.slug}** is {graph.status}, in schema `{graph.schema_name}`"
+
+
+_SECONDS = timedelta(seconds=30)
+_ONCE = RetryPolicy(maximum_attempts=1)
+"""Somebody waits: what went wrong is an answer too, and they ask again."""
+
+
+# Local activities: a worker whose cycles take all of its places still answers.
+@workflow.defn(name=names.DESCRIBE_FLEET)
+class DescribeFleet:
+    """One run says once who has what installed."""
+
+    @workflow.run
+    async def run(self) -> Fleet:
+        """Return the fleet as the control plane knows it."""
+        return await workflow.execute_local_activity_method(
+            FleetActivities.describe_fleet,
+            start_to_close_timeout=_SECONDS,
+            retry_policy=_ONCE,
+        )
+
+
+@workflow.defn(name=names.DESCRIBE_HEALTH)
+class DescribeHealth:
+    """One run says once whether all that a worker needs is well."""
+
+    @workflow.run
+    async def run(self) -> Health:
+        """Return the checks of the worker that took this run."""
+        return await workflow.execute_local_activity_method(
+            FleetActivities.describe_health,
+            HealthRequest(asked_at=workflow.now()),
+            start_to_close_timeout=_SECONDS,
+            retry_policy=_ONCE,
+        )

@@ -6,9 +6,8 @@ from temporalio.common import Priority
 with workflow.unsafe.imports_passed_through():
     # Models, constants and pure functions: nothing of them can differ between a run and its replay.
     from syncline import names
-    from syncline.priorities import BY_HAND, SCHEDULED, WAITING, WOKEN
-    from syncline.schedule_times import is_on_time
-    from syncline.search_attributes import SCHEDULED_BY, SCHEDULED_FOR
+    from syncline.temporal.client import SCHEDULED_BY, SCHEDULED_FOR
+    from syncline.temporal.priorities import BY_HAND, SCHEDULED, WAITING, WOKEN, is_on_time
 
 __all__ = ["priority_of_operation", "priority_of_sync"]
 

@@ -1,38 +1,43 @@
-"""Workflow `SyncGraph`: one run resolves a graph's provider, runs one cycle, and says what happened."""
+"""Workflow `SyncGraph`: one run resolves a graph's provider, runs one cycle, and says what happened.
+
+One module because a run is read from its beginning to its end.
+"""
 
 import asyncio
 import dataclasses
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import RetryPolicy, SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
     FailureError,
+    WorkflowAlreadyStartedError,
     is_cancelled_exception,
 )
+from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
-    # For the activities' signatures only. Re-imported in the sandbox, the stores behind them would cost
-    # close to a second of CPU per run.
     from activities.schedules import ScheduleActivities
     from activities.sync import SyncActivities
-
-    # Models, constants and pure functions: nothing of them can differ between a run and its replay.
     from syncline import names
     from syncline.errors import ProviderGone
-    from syncline.handed_on import CYCLE_FAILED, fitting, handed_on
-    from syncline.messages import (
+    from syncline.messages.provider_state import (
+        ProviderFallback,
+        ProviderHeld,
+        ProviderReturned,
+        ProviderState,
+    )
+    from syncline.messages.sync import (
+        LONGEST_RUN,
         Cadence,
         CadenceRules,
         CarriedState,
         CycleProgress,
         CycleStatus,
         HandedOn,
-        ProviderFallback,
         ProviderResolution,
-        ProviderState,
         ResolveProviderRequest,
         RunPhase,
         SetCadenceRequest,
@@ -42,16 +47,25 @@ with workflow.unsafe.imports_passed_through():
         SyncResult,
         SyncState,
     )
-    from syncline.presence import ProviderHeld, ProviderReturned
-    from syncline.search_attributes import GRAPH, SCHEDULED_BY
+    from syncline.temporal.client import GRAPH, SCHEDULED_BY
+    from syncline.temporal.handed_on import CYCLE_FAILED, fitting, handed_on
+    from syncline.temporal.priorities import WAITING
     from workflows.attributes import of_the_cycle, of_the_provider, unset_of_the_cycle, upsert
     from workflows.cadence import at_base, following
-    from workflows.carrying import completed, failed, failure_with, known_before, resolved
+    from workflows.carried_state import (
+        FAILS_A_RUN,
+        completed,
+        failed,
+        failure_with,
+        known_before,
+        resolved,
+        unanswered,
+        what_failed,
+    )
     from workflows.details import describe_provider, describe_run
-    from workflows.failing import FAILS_A_RUN, unanswered, what_failed
     from workflows.priorities import priority_of_sync
-    from workflows.shadow import follow_with_shadow
 
+__all__ = ["follow_with_shadow"]
 
 _ENDS_A_RUN: tuple[type[BaseException], ...] = (FailureError, *FAILS_A_RUN)
 _LONGEST_BUDGET = 3600.0
@@ -60,7 +74,7 @@ _GRACE = timedelta(minutes=5)
 _LONGEST = timedelta(hours=2)
 """What a run may take in all: waiting for a worker, every attempt."""
 
-# Errors that no retry helps say so themselves (`activities.translation`): their names in the policy, too,
+# Errors that no retry helps say so themselves (`activities.errors`): their names in the policy, too,
 # would be a tenth of an idle run's history.
 _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1),
@@ -390,3 +404,23 @@ def _known(cadence: Cadence | None, rules: CadenceRules) -> int | None:
     if cadence is None or cadence.fingerprint != rules.fingerprint:
         return rules.intervals[0]
     return cadence.every_seconds
+
+
+async def follow_with_shadow(slug: str) -> None:
+    """Start a run of the graph's shadow, unless one is open; what becomes of it is not this run's concern."""
+    name = names.shadow_slug(slug)
+    try:
+        await workflow.start_child_workflow(
+            names.SYNC_GRAPH,
+            SyncGraphInput(graph=slug, shadow=True),
+            id=names.shadow_workflow_id(slug),
+            # As any other run: one that nobody can continue would keep every later one from starting.
+            execution_timeout=LONGEST_RUN,
+            parent_close_policy=ParentClosePolicy.ABANDON,
+            cancellation_type=ChildWorkflowCancellationType.ABANDON,
+            search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, name)]),
+            static_summary=f"Sync {name}"[:200],
+            priority=WAITING,
+        )
+    except WorkflowAlreadyStartedError:
+        workflow.logger.debug("the shadow's last run is still open")

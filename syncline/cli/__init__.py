@@ -4,7 +4,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from syncline.cli.dev import dev
+from syncline.cli.dev import dev, worker
 from syncline.cli.doctor import STATUS_OF_DOCTOR, doctor
 from syncline.cli.explain import explain
 from syncline.cli.failures import app as failures
@@ -14,14 +14,12 @@ from syncline.cli.migrate import migrate
 from syncline.cli.operators import STATUS, STATUS_IN_GENERAL
 from syncline.cli.parked import parked
 from syncline.cli.provider import app as provider
-from syncline.cli.providers import providers
-from syncline.cli.runs import runs
+from syncline.cli.provider import providers
 from syncline.cli.sample import app as sample
 from syncline.cli.schedule import app as schedule
-from syncline.cli.status import status
+from syncline.cli.status import runs, status
 from syncline.cli.sync import STATUS_OF_SYNC, sync
 from syncline.cli.verify import STATUS_OF_VERIFY, verify
-from syncline.cli.worker import worker
 from syncline.process_exit import end_process
 
 __all__ = ["app"]

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.sentences import errors_as_sentences
+from syncline.cli.output import errors_as_sentences
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from syncline.adoption import Step
-    from syncline.engine.tablemap import SchemaMap
+    from syncline.capture.install.steps import Step
+    from syncline.engine.table_map import SchemaMap
 
 __all__ = ["adopt"]
 
@@ -55,7 +55,7 @@ def _schema_map(name: str) -> "SchemaMap":
     """Return the map that `module:NAME` names, or raise ConfigurationError."""
     from importlib import import_module
 
-    from syncline.engine.tablemap import SchemaMap
+    from syncline.engine.table_map import SchemaMap
 
     module, _, attribute = name.partition(":")
     try:
@@ -76,21 +76,23 @@ async def _adopt(
     lock_timeout: float,
     quiet: bool,
 ) -> "list[Step]":
-    from syncline import adoption
+    from syncline.capture.install.install import adopt, plan_adoption, plan_undo
+    from syncline.capture.install.install import undo as undo_adoption
+    from syncline.capture.install.locks import Patience
     from syncline.cli.target import find_settings
-    from syncline.services import Services
+    from syncline.control.services import Services
 
     async with Services.open(find_settings(), application_name="syncline adopt") as services:
         write = services.write_schema(await services.graphs.get(reference))
         if dry_run:
-            make = adoption.plan_undo if undo else adoption.plan_adoption
+            make = plan_undo if undo else plan_adoption
             async with write.store.driver() as connection:
                 return list((await make(connection, write.schema, schema_map)).steps)
-        return await (adoption.undo if undo else adoption.adopt)(
+        return await (undo_adoption if undo else adopt)(
             write.store,
             write.schema,
             schema_map,
-            patience=adoption.Patience(lock_timeout=lock_timeout),
+            patience=Patience(lock_timeout=lock_timeout),
             on_step=lambda step: None if quiet else typer.echo(step.sentence),
             on_wait=lambda wait: typer.echo(wait, err=True),
         )

@@ -3,58 +3,77 @@
 import json
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from syncline.cli.sentences import EXIT_STATUSES
+from syncline.cli.output import EXIT_STATUSES
+from syncline.messages.sync import CycleStatus, SyncResult
+from syncline.operator.health.check import Check
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["ANSWERS", "pages", "schema_of"]
+__all__ = [
+    "ANSWERS",
+    "Adopted",
+    "AdoptionStep",
+    "DatabaseGrants",
+    "Diagnosis",
+    "Loaded",
+    "Migrated",
+    "ScheduleListed",
+    "ScheduleRun",
+    "ScheduleSteered",
+    "SchedulesSteered",
+    "SteeredAction",
+    "SyncedRun",
+    "pages",
+    "schema_of",
+]
 
 ANSWERS: Final[Mapping[str, str]] = {
-    "migrate": "list[syncline.cli.models:Migrated]",
-    "doctor": "syncline.cli.models:Diagnosis",
-    "grants": "list[syncline.cli.models:DatabaseGrants]",
-    "providers": "syncline.fleet:Fleet",
-    "provider promote": "syncline.operations.requests:Promotion",
-    "runs": "list[syncline.runs:RunEntry]",
-    "status": "list[syncline.runs:GraphOverview]",
-    "status GRAPH": "syncline.runs:GraphReport",
-    "sync": "syncline.cli.models:SyncedRun",
-    "explain": "syncline.operations:Explanation",
-    "parked": "syncline.operations:ParkedSummary",
-    "parked --table": "syncline.operations:ParkedPage",
-    "verify": "syncline.verification:Verification",
-    "failures summary": "syncline.operations:FailureSummary",
-    "failures list": "syncline.operations:DeadLetterPage",
-    "failures show": "syncline.operations:DeadLetter",
-    "failures retry": "syncline.operations.requests:FailuresActed",
-    "failures discard": "syncline.operations.requests:FailuresActed",
-    "failures audit": "syncline.operations:AuditPage",
-    "graph add": "syncline.graphs:Graph",
-    "graph adopt": "syncline.cli.models:Adopted",
-    "graph audit": "syncline.graph_audit:GraphAuditPage",
-    "graph archive": "syncline.graphs:Graph",
-    "graph list": "list[syncline.graphs:Graph]",
-    "graph pause": "syncline.graphs:Graph",
-    "graph resume": "syncline.graphs:Graph",
-    "graph set": "syncline.graphs:Graph",
-    "graph show": "syncline.graphs:Graph",
-    "sample wordnet": "syncline.cli.models:Loaded",
-    "sample world": "syncline.cli.models:Loaded",
-    "schedule backfill": "syncline.cli.models:ScheduleSteered",
-    "schedule list": "list[syncline.cli.models:ScheduleListed]",
-    "schedule pause": "syncline.cli.models:ScheduleSteered",
-    "schedule pause --all": "syncline.cli.models:SchedulesSteered",
-    "schedule reconcile": "syncline.messages:Reconciliation",
-    "schedule resume": "syncline.cli.models:ScheduleSteered",
-    "schedule resume --all": "syncline.cli.models:SchedulesSteered",
-    "schedule trigger": "syncline.cli.models:ScheduleSteered",
+    "migrate": "list[syncline.cli.answers:Migrated]",
+    "doctor": "syncline.cli.answers:Diagnosis",
+    "grants": "list[syncline.cli.answers:DatabaseGrants]",
+    "providers": "syncline.operator.fleet:Fleet",
+    "provider promote": "syncline.messages.operator:Promotion",
+    "runs": "list[syncline.temporal.runs:RunEntry]",
+    "status": "list[syncline.temporal.overview:GraphOverview]",
+    "status GRAPH": "syncline.temporal.overview:GraphReport",
+    "sync": "syncline.cli.answers:SyncedRun",
+    "explain": "syncline.operator.explanation:Explanation",
+    "parked": "syncline.operator.parked:ParkedSummary",
+    "parked --table": "syncline.operator.parked:ParkedPage",
+    "verify": "syncline.messages.verification:Verification",
+    "failures summary": "syncline.operator.dead_letters:FailureSummary",
+    "failures list": "syncline.operator.dead_letters:DeadLetterPage",
+    "failures show": "syncline.operator.dead_letters:DeadLetter",
+    "failures retry": "syncline.messages.operator:FailuresActed",
+    "failures discard": "syncline.messages.operator:FailuresActed",
+    "failures audit": "syncline.operator.dead_letters:AuditPage",
+    "graph add": "syncline.control.graphs:Graph",
+    "graph adopt": "syncline.cli.answers:Adopted",
+    "graph audit": "syncline.control.audit:GraphAuditPage",
+    "graph archive": "syncline.control.graphs:Graph",
+    "graph list": "list[syncline.control.graphs:Graph]",
+    "graph pause": "syncline.control.graphs:Graph",
+    "graph resume": "syncline.control.graphs:Graph",
+    "graph set": "syncline.control.graphs:Graph",
+    "graph show": "syncline.control.graphs:Graph",
+    "sample wordnet": "syncline.cli.answers:Loaded",
+    "sample world": "syncline.cli.answers:Loaded",
+    "schedule backfill": "syncline.cli.answers:ScheduleSteered",
+    "schedule list": "list[syncline.cli.answers:ScheduleListed]",
+    "schedule pause": "syncline.cli.answers:ScheduleSteered",
+    "schedule pause --all": "syncline.cli.answers:SchedulesSteered",
+    "schedule reconcile": "syncline.messages.sync:Reconciliation",
+    "schedule resume": "syncline.cli.answers:ScheduleSteered",
+    "schedule resume --all": "syncline.cli.answers:SchedulesSteered",
+    "schedule trigger": "syncline.cli.answers:ScheduleSteered",
 }
 """Command, and what of it decides -> the model of its answer, as `module:Name` or as a list of that."""
 
@@ -136,3 +155,128 @@ if __name__ == "__main__":
     (folder / "schemas").mkdir(exist_ok=True)
     for path, text in pages().items():
         (folder / path).write_text(text, encoding="utf-8")
+
+
+class Answer(BaseModel):
+    """Base of an answer."""
+
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
+
+
+class ScheduleRun(Answer):
+    """A run that a Schedule has started."""
+
+    workflow_id: str
+    run_id: str
+    started_at: datetime
+
+
+class ScheduleListed(Answer):
+    """A graph's Schedule."""
+
+    graph: str
+    spec: str
+    """When it runs, in words."""
+    paused: bool
+    note: str | None
+    next_at: datetime | None
+    last_runs: tuple[ScheduleRun, ...]
+    """Newest first."""
+
+
+class ScheduleSteered(Answer):
+    """What was done to a graph's Schedule."""
+
+    graph: str
+    action: Literal["triggered", "paused", "resumed", "backfilling"]
+    reason: str | None = None
+    """Of a pause."""
+    start: datetime | None = None
+    """Of a backfill."""
+    end: datetime | None = None
+
+
+SteeredAction = Literal["paused", "resumed"]
+"""What can be done to the Schedules of all graphs at once."""
+
+
+class SchedulesSteered(Answer):
+    """What was done to the Schedules of all graphs."""
+
+    action: SteeredAction
+    reason: str
+    graphs: tuple[str, ...]
+    """Those that it was done to; others were so already, or are paused for another reason."""
+    failed: dict[str, str]
+    """Those that could not be reached, and why."""
+
+
+class SyncedRun(Answer):
+    """A run of `SyncGraph` that was started, or found open, by hand."""
+
+    graph: str
+    workflow_id: str
+    run_id: str
+    joined: bool
+    """Whether it was open already: a run by hand, or with --follow whichever held the graph."""
+    status: str
+    """`running` if nobody waited for its end, else how it ended: `completed`, `failed`, `canceled`, …"""
+    cycle: CycleStatus | None = None
+    """How its cycle ended."""
+    provider: str | None = None
+    """`builtin-engine` in fallback."""
+    fallback: bool = False
+    result: SyncResult | None = None
+    error: str | None = None
+
+
+class Migrated(Answer):
+    """What migrating one thing took."""
+
+    graph: str | None
+    """Null for the control plane."""
+    revisions: tuple[str, ...]
+    """Those that were applied; none if it was up to date."""
+
+
+class Loaded(Answer):
+    """Sample data that was written."""
+
+    graph: str
+    rows: dict[str, int]
+    """Table -> rows written."""
+    seconds: float
+
+
+class AdoptionStep(Answer):
+    """A step of an adoption."""
+
+    sentence: str
+    sql: str
+
+
+class Adopted(Answer):
+    """What was done, or would be, to prepare a graph's tables for capture."""
+
+    graph: str
+    undo: bool
+    dry_run: bool
+    steps: tuple[AdoptionStep, ...]
+
+
+class Diagnosis(Answer):
+    """What `syncline doctor` found."""
+
+    well: bool
+    """Whether no check fails; warnings are no failures."""
+    checks: tuple[Check, ...]
+
+
+class DatabaseGrants(Answer):
+    """What an administrator is to run in one database, so that roles have their rights there."""
+
+    name: str
+    """`write-db`, `graph-db` or `control plane`, with the key of a store that is not the system's."""
+    setting: str
+    """The setting of the workers that says where it is."""
+    sql: str

@@ -16,7 +16,7 @@ def complete_graph(incomplete: str) -> list[str]:
 
     from syncline.cli.target import connect_temporal
     from syncline.errors import SynclineError
-    from syncline.schedules import list_schedules
+    from syncline.temporal.schedules.list import list_schedules
 
     async def slugs() -> list[str]:
         found = await list_schedules(await connect_temporal(prepare=False))

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from syncline.cli.sentences import errors_as_sentences
+from syncline.cli.output import errors_as_sentences
 from syncline.cli.status import status_table
 
-__all__ = ["dev"]
+__all__ = ["dev", "worker"]
 
 
 @errors_as_sentences
@@ -43,3 +43,20 @@ def dev(
         console.width = 140  # a file or a pipe has none of its own
     stack = DevStack(declaration, console=console, table=status_table, once=once, timeout=timeout)
     raise typer.Exit(asyncio.run(stack.run()))
+
+
+@errors_as_sentences
+def worker() -> None:
+    """Run the worker: `python worker.py` of the checkout in this folder, until it is told to stop.
+
+    It reads SYNCLINE_* and TEMPORAL_*. SIGTERM or Ctrl-C lets running cycles finish.
+    """
+    import os
+    import sys
+    from pathlib import Path
+
+    from syncline.devstack.worker_process import find_worker
+
+    script = find_worker(Path.cwd())
+    # In the place of this process, so that signals and the exit status are the worker's own.
+    os.execv(sys.executable, [sys.executable, str(script)])  # noqa: S606 # there is no shell to want

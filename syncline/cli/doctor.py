@@ -4,12 +4,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from syncline.cli.columns import one_line, print_table
 from syncline.cli.operators import JsonOption, run
-from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences
+from syncline.cli.output import EXIT_FAILED, errors_as_sentences, one_line, print_table
 
 if TYPE_CHECKING:
-    from syncline.cli.models import Diagnosis
+    from syncline.cli.answers import Diagnosis
 
 __all__ = ["STATUS_OF_DOCTOR", "doctor"]
 

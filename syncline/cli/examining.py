@@ -13,20 +13,19 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from syncline import names
-from syncline.by_hand import run_by_hand
-from syncline.cli.models import Diagnosis
+from syncline.cli.answers import Diagnosis
 from syncline.cli.target import connect_temporal, find_task_queue
-from syncline.client import require_search_attributes, temporal_errors_mapped
-from syncline.due import DueKind
+from syncline.control.due import DueKind
 from syncline.errors import ConfigurationError, NoWorker, RunFailed
-from syncline.health import Check, CheckStatus, Health, bounded
-from syncline.health.check import skew_check
-from syncline.runs import BlockedGraph, blocked_graphs
-from syncline.runs.listing import quoted
-from syncline.runs.stalled import stalled_runs
-from syncline.schedules import due_schedules
-from syncline.stalls import StallKind
-from syncline.task_queues import live, pollers
+from syncline.operator.health.check import Check, CheckStatus, Health, bounded, skew_check
+from syncline.temporal.blocked import BlockedGraph, blocked_graphs
+from syncline.temporal.client import require_search_attributes, temporal_errors_mapped
+from syncline.temporal.run import run_by_hand
+from syncline.temporal.runs import quoted
+from syncline.temporal.schedules.attention import due_schedules
+from syncline.temporal.stalled_runs import stalled_runs
+from syncline.temporal.stalls import StallKind
+from syncline.temporal.task_queues import live, pollers
 
 __all__ = ["diagnose"]
 

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.columns import one_line
 from syncline.cli.operators import GraphArgument, JsonOption, ask, told_at, told_key
-from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences
+from syncline.cli.output import EXIT_FAILED, errors_as_sentences, one_line
 
 if TYPE_CHECKING:
-    from syncline.operations import Explanation
+    from syncline.operator.explanation import Explanation
 
 __all__ = ["explain"]
 
@@ -28,8 +27,8 @@ def explain(
 
     Put `--` before a key that begins with `-`.
     """
-    from syncline.operations import Explanation
-    from syncline.operations.requests import ExplainRowInput
+    from syncline.messages.operator import ExplainRowInput
+    from syncline.operator.explanation import Explanation
 
     found = ask(ExplainRowInput(graph=graph, table=table, key=tuple(key)), Explanation)
     if as_json:

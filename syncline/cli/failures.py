@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from syncline.cli.columns import one_line
 from syncline.cli.operators import (
     SECONDS,
     STATUS,
@@ -20,10 +19,10 @@ from syncline.cli.operators import (
     told_at,
     told_key,
 )
-from syncline.cli.sentences import errors_as_sentences
+from syncline.cli.output import errors_as_sentences, one_line
 
 if TYPE_CHECKING:
-    from syncline.operations.requests import DiscardFailuresInput, RetryFailuresInput
+    from syncline.messages.operator import DiscardFailuresInput, RetryFailuresInput
 
 __all__ = ["app"]
 
@@ -60,8 +59,8 @@ def summary(
     as_json: JsonOption = False,
 ) -> None:
     """Count the refused rows by cause, the most frequent first."""
-    from syncline.operations import DeadLetterState, FailureSummary
-    from syncline.operations.requests import SummarizeFailuresInput
+    from syncline.messages.operator import SummarizeFailuresInput
+    from syncline.operator.dead_letters import DeadLetterState, FailureSummary
 
     states = DeadLetterState(state) if state else None
     found = ask(SummarizeFailuresInput(graph=graph, table=table, state=states, limit=limit), FailureSummary)
@@ -100,8 +99,8 @@ def list_failures(
     as_json: JsonOption = False,
 ) -> None:
     """List the refused rows."""
-    from syncline.operations import DeadLetterPage, DeadLetterState
-    from syncline.operations.requests import ListFailuresInput
+    from syncline.messages.operator import ListFailuresInput
+    from syncline.operator.dead_letters import DeadLetterPage, DeadLetterState
 
     request = ListFailuresInput(
         graph=graph,
@@ -143,8 +142,8 @@ def show_failure(
     as_json: JsonOption = False,
 ) -> None:
     """Show why one row was refused."""
-    from syncline.operations import DeadLetterPage
-    from syncline.operations.requests import ListFailuresInput
+    from syncline.messages.operator import ListFailuresInput
+    from syncline.operator.dead_letters import DeadLetterPage
 
     page = ask(ListFailuresInput(graph=graph, table=table, key=tuple(key)), DeadLetterPage)
     if not page.letters:
@@ -177,7 +176,7 @@ def retry_failures(
 
     A row, a table, --fingerprint or --all: exactly one. Put `--` before a key that begins with `-`.
     """
-    from syncline.operations.requests import RetryFailuresInput
+    from syncline.messages.operator import RetryFailuresInput
 
     selected = _selected(graph, table, key, fingerprint, everything, who, why)
     _act(RetryFailuresInput.model_validate(selected), timeout, as_json)
@@ -200,7 +199,7 @@ def discard_failures(
 
     A row, a table, --fingerprint or --all: exactly one. Put `--` before a key that begins with `-`.
     """
-    from syncline.operations.requests import DiscardFailuresInput
+    from syncline.messages.operator import DiscardFailuresInput
 
     selected = _selected(graph, table, key, fingerprint, everything, who, why)
     _act(DiscardFailuresInput.model_validate(selected), timeout, as_json)
@@ -217,8 +216,8 @@ def show_audit(
     as_json: JsonOption = False,
 ) -> None:
     """List what people did by hand, newest first."""
-    from syncline.operations import AuditPage
-    from syncline.operations.requests import ListAuditInput
+    from syncline.messages.operator import ListAuditInput
+    from syncline.operator.dead_letters import AuditPage
 
     page = ask(ListAuditInput(graph=graph, limit=limit, before=before), AuditPage)
     print_page(
@@ -264,7 +263,7 @@ def _selected(
 
 def _act(request: "RetryFailuresInput | DiscardFailuresInput", timeout: float, as_json: bool) -> None:
     from syncline import names
-    from syncline.operations.requests import FailuresActed
+    from syncline.messages.operator import FailuresActed
 
     done = ask(request, FailuresActed, seconds=timeout)
     if as_json:

@@ -12,14 +12,15 @@ from rich.table import Table
 from rich.text import Text
 from temporalio.client import Client
 
-from syncline.cli.columns import one_line
-from syncline.cli.models import SyncedRun
+from syncline.cli.answers import SyncedRun
 from syncline.cli.operators import told_at
-from syncline.client import temporal_errors_mapped
+from syncline.cli.output import one_line
 from syncline.errors import NoWorker, QuestionUnanswered
-from syncline.messages import CycleProgress, RunPhase, SyncState, TableProgress
-from syncline.runs import Pending, outcome_of, pending_of, progress_of, run_of, state_of
-from syncline.task_queues import live, pollers
+from syncline.messages.sync import CycleProgress, RunPhase, SyncState, TableProgress
+from syncline.temporal.client import temporal_errors_mapped
+from syncline.temporal.runs import outcome_of, progress_of, run_of, state_of
+from syncline.temporal.stalls import Pending, pending_of
+from syncline.temporal.task_queues import live, pollers
 
 __all__ = ["Lines", "Live", "View", "say_if_no_worker", "wait_for_run"]
 

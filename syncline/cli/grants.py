@@ -6,11 +6,11 @@ import typer
 
 from syncline.cli.completion import complete_graph
 from syncline.cli.operators import JsonOption, print_json_list
-from syncline.cli.sentences import errors_as_sentences
+from syncline.cli.output import errors_as_sentences
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from syncline.rights import Places
+    from syncline.rights.databases import Places
 
 __all__ = ["grants"]
 
@@ -55,8 +55,8 @@ def grants(
     whenever a graph was added. The roles have to exist. A worker looks the graphs up, as for all that
     operators ask for; before there is one, name schemas.
     """
-    from syncline.rights import Roles
-    from syncline.rights import grants as rights
+    from syncline.rights.databases import Roles
+    from syncline.rights.databases import grants as rights
 
     if creates and owner is None:
         raise ConfigurationError("--worker-creates needs --owner: whom the worker is to act as.")
@@ -67,7 +67,7 @@ def grants(
         _check_role(role)
     databases = list(rights(roles, _places(schema or (), graphs or ())))
     if as_json:
-        from syncline.cli.models import DatabaseGrants
+        from syncline.cli.answers import DatabaseGrants
 
         print_json_list(DatabaseGrants(name=d.name, setting=d.setting, sql=d.sql) for d in databases)
         return
@@ -82,7 +82,9 @@ def _check_role(role: str | None) -> None:
 
 
 def _places(schemas: "list[str] | tuple[()]", graphs: "list[str] | tuple[()]") -> "Places":
-    from syncline.rights import Place, Places, places_of
+    from syncline.rights.databases import Places
+    from syncline.rights.graphs import places_of
+    from syncline.rights.needed import Place
 
     if schemas:
         # Which tables are read, only a record can say.

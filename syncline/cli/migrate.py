@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from syncline.cli.operators import JsonOption, print_json_list, run
-from syncline.cli.sentences import errors_as_sentences
+from syncline.cli.output import errors_as_sentences
 
 if TYPE_CHECKING:
-    from syncline.cli.models import Migrated
+    from syncline.cli.answers import Migrated
 
 __all__ = ["migrate"]
 
@@ -22,9 +22,9 @@ def migrate(as_json: JsonOption = False) -> None:
 
 
 async def _migrate(*, quiet: bool) -> "list[Migrated]":
-    from syncline.cli.models import Migrated
+    from syncline.cli.answers import Migrated
     from syncline.cli.target import find_settings
-    from syncline.services import Services
+    from syncline.control.services import Services
 
     done: list[Migrated] = []
 

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from syncline.cli.columns import one_line, print_columns
 from syncline.cli.completion import complete_graph
-from syncline.cli.sentences import EXIT_FAILED, say_error
+from syncline.cli.output import EXIT_FAILED, one_line, print_columns, say_error
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from pydantic import BaseModel
 
-    from syncline.operations.requests import OperationInput
+    from syncline.messages.operator import OperationInput
 
 T = TypeVar("T")
 ResultT = TypeVar("ResultT", bound="BaseModel")
@@ -61,9 +60,9 @@ async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: floa
     from uuid import uuid4
 
     from syncline import names
-    from syncline.by_hand import run_by_hand
     from syncline.cli.target import connect_temporal, find_task_queue
-    from syncline.priorities import BY_HAND, WAITING
+    from syncline.temporal.priorities import BY_HAND, WAITING
+    from syncline.temporal.run import run_by_hand
 
     return await run_by_hand(
         await connect_temporal(),

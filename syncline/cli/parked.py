@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.columns import print_columns
 from syncline.cli.operators import (
     AfterOption,
     GraphArgument,
@@ -15,10 +14,10 @@ from syncline.cli.operators import (
     told_at,
     told_key,
 )
-from syncline.cli.sentences import errors_as_sentences
+from syncline.cli.output import errors_as_sentences, print_columns
 
 if TYPE_CHECKING:
-    from syncline.operations import AwaitedRow, ParkedPage, ParkedSummary
+    from syncline.operator.parked import AwaitedRow, ParkedPage, ParkedSummary
 
 __all__ = ["parked"]
 
@@ -38,8 +37,8 @@ def parked(
     A row whose parent is missing waits whole, a link or an optional reference alone. Both land by themselves
     when the other end does.
     """
-    from syncline.operations import ParkedPage, ParkedSummary
-    from syncline.operations.requests import ListParkedInput, SummarizeParkedInput
+    from syncline.messages.operator import ListParkedInput, SummarizeParkedInput
+    from syncline.operator.parked import ParkedPage, ParkedSummary
 
     if table is not None:
         listed = ListParkedInput(graph=graph, table=table, limit=limit, after=after)

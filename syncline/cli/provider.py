@@ -1,13 +1,59 @@
 """`syncline provider …`: making a provider of your own, and having it take over."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.promote import promote
+from syncline.cli.operators import GraphArgument, JsonOption, TimeoutOption, ask, os_user, run, told_at
+from syncline.cli.output import errors_as_sentences, one_line, print_table
 
-__all__ = ["app"]
+if TYPE_CHECKING:
+    from syncline.messages.operator import Promotion
+    from syncline.operator.fleet import Fleet, ProviderUse
+
+__all__ = ["app", "promote", "providers"]
+
+
+@errors_as_sentences
+def promote(
+    graph: GraphArgument,
+    why: Annotated[str, typer.Option(help="Why, for the audit.")] = "promote",
+    who: Annotated[
+        str | None, typer.Option(help="Who does this, for the audit; the user of this process when left out.")
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Even if the shadow is behind, or lacks what the live schema has."),
+    ] = False,
+    timeout: TimeoutOption = 180.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Swap a graph and its shadow: providers, schemas of the graph-db, prefixes of the collections.
+
+    What was live is the shadow then, so that it can be promoted back.
+    """
+    from syncline.messages.operator import PromoteShadowInput, Promotion
+
+    request = PromoteShadowInput(graph=graph, force=force, who=who or os_user(), why=why)
+    done = ask(request, Promotion, seconds=timeout)
+    if as_json:
+        typer.echo(done.model_dump_json(indent=2))
+    else:
+        _print(done)
+
+
+def _print(done: "Promotion") -> None:
+    if done.resumed:
+        typer.echo("A promotion that was cut off is finished now; nothing was swapped again.")
+    for reason in done.despite:
+        typer.echo(one_line(f"Although {reason}"), err=True)
+    typer.echo(
+        one_line(f"{done.graph}: served by {done.provider_id}, its shadow by {done.shadow_provider_id}")
+    )
+    typer.echo(one_line(f"its collections in Qdrant begin with {done.qdrant_prefix} now"))
+
 
 app = typer.Typer(help="Make a provider of your own, and have it take over.", no_args_is_help=True)
 
@@ -41,3 +87,80 @@ def new(
     for path in written:
         typer.echo(path)
     typer.echo(f"\nNext: cd {folder}, and README.md there has the commands to install and to test it.")
+
+
+@errors_as_sentences
+def providers(
+    timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Seconds to wait for a worker.")] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every provider: its versions, the workers that have it, the graphs that name it; then the workers.
+
+    What graphs name and no worker has comes first. A worker answers; it needs no plugin itself.
+    """
+    fleet = run(_fleet(timeout))
+    if as_json:
+        typer.echo(fleet.model_dump_json(indent=2))
+        return
+    missing_first = sorted(fleet.providers, key=lambda use: (bool(use.installed), use.kind, use.id))
+    header = ("kind", "provider", "version", "API", "from", "workers", "graphs", "used by")
+    lines = [line for use in missing_first for line in _lines(use)]
+    print_table(header, lines, styles={"installed nowhere": "bold red"})
+    if fleet.undeclared:
+        named = _named(fleet.undeclared_names, fleet.undeclared)
+        typer.echo(one_line(f"{fleet.undeclared:,} graphs declare no sync provider: {named}"))
+    for slug, problem in fleet.refused.items():
+        typer.echo(one_line(f"{slug}: {problem}"), err=True)
+    typer.echo()
+    print_table(
+        ("worker", "task queue", "Syncline", "version", "Python", "since", "left out"),
+        (
+            (
+                worker.identity,
+                worker.task_queue,
+                worker.syncline_version,
+                worker.deployment_version or "-",
+                worker.python_version,
+                told_at(worker.started_at),
+                "; ".join(worker.problems),
+            )
+            for worker in fleet.worker_list
+        ),
+    )
+    if not fleet.workers:
+        typer.echo("No worker has told about itself yet; `syncline doctor` says why.", err=True)
+
+
+async def _fleet(seconds: float) -> "Fleet":
+    from uuid import uuid4
+
+    from syncline import names
+    from syncline.cli.target import connect_temporal, find_task_queue
+    from syncline.operator.fleet import Fleet
+    from syncline.temporal.run import run_by_hand
+
+    client = await connect_temporal(prepare=False)
+    return await run_by_hand(
+        client,
+        names.DESCRIBE_FLEET,
+        Fleet,
+        workflow_id=f"describe-fleet/{uuid4().hex[:8]}",
+        task_queue=find_task_queue(),
+        seconds=seconds,
+        summary="Describe the workers and their providers",
+    )
+
+
+def _lines(use: "ProviderUse") -> Iterator[tuple[str, ...]]:
+    graphs = (f"{use.graphs:,}", _named(use.graph_names, use.graphs))
+    if not use.installed:
+        yield (use.kind, use.id, "-", "-", "installed nowhere", "0", *graphs)
+    for number, found in enumerate(use.installed):
+        used = ("", "") if number else graphs
+        facts = (found.version, str(found.api_version), found.distribution, f"{found.workers:,}")
+        yield (use.kind, use.id, *facts, *used)
+
+
+def _named(names: tuple[str, ...], number: int, most: int = 5) -> str:
+    more = f" and {number - most:,} more" if number > most else ""
+    return ", ".join(names[:most]) + more

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.operators import JsonOption, run
-from syncline.cli.sentences import errors_as_sentences
+from syncline.cli.output import errors_as_sentences
 
 if TYPE_CHECKING:
-    from syncline.cli.models import Loaded
+    from syncline.cli.answers import Loaded
 
 __all__ = ["app"]
 
@@ -63,10 +63,10 @@ def _load(name: str, graph: str, dict_dir: Path | None, *, as_json: bool) -> Non
 async def _load_sample(name: str, reference: str, dict_dir: Path | None) -> "Loaded":
     import time
 
-    from syncline.cli.models import Loaded
+    from syncline.cli.answers import Loaded
     from syncline.cli.target import find_settings
+    from syncline.control.services import Services
     from syncline.samples import load_sample, open_sample
-    from syncline.services import Services
 
     async with Services.open(find_settings()) as services:
         graph = await services.graphs.get(reference)

@@ -5,10 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.columns import one_line, print_columns
 from syncline.cli.completion import SlugArgument, complete_graph
 from syncline.cli.operators import JsonOption, print_json_list, run, told_at
-from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences, say_error, say_warning
+from syncline.cli.output import (
+    EXIT_FAILED,
+    errors_as_sentences,
+    one_line,
+    print_columns,
+    say_error,
+    say_warning,
+)
 from syncline.errors import ConfigurationError, ScheduleNotFound, SchedulePaused
 
 if TYPE_CHECKING:
@@ -17,9 +23,9 @@ if TYPE_CHECKING:
 
     from temporalio.client import ScheduleHandle
 
-    from syncline.cli.models import ScheduleListed, SteeredAction
-    from syncline.messages import Reconciliation
-    from syncline.schedules import ListedSchedule
+    from syncline.cli.answers import ScheduleListed, SteeredAction
+    from syncline.messages.sync import Reconciliation
+    from syncline.temporal.schedules.list import ListedSchedule
 
 __all__ = ["app"]
 
@@ -172,7 +178,7 @@ def _require_all(graph: str | None, *, everything: bool) -> None:
 
 
 def _check_reason(reason: str) -> None:
-    from syncline.schedules import PAUSED_WITH_GRAPH
+    from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH
 
     # The note of an empty reason would be the server's own, and say nothing.
     if not reason.strip():
@@ -183,8 +189,8 @@ def _check_reason(reason: str) -> None:
 
 def _steer_all(action: "SteeredAction", reason: str, *, as_json: bool) -> None:
     """Pause or resume all, and tell of each as soon as it is done."""
-    from syncline.cli.models import SchedulesSteered
-    from syncline.schedules import pause_all, resume_all
+    from syncline.cli.answers import SchedulesSteered
+    from syncline.temporal.schedules.list import pause_all, resume_all
 
     done: list[str] = []
     failed: dict[str, str] = {}
@@ -217,14 +223,14 @@ def _steer_all(action: "SteeredAction", reason: str, *, as_json: bool) -> None:
 
 async def _list() -> "Sequence[ListedSchedule]":
     from syncline.cli.target import connect_temporal
-    from syncline.schedules import list_schedules
+    from syncline.temporal.schedules.list import list_schedules
 
     return await list_schedules(await connect_temporal())
 
 
 async def _reconcile(seconds: float) -> "Reconciliation":
     from syncline.cli.target import connect_temporal, find_task_queue
-    from syncline.schedules import reconcile_now
+    from syncline.temporal.schedules.reconcile import reconcile_now
 
     return await reconcile_now(await connect_temporal(), task_queue=find_task_queue(), seconds=seconds)
 
@@ -235,7 +241,7 @@ async def _steer(slug: str, act: "Callable[[ScheduleHandle], Awaitable[None]]") 
 
     from syncline import names
     from syncline.cli.target import connect_temporal
-    from syncline.client import temporal_errors_mapped
+    from syncline.temporal.client import temporal_errors_mapped
 
     client = await connect_temporal()
     handle = client.get_schedule_handle(names.sync_schedule_id(slug))
@@ -249,7 +255,7 @@ async def _steer(slug: str, act: "Callable[[ScheduleHandle], Awaitable[None]]") 
 
 
 async def _resume(slug: str, handle: "ScheduleHandle") -> None:
-    from syncline.schedules import PAUSED_WITH_GRAPH
+    from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH
 
     state = (await handle.describe()).schedule.state
     if state.paused and state.note == PAUSED_WITH_GRAPH:
@@ -296,7 +302,7 @@ def _line(schedule: "ListedSchedule") -> tuple[str, ...]:
 
 
 def _answer(schedule: "ListedSchedule") -> "ScheduleListed":
-    from syncline.cli.models import ScheduleListed, ScheduleRun
+    from syncline.cli.answers import ScheduleListed, ScheduleRun
 
     return ScheduleListed(
         graph=schedule.slug,
@@ -313,6 +319,6 @@ def _tell(sentence: str, *, as_json: bool, **fields: object) -> None:
     if not as_json:
         typer.echo(sentence)
         return
-    from syncline.cli.models import ScheduleSteered
+    from syncline.cli.answers import ScheduleSteered
 
     typer.echo(ScheduleSteered.model_validate(fields).model_dump_json(indent=2))

@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from syncline.caveats import format_lag
-from syncline.cli.columns import make_table, one_line, print_table
-from syncline.cli.completion import complete_graph
-from syncline.cli.operators import JsonOption, print_json_list, run, told_at
-from syncline.cli.sentences import errors_as_sentences
-from syncline.cli.telling import print_result, provider_lines, told_seconds
+from syncline.cli.completion import SlugArgument, complete_graph
+from syncline.cli.operators import JsonOption, print_json_list, run, say_nothing_matched, told_at
+from syncline.cli.output import errors_as_sentences, make_table, one_line, print_table
+from syncline.cli.run_output import print_result, provider_lines, told_seconds
+from syncline.quoting import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
-    from syncline.runs import GraphOverview, GraphReport, GraphSchedule, ListedRun, Trying
+    from syncline.temporal.overview import GraphOverview, GraphReport, GraphSchedule
+    from syncline.temporal.runs import ListedRun, RunEntry
+    from syncline.temporal.stalls import Trying
 
-__all__ = ["STANDING_STYLES", "status", "status_table"]
+__all__ = ["STANDING_STYLES", "runs", "status", "status_table"]
 
 _HEADER: Final = (
     "graph",
@@ -93,14 +97,14 @@ def _status_of(graph: str, timeout: float, *, as_json: bool) -> None:
 
 async def _overview() -> "Sequence[GraphOverview]":
     from syncline.cli.target import connect_temporal
-    from syncline.runs import overview
+    from syncline.temporal.overview import overview
 
     return await overview(await connect_temporal(prepare=False))
 
 
 async def _report(slug: str, seconds: float) -> "GraphReport":
     from syncline.cli.target import connect_temporal
-    from syncline.runs import report_of
+    from syncline.temporal.overview import report_of
 
     return await report_of(await connect_temporal(prepare=False), slug, seconds=seconds)
 
@@ -241,3 +245,48 @@ def _trying(trying: "Trying") -> str:
 
 def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
+
+
+@errors_as_sentences
+def runs(
+    graph: SlugArgument,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, at most.")] = 20,
+    failed: Annotated[bool, typer.Option("--failed", help="Only those that did not succeed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List a graph's last runs, newest first: what started each, how it ended, what it wrote.
+
+    Needs Temporal only, no worker. How the cycle ended is read for the first hundred.
+    """
+    found = run(_runs(graph, limit, failed))
+    if as_json:
+        print_json_list(found)
+    elif found:
+        header = ("started", "by", "run", "cycle", "provider", "rows", "failures", "took", "id", "error")
+        print_table(header, map(_runs_line, found), styles=STANDING_STYLES)
+    if not found:
+        kind = "run that did not succeed" if failed else "run"
+        say_nothing_matched(f"Temporal keeps no {kind} of graph {shown(graph)}.")
+
+
+async def _runs(slug: str, limit: int, failed: bool) -> "Sequence[RunEntry]":
+    from syncline.cli.target import connect_temporal
+    from syncline.temporal.runs import run_entries
+
+    return await run_entries(await connect_temporal(prepare=False), slug, limit=limit, failed=failed)
+
+
+def _runs_line(found: "RunEntry") -> tuple[str, ...]:
+    listed = found.run
+    return (
+        told_at(listed.started_at),
+        listed.started_by,
+        listed.status,
+        found.cycle or "-",
+        f"{listed.provider or '-'} {listed.provider_version or ''}".rstrip(),
+        "-" if listed.rows is None else f"{listed.rows:,}",
+        "-" if listed.failures is None else f"{listed.failures:,}",
+        told_seconds(listed.seconds),
+        f"{listed.workflow_id} {listed.run_id}",
+        found.error or ("" if found.stall is None else f"{found.stall.problem} {found.stall.fix}"),
+    )

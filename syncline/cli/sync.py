@@ -5,25 +5,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.columns import one_line
 from syncline.cli.completion import SlugArgument
 from syncline.cli.operators import JsonOption, os_user, run
-from syncline.cli.sentences import (
+from syncline.cli.output import (
     EXIT_ALREADY_RUNNING,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     errors_as_sentences,
+    one_line,
     say_error,
 )
-from syncline.cli.telling import print_result, told_seconds
+from syncline.cli.run_output import print_result, told_seconds
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from temporalio.client import Client
 
+    from syncline.cli.answers import SyncedRun
     from syncline.cli.following import View
-    from syncline.cli.models import SyncedRun
-    from syncline.messages import SyncGraphInput
+    from syncline.messages.sync import SyncGraphInput
 
 __all__ = ["STATUS_OF_SYNC", "sync"]
 
@@ -64,7 +64,7 @@ def sync(
     """
     if follow and not wait:
         raise ConfigurationError("--follow and --no-wait contradict each other; choose one.")
-    from syncline.messages import SyncGraphInput
+    from syncline.messages.sync import SyncGraphInput
 
     given = SyncGraphInput(
         graph=graph,
@@ -102,7 +102,7 @@ async def _sync(
     started: "list[SyncedRun]",
 ) -> "SyncedRun":
     from syncline.cli.target import connect_temporal, find_task_queue
-    from syncline.messages import CycleStatus
+    from syncline.messages.sync import CycleStatus
 
     client = await connect_temporal()
     task_queue = find_task_queue()
@@ -135,8 +135,8 @@ async def _sync(
 
 async def _holder(client: "Client", refused: "SyncedRun") -> "SyncedRun | None":
     """Return the run that holds the graph, which refused this one; None if it has ended since."""
-    from syncline.cli.models import SyncedRun
-    from syncline.runs import run_at_work
+    from syncline.cli.answers import SyncedRun
+    from syncline.temporal.runs import run_at_work
 
     found = await run_at_work(client, refused.graph, but=refused.run_id)
     if found is None:
@@ -164,11 +164,10 @@ async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> 
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
     from syncline import names
-    from syncline.cli.models import SyncedRun
-    from syncline.client import temporal_errors_mapped
-    from syncline.messages import LONGEST_RUN
-    from syncline.priorities import BY_HAND
-    from syncline.search_attributes import GRAPH
+    from syncline.cli.answers import SyncedRun
+    from syncline.messages.sync import LONGEST_RUN
+    from syncline.temporal.client import GRAPH, temporal_errors_mapped
+    from syncline.temporal.priorities import BY_HAND
 
     slug = given.graph or ""
     workflow_id = names.sync_workflow_id(slug)
@@ -210,7 +209,7 @@ def _print(answer: "SyncedRun") -> None:
 
 
 def _exit(answer: "SyncedRun", *, wait: bool, as_json: bool) -> None:
-    from syncline.messages import CycleStatus
+    from syncline.messages.sync import CycleStatus
 
     if answer.cycle is CycleStatus.ALREADY_RUNNING:
         if not as_json:

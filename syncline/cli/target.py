@@ -50,7 +50,7 @@ async def connect_temporal(*, prepare: bool = True) -> "Client":
     Its namespace is there and has our search attributes; else raise TemporalUnavailable. Without `prepare`,
     which is enough to read, nothing is asked or registered.
     """
-    from syncline.client import connect, register_search_attributes
+    from syncline.temporal.client import connect, register_search_attributes
 
     stack = _temporal_stack()
     if stack is None or stack.temporal_address is None:

@@ -4,12 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.columns import one_line, print_columns
 from syncline.cli.operators import GraphArgument, JsonOption, TimeoutOption, ask, os_user, told_key
-from syncline.cli.sentences import EXIT_FAILED, errors_as_sentences
+from syncline.cli.output import EXIT_FAILED, errors_as_sentences, one_line, print_columns
 
 if TYPE_CHECKING:
-    from syncline.verification import Verification
+    from syncline.messages.verification import Verification
 
 __all__ = ["STATUS_OF_VERIFY", "verify"]
 
@@ -42,8 +41,8 @@ def verify(
 
     What waits for another row, was refused or is on its way is told apart: that is no damage.
     """
-    from syncline.operations.requests import VerifyGraphInput
-    from syncline.verification import Verification
+    from syncline.messages.operator import VerifyGraphInput
+    from syncline.messages.verification import Verification
 
     request = VerifyGraphInput(
         graph=graph,
@@ -65,7 +64,7 @@ def verify(
 
 
 def _print(found: "Verification", *, repaired: bool) -> None:
-    from syncline.verification import Verdict
+    from syncline.messages.verification import Verdict
 
     print_columns(
         ("what", "of", "equal", *(verdict.value for verdict in Verdict)),

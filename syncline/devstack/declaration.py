@@ -15,9 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from syncline.composition import parse_composition
+from syncline.control.composition import parse_composition
+from syncline.control.graphs import GraphDraft, draft_graph
 from syncline.errors import ConfigurationError, DevStackError
-from syncline.graphs import GraphDraft, draft_graph
 from syncline.settings import Settings
 
 __all__ = [

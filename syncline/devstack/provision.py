@@ -5,16 +5,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from temporalio.client import Client, ScheduleOverlapPolicy
 
 from syncline import names
-from syncline.client import temporal_errors_mapped
-from syncline.composition import swapped
+from syncline.control.composition import swapped
+from syncline.control.graphs import Graph, GraphChanges, GraphRepository
+from syncline.control.services import Services
 from syncline.devstack.declaration import GraphDeclaration, StackDeclaration
 from syncline.errors import DevStackError, GraphNotFound
-from syncline.graphs import Graph, GraphChanges, GraphRepository, GraphStatus
-from syncline.rights import Place, Places, places_of
+from syncline.messages.base import GraphStatus
+from syncline.rights.databases import Places
+from syncline.rights.graphs import places_of
+from syncline.rights.needed import Place
 from syncline.samples import load_sample, open_sample
-from syncline.schedules import ensure_schedule
-from syncline.services import Services
 from syncline.settings import Settings
+from syncline.temporal.client import temporal_errors_mapped
+from syncline.temporal.schedules.graph import ensure_schedule
 
 __all__ = ["load_samples", "prepare_graphs", "schedule_graphs"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.rights import Places, Roles, grants
-from syncline.sqltext import quoted, statements_of, string_literal
+from syncline.rights.databases import Places, Roles, grants
+from syncline.sql import quoted, statements_of, string_literal
 
 __all__ = ["ROLES", "give_rights", "make_roles"]
 

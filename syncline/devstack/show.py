@@ -12,8 +12,9 @@ from rich.text import Text
 from temporalio.client import Client
 
 from syncline.errors import TemporalUnavailable
-from syncline.messages import CycleStatus
-from syncline.runs import GraphOverview, ListedRun, Outcome, outcome_of, overview
+from syncline.messages.sync import CycleStatus
+from syncline.temporal.overview import GraphOverview, overview
+from syncline.temporal.runs import ListedRun, Outcome, outcome_of
 
 __all__ = ["StatusShow", "StatusTable"]
 

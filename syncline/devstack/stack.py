@@ -12,6 +12,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.markup import escape
 
+from syncline.control.graphs import Graph
 from syncline.devstack.declaration import StackDeclaration
 from syncline.devstack.environment import (
     StackStores,
@@ -29,8 +30,8 @@ from syncline.devstack.state import RunningStack, StateFolder, private_files
 from syncline.devstack.temporal_server import TemporalServer
 from syncline.devstack.worker_process import WorkerProcess
 from syncline.errors import DevStackError
-from syncline.graphs import Graph, GraphStatus
-from syncline.rights import Places
+from syncline.messages.base import GraphStatus
+from syncline.rights.databases import Places
 from syncline.settings import Settings
 
 __all__ = ["DevStack"]

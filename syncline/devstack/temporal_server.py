@@ -9,11 +9,11 @@ from pathlib import Path
 from temporalio.client import Client
 
 from syncline import names
-from syncline.client import connect, register_search_attributes
 from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.processes import ChildProcess, log_tail
 from syncline.errors import DevStackError, TemporalUnavailable
 from syncline.private_folder import make_private
+from syncline.temporal.client import connect, register_search_attributes
 
 __all__ = ["TemporalServer", "temporal_binary"]
 

@@ -8,7 +8,7 @@ from functools import cache
 
 from syncline.engine.cycle import SyncEngine
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.tablemap import (
+from syncline.engine.table_map import (
     Column,
     Links,
     Reference,
@@ -18,7 +18,7 @@ from syncline.engine.tablemap import (
     TableMap,
     VectorProjection,
 )
-from syncline.messages import SyncResult
+from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
 
 __all__ = [

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.engine.layout import commas
+from syncline.engine.render.fragments import commas
 from syncline.engine.template import sql
-from syncline.sqltext import quoted
+from syncline.sql import quoted
 
 __all__ = ["Aside", "NotKept"]
 

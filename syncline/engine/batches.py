@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.engine.adding import Progress
-from syncline.engine.apply import Applied, apply_staged, remove_gone, shared_stages
-from syncline.engine.batchsize import BatchSize
+from syncline.engine.batch_size import BatchSize
+from syncline.engine.dead_letters import DeadLetter, TableRefused, bury, may_be_rows, refuses_a_row
 from syncline.engine.deletes import Deletes
 from syncline.engine.keys import row_uuid
-from syncline.engine.ledger import RunProgress, Tenure
 from syncline.engine.limits import is_limit, with_setting
-from syncline.engine.refusal import DeadLetter, TableRefused, bury, may_be_rows, refuses_a_row
+from syncline.engine.merge import Applied, apply_staged, remove_gone, shared_stages
+from syncline.engine.render.statements import Cursor, SchemaStatements, TableStatements
+from syncline.engine.results import Progress
 from syncline.engine.schema_transaction import HeldSchema
-from syncline.engine.statements import Cursor, SchemaStatements, TableStatements
+from syncline.engine.state import RunProgress, Tenure
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
-from syncline.messages import TableProgress
+from syncline.messages.sync import TableProgress
 from syncline.provider import SyncContext
 from syncline.stores.postgres import PostgresStore, map_driver_error
 from syncline.tracing import span

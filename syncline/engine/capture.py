@@ -8,15 +8,15 @@ from typing import Self
 
 import asyncpg
 
-from syncline.engine.ledger import Ledger
-from syncline.engine.places import BY_INDEX
 from syncline.engine.position import Known
-from syncline.engine.statements import DELETES, Cursor, SchemaStatements, TableStatements, positions_of
+from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements, TableStatements, positions_of
+from syncline.engine.schema_transaction import BY_INDEX
+from syncline.engine.state import Ledger
 from syncline.engine.template import sql
 from syncline.errors import SchemaMismatch
-from syncline.messages import OpenWriter
+from syncline.messages.sync import OpenWriter
 from syncline.provider import GraphSchema
-from syncline.sqltext import literal, quoted
+from syncline.sql import literal, quoted
 from syncline.stores.postgres import map_driver_error
 from syncline.stores.tenants import reading
 from syncline.tracing import span

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from syncline.engine.layout import commas
-from syncline.engine.places import BY_INDEX
-from syncline.engine.tablemap import SchemaMap, TableMap
+from syncline.engine.render.fragments import commas
+from syncline.engine.schema_transaction import BY_INDEX
+from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.provider import GraphSchema
-from syncline.sqltext import literal, quoted
+from syncline.sql import literal, quoted
 from syncline.stores.tenants import reading
 
 __all__ = ["Comparison"]

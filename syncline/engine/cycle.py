@@ -12,24 +12,22 @@ from datetime import UTC, datetime
 import asyncpg
 
 from syncline import names
-from syncline.engine.adding import Progress, add_up
-from syncline.engine.announcement import payloads
 from syncline.engine.capture import Pending
 from syncline.engine.drain import Drain
-from syncline.engine.fit import Fit, misfits
-from syncline.engine.holder import Holder, end_dead_holder, find_holder, refuse_own_run
-from syncline.engine.index import drain_outbox
-from syncline.engine.ledger import Ledger, Tenure, read_ledger
-from syncline.engine.outbox import due_sql
+from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_name_sql, refuse_own_run
 from syncline.engine.pruning import Pruning
+from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
+from syncline.engine.results import Progress, add_up
+from syncline.engine.schema_problems import Fit, misfits
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.standing import Standing
-from syncline.engine.statements import DELETES, Cursor, SchemaStatements
-from syncline.engine.tablemap import SchemaMap
+from syncline.engine.state import Ledger, Tenure, payloads, read_ledger
+from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
+from syncline.engine.vectors.drain import drain_outbox
+from syncline.engine.vectors.outbox import due_sql
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated
-from syncline.holder_name import holder_name_sql
-from syncline.messages import CycleStatus, SyncResult, TableProgress, VectorProgress
+from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import asyncpg
 
 from syncline.engine.capture import Reading
+from syncline.engine.dead_letters import DeadLetter
 from syncline.engine.keys import is_text, key_of_bytes, row_uuid
-from syncline.engine.refusal import DeadLetter
-from syncline.engine.statements import Cursor, SchemaStatements
+from syncline.engine.render.statements import Cursor, SchemaStatements
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
 from syncline.provider import SyncContext
-from syncline.sqltext import literal
+from syncline.sql import literal
 from syncline.stores.tenants import reading
 
 __all__ = ["DeletedKey", "Deletes", "letter_of"]

@@ -9,20 +9,20 @@ from contextlib import AsyncExitStack, contextmanager
 
 import asyncpg
 
+from syncline.engine.batch_size import BatchSize
 from syncline.engine.batches import Batches, CaptureRefused
-from syncline.engine.batchsize import BatchSize
+from syncline.engine.bisect import NoNeighbour, Suspects, TableStands
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
+from syncline.engine.dead_letters import FEW, DeadLetter, may_be_rows, refuses_a_row
 from syncline.engine.deletes import letter_of
 from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of
-from syncline.engine.ledger import Ledger
 from syncline.engine.limits import with_setting
-from syncline.engine.places import BY_INDEX
-from syncline.engine.refusal import FEW, DeadLetter, may_be_rows, refuses_a_row
-from syncline.engine.statements import DELETES, Cursor, TableStatements
-from syncline.engine.suspects import NoNeighbour, Suspects, TableStands
+from syncline.engine.render.statements import DELETES, Cursor, TableStatements
+from syncline.engine.schema_transaction import BY_INDEX
+from syncline.engine.state import Ledger
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
-from syncline.messages import TableProgress
+from syncline.messages.sync import TableProgress
 from syncline.stores.tenants import reading
 
 __all__ = ["Drain"]

@@ -4,21 +4,29 @@ A write-db without an encoding (SQL_ASCII) takes any bytes for a text. Such a pa
 in which each byte that is no UTF-8 is a surrogate (PEP 383): what was read can be told from every text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from typing import Final
 from uuid import UUID
+
+from syncline.engine.template import sql
+from syncline.sql import quoted
 
 __all__ = [
     "bytes_of",
     "hex_of",
     "is_text",
+    "key_bytes",
     "key_of_bytes",
+    "key_text",
     "key_uuid",
     "of_hex",
     "presented",
     "reading_of",
     "readings",
     "row_uuid",
+    "stage_type",
+    "traveling",
 ]
 
 _HEX = "\\x"
@@ -100,3 +108,35 @@ def _unpresented(part: str) -> str:
         return part
     [read] = key_of_bytes([raw])
     return part if is_text([read]) else read
+
+
+_TEXT: Final = "text"
+_WITHOUT_LENGTH: Final = {"character": "bpchar", "char": "bpchar", "bit": '"bit"'}
+"""Types that SQL takes for their first character, or bit, where no length is given."""
+
+
+def stage_type(name: str, types: Mapping[str, str]) -> str:
+    """Return the type of a column in the stage; one that is not in `types` is text."""
+    spelled = types.get(name, _TEXT)
+    return _WITHOUT_LENGTH.get(spelled.strip().lower(), spelled)
+
+
+def traveling(name: str, types: Mapping[str, str]) -> str:
+    """Return the expression, over the source row, for the value of a column as it travels.
+
+    What the map calls text is the text that Postgres makes of the value: character(n) without its padding, a
+    label of an enum. Any other type travels as it is. Every statement on the write-db that means the value of
+    a column by which rows are staged, compared or named says it in this way.
+    """
+    column = quoted(name)
+    return f"{column}::text" if stage_type(name, types) == _TEXT else column
+
+
+def key_bytes(key: str) -> str:
+    """Return the expression for the bytes of a part of a key: those that its id is made of, text or not."""
+    return sql("key_bytes", key=key).strip()
+
+
+def key_text(digits: str) -> str:
+    """Return the expression for the part of a key whose bytes are given in hex (`keys.hex_of`)."""
+    return sql("key_text", digits=digits).strip()

@@ -1,6 +1,6 @@
 """The built-in table map: a knowledge graph of sources, facts, nodes, edges, and what is known about them."""
 
-from syncline.engine.tablemap import (
+from syncline.engine.table_map import (
     Column,
     Links,
     Reference,

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from syncline.engine.statements import positions_of
+from syncline.engine.render.statements import positions_of
 from syncline.engine.template import sql
 from syncline.stores.tenants import writing
 

@@ -6,9 +6,9 @@ from typing import Final
 
 import asyncpg
 
-from syncline.engine.ledger import deletes_read
-from syncline.engine.places import BY_INDEX
-from syncline.engine.statements import deleted_keys, positions_of
+from syncline.engine.render.statements import deleted_keys, positions_of
+from syncline.engine.schema_transaction import BY_INDEX
+from syncline.engine.state import deletes_read
 from syncline.engine.template import sql
 from syncline.errors import StoreError
 from syncline.provider import SyncContext

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.sqltext import literal, quoted, string_literal
+from syncline.sql import literal, quoted, string_literal
 
-__all__ = ["HeldSchema", "schema_transaction"]
+__all__ = ["BY_INDEX", "SCHEMA_PATH", "HeldSchema", "looking_up", "schema_transaction"]
 
 
 @asynccontextmanager
@@ -97,3 +97,32 @@ class HeldSchema:
 def _named(name_sql: str) -> str:
     # Shown to others at once, and kept when the transaction commits.
     return f"SELECT pg_catalog.set_config('application_name', {name_sql}, false)"
+
+
+BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
+"""For a transaction that looks entries up by key or reads them in order. Any other way reads all of a table,
+and is what the planner takes where it lacks statistics."""
+
+SCHEMA_PATH = """
+SELECT set_config('search_path', quote_ident($1), true), to_regclass(quote_ident($1) || '.sync_state')
+"""
+"""Puts a schema on the search_path until the transaction ends, and refuses one that the role may not use:
+else it is left out of it without a word, and its tables do not exist."""
+
+
+@asynccontextmanager
+async def looking_up(connection: asyncpg.Connection, *, few: bool) -> AsyncIterator[None]:
+    """Have rows, if they are `few`, look up what they are joined with by index, in the caller's transaction.
+
+    Without statistics the planner takes each for many, and reads a table of any size instead. Only for
+    statements in which every join has an index: others would compare each row with each.
+    """
+    if few:
+        await connection.execute(_set("off"))
+    yield
+    if few:
+        await connection.execute(_set("DEFAULT"))
+
+
+def _set(value: str) -> str:
+    return ";".join(f"SET LOCAL enable_{way} TO {value}" for way in ("hashjoin", "mergejoin", "seqscan"))

@@ -6,11 +6,11 @@ from dataclasses import replace
 import asyncpg
 
 from syncline.engine.capture import Pending, ask_pending
-from syncline.engine.fit import Fit
-from syncline.engine.ledger import Ledger, Tenure
 from syncline.engine.position import Position, write_position
+from syncline.engine.render.statements import DELETES, SchemaStatements
+from syncline.engine.schema_problems import Fit
 from syncline.engine.schema_transaction import HeldSchema
-from syncline.engine.statements import DELETES, SchemaStatements
+from syncline.engine.state import Ledger, Tenure
 from syncline.engine.watch import captures, doubts
 from syncline.errors import StoreRejected
 from syncline.provider import SyncContext

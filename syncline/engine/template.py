@@ -1,6 +1,6 @@
 """The engine's `.sql` templates."""
 
-from syncline.sqltext import Statements, statements_of
+from syncline.sql import Statements, statements_of
 
 __all__ = ["sql"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from syncline.engine.places import BY_INDEX
-from syncline.engine.statements import Cursor
+from syncline.engine.render.statements import Cursor
+from syncline.engine.schema_transaction import BY_INDEX
 from syncline.engine.template import sql
 from syncline.errors import RowsFiltered
 from syncline.stores.tenants import reading

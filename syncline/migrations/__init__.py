@@ -37,7 +37,7 @@ async def migrate_write(store: PostgresStore, schema: str) -> list[str]:
     Tables that are there already stay as they are and are adopted: SchemaMismatch names what they lack.
     """
     # Not at the top: a worker whose graphs all have other providers never loads the engine.
-    from syncline.adoption import adopt
+    from syncline.capture.install.install import adopt
     from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 
     applied = await upgrade(store, schema, _HERE / "write")

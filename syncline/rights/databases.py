@@ -22,7 +22,7 @@ from syncline.rights.needed import (
     worker_write_rights,
     writer_rights,
 )
-from syncline.sqltext import quoted, statements_of, string_literal
+from syncline.sql import quoted, statements_of, string_literal
 
 __all__ = ["Database", "Places", "Roles", "grants"]
 

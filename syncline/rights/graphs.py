@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from syncline import names
-from syncline.composition import declared_provider
+from syncline.control.composition import declared_provider
+from syncline.control.graphs import Graph
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.graphs import Graph
 from syncline.rights.databases import Places
 from syncline.rights.needed import Place
 

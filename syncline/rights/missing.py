@@ -7,7 +7,7 @@ from itertools import groupby
 import asyncpg
 
 from syncline.rights.needed import Kind, Right, grant
-from syncline.sqltext import statements_of
+from syncline.sql import statements_of
 
 __all__ = ["Missing", "missing_rights"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from syncline.sqltext import quoted
+from syncline.sql import quoted
 
 __all__ = [
     "Kind",

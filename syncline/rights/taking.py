@@ -5,12 +5,12 @@ from collections.abc import Iterable
 
 import asyncpg
 
-from syncline.graphs import Graph
+from syncline.control.graphs import Graph
 from syncline.provider import GraphSchema
 from syncline.rights.graphs import read_place
 from syncline.rights.missing import missing_rights
 from syncline.rights.needed import Place, Right, worker_graph_rights, worker_write_rights
-from syncline.sqltext import quoted
+from syncline.sql import quoted
 
 __all__ = ["take_rights"]
 

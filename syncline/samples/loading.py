@@ -7,7 +7,7 @@ import asyncpg
 
 from syncline.errors import SampleInvalid
 from syncline.samples.sample import Row, Sample, SampleTable
-from syncline.sqltext import quoted, statements_of
+from syncline.sql import quoted, statements_of
 from syncline.stores.postgres import PostgresStore
 
 _BREATH = 1_000

@@ -6,23 +6,23 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from syncline.engine.places import SCHEMA_PATH
-from syncline.engine.statements import SchemaStatements
-from syncline.engine.tablemap import SchemaMap, TableMap, VectorProjection
-from syncline.engine.verify.merging import pairs
-from syncline.engine.verify.numbers import differs
-from syncline.engine.verify.snapshots import Side, open_side
-from syncline.engine.verify.tally import Beat, Tally
-from syncline.engine.verify.vectors import points_in_order, same_json
+from syncline.control.graphs import Graph
+from syncline.control.services import Services
+from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.schema_transaction import SCHEMA_PATH
+from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
 from syncline.errors import ShadowInvalid, StoreRejected, VectorStoreError
-from syncline.graphs import Graph
+from syncline.messages.verification import Relation, RelationKind, Verdict, Verification
 from syncline.provider import GraphVectors
-from syncline.services import Services
-from syncline.shadow.behind import progress_of, undone
+from syncline.shadow.lag import progress_of, undone
 from syncline.shadow.template import sql
-from syncline.sqltext import literal, quoted
+from syncline.sql import literal, quoted
 from syncline.stores.vectors import PointPayload
-from syncline.verification import Relation, RelationKind, Verdict, Verification
+from syncline.verify.rows import pairs
+from syncline.verify.snapshots import Side, open_side
+from syncline.verify.stats import differs
+from syncline.verify.tally import Beat, Tally
+from syncline.verify.vectors import points_in_order, same_json
 
 __all__ = ["compare_with_shadow"]
 

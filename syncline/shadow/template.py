@@ -1,6 +1,6 @@
 """The `.sql` templates of shadows."""
 
-from syncline.sqltext import Statements, statements_of
+from syncline.sql import Statements, statements_of
 
 __all__ = ["sql"]
 

@@ -13,7 +13,7 @@ from uuid import UUID
 import qdrant_edge as edge
 from pydantic import BaseModel
 
-from syncline.embedding import Vectors
+from syncline.embeddings.service import Vectors
 from syncline.stores.vectors import PointPayload
 
 _DESCRIPTION, _SHARD = "collection.json", "shard"

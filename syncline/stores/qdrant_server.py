@@ -16,10 +16,10 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from syncline.batches import each_batch
-from syncline.credentials import redacted, sendable
-from syncline.embedding import Vectors
+from syncline.concurrency import each_batch
+from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
+from syncline.logs import redacted, sendable
 from syncline.stores.vectors import PointPayload, checked_name, checked_vectors, of_other_dimensions
 
 _T = TypeVar("_T")

@@ -8,7 +8,7 @@ from typing import Final
 
 import asyncpg
 
-from syncline.sqltext import literal
+from syncline.sql import literal
 
 __all__ = ["begin_session"]
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from syncline.sqltext import Statements, quoted, statements_of
+from syncline.sql import Statements, quoted, statements_of
 
 __all__ = ["read_settings", "reading", "write_guard", "writing"]
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import numpy as np
 from pydantic import JsonValue
 
-from syncline.embedding import Vectors
+from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreRejected
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")

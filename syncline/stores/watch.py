@@ -14,7 +14,7 @@ from typing import Final
 import asyncpg
 
 from syncline.errors import StoreError, StoreUnavailable
-from syncline.sqltext import statements_of
+from syncline.sql import statements_of
 
 __all__ = ["Patience", "Seen", "Watch", "look"]
 

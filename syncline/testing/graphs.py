@@ -7,9 +7,9 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.one_graph import SCHEMA, TestGraph, on_target, prepare_templates, read, write
 
 __all__ = ["SCHEMA", "TestGraph", "graph", "graph_templates", "on_target", "read", "write"]

@@ -12,10 +12,10 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.worker import Worker
 
 from syncline import names
-from syncline.graphs import Graph, draft_graph
-from syncline.messages import LONGEST_RUN, SyncGraphInput, SyncGraphResult, SyncState
+from syncline.control.graphs import Graph, draft_graph
+from syncline.control.services import Services
+from syncline.messages.sync import LONGEST_RUN, SyncGraphInput, SyncGraphResult, SyncState
 from syncline.provider import SyncProvider
-from syncline.services import Services
 
 __all__ = ["Run", "SyncLab", "eventually"]
 

@@ -9,8 +9,9 @@ import structlog
 from pydantic import BaseModel, SecretStr
 
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.embedding import EmbeddingService
-from syncline.messages import CycleProgress, GraphRef
+from syncline.embeddings.service import EmbeddingService
+from syncline.messages.base import GraphRef
+from syncline.messages.sync import CycleProgress
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.provider import (
     CycleBudget,

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel
 
-from syncline.messages import CycleStatus, SyncResult, TableProgress
+from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
 from syncline.provider import API_VERSION, NoOptions, ProviderServices, SyncContext
 
 __all__ = ["FakeProvider", "sync_result"]

@@ -7,7 +7,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from syncline import names
 from syncline.devstack.temporal_server import temporal_binary
-from syncline.payload_converter import MESSAGES
+from syncline.temporal.data_converter import MESSAGES
 
 __all__ = ["start_temporal"]
 

@@ -19,7 +19,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from syncline.testing.ports import free_port
+from tests.kit.ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -17,11 +17,11 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from syncline import names
-from syncline.graphs import draft_graph
-from syncline.messages import ProviderResolution, SyncGraphResult
-from syncline.presence import Away, ProviderReturned
-from syncline.search_attributes import GRAPH
-from syncline.services import Services
+from syncline.control.graphs import draft_graph
+from syncline.control.services import Services
+from syncline.messages.provider_state import Away, ProviderReturned
+from syncline.messages.sync import ProviderResolution, SyncGraphResult
+from syncline.temporal.client import GRAPH
 from syncline.testing.lab import eventually
 from syncline.testing.worker_process import WorkerProcess, environment_of
 

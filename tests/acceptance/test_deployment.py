@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from syncline import names
+from syncline.control.graphs import Graph, draft_graph
+from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.graphs import Graph, draft_graph
-from syncline.messages import SyncGraphResult
-from syncline.services import Services
+from syncline.messages.sync import SyncGraphResult
 from syncline.settings import Settings
 from syncline.testing.lab import Run, eventually
 from syncline.testing.worker_process import WorkerProcess

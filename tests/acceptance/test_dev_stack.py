@@ -19,7 +19,7 @@ import pytest
 from syncline.devstack.postgres import PostgresServer
 from syncline.devstack.processes import ProcessIdentity
 from syncline.devstack.state import StateFolder
-from syncline.testing.ports import free_port
+from tests.kit.ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 SYNCLINE = Path(sys.executable).with_name("syncline")

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
-from syncline.graphs import Graph
+from syncline.control.graphs import Graph
 from tests.acceptance.faults.blows import BLOWS, Struck
 from tests.acceptance.faults.field import ROWS, Field, Seen
 from tests.acceptance.faults.phases import PHASES

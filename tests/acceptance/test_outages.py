@@ -19,16 +19,16 @@ from pydantic import SecretStr
 from temporalio.client import Client
 
 from syncline import names
+from syncline.control.graphs import draft_graph
+from syncline.control.services import Services
 from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.devstack.temporal_server import TemporalServer
-from syncline.graphs import draft_graph
-from syncline.search_attributes import GRAPH
-from syncline.services import Services
 from syncline.settings import Settings
-from syncline.testing.command_line import CommandLine
-from syncline.testing.ports import free_port
+from syncline.temporal.client import GRAPH
 from syncline.testing.worker_process import WorkerProcess, environment_of
+from tests.kit.command_line import CommandLine
+from tests.kit.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = [f"outage{number:03}" for number in range(200)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from syncline.testing.wheels import build_wheel, make_environment
+from tests.kit.wheels import build_wheel, make_environment
 
 ROOT = Path(__file__).parents[2]
 [WALK] = re.findall(

@@ -14,11 +14,10 @@ from pydantic import SecretStr
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from syncline import names
+from syncline.control.graphs import GraphChanges
+from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.graphs import GraphChanges
-from syncline.services import Services
 from syncline.settings import Settings
-from syncline.testing.wheels import build_wheel, make_environment, uninstall
 from tests.acceptance.rolling import (
     DEFAULT,
     FAILS,
@@ -41,6 +40,7 @@ from tests.acceptance.rolling import (
     write_plugin,
     writing,
 )
+from tests.kit.wheels import build_wheel, make_environment, uninstall
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]
 

@@ -10,13 +10,14 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
+from syncline.capture.listen.connection import Line
 from syncline.engine import run_cycle
 from syncline.errors import PoolerUnsupported
-from syncline.freshness.line import Line
-from syncline.health.check import CheckStatus, bounded
-from syncline.health.postgres import check_postgres
-from syncline.messages import CycleStatus, GraphRef
+from syncline.messages.base import GraphRef
+from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_control, migrate_graph, migrate_write
+from syncline.operator.health.check import CheckStatus, bounded
+from syncline.operator.health.postgres import check_postgres
 from syncline.provider import GraphSchema, GraphVectors, SyncContext
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, write

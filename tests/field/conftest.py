@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.testing.ports import free_port
+from tests.kit.ports import free_port
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,16 +28,16 @@ from activities.operations import OperationActivities  # noqa: E402
 from activities.schedules import ScheduleActivities  # noqa: E402
 from activities.sync import SyncActivities  # noqa: E402
 from syncline import names  # noqa: E402
+from syncline.control.graphs import Graph  # noqa: E402
+from syncline.control.services import Services  # noqa: E402
+from syncline.control.workers import announced  # noqa: E402
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer  # noqa: E402
 from syncline.errors import StoreUnavailable  # noqa: E402
-from syncline.fleet import announced  # noqa: E402
-from syncline.graphs import Graph  # noqa: E402
-from syncline.messages import CycleProgress, SyncResult, TableProgress  # noqa: E402
+from syncline.messages.sync import CycleProgress, SyncResult, TableProgress  # noqa: E402
 from syncline.provider import SyncContext  # noqa: E402
 from syncline.registry import Registry  # noqa: E402
-from syncline.schedules import ensure_schedule  # noqa: E402
-from syncline.services import Services  # noqa: E402
 from syncline.settings import Settings  # noqa: E402
+from syncline.temporal.schedules.graph import ensure_schedule  # noqa: E402
 from syncline.testing.lab import Run, SyncLab, eventually  # noqa: E402
 from syncline.testing.providers import FakeProvider, sync_result  # noqa: E402
 from syncline.testing.temporal import start_temporal  # noqa: E402

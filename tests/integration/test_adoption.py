@@ -16,27 +16,20 @@ import pytest_asyncio
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from syncline.adoption import (
-    Patience,
-    adopt,
-    check_source,
-    check_target,
-    plan_adoption,
-    read_catalog,
-    types_of,
-    uncaptured,
-    undo,
-)
+from syncline.capture.install.catalog import read_catalog
+from syncline.capture.install.checks import check_source, check_target, types_of, uncaptured
+from syncline.capture.install.install import adopt, plan_adoption, undo
+from syncline.capture.install.locks import Patience
 from syncline.cli import app
+from syncline.control.graphs import GraphDraft
+from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import run_cycle
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.tablemap import Column, Links, Reference, SchemaMap, TableMap
+from syncline.engine.table_map import Column, Links, Reference, SchemaMap, TableMap
 from syncline.errors import AdoptionBlocked, SchemaMismatch, SynclineError
-from syncline.graphs import GraphDraft
-from syncline.messages import CycleStatus
+from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_graph, migrate_write
-from syncline.services import Services
 from syncline.settings import load_settings
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, read
@@ -635,7 +628,7 @@ async def test_an_index_that_waits_for_a_transaction_says_for_whose_and_keeps_no
     connect: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("syncline.adoption.waits._SILENCE", 0.1)
+    monkeypatch.setattr("syncline.capture.install.locks._SILENCE", 0.1)
     holder = await connect(application_name="long report")
     await holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class")
     told: asyncio.Queue[str] = asyncio.Queue()
@@ -1256,7 +1249,7 @@ def test_a_blocked_adoption_is_one_sentence_with_status_1(
     postgres_server: EmbeddedPostgres,
     dsn: str,
 ) -> None:
-    monkeypatch.setattr("syncline.adoption.Patience", partial(Patience, attempts=2, pause=0.01))
+    monkeypatch.setattr("syncline.capture.install.Patience", partial(Patience, attempts=2, pause=0.01))
     run = [postgres_server.bin_dir / "psql", "-Xqt", "-d", dsn]
     with subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdin is not None
@@ -1273,7 +1266,7 @@ def test_a_blocked_adoption_is_one_sentence_with_status_1(
 
 
 @pytest.mark.parametrize(
-    "name", ["nowhere", "syncline.engine:nothing", "no.module:X", "syncline.graphs:Graph"]
+    "name", ["nowhere", "syncline.engine:nothing", "no.module:X", "syncline.control.graphs:Graph"]
 )
 def test_a_map_that_is_none_is_refused(
     syncline: Callable[..., Result], adoptable: Callable[[str], str], name: str

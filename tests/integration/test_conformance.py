@@ -11,7 +11,7 @@ import pytest
 from providers.default import DefaultSyncProvider
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import run_cycle
-from syncline.messages import CycleStatus, SyncResult, VectorProgress
+from syncline.messages.sync import CycleStatus, SyncResult, VectorProgress
 from syncline.provider import ProviderServices, SyncContext, SyncProvider
 from syncline.testing import exercise_provider
 from syncline.testing.conformance import Nonconforming, Subject, try_item

@@ -9,10 +9,11 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from syncline.control.graphs import Graph, GraphChanges, GraphDraft, GraphRepository
+from syncline.control.schedule_spec import ScheduleSpec
 from syncline.errors import CompositionInvalid, GraphInvalid, GraphNotFound, StoreUnavailable
-from syncline.graphs import Graph, GraphChanges, GraphDraft, GraphRepository, GraphStatus
+from syncline.messages.base import GraphStatus
 from syncline.migrations import migrate_control
-from syncline.schedule_spec import ScheduleSpec
 from syncline.stores.postgres import PostgresStore
 
 

@@ -5,8 +5,8 @@ import pytest
 from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.statements import Cursor, SchemaStatements
-from syncline.messages import CycleStatus, SyncResult, TableProgress
+from syncline.engine.render.statements import Cursor, SchemaStatements
+from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
 from syncline.testing.graphs import TestGraph, read, write
 from syncline.testing.truth import differences
 

@@ -12,11 +12,11 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from syncline.adoption import adopt
+from syncline.capture.install.install import adopt
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.errors import CycleFenced, SchemaMismatch, StoreUnavailable
-from syncline.messages import CycleProgress, CycleStatus, SyncEvent, SyncResult
+from syncline.messages.sync import CycleProgress, CycleStatus, SyncEvent, SyncResult
 from syncline.provider import GraphSchema, RetryRules
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore

@@ -10,16 +10,16 @@ from uuid import uuid4
 import pytest
 from pydantic import SecretStr
 
-from syncline.adoption import adopt
+from syncline.capture.install.install import adopt
 from syncline.engine import cycle as cycle_module
 from syncline.engine import run_cycle
 from syncline.engine.capture import read_rows
 from syncline.engine.cycle import SyncEngine
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.tablemap import Column, Links, Reference, SchemaMap, TableMap, VectorProjection
+from syncline.engine.table_map import Column, Links, Reference, SchemaMap, TableMap, VectorProjection
 from syncline.errors import StoreRejected
-from syncline.messages import CycleProgress, CycleStatus, SyncEvent, SyncResult
+from syncline.messages.sync import CycleProgress, CycleStatus, SyncEvent, SyncResult
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.provider import GraphSchema
 from syncline.stores.postgres import PostgresStore

@@ -21,16 +21,16 @@ from hypothesis.stateful import (
 )
 from pydantic import SecretStr
 
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
-from syncline.engine.verify import verify
 from syncline.errors import StoreUnavailable
-from syncline.messages import CycleProgress, CycleStatus
+from syncline.messages.sync import CycleProgress, CycleStatus
 from syncline.provider import RetryRules
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph
 from syncline.testing.truth import differences
+from syncline.verify import verify
 from tests.kit.writer import KEYS, Writer
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from syncline.engine import run_cycle
-from syncline.engine.statements import Cursor, TableStatements
-from syncline.messages import CycleStatus
+from syncline.engine.render.statements import Cursor, TableStatements
+from syncline.messages.sync import CycleStatus
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, write
 

@@ -29,14 +29,14 @@ from hypothesis.stateful import (
 from pydantic import SecretStr
 
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
 from syncline.errors import SynclineError
-from syncline.messages import CycleStatus, SyncResult
+from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.provider import RetryRules
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.one_graph import SCHEMA, TestGraph
 from syncline.testing.truth import differences
 from tests.kit.writer import KEYS, Writer

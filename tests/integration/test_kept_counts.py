@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from syncline.control.audit import Actor
 from syncline.engine import run_cycle
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.verify import verify
-from syncline.graph_audit import Actor
-from syncline.operations import Selection, discard, retry
+from syncline.messages.verification import RelationKind, Verification
+from syncline.operator.dead_letters import Selection, discard, retry
 from syncline.provider import GraphSchema
 from syncline.testing.graphs import SCHEMA, TestGraph, on_target, read, write
-from syncline.verification import RelationKind, Verification
+from syncline.verify import verify
 
 DIFFERING = """
 WITH counted (counted, name, refused, entries) AS (

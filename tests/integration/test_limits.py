@@ -7,12 +7,12 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.adoption import adopt
+from syncline.capture.install.install import adopt
 from syncline.engine import SyncEngine
-from syncline.engine.batchsize import BatchSize
-from syncline.engine.tablemap import Column, SchemaMap, TableMap
+from syncline.engine.batch_size import BatchSize
+from syncline.engine.table_map import Column, SchemaMap, TableMap
 from syncline.errors import StoreUnavailable
-from syncline.messages import CycleStatus
+from syncline.messages.sync import CycleStatus
 from syncline.provider import GraphSchema, SyncContext
 from syncline.stores.connection import Connection
 from syncline.stores.postgres import PostgresStore

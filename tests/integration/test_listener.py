@@ -9,14 +9,15 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from syncline.capture.listen import listener as ear
+from syncline.capture.listen.listener import Listening
+from syncline.control.graphs import Graph, GraphDraft
+from syncline.control.services import Services
 from syncline.devstack.postgres import PostgresServer
-from syncline.freshness import Listening, ear
-from syncline.graphs import Graph, GraphDraft
 from syncline.provider import NullMeter
-from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.lab import eventually
-from syncline.testing.waking import WokenBy
+from tests.kit.waking import WokenBy
 
 
 class Measured(NullMeter):

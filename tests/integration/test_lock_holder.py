@@ -11,14 +11,14 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from activities.translation import translated
+from activities.errors import translated
 from syncline.engine import run_cycle
-from syncline.engine.holder import end_dead_holder
+from syncline.engine.lock import end_dead_holder
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.errors import CycleBusy
-from syncline.health.check import CheckStatus
-from syncline.health.tenancy import check_locks
-from syncline.messages import CycleProgress, CycleStatus
+from syncline.messages.sync import CycleProgress, CycleStatus
+from syncline.operator.health.check import CheckStatus
+from syncline.operator.health.tenancy import check_locks
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, read, write
 from syncline.testing.truth import differences

@@ -12,12 +12,12 @@ from pydantic import SecretStr
 
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import StoreUnavailable, StoreUnusable
-from syncline.health.postgres import check_postgres
 from syncline.migrations import migrate_control
+from syncline.operator.health.postgres import check_postgres
 from syncline.stores.login import version_problem
 from syncline.stores.postgres import PostgresStore
-from syncline.testing.ports import free_port
-from syncline.testing.secrecy import all_told
+from tests.kit.ports import free_port
+from tests.kit.secrecy import all_told
 
 HERE = Path(__file__).parent
 AUTHORITY = HERE / "certificates/authority.pem"

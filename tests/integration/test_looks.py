@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import run_cycle
 from syncline.engine.schema_transaction import HeldSchema
-from syncline.messages import CycleStatus, SyncResult
+from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.one_graph import LOCK, prepare_templates

@@ -9,12 +9,12 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from syncline import names
-from syncline.adoption import adopt, plan_adoption, undo
+from syncline.capture.install.install import adopt, plan_adoption, undo
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import run_cycle
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.tablemap import Column, SchemaMap, TableMap
-from syncline.messages import CycleStatus
+from syncline.engine.table_map import Column, SchemaMap, TableMap
+from syncline.messages.sync import CycleStatus
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph
 

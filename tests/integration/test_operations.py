@@ -9,30 +9,27 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from syncline.engine.fingerprint import fingerprint, without_values
+from syncline.control.audit import Actor
+from syncline.engine.dead_letters import fingerprint
 from syncline.engine.keys import key_uuid, row_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.errors import InputInvalid, StoreRejected
-from syncline.graph_audit import Actor
-from syncline.operations import (
+from syncline.masking import without_values
+from syncline.operator.dead_letters import (
     AuditEntry,
     DeadLetter,
     DeadLetterState,
-    Explanation,
-    Obstacle,
-    ParkedEntry,
-    RowState,
     Selection,
     discard,
-    explain,
     list_audit,
     list_dead_letters,
-    list_parked,
     retry,
     show,
     summarize,
-    summarize_parked,
 )
+from syncline.operator.explain import explain
+from syncline.operator.explanation import Explanation, RowState
+from syncline.operator.parked import Obstacle, ParkedEntry, list_parked, summarize_parked
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.stores.vectors import PointPayload
 from syncline.testing.graphs import SCHEMA, TestGraph, write

@@ -4,27 +4,25 @@ from pathlib import Path
 
 import pytest
 
+from syncline.control.audit import Actor
 from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.graph_audit import Actor
-from syncline.messages import SyncResult
-from syncline.operations import (
+from syncline.messages.sync import SyncResult
+from syncline.operator.dead_letters import (
     DeadLetterState,
-    Explanation,
-    Obstacle,
-    RowState,
     Selection,
     discard,
-    explain,
     list_dead_letters,
     retry,
     show,
     summarize,
-    summarize_parked,
 )
+from syncline.operator.explain import explain
+from syncline.operator.explanation import Explanation, RowState
+from syncline.operator.parked import Obstacle, summarize_parked
 from syncline.provider import GraphSchema, GraphVectors
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import SCHEMA, TestGraph, write
 
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from syncline.engine import run_cycle
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.statements import DELETES, SchemaStatements
+from syncline.engine.render.statements import DELETES, SchemaStatements
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, write
 

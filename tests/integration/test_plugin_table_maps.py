@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.adoption import adopt
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.capture.install.install import adopt
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import (
     Column,
     Links,
@@ -21,11 +21,11 @@ from syncline.engine import (
     TableMap,
     VectorProjection,
 )
-from syncline.messages import CycleStatus
+from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_books
 from syncline.provider import GraphSchema
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, write
 
 # docs/table-maps.md shows this very map.

@@ -2,11 +2,11 @@
 
 import pytest
 
-from syncline.adoption import adopt
+from syncline.capture.install.install import adopt
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
-from syncline.engine.tablemap import Column, SchemaMap, TableMap
+from syncline.engine.table_map import Column, SchemaMap, TableMap
 from syncline.errors import StoreUnavailable
-from syncline.messages import CycleStatus, SyncResult, TableProgress
+from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 from tests.kit.cases import further

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from syncline.engine import run_cycle
 from syncline.engine.cycle import SyncEngine
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.statements import DELETES
+from syncline.engine.render.statements import DELETES
 from syncline.engine.template import sql
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write

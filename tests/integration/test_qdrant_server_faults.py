@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload
-from syncline.testing.faulty_http import Answer, FaultyServer
-from syncline.testing.secrecy import all_told
+from tests.kit.faulty_http import Answer, FaultyServer
+from tests.kit.secrecy import all_told
 
 KEY = "sk-qdrant-3f9a77"
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from syncline.adoption import adopt
+from syncline.capture.install.install import adopt
 from syncline.engine import SyncEngine, run_cycle
-from syncline.engine.tablemap import Column, Reference, SchemaMap, TableMap
+from syncline.engine.table_map import Column, Reference, SchemaMap, TableMap
 from syncline.errors import StoreUnavailable
-from syncline.messages import CycleStatus, SyncResult, TableProgress
-from syncline.operations import list_dead_letters, summarize
+from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
+from syncline.operator.dead_letters import list_dead_letters, summarize
 from syncline.provider import RetryRules
 from syncline.testing.graphs import TestGraph, read, write
 from syncline.testing.truth import differences
@@ -302,7 +302,7 @@ async def test_keys_too_long_for_an_index_wait_and_are_refused_like_others(graph
 async def test_a_table_that_refuses_everything_says_so_instead_of_filling_the_books(
     graph: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncline.engine.refusal._TOO_MANY", 100)
+    monkeypatch.setattr("syncline.engine.dead_letters._TOO_MANY", 100)
     await poisoned(graph)
     await write(
         graph,
@@ -322,7 +322,7 @@ async def test_a_table_that_refuses_everything_says_so_instead_of_filling_the_bo
 async def test_a_table_that_refuses_everything_does_not_quote_its_rows(
     graph: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncline.engine.refusal._TOO_MANY", 10)
+    monkeypatch.setattr("syncline.engine.dead_letters._TOO_MANY", 10)
     await on_target(graph, "ALTER TABLE nodes ADD CHECK (concept::int > 0)")
     await write(
         graph,

@@ -9,11 +9,11 @@ import pytest_asyncio
 import structlog.testing
 from pydantic import SecretStr
 
-from syncline.fleet import InstalledProvider
-from syncline.graphs import GraphDraft
+from syncline.control.graphs import GraphDraft
+from syncline.control.resolution import resolve_sync_provider
+from syncline.control.services import Services
+from syncline.control.workers import InstalledProvider
 from syncline.registry import Registry
-from syncline.resolution import resolve_sync_provider
-from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.providers import FakeProvider
 

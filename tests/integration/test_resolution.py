@@ -13,6 +13,14 @@ from temporalio import activity
 from temporalio.testing import ActivityEnvironment
 
 from providers import BUILTIN
+from syncline.control.graphs import Graph, GraphChanges, GraphDraft
+from syncline.control.resolution import (
+    Resolved,
+    resolve_fact_decomposition_provider,
+    resolve_provider,
+    resolve_sync_provider,
+)
+from syncline.control.services import Services
 from syncline.devstack.postgres import PostgresServer
 from syncline.errors import (
     CompositionInvalid,
@@ -25,20 +33,11 @@ from syncline.errors import (
     StoreRejected,
     StoreUnavailable,
 )
-from syncline.fact_decomposition import DecomposedFact, SourceText
-from syncline.graphs import Graph, GraphChanges, GraphDraft
-from syncline.messages import FallbackReason
-from syncline.provider import KINDS, Provider, ProviderKind
+from syncline.messages.provider_state import FallbackReason
+from syncline.provider import KINDS, DecomposedFact, Provider, ProviderKind, SourceText
 from syncline.registry import Registry
-from syncline.resolution import (
-    Resolved,
-    resolve_fact_decomposition_provider,
-    resolve_provider,
-    resolve_sync_provider,
-)
-from syncline.services import Services
 from syncline.settings import Settings
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.providers import FakeProvider
 

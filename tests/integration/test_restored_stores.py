@@ -11,10 +11,10 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.adoption import adopt
+from syncline.capture.install.install import adopt
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
-from syncline.messages import CycleStatus, SyncResult
+from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write

@@ -14,23 +14,27 @@ import structlog
 from pydantic import SecretStr
 
 from providers import BUILTIN
+from syncline.capture.listen.connection import Line
+from syncline.control.audit import Actor
+from syncline.control.graphs import Graph, GraphChanges, GraphDraft
+from syncline.control.services import Services
 from syncline.engine import KNOWLEDGE_GRAPH
-from syncline.engine.verify import verify
 from syncline.errors import StoreRejected
-from syncline.freshness.line import Line
-from syncline.graph_audit import Actor
-from syncline.graphs import Graph, GraphChanges, GraphDraft
-from syncline.health.rights import check_rights, needed_rights
-from syncline.messages import CycleStatus, SyncResult
-from syncline.operations import Selection, list_dead_letters, retry
+from syncline.messages.sync import CycleStatus, SyncResult
+from syncline.operator.dead_letters import Selection, list_dead_letters, retry
+from syncline.operator.health.rights import check_rights, needed_rights
 from syncline.provider import CycleBudget, NoOptions, RunIdentity, SyncContext
 from syncline.registry import Registry
-from syncline.rights import Place, Places, Roles, grants, missing_rights, places_of, worker_graph_rights
-from syncline.services import Services
+from syncline.rights.databases import Places, Roles, grants
+from syncline.rights.graphs import places_of
+from syncline.rights.missing import missing_rights
+from syncline.rights.needed import Place, worker_graph_rights
 from syncline.settings import Settings
-from syncline.shadow import drop_shadow, prepare_shadow, promote
-from syncline.sqltext import quoted
+from syncline.shadow.prepare import drop_shadow, prepare_shadow
+from syncline.shadow.promote import promote
+from syncline.sql import quoted
 from syncline.testing.providers import FakeProvider
+from syncline.verify import verify
 
 _numbers = count(1)
 SEED = """

@@ -7,16 +7,16 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.adoption import plan_adoption
+from syncline.capture.install.install import plan_adoption
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
-from syncline.engine.verify import verify
 from syncline.errors import SchemaMismatch
-from syncline.health.policies import check_policies, check_positions
-from syncline.messages import CycleStatus, SyncResult
+from syncline.messages.sync import CycleStatus, SyncResult
+from syncline.messages.verification import RelationKind, Verification
+from syncline.operator.health.policies import check_policies, check_positions
 from syncline.provider import GraphSchema, SyncContext
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
-from syncline.verification import RelationKind, Verification
+from syncline.verify import verify
 
 SEED = """
 INSERT INTO write_nodes (id, concept, fact_ids) VALUES ('n1', 'one', '{f1}'), ('n2', 'two', '{}');

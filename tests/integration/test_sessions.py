@@ -16,14 +16,14 @@ from sqlalchemy.exc import DBAPIError
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import run_cycle
 from syncline.errors import StatementOutdated, StoreRejected, StoreUnavailable
-from syncline.messages import CycleStatus
+from syncline.messages.sync import CycleStatus
 from syncline.provider import GraphSchema, SyncContext
 from syncline.stores.postgres import PostgresStore, map_driver_error, postgres_error
 from syncline.stores.session import begin_session
 from syncline.stores.watch import Patience
 from syncline.testing.graphs import SCHEMA, TestGraph, on_target, read, write
 from syncline.testing.lab import eventually
-from syncline.testing.proxy import SilentProxy, silent_proxy
+from tests.kit.proxy import SilentProxy, silent_proxy
 
 SOCKET = ".s.PGSQL.5432"
 QUICK = Patience(connect=2, silent=0.5, answer=1, close=1)

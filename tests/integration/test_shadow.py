@@ -15,24 +15,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from providers import BUILTIN
 from syncline import migrations, names
+from syncline.control.graphs import Graph, GraphChanges, GraphDraft
+from syncline.control.resolution import resolve_sync_provider
+from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
-from syncline.engine.verify import verify
 from syncline.errors import GraphInvalid, InputInvalid, SchemaMoved, ShadowInvalid
-from syncline.graphs import Graph, GraphChanges, GraphDraft
-from syncline.messages import CycleStatus, SyncEvent, SyncResult
-from syncline.operations.requests import Promotion
+from syncline.messages.operator import Promotion
+from syncline.messages.sync import CycleStatus, SyncEvent, SyncResult
+from syncline.messages.verification import RelationKind, Verification
 from syncline.provider import CycleBudget, RunIdentity, SyncContext
 from syncline.registry import Registry
-from syncline.resolution import resolve_sync_provider
-from syncline.services import Services
 from syncline.settings import Settings
-from syncline.shadow import compare_with_shadow, drop_shadow, prepare_shadow, promote
-from syncline.shadow.promotion import _Promotion
+from syncline.shadow.comparison import compare_with_shadow
+from syncline.shadow.prepare import drop_shadow, prepare_shadow
+from syncline.shadow.promote import _Promotion, promote
 from syncline.stores.vectors import PointPayload
 from syncline.testing.lab import eventually
 from syncline.testing.providers import FakeProvider
-from syncline.verification import RelationKind, Verification
+from syncline.verify import verify
 from tests.kit.later_revision import with_later_revision
 
 SEED = """

@@ -13,12 +13,12 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from syncline.capture.listen.connection import obstacle
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine
-from syncline.freshness.line import obstacle
-from syncline.health.postgres import check_postgres
-from syncline.messages import CycleStatus, SyncResult
+from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.migrations import migrate_write
+from syncline.operator.health.postgres import check_postgres
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, read
 from syncline.testing.truth import differences

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from syncline.adoption import adopt
+from syncline.capture.install.install import adopt
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
-from syncline.engine.tablemap import Column, SchemaMap, TableMap
-from syncline.messages import CycleStatus, SyncResult
+from syncline.engine.table_map import Column, SchemaMap, TableMap
+from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.migrations import migrate_books
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences

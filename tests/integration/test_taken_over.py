@@ -17,27 +17,27 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.adoption import adopt, undo
+from syncline.capture.install.install import adopt, undo
+from syncline.capture.listen.connection import Line
+from syncline.capture.listen.directory import Directory
+from syncline.capture.listen.session import Attention
+from syncline.capture.listen.starter import Pace
+from syncline.control.graphs import Graph, GraphDraft, GraphRecords
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import SyncEngine, run_cycle
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.tablemap import Column, SchemaMap, TableMap
-from syncline.engine.verify import verify
+from syncline.engine.table_map import Column, SchemaMap, TableMap
 from syncline.errors import SchemaMismatch, StoreRejected
-from syncline.freshness.attention import Attention
-from syncline.freshness.directory import Directory
-from syncline.freshness.line import Line
-from syncline.freshness.pace import Pace
-from syncline.graphs import Graph, GraphDraft, GraphRecords
-from syncline.health.check import CheckStatus
-from syncline.health.tenancy import check_capture, check_locks, check_role, check_schemas
-from syncline.messages import CycleStatus
+from syncline.messages.sync import CycleStatus
 from syncline.migrations.revisions import upgrade
+from syncline.operator.health.check import CheckStatus
+from syncline.operator.health.tenancy import check_capture, check_locks, check_role, check_schemas
 from syncline.provider import NullMeter
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import writing
 from syncline.testing.graphs import TestGraph, read
 from syncline.testing.lab import eventually
+from syncline.verify import verify
 from tests.kit.later_revision import with_later_revision
 
 ROLES = ("over_worker", "over_mallory", "over_alice", "over_adopter")

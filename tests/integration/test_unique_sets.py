@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from syncline.adoption import adopt
+from syncline.capture.install.install import adopt
 from syncline.engine import SyncEngine, run_cycle
-from syncline.engine.tablemap import Column, Reference, SchemaMap, TableMap
-from syncline.messages import CycleStatus
+from syncline.engine.table_map import Column, Reference, SchemaMap, TableMap
+from syncline.messages.sync import CycleStatus
 from syncline.provider import RetryRules
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences

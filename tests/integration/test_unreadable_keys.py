@@ -9,23 +9,23 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.adoption import adopt
+from syncline.capture.install.install import adopt
+from syncline.control.audit import Actor
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import Column, Links, Reference, SchemaMap, SyncEngine, TableMap
 from syncline.engine.keys import key_of_bytes, key_uuid, presented, reading_of, readings, row_uuid
-from syncline.engine.verify import verify
-from syncline.graph_audit import Actor
-from syncline.messages import CycleStatus, SyncResult
+from syncline.messages.sync import CycleStatus, SyncResult
+from syncline.messages.verification import Verdict, Verification
 from syncline.migrations import migrate_books
-from syncline.operations import explain, list_dead_letters, retry, show, summarize
-from syncline.operations.dead_letters import Selection
-from syncline.operations.explanation import RowState
+from syncline.operator.dead_letters import Selection, list_dead_letters, retry, show, summarize
+from syncline.operator.explain import explain
+from syncline.operator.explanation import RowState
 from syncline.provider import RetryRules
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
-from syncline.verification import Verdict, Verification
+from syncline.verify import verify
 
 BOOKS = "sync_version bigint, sync_run bigint"
 MAP = SchemaMap(

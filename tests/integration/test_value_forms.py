@@ -9,17 +9,17 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.adoption import adopt
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.capture.install.install import adopt
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import Column, Reference, SchemaMap, SyncEngine, TableMap
-from syncline.engine.verify import verify
-from syncline.messages import SyncResult
+from syncline.messages.sync import SyncResult
+from syncline.messages.verification import Verdict, Verification
 from syncline.migrations import migrate_books
-from syncline.operations import explain
+from syncline.operator.explain import explain
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
-from syncline.verification import Verdict, Verification
+from syncline.verify import verify
 
 BOOKS = "sync_version bigint, sync_run bigint"
 UNUSUAL = (

@@ -18,11 +18,11 @@ import pytest
 from pydantic import JsonValue
 from qdrant_client import AsyncQdrantClient
 
-from syncline.embedding import Vectors
+from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreRejected, VectorStoreUnavailable
-from syncline.stores import qdrant_embedded
+from syncline.stores import qdrant_edge as qdrant_embedded
 from syncline.stores.open_collections import OpenCollections
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload, VectorStore
 
@@ -304,7 +304,7 @@ import asyncio, sys
 from pathlib import Path
 from uuid import UUID
 import numpy as np
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.stores.vectors import PointPayload
 
 async def main():

@@ -16,24 +16,23 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from syncline.embedding_http import OpenAIEmbedding
-from syncline.engine import outbox as outbox_module
+from syncline.embeddings.openai import OpenAIEmbedding
 from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.ledger import Tenure
-from syncline.engine.outbox import Outbox, due_sql
-from syncline.engine.points import point_hash_sql
 from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.state import Tenure
+from syncline.engine.vectors import outbox as outbox_module
+from syncline.engine.vectors.outbox import Outbox, due_sql, point_hash_sql
 from syncline.errors import CycleFenced, StoreUnavailable
-from syncline.messages import CycleStatus, VectorProgress
+from syncline.messages.sync import CycleStatus, VectorProgress
 from syncline.provider import RetryRules, SyncContext
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
-from syncline.testing.faulty_http import Answer, FaultyServer, Request
 from syncline.testing.graphs import SCHEMA, TestGraph, write
-from syncline.testing.ports import free_port
 from syncline.testing.truth import differences
+from tests.kit.faulty_http import Answer, FaultyServer, Request
+from tests.kit.ports import free_port
 
 DIMENSIONS = 8
 AT_ONCE = RetryRules(vector_seconds=0, dead_letter_seconds=0)
@@ -596,7 +595,7 @@ async def test_a_collection_that_somebody_made_again_empty_is_filled(embedded: T
 async def test_a_collection_that_is_lost_in_the_middle_of_a_drain_is_built_again(
     served: TestGraph, qdrant: QdrantServer, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    monkeypatch.setattr("syncline.engine.index._ROWS", 10)
+    monkeypatch.setattr("syncline.engine.vectors.drain._ROWS", 10)
     await write_both(served, 40)
     await run_cycle(served.context())
     await write(
@@ -808,7 +807,7 @@ async def test_large_texts_travel_in_small_batches(graph: TestGraph, monkeypatch
 async def test_a_drain_in_many_batches_is_the_same_as_one(
     embedded: TestGraph, embedding: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncline.engine.index._ROWS", 3)
+    monkeypatch.setattr("syncline.engine.vectors.drain._ROWS", 3)
     await write_both(embedded, 30)
     result = await vectors(embedded.context())
     assert (result.upserted, result.embedded, result.pending) == (60, 60, 0)

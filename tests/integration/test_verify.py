@@ -14,16 +14,18 @@ import pytest_asyncio
 
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
 from syncline.engine.keys import key_uuid
-from syncline.engine.verify import numbers, unsettled, verify
 from syncline.errors import InputInvalid
-from syncline.messages import CycleStatus
+from syncline.messages.sync import CycleStatus
+from syncline.messages.verification import Relation, Verdict, Verification
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload
 from syncline.testing.graphs import TestGraph, read, write
 from syncline.testing.one_graph import LOCK
 from syncline.testing.truth import differences
-from syncline.verification import Relation, Verdict, Verification
+from syncline.verify import in_flight as unsettled
+from syncline.verify import stats as numbers
+from syncline.verify import verify
 
 SEED = """
 INSERT INTO write_raw_sources (id, uri, title, content_hash)

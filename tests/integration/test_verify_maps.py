@@ -7,16 +7,16 @@ import asyncpg
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.adoption import adopt
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.capture.install.install import adopt
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import Column, Reference, SchemaMap, Stat, Stats, SyncEngine, TableMap
-from syncline.engine.verify import verify
-from syncline.messages import CycleStatus
+from syncline.messages.sync import CycleStatus
+from syncline.messages.verification import Verdict, Verification
 from syncline.migrations import migrate_books
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, write
-from syncline.verification import Verdict, Verification
+from syncline.verify import verify
 
 SHOP = SchemaMap(
     name="shop",

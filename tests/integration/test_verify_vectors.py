@@ -12,15 +12,15 @@ from qdrant_client import AsyncQdrantClient
 
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
 from syncline.engine.keys import key_uuid
-from syncline.engine.verify import verify
-from syncline.engine.verify.vectors import same_json
 from syncline.errors import VectorStoreRejected
-from syncline.messages import CycleStatus
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.messages.sync import CycleStatus
+from syncline.messages.verification import Relation, Verdict
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload, VectorStore
 from syncline.testing.graphs import TestGraph, write
-from syncline.verification import Relation, Verdict
+from syncline.verify import verify
+from syncline.verify.vectors import same_json
 
 Step = Callable[[], Awaitable[object]]
 

@@ -23,15 +23,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from temporalio import activity, workflow
 
-from activities.fleet import FleetActivities
-from activities.operations import OperationActivities
+from activities.operations import FleetActivities, OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
 from syncline import errors, names
-from syncline.messages import Committed, HandedOn, SyncEvent
-from workflows.describe import DescribeFleet, DescribeHealth
-from workflows.operations import OPERATIONS
-from workflows.reconcile_schedules import ReconcileSchedules
+from syncline.messages.sync import Committed, HandedOn, SyncEvent
+from workflows.operations import OPERATIONS, DescribeFleet, DescribeHealth
+from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
 __all__ = ["ERRORS", "MESSAGES", "Model", "reference"]

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from syncline import loops
-from syncline.bounded import Abandoned, Escaped, Overran, bounded
+from activities.isolation import thread as loops
+from syncline.concurrency import Abandoned, Escaped, Overran, bounded
 
 
 async def forever() -> None:

@@ -4,8 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from syncline.messages import Cadence, CadenceRules, CycleStatus, SyncResult, TableProgress, VectorProgress
-from syncline.schedule_spec import ScheduleSpec
+from syncline.control.schedule_spec import ScheduleSpec
+from syncline.messages.sync import (
+    Cadence,
+    CadenceRules,
+    CycleStatus,
+    SyncResult,
+    TableProgress,
+    VectorProgress,
+)
 from workflows.cadence import following
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

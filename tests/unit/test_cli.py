@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from syncline.cli import app
+from syncline.control.graphs import GraphDraft
+from syncline.control.services import Services
 from syncline.devstack.environment import StackStores
 from syncline.devstack.processes import ProcessIdentity
 from syncline.devstack.state import RunningStack, StateFolder
-from syncline.graphs import GraphDraft
-from syncline.services import Services
 from syncline.settings import load_settings
-from syncline.testing.answers import validated
+from tests.kit.answers import validated
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = "postgresql://nobody:s3cret@127.0.0.1:1/nothing"
@@ -67,7 +67,7 @@ def test_version_and_help_need_no_settings(invoke: Invoke) -> None:
             ("temporalio", "sqlalchemy", "pydantic", "rich.console", "numpy", "qdrant_client", "yaml"),
         ),
         (
-            "syncline.cli.following, syncline.cli.examining, syncline.cli.target, syncline.runs, syncline.schedules",
+            "syncline.cli.following, syncline.cli.examining, syncline.cli.target, syncline.temporal.overview, syncline.temporal.schedules.list",
             ("sqlalchemy", "asyncpg", "numpy", "qdrant_client", "yaml"),
         ),
     ],

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import JsonValue
 
-from syncline.composition import Composition, parse_composition
+from syncline.control.composition import Composition, parse_composition
 from syncline.errors import CompositionInvalid
 
 

@@ -8,10 +8,10 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from syncline.control.readiness import log_in
+from syncline.control.services import Services
 from syncline.errors import SettingsInvalid
-from syncline.health.postgres import tls_checks
-from syncline.readiness import log_in
-from syncline.services import Services
+from syncline.operator.health.postgres import tls_checks
 from syncline.settings import Settings
 from syncline.stores.dsn import ConnectionStringInvalid, Dsn, parse_dsn
 from syncline.stores.postgres import PostgresStore

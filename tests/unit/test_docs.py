@@ -17,13 +17,14 @@ from typer.main import get_group
 from syncline import metrics, names
 from syncline.cli import app
 from syncline.cli.answers import ANSWERS, pages, schema_of
-from syncline.cli.sentences import EXIT_STATUSES
-from syncline.composition import parse_composition
-from syncline.messages import FallbackReason, SyncState
+from syncline.cli.output import EXIT_STATUSES
+from syncline.control.composition import parse_composition
+from syncline.messages.provider_state import FallbackReason
+from syncline.messages.sync import SyncState
 from syncline.migrations import BOOKS_VERSION_TABLE, VERSION_TABLE
-from syncline.runs.overview import Standing
 from syncline.scaffold import PluginName, write_project
 from syncline.settings import Settings
+from syncline.temporal.overview import Standing
 from syncline.testing.conformance.items import ITEMS
 from syncline.testing.graphs import TestGraph
 from tests.kit.temporal_reference import ERRORS

@@ -2,8 +2,8 @@
 
 from pydantic import SecretStr
 
-from syncline.embedding import EmbeddingService
-from syncline.services import open_embedding
+from syncline.control.services import open_embedding
+from syncline.embeddings.service import EmbeddingService
 from syncline.settings import Settings
 
 DSN = SecretStr("postgresql://localhost/nothing")

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.embeddings.hashing import DevelopmentEmbedding
 
 TEXTS = ["Republic of Finland", "Finland", "Åland Islands", "日本国 — Japan", "a b\tc\nd", "x" * 100_000]
 
@@ -43,7 +43,7 @@ async def test_the_same_text_gives_the_same_vector_in_another_process_and_in_any
     service: DevelopmentEmbedding,
 ) -> None:
     program = (
-        "import asyncio, sys; from syncline.embedding_development import DevelopmentEmbedding as E;"
+        "import asyncio, sys; from syncline.embeddings.hashing import DevelopmentEmbedding as E;"
         "sys.stdout.buffer.write(asyncio.run(E(384).embed(['Republic of Finland'])).tobytes())"
     )
     child = await asyncio.create_subprocess_exec(
@@ -74,7 +74,7 @@ async def test_more_words_than_it_remembers_change_nothing(
     service: DevelopmentEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await service.embed(TEXTS)
-    monkeypatch.setattr("syncline.embedding_development._KNOWN_WORDS", 3)
+    monkeypatch.setattr("syncline.embeddings.hashing._KNOWN_WORDS", 3)
     assert (await DevelopmentEmbedding(384).embed(TEXTS)).tobytes() == before.tobytes()
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from syncline.embedding_http import OpenAIEmbedding
+from syncline.embeddings.openai import OpenAIEmbedding
 from syncline.errors import EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
-from syncline.testing.faulty_http import Answer, FaultyServer, Request
-from syncline.testing.secrecy import all_told
+from tests.kit.faulty_http import Answer, FaultyServer, Request
+from tests.kit.secrecy import all_told
 
 KEY = "sk-embedding-8c1d02"
 DIMENSIONS = 3

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from syncline import errors, service_errors
+from syncline import errors
+from syncline import errors as service_errors
 from syncline.errors import SynclineError, non_retryable_types
 
 MODULES = {errors.__name__, service_errors.__name__}

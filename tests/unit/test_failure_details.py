@@ -3,8 +3,7 @@
 from temporalio.exceptions import ApplicationError, TimeoutType
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
-from syncline.handed_on import CYCLE_FAILED, committed_before, failed_result, fitting, handed_on
-from syncline.messages import (
+from syncline.messages.sync import (
     CarriedState,
     Committed,
     CycleProgress,
@@ -14,6 +13,7 @@ from syncline.messages import (
     TableProgress,
     Totals,
 )
+from syncline.temporal.handed_on import CYCLE_FAILED, committed_before, failed_result, fitting, handed_on
 
 FAILED = SyncResult(
     status=CycleStatus.FAILED,

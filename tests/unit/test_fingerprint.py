@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from syncline.engine.fingerprint import fingerprint, without_values
+from syncline.engine.dead_letters import fingerprint
+from syncline.masking import without_values
 
 
 @pytest.mark.parametrize(

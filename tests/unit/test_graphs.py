@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from syncline.control.graphs import GraphDraft, draft_graph
+from syncline.control.schedule_spec import ScheduleSpec
 from syncline.errors import GraphInvalid
-from syncline.graphs import GraphDraft, draft_graph
-from syncline.schedule_spec import ScheduleSpec
 
 
 def test_the_place_of_a_graph_follows_from_its_slug() -> None:

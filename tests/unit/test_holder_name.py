@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from syncline.holder_name import HolderName, holder_name_sql
-from syncline.lock_holder import LockHolder
+from syncline.engine.lock import HolderName, holder_name_sql
+from syncline.messages.base import LockHolder
 
 RUN = "0198f7c2-5d1e-7b7c-9a38-5b1f0c0ffee0"
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)

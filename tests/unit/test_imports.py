@@ -46,6 +46,6 @@ def test_modules_import_without_a_circle() -> None:
 
 def test_circle_of_type_only_imports_is_found() -> None:
     graph = _graph()
-    assert "syncline.registry" in graph["syncline.services"]
-    graph["syncline.registry"] |= {"syncline.services"}
-    assert set(_circle(graph)) >= {"syncline.registry", "syncline.services"}
+    assert "syncline.registry" in graph["syncline.control.services"]
+    graph["syncline.registry"] |= {"syncline.control.services"}
+    assert set(_circle(graph)) >= {"syncline.registry", "syncline.control.services"}

@@ -6,17 +6,10 @@ from uuid import uuid4
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from syncline import messages
 from syncline.errors import InputInvalid
-from syncline.messages import (
-    CycleStatus,
-    GraphRef,
-    Message,
-    SyncGraphInput,
-    SyncGraphResult,
-    SyncResult,
-    TableProgress,
-)
+from syncline.messages import sync as messages
+from syncline.messages.base import GraphRef, Message
+from syncline.messages.sync import CycleStatus, SyncGraphInput, SyncGraphResult, SyncResult, TableProgress
 
 MESSAGES = [
     model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncline.sqltext import named_statements
+from syncline.sql import named_statements
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in ROOT.glob("syncline/**/sql") if path.is_dir())

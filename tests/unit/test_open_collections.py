@@ -12,7 +12,7 @@ import pytest
 
 from syncline.errors import VectorStoreUnavailable
 from syncline.stores.open_collections import OpenCollection, OpenCollections
-from syncline.stores.qdrant_embedded import EmbeddedQdrantStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 
 if TYPE_CHECKING:
     from syncline.stores.edge_shard import EdgeShard

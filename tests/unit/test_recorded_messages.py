@@ -16,14 +16,13 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities.fleet import FleetActivities
-from activities.operations import OperationActivities
+from activities.operations import FleetActivities, OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
 from syncline.errors import InputInvalid
-from syncline.messages import HandedOn, ProviderResolution, SyncGraphInput, SyncGraphResult, SyncResult
+from syncline.messages.sync import HandedOn, ProviderResolution, SyncGraphInput, SyncGraphResult, SyncResult
 from workflows.operations import OPERATIONS
-from workflows.reconcile_schedules import ReconcileSchedules
+from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,10 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from providers import BUILTIN
+from syncline.control.services import Services
 from syncline.errors import ProviderDuplicate, ProviderInvalid, ProviderNotReady
 from syncline.provider import ProviderServices, SyncContext, SyncProvider, SyncResult
 from syncline.registry import Registry
-from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.providers import FakeProvider
 

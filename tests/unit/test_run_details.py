@@ -2,21 +2,18 @@
 
 from datetime import UTC, datetime
 
-from syncline.lock_holder import LockHolder
-from syncline.messages import (
+from syncline.messages.base import LockHolder
+from syncline.messages.provider_state import Fallback, FallbackReason, Held, ProviderState
+from syncline.messages.sync import (
     CycleProgress,
     CycleStatus,
-    Fallback,
-    FallbackReason,
     OpenWriter,
-    ProviderState,
     RunPhase,
     SyncResult,
     SyncState,
     TableProgress,
     VectorProgress,
 )
-from syncline.presence import Held
 from workflows.details import describe_provider, describe_run
 
 FALLBACK = ProviderState(

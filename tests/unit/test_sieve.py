@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncline.engine.sieve import Sieve, Verdicts
+from syncline.engine.bisect import Sieve, Verdicts
 
 
 class RefusalError(Exception):

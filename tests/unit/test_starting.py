@@ -8,16 +8,15 @@ from uuid import uuid4
 
 import pytest
 
+from syncline.capture.listen import starter as starting
+from syncline.capture.listen.debounce import Snapshot, Wakes
+from syncline.capture.listen.directory import Directory
+from syncline.capture.listen.starter import Pace, Starting
+from syncline.control.graphs import Graph, GraphRecords, draft_graph
 from syncline.errors import TemporalUnavailable
-from syncline.freshness import starting
-from syncline.freshness.directory import Directory
-from syncline.freshness.pace import Pace
-from syncline.freshness.starting import Starting
-from syncline.freshness.wakes import Snapshot, Wakes
-from syncline.graphs import Graph, GraphRecords, draft_graph
 from syncline.provider import NullMeter
 from syncline.testing.lab import eventually
-from syncline.testing.waking import WokenBy
+from tests.kit.waking import WokenBy
 
 MANY = [f"g{number:03}" for number in range(40)]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from syncline import names
-from syncline.messages import CycleStatus, SyncGraphInput, SyncState
+from syncline.messages.sync import CycleStatus, SyncGraphInput, SyncState
 from tests.kit.temporal_reference import ERRORS, MESSAGES, reference
 
 PAGE = (Path(__file__).parents[2] / "docs" / "temporal-reference.md").read_text(encoding="utf-8")

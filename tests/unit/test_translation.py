@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from activities.translation import translated
+from activities.errors import translated
 from syncline.errors import ProviderBlocked, ProviderMisbehaved, ProviderNotReady
 
 

@@ -1,6 +1,6 @@
 """Which schemas are to be run, and when, by what was heard: without a clock or a database."""
 
-from syncline.freshness.wakes import Snapshot, Wakes
+from syncline.capture.listen.debounce import Snapshot, Wakes
 
 
 def quiet(xid: int) -> Snapshot:

@@ -14,16 +14,15 @@ from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from activities.fleet import FleetActivities
-from activities.operations import OperationActivities
+from activities.operations import FleetActivities, OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
+from syncline.control.graphs import GraphDraft
+from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.graphs import GraphDraft
-from syncline.services import Services
 from syncline.settings import Settings
-from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab
+from tests.kit.command_line import CommandLine
 from worker import create_operations_worker, create_schedules_worker, create_worker
 
 

@@ -18,15 +18,18 @@ from temporalio.client import (
 )
 
 from syncline import names
+from syncline.capture.listen import listener as listening
+from syncline.capture.listen import status as hearing
+from syncline.control.graphs import Graph, GraphChanges
 from syncline.errors import TemporalUnavailable
-from syncline.freshness import hearing, listening
-from syncline.graphs import Graph, GraphChanges
-from syncline.messages import Cadence, CycleStatus, SyncGraphResult, SyncResult
+from syncline.messages.sync import Cadence, CycleStatus, SyncGraphResult, SyncResult
 from syncline.provider import SyncContext
-from syncline.schedules import ensure_schedule, graph_fingerprint, reconcile, set_interval
+from syncline.temporal.schedules.cadence import set_interval
+from syncline.temporal.schedules.graph import ensure_schedule, graph_fingerprint
+from syncline.temporal.schedules.reconcile import reconcile
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
-from syncline.testing.waking import WokenBy
+from tests.kit.waking import WokenBy
 from worker import listen
 
 ADAPTIVE = {"every_seconds": 1, "adaptive": True, "cadence": [2]}

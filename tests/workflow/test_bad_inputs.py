@@ -18,14 +18,14 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from syncline import names
-from syncline.composition import parse_composition
-from syncline.engine.tablemap import Column, Links, Reference, SchemaMap, TableMap
+from syncline.control.composition import parse_composition
+from syncline.control.graphs import draft_graph, graph_changes
+from syncline.engine.table_map import Column, Links, Reference, SchemaMap, TableMap
 from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
-from syncline.graphs import draft_graph, graph_changes
 from syncline.settings import load_settings
-from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab
-from syncline.testing.secrecy import all_told
+from tests.kit.command_line import CommandLine
+from tests.kit.secrecy import all_told
 
 SECRET = "hunter2"
 LEAK = "nter2"

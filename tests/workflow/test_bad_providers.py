@@ -19,16 +19,16 @@ from pydantic import JsonValue, SecretStr
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from activities.room import Room
-from activities.rooms import rooms
+from activities.isolation.thread import Room
+from activities.isolation.watchdog import rooms
 from activities.sync import SyncActivities
+from syncline.control.graphs import Graph
+from syncline.control.services import Services
+from syncline.control.workers import announced
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import SettingsInvalid
-from syncline.fleet import announced
-from syncline.graphs import Graph
 from syncline.provider import NullMeter
 from syncline.registry import Registry
-from syncline.services import Services
 from syncline.settings import Settings
 from syncline.testing.lab import Run, SyncLab, eventually
 from tests.workflow.zoo.installed import install, kinds
@@ -324,7 +324,7 @@ async def test_a_cycle_that_ignores_its_cancellation_is_left_behind(zoo: Zoo) ->
 async def test_a_room_whose_tasks_its_provider_has_cancelled_begins_anew(
     zoo: Zoo, logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("activities.room._PAUSE", 0.2)
+    monkeypatch.setattr("activities.isolation.thread._PAUSE", 0.2)
     run = await zoo.start("zoo-sweeping")
     async with asyncio.timeout(60):
         assert (await run.result()).result.drained

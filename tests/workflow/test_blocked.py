@@ -8,13 +8,13 @@ import asyncpg
 
 from providers.default import DefaultSyncProvider
 from syncline import names
-from syncline.graphs import Graph
-from syncline.messages import CycleStatus, SyncGraphResult, SyncResult
+from syncline.control.graphs import Graph
+from syncline.messages.sync import CycleStatus, SyncGraphResult, SyncResult
 from syncline.provider import SyncContext
-from syncline.runs import run_at_work
-from syncline.testing.command_line import CommandLine
+from syncline.temporal.runs import run_at_work
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
+from tests.kit.command_line import CommandLine
 from tests.workflow.test_carried_state import SELDOM, ScheduledRuns, scheduled
 
 

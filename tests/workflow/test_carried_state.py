@@ -11,15 +11,12 @@ from temporalio.client import ScheduleUpdate, WorkflowExecutionStatus, WorkflowF
 from temporalio.exceptions import ApplicationError
 
 from syncline import names
-from syncline.graphs import Graph, GraphChanges
-from syncline.handed_on import handed_on
-from syncline.messages import (
+from syncline.control.graphs import Graph, GraphChanges
+from syncline.messages.provider_state import Fallback, FallbackReason, ProviderState
+from syncline.messages.sync import (
     CarriedState,
     CycleStatus,
-    Fallback,
-    FallbackReason,
     HandedOn,
-    ProviderState,
     RunPhase,
     SyncCycleRequest,
     SyncGraphResult,
@@ -28,7 +25,8 @@ from syncline.messages import (
     Totals,
 )
 from syncline.provider import SyncContext
-from syncline.schedules import ensure_schedule
+from syncline.temporal.handed_on import handed_on
+from syncline.temporal.schedules.graph import ensure_schedule
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 

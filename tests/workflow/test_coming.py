@@ -4,11 +4,13 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from syncline import names
-from syncline.graphs import Graph
-from syncline.messages import SyncResult
-from syncline.priorities import WOKEN
+from syncline.control.graphs import Graph
+from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
-from syncline.schedules import ListedSchedule, Waking, ensure_schedule, find_schedule
+from syncline.temporal.priorities import WOKEN
+from syncline.temporal.schedules.graph import ensure_schedule
+from syncline.temporal.schedules.list import ListedSchedule, find_schedule
+from syncline.temporal.schedules.wake import Waking
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 

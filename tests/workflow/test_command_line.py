@@ -7,7 +7,7 @@ import pytest
 
 from syncline import names
 from syncline.devstack.temporal_server import temporal_binary
-from syncline.messages import CycleStatus, SyncResult
+from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.provider import SyncContext
 from syncline.testing.lab import SyncLab
 from syncline.testing.providers import FakeProvider, sync_result

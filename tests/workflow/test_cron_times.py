@@ -13,7 +13,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError
 
-from syncline.cron import next_times
+from syncline.control.cron import next_times
 
 CRONS = """
 30 4 * * *

@@ -12,8 +12,8 @@ import pytest
 from temporalio.api.enums.v1 import PendingActivityState
 
 from providers.default import DefaultSyncProvider
-from syncline.graphs import Graph
-from syncline.messages import CycleStatus, SyncResult
+from syncline.control.graphs import Graph
+from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.testing.lab import Run, SyncLab, eventually
 from syncline.testing.worker_process import WorkerProcess, environment_of
 

@@ -4,12 +4,12 @@ import asyncio
 from pathlib import Path
 
 from syncline import names
-from syncline.client import connect, missing_search_attributes
 from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.temporal_server import TemporalServer, temporal_binary
 from syncline.errors import TemporalUnavailable
+from syncline.temporal.client import connect, missing_search_attributes
 from syncline.testing.lab import eventually
-from syncline.testing.ports import free_port
+from tests.kit.ports import free_port
 
 
 async def test_a_database_of_an_earlier_release_gets_the_search_attributes_added_since(

@@ -9,7 +9,7 @@ from rich.console import Console
 from syncline.cli.status import status_table
 from syncline.devstack.show import StatusShow
 from syncline.errors import StoreRejected
-from syncline.messages import SyncResult
+from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
 from syncline.testing.lab import SyncLab
 from syncline.testing.providers import FakeProvider, sync_result

@@ -7,8 +7,8 @@ import pytest_asyncio
 import structlog
 
 from providers.default import DefaultSyncProvider
-from syncline.graphs import Graph
-from syncline.messages import SyncEvent, SyncGraphResult
+from syncline.control.graphs import Graph
+from syncline.messages.sync import SyncEvent, SyncGraphResult
 from syncline.testing.lab import SyncLab
 
 FIRST = """

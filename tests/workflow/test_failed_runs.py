@@ -12,11 +12,12 @@ from temporalio.worker import Worker
 
 from activities.sync import SyncActivities
 from syncline import names
-from syncline.composition import resolve_sync_provider
+from syncline.control.composition import resolve_sync_provider
+from syncline.control.graphs import GraphChanges
+from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import StoreRejected, StoreUnavailable
-from syncline.graphs import GraphChanges
-from syncline.messages import (
+from syncline.messages.sync import (
     CycleStatus,
     ProviderResolution,
     ResolveProviderRequest,
@@ -25,7 +26,6 @@ from syncline.messages import (
 )
 from syncline.provider import SyncContext
 from syncline.registry import Registry
-from syncline.services import Services
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 from worker import create_worker

@@ -9,18 +9,18 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.exceptions import ApplicationErrorCategory as Category
 
-from activities.translation import translated
+from activities.errors import translated
 from syncline import names
-from syncline.error_base import SynclineError
 from syncline.errors import (
     CycleBusy,
     CycleFenced,
     GraphNotFound,
     ProviderGone,
     StoreUnavailable,
+    SynclineError,
     VectorStoreRejected,
 )
-from syncline.messages import SyncResult
+from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
 from syncline.testing.lab import Run, SyncLab
 from syncline.testing.providers import FakeProvider, sync_result

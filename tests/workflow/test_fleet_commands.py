@@ -13,19 +13,20 @@ from pydantic import SecretStr
 from temporalio.client import Client
 
 from syncline import names
-from syncline.fleet import WorkerRepository, announced
-from syncline.freshness.hearing import line_name, listened_to
-from syncline.graphs import GraphChanges
-from syncline.health import Check, CheckStatus
-from syncline.health.examination import examine
+from syncline.capture.listen.status import line_name, listened_to
+from syncline.control.graphs import GraphChanges
+from syncline.control.services import Services
+from syncline.control.workers import WorkerRepository, announced
+from syncline.operator.health.check import Check, CheckStatus
+from syncline.operator.health.examine import examine
 from syncline.registry import Registry
-from syncline.schedules import ensure_reconciler, ensure_schedule
-from syncline.services import Services
 from syncline.settings import Settings
-from syncline.task_queues import pollers
-from syncline.testing.command_line import CommandLine
+from syncline.temporal.schedules.graph import ensure_schedule
+from syncline.temporal.schedules.reconcile import ensure_reconciler
+from syncline.temporal.task_queues import pollers
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider
+from tests.kit.command_line import CommandLine
 from tests.workflow.conftest import fast_worker
 from worker import listen
 

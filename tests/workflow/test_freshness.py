@@ -9,11 +9,15 @@ import asyncpg
 import pytest
 
 from syncline import names
-from syncline.freshness import Hearing, attention, ear, line, starting
-from syncline.graphs import Graph, GraphChanges
-from syncline.messages import SyncResult
+from syncline.capture.listen import connection as line
+from syncline.capture.listen import listener as ear
+from syncline.capture.listen import session as attention
+from syncline.capture.listen import starter as starting
+from syncline.capture.listen.status import Hearing
+from syncline.control.graphs import Graph, GraphChanges
+from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
-from syncline.schedules import ensure_schedule
+from syncline.temporal.schedules.graph import ensure_schedule
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 from worker import listen

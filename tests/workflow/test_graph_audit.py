@@ -8,8 +8,8 @@ import structlog.testing
 from activities.operations import OperationActivities
 from syncline import registry as registry_module
 from syncline.registry import Registry
-from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab
+from tests.kit.command_line import CommandLine
 from worker import create_operations_worker
 
 

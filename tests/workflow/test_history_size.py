@@ -7,10 +7,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from providers.default import DefaultSyncProvider
 from syncline import names
-from syncline.graphs import graph_changes
-from syncline.messages import ProviderResolution, SyncGraphResult, SyncResult, TableProgress
-from syncline.payload_converter import MESSAGES
-from syncline.schedules import ensure_schedule
+from syncline.control.graphs import graph_changes
+from syncline.messages.sync import ProviderResolution, SyncGraphResult, SyncResult, TableProgress
+from syncline.temporal.data_converter import MESSAGES
+from syncline.temporal.schedules.graph import ensure_schedule
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import sync_result
 

@@ -16,17 +16,19 @@ from temporalio.client import (
 )
 
 from syncline import names
+from syncline.control.graphs import Graph, GraphChanges, GraphDraft, draft_graph, graph_changes
+from syncline.control.schedule_spec import ScheduleSpec as WrittenSpec
 from syncline.errors import GraphInvalid
-from syncline.graphs import Graph, GraphChanges, GraphDraft, draft_graph, graph_changes
-from syncline.messages import Reconciliation
-from syncline.operations.requests import AddGraphInput
-from syncline.schedule_spec import ScheduleSpec as WrittenSpec
-from syncline.schedules import due_schedules, ensure_schedule, list_schedules, reconcile, reconcile_now
-from syncline.testing.command_line import CommandLine
+from syncline.messages.operator import AddGraphInput
+from syncline.messages.sync import Reconciliation
+from syncline.temporal.schedules.attention import due_schedules
+from syncline.temporal.schedules.graph import ensure_schedule
+from syncline.temporal.schedules.list import list_schedules
+from syncline.temporal.schedules.reconcile import reconcile, reconcile_now
 from syncline.testing.lab import SyncLab, eventually
-from workflows.describe import DescribeFleet, DescribeHealth
-from workflows.operations import OPERATIONS
-from workflows.reconcile_schedules import ReconcileSchedules
+from tests.kit.command_line import CommandLine
+from workflows.operations import OPERATIONS, DescribeFleet, DescribeHealth
+from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
 NEVER = "0 0 30 2 *"

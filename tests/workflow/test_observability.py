@@ -26,21 +26,21 @@ from pydantic import SecretStr
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
-from activities.meter import TemporalMeter, record_cycle, record_verification
+from activities.metrics import TemporalMeter, record_cycle, record_verification
 from syncline import metrics, names
+from syncline.control.graphs import Graph
+from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.graphs import Graph
-from syncline.messages import CycleStatus, OpenWriter, SyncResult
-from syncline.operations.requests import VerifyGraphInput
+from syncline.messages.operator import VerifyGraphInput
+from syncline.messages.sync import CycleStatus, OpenWriter, SyncResult
+from syncline.messages.verification import Found, Relation, RelationKind, Verification
 from syncline.provider import NullMeter
-from syncline.services import Services
 from syncline.settings import Settings
-from syncline.testing.faulty_http import Answer, FaultyServer
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.one_graph import LOCK
-from syncline.testing.ports import free_port
 from syncline.testing.worker_process import WorkerProcess, environment_of
-from syncline.verification import Found, Relation, RelationKind, Verification
+from tests.kit.faulty_http import Answer, FaultyServer
+from tests.kit.ports import free_port
 from tests.workflow.test_carried_state import SELDOM, scheduled
 from tests.workflow.zoo.installed import install
 

@@ -19,12 +19,11 @@ from temporalio.client import WorkflowExecutionStatus
 
 from activities.operations import OperationActivities
 from syncline import names
-from syncline.by_hand import run_by_hand
+from syncline.control.graphs import Graph
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.devstack.temporal_server import temporal_binary
 from syncline.errors import RunFailed
-from syncline.graphs import Graph
-from syncline.operations.requests import (
+from syncline.messages.operator import (
     AddGraphInput,
     DiscardFailuresInput,
     FailuresActed,
@@ -32,9 +31,10 @@ from syncline.operations.requests import (
     RetryFailuresInput,
     VerifyGraphInput,
 )
-from syncline.testing.command_line import CommandLine
+from syncline.messages.verification import Verification
+from syncline.temporal.run import run_by_hand
 from syncline.testing.lab import Run, SyncLab, eventually
-from syncline.verification import Verification
+from tests.kit.command_line import CommandLine
 from worker import create_operations_worker
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from syncline.engine.keys import row_uuid
-from syncline.testing.command_line import CommandLine
 from syncline.testing.lab import SyncLab
+from tests.kit.command_line import CommandLine
 
 Fill = Callable[[str], Awaitable[None]]
 BAD_KEY = "it's; DROP TABLE sync_dead_letter"

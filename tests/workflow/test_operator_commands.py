@@ -15,9 +15,10 @@ from temporalio.client import Client
 from activities.sync import SyncActivities
 from syncline import names
 from syncline.cli.following import Live
+from syncline.control.graphs import Graph, GraphChanges
 from syncline.errors import StoreUnavailable
-from syncline.graphs import Graph, GraphChanges, GraphStatus
-from syncline.messages import (
+from syncline.messages.base import GraphStatus
+from syncline.messages.sync import (
     CycleProgress,
     CycleStatus,
     RunPhase,
@@ -27,11 +28,12 @@ from syncline.messages import (
     TableProgress,
 )
 from syncline.provider import SyncContext
-from syncline.runs import ListedRun, Pending, Trying, run_at_work
-from syncline.schedules import ensure_schedule
-from syncline.testing.command_line import CommandLine
+from syncline.temporal.runs import ListedRun, run_at_work
+from syncline.temporal.schedules.graph import ensure_schedule
+from syncline.temporal.stalls import Pending, Trying
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
+from tests.kit.command_line import CommandLine
 from tests.workflow.test_carried_state import ScheduledRuns
 from worker import create_worker
 
@@ -416,7 +418,7 @@ async def test_following_goes_on_with_the_run_that_holds_the_graph(
             found = await run_at_work(client, slug, but=but)
         return found
 
-    monkeypatch.setattr("syncline.runs.run_at_work", let_go)
+    monkeypatch.setattr("syncline.temporal.run_at_work", let_go)
     answer = await syncline.answer("sync", graph.slug, "--follow")
     assert (answer["cycle"], answer["result"]["tables"][0]["rows"]) == ("drained", 4)
     assert (answer["joined"], answer["run_id"] == other.first_execution_run_id) == (not ended, not ended)

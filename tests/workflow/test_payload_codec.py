@@ -14,12 +14,12 @@ from temporalio.client import Client
 
 from activities.operations import OperationActivities
 from syncline import names
+from syncline.control.graphs import GraphChanges
 from syncline.errors import SettingsInvalid
-from syncline.graphs import GraphChanges
-from syncline.payload_codec import load_data_converter
-from syncline.schedules import ensure_schedule
-from syncline.testing.command_line import CommandLine
+from syncline.temporal.data_converter import load_data_converter
+from syncline.temporal.schedules.graph import ensure_schedule
 from syncline.testing.lab import SyncLab
+from tests.kit.command_line import CommandLine
 from tests.workflow.test_carried_state import ScheduledRuns
 from worker import create_operations_worker
 

@@ -12,17 +12,17 @@ from temporalio.worker import Worker
 from activities.operations import OperationActivities
 from activities.sync import SyncActivities
 from syncline import names
-from syncline.graphs import Graph
-from syncline.messages import SyncResult
-from syncline.operations.requests import ListGraphsInput, VerifyGraphInput
+from syncline.control.graphs import Graph
+from syncline.control.services import Services
+from syncline.messages.operator import ListGraphsInput, VerifyGraphInput
+from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
-from syncline.schedule_times import cron_times, is_on_time
-from syncline.schedules import ensure_schedule
-from syncline.schedules.waking import wake
-from syncline.services import Services
-from syncline.testing.command_line import CommandLine
+from syncline.temporal.priorities import cron_times, is_on_time
+from syncline.temporal.schedules.graph import ensure_schedule
+from syncline.temporal.schedules.wake import wake
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
+from tests.kit.command_line import CommandLine
 from worker import create_operations_worker, create_worker
 
 WAITING = 40

@@ -18,18 +18,13 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
+from syncline.control.graphs import Graph, GraphChanges, GraphRecords
 from syncline.errors import TemporalUnavailable
-from syncline.graphs import Graph, GraphChanges, GraphRecords
-from syncline.messages import Reconciliation, ReconciliationProgress, SyncResult
+from syncline.messages.sync import Reconciliation, ReconciliationProgress, SyncResult
 from syncline.provider import SyncContext
-from syncline.schedules import (
-    PAUSED_WITH_GRAPH,
-    ensure_reconciler,
-    ensure_schedule,
-    list_schedules,
-    reconcile,
-    reconcile_now,
-)
+from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH, ensure_schedule
+from syncline.temporal.schedules.list import list_schedules
+from syncline.temporal.schedules.reconcile import ensure_reconciler, reconcile, reconcile_now
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 

@@ -13,7 +13,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from syncline.settings import Settings
 from worker import workflow_runner
 from workflows.operations import OPERATIONS
-from workflows.reconcile_schedules import ReconcileSchedules
+from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
 RECORDED = {

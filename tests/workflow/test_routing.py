@@ -15,17 +15,18 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.run import signal_run
 from activities.sync import SyncActivities
 from syncline import names
+from syncline.control.graphs import Graph
+from syncline.control.services import Services
+from syncline.control.workers import announced
 from syncline.engine import run_cycle
-from syncline.fleet import announced
-from syncline.graphs import Graph
-from syncline.messages import CycleStatus, Message, ProviderFallback, SyncResult
-from syncline.presence import Absence, ProviderHeld, ProviderReturned
+from syncline.messages.base import Message
+from syncline.messages.provider_state import Absence, ProviderFallback, ProviderHeld, ProviderReturned
+from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.provider import SyncContext
 from syncline.registry import Registry
-from syncline.services import Services
-from syncline.testing.gate import Gate
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
+from tests.kit.gate import Gate
 from tests.workflow.test_carried_state import SELDOM, scheduled
 from tests.workflow.test_replay import replay
 from worker import create_provider_worker, serving
@@ -439,7 +440,7 @@ async def test_a_return_that_cannot_be_signalled_costs_no_second_cycle(
             raise RPCError("the server is away", RPCStatusCode.UNAVAILABLE, b"")
         await signal_run(name, payload)
 
-    monkeypatch.setattr("activities.edges.signal_run", away)
+    monkeypatch.setattr("activities.run.signal_run", away)
     results = [sync_result(rows=3), sync_result()]
 
     async def next_result(context: SyncContext) -> SyncResult:

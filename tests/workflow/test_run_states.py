@@ -15,9 +15,10 @@ from temporalio.exceptions import ApplicationError
 
 from activities.sync import SyncActivities
 from syncline import names
+from syncline.control.graphs import Graph, GraphChanges
 from syncline.errors import StoreRejected
-from syncline.graphs import Graph, GraphChanges
-from syncline.messages import (
+from syncline.messages.provider_state import Absence, Returned
+from syncline.messages.sync import (
     CycleProgress,
     ProviderResolution,
     ResolveProviderRequest,
@@ -26,12 +27,11 @@ from syncline.messages import (
     SyncState,
     TableProgress,
 )
-from syncline.presence import Absence, Returned
 from syncline.provider import SyncContext
-from syncline.runs import outcome_of, run_of
-from syncline.testing.gate import Gate
+from syncline.temporal.runs import outcome_of, run_of
 from syncline.testing.lab import Run, SyncLab
 from syncline.testing.providers import FakeProvider, sync_result
+from tests.kit.gate import Gate
 from tests.workflow.test_carried_state import SELDOM, scheduled
 from tests.workflow.test_replay import replay
 from tests.workflow.test_routing import Fleet

@@ -11,12 +11,14 @@ from temporalio.api.workflowservice.v1 import UpdateScheduleRequest
 from temporalio.service import RPCError, RPCStatusCode, WorkflowService
 
 from syncline import names
-from syncline.graphs import Graph, GraphStatus
-from syncline.schedules import PAUSED_WITH_GRAPH, ensure_schedule, list_schedules
-from syncline.testing.command_line import CommandLine
+from syncline.control.graphs import Graph
+from syncline.messages.base import GraphStatus
+from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH, ensure_schedule
+from syncline.temporal.schedules.list import list_schedules
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider
 from syncline.testing.temporal_server import start_temporal
+from tests.kit.command_line import CommandLine
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from temporalio.client import ScheduleActionStartWorkflow, ScheduleOverlapPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
-from syncline.graphs import Graph, GraphChanges
-from syncline.schedules import PAUSED_WITH_GRAPH, ensure_schedule, list_schedule_ids
+from syncline.control.graphs import Graph, GraphChanges
+from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH, ensure_schedule
+from syncline.temporal.schedules.list import list_schedule_ids
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider
 

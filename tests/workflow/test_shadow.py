@@ -8,14 +8,15 @@ import asyncpg
 import pytest
 
 from syncline import names
+from syncline.control.graphs import GraphChanges
 from syncline.engine import run_cycle
-from syncline.graphs import GraphChanges
-from syncline.messages import CycleStatus, SyncGraphResult, SyncResult
+from syncline.messages.sync import CycleStatus, SyncGraphResult, SyncResult
 from syncline.provider import NullMeter, SyncContext
-from syncline.runs import StartedBy, overview, runs_of
-from syncline.testing.command_line import CommandLine
+from syncline.temporal.overview import overview
+from syncline.temporal.runs import StartedBy, runs_of
 from syncline.testing.lab import Run, SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
+from tests.kit.command_line import CommandLine
 
 SHADOWED = {"sync": {"provider": "live"}, "shadow": {"provider": "acme"}}
 

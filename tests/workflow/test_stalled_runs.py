@@ -19,14 +19,14 @@ from temporalio.common import (
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 
 from syncline import names
-from syncline.graphs import Graph
-from syncline.messages import SyncGraphInput, SyncResult
+from syncline.control.graphs import Graph
+from syncline.messages.sync import SyncGraphInput, SyncResult
 from syncline.provider import SyncContext
-from syncline.search_attributes import GRAPH
-from syncline.task_queues import pollers
-from syncline.testing.command_line import CommandLine
+from syncline.temporal.client import GRAPH
+from syncline.temporal.task_queues import pollers
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
+from tests.kit.command_line import CommandLine
 
 NON_DETERMINISM = "non deterministic error"
 
@@ -162,7 +162,7 @@ async def test_changed_workflow_code_is_stuck_in_status_runs_doctor_and_sync(
 async def test_all_graphs_show_a_stuck_run_among_them_once_it_is_listed_so(
     idle_lab: SyncLab, syncline: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["syncline.runs.overview"], "_LONG_SECONDS", 0.0)
+    monkeypatch.setattr(sys.modules["syncline.temporal.overview"], "_LONG_SECONDS", 0.0)
     graph, run = await changed(idle_lab)
     async with idle_lab.worker():
 

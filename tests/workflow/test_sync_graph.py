@@ -15,19 +15,12 @@ from temporalio.exceptions import CancelledError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from syncline import names
+from syncline.control.graphs import Graph, GraphRepository
 from syncline.errors import StoreUnavailable
-from syncline.graphs import Graph, GraphRepository
-from syncline.messages import (
-    CycleProgress,
-    CycleStatus,
-    FallbackReason,
-    ProviderState,
-    RunPhase,
-    SyncResult,
-    TableProgress,
-)
+from syncline.messages.provider_state import FallbackReason, ProviderState
+from syncline.messages.sync import CycleProgress, CycleStatus, RunPhase, SyncResult, TableProgress
 from syncline.provider import SyncContext
-from syncline.search_attributes import GRAPH
+from syncline.temporal.client import GRAPH
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 from workflows.sync_graph import SyncGraph

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from syncline.adoption import adopt
+from syncline.capture.install.install import adopt
+from syncline.control.graphs import graph_changes
 from syncline.engine import Column, SchemaMap, SyncEngine, TableMap
-from syncline.graphs import graph_changes
-from syncline.testing.command_line import CommandLine, Said
+from syncline.messages.verification import Verification
 from syncline.testing.lab import SyncLab
 from syncline.testing.providers import FakeProvider
-from syncline.verification import Verification
+from tests.kit.command_line import CommandLine, Said
 
 Verify = Callable[..., Awaitable[Said]]
 InGraphDb = Callable[..., Awaitable[list[asyncpg.Record]]]

@@ -13,16 +13,16 @@ import pytest
 from temporalio.testing import WorkflowEnvironment
 
 from syncline import names
-from syncline.client import connect, missing_search_attributes, register_search_attributes
+from syncline.control.graphs import Graph
+from syncline.control.services import Services
+from syncline.control.workers import WorkerRepository
 from syncline.devstack.temporal_server import temporal_binary
 from syncline.errors import TemporalUnavailable
-from syncline.fleet import WorkerRepository
-from syncline.graphs import Graph
-from syncline.services import Services
-from syncline.testing.command_line import CommandLine
+from syncline.temporal.client import connect, missing_search_attributes, register_search_attributes
 from syncline.testing.lab import Run, SyncLab, eventually
 from syncline.testing.worker_process import WorkerProcess, environment_of
 from tests.kit.cases import further
+from tests.kit.command_line import CommandLine
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,18 +12,18 @@ import pytest
 from pydantic import SecretStr
 
 from activities.sync import SyncActivities
-from syncline.client import connect
+from syncline.control.readiness import log_in
+from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import StoreUnusable
-from syncline.health.examination import examine
-from syncline.readiness import log_in
+from syncline.operator.health.examine import examine
 from syncline.registry import Registry
-from syncline.services import Services
 from syncline.settings import Settings
+from syncline.temporal.client import connect
 from syncline.testing.lab import SyncLab, eventually
-from syncline.testing.ports import free_port
 from syncline.testing.providers import FakeProvider
 from syncline.testing.worker_process import WorkerProcess, environment_of
+from tests.kit.ports import free_port
 from worker import serving
 
 ROOT = Path(__file__).parents[2]

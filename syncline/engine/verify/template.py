@@ -1,10 +1,10 @@
 """The `.sql` templates of verification."""
 
-from syncline.sqltext import statements_of
+from syncline.sql import statements_of
 
 __all__ = ["sql"]
 
-_statement = statements_of("syncline.engine.verify")
+_statement = statements_of("syncline.verify")
 
 
 def sql(name: str, /, **fragments: str) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from syncline.engine import KNOWLEDGE_GRAPH
 from syncline.errors import ConfigurationError, SynclineError
-from syncline.messages import CycleProgress, CycleStatus
+from syncline.messages.sync import CycleProgress, CycleStatus
 from syncline.registry import Registry
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.conformance import rows

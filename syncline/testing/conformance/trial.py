@@ -12,11 +12,11 @@ from uuid import uuid4
 import asyncpg
 from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
 
-from syncline.embedding_development import DevelopmentEmbedding
+from syncline.control.services import Services
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.errors import SynclineError
-from syncline.messages import CycleStatus, SyncResult
+from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.provider import GraphVectors, RetryRules, SyncContext, SyncProvider, options_model_of
-from syncline.services import Services
 from syncline.settings import Settings
 from syncline.stores.vectors import VectorStore
 from syncline.testing.one_graph import TestGraph

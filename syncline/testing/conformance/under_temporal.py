@@ -15,8 +15,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 import syncline
 from syncline import names
-from syncline.graphs import draft_graph
-from syncline.messages import LONGEST_RUN, SyncGraphInput, SyncGraphResult
+from syncline.control.graphs import draft_graph
+from syncline.messages.sync import LONGEST_RUN, SyncGraphInput, SyncGraphResult
 from syncline.testing.conformance import rows
 from syncline.testing.conformance.trial import DIMENSIONS, Process, Trial, connection
 from syncline.testing.lab import Run

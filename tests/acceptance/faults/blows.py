@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncline.runs import ListedRun
+from syncline.temporal.runs import ListedRun
 from tests.acceptance.faults.field import Field, Member
 
 __all__ = ["BLOWS", "Blow", "Struck"]

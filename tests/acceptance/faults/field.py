@@ -17,20 +17,19 @@ from pydantic import SecretStr
 from temporalio.client import Client, ScheduleOverlapPolicy, WorkflowFailureError, WorkflowHandle
 
 from syncline import names
+from syncline.control.graphs import Graph, draft_graph
+from syncline.control.services import Services
 from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.devstack.temporal_server import TemporalServer
 from syncline.errors import NoWorker
-from syncline.graphs import Graph, draft_graph
-from syncline.runs import ListedRun, RunStatus
-from syncline.runs.listing import runs_of
-from syncline.schedules import reconcile_now
-from syncline.services import Services
 from syncline.settings import Settings
-from syncline.testing.ports import free_port
-from syncline.testing.proxy import SilentProxy, silent_proxy
+from syncline.temporal.runs import ListedRun, RunStatus, runs_of
+from syncline.temporal.schedules.reconcile import reconcile_now
 from syncline.testing.worker_process import WorkerProcess
 from tests.acceptance.faults.services import DIMENSIONS, EmbeddingServer, QdrantFront
+from tests.kit.ports import free_port
+from tests.kit.proxy import SilentProxy, silent_proxy
 
 __all__ = ["ROWS", "Field", "Member", "Seen"]
 

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import asyncpg
 
-from syncline.graphs import Graph
+from syncline.control.graphs import Graph
 from tests.acceptance.faults.field import Field
 
 __all__ = ["PHASES", "Gate"]

@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 from qdrant_client import QdrantClient, models
 
-from syncline.testing.faulty_http import Answer, FaultyServer, Request
+from tests.kit.faulty_http import Answer, FaultyServer, Request
 
 __all__ = ["DIMENSIONS", "EmbeddingServer", "QdrantFront"]
 

@@ -6,7 +6,7 @@ import time
 
 from pydantic import BaseModel, model_validator
 
-from syncline.messages import CycleStatus, SyncResult, TableProgress
+from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
 from syncline.provider import SyncContext, SyncProvider
 
 released = threading.Event()

@@ -1,0 +1,45 @@
+"""A cycle that found its graph taken, and one that owes such a cycle a look: what is done about it."""
+
+from datetime import UTC, datetime
+
+from temporalio import activity
+
+from syncline.errors import TemporalUnavailable
+from syncline.logs import get_log
+from syncline.messages.sync import SyncCycleRequest, SyncResult
+from syncline.temporal.runs import run_at_work
+from syncline.temporal.schedules.wake import wake
+
+__all__ = ["told_of_holder", "wake_next"]
+
+
+async def told_of_holder(request: SyncCycleRequest, result: SyncResult, *, run_id: str) -> SyncResult:
+    """Return the result with whether any run has the graph, and with how long it has not been looked at."""
+    seen, unowned = request.seen_up_to, False
+    try:
+        at_work = await run_at_work(activity.client(), request.graph.slug, but=run_id)
+        unowned = at_work is None
+    except TemporalUnavailable as error:
+        get_log().warning("cannot tell whether a run has the graph", reason=str(error))
+    lag = 0.0 if seen is None else max(0.0, (datetime.now(UTC) - seen).total_seconds())
+    blocked = unowned and request.unowned_runs > 0
+    if blocked:
+        holder = result.holder
+        get_log().warning(
+            "graph is blocked: its lock is taken and no run of it is open",
+            runs=request.unowned_runs + 1,
+            pid=None if holder is None else holder.pid,
+        )
+    return result.model_copy(
+        update={"unowned": unowned, "blocked": blocked, "lag_seconds": lag, "lag_known": seen is not None}
+    )
+
+
+async def wake_next(graph: str, *, task_queue: str) -> None:
+    """Have the graph's Schedule start a run now: somebody is owed a look that this cycle had no time for."""
+    try:
+        woken = await wake(activity.client(), graph, task_queue=task_queue)
+    except TemporalUnavailable as error:
+        get_log().warning("a look is owed, and the next run could not be started", reason=str(error))
+    else:
+        get_log().info("a look is owed, the next run follows", schedule=woken)

@@ -1,0 +1,1 @@
+"""A plugin's provider in a thread of its own: its event loop, its watchdog, its limits."""

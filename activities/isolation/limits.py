@@ -1,0 +1,153 @@
+"""One cycle of somebody else's code, contained: it ends in time, and gives back what it took."""
+
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from syncline.concurrency import PATIENCE, Abandoned, Escaped, Overran, bounded
+from syncline.errors import ProviderInvalid, ProviderMisbehaved
+from syncline.logs import get_log
+from syncline.messages.sync import SyncResult
+from syncline.provider import SyncContext
+from syncline.stores.leases import Leases
+
+__all__ = ["GRACE", "RunCycle", "contained"]
+
+RunCycle = Callable[[SyncContext], Awaitable[SyncResult]]
+
+_OURS: Final = (__file__, bounded.__code__.co_filename)
+
+GRACE: Final = 270.0
+"""Seconds beyond its budget for the batch that a cycle was in, the vectors and the report. The workflow gives
+it five minutes; half a minute before that, the run can still be told who it was and why."""
+
+
+async def contained(
+    run_cycle: RunCycle,
+    context: SyncContext,
+    *,
+    distribution: str,
+    grace: float = GRACE,
+    patience: float = PATIENCE,
+) -> SyncResult:
+    """Return what the cycle returns, or raise what it raises; both can be told to Temporal.
+
+    Raise ProviderMisbehaved when it does not end in time or after its cancellation, tries to end the process,
+    or leaves connections open, which are closed; ProviderInvalid for a result that is none.
+    """
+    leases = Leases()
+    try:
+        with leases.counting():
+            result = await _in_time(run_cycle, context, distribution, grace=grace, patience=patience)
+    except BaseException as error:
+        if left_open := await leases.take_back():
+            get_log().warning("connections were taken back", stores=left_open)
+        error.__traceback__ = _from_there(error.__traceback__)
+        raise
+    if left_open := await leases.take_back():
+        raise _misbehaved(
+            context,
+            distribution,
+            trouble="left_open",
+            did=f"ended a cycle of graph '{context.graph.slug}' and left {_counted(left_open)} open",
+            do="They were closed, and what was not committed is lost. Take connections by `async with`, and "
+            "open in `initialize` what outlives a cycle.",
+        )
+    return _checked(result, context.run.provider, distribution)
+
+
+def _from_there(traceback: TracebackType | None) -> TracebackType | None:
+    """Return the part that is not ours: Temporal keeps a few KB of an attempt's failure, or nothing of it."""
+    inner = traceback
+    while inner is not None and inner.tb_frame.f_code.co_filename in _OURS:
+        inner = inner.tb_next
+    return inner or traceback
+
+
+async def _in_time(
+    run_cycle: RunCycle, context: SyncContext, distribution: str, *, grace: float, patience: float
+) -> object:
+    budget, graph = context.budget.seconds, context.graph.slug
+    try:
+        return await bounded(run_cycle(context), seconds=budget + grace, patience=patience)
+    except Overran as error:
+        raise _misbehaved(
+            context,
+            distribution,
+            trouble="overran",
+            did=f"took more than {budget + grace:g} s for a cycle of graph '{graph}', "
+            f"whose time budget was {budget:g} s",
+            do="It was cancelled. It has to stop, and return, when `context.budget.seconds` have passed.",
+        ) from error
+    except Abandoned as error:
+        raise _misbehaved(
+            context,
+            distribution,
+            trouble="abandoned",
+            did=f"did not end a cycle of graph '{graph}' within {patience:g} s after its cancellation",
+            do="It was left behind without its connections. It must not swallow `asyncio.CancelledError`; "
+            "restart the worker to be rid of what still runs.",
+        ) from error
+    except Escaped as error:
+        raise _misbehaved(
+            context,
+            distribution,
+            trouble="escaped",
+            did=f"raised {error} in a cycle of graph '{graph}'",
+            do="A cycle fails with an Exception; only those are retried.",
+        ) from error
+
+
+def _misbehaved(
+    context: SyncContext, distribution: str, *, trouble: str, did: str, do: str
+) -> ProviderMisbehaved:
+    return ProviderMisbehaved(
+        context.run.provider, distribution=distribution, trouble=trouble, did=did, do=do
+    )
+
+
+def _counted(stores: Sequence[str]) -> str:
+    told = [f"{stores.count(store)} of store '{store}'" for store in dict.fromkeys(stores)]
+    return f"{len(stores)} connection{'s' if len(stores) > 1 else ''} ({', '.join(told)})"
+
+
+def _checked(result: object, provider: str, distribution: str) -> SyncResult:
+    """Return the result as it can be sent, or raise ProviderInvalid: `model_construct` checks nothing."""
+    problem = f"{type(result).__name__}, not SyncResult"
+    if isinstance(result, SyncResult):
+        try:
+            checked = SyncResult.model_validate(result.model_dump(warnings=False))
+            wrong = next(_unlikely(checked), None)
+            if wrong is None:
+                return checked
+        except (ValidationError, PydanticSerializationError) as error:
+            wrong = _first_of(error)
+        problem = f"a SyncResult that is malformed: {wrong}"
+    problem = f"sync_cycle returned {problem}"
+    raise ProviderInvalid(provider, distribution=distribution, problem=problem)
+
+
+def _first_of(error: ValidationError | PydanticSerializationError) -> str:
+    if isinstance(error, PydanticSerializationError):
+        return "it cannot be serialized"
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _unlikely(model: BaseModel, place: str = "") -> Iterator[str]:
+    """Yield the numbers that can count nothing."""
+    for name, value in model:
+        if isinstance(value, BaseModel):
+            yield from _unlikely(value, f"{place}{name}.")
+        elif isinstance(value, tuple):
+            for number, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    yield from _unlikely(item, f"{place}{name}.{number}.")
+        elif (isinstance(value, int) and value < 0) or (
+            isinstance(value, float) and not math.isfinite(value)
+        ):
+            yield f"{place}{name} is {value:g}"

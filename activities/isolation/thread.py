@@ -1,0 +1,334 @@
+"""A room: a thread with an event loop, services and a Temporal worker of its own, for one provider's cycles.
+
+A provider that blocks its event loop blocks the cycles of its own graphs, and nobody else's.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.worker import (
+    CustomSlotSupplier,
+    FixedSizeSlotSupplier,
+    SlotMarkUsedContext,
+    SlotPermit,
+    SlotReleaseContext,
+    SlotReserveContext,
+    Worker,
+    WorkerTuner,
+)
+
+from syncline import metrics
+from syncline.concurrency import PATIENCE
+from syncline.control.services import Services
+from syncline.logs import get_log
+from syncline.provider import SyncProvider
+from syncline.registry import Registered
+from syncline.temporal.client import connect_again
+
+__all__ = ["Room", "Serve", "UnderWay", "UnderWayHere", "run", "slots_of_this_loop", "wind_down"]
+
+
+def slots_of_this_loop(count: int) -> WorkerTuner:
+    """Return what has a worker run `count` activities at once, and take one only while its loop runs."""
+    none = FixedSizeSlotSupplier(1)
+    return WorkerTuner.create_composite(
+        workflow_supplier=none,
+        activity_supplier=_SlotsOfALoop(count),
+        local_activity_supplier=none,
+        nexus_supplier=none,
+    )
+
+
+class _SlotsOfALoop(CustomSlotSupplier):
+    """The SDK's own slots are given out by its threads, which poll on while the loop is blocked."""
+
+    def __init__(self, count: int) -> None:
+        self._free = asyncio.Semaphore(count)
+        self._loop = asyncio.get_running_loop()
+
+    async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:  # noqa: ARG002 # the contract's
+        await self._free.acquire()
+        return SlotPermit()
+
+    def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:  # noqa: ARG002
+        return None
+
+    def mark_slot_used(self, ctx: SlotMarkUsedContext) -> None:
+        """Nothing: it was counted when it was reserved."""
+
+    def release_slot(self, ctx: SlotReleaseContext) -> None:  # noqa: ARG002
+        # Called by a thread of the SDK, which may outlive the loop.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._free.release)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnderWay:
+    """One attempt of a cycle."""
+
+    graph: str
+    task_token: bytes
+
+
+class UnderWayHere:
+    """What runs now."""
+
+    def __init__(self) -> None:
+        self._now: dict[UnderWay, asyncio.Task[object]] = {}
+
+    @contextmanager
+    def entered(self, graph: str) -> Iterator[None]:
+        """Have the present activity among them while this is entered."""
+        cycle, task = UnderWay(graph=graph, task_token=activity.info().task_token), asyncio.current_task()
+        if task is None:
+            raise RuntimeError("an activity runs in a task")
+        self._now[cycle] = task
+        try:
+            yield
+        finally:
+            del self._now[cycle]
+
+    def all(self) -> Sequence[UnderWay]:
+        """Return them, to any thread."""
+        return list(self._now)
+
+    def cancel_all(self) -> None:
+        """Cancel them; only their own event loop may ask for it."""
+        for task in self._now.values():
+            task.cancel()
+
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[object, object, T], *, patience: float = PATIENCE) -> T:
+    """Return what `main` returns; leave behind what goes on `patience` seconds after its cancellation."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        wind_down(loop, patience=patience)
+        asyncio.set_event_loop(None)
+
+
+def wind_down(loop: asyncio.AbstractEventLoop, *, patience: float = PATIENCE) -> None:
+    """Cancel all tasks, and close the loop once they have ended, or `patience` seconds later."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=patience))
+    left = [task.get_name() for task in tasks if not task.done()]
+    if left:
+        get_log().error("tasks that ignore their cancellation were left behind", tasks=left)
+    else:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    # Not `shutdown_default_executor`, which waits for threads without end.
+    loop.close()
+
+
+_PAUSE: Final = 5.0
+"""Seconds from the end of a worker that failed, or of all that is in a room, to the next one."""
+
+_ASK_AGAIN: Final = 0.5
+"""Seconds from one look at whether this process can use its stores to the next, while it cannot."""
+
+Serve = Callable[["Room", Client, Services], Worker]
+
+
+class Room:
+    """One provider's room. Its methods are for the event loop that opens it.
+
+    It has a client like the one that is given, and services over the same settings, providers and meter.
+    `serve` is called in the room, and gives the worker to run there.
+    """
+
+    def __init__(
+        self, registered: Registered[SyncProvider], client: Client, services: Services, *, serve: Serve
+    ) -> None:
+        self.provider, self.distribution = registered.provider, registered.distribution
+        self.under_way = UnderWayHere()
+        self._client, self._services, self._serve = client, services, serve
+        self._loop = asyncio.new_event_loop()
+        self._opened, self._drained, self._ended = Future[None](), Future[None](), Future[None]()
+        self._draining = False
+        self._leave, self._close = asyncio.Event(), asyncio.Event()
+        self._worker: Worker | None = None
+        self._asked_at, self._answered = 0.0, True
+        self.blocked = False
+        """Whether its loop has not run for too long, as somebody has found who looks after it."""
+        # A daemon: the process can end while a provider never returns.
+        self._thread = threading.Thread(target=self._run, name=f"room of {self.provider.id}", daemon=True)
+
+    @property
+    def thread_id(self) -> int | None:
+        """The thread's, by which its stack is found."""
+        return self._thread.ident
+
+    @property
+    def native_id(self) -> int | None:
+        """The kernel's number of the thread, None before it runs and after it has ended."""
+        return self._thread.native_id if self._thread.is_alive() else None
+
+    async def open(self) -> None:
+        """Begin to serve. Raise what keeps it from that."""
+        self._thread.start()
+        await asyncio.wrap_future(self._opened)
+
+    def pause(self) -> None:
+        """Take no more cycles until this process can use its stores; those that run may finish."""
+        self._call(self._leave.set)
+
+    def drain(self) -> None:
+        """Take no more cycles; those that run may finish as the worker's settings allow."""
+        self._draining = True
+        self._call(self._leave.set)
+
+    async def close(self) -> None:
+        """Wait until it is drained, and close provider and stores; leave behind what takes too long."""
+        self.drain()
+        graceful = self._services.settings.graceful_shutdown_seconds
+        await self._settled(self._drained, graceful + 2 * PATIENCE)
+        self._call(self._close.set)
+        if not await self._settled(self._ended, 3 * PATIENCE):
+            get_log().error(
+                "provider's room was left behind",
+                provider=self.provider.id,
+                distribution=self.distribution,
+                graphs=sorted(cycle.graph for cycle in self.under_way.all()),
+            )
+
+    def silent_seconds(self) -> float:
+        """Return for how long the room's event loop has not answered, and ask it again once it has."""
+        now = time.monotonic()
+        if self._answered or self._ended.done():
+            self._asked_at, self._answered = now, False
+            self._call(self._answer)
+        return now - self._asked_at
+
+    def excuse(self) -> None:
+        """Count its silence from now on."""
+        self._asked_at = time.monotonic()
+
+    def retire(self) -> None:
+        """Have a blocked room poll no longer; once its loop runs, end its cycles and begin anew."""
+        if self._worker is not None:
+            # What `Worker.shutdown` does first; the rest of it needs the loop, which stands still.
+            self._worker._bridge_worker.initiate_shutdown()  # noqa: SLF001
+        self._call(self.under_way.cancel_all)
+        self._call(self._leave.set)
+
+    def _call(self, what: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(what)
+
+    async def _settled(self, future: "Future[None]", seconds: float) -> bool:
+        """Return whether the future is done in time; nothing is expected of a blocked loop."""
+        patience = 1.0 if self.blocked else seconds
+        done, _ = await asyncio.wait([asyncio.wrap_future(future)], timeout=patience)
+        return bool(done)
+
+    def _answer(self) -> None:
+        self._answered = True
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        failure = self._lived()
+        while failure is not None and self._opened.done() and not self._draining:
+            self._tell("provider's room has ended; another one begins", failure)
+            metrics.PROVIDER_TROUBLES.add(
+                self._services.meter, 1, provider=self.provider.id, trouble="escaped"
+            )
+            failure = self._lived(after=_PAUSE)
+        if failure is not None and self._opened.done():
+            self._tell("provider's room has ended", failure)
+        elif failure is not None:
+            self._opened.set_exception(failure)
+        try:
+            wind_down(self._loop)
+        finally:
+            for future in (self._opened, self._drained, self._ended):
+                if not future.done():
+                    future.set_result(None)
+
+    def _lived(self, *, after: float = 0) -> Exception | None:
+        """Live from beginning to end, and return why that came too early."""
+        life = self._loop.create_task(self._live(after))
+        while not life.done():
+            try:
+                self._loop.run_until_complete(life)
+            except (SystemExit, KeyboardInterrupt) as error:
+                # From a task that the provider has started: these stop an event loop.
+                self._tell("a provider's task tried to end the process", error)
+            except (Exception, asyncio.CancelledError):  # noqa: S112 # the life's own, seen to below
+                continue
+        if life.cancelled():
+            # By the provider: whoever cancels all tasks of its event loop cancels this one too.
+            return RuntimeError("its main task was cancelled")
+        failure = life.exception()
+        return failure if failure is None or isinstance(failure, Exception) else RuntimeError(repr(failure))
+
+    async def _live(self, after: float) -> None:
+        await asyncio.sleep(after)
+        client = await connect_again(self._client)
+        settings, meter = self._services.settings, self._services.meter
+        registry = self._services.registry.for_another_loop()
+        usability = self._services.usability
+        async with Services.open(settings, registry=registry, meter=meter, usability=usability) as services:
+            # Its imports take a second. They would be in a cycle else, and the provider be blamed for them.
+            services.vector_store(None)
+            while not self._draining:
+                if usability.barred and self._opened.done():
+                    await asyncio.sleep(_ASK_AGAIN)
+                    continue
+                try:
+                    await self._work(client, services)
+                except Exception as error:
+                    if not self._opened.done():
+                        raise
+                    self._tell("worker of a provider's room failed; another one begins", error)
+                    await asyncio.sleep(_PAUSE)
+            if not self._drained.done():
+                self._drained.set_result(None)
+            await self._close.wait()
+
+    async def _work(self, client: Client, services: Services) -> None:
+        self._leave.clear()
+        self._worker = worker = self._serve(self, client, services)
+        # In tasks of their own: `async with` would wait without end for a worker whose tasks were cancelled.
+        running = asyncio.create_task(worker.run())
+        leaving = asyncio.create_task(self._shut_down_when_left(worker))
+        if not self._opened.done():
+            self._opened.set_result(None)
+        try:
+            await asyncio.wait([running, leaving], return_when=asyncio.FIRST_COMPLETED)
+            await running
+        finally:
+            self._worker = None
+            leaving.cancel()
+            running.cancel()
+            graceful = self._services.settings.graceful_shutdown_seconds
+            await asyncio.wait([running], timeout=graceful + PATIENCE)
+
+    async def _shut_down_when_left(self, worker: Worker) -> None:
+        await self._leave.wait()
+        await worker.shutdown()
+
+    def _tell(self, event: str, error: BaseException) -> None:
+        get_log().error(
+            event,
+            provider=self.provider.id,
+            distribution=self.distribution,
+            error=repr(error),
+            exc_info=error,
+        )

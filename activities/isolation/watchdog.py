@@ -1,0 +1,251 @@
+"""The watchdog: a room whose event loop stands still is named, and its cycles fail for that reason."""
+
+import asyncio
+import ctypes
+import faulthandler
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from activities.errors import translated
+from activities.isolation.thread import Room, Serve, UnderWay
+from syncline import metrics
+from syncline.control.services import Services
+from syncline.errors import ProviderBlocked
+from syncline.logs import get_log
+
+__all__ = ["StackTimer", "Watchdog", "rooms"]
+
+_STDERR: Final = 2
+"""The descriptor: `sys.stderr` may be anything."""
+_SIGEV_THREAD_ID: Final = 4  # linux/signal.h
+_SIGEV_SIZE: Final = 64
+_SIGEV_USED: Final = ctypes.sizeof(ctypes.c_void_p) + 3 * ctypes.sizeof(ctypes.c_int)
+_CLOCK_MONOTONIC: Final = 1
+_lock = threading.Lock()
+
+
+class _Event(ctypes.Structure):
+    """`struct sigevent` of Linux, as far as it is used."""
+
+    _fields_ = (
+        ("value", ctypes.c_void_p),
+        ("number", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("thread_id", ctypes.c_int),
+        (
+            "rest",
+            ctypes.c_char * (_SIGEV_SIZE - ctypes.sizeof(ctypes.c_void_p) - 3 * ctypes.sizeof(ctypes.c_int)),
+        ),
+    )
+
+
+class _Spec(ctypes.Structure):
+    """`struct itimerspec`: interval, then value, each as seconds and nanoseconds."""
+
+    _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "first_s", "first_ns"))
+
+
+class StackTimer:
+    """Writes one thread's stack to a descriptor unless it is pushed back in time. Linux only; else a no-op.
+
+    `native_id` is the thread's, as `threading.get_native_id()` gives it. Close the timer with the thread.
+    """
+
+    def __init__(self, native_id: int, *, descriptor: int = _STDERR) -> None:
+        self._timer: ctypes.c_void_p | None = None
+        if sys.platform != "linux":
+            return
+        number = signal.SIGRTMIN + 3
+        with _lock:
+            faulthandler.register(number, file=descriptor, all_threads=False)
+        event = _Event(number=number, notify=_SIGEV_THREAD_ID, thread_id=native_id)
+        timer = ctypes.c_void_p()
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        if self._libc.timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0:
+            self._timer = timer
+
+    def push_back(self, seconds: float) -> None:
+        """Write the stack that many seconds from now, instead of when it was due."""
+        whole, part = divmod(seconds, 1)
+        self._set(_Spec(first_s=int(whole), first_ns=int(part * 1e9)))
+
+    def close(self) -> None:
+        """Write nothing any more."""
+        if self._timer is not None:
+            timer, self._timer = self._timer, None
+            self._libc.timer_delete(timer)
+
+    def _set(self, spec: _Spec) -> None:
+        if self._timer is not None:
+            self._libc.timer_settime(self._timer, 0, ctypes.byref(spec), None)
+
+
+_MISSING: Final = 3
+"""So many times the limit: then its provider counts as one that this worker lacks."""
+_FOR_GOOD: Final = 6
+"""So many times the limit: then it will hardly end by itself."""
+_PATIENCE: Final = 5.0
+
+
+class Watchdog:
+    """Looks after rooms from another event loop.
+
+    A room that has not answered for `seconds` is told of as an error, once; it is given no more cycles until
+    it answers, and those in it are failed, by their task tokens, as ProviderBlocked. If that takes three
+    times as long, its provider is withdrawn from the services' registry until then.
+    """
+
+    def __init__(self, client: Client, rooms: Sequence[Room], services: Services) -> None:
+        self._client, self._rooms = client, rooms
+        self._seconds, self._meter = services.settings.blocked_seconds, services.meter
+        self._registry = services.registry
+        self._blocked: dict[Room, float] = {}
+        self._for_good: set[Room] = set()
+
+    async def watch(self, *, dump: bool = False) -> None:
+        """Look after them until it is cancelled.
+
+        With `dump`, this thread and those of the rooms write their stacks to stderr when this loop itself
+        stands still for three times as long: code that keeps Python's lock leaves no other way to name it.
+        """
+        tick = min(1.0, self._seconds / 4)
+        timers: dict[int, StackTimer] = {}
+        try:
+            while True:
+                if dump:
+                    self._push_back(timers)
+                before = time.monotonic()
+                await asyncio.sleep(tick)
+                if time.monotonic() - before > tick + self._seconds / 2:
+                    # This loop could not run either, nor perhaps the process: nobody could have answered.
+                    for room in self._rooms:
+                        if not room.blocked:
+                            room.excuse()
+                for room in self._rooms:
+                    try:
+                        await self._look_after(room)
+                    except Exception:  # nobody looks after the watchdog
+                        get_log().exception("watchdog failed", provider=room.provider.id)
+        finally:
+            for timer in timers.values():
+                timer.close()
+
+    def _push_back(self, timers: dict[int, StackTimer]) -> None:
+        alive = {room.native_id for room in self._rooms} | {threading.get_native_id()}
+        for gone in timers.keys() - alive:
+            timers.pop(gone).close()
+        for native_id in alive:
+            if native_id is not None:
+                if native_id not in timers:
+                    timers[native_id] = StackTimer(native_id)
+                timers[native_id].push_back(3 * self._seconds)
+
+    async def _look_after(self, room: Room) -> None:
+        silent = room.silent_seconds()
+        since = self._blocked.get(room)
+        log = get_log().bind(provider=room.provider.id, distribution=room.distribution)
+        if silent <= self._seconds:
+            if since is not None:
+                log.info("provider's room runs again", seconds=round(time.monotonic() - since, 1))
+                del self._blocked[room]
+                room.blocked = False
+                self._for_good.discard(room)
+                self._registry.restore("sync", room.provider.id)
+        elif since is None:
+            self._blocked[room] = time.monotonic() - silent
+            room.blocked = True
+            await self._blocks(room)
+        elif silent > _MISSING * self._seconds and not self._registry.withdrawn("sync", room.provider.id):
+            self._registry.withdraw("sync", room.provider.id)
+        elif silent > _FOR_GOOD * self._seconds and room not in self._for_good:
+            self._for_good.add(room)
+            log.error("provider's room is still blocked: restart this worker", seconds=round(silent, 1))
+
+    async def _blocks(self, room: Room) -> None:
+        stack = _stack_of(room)
+        cycles = room.under_way.all()
+        error = ProviderBlocked(
+            room.provider.id,
+            distribution=room.distribution,
+            trouble="blocked",
+            did=f"has blocked its event loop for more than {self._seconds:g} s, at {_place(room, stack)}",
+            do="It must await, or use `asyncio.to_thread`. Its cycles were failed, others take no harm; if "
+            "it does not end by itself, restart the worker.",
+        )
+        get_log().error(
+            "provider blocks its event loop",
+            provider=room.provider.id,
+            distribution=room.distribution,
+            graphs=sorted(cycle.graph for cycle in cycles),
+            error=str(error),
+            stack="".join(traceback.format_list(stack)),
+        )
+        metrics.PROVIDER_TROUBLES.add(self._meter, 1, provider=room.provider.id, trouble=error.trouble)
+        room.retire()
+        await asyncio.gather(*(self._fail(cycle, error) for cycle in cycles))
+
+    async def _fail(self, cycle: UnderWay, error: ProviderBlocked) -> None:
+        handle = self._client.get_async_activity_handle(task_token=cycle.task_token)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await handle.fail(translated(error))
+        except (RPCError, TimeoutError) as failure:
+            # It has ended meanwhile, or Temporal is away: then the server will miss its heartbeats.
+            get_log().debug("a blocked cycle was not failed", graph=cycle.graph, error=str(failure))
+
+
+def _stack_of(room: Room) -> Sequence[traceback.FrameSummary]:
+    """Return the stack of the room's thread, the innermost call last."""
+    frame = sys._current_frames().get(room.thread_id or 0)  # noqa: SLF001 # there is no other way
+    return [] if frame is None else traceback.extract_stack(frame)
+
+
+def _place(room: Room, stack: Sequence[traceback.FrameSummary]) -> str:
+    """Return the innermost line of the plugin's own, or of anybody's if it has none there."""
+    package = sys.modules.get(type(room.provider).__module__.partition(".")[0])
+    home = Path(getattr(package, "__file__", None) or "nowhere")
+    if home.name == "__init__.py":
+        home = home.parent
+    for frame in reversed(stack):
+        if Path(frame.filename).is_relative_to(home):
+            return f"{Path(frame.filename).relative_to(home.parent)}:{frame.lineno} in {frame.name}"
+    return f"{stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if stack else "a place unknown"
+
+
+@asynccontextmanager
+async def rooms(
+    client: Client, services: Services, *, serve: Serve, dump: bool = False
+) -> AsyncIterator[Sequence[Room]]:
+    """Have the cycles of every routed provider served in a room of its own while this is entered.
+
+    Raise what keeps a room from opening. At the end they drain together; then they are closed, the last one
+    first, and one that does not end is left behind.
+    """
+    opened: list[Room] = []
+    watchdog = Watchdog(client, opened, services)
+    watching = asyncio.create_task(watchdog.watch(dump=dump))
+    try:
+        for provider_id in services.registry.known("sync"):
+            registered = services.registry.get("sync", provider_id)
+            if registered is not None and registered.routed:
+                room = Room(registered, client, services, serve=serve)
+                opened.append(room)
+                await room.open()
+        yield opened
+    finally:
+        for room in opened:
+            room.drain()
+        for room in reversed(opened):
+            await room.close()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

@@ -1,0 +1,210 @@
+"""What is measured of cycles, reconciliations and verifications, and the library's meter over Temporal's."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import TypeVar
+
+from temporalio.common import (
+    MetricCounter,
+    MetricGaugeFloat,
+    MetricHistogramFloat,
+    MetricMeter,
+)
+from temporalio.exceptions import ApplicationError
+
+from syncline import metrics, names
+from syncline.control.graphs import Graph
+from syncline.errors import ProviderInvalid, ProviderMisbehaved
+from syncline.logs import get_log
+from syncline.messages.base import GraphStatus
+from syncline.messages.sync import CycleStatus, OpenWriter, Reconciliation, SyncResult
+from syncline.messages.verification import Verification
+from syncline.provider import Meter
+from syncline.registry import Registry
+
+__all__ = [
+    "TemporalMeter",
+    "record_cycle",
+    "record_cycle_error",
+    "record_held",
+    "record_intervals",
+    "record_providers",
+    "record_reconciliation",
+    "record_verification",
+]
+
+InstrumentT = TypeVar("InstrumentT", MetricCounter, MetricGaugeFloat, MetricHistogramFloat)
+
+
+class TemporalMeter:
+    """A `syncline.provider.Meter` that records through the Temporal runtime, so that one endpoint serves all.
+
+    It serves all threads: the runtime does, and an instrument that two of them make at once is one metric.
+    Every name gets the prefix `syncline_`. What would go under a declared name without being that metric is
+    left out, and told once.
+    """
+
+    def __init__(self, meter: MetricMeter) -> None:
+        self._meter = meter
+        self._counters: dict[str, MetricCounter] = {}
+        self._gauges: dict[str, MetricGaugeFloat] = {}
+        self._histograms: dict[str, MetricHistogramFloat] = {}
+        self._refused: set[str] = set()
+
+    def count(self, name: str, value: int, **attributes: str) -> None:
+        """Add `value` (>= 0) to the counter `name`."""
+        if self._free(name, metrics.Counter, attributes):
+            _instrument(self._counters, name, self._meter.create_counter).add(value, attributes)
+
+    def gauge(self, name: str, value: float, **attributes: str) -> None:
+        """Set the gauge `name`."""
+        if self._free(name, metrics.Gauge, attributes):
+            _instrument(self._gauges, name, self._meter.create_gauge_float).set(value, attributes)
+
+    def observe(self, name: str, value: float, **attributes: str) -> None:
+        """Record `value` in the histogram `name`."""
+        if self._free(name, metrics.Histogram, attributes):
+            _instrument(self._histograms, name, self._meter.create_histogram_float).record(value, attributes)
+
+    def _free(self, name: str, kind: type[metrics.Metric], labels: Mapping[str, str]) -> bool:
+        declared = metrics.DECLARED.get(name)
+        if declared is None or (isinstance(declared, kind) and labels.keys() == set(declared.labels)):
+            return True
+        if name not in self._refused:
+            self._refused.add(name)
+            get_log().warning(
+                "metric left out",
+                metric=name,
+                problem=f"'{name}' is a {declared.type} of Syncline's own; choose another name",
+            )
+        return False
+
+
+def _instrument(
+    known: dict[str, InstrumentT], name: str, create: Callable[[str, str | None, str | None], InstrumentT]
+) -> InstrumentT:
+    if name not in known:
+        declared = metrics.DECLARED.get(name)
+        described = (declared.help, declared.unit) if declared else (None, None)
+        known[name] = create(metrics.PREFIX + name, *described)
+    return known[name]
+
+
+def record_cycle(
+    meter: Meter, result: SyncResult, *, graph: str, provider: str, fallback_since: float | None
+) -> None:
+    """Measure one cycle that returned.
+
+    `fallback_since` is when the present stretch of fallback runs began, in unix time: 0 while a provider
+    serves the graph, None when this run cannot tell.
+    """
+    labels = {"graph": graph, "provider": provider}
+    metrics.CYCLES.add(meter, 1, **labels, status=result.ended_as)
+    metrics.CYCLE_SECONDS.observe(meter, result.duration_seconds, **labels)
+    if result.status is CycleStatus.ALREADY_RUNNING:
+        # It has looked at nothing: what the other cycle measures holds, if there is one.
+        if result.unowned:
+            metrics.LAG.set(meter, result.lag_seconds if result.lag_known else math.nan, graph=graph)
+        if result.blocked:
+            metrics.BLOCKED_TIMESTAMP.set(meter, time.time(), graph=graph)
+        return
+    metrics.ROWS.add(meter, result.rows, **labels)
+    metrics.DELETES.add(meter, sum(table.deletes for table in result.tables), **labels)
+    metrics.LINKS.add(meter, result.links, **labels)
+    metrics.FAILURES.add(meter, result.failures, **labels)
+    metrics.VECTORS_UPSERTED.add(meter, result.vectors.upserted, **labels)
+    metrics.VECTORS_DELETED.add(meter, result.vectors.deleted, **labels)
+    metrics.TEXTS_EMBEDDED.add(meter, result.vectors.embedded, **labels)
+    # Gauges are of the graph alone: with the provider as a label, a graph that changed providers would go on
+    # showing the old one's last values.
+    now = time.time()
+    metrics.CYCLE_TIMESTAMP.set(meter, now, graph=graph)
+    if result.status is not CycleStatus.FAILED:
+        metrics.LAST_SUCCESS.set(meter, now, graph=graph)
+    metrics.LAG.set(meter, result.lag_seconds if result.lag_known else math.nan, graph=graph)
+    metrics.OLDEST_WRITER.set(meter, _age(result.oldest_writer), graph=graph)
+    metrics.PENDING_TABLES.set(meter, sum(not table.drained for table in result.tables), graph=graph)
+    metrics.PARKED.set(meter, result.parked, graph=graph)
+    metrics.DEAD_LETTERS.set(meter, result.dead_letters, graph=graph)
+    metrics.OUTBOX_PENDING.set(meter, result.vectors.pending, graph=graph)
+    metrics.VECTORS_REFUSED.set(meter, result.vectors.refused, graph=graph)
+    record_fallback(meter, graph=graph, provider=provider, fallback_since=fallback_since)
+
+
+def record_fallback(meter: Meter, *, graph: str, provider: str, fallback_since: float | None) -> None:
+    """Measure who a cycle was run by, if it returned or not; `fallback_since` as of `record_cycle`."""
+    metrics.FALLBACK.set(meter, float(provider == names.FALLBACK_PROVIDER), graph=graph)
+    if fallback_since is not None:
+        metrics.FALLBACK_SINCE.set(meter, fallback_since, graph=graph)
+
+
+def record_held(meter: Meter, *, graph: str, provider: str) -> None:
+    """Measure a run that is held: it has no cycle, and what the last one measured holds."""
+    metrics.CYCLES.add(meter, 1, graph=graph, provider=provider, status=CycleStatus.HELD.value)
+    metrics.HELD_TIMESTAMP.set(meter, time.time(), graph=graph)
+
+
+def record_cycle_error(meter: Meter, error: Exception, *, graph: str, activity: str) -> None:
+    """Measure an attempt that raised."""
+    kind, retryable = type(error).__name__, True
+    if isinstance(error, ApplicationError):
+        kind, retryable = error.type or kind, not error.non_retryable
+    metrics.CYCLE_ERRORS.add(
+        meter, 1, graph=graph, activity=activity, kind=kind, retryable=str(retryable).lower()
+    )
+    told = error.__cause__
+    if isinstance(told, ProviderMisbehaved):
+        metrics.PROVIDER_TROUBLES.add(meter, 1, provider=told.provider_id, trouble=told.trouble)
+    elif isinstance(told, ProviderInvalid):
+        metrics.PROVIDER_TROUBLES.add(meter, 1, provider=told.name, trouble="malformed")
+
+
+def record_intervals(meter: Meter, graphs: Sequence[Graph], *, gone: Iterable[str]) -> None:
+    """Measure how often graphs are due at the least; those that are `gone` are due no longer."""
+    for graph in graphs:
+        due = graph.status is GraphStatus.ACTIVE and graph.schedule.cron is None
+        metrics.GRAPH_INTERVAL.set(meter, graph.schedule.intervals[-1] if due else 0, graph=graph.slug)
+    for slug in gone:
+        metrics.GRAPH_INTERVAL.set(meter, 0, graph=slug)
+
+
+def record_reconciliation(meter: Meter, result: Reconciliation, *, seconds: float) -> None:
+    """Measure one reconciliation that returned."""
+    metrics.RECONCILE_SECONDS.observe(meter, seconds)
+    metrics.RECONCILE_TIMESTAMP.set(meter, time.time())
+    metrics.SCHEDULES_REFUSED.set(meter, result.refusals)
+    metrics.SCHEDULES_NEVER_DUE.set(meter, result.never_due)
+    for change in ("created", "updated", "deleted"):
+        metrics.SCHEDULES_CHANGED.add(meter, getattr(result, change), change=change)
+
+
+def record_verification(meter: Meter, verification: Verification, *, graph: str) -> None:
+    """Measure one verification of a whole graph."""
+    problems = sum(relation.problem is not None for relation in verification.relations)
+    problems += len(verification.not_compared)
+    metrics.VERIFY_TIMESTAMP.set(meter, time.time(), graph=graph)
+    metrics.VERIFY_DAMAGED.set(meter, verification.damaged, graph=graph)
+    metrics.VERIFY_COMPARED.set(meter, verification.compared, graph=graph)
+    metrics.VERIFY_PROBLEMS.set(meter, problems, graph=graph)
+
+
+def record_providers(meter: Meter, registry: Registry) -> None:
+    """Measure which providers this worker has, its built-in engine among them."""
+    own = version("syncline")
+    found = {(names.FALLBACK_PROVIDER, own, f"syncline {own}")}
+    for provider_id in registry.known("sync"):
+        registered = registry.get("sync", provider_id)
+        if registered is not None:
+            found.add((provider_id, registered.provider.version, registered.distribution))
+    for provider_id, provider_version, distribution in found:
+        metrics.PROVIDER_INFO.set(
+            meter, 1, provider=provider_id, version=provider_version, distribution=distribution
+        )
+
+
+def _age(writer: OpenWriter | None) -> float:
+    if writer is None:
+        return 0.0
+    return math.nan if writer.age_seconds is None else writer.age_seconds

@@ -1,0 +1,1 @@
+"""Change data capture on the write-db: installing it, and listening for notifications."""

@@ -1,0 +1,236 @@
+"""Checks: whether the tables of a schema are what a table map says, and all that is wrong at once."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from syncline.capture.install.catalog import Catalog, ColumnState, TableState
+from syncline.capture.install.ownership import filtered_books, filtered_problem
+from syncline.capture.install.plan import misses_changes
+from syncline.capture.install.steps import POSITIONS, STATE, SYNC_COLUMN, TOMBSTONES
+from syncline.capture.install.triggers import is_ours
+from syncline.engine.render.fragments import column_types, stage_columns
+from syncline.engine.table_map import SchemaMap, TableMap
+
+__all__ = [
+    "UUID",
+    "check_source",
+    "check_target",
+    "source_columns",
+    "source_keys",
+    "target_columns",
+    "types_of",
+    "uncaptured",
+]
+
+UUID = "uuid"
+
+
+def source_keys(schema_map: SchemaMap) -> dict[str, tuple[str, ...]]:
+    """Return the source tables with their keys; of two maps over one table, the first one's."""
+    keys: dict[str, tuple[str, ...]] = {}
+    for table in schema_map:
+        keys.setdefault(table.source, table.key)
+    return keys
+
+
+def source_columns(table: TableMap) -> dict[str, str]:
+    """Return the columns of the source that travel, and their types as the map spells them."""
+    types = column_types(table)
+    return {name: types.get(name, "text") for name in stage_columns(table)}
+
+
+def target_columns(table: TableMap) -> dict[str, str | None]:
+    """Return the columns of the target that are written, and their types; None where an expression tells."""
+    columns: dict[str, str | None] = {"id": UUID, "key": "text"} if table.identified else {}
+    columns |= {column.name: column.type for column in table.columns}
+    columns |= dict.fromkeys(table.expressions)
+    columns |= {reference.target_column: UUID for reference in table.references}
+    return columns | {"sync_version": "bigint", "sync_run": "bigint"}
+
+
+def types_of(schema_map: SchemaMap) -> frozenset[str]:
+    """Return every type as the map, or the engine, spells it."""
+    own = {"text", "text[]", "bigint", "boolean", "xid8", "timestamptz", UUID, "uuid[]"}
+    spelled = {column.type for table in schema_map for column in (*table.columns, *table.source_only)}
+    return frozenset(own | spelled)
+
+
+_TRAVELS_AS_TEXT = {"text", "character varying", "character", "name", "citext"}
+"""Types whose binary form is their text; an enum's is too."""
+
+_KEYS = {"text", "character varying", "name"}
+"""Those of them that order and compare as text does, byte by byte under COLLATE "C".
+
+citext takes two texts for one, character(n) pads what it holds, and an enum cannot be collated.
+"""
+
+_OURS = ("capture_version", "capture_delete", "capture_key", "capture_truncate", "capture_notify")
+_TOMBSTONE_COLUMNS = {
+    "seq": "bigint",
+    "source_table": "text",
+    "key": "text[]",
+    "sync_xid": "xid8",
+    "deleted_at": "timestamptz",
+}
+_STATE_COLUMNS = {"wanted": "boolean", "hushed_until": "timestamptz"}
+_POSITION_COLUMNS = {
+    "reader": UUID,
+    "branch": UUID,
+    "number": "bigint",
+    "tokens": "uuid[]",
+    "cleared_below": "bigint",
+}
+
+
+def check_source(catalog: Catalog, schema_map: Iterable[TableMap]) -> list[str]:
+    """Return a sentence for everything about the write-db's tables that map or capture cannot work with."""
+    return list(dict.fromkeys(_source_problems(catalog, schema_map)))
+
+
+def check_target(catalog: Catalog, schema_map: Iterable[TableMap]) -> list[str]:
+    """Return a sentence for everything about the graph-db's tables that the map cannot work with."""
+    return list(dict.fromkeys(_target_problems(catalog, schema_map)))
+
+
+def uncaptured(catalog: Catalog, tables: Iterable[TableMap]) -> list[str]:
+    """Return a sentence for each of the tables, which pass `check_source`, whose changes are not captured."""
+    return [
+        f"{catalog.schema}.{table.source} is not captured, so changes would be missed: "
+        "`syncline graph adopt` prepares it."
+        for table in tables
+        if misses_changes(catalog, catalog.tables[table.source], table.key)
+    ]
+
+
+def _source_problems(catalog: Catalog, schema_map: Iterable[TableMap]) -> Iterator[str]:
+    keys: dict[str, TableMap] = {}
+    for table_map in schema_map:
+        first = keys.setdefault(table_map.source, table_map)
+        if first.key != table_map.key:
+            yield (
+                f"{catalog.schema}.{table_map.source} is the source of {first.name} and of {table_map.name}, "
+                f"by keys {list(first.key)} and {list(table_map.key)}; give them one key."
+            )
+        table = catalog.tables.get(table_map.source)
+        if table is None:
+            yield f"Table {catalog.schema}.{table_map.source} is missing; {table_map.name} is made from it."
+            continue
+        name = f"{table.schema}.{table.name}"
+        if table.kind not in ("table", "partitioned table"):
+            yield f"{name} is a {table.kind}, whose changes triggers cannot capture; name an ordinary table."
+            continue
+        for leaf in table.leaves:
+            if not leaf.stores:
+                yield f"{leaf.schema}.{leaf.name}, a partition of {name}, is no ordinary table; detach it."
+        yield from filtered_problem(catalog, table)
+        yield from _columns(catalog, table, table_map.name, source_columns(table_map))
+        yield from _source_key(table, table_map)
+        yield from _in_the_way(catalog, table)
+    yield from filtered_books(catalog)
+    own = {TOMBSTONES: _TOMBSTONE_COLUMNS, STATE: _STATE_COLUMNS, POSITIONS: _POSITION_COLUMNS}
+    for name, columns in own.items():
+        if name in catalog.tables:
+            yield from _columns(catalog, catalog.tables[name], "capture", columns)
+
+
+def _source_key(table: TableState, table_map: TableMap) -> Iterator[str]:
+    name = f"{table.schema}.{table.name}"
+    for column in (table.columns[each] for each in table_map.key if each in table.columns):
+        if not column.not_null:
+            yield f"{name}.{column.name} allows NULL and is part of the key; set it NOT NULL."
+        if _travels_as_text(column) and column.type not in _KEYS:
+            yield (
+                f"{name}.{column.name} is {_described(column)}, and keys of {table_map.name} are compared "
+                "byte by byte; change it to text or character varying."
+            )
+    if set(table_map.key) <= table.columns.keys() and not table.is_unique(table_map.key):
+        columns = ", ".join(table_map.key)
+        yield f"{name} has no primary key or unique index on exactly ({columns}); add one."
+
+
+def _in_the_way(catalog: Catalog, table: TableState) -> Iterator[str]:
+    """Yield what bears a name of ours and is not what we make."""
+    name = f"{table.schema}.{table.name}"
+    column = table.columns.get(SYNC_COLUMN)
+    if column is not None and column.type != "xid8":
+        yield f"{name}.{SYNC_COLUMN} is {_described(column)}, and capture needs xid8; rename or drop it."
+    elif column is not None and not column.not_null:
+        yield f"{name}.{SYNC_COLUMN} allows NULL, and a row without a stamp is never captured; drop it."
+    for each in (table, *table.leaves):
+        for trigger in (each.triggers[name] for name in _OURS if name in each.triggers):
+            if not is_ours(trigger.function, catalog.schema):
+                yield (
+                    f"{each.schema}.{each.name} has a trigger {trigger.name} that calls "
+                    f"{'.'.join(trigger.function)}(); rename it, since capture needs the name."
+                )
+
+
+def _target_problems(catalog: Catalog, schema_map: Iterable[TableMap]) -> Iterator[str]:
+    for table_map in schema_map:
+        columns = target_columns(table_map)
+        yield from _target(
+            catalog, table_map.name, table_map.name, columns, table_map.target_key, filled=True
+        )
+        for links in table_map.links:
+            pair = {links.owner: UUID, links.member: UUID}
+            yield from _target(catalog, links.table, table_map.name, pair, tuple(pair), filled=True)
+        if table_map.stats is not None:
+            stats = table_map.stats
+            numbers = {stats.owner: UUID} | {stat.column: None for stat in stats.columns}
+            yield from _target(catalog, stats.table, table_map.name, numbers, (stats.owner,), filled=False)
+
+
+def _target(
+    catalog: Catalog,
+    name: str,
+    wanted_by: str,
+    columns: Mapping[str, str | None],
+    key: tuple[str, ...],
+    *,
+    filled: bool,
+) -> Iterator[str]:
+    table = catalog.tables.get(name)
+    if table is None:
+        yield f"Table {catalog.schema}.{name} is missing; {wanted_by} is kept in it."
+        return
+    yield from filtered_problem(catalog, table)
+    yield from _columns(catalog, table, wanted_by, columns)
+    if set(key) <= table.columns.keys() and not table.is_unique(key):
+        yield f"{catalog.schema}.{name} has no primary key on exactly ({', '.join(key)}); add one."
+    for column in table.columns.values():
+        if filled and column.not_null and not column.filled and column.name not in columns:
+            yield (
+                f"{catalog.schema}.{name}.{column.name} is NOT NULL without a default, and {wanted_by} "
+                "does not fill it; give it a default, allow NULL or put it into the map."
+            )
+
+
+def _columns(
+    catalog: Catalog, table: TableState, wanted_by: str, columns: Mapping[str, str | None]
+) -> Iterator[str]:
+    for name, wanted in columns.items():
+        place = f"{table.schema}.{table.name}.{name}"
+        column = table.columns.get(name)
+        spelled = None if wanted is None else catalog.types.get(wanted)
+        if wanted is not None and spelled is None:
+            yield f"{wanted_by} wants {place} to be {wanted}, a type that this database does not have."
+        elif column is None:
+            of_type = "" if spelled is None else f" as {spelled}"
+            yield f"Column {place} is missing; {wanted_by} wants it{of_type}: add it."
+        elif spelled is not None and not _fits(column, spelled):
+            yield (
+                f"{place} is {_described(column)}, and {wanted_by} wants {spelled}; "
+                f"change the column to {spelled}, or the map to {column.type}."
+            )
+
+
+def _fits(column: ColumnState, wanted: str) -> bool:
+    return column.type == wanted or (wanted == "text" and _travels_as_text(column))
+
+
+def _travels_as_text(column: ColumnState) -> bool:
+    # Installed where the search_path does not lead, an extension's type is spelled with its schema.
+    return column.enum or column.type.rpartition(".")[2] in _TRAVELS_AS_TEXT
+
+
+def _described(column: ColumnState) -> str:
+    return f"{column.type}, an enum" if column.enum else column.type

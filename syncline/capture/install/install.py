@@ -1,0 +1,228 @@
+"""Adopting existing write-db tables for capture, online, and undoing it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from syncline.capture.install.catalog import Catalog, TableState, read_catalog
+from syncline.capture.install.checks import check_source, source_keys, types_of
+from syncline.capture.install.locks import PATIENT, OnWait, Patience, alone_in, take_step, waits_told
+from syncline.capture.install.ownership import ownership_problems
+from syncline.capture.install.plan import adoption_steps
+from syncline.capture.install.steps import (
+    LISTENER,
+    POSITIONS,
+    SHARED_SCHEMA,
+    SHARED_VERSION_FUNCTION,
+    STATE,
+    SYNC_COLUMN,
+    TOMBSTONES,
+    AdoptionPlan,
+    Step,
+    qualified,
+)
+from syncline.capture.install.triggers import is_ours, sql
+from syncline.engine.table_map import SchemaMap
+from syncline.errors import SchemaMismatch
+from syncline.masking import error_text
+from syncline.sql import quoted
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.tenants import reading
+
+__all__ = ["adopt", "plan_adoption", "plan_undo", "undo", "undo_steps"]
+
+
+def undo_steps(catalog: Catalog, sources: Collection[str], *, unshared: Collection[str]) -> Iterator[Step]:
+    """Yield what takes capture away from the sources, and from what else has it: tables that left the map.
+
+    `unshared` names what nobody else uses of schema `syncline`: its function, and the schema itself.
+    """
+    captured = [table for table in catalog.tables.values() if _is_captured(catalog, table, sources)]
+    for table in captured:
+        yield from _index_steps(table)
+    for table in captured:
+        yield _capture_step(catalog, table)
+    functions = sorted(
+        f for f in catalog.functions if f != SHARED_VERSION_FUNCTION and is_ours(f, catalog.schema)
+    )
+    if functions:
+        yield Step(
+            sentence=f"Drop the functions of {catalog.schema} that stamped rows, kept keys and notified.",
+            statements=tuple(f"DROP FUNCTION {qualified(*function)}()" for function in functions),
+        )
+    for ours in (STATE, TOMBSTONES, POSITIONS):
+        if ours in catalog.tables:
+            name = qualified(catalog.schema, ours)
+            yield Step(
+                sentence=f"Drop table {catalog.schema}.{ours}.",
+                statements=(f"DROP TABLE {name}",),
+                locked=(name,),
+            )
+    if LISTENER[1] in unshared:
+        yield Step(
+            sentence=f"Drop table {'.'.join(LISTENER)}, which nothing reads any more.",
+            statements=(f"DROP TABLE {qualified(*LISTENER)}",),
+            shared=True,
+        )
+    function_stays = (
+        SHARED_VERSION_FUNCTION in catalog.functions and SHARED_VERSION_FUNCTION[1] not in unshared
+    )
+    listener_stays = catalog.listener is not None and LISTENER[1] not in unshared
+    if SHARED_VERSION_FUNCTION[1] in unshared:
+        yield Step(
+            sentence="Drop function syncline.capture_version(), which nothing uses any more.",
+            statements=(f"DROP FUNCTION {qualified(*SHARED_VERSION_FUNCTION)}()",),
+            shared=True,
+        )
+    if SHARED_SCHEMA in unshared and not function_stays and not listener_stays:
+        yield Step(
+            sentence="Drop schema syncline, which is empty.",
+            statements=(f"DROP SCHEMA {quoted(SHARED_SCHEMA)}",),
+            shared=True,
+        )
+
+
+def _is_captured(catalog: Catalog, table: TableState, sources: Collection[str]) -> bool:
+    ours = any(is_ours(trigger.function, catalog.schema) for trigger in table.triggers.values())
+    column = table.name in sources and SYNC_COLUMN in table.columns
+    # A partition is its table's affair.
+    return table.kind != "partition" and (ours or column)
+
+
+def _index_steps(table: TableState) -> Iterator[Step]:
+    # Those of a partitioned table cannot go CONCURRENTLY; they go with the column.
+    indexes = [] if table.partitioned else [i for i in table.indexes if (SYNC_COLUMN, None) in i.keys]
+    for index in indexes:
+        yield Step(
+            sentence=f"Drop index {index.name} of {table.schema}.{table.name}.",
+            statements=(f"DROP INDEX CONCURRENTLY IF EXISTS {qualified(table.schema, index.name)}",),
+            alone=True,
+        )
+
+
+def _capture_step(catalog: Catalog, table: TableState) -> Step:
+    name = qualified(table.schema, table.name)
+    drops = [
+        f"DROP TRIGGER {quoted(trigger.name)} ON {qualified(each.schema, each.name)}"
+        for each in (table, *table.leaves)
+        for trigger in each.triggers.values()
+        if is_ours(trigger.function, catalog.schema) and (each is table or trigger.of_its_own)
+    ]
+    if SYNC_COLUMN in table.columns:
+        drops.append(f"ALTER TABLE {name} DROP COLUMN {SYNC_COLUMN}")
+    return Step(
+        sentence=f"Stop capturing table {table.schema}.{table.name}: drop its triggers and column sync_xid.",
+        lock=f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE",
+        statements=tuple(drops),
+        locked=(name,),
+    )
+
+
+_Plan = Callable[[asyncpg.Connection, str, SchemaMap], Awaitable[AdoptionPlan]]
+_OnStep = Callable[[Step], object]
+
+
+async def plan_adoption(connection: asyncpg.Connection, schema: str, schema_map: SchemaMap) -> AdoptionPlan:
+    """Return what the source tables in `schema` lack to be captured; nothing is changed.
+
+    Raise SchemaMismatch, with everything that is wrong, if they do not fit the map.
+    """
+    catalog = await read_catalog(connection, schema, types=types_of(schema_map))
+    problems = (
+        check_source(catalog, schema_map)
+        or ownership_problems(catalog, source_keys(schema_map))
+        or await _refused_conditions(connection, schema, schema_map)
+    )
+    if problems:
+        raise SchemaMismatch(*problems, heading=f"Schema '{schema}' does not fit map '{schema_map.name}'")
+    return AdoptionPlan(schema=schema, steps=tuple(adoption_steps(catalog, source_keys(schema_map))))
+
+
+async def plan_undo(connection: asyncpg.Connection, schema: str, schema_map: SchemaMap) -> AdoptionPlan:
+    """Return the way back to tables that are not captured; nothing is changed."""
+    catalog = await read_catalog(connection, schema)
+    unshared = [row["name"] for row in await connection.fetch(sql("unshared"), schema)]
+    return AdoptionPlan(
+        schema=schema, steps=tuple(undo_steps(catalog, source_keys(schema_map), unshared=unshared))
+    )
+
+
+async def adopt(
+    store: PostgresStore,
+    schema: str,
+    schema_map: SchemaMap,
+    *,
+    patience: Patience = PATIENT,
+    on_step: _OnStep = lambda _: None,
+    on_wait: OnWait = lambda _: None,
+) -> list[Step]:
+    """Prepare the map's source tables for capture while they are written to; return the steps that it took.
+
+    None when nothing was to do. What an interrupted adoption left undone, the next one does. Raise
+    SchemaMismatch before anything is changed, or AdoptionBlocked when a table was never free for its step.
+    """
+    return await _carry_out(store, schema, schema_map, plan_adoption, patience, on_step, on_wait)
+
+
+async def undo(
+    store: PostgresStore,
+    schema: str,
+    schema_map: SchemaMap,
+    *,
+    patience: Patience = PATIENT,
+    on_step: _OnStep = lambda _: None,
+    on_wait: OnWait = lambda _: None,
+) -> list[Step]:
+    """Take away everything that adoption added, and nothing else; return the steps that it took.
+
+    Stop the graph's cycles first: they need what goes. Adopting again makes the next cycle read every row.
+    """
+    return await _carry_out(store, schema, schema_map, plan_undo, patience, on_step, on_wait)
+
+
+async def _carry_out(
+    store: PostgresStore,
+    schema: str,
+    schema_map: SchemaMap,
+    make: _Plan,
+    patience: Patience,
+    on_step: _OnStep,
+    on_wait: OnWait,
+) -> list[Step]:
+    async with store.driver() as connection, _acting(connection, store.owner_role):
+        # Usually nothing is to do, and nobody needs to be kept out for that.
+        if not (await make(connection, schema, schema_map)).steps:
+            return []
+        async with alone_in(connection, schema):
+            plan = await make(connection, schema, schema_map)
+            for step in plan.steps:
+                async with waits_told(store, connection, step, on_wait):
+                    await take_step(connection, step, patience)
+                on_step(step)
+            return list(plan.steps)
+
+
+@asynccontextmanager
+async def _acting(connection: asyncpg.Connection, owner: str | None) -> AsyncIterator[None]:
+    """Act as the role that owns the schemas of graphs, if that is another; a failure ends the connection."""
+    if owner is not None:
+        await connection.execute(f"SET ROLE {quoted(owner)}")
+    yield
+    if owner is not None:
+        await connection.execute("RESET ROLE")
+
+
+async def _refused_conditions(
+    connection: asyncpg.Connection, schema: str, schema_map: SchemaMap
+) -> list[str]:
+    """Return a sentence for each `present` that Postgres cannot read: only it knows what SQL refers to."""
+    problems: list[str] = []
+    for table in (table for table in schema_map if table.present != "true"):
+        try:
+            async with reading(connection):
+                query = sql("condition", condition=table.present, table=qualified(schema, table.source))
+                await connection.prepare(query)
+        except asyncpg.SyntaxOrAccessError as error:
+            problems.append(f"{table.name}: its condition `{table.present}` is refused: {error_text(error)}.")
+    return problems

@@ -1,0 +1,225 @@
+"""Plans: the steps between a schema as it is and a schema that is captured."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from syncline.capture.install.catalog import Catalog, FunctionState, TableState
+from syncline.capture.install.ownership import capture_owner, handing_over
+from syncline.capture.install.steps import (
+    NOTIFY_FUNCTION,
+    NOTIFY_TRIGGER,
+    POSITIONS,
+    SYNC_COLUMN,
+    TOMBSTONES,
+    VERSION_FUNCTION,
+    Step,
+    index_name,
+    qualified,
+)
+from syncline.capture.install.triggers import (
+    function_definition,
+    notification_steps,
+    notify_body,
+    notify_statements,
+    notify_trigger,
+    put,
+    serves_capture,
+    shared_steps,
+    sql,
+    tombstone_body,
+    tombstone_function,
+    triggers_of,
+    truncate_trigger,
+    version_body,
+)
+from syncline.sql import literal, quoted
+from syncline.stores.tenants import write_guard
+
+__all__ = ["adoption_steps", "misses_changes"]
+
+_STAMP = "pg_current_xact_id()"
+_PURPOSE = {
+    TOMBSTONES: "for the keys of deleted rows",
+    POSITIONS: "to notice a database that was put back in time",
+}
+_ON_PARTITIONS = ("capture_truncate", NOTIFY_TRIGGER)
+"""The triggers that partitions have of their own; row triggers are their table's."""
+
+
+def adoption_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Iterator[Step]:
+    """Yield what the source tables, given with their keys, lack.
+
+    They have passed `check_source` and `ownership_problems`.
+    """
+    owner = capture_owner(catalog, keys)
+    functions = _functions(catalog, keys)
+    yield from handing_over(catalog, owner, functions)
+    for step in _owned_steps(catalog, keys):
+        # Who adopts may be the owner: then there is nobody to become.
+        itself = step.shared or catalog.roles[owner].self
+        yield step if itself else replace(step, role=owner)
+
+
+def _functions(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], FunctionState]:
+    """Return all functions that the schema needs, as they must be."""
+    tables = [(catalog.tables[source], key) for source, key in keys.items()]
+    return {
+        (catalog.schema, VERSION_FUNCTION): version_body(),
+        (catalog.schema, NOTIFY_FUNCTION): notify_body(catalog),
+        **{tombstone_function(table): tombstone_body(table, key) for table, key in tables},
+    }
+
+
+def _owned_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Iterator[Step]:
+    version = (catalog.schema, VERSION_FUNCTION)
+    if catalog.functions.get(version) != version_body():
+        function, body = qualified(*version), version_body().body
+        yield Step(
+            sentence=f"Create the function that stamps rows, {catalog.schema}.{VERSION_FUNCTION}().",
+            statements=(sql("version", function=function, body=body),),
+        )
+    own = {
+        TOMBSTONES: sql("tombstones", tombstones=qualified(catalog.schema, TOMBSTONES)),
+        POSITIONS: sql("positions", positions=qualified(catalog.schema, POSITIONS)),
+    }
+    missing = [name for name in own if name not in catalog.tables]
+    if missing:
+        tables = " and ".join(f"{catalog.schema}.{name} {_PURPOSE[name]}" for name in missing)
+        yield Step(
+            sentence=f"Create table {tables}.",
+            statements=tuple(own[name] for name in missing),
+        )
+    yield from shared_steps(catalog)
+    yield from notification_steps(catalog)
+    for source, key in keys.items():
+        table = catalog.tables[source]
+        yield from _capture_steps(catalog, table, key)
+        yield from _index_steps(catalog, table, key)
+
+
+def misses_changes(catalog: Catalog, table: TableState, key: Sequence[str]) -> bool:
+    """Whether changes of a source table can escape capture. The TRUNCATE of a single new partition may."""
+    return (
+        SYNC_COLUMN not in table.columns
+        or catalog.functions.get(tombstone_function(table)) != tombstone_body(table, key)
+        or not all(trigger.was_on(catalog, table) for trigger in triggers_of(table, key))
+    )
+
+
+def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> Iterator[Step]:
+    """Yield at most one step: no write may slip in between a column and its triggers."""
+    name = qualified(table.schema, table.name)
+    column = table.columns.get(SYNC_COLUMN)
+    triggers = triggers_of(table, key)
+    same = catalog.functions.get(tombstone_function(table)) == tombstone_body(table, key)
+    body = tombstone_body(table, key)
+    function = [] if same else [function_definition(tombstone_function(table), body)]
+    # Another key is in the condition of a trigger too, and conditions cannot be compared.
+    triggers = [each for each in triggers if not each.is_on(table) or (each.conditional and not same)]
+    leaves = [leaf for leaf in table.leaves if not truncate_trigger(table).is_on(leaf)]
+    statements = [
+        *([sql("column", table=name)] if column is None else []),
+        *([sql("default", table=name)] if column is None or column.default != _STAMP else []),
+        *function,
+        *(statement for trigger in triggers for statement in put(trigger, table)),
+        *(statement for leaf in leaves for statement in put(truncate_trigger(table), leaf)),
+    ]
+    notifying = notify_statements(table, catalog.schema)
+    always = [
+        trigger.always(each)
+        for trigger in [*triggers_of(table, key), notify_trigger(catalog.schema)]
+        for each in ((table, *table.leaves) if trigger.name in _ON_PARTITIONS else (table,))
+        if trigger.is_on(each) and not trigger.fires_always(each)
+    ]
+    if not statements:
+        # Nothing was missed for want of it: another epoch, as below, would be a rescan for nothing.
+        if notifying:
+            yield _notify_step(table, notifying)
+        if always:
+            yield _always_step(table, always)
+        return
+    statements += [*notifying, *always]
+    locked = [name]
+    if any(not each.was_on(catalog, table) or each.conditional for each in triggers) and (
+        column is not None or TOMBSTONES in catalog.tables
+    ):
+        # Changes may have been missed. Another sync_tombstone is another epoch: every row is read again.
+        tombstones = qualified(catalog.schema, TOMBSTONES)
+        before = qualified(catalog.schema, f"{TOMBSTONES}_before")
+        create = sql("tombstones", tombstones=tombstones).rstrip()
+        # The keys are read only from a table that runs nobody's code.
+        statements.append(write_guard([tombstones]))
+        statements.append(
+            sql(
+                "epoch",
+                tombstones=tombstones,
+                before=before,
+                create=create,
+                before_text=literal(before),
+                tombstones_text=literal(tombstones),
+            )
+        )
+        locked.append(tombstones)
+    yield Step(
+        sentence=f"Capture every change of table {table.schema}.{table.name}: "
+        "column sync_xid, triggers for versions, for deletes and for notifications.",
+        lock=f"LOCK TABLE {', '.join(locked)} IN ACCESS EXCLUSIVE MODE",
+        statements=tuple(statements),
+        locked=tuple(locked),
+    )
+
+
+def _always_step(table: TableState, statements: Sequence[str]) -> Step:
+    # They were on all the time, and stay so: nothing was missed by the sessions for which they fired.
+    name = qualified(table.schema, table.name)
+    return Step(
+        sentence=f"Capture table {table.schema}.{table.name} in sessions that apply a replication too.",
+        lock=f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE",
+        statements=tuple(statements),
+        locked=(name,),
+    )
+
+
+def _notify_step(table: TableState, statements: Sequence[str]) -> Step:
+    tables = [qualified(each.schema, each.name) for each in (table, *table.leaves)]
+    return Step(
+        sentence=f"Tell the worker of changes of table {table.schema}.{table.name}: a trigger per statement.",
+        lock=f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE",
+        statements=tuple(statements),
+        locked=tuple(tables),
+    )
+
+
+def _index_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> Iterator[Step]:
+    for leaf in table.leaves or (table,):
+        if any(serves_capture(index, key) and index.valid for index in leaf.indexes):
+            continue
+        yield _build(catalog, leaf, key, concurrently=True)
+    if table.partitioned and not any(serves_capture(index, key) and index.valid for index in table.indexes):
+        # Postgres refuses CONCURRENTLY here; it finds the partitions' indexes and builds none.
+        yield _build(catalog, table, key, concurrently=False)
+
+
+def _build(catalog: Catalog, table: TableState, key: Sequence[str], *, concurrently: bool) -> Step:
+    leftovers = [index.name for index in table.indexes if serves_capture(index, key) and not index.valid]
+    taken = {name for schema, name in catalog.names if schema == table.schema} - set(leftovers)
+    name = index_name(table.name, frozenset(taken))
+    how = "CONCURRENTLY " if concurrently else ""
+    drops = [f"DROP INDEX {how}IF EXISTS {qualified(table.schema, left)}" for left in leftovers]
+    relation = qualified(table.schema, table.name)
+    # It reads a sample, and nobody waits for it. First, so that what is interrupted is done again as a whole.
+    counted = [sql("analyze", table=relation, key=", ".join(map(quoted, key)))] if concurrently else []
+    create = sql(
+        "index",
+        how=how,
+        name=quoted(name),
+        table=relation,
+        key=", ".join(f'{quoted(column)} COLLATE "C"' for column in key),
+    )
+    again = " again, because its build was interrupted" if leftovers else ""
+    return Step(
+        sentence=f"Build index {name} on {table.schema}.{table.name}{again}.",
+        statements=(*drops, *counted, create),
+        locked=() if concurrently else (relation,),
+        alone=concurrently,
+    )

@@ -1,0 +1,278 @@
+"""What capture is made of on one table: its triggers, and the function that they call."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from syncline import names
+from syncline.capture.install.catalog import Catalog, FunctionState, IndexState, TableState
+from syncline.capture.install.steps import (
+    LISTENER,
+    NOTIFY_FUNCTION,
+    NOTIFY_TRIGGER,
+    SHARED_VERSION_FUNCTION,
+    STATE,
+    SYNC_COLUMN,
+    TOMBSTONES,
+    VERSION_FUNCTION,
+    Step,
+    fitted,
+    qualified,
+)
+from syncline.sql import Statements, literal, quoted, statements_of
+
+__all__ = [
+    "AFTER_STATEMENT",
+    "Trigger",
+    "function_definition",
+    "is_ours",
+    "notification_steps",
+    "notify_body",
+    "notify_statements",
+    "notify_trigger",
+    "owned_function",
+    "put",
+    "serves_capture",
+    "shared_steps",
+    "sql",
+    "tombstone_body",
+    "tombstone_function",
+    "triggers_of",
+    "truncate_trigger",
+    "version_body",
+]
+
+_FUNCTION_PREFIX = f"{TOMBSTONES}_"
+# The rights of the tables' owner, since writers have none on the tombstones, and no search_path but this.
+_CONFIGURATION = ("search_path=pg_catalog, pg_temp",)
+_ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 2, 4, 8, 16, 32
+AFTER_STATEMENT = _INSERT | _DELETE | _UPDATE | _TRUNCATE
+"""The kind of a trigger after any statement that may change rows."""
+
+sql: Statements = statements_of("syncline.capture.install")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trigger:
+    """A trigger that a table needs. `timing` and `rows` are its SQL before and after the table's name."""
+
+    name: str
+    kind: int
+    timing: str
+    rows: str
+    function: tuple[str, str]
+    earlier: tuple[str, str] | None = None
+    """The function by which earlier releases did the same."""
+    conditional: bool = False
+    old_table: str | None = None
+
+    def is_on(self, table: TableState) -> bool:
+        """Whether the table has it, and it is as it must be."""
+        return self._calls(self.function, table)
+
+    def was_on(self, catalog: Catalog, table: TableState) -> bool:
+        """Whether the table has it as it must be, or as an earlier release made it."""
+        if self.is_on(table):
+            return True
+        if self.earlier is None:
+            return False
+        before = catalog.functions.get(self.earlier)
+        same = before is not None and before.body.strip() == sql("shared_version_body").strip()
+        return same and self._calls(self.earlier, table)
+
+    def _calls(self, function: tuple[str, str], table: TableState) -> bool:
+        found = table.triggers.get(self.name)
+        return (
+            found is not None
+            and found.enabled
+            and (
+                (found.kind, found.conditional, found.old_table, found.function)
+                == (self.kind, self.conditional, self.old_table, function)
+            )
+        )
+
+    def fires_always(self, table: TableState) -> bool:
+        """Whether the table's, which `is_on`, fires whatever the session's role in a replication is."""
+        return table.triggers[self.name].always
+
+    def always(self, table: TableState) -> str:
+        """Return the DDL that makes it so: a session that applies what another one wrote changes rows too."""
+        return f"ALTER TABLE {qualified(table.schema, table.name)} ENABLE ALWAYS TRIGGER {quoted(self.name)}"
+
+    def create(self, table: TableState) -> str:
+        """Return its DDL."""
+        return sql(
+            "trigger",
+            name=quoted(self.name),
+            timing=self.timing,
+            table=qualified(table.schema, table.name),
+            rows=self.rows,
+            function=qualified(*self.function),
+        )
+
+
+def triggers_of(table: TableState, key: Sequence[str]) -> list[Trigger]:
+    """Return the triggers that a source table needs."""
+    function = tombstone_function(table)
+    version = Trigger(
+        name="capture_version",
+        kind=_ROW | _BEFORE | _INSERT | _UPDATE,
+        timing="BEFORE INSERT OR UPDATE",
+        rows="FOR EACH ROW",
+        function=(table.schema, VERSION_FUNCTION),
+        earlier=SHARED_VERSION_FUNCTION,
+    )
+    # Set-wise where it can be. A row that leaves its partition, or is deleted there, has row triggers only.
+    old_table = None if table.partitioned else "sync_old_rows"
+    deletion = Trigger(
+        name="capture_delete",
+        kind=_DELETE if old_table else _ROW | _DELETE,
+        timing="AFTER DELETE",
+        rows=f"REFERENCING OLD TABLE AS {old_table} FOR EACH STATEMENT" if old_table else "FOR EACH ROW",
+        function=function,
+        old_table=old_table,
+    )
+    # Bytewise, since some types call different texts equal. No `UPDATE OF`: it does not see the key that
+    # another trigger has changed.
+    changed = " OR ".join(
+        f'OLD.{quoted(column)}::text COLLATE "C" IS DISTINCT FROM NEW.{quoted(column)}::text COLLATE "C"'
+        for column in key
+    )
+    rekeying = Trigger(
+        name="capture_key",
+        kind=_ROW | _UPDATE,
+        timing="AFTER UPDATE",
+        rows=f"FOR EACH ROW WHEN ({changed})",
+        function=function,
+        conditional=True,
+    )
+    return [version, deletion, rekeying, truncate_trigger(table)]
+
+
+def truncate_trigger(table: TableState) -> Trigger:
+    """Return the trigger that a source table needs, and each partition too: one can be emptied alone."""
+    return Trigger(
+        name="capture_truncate",
+        kind=_BEFORE | _TRUNCATE,
+        timing="BEFORE TRUNCATE",
+        rows="FOR EACH STATEMENT",
+        function=tombstone_function(table),
+    )
+
+
+def is_ours(function: tuple[str, str], schema: str) -> bool:
+    """Whether a trigger function of a table in `schema` is capture's."""
+    ours = (SHARED_VERSION_FUNCTION, (schema, VERSION_FUNCTION), (schema, NOTIFY_FUNCTION))
+    return function in ours or (function[0] == schema and function[1].startswith(_FUNCTION_PREFIX))
+
+
+def tombstone_function(table: TableState) -> tuple[str, str]:
+    """Return schema and name of the function that writes a table's tombstones."""
+    return table.schema, fitted(_FUNCTION_PREFIX, table.name)
+
+
+def tombstone_body(table: TableState, key: Sequence[str]) -> FunctionState:
+    """Return that function as it must be."""
+
+    def keys(row: str) -> str:
+        return f"ARRAY[{', '.join(f'{row}.{quoted(column)}::text' for column in key)}]"
+
+    body = sql(
+        "tombstone_rows" if table.partitioned else "tombstone_sets",
+        tombstones=qualified(table.schema, TOMBSTONES),
+        table=qualified(table.schema, table.name),
+        source=f"'{literal(table.name)}'",
+        old_key=keys("OLD"),
+        row_key=keys("r"),
+        row_key_text=literal(keys("r")),
+        tombstones_text=literal(qualified(table.schema, TOMBSTONES)),
+    )
+    return owned_function(body)
+
+
+def owned_function(body: str) -> FunctionState:
+    """Return a trigger function that runs with the rights of its owner, who is that of the tables."""
+    return FunctionState(body=f"\n{body}\n", definer=True, configuration=_CONFIGURATION)
+
+
+def version_body() -> FunctionState:
+    """Return the function that stamps rows; it runs as the writer, and names whatever it calls in full."""
+    body = sql("version_body").strip()
+    return FunctionState(body=f"\n{body}\n", definer=False, configuration=())
+
+
+def function_definition(name: tuple[str, str], function: FunctionState) -> str:
+    """Return the DDL of an owned function."""
+    tag = "$capture$"
+    while tag in function.body:
+        tag = f"{tag[:-1]}_$"
+    return sql("function", function=qualified(*name), body=f"{tag}{function.body}{tag}")
+
+
+def put(trigger: Trigger, table: TableState) -> Iterator[str]:
+    """Yield the DDL that gives the table the trigger, in place of one of its name."""
+    if trigger.name in table.triggers:
+        yield f"DROP TRIGGER {quoted(trigger.name)} ON {qualified(table.schema, table.name)}"
+    yield trigger.create(table)
+    yield trigger.always(table)
+
+
+def serves_capture(index: IndexState, key: Sequence[str]) -> bool:
+    """Whether an index has the order that rows are captured in."""
+    return index.plain and index.keys == ((SYNC_COLUMN, None), *((column, "C") for column in key))
+
+
+def shared_steps(catalog: Catalog) -> Iterator[Step]:
+    """Yield what all graphs of the database share for it."""
+    if catalog.listener is None:
+        yield Step(
+            sentence=f"Create table {'.'.join(LISTENER)}, in which the worker says that it listens.",
+            statements=(sql("listener"),),
+            shared=True,
+        )
+
+
+def notification_steps(catalog: Catalog) -> Iterator[Step]:
+    """Yield what the schema lacks; its tables' triggers are `notify_statements`."""
+    state = qualified(catalog.schema, STATE)
+    body = notify_body(catalog)
+    same = catalog.functions.get((catalog.schema, NOTIFY_FUNCTION)) == body
+    statements = [
+        *([] if STATE in catalog.tables else [sql("notify_state", state=state)]),
+        *([] if same else [function_definition((catalog.schema, NOTIFY_FUNCTION), body)]),
+    ]
+    if statements:
+        yield Step(
+            sentence=f"Create table and function {catalog.schema}.{STATE}, which tell the worker of changes.",
+            statements=tuple(statements),
+        )
+
+
+def notify_trigger(schema: str) -> Trigger:
+    """Return the trigger that each source table of the schema needs, and each of its partitions."""
+    return Trigger(
+        name=NOTIFY_TRIGGER,
+        kind=AFTER_STATEMENT,
+        timing="AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE",
+        rows="FOR EACH STATEMENT",
+        function=(schema, NOTIFY_FUNCTION),
+    )
+
+
+def notify_statements(table: TableState, schema: str) -> Sequence[str]:
+    """Return the DDL of the triggers that a source table of the schema lacks, those of its partitions too."""
+    trigger = notify_trigger(schema)
+    # A statement fires the triggers of the table that it names, be that a partition.
+    lacking = [each for each in (table, *table.leaves) if not trigger.is_on(each)]
+    return [statement for each in lacking for statement in put(trigger, each)]
+
+
+def notify_body(catalog: Catalog) -> FunctionState:
+    """Return the trigger's function as it must be."""
+    return owned_function(
+        sql(
+            "notify_body",
+            state=qualified(catalog.schema, STATE),
+            channel=names.WRITE_CHANNEL,
+            schema=literal(catalog.schema),
+        ).strip()
+    )

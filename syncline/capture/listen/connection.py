@@ -1,0 +1,231 @@
+"""The line to one write-db: the connection that listens, and everything that is asked over it."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
+from uuid import uuid4
+
+import asyncpg
+
+from syncline import names
+from syncline.capture.install.steps import LISTENER, STATE, qualified
+from syncline.capture.listen.debounce import Snapshot
+from syncline.errors import StoreUnavailable
+from syncline.masking import error_text
+from syncline.sql import literal, statements_of
+from syncline.stores.tenants import reading, writing
+
+__all__ = ["LEASE_SECONDS", "Line", "Obstacle", "Told", "in_batches", "obstacle"]
+
+LEASE_SECONDS: Final = 30.0
+"""How long writers believe that somebody listens; renewed three times in that time."""
+
+_FROZEN_SECONDS: Final = 60.0
+_ANSWER_SECONDS: Final = 15.0
+_AT_ONCE: Final = 100
+"""Schemas that one statement is about."""
+
+_sql = statements_of("syncline.capture.listen")
+_HAS_LISTENER: Final = "SELECT to_regclass('syncline.listener') IS NOT NULL"
+_STANDBY: Final = "SELECT pg_is_in_recovery()"
+_PREPARES: Final = "SELECT current_setting('max_prepared_transactions') <> '0'"
+
+_PAYLOAD: Final = re.compile(r"(?P<xid>[0-9]{1,20}) (?P<schema>[^\x00]{1,63})")
+"""What our trigger says: an xid8 has no more digits, an identifier no more letters."""
+_HIGHEST_XID: Final = 2**63 - 1
+_LISTENER: Final = qualified(*LISTENER)
+
+_Heard = Callable[[str, int], None]
+AnswerT = TypeVar("AnswerT")
+
+
+class Told(NamedTuple):
+    """Which schemas' writers know whether to notify."""
+
+    schemas: frozenset[str]
+    anew: frozenset[str]
+    """Those of them of which it was not so before."""
+    problem: str | None
+    """Why others could not be told, if any could not."""
+
+
+class Obstacle(NamedTuple):
+    """Why nobody can be heard in a write-db, and what to do about it: each a sentence."""
+
+    problem: str
+    fix: str
+
+
+async def obstacle(ask: Callable[[str], Awaitable[object]]) -> Obstacle | None:
+    """Return what is in the way of hearing a write-db, None if its writers may notify.
+
+    `ask` fetches one value from there.
+    """
+    if await ask(_STANDBY):
+        return Obstacle(
+            "it is a standby, where nothing can be listened to",
+            "Leave it to the Schedules, or have the workers' write-db be the primary.",
+        )
+    if not await ask(_HAS_LISTENER):
+        return Obstacle(
+            "none of its schemas notifies",
+            "Run `syncline migrate` or `syncline graph adopt`, which prepare them.",
+        )
+    if await ask(_PREPARES):
+        return Obstacle(
+            "max_prepared_transactions is not 0, and a transaction that notifies cannot be prepared",
+            "If nobody prepares transactions there, set it to 0 and restart that server; else leave it to "
+            "the Schedules, with SYNCLINE_NOTIFY=false on the workers.",
+        )
+    return None
+
+
+class Line:
+    """A connection of its own to one write-db. `name` is what workers that take turns agree on.
+
+    It is one conversation, so calls take turns. Each raises the driver's error, or TimeoutError; after that
+    the line is of no use any more.
+    """
+
+    def __init__(self, connection: asyncpg.Connection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._turn = asyncio.Lock()
+        self._heard: _Heard | None = None
+        self._token = uuid4().hex
+        self._echo = asyncio.Event()
+        self._lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: self._lost.set())
+
+    async def wait_lost(self, seconds: float | None) -> None:
+        """Wait so many seconds, or for ever; raise StoreUnavailable as soon as the connection has ended."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._lost.wait()
+        except TimeoutError:
+            return
+        raise StoreUnavailable(self._name, "the connection has ended")
+
+    async def problem(self) -> str | None:
+        """Return why nobody can be heard here, and what to do; None if writers may notify."""
+        found = await obstacle(self._value)
+        return None if found is None else f"{found.problem}. {found.fix}"
+
+    async def take(self) -> bool:
+        """Become the one that listens, or return False: another worker does. A frozen one is evicted."""
+        if await self._value(_sql("lock"), self._name):
+            return True
+        await self._value(_sql("evict"), self._name, _FROZEN_SECONDS)
+        return False
+
+    async def listen(self, heard: _Heard) -> None:
+        """Have `heard` called with the schema and the transaction that each notification claims.
+
+        Anybody who may connect can send one: what is said is no name of a record, and no xid of a snapshot.
+        """
+        self._heard = heard
+        await self._ask(self._connection.add_listener, names.WRITE_CHANNEL, self._receive)
+
+    async def check(self) -> None:
+        """Raise StoreUnavailable unless what is notified here arrives here."""
+        self._echo.clear()
+        await self._value("SELECT pg_notify($1, $2)", names.WRITE_CHANNEL, self._token)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._echo.wait()
+        except TimeoutError as error:
+            problem = "notifications do not arrive; a pooler in between has to keep sessions"
+            raise StoreUnavailable(self._name, problem) from error
+
+    async def snapshot(self) -> Snapshot:
+        """Return this moment of the write-db."""
+        [row] = await self._rows(_sql("snapshot"))
+        return Snapshot(xmin=row["xmin"], xmax=row["xmax"])
+
+    async def last_heard(self) -> int | None:
+        """Return below which transaction the last listener left nothing unheard; None before the first."""
+        rows = await self._ask(self._read, [_LISTENER], _sql("last"), self._name)
+        return rows[0]["heard_below"] if rows else None
+
+    async def renew(self, heard_below: int) -> bool:
+        """Renew the lease, and return whether it had lapsed: writers may have kept silent then."""
+        parameters = (self._name, LEASE_SECONDS, str(heard_below))
+        [row] = await self._ask(self._write, [_LISTENER], _sql("renew"), *parameters)
+        return bool(row["lapsed"])
+
+    async def hush(self, schema: str, seconds: float) -> None:
+        """Have the schema's writers keep silent for so long."""
+        state = qualified(schema, STATE)
+        await self._ask(self._write, [state], _sql("hush", state=state), seconds)
+
+    async def able(self, schemas: Sequence[str]) -> frozenset[str]:
+        """Return which of the schemas have what notifies."""
+        return frozenset(row["schema"] for row in await self._rows(_sql("able"), schemas))
+
+    async def want(self, wanted: Mapping[str, bool]) -> Told:
+        """Have the writers of these schemas notify, or not. One that is refused stops none of the others."""
+        told: set[str] = set()
+        anew: set[str] = set()
+        problem: str | None = None
+        waiting = list(in_batches(list(wanted)))
+        while waiting:
+            schemas = waiting.pop()
+            try:
+                anew |= await self._want(schemas, wanted)
+                told.update(schemas)
+            except asyncpg.PostgresError as error:
+                problem = error_text(error)
+                if len(schemas) > 1:
+                    waiting += [[schema] for schema in schemas]
+        return Told(frozenset(told), frozenset(anew), problem)
+
+    async def _want(self, schemas: Sequence[str], wanted: Mapping[str, bool]) -> frozenset[str]:
+        """Have the writers of all of the schemas notify, or not, or raise; return of which it is new."""
+        changes = [
+            _sql(
+                "want",
+                state=qualified(schema, STATE),
+                wanted=str(wanted[schema]).lower(),
+                schema=literal(schema),
+            )
+            for schema in schemas
+        ]
+        changed = ", ".join(f"c{number} AS ({change})" for number, change in enumerate(changes))
+        all_of_them = " UNION ALL ".join(f"TABLE c{number}" for number in range(len(changes)))
+        states = [qualified(schema, STATE) for schema in schemas]
+        rows = await self._ask(self._write, states, f"WITH {changed} {all_of_them}")
+        return frozenset(row["schema"] for row in rows)
+
+    async def _read(self, tables: Sequence[str], query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        async with reading(self._connection, tables):
+            rows: Sequence[asyncpg.Record] = await self._connection.fetch(query, *arguments)
+            return rows
+
+    async def _write(self, tables: Sequence[str], query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        async with writing(self._connection, tables):
+            rows: Sequence[asyncpg.Record] = await self._connection.fetch(query, *arguments)
+            return rows
+
+    async def _value(self, query: str, *arguments: object) -> object:
+        return await self._ask(self._connection.fetchval, query, *arguments)
+
+    async def _rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        return await self._ask(self._connection.fetch, query, *arguments)
+
+    async def _ask(self, ask: Callable[..., Awaitable[AnswerT]], *arguments: object) -> AnswerT:
+        async with self._turn, asyncio.timeout(_ANSWER_SECONDS):
+            return await ask(*arguments)
+
+    def _receive(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
+        if payload == self._token:
+            self._echo.set()
+            return
+        claim = _PAYLOAD.fullmatch(payload)
+        if self._heard is not None and claim is not None and int(claim["xid"]) <= _HIGHEST_XID:
+            self._heard(claim["schema"], int(claim["xid"]))
+
+
+def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Return the items in the order that they have, as many at once as one statement takes."""
+    return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))

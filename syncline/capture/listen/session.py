@@ -1,0 +1,288 @@
+"""Attention: what is done while a line is held: hear, look after what was not heard, start runs."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+import asyncpg
+
+from syncline import metrics
+from syncline.capture.install.steps import qualified
+from syncline.capture.listen.connection import LEASE_SECONDS, Line, in_batches
+from syncline.capture.listen.debounce import Snapshot, Wakes
+from syncline.capture.listen.directory import Directory
+from syncline.capture.listen.starter import Pace, Runs, Starting
+from syncline.logs import get_log
+from syncline.masking import error_text
+from syncline.provider import Meter
+from syncline.sql import literal, statements_of
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.tenants import reading
+
+__all__ = ["Attention", "changed_since"]
+
+_sql = statements_of("syncline.capture.listen")
+
+
+async def changed_since(store: PostgresStore, schemas: Sequence[str], xid: int) -> frozenset[str]:
+    """Return which of the schemas have rows or deleted keys of this transaction or a later one.
+
+    An index has them in that order, whatever the schema's map, so it is one probe for each table.
+    """
+    found: set[str] = set()
+    # A connection remembers every table that it has looked at: this one would keep thousands in memory.
+    async with store.alone("look-up") as connection:
+        async with reading(connection):
+            rows = await connection.fetch(_sql("stamped"), schemas)
+        tables = {
+            schema: [qualified(schema, row["name"]) for row in of_schema]
+            for schema, of_schema in groupby(rows, key=lambda row: str(row["schema"]))
+        }
+        waiting = list(in_batches(list(tables)))
+        while waiting:
+            batch = waiting.pop()
+            try:
+                found |= await _changed(connection, {schema: tables[schema] for schema in batch}, xid)
+            except asyncpg.PostgresError:
+                # One that cannot be read stops none of the others. Its own run says why.
+                if len(batch) == 1:
+                    found.update(batch)
+                else:
+                    waiting += [[schema] for schema in batch]
+    return frozenset(found)
+
+
+async def _changed(
+    connection: asyncpg.Connection, tables: Mapping[str, Sequence[str]], xid: int
+) -> frozenset[str]:
+    selects = [
+        f"SELECT '{literal(schema)}' AS schema WHERE "
+        + " OR ".join(_sql("probe", table=table) for table in of_schema)
+        for schema, of_schema in tables.items()
+    ]
+    asked = [table for of_schema in tables.values() for table in of_schema]
+    async with reading(connection, asked, lock_timeout="2s"):
+        rows = await connection.fetch(" UNION ALL ".join(selects), str(xid))
+    return frozenset(row["schema"] for row in rows)
+
+
+_WINDOW: Final = 1.0
+_TICK: Final = 1.0
+_REFRESH: Final = 30.0
+_UNKNOWN: Final = 5.0
+"""Seconds between two looks for a record of a schema that was heard of and is unknown."""
+_MOST_UNKNOWN: Final = 100
+
+
+@dataclass
+class _Doubt:
+    """That something may not have been heard."""
+
+    since: int
+    """From which transaction on."""
+    silence_ends: float
+    """When the last one who hushed writers, or let the lease lapse, has no effect any more."""
+    look_again: int | None = None
+    """Once the horizon is there, nobody is left who may have kept silent; None before the first look."""
+
+
+class Attention:
+    """One holding of a line: `begin`, then `pay` until an error ends it. The next one is on another line."""
+
+    def __init__(
+        self,
+        line: Line,
+        store: PostgresStore,
+        key: str | None,
+        *,
+        directory: Directory,
+        pace: Pace,
+        runs: Runs,
+        meter: Meter,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._line = line
+        self._store = store
+        self._key = key
+        self._directory = directory
+        self._pace = pace
+        self._runs = runs
+        self._meter = meter
+        self._tell = tell
+        self._wakes = Wakes(Snapshot(xmin=0, xmax=0), window=_WINDOW)
+        self._news = asyncio.Event()
+        self._unknown: dict[str, int] = {}
+        """Schemas that no record names, a few of them: a graph may have come since the records were read."""
+        self._hushing: set[asyncio.Task[None]] = set()
+        self._wanted: dict[str, bool] = {}
+        """Whether the records want the writers of each schema to notify."""
+        self._told: dict[str, bool] = {}
+        """The same as the writers know it."""
+        self._doubted: _Doubt | None = None
+        self._renewed = 0.0
+        self._since = 0
+        """Below it nothing is notified any more: who claims that has made it up."""
+
+    async def begin(self) -> None:
+        """Listen, renew the lease, and have run what changed while nobody listened."""
+        await self._line.listen(self._on_notification)
+        await self._line.check()
+        seen = await self._line.snapshot()
+        self._wakes = Wakes(seen, window=_WINDOW)
+        self._since = seen.xmin
+        last = await self._line.last_heard()
+        if last is None:
+            last = seen.xmin
+        # Ahead of all that is here: the table came with a dump of another cluster.
+        self._doubt(last if last <= seen.xmax else 0)
+        await self._directory.read(older_than=_REFRESH)
+        await self._follow_records()
+        await self._renew()
+
+    async def pay(self) -> None:
+        """Start runs until the line is lost; raise why."""
+        starting = Starting(
+            self._line.snapshot,
+            self._wakes,
+            self._news,
+            store=self._store.name,
+            key=self._key,
+            directory=self._directory,
+            pace=self._pace,
+            runs=self._runs,
+            meter=self._meter,
+            tell=self._tell,
+        )
+        work = (self._tick(), self._keep_up(), starting.run(), self._line.wait_lost(None))
+        tasks = [asyncio.create_task(each) for each in work]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (*tasks, *self._hushing):
+                task.cancel()
+            await asyncio.gather(*tasks, *self._hushing, return_exceptions=True)
+
+    def _on_notification(self, schema: str, xid: int) -> None:
+        # Anybody may notify: nothing is kept, asked or touched for a name that no record has.
+        if schema not in self._directory.entries(self._key):
+            if len(self._unknown) < _MOST_UNKNOWN:
+                self._unknown[schema] = xid
+            return
+        now, xid = _now(), max(xid, self._since)
+        metrics.NOTIFICATIONS.add(self._meter, 1, store=self._store.name)
+        seconds = self._wakes.note(schema, xid, xid, now=now)
+        self._news.set()
+        if seconds > 0:
+            self._wakes.hush(schema, until=now + seconds)
+            task = asyncio.create_task(self._hush(schema, seconds))
+            self._hushing.add(task)
+            task.add_done_callback(self._hushing.discard)
+
+    async def _hush(self, schema: str, seconds: float) -> None:
+        try:
+            await self._line.hush(schema, seconds)
+        except (asyncpg.PostgresError, TimeoutError) as error:
+            self._tell(f"writers of schema '{schema}' cannot be hushed: {error_text(error)}")
+        else:
+            self._wakes.hush(schema, until=_now() + seconds)
+
+    async def _tick(self) -> None:
+        """Look after the horizon and the lease; most of the time there is nothing to do."""
+        while True:
+            await asyncio.sleep(_TICK)
+            renew = _now() - self._renewed >= LEASE_SECONDS / 3
+            if renew:
+                seen = await self._line.snapshot()
+                await self._line.check()
+                # What has ended before our own word was notified before it too, and so has arrived.
+                self._since = seen.xmin
+                await self._renew()
+            if renew or self._wakes.held:
+                self._wakes.moved(await self._line.snapshot(), now=_now())
+                self._news.set()
+
+    async def _keep_up(self) -> None:
+        """Look after the records and what was not heard, beside the ticks: a lease may be shorter."""
+        followed = _now()
+        while True:
+            await asyncio.sleep(_TICK)
+            if _now() - followed >= LEASE_SECONDS / 3:
+                followed = _now()
+                await self._directory.read(older_than=_REFRESH)
+                await self._follow_records()
+            if self._unknown:
+                await self._look_up_unknown()
+            if self._doubted is not None and _now() >= self._doubted.silence_ends:
+                await self._look(self._doubted, await self._line.snapshot())
+
+    async def _look_up_unknown(self) -> None:
+        """Hear those that a record names by now, and forget the others; once in a while, whatever comes."""
+        if not await self._directory.read(older_than=_UNKNOWN):
+            return
+        unknown, self._unknown = self._unknown, {}
+        for schema, xid in unknown.items():
+            if schema in self._directory.entries(self._key):
+                self._on_notification(schema, xid)
+
+    async def _renew(self) -> None:
+        """Renew the lease; if it had lapsed, writers may have kept silent since."""
+        seen = await self._line.snapshot()
+        heard_below = self._wakes.heard_below(seen)
+        if self._doubted is not None:
+            heard_below = min(heard_below, self._doubted.since)
+        lapsed = await self._line.renew(heard_below)
+        self._renewed = _now()
+        if lapsed:
+            self._doubt(heard_below)
+
+    def _doubt(self, heard_below: int) -> None:
+        """Have a look at what may not have been heard, soon, when all writers notify again."""
+        self._doubted = _Doubt(heard_below, silence_ends=_now() + 2 * _WINDOW)
+
+    async def _look(self, doubt: _Doubt, seen: Snapshot) -> None:
+        """Have run what changed without a word; and once more, when those have ended who may be silent."""
+        if doubt.look_again is None:
+            doubt.look_again = seen.xmax
+        elif seen.xmin < doubt.look_again:
+            return
+        schemas = [schema for schema, wanted in self._wanted.items() if wanted]
+        changed = await changed_since(self._store, schemas, doubt.since)
+        for schema in sorted(changed):
+            self._wakes.note(schema, min(doubt.since, seen.xmin), seen.xmax - 1, now=_now())
+        self._news.set()
+        if changed:
+            get_log().info("changes found that nobody heard of", graphs=len(changed))
+        # Another doubt may have come up meanwhile.
+        if seen.xmin >= doubt.look_again and self._doubted is doubt:
+            self._doubted = None
+
+    async def _follow_records(self) -> None:
+        """Have the writers of each graph notify as its record says; who cannot be told is told next time."""
+        entries = self._directory.entries(self._key)
+        able = await self._line.able(list(entries))
+        self._wanted = {schema: bool(entry) for schema, entry in entries.items() if schema in able}
+        told = await self._line.want(
+            {schema: flag for schema, flag in self._wanted.items() if self._told.get(schema) is not flag}
+        )
+        self._told = {
+            schema: flag if schema in told.schemas else self._told[schema]
+            for schema, flag in self._wanted.items()
+            if schema in told.schemas or schema in self._told
+        }
+        if told.problem is not None:
+            self._tell(f"not all writers can be told whether to notify: {told.problem}")
+        roused = [schema for schema in told.anew if self._wanted[schema]]
+        if roused:
+            # They kept silent until now, for however long.
+            seen = await self._line.snapshot()
+            for schema in sorted(roused):
+                self._wakes.note(schema, seen.xmin, seen.xmax - 1, now=_now())
+            self._news.set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

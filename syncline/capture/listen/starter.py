@@ -1,0 +1,222 @@
+"""Starting: the runs that are due, a few at a time; none while Temporal is away, none that comes anyway."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from syncline import metrics
+from syncline.capture.listen.debounce import Snapshot, Wakes
+from syncline.capture.listen.directory import Directory, Entry
+from syncline.control.graphs import Graph
+from syncline.errors import SynclineError
+from syncline.logs import get_log
+from syncline.provider import Meter
+
+__all__ = ["Pace", "Runs", "Starting"]
+
+
+class Pace:
+    """Turns, evenly spaced. Who waits longest is next."""
+
+    def __init__(self, per_second: float) -> None:
+        self._interval = 1 / per_second
+        self._next = 0.0
+        self._waiting = asyncio.Lock()
+
+    def seconds(self, turns: int) -> float:
+        """Return how long so many turns take."""
+        return turns * self._interval
+
+    async def turn(self) -> None:
+        """Return when it is the caller's turn."""
+        async with self._waiting:
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(max(0.0, self._next - loop.time()))
+            self._next = max(self._next, loop.time()) + self._interval
+
+
+_AGAIN: Final = 5.0
+"""Seconds until a run that could not be started is tried again."""
+_AT_ONCE: Final = 4
+"""Runs that are being started at a time: each waits for a server that may have much to do."""
+_CROWD: Final = 20
+"""So many due at once are worth two lists of what comes anyway."""
+_PROBE: Final = 0.5
+"""Seconds between two looks for a Temporal that is away."""
+_ASKED: Final = 3
+"""How often it is asked what comes, of a Temporal that has just returned and may not be all there."""
+_PAUSED: Final = 30.0
+"""Seconds, at least, until it is asked again whether a Schedule that changed is still paused."""
+_PAUSED_SHARE: Final = 0.25
+"""How much of the pace such questions may take up."""
+
+
+class Runs(Protocol):
+    """What starts runs. What fails raises a SynclineError."""
+
+    async def wake(self, graph: Graph) -> str:
+        """Start a run of the graph, and say in a word what came of it."""
+
+    async def answers(self) -> bool:
+        """Return whether runs could be started now, soon and without trying twice."""
+
+    async def coming(self, *, returned: bool) -> frozenset[str]:
+        """Return the graphs that a run looks at anyway, later than now.
+
+        After those who start runs have `returned`, also those that they have yet to start for a time missed.
+        """
+
+
+class Starting:
+    """`run` starts what is due by these wakes until the line fails; `news` says that there may be more."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Awaitable[Snapshot]],
+        wakes: Wakes,
+        news: asyncio.Event,
+        *,
+        store: str,
+        key: str | None,
+        directory: Directory,
+        pace: Pace,
+        runs: Runs,
+        meter: Meter,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._snapshot = snapshot
+        self._wakes = wakes
+        self._news = news
+        self._store = store
+        self._key = key
+        self._directory = directory
+        self._pace = pace
+        self._runs = runs
+        self._meter = meter
+        self._tell = tell
+        self._paused: set[str] = set()
+        """The schemas whose changes wait for an operator to resume a Schedule."""
+        self._crowded = 0.0
+        """When a crowd was looked through last."""
+
+    async def run(self) -> None:
+        """Start each run when it is due; who has been due for longest comes first."""
+        while True:
+            self._news.clear()
+            following = self._wakes.following()
+            if following is None or following > _now():
+                await _within(self._news, None if following is None else following - _now())
+                continue
+            due = self._wakes.all_due(_now())
+            if len(due) >= _CROWD and _now() - self._crowded >= _AGAIN:
+                well = await self._look_through()
+            else:
+                well = all(await asyncio.gather(*(self._start(schema) for schema in due[:_AT_ONCE])))
+            if not well:
+                await self._hold()
+
+    async def _start(self, schema: str) -> bool:
+        """Start the runs of a schema's graphs; return False, to try again later, if that failed."""
+        entry = await self._directory.find(self._key, schema)
+        if not entry:
+            self._paused.discard(schema)
+            self._wakes.drop(schema)
+            return True
+        for _ in entry:
+            await self._pace.turn()
+        now = _now()
+        # Before the run, so that it sees no less.
+        seen = await self._snapshot()
+        try:
+            outcomes = await self._wake(entry)
+        except SynclineError as error:
+            self._count("failed")
+            self._tell(str(error))
+            self._wakes.postpone(schema, until=now + _AGAIN)
+            return False
+        if outcomes == {"paused"}:
+            # It is to be run when it is resumed, which nobody tells. A fleet that is paused asks more rarely.
+            self._paused.add(schema)
+            seconds = max(_PAUSED, self._pace.seconds(len(self._paused)) / _PAUSED_SHARE)
+            self._wakes.postpone(schema, until=now + seconds)
+        else:
+            self._paused.discard(schema)
+            self._wakes.started(schema, seen, now=now)
+        return True
+
+    async def _wake(self, entry: Entry) -> set[str]:
+        outcomes: set[str] = set()
+        for graph in entry:
+            outcome = await self._runs.wake(graph)
+            outcomes.add(outcome)
+            self._count(outcome)
+            get_log().debug("change heard", graph=graph.slug, run=outcome)
+        return outcomes
+
+    async def _look_through(self) -> bool:
+        """Leave alone, of many that are due, those that a run looks at anyway; False if that failed."""
+        now, seen = _now(), await self._snapshot()
+        self._crowded = now
+        try:
+            self._leave(await self._runs.coming(returned=False), seen, now)
+        except SynclineError as error:
+            self._tell(str(error))
+            return False
+        return True
+
+    async def _hold(self) -> None:
+        """Start nothing until runs can be started again, and then nothing that comes by itself."""
+        before: tuple[float, Snapshot] | None = None
+        asked = 0
+        while True:
+            now, seen = _now(), await self._snapshot()
+            if not await self._runs.answers():
+                before = now, seen
+                await asyncio.sleep(_PROBE)
+                continue
+            if before is None:
+                return  # It was one graph's own trouble.
+            try:
+                coming = await self._runs.coming(returned=True)
+            except SynclineError as error:
+                self._tell(str(error))
+                asked += 1
+                if asked == _ASKED:
+                    return  # Each is started, then, whether it comes or not.
+                await asyncio.sleep(_PROBE)
+                continue
+            # Whatever was started since has begun later than this.
+            left = self._leave(coming, before[1], before[0])
+            get_log().info("runs can be started again", store=self._store, coming=left)
+            self._crowded = _now()
+            return
+
+    def _leave(self, coming: frozenset[str], seen: Snapshot, now: float) -> int:
+        """Take the runs that come, which see no less than this snapshot, for started; return how many."""
+        left = 0
+        for schema in self._wakes.all_due(_now() + _AGAIN):
+            entry = self._directory.entries(self._key).get(schema, ())
+            if not entry or any(graph.slug not in coming for graph in entry):
+                continue
+            self._wakes.started(schema, seen, now=now)
+            self._paused.discard(schema)
+            for _ in entry:
+                self._count("coming")
+            left += len(entry)
+        return left
+
+    def _count(self, outcome: str) -> None:
+        metrics.WAKES.add(self._meter, 1, store=self._store, outcome=outcome)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _within(event: asyncio.Event, seconds: float | None) -> None:
+    """Return when the event is set, or so many seconds later."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,81 @@
+"""Hearing: whether a change of a graph would be heard now, so that its Schedule may be slow."""
+
+import time
+from typing import Final
+
+from syncline.capture.install.steps import LISTENER, STATE, qualified
+from syncline.control.graphs import Graph
+from syncline.control.services import Services
+from syncline.errors import StoreError
+from syncline.sql import statements_of
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.tenants import reading
+
+__all__ = ["Hearing", "line_name", "listened_to"]
+
+_REMEMBERED: Final = 10.0
+
+_sql = statements_of("syncline.capture.listen")
+
+
+def line_name(namespace: str, services: Services, store: PostgresStore) -> str:
+    """Return the name by which all workers of one deployment know their line to a store."""
+    return f"{namespace}/{services.settings.task_queue}/{store.name}"
+
+
+async def listened_to(store: PostgresStore, name: str) -> bool:
+    """Return whether a worker listens to the store, whose tables notify."""
+    async with store.driver() as connection, reading(connection, [qualified(*LISTENER)]):
+        return bool(await connection.fetchval(_sql("alive"), name))
+
+
+class Hearing:
+    """Answers from memory, mostly: it asks for a store's listener every few seconds, for triggers once.
+
+    Whether a graph's writers notify at all is asked each time.
+    """
+
+    def __init__(self, services: Services, *, namespace: str) -> None:
+        self._services = services
+        self._namespace = namespace
+        self._notifying: set[tuple[str, str]] = set()
+        self._heard: dict[str, tuple[float, bool]] = {}
+
+    async def problem(self, graph: Graph) -> str | None:
+        """Return why a change of the graph would not be heard, in a sentence; None if it would."""
+        try:
+            store = self._services.store("write", graph.write_store)
+            if not await self._notifies(store, graph.schema_name):
+                return (
+                    "not all of its tables notify; `syncline migrate` or `syncline graph adopt` prepares them"
+                )
+            if not await self._listened_to(store):
+                return f"no worker listens to write-db '{store.name}'"
+            if not await self._told_to(store, graph.schema_name):
+                return (
+                    "who listens has not told its writers yet to notify; if that stays so, its log says why"
+                )
+        except StoreError as error:
+            return str(error)
+        return None
+
+    async def _notifies(self, store: PostgresStore, schema: str) -> bool:
+        if (store.name, schema) not in self._notifying:
+            async with store.driver() as connection, reading(connection):
+                if not await connection.fetchval(_sql("notifies"), schema):
+                    return False
+            self._notifying.add((store.name, schema))
+        return True
+
+    async def _told_to(self, store: PostgresStore, schema: str) -> bool:
+        # Not remembered: a graph that was paused and resumed may be told in vain.
+        state = qualified(schema, STATE)
+        async with store.driver() as connection, reading(connection, [state]):
+            return bool(await connection.fetchval(_sql("wanted", state=state)))
+
+    async def _listened_to(self, store: PostgresStore) -> bool:
+        asked_at, heard = self._heard.get(store.name, (float("-inf"), False))
+        if time.monotonic() - asked_at > _REMEMBERED:
+            heard = await listened_to(store, line_name(self._namespace, self._services, store))
+            self._heard[store.name] = time.monotonic(), heard
+        return heard

@@ -1,0 +1,115 @@
+"""How commands fail: one sentence on stderr and an exit status, never a traceback for what we expect."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Final, ParamSpec
+
+import typer
+
+from syncline.errors import ConfigurationError, StoreUnusable, SynclineError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "EXIT_ALREADY_RUNNING",
+    "EXIT_CONFIGURATION",
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_STATUSES",
+    "errors_as_sentences",
+    "make_table",
+    "one_line",
+    "print_columns",
+    "print_table",
+    "say_error",
+    "say_warning",
+]
+
+EXIT_FAILED: Final = 1
+EXIT_CONFIGURATION: Final = 2
+EXIT_ALREADY_RUNNING: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+EXIT_STATUSES: Final = {
+    0: "Done.",
+    EXIT_FAILED: "Failed, nothing matched, or what was looked at is not well; the command's page says which.",
+    EXIT_CONFIGURATION: "Wrong usage or configuration: somebody has to change something first.",
+    EXIT_ALREADY_RUNNING: "`sync` only: another run holds the graph, so this one did nothing; "
+    "`--follow` follows that one.",
+    EXIT_INTERRUPTED: "Ctrl-C.",
+}
+"""What the exit statuses of all commands mean."""
+
+P = ParamSpec("P")
+
+
+def say_error(message: str) -> None:
+    """Print `error: …` on stderr."""
+    typer.secho("error: ", nl=False, err=True, fg=typer.colors.RED, bold=True)
+    typer.echo(message, err=True)
+
+
+def say_warning(message: str) -> None:
+    """Print `warning: …` on stderr."""
+    typer.secho("warning: ", nl=False, err=True, fg=typer.colors.YELLOW, bold=True)
+    typer.echo(message, err=True)
+
+
+def errors_as_sentences(command: Callable[P, None]) -> Callable[P, None]:
+    """Make a command print our errors as one sentence: exit status 2 for configuration, 1 for the rest."""
+
+    @wraps(command)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except SynclineError as error:
+            say_error(str(error))
+            wrong = isinstance(error, ConfigurationError | StoreUnusable)
+            raise typer.Exit(EXIT_CONFIGURATION if wrong else EXIT_FAILED) from None
+
+    return told
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks and without what a terminal would obey."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split())
+    )
+
+
+def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows in columns, each as wide as its widest cell."""
+    lines = [tuple(one_line(cell) for cell in line) for line in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, styles: Mapping[str, str] | None = None
+) -> None:
+    """Print rows as `make_table` has them on a terminal, and in columns where a program reads them."""
+    if not sys.stdout.isatty():
+        print_columns(header, rows)
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(make_table(header, rows, styles=styles))
+
+
+def make_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, styles: Mapping[str, str] | None = None
+) -> "Table":
+    """Return rows as a table for a terminal; `styles` says how a cell looks that is one of its words."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in header:
+        # A table that is too narrow for its last column breaks that one, and not the names in the others.
+        table.add_column(name, overflow="fold", no_wrap=name != header[-1])
+    for row in rows:
+        table.add_row(*(Text(one_line(cell), style=(styles or {}).get(cell, "")) for cell in row))
+    return table

@@ -1,0 +1,118 @@
+"""What a run says of itself, for a person: who serves the graph, what each table did, what is wrong."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from syncline.caveats import caveats
+from syncline.cli.operators import told_at
+from syncline.cli.output import one_line, print_columns
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from syncline.messages.base import LockHolder
+    from syncline.messages.provider_state import ProviderState
+    from syncline.messages.sync import SyncResult, TableProgress
+
+__all__ = ["print_result", "provider_lines", "told_seconds"]
+
+_COUNTS: Final = ("captured", "rows", "links", "deletes", "parked", "failures", "dead_letters")
+
+
+def told_seconds(seconds: float) -> str:
+    """Return a duration as one reads it: `0.4 s`, `12 s`, `3 min`, `5 h`, `2 d`."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def provider_lines(provider: "ProviderState", *, resolved: bool = True) -> Iterator[str]:
+    """Yield who serves the graph, and since when nobody does; not `resolved`, as an earlier run found it."""
+    if provider.held is not None:
+        stretch = _stretch(provider.held_since, provider.consecutive_held_runs)
+        yield f"{provider.provider_id}, held {stretch}: nothing is synced"
+        yield provider.held.detail
+    elif provider.fallback is not None:
+        stretch = _stretch(provider.fallback_since, provider.consecutive_fallback_runs)
+        yield f"the built-in engine, in fallback {stretch}"
+        yield f"{provider.fallback.detail} ({provider.fallback.reason})"
+    elif provider.provider_id is not None:
+        origin = f" (from {provider.distribution})" if provider.distribution else ""
+        worker = f", in worker {provider.worker}" if provider.worker else ""
+        yield f"{provider.provider_id} {provider.provider_version or ''}".rstrip() + origin + worker
+    if resolved and provider.begins_here:
+        yield "counted from this run on: it knows of none before it"
+    if not resolved and provider.of_run is not None:
+        found_at = told_at(provider.as_of)
+        yield f"so run {provider.of_run} has found it at {found_at}; this run has not found out"
+    if provider.last_return is not None:
+        away = provider.last_return.away
+        yield f"back at {told_at(provider.last_return.at)} from {away.how} since {told_at(away.since)}"
+
+
+def _stretch(since: "datetime | None", runs: int) -> str:
+    return f"since {told_at(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row"
+
+
+def print_result(result: "SyncResult") -> None:
+    """Print what a cycle did: the tables that have something to tell, the vectors, and what is wrong."""
+    told = [table for table in result.tables if _has_news(table)]
+    if told:
+        print_columns(
+            ("table", *(name.replace("_", " ") for name in _COUNTS)),
+            ((table.table, *(f"{getattr(table, name):,}" for name in _COUNTS)) for table in told),
+        )
+    vectors = result.vectors
+    if vectors.upserted or vectors.deleted or vectors.pending:
+        typer.echo(
+            f"vectors: {vectors.upserted:,} upserted, {vectors.deleted:,} deleted, "
+            f"{vectors.embedded:,} embedded, {vectors.pending:,} pending"
+        )
+    for line in _troubles(result):
+        typer.echo(one_line(line))
+
+
+def _has_news(table: "TableProgress") -> bool:
+    return table.error is not None or any(getattr(table, name) for name in _COUNTS)
+
+
+def _troubles(result: "SyncResult") -> Iterator[str]:
+    for table in result.tables:
+        if table.error:
+            yield f"{table.table}: {table.error}"
+    if result.vectors.error:
+        yield f"vectors: {result.vectors.error}"
+    if result.vectors.refused:
+        yield f"vectors: {result.vectors.refused:,} refused: {result.vectors.refusal}"
+    holder = result.holder
+    if holder is not None:
+        yield _held_by(holder)
+    writer = result.oldest_writer
+    if writer is not None:
+        age = "an unknown time" if writer.age_seconds is None else told_seconds(writer.age_seconds)
+        yield (
+            f"a writing transaction has been open for {age} "
+            f"(application {writer.application_name or 'unnamed'}, "
+            f"database {writer.database or 'unknown'}); what was written since it began waits for it"
+        )
+    yield from caveats(result)
+
+
+def _held_by(holder: "LockHolder") -> str:
+    session = f"pid {holder.pid} of the graph-db, role {holder.role or 'unknown'}"
+    since = "" if holder.since is None else f", connected {told_at(holder.since)}"
+    idle = "" if holder.idle_since is None else f", asks for nothing since {told_at(holder.idle_since)}"
+    end = f"end it there: SELECT pg_terminate_backend({holder.pid})"
+    if holder.run_id is None:
+        name = holder.application_name or "unnamed"
+        return (
+            f"the graph is held by {session} (application {name}{since}{idle}); if that is no worker, {end}"
+        )
+    since = since if holder.held_since is None else f", since {told_at(holder.held_since)}"
+    return (
+        f"the graph is held by run {holder.run_id}, attempt {holder.attempt}{since} ({session}{idle}); once "
+        f"that run is over, the next one takes the graph from it. To do so now, {end}"
+    )

@@ -1,0 +1,464 @@
+"""The control plane: graph records, what they may say, and where they are kept.
+
+A graph says where it lives (a schema in two Postgres stores, a prefix in a Qdrant), when it syncs and with
+what. Stores are named by their key in the settings, so that no connection URI is ever in the table.
+One module because what a record may say and the statements that keep it are changed together.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Self
+from uuid import UUID, uuid4
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    DateTime,
+    MetaData,
+    RowMapping,
+    Table,
+    Text,
+    Uuid,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from syncline import names
+from syncline.control.audit import Actor, GraphAuditPage, list_graph_audit, write_graph_audit
+from syncline.control.composition import parse_composition, swapped
+from syncline.control.due import never_comes
+from syncline.control.schedule_spec import ScheduleSpec
+from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
+from syncline.messages.base import GraphRef, GraphStatus
+from syncline.stores.postgres import PostgresStore
+
+__all__ = [
+    "Graph",
+    "GraphChanges",
+    "GraphDraft",
+    "GraphRecords",
+    "GraphRepository",
+    "GraphStatus",
+    "check_comes",
+    "draft_graph",
+    "graph_changes",
+]
+
+RESERVED_SCHEMAS = frozenset({"syncline", "public", "information_schema"})
+
+
+def _not_reserved(schema: str) -> str:
+    if schema in RESERVED_SCHEMAS or schema.startswith("pg_"):
+        raise ValueError(f"'{schema}' is reserved; name another schema")
+    return schema
+
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$", max_length=63)]
+SchemaName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63), AfterValidator(_not_reserved)
+]
+StoreKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+QdrantPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class GraphDraft(_Record):
+    """A graph to be added. What is left out follows from the slug."""
+
+    slug: Slug
+    name: Name | None = None
+    status: GraphStatus = GraphStatus.ACTIVE
+    is_default: bool = False
+    write_store: StoreKey | None = None
+    graph_store: StoreKey | None = None
+    schema_name: SchemaName | None = None
+    """Of the write-db and of the graph-db; the slug with `_` for `-` when left out."""
+    qdrant_prefix: QdrantPrefix | None = None
+    """Of every collection; the schema's name and `_` when left out."""
+    qdrant_store: StoreKey | None = None
+    schedule: ScheduleSpec = ScheduleSpec()
+    composition: Mapping[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _place_follows_from_slug(self) -> Self:
+        if self.schema_name is None:
+            _not_reserved(self.slug.replace("-", "_"))
+        return self
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The schema name and the Qdrant prefix, as declared or as they follow from the slug."""
+        schema = self.schema_name or self.slug.replace("-", "_")
+        return schema, self.qdrant_prefix or f"{schema}_"
+
+    def completed(self) -> dict[str, object]:
+        """Return the fields of the record that it makes, with what follows from the slug."""
+        schema, prefix = self.place
+        return {
+            **self.model_dump(mode="json"),
+            "name": self.name or self.slug,
+            "schema_name": schema,
+            "qdrant_prefix": prefix,
+        }
+
+
+class GraphChanges(_Record):
+    """What to change of a graph: the fields that are not None. Where it lives cannot move."""
+
+    name: Name | None = None
+    status: GraphStatus | None = None
+    is_default: bool | None = None
+    schedule: ScheduleSpec | None = None
+    composition: Mapping[str, JsonValue] | None = None
+
+
+class Graph(_Record):
+    """One graph, as the control plane has it."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    id: UUID
+    slug: Slug
+    name: Name
+    status: GraphStatus
+    is_default: bool
+    write_store: StoreKey | None
+    """Key of the write-db in the settings; null for the system's."""
+    graph_store: StoreKey | None
+    schema_name: SchemaName
+    qdrant_prefix: QdrantPrefix
+    qdrant_store: StoreKey | None
+    schedule: ScheduleSpec
+    composition: dict[str, JsonValue]
+    """As stored: `syncline.composition.parse_composition` says whether it is valid."""
+    created_at: datetime
+    updated_at: datetime
+
+    def says(self, draft: GraphDraft) -> bool:
+        """Return whether adding the draft would have made this graph."""
+        declared = draft.completed()
+        return declared == self.model_dump(mode="json", include=set(declared))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the record as it is now: the database stamps it anew whenever it is written."""
+        return self.updated_at.astimezone(UTC).isoformat()
+
+    @property
+    def ref(self) -> GraphRef:
+        """The graph's identity, as messages carry it."""
+        return GraphRef(id=self.id, slug=self.slug)
+
+    @property
+    def shadowed(self) -> bool:
+        """Whether its composition declares a shadow."""
+        return bool(self.composition.get("shadow"))
+
+    @property
+    def shadow_ref(self) -> GraphRef:
+        """The identity of its shadow: another name for the same record."""
+        return GraphRef(id=self.id, slug=names.shadow_slug(self.slug))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphRecords:
+    """All records of the control plane, those that break a rule apart."""
+
+    valid: Sequence[Graph]
+    invalid: Mapping[str, GraphInvalid]
+    """Slug -> what is wrong; so a record that somebody wrote by hand harms only its own graph."""
+
+
+_graphs = Table(
+    "graphs",
+    MetaData(schema="syncline"),
+    Column("id", Uuid, primary_key=True),
+    Column("slug", Text),
+    Column("name", Text),
+    Column("status", Text),
+    Column("is_default", Boolean),
+    Column("write_store", Text),
+    Column("graph_store", Text),
+    Column("schema_name", Text),
+    Column("qdrant_prefix", Text),
+    Column("qdrant_store", Text),
+    Column("schedule", JSONB),
+    Column("composition", JSONB),
+    Column("created_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+)
+
+_REFUSALS = {
+    "graphs_slug_unique": ("slug", "another graph has it"),
+    "graphs_schema_unique": ("schema_name", "another graph of the same graph store has it"),
+    "graphs_prefix_unique": ("qdrant_prefix", "another graph of the same Qdrant has it"),
+    "graphs_schema_of_shadow": ("schema_name", "it ends in _shadow, as the schemas of shadows do"),
+    "graphs_prefix_of_shadow": (
+        "qdrant_prefix",
+        "it ends in shadow_, as the prefixes of shadows do, or a shadow has it",
+    ),
+    "graphs_one_default": ("is_default", "another graph became the default at the same moment; try again"),
+}
+
+
+def draft_graph(fields: Mapping[str, object]) -> GraphDraft:
+    """Return the draft of a graph from untrusted fields, or raise GraphInvalid naming the field."""
+    try:
+        draft = GraphDraft.model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(str(fields.get("slug", "?")), error) from None
+    check_comes(draft.slug, draft.schedule)
+    return draft
+
+
+def graph_changes(slug: str, fields: Mapping[str, object]) -> GraphChanges:
+    """Return changes from untrusted fields, or raise GraphInvalid naming the field."""
+    try:
+        changes = GraphChanges.model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(slug, error) from None
+    if changes.schedule is not None:
+        check_comes(slug, changes.schedule)
+    return changes
+
+
+def check_comes(slug: str, schedule: ScheduleSpec) -> None:
+    """Raise GraphInvalid if the schedule never comes.
+
+    Of what is about to be written alone: a record that is kept may have had its last time since.
+    """
+    problem = never_comes(schedule)
+    if problem is not None:
+        raise GraphInvalid(slug, "schedule.cron", problem)
+
+
+Prepare = Callable[[Graph], Awaitable[object]]
+
+
+class GraphRepository:
+    """The table of graphs in the control database."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    async def get(self, reference: str | UUID) -> Graph:
+        """Return the graph with this slug or id, or raise GraphNotFound. A slug comes before an id."""
+        wanted: ColumnElement[bool] = _graphs.c.slug == str(reference)
+        if (graph_id := _as_id(reference)) is not None:
+            wanted = or_(wanted, _graphs.c.id == graph_id)
+        found = await self._select(wanted)
+        if not found:
+            raise GraphNotFound(str(reference))
+        return next((graph for graph in found if graph.slug == reference), found[0])
+
+    async def alone(self, graph: Graph) -> bool:
+        """Return whether no other graph, of whatever status, has its write store and schema."""
+        others = select(_graphs.c.id).where(
+            _graphs.c.id != graph.id,
+            _graphs.c.schema_name == graph.schema_name,
+            _graphs.c.write_store.is_not_distinct_from(graph.write_store),
+        )
+        async with self._store.begin() as connection:
+            return (await connection.execute(others.limit(1))).first() is None
+
+    async def default(self) -> Graph:
+        """Return the graph that is marked as default, or raise GraphNotFound."""
+        found = await self._select(_graphs.c.is_default)
+        if not found:
+            raise GraphNotFound(None)
+        return found[0]
+
+    async def list(self, *, after: str | None = None) -> Sequence[Graph]:
+        """Return every graph by slug, or those after one; raise GraphInvalid if a record breaks a rule."""
+        return await self._select(None if after is None else _graphs.c.slug > after)
+
+    async def records(self) -> GraphRecords:
+        """Return every graph, by slug, and what is wrong with the records that break a rule."""
+        valid, invalid = [], {}
+        for row in await self._rows(None):
+            try:
+                valid.append(_graph(row))
+            except GraphInvalid as error:
+                invalid[error.graph] = error
+        return GraphRecords(valid=valid, invalid=invalid)
+
+    async def add(
+        self, draft: GraphDraft, *, prepare: Prepare | None = None, actor: Actor | None = None
+    ) -> Graph:
+        """Add a graph and return it, or raise GraphInvalid or CompositionInvalid.
+
+        If it is to be the default, the present default is so no longer. What `prepare` does is done before
+        anybody sees the record, and if it fails there is none: a run that finds a graph finds its schemas.
+        With an `actor` it is audited.
+        """
+        parse_composition(draft.slug, draft.composition)
+        values = {**draft.completed(), "id": uuid4()}
+        try:
+            async with self._store.begin() as connection:
+                if draft.is_default:
+                    await _clear_default(connection)
+                rows = await connection.execute(_graphs.insert().values(values).returning(_graphs))
+                graph = _graph(rows.mappings().one())
+                if prepare is not None:
+                    await prepare(graph)
+                await _audited(connection, graph, "add", actor)
+                return graph
+        except StoreRejected as error:
+            raise _refusal(draft.slug, error) from error
+
+    async def ensure(self, draft: GraphDraft, *, prepare: Prepare, actor: Actor | None = None) -> Graph:
+        """Add a graph, or return the one that says the same already, prepared; raise as `add` does."""
+        try:
+            return await self.add(draft, prepare=prepare, actor=actor)
+        except GraphInvalid:
+            with contextlib.suppress(GraphNotFound):
+                present = await self.get(draft.slug)
+                if present.slug == draft.slug and present.says(draft):
+                    await prepare(present)
+                    return present
+            raise
+
+    async def update(
+        self, reference: str | UUID, changes: GraphChanges, *, actor: Actor | None = None
+    ) -> Graph:
+        """Apply the changes and return the graph, or raise as `get` and `add` do; audited with an `actor`."""
+        graph = await self.get(reference)
+        # None of an inner field is a value (no cron), None of a field is no change.
+        values = {name: value for name, value in changes.model_dump(mode="json").items() if value is not None}
+        if changes.composition is not None:
+            parse_composition(graph.slug, changes.composition)
+        if not values:
+            return graph
+        statement = _graphs.update().where(_graphs.c.id == graph.id).values(values).returning(_graphs)
+        try:
+            async with self._store.begin() as connection:
+                if values.get("is_default"):
+                    await _clear_default(connection)
+                row = (await connection.execute(statement)).mappings().one_or_none()
+                if row is not None:
+                    action = _ACTIONS.get(changes.status, "change")
+                    await _audited(connection, _graph(row), action, actor, fields=list(values))
+        except StoreRejected as error:
+            raise _refusal(graph.slug, error) from error
+        if row is None:
+            raise GraphNotFound(str(reference))
+        return _graph(row)
+
+    async def swap_shadow(
+        self, graph: Graph, *, within: AsyncConnection | None = None, actor: Actor | None = None
+    ) -> Graph:
+        """Swap the graph and its shadow in the record: their providers and their prefixes. Return it.
+
+        `graph` is the record as it was before: one that has another prefix was swapped already. `within` is a
+        connection to the control database whose transaction this is to be part of.
+        """
+        async with nullcontext(within) if within is not None else self._store.begin() as connection:
+            wanted = _graphs.c.id == graph.id
+            row = (await connection.execute(select(_graphs).where(wanted).with_for_update())).mappings().one()
+            present = _graph(row)
+            if present.qdrant_prefix != graph.qdrant_prefix:
+                return present
+            values = {
+                "composition": swapped(present.composition),
+                "qdrant_prefix": names.shadow_prefix(present.qdrant_prefix),
+            }
+            statement = _graphs.update().where(wanted).values(values).returning(_graphs)
+            await _audited(connection, graph, "promote", actor, fields=list(values))
+            return _graph((await connection.execute(statement)).mappings().one())
+
+    async def audit(self, graph: Graph, action: str, actor: Actor) -> None:
+        """Write down what was done to a graph apart from its record."""
+        async with self._store.begin() as connection:
+            await _audited(connection, graph, action, actor)
+
+    async def audited(
+        self, reference: str | None, *, limit: int, before: int | None = None
+    ) -> GraphAuditPage:
+        """Return a page of what people did to a graph, or to all; raise GraphNotFound."""
+        graph_id = None if reference is None else (await self.get(reference)).id
+        return await list_graph_audit(self._store, graph_id, limit=limit, before=before)
+
+    async def _select(self, wanted: ColumnElement[bool] | None) -> Sequence[Graph]:
+        return [_graph(row) for row in await self._rows(wanted)]
+
+    async def _rows(self, wanted: ColumnElement[bool] | None) -> Sequence[RowMapping]:
+        statement = select(_graphs).order_by(_graphs.c.slug)
+        if wanted is not None:
+            statement = statement.where(wanted)
+        async with self._store.begin() as connection:
+            return (await connection.execute(statement)).mappings().all()
+
+
+_ACTIONS: Mapping[GraphStatus | None, str] = {
+    GraphStatus.ACTIVE: "resume",
+    GraphStatus.PAUSED: "pause",
+    GraphStatus.ARCHIVED: "archive",
+}
+
+
+async def _audited(
+    connection: AsyncConnection,
+    graph: Graph,
+    action: str,
+    actor: Actor | None,
+    *,
+    fields: Sequence[str] = (),
+) -> None:
+    if actor is not None:
+        await write_graph_audit(
+            connection, graph_id=graph.id, slug=graph.slug, action=action, actor=actor, fields=fields
+        )
+
+
+async def _clear_default(connection: AsyncConnection) -> None:
+    await connection.execute(_graphs.update().where(_graphs.c.is_default).values(is_default=False))
+
+
+def _graph(row: RowMapping) -> Graph:
+    try:
+        return Graph.model_validate(dict(row))
+    except ValidationError as error:
+        raise _invalid(str(row["slug"]), error) from None
+
+
+def _as_id(reference: str | UUID) -> UUID | None:
+    if isinstance(reference, UUID):
+        return reference
+    try:
+        return UUID(reference)
+    except ValueError:
+        return None
+
+
+def _invalid(slug: str, error: ValidationError) -> GraphInvalid:
+    first = error.errors(include_input=False, include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "schema_name"
+    return GraphInvalid(slug, field, first["msg"].removeprefix("Value error, "))
+
+
+def _refusal(slug: str, error: StoreRejected) -> GraphInvalid | StoreRejected:
+    """Return what a broken constraint means to the person who wrote the record."""
+    for constraint, (field, problem) in _REFUSALS.items():
+        if error.constraint == constraint:
+            return GraphInvalid(slug, field, problem)
+    return error

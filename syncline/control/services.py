@@ -1,0 +1,242 @@
+"""The singletons of one worker process: settings, pools, vector stores, embedding service, providers."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Literal, Self
+
+from syncline import names
+from syncline.control.graphs import Graph, GraphRepository
+from syncline.control.workers import WorkerRepository
+from syncline.embeddings.service import EmbeddingService
+from syncline.errors import StoreNotConfigured
+from syncline.migrations import migrate_control, migrate_graph, migrate_shadow, migrate_write
+from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter, StoreRole
+from syncline.registry import Registry
+from syncline.settings import Settings, setting_of
+from syncline.stores.open_collections import OpenCollections
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.usability import Usability
+from syncline.stores.vectors import VectorStore
+
+__all__ = ["Role", "Services", "open_embedding"]
+
+Role = StoreRole
+_Opened = Role | Literal["control", "workers"]
+_WORKERS_POOL = 2
+
+
+class Services:
+    """What all graphs of a process share. Stores are opened when they are first asked for.
+
+    Use `async with Services.open(settings, registry=registry) as services`. It belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        registry: Registry | None = None,
+        meter: Meter | None = None,
+        embedding: EmbeddingService | None = None,
+        application_name: str = "syncline",
+        usability: Usability | None = None,
+    ) -> None:
+        """Own what is passed in. Without a registry there are no providers."""
+        self.settings = settings
+        self.registry = registry or Registry()
+        self.meter: Meter = meter or NullMeter()
+        self.usability = usability or Usability()
+        self._application_name = application_name
+        self._embedding = embedding
+        self._stores: dict[tuple[_Opened, str | None], PostgresStore] = {}
+        self._vector_stores: dict[str | None, VectorStore] = {}
+        self._closed = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        registry: Registry | None = None,
+        meter: Meter | None = None,
+        embedding: EmbeddingService | None = None,
+        application_name: str = "syncline",
+        usability: Usability | None = None,
+    ) -> AsyncIterator[Self]:
+        """Yield services that are closed at the end."""
+        services = cls(
+            settings,
+            registry=registry,
+            meter=meter,
+            embedding=embedding,
+            application_name=application_name,
+            usability=usability,
+        )
+        try:
+            yield services
+        finally:
+            await services.close()
+
+    @property
+    def graphs(self) -> GraphRepository:
+        """The control plane."""
+        return GraphRepository(self.control)
+
+    @property
+    def workers(self) -> WorkerRepository:
+        """The workers of the deployment, as the control plane knows them.
+
+        Their connections are their own: a worker whose cycles have taken the whole pool would else be taken
+        for gone, and its plugins' graphs with it.
+        """
+        return WorkerRepository(self._opened("workers", None))
+
+    @property
+    def control(self) -> PostgresStore:
+        """The database of the control plane: its own, or the system's graph-db."""
+        if self.settings.control_dsn is None:
+            return self.store("graph", None)
+        return self._opened("control", None)
+
+    @property
+    def embedding(self) -> EmbeddingService:
+        """The embedding service."""
+        self._refuse_when_closed()
+        if self._embedding is None:
+            self._embedding = open_embedding(self.settings)
+        return self._embedding
+
+    def store(self, role: Role, key: str | None) -> PostgresStore:
+        """Return the Postgres store that a graph refers to; None is the system's for the role.
+
+        Raise StoreNotConfigured for a key that no setting defines.
+        """
+        return self._opened(role, key)
+
+    def vector_store(self, key: str | None) -> VectorStore:
+        """Return the vector store that a graph refers to; None is the system's, a server or embedded.
+
+        Raise StoreNotConfigured for a key that no setting defines.
+        """
+        self._refuse_when_closed()
+        if key not in self._vector_stores:
+            self._vector_stores[key] = self._open_vector_store(key)
+        return self._vector_stores[key]
+
+    def write_schema(self, graph: Graph) -> GraphSchema:
+        """Return the graph's schema in its write-db."""
+        return GraphSchema(store=self.store("write", graph.write_store), schema=graph.schema_name)
+
+    def target_schema(self, graph: Graph, *, shadow: bool = False) -> GraphSchema:
+        """Return the graph's schema in its graph-db, or its shadow's."""
+        schema = names.shadow_schema(graph.schema_name) if shadow else graph.schema_name
+        return GraphSchema(store=self.store("graph", graph.graph_store), schema=schema)
+
+    def graph_vectors(self, graph: Graph, *, shadow: bool = False) -> GraphVectors:
+        """Return the graph's collections, or its shadow's."""
+        prefix = names.shadow_prefix(graph.qdrant_prefix) if shadow else graph.qdrant_prefix
+        return GraphVectors(store=self.vector_store(graph.qdrant_store), prefix=prefix)
+
+    async def prepare_control(self) -> list[str]:
+        """Migrate the control plane; return the applied revisions."""
+        return await migrate_control(self.control)
+
+    async def prepare_graph(self, graph: Graph) -> list[str]:
+        """Migrate the graph's schema in both stores, and its shadow's; return the applied revisions."""
+        # It brings the engine, which most commands never need.
+        from syncline.rights.taking import take_rights
+
+        write = self.write_schema(graph)
+        target, shadow = self.target_schema(graph), self.target_schema(graph, shadow=True)
+        applied = [
+            *await migrate_write(write.store, write.schema),
+            *await migrate_graph(target.store, target.schema),
+            *await migrate_shadow(shadow.store, shadow.schema),
+        ]
+        await take_rights(graph, target=target, write=write)
+        return applied
+
+    async def close(self) -> None:
+        """Close the providers, then what they stand on. Everything is closed, whatever fails; once."""
+        if self._closed:
+            return
+        self._closed = True
+        async with AsyncExitStack() as last_first:
+            for store in self._stores.values():
+                last_first.push_async_callback(store.close)
+            for vectors in self._vector_stores.values():
+                last_first.push_async_callback(vectors.close)
+            if self._embedding is not None:
+                last_first.push_async_callback(self._embedding.close)
+            last_first.push_async_callback(self.registry.close)
+
+    def _opened(self, role: _Opened, key: str | None) -> PostgresStore:
+        self._refuse_when_closed()
+        if (role, key) not in self._stores:
+            system = {
+                "write": self.settings.write_dsn,
+                "graph": self.settings.graph_dsn,
+                "control": self.settings.control_dsn,
+                "workers": self.settings.control_dsn or self.settings.graph_dsn,
+            }
+            dsn = system[role] if key is None else self.settings.stores.get(key)
+            if dsn is None:
+                raise StoreNotConfigured(role=role, key=key or role, known=list(self.settings.stores))
+            where = "control" if role == "workers" and self.settings.control_dsn is not None else role
+            where = "graph" if where == "workers" else where
+            self._stores[role, key] = PostgresStore(
+                self.control.name if role == "workers" else key or role,
+                dsn,
+                pool_size=_WORKERS_POOL if role == "workers" else self.settings.pool_size,
+                application_name=self._application_name,
+                owner_role=self.settings.owner_role,
+                setting=setting_of(where if key is None else "stores", key),
+                password_command=self.settings.password_commands.get(where if key is None else key),
+                usability=self.usability,
+            )
+        return self._stores[role, key]
+
+    def _open_vector_store(self, key: str | None) -> VectorStore:
+        settings = self.settings
+        named, url, api_key = key or "qdrant", settings.qdrant_url, settings.qdrant_api_key
+        if key is not None:
+            server = settings.qdrants.get(key)
+            if server is None:
+                raise StoreNotConfigured(role="Qdrant", key=key, known=list(settings.qdrants))
+            url, api_key = server.url, server.api_key
+        # Either takes a while to import, and the second needs what is optional where there is a server.
+        if url is not None:
+            from syncline.stores.qdrant_server import QdrantServerStore
+
+            return QdrantServerStore(named, url, api_key, settings.qdrant_timeout_seconds)
+        from syncline.stores.qdrant_edge import EmbeddedQdrantStore
+
+        opened = OpenCollections.of_this_process(settings.qdrant_path)
+        return EmbeddedQdrantStore(named, settings.qdrant_path, opened=opened)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise RuntimeError("these services are closed; open new ones with Services.open(settings)")
+
+
+def open_embedding(settings: Settings) -> EmbeddingService:
+    """Return the service that `settings.embedding` names. Nothing is connected until the first text.
+
+    Raise EmbeddingRejected if its URL or key cannot work at all.
+    """
+    # Only one of them is ever needed, and either takes a while to import.
+    if settings.embedding == "development":
+        from syncline.embeddings.hashing import DevelopmentEmbedding
+
+        return DevelopmentEmbedding(settings.embedding_dimensions)
+    from syncline.embeddings.openai import OpenAIEmbedding
+
+    return OpenAIEmbedding(
+        settings.embedding_url,
+        settings.embedding_model,
+        settings.embedding_dimensions,
+        api_key=settings.embedding_api_key,
+        batch=settings.embedding_batch,
+        timeout_seconds=settings.embedding_timeout_seconds,
+    )

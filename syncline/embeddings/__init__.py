@@ -1,0 +1,1 @@
+"""Embedding services: texts in, vectors out."""

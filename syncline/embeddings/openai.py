@@ -1,0 +1,205 @@
+"""The HTTP embedding: any service that speaks OpenAI's `POST /embeddings`."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import httpx
+import numpy as np
+from pydantic import BaseModel, Field, JsonValue, SecretStr, ValidationError
+from pydantic_core import from_json
+
+from syncline.concurrency import each_batch
+from syncline.embeddings.service import Vectors
+from syncline.errors import EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
+from syncline.logs import redacted, sendable
+
+_IN_FLIGHT = 4
+_RETRYABLE = {408, 409, 425, 429}
+_SAYING = ("error", "message", "detail", "msg")
+_TELLING = 4
+_PART = 16
+"""Characters in a row that nobody writes by chance: who has them too, quotes a text."""
+_LONGEST_BODY = 100_000
+"""Far more than any message shows, so that no key is cut in half before it is redacted."""
+_LONGEST_MESSAGE = 2_000
+_FIXES = {
+    401: "set SYNCLINE_EMBEDDING_API_KEY to a valid key",
+    403: "set SYNCLINE_EMBEDDING_API_KEY to a key that may use this model",
+    404: "check SYNCLINE_EMBEDDING_URL and SYNCLINE_EMBEDDING_MODEL",
+    413: "lower SYNCLINE_EMBEDDING_BATCH",
+}
+
+
+class _Item(BaseModel):
+    index: int
+    embedding: list[float]
+
+
+class _Answer(BaseModel):
+    data: list[_Item] = Field(max_length=2048)
+
+
+class OpenAIEmbedding:
+    """Sends texts in batches, at most four requests at once for the whole service."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        dimensions: int,
+        *,
+        api_key: SecretStr | None = None,
+        batch: int = 256,
+        timeout_seconds: float = 60,
+    ) -> None:
+        self._model, self._dimensions, self._batch = model, dimensions, batch
+        self._api_key = api_key
+        headers: dict[str, str] = {}
+        if api_key is not None:
+            if not sendable(api_key):
+                raise EmbeddingRejected(
+                    self.name,
+                    "its API key cannot be sent in an HTTP header (empty, spaces, line breaks or non-ASCII "
+                    "characters); set SYNCLINE_EMBEDDING_API_KEY again.",
+                )
+            headers["Authorization"] = f"Bearer {api_key.get_secret_value()}"
+        try:
+            self._endpoint = httpx.URL(f"{url.rstrip('/')}/embeddings")
+        except httpx.InvalidURL:
+            self._endpoint = httpx.URL()
+        if self._endpoint.scheme not in ("http", "https") or not self._endpoint.host:
+            raise EmbeddingRejected(
+                self.name, "its URL is not an http or https URL; set SYNCLINE_EMBEDDING_URL again."
+            )
+        self._client = httpx.AsyncClient(headers=headers, timeout=timeout_seconds)
+        self._turns = asyncio.Semaphore(_IN_FLIGHT)
+
+    @property
+    def name(self) -> str:
+        return f"openai-{self._model}-{self._dimensions}"
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector per text, in order; the first batch that fails fails them all."""
+        vectors = np.empty((len(texts), self._dimensions), dtype=np.float32)
+
+        async def send(rows: slice) -> None:
+            # The service refuses a whole batch for one blank text; a blank has no meaning to lose.
+            batch = [text if text.strip() else "(empty)" for text in texts[rows]]
+            async with self._turns:
+                content = await self._post(batch)
+            vectors[rows] = await asyncio.to_thread(self._parsed, content, len(batch))
+
+        await each_batch(len(texts), size=self._batch, in_flight=_IN_FLIGHT, send=send)
+        return vectors
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _post(self, batch: list[str]) -> bytes:
+        # Failures are raised outside `except`: httpx's exceptions hold the request, and with it the key.
+        try:
+            response = await self._client.post(
+                self._endpoint,
+                json={"model": self._model, "input": batch, "dimensions": self._dimensions},
+            )
+        except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
+            detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            failure: EmbeddingError = EmbeddingUnavailable(
+                self.name, f"the request failed ({redacted(detail, self._api_key)}); it will be tried again."
+            )
+        except UnicodeEncodeError:
+            failure = EmbeddingRejected(self.name, "a text has lone surrogates and cannot be sent as UTF-8.")
+        else:
+            if response.status_code == httpx.codes.OK:
+                return response.content
+            failure = self._refusal(response, batch)
+        raise failure
+
+    def _refusal(self, response: httpx.Response, batch: Sequence[str]) -> EmbeddingError:
+        status = response.status_code
+        detail = redacted(_without(batch, _explanation(response.content)), self._api_key)
+        if status in _RETRYABLE or status >= 500:
+            after = response.headers.get("retry-after")
+            wait = f" Retry-After: {redacted(after, self._api_key, limit=40)}." if after else ""
+            return EmbeddingUnavailable(self.name, f"it answered HTTP {status}: {detail}.{wait}")
+        fix = _FIXES.get(status, "check SYNCLINE_EMBEDDING_URL, _MODEL and _DIMENSIONS, and the text")
+        return EmbeddingRejected(self.name, f"it answered HTTP {status}: {detail}. To fix it, {fix}.")
+
+    def _parsed(self, content: bytes, expected: int) -> Vectors:
+        problem: str
+        try:
+            body = from_json(content)
+        except ValueError:
+            # Half an answer, or a proxy's page, which may have our texts in it.
+            raise EmbeddingUnavailable(
+                self.name,
+                f"its answer of {len(content):,} bytes is not JSON; check SYNCLINE_EMBEDDING_URL.",
+            ) from None
+        try:
+            items = sorted(_Answer.model_validate(body).data, key=lambda item: item.index)
+        except ValidationError:
+            problem = "its answer is not an embedding list; check that SYNCLINE_EMBEDDING_URL is the base URL"
+        else:
+            lengths = {len(item.embedding) for item in items}
+            if [item.index for item in items] != list(range(expected)):
+                problem = f"it returned {len(items)} vectors, not one for each of {expected} texts"
+            elif lengths != {self._dimensions}:
+                problem = (
+                    f"it returned vectors of {', '.join(map(str, sorted(lengths)))} dimensions, not "
+                    f"{self._dimensions}; set SYNCLINE_EMBEDDING_DIMENSIONS to what the model gives"
+                )
+            else:
+                # What is too large becomes infinite, and is refused as that below.
+                with np.errstate(over="ignore"):
+                    vectors = np.array([item.embedding for item in items], dtype=np.float32)
+                if np.isfinite(vectors).all():
+                    return vectors
+                problem = "it returned numbers that are not finite"
+        raise EmbeddingRejected(self.name, f"{problem}.")
+
+
+def _explanation(content: bytes) -> str:
+    """Return what an error body says, in OpenAI's shape or in that of its imitators.
+
+    Never the body as a whole: many give the request back in it.
+    """
+    try:
+        body: JsonValue = from_json(content)
+    except ValueError:
+        return content[:_LONGEST_BODY].decode(errors="replace")
+    while isinstance(body, dict):
+        body = next((body[key] for key in _SAYING if key in body), None)
+        # A list of problems, as FastAPI has it: the first one speaks for all.
+        if isinstance(body, list):
+            body = next((problem for problem in body if isinstance(problem, dict)), None)
+    return body if isinstance(body, str) and body else "no message"
+
+
+def _without(texts: Sequence[str], message: str) -> str:
+    """Return the message without those of the texts that it quotes, and without parts of them."""
+    for text in sorted(texts, key=len, reverse=True):
+        for quoted in (text, json.dumps(text)[1:-1]):
+            # What is shorter is a word of the message's own, or tells nothing.
+            if len(quoted) >= _TELLING:
+                message = message.replace(quoted, "…")
+    message = message[:_LONGEST_MESSAGE]
+    sent = "\0".join([*texts, *(json.dumps(text)[1:-1] for text in texts)])
+    kept: list[str] = []
+    place = 0
+    while place < len(message):
+        if len(message) - place >= _PART and message[place : place + _PART] in sent:
+            end = place + _PART
+            while end < len(message) and message[place : end + 1] in sent:
+                end += 1
+            kept.append("…")
+            place = end
+        else:
+            kept.append(message[place])
+            place += 1
+    return "".join(kept)

@@ -1,0 +1,235 @@
+"""Apply: one staged batch becomes rows, links, numbers, what waits, dead letters and outbox, set-wise."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from syncline.engine.dead_letters import FEW, TOO_MANY_UNUSUAL, DeadLetter, refusal_of, refuses_a_row, settle
+from syncline.engine.limits import is_limit
+from syncline.engine.render.parking import Release
+from syncline.engine.render.statements import SchemaStatements, TableStatements
+from syncline.engine.schema_transaction import looking_up
+from syncline.engine.template import sql
+from syncline.errors import StoreError
+from syncline.messages.sync import TableProgress
+from syncline.sql import literal
+
+__all__ = ["Applied", "Refused", "apply_staged", "remove_gone", "shared_stages"]
+
+_ANALYZE_FROM = 2_000
+"""Below this many staged rows the planner's defaults do; above, a wrong join costs more than ANALYZE."""
+
+
+_UNCLEAR = 2 * FEW
+"""Removals refused in a way that says nothing of values, before it is the table while none succeeds."""
+
+Refused = Mapping[str, Sequence[DeadLetter]]
+"""Per table, the rows of it that were refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """What one batch did."""
+
+    effects: tuple[TableProgress, ...]
+    """Per table: what the batch completes in another table is that table's change."""
+    refused: Refused
+    more: bool
+
+    """Whether it released or asked for rows that were not waiting before."""
+
+
+def shared_stages(statements: SchemaStatements) -> tuple[str, str]:
+    """Return the statements that make the temporary tables which all tables share, where there are none."""
+    return statements.removal.create, statements.recount.create
+
+
+async def apply_staged(
+    target: asyncpg.Connection, schema: SchemaStatements, table: TableStatements, *, staged: int, store: str
+) -> Applied:
+    """Apply the rows in the table's stage, and what is in `sync_gone`, inside the caller's transaction.
+
+    What the books know is looked up once, so that a graph where nothing waits pays for one probe.
+    """
+    # A pooled connection keeps plans, and a plan made for a batch of five is a disaster for one of 50,000.
+    await target.execute("DISCARD PLANS")
+    # A constraint that speaks up at the commit only cannot say which row it minds.
+    await target.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for statement in table.waiting.resolve:
+        await target.execute(statement)
+    if staged >= _ANALYZE_FROM:
+        # The default has joins and sorts of this size go through temporary files.
+        await target.execute("SET LOCAL work_mem = '64MB'")
+        # How many there are is what matters; a small sample tells.
+        await target.execute("SET LOCAL default_statistics_target = 10")
+        await target.execute(table.analyze_stage)
+    merging = table.merging
+    books = await target.fetchrow(sql("books", table=literal(table.table.name), known=merging.known))
+    effects: list[TableProgress] = []
+    if table.table.present != "true":
+        await target.execute(table.absent)
+    waiting = table.waiting
+    unparked: list[DeadLetter] = []
+    for ranged in waiting.park_rows:
+        _, refused, _ = await settle(target, table, ranged, store)
+        unparked.extend(refused)
+    removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
+    effects.extend(removed)
+    few = staged < _ANALYZE_FROM
+    # What leaves may have parked references of rows that are staged, where none were before.
+    references = table.table.identified and bool(books["references"] or removed)
+    async with looking_up(target, few=few and (books["rows"] or references)):
+        if books["rows"]:
+            await target.execute(waiting.unpark_rows)
+        if references:
+            await target.execute(waiting.unpark_references)
+    for statement in waiting.park_references:
+        await target.execute(statement)
+
+    merge = merging.rows if books["known"] else merging.new_rows
+    rows, refused, in_parts = await settle(
+        target, table, merge, store, first=waiting.park_beside, claiming=True
+    )
+    if refused:
+        ids = [letter.row_id for letter in refused]
+        await target.execute(sql("bury_references"), table.table.name, ids)
+    # Before the links: a row of which one is refused leaves the stage, and has landed all the same.
+    for child, statement in waiting.reject:
+        effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
+    more = bool(removed)
+    if table.table.identified:
+        references = bool(books["references"] or (in_parts and waiting.park_beside))
+        async with looking_up(target, few=few and (books["rows"] or references)):
+            if books["rows"]:
+                for statement in waiting.release_rows.few if few else waiting.release_rows.many:
+                    more |= await target.execute(statement) != "UPDATE 0"
+            if references:
+                for release in waiting.releases:
+                    effect, asked = await _release(target, release, store, few=few)
+                    effects.append(effect)
+                    more |= asked
+
+    links = 0
+    for ranged in merging.links if books["known"] else merging.new_links:
+        added, unlinked, _ = await settle(target, table, ranged, store)
+        links += added
+        refused.extend(unlinked)
+    effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
+    if books["letters"]:
+        async with looking_up(target, few=few):
+            await target.execute(table.absolve)
+            if rows:
+                more |= await target.execute(table.retry_held) != "INSERT 0 0"
+    more |= bool(rows) and merging.rematches
+    await schema.recount.run(target)
+    letters = [*unparked, *unremoved.get(table.table.name, ()), *refused]
+    return Applied(effects=tuple(_told(effects)), refused={**unremoved, table.table.name: letters}, more=more)
+
+
+async def remove_gone(
+    target: asyncpg.Connection, schema: SchemaStatements, store: str, *, beside: str | None = None
+) -> tuple[list[TableProgress], Refused]:
+    """Remove the rows in `sync_gone`, but for those that the graph-db will not let go, which are returned.
+
+    Something of others may refer to them. Runs inside the caller's transaction, which recounts at its end.
+    `beside` is the query for rows that have to land in the same transaction: if there are any, and only a few
+    removals are refused, then it is for what they are.
+    """
+    try:
+        async with target.transaction():
+            return await schema.removal.run(target), {}
+    except asyncpg.PostgresError as error:
+        if refusal_of(store, target, error) is None:
+            raise
+    effects: list[TableProgress] = []
+    refused: list[tuple[asyncpg.Record, StoreError]] = []
+    accepted = False
+    rows = await target.fetch(
+        "SELECT table_name, row_id, key, again FROM pg_temp.sync_gone ORDER BY table_name, row_id"
+    )
+    parts = [rows]
+    while parts:
+        part = parts.pop()
+        await target.execute("DELETE FROM pg_temp.sync_gone")
+        await target.executemany(
+            "INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again) VALUES ($1, $2, $3, $4)",
+            [tuple(row) for row in part],
+        )
+        try:
+            async with target.transaction():
+                effects.extend(await schema.removal.run(target))
+                accepted = True
+        except asyncpg.PostgresError as error:
+            refusal = refusal_of(store, target, error)
+            if refusal is None:
+                raise
+            if len(part) > 1:
+                half = len(part) // 2
+                parts += [part[:half], part[half:]]
+                continue
+            refused.append((part[0], refusal))
+            await _judge_removals(target, refused, accepted=accepted, ended=not parts, beside=beside)
+    await target.execute("DELETE FROM pg_temp.sync_gone")
+    letters: dict[str, list[DeadLetter]] = {}
+    for row, refusal in refused:
+        letters.setdefault(row["table_name"], []).append(
+            DeadLetter(
+                key=tuple(row["key"]),
+                version=0,  # of a row that should not be there, whichever version that is
+                sqlstate=refusal.sqlstate or "",
+                message=refusal.said,
+                row_id=row["row_id"],
+                by_code=refusal.by_code,
+            )
+        )
+    return effects, letters
+
+
+async def _judge_removals(
+    target: asyncpg.Connection,
+    refused: Sequence[tuple[asyncpg.Record, StoreError]],
+    *,
+    accepted: bool,
+    ended: bool,
+    beside: str | None,
+) -> None:
+    """Raise StoreError if what was refused may say something of the table, and not of the rows."""
+    unusual = [(row, problem) for row, problem in refused if not refuses_a_row(problem)]
+    if not unusual:
+        return
+    if len(unusual) <= TOO_MANY_UNUSUAL and (accepted or (len(unusual) <= _UNCLEAR and not ended)):
+        return
+    if beside is not None and len(unusual) <= FEW and await target.fetchrow(beside) is not None:
+        return
+    for row, problem in unusual:
+        if len(unusual) > TOO_MANY_UNUSUAL or not await target.fetchval(
+            "SELECT EXISTS (SELECT FROM sync_dead_letter"
+            " WHERE table_name = $1 AND row_id = $2 AND sqlstate = $3)",
+            row["table_name"],
+            row["row_id"],
+            problem.sqlstate,
+        ):
+            problem.everywhere = True
+            raise problem
+
+
+async def _release(
+    target: asyncpg.Connection, release: Release, store: str, *, few: bool
+) -> tuple[TableProgress, bool]:
+    """Complete what waited for the staged rows; if that is refused, ask for the waiting rows as a whole."""
+    try:
+        async with target.transaction():
+            count = await target.fetchval(release.few if few else release.statement)
+    except asyncpg.PostgresError as error:
+        problem = refusal_of(store, target, error)
+        if problem is None or is_limit(problem):
+            raise
+        await target.execute(release.ask_again)
+        return TableProgress(table=release.child), True
+    counted = {"links" if release.links else "rows": count}
+    return TableProgress.model_validate({"table": release.child, **counted}), False
+
+
+def _told(effects: Iterable[TableProgress]) -> list[TableProgress]:
+    return [effect for effect in effects if effect.rows or effect.links or effect.deletes]

@@ -1,0 +1,1 @@
+"""Table map -> SQL."""

@@ -1,0 +1,177 @@
+"""Removal: rows that are gone from the write-db leave the graph-db; what hung on them waits or leaves too."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import asyncpg
+
+from syncline.engine.render.fragments import commas, link_names, queue
+from syncline.engine.render.stats import counting_columns, touched
+from syncline.engine.schema_transaction import looking_up
+from syncline.engine.table_map import SchemaMap, TableMap
+from syncline.engine.template import sql
+from syncline.messages.sync import TableProgress
+from syncline.sql import literal, quoted
+
+__all__ = ["Removal"]
+
+_FEW = 2_000
+"""Below this many rows that leave, what hangs on them is looked up by index."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Effect:
+    """One statement, and in which table's name and column its count is told."""
+
+    table: str
+    column: str
+    statement: str
+
+
+class Removal:
+    """The statements that take the rows in `sync_gone` out of the graph-db.
+
+    Parents may leave before their children or after them, in one transaction or in several: a child that
+    cannot be without its parent leaves with it and is asked for again, so that it ends up parked if the
+    write-db still has it. Nothing is left to ON DELETE CASCADE, which would do it in silence.
+    """
+
+    def __init__(self, schema_map: SchemaMap) -> None:
+        self.create = sql("gone_create")
+        self._map = schema_map
+        self._children = {table.name: list(self._children_of(table)) for table in schema_map}
+        self._effects = {table.name: list(self._effects_of(table)) for table in schema_map}
+
+    async def run(self, target: asyncpg.Connection) -> list[TableProgress]:
+        """Remove the rows in `sync_gone` within the caller's transaction; return what that did, per table."""
+        counts = await self._gone(target)
+        if not counts:
+            return []
+        async with looking_up(target, few=sum(counts.values()) < _FEW):
+            return await self._remove(target, set(counts))
+
+    async def _remove(self, target: asyncpg.Connection, gone: set[str]) -> list[TableProgress]:
+        # Parents first, so that a child's children are found as well.
+        for table in self._map:
+            if table.name in gone:
+                for child, statement in self._children[table.name]:
+                    if await target.execute(statement) != "INSERT 0 0":
+                        gone.add(child)
+        effects: list[TableProgress] = []
+        for table in reversed(self._map.tables):
+            if table.name in gone:
+                for effect in self._effects[table.name]:
+                    count = await target.fetchval(effect.statement)
+                    if count:
+                        effects.append(
+                            TableProgress.model_validate({"table": effect.table, effect.column: count})
+                        )
+        await target.execute(sql("remove_waiting"))
+        await target.execute("DELETE FROM pg_temp.sync_gone")
+        return effects
+
+    async def _gone(self, target: asyncpg.Connection) -> dict[str, int]:
+        rows = await target.fetch("SELECT table_name, count(*) FROM pg_temp.sync_gone GROUP BY 1")
+        return {row["table_name"]: row["count"] for row in rows}
+
+    def _children_of(self, table: TableMap) -> Iterator[tuple[str, str]]:
+        for child in self._map:
+            for reference in child.required:
+                if reference.parent != table.name:
+                    continue
+                names = {
+                    "child": quoted(child.name),
+                    "child_name": literal(child.name),
+                    "parent_name": literal(table.name),
+                    "reference": quoted(reference.target_column),
+                }
+                if child.identified:
+                    yield child.name, sql("gone_children", **names)
+                else:
+                    yield child.name, sql("gone_keyed_children", **names, **self._key_of(child))
+
+    def _key_of(self, child: TableMap) -> dict[str, str]:
+        """Return how the TEXT key of a row comes from the rows that its key consists of."""
+        parents = {reference.column: reference.parent for reference in child.references}
+        joins = [
+            f"JOIN {quoted(parents[name])} p{index} ON p{index}.id = t.{quoted(column)}"
+            for index, (name, column) in enumerate(zip(child.key, child.target_key, strict=True))
+        ]
+        return {
+            "joins": " ".join(joins),
+            "key": commas([f"p{index}.key" for index in range(len(child.key))]),
+        }
+
+    def _effects_of(self, table: TableMap) -> Iterator[_Effect]:
+        name = literal(table.name)
+        for links in table.links:
+            yield _Effect(
+                table=table.name,
+                column="links",
+                statement=sql(
+                    "remove_links_of",
+                    table=name,
+                    links=quoted(links.table),
+                    owner=quoted(links.owner),
+                    member=quoted(links.member),
+                    touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
+                ),
+            )
+        for child in self._map:
+            for links in child.links:
+                if links.parent == table.name:
+                    names = link_names(links)
+                    names.pop("parent")
+                    statement = sql(
+                        "remove_links_to",
+                        child_name=literal(child.name),
+                        touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
+                        **names,
+                    )
+                    yield _Effect(table=child.name, column="links", statement=statement)
+            for reference in child.optional:
+                if reference.parent == table.name:
+                    statement = sql(
+                        "remove_reference_to",
+                        child=quoted(child.name),
+                        child_name=literal(child.name),
+                        reference=quoted(reference.target_column),
+                        reference_name=literal(reference.column),
+                        parent_name=name,
+                        queue=queue(child),
+                    )
+                    yield _Effect(table=child.name, column="rows", statement=statement)
+        yield _Effect(table=table.name, column="deletes", statement=self._remove_rows(table))
+
+    def _remove_rows(self, table: TableMap) -> str:
+        counted = counting_columns(self._map, table.name)
+        if table.identified:
+            same_row = "t.id = g.row_id"
+        else:
+            same_row = " AND ".join(
+                f"t.{quoted(column)} = syncline.key_uuid(g.key[{index + 1}])"
+                for index, column in enumerate(table.target_key)
+            )
+        restored = [
+            sql(
+                "restore_links",
+                child=quoted(child.name),
+                child_name=literal(child.name),
+                owner=quoted(table.target_key[0]),
+            )
+            for child in self._map
+            for links in child.links
+            if links.rejected_by == table.name
+        ]
+        return sql(
+            "remove_rows",
+            target=quoted(table.name),
+            table=literal(table.name),
+            same_row=same_row,
+            returned=commas(
+                [f"t.{quoted(column)}" for column in dict.fromkeys([*table.target_key, *counted])]
+            ),
+            queue=queue(table),
+            touched=touched(self._map, table.name, [("changed c", counted)]),
+            restored="".join(dict.fromkeys(restored)),
+        )

@@ -1,0 +1,184 @@
+"""Merging: the statements by which a stage becomes rows and links of the graph-db."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from syncline.engine.render.fragments import Rendered, commas, link_names, merged_values, queue, unrejected
+from syncline.engine.render.stats import counting_columns, new_lines, touched
+from syncline.engine.table_map import Links, SchemaMap, TableMap
+from syncline.engine.template import sql
+from syncline.sql import literal, quoted
+
+__all__ = ["Merging", "Ranged"]
+
+_EQUAL_IS_SAME = {
+    *("boolean", "smallint", "integer", "bigint", "real", "double precision", "text", "uuid", "bytea"),
+    *("date", "time", "timestamp", "timestamptz"),
+}
+"""Types whose `=` can say whether a value changed: others call '1 day' and '24 hours' equal, or have none.
+
+jsonb is not one of them: to it, 1.5 and 1.50 are equal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranged:
+    """A statement over the stage, and the same over its rows from tid `$1` to tid `$2`."""
+
+    whole: str
+    part: str
+
+
+class Merging:
+    """The statements of one table. Each counts what it changed.
+
+    A batch of rows that the target has none of, which `known` tells, costs less: it is inserted. Should that
+    be refused, its parts are merged like any other's.
+    """
+
+    def __init__(self, schema_map: SchemaMap, table: TableMap, stage: str) -> None:
+        self._map, self._table, self._stage = schema_map, table, stage
+        self._values = merged_values(table)
+        own = {"sync_version": "s.sync_xid", "sync_run": "(SELECT fence FROM sync_state)"}
+        self.written = self._values | own
+        self._counted = counting_columns(schema_map, table.name)
+        self._rematched = [
+            (child, reference)
+            for child in schema_map
+            for reference in child.references
+            if reference.by is not None and reference.parent == table.name
+        ]
+        self.here = " AND ".join(f"t.{quoted(name)} = {self._values[name]}" for name in table.target_key)
+        self.rematches = bool(self._rematched)
+        self.known = sql("known", stage=stage, target=quoted(table.name), here=self.here)
+        self.rows = self._ranged(self._merge, self._merge)
+        self.new_rows = self._ranged(self._insert, self._merge)
+        self.links = [
+            self._ranged(self._linked(links, "merge_links"), self._linked(links, "merge_links"))
+            for links in table.links
+        ]
+        self.new_links = [
+            self._ranged(self._linked(links, "insert_links"), self._linked(links, "merge_links"))
+            for links in table.links
+        ]
+
+    def _ranged(self, whole: Rendered, part: Rendered) -> Ranged:
+        return Ranged(whole=whole(self._stage), part=part(sql("attempt_range", stage=self._stage).strip()))
+
+    def _insert(self, stage: str) -> str:
+        return sql(
+            "insert",
+            **self._inserted(stage),
+            queue=queue(self._table),
+            touched=self._touched([("changed c", self._counted)]),
+        )
+
+    def _merge(self, stage: str) -> str:
+        table = self._table
+        key = table.target_key
+        before = sql(
+            "before",
+            target=quoted(table.name),
+            columns=commas([f"o.{quoted(name)}" for name in self._counted]),
+            same=" AND ".join(f"o.{quoted(name)} = c.{quoted(name)}" for name in key),
+        ).strip()
+        rematch = [
+            sql(
+                "rematch",
+                child=quoted(child.name),
+                child_name=literal(child.name),
+                parent=quoted(table.name),
+                reference=quoted(reference.target_column),
+                by=quoted(reference.by or ""),
+            )
+            for child, reference in self._rematched
+        ]
+        return sql(
+            "merge",
+            **self._inserted(stage),
+            proposed=commas([f"{value} AS {quoted(name)}" for name, value in self.written.items()]),
+            same=" AND ".join(f"t.{quoted(name)} = p.{quoted(name)}" for name in key),
+            here=self.here,
+            assignments=commas(
+                [f"{quoted(name)} = p.{quoted(name)}" for name in self.written if name not in key]
+            ),
+            differs=_differs(table, [name for name in self._values if name not in key]),
+            queue=queue(table),
+            touched=self._touched([("changed c", self._counted), (before, self._counted)]),
+            rematch="".join(rematch),
+        )
+
+    def _inserted(self, stage: str) -> dict[str, str]:
+        by_value = [reference.by for _, reference in self._rematched if reference.by]
+        returned = dict.fromkeys([*self._table.target_key, *self._counted, *by_value])
+        return {
+            "target": quoted(self._table.name),
+            "stage": stage,
+            "columns": commas([quoted(name) for name in self.written]),
+            "values": commas(list(self.written.values())),
+            "order": _order(self._table, self._values),
+            "returned": commas([f"t.{quoted(name)}" for name in returned]),
+        }
+
+    def _touched(self, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+        return touched(self._map, self._table.name, rows) + new_lines(self._table)
+
+    def _linked(self, links: Links, template: str) -> Rendered:
+        names = link_names(links)
+        parts = ("removed", "added") if template == "merge_links" else ("added",)
+
+        def rendered(stage: str) -> str:
+            wanted = sql(
+                "links_wanted",
+                stage=stage,
+                source=quoted(links.source),
+                unrejected=unrejected(self._map, links),
+            )
+            return sql(
+                template,
+                stage=stage,
+                wanted=wanted.strip(),
+                parked=sql("links_parked", table=literal(self._table.name), **names).strip(),
+                touched=touched(
+                    self._map, links.table, [(f"{part} c", (links.owner, links.member)) for part in parts]
+                ),
+                **names,
+            )
+
+        return rendered
+
+
+def _order(table: TableMap, values: Mapping[str, str]) -> str:
+    """Return the order in which rows are inserted: that of the primary key's index, which is read once then.
+
+    Rows that hang on others are left as captured: neighbours there often hang on the same ones.
+    """
+    if table.identified and table.required:
+        return ""
+    return f" ORDER BY {commas([values[name] for name in table.target_key])}"
+
+
+def _differs(table: TableMap, compared: Sequence[str]) -> str:
+    """Return the condition that the proposed row `p` is another than the current one `t`.
+
+    Where `=` does not tell, the bytes do: it costs more, since both rows are formed for it.
+    """
+    types = {column.name: column.type for column in table.columns}
+    types |= {"key": "text"} | {reference.target_column: "uuid" for reference in table.references}
+    by_value = [quoted(name) for name in compared if types.get(name) in _EQUAL_IS_SAME]
+    by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
+    # There are collations that call two texts equal. What an expression makes of a text may be none.
+    plain = {name for name, type_ in types.items() if type_ == "text"} - table.expressions.keys()
+    texts = {quoted(name) for name in compared if name in plain}
+    current = {
+        name: f't.{name} COLLATE "C"' if name in texts else f"t.{name}" for name in map(quoted, compared)
+    }
+    conditions = [
+        f"{row}({commas([current[name] for name in names])}){record} {differs}"
+        f" {row}({commas([f'p.{name}' for name in names])}){record}"
+        for names, row, record, differs in (
+            (by_value, "", "", "IS DISTINCT FROM"),
+            (by_image, "ROW", "::record", "OPERATOR(pg_catalog.*<>)"),
+        )
+        if names
+    ]
+    return " OR ".join(conditions) or "false"

@@ -1,0 +1,230 @@
+"""Waiting: rows, links and references whose other end is missing are parked, and released when it lands."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from syncline.engine.render.fragments import (
+    commas,
+    image,
+    image_texts,
+    image_values,
+    link_names,
+    of_table,
+    queue,
+    reference_id,
+    row_id,
+    unrejected,
+)
+from syncline.engine.render.merge import Ranged
+from syncline.engine.render.stats import touched
+from syncline.engine.table_map import Links, Reference, SchemaMap, TableMap
+from syncline.engine.template import sql
+from syncline.sql import literal, quoted
+
+__all__ = ["Release", "Waiting"]
+
+_PART = " AND s.ctid >= $1 AND s.ctid <= $2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What landing rows complete in another table, or in their own."""
+
+    child: str
+    links: bool
+    """Whether it adds links or sets a reference."""
+    statement: str
+    few: str
+    """The same, for a stage of few rows."""
+    ask_again: str
+    """What to do if the statement is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """The statements that release whole rows, for a stage of many rows and for one of few."""
+
+    many: Sequence[str]
+    few: Sequence[str]
+
+
+class Waiting:
+    """The statements that park a table's rows and release what waits for them."""
+
+    def __init__(self, schema_map: SchemaMap, table: TableMap, stage: str) -> None:
+        self._map, self._table, self._stage = schema_map, table, stage
+        name = literal(table.name)
+        values = image_values(table)
+        self.stage_released = sql(
+            "stage_released",
+            stage=stage,
+            table=name,
+            columns=commas([quoted(column) for column in values]),
+            values=commas(list(values.values())),
+            texts=image_texts(table),
+        )
+        self.resolve = [
+            sql("resolve_by_value", stage=stage, by=quoted(reference.by), **_names(reference))
+            for reference in table.references
+            if reference.by is not None
+        ]
+        # What is parked is kept as jsonb, which takes no text of 256 MB.
+        self.park_rows = [
+            Ranged(whole=self._park_rows(reference), part=self._park_rows(reference, within=_PART))
+            for reference in table.required
+        ]
+        self.unpark_rows = sql("unpark_rows", stage=stage, of_table=of_table(table), row_id=row_id(table))
+        self.unpark_references = sql("unpark_references", stage=stage, of_table=of_table(table))
+        self.park_references = [
+            self._park_reference(reference, beside=self._beside(reference)) for reference in table.optional
+        ]
+        # For a batch that lands in parts: whom a row refers to may come with a later part, or be refused.
+        self.park_beside = [
+            self._park_reference(reference, beside="")
+            for reference in table.optional
+            if reference.parent == table.name
+        ]
+        self.release_rows = Released(
+            many=list(self._release_rows(few=False)), few=list(self._release_rows(few=True))
+        )
+        self.releases = [release for child in schema_map for release in self._releases(child)]
+        self.reject = [
+            (child.name, self._reject(child, links))
+            for child in schema_map
+            for links in child.links
+            if links.rejected_by == table.name
+        ]
+
+    def _park_rows(self, reference: Reference, *, within: str = "") -> str:
+        table = self._table
+        return sql(
+            "park_rows",
+            stage=self._stage,
+            table=literal(table.name),
+            of_table=of_table(table),
+            row_id=row_id(table),
+            key=commas([f"s.{quoted(column)}" for column in table.key]),
+            image=image(table),
+            waits_for=_waits_for(reference),
+            target=quoted(table.name),
+            same_row=_same_row(table),
+            within=within,
+            **_names(reference),
+        )
+
+    def _park_reference(self, reference: Reference, *, beside: str) -> str:
+        return sql(
+            "park_reference",
+            stage=self._stage,
+            table=literal(self._table.name),
+            name=literal(reference.column),
+            beside=beside,
+            **_names(reference),
+        )
+
+    def _beside(self, reference: Reference) -> str:
+        """Return the condition that the parent is not in this very batch either."""
+        if reference.parent != self._table.name:
+            return ""
+        return sql("beside", stage=self._stage, reference_id=reference_id(reference.column))
+
+    def _release_rows(self, *, few: bool) -> Iterator[str]:
+        name = literal(self._table.name)
+        condition = f"NOT r.released AND r.waits_for_table = '{name}'"
+        yield sql("release_rows", awaiting=self._awaiting("sync_parked_row", condition, few=few))
+        for child in self._map:
+            for reference in child.references:
+                if reference.by is not None and reference.parent == self._table.name:
+                    awaiting = self._awaiting(
+                        "sync_parked_row",
+                        f"{condition} AND r.table_name = '{literal(child.name)}'",
+                        landed=f"syncline.key_uuid(s.{quoted(reference.by)})",
+                        few=few,
+                    )
+                    yield sql("release_rows", awaiting=awaiting)
+
+    def _awaiting(self, parked: str, condition: str, *, landed: str = "s.sync_row_id", few: bool) -> str:
+        """Return the condition that a parked `r` waits for a staged row."""
+        if few:
+            return sql("awaiting_few", stage=self._stage, parked=parked, condition=condition, landed=landed)
+        return sql("awaiting", stage=self._stage, condition=condition, landed=landed)
+
+    def _releases(self, child: TableMap) -> Iterator[Release]:
+        for links in child.links:
+            if links.parent == self._table.name:
+                names = link_names(links)
+                yield self._release(
+                    child,
+                    links.table,
+                    "release_links",
+                    are_links=True,
+                    unrejected=unrejected(self._map, links),
+                    touched=touched(self._map, links.table, [("changed c", (links.owner, links.member))]),
+                    **{name: names[name] for name in ("links", "owner", "member")},
+                )
+        for reference in child.optional:
+            if reference.parent == self._table.name:
+                column = reference.target_column
+                yield self._release(
+                    child,
+                    reference.column,
+                    "release_reference",
+                    are_links=False,
+                    reference=quoted(column),
+                    queue=queue(child),
+                    touched=touched(self._map, child.name, [("changed c", (column,))]),
+                )
+
+    def _release(
+        self, child: TableMap, name: str, statement: str, *, are_links: bool, **names: str
+    ) -> Release:
+        condition = f"r.table_name = '{literal(child.name)}' AND r.name = '{literal(name)}'"
+        many, few = (self._awaiting("sync_parked_reference", condition, few=each) for each in (False, True))
+        return Release(
+            child=child.name,
+            links=are_links,
+            statement=sql(statement, awaiting=many, child=quoted(child.name), **names),
+            few=sql(statement, awaiting=few, child=quoted(child.name), **names),
+            ask_again=sql(
+                "release_to_requeue",
+                awaiting=few,
+                child=quoted(child.name),
+                child_name=literal(child.name),
+            ),
+        )
+
+    def _reject(self, child: TableMap, links: Links) -> str:
+        owner, member = (reference_id(column) for column in self._table.key)
+        return sql(
+            "reject_links",
+            stage=self._stage,
+            child_name=literal(child.name),
+            owner_id=owner,
+            member_id=member,
+            touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
+            **{name: text for name, text in link_names(links).items() if not name.startswith("parent")},
+        )
+
+
+def _names(reference: Reference) -> dict[str, str]:
+    return {
+        "reference": quoted(reference.column),
+        "reference_id": reference_id(reference.column),
+        "parent": quoted(reference.parent),
+        "parent_name": literal(reference.parent),
+    }
+
+
+def _same_row(table: TableMap) -> str:
+    if table.identified:
+        return "t.id = s.sync_row_id"
+    return " AND ".join(
+        f"t.{quoted(column)} = s.{reference_id(name)}"
+        for name, column in zip(table.key, table.target_key, strict=True)
+    )
+
+
+def _waits_for(reference: Reference) -> str:
+    if reference.by is None:
+        return f"s.{reference_id(reference.column)}"
+    return f"syncline.key_uuid(s.{quoted(reference.column)})"

@@ -1,0 +1,333 @@
+"""Statements: what the engine says about a table map on the road from the write-db into the graph-db.
+
+Table maps are code, so their names and expressions are trusted; names are quoted all the same, always.
+On the graph-db schemas never appear: each transaction's `search_path` is the graph's schema, so one rendered
+statement serves every graph. On the write-db, whose tables others own, every source is named with its schema:
+those statements are for `syncline.stores.tenants.reading`, where nothing but pg_catalog is searched.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from syncline.engine.comparison import Comparison
+from syncline.engine.keys import hex_of, is_text, key_bytes, key_text, of_hex
+from syncline.engine.render.deletes import Removal
+from syncline.engine.render.fragments import (
+    commas,
+    generated_columns,
+    of_table,
+    row_id,
+    selection,
+    stage_columns,
+    stage_definitions,
+    stage_name,
+)
+from syncline.engine.render.merge import Merging
+from syncline.engine.render.parking import Waiting
+from syncline.engine.render.stats import Recount
+from syncline.engine.table_map import SchemaMap, TableMap
+from syncline.engine.template import sql
+from syncline.engine.unique_values import ClaimStatements
+from syncline.sql import array_text, literal, quoted
+
+__all__ = [
+    "DELETES",
+    "POSITIONS",
+    "Cursor",
+    "SchemaStatements",
+    "TableStatements",
+    "deleted_keys",
+    "positions_of",
+]
+
+DELETES = "sync_tombstone"
+"""The table of deleted keys, and the name of their stream among the cursors."""
+POSITIONS = "sync_position"
+"""The table of what only the true past of a write-db has (syncline.engine.position)."""
+SYNC_COLUMN = "sync_xid"
+
+
+def deleted_keys(schema: str) -> str:
+    """Return the table of deleted keys, qualified and quoted."""
+    return f"{quoted(schema)}.{quoted(DELETES)}"
+
+
+def positions_of(schema: str) -> str:
+    """Return the table of positions, qualified and quoted."""
+    return f"{quoted(schema)}.{quoted(POSITIONS)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """Where capture of a table stands. Without a key: everything of a transaction before `xid` is done."""
+
+    xid: int = 0
+    key: tuple[str, ...] | None = None
+
+    @property
+    def readable(self) -> bool:
+        """Whether the key is a text, which can be a parameter and stand in the graph-db as it is."""
+        return self.key is None or is_text(self.key)
+
+    def parameters(self) -> tuple[str, ...]:
+        """Return the statement parameters that `TableStatements.after_cursor` refers to."""
+        key = self.key or ()
+        return (str(self.xid), *(key if self.readable else hex_of(key)))
+
+    def stored(self) -> list[str] | list[list[str]] | None:
+        """Return the key as `sync_cursor` has it: one that is no text in two dimensions, in hex."""
+        if self.key is None:
+            return None
+        return list(self.key) if self.readable else [hex_of(self.key)]
+
+    @classmethod
+    def of_stored(cls, xid: int, key: Sequence[str] | Sequence[Sequence[str]] | None) -> "Cursor":
+        """Return the cursor that is stored so."""
+        if key is None:
+            return cls(xid=xid)
+        texts = [part for part in key if isinstance(part, str)]
+        return cls(xid=xid, key=tuple(texts) if len(texts) == len(key) else of_hex(key[0]))
+
+
+class TableStatements:
+    """Everything the engine says about one table, rendered once."""
+
+    def __init__(self, schema_map: SchemaMap, table: TableMap) -> None:
+        self.table = table
+        self.stage_name = stage_name(table)
+        self.stage = f"pg_temp.{quoted(self.stage_name)}"
+        self.key_order = commas([f'{quoted(column)} COLLATE "C"' for column in table.key])
+        self.key = commas([f"s.{quoted(column)}" for column in table.key])
+        self.row_id = row_id(table)
+        names = stage_columns(table)
+        self.stage_columns = ["sync_xid", "sync_present", *names]
+        self._selection = selection(table)
+        self.create_stage = sql("stage_create", stage=self.stage, definitions=stage_definitions(table))
+        self.analyze_stage = f"ANALYZE {self.stage} ({commas(generated_columns(table))})"
+        descending = commas([f's.{quoted(column)} COLLATE "C" DESC' for column in table.key])
+        self.last_staged = sql("stage_last", stage=self.stage, key=self.key, key_descending=descending)
+        self.staged_tids = f"SELECT ctid FROM {self.stage} WHERE sync_present ORDER BY ctid"
+        # Refused rows leave the stage; what is known of them goes to the dead letters.
+        self.take_out = (
+            f"DELETE FROM {self.stage} s WHERE ctid = ANY ($1::tid[])"
+            f" RETURNING s.ctid, {self.row_id} AS row_id, to_json(ARRAY[{self.key}])::text AS key, s.sync_xid"
+        )
+        self.absent = sql(
+            "gone_absent", stage=self.stage, table=literal(table.name), row_id=self.row_id, key=self.key
+        )
+        self.missing = sql("gone_missing", stage=self.stage, table=literal(table.name), row_id=self.row_id)
+        self.absolve = sql("absolve", stage=self.stage, of_table=of_table(table), row_id=self.row_id)
+        self.retry_held = sql("retry_held", stage=self.stage, table=literal(table.name), row_id=self.row_id)
+        self.merging = Merging(schema_map, table, self.stage)
+        self.claims = ClaimStatements(
+            schema_map, table, self.stage, written=self.merging.written, here=self.merging.here
+        )
+        self.waiting = Waiting(schema_map, table, self.stage)
+
+    def after_cursor(self, cursor: Cursor, first_parameter: int) -> str:
+        """Return the condition for rows behind the cursor, reading parameters from `first_parameter` on."""
+        xid = f"${first_parameter}::text::xid8"
+        if cursor.key is None:
+            return f"sync_xid >= {xid}"
+        values = [f"${first_parameter + 1 + index}::text" for index in range(len(self.table.key))]
+        if not cursor.readable:
+            values = [key_text(value) for value in values]
+        return f"(sync_xid, {self.key_order}) > ({xid}, {commas(values)})"
+
+    def source(self, schema: str) -> str:
+        """Return the source table, qualified and quoted."""
+        return f"{quoted(schema)}.{quoted(self.table.source)}"
+
+    def probe(self, schema: str, cursor: Cursor, first_parameter: int) -> str:
+        """Return the expression that is true when rows are waiting behind the cursor."""
+        return sql(
+            "probe",
+            source=self.source(schema),
+            after_cursor=self.after_cursor(cursor, first_parameter),
+            key_order=self.key_order,
+        )
+
+    def capture(self, schema: str, cursor: Cursor, *, limit: int) -> str:
+        """Return the COPY source query; parameters: the cursor's, then the horizon as text."""
+        return self._capture(schema, self._selection, cursor, limit)
+
+    def next_key(self, schema: str, cursor: Cursor) -> str:
+        """Return the query for stamp and key (in bytes) of the first row it would read; same parameters."""
+        key = commas([key_bytes(quoted(column)) for column in self.table.key])
+        selection = f"sync_xid::text::bigint AS sync_xid, ARRAY[{key}] AS key"
+        return self._capture(schema, selection, cursor, 1)
+
+    def behind(self, schema: str, cursor: Cursor) -> str:
+        """Return the query for how many rows `capture` would read without a limit; same parameters."""
+        return sql(
+            "behind",
+            source=self.source(schema),
+            after_cursor=self.after_cursor(cursor, 1),
+            horizon=f"${1 + len(cursor.parameters())}::text::xid8",
+        )
+
+    def _capture(self, schema: str, selection: str, cursor: Cursor, limit: int) -> str:
+        horizon = 1 + len(cursor.parameters())
+        return sql(
+            "capture",
+            selection=selection,
+            source=self.source(schema),
+            name=quoted(self.table.source),
+            after_cursor=self.after_cursor(cursor, 1),
+            horizon=f"${horizon}::text::xid8",
+            key_order=self.key_order,
+            limit=str(limit),
+        )
+
+    def capture_by_key(self, schema: str, *, readable: bool = True) -> str:
+        """Return the COPY source query for given keys; parameters: one text array per key column.
+
+        Unless all keys are `readable`, each part is given in hex.
+        """
+        names = [f"k{index}" for index in range(len(self.table.key))]
+        return sql(
+            "capture_by_key",
+            selection=self._selection,
+            source=self.source(schema),
+            key=commas([f"{quoted(column)}::text" for column in self.table.key]),
+            given=commas(names if readable else [key_text(name) for name in names]),
+            parameters=commas([f"${index + 1}::text[]" for index in range(len(names))]),
+            names=commas(names),
+        )
+
+
+class SchemaStatements:
+    """Everything the engine says about one graph's tables."""
+
+    def __init__(self, schema_map: SchemaMap) -> None:
+        self.schema_map = schema_map
+        self.tables = {table.name: TableStatements(schema_map, table) for table in schema_map}
+        self.comparisons = {table.name: Comparison(schema_map, table) for table in schema_map}
+        self.removal = Removal(schema_map)
+        self.recount = Recount(schema_map)
+        self._pending: dict[tuple[object, ...], str] = {}
+
+    def pending(
+        self,
+        schema: str,
+        cursors: Mapping[str, Cursor],
+        tables: Sequence[str],
+        *,
+        positions: bool = False,
+        whole: bool = False,
+    ) -> tuple[str, list[str]]:
+        """Return the query that asks which of the tables have rows behind their cursors, and its parameters.
+
+        The last answers are for the deleted keys. The query names the schema itself: an idle cycle asks this
+        once and sets no search_path for it. With `positions` the last two parameters, to be added, are the
+        reader's id and the number of its position; with `whole` it says how each source is captured, not
+        only whether that is another way than before.
+        """
+        asked = [*tables, DELETES]
+        parameters = [value for name in asked for value in cursors[name].parameters()]
+        # An idle cycle is little more than this query: its text is made once for each shape of the cursors.
+        ways = ((name, cursors[name].key is None, cursors[name].readable) for name in asked)
+        shape = (schema, positions, whole, *ways)
+        if shape not in self._pending:
+            self._pending[shape] = self._render_pending(schema, cursors, tables, positions, whole)
+        return self._pending[shape], parameters
+
+    def _render_pending(
+        self,
+        schema: str,
+        cursors: Mapping[str, Cursor],
+        tables: Sequence[str],
+        positions: bool,
+        whole: bool,
+    ) -> str:
+        probes: list[str] = []
+        first = 1
+        for name in tables:
+            probes.append(self.tables[name].probe(schema, cursors[name], first))
+            first += len(cursors[name].parameters())
+        tombstones = deleted_keys(schema)
+        probes.append(
+            sql(
+                "probe",
+                source=tombstones,
+                after_cursor=self.after_deleted(cursors[DELETES], first),
+                key_order="seq",
+            )
+        )
+        first += len(cursors[DELETES].parameters())
+        known = (
+            sql(
+                "position_known",
+                positions=positions_of(schema),
+                reader=f"${first}::text::uuid",
+                number=f"${first + 1}::text::bigint",
+            )
+            if positions
+            else "NULL::text"
+        )
+        sources = [self.tables[name].source(schema) for name in tables]
+        ahead = ",\n".join(sql("ahead", source=source) for source in (*sources, tombstones))
+        return sql(
+            "pending",
+            probes=",\n".join(probes),
+            ahead=ahead,
+            tombstones=literal(tombstones),
+            old_tombstones=sql("old_tombstones", tombstones=tombstones, kept=sql("kept")),
+            captured=self._captured(schema, [self.tables[name].table for name in tables], whole=whole),
+            known=known,
+        )
+
+    def _captured(self, schema: str, tables: Sequence[TableMap], *, whole: bool) -> str:
+        """Return the query for how sources are captured: as hashes, and with `whole` as texts too."""
+        columns = [[SYNC_COLUMN, *stage_columns(table)] for table in tables]
+        return sql(
+            "captured",
+            whole="how.text" if whole else "NULL::text",
+            names=commas([f"'{literal(f'{quoted(schema)}.{quoted(table.source)}')}'" for table in tables]),
+            columns=commas([f"'{literal(array_text(names))}'" for names in columns]),
+        )
+
+    def after_deleted(self, cursor: Cursor, first_parameter: int) -> str:
+        """Return the condition for deleted keys behind the cursor, as `TableStatements.after_cursor` does."""
+        xid = f"${first_parameter}::text::xid8"
+        if cursor.key is None:
+            return f"sync_xid >= {xid}"
+        return f"(sync_xid, seq) > ({xid}, ${first_parameter + 1}::text::bigint)"
+
+    def sources(self, schema: str, tables: Sequence[str]) -> list[str]:
+        """Return the sources of the tables and the deleted keys, each once, qualified and quoted."""
+        named = [self.tables[name].source(schema) for name in tables]
+        return list(dict.fromkeys([*named, deleted_keys(schema)]))
+
+    def capture_deleted(self, schema: str, cursor: Cursor, *, limit: int) -> str:
+        """Return the COPY source query for deleted keys; parameters: the cursor's, then the horizon."""
+        return sql("capture_deletes", limit=str(limit), **self._deleted(schema, cursor))
+
+    def next_deleted(self, schema: str, cursor: Cursor) -> str:
+        """Return the query for the first of them, with its source and its key in bytes; same parameters."""
+        return sql(
+            "next_delete",
+            source_bytes=key_bytes("d.source_table"),
+            part_bytes=key_bytes("k.part"),
+            **self._deleted(schema, cursor),
+        )
+
+    def _deleted(self, schema: str, cursor: Cursor) -> dict[str, str]:
+        cases = [
+            sql(
+                "alive",
+                source_name=literal(table.source),
+                source=f"{quoted(schema)}.{quoted(table.source)}",
+                same_key=" AND ".join(
+                    sql("same_key", column=quoted(column), index=str(index))
+                    for index, column in enumerate(table.key, start=1)
+                ),
+            ).strip()
+            for table in self.schema_map
+        ]
+        return {
+            "tombstones": deleted_keys(schema),
+            "cases": " ".join(cases),
+            "after_cursor": self.after_deleted(cursor, 1),
+            "horizon": f"${1 + len(cursor.parameters())}::text::xid8",
+        }

@@ -1,0 +1,157 @@
+"""Denormalised numbers: which rows a statement may have changed them for, and counting those again."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import asyncpg
+
+from syncline.engine.render.fragments import commas
+from syncline.engine.table_map import SchemaMap, Stat, Stats, TableMap
+from syncline.engine.template import sql
+from syncline.sql import literal, quoted
+
+__all__ = ["Recount", "counting_columns", "new_lines", "touched"]
+
+_ANALYZE_FROM = 2_000
+"""From so many touched rows on it matters that the planner knows how many there are."""
+
+
+def counting_columns(schema_map: SchemaMap, counted: str) -> list[str]:
+    """Return the columns of a target or link table by which its rows are counted, each once."""
+    return list(dict.fromkeys(column for _, column in _counters(schema_map, counted)))
+
+
+def touched(schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """Return the part of a statement that notes whose numbers change, or nothing if nobody counts `counted`.
+
+    `rows` are FROM items whose row is `c`, each with the columns that it has of `counted`.
+    """
+    selects = [
+        f"SELECT '{literal(label)}', c.{quoted(column)} FROM {item} WHERE c.{quoted(column)} IS NOT NULL"
+        for item, columns in rows
+        for label, column in _counters(schema_map, counted)
+        if column in columns
+    ]
+    return _noted("touched", selects)
+
+
+def new_lines(table: TableMap) -> str:
+    """Return the part of a merge that notes the rows which need a line of numbers."""
+    return _noted("lines", [f"SELECT '{literal(table.name)}', c.id FROM changed c"] if table.stats else [])
+
+
+def _noted(name: str, selects: list[str]) -> str:
+    if not selects:
+        return ""
+    return f", {name} AS (INSERT INTO pg_temp.sync_touched (counted, id) {' UNION ALL '.join(selects)})"
+
+
+def _counters(schema_map: SchemaMap, counted: str) -> Iterator[tuple[str, str]]:
+    for table in schema_map:
+        for stat in table.stats.columns if table.stats else ():
+            if stat.counted == counted:
+                for column in stat.by:
+                    yield _label(table, stat), column
+
+
+def _label(table: TableMap, stat: Stat) -> str:
+    return f"{table.name}/{stat.counted}"
+
+
+class Recount:
+    """The statements that bring the numbers of the noted rows up to date."""
+
+    def __init__(self, schema_map: SchemaMap) -> None:
+        self.create = sql("touched_create")
+        self._counting = [
+            (table, stats, _groups(table, stats))
+            for table in schema_map
+            if (stats := table.stats) is not None
+        ]
+        self._statements: dict[tuple[str, frozenset[str]], str] = {}
+
+    async def run(self, target: asyncpg.Connection) -> None:
+        """Count again for every row that the transaction has noted."""
+        if not self._counting:
+            return
+        rows = await target.fetch("SELECT counted, count(*) AS touched FROM pg_temp.sync_touched GROUP BY 1")
+        noted = {row["counted"] for row in rows}
+        if sum(row["touched"] for row in rows) >= _ANALYZE_FROM:
+            await target.execute("ANALYZE pg_temp.sync_touched")
+        for table, stats, groups in self._counting:
+            labels = frozenset(noted & {table.name, *groups})
+            if labels:
+                # One statement writes all numbers of a row, so that it is written once.
+                shape = (table.name, labels)
+                if shape not in self._statements:
+                    self._statements[shape] = _statement(table, stats, groups, labels)
+                await target.execute(self._statements[shape])
+
+
+def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:
+    """Return the numbers that are counted together, by the label under which rows are noted for them."""
+    groups: dict[str, list[Stat]] = {}
+    for stat in stats.columns:
+        groups.setdefault(_label(table, stat), []).append(stat)
+    return groups
+
+
+def _statement(
+    table: TableMap, stats: Stats, groups: Mapping[str, list[Stat]], labels: frozenset[str]
+) -> str:
+    """Return the statement that gives the noted rows their line and counts what is noted."""
+    counted = [group for label, group in groups.items() if label in labels]
+    names = [quoted(stat.column) for group in counted for stat in group]
+    numbers = [
+        sql(
+            "stats_numbers",
+            number=str(number),
+            values=commas([f"{stat.value} AS {quoted(stat.column)}" for stat in group]),
+            rows=_counted_rows(group[0].counted, group[0].by),
+            table=quoted(group[0].counted),
+        )
+        for number, group in enumerate(counted)
+    ]
+    found = [
+        f"CASE WHEN n{number}.sync_touched_id IS NULL THEN none{number}.{name} ELSE n{number}.{name} END"
+        f" AS {name}"
+        for number, group in enumerate(counted)
+        for name in (quoted(stat.column) for stat in group)
+    ]
+    places = {"stats": quoted(stats.table), "owner": quoted(stats.owner)}
+    updated = sql(
+        "stats_updated",
+        columns=commas(names),
+        current=commas([f"t.{name}" for name in names]),
+        proposed=commas([f"f.{name}" for name in names]),
+        **places,
+    )
+    return sql(
+        "stats",
+        labels=commas([f"'{literal(label)}'" for label in sorted(labels)]),
+        numbers="".join(numbers),
+        target=quoted(table.name),
+        columns=commas([quoted(stats.owner), *names]),
+        found=commas([f"o.id AS {quoted(stats.owner)}", *found]),
+        joins="".join(
+            f" LEFT JOIN n{number} ON n{number}.sync_touched_id = u.id CROSS JOIN none{number}"
+            for number in range(len(counted))
+        ),
+        updated=updated if names else "",
+        **places,
+    )
+
+
+def _counted_rows(counted: str, by: Sequence[str]) -> str:
+    """Return the query for the rows of `counted` that refer to a touched row, each once for each."""
+    return " UNION ALL ".join(
+        " AND ".join(
+            [
+                (
+                    "SELECT u.id AS sync_touched_id, c.* FROM touched u"
+                    f" JOIN {quoted(counted)} c ON c.{quoted(column)} = u.id"
+                ),
+                *(f"c.{quoted(before)} IS DISTINCT FROM u.id" for before in by[:index]),
+            ]
+        )
+        for index, column in enumerate(by)
+    )

@@ -1,0 +1,1 @@
+"""The vector outbox, and draining it into the vector store."""

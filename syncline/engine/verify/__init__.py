@@ -1,5 +1,0 @@
-"""Verification: is the graph what the write-db says it should be, and asking for what is not."""
-
-from syncline.engine.verify.inspection import verify
-
-__all__ = ["verify"]

@@ -1,0 +1,1 @@
+"""What operators ask and do about rows that did not land: dead letters, parked rows, one row explained."""

@@ -1,0 +1,241 @@
+"""Explain: where one row is in the write-db, the graph-db and the vector store, and what keeps it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from syncline.engine.keys import bytes_of, hex_of, is_text, key_text, key_uuid, presented, readings, row_uuid
+from syncline.engine.render.statements import DELETES, Cursor, deleted_keys
+from syncline.engine.table_map import SchemaMap, TableMap
+from syncline.errors import VectorStoreError
+from syncline.masking import FROM_CODE
+from syncline.operator.dead_letters import AuditEntry, DeadLetter
+from syncline.operator.explanation import (
+    Explanation,
+    InGraphDb,
+    InVectorStore,
+    InWriteDb,
+    ParkedSelf,
+    Requeued,
+    RowState,
+    SyncedBy,
+    Wait,
+    state_of,
+    verdict,
+)
+from syncline.operator.parked import ParkedPart
+from syncline.operator.schema import find_row, naming_values, reading, reading_sources, sql
+from syncline.provider import GraphSchema, GraphVectors
+from syncline.sql import literal, quoted
+
+__all__ = ["explain"]
+
+
+async def explain(
+    write: GraphSchema,
+    target: GraphSchema,
+    vectors: GraphVectors,
+    schema_map: SchemaMap,
+    *,
+    table: str,
+    key: Sequence[str],
+    limit: int = 20,
+) -> Explanation:
+    """Return everything known about one row; `table` is its name in the graph-db or in the write-db.
+
+    Raise InputInvalid for a table that the map does not have and for a key that cannot be one of it. A vector
+    store that does not answer is part of the answer.
+    """
+    found = find_row(schema_map, table, key)
+    for each in readings(key):
+        row = await _explain(write, target, vectors, schema_map, found, each, limit)
+        if row.state is not RowState.UNKNOWN_KEY:
+            break
+    return row
+
+
+async def _explain(
+    write: GraphSchema,
+    target: GraphSchema,
+    vectors: GraphVectors,
+    schema_map: SchemaMap,
+    found: TableMap,
+    key: Sequence[str],
+    limit: int,
+) -> Explanation:
+    # The write-db first: what a cycle commits in between only makes the graph-db newer than what is compared.
+    sources = [f"{quoted(write.schema)}.{quoted(found.source)}", deleted_keys(write.schema)]
+    async with reading_sources(write, sources) as connection:
+        source = await _read_source(connection, write.schema, schema_map, found, key)
+    async with reading(target) as connection:
+        row = await _read_target(connection, found, key, source, limit)
+    row = await _ask_vector_store(vectors, row, row_uuid(key))
+    return row.model_copy(update={"state": state_of(row), "verdict": verdict(row)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """What the write-db says about a row."""
+
+    horizon: int
+    next_xid: int
+    exists: bool
+    belongs: bool
+    version: int
+    names: Sequence[str]
+    """The row's key and other values that name it, where rows can wait for it."""
+    deleted: asyncpg.Record | None
+
+
+async def _read_source(
+    connection: asyncpg.Connection, schema: str, schema_map: SchemaMap, table: TableMap, key: Sequence[str]
+) -> _Source:
+    row = await connection.fetchrow(
+        sql(
+            "source_row",
+            source=f"{quoted(schema)}.{quoted(table.source)}",
+            present=table.present,
+            values=", ".join(quoted(column) for column in naming_values(schema_map, table)),
+            same_key=" AND ".join(
+                f"{quoted(column)} = {key_text(f'($1::text[])[{place}]')}"
+                for place, column in enumerate(table.key, 1)
+            ),
+        ),
+        hex_of(key),
+    )
+    parts = ", ".join(key_text(f"($2::text[])[{place}]") for place in range(1, len(key) + 1))
+    tombstone = sql("tombstone", tombstones=deleted_keys(schema), key=parts)
+    deleted = await connection.fetchrow(tombstone, table.source, hex_of(key))
+    exists = row["version"] is not None
+    named = [value for value in row["named"] or () if value is not None]
+    return _Source(
+        horizon=row["horizon"],
+        next_xid=row["next_xid"],
+        exists=exists,
+        belongs=bool(row["belongs"]),
+        version=row["version"] or 0,
+        names=[*(key if table.identified else ()), *named],
+        deleted=None if exists else deleted,
+    )
+
+
+async def _read_target(
+    connection: asyncpg.Connection, table: TableMap, key: Sequence[str], source: _Source, limit: int
+) -> Explanation:
+    name, row_id, key_shown = table.name, row_uuid(key), presented(key)
+    row = None
+    if is_text(key):
+        row = await connection.fetchrow(sql("target_row", **_target(table)), list(key))
+    graph = _in_graph_db(table, row, source)
+    cursors = {
+        cursor["table_name"]: cursor for cursor in await connection.fetch(sql("cursors"), [name, DELETES])
+    }
+    books = await connection.fetchrow(sql("books_of_row"), name, row_id)
+    waits = await connection.fetch(sql("waits_of_row"), name, row_id, limit)
+    waiting = await connection.fetch(
+        sql("waiting_for_row"), name, [key_uuid(value) for value in source.names]
+    )
+    letter = await connection.fetchrow(sql("dead_letter", from_code=literal(FROM_CODE)), name, [row_id])
+    since = None if graph.synced_by is None else graph.synced_by.taken_at
+    discard = await connection.fetchrow(sql("discards_of_row"), name, list(key_shown), since)
+    return Explanation(
+        table=name,
+        key=key_shown,
+        write=_in_write_db(source, key, cursors.get(name), cursors.get(DELETES)),
+        graph=graph,
+        parked=None if books["waits_for_key"] is None else ParkedSelf.model_validate(dict(books)),
+        waits=tuple(Wait.model_validate(dict(wait)) for wait in waits),
+        waits_in_all=waits[0]["in_all"] if waits else 0,
+        waiting_for_it=tuple(ParkedPart.model_validate(dict(part)) for part in waiting),
+        requeued=None if books["reason"] is None else Requeued.model_validate(dict(books)),
+        dead_letter=None if letter is None else DeadLetter.model_validate(dict(letter)),
+        discarded=None if discard is None else AuditEntry.model_validate(dict(discard)),
+        vector=await _read_vector(connection, table, row_id),
+    )
+
+
+def _target(table: TableMap) -> dict[str, str]:
+    columns = [quoted(column) for column in table.target_key]
+    if table.identified:
+        return {"target": quoted(table.name), "same_row": "t.id = syncline.row_uuid($1)"}
+    same = [
+        f"t.{column} = syncline.key_uuid(($1::text[])[{place}])" for place, column in enumerate(columns, 1)
+    ]
+    return {"target": quoted(table.name), "same_row": " AND ".join(same)}
+
+
+def _in_graph_db(table: TableMap, row: asyncpg.Record | None, source: _Source) -> InGraphDb:
+    if row is None:
+        return InGraphDb()
+    return InGraphDb(
+        exists=True,
+        id=row["row_id"] if table.identified else None,
+        version=row["sync_version"],
+        behind=source.exists and row["sync_version"] < source.version,
+        synced_by=None if row["run_id"] is None else SyncedBy.model_validate(dict(row)),
+    )
+
+
+def _in_write_db(
+    source: _Source, key: Sequence[str], cursor: asyncpg.Record | None, deletes: asyncpg.Record | None
+) -> InWriteDb:
+    if source.exists:
+        # Capture orders keys by their bytes (COLLATE "C").
+        pending = _beyond(cursor, source.version, [bytes_of(part) for part in key], bytes_of)
+        return InWriteDb(
+            exists=True,
+            belongs=source.belongs,
+            version=source.version,
+            pending=pending,
+            held_back=pending and source.version >= source.horizon,
+            ahead=source.version >= source.next_xid,
+        )
+    gone = source.deleted
+    if gone is None:
+        return InWriteDb()
+    pending = _beyond(deletes, gone["version"], [gone["seq"]], int)
+    return InWriteDb(
+        version=gone["version"],
+        deleted_at=gone["deleted_at"],
+        pending=pending,
+        held_back=pending and gone["version"] >= source.horizon,
+    )
+
+
+_Part = TypeVar("_Part", bytes, int)
+
+
+def _beyond(
+    cursor: asyncpg.Record | None, version: int, place: Sequence[_Part], part: Callable[[str], _Part]
+) -> bool:
+    """Return whether a version at this place of its stream is behind the cursor, as capture has it."""
+    if cursor is None:
+        return True
+    if cursor["key"] is None:
+        return version >= int(cursor["xid"])
+    position = Cursor.of_stored(int(cursor["xid"]), cursor["key"])
+    return (version, list(place)) > (position.xid, [part(text) for text in position.key or ()])
+
+
+async def _read_vector(connection: asyncpg.Connection, table: TableMap, row_id: UUID) -> InVectorStore | None:
+    vector = table.vector
+    if vector is None:
+        return None
+    question = sql("vector_of_row", target=quoted(table.name), text=vector.text)
+    row = await connection.fetchrow(question, vector.collection, row_id)
+    return InVectorStore(collection=vector.collection, **row)
+
+
+async def _ask_vector_store(vectors: GraphVectors, row: Explanation, row_id: UUID) -> Explanation:
+    if row.vector is None:
+        return row
+    try:
+        found = await vectors.store.retrieve(vectors.collection(row.vector.collection), [row_id])
+    except VectorStoreError as error:
+        answer: dict[str, object] = {"problem": str(error)}
+    else:
+        answer = {"point": bool(found)}
+    return row.model_copy(update={"vector": row.vector.model_copy(update=answer)})

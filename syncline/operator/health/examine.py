@@ -1,0 +1,371 @@
+"""Everything that one worker stands on, looked at from there."""
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.metadata import version
+from typing import Final
+
+from syncline import names
+from syncline.capture.listen.connection import obstacle
+from syncline.capture.listen.status import line_name, listened_to
+from syncline.control.graphs import Graph
+from syncline.control.readiness import reach_embedding, reach_vectors
+from syncline.control.services import Role, Services
+from syncline.control.workers import WorkerRecord
+from syncline.errors import StoreError
+from syncline.messages.base import GraphStatus
+from syncline.migrations.revisions import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
+from syncline.operator.health.check import Check, CheckStatus, Health, bounded, listed, skew_check
+from syncline.operator.health.policies import check_policies, check_positions
+from syncline.operator.health.postgres import check_postgres, tls_checks
+from syncline.operator.health.rights import check_rights, needed_rights
+from syncline.operator.health.tenancy import check_capture, check_locks, check_role, check_schemas
+
+__all__ = ["check_listener", "examine"]
+
+_FIX: Final = (
+    "A worker without SYNCLINE_NOTIFY=false takes that up within seconds; if none does, its log says why: "
+    "`not listening as it should be`. Until then the Schedules alone start runs."
+)
+
+
+async def check_listener(name: str, services: Services, key: str | None, *, namespace: str) -> Check:
+    """Return the check of one write store, or raise StoreError if it does not answer."""
+    store = services.store("write", key)
+    async with store.driver() as connection:
+        found = await obstacle(connection.fetchval)
+    if found is not None:
+        return Check(name=name, status=CheckStatus.WARN, found=found.problem, fix=found.fix)
+    if await listened_to(store, line_name(namespace, services, store)):
+        return Check(name=name, found="a worker listens: changes start runs at once")
+    if not services.settings.notify:
+        return Check(name=name, found="no worker listens; this one has SYNCLINE_NOTIFY=false")
+    return Check(name=name, status=CheckStatus.WARN, found="no worker listens", fix=_FIX)
+
+
+_SECONDS: Final = 8.0
+"""What each check may take; they run side by side."""
+_MOST_NAMED: Final = 100
+_MIGRATE: Final = "Run `syncline migrate` where the stores can be reached."
+_EMBEDDING_FIX: Final = "Check SYNCLINE_EMBEDDING_URL, _API_KEY and _MODEL of the workers."
+
+
+async def examine(services: Services, *, identity: str, namespace: str, asked_at: datetime) -> Health:
+    """Look at everything; nothing is raised, and nothing takes longer than a few seconds.
+
+    `namespace` is the one of Temporal: workers of one namespace and task queue listen for each other.
+    """
+    # What Temporal's server asked for has been on its way since, so a worker's clock may be a little ahead.
+    ahead = datetime.now(UTC) - asked_at
+    graphs, workers = await asyncio.gather(_graphs(services), _workers(services))
+    looks = [
+        *_store_looks(services, graphs, workers=max(1, len(workers))),
+        *_rights_looks(services, graphs),
+        *_tenancy_looks(services, graphs),
+        *_listener_looks(services, graphs, namespace),
+        *_policy_looks(services, graphs),
+        _look("control plane: migrations", partial(_control_revision, services), fix=_MIGRATE),
+        *(
+            _look(f"{side.name} migrations", partial(_revisions, services, graphs, side), fix=_MIGRATE)
+            for side in (WRITE, GRAPH, BOOKS)
+        ),
+        *_vector_looks(services, graphs),
+        _look("embedding", partial(_embedding, services), fix=_EMBEDDING_FIX),
+    ]
+    found = await asyncio.gather(*looks)
+    return Health(
+        worker=identity,
+        checks=(
+            Check(
+                name="worker",
+                found=f"{identity}, Syncline {version('syncline')}, Python {platform.python_version()}",
+            ),
+            skew_check(
+                "worker: clock", ahead - timedelta(seconds=1), ahead, whose="the worker or Temporal's server"
+            ),
+            *_fleet(workers),
+            *(check for checks in found for check in checks),
+        ),
+    )
+
+
+def _look(
+    name: str, look: Callable[[], Awaitable[Sequence[Check]]], *, fix: str
+) -> Awaitable[Sequence[Check]]:
+    return bounded(name, _SECONDS, look, fix=fix)
+
+
+async def _graphs(services: Services) -> Sequence[Graph]:
+    """Return the graphs that are synced; none while the control plane is down, of which its check tells."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            records = await services.graphs.records()
+    except (StoreError, TimeoutError):
+        return ()
+    return [graph for graph in records.valid if graph.status is not GraphStatus.ARCHIVED]
+
+
+async def _workers(services: Services) -> Sequence[WorkerRecord]:
+    """The same of the workers."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await services.workers.list()
+    except (StoreError, TimeoutError):
+        return ()
+
+
+def _store_looks(
+    services: Services, graphs: Sequence[Graph], *, workers: int
+) -> list[Awaitable[Sequence[Check]]]:
+    """Return one look for each store: the system's, and those that graphs refer to."""
+    wanted = workers * services.settings.pool_size
+    places: dict[tuple[Role, str | None], str] = {("write", None): "write-db", ("graph", None): "graph-db"}
+    for graph in graphs:
+        places.setdefault(("write", graph.write_store), f"write-db {graph.write_store}")
+        places.setdefault(("graph", graph.graph_store), f"graph-db {graph.graph_store}")
+
+    async def one(name: str, role: Role, key: str | None, setting: str) -> Sequence[Check]:
+        store = services.store(role, key)
+        found = await check_postgres(name, store, wanted=wanted, setting=setting, writers=role == "write")
+        return [*found, *tls_checks(name, store, setting)]
+
+    async def control() -> Sequence[Check]:
+        store, setting = services.control, "SYNCLINE_CONTROL_DSN"
+        found = await check_postgres("control plane", store, wanted=wanted, setting=setting, writers=False)
+        return [*found, *tls_checks("control plane", store, setting)]
+
+    looks = []
+    for (role, key), name in places.items():
+        setting = f"SYNCLINE_{role.upper()}_DSN" if key is None else f"key '{key}' of SYNCLINE_STORES"
+        fix = f"Bring the server up, or correct {setting} of the workers."
+        looks.append(_look(name, partial(one, name, role, key, setting), fix=fix))
+    if services.settings.control_dsn is not None:
+        fix = "Bring the server up, or correct SYNCLINE_CONTROL_DSN of the workers."
+        looks.append(_look("control plane", control, fix=fix))
+    return looks
+
+
+async def _alone(check: Awaitable[Check]) -> Sequence[Check]:
+    return [await check]
+
+
+async def _if_it_answers(name: str, look: Awaitable[Sequence[Check]]) -> Sequence[Check]:
+    """Return what a look finds; of a store that is away, its own check says why."""
+    try:
+        return await look
+    except StoreError:
+        store = name.partition(":")[0]
+        return [Check(name=name, status=CheckStatus.SKIP, found=f"see the check of {store}")]
+
+
+def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    """Return one look for each store that has a graph: whether rows are hidden from the workers' role."""
+    places: dict[tuple[Role, str | None], list[str]] = {}
+    for graph in graphs:
+        places.setdefault(("write", graph.write_store), []).append(graph.schema_name)
+        shadow = names.shadow_schema(graph.schema_name)
+        places.setdefault(("graph", graph.graph_store), []).extend([graph.schema_name, shadow])
+
+    async def one(name: str, role: Role, key: str | None, schemas: Sequence[str]) -> Sequence[Check]:
+        store = services.store(role, key)
+        return await _if_it_answers(name, check_policies(name, store, schemas, target=role == "graph"))
+
+    async def put_back(name: str, key: str | None, schemas: Sequence[str]) -> Sequence[Check]:
+        store = services.store("write", key)
+        return await _if_it_answers(name, check_positions(name, store, schemas))
+
+    looks = []
+    for (role, key), schemas in places.items():
+        name = f"{role}-db: row level security" if key is None else f"{role}-db {key}: row level security"
+        look = partial(one, name, role, key, schemas)
+        store = name.partition(":")[0]
+        looks.append(_look(name, look, fix=f"See the check of {store}."))
+        if role == "write":
+            past = f"{store}: its past"
+            looks.append(_look(past, partial(put_back, past, key, schemas), fix=f"See the check of {store}."))
+    return looks
+
+
+def _rights_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    """Return one look for each database: whether the workers' role may do there what it has to."""
+    apart = services.settings.control_dsn is not None
+    having: dict[tuple[Role, str | None], list[Graph]] = {("write", None): [], ("graph", None): []}
+    for graph in graphs:
+        having.setdefault(("write", graph.write_store), []).append(graph)
+        having.setdefault(("graph", graph.graph_store), []).append(graph)
+
+    async def one(name: str, role: Role, key: str | None) -> Sequence[Check]:
+        here = having[role, key]
+        control = not apart and (role, key) == ("graph", None)
+        shadowed = [graph for graph in here if graph.shadowed and role == "graph"]
+        needed = needed_rights(role, here, control=control)
+        store = services.store(role, key)
+        return await _if_it_answers(name, _alone(check_rights(name, store, needed, shadowed=shadowed)))
+
+    async def control_plane(name: str) -> Sequence[Check]:
+        needed = needed_rights(None, (), control=True)
+        return await _if_it_answers(name, _alone(check_rights(name, services.control, needed)))
+
+    places = {(role, key): f"{role}-db" if key is None else f"{role}-db {key}" for role, key in having}
+    looks = [
+        _look(
+            f"{place}: rights",
+            partial(one, f"{place}: rights", role, key),
+            fix=f"See the check of {place}.",
+        )
+        for (role, key), place in places.items()
+    ]
+    if apart:
+        name = "control plane: rights"
+        looks.append(_look(name, partial(control_plane, name), fix="See the check of control plane."))
+    return looks
+
+
+def _tenancy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    """Return the looks at who could do what with the rights of a worker, for each write-db and graph-db."""
+    roles: tuple[Role, ...] = ("write", "graph")
+    places: dict[tuple[Role, str | None], dict[str, str]] = {(role, None): {} for role in roles}
+    for graph in graphs:
+        places.setdefault(("write", graph.write_store), {})[graph.schema_name] = graph.slug
+        places.setdefault(("graph", graph.graph_store), {})[graph.schema_name] = graph.slug
+
+    async def one(role: Role, key: str | None, schemas: Mapping[str, str]) -> Sequence[Check]:
+        store = services.store(role, key)
+        setting = f"SYNCLINE_{role.upper()}_DSN" if key is None else f"key '{key}' of SYNCLINE_STORES"
+        name = f"{role}-db" if key is None else f"{role}-db {key}"
+        checks = [*await _if_it_answers(f"{name}: role", check_role(name, store, setting=setting))]
+        if checks and checks[0].status is CheckStatus.SKIP:
+            return checks
+        if role == "write":
+            return [*checks, *await check_capture(name, store, schemas)]
+        return [
+            *checks,
+            *await check_schemas(name, store, schemas),
+            *await check_locks(name, store, schemas),
+        ]
+
+    looks = []
+    for (role, key), schemas in places.items():
+        name = f"{role}-db" if key is None else f"{role}-db {key}"
+        looks.append(
+            _look(f"{name}: role", partial(one, role, key, schemas), fix=f"See the check of {name}.")
+        )
+    return looks
+
+
+def _listener_looks(
+    services: Services, graphs: Sequence[Graph], namespace: str
+) -> list[Awaitable[Sequence[Check]]]:
+    """Return one look for each write-db that has a graph whose changes are to be heard."""
+
+    async def one(name: str, key: str | None) -> Sequence[Check]:
+        return [await check_listener(name, services, key, namespace=namespace)]
+
+    heard = {
+        graph.write_store: "write-db" if graph.write_store is None else f"write-db {graph.write_store}"
+        for graph in graphs
+        if graph.status is GraphStatus.ACTIVE and graph.schedule.notify
+    }
+    return [
+        _look(f"{name}: listener", partial(one, f"{name}: listener", key), fix=f"See the check of {name}.")
+        for key, name in heard.items()
+    ]
+
+
+def _vector_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    async def one(name: str, key: str | None) -> Sequence[Check]:
+        store = await reach_vectors(services, key)
+        return [Check(name=name, found=await store.describe())]
+
+    looks = []
+    for key in dict.fromkeys([None, *(graph.qdrant_store for graph in graphs)]):
+        name = "qdrant" if key is None else f"qdrant {key}"
+        setting = "SYNCLINE_QDRANT_URL and _API_KEY" if key is None else f"key '{key}' of SYNCLINE_QDRANTS"
+        fix = f"Bring Qdrant up, or correct {setting} of the workers; until then vectors alone are delayed."
+        looks.append(_look(name, partial(one, name, key), fix=fix))
+    return looks
+
+
+async def _embedding(services: Services) -> Sequence[Check]:
+    vectors = await reach_embedding(services)
+    found = f"{services.embedding.name}, {vectors.shape[1]} dimensions"
+    return [Check(name="embedding", found=found)]
+
+
+async def _control_revision(services: Services) -> Sequence[Check]:
+    behind = await schemas_behind(services.control, CONTROL, ["syncline"])
+    name = "control plane: migrations"
+    if not behind:
+        return [Check(name=name, found="up to date")]
+    return [Check(name=name, status=CheckStatus.FAIL, found=f"it has {behind['syncline']}", fix=_MIGRATE)]
+
+
+async def _revisions(services: Services, graphs: Sequence[Graph], side: Side) -> Sequence[Check]:
+    """Return the check of one side of all graphs, store by store."""
+    role: Role = "write" if side is WRITE else "graph"
+    by_store: dict[str | None, dict[str, str]] = {}
+    for graph in graphs:
+        key = graph.write_store if role == "write" else graph.graph_store
+        by_store.setdefault(key, {})[graph.schema_name] = graph.slug
+    behind: list[str] = []
+    for key, slugs in by_store.items():
+        late = await schemas_behind(services.store(role, key), side, slugs)
+        behind += [slugs[schema] for schema in late]
+    name = f"{side.name} migrations"
+    if not behind:
+        return [Check(name=name, found=f"{len(graphs):,} graphs are up to date")]
+    named = listed(sorted(behind), most=_MOST_NAMED)
+    return [
+        Check(
+            name=name,
+            status=CheckStatus.FAIL,
+            found=f"{len(behind):,} of {len(graphs):,} graphs are behind: {named}",
+            fix=_MIGRATE,
+        )
+    ]
+
+
+def _fleet(workers: Sequence[WorkerRecord]) -> Sequence[Check]:
+    """Return what the workers say of each other: releases that differ, plugins that were left out."""
+    if not workers:
+        return [
+            Check(
+                name="workers",
+                status=CheckStatus.WARN,
+                found="the control plane knows of none",
+                fix=f"{_MIGRATE} Workers tell about themselves within half a minute.",
+            )
+        ]
+    releases = sorted({worker.syncline_version for worker in workers})
+    found = f"{len(workers)} known to the control plane, Syncline {', '.join(releases)}"
+    versions = sorted({worker.deployment_version for worker in workers if worker.deployment_version})
+    if versions:
+        found += f"; deployed as {', '.join(versions)}"
+    mixed = len(releases) > 1
+    checks = [
+        Check(
+            name="workers",
+            status=CheckStatus.WARN if mixed else CheckStatus.OK,
+            found=found,
+            fix="Finish the deployment: every worker should have the same release." if mixed else None,
+        )
+    ]
+    checks += [
+        Check(
+            name=f"worker {worker.identity}",
+            status=CheckStatus.WARN,
+            found=f"it cannot use a store that others may be able to use. {problem}",
+            fix="Correct that setting of this worker and restart it; its graphs are left to the others.",
+        )
+        for worker in workers
+        for problem in worker.unusable
+    ]
+    problems = sorted({problem for worker in workers for problem in worker.problems})
+    fix = "Mend or uninstall that distribution in the workers, then restart them."
+    return [
+        *checks,
+        *(Check(name="plugins", status=CheckStatus.WARN, found=problem, fix=fix) for problem in problems),
+    ]

@@ -1,0 +1,124 @@
+"""Checks of one Postgres store: that it answers, its connections, its clock, and who holds capture back."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.engine import RowMapping
+
+from syncline.operator.health.check import Check, CheckStatus, skew_check
+from syncline.stores.postgres import PostgresStore
+
+__all__ = ["check_postgres", "tls_checks"]
+
+_OLD_SECONDS: Final = 60.0
+
+_ASK: Final = text(
+    """
+    SELECT current_setting('server_version') AS version, current_database() AS database,
+           coalesce(host(inet_server_addr()), 'local socket') AS host, inet_server_port() AS port,
+           current_setting('max_connections')::int
+               - current_setting('superuser_reserved_connections')::int AS usable,
+           (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
+           pg_has_role('pg_read_all_stats', 'USAGE') AS sees_others,
+           pg_is_in_recovery() AS standby,
+           clock_timestamp() AS clock
+    """
+)
+_OLDEST_WRITER: Final = text(
+    """
+    SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age, datname AS database,
+           application_name
+    FROM pg_stat_activity
+    WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+    ORDER BY xact_start LIMIT 1
+    """
+)
+
+
+async def check_postgres(
+    name: str, store: PostgresStore, *, wanted: int, setting: str, writers: bool
+) -> Sequence[Check]:
+    """Return the checks of a store, or raise StoreError if it does not answer.
+
+    `wanted` is how many connections all workers may take, `setting` the variable that says where the store
+    is; `writers` asks for open transactions, which hold capture back on a write-db.
+    """
+    async with store.begin() as connection:
+        # The connection is there by now, so what is measured is one round trip.
+        before = datetime.now(UTC)
+        row = (await connection.execute(_ASK)).mappings().one()
+        after = datetime.now(UTC)
+        writer = (await connection.execute(_OLDEST_WRITER)).mappings().first() if writers else None
+    place = row["host"] if row["port"] is None else f"{row['host']}:{row['port']}"
+    checks = [
+        Check(name=name, found=f"PostgreSQL {row['version']}, database {row['database']} at {place}"),
+        _connections(name, row, wanted),
+        skew_check(
+            f"{name}: clock", row["clock"] - after, row["clock"] - before, whose=f"{place} ({setting})"
+        ),
+    ]
+    if writers:
+        checks.append(_writer(name, writer, sees_others=row["sees_others"], standby=row["standby"]))
+    return checks
+
+
+def tls_checks(name: str, store: PostgresStore, setting: str) -> Sequence[Check]:
+    """Return a warning if the server need not prove who it is, nothing if it must or is on this machine."""
+    if not store.login.dsn.unverified:
+        return []
+    return [
+        Check(
+            name=f"{name}: TLS",
+            status=CheckStatus.WARN,
+            found=f"sslmode={store.login.dsn.tls.mode} verifies no certificate: somebody in between could "
+            "read along, or stand in for the server",
+            fix=f"Add sslmode=verify-full and sslrootcert to {setting}: docs/connections.md.",
+        )
+    ]
+
+
+def _connections(name: str, row: RowMapping, wanted: int) -> Check:
+    found = f"workers may take {wanted} of {row['usable']}; {row['used']} are in use"
+    if wanted <= row["usable"]:
+        return Check(name=f"{name}: connections", found=found)
+    return Check(
+        name=f"{name}: connections",
+        status=CheckStatus.WARN,
+        found=found,
+        fix="Raise max_connections of the server, lower SYNCLINE_POOL_SIZE, or run fewer workers.",
+    )
+
+
+def _writer(name: str, writer: RowMapping | None, *, sees_others: bool, standby: bool) -> Check:
+    name = f"{name}: open transactions"
+    if standby:
+        return Check(
+            name=name,
+            status=CheckStatus.WARN,
+            found="it is a standby: who holds rows back cannot be seen from a standby",
+            fix="Look at pg_stat_activity of the primary, or have the workers' write-db be the primary.",
+        )
+    if not sees_others:
+        return Check(
+            name=name,
+            status=CheckStatus.WARN,
+            found="the worker's role may not see how long those of other roles have been open",
+            fix="GRANT pg_read_all_stats TO the worker's role, on the write-db.",
+        )
+    if writer is None or writer["age"] is None:
+        return Check(name=name, found="nobody writes")
+    found = (
+        f"the oldest writing one is {writer['age']:.0f} s old "
+        f"(application {writer['application_name'] or '-'}, database {writer['database']}, "
+        f"pid {writer['pid']})"
+    )
+    if writer["age"] < _OLD_SECONDS:
+        return Check(name=name, found=found)
+    return Check(
+        name=name,
+        status=CheckStatus.WARN,
+        found=f"{found}; what was written since it began waits for it",
+        fix=f"End it; on that server: SELECT pg_terminate_backend({writer['pid']});",
+    )

@@ -1,0 +1,88 @@
+"""The check of rights in a store: what the worker's own role lacks, each with the GRANT that mends it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import asyncpg
+
+from syncline import names
+from syncline.control.graphs import Graph
+from syncline.control.services import Role
+from syncline.operator.health.check import Check, CheckStatus
+from syncline.rights.graphs import read_place
+from syncline.rights.missing import missing_rights
+from syncline.rights.needed import (
+    Place,
+    Right,
+    worker_control_rights,
+    worker_graph_rights,
+    worker_write_rights,
+)
+from syncline.sql import quoted, statements_of
+from syncline.stores.postgres import PostgresStore
+
+__all__ = ["check_rights", "needed_rights"]
+
+_MOST_NAMED: Final = 20
+_MOST_GRANTS: Final = 200
+_sql = statements_of("syncline.rights")
+
+
+def needed_rights(role: Role | None, graphs: Sequence[Graph], *, control: bool = False) -> Iterator[Right]:
+    """Yield what a worker needs in a store that these graphs have as `role`; with `control`, as its plane."""
+    if role == "write":
+        yield from worker_write_rights([read_place(graph) for graph in graphs])
+    if role == "graph":
+        schemas = [graph.schema_name for graph in graphs]
+        shadows = [names.shadow_schema(graph.schema_name) for graph in graphs if graph.shadowed]
+        yield from worker_graph_rights([Place(schema=schema) for schema in [*schemas, *shadows]])
+    if control:
+        yield from worker_control_rights()
+
+
+async def check_rights(
+    name: str, store: PostgresStore, needed: Iterator[Right], *, shadowed: Sequence[Graph] = ()
+) -> Check:
+    """Return the check of one store, or raise StoreError if it does not answer.
+
+    `shadowed` are the graphs whose shadows are made there. What is not there yet is no right that is missing.
+    """
+    async with store.driver() as connection:
+        missing = await missing_rights(connection, needed)
+        role: str = await connection.fetchval("SELECT current_user::text")
+        lacking = [(str(right), right.grant) for right in missing]
+        if shadowed:
+            lacking += await _to_create(connection, role, store.owner_role, shadowed)
+    if not lacking:
+        return Check(name=name, found=f"role {role} has what it needs")
+    named = "; ".join(what for what, _ in lacking[:_MOST_NAMED])
+    more = f"; and {len(lacking) - _MOST_NAMED:,} more" if len(lacking) > _MOST_NAMED else ""
+    run = " ".join(f"{grant};" for _, grant in lacking[:_MOST_GRANTS])
+    return Check(
+        name=name,
+        status=CheckStatus.FAIL,
+        found=f"role {role} lacks {named}{more}",
+        fix=f"There, as an administrator: {run} `syncline grants` prints all that roles need.",
+    )
+
+
+async def _to_create(
+    connection: asyncpg.Connection, role: str, owner_role: str | None, graphs: Sequence[Graph]
+) -> list[tuple[str, str]]:
+    """Return what is missing to make and to promote shadows, each with its GRANT."""
+    schemas = [graph.schema_name for graph in graphs]
+    row = await connection.fetchrow(_sql("creating"), owner_role or role, schemas)
+    acting = quoted(owner_role or role)
+    found: list[tuple[str, str]] = []
+    if not row["known"]:
+        return [(f"role {acting}, which SYNCLINE_OWNER_ROLE names", f"CREATE ROLE {acting}")]
+    if not row["member"]:
+        found.append((f"membership in {acting}, to act as the owner", f"GRANT {acting} TO {quoted(role)}"))
+    if not row["creates"]:
+        grant = f"GRANT CREATE ON DATABASE {row['database']} TO {acting}"
+        found.append((f"CREATE on database {row['database']}, to make shadows", grant))
+    found += [
+        (f"membership in {owner}, which owns a live schema, to promote", f"GRANT {owner} TO {acting}")
+        for owner in row["owners"]
+    ]
+    return found

@@ -1,0 +1,132 @@
+"""Checks of who could do what with the rights of a worker: its role, its graphs' schemas, locks, capture."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import asyncpg
+
+from syncline.engine.lock import HolderName
+from syncline.operator.health.check import Check, CheckStatus, listed
+from syncline.sql import statements_of
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.tenants import reading
+
+__all__ = ["check_capture", "check_locks", "check_role", "check_schemas"]
+
+_sql = statements_of("syncline.operator.health")
+_SILENT: Final = 120.0
+
+
+async def check_role(name: str, store: PostgresStore, *, setting: str) -> Sequence[Check]:
+    """Return the check of the role that workers connect as: what it may do beyond its grants."""
+    name = f"{name}: role"
+    async with store.driver() as connection, reading(connection):
+        row = await connection.fetchrow(_sql("role"))
+    held = [word for word in ("SUPERUSER", "CREATEROLE", "BYPASSRLS") if row[word.lower()]]
+    if not held:
+        return [Check(name=name, found=f"'{row['name']}' has what it was granted, and nothing else")]
+    return [
+        Check(
+            name=name,
+            status=CheckStatus.WARN,
+            found=f"workers connect as '{row['name']}', which is {', '.join(held)}",
+            fix=f"Give workers a role that may only log in and what it is granted, and name it in {setting}.",
+        )
+    ]
+
+
+async def check_capture(name: str, store: PostgresStore, schemas: Mapping[str, str]) -> Sequence[Check]:
+    """Return the check of what captures the schemas of a write-db (schema -> graph), and whom it acts as."""
+    name = f"{name}: capture"
+    rows = await _fetch(store, "foreign_capture", schemas)
+    if not rows:
+        return [Check(name=name, found="what captures the tables belongs to their owners")]
+    named = [f"{schemas[row['schema']]} (as {row['acts_as']}, not {row['owner']})" for row in rows]
+    return [
+        Check(
+            name=name,
+            status=CheckStatus.WARN,
+            found=f"what captures the tables acts as another role than their owner: {listed(named)}",
+            fix="Run `syncline graph adopt` for each of them.",
+        )
+    ]
+
+
+async def check_schemas(name: str, store: PostgresStore, schemas: Mapping[str, str]) -> Sequence[Check]:
+    """Return the check of who else may create in the graphs' schemas of a graph-db.
+
+    Expressions of table maps are evaluated there with the schema on the search_path.
+    """
+    name = f"{name}: schemas"
+    rows = await _fetch(store, "creators", schemas)
+    if not rows:
+        return [Check(name=name, found="nobody but their owners may create in the schemas of graphs")]
+    named = [f"{row['role']} in {row['schema']}" for row in rows]
+    return [
+        Check(
+            name=name,
+            status=CheckStatus.WARN,
+            found=f"others may create operators there, which workers may call: {listed(named)}",
+            fix="REVOKE CREATE ON SCHEMA … FROM each of them, or ALTER SCHEMA … OWNER TO the workers' role.",
+        )
+    ]
+
+
+async def check_locks(
+    name: str, store: PostgresStore, schemas: Mapping[str, str], *, silent_seconds: float = _SILENT
+) -> Sequence[Check]:
+    """Return the checks of who holds graphs' locks: anybody who may connect to a graph-db can take one.
+
+    A cycle of a worker asks for something every now and then, and less than `silent_seconds` apart unless its
+    worker is frozen, or waits for the embedding service or the vector store.
+    """
+    name = f"{name}: locks"
+    rows = await _fetch(store, "graph_locks", schemas)
+    claims = [HolderName.of(row["application_name"], now=row["now"]) if row["own"] else None for row in rows]
+    strange, silent, held = [], [], []
+    for row, claim in zip(rows, claims, strict=True):
+        graph, idle = schemas[row["schema"]], row["idle_seconds"]
+        session = f"pid {row['pid']}, role {row['role'] or 'unknown'}"
+        unnamed = f"{graph} by {session} (application {row['application_name'] or 'unnamed'})"
+        whose = unnamed if claim is None else f"{_by_run(graph, claim)} ({session})"
+        if not row["own"]:
+            strange.append(whose)
+        elif idle is not None and idle > silent_seconds:
+            silent.append(f"{whose}, silent for {idle:.0f} s")
+        else:
+            held.append(whose)
+    found = []
+    if strange:
+        found.append(
+            Check(
+                name=name,
+                status=CheckStatus.WARN,
+                found=f"graphs are held by sessions of other roles: {listed(strange)}",
+                fix="SELECT pg_terminate_backend(pid), and REVOKE CONNECT ON DATABASE … FROM PUBLIC.",
+            )
+        )
+    if silent:
+        found.append(
+            Check(
+                name=name,
+                status=CheckStatus.WARN,
+                found=f"graphs are held by sessions that ask for nothing: {listed(silent)}",
+                fix="Look whether the worker of that run is frozen, or waits for embeddings or vectors: the "
+                "run's next attempt takes the graph from a dead one, and once the run is over another does. "
+                "If it is no worker's, SELECT pg_terminate_backend(pid).",
+            )
+        )
+    if found:
+        return found
+    whom = f": {listed(held)}" if held else ""
+    return [Check(name=name, found=f"workers hold {len(rows):,} of {len(schemas):,} graphs{whom}")]
+
+
+def _by_run(graph: str, claim: HolderName) -> str:
+    since = "" if claim.since is None else f", since {claim.since:%Y-%m-%d %H:%M}"
+    return f"{graph} by run {claim.run_id}, attempt {claim.attempt}{since}"
+
+
+async def _fetch(store: PostgresStore, query: str, schemas: Mapping[str, str]) -> list[asyncpg.Record]:
+    async with store.driver() as connection, reading(connection):
+        return list(await connection.fetch(_sql(query), list(schemas)))

@@ -1,0 +1,278 @@
+"""Parked: what waits, for whom, since when, and why that one does not come."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+
+import asyncpg
+
+from syncline.engine.render.statements import deleted_keys
+from syncline.engine.table_map import SchemaMap
+from syncline.masking import FROM_CODE
+from syncline.messages.base import Message
+from syncline.operator.schema import (
+    checked_limit,
+    find_table,
+    first_page,
+    moment,
+    naming_values,
+    place_after,
+    reading,
+    reading_sources,
+    refusal,
+    row_name,
+    sql,
+)
+from syncline.provider import GraphSchema
+from syncline.sql import literal, quoted
+
+__all__ = [
+    "AwaitedRow",
+    "Obstacle",
+    "ParkedEntry",
+    "ParkedPage",
+    "ParkedPart",
+    "ParkedSummary",
+    "list_parked",
+    "summarize_parked",
+]
+
+
+class Obstacle(StrEnum):
+    """Why a row that others wait for has not come."""
+
+    LANDED = "landed"
+    """It has: the next cycle lands what waits for it."""
+    MISSING = "missing"
+    """The write-db does not have it, and there is no trace that it ever had."""
+    DELETED = "deleted"
+    """The write-db had it."""
+    NOT_READY = "not_ready"
+    """The write-db has it, and the table map's condition keeps it out of the graph-db."""
+    DEAD = "dead"
+    """The graph-db refused it, and it is no longer tried."""
+    RETRYING = "retrying"
+    """The graph-db refused it; it is tried again."""
+    PARKED = "parked"
+    """It waits for a row itself."""
+    PENDING = "pending"
+    """The write-db has it, and it has not been synced yet."""
+    UNKNOWN = "unknown"
+    """Its table is not in the table map."""
+
+
+class ParkedPart(Message):
+    """How much of one table waits for one row."""
+
+    table: str
+    name: str | None = None
+    """The link table or the referring column that waits alone; None: whole rows wait."""
+    waiting: int = 0
+    since: datetime | None = None
+
+
+class AwaitedRow(Message):
+    """A row that others wait for."""
+
+    table: str
+    key: str
+    named_by: str | None = None
+    """The column whose value `key` is, where the rows that wait name it by another than its own key."""
+    waiting: int = 0
+    since: datetime | None = None
+    parts: tuple[ParkedPart, ...] = ()
+    obstacle: Obstacle = Obstacle.UNKNOWN
+    reason: str = ""
+    """The obstacle, for a person."""
+
+
+class ParkedSummary(Message):
+    """What waits in a graph; the rows that hold back most come first."""
+
+    rows: int = 0
+    """Whole rows that wait for a row."""
+    references: int = 0
+    """Links and optional references that wait alone: their row has landed."""
+    released: int = 0
+    """Rows whose wait is over, which the next cycle lands. They are in no other number."""
+    awaited: tuple[AwaitedRow, ...] = ()
+    left_off: int = 0
+    """Awaited rows beyond the page."""
+
+
+class ParkedEntry(Message):
+    """A row, a link or an optional reference that waits."""
+
+    table: str
+    key: tuple[str, ...] = ()
+    """Of the row that waits, or whose link or reference does."""
+    name: str | None = None
+    """The link table or the referring column; None: the whole row waits."""
+    waits_for_table: str = ""
+    waits_for_key: str = ""
+    since: datetime | None = None
+    released: bool = False
+    """What it waited for is there; the next cycle lands it."""
+
+
+class ParkedPage(Message):
+    """What waits of one table, in no order that means anything."""
+
+    entries: tuple[ParkedEntry, ...] = ()
+    next: str | None = None
+    """What to give as `after` for the following page; None when this is the last one."""
+
+
+async def summarize_parked(
+    write: GraphSchema, target: GraphSchema, schema_map: SchemaMap, *, limit: int = 20
+) -> ParkedSummary:
+    """Return what waits and why, by one question about all of it to each database."""
+    limit = checked_limit(limit)
+    by_value = [
+        (table.name, reference.column, reference.parent, reference.by)
+        for table in schema_map
+        for reference in table.references
+        if reference.by is not None
+    ]
+    columns = [[row[place] for row in by_value] for place in range(4)]
+    async with reading(target) as connection:
+        counts = await connection.fetchrow(sql("parked_counts"))
+        awaited = await connection.fetch(
+            sql("awaited", landed=_landed(schema_map), from_code=literal(FROM_CODE)), *columns, limit
+        )
+    sources = await _ask_write_db(write, schema_map, awaited)
+    shown = first_page((_awaited(schema_map, row, sources) for row in awaited), limit)
+    return ParkedSummary(
+        rows=counts["rows"],
+        references=counts["references"],
+        released=counts["released"],
+        awaited=shown,
+        left_off=awaited[0]["all_awaited"] - len(shown) if shown else 0,
+    )
+
+
+async def list_parked(
+    target: GraphSchema, schema_map: SchemaMap, table: str, *, limit: int = 100, after: str | None = None
+) -> ParkedPage:
+    """Return one page of what waits of one table; `after` is the `next` of the page before.
+
+    Raise InputInvalid for a table that the map does not have.
+    """
+    limit = checked_limit(limit)
+    found = find_table(schema_map, table)
+    # A row has one place in a page and so has each of its parts: `<name>/<what it waits for>/<row>`.
+    place, row_id = place_after(after)
+    name, waits_for = place_after(place)
+    owner = sql("owner_key", target=quoted(found.name)) if found.identified else "NULL"
+    async with reading(target) as connection:
+        rows = await connection.fetch(
+            sql("parked", owner_key=owner), found.name, row_id, name, waits_for, limit + 1
+        )
+    entries = first_page((ParkedEntry.model_validate({"table": found.name, **row}) for row in rows), limit)
+    following = None
+    if len(rows) > len(entries):
+        last = rows[len(entries) - 1]
+        following = f"{last['name'] or ''}/{last['waits_for']}/{last['row_id']}"
+    return ParkedPage(entries=entries, next=following)
+
+
+def _landed(schema_map: SchemaMap) -> str:
+    """Return the cases that say whether an awaited row is in the graph-db."""
+    cases = ["WHEN false THEN false"]
+    for table in schema_map:
+        if not table.identified:
+            continue
+        names = {"table": literal(table.name), "target": quoted(table.name)}
+        cases.append(sql("landed", named_by="w.named_by IS NULL", match="t.id = w.waits_for", **names))
+        for column in naming_values(schema_map, table):
+            named_by = f"w.named_by = '{literal(column)}'"
+            match = f't.{quoted(column)} = w.key AND t.{quoted(column)}::text COLLATE "C" = w.key'
+            cases.append(sql("landed", named_by=named_by, match=match, **names))
+    return "\n".join(cases)
+
+
+_Place = tuple[str, str | None, str]
+"""What an awaited row is known by: table, column that names it, value."""
+
+
+def _place(row: Mapping[str, str]) -> _Place:
+    return row["table"], row["named_by"], row["key"]
+
+
+async def _ask_write_db(
+    write: GraphSchema, schema_map: SchemaMap, awaited: Sequence[asyncpg.Record]
+) -> dict[_Place, asyncpg.Record]:
+    """Return what the write-db says about each awaited row of a known table."""
+    asked: dict[tuple[str, str | None], list[str]] = {}
+    for row in awaited:
+        asked.setdefault((row["table"], row["named_by"]), []).append(row["key"])
+    questions = []
+    keys = []
+    named = []
+    for table in schema_map:
+        for column in (None, *naming_values(schema_map, table)):
+            if (table.name, column) not in asked:
+                continue
+            keys.append(asked[table.name, column])
+            named.append(table.source)
+            questions.append(
+                sql(
+                    "awaited_source",
+                    table=literal(table.name),
+                    named_by="NULL::text" if column is None else f"'{literal(column)}'",
+                    number=str(len(keys)),
+                    source=f"{quoted(write.schema)}.{quoted(table.source)}",
+                    tombstones=deleted_keys(write.schema),
+                    source_name=literal(table.source),
+                    present=table.present,
+                    column=quoted(column or table.key[0]),
+                    own_key="true" if column is None else "false",
+                )
+            )
+    if not questions:
+        return {}
+    sources = [f"{quoted(write.schema)}.{quoted(name)}" for name in dict.fromkeys(named)]
+    async with reading_sources(write, [*sources, deleted_keys(write.schema)]) as connection:
+        rows = await connection.fetch("\nUNION ALL\n".join(questions), *keys)
+    return {_place(row): row for row in rows}
+
+
+def _awaited(
+    schema_map: SchemaMap, row: asyncpg.Record, sources: Mapping[_Place, asyncpg.Record]
+) -> AwaitedRow:
+    obstacle, reason = _obstacle(schema_map, row, sources.get(_place(row)))
+    return AwaitedRow(
+        table=row["table"],
+        key=row["key"],
+        named_by=row["named_by"],
+        waiting=row["waiting"],
+        since=row["since"],
+        parts=tuple(ParkedPart.model_validate(part) for part in json.loads(row["parts"])),
+        obstacle=obstacle,
+        reason=reason,
+    )
+
+
+def _obstacle(
+    schema_map: SchemaMap, row: asyncpg.Record, source: asyncpg.Record | None
+) -> tuple[Obstacle, str]:
+    if row["landed"]:
+        return Obstacle.LANDED, "it is there: the next cycle lands what waits"
+    if source is None:
+        return Obstacle.UNKNOWN, "its table is not in the table map"
+    if source["deleted_at"] is not None and not source["there"]:
+        return Obstacle.DELETED, f"deleted from the write-db {moment(source['deleted_at'])}"
+    if not source["there"]:
+        return Obstacle.MISSING, "not in the write-db"
+    if not source["present"]:
+        return Obstacle.NOT_READY, f"in the write-db, but not: {schema_map[row['table']].present}"
+    if row["sqlstate"] is not None:
+        state = Obstacle.DEAD if row["next_retry_at"] is None else Obstacle.RETRYING
+        return state, refusal(row["sqlstate"], row["message"], row["next_retry_at"])
+    if row["parked_for_key"] is not None:
+        return (
+            Obstacle.PARKED,
+            f"waits itself for {row_name(row['parked_for_table'], [row['parked_for_key']])}",
+        )
+    return Obstacle.PENDING, "in the write-db, not synced yet"

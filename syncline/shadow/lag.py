@@ -1,0 +1,95 @@
+"""How far a graph and its shadow are: what each has yet to do, and what the one has that the other lacks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import asyncpg
+
+from syncline.engine.capture import Pending, ask_pending
+from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
+from syncline.engine.state import Ledger, read_ledger
+from syncline.provider import GraphSchema
+from syncline.shadow.template import sql
+from syncline.sql import quoted
+
+__all__ = ["Progress", "lags", "progress_of", "undone"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One side at one moment."""
+
+    ledger: Ledger
+    pending: Pending
+    points: int
+    """How many points the vector store is owed."""
+    dead: int
+    """How many rows were refused and have not landed since."""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was ever read, although there is something to read."""
+        return bool(self.tables) and all(cursor == Cursor() for cursor in self.ledger.cursors.values())
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """What is yet to be read of the write-db."""
+        return self.pending.tables | ({DELETES} if self.pending.deletes else set())
+
+
+async def progress_of(
+    connection: asyncpg.Connection, place: GraphSchema, write: GraphSchema, statements: SchemaStatements
+) -> Progress:
+    """Return how far a side is; `connection` is to its database, with its schema on the search_path."""
+    ledger = await read_ledger(connection, tables=statements.tables, run_id="")
+    owed = await connection.fetchrow(sql("owed", schema=quoted(place.schema)))
+    tables = list(statements.tables)
+    async with write.store.driver() as source:
+        pending = await ask_pending(source, statements, write.schema, ledger, tables)
+    return Progress(ledger=ledger, pending=pending, points=owed["points"], dead=owed["dead"])
+
+
+def undone(side: Progress) -> Iterator[str]:
+    """Yield what a side has yet to do, in words."""
+    if side.untouched:
+        yield "has never been synced"
+        return
+    if side.tables:
+        yield f"has yet to read {', '.join(sorted(side.tables))}"
+    if side.pending.held:
+        yield "waits for an open transaction of the write-db"
+    if side.ledger.comparisons:
+        yield f"has yet to compare the keys of {', '.join(sorted(side.ledger.comparisons))}"
+    if side.ledger.requeued or side.ledger.released:
+        yield "has rows that are to be tried again"
+    if side.points:
+        yield f"owes the vector store {side.points:,} points"
+
+
+def lags(shadow: Progress, live: Progress) -> Iterator[str]:
+    """Yield what of the live graph its shadow lacks, in words; what neither has read yet is no reason."""
+    if shadow.untouched:
+        yield "it has never been synced"
+        return
+    behind = sorted(name for name in shadow.tables if _passed(live, shadow, name))
+    if behind:
+        yield f"it has yet to read what the live graph has: {', '.join(behind)}"
+    if shadow.ledger.comparisons:
+        yield f"it has yet to compare the keys of {', '.join(sorted(shadow.ledger.comparisons))}"
+    if shadow.points:
+        yield f"it owes the vector store {shadow.points:,} points"
+    if shadow.dead > live.dead:
+        yield f"{shadow.dead:,} rows were refused in it, {live.dead:,} in the live graph"
+
+
+def _passed(ahead: Progress, behind: Progress, name: str) -> bool:
+    """Return whether one side has read more of a table that the other has yet to read."""
+    if name not in ahead.tables:
+        return True
+    return _position(name, ahead) > _position(name, behind)
+
+
+def _position(name: str, side: Progress) -> tuple[int, tuple[str, ...] | tuple[int, ...]]:
+    cursor = side.ledger.cursors[name]
+    key = cursor.key or ()
+    return cursor.xid, tuple(map(int, key)) if name == DELETES else key

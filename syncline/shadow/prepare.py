@@ -1,0 +1,110 @@
+"""The scratch of a shadow: its schema in the graph-db, made when it is needed and dropped on request."""
+
+import re
+from typing import Final
+
+import asyncpg
+
+from syncline import names
+from syncline.control.graphs import Graph
+from syncline.control.services import Services
+from syncline.engine.table_map import SchemaMap
+from syncline.errors import SchemaMoved, ShadowInvalid, StoreUnavailable
+from syncline.migrations import migrate_graph
+from syncline.rights.taking import take_rights
+from syncline.shadow.template import sql
+from syncline.sql import quoted
+
+__all__ = ["drop_shadow", "prepare_shadow"]
+
+_LONGEST_SCHEMA: Final = 63
+_PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_PATIENCE: Final = "30s"
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+
+
+async def prepare_shadow(services: Services, graph: Graph, provider_id: str) -> None:
+    """Make the scratch schema for a provider's result, unless it is there.
+
+    Raise ShadowInvalid if its place cannot be had or holds another provider's result, SchemaMoved while it is
+    being promoted.
+    """
+    place, prefix = services.target_schema(graph, shadow=True), names.shadow_prefix(graph.qdrant_prefix)
+    if len(place.schema) > _LONGEST_SCHEMA or not _PREFIX.fullmatch(prefix):
+        raise ShadowInvalid(
+            graph.slug,
+            f"schema '{place.schema}' or prefix '{prefix}', where it would be, is no valid name: "
+            "the graph's own are too long for one",
+        )
+    async with place.store.driver() as connection:
+        found = await connection.fetchrow(sql("scratch"), place.schema)
+        state = None
+        if found["made"]:
+            state = await connection.fetchrow(sql("state", schema=quoted(place.schema)))
+    if state is not None and state["vector_prefix"] is not None:
+        _check(graph, place.schema, state, prefix=prefix, provider_id=provider_id)
+        return
+    if found["filled"] and not found["made"]:
+        raise ShadowInvalid(graph.slug, f"schema '{place.schema}' is there and is none of Syncline's")
+    for other in (await services.graphs.records()).valid:
+        # From before the rule that keeps such places free.
+        same_schema = (other.graph_store, other.schema_name) == (graph.graph_store, place.schema)
+        same_prefix = (other.qdrant_store, other.qdrant_prefix) == (graph.qdrant_store, prefix)
+        if same_schema or same_prefix:
+            raise ShadowInvalid(
+                graph.slug,
+                f"graph '{other.slug}' has schema '{place.schema}' or prefix '{prefix}', its place",
+            )
+    await migrate_graph(place.store, place.schema)
+    await take_rights(graph, target=place)
+    async with place.store.driver() as connection:
+        await connection.execute(sql("claim", schema=quoted(place.schema)), prefix, provider_id)
+
+
+def _check(graph: Graph, schema: str, state: asyncpg.Record, *, prefix: str, provider_id: str) -> None:
+    if state["vector_prefix"] != prefix:
+        name = names.shadow_slug(graph.slug)
+        raise SchemaMoved(name, schema, prefix=state["vector_prefix"], expected=prefix)
+    if state["shadow_provider"] != provider_id:
+        raise ShadowInvalid(
+            graph.slug,
+            f"schema '{schema}' has the result of provider '{state['shadow_provider']}', and `shadow` names "
+            f"'{provider_id}': `syncline graph set {graph.slug} --drop-shadow` has it begin anew",
+        )
+
+
+async def drop_shadow(services: Services, graph: Graph, schema_map: SchemaMap) -> None:
+    """Drop the graph's scratch schema and collections, if there are any.
+
+    Raise StoreUnavailable if a cycle of the shadow has them for too long, ShadowInvalid if what is in their
+    place is not what the record says, as after a promotion. While the graph declares a shadow, its next cycle
+    begins anew.
+    """
+    place, vectors = services.target_schema(graph, shadow=True), services.graph_vectors(graph, shadow=True)
+    async with place.store.driver() as connection, connection.transaction():
+        await connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+        try:
+            await connection.fetchval(sql("lock"), place.schema)
+        except asyncpg.LockNotAvailableError as error:
+            raise StoreUnavailable(
+                place.store.name,
+                f"a cycle has held schema '{place.schema}' for {_PATIENCE}, so it was not dropped",
+                sqlstate=_LOCK_NOT_AVAILABLE,
+            ) from error
+        # Only now: a promotion may have held the lock, and what is here would be the former live result.
+        if not (await connection.fetchrow(sql("scratch"), place.schema))["made"]:
+            return
+        state = await connection.fetchrow(sql("state", schema=quoted(place.schema)))
+        if state["vector_prefix"] != vectors.prefix:
+            raise ShadowInvalid(
+                graph.slug,
+                f"schema '{place.schema}' is not its shadow's, or no longer since a promotion; "
+                "nothing was dropped",
+            )
+        # First the points: what lacks them is rebuilt, what has too many is not.
+        for table in schema_map:
+            if table.vector is not None:
+                await vectors.store.drop_collection(vectors.collection(table.vector.collection))
+        if place.store.owner_role is not None:
+            await connection.execute(f"SET LOCAL ROLE {quoted(place.store.owner_role)}")
+        await connection.execute(f"DROP SCHEMA {quoted(place.schema)} CASCADE")

@@ -1,0 +1,239 @@
+"""Promotion: a shadow's result becomes the graph's, and what was live becomes its shadow.
+
+The schemas in the graph-db are renamed, each for the other; in the record, the providers change places and
+so do the prefixes of the collections, which cannot be renamed. If the record is in the same database, all
+of this is one transaction. If not, the schemas go first. Should it be cut off between the two, no cycle
+does harm: the books in a schema say which prefix they are about, and a cycle that was given another one
+stops (SchemaMoved). Whoever promotes next, above all the next attempt, makes the record follow before
+anything else.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from syncline import names
+from syncline.control.audit import Actor
+from syncline.control.composition import parse_composition, swapped
+from syncline.control.graphs import Graph
+from syncline.control.services import Services
+from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.schema_transaction import SCHEMA_PATH
+from syncline.engine.state import payloads
+from syncline.engine.table_map import SchemaMap
+from syncline.errors import InputInvalid, ShadowInvalid, StoreRejected
+from syncline.messages.operator import Promotion
+from syncline.messages.sync import TableProgress
+from syncline.migrations import migrate_books
+from syncline.provider import GraphSchema
+from syncline.shadow.lag import Progress, lags, progress_of
+from syncline.shadow.template import sql
+from syncline.sql import quoted, string_literal
+
+__all__ = ["promote"]
+
+_ACTION: Final = "promote"
+_PATIENCE: Final = 60.0
+_AGAIN: Final = 0.5
+_FORCE: Final = "Try again when that is over; `--force` swaps them all the same, once neither is at work"
+
+
+async def promote(
+    services: Services,
+    graph: Graph,
+    schema_map: SchemaMap,
+    *,
+    force: bool = False,
+    who: str,
+    why: str,
+    run_id: str,
+    starter: str | None = None,
+    patience: float = _PATIENCE,
+) -> Promotion:
+    """Swap a graph and its shadow, once for each run, and return what came of it.
+
+    It waits for a moment at which neither is at work and the shadow has all that the live graph has. Raise
+    ShadowInvalid if there is no shadow, or no such moment in time, or something that is in the live schema
+    alone; with `force` it is enough that nobody is at work.
+    """
+    if not who.strip() or not why.strip():
+        raise InputInvalid("To promote, say who you are and why: both are kept in the audit.")
+    actor = Actor(who=who.strip(), why=why.strip(), starter=starter, run_id=run_id)
+    work = _Promotion(services, graph, schema_map, actor)
+    if await work.half_done():
+        return await work.finish(resumed=True)
+    if await work.done_by(run_id):
+        return work.told(graph)
+    await work.require_shadow()
+    despite = await work.left_behind()
+    if despite and not force:
+        raise ShadowInvalid(graph.slug, f"{'; '.join(despite)}. {_FORCE}")
+    reasons: list[str] = []
+    deadline = time.monotonic() + patience
+    while True:
+        async with work.both_held() as connection:
+            if connection is None:
+                reasons = ["a cycle was at work all the while"]
+            else:
+                reasons = await work.lacks(connection)
+                if force or not reasons:
+                    despite += reasons
+                    promoted = await work.swap(connection, who=who, why=why, run_id=run_id)
+                    break
+        if time.monotonic() > deadline:
+            raise ShadowInvalid(graph.slug, f"{'; '.join(reasons)}. {_FORCE}")
+        await asyncio.sleep(_AGAIN)
+    done = work.told(promoted) if promoted is not None else await work.finish()
+    return done.model_copy(update={"despite": tuple(despite)})
+
+
+class _Promotion:
+    """The steps of one promotion."""
+
+    def __init__(
+        self, services: Services, graph: Graph, schema_map: SchemaMap, actor: Actor | None = None
+    ) -> None:
+        self._services, self._graph, self._actor = services, graph, actor
+        self._statements = SchemaStatements(schema_map)
+        self._write = services.write_schema(graph)
+        self._live = services.target_schema(graph)
+        self._shadow = services.target_schema(graph, shadow=True)
+        self._prefix = graph.qdrant_prefix
+        self._shadow_prefix = names.shadow_prefix(graph.qdrant_prefix)
+        self._one_database = services.control is self._live.store
+
+    async def half_done(self) -> bool:
+        """Return whether the schemas were swapped and the record does not know."""
+        await migrate_books(self._live.store, self._live.schema)
+        async with self._live.store.driver() as connection:
+            state = await connection.fetchrow(sql("state", schema=quoted(self._live.schema)))
+        return state["vector_prefix"] not in (None, self._prefix)
+
+    async def done_by(self, run_id: str) -> bool:
+        """Return whether an earlier attempt of this run has swapped them."""
+        async with self._live.store.driver() as connection:
+            query = sql("promoted", live=quoted(self._live.schema), action=_ACTION)
+            done: bool = await connection.fetchval(query, run_id)
+        return done
+
+    async def require_shadow(self) -> None:
+        """Raise ShadowInvalid unless there is a result of the provider that the composition names."""
+        graph = self._graph
+        entry = parse_composition(graph.slug, graph.composition).entry("sync", shadow=True)
+        if entry is None:
+            raise ShadowInvalid(graph.slug, "its composition declares no `shadow`")
+        async with self._shadow.store.driver() as connection:
+            found = await connection.fetchrow(sql("scratch"), self._shadow.schema)
+            state = None
+            if found["made"]:
+                await migrate_books(self._shadow.store, self._shadow.schema)
+                state = await connection.fetchrow(sql("state", schema=quoted(self._shadow.schema)))
+        if state is None or state["vector_prefix"] != self._shadow_prefix:
+            raise ShadowInvalid(graph.slug, "it has not run yet, so there is nothing to promote")
+        if state["shadow_provider"] != entry.provider:
+            raise ShadowInvalid(
+                graph.slug,
+                f"its schema has the result of provider '{state['shadow_provider']}', and `shadow` names "
+                f"'{entry.provider}'",
+            )
+
+    async def left_behind(self) -> list[str]:
+        """Return what is in the live schema, or bound to it, and would not follow."""
+        async with self._live.store.driver() as connection:
+            rows = await connection.fetch(sql("left_behind"), self._live.schema, self._shadow.schema)
+        return [row["reason"] for row in rows]
+
+    @asynccontextmanager
+    async def both_held(self) -> AsyncIterator[AsyncConnection | None]:
+        """Yield a connection in a transaction that holds both schemas; None if a cycle has one of them.
+
+        Raise ShadowInvalid if another promotion was faster.
+        """
+        async with self._live.store.begin() as connection:
+            driver = await _driver(connection)
+            schemas = self._live.schema, self._shadow.schema
+            held = await driver.fetchval(sql("try_lock"), *schemas)
+            if held:
+                state = await driver.fetchrow(sql("state", schema=quoted(self._live.schema)))
+                if state["vector_prefix"] not in (None, self._prefix):
+                    raise ShadowInvalid(self._graph.slug, "somebody else has promoted it meanwhile")
+            yield connection if held else None
+
+    async def lacks(self, connection: AsyncConnection) -> list[str]:
+        """Return what the shadow lacks of what the live graph has."""
+        driver = await _driver(connection)
+        try:
+            live = await self._progress(driver, self._live)
+            shadow = await self._progress(driver, self._shadow)
+        except StoreRejected as error:
+            return [f"whether it is behind cannot be told: {error}"]
+        return list(lags(shadow, live))
+
+    async def _progress(self, driver: asyncpg.Connection, place: GraphSchema) -> Progress:
+        await driver.execute(SCHEMA_PATH, place.schema)
+        return await progress_of(driver, place, self._write, self._statements)
+
+    async def swap(self, connection: AsyncConnection, *, who: str, why: str, run_id: str) -> Graph | None:
+        """Swap the schemas, and the record if it is in the same database: then return it."""
+        driver = await _driver(connection)
+        live, shadow = self._live.schema, self._shadow.schema
+        if self._live.store.owner_role is not None:
+            await driver.execute(f"SET LOCAL ROLE {quoted(self._live.store.owner_role)}")
+        grants = await driver.fetch(sql("grants"), live, shadow)
+        for grant in grants:
+            await driver.execute(grant["statement"])
+        before = self.told(self._graph, swap=True).shadow_provider_id
+        await driver.execute(
+            sql(
+                "swap",
+                live=quoted(live),
+                shadow=quoted(shadow),
+                live_prefix=string_literal(self._shadow_prefix),
+                shadow_prefix=string_literal(self._prefix),
+                shadow_provider=string_literal(before),
+            )
+        )
+        audit = sql("audit", live=quoted(live))
+        await driver.execute(audit, who, _ACTION, f"{why} (provider {before} before)", run_id)
+        sizes = {row["name"]: row["rows"] for row in await driver.fetch(sql("sizes"), live)}
+        changed = {name: TableProgress(table=name, rows=rows) for name, rows in sizes.items()}
+        for payload in payloads(self._graph.ref, run_id, changed, failures=0):
+            await driver.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
+        if self._live.store.owner_role is not None:
+            await driver.execute("SET LOCAL ROLE NONE")
+        if not self._one_database:
+            return None
+        return await self._services.graphs.swap_shadow(self._graph, within=connection, actor=self._actor)
+
+    async def finish(self, *, resumed: bool = False) -> Promotion:
+        """Make the record follow, and return what came of it."""
+        graph = await self._services.graphs.swap_shadow(self._graph, actor=self._actor)
+        return self.told(graph).model_copy(update={"resumed": resumed})
+
+    def told(self, graph: Graph, *, swap: bool = False) -> Promotion:
+        """Return what the record says after the promotion; with `swap`, if it was before."""
+        raw = swapped(graph.composition) if swap else graph.composition
+        composition = parse_composition(graph.slug, raw)
+        serving = {"sync": composition.sync, "shadow": composition.shadow}
+        named = {key: names.FALLBACK_PROVIDER if e is None else e.provider for key, e in serving.items()}
+        return Promotion(
+            graph=graph.slug,
+            provider_id=named["sync"],
+            shadow_provider_id=named["shadow"],
+            qdrant_prefix=graph.qdrant_prefix,
+        )
+
+
+async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
+    """Return the driver's connection, in the transaction that this one has begun."""
+    await connection.execute(text("SELECT 1"))  # the adapter begins lazily
+    raw = await connection.get_raw_connection()
+    if raw.driver_connection is None:
+        raise RuntimeError("the connection of a promotion is closed")
+    return raw.driver_connection

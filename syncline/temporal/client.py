@@ -1,0 +1,190 @@
+"""The one way to reach Temporal: the ecosystem's own configuration, our data converter, our errors."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client, Plugin
+from temporalio.common import SearchAttributeKey
+from temporalio.envconfig import ClientConfig
+from temporalio.runtime import Runtime
+from temporalio.service import RPCError, RPCStatusCode, ServiceClient
+
+from syncline import names
+from syncline.errors import ConfigurationError, SettingsInvalid, TemporalUnavailable
+from syncline.temporal.data_converter import load_data_converter
+
+__all__ = [
+    "FAILURES",
+    "FALLBACK",
+    "FINGERPRINT",
+    "GRAPH",
+    "PROVIDER",
+    "PROVIDER_API",
+    "PROVIDER_VERSION",
+    "REPORTED_PROBLEMS",
+    "ROWS",
+    "SCHEDULED_BY",
+    "SCHEDULED_FOR",
+    "STATUS",
+    "connect",
+    "connect_again",
+    "missing_search_attributes",
+    "register_search_attributes",
+    "require_search_attributes",
+    "temporal_errors_mapped",
+]
+
+_DEFAULT_ADDRESS: Final = "localhost:7233"
+
+_QUOTED: Final = re.compile(r'(?:message|error): "(?P<cause>[^"]+)"')
+
+_TYPES: Final[Mapping[str, IndexedValueType.ValueType]] = {
+    "Bool": IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+    "Int": IndexedValueType.INDEXED_VALUE_TYPE_INT,
+    "Keyword": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+}
+
+
+async def connect(
+    *,
+    address: str | None = None,
+    namespace: str | None = None,
+    identity: str | None = None,
+    runtime: Runtime | None = None,
+    plugins: Sequence[Plugin] = (),
+) -> Client:
+    """Return a client of the Temporal that the `TEMPORAL_*` variables and profiles name.
+
+    `address` and `namespace` come before those. Raise SettingsInvalid when that configuration cannot be read,
+    TemporalUnavailable when the server cannot be reached.
+    """
+    try:
+        config = ClientConfig.load_client_connect_config()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise SettingsInvalid(f"The Temporal client configuration cannot be read: {error}") from error
+    config["target_host"] = address or config.get("target_host") or _DEFAULT_ADDRESS
+    config["namespace"] = namespace or config.get("namespace") or "default"
+    converter = load_data_converter()
+    try:
+        return await Client.connect(
+            **config,
+            data_converter=converter,
+            identity=identity,
+            runtime=runtime,
+            plugins=plugins,
+        )
+    except (RuntimeError, RPCError, OSError) as error:  # the SDK says RuntimeError for a refused connection
+        raise TemporalUnavailable(config["target_host"], config["namespace"], _cause(error)) from error
+
+
+async def connect_again(client: Client) -> Client:
+    """Return a client like this one, for another event loop; raise TemporalUnavailable when that fails."""
+    connection = client.service_client.config
+    try:
+        service = await ServiceClient.connect(connection)
+    except (RuntimeError, RPCError, OSError) as error:
+        raise TemporalUnavailable(connection.target_host, client.namespace, _cause(error)) from error
+    return Client(**(client.config() | {"service_client": service}))
+
+
+async def missing_search_attributes(client: Client) -> set[str]:
+    """Return the search attributes of ours that the namespace lacks.
+
+    A server that does not let clients list them (Temporal Cloud) is trusted to have them. Raise
+    ConfigurationError when one is registered with another type, TemporalUnavailable when the server does not
+    answer or does not know the namespace.
+    """
+    try:
+        found = await client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace)
+        )
+    except RPCError as error:
+        if error.status in (RPCStatusCode.UNIMPLEMENTED, RPCStatusCode.PERMISSION_DENIED):
+            return set()
+        raise _unavailable(client, error) from error
+    for name, declared in names.SEARCH_ATTRIBUTES.items():
+        actual = found.custom_attributes.get(name)
+        if actual is not None and actual != _TYPES[declared]:
+            raise ConfigurationError(
+                f"Search attribute {name} of namespace '{client.namespace}' is registered with another type; "
+                f"it must be {declared}.",
+                fix=f"Run `temporal operator search-attribute remove --name {name}`, then create it again.",
+            )
+    return names.SEARCH_ATTRIBUTES.keys() - found.custom_attributes.keys()
+
+
+async def require_search_attributes(client: Client) -> None:
+    """Raise ConfigurationError with the commands that help if the namespace lacks a search attribute.
+
+    A run that sets an attribute which does not exist would retry its workflow task for ever.
+    """
+    missing = sorted(await missing_search_attributes(client))
+    if missing:
+        commands = " && ".join(
+            f"temporal operator search-attribute create --namespace {client.namespace} "
+            f"--name {name} --type {names.SEARCH_ATTRIBUTES[name]}"
+            for name in missing
+        )
+        raise ConfigurationError(
+            f"Namespace '{client.namespace}' lacks search attributes {', '.join(missing)}.",
+            fix=f"Run: {commands}",
+        )
+
+
+async def register_search_attributes(client: Client) -> set[str]:
+    """Register the search attributes that the namespace lacks and return them."""
+    missing = await missing_search_attributes(client)
+    if missing:
+        request = AddSearchAttributesRequest(
+            namespace=client.namespace,
+            search_attributes={name: _TYPES[names.SEARCH_ATTRIBUTES[name]] for name in missing},
+        )
+        try:
+            await client.operator_service.add_search_attributes(request)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.ALREADY_EXISTS:
+                raise _unavailable(client, error) from error
+    return missing
+
+
+@contextmanager
+def temporal_errors_mapped(client: Client) -> Iterator[None]:
+    """Raise TemporalUnavailable in place of the SDK's error when a call has failed."""
+    try:
+        yield
+    except RPCError as error:
+        raise _unavailable(client, error) from error
+
+
+def _unavailable(client: Client, error: RPCError) -> TemporalUnavailable:
+    return TemporalUnavailable(client.service_client.config.target_host, client.namespace, _cause(error))
+
+
+def _cause(error: Exception) -> str:
+    """Return what went wrong in one line: the SDK wraps it in the debug output of its transport."""
+    said = _QUOTED.search(str(error))
+    if said is not None:
+        return said["cause"]
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+GRAPH: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_GRAPH)
+PROVIDER: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER)
+PROVIDER_VERSION: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER_VERSION)
+PROVIDER_API: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_PROVIDER_API)
+FALLBACK: Final = SearchAttributeKey.for_bool(names.ATTRIBUTE_FALLBACK)
+STATUS: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_STATUS)
+ROWS: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_ROWS)
+FAILURES: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
+FINGERPRINT: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_FINGERPRINT)
+
+SCHEDULED_BY: Final = SearchAttributeKey.for_keyword("TemporalScheduledById")
+"""Id of the Schedule that has started a run."""
+SCHEDULED_FOR: Final = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
+"""When that was due."""
+REPORTED_PROBLEMS: Final = SearchAttributeKey.for_keyword_list("TemporalReportedProblems")
+"""Category and cause, while the workflow task of a run has failed five times or more."""

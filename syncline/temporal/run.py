@@ -1,0 +1,173 @@
+"""Runs by hand: a workflow started, waited for, and told in a sentence when it does not end well."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.common import Priority, SearchAttributePair, TypedSearchAttributes
+from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError
+from temporalio.service import RPCError
+
+from syncline import errors
+from syncline.errors import ConfigurationError, NoWorker, RunFailed, SynclineError
+from syncline.temporal.client import GRAPH, temporal_errors_mapped
+from syncline.temporal.priorities import BY_HAND
+from syncline.temporal.stalls import Pending, pending_of
+from syncline.temporal.task_queues import pollers
+
+__all__ = ["run_by_hand"]
+
+_LOOK_FOR_WORKER: Final = 3.0
+"""Seconds that a worker which is starting may take to appear."""
+_LOOK: Final = 2.0
+"""Seconds between looks at a run that has not ended."""
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+
+
+async def run_by_hand(
+    client: Client,
+    workflow: str,
+    result_type: type[ResultT],
+    *arguments: BaseModel,
+    workflow_id: str,
+    task_queue: str,
+    seconds: float,
+    summary: str,
+    graph: str | None = None,
+    priority: Priority = BY_HAND,
+    tell: Callable[[str], None] = lambda _: None,
+    begun: Callable[[], None] = lambda: None,
+) -> ResultT:
+    """Start a workflow by its name, wait for it, and return its result.
+
+    `tell` gets a sentence when a try has failed and is repeated, or nobody takes it up; `begun` is called
+    once the run is there. Whoever is cancelled while waiting here cancels the run. Raise ConfigurationError
+    if the run failed by one, RunFailed if it failed otherwise or has not ended within these seconds (the
+    server then ends it); NoWorker, soon and with nothing started, if nobody polls the task queue;
+    TemporalUnavailable.
+    """
+    with temporal_errors_mapped(client):
+        await _require_worker(client, task_queue)
+        handle: WorkflowHandle[object, ResultT] = await client.start_workflow(
+            workflow,
+            args=arguments,
+            id=workflow_id,
+            task_queue=task_queue,
+            # Nobody waits for it any longer.
+            execution_timeout=timedelta(seconds=seconds),
+            static_summary=summary[:200],
+            search_attributes=TypedSearchAttributes(
+                [] if graph is None else [SearchAttributePair(GRAPH, graph)]
+            ),
+            result_type=result_type,
+            priority=priority,
+        )
+        begun()
+        watch = _Watch(client, handle, tell)
+        watching = asyncio.create_task(watch.look())
+        try:
+            # The server ends the run by itself; a little later, it has been lost from sight.
+            async with asyncio.timeout(seconds + 5):
+                return await handle.result()
+        except asyncio.CancelledError:
+            with contextlib.suppress(RPCError, TimeoutError):
+                async with asyncio.timeout(5):
+                    await handle.cancel()
+                    tell(f"Run {handle.id} is cancelled.")
+            raise
+        except WorkflowFailureError as error:
+            raise _told(error, handle.id) or _late(handle.id, seconds, watch, task_queue) from error
+        except TimeoutError as error:
+            raise _late(handle.id, seconds, watch, task_queue) from error
+        except ValidationError as error:
+            problem = "its result is not understood here: the worker is of another release"
+            raise RunFailed(handle.id, f"Run {handle.id} has ended, but {problem}.") from error
+        finally:
+            watching.cancel()
+
+
+async def _require_worker(client: Client, task_queue: str) -> None:
+    """Raise NoWorker if no worker that polls the queue takes new runs. One that died lately still counts."""
+    deadline = time.monotonic() + _LOOK_FOR_WORKER
+    while True:
+        found = await pollers(client, task_queue)
+        if any(one.takes_new_runs for one in found):
+            return
+        if time.monotonic() > deadline:
+            raise NoWorker(task_queue, client.namespace, others=[one.version for one in found])
+        await asyncio.sleep(0.3)
+
+
+class _Watch:
+    """Looks at a run now and then, to say why it has not ended."""
+
+    def __init__(
+        self, client: Client, handle: WorkflowHandle[object, ResultT], tell: Callable[[str], None]
+    ) -> None:
+        self._client = client
+        self._handle = handle
+        self._tell = tell
+        self.trouble: str | None = None
+
+    async def look(self) -> None:
+        """Look until cancelled."""
+        last: object = None
+        while True:
+            await asyncio.sleep(_LOOK)
+            pending = await pending_of(self._client, self._handle.id, self._handle.first_execution_run_id)
+            self.trouble = _trouble(pending)
+            # The same stall is told once, though how long it lasts has changed.
+            news = self.trouble if pending.stall is None else (pending.stall.kind, pending.stall.since)
+            if self.trouble is not None and news != last:
+                self._tell(self.trouble)
+            last = news
+
+
+def _trouble(pending: Pending) -> str | None:
+    """Return what has failed and is tried again, or what nobody has taken up yet, with the way out."""
+    if pending.stall is not None:
+        return f"{pending.stall.problem} {pending.stall.fix}"
+    if pending.trying is not None and pending.trying.attempt > 1:
+        return f"{pending.trying.problem.removesuffix('.')}; it is tried again."
+    return None
+
+
+def _told(error: WorkflowFailureError, workflow_id: str) -> SynclineError | None:
+    """Return what a run ended by, None if it was not given the time."""
+    for cause in _causes(error):
+        if isinstance(cause, ApplicationError):
+            kind = _class_of(cause)
+            if kind is None:
+                problem = f"Run {workflow_id} failed: {cause.type}: {cause.message}"
+                return RunFailed(workflow_id, problem)
+            if issubclass(kind, ConfigurationError):
+                return ConfigurationError(cause.message)
+            return RunFailed(workflow_id, cause.message)
+        if isinstance(cause, CancelledError | TerminatedError):
+            stopped = "cancelled" if isinstance(cause, CancelledError) else "terminated"
+            return RunFailed(workflow_id, f"Run {workflow_id} was {stopped} by somebody: {cause.message}.")
+    return None
+
+
+def _class_of(error: ApplicationError) -> type[SynclineError] | None:
+    """Return the class of ours that the activity's error was translated from, if it was."""
+    kind: object = getattr(errors, error.type or "", None)
+    return kind if isinstance(kind, type) and issubclass(kind, SynclineError) else None
+
+
+def _causes(error: WorkflowFailureError) -> Iterator[BaseException]:
+    cause: BaseException | None = error.cause
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _late(workflow_id: str, seconds: float, watch: _Watch, task_queue: str) -> RunFailed:
+    why = watch.trouble or f"Is a worker running on task queue '{task_queue}'?"
+    return RunFailed(workflow_id, f"Run {workflow_id} did not end within {seconds:g} s. {why}")

@@ -1,0 +1,209 @@
+"""The Schedule of one graph, made to match the graph's record."""
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal
+
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleDescription,
+    ScheduleSpec,
+    ScheduleState,
+)
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.service import RPCError, RPCStatusCode
+
+from syncline import names
+from syncline.errors import GraphInvalid, ScheduleForeign
+from syncline.messages.base import GraphStatus
+from syncline.messages.sync import LONGEST_RUN, SyncGraphInput
+from syncline.temporal.client import FAILURES, FALLBACK, GRAPH, PROVIDER, ROWS, temporal_errors_mapped
+from syncline.temporal.priorities import SCHEDULED, cron_times
+from syncline.temporal.schedules import make as making
+from syncline.temporal.schedules.list import CRON_CATCHUP
+
+if TYPE_CHECKING:
+    # Commands that read Schedules import this room, and need no database driver for it.
+    from syncline.control.graphs import Graph
+
+__all__ = [
+    "PAUSED_WITH_GRAPH",
+    "ScheduleChange",
+    "ensure_schedule",
+    "graph_fingerprint",
+    "operators_pause",
+    "remove_schedule",
+    "state_for",
+]
+
+ScheduleChange = Literal["created", "updated", "unchanged", "deleted", "absent"]
+"""What was done about a Schedule; `absent` means that there was none to delete."""
+
+PAUSED_WITH_GRAPH: Final = "Paused by Syncline: the graph is paused."
+"""The note of a Schedule that is paused because its graph is. Any other pause is an operator's and stays."""
+
+_FORM: Final = 3
+"""Raise it when `_desired` makes something else of the same record."""
+
+
+async def ensure_schedule(
+    client: Client, graph: "Graph", *, task_queue: str, start_now: bool = False, take_over: bool = True
+) -> ScheduleChange:
+    """Make the graph's Schedule match its record, and return what that took.
+
+    An operator's pause, and the rest of the Schedule's state, survive. Until the graph's record changes, so
+    does a change by hand, and the slower interval of an adaptive graph. A paused graph has a paused Schedule,
+    an archived one has none. With `start_now` a graph that gets its Schedule runs at once, unless it has a
+    time of its own (cron).
+
+    Raise GraphInvalid if Temporal refuses what the record says, TemporalUnavailable if it cannot be reached;
+    without `take_over`, ScheduleForeign if a Schedule of the graph's name does something else, or that for
+    another task queue.
+    """
+    if graph.status is GraphStatus.ARCHIVED:
+        return await remove_schedule(client, graph.slug, task_queue=None if take_over else task_queue)
+
+    with temporal_errors_mapped(client):
+        try:
+            return await making.make(
+                client,
+                names.sync_schedule_id(graph.slug),
+                _desired(graph, task_queue),
+                found_by=_attributes(graph, task_queue),
+                state=partial(state_for, graph),
+                refuse=None if take_over else partial(_refuse_foreign, task_queue=task_queue),
+                start_now=start_now and graph.schedule.cron is None,
+            )
+        except RPCError as error:
+            if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                raise
+            raise GraphInvalid(
+                graph.slug,
+                "schedule",
+                f"Temporal refuses it ({error.message}). Correct it with `syncline graph set {graph.slug} "
+                "--cron …` or `--every-seconds …`; until then the Schedule stays as it is.",
+            ) from error
+
+
+async def remove_schedule(client: Client, slug: str, *, task_queue: str | None) -> ScheduleChange:
+    """Delete the Schedule of this name and return `deleted`, or `absent` if there is none.
+
+    Raise ScheduleForeign if it does not start `SyncGraph`, or, when a task queue is named, not on that;
+    TemporalUnavailable if Temporal cannot be reached.
+    """
+    handle = client.get_schedule_handle(names.sync_schedule_id(slug))
+    with temporal_errors_mapped(client):
+        description = await making.describe(handle)
+        if description is None:
+            return "absent"
+        _refuse_foreign(description, task_queue)
+        try:
+            await handle.delete()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return "absent"
+            raise
+    return "deleted"
+
+
+async def operators_pause(client: Client, graph: "Graph") -> str | None:
+    """Return the note with which an operator paused the Schedule of an active graph, None if none did.
+
+    Raise TemporalUnavailable if Temporal cannot be reached.
+    """
+    if graph.status is not GraphStatus.ACTIVE:
+        return None
+    with temporal_errors_mapped(client):
+        description = await making.describe(client.get_schedule_handle(names.sync_schedule_id(graph.slug)))
+    if description is None or not description.schedule.state.paused:
+        return None
+    return description.schedule.state.note or "no reason given"
+
+
+def graph_fingerprint(graph: "Graph", task_queue: str) -> str:
+    """Return the fingerprint of the Schedule that the record asks for; its state is not part of it.
+
+    Neither is the interval that an adaptive one has for the moment.
+    """
+    schedule = graph.schedule
+    made_from: list[object] = [graph.slug, {"every_seconds": schedule.every_seconds, "cron": schedule.cron}]
+    if schedule.adaptive:
+        made_from.append(schedule.intervals)
+    return making.fingerprint_of(task_queue, _FORM, _declared(graph), *made_from)
+
+
+def state_for(graph: "Graph", current: ScheduleState) -> ScheduleState:
+    """Return the state that the Schedule of the graph is to have, given the one it has."""
+    if graph.status is GraphStatus.PAUSED and not current.paused:
+        return replace(current, paused=True, note=PAUSED_WITH_GRAPH)
+    if graph.status is GraphStatus.ACTIVE and current.paused and current.note == PAUSED_WITH_GRAPH:
+        return replace(current, paused=False, note=None)
+    return current
+
+
+def _desired(graph: "Graph", task_queue: str) -> Schedule:
+    """Return the Schedule as it would be created."""
+    if graph.schedule.cron is not None:
+        spec, catchup = ScheduleSpec(cron_expressions=[graph.schedule.cron]), CRON_CATCHUP
+        times = cron_times(graph.schedule.cron)
+    else:
+        interval = making.interval(graph.slug, graph.schedule.every_seconds)
+        spec, catchup = ScheduleSpec(intervals=[interval]), interval.every
+        # All that an adaptive one may have: a slower interval changes nothing else about the Schedule.
+        times = [making.times(graph.slug, every) for every in graph.schedule.intervals]
+    return Schedule(
+        action=ScheduleActionStartWorkflow(
+            names.SYNC_GRAPH,
+            SyncGraphInput(graph=graph.slug),
+            id=names.sync_workflow_id(graph.slug),
+            task_queue=task_queue,
+            # Longer than all that the workflow itself bounds: it ends a run that no worker can go on with.
+            execution_timeout=LONGEST_RUN,
+            static_summary=f"Sync graph {graph.slug}",
+            typed_search_attributes=_shown_by_runs(graph),
+            memo={"graph": graph.slug, names.MEMO_TIMES: times},
+            priority=SCHEDULED,
+        ),
+        spec=spec,
+        policy=making.policy(catchup),
+        state=state_for(graph, ScheduleState()),
+    )
+
+
+def _declared(graph: "Graph") -> str | None:
+    from syncline.control.composition import declared_provider
+
+    return declared_provider(graph.slug, graph.composition, "sync")
+
+
+def _shown_by_runs(graph: "Graph") -> TypedSearchAttributes:
+    """Return the attributes that a run begins with: what it would set if all is well and nothing changed.
+
+    A run sets what turns out otherwise. Each time costs the server as much as an activity, and most runs of
+    a fleet are idle.
+    """
+    declared = _declared(graph)
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(GRAPH, graph.slug),
+            SearchAttributePair(PROVIDER, declared or names.FALLBACK_PROVIDER),
+            SearchAttributePair(FALLBACK, declared is None),
+            SearchAttributePair(ROWS, 0),
+            SearchAttributePair(FAILURES, 0),
+        ]
+    )
+
+
+def _attributes(graph: "Graph", task_queue: str) -> TypedSearchAttributes:
+    fingerprint = graph_fingerprint(graph, task_queue)
+    return making.attributes(fingerprint, SearchAttributePair(GRAPH, graph.slug))
+
+
+def _refuse_foreign(description: ScheduleDescription, task_queue: str | None) -> None:
+    action = description.schedule.action
+    if not isinstance(action, ScheduleActionStartWorkflow):
+        raise ScheduleForeign(description.id, workflow="something else", task_queue="?")
+    if action.workflow != names.SYNC_GRAPH or task_queue not in (None, action.task_queue):
+        raise ScheduleForeign(description.id, workflow=str(action.workflow), task_queue=action.task_queue)

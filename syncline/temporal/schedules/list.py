@@ -1,0 +1,281 @@
+"""The Schedules that sync graphs, as the server lists them. The list lags a little behind reality."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final
+
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleActionResult,
+    ScheduleDescription,
+    ScheduleListActionStartWorkflow,
+    ScheduleListDescription,
+    ScheduleListSchedule,
+    ScheduleRange,
+    ScheduleSpec,
+    ScheduleState,
+    ScheduleUpdate,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from syncline import names
+from syncline.control.due import DueKind, DueProblem, judge
+from syncline.errors import TemporalUnavailable
+from syncline.temporal.client import temporal_errors_mapped
+from syncline.temporal.schedules.change import change
+from syncline.temporal.schedules.make import describe, shown_fingerprint
+
+__all__ = [
+    "CRON_CATCHUP",
+    "ListedRun",
+    "ListedSchedule",
+    "due_problem",
+    "find_schedule",
+    "fix_of_graph",
+    "list_schedule_ids",
+    "list_schedules",
+    "pause_all",
+    "resume_all",
+]
+
+CRON_CATCHUP: Final = timedelta(hours=1)
+"""How late a Schedule still makes up for a time of a cron expression; one of an interval, within that."""
+
+_FULL = {"minute": (0, 59), "hour": (0, 23), "day_of_month": (1, 31), "month": (1, 12), "day_of_week": (0, 6)}
+"""The fields of a cron expression in its order, and the range of each that means `*`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedRun:
+    """One run that a Schedule has started."""
+
+    workflow_id: str
+    run_id: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedSchedule:
+    """The Schedule of one graph."""
+
+    slug: str
+    spec: str
+    """When it runs, in words."""
+    paused: bool
+    note: str | None
+    fingerprint: str | None
+    next_at: datetime | None
+    last_runs: tuple[ListedRun, ...]
+    """Newest first."""
+    due: DueProblem | None = None
+    """What is wrong with the times at which it comes, unless it is paused."""
+    by_interval: bool = False
+    """Whether it has an interval: of the times that it missed, the last one is always made up for."""
+
+    def behind(self, now: datetime) -> bool:
+        """Return whether it has yet to look at a time that has passed, and to start a run for it."""
+        if self.next_at is None or self.next_at > now:
+            return False
+        return self.by_interval or now - self.next_at < CRON_CATCHUP
+
+
+async def list_schedules(client: Client) -> Sequence[ListedSchedule]:
+    """Return the Schedules of graphs that start `SyncGraph`, by slug, or raise TemporalUnavailable."""
+    prefix = names.sync_schedule_id("")
+    with temporal_errors_mapped(client):
+        found = [
+            _listed(entry.id.removeprefix(prefix), entry, schedule)
+            async for entry, schedule in _entries(client)
+            if entry.id.startswith(prefix)
+        ]
+    return sorted(found, key=lambda listed: listed.slug)
+
+
+async def find_schedule(client: Client, slug: str) -> ListedSchedule | None:
+    """Return the Schedule of one graph as it is now, None if there is none, or raise TemporalUnavailable."""
+    prefix = names.sync_schedule_id("")
+    with temporal_errors_mapped(client):
+        found = await describe(client.get_schedule_handle(f"{prefix}{slug}"))
+    if found is None:
+        return None
+    return _listed(slug, found, found.schedule)
+
+
+async def list_schedule_ids(client: Client) -> set[str]:
+    """Return the ids of all Schedules that start `SyncGraph`."""
+    return {entry.id async for entry, _ in _entries(client)}
+
+
+async def _entries(
+    client: Client,
+) -> AsyncIterator[tuple[ScheduleListDescription, ScheduleListSchedule]]:
+    async for entry in await client.list_schedules():
+        action = None if entry.schedule is None else entry.schedule.action
+        if entry.schedule is None or not isinstance(action, ScheduleListActionStartWorkflow):
+            continue
+        if action.workflow == names.SYNC_GRAPH:
+            yield entry, entry.schedule
+
+
+def _listed(
+    slug: str,
+    found: ScheduleListDescription | ScheduleDescription,
+    schedule: ScheduleListSchedule | Schedule,
+) -> ListedSchedule:
+    info = found.info
+    return ListedSchedule(
+        slug=slug,
+        spec=_in_words(schedule.spec),
+        paused=schedule.state.paused,
+        note=schedule.state.note,
+        fingerprint=shown_fingerprint(found.typed_search_attributes),
+        # A paused Schedule is listed with times at which it will not run.
+        next_at=None if info is None or schedule.state.paused else next(iter(info.next_action_times), None),
+        last_runs=() if info is None else tuple(_runs(info.recent_actions)),
+        due=due_problem(found, schedule, fix=partial(fix_of_graph, slug)),
+        by_interval=bool(schedule.spec.intervals),
+    )
+
+
+def due_problem(
+    found: ScheduleListDescription | ScheduleDescription,
+    schedule: ScheduleListSchedule | Schedule,
+    *,
+    fix: Callable[[DueKind], str],
+) -> DueProblem | None:
+    """Return what is wrong with the times that the server has computed; None for a paused Schedule."""
+    if found.info is None or schedule.state.paused:
+        return None
+    judged = judge(found.info.next_action_times)
+    if judged is None:
+        return None
+    kind, problem = judged
+    cause = _why_never(schedule) if kind is DueKind.NEVER else None
+    return DueProblem(kind=kind, problem=f"{problem} {cause}" if cause else problem, fix=fix(kind))
+
+
+def _why_never(schedule: ScheduleListSchedule | Schedule) -> str | None:
+    """Return what keeps a Schedule from coming, if it is other than its times; a list tells less of it."""
+    state = schedule.state
+    if isinstance(state, ScheduleState) and state.limited_actions and state.remaining_actions == 0:
+        return "The number of runs that it was limited to is used up."
+    end = schedule.spec.end_at
+    if end is not None and end <= datetime.now(UTC):
+        return f"It was to end at {end:%Y-%m-%d %H:%M:%S} UTC."
+    return None
+
+
+def fix_of_graph(slug: str, kind: DueKind) -> str:
+    """Return how the Schedule of a graph is given times that come, and not too often."""
+    schedule_id = names.sync_schedule_id(slug)
+    anew = (
+        f"If its record is right (`syncline graph show {slug}`), somebody has changed the Schedule itself: "
+        f"`temporal schedule delete --schedule-id {schedule_id}`, and `syncline schedule reconcile` makes it "
+        "again."
+    )
+    times = "--every-seconds 60" if kind is DueKind.RAPID else "--cron '30 4 * * *'"
+    return f"`syncline graph set {slug} {times}`, or what is meant. {anew}"
+
+
+def _runs(actions: Sequence[ScheduleActionResult]) -> Sequence[ListedRun]:
+    return [
+        ListedRun(
+            workflow_id=result.action.workflow_id,
+            run_id=result.action.first_execution_run_id,
+            started_at=result.started_at,
+        )
+        for result in reversed(actions)
+        if isinstance(result.action, ScheduleActionExecutionStartWorkflow)
+    ]
+
+
+def _in_words(spec: ScheduleSpec) -> str:
+    """Return the spec as a person wrote it, or nearly: the server keeps calendars of a cron expression."""
+    times = [f"every {interval.every.total_seconds():g} s" for interval in spec.intervals]
+    times += [
+        " ".join(_cron_field(getattr(calendar, field), full) for field, full in _FULL.items())
+        for calendar in spec.calendars
+    ]
+    return "; ".join([*times, *spec.cron_expressions]) or "never"
+
+
+def _cron_field(ranges: Sequence[ScheduleRange], full: tuple[int, int]) -> str:
+    return ",".join(_cron_range(part, full) for part in ranges) or "*"
+
+
+def _cron_range(part: ScheduleRange, full: tuple[int, int]) -> str:
+    step = f"/{part.step}" if part.step > 1 else ""
+    if (part.start, part.end) == full:
+        return f"*{step}"
+    return f"{part.start}{step}" if part.start == part.end else f"{part.start}-{part.end}{step}"
+
+
+_AT_ONCE: Final = 20
+
+_Tell = Callable[[str, str | None], None]
+
+
+async def pause_all(client: Client, reason: str, *, tell: _Tell) -> None:
+    """Pause, with this note, each listed Schedule of a graph that is not paused; other pauses stay.
+
+    `tell` is called with each graph that was paused, and with those that could not be and a sentence why.
+    Raise TemporalUnavailable if they cannot be listed.
+    """
+
+    def paused(state: ScheduleState) -> ScheduleState:
+        return state if state.paused else replace(state, paused=True, note=reason)
+
+    await _steer_all(client, paused, tell)
+
+
+async def resume_all(client: Client, reason: str, *, tell: _Tell) -> None:
+    """Resume each listed Schedule of a graph that is paused with exactly this note; else as `pause_all`."""
+
+    def resumed(state: ScheduleState) -> ScheduleState:
+        mine = state.paused and state.note == reason
+        return replace(state, paused=False, note=None) if mine else state
+
+    await _steer_all(client, resumed, tell)
+
+
+async def _steer_all(client: Client, steered: Callable[[ScheduleState], ScheduleState], tell: _Tell) -> None:
+    """Bring each Schedule into that state, a bounded number at once."""
+
+    def changed(present: ScheduleDescription) -> ScheduleUpdate | None:
+        current = present.schedule.state
+        state = steered(current)
+        return None if state == current else ScheduleUpdate(replace(present.schedule, state=state))
+
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(slug: str) -> None:
+        async with slots:
+            try:
+                # The list lags, so that each is asked for its state.
+                with temporal_errors_mapped(client):
+                    done = await _changed(client, slug, changed)
+            except TemporalUnavailable as error:
+                tell(slug, str(error))
+                return
+        if done:
+            tell(slug, None)
+
+    async with asyncio.TaskGroup() as tasks:
+        for listed in await list_schedules(client):
+            tasks.create_task(one(listed.slug))
+
+
+async def _changed(
+    client: Client, slug: str, changed: Callable[[ScheduleDescription], ScheduleUpdate | None]
+) -> bool:
+    try:
+        return await change(client, names.sync_schedule_id(slug), changed)
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return False
+        raise

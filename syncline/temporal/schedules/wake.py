@@ -1,0 +1,100 @@
+"""Waking: one run of a graph's Schedule at once, unless somebody has paused it."""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from temporalio.api.common.v1 import Priority, WorkflowExecution
+from temporalio.api.workflow.v1 import WorkflowExecutionOptions
+from temporalio.api.workflowservice.v1 import UpdateWorkflowExecutionOptionsRequest
+from temporalio.client import (
+    Client,
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleActionStartWorkflow,
+    ScheduleOverlapPolicy,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from syncline import names
+from syncline.temporal.client import temporal_errors_mapped
+from syncline.temporal.priorities import WOKEN
+from syncline.temporal.schedules import make as making
+from syncline.temporal.schedules.coming import answers, graphs_to_come, yet_to_begin
+
+if TYPE_CHECKING:
+    from syncline.control.graphs import Graph
+
+__all__ = ["Waking", "Woken", "wake"]
+
+Woken = Literal["started", "coming", "paused", "absent"]
+"""What came of it; `coming` means that a run is open which no worker has taken up yet, so it is enough."""
+
+_ONE_MORE: Final = ScheduleOverlapPolicy.BUFFER_ONE
+"""A run that is open may have looked already, so one more follows it; never more than one."""
+
+
+async def wake(client: Client, slug: str, *, task_queue: str) -> Woken:
+    """Have the graph's Schedule on this task queue start a run now, or after the one that is open.
+
+    A trigger would start a run of a paused Schedule too, so that is asked first. Raise TemporalUnavailable if
+    it cannot be reached.
+    """
+    handle = client.get_schedule_handle(names.sync_schedule_id(slug))
+    with temporal_errors_mapped(client):
+        description = await making.describe(handle)
+        if description is None:
+            return "absent"
+        action = description.schedule.action
+        if not isinstance(action, ScheduleActionStartWorkflow) or action.task_queue != task_queue:
+            return "absent"
+        if description.schedule.state.paused:
+            return "paused"
+        for run in description.info.running_actions:
+            if isinstance(run, ScheduleActionExecutionStartWorkflow) and await yet_to_begin(
+                client, run.workflow_id, run.first_execution_run_id, task_queue=task_queue
+            ):
+                await _raise(client, run.workflow_id)
+                return "coming"
+        try:
+            await handle.trigger(overlap=_ONE_MORE)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return "absent"
+            raise
+    return "started"
+
+
+async def _raise(client: Client, workflow_id: str) -> None:
+    """Have a waiting run taken before those that only the clock has started, as one that is triggered."""
+    request = UpdateWorkflowExecutionOptionsRequest(
+        namespace=client.namespace,
+        workflow_execution=WorkflowExecution(workflow_id=workflow_id),
+        workflow_execution_options=WorkflowExecutionOptions(
+            priority=Priority(priority_key=WOKEN.priority_key or 0),
+        ),
+        update_mask=FieldMask(paths=["priority"]),
+        identity=client.identity,
+    )
+    # It may have begun, or ended, since. An older server knows no such request.
+    with suppress(RPCError):
+        await client.workflow_service.update_workflow_execution_options(request)
+
+
+class Waking:
+    """What who listens needs of Temporal, for the Schedules on one task queue."""
+
+    def __init__(self, client: Client, *, task_queue: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+
+    async def wake(self, graph: "Graph") -> str:
+        """Have the graph's Schedule start a run; see `wake`."""
+        return await wake(self._client, graph.slug, task_queue=self._task_queue)
+
+    async def answers(self) -> bool:
+        """Return whether Temporal answers now."""
+        return await answers(self._client)
+
+    async def coming(self, *, returned: bool) -> frozenset[str]:
+        """Return the graphs that a run looks at anyway; see `graphs_to_come`."""
+        return await graphs_to_come(self._client, task_queue=self._task_queue, returned=returned)

@@ -1,0 +1,376 @@
+"""Why a run does not continue, in a sentence, and the way out."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from shlex import quote
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import (
+    EventType,
+    PendingActivityState,
+    PendingWorkflowTaskState,
+    VersioningBehavior,
+    WorkflowTaskFailedCause,
+)
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import (
+    DescribeWorkflowExecutionResponse,
+    GetWorkflowExecutionHistoryReverseRequest,
+)
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from syncline.errors import SynclineError
+from syncline.messages.base import Message
+from syncline.temporal.task_queues import Poller, live, pollers
+
+__all__ = [
+    "TAKEN_WITHIN",
+    "Pending",
+    "Stall",
+    "StallKind",
+    "Trying",
+    "changed_code",
+    "mend",
+    "no_worker",
+    "not_taken",
+    "pending_of",
+    "reported",
+    "stall_of",
+    "waited",
+]
+
+TAKEN_WITHIN: Final = 3.0
+"""Seconds within which a worker that is there has taken a task, also if it has just started."""
+
+
+class StallKind(StrEnum):
+    """What keeps a run from continuing."""
+
+    TASK_FAILS = "task_fails"
+    """Its workflow task fails: changed workflow code, an unknown type, an unreadable payload, a bug."""
+    NO_WORKER = "no_worker"
+    """No worker polls the task queue of what it waits for, or only workers of other versions do."""
+    NOT_TAKEN = "not_taken"
+    """Workers poll, or did so lately, and none has taken it: all are busy, or the last one is gone."""
+
+
+class Stall(Message):
+    """Why a run does not continue."""
+
+    kind: StallKind
+    task_queue: str
+    since: datetime | None = None
+    """Since when its workflow task fails, or its task waits; null if only Temporal's index tells of it."""
+    attempt: int = 1
+    problem: str
+    """In a sentence, with how old the sign is."""
+    fix: str
+    """The way out."""
+
+
+def reported(
+    problems: Sequence[str], *, task_queue: str, workflow_id: str, run_id: str, workflow_type: str
+) -> Stall | None:
+    """Return what search attribute TemporalReportedProblems says: the server sets it after five failures."""
+    cause = next((told.removeprefix("cause=") for told in problems if told.startswith("cause=")), None)
+    if not problems:
+        return None
+    name = (cause or ", ".join(problems)).removeprefix("WorkflowTaskFailedCause")
+    return Stall(
+        kind=StallKind.TASK_FAILS,
+        task_queue=task_queue,
+        attempt=5,
+        problem=f"Its workflow task has failed five times or more: {name}.",
+        fix=changed_code(workflow_id, run_id)
+        if name == "NonDeterministicError"
+        else mend(workflow_id, run_id, workflow_type),
+    )
+
+
+def no_worker(
+    found: Sequence[Poller], *, task_queue: str, since: datetime, version: str | None = None
+) -> Stall | None:
+    """Return why no worker takes a workflow task that waits since then; None if one may take it in a moment.
+
+    `found` are the pollers of the queue; `version` is the one that the run is pinned to.
+    """
+    where = f"task queue '{task_queue}'"
+    fitting = [one for one in found if one.version == version or (version is None and one.takes_new_runs)]
+    waits = max(0.0, (datetime.now(UTC) - since).total_seconds())
+    fix = "Start a worker (`python worker.py`): the run then continues by itself."
+    if not found:
+        problem = f"No worker polls {where}"
+    elif not fitting:
+        kinds = ", ".join(sorted({one.version or "unversioned" for one in found}))
+        wanted = f"a run of version {version}" if version else "new runs"
+        problem = f"Only workers that take no {wanted} poll {where} ({kinds})"
+        fix = (
+            f"Start a worker of version {version}, or end the run."
+            if version
+            else "Start a worker of the current version, or make one of these current: "
+            "`temporal worker deployment set-current-version` (`syncline doctor` has the whole command)."
+        )
+    elif not live(fitting) or (
+        waits > TAKEN_WITHIN and max(one.seen_at for one in fitting) < since
+    ):  # an open poll would have taken it
+        last = max(fitting, key=lambda one: one.seen_at)
+        problem = (
+            f"No worker polls {where} any longer: the last poll, {last.age:.0f} s ago, was of {last.identity}"
+        )
+    else:
+        return None
+    return Stall(
+        kind=StallKind.NO_WORKER,
+        task_queue=task_queue,
+        since=since,
+        problem=f"{problem}. It has waited for {waits:.0f} s.",
+        fix=fix,
+    )
+
+
+def _terminate(workflow_id: str, run_id: str) -> str:
+    """Return the command that ends a run at once."""
+    return f"`temporal workflow terminate --workflow-id {quote(workflow_id)} --run-id {run_id} --reason …`"
+
+
+def changed_code(workflow_id: str, run_id: str) -> str:
+    """Return the ways out for a run whose workflow code has changed."""
+    # Measured: a reset to the last workflow task replays the events that the changed code does not make.
+    return (
+        "The workflow code has changed since the run began. Deploy the code that it began on, and it "
+        "continues by itself; or have it begin again on the present code: `temporal workflow reset "
+        f"--workflow-id {quote(workflow_id)} --run-id {run_id} --type FirstWorkflowTask --reason …` (to "
+        "LastWorkflowTask would meet the same change); or end it, if another will do its work: "
+        f"{_terminate(workflow_id, run_id)}."
+    )
+
+
+def mend(workflow_id: str, run_id: str, workflow_type: str) -> str:
+    """Return the ways out for a run whose workflow task fails otherwise."""
+    return (
+        f"Deploy workers that know workflow type {workflow_type} and read its payloads (release, codec and "
+        "keys of whoever started it), or whose code is mended, and it continues by itself; else end it: "
+        f"{_terminate(workflow_id, run_id)}."
+    )
+
+
+def not_taken(
+    found: Sequence[Poller], task_queue: str, since: datetime, *, activity: str = "its workflow task"
+) -> Stall:
+    """Return what to say of a task that one of these pollers should have taken by now."""
+    last = max(found, key=lambda one: one.seen_at)
+    return Stall(
+        kind=StallKind.NOT_TAKEN,
+        task_queue=task_queue,
+        since=since,
+        problem=(
+            f"No worker has taken {activity} from task queue '{task_queue}' for {waited(since):.0f} s: all "
+            f"are busy, or gone. The last poll was {last.age:.0f} s ago, of {last.identity}."
+        ),
+        fix="Wait for a free worker, or start one more (`python worker.py`).",
+    )
+
+
+def waited(since: datetime) -> float:
+    """Return the seconds since then."""
+    return (datetime.now(UTC) - since).total_seconds()
+
+
+_EVENTS: Final = 10
+"""Last events of a history among which the failure of the pending workflow task is."""
+_LONGEST: Final = 400
+_FAILED: Final = EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
+_COMPLETED: Final = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+_NON_DETERMINISM: Final = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR
+_HARMLESS: Final = (
+    WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_RESET_WORKFLOW,
+    WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND,
+    WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND,
+)
+"""What the server writes in the course of things: a reset, and a signal that came in between."""
+
+
+async def stall_of(client: Client, run: DescribeWorkflowExecutionResponse) -> Stall | None:
+    """Return why a described run does not continue, None if it does as far as Temporal knows."""
+    try:
+        return await _workflow_task(client, run) or await _activities(client, run)
+    except (RPCError, SynclineError):
+        return None  # whoever needs Temporal is told by what comes next
+
+
+async def _workflow_task(client: Client, run: DescribeWorkflowExecutionResponse) -> Stall | None:
+    task = run.pending_workflow_task
+    if not run.HasField("pending_workflow_task"):
+        return None
+    if task.attempt > 1:
+        failed = await _last_failure(client, run)
+        if failed is not None:
+            return await _stalled_task_failing(client, run, failed)
+    since = _at(task.scheduled_time)
+    if task.state != PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
+        return None
+    task_queue = run.execution_config.task_queue.name
+    found = await pollers(client, task_queue)
+    stall = no_worker(found, task_queue=task_queue, since=since, version=_pinned(run))
+    if stall is not None or waited(since) < TAKEN_WITHIN:
+        return stall
+    return not_taken(found, task_queue, since)
+
+
+async def _stalled_task_failing(
+    client: Client, run: DescribeWorkflowExecutionResponse, failed: HistoryEvent
+) -> Stall:
+    told = failed.workflow_task_failed_event_attributes
+    info = run.workflow_execution_info
+    workflow_id, run_id = info.execution.workflow_id, info.execution.run_id
+    changed = told.cause == _NON_DETERMINISM
+    cause = WorkflowTaskFailedCause.Name(told.cause).removeprefix("WORKFLOW_TASK_FAILED_CAUSE_")
+    message = await _message(client, told.failure)
+    return Stall(
+        kind=StallKind.TASK_FAILS,
+        task_queue=run.execution_config.task_queue.name,
+        since=_at(failed.event_time),
+        attempt=run.pending_workflow_task.attempt,
+        problem=f"Its workflow task fails ({cause.replace('_', ' ').lower()}), on {told.identity}: {message}",
+        fix=changed_code(workflow_id, run_id) if changed else mend(workflow_id, run_id, info.type.name),
+    )
+
+
+async def _last_failure(client: Client, run: DescribeWorkflowExecutionResponse) -> HistoryEvent | None:
+    """Return the event of the failure since the last workflow task that completed."""
+    execution = run.workflow_execution_info.execution
+    request = GetWorkflowExecutionHistoryReverseRequest(
+        namespace=client.namespace,
+        execution=WorkflowExecution(workflow_id=execution.workflow_id, run_id=execution.run_id),
+        maximum_page_size=_EVENTS,
+    )
+    answer = await client.workflow_service.get_workflow_execution_history_reverse(request)
+    for event in answer.history.events:
+        if event.event_type == _COMPLETED:
+            return None
+        if event.event_type == _FAILED:
+            harmless = event.workflow_task_failed_event_attributes.cause in _HARMLESS
+            return None if harmless else event
+    return None
+
+
+async def _message(client: Client, failure: Failure) -> str:
+    """Return the outermost words of a failure: those of a cause may have what a payload had in it."""
+    try:
+        error = await client.data_converter.decode_failure(failure)
+    except Exception:  # a codec is anybody's code
+        return "its message cannot be decoded here."
+    told = " ".join(str(getattr(error, "message", None) or error).split())
+    told = told if len(told) <= _LONGEST else f"{told[:_LONGEST]}…"
+    return told if told.endswith((".", "…")) else f"{told}."
+
+
+async def _activities(client: Client, run: DescribeWorkflowExecutionResponse) -> Stall | None:
+    """Return why an activity that is due is not begun."""
+    for pending in run.pending_activities:
+        since = _at(pending.scheduled_time)
+        if (
+            pending.state != PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+            or waited(since) < TAKEN_WITHIN
+        ):
+            continue
+        return await _activity(client, run, pending, since)
+    return None
+
+
+async def _activity(
+    client: Client, run: DescribeWorkflowExecutionResponse, pending: PendingActivityInfo, since: datetime
+) -> Stall | None:
+    home = run.execution_config.task_queue.name
+    task_queue = pending.activity_options.task_queue.name or home
+    found = await pollers(client, task_queue, activities=True)
+    # Workers with no slot left do not poll for activities, but go on to poll for workflow tasks.
+    if found and live(await pollers(client, home)):
+        return not_taken(found, task_queue, since, activity=pending.activity_type.name)
+    last = f" The last poll was {min(one.age for one in found):.0f} s ago." if found else ""
+    return Stall(
+        kind=StallKind.NO_WORKER,
+        task_queue=task_queue,
+        since=since,
+        attempt=pending.attempt,
+        problem=(
+            f"No worker polls task queue '{task_queue}', where {pending.activity_type.name} has waited for "
+            f"{waited(since):.0f} s.{last}"
+        ),
+        fix="Start a worker that serves it (`python worker.py`): the run then continues by itself.",
+    )
+
+
+def _pinned(run: DescribeWorkflowExecutionResponse) -> str | None:
+    info = run.workflow_execution_info.versioning_info
+    if info.behavior != VersioningBehavior.VERSIONING_BEHAVIOR_PINNED:
+        return None
+    version = info.deployment_version
+    return f"{version.deployment_name}:{version.build_id}" if version.deployment_name else None
+
+
+def _at(time: Timestamp) -> datetime:
+    return time.ToDatetime(tzinfo=UTC)
+
+
+class Trying(Message):
+    """An activity that has failed and is tried again."""
+
+    activity: str
+    attempt: int
+    """The one that runs now, or that is next."""
+    problem: str
+    """Why the last one failed."""
+    next_at: datetime | None = None
+    """When the next one begins; null while it runs."""
+
+
+class Pending(Message):
+    """What an open run fails at or waits for; empty if it goes on."""
+
+    trying: Trying | None = None
+    stall: Stall | None = None
+
+
+async def pending_of(client: Client, workflow_id: str, run_id: str | None = None) -> Pending:
+    """Return what the run fails at or waits for; nothing if it goes on, has ended or cannot be asked."""
+    handle = client.get_workflow_handle(workflow_id, run_id=run_id)
+    try:
+        run = (await handle.describe()).raw_description
+    except RPCError:
+        return Pending()
+    failing = _failing(list(run.pending_activities))
+    return Pending(
+        trying=next(map(_trying, failing), None),
+        stall=await stall_of(client, run),
+    )
+
+
+def _failing(pending: list[PendingActivityInfo]) -> list[PendingActivityInfo]:
+    return [activity for activity in pending if activity.HasField("last_failure")]
+
+
+def _trying(activity: PendingActivityInfo) -> Trying:
+    next_at = None
+    if activity.HasField("scheduled_time"):
+        due = activity.scheduled_time.ToDatetime(tzinfo=UTC)
+        next_at = due if due > datetime.now(UTC) else None
+    return Trying(
+        activity=activity.activity_type.name,
+        attempt=activity.attempt,
+        problem=_innermost(activity.last_failure).message or "it gave no reason",
+        next_at=next_at,
+    )
+
+
+def _innermost(failure: Failure) -> Failure:
+    """Return our own error: the SDK's failures may wrap it."""
+    while failure.HasField("cause") and not failure.message:
+        failure = failure.cause
+    return failure

@@ -1,0 +1,199 @@
+"""Images: what a row is, as SQL that gives the same number in the write-db and in the graph-db."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from syncline.engine.keys import key_bytes, stage_type, traveling
+from syncline.engine.render.fragments import column_types, commas, merged_values, reference_id, stage_columns
+from syncline.engine.table_map import Reference, SchemaMap, TableMap
+from syncline.engine.verify.template import sql
+from syncline.sql import literal, quoted
+
+__all__ = ["BUCKETS", "Images", "TargetType", "bucket", "key_uuid", "numbered", "own_id", "staged_types"]
+
+BUCKETS = 1 << 14
+"""A million rows are 61 to a bucket: one wrong row costs the listing of 61. All sums are read at once."""
+
+_FLOATS = ("real", "double precision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetType:
+    """The type of a column of the target. One that is not built in may be unknown to the write-db."""
+
+    type: str
+    builtin: bool
+
+
+def key_uuid(key: str) -> str:
+    """Return the expression for the id of a TEXT key."""
+    return sql("key_uuid", bytes=key_bytes(key))
+
+
+def own_id(ids: list[str]) -> str:
+    """Return the expression for the id of a row whose key parts have these ids."""
+    return ids[0] if len(ids) == 1 else key_uuid(" || ".join(f"{part}::text" for part in ids))
+
+
+def bucket(row_id: str) -> str:
+    """Return the expression for the bucket that an id belongs to."""
+    return sql("bucket", id=row_id)
+
+
+def numbered(content: str) -> str:
+    """Return the expression for 64 bits of the SHA-256 of a bytea."""
+    return sql("hash", bytes=content)
+
+
+def staged_types(table: TableMap) -> list[str]:
+    """Return the types of the columns that travel, as the stage spells them."""
+    types = column_types(table)
+    return [stage_type(name, types) for name in stage_columns(table)]
+
+
+class Images:
+    """One table, rendered for what types its target has.
+
+    `builtin` are those of its `staged_types` that are built in.
+
+    The expected row is what a merge would write: its own expressions, evaluated in the write-db over what
+    would be staged, as values of the target's types. Left out are the engine's columns, and expressions over
+    references that only the graph-db can tell.
+    """
+
+    def __init__(
+        self,
+        schema_map: SchemaMap,
+        table: TableMap,
+        types: Mapping[str, TargetType],
+        builtin: Collection[str],
+    ) -> None:
+        self.table = table
+        self._builtin = builtin
+        self._parents = {reference.column: schema_map[reference.parent] for reference in table.references}
+        self._types = types
+        self._values = merged_values(table)
+        self._named = {reference.target_column: reference for reference in table.references}
+        self.source_columns = list(self._staged())
+        self.source_id = (
+            key_uuid(f"s.{quoted(table.key[0])}")
+            if table.identified
+            else own_id([f"s.{reference_id(column)}" for column in table.key])
+        )
+        keys = [f"t.{quoted(column)}" for column in table.target_key]
+        # One that has to be computed is computed once.
+        self.target_id = keys[0] if len(keys) == 1 else "t.sync_row_id"
+        self._target = (
+            f"{quoted(table.name)} t"
+            if len(keys) == 1
+            else sql("target_with_id", target=quoted(table.name), row_id=own_id(keys))
+        )
+
+    def _staged(self) -> Iterator[str]:
+        """Yield the columns of the stage, from a source row."""
+        types = column_types(self.table)
+        for name in stage_columns(self.table):
+            staged = stage_type(name, types)
+            # Any other type is of the graph's schema, where nothing is searched; adoption has seen to it that
+            # the column is of that one.
+            cast = f"::{staged}" if staged in self._builtin else ""
+            yield f"{traveling(name, types)}{cast} AS {quoted(name)}"
+        for reference in self.table.references:
+            if reference.by is None:
+                yield f"{key_uuid(f'{quoted(reference.column)}::text')} AS {reference_id(reference.column)}"
+
+    def target(self, *, waiting: bool, keys: bool) -> str:
+        """Return the FROM item `t`: the target, with what its image and its key need beside it."""
+        joins = [
+            _join(reference.parent, f"v{place}", reference.target_column)
+            for place, reference in enumerate(self.table.references)
+            if reference.by is not None
+        ]
+        if waiting:
+            joins += [
+                sql(
+                    "waiting",
+                    table=literal(self.table.name),
+                    name=literal(reference.column),
+                    parent=quoted(reference.parent),
+                    alias=f"w{place}",
+                    row_id=self.target_id,
+                )
+                for place, reference in enumerate(self.table.optional)
+            ]
+        if keys and not self.table.identified:
+            joins += [
+                _join(self._parents[column].name, f"k{part}", target)
+                for part, (column, target) in enumerate(
+                    zip(self.table.key, self.table.target_key, strict=True)
+                )
+            ]
+        return " ".join([self._target, *joins])
+
+    @property
+    def target_key(self) -> str:
+        """The parts of the key of row `t`, if it was asked for with its keys; its parents' if need be."""
+        if self.table.identified:
+            return "t.key"
+        columns = enumerate(self.table.target_key)
+        return commas([f"coalesce(k{part}.key, t.{quoted(column)}::text)" for part, column in columns])
+
+    @property
+    def target_waits(self) -> str:
+        """Whether a reference of row `t` waits, if it was asked for with what waits."""
+        waits = [f"w{place}.owner IS NOT NULL" for place in range(len(self.table.optional))]
+        return f"({' OR '.join(waits)})" if waits else "false"
+
+    def source_hash(self) -> str:
+        """Return the expression for the image of row `s`: of the row that it should be in the target."""
+        return _image([self._canonical(name, self._expected(name)) for name in self._compared()])
+
+    def target_hash(self, *, waiting: bool) -> str:
+        """Return the expression for the image of row `t`; with `waiting`, as if nothing of it waited."""
+        return _image([self._canonical(name, self._actual(name, waiting)) for name in self._compared()])
+
+    def _compared(self) -> Iterator[str]:
+        late = [reference for reference in self.table.references if not reference.required or reference.by]
+        for name in self._values:
+            expression = self.table.expressions.get(name, "")
+            if not any(_mentions(expression, reference) for reference in late):
+                yield name
+
+    def _expected(self, name: str) -> str:
+        reference = self._by_value(name)
+        if reference is not None:
+            return f"s.{quoted(reference.column)}"
+        known = self._types.get(name)
+        return f"({self._values[name]})" + (f"::{known.type}" if known and known.builtin else "")
+
+    def _actual(self, name: str, waiting: bool) -> str:
+        reference = self._by_value(name)
+        if reference is not None:
+            # Of several parents with one value any serves, so that the value is compared and not the parent.
+            return f"v{self.table.references.index(reference)}.{quoted(reference.by or '')}"
+        if waiting and name in self._named and not self._named[name].required:
+            place = self.table.optional.index(self._named[name])
+            return f"coalesce(t.{quoted(name)}, w{place}.waits_for)"
+        return f"t.{quoted(name)}"
+
+    def _by_value(self, name: str) -> Reference | None:
+        reference = self._named.get(name)
+        return reference if reference and reference.by and name not in self.table.expressions else None
+
+    def _canonical(self, name: str, expression: str) -> str:
+        known = self._types.get(name)
+        # Minus zero is equal to zero, so that the engine need not write it, and reads otherwise.
+        return f"({expression} + 0::{known.type})" if known and known.type in _FLOATS else expression
+
+
+def _join(parent: str, alias: str, column: str) -> str:
+    return f"LEFT JOIN {quoted(parent)} {alias} ON {alias}.id = t.{quoted(column)}"
+
+
+def _image(values: list[str]) -> str:
+    return numbered(f"convert_to(ROW({commas(values)})::text, 'UTF8')")
+
+
+def _mentions(expression: str, reference: Reference) -> bool:
+    return re.search(rf"\b(ref_)?{re.escape(reference.column)}\b", expression) is not None

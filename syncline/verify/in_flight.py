@@ -1,0 +1,185 @@
+"""Unsettled: the rows of a table that are on their way, wait or were refused, and so need not be equal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from syncline.engine.keys import bytes_of, key_bytes, key_of_bytes, reading_of, row_uuid
+from syncline.engine.render.fragments import commas
+from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements, TableStatements, deleted_keys
+from syncline.engine.table_map import Reference, TableMap
+from syncline.engine.verify.template import sql
+from syncline.sql import literal, quoted
+from syncline.verify.checksums import Images, key_uuid, own_id
+from syncline.verify.snapshots import Snapshots
+
+__all__ = ["Captured", "Refused", "Unsettled", "find_refused"]
+
+
+class Captured:
+    """FROM items whose row is `s`, with its id as `sync_row_id`.
+
+    Expressions are evaluated for rows that were captured and not refused, and for no others: whatever a row
+    was refused for would be raised again, and no row of the table could be compared.
+    """
+
+    def __init__(
+        self,
+        schema: str,
+        statements: TableStatements,
+        images: Images,
+        cursor: Cursor,
+        refused: Sequence[Sequence[str]],
+    ) -> None:
+        """Know the write-db's schema, and which keys were `refused`."""
+        self.schema = schema
+        self._statements, self._images, self._cursor = statements, images, cursor
+        self._columns = [[bytes_of(part) for part in column] for column in zip(*refused, strict=True)]
+        self.parameters = (*cursor.parameters(), *self._columns)
+        """What `passed` refers to, from its first parameter on."""
+        self._key = [f"{quoted(column)}::text" for column in statements.table.key]
+
+    @property
+    def key(self) -> str:
+        """The parts of the key of row `s`, in bytes."""
+        return commas([key_bytes(f"s.{quoted(column)}") for column in self._statements.table.key])
+
+    def passed(self, first_parameter: int) -> str:
+        """Return the rows that belong in the target, as they would be staged."""
+        captured = f"NOT ({self._statements.after_cursor(self._cursor, first_parameter)})"
+        if self._columns:
+            first = first_parameter + len(self._cursor.parameters())
+            captured += " AND " + sql(
+                "not_refused",
+                key=commas([key_bytes(quoted(column)) for column in self._statements.table.key]),
+                parameters=commas([f"${first + place}::bytea[]" for place in range(len(self._columns))]),
+            )
+        table = self._statements.table
+        return sql(
+            "passed",
+            row_id=self._images.source_id,
+            columns=commas(self._images.source_columns),
+            source=self._statements.source(self.schema),
+            name=quoted(table.source),
+            captured=captured,
+            present=table.present,
+        )
+
+    def coming(self, first_parameter: int) -> str:
+        """Return the rows behind the cursor, by their keys alone; parameters are the cursor's."""
+        table = self._statements.table
+        return sql(
+            "coming",
+            row_id=own_id([key_uuid(f"s.{quoted(column)}") for column in table.key]),
+            key=commas(
+                [f"{part} AS {quoted(column)}" for part, column in zip(self._key, table.key, strict=True)]
+            ),
+            source=self._statements.source(self.schema),
+            beyond=self._statements.after_cursor(self._cursor, first_parameter),
+        )
+
+    def deleted(self, beyond: str) -> str:
+        """Return the query for the deleted keys that fit a condition: `row_id`, `key` in bytes."""
+        table = self._statements.table
+        row_id = own_id([key_uuid(f"d.key[{part + 1}]") for part in range(len(table.key))])
+        key = commas([key_bytes(f"d.key[{part + 1}]") for part in range(len(table.key))])
+        return sql(
+            "deleted",
+            row_id=row_id,
+            key=key,
+            tombstones=deleted_keys(self.schema),
+            source=literal(table.source),
+            beyond=beyond,
+        )
+
+
+_FEW = 20_000
+"""As many are left out of the sums; with more of them hardly a bucket would be equal without."""
+
+
+class Unsettled:
+    """What is known of them. Of rows whose references wait, the ones with `waiting` among their names."""
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        statements: SchemaStatements,
+        captured: Captured,
+        *,
+        table: TableMap,
+        waiting: Sequence[str],
+    ) -> None:
+        self._snapshots, self._captured = snapshots, captured
+        cursor, deletes = snapshots.cursors[table.name], snapshots.cursors[DELETES]
+        self._parameters = [*cursor.parameters(), *deletes.parameters()]
+        self._deleted_beyond = statements.after_deleted(deletes, 1 + len(cursor.parameters()))
+        self.deleted_parameters = deletes.parameters()
+        self.deleted = captured.deleted(statements.after_deleted(deletes, 1)) + " ORDER BY 1"
+        """Query for the keys whose end no cycle has read: `row_id`, `key`."""
+        books = sql(
+            "books",
+            table=literal(table.name),
+            stuck=_stuck(table),
+            names=", ".join(f"'{literal(name)}'" for name in waiting) or "NULL",
+        )
+        self._ids = sql("known", books=books, limit=str(_FEW + 1))
+        self.books = f"{books} ORDER BY 1"
+        """Query for what the graph-db knows of them: `row_id`, `key`, `kind`, `stuck`."""
+
+    async def few(self) -> list[UUID] | None:
+        """Return their ids, or None if they are too many."""
+        known = await self._snapshots.target.fetch(self._ids)
+        if len(known) > _FEW:
+            return None
+        query = sql(
+            "beyond",
+            rows=self._captured.coming(1),
+            deleted=self._captured.deleted(self._deleted_beyond),
+            limit=str(_FEW + 1),
+        )
+        coming = await self._snapshots.write.fetch(query, *self._parameters)
+        ids = {row["row_id"] for row in (*known, *coming)}
+        return list(ids) if len(coming) <= _FEW else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """The rows of a table that the graph-db refused, unless they are too many to be named."""
+
+    keys: Sequence[Sequence[str]] = ()
+    standing: frozenset[UUID] = frozenset()
+    """The ids of those that the write-db still has."""
+
+
+async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
+    """Return the refused rows of a table."""
+    letters = await snapshots.target.fetch(sql("refused"), table.name, _FEW + 1)
+    if not letters or len(letters) > _FEW:
+        return Refused()
+    keys = [reading_of(row["key"], row["row_id"]) for row in letters]
+    query = sql(
+        "standing",
+        key=commas([key_bytes(quoted(column)) for column in table.key]),
+        source=f"{quoted(snapshots.schema)}.{quoted(table.source)}",
+        parameters=commas([f"${place + 1}::bytea[]" for place in range(len(table.key))]),
+    )
+    columns = [[bytes_of(part) for part in column] for column in zip(*keys, strict=True)]
+    standing = await snapshots.write.fetch(query, *columns)
+    return Refused(keys=keys, standing=frozenset(row_uuid(key_of_bytes(row["key"])) for row in standing))
+
+
+def _stuck(table: TableMap) -> str:
+    """Return the condition that parked row `r` waits for a parent that is there."""
+    conditions = [_landed(reference, table.required) for reference in table.required]
+    return " OR ".join(dict.fromkeys(conditions)) or "false"
+
+
+def _landed(reference: Reference, required: Sequence[Reference]) -> str:
+    by_key = any(other.parent == reference.parent and other.by is None for other in required)
+    same = "p.id = r.waits_for"
+    if reference.by is not None:
+        # A table that names its parent in both ways does not say which of them a row waits for.
+        by = f"p.{quoted(reference.by)}"
+        same = "false" if by_key else f'{by} = r.waits_for_key AND {by}::text COLLATE "C" = r.waits_for_key'
+    parent, name = quoted(reference.parent), literal(reference.parent)
+    return f"r.waits_for_table = '{name}' AND EXISTS (SELECT FROM {parent} p WHERE {same})"

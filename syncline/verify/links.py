@@ -1,0 +1,191 @@
+"""Links: the arrays of a table compared with a link table of the graph-db."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+
+from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.table_map import Links, SchemaMap, TableMap
+from syncline.engine.verify.template import sql
+from syncline.messages.verification import Verdict
+from syncline.sql import literal, quoted
+from syncline.verify.checksums import Images, bucket, key_uuid, numbered
+from syncline.verify.in_flight import Captured, Refused, Unsettled
+from syncline.verify.rows import Queries, suspected
+from syncline.verify.snapshots import Snapshots
+from syncline.verify.tally import Tally
+
+__all__ = ["compare_links"]
+
+
+async def compare_links(
+    snapshots: Snapshots,
+    statements: SchemaStatements,
+    images: Images,
+    links: Links,
+    refused: Refused,
+    tally: Tally,
+) -> None:
+    """Compare all links of one array of a table, and note what differs.
+
+    Owners that are damaged, on their way, waiting or refused are told where rows are compared, and not here.
+    """
+    table = images.table
+    cursor = snapshots.cursors[table.name]
+    captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, refused.keys)
+    unsettled = Unsettled(snapshots, statements, captured, table=table, waiting=[links.table])
+    queries = _Queries(statements.schema_map, captured, table, links).rendered()
+    found = suspected(snapshots, queries, captured, unsettled, tally)
+    async for owner, (expected, actual, known, gone) in found:
+        if not _settled(expected, actual, known, gone):
+            continue
+        owner_key = expected[0]["owner_key"] if expected else str(owner)
+        for verdict, member_key in _judge(expected, actual):
+            if verdict is None:
+                tally.same()
+            else:
+                await tally.note(verdict, (owner_key, member_key), owner, asked=(owner_key,))
+
+
+class _Queries:
+    """What is asked about one link table."""
+
+    def __init__(self, schema_map: SchemaMap, captured: Captured, table: TableMap, links: Links) -> None:
+        self._map, self._captured, self._table, self._links = schema_map, captured, table, links
+
+    def rendered(self) -> Queries:
+        return Queries(
+            source_sums=self._source_sums(),
+            target_sums=self._target_sums(),
+            source=self._source(),
+            target=self._target(),
+        )
+
+    def _source_sums(self) -> str:
+        return sql(
+            "link_sums_source",
+            bucket=bucket("s.sync_row_id"),
+            hash=_pair("s.sync_row_id", "m.member"),
+            links=self._members(self._captured.passed(2), join="JOIN"),
+        )
+
+    def _target_sums(self) -> str:
+        owner, member = quoted(self._links.owner), quoted(self._links.member)
+        return sql(
+            "link_sums_target",
+            bucket=bucket(f"l.{owner}"),
+            hash=_pair(f"l.{owner}", f"l.{member}"),
+            links=quoted(self._links.table),
+            owner=owner,
+        )
+
+    def _source(self) -> str:
+        return sql(
+            "listed_links_source",
+            owner_key=quoted(self._table.key[0]),
+            links=self._members(self._captured.passed(3), join="LEFT JOIN"),
+            coming=self._captured.coming(3),
+            bucket=bucket("s.sync_row_id"),
+        )
+
+    def _target(self) -> str:
+        return sql(
+            "listed_links_target",
+            owners=quoted(self._table.name),
+            table=literal(self._table.name),
+            links=quoted(self._links.table),
+            name=literal(self._links.table),
+            owner=quoted(self._links.owner),
+            member=quoted(self._links.member),
+            parent=quoted(self._links.parent),
+            rejections=self._landed_rejections(),
+            bucket=bucket("f.owner"),
+        )
+
+    def _members(self, owners: str, *, join: str) -> str:
+        return sql(
+            "source_links",
+            owners=owners,
+            join=join,
+            member_id=key_uuid("d.key"),
+            rejected=self._rejected(),
+            array=quoted(self._links.source),
+        )
+
+    def _rejected(self) -> str:
+        if self._links.rejected_by is None:
+            return "false"
+        rejections = self._map[self._links.rejected_by]
+        owner, member = rejections.key
+        return sql(
+            "rejected",
+            rejections=f"{quoted(self._captured.schema)}.{quoted(rejections.source)}",
+            rejected_owner=quoted(owner),
+            rejected_member=quoted(member),
+            owner_key=quoted(self._table.key[0]),
+            present=rejections.present,
+        )
+
+    def _landed_rejections(self) -> str:
+        if self._links.rejected_by is None:
+            return ""
+        rejections = self._map[self._links.rejected_by]
+        owner, member = rejections.target_key
+        return sql(
+            "rejections", owner=quoted(owner), member=quoted(member), rejections=quoted(rejections.name)
+        )
+
+
+def _pair(owner: str, member: str) -> str:
+    return numbered(" || ".join(f"uuid_send({part})" for part in (owner, member)))
+
+
+def _settled(
+    expected: Sequence[asyncpg.Record],
+    actual: Sequence[asyncpg.Record],
+    known: Sequence[asyncpg.Record],
+    gone: Sequence[asyncpg.Record],
+) -> bool:
+    """Return whether an owner has landed as it is in the write-db, or is on neither side."""
+    if gone or any(record["kind"] != "waiting" for record in known):
+        return False
+    if any(record["coming"] for record in expected):
+        return False
+    return bool(expected) is any(record["kind"] == "owner" for record in actual)
+
+
+def _judge(
+    expected: Sequence[asyncpg.Record], actual: Sequence[asyncpg.Record]
+) -> list[tuple[Verdict | None, str]]:
+    """Return each link of a settled owner that is or should be there, with its verdict and its member's key.
+
+    A rejection that only one side has is damaged, on its way, waiting or refused, which is told where its
+    table is compared. Until it has landed, or left, the link may be there or not.
+    """
+    wanted: dict[UUID, str] = {}
+    rejected: set[UUID] = set()
+    for record in expected:
+        if record["member"] is not None:
+            wanted[record["member"]] = record["member_key"]
+            if record["rejected"]:
+                rejected.add(record["member"])
+    made: dict[UUID, str] = {}
+    kinds: dict[str, set[UUID]] = {"owner": set(), "linked": set(), "waits": set(), "rejected": set()}
+    for record in actual:
+        kinds[record["kind"]].add(record["member"])
+        if record["kind"] in ("linked", "waits"):
+            made[record["member"]] = record["member_key"]
+    found: list[tuple[Verdict | None, str]] = []
+    for member, key in sorted({**made, **wanted}.items()):
+        undecided = member in wanted and (member in rejected) is not (member in kinds["rejected"])
+        desired = member in wanted and not (member in rejected and member in kinds["rejected"])
+        if member in made:
+            extra = not desired and not undecided
+            verdict = Verdict.EXTRA if extra else None
+            if not extra and member not in kinds["linked"]:
+                verdict = Verdict.PARKED
+            found.append((verdict, key))
+        elif desired and not undecided:
+            found.append((Verdict.MISSING, key))
+    return found

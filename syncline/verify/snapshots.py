@@ -1,0 +1,112 @@
+"""Snapshots: one moment of a graph in both of its databases, and how far the cursors had come at it."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+
+from syncline.engine.capture import needing_deleted_keys, pending_at
+from syncline.engine.render.statements import Cursor, SchemaStatements, positions_of
+from syncline.engine.schema_problems import read_footing
+from syncline.engine.state import read_ledger
+from syncline.engine.verify.template import sql
+from syncline.provider import GraphSchema
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.tenants import read_settings
+
+__all__ = ["Side", "Snapshots", "open_side", "open_snapshots", "open_source"]
+
+_PREFETCH = 1000
+
+
+@dataclass(frozen=True)
+class Side:
+    """A connection in a transaction on a graph's schema; what fails on it names its store."""
+
+    store: PostgresStore
+    connection: asyncpg.Connection
+
+    async def fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
+        """Return all rows of a query."""
+        with self.store.errors_mapped():
+            return list(await self.connection.fetch(query, *parameters))
+
+    async def stream(self, query: str, *parameters: object) -> AsyncIterator[asyncpg.Record]:
+        """Yield the rows of a query, of which this process never holds more than a few."""
+        with self.store.errors_mapped():
+            async for record in self.connection.cursor(query, *parameters, prefetch=_PREFETCH):
+                yield record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshots:
+    """Both databases at one moment each, the graph-db's first.
+
+    Rows, books and cursors of the graph-db are committed together, so its snapshot says exactly what was read
+    of the write-db, whose snapshot is later: what the cursors have not passed there is on its way.
+    """
+
+    target: Side
+    write: Side
+    cursors: Mapping[str, Cursor]
+    schema: str
+    """The write-db's, in which its statements name their sources."""
+    rescan: bool
+    """Whether the cursors are of another write-db, so that they were put back to the beginning here."""
+
+
+@asynccontextmanager
+async def open_snapshots(
+    write: GraphSchema, target: GraphSchema, statements: SchemaStatements, tables: Sequence[str]
+) -> AsyncIterator[Snapshots]:
+    """Yield both snapshots, to compare these tables; nothing is locked that a cycle or a writer needs."""
+    async with open_side(target, snapshot=True) as graph_db:
+        ledger = await read_ledger(graph_db.connection, tables=statements.tables, run_id="")
+        async with open_source(write, statements.sources(write.schema, tables)) as write_db:
+            # Only the cluster and its horizon are asked for: what is pending is looked at table by table.
+            positions = (await read_footing(write_db.connection, write.schema)).readable
+            if positions:
+                await write_db.connection.execute(read_settings([positions_of(write.schema)]))
+            pending = await pending_at(
+                write_db.connection, statements, write.schema, ledger, (), positions=positions
+            )
+            rescan = ledger.foreign_to(pending.cluster, pending.horizon, pending.known) is not None
+            if rescan:
+                ledger = ledger.rescanned()
+            yield Snapshots(
+                target=graph_db,
+                write=write_db,
+                schema=write.schema,
+                cursors=ledger.cursors,
+                rescan=rescan,
+            )
+
+
+@asynccontextmanager
+async def open_side(place: GraphSchema, *, snapshot: bool) -> AsyncIterator[Side]:
+    """Yield a connection in a transaction: one that sees one moment and cannot write, or an ordinary one."""
+    kind = "repeatable_read" if snapshot else "read_committed"
+    async with (
+        place.store.driver() as connection,
+        connection.transaction(isolation=kind, readonly=snapshot),
+    ):
+        await connection.execute("SELECT set_config('search_path', quote_ident($1), true)", place.schema)
+        await connection.fetch(sql("settings"))
+        yield Side(place.store, connection)
+
+
+@asynccontextmanager
+async def open_source(place: GraphSchema, tables: Sequence[str]) -> AsyncIterator[Side]:
+    """Yield a connection to the write-db that sees one moment of `tables`, qualified and quoted.
+
+    Nothing but pg_catalog is searched there, and nobody's code runs: see `syncline.stores.tenants`.
+    """
+    async with (
+        place.store.driver() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        with needing_deleted_keys(place.schema):
+            await connection.execute(read_settings(tables))
+        await connection.fetch(sql("settings"))
+        yield Side(place.store, connection)

@@ -1,0 +1,162 @@
+"""Numbers: the kept statistics of a table compared with what its rows give when they are counted again."""
+
+from collections.abc import Mapping
+from uuid import UUID
+
+import asyncpg
+
+from syncline.engine.render.fragments import commas
+from syncline.engine.table_map import Stat, Stats, TableMap
+from syncline.engine.verify.template import sql
+from syncline.errors import StoreUnavailable
+from syncline.messages.verification import Verdict
+from syncline.provider import GraphSchema
+from syncline.sql import quoted
+from syncline.verify.checksums import TargetType
+from syncline.verify.repair import RelationRepair
+from syncline.verify.snapshots import Side, open_side
+from syncline.verify.tally import Tally
+
+__all__ = ["KEPT_COUNTS", "Recounting", "compare_counts", "differs", "mend_counts", "take_graph"]
+
+_PATIENCE = "30s"
+_TAKE = "SELECT pg_advisory_xact_lock(hashtextextended('syncline:' || current_schema(), 0))"
+_LOCK_NOT_AVAILABLE = "55P03"
+_TOLERANCES = {"double precision": "1e-9", "real": "1e-5"}
+"""Sums of floating-point numbers depend on their order, which is free."""
+
+
+class Recounting:
+    """The numbers of one table."""
+
+    def __init__(self, table: TableMap, stats: Stats, types: Mapping[str, TargetType]) -> None:
+        """Render for what types the columns of the table of numbers have."""
+        groups: dict[tuple[str, tuple[str, ...]], list[Stat]] = {}
+        for stat in stats.columns:
+            groups.setdefault((stat.counted, stat.by), []).append(stat)
+        self._expected: dict[str, str] = {}
+        joins = []
+        for place, ((counted, by), group) in enumerate(groups.items()):
+            values = [f"{stat.value} AS v{column}" for column, stat in enumerate(group)]
+            joins.append(
+                sql(
+                    "stats_group",
+                    values=commas(values),
+                    rows=" UNION ALL ".join(_rows(counted, by)),
+                    counted=quoted(counted),
+                    group=f"g{place}",
+                    nothing=f"e{place}",
+                )
+            )
+            for column, stat in enumerate(group):
+                some, none = f"g{place}.v{column}", f"e{place}.v{column}"
+                self._expected[stat.column] = (
+                    f"CASE WHEN g{place}.sync_owner IS NULL THEN {none} ELSE {some} END"
+                )
+        names = [quoted(name) for name in self._expected]
+        self._fragments = {
+            "owner": quoted(stats.owner),
+            "expected": sql(
+                "stats_expected",
+                target=quoted(table.name),
+                stats=quoted(stats.table),
+                owner=quoted(stats.owner),
+                groups=" ".join(joins),
+            ),
+            "differs": " OR ".join(
+                differs(f"n.{quoted(name)}", value, types[name].type if name in types else None)
+                for name, value in self._expected.items()
+            ),
+        }
+        self._count = sql("stats_count", target=quoted(table.name))
+        self._mend = sql(
+            "stats_mend",
+            stats=quoted(stats.table),
+            columns=commas(names),
+            values=commas(list(self._expected.values())),
+            assignments=commas([f"{name} = excluded.{name}" for name in names]),
+            **self._fragments,
+        )
+
+    async def compare(self, target: Side, tally: Tally) -> None:
+        """Compare all numbers, and note whose differ."""
+        [counted] = await target.fetch(self._count)
+        differing = 0
+        async for row in target.stream(sql("stats_differing", **self._fragments)):
+            differing += 1
+            verdict = Verdict.MISSING if row["missing"] else Verdict.STALE
+            await tally.note(verdict, (row["key"],), row["row_id"])
+        tally.same(counted["count"] - differing)
+
+    async def mend(self, target: GraphSchema, repair: RelationRepair) -> int:
+        """Set all numbers right that differ, and return how many did.
+
+        Raise StoreUnavailable if a cycle has had the graph for too long: it counts the same rows meanwhile.
+        """
+        async with open_side(target, snapshot=False) as side:
+            await take_graph(side, target, "so its numbers were not counted again")
+            [row] = await side.fetch(self._mend)
+            return await repair.audit(side, row["count"])
+
+
+async def take_graph(side: Side, target: GraphSchema, so: str) -> None:
+    """Keep cycles of the graph out until the transaction ends; raise StoreUnavailable if one goes on."""
+    await side.fetch(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+    try:
+        await side.connection.fetch(_TAKE)
+    except asyncpg.LockNotAvailableError as error:
+        raise StoreUnavailable(
+            target.store.name,
+            f"a cycle has held the graph for {_PATIENCE}, {so}.",
+            sqlstate=_LOCK_NOT_AVAILABLE,
+        ) from error
+
+
+def _rows(counted: str, by: tuple[str, ...]) -> list[str]:
+    """Return the queries for the rows of `counted` under each row that they refer to, each once."""
+    return [
+        f"SELECT c.*, c.{quoted(column)} AS sync_owner FROM {quoted(counted)} c WHERE "  # noqa: S608
+        + " AND ".join(
+            [
+                f"c.{quoted(column)} IS NOT NULL",
+                *(f"c.{quoted(before)} IS DISTINCT FROM c.{quoted(column)}" for before in by[:place]),
+            ]
+        )
+        for place, column in enumerate(by)
+    ]
+
+
+def differs(actual: str, expected: str, kind: str | None) -> str:
+    """Return the condition for two values of a type to differ, in SQL."""
+    unequal = f"{actual} IS DISTINCT FROM {expected}"
+    tolerance = _TOLERANCES.get(kind or "")
+    if tolerance is None:
+        return unequal
+    near = f"abs({actual} - {expected}) <= {tolerance} * (abs({actual}) + abs({expected}))"
+    return f"({unequal} AND NOT coalesce({near}, false))"
+
+
+KEPT_COUNTS = "sync_count"
+
+
+async def compare_counts(target: GraphSchema, tally: Tally) -> None:
+    """Compare all kept counts with what is there at one moment, and note those that differ."""
+    async with open_side(target, snapshot=True) as side:
+        for row in await side.fetch(sql("counts_found")):
+            if row["same"]:
+                tally.same()
+                continue
+            key = (row["counted"], row["name"], *(["refused"] if row["refused"] else []))
+            await tally.note(Verdict.STALE, key, UUID(int=0))
+
+
+async def mend_counts(target: GraphSchema, repair: RelationRepair) -> int:
+    """Set all kept counts right that differ, and return how many did.
+
+    Raise StoreUnavailable if a cycle has had the graph for too long: it changes what is counted.
+    """
+    async with open_side(target, snapshot=False) as side:
+        await take_graph(side, target, "so what its books hold was not counted again")
+        await side.connection.execute(sql("counts_lock"))
+        [row] = await side.fetch(sql("counts_mend", found=sql("counts_found")))
+        return await repair.audit(side, row["count"])

@@ -1,0 +1,100 @@
+"""Tally: what was found in one relation, with the first keys of each verdict; damage goes on to a repair."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from uuid import UUID
+
+from syncline.messages.verification import Found, Relation, RelationKind, Verdict
+
+__all__ = ["Beat", "Damage", "Mend", "Tally"]
+
+Damage = tuple[UUID, tuple[str, ...], Verdict]
+"""A row's id in the books, its key, and what is wrong with it."""
+Mend = Callable[[Sequence[Damage]], Awaitable[int]]
+"""Ask for what is given to be made right; return for how much that was new."""
+Beat = Callable[[str, int], None]
+"""Told the relation and how many of its keys have been looked at so far."""
+
+_AT_ONCE = 5_000
+
+
+class Tally:
+    """The counts of one relation. `close` ends it."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: RelationKind,
+        table: str,
+        *,
+        keys: int,
+        beat: Beat,
+        mend: Mend | None = None,
+        queued: int = 0,
+    ) -> None:
+        """Remember up to `keys` keys of each verdict; give damage to `mend` in portions.
+
+        `queued` counts on from what was asked for before.
+        """
+        self._identity = {"name": name, "kind": kind, "table": table}
+        self._name, self._limit, self._beat, self._mend = name, keys, beat, mend
+        self._started = time.monotonic()
+        self._counts = dict.fromkeys(Verdict, 0)
+        self._keys: Mapping[Verdict, list[tuple[str, ...]]] = {verdict: [] for verdict in Verdict}
+        self._damage: list[Damage] = []
+        self._seen = 0
+        self.queued = queued
+        self.equal = 0
+        self._beat(name, 0)
+
+    def same(self, number: int = 1) -> None:
+        """Note keys that are equal."""
+        self.equal += number
+        self._saw(number)
+
+    async def note(
+        self,
+        verdict: Verdict,
+        key: Sequence[str],
+        row_id: UUID,
+        *,
+        asked: Sequence[str] | None = None,
+    ) -> None:
+        """Note a key that is not; a repair asks for `row_id` by key `asked`, if that is another."""
+        self._counts[verdict] += 1
+        if len(self._keys[verdict]) < self._limit:
+            self._keys[verdict].append(tuple(key))
+        if verdict.damage and self._mend is not None:
+            self._damage.append((row_id, tuple(key if asked is None else asked), verdict))
+            if len(self._damage) >= _AT_ONCE:
+                await self._flush()
+        self._saw(1)
+
+    async def close(self, problem: str | None = None) -> Relation:
+        """Return what was found."""
+        await self._flush()
+        self._beat(self._name, self._seen)
+        found = {
+            verdict.value: Found(count=self._counts[verdict], keys=tuple(self._keys[verdict]))
+            for verdict in Verdict
+        }
+        return Relation.model_validate(
+            {
+                **self._identity,
+                **found,
+                "equal": self.equal,
+                "queued": self.queued,
+                "problem": problem,
+                "seconds": time.monotonic() - self._started,
+            }
+        )
+
+    async def _flush(self) -> None:
+        if self._mend is not None and self._damage:
+            self.queued += await self._mend(self._damage)
+        self._damage = []
+
+    def _saw(self, number: int) -> None:
+        if self._seen // 10_000 != (self._seen + number) // 10_000:
+            self._beat(self._name, self._seen + number)
+        self._seen += number

@@ -1,0 +1,190 @@
+"""Vectors: a table of the graph-db compared with its collection of the vector store."""
+
+import math
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+from pydantic import JsonValue
+from pydantic_core import from_json
+
+from syncline.engine.table_map import TableMap, VectorProjection
+from syncline.engine.vectors.outbox import fields_sql, payload_sql
+from syncline.engine.verify.template import sql
+from syncline.errors import VectorStoreRejected
+from syncline.messages.verification import Verdict
+from syncline.provider import GraphSchema, GraphVectors
+from syncline.sql import quoted
+from syncline.stores.vectors import PointPayload, VectorStore
+from syncline.verify.rows import pairs
+from syncline.verify.snapshots import open_side
+from syncline.verify.tally import Tally
+
+__all__ = ["compare_vectors", "points_in_order", "same_json"]
+
+_AT_ONCE = 1000
+_DOUBTFUL = 100_000
+
+
+@dataclass(frozen=True)
+class _Suspect:
+    """A point that looks damaged. It may be that a cycle has just been there."""
+
+    id: UUID
+    key: tuple[str, ...]
+    verdict: Verdict
+    version: str | None
+    """Of its row, when the comparison began."""
+
+
+async def compare_vectors(
+    target: GraphSchema,
+    vectors: GraphVectors,
+    table: TableMap,
+    vector: VectorProjection,
+    tally: Tally,
+    *,
+    embedding: str,
+) -> None:
+    """Compare all points of a collection with their rows, and note what differs.
+
+    The vector store has no snapshots: what looks damaged counts as damage if neither the row nor its debt has
+    changed since the comparison began, so that no cycle can have touched the point meanwhile.
+    """
+    await _Comparison(target, vectors, table, vector, tally, embedding).run()
+
+
+class _Comparison:
+    def __init__(
+        self,
+        target: GraphSchema,
+        vectors: GraphVectors,
+        table: TableMap,
+        vector: VectorProjection,
+        tally: Tally,
+        embedding: str,
+    ) -> None:
+        self._target, self._tally, self._embedding = target, tally, embedding
+        self._store = vectors.store
+        self._full_name = vectors.collection(vector.collection)
+        self._name = vector.collection
+        text = f"({vector.text})"
+        self._rows = sql(
+            "points",
+            payload=payload_sql(text, fields_sql(vector)),
+            text=text,
+            target=quoted(table.name),
+        )
+        self._now = sql("points_now", target=quoted(table.name))
+        self._suspects: list[_Suspect] = []
+        self._doubtful: dict[UUID, _Suspect] = {}
+        self._fence = 0
+
+    async def run(self) -> None:
+        async with open_side(self._target, snapshot=True) as graph_db:
+            [state] = await graph_db.fetch(sql("fence"))
+            self._fence = state["fence"]
+            rows = graph_db.stream(self._rows, self._name, self._embedding)
+            points = points_in_order(self._store, self._full_name, None)
+            async for row, point in pairs(
+                rows, points, left_id=lambda row: row["row_id"], right_id=lambda point: point.id
+            ):
+                await self._judge(row, point)
+            await self._look_again()
+        await self._resolve_doubts()
+
+    async def _judge(self, row: asyncpg.Record | None, point: PointPayload | None) -> None:
+        if row is None:
+            if point is not None:
+                await self._suspect(_Suspect(point.id, (str(point.id),), Verdict.EXTRA, None))
+            return
+        key = tuple(row["key"] or (str(row["row_id"]),))
+        if row["owed"]:
+            waits = Verdict.DELAYED if row["retried"] else Verdict.DEAD
+            await self._tally.note(waits if row["refused"] else Verdict.PENDING, key, row["row_id"])
+        elif row["payload"] is None:
+            if point is not None:
+                await self._suspect(_Suspect(point.id, key, Verdict.EXTRA, row["version"]))
+        elif point is None:
+            await self._suspect(_Suspect(row["row_id"], key, Verdict.MISSING, row["version"]))
+        elif row["known"] and same_json(from_json(row["payload"]), dict(point.payload)):
+            self._tally.same()
+        else:
+            await self._suspect(_Suspect(point.id, key, Verdict.STALE, row["version"]))
+
+    async def _suspect(self, suspect: _Suspect) -> None:
+        self._suspects.append(suspect)
+        if len(self._suspects) >= _AT_ONCE:
+            await self._look_again()
+
+    async def _look_again(self) -> None:
+        """Note the suspects whose rows are still what they were and that nobody owes anything."""
+        suspects, self._suspects = self._suspects, []
+        for suspect, now in await self._unmoved(suspects):
+            if suspect.verdict is Verdict.EXTRA and now["fence"] != self._fence:
+                # One cycle may have brought the row and its point, and the next one taken both away.
+                if len(self._doubtful) < _DOUBTFUL:
+                    self._doubtful[suspect.id] = suspect
+                else:
+                    await self._tally.note(Verdict.PENDING, suspect.key, suspect.id)
+            else:
+                await self._tally.note(suspect.verdict, suspect.key, suspect.id)
+
+    async def _resolve_doubts(self) -> None:
+        """Look once more for the points without a row that a cycle may have deleted meanwhile."""
+        if not self._doubtful:
+            return
+        points = points_in_order(self._store, self._full_name, ())
+        again = [self._doubtful[point.id] async for point in points if point.id in self._doubtful]
+        for start in range(0, len(again), _AT_ONCE):
+            for suspect, _ in await self._unmoved(again[start : start + _AT_ONCE]):
+                await self._tally.note(suspect.verdict, suspect.key, suspect.id)
+
+    async def _unmoved(self, suspects: Sequence[_Suspect]) -> list[tuple[_Suspect, asyncpg.Record]]:
+        """Return the suspects that no cycle has touched, with what is there now; note the others."""
+        if not suspects:
+            return []
+        async with open_side(self._target, snapshot=False) as side:
+            rows = await side.fetch(self._now, self._name, [suspect.id for suspect in suspects])
+        now = {row["row_id"]: row for row in rows}
+        unmoved = []
+        for suspect in suspects:
+            row = now[suspect.id]
+            if row["owed"] or row["version"] != suspect.version:
+                await self._tally.note(Verdict.PENDING, suspect.key, suspect.id)
+            else:
+                unmoved.append((suspect, row))
+        return unmoved
+
+
+async def points_in_order(
+    store: VectorStore, collection: str, fields: Sequence[str] | None
+) -> AsyncIterator[PointPayload]:
+    """Yield all points in ascending order of ids, or raise VectorStoreRejected if they come in another."""
+    last: UUID | None = None
+    async for page in store.scroll(collection, fields=fields):
+        for point in page:
+            if last is not None and point.id <= last:
+                raise VectorStoreRejected(
+                    store.name, f"the points of collection '{collection}' do not come in order of their ids."
+                )
+            last = point.id
+            yield point
+
+
+def same_json(one: JsonValue, other: JsonValue) -> bool:
+    """Return whether two JSON values are equal, numbers with a fraction but for their last digit."""
+    if one == other:
+        return True
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and _all_same((one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and _all_same(zip(one, other, strict=True))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-14)
+    return False
+
+
+def _all_same(pairs: Iterable[tuple[JsonValue, JsonValue]]) -> bool:
+    return all(same_json(one, other) for one, other in pairs)

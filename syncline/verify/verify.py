@@ -1,0 +1,210 @@
+"""Inspection: all relations of a graph, one after the other."""
+
+import time
+from collections.abc import Collection
+from functools import partial
+
+from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.table_map import SchemaMap, Stats, TableMap, VectorProjection
+from syncline.engine.verify.template import sql
+from syncline.errors import StoreRejected, StoreUnavailable, SynclineError, VectorStoreError
+from syncline.messages.verification import Relation, RelationKind, Verification
+from syncline.provider import GraphSchema, GraphVectors
+from syncline.verify.checksums import Images, TargetType, staged_types
+from syncline.verify.in_flight import find_refused
+from syncline.verify.links import compare_links
+from syncline.verify.repair import RelationRepair, Repair
+from syncline.verify.rows import compare_rows
+from syncline.verify.snapshots import Side, Snapshots, open_side, open_snapshots
+from syncline.verify.stats import KEPT_COUNTS, Recounting, compare_counts, mend_counts
+from syncline.verify.tally import Beat, Mend, Tally
+from syncline.verify.vectors import compare_vectors
+
+__all__ = ["verify"]
+
+
+async def verify(
+    schema_map: SchemaMap,
+    *,
+    write: GraphSchema,
+    target: GraphSchema,
+    vectors: GraphVectors | None,
+    embedding: str,
+    tables: Collection[str] | None = None,
+    keys: int = 100,
+    repair: bool = False,
+    who: str = "",
+    why: str = "",
+    run_id: str | None = None,
+    starter: str | None = None,
+    beat: Beat | None = None,
+) -> Verification:
+    """Compare what a graph's stores have with what they should have; with `repair`, have it made right.
+
+    Nothing is locked, and cycles and writers go on meanwhile: what is on its way is not damage. Up to `keys`
+    keys of each verdict are told. `embedding` names the service whose vectors are valid; `tables` of the map,
+    all if None, are looked at; without `vectors` the databases are compared alone; `beat` is told the
+    progress. A repair asks for exactly the keys that are damaged, and the next cycle makes them right;
+    numbers are right at once. It is audited as done by `who`, for reason `why`; a later attempt of run
+    `run_id` counts on where an earlier one ended. What a store refuses to answer is told as a problem of that
+    relation; the others are compared. Raise InputInvalid for an unknown table, or if a repair has nobody or
+    no reason.
+    """
+    started = time.monotonic()
+    asked = schema_map.chosen(tables)
+    mending = Repair(target, who=who, why=why, run_id=run_id, starter=starter) if repair else None
+    if mending is not None:
+        await mending.recall()
+    inspection = _Inspection(
+        schema_map,
+        write=write,
+        target=target,
+        vectors=vectors,
+        embedding=embedding,
+        keys=keys,
+        repair=mending,
+        beat=beat or (lambda _name, _seen: None),
+    )
+    relations: list[Relation] = []
+    for table in asked:
+        relations.extend(await inspection.relations(table))
+    if tables is None:
+        relations.extend(await inspection.counts())
+    return Verification(
+        relations=tuple(relations), rescan=inspection.rescan, seconds=time.monotonic() - started
+    )
+
+
+class _Inspection:
+    """One verification of one graph."""
+
+    def __init__(
+        self,
+        schema_map: SchemaMap,
+        *,
+        write: GraphSchema,
+        target: GraphSchema,
+        vectors: GraphVectors | None,
+        embedding: str,
+        keys: int,
+        repair: Repair | None,
+        beat: Beat,
+    ) -> None:
+        self._map = schema_map
+        self._statements = SchemaStatements(schema_map)
+        self._write, self._target, self._vectors = write, target, vectors
+        self._embedding, self._keys, self._repair, self._beat = embedding, keys, repair, beat
+        self.rescan = False
+
+    async def relations(self, table: TableMap) -> list[Relation]:
+        """Compare all that a table is, and return what was found."""
+        found: list[Relation] = []
+        self._open = tally = self._rows_tally(table.name, RelationKind.ROWS, table)
+        try:
+            # Each table has snapshots of its own: a long one keeps Postgres from clearing up behind writers.
+            read = [table.name, *(links.rejected_by for links in table.links if links.rejected_by)]
+            async with open_snapshots(self._write, self._target, self._statements, read) as snapshots:
+                self.rescan |= snapshots.rescan
+                await self._both_sides(snapshots, table, tally, found)
+            if table.stats is not None:
+                await self._numbers(table, table.stats, found)
+        except StoreRejected as error:
+            found.append(await self._open.close(problem=_told(error)))
+        if table.vector is not None and self._vectors is not None:
+            found.append(await self._points(self._vectors, table, table.vector))
+        return found
+
+    async def counts(self) -> list[Relation]:
+        """Compare what the books say they hold; nothing is told of it as long as it is right."""
+        repair = self._repair_of(KEPT_COUNTS, RelationKind.STATS)
+        asked = 0 if repair is None else repair.asked
+        tally = Tally(
+            KEPT_COUNTS, RelationKind.STATS, KEPT_COUNTS, keys=self._keys, beat=self._beat, queued=asked
+        )
+        try:
+            await compare_counts(self._target, tally)
+        except StoreRejected as error:
+            return [await tally.close(problem=_told(error))]
+        relation = await tally.close()
+        if repair is not None and relation.damaged:
+            try:
+                mended = await mend_counts(self._target, repair)
+                relation = relation.model_copy(update={"queued": relation.queued + mended})
+            except StoreUnavailable as error:
+                relation = relation.model_copy(update={"problem": _told(error)})
+        return [relation] if relation.damaged or relation.problem else []
+
+    async def _both_sides(
+        self, snapshots: Snapshots, table: TableMap, tally: Tally, found: list[Relation]
+    ) -> None:
+        types, builtin = await _types(snapshots.target, table.name), await _builtin(snapshots.write, table)
+        images = Images(self._map, table, types, builtin)
+        refused = await find_refused(snapshots, table)
+        await compare_rows(snapshots, self._statements, images, refused, tally)
+        found.append(await tally.close())
+        for links in table.links:
+            self._open = tally = self._rows_tally(links.table, RelationKind.LINKS, table)
+            await compare_links(snapshots, self._statements, images, links, refused, tally)
+            found.append(await tally.close())
+
+    async def _numbers(self, table: TableMap, stats: Stats, found: list[Relation]) -> None:
+        name = stats.table
+        repair = self._repair_of(name, RelationKind.STATS)
+        self._open = tally = self._tally(name, RelationKind.STATS, table, repair, mend=None)
+        async with open_side(self._target, snapshot=True) as graph_db:
+            recounting = Recounting(table, stats, await _types(graph_db, name))
+            await recounting.compare(graph_db, tally)
+        relation = await tally.close()
+        if repair is not None and relation.damaged:
+            try:
+                mended = await recounting.mend(self._target, repair)
+                relation = relation.model_copy(update={"queued": relation.queued + mended})
+            except StoreUnavailable as error:
+                relation = relation.model_copy(update={"problem": _told(error)})
+        found.append(relation)
+
+    async def _points(self, vectors: GraphVectors, table: TableMap, vector: VectorProjection) -> Relation:
+        collection = vector.collection
+        repair = self._repair_of(collection, RelationKind.VECTORS)
+        mend = None if repair is None else partial(repair.points, collection)
+        tally = self._tally(collection, RelationKind.VECTORS, table, repair, mend=mend)
+        try:
+            await compare_vectors(self._target, vectors, table, vector, tally, embedding=self._embedding)
+        except VectorStoreError as error:
+            # The databases can be compared without it.
+            return await tally.close(problem=_told(error))
+        return await tally.close()
+
+    def _rows_tally(self, name: str, kind: RelationKind, table: TableMap) -> Tally:
+        """Return the tally of a relation whose damage is mended by its rows of the table."""
+        repair = self._repair_of(name, kind)
+        mend = None if repair is None else partial(repair.rows, table.name)
+        return self._tally(name, kind, table, repair, mend=mend)
+
+    def _tally(
+        self,
+        name: str,
+        kind: RelationKind,
+        table: TableMap,
+        repair: RelationRepair | None,
+        *,
+        mend: Mend | None,
+    ) -> Tally:
+        asked = 0 if repair is None else repair.asked
+        return Tally(name, kind, table.name, keys=self._keys, beat=self._beat, mend=mend, queued=asked)
+
+    def _repair_of(self, name: str, kind: RelationKind) -> RelationRepair | None:
+        return None if self._repair is None else self._repair.of(name, kind)
+
+
+def _told(error: SynclineError) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+async def _types(target: Side, table: str) -> dict[str, TargetType]:
+    rows = await target.fetch(sql("types"), table)
+    return {row["name"]: TargetType(type=row["type"], builtin=row["builtin"]) for row in rows}
+
+
+async def _builtin(write: Side, table: TableMap) -> frozenset[str]:
+    return frozenset(row["spelled"] for row in await write.fetch(sql("builtin"), staged_types(table)))

@@ -1,0 +1,36 @@
+"""What starts runs, without a Temporal."""
+
+from collections.abc import Awaitable, Callable
+
+from syncline.control.graphs import Graph
+from syncline.errors import SynclineError
+
+__all__ = ["WokenBy"]
+
+
+class WokenBy:
+    """Starts a graph's run by this function. `there` says whether it can be, `to_come` what runs anyway."""
+
+    def __init__(self, wake: Callable[[Graph], Awaitable[str]]) -> None:
+        self._wake = wake
+        self.there = True
+        self.to_come: frozenset[str] = frozenset()
+        self.trouble: SynclineError | None = None
+        """What keeps anybody from being told what comes."""
+        self.asked: list[bool] = []
+        """Whether runs had returned, each time that it was asked what comes."""
+
+    async def wake(self, graph: Graph) -> str:
+        """Start its run."""
+        return await self._wake(graph)
+
+    async def answers(self) -> bool:
+        """Return `there`."""
+        return self.there
+
+    async def coming(self, *, returned: bool) -> frozenset[str]:
+        """Return `to_come`."""
+        self.asked.append(returned)
+        if self.trouble is not None:
+            raise self.trouble
+        return self.to_come

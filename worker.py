@@ -32,7 +32,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 import workflows
 from activities.errors import not_told_yet
-from activities.isolation.thread import Room, run, slots_of_this_loop
+from activities.isolation.thread import ProviderThread, run, slots_of_this_loop
 from activities.isolation.watchdog import rooms
 from activities.metrics import TemporalMeter, record_providers
 from activities.operations import FleetActivities, OperationActivities
@@ -223,7 +223,7 @@ def create_provider_worker(
     )
 
 
-def serve_room(room: Room, client: Client, services: Services) -> Worker:
+def serve_room(room: ProviderThread, client: Client, services: Services) -> Worker:
     """Return the worker of a provider's room."""
     activities = SyncActivities(services, under_way=room.under_way)
     return create_provider_worker(client, activities, services.settings, room.provider.id)

@@ -10,10 +10,10 @@ from syncline.messages.sync import SyncCycleRequest, SyncResult
 from syncline.temporal.runs import run_at_work
 from syncline.temporal.schedules.wake import wake
 
-__all__ = ["told_of_holder", "wake_next"]
+__all__ = ["trigger_next", "with_holder"]
 
 
-async def told_of_holder(request: SyncCycleRequest, result: SyncResult, *, run_id: str) -> SyncResult:
+async def with_holder(request: SyncCycleRequest, result: SyncResult, *, run_id: str) -> SyncResult:
     """Return the result with whether any run has the graph, and with how long it has not been looked at."""
     seen, unowned = request.seen_up_to, False
     try:
@@ -35,7 +35,7 @@ async def told_of_holder(request: SyncCycleRequest, result: SyncResult, *, run_i
     )
 
 
-async def wake_next(graph: str, *, task_queue: str) -> None:
+async def trigger_next(graph: str, *, task_queue: str) -> None:
     """Have the graph's Schedule start a run now: somebody is owed a look that this cycle had no time for."""
     try:
         woken = await wake(activity.client(), graph, task_queue=task_queue)

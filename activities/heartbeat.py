@@ -9,12 +9,12 @@ from typing import Generic, Self, TypeVar
 
 from temporalio import activity
 
-__all__ = ["Beat"]
+__all__ = ["Heartbeater"]
 
 ProgressT = TypeVar("ProgressT")
 
 
-class Beat(Generic[ProgressT]):
+class Heartbeater(Generic[ProgressT]):
     """Heartbeats while it is entered, whether it is called or not, and announces progress.
 
     It is the heartbeat callable of a `SyncContext`. News of progress is in the details of a heartbeat at

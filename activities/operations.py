@@ -7,7 +7,7 @@ from typing import Final
 from temporalio import activity
 
 from activities.errors import errors_translated
-from activities.heartbeat import Beat
+from activities.heartbeat import Heartbeater
 from activities.metrics import record_verification
 from activities.run import acting, run_identity, tell
 from syncline import names
@@ -301,14 +301,14 @@ class OperationActivities:
         return self._services.target_schema(graph, shadow=shadow)
 
     @asynccontextmanager
-    async def _at_work(self, request: OperationInput) -> AsyncIterator[Beat[VerificationProgress]]:
+    async def _at_work(self, request: OperationInput) -> AsyncIterator[Heartbeater[VerificationProgress]]:
         """Heartbeat, translate errors, and log the end in a line."""
         tell(graph=request.about or "", activity=activity.info().activity_type)
         with errors_translated():
             served = self._services.settings.operations
             if served == "none" or (served == "read" and request.changes):
                 raise OperationRefused(request.workflow, served=served)
-            async with Beat[VerificationProgress](beat_seconds=self._beat_seconds) as beat:
+            async with Heartbeater[VerificationProgress](beat_seconds=self._beat_seconds) as beat:
                 yield beat
         get_log().info("operation ended", attempt=activity.info().attempt)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from temporalio.worker import Worker
 
-from activities.isolation.thread import Room
+from activities.isolation.thread import ProviderThread
 from syncline.control.readiness import stores_regained
 from syncline.control.services import Services
 from syncline.logs import get_log
@@ -24,7 +24,7 @@ _LOOK: Final = 1.0
 @asynccontextmanager
 async def polling(
     workers: Callable[[], Sequence[Worker]],
-    opened: Sequence[Room],
+    opened: Sequence[ProviderThread],
     services: Services,
     leaving: asyncio.Event,
 ) -> AsyncIterator[None]:
@@ -51,7 +51,7 @@ async def polling(
 
 async def _poll(
     workers: Callable[[], Sequence[Worker]],
-    opened: Sequence[Room],
+    opened: Sequence[ProviderThread],
     services: Services,
     leaving: asyncio.Event,
     polls: asyncio.Event,

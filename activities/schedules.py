@@ -5,7 +5,7 @@ import time
 from temporalio import activity
 
 from activities.errors import errors_translated
-from activities.heartbeat import Beat
+from activities.heartbeat import Heartbeater
 from activities.metrics import record_intervals, record_reconciliation
 from activities.run import run_identity
 from syncline import names
@@ -34,7 +34,7 @@ class ScheduleActivities:
         """Make the Schedules on this worker's task queue match the graphs, and return what that took."""
         services = self._services
         started = time.monotonic()
-        beat = Beat[ReconciliationProgress](beat_seconds=self._beat_seconds)
+        beat = Heartbeater[ReconciliationProgress](beat_seconds=self._beat_seconds)
         with errors_translated(activity=names.RECONCILE_SCHEDULES_ACTIVITY):
             async with beat:
                 result = await reconcile(

@@ -15,11 +15,11 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from activities.already_running import told_of_holder, wake_next
+from activities.already_running import trigger_next, with_holder
 from activities.errors import errors_translated
-from activities.heartbeat import Beat
+from activities.heartbeat import Heartbeater
 from activities.isolation.limits import GRACE, RunCycle, contained
-from activities.isolation.thread import UnderWayHere
+from activities.isolation.thread import RunningCycles
 from activities.metrics import record_cycle, record_cycle_error, record_fallback, record_held
 from activities.run import (
     run_identity,
@@ -31,7 +31,7 @@ from activities.run import (
     tell,
 )
 from syncline import names
-from syncline.capture.listen.status import Hearing
+from syncline.capture.listen.status import ListenerStatus
 from syncline.concurrency import PATIENCE
 from syncline.control.graphs import Graph
 from syncline.control.resolution import Resolved, resolve_sync_provider, resolved_before
@@ -90,7 +90,7 @@ class SyncActivities:
         signal_seconds: float = 60.0,
         grace_seconds: float = GRACE,
         patience_seconds: float = PATIENCE,
-        under_way: UnderWayHere | None = None,
+        under_way: RunningCycles | None = None,
         answer_seconds: float = 120.0,
     ) -> None:
         """Have a routed cycle wait `answer_seconds` for a worker before somebody asks who is there.
@@ -100,9 +100,9 @@ class SyncActivities:
         """
         self._opened = services
         self._grace_seconds, self._patience_seconds = grace_seconds, patience_seconds
-        self._under_way = under_way or UnderWayHere()
+        self._under_way = under_way or RunningCycles()
         self._answer_seconds = answer_seconds
-        self._hearing: Hearing | None = None
+        self._hearing: ListenerStatus | None = None
         self._alone: dict[UUID, tuple[float, bool]] = {}
         self._beat_seconds = beat_seconds
         self._signal_seconds = signal_seconds
@@ -116,7 +116,7 @@ class SyncActivities:
         composition is invalid) is an error and never a fallback. A paused graph may be synced by hand.
         """
         # A control plane may hang; a worker that dies meanwhile is missed by its heartbeats.
-        async with Beat[CycleProgress](beat_seconds=self._beat_seconds):
+        async with Heartbeater[CycleProgress](beat_seconds=self._beat_seconds):
             return await self._resolve(request)
 
     async def _resolve(self, request: ResolveProviderRequest) -> ProviderResolution:
@@ -167,7 +167,7 @@ class SyncActivities:
         graph, provider = request.graph.slug, request.provider_id or names.FALLBACK_PROVIDER
         run = replace(run_identity(), provider=provider)
         tell(graph=graph, provider=provider)
-        beat = Beat[CycleProgress](
+        beat = Heartbeater[CycleProgress](
             _signal_progress,
             beat_seconds=self._beat_seconds,
             progress_seconds=request.progress_seconds,
@@ -187,7 +187,7 @@ class SyncActivities:
                 async with beat:
                     result = await self._run_cycle(services, request, run, beat)
                     if result.status is CycleStatus.ALREADY_RUNNING:
-                        result = await told_of_holder(request, result, run_id=run.run_id)
+                        result = await with_holder(request, result, run_id=run.run_id)
         except asyncio.CancelledError:
             get_log().info("cycle cancelled", attempt=run.attempt)
             raise
@@ -209,12 +209,16 @@ class SyncActivities:
             seconds=round(result.duration_seconds, 3),
         )
         if result.look_owed and not request.shadow:
-            await wake_next(graph, task_queue=services.settings.task_queue)
+            await trigger_next(graph, task_queue=services.settings.task_queue)
         await signal_returned(request, result)
         return result
 
     async def _run_cycle(
-        self, services: Services, request: SyncCycleRequest, run: RunIdentity, beat: Beat[CycleProgress]
+        self,
+        services: Services,
+        request: SyncCycleRequest,
+        run: RunIdentity,
+        beat: Heartbeater[CycleProgress],
     ) -> SyncResult:
         run_cycle: RunCycle
         options: BaseModel
@@ -296,7 +300,7 @@ class SyncActivities:
         if not graph.schedule.adaptive:
             return None
         if self._hearing is None:
-            self._hearing = Hearing(services, namespace=activity.client().namespace)
+            self._hearing = ListenerStatus(services, namespace=activity.client().namespace)
         unheard = await self._hearing.problem(graph)
         intervals = graph.schedule.intervals
         return CadenceRules(
@@ -342,7 +346,7 @@ def _fallback_since(request: SyncCycleRequest) -> float | None:
     return None if request.fallback_since is None else request.fallback_since.timestamp()
 
 
-def _committed(beat: Beat[CycleProgress]) -> Sequence[Committed]:
+def _committed(beat: Heartbeater[CycleProgress]) -> Sequence[Committed]:
     """Return what the cycle had committed, by what this attempt has told of it, or the one before it."""
     # What a plugin tells may be anything.
     told = [beat.latest] if isinstance(beat.latest, CycleProgress) else _progress_before()

@@ -12,8 +12,8 @@ import asyncpg
 from benchmarks.lab import SCHEMA, fresh_store
 from syncline import names
 from syncline.capture.listen.directory import Directory
-from syncline.capture.listen.listener import Ear
-from syncline.capture.listen.starter import Pace
+from syncline.capture.listen.listener import Listener
+from syncline.capture.listen.starter import RateLimiter
 from syncline.control.graphs import Graph, GraphRecords
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.migrations import migrate_write
@@ -100,12 +100,12 @@ async def _listen(write: PostgresStore, graph: Graph, connection: asyncpg.Connec
     async def wake(graph: Graph) -> str:
         return f"nothing for {graph.slug}"
 
-    ear = Ear(
+    ear = Listener(
         write,
         None,
         name="benchmark",
         directory=Directory(records),
-        pace=Pace(20),
+        pace=RateLimiter(20),
         wake=wake,
         meter=NullMeter(),
     )

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-__all__ = ["PATIENCE", "Abandoned", "Escaped", "Overran", "bounded"]
+__all__ = ["PATIENCE", "BaseExceptionRaised", "CancelIgnored", "TimedOut", "bounded"]
 
 PATIENCE: Final = 10.0
 """Seconds that work has for its end after it was cancelled."""
@@ -15,15 +15,15 @@ _abandoned: set[asyncio.Task[object]] = set()
 """Work that went on after its cancellation: an event loop holds its tasks by weak references alone."""
 
 
-class Overran(Exception):
+class TimedOut(Exception):
     """The work did not end in time; it was cancelled, and has ended."""
 
 
-class Abandoned(Exception):
+class CancelIgnored(Exception):
     """The work went on after its cancellation, and was left to itself."""
 
 
-class Escaped(Exception):
+class BaseExceptionRaised(Exception):
     """The work raised what would have ended the process, or a cancellation that nobody asked for."""
 
 
@@ -42,9 +42,9 @@ async def bounded(work: Awaitable[T], *, seconds: float, patience: float = PATIE
         raise
     if not ended:
         await _stop(task, patience)
-        raise Overran
+        raise TimedOut
     if task.cancelled():
-        raise Escaped("CancelledError")
+        raise BaseExceptionRaised("CancelledError")
     return task.result()
 
 
@@ -54,7 +54,7 @@ async def _kept_in(work: Awaitable[T]) -> T:
     except (Exception, asyncio.CancelledError):
         raise
     except BaseException as error:
-        raise Escaped(type(error).__name__) from error
+        raise BaseExceptionRaised(type(error).__name__) from error
 
 
 async def _stop(task: "asyncio.Task[T]", patience: float) -> None:
@@ -63,7 +63,7 @@ async def _stop(task: "asyncio.Task[T]", patience: float) -> None:
     task.cancel()
     ended, _ = await asyncio.wait([task], timeout=patience)
     if not ended:
-        raise Abandoned
+        raise CancelIgnored
 
 
 def _forget(task: "asyncio.Task[T]") -> None:

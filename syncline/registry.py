@@ -17,7 +17,7 @@ from typing import Final, Generic, Literal, TypeVar, cast, overload
 from uuid import UUID
 
 from syncline import names
-from syncline.concurrency import Abandoned, Escaped, Overran, bounded
+from syncline.concurrency import BaseExceptionRaised, CancelIgnored, TimedOut, bounded
 from syncline.errors import ConfigurationError, ProviderDuplicate, ProviderInvalid, ProviderNotReady
 from syncline.logs import get_log, masked
 from syncline.masking import error_text
@@ -349,11 +349,11 @@ async def _problem_of(work: Awaitable[None], name: str, seconds: float) -> tuple
     """Return what went wrong with a call of a provider's method, and its exception; nothing is ("", None)."""
     try:
         await bounded(work, seconds=seconds)
-    except Overran:
+    except TimedOut:
         return f"{name} did not end within {seconds:g} s and was cancelled", None
-    except Abandoned:
+    except CancelIgnored:
         return f"{name} did not end within {seconds:g} s, nor when it was cancelled", None
-    except Escaped as error:
+    except BaseExceptionRaised as error:
         return f"{name} raised {error}", error
     except Exception as error:
         return f"{name} raised {type(error).__name__}: {masked(str(error))}"[:_LONGEST_PROBLEM], error

@@ -13,7 +13,7 @@ from syncline.messages.sync import SyncResult
 with workflow.unsafe.imports_passed_through():
     from syncline import names
     from syncline.messages.base import GraphRef
-    from syncline.messages.provider_state import Returned
+    from syncline.messages.provider_state import OutageEnded
     from syncline.messages.sync import (
         Cadence,
         CarriedState,
@@ -134,7 +134,7 @@ def completed(carried: CarriedState, result: SyncResult) -> CarriedState:
     ended = _ended(carried.followed_by(result, now=workflow.now()), result.committed, failed=0)
     if carried.returning is None:
         return ended
-    returned = Returned(at=workflow.now(), away=carried.returning)
+    returned = OutageEnded(at=workflow.now(), away=carried.returning)
     return ended.model_copy(update={"last_return": returned, "returning": None})
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from syncline.concurrency import PATIENCE, Abandoned, Escaped, Overran, bounded
+from syncline.concurrency import PATIENCE, BaseExceptionRaised, CancelIgnored, TimedOut, bounded
 from syncline.errors import ProviderInvalid, ProviderMisbehaved
 from syncline.logs import get_log
 from syncline.messages.sync import SyncResult
@@ -74,7 +74,7 @@ async def _in_time(
     budget, graph = context.budget.seconds, context.graph.slug
     try:
         return await bounded(run_cycle(context), seconds=budget + grace, patience=patience)
-    except Overran as error:
+    except TimedOut as error:
         raise _misbehaved(
             context,
             distribution,
@@ -83,7 +83,7 @@ async def _in_time(
             f"whose time budget was {budget:g} s",
             do="It was cancelled. It has to stop, and return, when `context.budget.seconds` have passed.",
         ) from error
-    except Abandoned as error:
+    except CancelIgnored as error:
         raise _misbehaved(
             context,
             distribution,
@@ -92,7 +92,7 @@ async def _in_time(
             do="It was left behind without its connections. It must not swallow `asyncio.CancelledError`; "
             "restart the worker to be rid of what still runs.",
         ) from error
-    except Escaped as error:
+    except BaseExceptionRaised as error:
         raise _misbehaved(
             context,
             distribution,

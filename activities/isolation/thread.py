@@ -34,7 +34,7 @@ from syncline.provider import SyncProvider
 from syncline.registry import Registered
 from syncline.temporal.client import connect_again
 
-__all__ = ["Room", "Serve", "UnderWay", "UnderWayHere", "run", "slots_of_this_loop", "wind_down"]
+__all__ = ["ProviderThread", "RunningCycles", "Serve", "UnderWay", "run", "slots_of_this_loop", "wind_down"]
 
 
 def slots_of_this_loop(count: int) -> WorkerTuner:
@@ -79,7 +79,7 @@ class UnderWay:
     task_token: bytes
 
 
-class UnderWayHere:
+class RunningCycles:
     """What runs now."""
 
     def __init__(self) -> None:
@@ -143,10 +143,10 @@ _PAUSE: Final = 5.0
 _ASK_AGAIN: Final = 0.5
 """Seconds from one look at whether this process can use its stores to the next, while it cannot."""
 
-Serve = Callable[["Room", Client, Services], Worker]
+Serve = Callable[["ProviderThread", Client, Services], Worker]
 
 
-class Room:
+class ProviderThread:
     """One provider's room. Its methods are for the event loop that opens it.
 
     It has a client like the one that is given, and services over the same settings, providers and meter.
@@ -157,7 +157,7 @@ class Room:
         self, registered: Registered[SyncProvider], client: Client, services: Services, *, serve: Serve
     ) -> None:
         self.provider, self.distribution = registered.provider, registered.distribution
-        self.under_way = UnderWayHere()
+        self.under_way = RunningCycles()
         self._client, self._services, self._serve = client, services, serve
         self._loop = asyncio.new_event_loop()
         self._opened, self._drained, self._ended = Future[None](), Future[None](), Future[None]()
@@ -216,11 +216,11 @@ class Room:
             self._call(self._answer)
         return now - self._asked_at
 
-    def excuse(self) -> None:
+    def reset_liveness(self) -> None:
         """Count its silence from now on."""
         self._asked_at = time.monotonic()
 
-    def retire(self) -> None:
+    def stop_polling(self) -> None:
         """Have a blocked room poll no longer; once its loop runs, end its cycles and begin anew."""
         if self._worker is not None:
             # What `Worker.shutdown` does first; the rest of it needs the loop, which stands still.
@@ -243,13 +243,13 @@ class Room:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        failure = self._lived()
+        failure = self._supervise()
         while failure is not None and self._opened.done() and not self._draining:
             self._tell("provider's room has ended; another one begins", failure)
             metrics.PROVIDER_TROUBLES.add(
                 self._services.meter, 1, provider=self.provider.id, trouble="escaped"
             )
-            failure = self._lived(after=_PAUSE)
+            failure = self._supervise(after=_PAUSE)
         if failure is not None and self._opened.done():
             self._tell("provider's room has ended", failure)
         elif failure is not None:
@@ -261,9 +261,9 @@ class Room:
                 if not future.done():
                     future.set_result(None)
 
-    def _lived(self, *, after: float = 0) -> Exception | None:
+    def _supervise(self, *, after: float = 0) -> Exception | None:
         """Live from beginning to end, and return why that came too early."""
-        life = self._loop.create_task(self._live(after))
+        life = self._loop.create_task(self._serve_cycles(after))
         while not life.done():
             try:
                 self._loop.run_until_complete(life)
@@ -278,7 +278,7 @@ class Room:
         failure = life.exception()
         return failure if failure is None or isinstance(failure, Exception) else RuntimeError(repr(failure))
 
-    async def _live(self, after: float) -> None:
+    async def _serve_cycles(self, after: float) -> None:
         await asyncio.sleep(after)
         client = await connect_again(self._client)
         settings, meter = self._services.settings, self._services.meter

@@ -17,7 +17,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from activities.errors import translated
-from activities.isolation.thread import Room, Serve, UnderWay
+from activities.isolation.thread import ProviderThread, Serve, UnderWay
 from syncline import metrics
 from syncline.control.services import Services
 from syncline.errors import ProviderBlocked
@@ -105,12 +105,12 @@ class Watchdog:
     times as long, its provider is withdrawn from the services' registry until then.
     """
 
-    def __init__(self, client: Client, rooms: Sequence[Room], services: Services) -> None:
+    def __init__(self, client: Client, rooms: Sequence[ProviderThread], services: Services) -> None:
         self._client, self._rooms = client, rooms
         self._seconds, self._meter = services.settings.blocked_seconds, services.meter
         self._registry = services.registry
-        self._blocked: dict[Room, float] = {}
-        self._for_good: set[Room] = set()
+        self._blocked: dict[ProviderThread, float] = {}
+        self._for_good: set[ProviderThread] = set()
 
     async def watch(self, *, dump: bool = False) -> None:
         """Look after them until it is cancelled.
@@ -130,7 +130,7 @@ class Watchdog:
                     # This loop could not run either, nor perhaps the process: nobody could have answered.
                     for room in self._rooms:
                         if not room.blocked:
-                            room.excuse()
+                            room.reset_liveness()
                 for room in self._rooms:
                     try:
                         await self._look_after(room)
@@ -150,7 +150,7 @@ class Watchdog:
                     timers[native_id] = StackTimer(native_id)
                 timers[native_id].push_back(3 * self._seconds)
 
-    async def _look_after(self, room: Room) -> None:
+    async def _look_after(self, room: ProviderThread) -> None:
         silent = room.silent_seconds()
         since = self._blocked.get(room)
         log = get_log().bind(provider=room.provider.id, distribution=room.distribution)
@@ -171,7 +171,7 @@ class Watchdog:
             self._for_good.add(room)
             log.error("provider's room is still blocked: restart this worker", seconds=round(silent, 1))
 
-    async def _blocks(self, room: Room) -> None:
+    async def _blocks(self, room: ProviderThread) -> None:
         stack = _stack_of(room)
         cycles = room.under_way.all()
         error = ProviderBlocked(
@@ -191,7 +191,7 @@ class Watchdog:
             stack="".join(traceback.format_list(stack)),
         )
         metrics.PROVIDER_TROUBLES.add(self._meter, 1, provider=room.provider.id, trouble=error.trouble)
-        room.retire()
+        room.stop_polling()
         await asyncio.gather(*(self._fail(cycle, error) for cycle in cycles))
 
     async def _fail(self, cycle: UnderWay, error: ProviderBlocked) -> None:
@@ -204,13 +204,13 @@ class Watchdog:
             get_log().debug("a blocked cycle was not failed", graph=cycle.graph, error=str(failure))
 
 
-def _stack_of(room: Room) -> Sequence[traceback.FrameSummary]:
+def _stack_of(room: ProviderThread) -> Sequence[traceback.FrameSummary]:
     """Return the stack of the room's thread, the innermost call last."""
     frame = sys._current_frames().get(room.thread_id or 0)  # noqa: SLF001 # there is no other way
     return [] if frame is None else traceback.extract_stack(frame)
 
 
-def _place(room: Room, stack: Sequence[traceback.FrameSummary]) -> str:
+def _place(room: ProviderThread, stack: Sequence[traceback.FrameSummary]) -> str:
     """Return the innermost line of the plugin's own, or of anybody's if it has none there."""
     package = sys.modules.get(type(room.provider).__module__.partition(".")[0])
     home = Path(getattr(package, "__file__", None) or "nowhere")
@@ -225,20 +225,20 @@ def _place(room: Room, stack: Sequence[traceback.FrameSummary]) -> str:
 @asynccontextmanager
 async def rooms(
     client: Client, services: Services, *, serve: Serve, dump: bool = False
-) -> AsyncIterator[Sequence[Room]]:
+) -> AsyncIterator[Sequence[ProviderThread]]:
     """Have the cycles of every routed provider served in a room of its own while this is entered.
 
     Raise what keeps a room from opening. At the end they drain together; then they are closed, the last one
     first, and one that does not end is left behind.
     """
-    opened: list[Room] = []
+    opened: list[ProviderThread] = []
     watchdog = Watchdog(client, opened, services)
     watching = asyncio.create_task(watchdog.watch(dump=dump))
     try:
         for provider_id in services.registry.known("sync"):
             registered = services.registry.get("sync", provider_id)
             if registered is not None and registered.routed:
-                room = Room(registered, client, services, serve=serve)
+                room = ProviderThread(registered, client, services, serve=serve)
                 opened.append(room)
                 await room.open()
         yield opened

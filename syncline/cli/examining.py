@@ -20,7 +20,7 @@ from syncline.errors import ConfigurationError, NoWorker, RunFailed
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, skew_check
 from syncline.temporal.blocked import BlockedGraph, blocked_graphs
 from syncline.temporal.client import require_search_attributes, temporal_errors_mapped
-from syncline.temporal.run import run_by_hand
+from syncline.temporal.run import execute_and_wait
 from syncline.temporal.runs import quoted
 from syncline.temporal.schedules.attention import due_schedules
 from syncline.temporal.stalled_runs import stalled_runs
@@ -293,7 +293,7 @@ async def _worker(client: Client, task_queue: str, seconds: float) -> Sequence[C
     after: list[datetime] = []
     checks: Sequence[Check]
     try:
-        health = await run_by_hand(
+        health = await execute_and_wait(
             client,
             names.DESCRIBE_HEALTH,
             Health,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.operators import GraphArgument, JsonOption, ask, told_at, told_key
+from syncline.cli.operators import GraphArgument, JsonOption, ask, format_key, format_time
 from syncline.cli.output import EXIT_FAILED, errors_as_sentences, one_line
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def explain(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        typer.echo(one_line(f"{found.table} {told_key(found.key)}: {found.verdict}"))
+        typer.echo(one_line(f"{found.table} {format_key(found.key)}: {found.verdict}"))
         for name, value in _details(found):
             typer.echo(f"{name:<18} {one_line(value)}")
     if found.state == "unknown_key":
@@ -50,33 +50,34 @@ def _details(row: "Explanation") -> Iterator[tuple[str, str]]:
             f"version {write.version}" + ("" if write.belongs else ", kept out by the table map"),
         )
     else:
-        yield "write-db", "-" if write.deleted_at is None else f"deleted {told_at(write.deleted_at)}"
+        yield "write-db", "-" if write.deleted_at is None else f"deleted {format_time(write.deleted_at)}"
     if write.pending:
         yield "read by a cycle", "not yet" + (", held back by an open transaction" if write.held_back else "")
     yield "graph-db", f"version {graph.version}, id {graph.id or '-'}" if graph.exists else "-"
     if graph.synced_by is not None:
         by = graph.synced_by
         yield "brought by", f"{by.provider} {by.provider_version or ''}"
-        yield "in run", f"{by.run_id} of {by.workflow_id}, attempt {by.attempt}, {told_at(by.taken_at)}"
+        yield "in run", f"{by.run_id} of {by.workflow_id}, attempt {by.attempt}, {format_time(by.taken_at)}"
     if row.parked is not None:
-        yield "waits for", f"{row.parked.waits_for_table} {told_key([row.parked.waits_for_key])}"
+        yield "waits for", f"{row.parked.waits_for_table} {format_key([row.parked.waits_for_key])}"
     for wait in row.waits:
-        yield f"{wait.name} waits", f"for {wait.waits_for_table} {told_key([wait.waits_for_key])}"
+        yield f"{wait.name} waits", f"for {wait.waits_for_table} {format_key([wait.waits_for_key])}"
     if row.waits_in_all > len(row.waits):
         yield "", f"and {row.waits_in_all - len(row.waits)} more"
     for part in row.waiting_for_it:
-        yield "waiting for it", f"{part.waiting} {part.table} {part.name or ''} since {told_at(part.since)}"
+        since = format_time(part.since)
+        yield "waiting for it", f"{part.waiting} {part.table} {part.name or ''} since {since}"
     if row.requeued is not None:
-        yield "asked for again", f"{row.requeued.reason}, {told_at(row.requeued.queued_at)}"
+        yield "asked for again", f"{row.requeued.reason}, {format_time(row.requeued.queued_at)}"
     if row.dead_letter is not None:
         letter = row.dead_letter
         yield "refused", f"[{letter.sqlstate}] {letter.message}"
         yield (
             "tries",
-            f"{letter.attempts}, next {told_at(letter.next_retry_at)}, fingerprint {letter.fingerprint}",
+            f"{letter.attempts}, next {format_time(letter.next_retry_at)}, fingerprint {letter.fingerprint}",
         )
     if row.discarded is not None:
-        yield "discarded", f"{told_at(row.discarded.at)} by {row.discarded.who}: {row.discarded.why}"
+        yield "discarded", f"{format_time(row.discarded.at)} by {row.discarded.who}: {row.discarded.why}"
     yield from _vector_details(row)
 
 
@@ -94,6 +95,7 @@ def _vector_details(row: "Explanation") -> Iterator[tuple[str, str]]:
     if vector.problem is not None:
         yield "vector store", vector.problem
     if vector.queued_at is not None:
-        yield "queued", f"{told_at(vector.queued_at)}, tries {vector.attempts}: {vector.error or 'no error'}"
+        queued = format_time(vector.queued_at)
+        yield "queued", f"{queued}, tries {vector.attempts}: {vector.error or 'no error'}"
     if vector.delayed_since is not None:
-        yield "delayed", f"since {told_at(vector.delayed_since)}: {vector.delay_error}"
+        yield "delayed", f"since {format_time(vector.delayed_since)}: {vector.delay_error}"

@@ -13,11 +13,11 @@ from syncline.cli.operators import (
     LimitOption,
     TimeoutOption,
     ask,
+    format_key,
+    format_time,
     os_user,
     print_page,
     say_nothing_matched,
-    told_at,
-    told_key,
 )
 from syncline.cli.output import errors_as_sentences, one_line
 
@@ -75,8 +75,8 @@ def summary(
                 group.table,
                 group.fingerprint,
                 group.sqlstate,
-                told_at(group.oldest),
-                told_key(group.example_key),
+                format_time(group.oldest),
+                format_key(group.example_key),
                 _short(group.example_message),
             )
             for group in found.groups
@@ -117,10 +117,10 @@ def list_failures(
         [
             (
                 letter.table,
-                told_key(letter.key),
+                format_key(letter.key),
                 letter.state,
                 str(letter.attempts),
-                told_at(letter.next_retry_at),
+                format_time(letter.next_retry_at),
                 letter.sqlstate,
                 letter.fingerprint,
                 _short(letter.message),
@@ -148,14 +148,14 @@ def show_failure(
     page = ask(ListFailuresInput(graph=graph, table=table, key=tuple(key)), DeadLetterPage)
     if not page.letters:
         say_nothing_matched(
-            f"{table} {told_key(key)} is not a refused row. `syncline explain` says where it is."
+            f"{table} {format_key(key)} is not a refused row. `syncline explain` says where it is."
         )
     [letter] = page.letters
     if as_json:
         typer.echo(letter.model_dump_json(indent=2))
         return
     for field, value in letter.model_dump(mode="json").items():
-        shown = told_key(value) if field == "key" else value
+        shown = format_key(value) if field == "key" else value
         typer.echo(f"{field:<15} {'-' if shown is None else one_line(str(shown))}")
 
 
@@ -225,12 +225,12 @@ def show_audit(
         ("at", "who", "starter", "action", "rows", "what", "why"),
         [
             (
-                told_at(entry.at),
+                format_time(entry.at),
                 entry.who,
                 entry.starter or "-",
                 entry.action,
                 str(entry.rows),
-                " ".join([entry.table or entry.fingerprint or "all", told_key(entry.key or ())]),
+                " ".join([entry.table or entry.fingerprint or "all", format_key(entry.key or ())]),
                 entry.why,
             )
             for entry in page.entries

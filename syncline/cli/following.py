@@ -13,7 +13,7 @@ from rich.text import Text
 from temporalio.client import Client
 
 from syncline.cli.answers import SyncedRun
-from syncline.cli.operators import told_at
+from syncline.cli.operators import format_time
 from syncline.cli.output import one_line
 from syncline.errors import NoWorker, QuestionUnanswered
 from syncline.messages.sync import CycleProgress, RunPhase, SyncState, TableProgress
@@ -239,5 +239,5 @@ def _trouble(pending: Pending) -> str | None:
     trying = pending.trying
     if trying is None:
         return None
-    when = "now" if trying.next_at is None else f"at {told_at(trying.next_at)}"
+    when = "now" if trying.next_at is None else f"at {format_time(trying.next_at)}"
     return one_line(f"{trying.activity}: {trying.problem} Attempt {trying.attempt} {when}.")

@@ -17,9 +17,9 @@ from syncline.cli.operators import (
     ReasonOption,
     TimeoutOption,
     ask,
+    format_time,
     os_user,
     print_page,
-    told_at,
 )
 from syncline.cli.output import errors_as_sentences, one_line, print_columns, say_warning
 from syncline.errors import ConfigurationError
@@ -298,7 +298,7 @@ def audit(
         ("at", "graph", "action", "who", "starter", "fields", "reason"),
         [
             (
-                told_at(entry.at),
+                format_time(entry.at),
                 entry.graph,
                 entry.action,
                 entry.who or "-",

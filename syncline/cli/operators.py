@@ -62,9 +62,9 @@ async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: floa
     from syncline import names
     from syncline.cli.target import connect_temporal, find_task_queue
     from syncline.temporal.priorities import BY_HAND, WAITING
-    from syncline.temporal.run import run_by_hand
+    from syncline.temporal.run import execute_and_wait
 
-    return await run_by_hand(
+    return await execute_and_wait(
         await connect_temporal(),
         request.workflow,
         result,
@@ -110,12 +110,12 @@ def say_nothing_matched(sentence: str) -> NoReturn:
     raise typer.Exit(EXIT_FAILED)
 
 
-def told_at(at: "datetime | None") -> str:
+def format_time(at: "datetime | None") -> str:
     """Return a moment to the second, in UTC as the stores give it, or `-`."""
     return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
-def told_key(key: Sequence[str]) -> str:
+def format_key(key: Sequence[str]) -> str:
     """Return a key as it is typed: its parts, those with a blank in quotes."""
     return " ".join(part if part and not set(part) & set(" \t\n'\"") else repr(part) for part in key)
 

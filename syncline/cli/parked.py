@@ -10,9 +10,9 @@ from syncline.cli.operators import (
     JsonOption,
     LimitOption,
     ask,
+    format_key,
+    format_time,
     print_page,
-    told_at,
-    told_key,
 )
 from syncline.cli.output import errors_as_sentences, print_columns
 
@@ -64,8 +64,8 @@ def _print_summary(found: "ParkedSummary", *, as_json: bool) -> None:
                 (
                     str(row.waiting),
                     row.table,
-                    told_key([row.key]) + (f" ({row.named_by})" if row.named_by else ""),
-                    told_at(row.since),
+                    format_key([row.key]) + (f" ({row.named_by})" if row.named_by else ""),
+                    format_time(row.since),
                     _parts(row),
                     row.reason,
                 )
@@ -92,11 +92,11 @@ def _print_page(page: "ParkedPage", *, as_json: bool) -> None:
         ("key", "what of it", "waits for", "key", "since", "state"),
         [
             (
-                told_key(entry.key),
+                format_key(entry.key),
                 entry.name or "all",
                 entry.waits_for_table,
-                told_key([entry.waits_for_key]),
-                told_at(entry.since),
+                format_key([entry.waits_for_key]),
+                format_time(entry.since),
                 "lands in the next cycle" if entry.released else "waits",
             )
             for entry in page.entries

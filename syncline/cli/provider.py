@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.operators import GraphArgument, JsonOption, TimeoutOption, ask, os_user, run, told_at
+from syncline.cli.operators import GraphArgument, JsonOption, TimeoutOption, ask, format_time, os_user, run
 from syncline.cli.output import errors_as_sentences, one_line, print_table
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def providers(
                 worker.syncline_version,
                 worker.deployment_version or "-",
                 worker.python_version,
-                told_at(worker.started_at),
+                format_time(worker.started_at),
                 "; ".join(worker.problems),
             )
             for worker in fleet.worker_list
@@ -137,10 +137,10 @@ async def _fleet(seconds: float) -> "Fleet":
     from syncline import names
     from syncline.cli.target import connect_temporal, find_task_queue
     from syncline.operator.fleet import Fleet
-    from syncline.temporal.run import run_by_hand
+    from syncline.temporal.run import execute_and_wait
 
     client = await connect_temporal(prepare=False)
-    return await run_by_hand(
+    return await execute_and_wait(
         client,
         names.DESCRIBE_FLEET,
         Fleet,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from syncline.caveats import caveats
-from syncline.cli.operators import told_at
+from syncline.cli.operators import format_time
 from syncline.cli.output import one_line, print_columns
 
 if TYPE_CHECKING:
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from syncline.messages.provider_state import ProviderState
     from syncline.messages.sync import SyncResult, TableProgress
 
-__all__ = ["print_result", "provider_lines", "told_seconds"]
+__all__ = ["format_seconds", "print_result", "provider_lines"]
 
 _COUNTS: Final = ("captured", "rows", "links", "deletes", "parked", "failures", "dead_letters")
 
 
-def told_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Return a duration as one reads it: `0.4 s`, `12 s`, `3 min`, `5 h`, `2 d`."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
@@ -46,15 +46,16 @@ def provider_lines(provider: "ProviderState", *, resolved: bool = True) -> Itera
     if resolved and provider.begins_here:
         yield "counted from this run on: it knows of none before it"
     if not resolved and provider.of_run is not None:
-        found_at = told_at(provider.as_of)
+        found_at = format_time(provider.as_of)
         yield f"so run {provider.of_run} has found it at {found_at}; this run has not found out"
     if provider.last_return is not None:
         away = provider.last_return.away
-        yield f"back at {told_at(provider.last_return.at)} from {away.how} since {told_at(away.since)}"
+        back, since = format_time(provider.last_return.at), format_time(away.since)
+        yield f"back at {back} from {away.how} since {since}"
 
 
 def _stretch(since: "datetime | None", runs: int) -> str:
-    return f"since {told_at(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row"
+    return f"since {format_time(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row"
 
 
 def print_result(result: "SyncResult") -> None:
@@ -92,7 +93,7 @@ def _troubles(result: "SyncResult") -> Iterator[str]:
         yield _held_by(holder)
     writer = result.oldest_writer
     if writer is not None:
-        age = "an unknown time" if writer.age_seconds is None else told_seconds(writer.age_seconds)
+        age = "an unknown time" if writer.age_seconds is None else format_seconds(writer.age_seconds)
         yield (
             f"a writing transaction has been open for {age} "
             f"(application {writer.application_name or 'unnamed'}, "
@@ -103,15 +104,15 @@ def _troubles(result: "SyncResult") -> Iterator[str]:
 
 def _held_by(holder: "LockHolder") -> str:
     session = f"pid {holder.pid} of the graph-db, role {holder.role or 'unknown'}"
-    since = "" if holder.since is None else f", connected {told_at(holder.since)}"
-    idle = "" if holder.idle_since is None else f", asks for nothing since {told_at(holder.idle_since)}"
+    since = "" if holder.since is None else f", connected {format_time(holder.since)}"
+    idle = "" if holder.idle_since is None else f", asks for nothing since {format_time(holder.idle_since)}"
     end = f"end it there: SELECT pg_terminate_backend({holder.pid})"
     if holder.run_id is None:
         name = holder.application_name or "unnamed"
         return (
             f"the graph is held by {session} (application {name}{since}{idle}); if that is no worker, {end}"
         )
-    since = since if holder.held_since is None else f", since {told_at(holder.held_since)}"
+    since = since if holder.held_since is None else f", since {format_time(holder.held_since)}"
     return (
         f"the graph is held by run {holder.run_id}, attempt {holder.attempt}{since} ({session}{idle}); once "
         f"that run is over, the next one takes the graph from it. To do so now, {end}"

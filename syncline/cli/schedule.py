@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.completion import SlugArgument, complete_graph
-from syncline.cli.operators import JsonOption, print_json_list, run, told_at
+from syncline.cli.operators import JsonOption, format_time, print_json_list, run
 from syncline.cli.output import (
     EXIT_FAILED,
     errors_as_sentences,
@@ -295,8 +295,8 @@ def _line(schedule: "ListedSchedule") -> tuple[str, ...]:
         schedule.slug,
         schedule.spec,
         "paused" if schedule.paused else "active",
-        told_at(schedule.next_at),
-        told_at(last),
+        format_time(schedule.next_at),
+        format_time(last),
         schedule.note or "",
     )
 

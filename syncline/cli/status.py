@@ -7,9 +7,9 @@ import typer
 
 from syncline.caveats import format_lag
 from syncline.cli.completion import SlugArgument, complete_graph
-from syncline.cli.operators import JsonOption, print_json_list, run, say_nothing_matched, told_at
+from syncline.cli.operators import JsonOption, format_time, print_json_list, run, say_nothing_matched
 from syncline.cli.output import errors_as_sentences, make_table, one_line, print_table
-from syncline.cli.run_output import print_result, provider_lines, told_seconds
+from syncline.cli.run_output import format_seconds, print_result, provider_lines
 from syncline.quoting import shown
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from syncline.temporal.overview import GraphOverview, GraphReport, GraphSchedule
     from syncline.temporal.runs import ListedRun, RunEntry
-    from syncline.temporal.stalls import Trying
+    from syncline.temporal.stalls import PendingRetry
 
-__all__ = ["STANDING_STYLES", "runs", "status", "status_table"]
+__all__ = ["HEALTH_STYLES", "runs", "status", "status_table"]
 
 _HEADER: Final = (
     "graph",
@@ -36,7 +36,7 @@ _HEADER: Final = (
     "why",
 )
 
-STANDING_STYLES: Final = {
+HEALTH_STYLES: Final = {
     "stuck": "bold red",
     "no worker": "bold red",
     "failed": "bold red",
@@ -73,12 +73,12 @@ def status(
     if as_json:
         print_json_list(found)
         return
-    print_table(_HEADER, map(_line, found), styles=STANDING_STYLES)
+    print_table(_HEADER, map(_line, found), styles=HEALTH_STYLES)
 
 
 def status_table(graphs: "Sequence[GraphOverview]") -> "Table":
     """Return what `syncline status` shows on a terminal."""
-    return make_table(_HEADER, map(_line, graphs), styles=STANDING_STYLES)
+    return make_table(_HEADER, map(_line, graphs), styles=HEALTH_STYLES)
 
 
 def _status_of(graph: str, timeout: float, *, as_json: bool) -> None:
@@ -114,13 +114,13 @@ def _line(graph: "GraphOverview") -> tuple[str, ...]:
     return (
         graph.graph,
         graph.standing,
-        "-" if shown is None else told_at(shown.started_at),
-        "-" if shown is None else told_seconds(shown.seconds),
+        "-" if shown is None else format_time(shown.started_at),
+        "-" if shown is None else format_seconds(shown.seconds),
         "-" if shown is None else shown.started_by,
         "-" if shown is None else shown.provider or "-",
         _count(None if shown is None else shown.rows),
         _count(None if shown is None else shown.failures),
-        "-" if graph.schedule is None else told_at(graph.schedule.next_at),
+        "-" if graph.schedule is None else format_time(graph.schedule.next_at),
         _why(graph),
     )
 
@@ -139,7 +139,7 @@ def _why(graph: "GraphOverview") -> str:
     elif graph.trying is not None:
         parts.append(_trying(graph.trying))
     elif graph.running is not None:
-        parts.append(f"a run has been open for {told_seconds(graph.running.seconds)}")
+        parts.append(f"a run has been open for {format_seconds(graph.running.seconds)}")
     if graph.last_run is not None and graph.last_run.status.trouble:
         parts.append(f"its last run {graph.last_run.status}: `syncline status {graph.graph}`")
     if graph.last_run is not None and graph.last_run.blocked:
@@ -187,14 +187,14 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield (
             "cycle",
             (
-                f"{result.ended_as} in {told_seconds(result.duration_seconds)}, "
+                f"{result.ended_as} in {format_seconds(result.duration_seconds)}, "
                 f"lag {format_lag(result)}, {result.failures} failures, {result.parked} parked, "
                 f"{result.dead_letters} dead letters"
             ),
         )
     carried = state.carried
     if result is not None and result.blocked:
-        yield "blocked", f"since {told_at(carried.unowned_since)}, {carried.unowned_runs} runs in a row"
+        yield "blocked", f"since {format_time(carried.unowned_since)}, {carried.unowned_runs} runs in a row"
     totals = carried.totals
     if totals.runs:
         yield (
@@ -215,21 +215,22 @@ def _schedule_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
     yield "schedule", schedule.spec
     cadence = None if report.state is None else report.state.carried.cadence
     if cadence is not None:
-        yield "cadence", f"every {cadence.every_seconds:,} s since {told_at(cadence.since)}: {cadence.reason}"
+        since = format_time(cadence.since)
+        yield "cadence", f"every {cadence.every_seconds:,} s since {since}: {cadence.reason}"
     if schedule.paused:
         yield "paused", _pause(schedule)
     else:
-        yield "next run", told_at(schedule.next_at)
+        yield "next run", format_time(schedule.next_at)
     if schedule.due is not None:
         yield "", schedule.due.problem
         yield "way out", schedule.due.fix
 
 
 def _run(found: "ListedRun") -> str:
-    ended = "" if found.ended_at is None else f", ended {told_at(found.ended_at)}"
+    ended = "" if found.ended_at is None else f", ended {format_time(found.ended_at)}"
     return (
-        f"{found.status}, started by {found.started_by} {told_at(found.started_at)}{ended}, "
-        f"{told_seconds(found.seconds)}"
+        f"{found.status}, started by {found.started_by} {format_time(found.started_at)}{ended}, "
+        f"{format_seconds(found.seconds)}"
     )
 
 
@@ -239,7 +240,7 @@ def _pause(schedule: "GraphSchedule") -> str:
     return f"paused by an operator: {schedule.note or 'no reason given'}"
 
 
-def _trying(trying: "Trying") -> str:
+def _trying(trying: "PendingRetry") -> str:
     return f"attempt {trying.attempt} of {trying.activity}; the last failed: {trying.problem}"
 
 
@@ -263,7 +264,7 @@ def runs(
         print_json_list(found)
     elif found:
         header = ("started", "by", "run", "cycle", "provider", "rows", "failures", "took", "id", "error")
-        print_table(header, map(_runs_line, found), styles=STANDING_STYLES)
+        print_table(header, map(_runs_line, found), styles=HEALTH_STYLES)
     if not found:
         kind = "run that did not succeed" if failed else "run"
         say_nothing_matched(f"Temporal keeps no {kind} of graph {shown(graph)}.")
@@ -279,14 +280,14 @@ async def _runs(slug: str, limit: int, failed: bool) -> "Sequence[RunEntry]":
 def _runs_line(found: "RunEntry") -> tuple[str, ...]:
     listed = found.run
     return (
-        told_at(listed.started_at),
+        format_time(listed.started_at),
         listed.started_by,
         listed.status,
         found.cycle or "-",
         f"{listed.provider or '-'} {listed.provider_version or ''}".rstrip(),
         "-" if listed.rows is None else f"{listed.rows:,}",
         "-" if listed.failures is None else f"{listed.failures:,}",
-        told_seconds(listed.seconds),
+        format_seconds(listed.seconds),
         f"{listed.workflow_id} {listed.run_id}",
         found.error or ("" if found.stall is None else f"{found.stall.problem} {found.stall.fix}"),
     )

@@ -15,7 +15,7 @@ from syncline.cli.output import (
     one_line,
     say_error,
 )
-from syncline.cli.run_output import print_result, told_seconds
+from syncline.cli.run_output import format_seconds, print_result
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _print(answer: "SyncedRun") -> None:
         typer.echo("held: nothing was synced")
         return
     by = "the built-in engine (fallback)" if answer.fallback else answer.provider
-    typer.echo(f"{result.ended_as} in {told_seconds(result.duration_seconds)} by {by}")
+    typer.echo(f"{result.ended_as} in {format_seconds(result.duration_seconds)} by {by}")
     print_result(result)
     if result.drained and not result.rows and not result.links:
         typer.echo("nothing had changed")

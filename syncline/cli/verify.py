@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.operators import GraphArgument, JsonOption, TimeoutOption, ask, os_user, told_key
+from syncline.cli.operators import GraphArgument, JsonOption, TimeoutOption, ask, format_key, os_user
 from syncline.cli.output import EXIT_FAILED, errors_as_sentences, one_line, print_columns
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _print(found: "Verification", *, repaired: bool) -> None:
             if verdict.damage and keys:
                 left = relation.found(verdict).count - len(keys)
                 more = f" and {left:,} more" if left else ""
-                named = ", ".join(told_key(key) for key in keys)
+                named = ", ".join(format_key(key) for key in keys)
                 typer.echo(
                     one_line(f"{relation.name} ({relation.kind.value}), {verdict.value}: {named}{more}")
                 )

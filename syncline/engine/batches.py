@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import asyncpg
 
 from syncline.engine.batch_size import BatchSize
-from syncline.engine.dead_letters import DeadLetter, TableRefused, bury, may_be_rows, refuses_a_row
+from syncline.engine.dead_letters import (
+    DeadLetter,
+    TableRefused,
+    insert_dead_letters,
+    may_be_rows,
+    refuses_a_row,
+)
 from syncline.engine.deletes import Deletes
 from syncline.engine.keys import row_uuid
 from syncline.engine.limits import is_limit, with_setting
@@ -15,7 +21,7 @@ from syncline.engine.merge import Applied, apply_staged, remove_gone, shared_sta
 from syncline.engine.render.statements import Cursor, SchemaStatements, TableStatements
 from syncline.engine.results import Progress
 from syncline.engine.schema_transaction import HeldSchema
-from syncline.engine.state import RunProgress, Tenure
+from syncline.engine.state import Fence, RunProgress
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
 from syncline.messages.sync import TableProgress
@@ -62,7 +68,7 @@ class Batches:
         statements: SchemaStatements,
         context: SyncContext,
         held: HeldSchema,
-        tenure: Tenure,
+        tenure: Fence,
         progress: Progress,
         *,
         failed: Mapping[str, str],
@@ -194,7 +200,7 @@ class Batches:
     async def _bury(self, progress: RunProgress, refused: Mapping[str, Sequence[DeadLetter]]) -> RunProgress:
         """Put refused rows among the dead letters; return the progress with them."""
         for name, letters in refused.items():
-            await bury(
+            await insert_dead_letters(
                 self._target, name, letters, run_id=self._context.run.run_id, rules=self._context.retry
             )
             progress = progress.with_failures(name, len(letters))

@@ -6,13 +6,13 @@ from typing import Generic, TypeVar
 from syncline.engine.dead_letters import DeadLetter
 from syncline.errors import StoreError
 
-__all__ = ["NoNeighbour", "Sieve", "Suspects", "TableStands", "Verdicts"]
+__all__ = ["BisectingSender", "NoNeighbour", "Suspects", "TableStands", "Verdicts"]
 
 ItemT = TypeVar("ItemT")
 ErrorT = TypeVar("ErrorT", bound=Exception)
 
 
-class Sieve(Generic[ErrorT]):
+class BisectingSender(Generic[ErrorT]):
     """Halves what is refused until the offenders stand alone.
 
     Items are positions. An item that was sent in vain, because another one was refused, is sent again about
@@ -25,15 +25,15 @@ class Sieve(Generic[ErrorT]):
         send: Callable[[range], Awaitable[None]],
         *,
         refusal: type[ErrorT],
-        suspect: Callable[[ErrorT], Awaitable[bool]],
+        diagnose: Callable[[ErrorT], Awaitable[bool]],
         out_of_time: Callable[[], bool],
     ) -> None:
         """Keep what it takes to send.
 
-        `suspect` is asked when a whole is refused, before it is halved: it raises the error if the service
+        `diagnose` is asked when a whole is refused, before it is halved: it raises the error if the service
         would refuse anything, and returns whether the whole should be sent once more.
         """
-        self._send, self._refusal, self._suspect = send, refusal, suspect
+        self._send, self._refusal, self._suspect = send, refusal, diagnose
         self._out_of_time = out_of_time
         self.accepted: set[int] = set()
         self.refused: dict[int, ErrorT] = {}
@@ -81,7 +81,7 @@ class Verdicts(Generic[ItemT, ErrorT]):
         """Whether everything was refused twice running: there is no sense in going on."""
         self._worked = False
 
-    def offenders(self, items: Sequence[ItemT], sieve: Sieve[ErrorT]) -> list[tuple[ItemT, ErrorT]]:
+    def offenders(self, items: Sequence[ItemT], sieve: BisectingSender[ErrorT]) -> list[tuple[ItemT, ErrorT]]:
         """Return what is now known to be refused by itself, of this sieve and of those before."""
         refused = [(items[position], error) for position, error in sieve.refused.items()]
         if sieve.accepted:

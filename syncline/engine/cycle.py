@@ -13,15 +13,15 @@ import asyncpg
 
 from syncline import names
 from syncline.engine.capture import Pending
-from syncline.engine.drain import Drain
+from syncline.engine.drain import BatchDrain
 from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_name_sql, refuse_own_run
 from syncline.engine.pruning import Pruning
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.results import Progress, add_up
-from syncline.engine.schema_problems import Fit, misfits
+from syncline.engine.schema_problems import Fit, schema_problems
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.standing import Standing
-from syncline.engine.state import Ledger, Tenure, payloads, read_ledger
+from syncline.engine.state import Fence, Ledger, payloads, read_ledger
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
 from syncline.engine.vectors.drain import drain_outbox
@@ -74,7 +74,7 @@ class SyncEngine:
             # Postgres names the table alone. What hides rows of the engine's own is raised here.
             self._fitting.pop(_place(context), None)
             async with context.target.store.driver() as target:
-                await self._misfits(context, target)
+                await self._schema_problems(context, target)
             raise
         except StatementOutdated as error:
             # A table was altered. The connection is gone; a new one goes on from the last committed batch.
@@ -107,14 +107,14 @@ class SyncEngine:
 
             async def look_again() -> Fit:
                 self._fitting.pop(_place(context), None)
-                return await self._misfits(context, target)
+                return await self._schema_problems(context, target)
 
             # It gives the lock back with its last transaction. Not in a finally: a connection that saw an
             # exception is closed, and its lock goes with it.
             sizes = self._sizes.setdefault(_place(context), {})
 
             async def cycle() -> _Cycle:
-                fit = await self._misfits(context, target)
+                fit = await self._schema_problems(context, target)
                 return _Cycle(self.statements, context, held, started, fit, look_again, self._pruning, sizes)
 
             result = await self._look(context, held, cycle, ledger)
@@ -169,14 +169,14 @@ class SyncEngine:
                 outbox_due=due_sql(self.schema_map, context.embedding.name),
             )
 
-    async def _misfits(self, context: SyncContext, target: asyncpg.Connection) -> Fit:
+    async def _schema_problems(self, context: SyncContext, target: asyncpg.Connection) -> Fit:
         """Return the tables that cannot be synced as they are, and why: looked up once, until one fails."""
         place = _place(context)
         if place in self._fitting:
             return self._fitting[place]
         # Asked for within a connection to the write-db, too, which would be named for it.
         with context.target.store.errors_mapped():
-            found = await misfits(context.write, target, context.target.schema, self.schema_map)
+            found = await schema_problems(context.write, target, context.target.schema, self.schema_map)
         # A right that is missing may be granted at any time.
         if not found.failed and found.footing.writable:
             self._fitting[place] = found
@@ -284,8 +284,8 @@ class _Cycle:
                 self._pruning.not_allowed(context)
         return await self._result(ledger, pending)
 
-    async def _drain(self, tenure: Tenure, ledger: Ledger, pending: Pending) -> None:
-        drain = Drain(
+    async def _drain(self, tenure: Fence, ledger: Ledger, pending: Pending) -> None:
+        drain = BatchDrain(
             self._statements,
             self._context,
             self._held,
@@ -302,7 +302,7 @@ class _Cycle:
         self._failed, self._unfinished = drain.failed, drain.unfinished
         self._deletes_read = drain.deletes_read or 0
 
-    async def _announce(self, tenure: Tenure) -> None:
+    async def _announce(self, tenure: Fence) -> None:
         """Tell downstream caches, in the transaction that ends the run: no event without data, none twice."""
         context = self._context
         unannounced = {} if context.shadow else self.progress.run.unannounced

@@ -27,8 +27,8 @@ __all__ = [
     "TOO_MANY_UNUSUAL",
     "DeadLetter",
     "TableRefused",
-    "bury",
     "fingerprint",
+    "insert_dead_letters",
     "may_be_rows",
     "refusal_of",
     "refuses_a_row",
@@ -396,7 +396,7 @@ async def _take_out(
     ]
 
 
-async def bury(
+async def insert_dead_letters(
     target: asyncpg.Connection, table: str, letters: Iterable[DeadLetter], *, run_id: str, rules: RetryRules
 ) -> None:
     """Put refused rows among the dead letters within the caller's transaction; they no longer wait."""
@@ -405,7 +405,7 @@ async def bury(
         return
     ids = [letter.row_id or row_uuid(letter.key) for letter in dead]
     await target.execute(
-        sql("bury"),
+        sql("insert_dead_letters"),
         table,
         rules.dead_letter_seconds,
         rules.dead_letter_attempts,
@@ -423,4 +423,4 @@ async def bury(
         [letter.held_by for letter in dead],
         [letter.by_code for letter in dead],
     )
-    await target.execute(sql("bury_waiting"), table, ids)
+    await target.execute(sql("reject_parked"), table, ids)

@@ -25,7 +25,7 @@ from syncline.errors import StoreError, StoreRejected
 from syncline.messages.sync import TableProgress
 from syncline.stores.tenants import reading
 
-__all__ = ["Drain"]
+__all__ = ["BatchDrain"]
 
 _BATCH_BYTES = 256 * 2**20
 """What a batch may take in the graph-db, where it is staged, going by the average row: texts can be long."""
@@ -35,7 +35,7 @@ _KEYS = 5_000
 """Rows that are asked for by key in one batch: the keys pass through the worker, and they may be long."""
 
 
-class Drain(Batches):
+class BatchDrain(Batches):
     """One cycle's batches. `failed` has the tables that could not be moved, and why.
 
     A table that has failed before is left alone.

@@ -65,7 +65,7 @@ async def apply_staged(
         await target.execute("SET LOCAL default_statistics_target = 10")
         await target.execute(table.analyze_stage)
     merging = table.merging
-    books = await target.fetchrow(sql("books", table=literal(table.table.name), known=merging.known))
+    books = await target.fetchrow(sql("state_of_rows", table=literal(table.table.name), known=merging.known))
     effects: list[TableProgress] = []
     if table.table.present != "true":
         await target.execute(table.absent)
@@ -93,7 +93,7 @@ async def apply_staged(
     )
     if refused:
         ids = [letter.row_id for letter in refused]
-        await target.execute(sql("bury_references"), table.table.name, ids)
+        await target.execute(sql("reject_references"), table.table.name, ids)
     # Before the links: a row of which one is refused leaves the stage, and has landed all the same.
     for child, statement in waiting.reject:
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
@@ -118,7 +118,7 @@ async def apply_staged(
     effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
     if books["letters"]:
         async with looking_up(target, few=few):
-            await target.execute(table.absolve)
+            await target.execute(table.resolve_dead_letters)
             if rows:
                 more |= await target.execute(table.retry_held) != "INSERT 0 0"
     more |= bool(rows) and merging.rematches

@@ -11,7 +11,7 @@ from syncline.errors import SchemaMismatch
 from syncline.provider import GraphSchema
 from syncline.sql import quoted
 
-__all__ = ["Fit", "Footing", "misfits", "read_footing"]
+__all__ = ["Fit", "Footing", "read_footing", "schema_problems"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,9 @@ class Fit:
     footing: Footing = field(default_factory=Footing)
 
 
-async def misfits(write: GraphSchema, target: asyncpg.Connection, schema: str, schema_map: SchemaMap) -> Fit:
+async def schema_problems(
+    write: GraphSchema, target: asyncpg.Connection, schema: str, schema_map: SchemaMap
+) -> Fit:
     """Return what is wrong with each table on either side, by a few queries.
 
     A table that cannot be synced fails alone, so the sentences are for its result. Raise SchemaMismatch if

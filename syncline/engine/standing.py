@@ -10,7 +10,7 @@ from syncline.engine.position import Position, write_position
 from syncline.engine.render.statements import DELETES, SchemaStatements
 from syncline.engine.schema_problems import Fit
 from syncline.engine.schema_transaction import HeldSchema
-from syncline.engine.state import Ledger, Tenure
+from syncline.engine.state import Fence, Ledger
 from syncline.engine.watch import captures, doubts
 from syncline.errors import StoreRejected
 from syncline.provider import SyncContext
@@ -69,13 +69,13 @@ class Standing:
                 raise
             return await self._ask(ledger)
 
-    async def take(self, ledger: Ledger, pending: Pending) -> Tenure:
+    async def take(self, ledger: Ledger, pending: Pending) -> Fence:
         """Take the graph; before that, leave a token in the write-db that is later than what is read."""
         position = await self._leave_token(ledger, pending)
         # What was cleared away unread is compared once: there is nothing left of it to be read.
         read = DELETES in ledger.stored and not ledger.lost_deletes(pending.known)
         async with self._held.transaction() as target:
-            return await Tenure.take(
+            return await Fence.take(
                 target,
                 graph=self._context.graph.slug,
                 schema=self._context.target.schema,

@@ -215,7 +215,7 @@ async def deletes_read(target: asyncpg.Connection, schema: str, horizon: int) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tenure:
+class Fence:
     """The right to commit to one graph, until someone else takes it.
 
     What is committed compares the fence, and the schema that it is about to be committed to.
@@ -240,7 +240,7 @@ class Tenure:
         captured: Mapping[str, tuple[str, str]] | None = None,
         compare: Mapping[str, str] | None = None,
         no_deletes_below: int | None = None,
-    ) -> "Tenure":
+    ) -> "Fence":
         """Take the graph over, in the caller's transaction; whoever held it can no longer commit.
 
         A rescan forgets every cursor, `reread` those of some tables. `captured` is how sources are captured
@@ -277,7 +277,7 @@ class Tenure:
         return cls(graph=graph, schema=schema, fence=fence)
 
     @classmethod
-    async def current(cls, target: asyncpg.Connection, *, graph: str, schema: str) -> "Tenure":
+    async def current(cls, target: asyncpg.Connection, *, graph: str, schema: str) -> "Fence":
         """Return the tenure of whoever holds the graph's lock, over the connection that holds it."""
         fence = await target.fetchval(sql("ledger_fence", schema=quoted(schema)))
         return cls(graph=graph, schema=schema, fence=fence)

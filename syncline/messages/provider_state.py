@@ -10,16 +10,16 @@ from typing import Self
 from syncline.messages.base import GraphRef, Message
 
 __all__ = [
-    "Absence",
-    "Away",
     "Fallback",
     "FallbackReason",
     "Held",
+    "Outage",
+    "OutageEnded",
+    "OutageKind",
     "ProviderFallback",
     "ProviderHeld",
     "ProviderReturned",
     "ProviderState",
-    "Returned",
     "Served",
 ]
 
@@ -50,25 +50,25 @@ class Held(Message):
     """One sentence for a person."""
 
 
-class Absence(StrEnum):
+class OutageKind(StrEnum):
     """What became of a graph while nobody served it with a provider."""
 
     FALLBACK = "fallback"
     HELD = "held"
 
 
-class Away(Message):
+class Outage(Message):
     """A stretch of runs in which no provider served the graph."""
 
-    how: Absence
+    how: OutageKind
     since: datetime
 
 
-class Returned(Message):
+class OutageEnded(Message):
     """When a provider served the graph again, and from what it returned."""
 
     at: datetime
-    away: Away
+    away: Outage
 
 
 class Served(Message):
@@ -109,7 +109,7 @@ class ProviderReturned(Message):
     graph: GraphRef
     provider_id: str
     served: Served | None = None
-    away: Away
+    away: Outage
     """What it returned from, and since when that had been so."""
     at: datetime
 
@@ -135,7 +135,7 @@ class ProviderState(Message):
     held: Held | None = None
     held_since: datetime | None = None
     consecutive_held_runs: int = 0
-    last_return: Returned | None = None
+    last_return: OutageEnded | None = None
 
     @property
     def begins_here(self) -> bool:

@@ -24,15 +24,15 @@ from syncline.messages.base import (
     SparseMessage,
 )
 from syncline.messages.provider_state import (
-    Absence,
-    Away,
     Fallback,
     Held,
+    Outage,
+    OutageEnded,
+    OutageKind,
     ProviderFallback,
     ProviderHeld,
     ProviderReturned,
     ProviderState,
-    Returned,
     Served,
 )
 
@@ -155,7 +155,7 @@ class SyncCycleRequest(SparseMessage):
     """When the present stretch of fallback runs began, if an earlier run has told it."""
     progress_seconds: float | None = None
     shadow: bool = False
-    away: Away | None = None
+    away: Outage | None = None
     """The stretch without a provider that ends with this cycle, if there was one."""
     unowned_runs: int = 0
     """As carried from the runs before it, like `seen_up_to`."""
@@ -377,9 +377,9 @@ class CarriedState(Message):
     consecutive_held_runs: int = 0
     held_since: datetime | None = None
     """When the present stretch of held runs began; null unless the last run was held."""
-    returning: Away | None = None
+    returning: Outage | None = None
     """The stretch without a provider that has ended, as long as no cycle of the provider has succeeded."""
-    last_return: Returned | None = None
+    last_return: OutageEnded | None = None
     """The last time that a provider came back; null if none was ever away."""
     cadence: Cadence | None = None
     """How often an adaptive graph is run now; null for the others."""
@@ -404,12 +404,12 @@ class CarriedState(Message):
         )
 
     @property
-    def away(self) -> Away | None:
+    def away(self) -> Outage | None:
         """The stretch without a provider whose end has not been told."""
         if self.held_since is not None:
-            return Away(how=Absence.HELD, since=self.held_since)
+            return Outage(how=OutageKind.HELD, since=self.held_since)
         if self.first_fallback_at is not None:
-            return Away(how=Absence.FALLBACK, since=self.first_fallback_at)
+            return Outage(how=OutageKind.FALLBACK, since=self.first_fallback_at)
         return self.returning
 
     def provider_state(self, answer: "ProviderResolution | SyncGraphResult | HandedOn") -> ProviderState:

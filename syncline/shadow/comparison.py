@@ -21,7 +21,7 @@ from syncline.stores.vectors import PointPayload
 from syncline.verify.rows import pairs
 from syncline.verify.snapshots import Side, open_side
 from syncline.verify.stats import differs
-from syncline.verify.tally import Beat, Tally
+from syncline.verify.tally import Heartbeater, Tally
 from syncline.verify.vectors import points_in_order, same_json
 
 __all__ = ["compare_with_shadow"]
@@ -35,7 +35,7 @@ async def compare_with_shadow(
     tables: Collection[str] | None = None,
     keys: int = 100,
     vectors: bool = True,
-    beat: Beat | None = None,
+    beat: Heartbeater | None = None,
 ) -> Verification:
     """Compare what a graph's stores have with what its shadow's have.
 
@@ -89,7 +89,7 @@ class _Comparison:
     """One comparison of one graph."""
 
     def __init__(
-        self, services: Services, graph: Graph, schema_map: SchemaMap, *, keys: int, beat: Beat
+        self, services: Services, graph: Graph, schema_map: SchemaMap, *, keys: int, beat: Heartbeater
     ) -> None:
         self._graph, self._keys, self._beat = graph, keys, beat
         self._statements = SchemaStatements(schema_map)

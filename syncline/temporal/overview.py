@@ -35,16 +35,16 @@ from syncline.temporal.runs import (
 from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH
 from syncline.temporal.schedules.list import ListedSchedule, find_schedule, list_schedules
 from syncline.temporal.stalled_runs import stalls_as_listed
-from syncline.temporal.stalls import Pending, Stall, StallKind, Trying, pending_of
+from syncline.temporal.stalls import Pending, PendingRetry, Stall, StallKind, pending_of
 
 __all__ = [
+    "GraphHealth",
     "GraphOverview",
     "GraphReport",
     "GraphSchedule",
-    "Standing",
+    "health_of",
     "overview",
     "report_of",
-    "standing_of",
 ]
 
 _LEAST_RUNS: Final = 1000
@@ -54,7 +54,7 @@ _ASKED_OF_LONG: Final = 20
 _AT_ONCE: Final = 8
 
 
-class Standing(StrEnum):
+class GraphHealth(StrEnum):
     """What a graph is doing, the worst first."""
 
     STUCK = "stuck"
@@ -110,11 +110,11 @@ class GraphOverview(Message):
     """One graph in the list of all."""
 
     graph: str
-    standing: Standing
+    standing: GraphHealth
     last_run: ListedRun | None = None
     """The last run that has ended."""
     running: ListedRun | None = None
-    trying: Trying | None = None
+    trying: PendingRetry | None = None
     """What keeps the open run from going on."""
     stall: Stall | None = None
     """Why the open run does not continue though nothing of it is tried again."""
@@ -161,7 +161,7 @@ async def overview(client: Client) -> Sequence[GraphOverview]:
         found.append(
             GraphOverview(
                 graph=slug,
-                standing=standing_of(last, running, stands.trying, schedule, stall),
+                standing=health_of(last, running, stands.trying, schedule, stall),
                 last_run=last,
                 running=running,
                 trying=stands.trying,
@@ -169,40 +169,40 @@ async def overview(client: Client) -> Sequence[GraphOverview]:
                 schedule=schedule,
             )
         )
-    worst = list(Standing)
+    worst = list(GraphHealth)
     return sorted(found, key=lambda graph: (worst.index(graph.standing), graph.graph))
 
 
-def standing_of(
+def health_of(
     last: ListedRun | None,
     running: ListedRun | None,
-    trying: Trying | None,
+    trying: PendingRetry | None,
     schedule: GraphSchedule | None,
     stall: Stall | None = None,
-) -> Standing:
+) -> GraphHealth:
     """Return what to say of a graph in a word."""
     if stall is not None and stall.kind is StallKind.TASK_FAILS:
-        return Standing.STUCK
+        return GraphHealth.STUCK
     if stall is not None and stall.kind is StallKind.NO_WORKER:
-        return Standing.NO_WORKER
+        return GraphHealth.NO_WORKER
     if schedule is not None and schedule.paused and running is None:
-        return Standing.PAUSED
+        return GraphHealth.PAUSED
     if trying is not None:
-        return Standing.RETRYING
+        return GraphHealth.RETRYING
     if last is not None and last.status.trouble:
-        return Standing.FAILED
+        return GraphHealth.FAILED
     if last is not None and last.blocked:
-        return Standing.BLOCKED
+        return GraphHealth.BLOCKED
     due = None if schedule is None or running is not None else schedule.due
     if due is not None and due.kind is DueKind.NEVER:
-        return Standing.NEVER_DUE
+        return GraphHealth.NEVER_DUE
     if (running or last) is None:
-        return Standing.NEVER
+        return GraphHealth.NEVER
     if last is not None and last.held:
-        return Standing.HELD
+        return GraphHealth.HELD
     if last is not None and last.fallback:
-        return Standing.FALLBACK
-    return Standing.OK if running is None else Standing.RUNNING
+        return GraphHealth.FALLBACK
+    return GraphHealth.OK if running is None else GraphHealth.RUNNING
 
 
 async def _read(client: Client, query: str, seen: _Seen, *, limit: int) -> None:
@@ -261,7 +261,7 @@ class GraphReport(Message):
     """What there is to know about one graph."""
 
     graph: str
-    standing: Standing
+    standing: GraphHealth
     run: ListedRun | None = None
     """The one whose state this is: the open one, else the last that has ended."""
     state: SyncState | None = None
@@ -270,7 +270,7 @@ class GraphReport(Message):
     """Whether a worker answered for the run."""
     problem: str | None = None
     """Why none did, in a sentence."""
-    trying: Trying | None = None
+    trying: PendingRetry | None = None
     stall: Stall | None = None
     """Why the open run does not continue."""
     last_ended: ListedRun | None = None
@@ -311,7 +311,7 @@ async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport
             state = None if run.open else (await outcome_of(client, run)).state(run)
     return GraphReport(
         graph=slug,
-        standing=standing_of(ended, running, pending.trying, schedule, pending.stall),
+        standing=health_of(ended, running, pending.trying, schedule, pending.stall),
         run=run,
         state=state,
         answered=problem is None,

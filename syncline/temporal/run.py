@@ -20,7 +20,7 @@ from syncline.temporal.priorities import BY_HAND
 from syncline.temporal.stalls import Pending, pending_of
 from syncline.temporal.task_queues import pollers
 
-__all__ = ["run_by_hand"]
+__all__ = ["execute_and_wait"]
 
 _LOOK_FOR_WORKER: Final = 3.0
 """Seconds that a worker which is starting may take to appear."""
@@ -30,7 +30,7 @@ _LOOK: Final = 2.0
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
 
-async def run_by_hand(
+async def execute_and_wait(
     client: Client,
     workflow: str,
     result_type: type[ResultT],

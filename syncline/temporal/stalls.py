@@ -32,9 +32,9 @@ from syncline.temporal.task_queues import Poller, live, pollers
 __all__ = [
     "TAKEN_WITHIN",
     "Pending",
+    "PendingRetry",
     "Stall",
     "StallKind",
-    "Trying",
     "changed_code",
     "mend",
     "no_worker",
@@ -319,7 +319,7 @@ def _at(time: Timestamp) -> datetime:
     return time.ToDatetime(tzinfo=UTC)
 
 
-class Trying(Message):
+class PendingRetry(Message):
     """An activity that has failed and is tried again."""
 
     activity: str
@@ -334,7 +334,7 @@ class Trying(Message):
 class Pending(Message):
     """What an open run fails at or waits for; empty if it goes on."""
 
-    trying: Trying | None = None
+    trying: PendingRetry | None = None
     stall: Stall | None = None
 
 
@@ -356,12 +356,12 @@ def _failing(pending: list[PendingActivityInfo]) -> list[PendingActivityInfo]:
     return [activity for activity in pending if activity.HasField("last_failure")]
 
 
-def _trying(activity: PendingActivityInfo) -> Trying:
+def _trying(activity: PendingActivityInfo) -> PendingRetry:
     next_at = None
     if activity.HasField("scheduled_time"):
         due = activity.scheduled_time.ToDatetime(tzinfo=UTC)
         next_at = due if due > datetime.now(UTC) else None
-    return Trying(
+    return PendingRetry(
         activity=activity.activity_type.name,
         attempt=activity.attempt,
         problem=_innermost(activity.last_failure).message or "it gave no reason",

@@ -10,7 +10,16 @@ from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.verify.template import sql
 from syncline.sql import literal, quoted
 
-__all__ = ["BUCKETS", "Images", "TargetType", "bucket", "key_uuid", "numbered", "own_id", "staged_types"]
+__all__ = [
+    "BUCKETS",
+    "RowChecksums",
+    "TargetType",
+    "bucket",
+    "key_uuid",
+    "numbered",
+    "own_id",
+    "staged_types",
+]
 
 BUCKETS = 1 << 14
 """A million rows are 61 to a bucket: one wrong row costs the listing of 61. All sums are read at once."""
@@ -52,7 +61,7 @@ def staged_types(table: TableMap) -> list[str]:
     return [stage_type(name, types) for name in stage_columns(table)]
 
 
-class Images:
+class RowChecksums:
     """One table, rendered for what types its target has.
 
     `builtin` are those of its `staged_types` that are built in.

@@ -10,10 +10,10 @@ from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements,
 from syncline.engine.table_map import Reference, TableMap
 from syncline.engine.verify.template import sql
 from syncline.sql import literal, quoted
-from syncline.verify.checksums import Images, key_uuid, own_id
+from syncline.verify.checksums import RowChecksums, key_uuid, own_id
 from syncline.verify.snapshots import Snapshots
 
-__all__ = ["Captured", "Refused", "Unsettled", "find_refused"]
+__all__ = ["Captured", "InFlight", "Refused", "find_refused"]
 
 
 class Captured:
@@ -27,7 +27,7 @@ class Captured:
         self,
         schema: str,
         statements: TableStatements,
-        images: Images,
+        images: RowChecksums,
         cursor: Cursor,
         refused: Sequence[Sequence[str]],
     ) -> None:
@@ -97,7 +97,7 @@ _FEW = 20_000
 """As many are left out of the sums; with more of them hardly a bucket would be equal without."""
 
 
-class Unsettled:
+class InFlight:
     """What is known of them. Of rows whose references wait, the ones with `waiting` among their names."""
 
     def __init__(

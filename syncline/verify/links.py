@@ -10,8 +10,8 @@ from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.verify.template import sql
 from syncline.messages.verification import Verdict
 from syncline.sql import literal, quoted
-from syncline.verify.checksums import Images, bucket, key_uuid, numbered
-from syncline.verify.in_flight import Captured, Refused, Unsettled
+from syncline.verify.checksums import RowChecksums, bucket, key_uuid, numbered
+from syncline.verify.in_flight import Captured, InFlight, Refused
 from syncline.verify.rows import Queries, suspected
 from syncline.verify.snapshots import Snapshots
 from syncline.verify.tally import Tally
@@ -22,7 +22,7 @@ __all__ = ["compare_links"]
 async def compare_links(
     snapshots: Snapshots,
     statements: SchemaStatements,
-    images: Images,
+    images: RowChecksums,
     links: Links,
     refused: Refused,
     tally: Tally,
@@ -34,7 +34,7 @@ async def compare_links(
     table = images.table
     cursor = snapshots.cursors[table.name]
     captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, refused.keys)
-    unsettled = Unsettled(snapshots, statements, captured, table=table, waiting=[links.table])
+    unsettled = InFlight(snapshots, statements, captured, table=table, waiting=[links.table])
     queries = _Queries(statements.schema_map, captured, table, links).rendered()
     found = suspected(snapshots, queries, captured, unsettled, tally)
     async for owner, (expected, actual, known, gone) in found:

@@ -12,8 +12,8 @@ from syncline.engine.keys import key_of_bytes, presented
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.verify.template import sql
 from syncline.messages.verification import Verdict
-from syncline.verify.checksums import BUCKETS, Images, bucket
-from syncline.verify.in_flight import Captured, Refused, Unsettled
+from syncline.verify.checksums import BUCKETS, RowChecksums, bucket
+from syncline.verify.in_flight import Captured, InFlight, Refused
 from syncline.verify.snapshots import Snapshots
 from syncline.verify.tally import Tally
 
@@ -96,7 +96,7 @@ _EVERYTHING: Final = _Suspects(ids=(), buckets=b"\xff" * (BUCKETS // 8), equal=0
 
 
 async def suspected(
-    snapshots: Snapshots, queries: Queries, captured: Captured, unsettled: Unsettled, tally: Tally
+    snapshots: Snapshots, queries: Queries, captured: Captured, unsettled: InFlight, tally: Tally
 ) -> AsyncIterator[tuple[UUID, list[list[asyncpg.Record]]]]:
     """Yield what has to be looked at one by one, and count what is equal by the sums.
 
@@ -140,20 +140,20 @@ async def _narrowed(
         else:
             differing.add(row["bucket"])
     bits = bytearray(BUCKETS // 8)
-    for bucket in differing:
-        bits[bucket // 8] |= 1 << bucket % 8
+    for number in differing:
+        bits[number // 8] |= 1 << number % 8
     return _Suspects(ids=unsettled, buckets=bytes(bits), equal=equal)
 
 
 async def compare_rows(
-    snapshots: Snapshots, statements: SchemaStatements, images: Images, refused: Refused, tally: Tally
+    snapshots: Snapshots, statements: SchemaStatements, images: RowChecksums, refused: Refused, tally: Tally
 ) -> None:
     """Compare all rows of a table, and note what differs."""
     table = images.table
     cursor = snapshots.cursors[table.name]
     captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, refused.keys)
     waiting = [reference.column for reference in table.optional]
-    unsettled = Unsettled(snapshots, statements, captured, table=table, waiting=waiting)
+    unsettled = InFlight(snapshots, statements, captured, table=table, waiting=waiting)
     queries = Queries(
         source_sums=sql(
             "sums",

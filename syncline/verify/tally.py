@@ -6,13 +6,13 @@ from uuid import UUID
 
 from syncline.messages.verification import Found, Relation, RelationKind, Verdict
 
-__all__ = ["Beat", "Damage", "Mend", "Tally"]
+__all__ = ["Damage", "Heartbeater", "Mend", "Tally"]
 
 Damage = tuple[UUID, tuple[str, ...], Verdict]
 """A row's id in the books, its key, and what is wrong with it."""
 Mend = Callable[[Sequence[Damage]], Awaitable[int]]
 """Ask for what is given to be made right; return for how much that was new."""
-Beat = Callable[[str, int], None]
+Heartbeater = Callable[[str, int], None]
 """Told the relation and how many of its keys have been looked at so far."""
 
 _AT_ONCE = 5_000
@@ -28,7 +28,7 @@ class Tally:
         table: str,
         *,
         keys: int,
-        beat: Beat,
+        beat: Heartbeater,
         mend: Mend | None = None,
         queued: int = 0,
     ) -> None:

@@ -10,14 +10,14 @@ from syncline.engine.verify.template import sql
 from syncline.errors import StoreRejected, StoreUnavailable, SynclineError, VectorStoreError
 from syncline.messages.verification import Relation, RelationKind, Verification
 from syncline.provider import GraphSchema, GraphVectors
-from syncline.verify.checksums import Images, TargetType, staged_types
+from syncline.verify.checksums import RowChecksums, TargetType, staged_types
 from syncline.verify.in_flight import find_refused
 from syncline.verify.links import compare_links
 from syncline.verify.repair import RelationRepair, Repair
 from syncline.verify.rows import compare_rows
 from syncline.verify.snapshots import Side, Snapshots, open_side, open_snapshots
 from syncline.verify.stats import KEPT_COUNTS, Recounting, compare_counts, mend_counts
-from syncline.verify.tally import Beat, Mend, Tally
+from syncline.verify.tally import Heartbeater, Mend, Tally
 from syncline.verify.vectors import compare_vectors
 
 __all__ = ["verify"]
@@ -37,7 +37,7 @@ async def verify(
     why: str = "",
     run_id: str | None = None,
     starter: str | None = None,
-    beat: Beat | None = None,
+    beat: Heartbeater | None = None,
 ) -> Verification:
     """Compare what a graph's stores have with what they should have; with `repair`, have it made right.
 
@@ -88,7 +88,7 @@ class _Inspection:
         embedding: str,
         keys: int,
         repair: Repair | None,
-        beat: Beat,
+        beat: Heartbeater,
     ) -> None:
         self._map = schema_map
         self._statements = SchemaStatements(schema_map)
@@ -138,7 +138,7 @@ class _Inspection:
         self, snapshots: Snapshots, table: TableMap, tally: Tally, found: list[Relation]
     ) -> None:
         types, builtin = await _types(snapshots.target, table.name), await _builtin(snapshots.write, table)
-        images = Images(self._map, table, types, builtin)
+        images = RowChecksums(self._map, table, types, builtin)
         refused = await find_refused(snapshots, table)
         await compare_rows(snapshots, self._statements, images, refused, tally)
         found.append(await tally.close())

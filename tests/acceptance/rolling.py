@@ -19,7 +19,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from syncline import names
 from syncline.control.graphs import draft_graph
 from syncline.control.services import Services
-from syncline.messages.provider_state import Away, ProviderReturned
+from syncline.messages.provider_state import Outage, ProviderReturned
 from syncline.messages.sync import ProviderResolution, SyncGraphResult
 from syncline.temporal.client import GRAPH
 from syncline.testing.lab import eventually
@@ -117,7 +117,7 @@ class Run:
         return served.distribution if served else None
 
     @property
-    def away(self) -> Away | None:
+    def away(self) -> Outage | None:
         """Since when no provider served the graph, as the run hands on."""
         return self.result.carried.away if self.result else None
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from syncline.capture.listen.connection import Line
+from syncline.capture.listen.connection import ListenConnection
 from syncline.engine import run_cycle
 from syncline.errors import PoolerUnsupported
 from syncline.messages.base import GraphRef
@@ -198,7 +198,7 @@ async def test_session_mode_migrates_and_listens(
         assert await migrate_write(store, "kg")
         assert await migrate_graph(store, "other")
         async with store.alone("listener", synchronous_commit="off", lock_timeout="2000") as connection:
-            line = Line(connection, "test")
+            line = ListenConnection(connection, "test")
             await line.listen(lambda _schema, _xid: None)
             await line.check()
             assert await connection.fetchval("SHOW lock_timeout") == "2s"

@@ -17,7 +17,7 @@ from syncline.operator.health.postgres import check_postgres
 from syncline.stores.login import version_problem
 from syncline.stores.postgres import PostgresStore
 from tests.kit.ports import free_port
-from tests.kit.secrecy import all_told
+from tests.kit.secrecy import everything_said
 
 HERE = Path(__file__).parent
 AUTHORITY = HERE / "certificates/authority.pem"
@@ -67,8 +67,8 @@ async def asked(store: PostgresStore, sql: str = "SELECT current_user") -> objec
 async def refused(store: PostgresStore) -> StoreUnusable:
     with pytest.raises(StoreUnusable) as error:
         await asked(store)
-    assert "hunter2" not in all_told(error.value)
-    assert "hunter3" not in all_told(error.value)
+    assert "hunter2" not in everything_said(error.value)
+    assert "hunter3" not in everything_said(error.value)
     return error.value
 
 
@@ -135,7 +135,7 @@ async def test_a_command_that_gives_no_password_is_told_without_its_words(
 ) -> None:
     with pytest.raises(kind) as error:
         await asked(store(guarded, password_command=words))
-    assert "hunter2" not in all_told(error.value)
+    assert "hunter2" not in everything_said(error.value)
 
 
 async def test_a_certificate_is_trusted_or_the_way_out_is_told(
@@ -188,7 +188,7 @@ async def test_a_name_that_is_not_found_may_be_found_later(store: Open) -> None:
     nowhere = store(dsn="postgresql://u:hunter2@nobody.invalid/d")
     with pytest.raises(StoreUnavailable) as error:
         await asked(nowhere)
-    assert "hunter2" not in all_told(error.value)
+    assert "hunter2" not in everything_said(error.value)
 
 
 @pytest.mark.parametrize(("version", "old"), [((14, 0, 0), False), ((18, 6, 0), False), ((13, 22, 0), True)])

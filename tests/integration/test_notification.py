@@ -115,20 +115,20 @@ async def test_a_transaction_that_is_rolled_back_says_nothing(store: PostgresSto
         ("UPDATE shop.sync_notify SET wanted = false", "read_committed", 0),
         ("UPDATE shop.sync_notify SET wanted = false", "serializable", 0),
         (
-            "UPDATE shop.sync_notify SET hushed_until = clock_timestamp() + interval '1 s'",
+            "UPDATE shop.sync_notify SET muted_until = clock_timestamp() + interval '1 s'",
             "read_committed",
             0,
         ),
         # Its snapshot may be older than what it would have to look up.
         (
-            "UPDATE shop.sync_notify SET hushed_until = clock_timestamp() + interval '1 s'",
+            "UPDATE shop.sync_notify SET muted_until = clock_timestamp() + interval '1 s'",
             "repeatable_read",
             1,
         ),
         ("UPDATE syncline.listener SET until = clock_timestamp()", "serializable", 1),
         # Somebody has set the clock back.
         (
-            "UPDATE shop.sync_notify SET hushed_until = clock_timestamp() + interval '1 h'",
+            "UPDATE shop.sync_notify SET muted_until = clock_timestamp() + interval '1 h'",
             "read_committed",
             1,
         ),
@@ -146,7 +146,7 @@ async def test_nobody_notifies_whom_nobody_would_hear(
             assert len(payloads) == times
         finally:
             await connection.execute(LEASE)
-            await connection.execute("UPDATE shop.sync_notify SET wanted = true, hushed_until = '-infinity'")
+            await connection.execute("UPDATE shop.sync_notify SET wanted = true, muted_until = '-infinity'")
 
 
 async def test_a_writer_without_any_right_on_what_is_looked_up_writes_and_is_heard(

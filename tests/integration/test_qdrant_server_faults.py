@@ -14,7 +14,7 @@ from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUn
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload
 from tests.kit.faulty_http import Answer, FaultyServer
-from tests.kit.secrecy import all_told
+from tests.kit.secrecy import everything_said
 
 KEY = "sk-qdrant-3f9a77"
 
@@ -43,7 +43,7 @@ async def upsert(store: QdrantServerStore, count: int = 1) -> None:
 async def failure_of(call: Awaitable[object]) -> VectorStoreError:
     with pytest.raises(VectorStoreError) as raised:
         await call
-    told = all_told(raised.value)
+    told = everything_said(raised.value)
     assert KEY not in told
     assert "system" in told
     return raised.value
@@ -232,7 +232,7 @@ async def test_a_collection_of_another_kind_is_refused() -> None:
 def test_a_key_that_cannot_be_sent_is_refused_without_being_told(key: str) -> None:
     with pytest.raises(VectorStoreRejected, match="SYNCLINE_QDRANT_API_KEY") as refused:
         QdrantServerStore("system", "https://qdrant.example", SecretStr(key))
-    assert not key or key not in all_told(refused.value)
+    assert not key or key not in everything_said(refused.value)
 
 
 @pytest.mark.parametrize("url", ["", "qdrant.example:6333", "ftp://qdrant.example", "http://[::1"])

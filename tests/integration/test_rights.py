@@ -14,7 +14,7 @@ import structlog
 from pydantic import SecretStr
 
 from providers import BUILTIN
-from syncline.capture.listen.connection import Line
+from syncline.capture.listen.connection import ListenConnection
 from syncline.control.audit import Actor
 from syncline.control.graphs import Graph, GraphChanges, GraphDraft
 from syncline.control.services import Services
@@ -185,12 +185,12 @@ async def test_a_worker_with_the_printed_rights_does_all_that_workers_do(migrate
         assert [relation for relation in found.relations if relation.damaged] == []
         assert (await cycle(services)).status is CycleStatus.DRAINED
         async with write.store.alone("listener") as connection:
-            line = Line(connection, "name")
+            line = ListenConnection(connection, "name")
             assert await line.problem() is None
             assert await line.take()
             assert (await line.want({"kg": True})).problem is None
             await line.renew(1)
-            await line.hush("kg", 1)
+            await line.throttle("kg", 1)
         for role, store, control in (("write", write.store, False), ("graph", target.store, True)):
             needed = needed_rights(role, [graph], control=control)  # type: ignore[arg-type]
             assert (await check_rights(role, store, needed)).status == "ok"
@@ -373,4 +373,4 @@ async def test_a_schema_that_may_not_be_seen_is_told_from_one_that_is_not_there(
         store = services.store("write", None)
         with pytest.raises(StoreRejected, match="permission denied for schema syncline"):
             async with store.alone("listener") as connection:
-                await Line(connection, "name").problem()
+                await ListenConnection(connection, "name").problem()

@@ -18,10 +18,10 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from syncline.capture.install.install import adopt, undo
-from syncline.capture.listen.connection import Line
+from syncline.capture.listen.connection import ListenConnection
 from syncline.capture.listen.directory import Directory
-from syncline.capture.listen.session import Attention
-from syncline.capture.listen.starter import Pace
+from syncline.capture.listen.session import ListenSession
+from syncline.capture.listen.starter import RateLimiter
 from syncline.control.graphs import Graph, GraphDraft, GraphRecords
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import SyncEngine, run_cycle
@@ -267,11 +267,11 @@ async def test_cycle_reads_an_index_on_the_function_of_an_only_owner(graph: Test
 )  # fmt: skip
 async def test_listener_writes_nothing_where_the_owner_put_code(graph: TestGraph, script: str) -> None:
     async with graph.write.alone("listener") as connection:
-        line = Line(connection, "test")
-        await line.hush("kg", 1)
+        line = ListenConnection(connection, "test")
+        await line.throttle("kg", 1)
         await attack(graph, script)
         with pytest.raises(asyncpg.PostgresError):
-            await line.hush("kg", 1)
+            await line.throttle("kg", 1)
         told = await line.want({"kg": False})
         assert told.schemas == frozenset()
         assert told.problem
@@ -294,7 +294,7 @@ async def test_guarded_write_keeps_a_trigger_out_until_it_has_committed(graph: T
                     await mallory.execute(statement)
             await connection.execute("UPDATE ONLY kg.sync_notify SET wanted = wanted")
             # Its writers and readers go on.
-            await mallory.execute("UPDATE kg.sync_notify SET hushed_until = '-infinity' WHERE NOT one")
+            await mallory.execute("UPDATE kg.sync_notify SET muted_until = '-infinity' WHERE NOT one")
 
 
 async def test_prune_leaves_tombstones_whose_owner_put_a_trigger_on_them(graph: TestGraph) -> None:
@@ -315,7 +315,7 @@ async def test_prune_leaves_tombstones_whose_owner_put_a_trigger_on_them(graph: 
 
 
 @asynccontextmanager
-async def attention(graph: TestGraph, records: list[Graph], woken: list[str]) -> AsyncIterator[Attention]:
+async def attention(graph: TestGraph, records: list[Graph], woken: list[str]) -> AsyncIterator[ListenSession]:
     async def read_records() -> GraphRecords:
         return GraphRecords(valid=records, invalid={})
 
@@ -324,8 +324,8 @@ async def attention(graph: TestGraph, records: list[Graph], woken: list[str]) ->
         return "started"
 
     async with graph.write.alone("listener") as connection:
-        held = Attention(
-            Line(connection, "test"), graph.write, None, directory=Directory(read_records), pace=Pace(100),
+        held = ListenSession(
+            ListenConnection(connection, "test"), graph.write, None, directory=Directory(read_records), pace=RateLimiter(100),
             wake=wake, meter=NullMeter(), tell=lambda _: None,
         )  # fmt: skip
         await held.begin()
@@ -343,7 +343,7 @@ async def test_listener_hears_only_of_schemas_that_a_record_names(graph: TestGra
     await superuser.close()
     await attack(
         graph,
-        "CREATE TABLE m.sync_notify (hushed_until timestamptz); INSERT INTO m.sync_notify VALUES (now());"
+        "CREATE TABLE m.sync_notify (muted_until timestamptz); INSERT INTO m.sync_notify VALUES (now());"
         f"GRANT USAGE ON SCHEMA m TO {WORKER}; GRANT ALL ON m.sync_notify TO {WORKER};"
         "CREATE TRIGGER t BEFORE UPDATE ON m.sync_notify FOR EACH ROW EXECUTE FUNCTION kg.evil_row()",
     )
@@ -382,7 +382,7 @@ async def test_claim_about_the_far_future_is_not_held_for_ever(graph: TestGraph)
         await eventually(lambda: _is(seen_all(held)))
 
 
-def seen_all(held: Attention) -> bool:
+def seen_all(held: ListenSession) -> bool:
     return all(wake.due is None and wake.lowest is None for wake in held._wakes._wakes.values())
 
 

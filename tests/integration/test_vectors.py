@@ -21,7 +21,7 @@ from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.schema_transaction import HeldSchema
-from syncline.engine.state import Tenure
+from syncline.engine.state import Fence
 from syncline.engine.vectors import outbox as outbox_module
 from syncline.engine.vectors.outbox import Outbox, due_sql, point_hash_sql
 from syncline.errors import CycleFenced, StoreUnavailable
@@ -794,7 +794,7 @@ async def test_large_texts_travel_in_small_batches(graph: TestGraph, monkeypatch
     assert facts.vector is not None
     sizes = []
     async with graph.target.driver() as connection:
-        tenure = await Tenure.current(connection, graph="kg", schema=SCHEMA)
+        tenure = await Fence.current(connection, graph="kg", schema=SCHEMA)
         held = HeldSchema(connection, SCHEMA)
         outbox = Outbox(held, facts, facts.vector, tenure=tenure, embedding="e", retry=AT_ONCE, rows=50)
         while entries := await outbox.read():

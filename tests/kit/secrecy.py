@@ -3,7 +3,7 @@
 import traceback
 
 
-def all_told(error: BaseException) -> str:
+def everything_said(error: BaseException) -> str:
     """Return message, repr, arguments, fields and traceback of the error and of its whole chain."""
     told, pending = "", [error]
     while pending:

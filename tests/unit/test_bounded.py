@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from activities.isolation import thread as loops
-from syncline.concurrency import Abandoned, Escaped, Overran, bounded
+from syncline.concurrency import BaseExceptionRaised, CancelIgnored, TimedOut, bounded
 
 
 async def forever() -> None:
@@ -31,13 +31,13 @@ async def test_what_ends_in_time_gives_its_result_or_its_error() -> None:
 
 
 async def test_what_takes_too_long_is_cancelled() -> None:
-    with pytest.raises(Overran):
+    with pytest.raises(TimedOut):
         await bounded(forever(), seconds=0.01)
 
 
 async def test_what_ignores_its_cancellation_is_left_behind() -> None:
     until = asyncio.Event()
-    with pytest.raises(Abandoned):
+    with pytest.raises(CancelIgnored):
         await bounded(stubborn(until), seconds=0.01, patience=0.01)
     until.set()
 
@@ -55,7 +55,7 @@ async def test_who_is_cancelled_does_not_wait_for_what_ignores_it() -> None:
     caller = asyncio.create_task(bounded(stubborn(until), seconds=5, patience=0.01))
     await asyncio.sleep(0.01)
     caller.cancel()
-    with pytest.raises(Abandoned):
+    with pytest.raises(CancelIgnored):
         await caller
     until.set()
 
@@ -65,7 +65,7 @@ async def test_what_would_end_the_process_is_an_error_like_any_other(kind: type[
     async def escapes() -> None:
         raise kind
 
-    with pytest.raises(Escaped, match=kind.__name__):
+    with pytest.raises(BaseExceptionRaised, match=kind.__name__):
         await bounded(escapes(), seconds=5)
 
 

@@ -24,7 +24,7 @@ from syncline.messages.sync import SyncState
 from syncline.migrations import BOOKS_VERSION_TABLE, VERSION_TABLE
 from syncline.scaffold import PluginName, write_project
 from syncline.settings import Settings
-from syncline.temporal.overview import Standing
+from syncline.temporal.overview import GraphHealth
 from syncline.testing.conformance.items import ITEMS
 from syncline.testing.graphs import TestGraph
 from tests.kit.temporal_reference import ERRORS
@@ -187,7 +187,7 @@ def test_every_error_of_a_run_has_its_remedy() -> None:
 
 def test_every_state_of_a_graph_is_documented() -> None:
     states = re.findall(r"^\| `([a-z ]+)` \|", section("temporal.md", "Ask a run"), flags=re.MULTILINE)
-    assert states == list(Standing)
+    assert states == list(GraphHealth)
 
 
 def test_every_table_of_the_engine_is_documented() -> None:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from syncline.embeddings.openai import OpenAIEmbedding
 from syncline.errors import EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
 from tests.kit.faulty_http import Answer, FaultyServer, Request
-from tests.kit.secrecy import all_told
+from tests.kit.secrecy import everything_said
 
 KEY = "sk-embedding-8c1d02"
 DIMENSIONS = 3
@@ -38,7 +38,7 @@ def items(*vectors: tuple[int, list[float]]) -> bytes:
 async def failure_of(call: Awaitable[object]) -> EmbeddingError:
     with pytest.raises(EmbeddingError) as raised:
         await call
-    told = all_told(raised.value)
+    told = everything_said(raised.value)
     assert KEY not in told
     assert "Bearer" not in told
     assert "openai-small" in told

@@ -19,7 +19,7 @@ MESSAGES = [
 
 REQUIRED = {
     "Cadence": {"every_seconds", "base_seconds", "reason", "since", "fingerprint"},
-    "Away": {"how", "since"},
+    "Outage": {"how", "since"},
     "CadenceRules": {"intervals", "fingerprint"},
     "Committed": {"rows", "links", "vectors", "failures"},
     "CycleProgress": {"phase"},
@@ -32,7 +32,7 @@ REQUIRED = {
     "ProviderHeld": {"idempotency_key", "graph", "held", "at"},
     "ProviderResolution": {"graph"},
     "ProviderReturned": {"idempotency_key", "graph", "provider_id", "away", "at"},
-    "Returned": {"at", "away"},
+    "OutageEnded": {"at", "away"},
     "Served": {"version", "api_version", "distribution", "worker"},
     "SetCadenceRequest": {"graph", "every_seconds", "fingerprint"},
     "SyncCycleRequest": {"graph"},

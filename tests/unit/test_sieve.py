@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncline.engine.bisect import Sieve, Verdicts
+from syncline.engine.bisect import BisectingSender, Verdicts
 
 
 class RefusalError(Exception):
@@ -15,10 +15,10 @@ class Service:
     def __init__(self, offenders: set[int], *, patience: int = 10_000) -> None:
         self.offenders, self.patience = offenders, patience
         self.sent: list[range] = []
-        self.sieve: Sieve[RefusalError] = Sieve(
+        self.sieve: BisectingSender[RefusalError] = BisectingSender(
             self._send,
             refusal=RefusalError,
-            suspect=self.suspect,
+            diagnose=self.diagnose,
             out_of_time=lambda: len(self.sent) >= self.patience,
         )
 
@@ -27,7 +27,7 @@ class Service:
         if self.offenders & set(items):
             raise RefusalError(str(items))
 
-    async def suspect(self, error: RefusalError) -> bool:
+    async def diagnose(self, error: RefusalError) -> bool:
         return False
 
 
@@ -61,8 +61,8 @@ async def test_a_service_that_is_suspected_is_not_asked_for_each_item() -> None:
     async def it_is_the_service(error: RefusalError) -> bool:
         raise error
 
-    service.sieve = Sieve(
-        service._send, refusal=RefusalError, suspect=it_is_the_service, out_of_time=lambda: False
+    service.sieve = BisectingSender(
+        service._send, refusal=RefusalError, diagnose=it_is_the_service, out_of_time=lambda: False
     )
     with pytest.raises(RefusalError):
         await service.sieve.take(range(64))
@@ -76,12 +76,14 @@ async def test_a_whole_is_sent_once_more_when_its_trouble_was_mended() -> None:
         service.offenders.clear()
         return True
 
-    service.sieve = Sieve(service._send, refusal=RefusalError, suspect=mended, out_of_time=lambda: False)
+    service.sieve = BisectingSender(
+        service._send, refusal=RefusalError, diagnose=mended, out_of_time=lambda: False
+    )
     await service.sieve.take(range(8))
     assert (service.sieve.accepted, service.sent) == (set(range(8)), [range(8), range(8)])
 
 
-def sieve(*, accepted: int = 0, refused: int = 0) -> Sieve[RefusalError]:
+def sieve(*, accepted: int = 0, refused: int = 0) -> BisectingSender[RefusalError]:
     made = Service(set()).sieve
     made.accepted = set(range(refused, refused + accepted))
     made.refused = {position: RefusalError() for position in range(refused)}

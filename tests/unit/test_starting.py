@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 
 from syncline.capture.listen import starter as starting
-from syncline.capture.listen.debounce import Snapshot, Wakes
+from syncline.capture.listen.debounce import Snapshot, TriggerDebouncer
 from syncline.capture.listen.directory import Directory
-from syncline.capture.listen.starter import Pace, Starting
+from syncline.capture.listen.starter import RateLimiter, Starting
 from syncline.control.graphs import Graph, GraphRecords, draft_graph
 from syncline.errors import TemporalUnavailable
 from syncline.provider import NullMeter
@@ -28,7 +28,7 @@ class Bench:
         monkeypatch.setattr(starting, "_AGAIN", 0.2)
         monkeypatch.setattr(starting, "_PROBE", 0.02)
         self.horizon = 11
-        self.wakes = Wakes(Snapshot(xmin=10, xmax=10), window=1)
+        self.wakes = TriggerDebouncer(Snapshot(xmin=10, xmax=10), window=1)
         self.news = asyncio.Event()
         self.tried: list[str] = []
         self.started: list[str] = []
@@ -70,7 +70,7 @@ class Bench:
                 store="write",
                 key=None,
                 directory=directory,
-                pace=Pace(1000),
+                pace=RateLimiter(1000),
                 runs=self.runs,
                 meter=NullMeter(),
                 tell=lambda _: None,

@@ -1,6 +1,6 @@
 """Which schemas are to be run, and when, by what was heard: without a clock or a database."""
 
-from syncline.capture.listen.debounce import Snapshot, Wakes
+from syncline.capture.listen.debounce import Snapshot, TriggerDebouncer
 
 
 def quiet(xid: int) -> Snapshot:
@@ -9,7 +9,7 @@ def quiet(xid: int) -> Snapshot:
 
 
 def test_the_first_change_is_due_at_once_and_the_others_once_at_the_end_of_the_second() -> None:
-    wakes = Wakes(quiet(10), window=1)
+    wakes = TriggerDebouncer(quiet(10), window=1)
     assert wakes.note("a", 10, 10, now=0) == 0
     assert wakes.due(0) == "a"
     wakes.started("a", quiet(11), now=0)
@@ -23,7 +23,7 @@ def test_the_first_change_is_due_at_once_and_the_others_once_at_the_end_of_the_s
 
 
 def test_who_has_been_due_for_longest_is_next() -> None:
-    wakes = Wakes(quiet(10), window=1)
+    wakes = TriggerDebouncer(quiet(10), window=1)
     for number, schema in enumerate(("c", "a", "b")):
         wakes.note(schema, 10, 10, now=number)
     order = []
@@ -36,7 +36,7 @@ def test_who_has_been_due_for_longest_is_next() -> None:
 
 
 def test_a_change_above_the_horizon_is_due_again_when_the_horizon_has_passed_it() -> None:
-    wakes = Wakes(quiet(10), window=1)
+    wakes = TriggerDebouncer(quiet(10), window=1)
     wakes.note("a", 20, 20, now=0)
     wakes.started("a", Snapshot(xmin=15, xmax=21), now=0)
     assert wakes.held
@@ -50,13 +50,13 @@ def test_a_change_above_the_horizon_is_due_again_when_the_horizon_has_passed_it(
 
 
 def test_who_may_have_written_in_silence_is_waited_for() -> None:
-    wakes = Wakes(quiet(10), window=1)
+    wakes = TriggerDebouncer(quiet(10), window=1)
     wakes.note("a", 10, 10, now=0)
     wakes.started("a", quiet(11), now=0)
     wakes.note("a", 11, 11, now=0.1)
-    wakes.hush("a", until=1)
+    wakes.throttle("a", until=1)
     assert wakes.note("a", 11, 11, now=0.2) == 0
-    wakes.hush("a", until=1.01)
+    wakes.throttle("a", until=1.01)
     # The run waits for the end of the silence.
     assert wakes.following() == 1.01
     wakes.started("a", Snapshot(xmin=14, xmax=17), now=1.01)
@@ -68,26 +68,26 @@ def test_who_may_have_written_in_silence_is_waited_for() -> None:
 
 
 def test_a_run_within_the_silence_is_followed_by_one_after_it() -> None:
-    wakes = Wakes(quiet(10), window=1)
+    wakes = TriggerDebouncer(quiet(10), window=1)
     wakes.note("a", 10, 10, now=0)
     # Others come first: it is overdue, and its writers hushed for a second each time that they say so.
     assert wakes.note("a", 11, 11, now=5) == 1
-    wakes.hush("a", until=6)
+    wakes.throttle("a", until=6)
     assert wakes.due(5.5) == "a"
     wakes.started("a", quiet(12), now=5.5)
     assert wakes.following() == 6.5
 
 
 def test_a_silence_that_begins_after_the_run_has_one_of_its_own() -> None:
-    wakes = Wakes(quiet(10), window=1)
+    wakes = TriggerDebouncer(quiet(10), window=1)
     wakes.note("a", 10, 10, now=0)
     wakes.started("a", quiet(11), now=0)
-    wakes.hush("a", until=0.5)
+    wakes.throttle("a", until=0.5)
     assert wakes.following() == 1
 
 
 def test_what_could_not_be_started_is_due_again() -> None:
-    wakes = Wakes(quiet(10), window=1)
+    wakes = TriggerDebouncer(quiet(10), window=1)
     wakes.note("a", 10, 10, now=0)
     wakes.postpone("a", until=5)
     assert (wakes.due(4), wakes.due(5)) == (None, "a")
@@ -96,17 +96,17 @@ def test_what_could_not_be_started_is_due_again() -> None:
 
 
 def test_writers_are_hushed_for_no_longer_than_their_trigger_believes() -> None:
-    wakes = Wakes(quiet(10), window=1)
+    wakes = TriggerDebouncer(quiet(10), window=1)
     wakes.note("a", 10, 10, now=0)
     wakes.postpone("a", until=60)
     assert wakes.note("a", 11, 11, now=1) == 4
-    wakes.hush("a", until=5)
+    wakes.throttle("a", until=5)
     # The run is not brought forward by that.
     assert (wakes.note("a", 12, 12, now=2), wakes.following()) == (0, 60)
 
 
 def test_what_was_found_late_is_to_be_heard_by_the_next_who_listens() -> None:
-    wakes = Wakes(quiet(10), window=1)
+    wakes = TriggerDebouncer(quiet(10), window=1)
     wakes.note("a", 4, 9, now=0)
     assert wakes.heard_below(quiet(12)) == 4
     wakes.started("a", quiet(12), now=0)
@@ -114,7 +114,7 @@ def test_what_was_found_late_is_to_be_heard_by_the_next_who_listens() -> None:
 
 
 def test_everything_below_what_waits_has_been_heard() -> None:
-    wakes = Wakes(quiet(10), window=1)
+    wakes = TriggerDebouncer(quiet(10), window=1)
     assert wakes.heard_below(quiet(12)) == 12
     wakes.moved(quiet(12), now=0)
     wakes.note("a", 12, 12, now=0)

@@ -25,7 +25,7 @@ from syncline.errors import ConfigurationError, SettingsInvalid, SynclineError
 from syncline.settings import load_settings
 from syncline.testing.lab import SyncLab
 from tests.kit.command_line import CommandLine
-from tests.kit.secrecy import all_told
+from tests.kit.secrecy import everything_said
 
 SECRET = "hunter2"
 LEAK = "nter2"
@@ -188,7 +188,7 @@ def test_a_bad_setting_is_named_and_not_quoted(
         load_settings()
     said = spoken(str(refused.value))
     assert f"SYNCLINE_{variable}" in said
-    spoken(all_told(refused.value).replace("Traceback (most recent call last)", ""))
+    spoken(everything_said(refused.value).replace("Traceback (most recent call last)", ""))
 
 
 # Maps, compositions, records ---------------------------------------------------------------------------------

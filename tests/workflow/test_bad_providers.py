@@ -19,7 +19,7 @@ from pydantic import JsonValue, SecretStr
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from activities.isolation.thread import Room
+from activities.isolation.thread import ProviderThread
 from activities.isolation.watchdog import rooms
 from activities.sync import SyncActivities
 from syncline.control.graphs import Graph
@@ -122,7 +122,7 @@ def zoo_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]
     del sys.modules["zoo_plugin"]
 
 
-def serve(room: Room, client: Client, services: Services) -> Worker:
+def serve(room: ProviderThread, client: Client, services: Services) -> Worker:
     """Serve as the worker does, with less patience."""
     activities = SyncActivities(
         services, beat_seconds=0.2, grace_seconds=0.3, patience_seconds=0.3, under_way=room.under_way
@@ -455,7 +455,7 @@ def test_what_registration_refuses_is_told_in_the_words_of_the_page(zoo: Zoo) ->
 async def test_a_room_that_cannot_open_keeps_the_worker_from_starting(
     zoo: Zoo, temporal_client: Client
 ) -> None:
-    def refused(room: Room, client: Client, services: Services) -> Worker:
+    def refused(room: ProviderThread, client: Client, services: Services) -> Worker:
         raise SettingsInvalid("no such queue")
 
     with pytest.raises(SettingsInvalid, match="no such queue"):

@@ -13,7 +13,7 @@ from syncline.capture.listen import connection as line
 from syncline.capture.listen import listener as ear
 from syncline.capture.listen import session as attention
 from syncline.capture.listen import starter as starting
-from syncline.capture.listen.status import Hearing
+from syncline.capture.listen.status import ListenerStatus
 from syncline.control.graphs import Graph, GraphChanges
 from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
@@ -242,7 +242,7 @@ async def test_a_schema_that_cannot_be_told_to_notify_stops_no_other_and_is_told
 ) -> None:
     monkeypatch.setattr(attention, "LEASE_SECONDS", 0.6)
     broken, other = await scheduled(lab), await scheduled(lab)
-    hearing = Hearing(lab.services, namespace=lab.client.namespace)
+    hearing = ListenerStatus(lab.services, namespace=lab.client.namespace)
     async with writer(lab, broken) as connection, writer(lab, other) as beside:
         for each in (connection, beside):
             await each.execute("UPDATE sync_notify SET wanted = false")
@@ -386,8 +386,8 @@ async def test_who_wrote_while_hushed_and_commits_later_is_seen_too(lab: SyncLab
         bystander(lab) as payloads,
         listened_to(lab),
     ):
-        hushed = f"SELECT hushed_until > clock_timestamp() FROM {graph.schema_name}.sync_notify"
-        while not await late.fetchval(hushed):
+        muted = f"SELECT muted_until > clock_timestamp() FROM {graph.schema_name}.sync_notify"
+        while not await late.fetchval(muted):
             await insert(connection, f"n{monotonic()}")
             await asyncio.sleep(0.02)
         async with late.transaction():
@@ -402,7 +402,7 @@ async def test_who_was_hushed_by_a_listener_that_is_gone_is_seen_too(lab: SyncLa
     graph = await scheduled(lab)
     async with writer(lab, graph) as connection, bystander(lab) as payloads:
         await connection.execute("UPDATE syncline.listener SET until = clock_timestamp() + interval '30 s'")
-        await connection.execute("UPDATE sync_notify SET hushed_until = clock_timestamp() + interval '1 s'")
+        await connection.execute("UPDATE sync_notify SET muted_until = clock_timestamp() + interval '1 s'")
         async with connection.transaction():
             await insert(connection, "silent")
             async with AsyncExitStack() as stack:
@@ -419,7 +419,7 @@ async def test_hearing_says_why_a_change_would_not_be_heard(lab: SyncLab) -> Non
     graph = await scheduled(lab)
 
     async def problem() -> str | None:
-        return await Hearing(lab.services, namespace=lab.client.namespace).problem(graph)
+        return await ListenerStatus(lab.services, namespace=lab.client.namespace).problem(graph)
 
     async with writer(lab, graph) as connection:
         async with listened_to(lab):

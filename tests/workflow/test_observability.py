@@ -220,7 +220,7 @@ async def scene(
                 async def woken() -> bool:
                     nonlocal text
                     text = await asyncio.to_thread(scrape, metrics_address)
-                    return "syncline_wakes{" in text and "temporal_workflow_task_execution_failed{" in text
+                    return "syncline_triggers{" in text and "temporal_workflow_task_execution_failed{" in text
 
                 await eventually(woken)
                 worker.process.send_signal(signal.SIGTERM)
@@ -320,7 +320,7 @@ async def test_metrics_tell_who_listens_and_what_was_heard(scene: Scene) -> None
     [listening] = scene.families["syncline_listening"].samples
     assert (listening.labels["store"], listening.value) == ("write", 1)
     [heard] = scene.families["syncline_notifications"].samples
-    woken = {sample.labels["outcome"]: sample.value for sample in scene.families["syncline_wakes"].samples}
+    woken = {sample.labels["outcome"]: sample.value for sample in scene.families["syncline_triggers"].samples}
     assert woken.keys() <= {"started", "absent"}
     assert heard.value >= 1
 

@@ -32,7 +32,7 @@ from syncline.messages.operator import (
     VerifyGraphInput,
 )
 from syncline.messages.verification import Verification
-from syncline.temporal.run import run_by_hand
+from syncline.temporal.run import execute_and_wait
 from syncline.testing.lab import Run, SyncLab, eventually
 from tests.kit.command_line import CommandLine
 from worker import create_operations_worker
@@ -235,7 +235,7 @@ async def test_a_worker_that_is_gone_is_not_waited_for_in_silence(
 async def test_a_result_of_another_release_is_a_sentence(kg: SyncLab) -> None:
     asked = ListGraphsInput()
     with pytest.raises(RunFailed, match=r"has ended, but its result .* another release"):
-        await run_by_hand(
+        await execute_and_wait(
             kg.client, asked.workflow, Graph, asked, workflow_id=kg.unique("typed"),
             task_queue=kg.task_queue, seconds=20, summary=asked.summary,
         )  # fmt: skip

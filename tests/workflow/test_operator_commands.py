@@ -30,7 +30,7 @@ from syncline.messages.sync import (
 from syncline.provider import SyncContext
 from syncline.temporal.runs import ListedRun, run_at_work
 from syncline.temporal.schedules.graph import ensure_schedule
-from syncline.temporal.stalls import Pending, Trying
+from syncline.temporal.stalls import Pending, PendingRetry
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 from tests.kit.command_line import CommandLine
@@ -514,7 +514,7 @@ def test_a_terminal_shows_a_bar_once_the_total_is_known() -> None:
             state(TableProgress(table="nodes", captured=200, rows=190, links=7, expected=150)), Pending()
         )
         live.show(
-            None, Pending(trying=Trying(activity="sync_cycle", attempt=3, problem="The store is away."))
+            None, Pending(trying=PendingRetry(activity="sync_cycle", attempt=3, problem="The store is away."))
         )
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.getvalue())
     assert "syncing: capture, 5 vectors" in shown

@@ -20,7 +20,7 @@ from syncline.control.services import Services
 from syncline.control.workers import announced
 from syncline.engine import run_cycle
 from syncline.messages.base import Message
-from syncline.messages.provider_state import Absence, ProviderFallback, ProviderHeld, ProviderReturned
+from syncline.messages.provider_state import OutageKind, ProviderFallback, ProviderHeld, ProviderReturned
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.provider import SyncContext
 from syncline.registry import Registry
@@ -352,7 +352,7 @@ async def test_a_graph_in_fallback_returns_by_itself_and_both_edges_are_told(fle
     assert isinstance(signal, ProviderReturned)
     assert signal.served is not None
     assert (signal.provider_id, signal.served.version) == ("acme", "1.2")
-    assert (signal.away.how, signal.away.since) == (Absence.FALLBACK, away.first_fallback_at)
+    assert (signal.away.how, signal.away.since) == (OutageKind.FALLBACK, away.first_fallback_at)
     assert (back.consecutive_fallback_runs, back.first_fallback_at) == (0, None)
     assert back.last_return is not None
     assert back.last_return.away == signal.away
@@ -391,7 +391,7 @@ async def test_a_graph_that_was_held_catches_up(fleet: Fleet, new_rows: Callable
             [signal] = (await lab.state(run)).signals
     assert (back.result.status, back.result.rows) == (CycleStatus.DRAINED, 3)
     assert isinstance(signal, ProviderReturned)
-    assert (signal.away.how, signal.away.since) == (Absence.HELD, held.carried.held_since)
+    assert (signal.away.how, signal.away.since) == (OutageKind.HELD, held.carried.held_since)
     assert (back.carried.consecutive_held_runs, back.carried.held_since) == (0, None)
     assert back.carried.last_return is not None
     assert back.carried.last_return.away == signal.away

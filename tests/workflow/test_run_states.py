@@ -17,7 +17,7 @@ from activities.sync import SyncActivities
 from syncline import names
 from syncline.control.graphs import Graph, GraphChanges
 from syncline.errors import StoreRejected
-from syncline.messages.provider_state import Absence, Returned
+from syncline.messages.provider_state import OutageEnded, OutageKind
 from syncline.messages.sync import (
     CycleProgress,
     ProviderResolution,
@@ -134,8 +134,8 @@ class Told:
             back=None if carried.last_return is None else self._return(carried.last_return),
         )
 
-    def _return(self, returned: Returned) -> tuple[int, int]:
-        assert returned.away.how is Absence.FALLBACK
+    def _return(self, returned: OutageEnded) -> tuple[int, int]:
+        assert returned.away.how is OutageKind.FALLBACK
         return self.back[returned.at], self.since[returned.away.since]
 
     def note(self, number: int, state: SyncState) -> None:

@@ -71,7 +71,7 @@ _TOMBSTONE_COLUMNS = {
     "sync_xid": "xid8",
     "deleted_at": "timestamptz",
 }
-_STATE_COLUMNS = {"wanted": "boolean", "hushed_until": "timestamptz"}
+_STATE_COLUMNS = {"wanted": "boolean", "muted_until": "timestamptz"}
 _POSITION_COLUMNS = {
     "reader": UUID,
     "branch": UUID,

@@ -7,7 +7,7 @@ import asyncpg
 
 from syncline.capture.install.catalog import Catalog, TableState, read_catalog
 from syncline.capture.install.checks import check_source, source_keys, types_of
-from syncline.capture.install.locks import PATIENT, OnWait, Patience, alone_in, take_step, waits_told
+from syncline.capture.install.locks import PATIENT, OnWait, Patience, alone_in, report_lock_waits, take_step
 from syncline.capture.install.ownership import ownership_problems
 from syncline.capture.install.plan import adoption_steps
 from syncline.capture.install.steps import (
@@ -197,7 +197,7 @@ async def _carry_out(
         async with alone_in(connection, schema):
             plan = await make(connection, schema, schema_map)
             for step in plan.steps:
-                async with waits_told(store, connection, step, on_wait):
+                async with report_lock_waits(store, connection, step, on_wait):
                     await take_step(connection, step, patience)
                 on_step(step)
             return list(plan.steps)

@@ -13,7 +13,7 @@ from syncline.capture.install.triggers import sql
 from syncline.errors import AdoptionBlocked, StoreError
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["PATIENT", "OnWait", "Patience", "alone_in", "take_step", "told", "waits_told"]
+__all__ = ["PATIENT", "OnWait", "Patience", "alone_in", "report_lock_waits", "take_step", "told"]
 
 _POLL: Final = 0.1
 _SCHEMA_LOCK = "hashtextextended('syncline.adoption:' || $1, 0)"
@@ -129,7 +129,7 @@ _SILENCE: Final = 5.0
 
 
 @asynccontextmanager
-async def waits_told(
+async def report_lock_waits(
     store: PostgresStore, connection: asyncpg.Connection, step: Step, on_wait: OnWait
 ) -> AsyncIterator[None]:
     """While the step is taken on `connection`, say every few seconds who keeps it waiting, if anybody."""

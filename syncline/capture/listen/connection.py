@@ -16,7 +16,7 @@ from syncline.masking import error_text
 from syncline.sql import literal, statements_of
 from syncline.stores.tenants import reading, writing
 
-__all__ = ["LEASE_SECONDS", "Line", "Obstacle", "Told", "in_batches", "obstacle"]
+__all__ = ["LEASE_SECONDS", "ListenConnection", "NotifyUpdate", "Obstacle", "in_batches", "obstacle"]
 
 LEASE_SECONDS: Final = 30.0
 """How long writers believe that somebody listens; renewed three times in that time."""
@@ -40,11 +40,11 @@ _Heard = Callable[[str, int], None]
 AnswerT = TypeVar("AnswerT")
 
 
-class Told(NamedTuple):
+class NotifyUpdate(NamedTuple):
     """Which schemas' writers know whether to notify."""
 
     schemas: frozenset[str]
-    anew: frozenset[str]
+    newly_enabled: frozenset[str]
     """Those of them of which it was not so before."""
     problem: str | None
     """Why others could not be told, if any could not."""
@@ -81,7 +81,7 @@ async def obstacle(ask: Callable[[str], Awaitable[object]]) -> Obstacle | None:
     return None
 
 
-class Line:
+class ListenConnection:
     """A connection of its own to one write-db. `name` is what workers that take turns agree on.
 
     It is one conversation, so calls take turns. Each raises the driver's error, or TimeoutError; after that
@@ -154,31 +154,31 @@ class Line:
         [row] = await self._ask(self._write, [_LISTENER], _sql("renew"), *parameters)
         return bool(row["lapsed"])
 
-    async def hush(self, schema: str, seconds: float) -> None:
+    async def throttle(self, schema: str, seconds: float) -> None:
         """Have the schema's writers keep silent for so long."""
         state = qualified(schema, STATE)
-        await self._ask(self._write, [state], _sql("hush", state=state), seconds)
+        await self._ask(self._write, [state], _sql("throttle", state=state), seconds)
 
     async def able(self, schemas: Sequence[str]) -> frozenset[str]:
         """Return which of the schemas have what notifies."""
         return frozenset(row["schema"] for row in await self._rows(_sql("able"), schemas))
 
-    async def want(self, wanted: Mapping[str, bool]) -> Told:
+    async def want(self, wanted: Mapping[str, bool]) -> NotifyUpdate:
         """Have the writers of these schemas notify, or not. One that is refused stops none of the others."""
         told: set[str] = set()
-        anew: set[str] = set()
+        newly_enabled: set[str] = set()
         problem: str | None = None
         waiting = list(in_batches(list(wanted)))
         while waiting:
             schemas = waiting.pop()
             try:
-                anew |= await self._want(schemas, wanted)
+                newly_enabled |= await self._want(schemas, wanted)
                 told.update(schemas)
             except asyncpg.PostgresError as error:
                 problem = error_text(error)
                 if len(schemas) > 1:
                     waiting += [[schema] for schema in schemas]
-        return Told(frozenset(told), frozenset(anew), problem)
+        return NotifyUpdate(frozenset(told), frozenset(newly_enabled), problem)
 
     async def _want(self, schemas: Sequence[str], wanted: Mapping[str, bool]) -> frozenset[str]:
         """Have the writers of all of the schemas notify, or not, or raise; return of which it is new."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Snapshot", "Wakes"]
+__all__ = ["Snapshot", "TriggerDebouncer"]
 
 _IMMINENT: Final = 0.05
 """Seconds before a run in which hushing its writers is not worth a statement."""
@@ -32,10 +32,10 @@ class _Wake:
     lowest: int | None = None
     """The lowest and the highest transaction that runs have still to see; None when they have seen all."""
     highest: int = 0
-    hushed_until: float = -math.inf
+    muted_until: float = -math.inf
     ahead: bool = False
     """Whether it was beyond all transactions that have begun when that was looked at last."""
-    hushed: bool = False
+    muted: bool = False
     """Whether writers kept silent since the last run, so that nobody knows their transactions."""
 
     def add(self, lowest: int, highest: int) -> None:
@@ -44,7 +44,7 @@ class _Wake:
         self.highest = max(highest, self.highest)
 
 
-class Wakes:
+class TriggerDebouncer:
     """What is to be run of one write-db, by schema.
 
     The first change starts a run at once; what follows within `window` seconds starts one more at their end.
@@ -71,7 +71,7 @@ class Wakes:
         wake.add(lowest, highest)
         if wake.due is None:
             wake.due = max(now, wake.last + self._window)
-        if now < wake.hushed_until:
+        if now < wake.muted_until:
             return 0
         left = wake.due - now
         if left < 0:
@@ -79,10 +79,10 @@ class Wakes:
             return self._window
         return min(left, _LONGEST_HUSH) if left > _IMMINENT else 0
 
-    def hush(self, schema: str, *, until: float) -> None:
+    def throttle(self, schema: str, *, until: float) -> None:
         """Note that the schema's writers keep silent until then; no run before that has seen all of it."""
         wake = self._wakes.setdefault(schema, _Wake(floor=self._horizon))
-        wake.hushed_until, wake.hushed = until, True
+        wake.muted_until, wake.muted = until, True
         if wake.due is None or until - self._window < wake.due < until:
             wake.due = max(until, wake.last + self._window)
 
@@ -102,14 +102,14 @@ class Wakes:
     def started(self, schema: str, seen: Snapshot, *, now: float) -> None:
         """Note that a run is being started, which sees no less than this snapshot."""
         wake = self._wakes[schema]
-        if wake.hushed:
+        if wake.muted:
             # One of those that are open may have written in silence.
             wake.add(seen.xmin, seen.xmax - 1)
         wake.last, wake.floor = now, seen.xmin
-        if now < wake.hushed_until:
-            wake.due = max(wake.hushed_until, now + self._window)
+        if now < wake.muted_until:
+            wake.due = max(wake.muted_until, now + self._window)
             return
-        wake.due, wake.hushed = None, False
+        wake.due, wake.muted = None, False
         if wake.highest < seen.xmin:
             wake.lowest, wake.highest = None, 0
         elif wake.lowest is not None:

@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from syncline import metrics
-from syncline.capture.listen.connection import LEASE_SECONDS, Line
+from syncline.capture.listen.connection import LEASE_SECONDS, ListenConnection
 from syncline.capture.listen.directory import Directory
-from syncline.capture.listen.session import Attention
-from syncline.capture.listen.starter import Pace, Runs
+from syncline.capture.listen.session import ListenSession
+from syncline.capture.listen.starter import RateLimiter, Runs
 from syncline.capture.listen.status import line_name, listened_to
 from syncline.control.services import Services
 from syncline.errors import SynclineError
@@ -17,14 +17,14 @@ from syncline.logs import get_log
 from syncline.provider import Meter
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["Ear", "Listening", "Runs"]
+__all__ = ["Listener", "Listening", "Runs"]
 
 _STANDBY: Final = 3.0
 _UNABLE: Final = 30.0
 _LEAST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 
 
-class Ear:
+class Listener:
     """One store's listener. `name` is the same for all workers that take turns at it."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Ear:
         *,
         name: str,
         directory: Directory,
-        pace: Pace,
+        pace: RateLimiter,
         runs: Runs,
         meter: Meter,
     ) -> None:
@@ -61,7 +61,7 @@ class Ear:
                     # The catalog's own operators, whatever schemas there are.
                     search_path="pg_catalog, pg_temp",
                 ) as connection:
-                    await self._listen(Line(connection, self._name))
+                    await self._listen(ListenConnection(connection, self._name))
             except SynclineError as error:
                 self._tell(str(error))
             except Exception:
@@ -74,13 +74,13 @@ class Ear:
             )
             await asyncio.sleep(pause)
 
-    async def _listen(self, line: Line) -> None:
+    async def _listen(self, line: ListenConnection) -> None:
         while (problem := await line.problem()) is not None:
             self._tell(problem)
             await line.wait_lost(_UNABLE)
         while not await line.take():
             await line.wait_lost(_STANDBY)
-        attention = Attention(
+        attention = ListenSession(
             line,
             self._store,
             self._key,
@@ -94,7 +94,7 @@ class Ear:
         get_log().info("listening", store=self._store.name, graphs=len(self._directory.entries(self._key)))
         self._told = None
         self._measure(listening=True)
-        await attention.pay()
+        await attention.run()
 
     def _measure(self, *, listening: bool) -> None:
         metrics.LISTENING.set(self._meter, float(listening), store=self._store.name)
@@ -119,7 +119,7 @@ class Listening:
         self._namespace = namespace
         self._runs = runs
         self._directory = Directory(services.graphs.records)
-        self._pace = Pace(services.settings.notify_runs_per_second)
+        self._pace = RateLimiter(services.settings.notify_runs_per_second)
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
         self._alone: dict[str | None, float] = {}
         """When it is time to do without a listener, for each store that has none."""
@@ -180,7 +180,7 @@ class Listening:
         for graph in adaptive:
             if graph.slug in roused:
                 continue
-            await self._pace.turn()
+            await self._pace.acquire()
             try:
                 outcome = await self._runs.wake(graph)
             except SynclineError as error:
@@ -190,10 +190,10 @@ class Listening:
             if outcome != "paused":
                 roused.add(graph.slug)
 
-    def _ear(self, key: str | None) -> Ear:
+    def _ear(self, key: str | None) -> Listener:
         store = self._services.store("write", key)
         name = line_name(self._namespace, self._services, store)
-        return Ear(
+        return Listener(
             store,
             key,
             name=name,

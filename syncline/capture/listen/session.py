@@ -10,10 +10,10 @@ import asyncpg
 
 from syncline import metrics
 from syncline.capture.install.steps import qualified
-from syncline.capture.listen.connection import LEASE_SECONDS, Line, in_batches
-from syncline.capture.listen.debounce import Snapshot, Wakes
+from syncline.capture.listen.connection import LEASE_SECONDS, ListenConnection, in_batches
+from syncline.capture.listen.debounce import Snapshot, TriggerDebouncer
 from syncline.capture.listen.directory import Directory
-from syncline.capture.listen.starter import Pace, Runs, Starting
+from syncline.capture.listen.starter import RateLimiter, Runs, Starting
 from syncline.logs import get_log
 from syncline.masking import error_text
 from syncline.provider import Meter
@@ -21,7 +21,7 @@ from syncline.sql import literal, statements_of
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import reading
 
-__all__ = ["Attention", "changed_since"]
+__all__ = ["ListenSession", "changed_since"]
 
 _sql = statements_of("syncline.capture.listen")
 
@@ -88,17 +88,17 @@ class _Doubt:
     """Once the horizon is there, nobody is left who may have kept silent; None before the first look."""
 
 
-class Attention:
-    """One holding of a line: `begin`, then `pay` until an error ends it. The next one is on another line."""
+class ListenSession:
+    """One holding of a line: `begin`, then `run` until an error ends it. The next one is on another line."""
 
     def __init__(
         self,
-        line: Line,
+        line: ListenConnection,
         store: PostgresStore,
         key: str | None,
         *,
         directory: Directory,
-        pace: Pace,
+        pace: RateLimiter,
         runs: Runs,
         meter: Meter,
         tell: Callable[[str], None],
@@ -111,11 +111,11 @@ class Attention:
         self._runs = runs
         self._meter = meter
         self._tell = tell
-        self._wakes = Wakes(Snapshot(xmin=0, xmax=0), window=_WINDOW)
+        self._wakes = TriggerDebouncer(Snapshot(xmin=0, xmax=0), window=_WINDOW)
         self._news = asyncio.Event()
         self._unknown: dict[str, int] = {}
         """Schemas that no record names, a few of them: a graph may have come since the records were read."""
-        self._hushing: set[asyncio.Task[None]] = set()
+        self._throttling: set[asyncio.Task[None]] = set()
         self._wanted: dict[str, bool] = {}
         """Whether the records want the writers of each schema to notify."""
         self._told: dict[str, bool] = {}
@@ -130,7 +130,7 @@ class Attention:
         await self._line.listen(self._on_notification)
         await self._line.check()
         seen = await self._line.snapshot()
-        self._wakes = Wakes(seen, window=_WINDOW)
+        self._wakes = TriggerDebouncer(seen, window=_WINDOW)
         self._since = seen.xmin
         last = await self._line.last_heard()
         if last is None:
@@ -141,7 +141,7 @@ class Attention:
         await self._follow_records()
         await self._renew()
 
-    async def pay(self) -> None:
+    async def run(self) -> None:
         """Start runs until the line is lost; raise why."""
         starting = Starting(
             self._line.snapshot,
@@ -162,9 +162,9 @@ class Attention:
             for task in done:
                 task.result()
         finally:
-            for task in (*tasks, *self._hushing):
+            for task in (*tasks, *self._throttling):
                 task.cancel()
-            await asyncio.gather(*tasks, *self._hushing, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._throttling, return_exceptions=True)
 
     def _on_notification(self, schema: str, xid: int) -> None:
         # Anybody may notify: nothing is kept, asked or touched for a name that no record has.
@@ -177,18 +177,18 @@ class Attention:
         seconds = self._wakes.note(schema, xid, xid, now=now)
         self._news.set()
         if seconds > 0:
-            self._wakes.hush(schema, until=now + seconds)
-            task = asyncio.create_task(self._hush(schema, seconds))
-            self._hushing.add(task)
-            task.add_done_callback(self._hushing.discard)
+            self._wakes.throttle(schema, until=now + seconds)
+            task = asyncio.create_task(self._throttle(schema, seconds))
+            self._throttling.add(task)
+            task.add_done_callback(self._throttling.discard)
 
-    async def _hush(self, schema: str, seconds: float) -> None:
+    async def _throttle(self, schema: str, seconds: float) -> None:
         try:
-            await self._line.hush(schema, seconds)
+            await self._line.throttle(schema, seconds)
         except (asyncpg.PostgresError, TimeoutError) as error:
             self._tell(f"writers of schema '{schema}' cannot be hushed: {error_text(error)}")
         else:
-            self._wakes.hush(schema, until=_now() + seconds)
+            self._wakes.throttle(schema, until=_now() + seconds)
 
     async def _tick(self) -> None:
         """Look after the horizon and the lease; most of the time there is nothing to do."""
@@ -275,7 +275,7 @@ class Attention:
         }
         if told.problem is not None:
             self._tell(f"not all writers can be told whether to notify: {told.problem}")
-        roused = [schema for schema in told.anew if self._wanted[schema]]
+        roused = [schema for schema in told.newly_enabled if self._wanted[schema]]
         if roused:
             # They kept silent until now, for however long.
             seen = await self._line.snapshot()

@@ -5,17 +5,17 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from syncline import metrics
-from syncline.capture.listen.debounce import Snapshot, Wakes
+from syncline.capture.listen.debounce import Snapshot, TriggerDebouncer
 from syncline.capture.listen.directory import Directory, Entry
 from syncline.control.graphs import Graph
 from syncline.errors import SynclineError
 from syncline.logs import get_log
 from syncline.provider import Meter
 
-__all__ = ["Pace", "Runs", "Starting"]
+__all__ = ["RateLimiter", "Runs", "Starting"]
 
 
-class Pace:
+class RateLimiter:
     """Turns, evenly spaced. Who waits longest is next."""
 
     def __init__(self, per_second: float) -> None:
@@ -27,7 +27,7 @@ class Pace:
         """Return how long so many turns take."""
         return turns * self._interval
 
-    async def turn(self) -> None:
+    async def acquire(self) -> None:
         """Return when it is the caller's turn."""
         async with self._waiting:
             loop = asyncio.get_running_loop()
@@ -73,13 +73,13 @@ class Starting:
     def __init__(
         self,
         snapshot: Callable[[], Awaitable[Snapshot]],
-        wakes: Wakes,
+        wakes: TriggerDebouncer,
         news: asyncio.Event,
         *,
         store: str,
         key: str | None,
         directory: Directory,
-        pace: Pace,
+        pace: RateLimiter,
         runs: Runs,
         meter: Meter,
         tell: Callable[[str], None],
@@ -123,7 +123,7 @@ class Starting:
             self._wakes.drop(schema)
             return True
         for _ in entry:
-            await self._pace.turn()
+            await self._pace.acquire()
         now = _now()
         # Before the run, so that it sees no less.
         seen = await self._snapshot()

@@ -11,7 +11,7 @@ from syncline.sql import statements_of
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import reading
 
-__all__ = ["Hearing", "line_name", "listened_to"]
+__all__ = ["ListenerStatus", "line_name", "listened_to"]
 
 _REMEMBERED: Final = 10.0
 
@@ -29,7 +29,7 @@ async def listened_to(store: PostgresStore, name: str) -> bool:
         return bool(await connection.fetchval(_sql("alive"), name))
 
 
-class Hearing:
+class ListenerStatus:
     """Answers from memory, mostly: it asks for a store's listener every few seconds, for triggers once.
 
     Whether a graph's writers notify at all is asked each time.

@@ -116,7 +116,9 @@ class TableStatements:
             "gone_absent", stage=self.stage, table=literal(table.name), row_id=self.row_id, key=self.key
         )
         self.missing = sql("gone_missing", stage=self.stage, table=literal(table.name), row_id=self.row_id)
-        self.absolve = sql("absolve", stage=self.stage, of_table=of_table(table), row_id=self.row_id)
+        self.resolve_dead_letters = sql(
+            "resolve_dead_letters", stage=self.stage, of_table=of_table(table), row_id=self.row_id
+        )
         self.retry_held = sql("retry_held", stage=self.stage, table=literal(table.name), row_id=self.row_id)
         self.merging = Merging(schema_map, table, self.stage)
         self.claims = ClaimStatements(

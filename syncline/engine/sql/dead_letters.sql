@@ -4,7 +4,7 @@
 -- As what version a row was refused before, and how.
 SELECT version, sqlstate FROM sync_dead_letter WHERE table_name = $1 AND row_id = $2
 
--- name: bury
+-- name: insert_dead_letters
 -- The same version refused again is one more attempt, but not within one run, which may ask for a row twice; another
 -- version starts anew.
 INSERT INTO sync_dead_letter AS d (
@@ -33,15 +33,15 @@ ON CONFLICT (table_name, row_id) DO UPDATE SET
         WHEN d.attempts + 1 < $3::int THEN clock_timestamp() + make_interval(secs => $2::float8 * 2 ^ d.attempts)
     END
 
--- name: bury_references
+-- name: reject_references
 -- A version that was refused refers to nothing: what the graph-db has is the version before.
 DELETE FROM sync_parked_reference WHERE table_name = $1 AND owner = ANY ($2::uuid[])
 
--- name: bury_waiting
+-- name: reject_parked
 -- A version that was refused replaces one that waits.
 DELETE FROM sync_parked_row WHERE table_name = $1 AND row_id = ANY ($2::uuid[])
 
--- name: absolve
+-- name: resolve_dead_letters
 -- What landed is no dead letter any longer.
 DELETE FROM sync_dead_letter d USING @{stage} s WHERE d.table_name = @{of_table} AND d.row_id = @{row_id}
 

@@ -98,7 +98,7 @@ LEFT JOIN LATERAL (
 ) AS projected ON true
 ORDER BY o.seq
 
--- name: outbox_doubt
+-- name: outbox_mark_unconfirmed
 -- What is about to be sent: until it is confirmed, nobody can say what the vector store has of these points. Their
 -- entries stay, so each is sent whole again.
 WITH gone AS (

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from pydantic_core import from_json
 
-from syncline.engine.bisect import Sieve, Verdicts
+from syncline.engine.bisect import BisectingSender, Verdicts
 from syncline.engine.schema_transaction import HeldSchema
-from syncline.engine.state import Tenure
+from syncline.engine.state import Fence
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
-from syncline.engine.vectors.embedding_batch import Embedded
+from syncline.engine.vectors.embedding_batch import EmbeddingBatch
 from syncline.engine.vectors.outbox import (
     POINT_HASH,
     Entry,
@@ -61,9 +61,9 @@ async def drain_outbox(
     Raise CycleFenced when another cycle took the graph over; no further request is sent then.
     """
     counts = _Counts()
-    tenure = await Tenure.current(held.connection, graph=context.graph.slug, schema=held.schema)
+    tenure = await Fence.current(held.connection, graph=context.graph.slug, schema=held.schema)
     drains = {
-        table.vector.collection: _Drain(
+        table.vector.collection: OutboxDrain(
             held, table, table.vector, context, counts, tenure=tenure, out_of_time=out_of_time, beat=beat
         )
         for table in schema_map
@@ -135,10 +135,10 @@ class _Batch:
         self.gone = [entry for entry in entries if not entry["present"]]
         self.relabelled = [entry for entry in entries if entry["present"] and entry["unchanged"]]
         self.changed = [entry for entry in entries if entry["present"] and not entry["unchanged"]]
-        self.embedded = Embedded(context.embedding, [entry["text"] for entry in self.changed])
+        self.embedded = EmbeddingBatch(context.embedding, [entry["text"] for entry in self.changed])
 
 
-class _Drain:
+class OutboxDrain:
     """One collection in one cycle."""
 
     def __init__(
@@ -149,7 +149,7 @@ class _Drain:
         context: SyncContext,
         counts: _Counts,
         *,
-        tenure: Tenure,
+        tenure: Fence,
         out_of_time: Callable[[], bool],
         beat: Callable[[int], None],
     ) -> None:
@@ -289,7 +289,7 @@ class _Drain:
             async with self._sending("upsert points", len(items)):
                 await self._store.upsert(self._collection, [_point(changed[item]) for item in items], vectors)
 
-        await self._outbox.doubt(gone=batch.gone, changed=changed)
+        await self._outbox.mark_unconfirmed(gone=batch.gone, changed=changed)
         if batch.gone:
             async with self._sending("delete points", len(batch.gone)):
                 await self._store.delete(self._collection, [entry["point_id"] for entry in batch.gone])
@@ -324,9 +324,11 @@ class _Drain:
         if settled.written:
             await self._resume()
 
-    async def _sent(self, count: int, send: Callable[[range], Awaitable[None]]) -> Sieve[VectorStoreRejected]:
-        sieve = Sieve(
-            send, refusal=VectorStoreRejected, suspect=self._was_lost, out_of_time=self._out_of_time
+    async def _sent(
+        self, count: int, send: Callable[[range], Awaitable[None]]
+    ) -> BisectingSender[VectorStoreRejected]:
+        sieve = BisectingSender(
+            send, refusal=VectorStoreRejected, diagnose=self._was_lost, out_of_time=self._out_of_time
         )
         if count:
             await sieve.take(range(count))

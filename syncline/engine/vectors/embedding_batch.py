@@ -5,17 +5,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from syncline.embeddings.service import EmbeddingService, Vectors
-from syncline.engine.bisect import Sieve
+from syncline.engine.bisect import BisectingSender
 from syncline.errors import EmbeddingError, EmbeddingRejected
 from syncline.tracing import span
 
-__all__ = ["Embedded"]
+__all__ = ["EmbeddingBatch"]
 
 _AT_ONCE = 1000
 _HARMLESS = "A text that every service takes."
 
 
-class Embedded:
+class EmbeddingBatch:
     """Texts, their vectors, and which of them the service refused. Positions are those of the texts."""
 
     def __init__(self, service: EmbeddingService, texts: Sequence[str]) -> None:
@@ -42,7 +42,9 @@ class Embedded:
             self.vectors[items.start : items.stop] = vectors
             came_back(len(texts))
 
-        sieve = Sieve(send, refusal=EmbeddingRejected, suspect=self._suspect, out_of_time=out_of_time)
+        sieve = BisectingSender(
+            send, refusal=EmbeddingRejected, diagnose=self._suspect, out_of_time=out_of_time
+        )
         try:
             for start in range(0, len(self._texts), _AT_ONCE):
                 if start and out_of_time():

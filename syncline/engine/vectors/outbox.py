@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from syncline.engine.schema_transaction import BY_INDEX, HeldSchema
-from syncline.engine.state import Tenure
+from syncline.engine.state import Fence
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
 from syncline.engine.template import sql
 from syncline.provider import RetryRules
@@ -153,7 +153,7 @@ class Outbox:
         table: TableMap,
         vector: VectorProjection,
         *,
-        tenure: Tenure,
+        tenure: Fence,
         embedding: str,
         retry: RetryRules,
         rows: int,
@@ -197,7 +197,7 @@ class Outbox:
         async with self._turns:
             await self._tenure.require(self._target)
 
-    async def doubt(self, *, gone: Iterable[Entry], changed: Iterable[Entry]) -> None:
+    async def mark_unconfirmed(self, *, gone: Iterable[Entry], changed: Iterable[Entry]) -> None:
         """Commit that the vector store may have these points or not, and with whatever vector.
 
         Before anything of them is sent: a request that fails may have been done, and a worker may die.
@@ -207,7 +207,7 @@ class Outbox:
             return
         async with self._transaction(BY_INDEX):
             await self._tenure.require(self._target)
-            await self._target.execute(sql("outbox_doubt"), self.collection, *ids)
+            await self._target.execute(sql("outbox_mark_unconfirmed"), self.collection, *ids)
 
     async def settle(self, settled: Settled) -> None:
         """Take what the vector store has confirmed off the outbox, and put aside what was refused."""

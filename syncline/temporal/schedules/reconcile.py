@@ -21,7 +21,7 @@ from syncline.messages.base import GraphStatus
 from syncline.messages.sync import Reconciliation, ReconciliationProgress
 from syncline.temporal.client import temporal_errors_mapped
 from syncline.temporal.priorities import SCHEDULED
-from syncline.temporal.run import run_by_hand
+from syncline.temporal.run import execute_and_wait
 from syncline.temporal.schedules import make as making
 from syncline.temporal.schedules.graph import (
     ScheduleChange,
@@ -234,9 +234,9 @@ async def ensure_reconciler(
 async def reconcile_now(client: Client, *, task_queue: str, seconds: float) -> Reconciliation:
     """Run `ReconcileSchedules` by hand, beside whatever its Schedule does, and return its result.
 
-    Raise as `run_by_hand` does if it fails, or has not ended within these seconds.
+    Raise as `execute_and_wait` does if it fails, or has not ended within these seconds.
     """
-    return await run_by_hand(
+    return await execute_and_wait(
         client,
         names.RECONCILE_SCHEDULES,
         Reconciliation,

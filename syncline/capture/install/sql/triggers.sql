@@ -54,8 +54,8 @@ BEGIN
                 current_setting('transaction_isolation') <> 'read committed'
                 OR EXISTS (SELECT FROM syncline.listener l WHERE l.until > clock_timestamp())
                     AND NOT (
-                        s.hushed_until > clock_timestamp()
-                        AND s.hushed_until < clock_timestamp() + interval '5 seconds'
+                        s.muted_until > clock_timestamp()
+                        AND s.muted_until < clock_timestamp() + interval '5 seconds'
                     )
             )
         )
@@ -70,7 +70,7 @@ END
 CREATE TABLE @{state} (
     one          boolean PRIMARY KEY DEFAULT true CHECK (one),
     wanted       boolean NOT NULL DEFAULT true,
-    hushed_until timestamptz NOT NULL DEFAULT '-infinity'
+    muted_until timestamptz NOT NULL DEFAULT '-infinity'
 );
 INSERT INTO @{state} DEFAULT VALUES
 

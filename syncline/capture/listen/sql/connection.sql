@@ -28,8 +28,8 @@ VALUES ($1, clock_timestamp() + make_interval(secs => $2), $3::text::xid8)
 ON CONFLICT (name) DO UPDATE SET until = excluded.until, heard_below = excluded.heard_below
 RETURNING (SELECT until < clock_timestamp() FROM before) AS lapsed
 
--- name: hush
-UPDATE ONLY @{state} SET hushed_until = clock_timestamp() + make_interval(secs => $1)
+-- name: throttle
+UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1)
 
 -- name: able
 SELECT n.nspname AS schema FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

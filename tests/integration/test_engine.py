@@ -141,6 +141,18 @@ async def test_a_transaction_that_commits_late_is_not_missed(graph: TestGraph) -
     assert await differences(graph) == []
 
 
+async def test_capture_ends_at_the_horizon_of_an_open_transaction(graph: TestGraph) -> None:
+    """A row below the horizon is read, and the rows of younger transactions stay for the cycle after it."""
+    async with writer(graph) as late, writer(graph) as early:
+        await early.execute("INSERT INTO write_nodes (id, concept) VALUES ('first', 'below the horizon')")
+        async with late.transaction():
+            await late.execute("INSERT INTO write_nodes (id, concept) VALUES ('late', 'began next')")
+            await early.execute("INSERT INTO write_nodes (id, concept) VALUES ('early', 'committed next')")
+            assert (await run_cycle(graph.context())).rows == 1
+        assert (await run_cycle(graph.context())).rows == 2
+    assert await differences(graph) == []
+
+
 async def test_the_oldest_writer_is_named(graph: TestGraph) -> None:
     connection = await asyncpg.connect(graph.write_dsn, server_settings={"application_name": "slow-import"})
     try:

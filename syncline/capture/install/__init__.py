@@ -1,4 +1,6 @@
-"""Adoption: preparing the write-db tables of a table map for capture, online, and undoing it.
+"""Install capture online: triggers, columns, indexes and tombstones of source tables; and undo it."""
 
-It gives capture to tables that are there already, and to those that a migration has just made.
-"""
+from syncline.capture.install.install import adopt, plan_adoption, plan_undo, undo
+from syncline.capture.install.locks import Patience
+
+__all__ = ["Patience", "adopt", "plan_adoption", "plan_undo", "undo"]

@@ -192,9 +192,10 @@ def test_of_runs_that_begin_at_once_one_syncs_and_no_other_fails_or_writes(crowd
     }
     assert list(written.values()) == [ROWS]
     assert sum(result["vectors"]["upserted"] for result in results.values()) == ROWS
+    began = {run["execution"]["runId"]: run["startTime"] for run in ended}
     closed = {run["execution"]["runId"]: run["closeTime"] for run in ended}
     [syncing] = written
-    at_once = [closed[run_id] for run_id, result in results.items() if result["status"] == "already_running"]
+    at_once = [began[run_id] for run_id, result in results.items() if result["status"] == "already_running"]
     assert max(at_once) < closed[syncing]
 
 

@@ -708,6 +708,8 @@ async def test_a_lock_on_many_partitions_keeps_writers_waiting_no_longer_than_on
     patience = Patience(lock_timeout=0.6, attempts=1)
     started = monotonic()
     adoption = asyncio.create_task(adopt(store, "shop", PARTS, patience=patience))
+    while not await parted.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     for holder in holders:
         await asyncio.sleep(0.4)
         await holder.execute("COMMIT")
@@ -1249,7 +1251,7 @@ def test_a_blocked_adoption_is_one_sentence_with_status_1(
     postgres_server: EmbeddedPostgres,
     dsn: str,
 ) -> None:
-    monkeypatch.setattr("syncline.capture.install.Patience", partial(Patience, attempts=2, pause=0.01))
+    monkeypatch.setattr("syncline.capture.install.locks.Patience", partial(Patience, attempts=2, pause=0.01))
     run = [postgres_server.bin_dir / "psql", "-Xqt", "-d", dsn]
     with subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdin is not None

@@ -39,6 +39,7 @@ from syncline.testing.graphs import TestGraph, read
 from syncline.testing.lab import eventually
 from syncline.verify import verify
 from tests.kit.later_revision import with_later_revision
+from tests.kit.waking import WokenBy
 
 ROLES = ("over_worker", "over_mallory", "over_alice", "over_adopter")
 WORKER, MALLORY, ALICE, ADOPTER = ROLES
@@ -326,10 +327,10 @@ async def attention(graph: TestGraph, records: list[Graph], woken: list[str]) ->
     async with graph.write.alone("listener") as connection:
         held = ListenSession(
             ListenConnection(connection, "test"), graph.write, None, directory=Directory(read_records), pace=RateLimiter(100),
-            wake=wake, meter=NullMeter(), tell=lambda _: None,
+            runs=WokenBy(wake), meter=NullMeter(), tell=lambda _: None,
         )  # fmt: skip
         await held.begin()
-        paying = asyncio.create_task(held.pay())
+        paying = asyncio.create_task(held.run())
         try:
             yield held
         finally:

@@ -773,8 +773,7 @@ async def test_payload_indexes_are_there_for_what_people_filter_by(embedded: Tes
         ("kg_facts", {"fact_type"}),
         ("kg_nodes", {"node_type", "visibility", "creator_id"}),
     ):
-        shard = await embedded.vectors._open(collection)
-        assert shard is not None
+        shard = embedded.vectors._opened.shards[collection]
         assert set(shard._shard.info().payload_schema) == fields
 
 

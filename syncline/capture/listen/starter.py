@@ -206,7 +206,7 @@ class Starting:
         return left
 
     def _count(self, outcome: str) -> None:
-        metrics.WAKES.add(self._meter, 1, store=self._store, outcome=outcome)
+        metrics.TRIGGERS.add(self._meter, 1, store=self._store, outcome=outcome)
 
 
 def _now() -> float:

@@ -11,6 +11,7 @@ from syncline.cli.operators import (
     GraphArgument,
     JsonOption,
     LimitOption,
+    ReasonOption,
     TimeoutOption,
     ask,
     format_key,
@@ -46,7 +47,6 @@ AllOption = Annotated[bool, typer.Option("--all", help="Every refused row of the
 WhoOption = Annotated[
     str | None, typer.Option(help="Who does this, for the audit; the user of this process when left out.")
 ]
-WhyOption = Annotated[str, typer.Option(help="Why, for the audit.")]
 
 
 @app.command("summary", epilog=STATUS)
@@ -163,7 +163,7 @@ def show_failure(
 @errors_as_sentences
 def retry_failures(
     graph: GraphArgument,
-    why: WhyOption,
+    reason: ReasonOption,
     table: TableArgument = None,
     key: KeyArgument = None,
     fingerprint: FingerprintOption = None,
@@ -178,7 +178,7 @@ def retry_failures(
     """
     from syncline.messages.operator import RetryFailuresInput
 
-    selected = _selected(graph, table, key, fingerprint, everything, who, why)
+    selected = _selected(graph, table, key, fingerprint, everything, who, reason)
     _act(RetryFailuresInput.model_validate(selected), timeout, as_json)
 
 
@@ -186,7 +186,7 @@ def retry_failures(
 @errors_as_sentences
 def discard_failures(
     graph: GraphArgument,
-    why: WhyOption,
+    reason: ReasonOption,
     table: TableArgument = None,
     key: KeyArgument = None,
     fingerprint: FingerprintOption = None,
@@ -201,7 +201,7 @@ def discard_failures(
     """
     from syncline.messages.operator import DiscardFailuresInput
 
-    selected = _selected(graph, table, key, fingerprint, everything, who, why)
+    selected = _selected(graph, table, key, fingerprint, everything, who, reason)
     _act(DiscardFailuresInput.model_validate(selected), timeout, as_json)
 
 
@@ -222,7 +222,7 @@ def show_audit(
     page = ask(ListAuditInput(graph=graph, limit=limit, before=before), AuditPage)
     print_page(
         page,
-        ("at", "who", "starter", "action", "rows", "what", "why"),
+        ("at", "who", "starter", "action", "rows", "what", "reason"),
         [
             (
                 format_time(entry.at),
@@ -248,7 +248,7 @@ def _selected(
     fingerprint: str | None,
     everything: bool,
     who: str | None,
-    why: str,
+    reason: str,
 ) -> dict[str, object]:
     return {
         "graph": graph,
@@ -257,7 +257,7 @@ def _selected(
         "fingerprint": fingerprint,
         "everything": everything,
         "who": os_user() if who is None else who,
-        "why": why,
+        "why": reason,
     }
 
 

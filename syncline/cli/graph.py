@@ -18,6 +18,7 @@ from syncline.cli.operators import (
     TimeoutOption,
     ask,
     format_time,
+    one_graph,
     os_user,
     print_page,
 )
@@ -34,7 +35,6 @@ __all__ = [
     "all_graphs",
     "app",
     "archive",
-    "one_graph",
     "pause",
     "print_graph",
     "read_composition",
@@ -313,14 +313,6 @@ def audit(
     )
     if page.next is not None and not as_json:
         typer.echo(f"more: --before {page.next}")
-
-
-def one_graph(graph: str) -> "Graph":
-    """Return the graph with this slug or id, as a worker answers."""
-    from syncline.messages.operator import GraphPage, ListGraphsInput
-
-    [found] = ask(ListGraphsInput(graph=graph), GraphPage).graphs
-    return found
 
 
 def all_graphs() -> "Sequence[Graph]":

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.operators import GraphArgument, JsonOption, TimeoutOption, ask, format_time, os_user, run
+from syncline.cli.operators import (
+    GraphArgument,
+    JsonOption,
+    ReasonOption,
+    TimeoutOption,
+    ask,
+    format_time,
+    os_user,
+    run,
+)
 from syncline.cli.output import errors_as_sentences, one_line, print_table
 
 if TYPE_CHECKING:
@@ -19,7 +28,7 @@ __all__ = ["app", "promote", "providers"]
 @errors_as_sentences
 def promote(
     graph: GraphArgument,
-    why: Annotated[str, typer.Option(help="Why, for the audit.")] = "promote",
+    reason: ReasonOption = "promote",
     who: Annotated[
         str | None, typer.Option(help="Who does this, for the audit; the user of this process when left out.")
     ] = None,
@@ -36,7 +45,7 @@ def promote(
     """
     from syncline.messages.operator import PromoteShadowInput, Promotion
 
-    request = PromoteShadowInput(graph=graph, force=force, who=who or os_user(), why=why)
+    request = PromoteShadowInput(graph=graph, force=force, who=who or os_user(), why=reason)
     done = ask(request, Promotion, seconds=timeout)
     if as_json:
         typer.echo(done.model_dump_json(indent=2))

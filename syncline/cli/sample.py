@@ -15,7 +15,7 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Load sample data into a graph's write-db.", no_args_is_help=True)
 
-GraphOption = Annotated[str, typer.Option(metavar="SLUG", help="The graph to load it into.")]
+GraphOption = Annotated[str, typer.Option(metavar="GRAPH", help="Slug or id of the graph to load it into.")]
 
 
 @app.command()

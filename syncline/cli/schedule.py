@@ -5,8 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.completion import SlugArgument, complete_graph
-from syncline.cli.operators import JsonOption, format_time, print_json_list, run
+from syncline.cli.operators import (
+    GraphArgument,
+    JsonOption,
+    OptionalGraphArgument,
+    format_time,
+    print_json_list,
+    run,
+    slug_of,
+)
 from syncline.cli.output import (
     EXIT_FAILED,
     errors_as_sentences,
@@ -29,12 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-SomeSlugArgument = Annotated[
-    str | None, typer.Argument(metavar="[GRAPH]", help="Slug.", autocompletion=complete_graph)
-]
-
 app = typer.Typer(
-    help="Show and steer the Schedules of graphs. Needs Temporal only, no stores.",
+    help="Show, pause, resume and trigger the Schedules of graphs. Needs Temporal only, an id also a worker.",
     no_args_is_help=True,
 )
 
@@ -53,8 +56,9 @@ def list_schedules(as_json: JsonOption = False) -> None:
 
 @app.command()
 @errors_as_sentences
-def trigger(graph: SlugArgument, as_json: JsonOption = False) -> None:
+def trigger(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Start a run now, unless one is open. A paused Schedule runs too, this once."""
+    graph = slug_of(graph)
     run(_steer(graph, lambda handle: handle.trigger()))
     _tell(f"Triggered {graph}.", as_json=as_json, graph=graph, action="triggered")
 
@@ -63,7 +67,7 @@ def trigger(graph: SlugArgument, as_json: JsonOption = False) -> None:
 @errors_as_sentences
 def pause(
     reason: Annotated[str, typer.Option(help="Why, for whoever finds it paused.")],
-    graph: SomeSlugArgument = None,
+    graph: OptionalGraphArgument = None,
     everything: Annotated[
         bool, typer.Option("--all", help="In place of GRAPH: each that `syncline schedule list` shows.")
     ] = False,
@@ -78,6 +82,7 @@ def pause(
         _require_all(graph, everything=everything)
         _steer_all("paused", reason, as_json=as_json)
         return
+    graph = slug_of(graph)
     run(_steer(graph, lambda handle: handle.pause(note=reason)))
     _tell(f"Paused {graph}: {one_line(reason)}", as_json=as_json, graph=graph, action="paused", reason=reason)
 
@@ -85,7 +90,7 @@ def pause(
 @app.command()
 @errors_as_sentences
 def resume(
-    graph: SomeSlugArgument = None,
+    graph: OptionalGraphArgument = None,
     everything: Annotated[
         bool, typer.Option("--all", help="In place of GRAPH: each that was paused for this --reason.")
     ] = False,
@@ -106,14 +111,15 @@ def resume(
         return
     if reason is not None:
         raise ConfigurationError("--reason goes with --all; one graph is resumed whatever it was paused for.")
-    run(_steer(graph, lambda handle: _resume(graph, handle)))
-    _tell(f"Resumed {graph}.", as_json=as_json, graph=graph, action="resumed")
+    slug = slug_of(graph)
+    run(_steer(slug, lambda handle: _resume(slug, handle)))
+    _tell(f"Resumed {slug}.", as_json=as_json, graph=slug, action="resumed")
 
 
 @app.command()
 @errors_as_sentences
 def backfill(
-    graph: SlugArgument,
+    graph: GraphArgument,
     start: Annotated[str, typer.Option(metavar="TIME", help="ISO 8601; UTC unless it says otherwise.")],
     end: Annotated[str, typer.Option(metavar="TIME", help="The same; not before the start.")],
     as_json: JsonOption = False,
@@ -125,6 +131,7 @@ def backfill(
     first, last = _moment("--start", start), _moment("--end", end)
     if last < first:
         raise ConfigurationError("--end is before --start; swap them.")
+    graph = slug_of(graph)
     run(_steer(graph, lambda handle: _backfill(handle, first, last)))
     _tell(
         f"Backfilling {graph} from {first.isoformat()} to {last.isoformat()}.",

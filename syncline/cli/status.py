@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from syncline.caveats import format_lag
-from syncline.cli.completion import SlugArgument, complete_graph
-from syncline.cli.operators import JsonOption, format_time, print_json_list, run, say_nothing_matched
+from syncline.cli.operators import (
+    GraphArgument,
+    JsonOption,
+    OptionalGraphArgument,
+    format_time,
+    print_json_list,
+    run,
+    say_nothing_matched,
+    slug_of,
+)
 from syncline.cli.output import errors_as_sentences, make_table, one_line, print_table
 from syncline.cli.run_output import format_seconds, print_result, provider_lines
 from syncline.quoting import shown
@@ -54,9 +62,7 @@ HEALTH_STYLES: Final = {
 
 @errors_as_sentences
 def status(
-    graph: Annotated[
-        str | None, typer.Argument(metavar="[GRAPH]", help="Slug.", autocompletion=complete_graph)
-    ] = None,
+    graph: OptionalGraphArgument = None,
     timeout: Annotated[
         float, typer.Option(metavar="S", min=0.1, help="Seconds to wait for a worker, for one graph.")
     ] = 3.0,
@@ -64,10 +70,11 @@ def status(
 ) -> None:
     """Show what every graph is doing, trouble first; or one graph in full, by its last run's own state.
 
-    Needs Temporal only. If no worker answers, one graph is shown by what Temporal keeps of its last run.
+    Needs Temporal only. If no worker answers, one graph is shown by what Temporal keeps of its last run;
+    an id needs a worker, which looks up its slug.
     """
     if graph is not None:
-        _status_of(graph, timeout, as_json=as_json)
+        _status_of(slug_of(graph), timeout, as_json=as_json)
         return
     found = run(_overview())
     if as_json:
@@ -250,16 +257,17 @@ def _count(number: int | None) -> str:
 
 @errors_as_sentences
 def runs(
-    graph: SlugArgument,
+    graph: GraphArgument,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, at most.")] = 20,
     failed: Annotated[bool, typer.Option("--failed", help="Only those that did not succeed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List a graph's last runs, newest first: what started each, how it ended, what it wrote.
 
-    Needs Temporal only, no worker. How the cycle ended is read for the first hundred.
+    Needs Temporal only, and a worker to look up an id. How the cycle ended is read for the first hundred.
     """
-    found = run(_runs(graph, limit, failed))
+    slug = slug_of(graph)
+    found = run(_runs(slug, limit, failed))
     if as_json:
         print_json_list(found)
     elif found:
@@ -267,7 +275,7 @@ def runs(
         print_table(header, map(_runs_line, found), styles=HEALTH_STYLES)
     if not found:
         kind = "run that did not succeed" if failed else "run"
-        say_nothing_matched(f"Temporal keeps no {kind} of graph {shown(graph)}.")
+        say_nothing_matched(f"Temporal keeps no {kind} of graph {shown(slug)}.")
 
 
 async def _runs(slug: str, limit: int, failed: bool) -> "Sequence[RunEntry]":

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.completion import SlugArgument
-from syncline.cli.operators import JsonOption, os_user, run
+from syncline.cli.operators import GraphArgument, JsonOption, os_user, run, slug_of
 from syncline.cli.output import (
     EXIT_ALREADY_RUNNING,
     EXIT_FAILED,
@@ -40,7 +39,7 @@ _TRIES = 3
 
 @errors_as_sentences
 def sync(
-    graph: SlugArgument,
+    graph: GraphArgument,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Show how far each table is, all the while.")
     ] = False,
@@ -67,7 +66,7 @@ def sync(
     from syncline.messages.sync import SyncGraphInput
 
     given = SyncGraphInput(
-        graph=graph,
+        graph=slug_of(graph),
         batch_rows=batch_rows,
         time_budget_seconds=time_budget,
         progress_seconds=_FOLLOWED_EVERY if follow else None,

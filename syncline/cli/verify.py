@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.operators import GraphArgument, JsonOption, TimeoutOption, ask, format_key, os_user
+from syncline.cli.operators import (
+    GraphArgument,
+    JsonOption,
+    ReasonOption,
+    TimeoutOption,
+    ask,
+    format_key,
+    os_user,
+)
 from syncline.cli.output import EXIT_FAILED, errors_as_sentences, one_line, print_columns
 
 if TYPE_CHECKING:
@@ -24,7 +32,7 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Ask for exactly what is damaged; the next cycle makes it right.")
     ] = False,
-    why: Annotated[str, typer.Option(help="Reason of a repair, for the audit.")] = "verify --repair",
+    reason: ReasonOption = "verify --repair",
     who: Annotated[
         str | None, typer.Option(help="Who repairs; the user of this process when left out.")
     ] = None,
@@ -51,7 +59,7 @@ def verify(
         vectors=vectors,
         repair=repair,
         who=(who or os_user()) if repair else "",
-        why=why if repair else "",
+        why=reason if repair else "",
         shadow=shadow,
     )
     found = ask(request, Verification, seconds=timeout)

@@ -53,7 +53,7 @@ from syncline.registry import Registry
 from syncline.settings import Settings, load_log_format, load_settings
 from syncline.temporal.client import connect, require_search_attributes
 from syncline.temporal.schedules.reconcile import ensure_reconciler
-from syncline.temporal.schedules.wake import Waking
+from syncline.temporal.schedules.trigger import ScheduleTrigger
 from workflows.operations import OPERATIONS, DescribeFleet, DescribeHealth
 from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
@@ -314,8 +314,8 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
 
 def listen(client: Client, services: Services) -> Listening:
     """Return what listens to the write-dbs, and has the Schedules of graphs that change start runs."""
-    waking = Waking(client, task_queue=services.settings.task_queue)
-    return Listening(services, waking, namespace=client.namespace)
+    schedule_trigger = ScheduleTrigger(client, task_queue=services.settings.task_queue)
+    return Listening(services, schedule_trigger, namespace=client.namespace)
 
 
 def main() -> int:

@@ -274,8 +274,8 @@ NOTIFICATIONS: Final = Counter(
     labels=("store",),
     help="Changes of the write-db that this worker heard of. Those within one second share a run.",
 )
-WAKES: Final = Counter(
-    name="wakes",
+TRIGGERS: Final = Counter(
+    name="triggers",
     unit="runs",
     labels=("store", "outcome"),
     help="Runs that were due for a change, by what came of it: started; coming, because a run looks at "

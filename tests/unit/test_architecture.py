@@ -73,9 +73,7 @@ def test_rooms_exist() -> None:
 
 
 def test_rooms_have_every_folder_of_the_library() -> None:
-    named = {
-        place.rstrip("/") for row in table("Rooms") for place in re.findall(r"`([^`]+)`", row[0])
-    }
+    named = {place.rstrip("/") for row in table("Rooms") for place in re.findall(r"`([^`]+)`", row[0])}
     folders = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "syncline").glob("*/__init__.py")}
     assert folders - named == set()
 

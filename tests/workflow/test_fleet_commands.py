@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from temporalio.client import Client
 
 from syncline import names
-from syncline.capture.listen.status import line_name, listened_to
+from syncline.capture.listen.status import listened_to, listener_name
 from syncline.control.graphs import GraphChanges
 from syncline.control.services import Services
 from syncline.control.workers import WorkerRepository, announced
@@ -170,7 +170,7 @@ async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, sy
 
 async def listening(lab: SyncLab) -> bool:
     store = lab.services.store("write", None)
-    return await listened_to(store, line_name(lab.client.namespace, lab.services, store))
+    return await listened_to(store, listener_name(lab.client.namespace, lab.services, store))
 
 
 async def test_doctor_says_why_a_change_would_not_be_heard(lab: SyncLab) -> None:
@@ -184,7 +184,7 @@ async def test_doctor_says_why_a_change_would_not_be_heard(lab: SyncLab) -> None
     nobody = await found()
     assert nobody is not None
     assert (nobody.status, nobody.found) == (CheckStatus.WARN, "no worker listens")
-    assert "not listening as it should be" in (nobody.fix or "")
+    assert "notification listener unavailable" in (nobody.fix or "")
     async with lab.services.store("write", None).driver() as connection:
         await connection.execute("DROP TABLE syncline.listener")
     before = await found()

@@ -14,11 +14,11 @@ from syncline.cli.operators import (
     ReasonOption,
     TimeoutOption,
     ask,
+    exit_nothing_matched,
     format_key,
     format_time,
     os_user,
     print_page,
-    say_nothing_matched,
 )
 from syncline.cli.output import errors_as_sentences, one_line
 
@@ -147,7 +147,7 @@ def show_failure(
 
     page = ask(ListFailuresInput(graph=graph, table=table, key=tuple(key)), DeadLetterPage)
     if not page.letters:
-        say_nothing_matched(
+        exit_nothing_matched(
             f"{table} {format_key(key)} is not a refused row. `syncline explain` says where it is."
         )
     [letter] = page.letters
@@ -269,7 +269,7 @@ def _act(request: "RetryFailuresInput | DiscardFailuresInput", timeout: float, a
     if as_json:
         typer.echo(done.model_dump_json(indent=2))
     if not done.rows:
-        say_nothing_matched("No refused row matched, so nothing was done.")
+        exit_nothing_matched("No refused row matched, so nothing was done.")
     if not as_json:
         what = "to be tried in the next cycle" if request.workflow == names.RETRY_FAILURES else "given up"
         typer.echo(f"{done.rows} {'row' if done.rows == 1 else 'rows'} {what}")

@@ -22,7 +22,7 @@ from syncline.cli.operators import (
     os_user,
     print_page,
 )
-from syncline.cli.output import errors_as_sentences, one_line, print_columns, say_warning
+from syncline.cli.output import errors_as_sentences, one_line, print_columns, print_warning
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def warn_of_times(graph: "Graph") -> None:
 
     found = caution(graph.slug, graph.schedule)
     if found is not None:
-        say_warning(one_line(f"{found.problem} {found.fix}"))
+        print_warning(one_line(f"{found.problem} {found.fix}"))
 
 
 def _change(graph: str, as_json: bool, reason: str, **changes: object) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 import typer
 
 from syncline.cli.completion import complete_graph
-from syncline.cli.output import EXIT_FAILED, one_line, print_columns, say_error
+from syncline.cli.output import EXIT_FAILED, one_line, print_columns, print_error
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,7 +79,7 @@ async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: floa
         summary=request.summary,
         graph=request.about,
         priority=WAITING if request.workflow == names.VERIFY_GRAPH else BY_HAND,
-        tell=lambda sentence: typer.secho(one_line(sentence), err=True, dim=True),
+        report=lambda sentence: typer.secho(one_line(sentence), err=True, dim=True),
     )
 
 
@@ -131,9 +131,9 @@ def print_page(
             typer.echo(summary, err=True)
 
 
-def say_nothing_matched(sentence: str) -> NoReturn:
+def exit_nothing_matched(sentence: str) -> NoReturn:
     """Say that there is nothing of the kind, and exit with status 1."""
-    say_error(one_line(sentence))
+    print_error(one_line(sentence))
     raise typer.Exit(EXIT_FAILED)
 
 

@@ -19,8 +19,8 @@ from syncline.cli.output import (
     errors_as_sentences,
     one_line,
     print_columns,
-    say_error,
-    say_warning,
+    print_error,
+    print_warning,
 )
 from syncline.errors import ConfigurationError, ScheduleNotFound, SchedulePaused
 
@@ -60,7 +60,7 @@ def trigger(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Start a run now, unless one is open. A paused Schedule runs too, this once."""
     graph = slug_of(graph)
     run(_steer(graph, lambda handle: handle.trigger()))
-    _tell(f"Triggered {graph}.", as_json=as_json, graph=graph, action="triggered")
+    _print_steered(f"Triggered {graph}.", as_json=as_json, graph=graph, action="triggered")
 
 
 @app.command()
@@ -84,7 +84,9 @@ def pause(
         return
     graph = slug_of(graph)
     run(_steer(graph, lambda handle: handle.pause(note=reason)))
-    _tell(f"Paused {graph}: {one_line(reason)}", as_json=as_json, graph=graph, action="paused", reason=reason)
+    _print_steered(
+        f"Paused {graph}: {one_line(reason)}", as_json=as_json, graph=graph, action="paused", reason=reason
+    )
 
 
 @app.command()
@@ -113,7 +115,7 @@ def resume(
         raise ConfigurationError("--reason goes with --all; one graph is resumed whatever it was paused for.")
     slug = slug_of(graph)
     run(_steer(slug, lambda handle: _resume(slug, handle)))
-    _tell(f"Resumed {slug}.", as_json=as_json, graph=slug, action="resumed")
+    _print_steered(f"Resumed {slug}.", as_json=as_json, graph=slug, action="resumed")
 
 
 @app.command()
@@ -133,7 +135,7 @@ def backfill(
         raise ConfigurationError("--end is before --start; swap them.")
     graph = slug_of(graph)
     run(_steer(graph, lambda handle: _backfill(handle, first, last)))
-    _tell(
+    _print_steered(
         f"Backfilling {graph} from {first.isoformat()} to {last.isoformat()}.",
         as_json=as_json,
         graph=graph,
@@ -170,9 +172,9 @@ def reconcile(
         if result.never_due:
             typer.echo(f"{'never due':<10} {result.never_due:>6}")
     for slug, problem in result.never_due_graphs.items():
-        say_warning(one_line(f"{slug}: {problem}"))
+        print_warning(one_line(f"{slug}: {problem}"))
     for slug, problem in result.refused.items():
-        say_error(one_line(f"{slug}: {problem}"))
+        print_error(one_line(f"{slug}: {problem}"))
     if result.refusals:
         raise typer.Exit(EXIT_FAILED)
 
@@ -202,10 +204,10 @@ def _steer_all(action: "SteeredAction", reason: str, *, as_json: bool) -> None:
     done: list[str] = []
     failed: dict[str, str] = {}
 
-    def tell(slug: str, problem: str | None) -> None:
+    def report(slug: str, problem: str | None) -> None:
         if problem is not None:
             failed[slug] = problem
-            say_error(one_line(f"{slug}: {problem}"))
+            print_error(one_line(f"{slug}: {problem}"))
             return
         done.append(slug)
         if not as_json:
@@ -215,7 +217,7 @@ def _steer_all(action: "SteeredAction", reason: str, *, as_json: bool) -> None:
         from syncline.cli.target import connect_temporal
 
         steer_each = pause_all if action == "paused" else resume_all
-        await steer_each(await connect_temporal(), reason, tell=tell)
+        await steer_each(await connect_temporal(), reason, report=report)
 
     run(steer())
     if as_json:
@@ -321,7 +323,7 @@ def _answer(schedule: "ListedSchedule") -> "ScheduleListed":
     )
 
 
-def _tell(sentence: str, *, as_json: bool, **fields: object) -> None:
+def _print_steered(sentence: str, *, as_json: bool, **fields: object) -> None:
     """Print what was done to a Schedule."""
     if not as_json:
         typer.echo(sentence)

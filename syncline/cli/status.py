@@ -10,10 +10,10 @@ from syncline.cli.operators import (
     GraphArgument,
     JsonOption,
     OptionalGraphArgument,
+    exit_nothing_matched,
     format_time,
     print_json_list,
     run,
-    say_nothing_matched,
     slug_of,
 )
 from syncline.cli.output import errors_as_sentences, make_table, one_line, print_table
@@ -144,7 +144,7 @@ def _why(graph: "GraphOverview") -> str:
     if graph.stall is not None:
         parts.append(f"{graph.stall.problem} {graph.stall.fix}")
     elif graph.trying is not None:
-        parts.append(_trying(graph.trying))
+        parts.append(_pending_retry(graph.trying))
     elif graph.running is not None:
         parts.append(f"a run has been open for {format_seconds(graph.running.seconds)}")
     if graph.last_run is not None and graph.last_run.status.trouble:
@@ -164,7 +164,7 @@ def _fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield "stuck" if report.standing == "stuck" else "waits", report.stall.problem
         yield "way out", report.stall.fix
     if report.trying is not None:
-        yield "trying", _trying(report.trying)
+        yield "trying", _pending_retry(report.trying)
     if report.problem is not None:
         yield "worker", report.problem
     yield from _state_fields(report)
@@ -247,7 +247,7 @@ def _pause(schedule: "GraphSchedule") -> str:
     return f"paused by an operator: {schedule.note or 'no reason given'}"
 
 
-def _trying(trying: "PendingRetry") -> str:
+def _pending_retry(trying: "PendingRetry") -> str:
     return f"attempt {trying.attempt} of {trying.activity}; the last failed: {trying.problem}"
 
 
@@ -275,7 +275,7 @@ def runs(
         print_table(header, map(_runs_line, found), styles=HEALTH_STYLES)
     if not found:
         kind = "run that did not succeed" if failed else "run"
-        say_nothing_matched(f"Temporal keeps no {kind} of graph {shown(slug)}.")
+        exit_nothing_matched(f"Temporal keeps no {kind} of graph {shown(slug)}.")
 
 
 async def _runs(slug: str, limit: int, failed: bool) -> "Sequence[RunEntry]":

@@ -33,7 +33,7 @@ def find_settings() -> Settings:
             raise SettingsInvalid(
                 f"{error} Or start `syncline dev` here: commands then use its stores."
             ) from None
-    _say_which(stack)
+    _print_stack(stack)
     return stack_settings(stack.stores.as_owner, {"task_queue": stack.task_queue})
 
 
@@ -56,7 +56,7 @@ async def connect_temporal(*, prepare: bool = True) -> "Client":
     if stack is None or stack.temporal_address is None:
         client = await connect()
     else:
-        _say_which(stack)
+        _print_stack(stack)
         forget_temporal_environment()
         client = await connect(address=stack.temporal_address, namespace=stack.namespace)
     if prepare:
@@ -64,7 +64,7 @@ async def connect_temporal(*, prepare: bool = True) -> "Client":
     return client
 
 
-def _say_which(stack: RunningStack) -> None:
+def _print_stack(stack: RunningStack) -> None:
     """Say on stderr that a stack is used, unless a shell asks for completions."""
     if "_SYNCLINE_COMPLETE" not in os.environ:
         typer.secho(f"using the stack in {_STATE} (pid {stack.dev.pid})", err=True, dim=True)

@@ -30,7 +30,7 @@ class Pruning:
 
     def not_allowed(self, context: SyncContext) -> None:
         """Say that deleted keys pile up, because this role has no right to clear them away."""
-        self._tell(context, f"its role has no DELETE on {context.write.schema}.{_TABLE}")
+        self._warn_once(context, f"its role has no DELETE on {context.write.schema}.{_TABLE}")
 
     async def run(
         self,
@@ -52,13 +52,13 @@ class Pruning:
             async with context.write.store.driver() as source:
                 pruned = await _prune(source, context.write.schema, before, reader, out_of_time)
         except StoreError as error:
-            self._tell(context, str(error))
+            self._warn_once(context, str(error))
             return 0
         if pruned:
             context.log.info("deleted keys cleared away", graph=context.graph.slug, keys=pruned)
         return pruned
 
-    def _tell(self, context: SyncContext, reason: str) -> None:
+    def _warn_once(self, context: SyncContext, reason: str) -> None:
         place = context.write.store.name, context.write.schema
         if place not in self._told:
             self._told.add(place)

@@ -10,7 +10,7 @@ from typing import Final
 
 from temporalio.common import Priority
 
-__all__ = ["BY_HAND", "SCHEDULED", "WAITING", "TRIGGERED", "cron_times", "is_on_time"]
+__all__ = ["BY_HAND", "SCHEDULED", "TRIGGERED", "WAITING", "cron_times", "is_on_time"]
 
 BY_HAND: Final = Priority(priority_key=1)
 """Somebody waits for it: a run by hand, an operation."""

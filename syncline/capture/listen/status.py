@@ -11,7 +11,7 @@ from syncline.sql import statements_of
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import reading
 
-__all__ = ["ListenerStatus", "listener_name", "listened_to"]
+__all__ = ["ListenerStatus", "listened_to", "listener_name"]
 
 _REMEMBERED: Final = 10.0
 

@@ -102,7 +102,7 @@ class SyncActivities:
         self._grace_seconds, self._patience_seconds = grace_seconds, patience_seconds
         self._under_way = under_way or RunningCycles()
         self._answer_seconds = answer_seconds
-        self._hearing: ListenerStatus | None = None
+        self._listener_status: ListenerStatus | None = None
         self._alone: dict[UUID, tuple[float, bool]] = {}
         self._beat_seconds = beat_seconds
         self._signal_seconds = signal_seconds
@@ -299,9 +299,9 @@ class SyncActivities:
         """Return how rarely the graph may run; at its base while no change would be heard."""
         if not graph.schedule.adaptive:
             return None
-        if self._hearing is None:
-            self._hearing = ListenerStatus(services, namespace=activity.client().namespace)
-        unheard = await self._hearing.problem(graph)
+        if self._listener_status is None:
+            self._listener_status = ListenerStatus(services, namespace=activity.client().namespace)
+        unheard = await self._listener_status.reason_unavailable(graph)
         intervals = graph.schedule.intervals
         return CadenceRules(
             intervals=intervals if unheard is None else intervals[:1],

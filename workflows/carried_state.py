@@ -124,7 +124,7 @@ def resolved(before: CarriedState, resolution: ProviderResolution) -> CarriedSta
             "first_fallback_at": before.first_fallback_at or now if fallback else None,
             "consecutive_held_runs": before.consecutive_held_runs + 1 if held else 0,
             "held_since": before.held_since or now if held else None,
-            "returning": None if fallback or held else before.away,
+            "returning": None if fallback or held else before.outage,
         }
     )
 

@@ -202,7 +202,7 @@ class ProviderThread:
         self._call(self._close.set)
         if not await self._settled(self._ended, 3 * PATIENCE):
             get_log().error(
-                "provider's room was left behind",
+                "provider thread left behind",
                 provider=self.provider.id,
                 distribution=self.distribution,
                 graphs=sorted(cycle.graph for cycle in self.under_way.all()),

@@ -156,7 +156,7 @@ class Watchdog:
         log = get_log().bind(provider=room.provider.id, distribution=room.distribution)
         if silent <= self._seconds:
             if since is not None:
-                log.info("provider's room runs again", seconds=round(time.monotonic() - since, 1))
+                log.info("provider thread runs again", seconds=round(time.monotonic() - since, 1))
                 del self._blocked[room]
                 room.blocked = False
                 self._for_good.discard(room)
@@ -169,7 +169,7 @@ class Watchdog:
             self._registry.withdraw("sync", room.provider.id)
         elif silent > _FOR_GOOD * self._seconds and room not in self._for_good:
             self._for_good.add(room)
-            log.error("provider's room is still blocked: restart this worker", seconds=round(silent, 1))
+            log.error("provider thread still blocked: restart this worker", seconds=round(silent, 1))
 
     async def _blocks(self, room: ProviderThread) -> None:
         stack = _stack_of(room)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.operators import GraphArgument, JsonOption
-from syncline.cli.output import errors_as_sentences
+from syncline.cli.output import errors_printed
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["adopt"]
 
 
-@errors_as_sentences
+@errors_printed
 def adopt(
     graph: GraphArgument,
     dry_run: Annotated[

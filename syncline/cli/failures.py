@@ -20,7 +20,7 @@ from syncline.cli.operators import (
     os_user,
     print_page,
 )
-from syncline.cli.output import errors_as_sentences, one_line
+from syncline.cli.output import errors_printed, one_line
 
 if TYPE_CHECKING:
     from syncline.messages.operator import DiscardFailuresInput, RetryFailuresInput
@@ -50,7 +50,7 @@ WhoOption = Annotated[
 
 
 @app.command("summary", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def summary(
     graph: GraphArgument,
     table: TableOption = None,
@@ -88,7 +88,7 @@ def summary(
 
 
 @app.command("list", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def list_failures(
     graph: GraphArgument,
     table: TableOption = None,
@@ -134,7 +134,7 @@ def list_failures(
 
 
 @app.command("show", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def show_failure(
     graph: GraphArgument,
     table: Annotated[str, typer.Argument(metavar="TABLE", help="A table of the graph-db.")],
@@ -160,7 +160,7 @@ def show_failure(
 
 
 @app.command("retry", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def retry_failures(
     graph: GraphArgument,
     reason: ReasonOption,
@@ -183,7 +183,7 @@ def retry_failures(
 
 
 @app.command("discard", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def discard_failures(
     graph: GraphArgument,
     reason: ReasonOption,
@@ -206,7 +206,7 @@ def discard_failures(
 
 
 @app.command("audit", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def show_audit(
     graph: GraphArgument,
     limit: LimitOption = 100,

@@ -6,7 +6,7 @@ import typer
 
 from syncline.cli.completion import complete_graph
 from syncline.cli.operators import JsonOption, one_graph, print_json_list
-from syncline.cli.output import errors_as_sentences
+from syncline.cli.output import errors_printed
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ __all__ = ["grants"]
 _LONGEST_ROLE = 63
 
 
-@errors_as_sentences
+@errors_printed
 def grants(
     worker: Annotated[str, typer.Option(metavar="ROLE", help="The workers' role, which only syncs.")],
     writer: Annotated[

@@ -18,7 +18,7 @@ __all__ = [
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
     "EXIT_STATUSES",
-    "errors_as_sentences",
+    "errors_printed",
     "make_table",
     "one_line",
     "print_columns",
@@ -57,7 +57,7 @@ def print_warning(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def errors_as_sentences(command: Callable[P, None]) -> Callable[P, None]:
+def errors_printed(command: Callable[P, None]) -> Callable[P, None]:
     """Make a command print our errors as one sentence: exit status 2 for configuration, 1 for the rest."""
 
     @wraps(command)

@@ -16,7 +16,7 @@ from syncline.cli.operators import (
     os_user,
     run,
 )
-from syncline.cli.output import errors_as_sentences, one_line, print_table
+from syncline.cli.output import errors_printed, one_line, print_table
 
 if TYPE_CHECKING:
     from syncline.messages.operator import Promotion
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "promote", "providers"]
 
 
-@errors_as_sentences
+@errors_printed
 def promote(
     graph: GraphArgument,
     reason: ReasonOption = "promote",
@@ -98,7 +98,7 @@ def new(
     typer.echo(f"\nNext: cd {folder}, and README.md there has the commands to install and to test it.")
 
 
-@errors_as_sentences
+@errors_printed
 def providers(
     timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Seconds to wait for a worker.")] = 10.0,
     as_json: JsonOption = False,

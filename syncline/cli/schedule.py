@@ -16,7 +16,7 @@ from syncline.cli.operators import (
 )
 from syncline.cli.output import (
     EXIT_FAILED,
-    errors_as_sentences,
+    errors_printed,
     one_line,
     print_columns,
     print_error,
@@ -43,7 +43,7 @@ app = typer.Typer(
 
 
 @app.command("list")
-@errors_as_sentences
+@errors_printed
 def list_schedules(as_json: JsonOption = False) -> None:
     """List the Schedules of all graphs: when they run, who is paused and why. It lags a moment behind."""
     found = run(_list())
@@ -55,7 +55,7 @@ def list_schedules(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def trigger(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Start a run now, unless one is open. A paused Schedule runs too, this once."""
     graph = slug_of(graph)
@@ -64,7 +64,7 @@ def trigger(graph: GraphArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def pause(
     reason: Annotated[str, typer.Option(help="Why, for whoever finds it paused.")],
     graph: OptionalGraphArgument = None,
@@ -90,7 +90,7 @@ def pause(
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def resume(
     graph: OptionalGraphArgument = None,
     everything: Annotated[
@@ -119,7 +119,7 @@ def resume(
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def backfill(
     graph: GraphArgument,
     start: Annotated[str, typer.Option(metavar="TIME", help="ISO 8601; UTC unless it says otherwise.")],
@@ -146,7 +146,7 @@ def backfill(
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def reconcile(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for it.")] = 60.0,
     as_json: JsonOption = False,

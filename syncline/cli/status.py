@@ -16,7 +16,7 @@ from syncline.cli.operators import (
     run,
     slug_of,
 )
-from syncline.cli.output import errors_as_sentences, make_table, one_line, print_table
+from syncline.cli.output import errors_printed, make_table, one_line, print_table
 from syncline.cli.run_output import format_seconds, print_result, provider_lines
 from syncline.quoting import shown
 
@@ -60,7 +60,7 @@ HEALTH_STYLES: Final = {
 }
 
 
-@errors_as_sentences
+@errors_printed
 def status(
     graph: OptionalGraphArgument = None,
     timeout: Annotated[
@@ -255,7 +255,7 @@ def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
-@errors_as_sentences
+@errors_printed
 def runs(
     graph: GraphArgument,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, at most.")] = 20,

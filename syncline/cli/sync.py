@@ -10,7 +10,7 @@ from syncline.cli.output import (
     EXIT_ALREADY_RUNNING,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    errors_as_sentences,
+    errors_printed,
     one_line,
     print_error,
 )
@@ -37,7 +37,7 @@ _TRIES = 3
 """Runs that are started while the one that holds the graph is gone whenever it is looked for."""
 
 
-@errors_as_sentences
+@errors_printed
 def sync(
     graph: GraphArgument,
     follow: Annotated[

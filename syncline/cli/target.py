@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from syncline.devstack.environment import forget_temporal_environment, stack_settings
+from syncline.devstack.environment import clear_temporal_environment, stack_settings
 from syncline.devstack.state import RunningStack, StateFolder
 from syncline.errors import SettingsInvalid
 from syncline.settings import Settings, load_settings, load_task_queue
@@ -57,7 +57,7 @@ async def connect_temporal(*, prepare: bool = True) -> "Client":
         client = await connect()
     else:
         _print_stack(stack)
-        forget_temporal_environment()
+        clear_temporal_environment()
         client = await connect(address=stack.temporal_address, namespace=stack.namespace)
     if prepare:
         await register_search_attributes(client)

@@ -13,7 +13,7 @@ from syncline.cli.operators import (
     format_key,
     os_user,
 )
-from syncline.cli.output import EXIT_FAILED, errors_as_sentences, one_line, print_columns
+from syncline.cli.output import EXIT_FAILED, errors_printed, one_line, print_columns
 
 if TYPE_CHECKING:
     from syncline.messages.verification import Verification
@@ -26,7 +26,7 @@ STATUS_OF_VERIFY = (
 )
 
 
-@errors_as_sentences
+@errors_printed
 def verify(
     graph: GraphArgument,
     repair: Annotated[

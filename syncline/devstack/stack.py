@@ -16,7 +16,7 @@ from syncline.control.graphs import Graph
 from syncline.devstack.declaration import StackDeclaration
 from syncline.devstack.environment import (
     StackStores,
-    forget_temporal_environment,
+    clear_temporal_environment,
     stack_settings,
     worker_environment,
 )
@@ -78,7 +78,7 @@ class DevStack:
         with private_files(), self._folder.locked(), self._signals_noted():
             await self._end_leftovers()
             self._require_ports()
-            forget_temporal_environment()
+            clear_temporal_environment()
             self._folder.write(self._record)
             try:
                 async with AsyncExitStack() as running:
@@ -86,7 +86,7 @@ class DevStack:
             except _StopRequested:
                 return 0
             finally:
-                self._folder.forget()
+                self._folder.delete_record()
                 self._print_line("Stopped.")
 
     async def _start_and_show(self, running: AsyncExitStack) -> int:
@@ -191,7 +191,7 @@ class DevStack:
             # The worker before Temporal, as in an orderly stop.
             for child in reversed(left.values()):
                 await asyncio.to_thread(child.end, patience=5)
-        self._folder.forget()
+        self._folder.delete_record()
 
     def _require_ports(self) -> None:
         temporal = self._declared.temporal

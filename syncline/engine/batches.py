@@ -86,7 +86,7 @@ class Batches:
         self._counted: set[str] = set()
         self._sizes = sizes
         self._landed = False
-        self._told_of_limits = False
+        self._limits_logged = False
         self._troubles: list[StoreError] = []
         self._progress = progress
         self.failed = dict(failed)
@@ -117,8 +117,8 @@ class Batches:
                 size.alone()
             else:
                 size.failed(struck=is_limit(error), staged=staged)
-                if is_limit(error) and not self._told_of_limits:
-                    self._told_of_limits = True
+                if is_limit(error) and not self._limits_logged:
+                    self._limits_logged = True
                     named = await with_setting(self._store_of(error), error)
                     self._context.log.warning(
                         "batch halved", graph=self._context.graph.slug, rows=size.rows, error=str(named)

@@ -81,10 +81,10 @@ class Verdicts(Generic[ItemT, ErrorT]):
         """Whether everything was refused twice running: there is no sense in going on."""
         self._worked = False
 
-    def offenders(self, items: Sequence[ItemT], sieve: BisectingSender[ErrorT]) -> list[tuple[ItemT, ErrorT]]:
-        """Return what is now known to be refused by itself, of this sieve and of those before."""
-        refused = [(items[position], error) for position, error in sieve.refused.items()]
-        if sieve.accepted:
+    def offenders(self, items: Sequence[ItemT], sent: BisectingSender[ErrorT]) -> list[tuple[ItemT, ErrorT]]:
+        """Return what is now known to be refused by itself, of this sender and of those before."""
+        refused = [(items[position], error) for position, error in sent.refused.items()]
+        if sent.accepted:
             self._worked = True
             refused, self.unclear = [*self.unclear, *refused], []
             return refused

@@ -130,7 +130,7 @@ class SyncEngine:
         """
         look = await cycle()
         result = await look.run(ledger)
-        self._forget_failed(context, result)
+        self._recheck_after_failure(context, result)
         while held.marked:
             if look.out_of_time():
                 spent = result.status is CycleStatus.DRAINED
@@ -145,10 +145,10 @@ class SyncEngine:
             context.log.info("looking once more", graph=context.graph.slug)
             before, look = look, await cycle()
             result = add_up(result, await look.run(again.counted_with(before.progress.run)))
-            self._forget_failed(context, result)
+            self._recheck_after_failure(context, result)
         return result
 
-    def _forget_failed(self, context: SyncContext, result: SyncResult) -> None:
+    def _recheck_after_failure(self, context: SyncContext, result: SyncResult) -> None:
         """Have the next look see for itself whether the tables fit: what was seen may have been altered."""
         if result.status is CycleStatus.FAILED:
             self._fitting.pop(_place(context), None)
@@ -188,7 +188,7 @@ class SyncEngine:
         if result.unknown and place not in self._logged:
             self._logged.add(place)
             context.log.warning(
-                "write-db cannot tell everything", graph=context.graph.slug, unknown=list(result.unknown)
+                "write-db state partly unknown", graph=context.graph.slug, unknown=list(result.unknown)
             )
 
     async def _take_patiently(self, context: SyncContext, held: HeldSchema) -> Ledger | None:

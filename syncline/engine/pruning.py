@@ -26,7 +26,7 @@ class Pruning:
     """The clearing up behind deletes, for all graphs. A role that may not is told of once for each schema."""
 
     def __init__(self) -> None:
-        self._told: set[tuple[str, str]] = set()
+        self._warned: set[tuple[str, str]] = set()
 
     def not_allowed(self, context: SyncContext) -> None:
         """Say that deleted keys pile up, because this role has no right to clear them away."""
@@ -55,13 +55,13 @@ class Pruning:
             self._warn_once(context, str(error))
             return 0
         if pruned:
-            context.log.info("deleted keys cleared away", graph=context.graph.slug, keys=pruned)
+            context.log.info("deleted keys pruned", graph=context.graph.slug, keys=pruned)
         return pruned
 
     def _warn_once(self, context: SyncContext, reason: str) -> None:
         place = context.write.store.name, context.write.schema
-        if place not in self._told:
-            self._told.add(place)
+        if place not in self._warned:
+            self._warned.add(place)
             context.log.warning("deleted keys pile up", graph=context.graph.slug, reason=reason)
 
 

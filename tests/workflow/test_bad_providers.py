@@ -361,7 +361,7 @@ async def test_a_provider_that_blocks_its_event_loop_is_named_with_its_line_and_
         assert (await waiting.result()).result.drained
 
     async def told_again() -> bool:
-        return "provider's room runs again" in [line["event"] for line in logs]
+        return "provider thread runs again" in [line["event"] for line in logs]
 
     await eventually(told_again)
 
@@ -388,7 +388,7 @@ async def test_a_blocked_room_does_not_hold_up_the_end_of_the_worker(
                 began = time.monotonic()
             assert time.monotonic() - began < 5
             await run.terminate()
-    [left] = [line for line in logs if line["event"] == "provider's room was left behind"]
+    [left] = [line for line in logs if line["event"] == "provider thread left behind"]
     assert (left["provider"], left["distribution"]) == ("zoo-sleeper", "zoo 1.0")
 
 

@@ -115,7 +115,7 @@ async def test_a_worker_tells_of_itself_once_its_table_is_there_and_forgets_the_
 
         await eventually(forgotten)
     warnings = [line for line in capsys.readouterr().out.splitlines() if "[warning" in line]
-    assert len([line for line in warnings if "control plane does not know of this worker" in line]) == 1
+    assert len([line for line in warnings if "worker registration failed" in line]) == 1
 
 
 async def test_a_worker_whose_cycles_have_the_whole_pool_is_still_there(services: Services) -> None:

@@ -9,7 +9,7 @@ __all__ = ["Snapshot", "TriggerDebouncer"]
 
 _IMMINENT: Final = 0.05
 """Seconds before a run in which hushing its writers is not worth a statement."""
-_LONGEST_HUSH: Final = 4.0
+_LONGEST_MUTE: Final = 4.0
 """Seconds for which writers let themselves be hushed: their trigger takes anything above 5 for a fault."""
 
 
@@ -77,7 +77,7 @@ class TriggerDebouncer:
         if left < 0:
             # Others come first.
             return self._window
-        return min(left, _LONGEST_HUSH) if left > _IMMINENT else 0
+        return min(left, _LONGEST_MUTE) if left > _IMMINENT else 0
 
     def throttle(self, schema: str, *, until: float) -> None:
         """Note that the schema's writers keep silent until then; no run before that has seen all of it."""

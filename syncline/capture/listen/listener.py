@@ -174,7 +174,9 @@ class Listening:
             return
         if key not in self._roused:
             get_log().warning(
-                "nobody listens: adaptive graphs go back", store=store.name, graphs=len(adaptive)
+                "no listener: adaptive graphs return to their shortest interval",
+                store=store.name,
+                graphs=len(adaptive),
             )
         roused = self._roused.setdefault(key, set())
         for graph in adaptive:

@@ -255,7 +255,7 @@ class ListenSession:
             self._debouncer.note(schema, min(doubt.since, seen.xmin), seen.xmax - 1, now=_now())
         self._news.set()
         if changed:
-            get_log().info("changes found that nobody heard of", graphs=len(changed))
+            get_log().info("missed changes found", graphs=len(changed))
         # Another doubt may have come up meanwhile.
         if seen.xmin >= doubt.look_again and self._doubted is doubt:
             self._doubted = None

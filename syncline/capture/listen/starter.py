@@ -150,7 +150,7 @@ class Starting:
             outcome = await self._runs.trigger(graph)
             outcomes.add(outcome)
             self._count(outcome)
-            get_log().debug("change heard", graph=graph.slug, run=outcome)
+            get_log().debug("change received", graph=graph.slug, run=outcome)
         return outcomes
 
     async def _look_through(self) -> bool:

@@ -41,7 +41,7 @@ class ListenerStatus:
         self._notifying: set[tuple[str, str]] = set()
         self._heard: dict[str, tuple[float, bool]] = {}
 
-    async def problem(self, graph: Graph) -> str | None:
+    async def reason_unavailable(self, graph: Graph) -> str | None:
         """Return why a change of the graph would not be heard, in a sentence; None if it would."""
         try:
             store = self._services.store("write", graph.write_store)

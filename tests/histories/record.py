@@ -108,7 +108,10 @@ async def unanswered_then_fallback(lab: SyncLab) -> Run:
     settings = lab.services.settings.model_copy(
         update={"qdrant_path": lab.services.settings.qdrant_path.with_name("dead")}
     )
-    async with Services.open(settings, registry=registry) as dead, register_worker(dead, identity="dead@host:1"):
+    async with (
+        Services.open(settings, registry=registry) as dead,
+        register_worker(dead, identity="dead@host:1"),
+    ):
 
         async def known() -> bool:
             return len(await lab.services.workers.list()) == 1

@@ -79,7 +79,7 @@ async def test_the_run_of_another_task_queue_is_nobodys_here(idle_lab: SyncLab) 
     graph = await lab.add_graph(schedule=SELDOM)
     await ensure_schedule(lab.client, graph, task_queue=lab.task_queue)
     here, elsewhere = (ScheduleTrigger(lab.client, task_queue=name) for name in (lab.task_queue, "elsewhere"))
-    assert await here.wake(graph) == "started"
+    assert await here.trigger(graph) == "started"
 
     async def listed() -> bool:
         return await here.coming(returned=True) == {graph.slug}

@@ -12,8 +12,8 @@ from temporalio.worker import Worker
 
 from activities.sync import SyncActivities
 from syncline import names
-from syncline.control.composition import resolve_sync_provider
 from syncline.control.graphs import GraphChanges
+from syncline.control.resolution import resolve_sync_provider
 from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import StoreRejected, StoreUnavailable

@@ -146,7 +146,7 @@ async def test_a_worker_makes_the_reconcilers_schedule_and_keeps_an_operators_pa
 
 async def test_workers_that_start_together_all_start(environment: dict[str, str]) -> None:
     async with running(environment) as first, running(environment) as second:
-        await asyncio.gather(first.says('"worker ready"'), second.says('"worker ready"'))
+        await asyncio.gather(first.logs('"worker ready"'), second.logs('"worker ready"'))
 
 
 @asynccontextmanager

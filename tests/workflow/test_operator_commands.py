@@ -443,7 +443,7 @@ async def test_following_goes_on_with_the_run_that_holds_the_graph(
             found = await run_at_work(client, slug, but=but)
         return found
 
-    monkeypatch.setattr("syncline.temporal.run_at_work", let_go)
+    monkeypatch.setattr("syncline.temporal.runs.run_at_work", let_go)
     answer = await syncline.answer("sync", graph.slug, "--follow")
     assert (answer["cycle"], answer["result"]["tables"][0]["rows"]) == ("drained", 4)
     assert (answer["joined"], answer["run_id"] == other.first_execution_run_id) == (not ended, not ended)

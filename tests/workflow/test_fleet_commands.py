@@ -152,7 +152,7 @@ async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, sy
     unwell = {name: check["status"] for name, check in checks.items() if check["status"] != "ok"}
     assert unwell == {"write-db: role": "warn", "graph-db: role": "warn"}
     assert checks.keys() == {
-        "temporal", "namespace", "search attributes", "task queue", "runs", "reconciler", "graphs", "clock",
+        "temporal", "namespace", "search attributes", "task queue", "runs", "reconciler", "schedules", "graphs", "clock",
         "worker", "worker: clock", "workers",
         "write-db", "write-db: connections", "write-db: clock", "write-db: open transactions", "write-db: listener",
         "write-db: role", "write-db: capture", "graph-db: role", "graph-db: schemas", "graph-db: locks",

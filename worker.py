@@ -31,9 +31,9 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymen
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 import workflows
-from activities.errors import not_told_yet
+from activities.errors import not_logged_yet
 from activities.isolation.thread import ProviderThread, run, slots_of_this_loop
-from activities.isolation.watchdog import rooms
+from activities.isolation.watchdog import provider_threads
 from activities.metrics import TemporalMeter, record_providers
 from activities.operations import FleetActivities, OperationActivities
 from activities.polling import first_of, polling
@@ -45,7 +45,7 @@ from syncline.capture.listen.listener import Listening
 from syncline.compiling import compile_once
 from syncline.control.readiness import log_in
 from syncline.control.services import Services
-from syncline.control.workers import announced
+from syncline.control.workers import register_worker
 from syncline.errors import ConfigurationError, SettingsInvalid, StoreUnusable, SynclineError
 from syncline.logs import configure_logging, get_log
 from syncline.process_exit import end_process
@@ -53,7 +53,7 @@ from syncline.registry import Registry
 from syncline.settings import Settings, load_log_format, load_settings
 from syncline.temporal.client import connect, require_search_attributes
 from syncline.temporal.schedules.reconcile import ensure_reconciler
-from syncline.temporal.schedules.wake import Waking
+from syncline.temporal.schedules.trigger import ScheduleTrigger
 from workflows.operations import OPERATIONS, DescribeFleet, DescribeHealth
 from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
@@ -66,7 +66,7 @@ __all__ = [
     "listen",
     "main",
     "run_worker",
-    "serve_room",
+    "serve_provider_thread",
     "serving",
     "workflow_runner",
 ]
@@ -223,7 +223,7 @@ def create_provider_worker(
     )
 
 
-def serve_room(room: ProviderThread, client: Client, services: Services) -> Worker:
+def serve_provider_thread(room: ProviderThread, client: Client, services: Services) -> Worker:
     """Return the worker of a provider's room."""
     activities = SyncActivities(services, under_way=room.under_way)
     return create_provider_worker(client, activities, services.settings, room.provider.id)
@@ -252,10 +252,10 @@ async def serving(client: Client, services: Services, activities: SyncActivities
 
     leaving = asyncio.Event()
     async with (
-        rooms(client, services, serve=serve_room, dump=True) as opened,
+        provider_threads(client, services, serve=serve_provider_thread, dump=True) as opened,
         polling(workers, opened, services, leaving),
     ):
-        async with announced(services, identity=identity):
+        async with register_worker(services, identity=identity):
             yield
         # From now on nobody resolves a graph to this process; what was a moment ago is still on its way.
         leaving.set()
@@ -270,7 +270,7 @@ async def run_worker(settings: Settings) -> None:
 
     A second signal ends the process at once; the next attempt goes on from the last committed batch.
     """
-    logging.getLogger("temporalio.activity").addFilter(not_told_yet)
+    logging.getLogger("temporalio.activity").addFilter(not_logged_yet)
     runtime = _runtime(settings.metrics_address)
     with _tracing(settings.traces_url) as plugins:
         await _serve(settings, runtime, plugins)
@@ -314,8 +314,8 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
 
 def listen(client: Client, services: Services) -> Listening:
     """Return what listens to the write-dbs, and has the Schedules of graphs that change start runs."""
-    waking = Waking(client, task_queue=services.settings.task_queue)
-    return Listening(services, waking, namespace=client.namespace)
+    schedule_trigger = ScheduleTrigger(client, task_queue=services.settings.task_queue)
+    return Listening(services, schedule_trigger, namespace=client.namespace)
 
 
 def main() -> int:

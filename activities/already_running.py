@@ -8,7 +8,7 @@ from syncline.errors import TemporalUnavailable
 from syncline.logs import get_log
 from syncline.messages.sync import SyncCycleRequest, SyncResult
 from syncline.temporal.runs import run_at_work
-from syncline.temporal.schedules.wake import wake
+from syncline.temporal.schedules.trigger import trigger_run
 
 __all__ = ["trigger_next", "with_holder"]
 
@@ -20,7 +20,7 @@ async def with_holder(request: SyncCycleRequest, result: SyncResult, *, run_id: 
         at_work = await run_at_work(activity.client(), request.graph.slug, but=run_id)
         unowned = at_work is None
     except TemporalUnavailable as error:
-        get_log().warning("cannot tell whether a run has the graph", reason=str(error))
+        get_log().warning("open run could not be looked up", reason=str(error))
     lag = 0.0 if seen is None else max(0.0, (datetime.now(UTC) - seen).total_seconds())
     blocked = unowned and request.unowned_runs > 0
     if blocked:
@@ -38,8 +38,8 @@ async def with_holder(request: SyncCycleRequest, result: SyncResult, *, run_id: 
 async def trigger_next(graph: str, *, task_queue: str) -> None:
     """Have the graph's Schedule start a run now: somebody is owed a look that this cycle had no time for."""
     try:
-        woken = await wake(activity.client(), graph, task_queue=task_queue)
+        outcome = await trigger_run(activity.client(), graph, task_queue=task_queue)
     except TemporalUnavailable as error:
         get_log().warning("a look is owed, and the next run could not be started", reason=str(error))
     else:
-        get_log().info("a look is owed, the next run follows", schedule=woken)
+        get_log().info("a look is owed, the next run follows", schedule=outcome)

@@ -15,7 +15,7 @@ from syncline.logs import get_log
 from syncline.masking import error_text
 from syncline.messages.base import Message
 
-__all__ = ["errors_translated", "not_told_yet", "translated"]
+__all__ = ["errors_translated", "not_logged_yet", "translated"]
 
 _FRAMES: Final = 8
 
@@ -61,8 +61,8 @@ def errors_translated(details: Callable[[], Sequence[Message]] = tuple, **fields
     except Exception as error:
         log = get_log()
         log.exception("activity raised", **fields, kind=type(error).__name__)
-        told = ApplicationError(error_text(error), *details(), type=type(error).__name__)
-        raise told.with_traceback(_innermost(error.__traceback__)) from None
+        failure = ApplicationError(error_text(error), *details(), type=type(error).__name__)
+        raise failure.with_traceback(_innermost(error.__traceback__)) from None
 
 
 def _innermost(traceback: TracebackType | None) -> TracebackType | None:
@@ -73,7 +73,7 @@ def _innermost(traceback: TracebackType | None) -> TracebackType | None:
     return traceback
 
 
-def not_told_yet(record: logging.LogRecord) -> bool:
+def not_logged_yet(record: logging.LogRecord) -> bool:
     """Filter the SDK's log of activities: what `errors_translated` told in one line needs no traceback."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, ApplicationError)

@@ -51,7 +51,7 @@ class Heartbeater(Generic[ProgressT]):
         self._send_what_is_due()
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._beat())
+        self._task = asyncio.create_task(self._keep_alive())
         return self
 
     async def __aexit__(
@@ -62,7 +62,7 @@ class Heartbeater(Generic[ProgressT]):
             # A return value here: the beat's own end must not hide what ended the activity.
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _beat(self) -> None:
+    async def _keep_alive(self) -> None:
         announced: ProgressT | None = None
         due = time.monotonic() + self._announce_seconds
         while True:

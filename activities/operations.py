@@ -9,7 +9,7 @@ from temporalio import activity
 from activities.errors import errors_translated
 from activities.heartbeat import Heartbeater
 from activities.metrics import record_verification
-from activities.run import acting, run_identity, tell
+from activities.run import acting, bind_fields, run_identity
 from syncline import names
 from syncline.control.audit import GraphAuditPage
 from syncline.control.graphs import Graph, check_comes, graph_changes
@@ -303,7 +303,7 @@ class OperationActivities:
     @asynccontextmanager
     async def _at_work(self, request: OperationInput) -> AsyncIterator[Heartbeater[VerificationProgress]]:
         """Heartbeat, translate errors, and log the end in a line."""
-        tell(graph=request.about or "", activity=activity.info().activity_type)
+        bind_fields(graph=request.about or "", activity=activity.info().activity_type)
         with errors_translated():
             served = self._services.settings.operations
             if served == "none" or (served == "read" and request.changes):

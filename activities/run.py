@@ -20,13 +20,13 @@ from syncline.tracing import annotate
 
 __all__ = [
     "acting",
+    "bind_fields",
     "run_identity",
     "run_is_over",
     "signal_fallback",
     "signal_held",
     "signal_returned",
     "signal_run",
-    "tell",
 ]
 
 _UNNOTICED: Final = timedelta(seconds=20)
@@ -42,7 +42,7 @@ def run_identity() -> RunIdentity:
     return RunIdentity(workflow_id=info.workflow_id, run_id=info.workflow_run_id, attempt=info.attempt)
 
 
-def tell(**fields: str) -> None:
+def bind_fields(**fields: str) -> None:
     """Have every line that this activity logs from now on, and its span, tell the run and these fields."""
     fields = {"run_id": run_identity().run_id, **fields}
     log_fields(**fields)

@@ -25,8 +25,8 @@ class ScheduleActivities:
     def __init__(self, services: Services, *, beat_seconds: float = 5.0) -> None:
         self._services = services
         self._beat_seconds = beat_seconds
-        self._told: dict[str, str] = {}
-        self._told_never_due: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
+        self._logged_never_due: dict[str, str] = {}
         self._known: frozenset[str] = frozenset()
 
     @activity.defn(name=names.RECONCILE_SCHEDULES_ACTIVITY)
@@ -83,12 +83,12 @@ class ScheduleActivities:
         log = get_log()
         counts = result.model_dump(include={"created", "updated", "deleted", "unchanged", "refusals"})
         (log.info if result.changed else log.debug)("schedules reconciled", **counts)
-        for event, found, told in (
-            ("schedule not reconciled", result.refused, self._told),
-            ("schedule never comes again", result.never_due_graphs, self._told_never_due),
+        for event, found, logged in (
+            ("schedule not reconciled", result.refused, self._logged),
+            ("schedule never comes again", result.never_due_graphs, self._logged_never_due),
         ):
             for slug, problem in found.items():
                 # Every half minute the same: it is logged once.
-                write = log.debug if told.get(slug) == problem else log.warning
+                write = log.debug if logged.get(slug) == problem else log.warning
                 write(event, graph=slug, problem=problem)
-        self._told, self._told_never_due = dict(result.refused), dict(result.never_due_graphs)
+        self._logged, self._logged_never_due = dict(result.refused), dict(result.never_due_graphs)

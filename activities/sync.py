@@ -22,13 +22,13 @@ from activities.isolation.limits import GRACE, RunCycle, contained
 from activities.isolation.thread import RunningCycles
 from activities.metrics import record_cycle, record_cycle_error, record_fallback, record_held
 from activities.run import (
+    bind_fields,
     run_identity,
     run_is_over,
     signal_fallback,
     signal_held,
     signal_returned,
     signal_run,
-    tell,
 )
 from syncline import names
 from syncline.capture.listen.status import ListenerStatus
@@ -102,7 +102,7 @@ class SyncActivities:
         self._grace_seconds, self._patience_seconds = grace_seconds, patience_seconds
         self._under_way = under_way or RunningCycles()
         self._answer_seconds = answer_seconds
-        self._hearing: ListenerStatus | None = None
+        self._listener_status: ListenerStatus | None = None
         self._alone: dict[UUID, tuple[float, bool]] = {}
         self._beat_seconds = beat_seconds
         self._signal_seconds = signal_seconds
@@ -121,15 +121,15 @@ class SyncActivities:
 
     async def _resolve(self, request: ResolveProviderRequest) -> ProviderResolution:
         services = self._services()
-        tell(graph=request.graph or "")
+        bind_fields(graph=request.graph or "")
         shadow = names.shadow_slug(request.graph or "") if request.shadow else ""
-        with _errors_told(services.meter, activity=names.RESOLVE_PROVIDER, graph=shadow):
+        with _errors_counted(services.meter, activity=names.RESOLVE_PROVIDER, graph=shadow):
             resolved = await resolve_sync_provider(services, request.graph, shadow=request.shadow)
             graph = resolved.graph or await services.graphs.default()
             _refuse_archived(graph)
             ref = graph.shadow_ref if request.shadow else graph.ref
             shadowed = graph.shadowed and not request.shadow
-            tell(graph=ref.slug)
+            bind_fields(graph=ref.slug)
             cadence = None if request.shadow else await self._cadence_rules(services, graph)
             resolution = partial(ProviderResolution, graph=ref, cadence=cadence, shadowed=shadowed)
             found = resolved.provider or resolved.elsewhere
@@ -166,7 +166,7 @@ class SyncActivities:
         services = self._services()
         graph, provider = request.graph.slug, request.provider_id or names.FALLBACK_PROVIDER
         run = replace(run_identity(), provider=provider)
-        tell(graph=graph, provider=provider)
+        bind_fields(graph=graph, provider=provider)
         beat = Heartbeater[CycleProgress](
             _signal_progress,
             beat_seconds=self._beat_seconds,
@@ -175,7 +175,7 @@ class SyncActivities:
         )
         try:
             with (
-                _errors_told(
+                _errors_counted(
                     services.meter,
                     partial(_committed, beat),
                     graph=graph,
@@ -299,9 +299,9 @@ class SyncActivities:
         """Return how rarely the graph may run; at its base while no change would be heard."""
         if not graph.schedule.adaptive:
             return None
-        if self._hearing is None:
-            self._hearing = ListenerStatus(services, namespace=activity.client().namespace)
-        unheard = await self._hearing.problem(graph)
+        if self._listener_status is None:
+            self._listener_status = ListenerStatus(services, namespace=activity.client().namespace)
+        unheard = await self._listener_status.reason_unavailable(graph)
         intervals = graph.schedule.intervals
         return CadenceRules(
             intervals=intervals if unheard is None else intervals[:1],
@@ -319,7 +319,7 @@ class SyncActivities:
 
 
 @contextmanager
-def _errors_told(
+def _errors_counted(
     meter: Meter,
     details: Callable[[], Sequence[Message]] = tuple,
     *,
@@ -332,9 +332,9 @@ def _errors_told(
         with errors_translated(details, activity=activity, **fields):
             yield
     except Exception as error:
-        told = getattr(error.__cause__, "graph", "")
+        named = getattr(error.__cause__, "graph", "")
         record_cycle_error(
-            meter, error, graph=graph or (told if isinstance(told, str) else ""), activity=activity
+            meter, error, graph=graph or (named if isinstance(named, str) else ""), activity=activity
         )
         raise
 

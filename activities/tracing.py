@@ -62,7 +62,7 @@ class _Discreet(OTLPSpanExporter):
     def __init__(self, *, endpoint: str) -> None:
         super().__init__(endpoint=endpoint)
         self._url, self._failing = endpoint, False
-        logging.getLogger(OTLPSpanExporter.__module__).addFilter(self._tell_once)
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(self._warn_once)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = super().export([_without_messages(span) for span in spans])
@@ -71,7 +71,7 @@ class _Discreet(OTLPSpanExporter):
             get_log().info("traces are exported again")
         return result
 
-    def _tell_once(self, record: logging.LogRecord) -> bool:
+    def _warn_once(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR and not self._failing:
             self._failing = True
             get_log().warning("traces are not exported", url=self._url, problem=record.getMessage())
@@ -98,5 +98,5 @@ def _without_messages(span: ReadableSpan) -> ReadableSpan:
 
 
 def _type_alone(event: Event) -> Event:
-    told = {name: value for name, value in (event.attributes or {}).items() if name == "exception.type"}
-    return Event(event.name, told, event.timestamp)
+    kept = {name: value for name, value in (event.attributes or {}).items() if name == "exception.type"}
+    return Event(event.name, kept, event.timestamp)

@@ -25,7 +25,7 @@ from syncline.control.graphs import Graph, draft_graph
 from syncline.control.schedule_spec import ScheduleSpec
 from syncline.control.services import Services
 from syncline.devstack.declaration import TemporalDeclaration
-from syncline.devstack.environment import StackStores, forget_temporal_environment, worker_environment
+from syncline.devstack.environment import StackStores, clear_temporal_environment, worker_environment
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.devstack.temporal_server import TemporalServer
 from syncline.devstack.worker_process import WorkerProcess
@@ -142,7 +142,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     options = arguments.parse_args()
     configure_logging("ERROR", "console")
-    forget_temporal_environment()
+    clear_temporal_environment()
     os.environ.pop("SYNCLINE_TASK_QUEUE", None)
     for name, lines in asyncio.run(measure(options)).items():
         rows = "\n".join(f"| {what} | {value} |" for what, value in lines)

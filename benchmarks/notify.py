@@ -20,6 +20,7 @@ from syncline.migrations import migrate_write
 from syncline.provider import NullMeter
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.lab import eventually
+from tests.kit.run_starter import RunsStartedBy
 
 WRITERS: Final = (1, 8)
 SECONDS: Final = 4
@@ -97,19 +98,19 @@ async def _listen(write: PostgresStore, graph: Graph, connection: asyncpg.Connec
     async def records() -> GraphRecords:
         return GraphRecords(valid=[graph], invalid={})
 
-    async def wake(graph: Graph) -> str:
+    async def trigger(graph: Graph) -> str:
         return f"nothing for {graph.slug}"
 
-    ear = Listener(
+    listener = Listener(
         write,
         None,
         name="benchmark",
         directory=Directory(records),
-        pace=RateLimiter(20),
-        wake=wake,
+        limiter=RateLimiter(20),
+        runs=RunsStartedBy(trigger),
         meter=NullMeter(),
     )
-    task = asyncio.create_task(ear.run())
+    task = asyncio.create_task(listener.run())
     lease = "SELECT count(*) FROM syncline.listener WHERE until > clock_timestamp()"
     await eventually(lambda: connection.fetchval(lease))
     return task

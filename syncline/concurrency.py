@@ -11,7 +11,7 @@ PATIENCE: Final = 10.0
 
 T = TypeVar("T")
 
-_abandoned: set[asyncio.Task[object]] = set()
+_not_ended: set[asyncio.Task[object]] = set()
 """Work that went on after its cancellation: an event loop holds its tasks by weak references alone."""
 
 
@@ -58,16 +58,16 @@ async def _kept_in(work: Awaitable[T]) -> T:
 
 
 async def _stop(task: "asyncio.Task[T]", patience: float) -> None:
-    _abandoned.add(task)
-    task.add_done_callback(_forget)
+    _not_ended.add(task)
+    task.add_done_callback(_discard)
     task.cancel()
     ended, _ = await asyncio.wait([task], timeout=patience)
     if not ended:
         raise CancelIgnored
 
 
-def _forget(task: "asyncio.Task[T]") -> None:
-    _abandoned.discard(task)
+def _discard(task: "asyncio.Task[T]") -> None:
+    _not_ended.discard(task)
     if not task.cancelled():
         task.exception()  # nobody is left to hear it
 
@@ -81,11 +81,11 @@ async def each_batch(
     """
     starts = iter(range(0, total, size))
 
-    async def take_turns() -> None:
+    async def send_batches() -> None:
         for start in starts:
             await send(slice(start, min(start + size, total)))
 
-    lanes = [asyncio.ensure_future(take_turns()) for _ in range(min(in_flight, -(-total // size)))]
+    lanes = [asyncio.ensure_future(send_batches()) for _ in range(min(in_flight, -(-total // size)))]
     try:
         await asyncio.gather(*lanes)
     finally:

@@ -94,12 +94,12 @@ def _take_over_what_python_prints() -> None:
         if issubclass(kind, KeyboardInterrupt):
             log.error("interrupted")
             return
-        log.critical("nobody caught an exception", exc_info=error)
+        log.critical("uncaught exception", exc_info=error)
 
     def uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
         if found.exc_value is not None:
             thread = found.thread.name if found.thread is not None else "a thread"
-            log.critical("nobody caught an exception in %s", thread, exc_info=found.exc_value)
+            log.critical("uncaught exception in %s", thread, exc_info=found.exc_value)
 
     def unraisable(found: "sys.UnraisableHookArgs") -> None:
         log.error("%s", found.err_msg or "an exception was ignored", exc_info=found.exc_value)

@@ -14,10 +14,10 @@ __all__ = [
     "cause_of",
     "error_text",
     "masked",
+    "masked_message",
     "raised_by_code",
     "server_message",
     "source_function",
-    "told",
     "traceback_text",
     "without_values",
 ]
@@ -166,7 +166,7 @@ def source_function(error: BaseException) -> str | None:
     return function if isinstance(function, str) else None
 
 
-def told(sqlstate: str, message: str) -> str:
+def masked_message(sqlstate: str, message: str) -> str:
     """Return what may leave the store of what Postgres said."""
     return FROM_CODE if raised_by_code(sqlstate) else without_values(message)
 

@@ -124,7 +124,7 @@ def resolved(before: CarriedState, resolution: ProviderResolution) -> CarriedSta
             "first_fallback_at": before.first_fallback_at or now if fallback else None,
             "consecutive_held_runs": before.consecutive_held_runs + 1 if held else 0,
             "held_since": before.held_since or now if held else None,
-            "returning": None if fallback or held else before.away,
+            "returning": None if fallback or held else before.outage,
         }
     )
 
@@ -221,10 +221,10 @@ def _newer(succeeded: HandedOn | None, unsuccessful: HandedOn | None) -> HandedO
     """Return what was told last. The server keeps a failure until a run succeeds, so it is the newer one."""
     if succeeded is None or unsuccessful is None:
         return unsuccessful or succeeded
-    return succeeded if _told(succeeded) > _told(unsuccessful) else unsuccessful
+    return succeeded if _carried_at(succeeded) > _carried_at(unsuccessful) else unsuccessful
 
 
-def _told(handed: HandedOn) -> float:
+def _carried_at(handed: HandedOn) -> float:
     at: datetime | None = handed.carried.as_of
     return 0.0 if at is None else at.timestamp()
 

@@ -7,7 +7,7 @@ with workflow.unsafe.imports_passed_through():
     # Models, constants and pure functions: nothing of them can differ between a run and its replay.
     from syncline import names
     from syncline.temporal.client import SCHEDULED_BY, SCHEDULED_FOR
-    from syncline.temporal.priorities import BY_HAND, SCHEDULED, WAITING, WOKEN, is_on_time
+    from syncline.temporal.priorities import BY_HAND, SCHEDULED, TRIGGERED, WAITING, is_on_time
 
 __all__ = ["priority_of_operation", "priority_of_sync"]
 
@@ -26,7 +26,7 @@ def priority_of_sync(*, shadow: bool) -> Priority:
     times = workflow.memo_value(names.MEMO_TIMES, None, type_hint=list[tuple[int, int]])
     if due is None or times is None or is_on_time(due, times):
         return _chosen() or SCHEDULED
-    return WOKEN
+    return TRIGGERED
 
 
 def priority_of_operation(workflow_type: str) -> Priority:

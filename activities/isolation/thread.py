@@ -202,7 +202,7 @@ class ProviderThread:
         self._call(self._close.set)
         if not await self._settled(self._ended, 3 * PATIENCE):
             get_log().error(
-                "provider's room was left behind",
+                "provider thread left behind",
                 provider=self.provider.id,
                 distribution=self.distribution,
                 graphs=sorted(cycle.graph for cycle in self.under_way.all()),
@@ -245,13 +245,13 @@ class ProviderThread:
         asyncio.set_event_loop(self._loop)
         failure = self._supervise()
         while failure is not None and self._opened.done() and not self._draining:
-            self._tell("provider's room has ended; another one begins", failure)
+            self._log_failure("provider thread ended; restarting", failure)
             metrics.PROVIDER_TROUBLES.add(
                 self._services.meter, 1, provider=self.provider.id, trouble="escaped"
             )
             failure = self._supervise(after=_PAUSE)
         if failure is not None and self._opened.done():
-            self._tell("provider's room has ended", failure)
+            self._log_failure("provider thread ended", failure)
         elif failure is not None:
             self._opened.set_exception(failure)
         try:
@@ -269,7 +269,7 @@ class ProviderThread:
                 self._loop.run_until_complete(life)
             except (SystemExit, KeyboardInterrupt) as error:
                 # From a task that the provider has started: these stop an event loop.
-                self._tell("a provider's task tried to end the process", error)
+                self._log_failure("a provider's task tried to end the process", error)
             except (Exception, asyncio.CancelledError):  # noqa: S112 # the life's own, seen to below
                 continue
         if life.cancelled():
@@ -296,7 +296,7 @@ class ProviderThread:
                 except Exception as error:
                     if not self._opened.done():
                         raise
-                    self._tell("worker of a provider's room failed; another one begins", error)
+                    self._log_failure("provider worker failed; restarting", error)
                     await asyncio.sleep(_PAUSE)
             if not self._drained.done():
                 self._drained.set_result(None)
@@ -324,7 +324,7 @@ class ProviderThread:
         await self._leave.wait()
         await worker.shutdown()
 
-    def _tell(self, event: str, error: BaseException) -> None:
+    def _log_failure(self, event: str, error: BaseException) -> None:
         get_log().error(
             event,
             provider=self.provider.id,

@@ -23,7 +23,7 @@ from syncline.control.services import Services
 from syncline.errors import ProviderBlocked
 from syncline.logs import get_log
 
-__all__ = ["StackTimer", "Watchdog", "rooms"]
+__all__ = ["StackTimer", "Watchdog", "provider_threads"]
 
 _STDERR: Final = 2
 """The descriptor: `sys.stderr` may be anything."""
@@ -105,8 +105,8 @@ class Watchdog:
     times as long, its provider is withdrawn from the services' registry until then.
     """
 
-    def __init__(self, client: Client, rooms: Sequence[ProviderThread], services: Services) -> None:
-        self._client, self._rooms = client, rooms
+    def __init__(self, client: Client, threads: Sequence[ProviderThread], services: Services) -> None:
+        self._client, self._threads = client, threads
         self._seconds, self._meter = services.settings.blocked_seconds, services.meter
         self._registry = services.registry
         self._blocked: dict[ProviderThread, float] = {}
@@ -128,10 +128,10 @@ class Watchdog:
                 await asyncio.sleep(tick)
                 if time.monotonic() - before > tick + self._seconds / 2:
                     # This loop could not run either, nor perhaps the process: nobody could have answered.
-                    for room in self._rooms:
+                    for room in self._threads:
                         if not room.blocked:
                             room.reset_liveness()
-                for room in self._rooms:
+                for room in self._threads:
                     try:
                         await self._look_after(room)
                     except Exception:  # nobody looks after the watchdog
@@ -141,7 +141,7 @@ class Watchdog:
                 timer.close()
 
     def _push_back(self, timers: dict[int, StackTimer]) -> None:
-        alive = {room.native_id for room in self._rooms} | {threading.get_native_id()}
+        alive = {room.native_id for room in self._threads} | {threading.get_native_id()}
         for gone in timers.keys() - alive:
             timers.pop(gone).close()
         for native_id in alive:
@@ -156,7 +156,7 @@ class Watchdog:
         log = get_log().bind(provider=room.provider.id, distribution=room.distribution)
         if silent <= self._seconds:
             if since is not None:
-                log.info("provider's room runs again", seconds=round(time.monotonic() - since, 1))
+                log.info("provider thread runs again", seconds=round(time.monotonic() - since, 1))
                 del self._blocked[room]
                 room.blocked = False
                 self._for_good.discard(room)
@@ -169,7 +169,7 @@ class Watchdog:
             self._registry.withdraw("sync", room.provider.id)
         elif silent > _FOR_GOOD * self._seconds and room not in self._for_good:
             self._for_good.add(room)
-            log.error("provider's room is still blocked: restart this worker", seconds=round(silent, 1))
+            log.error("provider thread still blocked: restart this worker", seconds=round(silent, 1))
 
     async def _blocks(self, room: ProviderThread) -> None:
         stack = _stack_of(room)
@@ -223,7 +223,7 @@ def _place(room: ProviderThread, stack: Sequence[traceback.FrameSummary]) -> str
 
 
 @asynccontextmanager
-async def rooms(
+async def provider_threads(
     client: Client, services: Services, *, serve: Serve, dump: bool = False
 ) -> AsyncIterator[Sequence[ProviderThread]]:
     """Have the cycles of every routed provider served in a room of its own while this is entered.

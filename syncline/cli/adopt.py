@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.output import errors_as_sentences
+from syncline.cli.operators import GraphArgument, JsonOption
+from syncline.cli.output import errors_printed
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["adopt"]
 
 
-@errors_as_sentences
+@errors_printed
 def adopt(
-    graph: Annotated[str, typer.Argument(metavar="GRAPH", help="Slug or id.")],
+    graph: GraphArgument,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the SQL with its reasons, and change nothing.")
     ] = False,
@@ -30,19 +31,19 @@ def adopt(
     lock_timeout: Annotated[
         float, typer.Option(min=0.001, help="Seconds that writers may have to wait for one of our locks.")
     ] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Prepare a graph's write-db tables for capture, online. Doing it again changes nothing."""
     import asyncio
 
     schema_map = _schema_map(map_name)
     quiet = as_json or dry_run
-    steps = asyncio.run(
+    slug, steps = asyncio.run(
         _adopt(graph, schema_map, undo=undo, dry_run=dry_run, lock_timeout=lock_timeout, quiet=quiet)
     )
     if as_json:
-        told = [{"sentence": step.sentence, "sql": step.script} for step in steps]
-        typer.echo(json.dumps({"graph": graph, "undo": undo, "dry_run": dry_run, "steps": told}, indent=2))
+        listed = [{"sentence": step.sentence, "sql": step.script} for step in steps]
+        typer.echo(json.dumps({"graph": slug, "undo": undo, "dry_run": dry_run, "steps": listed}, indent=2))
     elif not steps:
         typer.echo("Nothing to do: " + ("no table is captured." if undo else "every table is captured."))
     elif dry_run:
@@ -75,7 +76,8 @@ async def _adopt(
     dry_run: bool,
     lock_timeout: float,
     quiet: bool,
-) -> "list[Step]":
+) -> "tuple[str, list[Step]]":
+    """Return the slug of the graph, and the steps that were taken or would be."""
     from syncline.capture.install.install import adopt, plan_adoption, plan_undo
     from syncline.capture.install.install import undo as undo_adoption
     from syncline.capture.install.locks import Patience
@@ -83,12 +85,13 @@ async def _adopt(
     from syncline.control.services import Services
 
     async with Services.open(find_settings(), application_name="syncline adopt") as services:
-        write = services.write_schema(await services.graphs.get(reference))
+        graph = await services.graphs.get(reference)
+        write = services.write_schema(graph)
         if dry_run:
             make = plan_undo if undo else plan_adoption
             async with write.store.driver() as connection:
-                return list((await make(connection, write.schema, schema_map)).steps)
-        return await (undo_adoption if undo else adopt)(
+                return graph.slug, list((await make(connection, write.schema, schema_map)).steps)
+        steps = await (undo_adoption if undo else adopt)(
             write.store,
             write.schema,
             schema_map,
@@ -96,3 +99,4 @@ async def _adopt(
             on_step=lambda step: None if quiet else typer.echo(step.sentence),
             on_wait=lambda wait: typer.echo(wait, err=True),
         )
+        return graph.slug, steps

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANSWERS",
+    "WITHOUT_JSON",
     "Adopted",
     "AdoptionStep",
     "DatabaseGrants",
@@ -77,6 +78,9 @@ ANSWERS: Final[Mapping[str, str]] = {
 }
 """Command, and what of it decides -> the model of its answer, as `module:Name` or as a list of that."""
 
+WITHOUT_JSON: Final = ("dev", "worker", "provider new")
+"""Commands that answer nothing, and so have no `--json`: they run something, or write files."""
+
 
 def schema_of(command: str) -> "dict[str, JsonValue]":
     """Return the JSON Schema of a command's answer."""
@@ -89,17 +93,19 @@ def pages() -> dict[str, str]:
         f"| `syncline {command}` | [{_title(kind)}](schemas/{_stem(kind)}.json) |"
         for command, kind in ANSWERS.items()
     ]
+    without = ", ".join(f"`{command}`" for command in WITHOUT_JSON)
     statuses = [f"| {code} | {text} |" for code, text in EXIT_STATUSES.items()]
-    page = _PAGE.format(answers="\n".join(rows), statuses="\n".join(statuses))
+    page = _PAGE.format(answers="\n".join(rows), without=without, statuses="\n".join(statuses))
     schemas = {f"schemas/{_stem(kind)}.json": _text(_schema(kind)) for kind in ANSWERS.values()}
     return {"json.md": page, **schemas}
 
 
 _PAGE: Final = """# What commands answer
 
-Every command that answers something takes `--json`. Then its standard output is one JSON value and nothing
-else; hints, warnings and errors go to standard error. The value keeps to a JSON Schema (draft 2020-12). A
-later release may add properties; it renames and removes none. Times are ISO 8601 in UTC.
+Every command takes `--json`, except these, which run something or write files: {without}.
+With it, standard output is one JSON value and nothing else; hints, warnings and errors go to standard error.
+The value keeps to a JSON Schema (draft 2020-12). A later release may add properties; it renames and removes
+none. Times are ISO 8601 in UTC.
 
 ```sh
 syncline status --json | jq -r '.[] | select(.standing == "failed") | .graph'

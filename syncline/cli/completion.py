@@ -1,10 +1,8 @@
 """Completion of graphs' names on the command line: from the Schedules, at once or not at all."""
 
-from typing import Annotated, Final
+from typing import Final
 
-import typer
-
-__all__ = ["SlugArgument", "complete_graph"]
+__all__ = ["complete_graph"]
 
 _SECONDS: Final = 1.0
 """Whoever presses Tab waits no longer."""
@@ -26,6 +24,3 @@ def complete_graph(incomplete: str) -> list[str]:
         return asyncio.run(asyncio.wait_for(slugs(), _SECONDS))
     except (SynclineError, TimeoutError):
         return []
-
-
-SlugArgument = Annotated[str, typer.Argument(metavar="GRAPH", help="Slug.", autocompletion=complete_graph)]

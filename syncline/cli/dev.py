@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from syncline.cli.output import errors_as_sentences
+from syncline.cli.output import errors_printed
 from syncline.cli.status import status_table
 
 __all__ = ["dev", "worker"]
 
 
-@errors_as_sentences
+@errors_printed
 def dev(
     config: Annotated[Path, typer.Option(help="What to start.", dir_okay=False)] = Path("temporal-dev.yaml"),
     once: Annotated[
@@ -45,7 +45,7 @@ def dev(
     raise typer.Exit(asyncio.run(stack.run()))
 
 
-@errors_as_sentences
+@errors_printed
 def worker() -> None:
     """Run the worker: `python worker.py` of the checkout in this folder, until it is told to stop.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from syncline.cli.operators import JsonOption, run
-from syncline.cli.output import EXIT_FAILED, errors_as_sentences, one_line, print_table
+from syncline.cli.output import EXIT_FAILED, errors_printed, one_line, print_table
 
 if TYPE_CHECKING:
     from syncline.cli.answers import Diagnosis
@@ -17,7 +17,7 @@ STATUS_OF_DOCTOR = "Exit status: 0 nothing fails, 1 something does, 2 wrong usag
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 
 
-@errors_as_sentences
+@errors_printed
 def doctor(
     timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Seconds to wait for a worker.")] = 20.0,
     as_json: JsonOption = False,

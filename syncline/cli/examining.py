@@ -22,7 +22,7 @@ from syncline.temporal.blocked import BlockedGraph, blocked_graphs
 from syncline.temporal.client import require_search_attributes, temporal_errors_mapped
 from syncline.temporal.run import execute_and_wait
 from syncline.temporal.runs import quoted
-from syncline.temporal.schedules.attention import due_schedules
+from syncline.temporal.schedules.due import due_schedules
 from syncline.temporal.stalled_runs import stalled_runs
 from syncline.temporal.stalls import StallKind
 from syncline.temporal.task_queues import live, pollers

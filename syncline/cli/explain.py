@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.operators import GraphArgument, JsonOption, ask, format_key, format_time
-from syncline.cli.output import EXIT_FAILED, errors_as_sentences, one_line
+from syncline.cli.output import EXIT_FAILED, errors_printed, one_line
 
 if TYPE_CHECKING:
     from syncline.operator.explanation import Explanation
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["explain"]
 
 
-@errors_as_sentences
+@errors_printed
 def explain(
     graph: GraphArgument,
     table: Annotated[

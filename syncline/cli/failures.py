@@ -11,15 +11,16 @@ from syncline.cli.operators import (
     GraphArgument,
     JsonOption,
     LimitOption,
+    ReasonOption,
     TimeoutOption,
     ask,
+    exit_nothing_matched,
     format_key,
     format_time,
     os_user,
     print_page,
-    say_nothing_matched,
 )
-from syncline.cli.output import errors_as_sentences, one_line
+from syncline.cli.output import errors_printed, one_line
 
 if TYPE_CHECKING:
     from syncline.messages.operator import DiscardFailuresInput, RetryFailuresInput
@@ -46,11 +47,10 @@ AllOption = Annotated[bool, typer.Option("--all", help="Every refused row of the
 WhoOption = Annotated[
     str | None, typer.Option(help="Who does this, for the audit; the user of this process when left out.")
 ]
-WhyOption = Annotated[str, typer.Option(help="Why, for the audit.")]
 
 
 @app.command("summary", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def summary(
     graph: GraphArgument,
     table: TableOption = None,
@@ -88,7 +88,7 @@ def summary(
 
 
 @app.command("list", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def list_failures(
     graph: GraphArgument,
     table: TableOption = None,
@@ -134,7 +134,7 @@ def list_failures(
 
 
 @app.command("show", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def show_failure(
     graph: GraphArgument,
     table: Annotated[str, typer.Argument(metavar="TABLE", help="A table of the graph-db.")],
@@ -147,7 +147,7 @@ def show_failure(
 
     page = ask(ListFailuresInput(graph=graph, table=table, key=tuple(key)), DeadLetterPage)
     if not page.letters:
-        say_nothing_matched(
+        exit_nothing_matched(
             f"{table} {format_key(key)} is not a refused row. `syncline explain` says where it is."
         )
     [letter] = page.letters
@@ -160,10 +160,10 @@ def show_failure(
 
 
 @app.command("retry", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def retry_failures(
     graph: GraphArgument,
-    why: WhyOption,
+    reason: ReasonOption,
     table: TableArgument = None,
     key: KeyArgument = None,
     fingerprint: FingerprintOption = None,
@@ -178,15 +178,15 @@ def retry_failures(
     """
     from syncline.messages.operator import RetryFailuresInput
 
-    selected = _selected(graph, table, key, fingerprint, everything, who, why)
+    selected = _selected(graph, table, key, fingerprint, everything, who, reason)
     _act(RetryFailuresInput.model_validate(selected), timeout, as_json)
 
 
 @app.command("discard", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def discard_failures(
     graph: GraphArgument,
-    why: WhyOption,
+    reason: ReasonOption,
     table: TableArgument = None,
     key: KeyArgument = None,
     fingerprint: FingerprintOption = None,
@@ -201,12 +201,12 @@ def discard_failures(
     """
     from syncline.messages.operator import DiscardFailuresInput
 
-    selected = _selected(graph, table, key, fingerprint, everything, who, why)
+    selected = _selected(graph, table, key, fingerprint, everything, who, reason)
     _act(DiscardFailuresInput.model_validate(selected), timeout, as_json)
 
 
 @app.command("audit", epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def show_audit(
     graph: GraphArgument,
     limit: LimitOption = 100,
@@ -222,7 +222,7 @@ def show_audit(
     page = ask(ListAuditInput(graph=graph, limit=limit, before=before), AuditPage)
     print_page(
         page,
-        ("at", "who", "starter", "action", "rows", "what", "why"),
+        ("at", "who", "starter", "action", "rows", "what", "reason"),
         [
             (
                 format_time(entry.at),
@@ -248,7 +248,7 @@ def _selected(
     fingerprint: str | None,
     everything: bool,
     who: str | None,
-    why: str,
+    reason: str,
 ) -> dict[str, object]:
     return {
         "graph": graph,
@@ -257,7 +257,7 @@ def _selected(
         "fingerprint": fingerprint,
         "everything": everything,
         "who": os_user() if who is None else who,
-        "why": why,
+        "why": reason,
     }
 
 
@@ -269,7 +269,7 @@ def _act(request: "RetryFailuresInput | DiscardFailuresInput", timeout: float, a
     if as_json:
         typer.echo(done.model_dump_json(indent=2))
     if not done.rows:
-        say_nothing_matched("No refused row matched, so nothing was done.")
+        exit_nothing_matched("No refused row matched, so nothing was done.")
     if not as_json:
         what = "to be tried in the next cycle" if request.workflow == names.RETRY_FAILURES else "given up"
         typer.echo(f"{done.rows} {'row' if done.rows == 1 else 'rows'} {what}")

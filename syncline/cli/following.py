@@ -22,7 +22,7 @@ from syncline.temporal.runs import outcome_of, progress_of, run_of, state_of
 from syncline.temporal.stalls import Pending, pending_of
 from syncline.temporal.task_queues import live, pollers
 
-__all__ = ["Lines", "Live", "View", "say_if_no_worker", "wait_for_run"]
+__all__ = ["Lines", "Live", "View", "wait_for_run", "warn_if_no_worker"]
 
 _STEP: Final = 1.0
 _PATIENCE: Final = 2.0
@@ -91,7 +91,7 @@ async def wait_for_run(
     )
 
 
-async def say_if_no_worker(client: Client, task_queue: str) -> None:
+async def warn_if_no_worker(client: Client, task_queue: str) -> None:
     """Write to stderr that no worker polls the task queue, if so."""
     refused = await _no_worker(client, task_queue)
     if refused is not None:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.completion import complete_graph
-from syncline.cli.operators import JsonOption, print_json_list
-from syncline.cli.output import errors_as_sentences
+from syncline.cli.operators import JsonOption, one_graph, print_json_list
+from syncline.cli.output import errors_printed
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ __all__ = ["grants"]
 _LONGEST_ROLE = 63
 
 
-@errors_as_sentences
+@errors_printed
 def grants(
     worker: Annotated[str, typer.Option(metavar="ROLE", help="The workers' role, which only syncs.")],
     writer: Annotated[
@@ -90,6 +90,6 @@ def _places(schemas: "list[str] | tuple[()]", graphs: "list[str] | tuple[()]") -
         # Which tables are read, only a record can say.
         here = [Place(schema=schema) for schema in dict.fromkeys(schemas)]
         return Places(write={None: here}, graph={None: here})
-    from syncline.cli.graph import all_graphs, one_graph
+    from syncline.cli.graph import all_graphs
 
     return places_of([one_graph(graph) for graph in graphs] if graphs else all_graphs())

@@ -18,10 +18,11 @@ from syncline.cli.operators import (
     TimeoutOption,
     ask,
     format_time,
+    one_graph,
     os_user,
     print_page,
 )
-from syncline.cli.output import errors_as_sentences, one_line, print_columns, say_warning
+from syncline.cli.output import errors_printed, one_line, print_columns, print_warning
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ __all__ = [
     "all_graphs",
     "app",
     "archive",
-    "one_graph",
     "pause",
     "print_graph",
     "read_composition",
@@ -49,7 +49,7 @@ ADAPTIVE_HELP = "Let its Schedule slow down while nothing changes."
 CADENCE_HELP = "The rarer intervals of an adaptive graph; 120,300,900 by default."
 
 
-@errors_as_sentences
+@errors_printed
 def set_graph(
     graph: GraphArgument,
     name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
@@ -90,19 +90,19 @@ def set_graph(
     )
 
 
-@errors_as_sentences
+@errors_printed
 def pause(graph: GraphArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
     """Pause a graph: its Schedule starts no runs. One started by hand still syncs it."""
     _change(graph, as_json, reason, status="paused")
 
 
-@errors_as_sentences
+@errors_printed
 def resume(graph: GraphArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
     """Make a paused or archived graph active. An operator's pause of its Schedule stays, and is told."""
     _change(graph, as_json, reason, status="active")
 
 
-@errors_as_sentences
+@errors_printed
 def archive(graph: GraphArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
     """Archive a graph: its Schedule is deleted and nothing syncs it. Its data and its place stay."""
     _change(graph, as_json, reason, status="archived")
@@ -158,7 +158,7 @@ def warn_of_times(graph: "Graph") -> None:
 
     found = caution(graph.slug, graph.schedule)
     if found is not None:
-        say_warning(one_line(f"{found.problem} {found.fix}"))
+        print_warning(one_line(f"{found.problem} {found.fix}"))
 
 
 def _change(graph: str, as_json: bool, reason: str, **changes: object) -> None:
@@ -191,7 +191,7 @@ app.command()(archive)
 
 
 @app.command("list")
-@errors_as_sentences
+@errors_printed
 def list_graphs(as_json: JsonOption = False) -> None:
     """List every graph."""
     graphs = all_graphs()
@@ -203,14 +203,14 @@ def list_graphs(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def show(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Show one graph."""
     print_graph(one_graph(graph), as_json=as_json)
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def add(
     slug: Annotated[str, typer.Argument(help="Lower-case letters, digits and `-`.")],
     name: Annotated[str | None, typer.Option(help="What people call it; the slug when left out.")] = None,
@@ -273,7 +273,7 @@ def add(
 
 
 @app.command(epilog=STATUS)
-@errors_as_sentences
+@errors_printed
 def audit(
     graph: Annotated[
         str | None,
@@ -313,14 +313,6 @@ def audit(
     )
     if page.next is not None and not as_json:
         typer.echo(f"more: --before {page.next}")
-
-
-def one_graph(graph: str) -> "Graph":
-    """Return the graph with this slug or id, as a worker answers."""
-    from syncline.messages.operator import GraphPage, ListGraphsInput
-
-    [found] = ask(ListGraphsInput(graph=graph), GraphPage).graphs
-    return found
 
 
 def all_graphs() -> "Sequence[Graph]":

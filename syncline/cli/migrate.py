@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from syncline.cli.operators import JsonOption, print_json_list, run
-from syncline.cli.output import errors_as_sentences
+from syncline.cli.output import errors_printed
 
 if TYPE_CHECKING:
     from syncline.cli.answers import Migrated
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["migrate"]
 
 
-@errors_as_sentences
+@errors_printed
 def migrate(as_json: JsonOption = False) -> None:
     """Create or upgrade the control plane and the schemas of every graph. Doing it again changes nothing."""
     done = run(_migrate(quiet=as_json))

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 import typer
 
 from syncline.cli.completion import complete_graph
-from syncline.cli.output import EXIT_FAILED, one_line, print_columns, say_error
+from syncline.cli.output import EXIT_FAILED, one_line, print_columns, print_error
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from pydantic import BaseModel
 
+    from syncline.control.graphs import Graph
     from syncline.messages.operator import OperationInput
 
 T = TypeVar("T")
@@ -30,9 +31,12 @@ STATUS = "Exit status: 0 done, 1 failed or nothing matched, 2 wrong usage or con
 GraphArgument = Annotated[
     str, typer.Argument(metavar="GRAPH", help="Slug or id.", autocompletion=complete_graph)
 ]
+OptionalGraphArgument = Annotated[
+    str | None, typer.Argument(metavar="[GRAPH]", help="Slug or id.", autocompletion=complete_graph)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=10_000, help="Lines of one page.")]
-ReasonOption = Annotated[str, typer.Option(help="Why; kept in the audit.")]
+ReasonOption = Annotated[str, typer.Option(help="Why this is done; kept in the audit.")]
 AfterOption = Annotated[
     str | None, typer.Option(metavar="PLACE", help="Where the page before ended: its last line says so.")
 ]
@@ -75,8 +79,31 @@ async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: floa
         summary=request.summary,
         graph=request.about,
         priority=WAITING if request.workflow == names.VERIFY_GRAPH else BY_HAND,
-        tell=lambda sentence: typer.secho(one_line(sentence), err=True, dim=True),
+        report=lambda sentence: typer.secho(one_line(sentence), err=True, dim=True),
     )
+
+
+def one_graph(graph: str) -> "Graph":
+    """Return the graph with this slug or id, as a worker answers."""
+    from syncline.messages.operator import GraphPage, ListGraphsInput
+
+    [found] = ask(ListGraphsInput(graph=graph), GraphPage).graphs
+    return found
+
+
+def slug_of(graph: str) -> str:
+    """Return the slug of a graph that is named by its slug or id.
+
+    What is not written as a UUID is a slug and is returned unchanged, with no call. An id is looked up by a
+    worker; raise RunFailed or ConfigurationError if no graph has it, and NoWorker if nobody can look.
+    """
+    from uuid import UUID
+
+    try:
+        written_as_id = str(UUID(graph)) == graph.lower()
+    except ValueError:
+        written_as_id = False
+    return one_graph(graph).slug if written_as_id else graph
 
 
 def print_json_list(answers: "Iterable[BaseModel]") -> None:
@@ -104,9 +131,9 @@ def print_page(
             typer.echo(summary, err=True)
 
 
-def say_nothing_matched(sentence: str) -> NoReturn:
+def exit_nothing_matched(sentence: str) -> NoReturn:
     """Say that there is nothing of the kind, and exit with status 1."""
-    say_error(one_line(sentence))
+    print_error(one_line(sentence))
     raise typer.Exit(EXIT_FAILED)
 
 

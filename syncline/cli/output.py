@@ -18,13 +18,13 @@ __all__ = [
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
     "EXIT_STATUSES",
-    "errors_as_sentences",
+    "errors_printed",
     "make_table",
     "one_line",
     "print_columns",
+    "print_error",
     "print_table",
-    "say_error",
-    "say_warning",
+    "print_warning",
 ]
 
 EXIT_FAILED: Final = 1
@@ -45,31 +45,31 @@ EXIT_STATUSES: Final = {
 P = ParamSpec("P")
 
 
-def say_error(message: str) -> None:
+def print_error(message: str) -> None:
     """Print `error: …` on stderr."""
     typer.secho("error: ", nl=False, err=True, fg=typer.colors.RED, bold=True)
     typer.echo(message, err=True)
 
 
-def say_warning(message: str) -> None:
+def print_warning(message: str) -> None:
     """Print `warning: …` on stderr."""
     typer.secho("warning: ", nl=False, err=True, fg=typer.colors.YELLOW, bold=True)
     typer.echo(message, err=True)
 
 
-def errors_as_sentences(command: Callable[P, None]) -> Callable[P, None]:
+def errors_printed(command: Callable[P, None]) -> Callable[P, None]:
     """Make a command print our errors as one sentence: exit status 2 for configuration, 1 for the rest."""
 
     @wraps(command)
-    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
         except SynclineError as error:
-            say_error(str(error))
+            print_error(str(error))
             wrong = isinstance(error, ConfigurationError | StoreUnusable)
             raise typer.Exit(EXIT_CONFIGURATION if wrong else EXIT_FAILED) from None
 
-    return told
+    return wrapped
 
 
 def one_line(text: str) -> str:

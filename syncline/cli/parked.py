@@ -14,7 +14,7 @@ from syncline.cli.operators import (
     format_time,
     print_page,
 )
-from syncline.cli.output import errors_as_sentences, print_columns
+from syncline.cli.output import errors_printed, print_columns
 
 if TYPE_CHECKING:
     from syncline.operator.parked import AwaitedRow, ParkedPage, ParkedSummary
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["parked"]
 
 
-@errors_as_sentences
+@errors_printed
 def parked(
     graph: GraphArgument,
     table: Annotated[

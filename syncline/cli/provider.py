@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.operators import GraphArgument, JsonOption, TimeoutOption, ask, format_time, os_user, run
-from syncline.cli.output import errors_as_sentences, one_line, print_table
+from syncline.cli.operators import (
+    GraphArgument,
+    JsonOption,
+    ReasonOption,
+    TimeoutOption,
+    ask,
+    format_time,
+    os_user,
+    run,
+)
+from syncline.cli.output import errors_printed, one_line, print_table
 
 if TYPE_CHECKING:
     from syncline.messages.operator import Promotion
@@ -16,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["app", "promote", "providers"]
 
 
-@errors_as_sentences
+@errors_printed
 def promote(
     graph: GraphArgument,
-    why: Annotated[str, typer.Option(help="Why, for the audit.")] = "promote",
+    reason: ReasonOption = "promote",
     who: Annotated[
         str | None, typer.Option(help="Who does this, for the audit; the user of this process when left out.")
     ] = None,
@@ -36,7 +45,7 @@ def promote(
     """
     from syncline.messages.operator import PromoteShadowInput, Promotion
 
-    request = PromoteShadowInput(graph=graph, force=force, who=who or os_user(), why=why)
+    request = PromoteShadowInput(graph=graph, force=force, who=who or os_user(), why=reason)
     done = ask(request, Promotion, seconds=timeout)
     if as_json:
         typer.echo(done.model_dump_json(indent=2))
@@ -89,7 +98,7 @@ def new(
     typer.echo(f"\nNext: cd {folder}, and README.md there has the commands to install and to test it.")
 
 
-@errors_as_sentences
+@errors_printed
 def providers(
     timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Seconds to wait for a worker.")] = 10.0,
     as_json: JsonOption = False,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.operators import JsonOption, run
-from syncline.cli.output import errors_as_sentences
+from syncline.cli.output import errors_printed
 
 if TYPE_CHECKING:
     from syncline.cli.answers import Loaded
@@ -15,18 +15,18 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Load sample data into a graph's write-db.", no_args_is_help=True)
 
-GraphOption = Annotated[str, typer.Option(metavar="SLUG", help="The graph to load it into.")]
+GraphOption = Annotated[str, typer.Option(metavar="GRAPH", help="Slug or id of the graph to load it into.")]
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def world(graph: GraphOption, as_json: JsonOption = False) -> None:
     """Load the world: ISO countries, subdivisions, languages, currencies and scripts."""
     _load("world", graph, None, as_json=as_json)
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def wordnet(
     dict_dir: Annotated[
         Path,

@@ -5,15 +5,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.completion import SlugArgument, complete_graph
-from syncline.cli.operators import JsonOption, format_time, print_json_list, run
+from syncline.cli.operators import (
+    GraphArgument,
+    JsonOption,
+    OptionalGraphArgument,
+    format_time,
+    print_json_list,
+    run,
+    slug_of,
+)
 from syncline.cli.output import (
     EXIT_FAILED,
-    errors_as_sentences,
+    errors_printed,
     one_line,
     print_columns,
-    say_error,
-    say_warning,
+    print_error,
+    print_warning,
 )
 from syncline.errors import ConfigurationError, ScheduleNotFound, SchedulePaused
 
@@ -29,18 +36,14 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-SomeSlugArgument = Annotated[
-    str | None, typer.Argument(metavar="[GRAPH]", help="Slug.", autocompletion=complete_graph)
-]
-
 app = typer.Typer(
-    help="Show and steer the Schedules of graphs. Needs Temporal only, no stores.",
+    help="Show, pause, resume and trigger the Schedules of graphs. Needs Temporal only, an id also a worker.",
     no_args_is_help=True,
 )
 
 
 @app.command("list")
-@errors_as_sentences
+@errors_printed
 def list_schedules(as_json: JsonOption = False) -> None:
     """List the Schedules of all graphs: when they run, who is paused and why. It lags a moment behind."""
     found = run(_list())
@@ -52,18 +55,19 @@ def list_schedules(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-@errors_as_sentences
-def trigger(graph: SlugArgument, as_json: JsonOption = False) -> None:
+@errors_printed
+def trigger(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Start a run now, unless one is open. A paused Schedule runs too, this once."""
+    graph = slug_of(graph)
     run(_steer(graph, lambda handle: handle.trigger()))
-    _tell(f"Triggered {graph}.", as_json=as_json, graph=graph, action="triggered")
+    _print_steered(f"Triggered {graph}.", as_json=as_json, graph=graph, action="triggered")
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def pause(
     reason: Annotated[str, typer.Option(help="Why, for whoever finds it paused.")],
-    graph: SomeSlugArgument = None,
+    graph: OptionalGraphArgument = None,
     everything: Annotated[
         bool, typer.Option("--all", help="In place of GRAPH: each that `syncline schedule list` shows.")
     ] = False,
@@ -78,14 +82,17 @@ def pause(
         _require_all(graph, everything=everything)
         _steer_all("paused", reason, as_json=as_json)
         return
+    graph = slug_of(graph)
     run(_steer(graph, lambda handle: handle.pause(note=reason)))
-    _tell(f"Paused {graph}: {one_line(reason)}", as_json=as_json, graph=graph, action="paused", reason=reason)
+    _print_steered(
+        f"Paused {graph}: {one_line(reason)}", as_json=as_json, graph=graph, action="paused", reason=reason
+    )
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def resume(
-    graph: SomeSlugArgument = None,
+    graph: OptionalGraphArgument = None,
     everything: Annotated[
         bool, typer.Option("--all", help="In place of GRAPH: each that was paused for this --reason.")
     ] = False,
@@ -106,14 +113,15 @@ def resume(
         return
     if reason is not None:
         raise ConfigurationError("--reason goes with --all; one graph is resumed whatever it was paused for.")
-    run(_steer(graph, lambda handle: _resume(graph, handle)))
-    _tell(f"Resumed {graph}.", as_json=as_json, graph=graph, action="resumed")
+    slug = slug_of(graph)
+    run(_steer(slug, lambda handle: _resume(slug, handle)))
+    _print_steered(f"Resumed {slug}.", as_json=as_json, graph=slug, action="resumed")
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def backfill(
-    graph: SlugArgument,
+    graph: GraphArgument,
     start: Annotated[str, typer.Option(metavar="TIME", help="ISO 8601; UTC unless it says otherwise.")],
     end: Annotated[str, typer.Option(metavar="TIME", help="The same; not before the start.")],
     as_json: JsonOption = False,
@@ -125,8 +133,9 @@ def backfill(
     first, last = _moment("--start", start), _moment("--end", end)
     if last < first:
         raise ConfigurationError("--end is before --start; swap them.")
+    graph = slug_of(graph)
     run(_steer(graph, lambda handle: _backfill(handle, first, last)))
-    _tell(
+    _print_steered(
         f"Backfilling {graph} from {first.isoformat()} to {last.isoformat()}.",
         as_json=as_json,
         graph=graph,
@@ -137,7 +146,7 @@ def backfill(
 
 
 @app.command()
-@errors_as_sentences
+@errors_printed
 def reconcile(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for it.")] = 60.0,
     as_json: JsonOption = False,
@@ -163,9 +172,9 @@ def reconcile(
         if result.never_due:
             typer.echo(f"{'never due':<10} {result.never_due:>6}")
     for slug, problem in result.never_due_graphs.items():
-        say_warning(one_line(f"{slug}: {problem}"))
+        print_warning(one_line(f"{slug}: {problem}"))
     for slug, problem in result.refused.items():
-        say_error(one_line(f"{slug}: {problem}"))
+        print_error(one_line(f"{slug}: {problem}"))
     if result.refusals:
         raise typer.Exit(EXIT_FAILED)
 
@@ -195,10 +204,10 @@ def _steer_all(action: "SteeredAction", reason: str, *, as_json: bool) -> None:
     done: list[str] = []
     failed: dict[str, str] = {}
 
-    def tell(slug: str, problem: str | None) -> None:
+    def report(slug: str, problem: str | None) -> None:
         if problem is not None:
             failed[slug] = problem
-            say_error(one_line(f"{slug}: {problem}"))
+            print_error(one_line(f"{slug}: {problem}"))
             return
         done.append(slug)
         if not as_json:
@@ -208,7 +217,7 @@ def _steer_all(action: "SteeredAction", reason: str, *, as_json: bool) -> None:
         from syncline.cli.target import connect_temporal
 
         steer_each = pause_all if action == "paused" else resume_all
-        await steer_each(await connect_temporal(), reason, tell=tell)
+        await steer_each(await connect_temporal(), reason, report=report)
 
     run(steer())
     if as_json:
@@ -314,7 +323,7 @@ def _answer(schedule: "ListedSchedule") -> "ScheduleListed":
     )
 
 
-def _tell(sentence: str, *, as_json: bool, **fields: object) -> None:
+def _print_steered(sentence: str, *, as_json: bool, **fields: object) -> None:
     """Print what was done to a Schedule."""
     if not as_json:
         typer.echo(sentence)

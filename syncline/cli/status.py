@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from syncline.caveats import format_lag
-from syncline.cli.completion import SlugArgument, complete_graph
-from syncline.cli.operators import JsonOption, format_time, print_json_list, run, say_nothing_matched
-from syncline.cli.output import errors_as_sentences, make_table, one_line, print_table
+from syncline.cli.operators import (
+    GraphArgument,
+    JsonOption,
+    OptionalGraphArgument,
+    exit_nothing_matched,
+    format_time,
+    print_json_list,
+    run,
+    slug_of,
+)
+from syncline.cli.output import errors_printed, make_table, one_line, print_table
 from syncline.cli.run_output import format_seconds, print_result, provider_lines
 from syncline.quoting import shown
 
@@ -52,11 +60,9 @@ HEALTH_STYLES: Final = {
 }
 
 
-@errors_as_sentences
+@errors_printed
 def status(
-    graph: Annotated[
-        str | None, typer.Argument(metavar="[GRAPH]", help="Slug.", autocompletion=complete_graph)
-    ] = None,
+    graph: OptionalGraphArgument = None,
     timeout: Annotated[
         float, typer.Option(metavar="S", min=0.1, help="Seconds to wait for a worker, for one graph.")
     ] = 3.0,
@@ -64,10 +70,11 @@ def status(
 ) -> None:
     """Show what every graph is doing, trouble first; or one graph in full, by its last run's own state.
 
-    Needs Temporal only. If no worker answers, one graph is shown by what Temporal keeps of its last run.
+    Needs Temporal only. If no worker answers, one graph is shown by what Temporal keeps of its last run;
+    an id needs a worker, which looks up its slug.
     """
     if graph is not None:
-        _status_of(graph, timeout, as_json=as_json)
+        _status_of(slug_of(graph), timeout, as_json=as_json)
         return
     found = run(_overview())
     if as_json:
@@ -137,7 +144,7 @@ def _why(graph: "GraphOverview") -> str:
     if graph.stall is not None:
         parts.append(f"{graph.stall.problem} {graph.stall.fix}")
     elif graph.trying is not None:
-        parts.append(_trying(graph.trying))
+        parts.append(_pending_retry(graph.trying))
     elif graph.running is not None:
         parts.append(f"a run has been open for {format_seconds(graph.running.seconds)}")
     if graph.last_run is not None and graph.last_run.status.trouble:
@@ -157,7 +164,7 @@ def _fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield "stuck" if report.standing == "stuck" else "waits", report.stall.problem
         yield "way out", report.stall.fix
     if report.trying is not None:
-        yield "trying", _trying(report.trying)
+        yield "trying", _pending_retry(report.trying)
     if report.problem is not None:
         yield "worker", report.problem
     yield from _state_fields(report)
@@ -240,7 +247,7 @@ def _pause(schedule: "GraphSchedule") -> str:
     return f"paused by an operator: {schedule.note or 'no reason given'}"
 
 
-def _trying(trying: "PendingRetry") -> str:
+def _pending_retry(trying: "PendingRetry") -> str:
     return f"attempt {trying.attempt} of {trying.activity}; the last failed: {trying.problem}"
 
 
@@ -248,18 +255,19 @@ def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
-@errors_as_sentences
+@errors_printed
 def runs(
-    graph: SlugArgument,
+    graph: GraphArgument,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, at most.")] = 20,
     failed: Annotated[bool, typer.Option("--failed", help="Only those that did not succeed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List a graph's last runs, newest first: what started each, how it ended, what it wrote.
 
-    Needs Temporal only, no worker. How the cycle ended is read for the first hundred.
+    Needs Temporal only, and a worker to look up an id. How the cycle ended is read for the first hundred.
     """
-    found = run(_runs(graph, limit, failed))
+    slug = slug_of(graph)
+    found = run(_runs(slug, limit, failed))
     if as_json:
         print_json_list(found)
     elif found:
@@ -267,7 +275,7 @@ def runs(
         print_table(header, map(_runs_line, found), styles=HEALTH_STYLES)
     if not found:
         kind = "run that did not succeed" if failed else "run"
-        say_nothing_matched(f"Temporal keeps no {kind} of graph {shown(graph)}.")
+        exit_nothing_matched(f"Temporal keeps no {kind} of graph {shown(slug)}.")
 
 
 async def _runs(slug: str, limit: int, failed: bool) -> "Sequence[RunEntry]":

@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.completion import SlugArgument
-from syncline.cli.operators import JsonOption, os_user, run
+from syncline.cli.operators import GraphArgument, JsonOption, os_user, run, slug_of
 from syncline.cli.output import (
     EXIT_ALREADY_RUNNING,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    errors_as_sentences,
+    errors_printed,
     one_line,
-    say_error,
+    print_error,
 )
 from syncline.cli.run_output import format_seconds, print_result
 from syncline.errors import ConfigurationError
@@ -38,9 +37,9 @@ _TRIES = 3
 """Runs that are started while the one that holds the graph is gone whenever it is looked for."""
 
 
-@errors_as_sentences
+@errors_printed
 def sync(
-    graph: SlugArgument,
+    graph: GraphArgument,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Show how far each table is, all the while.")
     ] = False,
@@ -67,7 +66,7 @@ def sync(
     from syncline.messages.sync import SyncGraphInput
 
     given = SyncGraphInput(
-        graph=graph,
+        graph=slug_of(graph),
         batch_rows=batch_rows,
         time_budget_seconds=time_budget,
         progress_seconds=_FOLLOWED_EVERY if follow else None,
@@ -109,11 +108,11 @@ async def _sync(
     until = None if timeout is None else time.monotonic() + timeout
 
     async def waited(begun: "SyncedRun", said: str) -> "SyncedRun":
-        from syncline.cli.following import Lines, say_if_no_worker, wait_for_run
+        from syncline.cli.following import Lines, wait_for_run, warn_if_no_worker
 
         started[:] = [begun]
         typer.echo(f"{begun.workflow_id} (run {begun.run_id}): {said}", err=quiet)
-        await say_if_no_worker(client, task_queue)
+        await warn_if_no_worker(client, task_queue)
         if not wait:
             return begun
         view: View = _followed_view(quiet=quiet) if follow else Lines(err=True, tables=False)
@@ -220,14 +219,14 @@ def _exit(answer: "SyncedRun", *, wait: bool, as_json: bool) -> None:
     if not wait:
         return
     if answer.status == "running":
-        say_error(f"It has not ended in time; it goes on. {_where(answer)}")
+        print_error(f"It has not ended in time; it goes on. {_where(answer)}")
         raise typer.Exit(EXIT_FAILED)
     if answer.cycle is CycleStatus.HELD:
         if not as_json:
             typer.echo("Nobody has its provider: `syncline providers` shows who has what.", err=True)
         raise typer.Exit(EXIT_FAILED)
     if answer.error is not None:
-        say_error(one_line(answer.error))
+        print_error(one_line(answer.error))
         raise typer.Exit(EXIT_FAILED)
     if answer.cycle is CycleStatus.BUDGET_SPENT and not as_json:
         typer.echo("The time budget ended first; the next run goes on from here.", err=True)

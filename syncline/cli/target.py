@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from syncline.devstack.environment import forget_temporal_environment, stack_settings
+from syncline.devstack.environment import clear_temporal_environment, stack_settings
 from syncline.devstack.state import RunningStack, StateFolder
 from syncline.errors import SettingsInvalid
 from syncline.settings import Settings, load_settings, load_task_queue
@@ -33,7 +33,7 @@ def find_settings() -> Settings:
             raise SettingsInvalid(
                 f"{error} Or start `syncline dev` here: commands then use its stores."
             ) from None
-    _say_which(stack)
+    _print_stack(stack)
     return stack_settings(stack.stores.as_owner, {"task_queue": stack.task_queue})
 
 
@@ -56,15 +56,15 @@ async def connect_temporal(*, prepare: bool = True) -> "Client":
     if stack is None or stack.temporal_address is None:
         client = await connect()
     else:
-        _say_which(stack)
-        forget_temporal_environment()
+        _print_stack(stack)
+        clear_temporal_environment()
         client = await connect(address=stack.temporal_address, namespace=stack.namespace)
     if prepare:
         await register_search_attributes(client)
     return client
 
 
-def _say_which(stack: RunningStack) -> None:
+def _print_stack(stack: RunningStack) -> None:
     """Say on stderr that a stack is used, unless a shell asks for completions."""
     if "_SYNCLINE_COMPLETE" not in os.environ:
         typer.secho(f"using the stack in {_STATE} (pid {stack.dev.pid})", err=True, dim=True)

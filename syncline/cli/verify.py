@@ -4,8 +4,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.operators import GraphArgument, JsonOption, TimeoutOption, ask, format_key, os_user
-from syncline.cli.output import EXIT_FAILED, errors_as_sentences, one_line, print_columns
+from syncline.cli.operators import (
+    GraphArgument,
+    JsonOption,
+    ReasonOption,
+    TimeoutOption,
+    ask,
+    format_key,
+    os_user,
+)
+from syncline.cli.output import EXIT_FAILED, errors_printed, one_line, print_columns
 
 if TYPE_CHECKING:
     from syncline.messages.verification import Verification
@@ -18,13 +26,13 @@ STATUS_OF_VERIFY = (
 )
 
 
-@errors_as_sentences
+@errors_printed
 def verify(
     graph: GraphArgument,
     repair: Annotated[
         bool, typer.Option("--repair", help="Ask for exactly what is damaged; the next cycle makes it right.")
     ] = False,
-    why: Annotated[str, typer.Option(help="Reason of a repair, for the audit.")] = "verify --repair",
+    reason: ReasonOption = "verify --repair",
     who: Annotated[
         str | None, typer.Option(help="Who repairs; the user of this process when left out.")
     ] = None,
@@ -51,7 +59,7 @@ def verify(
         vectors=vectors,
         repair=repair,
         who=(who or os_user()) if repair else "",
-        why=why if repair else "",
+        why=reason if repair else "",
         shadow=shadow,
     )
     found = ask(request, Verification, seconds=timeout)

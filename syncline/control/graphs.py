@@ -154,7 +154,7 @@ class Graph(_Record):
     created_at: datetime
     updated_at: datetime
 
-    def says(self, draft: GraphDraft) -> bool:
+    def matches(self, draft: GraphDraft) -> bool:
         """Return whether adding the draft would have made this graph."""
         declared = draft.completed()
         return declared == self.model_dump(mode="json", include=set(declared))
@@ -333,7 +333,7 @@ class GraphRepository:
         except GraphInvalid:
             with contextlib.suppress(GraphNotFound):
                 present = await self.get(draft.slug)
-                if present.slug == draft.slug and present.says(draft):
+                if present.slug == draft.slug and present.matches(draft):
                     await prepare(present)
                     return present
             raise

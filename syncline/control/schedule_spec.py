@@ -34,7 +34,7 @@ class ScheduleSpec(BaseModel):
     """The rarer intervals of an adaptive graph, in seconds; those below `every_seconds` do not count."""
 
     @model_validator(mode="after")
-    def _slows_down_only_when_told_of_changes(self) -> Self:
+    def _slows_down_only_when_notified_of_changes(self) -> Self:
         if self.adaptive and not self.notify:
             raise ValueError("adaptive needs notify: else a change would wait for the slowest run")
         if self.adaptive and self.cron is not None:
@@ -51,5 +51,5 @@ class ScheduleSpec(BaseModel):
     def in_words(self) -> str:
         """When it syncs, in a few words."""
         slower = f" to {self.intervals[-1]}" if len(self.intervals) > 1 else ""
-        told = "" if self.notify else ", not notified"
-        return f"{self.cron or f'every {self.every_seconds}{slower} s'}{told}"
+        notified = "" if self.notify else ", not notified"
+        return f"{self.cron or f'every {self.every_seconds}{slower} s'}{notified}"

@@ -24,7 +24,7 @@ from syncline.settings import Settings
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.usability import Usability
 
-__all__ = ["InstalledProvider", "WorkerRecord", "WorkerRepository", "announced"]
+__all__ = ["InstalledProvider", "WorkerRecord", "WorkerRepository", "register_worker"]
 
 _EVERY: Final = 30.0
 _NEWS: Final = 1.0
@@ -99,7 +99,7 @@ class WorkerRepository:
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
 
-    async def tell(
+    async def upsert(
         self, worker: Mapping[str, object], *, providers: Sequence[InstalledProvider] = ()
     ) -> None:
         """Write a worker down, or that it is still there and with which providers; forget those long gone.
@@ -129,7 +129,7 @@ class WorkerRepository:
         async with self._store.begin() as connection:
             return (await connection.execute(select(_required.c.id).where(wanted))).first() is not None
 
-    async def forget(self, worker_id: UUID) -> None:
+    async def delete(self, worker_id: UUID) -> None:
         """Remove a worker that ends."""
         async with self._store.begin() as connection:
             await connection.execute(delete(_workers).where(_workers.c.id == worker_id))
@@ -238,7 +238,7 @@ def _installed(registry: Registry) -> Sequence[InstalledProvider]:
 
 
 @asynccontextmanager
-async def announced(
+async def register_worker(
     services: RegisteringServices, *, identity: str, every_seconds: float = _EVERY
 ) -> AsyncIterator[None]:
     """Have the control plane know of this worker while this is entered.
@@ -255,36 +255,34 @@ async def announced(
         "python_version": platform.python_version(),
         "problems": [str(problem) for problem in services.registry.problems],
     }
-    telling = asyncio.create_task(_keep_telling(services, worker, every_seconds))
+    registering = asyncio.create_task(_keep_registered(services, worker, every_seconds))
     try:
         yield
     finally:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
+        registering.cancel()
+        await asyncio.gather(registering, return_exceptions=True)
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(5):
-                await services.workers.forget(UUID(str(worker["id"])))
+                await services.workers.delete(UUID(str(worker["id"])))
 
 
-async def _keep_telling(
+async def _keep_registered(
     services: RegisteringServices, worker: Mapping[str, object], every_seconds: float
 ) -> None:
     log = get_log()
-    told = False
+    failed = False
     while True:
         refused = services.usability.refused()
         try:
             # Nobody is to route a cycle to a worker that takes none.
             installed = () if services.usability.barred else _installed(services.registry)
             unusable = list(services.usability.problems())
-            await services.workers.tell({**worker, "unusable": unusable}, providers=installed)
-            told = False
+            await services.workers.upsert({**worker, "unusable": unusable}, providers=installed)
+            failed = False
         except StoreError as error:
             hint = "; `syncline migrate` makes its table" if isinstance(error, StoreRejected) else ""
-            (log.debug if told else log.warning)(
-                f"control plane does not know of this worker{hint}", error=str(error)
-            )
-            told = True
+            (log.debug if failed else log.warning)(f"worker registration failed{hint}", error=str(error))
+            failed = True
         until = time.monotonic() + every_seconds
         # That a store refuses this worker, or no longer does, is news: cycles are routed by it.
         while time.monotonic() < until and services.usability.refused() == refused:  # noqa: ASYNC110

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from syncline.errors import SettingsInvalid
 from syncline.settings import Settings
 
-__all__ = ["StackStores", "forget_temporal_environment", "stack_settings", "worker_environment"]
+__all__ = ["StackStores", "clear_temporal_environment", "stack_settings", "worker_environment"]
 
 _DROPPED = ("owner_role", "control_dsn", "stores", "qdrant_url", "qdrant_api_key", "qdrants", "task_queue")
 
@@ -105,7 +105,7 @@ def stack_settings(stores: Mapping[str, JsonValue], overrides: Mapping[str, Json
         raise SettingsInvalid(f"{error}: it must be a JSON object") from None
 
 
-def forget_temporal_environment() -> None:
+def clear_temporal_environment() -> None:
     """Make this process ignore TEMPORAL_* and profiles: it talks to the server of its own stack alone.
 
     A person's profile may ask for TLS or an API key; the dev server has neither.

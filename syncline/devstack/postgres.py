@@ -113,7 +113,7 @@ class PostgresServer:
             raise self._not_started(_reason(error)) from error
 
     def _started(self) -> EmbeddedPostgres:
-        self._forget_handles()
+        self._reset_handles()
         self._settle()
         self._server.ensure_pgdata_inited()
         configuration = self._data_dir / "postgresql.conf"
@@ -139,7 +139,7 @@ class PostgresServer:
 
     def stop(self) -> None:
         """Stop the server; a clean shutdown, waited for. Nothing happens if it does not run."""
-        self._forget_handles()
+        self._reset_handles()
         postmaster = self._postmaster()
         if postmaster is None:
             return
@@ -153,7 +153,7 @@ class PostgresServer:
             if self._wait_until_gone(postmaster, patience):
                 return
 
-    def _forget_handles(self) -> None:
+    def _reset_handles(self) -> None:
         # The wheel counts the processes that use a server and stops it with the last one. One that was killed
         # is counted for ever, so the count is started anew: this folder has one owner.
         (self._data_dir / ".handle_pids.json").unlink(missing_ok=True)

@@ -51,7 +51,7 @@ class StatusShow:
         """Show until cancelled, or until each of these graphs has drained in a run of this stack."""
         if not self._console.is_terminal:
             for label, place in self._places.items():
-                self._say(f"{label}: {place}" if label else place)
+                self._print_line(f"{label}: {place}" if label else place)
         # Where there is no terminal it prints the last table alone.
         with Live(self._view(), console=self._console, auto_refresh=False) as live:
             while True:
@@ -86,7 +86,7 @@ class StatusShow:
             if outcome.cycle is CycleStatus.DRAINED:
                 self._synced.add(graph.graph)
             if not self._console.is_terminal:
-                self._say(self._ended[graph.graph][1])
+                self._print_line(self._ended[graph.graph][1])
 
     def _view(self) -> RenderableType:
         table = self._table(self._graphs)
@@ -99,7 +99,7 @@ class StatusShow:
             places.add_row(label, place)
         return Group(Text(), table, Text(), places)
 
-    def _say(self, line: str) -> None:
+    def _print_line(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
 
 

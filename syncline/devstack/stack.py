@@ -16,7 +16,7 @@ from syncline.control.graphs import Graph
 from syncline.devstack.declaration import StackDeclaration
 from syncline.devstack.environment import (
     StackStores,
-    forget_temporal_environment,
+    clear_temporal_environment,
     stack_settings,
     worker_environment,
 )
@@ -78,7 +78,7 @@ class DevStack:
         with private_files(), self._folder.locked(), self._signals_noted():
             await self._end_leftovers()
             self._require_ports()
-            forget_temporal_environment()
+            clear_temporal_environment()
             self._folder.write(self._record)
             try:
                 async with AsyncExitStack() as running:
@@ -86,8 +86,8 @@ class DevStack:
             except _StopRequested:
                 return 0
             finally:
-                self._folder.forget()
-                self._say("Stopped.")
+                self._folder.delete_record()
+                self._print_line("Stopped.")
 
     async def _start_and_show(self, running: AsyncExitStack) -> int:
         declared, folder = self._declared, self._folder
@@ -133,8 +133,8 @@ class DevStack:
             await asyncio.to_thread(give_rights, postgres, databases, places)
 
         await asyncio.to_thread(make_roles, postgres, *databases.values())
-        graphs = await prepare_graphs(self._declared, settings, give=give, say=self._say)
-        await load_samples(self._declared, as_writer, graphs, say=self._say)
+        graphs = await prepare_graphs(self._declared, settings, give=give, say=self._print_line)
+        await load_samples(self._declared, as_writer, graphs, say=self._print_line)
         return graphs
 
     async def _watch(
@@ -185,11 +185,13 @@ class DevStack:
         left = {name: child for name, child in record.children.items() if child.process() is not None}
         if left:
             names = " and ".join(f"{name} (pid {child.pid})" for name, child in left.items())
-            self._say(f"The previous `syncline dev` (pid {record.dev.pid}) was killed; ending its {names}.")
+            self._print_line(
+                f"The previous `syncline dev` (pid {record.dev.pid}) was killed; ending its {names}."
+            )
             # The worker before Temporal, as in an orderly stop.
             for child in reversed(left.values()):
                 await asyncio.to_thread(child.end, patience=5)
-        self._folder.forget()
+        self._folder.delete_record()
 
     def _require_ports(self) -> None:
         temporal = self._declared.temporal
@@ -200,7 +202,7 @@ class DevStack:
 
     @asynccontextmanager
     async def _postgres(self) -> AsyncIterator[EmbeddedPostgres]:
-        self._say("Starting PostgreSQL.")
+        self._print_line("Starting PostgreSQL.")
         server = PostgresServer(self._folder.path / self._declared.postgres.data)
         try:
             # Not interrupted half-way: a stop waits for the few seconds that it takes.
@@ -211,12 +213,12 @@ class DevStack:
             self._check_interrupted()
             yield postgres
         finally:
-            self._say("Stopping PostgreSQL.")
+            self._print_line("Stopping PostgreSQL.")
             await asyncio.to_thread(server.stop)
 
     @asynccontextmanager
     async def _temporal(self) -> AsyncIterator[TemporalServer]:
-        self._say("Starting Temporal.")
+        self._print_line("Starting Temporal.")
         log = self._folder.temporal_log
         self._folder.keep_one_old_log(log)
         database = self._folder.path / self._declared.temporal.database
@@ -225,12 +227,12 @@ class DevStack:
             self._note_child("Temporal", await server.start())
             yield server
         finally:
-            self._say("Stopping Temporal.")
+            self._print_line("Stopping Temporal.")
             await server.stop(hurry=self._hurry)
 
     @asynccontextmanager
     async def _worker(self, settings: Settings, stores: StackStores) -> AsyncIterator[WorkerProcess]:
-        self._say("Starting the worker.")
+        self._print_line("Starting the worker.")
         log = self._folder.worker_log
         self._folder.keep_one_old_log(log)
         declared = self._declared
@@ -247,16 +249,18 @@ class DevStack:
             self._note_child("worker", await worker.start())
             yield worker
         finally:
-            self._say("Stopping the worker; a running cycle may finish its batch.")
+            self._print_line("Stopping the worker; a running cycle may finish its batch.")
             if not await worker.stop(hurry=self._hurry):
-                self._say("The worker did not stop in time and was killed; the next start resumes its cycle.")
+                self._print_line(
+                    "The worker did not stop in time and was killed; the next start resumes its cycle."
+                )
 
     def _worker_restarted(self, status: int, child: ChildProcess) -> None:
         self._note_child("worker", child)
         ended = (
             f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         )
-        self._say(
+        self._print_line(
             f"The worker {ended} and was started again (pid {child.pid}); see {self._folder.worker_log}."
         )
 
@@ -280,7 +284,7 @@ class DevStack:
         if child.identity is not None:
             self._note(children={**self._record.children, name: child.identity})
 
-    def _say(self, sentence: str) -> None:
+    def _print_line(self, sentence: str) -> None:
         self._console.print(sentence, markup=False, soft_wrap=True)
 
     def _fail(self, sentence: str) -> int:

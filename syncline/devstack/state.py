@@ -130,7 +130,7 @@ class StateFolder:
         except (OSError, ValidationError):
             return None
 
-    def forget(self) -> None:
+    def delete_record(self) -> None:
         """Remove the record: the stack was stopped in order."""
         with contextlib.suppress(FileNotFoundError):
             self._record.unlink()

@@ -68,7 +68,7 @@ class Batches:
         statements: SchemaStatements,
         context: SyncContext,
         held: HeldSchema,
-        tenure: Fence,
+        fence: Fence,
         progress: Progress,
         *,
         failed: Mapping[str, str],
@@ -79,14 +79,14 @@ class Batches:
         self._statements = statements
         self._context = context
         self._held, self._target = held, held.connection
-        self._tenure = tenure
+        self._fence = fence
         self._deletes = Deletes(statements, context, held.connection)
         self._out_of_time = out_of_time
         self._more = False
         self._counted: set[str] = set()
         self._sizes = sizes
         self._landed = False
-        self._told_of_limits = False
+        self._limits_logged = False
         self._troubles: list[StoreError] = []
         self._progress = progress
         self.failed = dict(failed)
@@ -117,8 +117,8 @@ class Batches:
                 size.alone()
             else:
                 size.failed(struck=is_limit(error), staged=staged)
-                if is_limit(error) and not self._told_of_limits:
-                    self._told_of_limits = True
+                if is_limit(error) and not self._limits_logged:
+                    self._limits_logged = True
                     named = await with_setting(self._store_of(error), error)
                     self._context.log.warning(
                         "batch halved", graph=self._context.graph.slug, rows=size.rows, error=str(named)
@@ -140,7 +140,7 @@ class Batches:
         async with self._transaction(*stages, *([create_stage] if create_stage is not None else [])):
             yield batch
             if batch.progress is not None:
-                await self._tenure.commit(self._target, batch.progress, moved=batch.moved)
+                await self._fence.commit(self._target, batch.progress, moved=batch.moved)
         if batch.progress is not None:
             # Only now: a rolled-back batch must not be counted.
             self._landed |= batch.landed
@@ -182,7 +182,7 @@ class Batches:
             )
         self._more |= applied.more
         effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
-        progress = await self._bury(self._progress.run.plus(effects), applied.refused)
+        progress = await self._insert_letters(self._progress.run.plus(effects), applied.refused)
         entangled = (
             []
             if asked
@@ -197,7 +197,9 @@ class Batches:
             self._more |= again != "INSERT 0 0"
         return progress
 
-    async def _bury(self, progress: RunProgress, refused: Mapping[str, Sequence[DeadLetter]]) -> RunProgress:
+    async def _insert_letters(
+        self, progress: RunProgress, refused: Mapping[str, Sequence[DeadLetter]]
+    ) -> RunProgress:
         """Put refused rows among the dead letters; return the progress with them."""
         for name, letters in refused.items():
             await insert_dead_letters(
@@ -211,4 +213,4 @@ class Batches:
         effects, refused = await remove_gone(self._target, self._statements, store)
         await self._statements.recount.run(self._target)
         self._more |= bool(effects)
-        return await self._bury(self._progress.run.plus(effects), refused)
+        return await self._insert_letters(self._progress.run.plus(effects), refused)

@@ -33,7 +33,7 @@ class BisectingSender(Generic[ErrorT]):
         `diagnose` is asked when a whole is refused, before it is halved: it raises the error if the service
         would refuse anything, and returns whether the whole should be sent once more.
         """
-        self._send, self._refusal, self._suspect = send, refusal, diagnose
+        self._send, self._refusal, self._diagnose = send, refusal, diagnose
         self._out_of_time = out_of_time
         self.accepted: set[int] = set()
         self.refused: dict[int, ErrorT] = {}
@@ -41,7 +41,7 @@ class BisectingSender(Generic[ErrorT]):
     async def take(self, items: range) -> None:
         """Send these items, all at once if the service lets them."""
         error = await self._sent(items)
-        if error is not None and await self._suspect(error):
+        if error is not None and await self._diagnose(error):
             error = await self._sent(items)
         if error is not None:
             await self._halve(items, error)
@@ -81,10 +81,10 @@ class Verdicts(Generic[ItemT, ErrorT]):
         """Whether everything was refused twice running: there is no sense in going on."""
         self._worked = False
 
-    def offenders(self, items: Sequence[ItemT], sieve: BisectingSender[ErrorT]) -> list[tuple[ItemT, ErrorT]]:
-        """Return what is now known to be refused by itself, of this sieve and of those before."""
-        refused = [(items[position], error) for position, error in sieve.refused.items()]
-        if sieve.accepted:
+    def offenders(self, items: Sequence[ItemT], sent: BisectingSender[ErrorT]) -> list[tuple[ItemT, ErrorT]]:
+        """Return what is now known to be refused by itself, of this sender and of those before."""
+        refused = [(items[position], error) for position, error in sent.refused.items()]
+        if sent.accepted:
             self._worked = True
             refused, self.unclear = [*self.unclear, *refused], []
             return refused

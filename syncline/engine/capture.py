@@ -201,7 +201,7 @@ class Reading:
         """Read from `tables`, qualified and quoted, in a transaction of its own."""
         self._chunks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
         self._ahead = 0
-        self._room = asyncio.Event()
+        self._space = asyncio.Event()
         self._source_name = source_name
         self._tables = tables
         self._reading = asyncio.create_task(self._read(source, query, parameters))
@@ -242,8 +242,8 @@ class Reading:
 
     async def _keep(self, chunk: bytes) -> None:
         while self._ahead > _AHEAD_BYTES:
-            self._room.clear()
-            await self._room.wait()
+            self._space.clear()
+            await self._space.wait()
         self._ahead += len(chunk)
         await self._chunks.put(chunk)
 
@@ -252,5 +252,5 @@ class Reading:
             if isinstance(chunk, BaseException):
                 raise chunk
             self._ahead -= len(chunk)
-            self._room.set()
+            self._space.set()
             yield chunk

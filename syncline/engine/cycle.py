@@ -130,7 +130,7 @@ class SyncEngine:
         """
         look = await cycle()
         result = await look.run(ledger)
-        self._forget_failed(context, result)
+        self._recheck_after_failure(context, result)
         while held.marked:
             if look.out_of_time():
                 spent = result.status is CycleStatus.DRAINED
@@ -145,10 +145,10 @@ class SyncEngine:
             context.log.info("looking once more", graph=context.graph.slug)
             before, look = look, await cycle()
             result = add_up(result, await look.run(again.counted_with(before.progress.run)))
-            self._forget_failed(context, result)
+            self._recheck_after_failure(context, result)
         return result
 
-    def _forget_failed(self, context: SyncContext, result: SyncResult) -> None:
+    def _recheck_after_failure(self, context: SyncContext, result: SyncResult) -> None:
         """Have the next look see for itself whether the tables fit: what was seen may have been altered."""
         if result.status is CycleStatus.FAILED:
             self._fitting.pop(_place(context), None)
@@ -188,7 +188,7 @@ class SyncEngine:
         if result.unknown and place not in self._logged:
             self._logged.add(place)
             context.log.warning(
-                "write-db cannot tell everything", graph=context.graph.slug, unknown=list(result.unknown)
+                "write-db state partly unknown", graph=context.graph.slug, unknown=list(result.unknown)
             )
 
     async def _take_patiently(self, context: SyncContext, held: HeldSchema) -> Ledger | None:
@@ -266,9 +266,9 @@ class _Cycle:
             or ledger.comparisons
         )
         if busy:
-            tenure = await self._standing.take(ledger, pending)
-            await self._drain(tenure, ledger, pending)
-            await self._announce(tenure)
+            fence = await self._standing.take(ledger, pending)
+            await self._drain(fence, ledger, pending)
+            await self._announce(fence)
         if busy or ledger.outbox:
             # While everything waits for its next try, this only says so.
             self.progress.vectors = await self._drain_outbox()
@@ -284,12 +284,12 @@ class _Cycle:
                 self._pruning.not_allowed(context)
         return await self._result(ledger, pending)
 
-    async def _drain(self, tenure: Fence, ledger: Ledger, pending: Pending) -> None:
+    async def _drain(self, fence: Fence, ledger: Ledger, pending: Pending) -> None:
         drain = BatchDrain(
             self._statements,
             self._context,
             self._held,
-            tenure,
+            fence,
             self.progress,
             failed=self._failed,
             out_of_time=self.out_of_time,
@@ -302,7 +302,7 @@ class _Cycle:
         self._failed, self._unfinished = drain.failed, drain.unfinished
         self._deletes_read = drain.deletes_read or 0
 
-    async def _announce(self, tenure: Fence) -> None:
+    async def _announce(self, fence: Fence) -> None:
         """Tell downstream caches, in the transaction that ends the run: no event without data, none twice."""
         context = self._context
         unannounced = {} if context.shadow else self.progress.run.unannounced
@@ -310,9 +310,9 @@ class _Cycle:
         async with self._held.transaction() as target:
             for payload in events:
                 await target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
-            told = replace(self.progress.run, untold={})
-            await tenure.finish(target, told, drained=not self._failed and not self._unfinished)
-        self.progress.run = told
+            announced = replace(self.progress.run, owed_events={})
+            await fence.finish(target, announced, drained=not self._failed and not self._unfinished)
+        self.progress.run = announced
 
     async def _drain_outbox(self) -> VectorProgress:
         with span("index"):

@@ -18,7 +18,7 @@ from syncline.engine.render.statements import TableStatements
 from syncline.engine.template import sql
 from syncline.engine.unique_values import COLLISIONS, Claims, Tid
 from syncline.errors import RowsFiltered, StatementOutdated, StoreError, StoreRejected
-from syncline.masking import RAISE, cause_of, told, without_values
+from syncline.masking import RAISE, cause_of, masked_message, without_values
 from syncline.provider import RetryRules
 from syncline.stores.postgres import map_driver_error, postgres_error
 
@@ -362,7 +362,7 @@ class _Parts:
         return TableRefused(
             self._store,
             f"more than {number - 1:,} rows of one batch were refused, the last with "
-            f"[{offender.sqlstate}] {told(offender.sqlstate, offender.message)}. "
+            f"[{offender.sqlstate}] {masked_message(offender.sqlstate, offender.message)}. "
             "It looks like the table, not the rows; nothing of the batch was written.",
             sqlstate=offender.sqlstate,
         )

@@ -142,7 +142,7 @@ class BatchDrain(Batches):
                             if suspects.letters:
                                 if not await self._lands_beside(table, staged, suspects):
                                     raise NoNeighbour
-                                progress = await self._bury(progress, {name: suspects.letters})
+                                progress = await self._insert_letters(progress, {name: suspects.letters})
                             written = progress.written(name) - self._progress.run.written(name)
                             batch.ends(progress, moved=(name, after))
                         suspects.landed(written)
@@ -184,7 +184,7 @@ class BatchDrain(Batches):
         as soon as a neighbour lands; raise the error if none does.
         """
         if refuses_a_row(error) and not suspects.letters:
-            return await self._bury_next(table, cursor, horizon, error)
+            return await self._insert_next_letter(table, cursor, horizon, error)
         behind = await self._letter_behind(table, cursor, horizon, error)
         if behind is None:
             raise await with_setting(self._store_of(error), error)
@@ -244,7 +244,7 @@ class BatchDrain(Batches):
         write = self._context.write
         return read_rows(source, table, place=write, cursor=cursor, horizon=horizon, limit=limit)
 
-    async def _bury_next(
+    async def _insert_next_letter(
         self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError
     ) -> Cursor:
         """Put the first row behind the cursor among the dead letters, and return the cursor behind it."""
@@ -253,7 +253,7 @@ class BatchDrain(Batches):
             return cursor
         after, letter = behind
         async with self._batch() as batch:
-            progress = await self._bury(self._progress.run.plus([]), {table.table.name: [letter]})
+            progress = await self._insert_letters(self._progress.run.plus([]), {table.table.name: [letter]})
             batch.ends(progress, moved=(table.table.name, after), landed=False)
         return after
 
@@ -307,7 +307,7 @@ class BatchDrain(Batches):
                 size.passed()
             except StoreError as error:
                 if not await self._try_fewer(size, error):
-                    unclear += not await self._bury_asked(table, error)
+                    unclear += not await self._insert_requeued_letter(table, error)
                     if unclear > FEW:
                         raise await with_setting(self._store_of(error), error) from error
         self.unfinished.add(name)
@@ -322,7 +322,7 @@ class BatchDrain(Batches):
         async with Reading(source, query, columns, write.store.name, tables=sources) as rows:
             return await rows.copy_into(self._target, table.stage_name, table.stage_columns)
 
-    async def _bury_asked(self, table: TableStatements, error: StoreError) -> bool:
+    async def _insert_requeued_letter(self, table: TableStatements, error: StoreError) -> bool:
         """Put the next row that is asked for among the dead letters; return whether it surely belongs there.
 
         It is if a store refused its values, or refused it in this very way before.
@@ -335,7 +335,9 @@ class BatchDrain(Batches):
             letter = letter_of(
                 error, reading_of(row["key"], row["row_id"]), before["version"] if before else 0
             )
-            batch.ends(await self._bury(self._progress.run.plus([]), {name: [letter]}), landed=False)
+            batch.ends(
+                await self._insert_letters(self._progress.run.plus([]), {name: [letter]}), landed=False
+            )
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
         return refuses_a_row(error) or (before is not None and before["sqlstate"] == error.sqlstate)
 
@@ -382,7 +384,7 @@ class BatchDrain(Batches):
             return cursor
         async with self._batch() as batch:
             letters, passed_over = await self._deletes.settle(deleted, error)
-            progress = await self._bury(self._progress.run.plus([]), letters)
+            progress = await self._insert_letters(self._progress.run.plus([]), letters)
             for name in passed_over:
                 progress = progress.with_failures(name, 1)
             batch.ends(progress, moved=(DELETES, deleted.cursor))

@@ -124,7 +124,9 @@ async def apply_staged(
     more |= bool(rows) and merging.rematches
     await schema.recount.run(target)
     letters = [*unparked, *unremoved.get(table.table.name, ()), *refused]
-    return Applied(effects=tuple(_told(effects)), refused={**unremoved, table.table.name: letters}, more=more)
+    return Applied(
+        effects=tuple(_changed(effects)), refused={**unremoved, table.table.name: letters}, more=more
+    )
 
 
 async def remove_gone(
@@ -231,5 +233,5 @@ async def _release(
     return TableProgress.model_validate({"table": release.child, **counted}), False
 
 
-def _told(effects: Iterable[TableProgress]) -> list[TableProgress]:
+def _changed(effects: Iterable[TableProgress]) -> list[TableProgress]:
     return [effect for effect in effects if effect.rows or effect.links or effect.deletes]

@@ -26,11 +26,11 @@ class Pruning:
     """The clearing up behind deletes, for all graphs. A role that may not is told of once for each schema."""
 
     def __init__(self) -> None:
-        self._told: set[tuple[str, str]] = set()
+        self._warned: set[tuple[str, str]] = set()
 
     def not_allowed(self, context: SyncContext) -> None:
         """Say that deleted keys pile up, because this role has no right to clear them away."""
-        self._tell(context, f"its role has no DELETE on {context.write.schema}.{_TABLE}")
+        self._warn_once(context, f"its role has no DELETE on {context.write.schema}.{_TABLE}")
 
     async def run(
         self,
@@ -52,16 +52,16 @@ class Pruning:
             async with context.write.store.driver() as source:
                 pruned = await _prune(source, context.write.schema, before, reader, out_of_time)
         except StoreError as error:
-            self._tell(context, str(error))
+            self._warn_once(context, str(error))
             return 0
         if pruned:
-            context.log.info("deleted keys cleared away", graph=context.graph.slug, keys=pruned)
+            context.log.info("deleted keys pruned", graph=context.graph.slug, keys=pruned)
         return pruned
 
-    def _tell(self, context: SyncContext, reason: str) -> None:
+    def _warn_once(self, context: SyncContext, reason: str) -> None:
         place = context.write.store.name, context.write.schema
-        if place not in self._told:
-            self._told.add(place)
+        if place not in self._warned:
+            self._warned.add(place)
             context.log.warning("deleted keys pile up", graph=context.graph.slug, reason=reason)
 
 

@@ -21,14 +21,14 @@ class Progress:
     def committed(self, run: RunProgress) -> None:
         """Take what the run has committed with one more batch."""
         self.run = run
-        self._tell("capture")
+        self._heartbeat_progress("capture")
 
     def indexed(self, points: int) -> None:
         """Take how many points the vector store has confirmed."""
         self.vectors = VectorProgress(upserted=points)
-        self._tell("vectors")
+        self._heartbeat_progress("vectors")
 
-    def _tell(self, phase: str) -> None:
+    def _heartbeat_progress(self, phase: str) -> None:
         tables = (
             table.model_copy(update={"expected": self.expected.get(name)})
             for name, table in self.run.tables.items()

@@ -56,14 +56,14 @@ async def schema_problems(
     # Not at the top: adoption stands on the table maps of this package.
     from syncline.capture.install.catalog import read_catalog
     from syncline.capture.install.checks import check_source, check_target, types_of, uncaptured
-    from syncline.capture.install.ownership import filtered_books
+    from syncline.capture.install.ownership import filtered_bookkeeping
 
     types = types_of(schema_map)
     async with write.store.driver() as source:
         written = await read_catalog(source, write.schema, types=types)
         footing = await read_footing(source, write.schema)
     read = await read_catalog(target, schema, types=types)
-    hidden = [*filtered_books(written), *filtered_books(read)]
+    hidden = [*filtered_bookkeeping(written), *filtered_bookkeeping(read)]
     if hidden:
         raise SchemaMismatch(*hidden)
     found: dict[str, str] = {}

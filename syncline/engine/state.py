@@ -29,16 +29,16 @@ class RunProgress:
     run_id: str
     batches: int = 0
     tables: dict[str, TableProgress] = field(default_factory=dict)
-    untold: dict[str, TableProgress] = field(default_factory=dict)
+    owed_events: dict[str, TableProgress] = field(default_factory=dict)
     """What no event has announced yet, whichever run committed it: a run need not reach its end."""
 
     def plus(self, effects: Iterable[TableProgress]) -> "RunProgress":
         """Return the progress with one batch's effects added."""
-        tables, untold = dict(self.tables), dict(self.untold)
+        tables, owed_events = dict(self.tables), dict(self.owed_events)
         for effect in effects:
-            for sums in (tables, untold):
+            for sums in (tables, owed_events):
                 sums[effect.table] = _sum(sums.get(effect.table), effect)
-        return replace(self, batches=self.batches + 1, tables=tables, untold=untold)
+        return replace(self, batches=self.batches + 1, tables=tables, owed_events=owed_events)
 
     def with_failures(self, table: str, number: int) -> "RunProgress":
         """Return the progress with refused rows of a table added to the batch that was added last."""
@@ -56,7 +56,7 @@ class RunProgress:
                 "run_id": self.run_id,
                 "batches": self.batches,
                 "tables": [_counts(table) for table in self.tables.values()],
-                "untold": [_counts(table) for table in self.untold.values()],
+                "untold": [_counts(table) for table in self.owed_events.values()],
             }
         )
 
@@ -66,17 +66,19 @@ class RunProgress:
         stored = json.loads(text)
         if not stored:
             return cls(run_id=run_id)
-        untold = _by_name(stored["untold"])
+        owed_events = _by_name(stored["untold"])
         if stored["run_id"] != run_id:
-            return cls(run_id=run_id, untold=untold)
+            return cls(run_id=run_id, owed_events=owed_events)
         tables = _by_name(stored["tables"])
-        return cls(run_id=run_id, batches=stored["batches"], tables=tables, untold=untold)
+        return cls(run_id=run_id, batches=stored["batches"], tables=tables, owed_events=owed_events)
 
     @property
     def unannounced(self) -> dict[str, TableProgress]:
         """Every effect that no event has told yet, per table."""
         return {
-            name: table for name, table in self.untold.items() if table.rows or table.links or table.deletes
+            name: table
+            for name, table in self.owed_events.items()
+            if table.rows or table.links or table.deletes
         }
 
 
@@ -158,7 +160,7 @@ class Ledger:
 
     def counted_with(self, progress: RunProgress) -> "Ledger":
         """Return the same ledger with what its run has committed so far, whoever had the graph since."""
-        return replace(self, progress=replace(progress, untold=self.progress.untold))
+        return replace(self, progress=replace(progress, owed_events=self.progress.owed_events))
 
     def comparing(self, tables: Collection[str]) -> "Ledger":
         """Return the same ledger with the keys of these tables to be compared too."""

@@ -88,7 +88,7 @@ class LockHolder(Message):
     """Since when its session asks for nothing: the worker is busy elsewhere, or frozen, or away."""
 
 
-_MOST_TOLD: Final = 5
+_MOST_NAMED: Final = 5
 
 
 def _can_be_a_name(name: str) -> str:
@@ -128,10 +128,10 @@ class OperatorInput(BaseModel):
                 " ".join(
                     [*(f"{_key(part)}:" for part in item["loc"]), item["msg"].removeprefix("Value error, ")]
                 )
-                for item in found[:_MOST_TOLD]
+                for item in found[:_MOST_NAMED]
             )
-            if len(found) > _MOST_TOLD:
-                problems += f"; and {len(found) - _MOST_TOLD:,} more"
+            if len(found) > _MOST_NAMED:
+                problems += f"; and {len(found) - _MOST_NAMED:,} more"
             example = "" if "graph" not in cls.model_fields else '; for example {"graph": "world"}'
             raise InputInvalid(
                 f"The input of {cls.workflow} is not usable: {problems}. "

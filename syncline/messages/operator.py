@@ -38,7 +38,7 @@ __all__ = [
 class OperationInput(OperatorInput):
     """Base of these inputs."""
 
-    told: ClassVar[str]
+    summary_format: ClassVar[str]
     """What the run is for, with fields of the input in braces."""
 
     @property
@@ -55,7 +55,7 @@ class OperationInput(OperatorInput):
     @property
     def summary(self) -> str:
         """What the run is for, in a line."""
-        return self.told.format_map(dict(self))
+        return self.summary_format.format_map(dict(self))
 
 
 class VerifyGraphInput(OperationInput):
@@ -128,14 +128,14 @@ class RetryFailuresInput(_ActionInput):
     """Input of `RetryFailures`."""
 
     workflow = names.RETRY_FAILURES
-    told = "Retry refused rows of {graph}: {why}, by {who}"
+    summary_format = "Retry refused rows of {graph}: {why}, by {who}"
 
 
 class DiscardFailuresInput(_ActionInput):
     """Input of `DiscardFailures`."""
 
     workflow = names.DISCARD_FAILURES
-    told = "Discard refused rows of {graph}: {why}, by {who}"
+    summary_format = "Discard refused rows of {graph}: {why}, by {who}"
 
 
 class FailuresActed(Message):
@@ -149,7 +149,7 @@ class SummarizeFailuresInput(OperationInput):
     """Input of `SummarizeFailures`."""
 
     workflow = names.SUMMARIZE_FAILURES
-    told = "Count refused rows of {graph} by cause"
+    summary_format = "Count refused rows of {graph} by cause"
 
     graph: GraphName
     table: TableName | None = None
@@ -161,7 +161,7 @@ class ListFailuresInput(OperationInput):
     """Input of `ListFailures`; with a key, and its table, the page is of that row alone."""
 
     workflow = names.LIST_FAILURES
-    told = "List refused rows of {graph}"
+    summary_format = "List refused rows of {graph}"
 
     graph: GraphName
     table: TableName | None = None
@@ -176,7 +176,7 @@ class ListAuditInput(OperationInput):
     """Input of `ListAudit`."""
 
     workflow = names.LIST_AUDIT
-    told = "List what was done to {graph} by hand"
+    summary_format = "List what was done to {graph} by hand"
 
     graph: GraphName
     limit: int = 100
@@ -202,7 +202,7 @@ class SummarizeParkedInput(OperationInput):
     """Input of `SummarizeParked`."""
 
     workflow = names.SUMMARIZE_PARKED
-    told = "Show what waits in {graph}, and for whom"
+    summary_format = "Show what waits in {graph}, and for whom"
 
     graph: GraphName
     limit: int = 20
@@ -212,7 +212,7 @@ class ListParkedInput(OperationInput):
     """Input of `ListParked`."""
 
     workflow = names.LIST_PARKED
-    told = "List what waits of {table} of {graph}"
+    summary_format = "List what waits of {table} of {graph}"
 
     graph: GraphName
     table: TableName
@@ -224,7 +224,7 @@ class ExplainRowInput(OperationInput):
     """Input of `ExplainRow`; the table by its name in the graph-db or in the write-db."""
 
     workflow = names.EXPLAIN_ROW
-    told = "Explain a row of {table} of {graph}"
+    summary_format = "Explain a row of {table} of {graph}"
 
     graph: GraphName
     table: TableName
@@ -258,7 +258,7 @@ class AddGraphInput(OperationInput):
     """Input of `AddGraph`: `{"draft": {"slug": "world"}}`. The result is the graph."""
 
     workflow = names.ADD_GRAPH
-    told = "Add graph {draft.slug}"
+    summary_format = "Add graph {draft.slug}"
 
     draft: GraphDraft
     schedule: bool = True
@@ -320,7 +320,7 @@ class PromoteShadowInput(OperationInput):
     """Input of `PromoteShadow`: what the graph's shadow has becomes the graph, and the other way round."""
 
     workflow = names.PROMOTE_SHADOW
-    told = "Promote the shadow of {graph}: {why}, by {who}"
+    summary_format = "Promote the shadow of {graph}: {why}, by {who}"
 
     graph: GraphName
     force: bool = False

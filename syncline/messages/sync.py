@@ -404,7 +404,7 @@ class CarriedState(Message):
         )
 
     @property
-    def away(self) -> Outage | None:
+    def outage(self) -> Outage | None:
         """The stretch without a provider whose end has not been told."""
         if self.held_since is not None:
             return Outage(how=OutageKind.HELD, since=self.held_since)

@@ -14,7 +14,7 @@ __all__ = [
     "BOOKS_VERSION_TABLE",
     "CONTROL_SCHEMA",
     "VERSION_TABLE",
-    "migrate_books",
+    "migrate_bookkeeping",
     "migrate_control",
     "migrate_graph",
     "migrate_shadow",
@@ -45,14 +45,14 @@ async def migrate_write(store: PostgresStore, schema: str) -> list[str]:
     return applied
 
 
-async def migrate_books(store: PostgresStore, schema: str) -> list[str]:
+async def migrate_bookkeeping(store: PostgresStore, schema: str) -> list[str]:
     """Bring the engine's books in a graph-db up to date: what every table map needs beside its own tables."""
     return await upgrade(store, schema, _HERE / "books", version_table=BOOKS_VERSION_TABLE)
 
 
 async def migrate_graph(store: PostgresStore, schema: str) -> list[str]:
     """Bring the graph-db side of a knowledge graph up to date: the engine's books and its tables."""
-    return [*await migrate_books(store, schema), *await upgrade(store, schema, _HERE / "graph")]
+    return [*await migrate_bookkeeping(store, schema), *await upgrade(store, schema, _HERE / "graph")]
 
 
 async def migrate_shadow(store: PostgresStore, schema: str) -> list[str]:

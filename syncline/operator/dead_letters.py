@@ -15,7 +15,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from syncline.control.audit import Actor
 from syncline.engine.keys import readings, row_uuid
 from syncline.errors import InputInvalid
-from syncline.masking import FROM_CODE, told
+from syncline.masking import FROM_CODE, masked_message
 from syncline.messages.base import Message
 from syncline.operator.schema import acting, checked_limit, first_page, place_after, reading, sql
 from syncline.provider import GraphSchema
@@ -49,7 +49,7 @@ class DeadLetterState(StrEnum):
 
 def _without_values(message: str, info: ValidationInfo) -> str:
     """Return what may go into run histories, where rows never are, of what a store said."""
-    return told(info.data.get("sqlstate", ""), message)
+    return masked_message(info.data.get("sqlstate", ""), message)
 
 
 class DeadLetter(Message):

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.errors import InputInvalid
-from syncline.masking import told
+from syncline.masking import masked_message
 from syncline.provider import GraphSchema
 from syncline.quoting import shown
 from syncline.sql import Statements, statements_of
@@ -146,5 +146,5 @@ def row_name(table: str, key: Sequence[str]) -> str:
 
 def refusal(sqlstate: str, message: str, next_retry_at: datetime | None) -> str:
     """Return what the graph-db said about a row, and what follows."""
-    said = f"[{sqlstate}] {told(sqlstate, message)}"
+    said = f"[{sqlstate}] {masked_message(sqlstate, message)}"
     return f"dead: {said}" if next_retry_at is None else f"refused: {said}; next try {moment(next_retry_at)}"

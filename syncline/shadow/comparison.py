@@ -156,7 +156,7 @@ class _Comparison:
             **places,
             first=quoted(relation.keys[0][0]),
             same_key=same_key,
-            key=", ".join(self._told_key(column, parent) for column, parent in relation.keys),
+            key=", ".join(self._key_expression(column, parent) for column, parent in relation.keys),
             columns=", ".join(f"CASE WHEN {test} THEN '{literal(name)}' END" for name, test in tests.items()),
             differs=" OR ".join(tests.values()) or "false",
         )
@@ -174,7 +174,7 @@ class _Comparison:
         tally.same(pairs)
         return dict(counts)
 
-    def _told_key(self, column: str, parent: str) -> str:
+    def _key_expression(self, column: str, parent: str) -> str:
         return sql(
             "told_key",
             live=f"{quoted(self.live.schema)}.{quoted(parent)}",
@@ -204,7 +204,7 @@ async def _judge(live: PointPayload | None, shadow: PointPayload | None, tally: 
         found = live or shadow
         if found is not None:
             verdict = Verdict.EXTRA if live is None else Verdict.MISSING
-            await tally.note(verdict, _told(found), found.id)
+            await tally.note(verdict, _key_of_point(found), found.id)
         return Counter()
     names = live.payload.keys() | shadow.payload.keys()
     fields = [
@@ -214,13 +214,13 @@ async def _judge(live: PointPayload | None, shadow: PointPayload | None, tally: 
         or not same_json(live.payload[name], shadow.payload[name])
     ]
     if fields:
-        await tally.note(Verdict.STALE, _told(live), live.id)
+        await tally.note(Verdict.STALE, _key_of_point(live), live.id)
     else:
         tally.same()
     return Counter(fields)
 
 
-def _told(point: PointPayload) -> tuple[str]:
+def _key_of_point(point: PointPayload) -> tuple[str]:
     return (str(point.payload.get("key", point.id)),)
 
 

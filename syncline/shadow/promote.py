@@ -30,7 +30,7 @@ from syncline.engine.table_map import SchemaMap
 from syncline.errors import InputInvalid, ShadowInvalid, StoreRejected
 from syncline.messages.operator import Promotion
 from syncline.messages.sync import TableProgress
-from syncline.migrations import migrate_books
+from syncline.migrations import migrate_bookkeeping
 from syncline.provider import GraphSchema
 from syncline.shadow.lag import Progress, lags, progress_of
 from syncline.shadow.template import sql
@@ -69,7 +69,7 @@ async def promote(
     if await work.half_done():
         return await work.finish(resumed=True)
     if await work.done_by(run_id):
-        return work.told(graph)
+        return work.promotion(graph)
     await work.require_shadow()
     despite = await work.left_behind()
     if despite and not force:
@@ -89,7 +89,7 @@ async def promote(
         if time.monotonic() > deadline:
             raise ShadowInvalid(graph.slug, f"{'; '.join(reasons)}. {_FORCE}")
         await asyncio.sleep(_AGAIN)
-    done = work.told(promoted) if promoted is not None else await work.finish()
+    done = work.promotion(promoted) if promoted is not None else await work.finish()
     return done.model_copy(update={"despite": tuple(despite)})
 
 
@@ -110,7 +110,7 @@ class _Promotion:
 
     async def half_done(self) -> bool:
         """Return whether the schemas were swapped and the record does not know."""
-        await migrate_books(self._live.store, self._live.schema)
+        await migrate_bookkeeping(self._live.store, self._live.schema)
         async with self._live.store.driver() as connection:
             state = await connection.fetchrow(sql("state", schema=quoted(self._live.schema)))
         return state["vector_prefix"] not in (None, self._prefix)
@@ -132,7 +132,7 @@ class _Promotion:
             found = await connection.fetchrow(sql("scratch"), self._shadow.schema)
             state = None
             if found["made"]:
-                await migrate_books(self._shadow.store, self._shadow.schema)
+                await migrate_bookkeeping(self._shadow.store, self._shadow.schema)
                 state = await connection.fetchrow(sql("state", schema=quoted(self._shadow.schema)))
         if state is None or state["vector_prefix"] != self._shadow_prefix:
             raise ShadowInvalid(graph.slug, "it has not run yet, so there is nothing to promote")
@@ -188,7 +188,7 @@ class _Promotion:
         grants = await driver.fetch(sql("grants"), live, shadow)
         for grant in grants:
             await driver.execute(grant["statement"])
-        before = self.told(self._graph, swap=True).shadow_provider_id
+        before = self.promotion(self._graph, swap=True).shadow_provider_id
         await driver.execute(
             sql(
                 "swap",
@@ -214,9 +214,9 @@ class _Promotion:
     async def finish(self, *, resumed: bool = False) -> Promotion:
         """Make the record follow, and return what came of it."""
         graph = await self._services.graphs.swap_shadow(self._graph, actor=self._actor)
-        return self.told(graph).model_copy(update={"resumed": resumed})
+        return self.promotion(graph).model_copy(update={"resumed": resumed})
 
-    def told(self, graph: Graph, *, swap: bool = False) -> Promotion:
+    def promotion(self, graph: Graph, *, swap: bool = False) -> Promotion:
         """Return what the record says after the promotion; with `swap`, if it was before."""
         raw = swapped(graph.composition) if swap else graph.composition
         composition = parse_composition(graph.slug, raw)

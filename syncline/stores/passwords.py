@@ -52,7 +52,7 @@ class PasswordCommand:
                 self._kept = time.monotonic(), await self._run()
             return self._kept[1]
 
-    def forget(self) -> bool:
+    def discard(self) -> bool:
         """Have the program run the next time; return whether there was anything to forget."""
         kept, self._kept = self._kept, None
         return kept is not None and time.monotonic() - kept[0] > 1
@@ -108,7 +108,7 @@ class Passwords:
 
     def may_have_changed(self) -> bool:
         """Return whether asking again may bring another password than the one that was refused."""
-        return self._command is not None and self._command.forget()
+        return self._command is not None and self._command.discard()
 
     def _filed(self, host: Host, environment: Mapping[str, str]) -> SecretStr | None:
         """Return what the password file has for the host, as libpq reads it."""

@@ -215,7 +215,7 @@ class PostgresStore:
         with self.errors_mapped():
             connection = await self._connect(purpose, **settings)
             try:
-                with leased(self.name, lambda: _end(connection)), self._loss_told(connection):
+                with leased(self.name, lambda: _end(connection)), self._loss_raised(connection):
                     yield connection
             finally:
                 connection.terminate()
@@ -282,7 +282,7 @@ class PostgresStore:
             raise DisconnectionError("a table has changed since its statements were prepared")
 
     @contextmanager
-    def _loss_told(self, connection: Connection) -> Iterator[None]:
+    def _loss_raised(self, connection: Connection) -> Iterator[None]:
         """Say why the connection was given up, if it was: what fails after that is not the reason."""
         try:
             yield
@@ -322,7 +322,7 @@ class PostgresStore:
                 if driver is None:
                     raise StoreUnavailable(self.name, "the pool returned no connection")
                 try:
-                    with leased(self.name, lambda: _tear(connection)), self._loss_told(driver):
+                    with leased(self.name, lambda: _tear(connection)), self._loss_raised(driver):
                         yield driver
                 except BaseException:
                     driver.terminate()

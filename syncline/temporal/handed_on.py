@@ -44,7 +44,7 @@ def committed_before(
     It is told by the failure, by the last heartbeat, and by `progress`, which the run was signalled.
     """
     told = [] if progress is None else [progress.committed]
-    told += [found for error in _chain(failure) for found in _told_by(error)]
+    told += [found for error in _chain(failure) for found in _committed_of(error)]
     return max(told, key=lambda found: (found.rows, found.links, found.vectors), default=None)
 
 
@@ -60,7 +60,7 @@ def fitting(result: SyncResult) -> SyncResult:
     return result.model_copy(update={"tables": tuple(cut)})
 
 
-def _told_by(error: BaseException) -> Iterator[Committed]:
+def _committed_of(error: BaseException) -> Iterator[Committed]:
     if isinstance(error, ApplicationError) and error.details:
         told = _read(Committed, error.details[-1])
         if told is not None:

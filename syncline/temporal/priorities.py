@@ -10,11 +10,11 @@ from typing import Final
 
 from temporalio.common import Priority
 
-__all__ = ["BY_HAND", "SCHEDULED", "WAITING", "WOKEN", "cron_times", "is_on_time"]
+__all__ = ["BY_HAND", "SCHEDULED", "TRIGGERED", "WAITING", "cron_times", "is_on_time"]
 
 BY_HAND: Final = Priority(priority_key=1)
 """Somebody waits for it: a run by hand, an operation."""
-WOKEN: Final = Priority(priority_key=2)
+TRIGGERED: Final = Priority(priority_key=2)
 """A run of a Schedule at another time than its own: triggered, by a notification or by a person."""
 SCHEDULED: Final = Priority(priority_key=3)
 """A run at its time. The server gives the same to what has no priority, such as a cron workflow."""

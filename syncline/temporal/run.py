@@ -41,12 +41,12 @@ async def execute_and_wait(
     summary: str,
     graph: str | None = None,
     priority: Priority = BY_HAND,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
     begun: Callable[[], None] = lambda: None,
 ) -> ResultT:
     """Start a workflow by its name, wait for it, and return its result.
 
-    `tell` gets a sentence when a try has failed and is repeated, or nobody takes it up; `begun` is called
+    `report` gets a sentence when a try has failed and is repeated, or nobody takes it up; `begun` is called
     once the run is there. Whoever is cancelled while waiting here cancels the run. Raise ConfigurationError
     if the run failed by one, RunFailed if it failed otherwise or has not ended within these seconds (the
     server then ends it); NoWorker, soon and with nothing started, if nobody polls the task queue;
@@ -69,7 +69,7 @@ async def execute_and_wait(
             priority=priority,
         )
         begun()
-        watch = _Watch(client, handle, tell)
+        watch = _Watch(client, handle, report)
         watching = asyncio.create_task(watch.look())
         try:
             # The server ends the run by itself; a little later, it has been lost from sight.
@@ -79,10 +79,10 @@ async def execute_and_wait(
             with contextlib.suppress(RPCError, TimeoutError):
                 async with asyncio.timeout(5):
                     await handle.cancel()
-                    tell(f"Run {handle.id} is cancelled.")
+                    report(f"Run {handle.id} is cancelled.")
             raise
         except WorkflowFailureError as error:
-            raise _told(error, handle.id) or _late(handle.id, seconds, watch, task_queue) from error
+            raise _error_of(error, handle.id) or _late(handle.id, seconds, watch, task_queue) from error
         except TimeoutError as error:
             raise _late(handle.id, seconds, watch, task_queue) from error
         except ValidationError as error:
@@ -108,11 +108,11 @@ class _Watch:
     """Looks at a run now and then, to say why it has not ended."""
 
     def __init__(
-        self, client: Client, handle: WorkflowHandle[object, ResultT], tell: Callable[[str], None]
+        self, client: Client, handle: WorkflowHandle[object, ResultT], report: Callable[[str], None]
     ) -> None:
         self._client = client
         self._handle = handle
-        self._tell = tell
+        self._report = report
         self.trouble: str | None = None
 
     async def look(self) -> None:
@@ -125,7 +125,7 @@ class _Watch:
             # The same stall is told once, though how long it lasts has changed.
             news = self.trouble if pending.stall is None else (pending.stall.kind, pending.stall.since)
             if self.trouble is not None and news != last:
-                self._tell(self.trouble)
+                self._report(self.trouble)
             last = news
 
 
@@ -138,7 +138,7 @@ def _trouble(pending: Pending) -> str | None:
     return None
 
 
-def _told(error: WorkflowFailureError, workflow_id: str) -> SynclineError | None:
+def _error_of(error: WorkflowFailureError, workflow_id: str) -> SynclineError | None:
     """Return what a run ended by, None if it was not given the time."""
     for cause in _causes(error):
         if isinstance(cause, ApplicationError):

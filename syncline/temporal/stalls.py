@@ -347,7 +347,7 @@ async def pending_of(client: Client, workflow_id: str, run_id: str | None = None
         return Pending()
     failing = _failing(list(run.pending_activities))
     return Pending(
-        trying=next(map(_trying, failing), None),
+        trying=next(map(_pending_retry, failing), None),
         stall=await stall_of(client, run),
     )
 
@@ -356,7 +356,7 @@ def _failing(pending: list[PendingActivityInfo]) -> list[PendingActivityInfo]:
     return [activity for activity in pending if activity.HasField("last_failure")]
 
 
-def _trying(activity: PendingActivityInfo) -> PendingRetry:
+def _pending_retry(activity: PendingActivityInfo) -> PendingRetry:
     next_at = None
     if activity.HasField("scheduled_time"):
         due = activity.scheduled_time.ToDatetime(tzinfo=UTC)

@@ -52,7 +52,7 @@ class WorkerProcess:
                 process.kill()
             await worker.ended()
 
-    async def says(self, word: str, *, seconds: float = 60) -> None:
+    async def logs(self, word: str, *, seconds: float = 60) -> None:
         """Return once it has said this; fail if it ends without.
 
         To start takes seconds of CPU, which a busy machine may not have for a while.

@@ -156,11 +156,11 @@ class RowChecksums:
 
     def source_hash(self) -> str:
         """Return the expression for the image of row `s`: of the row that it should be in the target."""
-        return _image([self._canonical(name, self._expected(name)) for name in self._compared()])
+        return _row_bytes([self._canonical(name, self._expected(name)) for name in self._compared()])
 
     def target_hash(self, *, waiting: bool) -> str:
         """Return the expression for the image of row `t`; with `waiting`, as if nothing of it waited."""
-        return _image([self._canonical(name, self._actual(name, waiting)) for name in self._compared()])
+        return _row_bytes([self._canonical(name, self._actual(name, waiting)) for name in self._compared()])
 
     def _compared(self) -> Iterator[str]:
         late = [reference for reference in self.table.references if not reference.required or reference.by]
@@ -200,7 +200,7 @@ def _join(parent: str, alias: str, column: str) -> str:
     return f"LEFT JOIN {quoted(parent)} {alias} ON {alias}.id = t.{quoted(column)}"
 
 
-def _image(values: list[str]) -> str:
+def _row_bytes(values: list[str]) -> str:
     return numbered(f"convert_to(ROW({commas(values)})::text, 'UTF8')")
 
 

@@ -109,7 +109,7 @@ class _Inspection:
             if table.stats is not None:
                 await self._numbers(table, table.stats, found)
         except StoreRejected as error:
-            found.append(await self._open.close(problem=_told(error)))
+            found.append(await self._open.close(problem=_format_error(error)))
         if table.vector is not None and self._vectors is not None:
             found.append(await self._points(self._vectors, table, table.vector))
         return found
@@ -124,14 +124,14 @@ class _Inspection:
         try:
             await compare_counts(self._target, tally)
         except StoreRejected as error:
-            return [await tally.close(problem=_told(error))]
+            return [await tally.close(problem=_format_error(error))]
         relation = await tally.close()
         if repair is not None and relation.damaged:
             try:
                 mended = await mend_counts(self._target, repair)
                 relation = relation.model_copy(update={"queued": relation.queued + mended})
             except StoreUnavailable as error:
-                relation = relation.model_copy(update={"problem": _told(error)})
+                relation = relation.model_copy(update={"problem": _format_error(error)})
         return [relation] if relation.damaged or relation.problem else []
 
     async def _both_sides(
@@ -160,7 +160,7 @@ class _Inspection:
                 mended = await recounting.mend(self._target, repair)
                 relation = relation.model_copy(update={"queued": relation.queued + mended})
             except StoreUnavailable as error:
-                relation = relation.model_copy(update={"problem": _told(error)})
+                relation = relation.model_copy(update={"problem": _format_error(error)})
         found.append(relation)
 
     async def _points(self, vectors: GraphVectors, table: TableMap, vector: VectorProjection) -> Relation:
@@ -172,7 +172,7 @@ class _Inspection:
             await compare_vectors(self._target, vectors, table, vector, tally, embedding=self._embedding)
         except VectorStoreError as error:
             # The databases can be compared without it.
-            return await tally.close(problem=_told(error))
+            return await tally.close(problem=_format_error(error))
         return await tally.close()
 
     def _rows_tally(self, name: str, kind: RelationKind, table: TableMap) -> Tally:
@@ -197,7 +197,7 @@ class _Inspection:
         return None if self._repair is None else self._repair.of(name, kind)
 
 
-def _told(error: SynclineError) -> str:
+def _format_error(error: SynclineError) -> str:
     return f"{type(error).__name__}: {error}"
 
 

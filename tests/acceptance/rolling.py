@@ -119,7 +119,7 @@ class Run:
     @property
     def away(self) -> Outage | None:
         """Since when no provider served the graph, as the run hands on."""
-        return self.result.carried.away if self.result else None
+        return self.result.carried.outage if self.result else None
 
 
 @dataclass
@@ -143,7 +143,7 @@ class Fleet:
                 python=python,
             )
         )
-        await process.says('"worker ready"')
+        await process.logs('"worker ready"')
         worker = Worker(name, has_plugin, process, started=started, ready=now())
         self.workers.append(worker)
         return worker

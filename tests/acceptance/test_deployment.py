@@ -76,7 +76,7 @@ class Deployment:
         if build_id is not None:
             own |= {"SYNCLINE_DEPLOYMENT_NAME": DEPLOYMENT, "SYNCLINE_BUILD_ID": build_id}
         async with WorkerProcess.running(ROOT / "worker.py", self.environment | own) as worker:
-            await worker.says('"worker ready"')
+            await worker.logs('"worker ready"')
             if build_id is not None:
                 await eventually(lambda: self.knows(build_id))
             yield worker

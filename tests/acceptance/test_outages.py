@@ -67,7 +67,7 @@ class Fleet:
     async def worker(self) -> AsyncIterator[WorkerProcess]:
         """Run a worker process until the end of this; yield it when it is ready."""
         async with WorkerProcess.running(ROOT / "worker.py", self.environment) as worker:
-            await worker.says("worker ready")
+            await worker.logs("worker ready")
             yield worker
 
     async def write(self, word: str) -> None:

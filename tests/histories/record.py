@@ -30,7 +30,7 @@ from activities.sync import SyncActivities  # noqa: E402
 from syncline import names  # noqa: E402
 from syncline.control.graphs import Graph  # noqa: E402
 from syncline.control.services import Services  # noqa: E402
-from syncline.control.workers import announced  # noqa: E402
+from syncline.control.workers import register_worker  # noqa: E402
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer  # noqa: E402
 from syncline.errors import StoreUnavailable  # noqa: E402
 from syncline.messages.sync import CycleProgress, SyncResult, TableProgress  # noqa: E402
@@ -108,7 +108,10 @@ async def unanswered_then_fallback(lab: SyncLab) -> Run:
     settings = lab.services.settings.model_copy(
         update={"qdrant_path": lab.services.settings.qdrant_path.with_name("dead")}
     )
-    async with Services.open(settings, registry=registry) as dead, announced(dead, identity="dead@host:1"):
+    async with (
+        Services.open(settings, registry=registry) as dead,
+        register_worker(dead, identity="dead@host:1"),
+    ):
 
         async def known() -> bool:
             return len(await lab.services.workers.list()) == 1

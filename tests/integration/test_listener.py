@@ -17,7 +17,7 @@ from syncline.devstack.postgres import PostgresServer
 from syncline.provider import NullMeter
 from syncline.settings import Settings
 from syncline.testing.lab import eventually
-from tests.kit.waking import WokenBy
+from tests.kit.run_starter import RunsStartedBy
 
 
 class Measured(NullMeter):
@@ -62,7 +62,7 @@ async def test_a_restart_of_postgres_is_told_and_outlived(
     )
     meter, woken = Measured(), []
 
-    async def wake(graph: Graph) -> str:
+    async def trigger(graph: Graph) -> str:
         woken.append(graph.slug)
         return "started"
 
@@ -79,7 +79,7 @@ async def test_a_restart_of_postgres_is_told_and_outlived(
         graph = await services.graphs.add(GraphDraft(slug="kg", write_store=None))
         await services.prepare_graph(graph)
         with capture_logs() as logs:
-            async with Listening(services, WokenBy(wake), namespace="restart"):
+            async with Listening(services, RunsStartedBy(trigger), namespace="restart"):
                 await eventually(lambda: is_true(meter.listening[-1:] == [1]))
                 await written("before")
                 await eventually(lambda: heard(1))
@@ -92,10 +92,10 @@ async def test_a_restart_of_postgres_is_told_and_outlived(
                 await eventually(lambda: heard(before + 1))
     assert meter.listening == [0, 1, 0, 1, 0]
     assert meter.sums["notifications write"] >= 2
-    assert meter.sums["wakes write started"] == len(woken) >= 2
+    assert meter.sums["triggers write started"] == len(woken) >= 2
     told = [entry["event"] for entry in logs if entry["log_level"] != "debug"]
     assert told[0] == told[-1] == "listening"
-    assert "not listening as it should be" in told
+    assert "notification listener unavailable" in told
 
 
 async def is_true(value: bool) -> bool:

@@ -22,7 +22,7 @@ from syncline.engine import (
     VectorProjection,
 )
 from syncline.messages.sync import CycleStatus
-from syncline.migrations import migrate_books
+from syncline.migrations import migrate_bookkeeping
 from syncline.provider import GraphSchema
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
@@ -119,7 +119,7 @@ async def library(new_database: Callable[..., str], tmp_path: Path) -> AsyncIter
         vectors=vectors,
         embedding=DevelopmentEmbedding(16),
     )
-    await migrate_books(target, "kg")
+    await migrate_bookkeeping(target, "kg")
     for connection, script in ((await graph.connect_write(), WRITE), (await graph.connect_target(), TARGET)):
         await connection.execute("CREATE SCHEMA IF NOT EXISTS kg")
         await connection.execute(script)
@@ -194,7 +194,7 @@ async def test_two_schemas_of_one_map_keep_apart(library: TestGraph) -> None:
             await connection.execute("CREATE SCHEMA other; SET search_path = other")
             await connection.execute(script)
             await connection.execute("RESET search_path")
-    await migrate_books(library.target, "other")
+    await migrate_bookkeeping(library.target, "other")
     await adopt(library.write, "other", LIBRARY)
     engine = SyncEngine(LIBRARY)
     await write(library, "DELETE FROM other.author_drafts")

@@ -71,8 +71,8 @@ async def on_missing(services: Services, **entry: str) -> tuple[str | None, str]
 async def test_a_required_provider_that_is_gone_is_held_by_default(services: Services) -> None:
     assert (await on_missing(services))[0] == "fallback"
     gone = worker()
-    await services.workers.tell(gone, providers=installed(Required("acme")))
-    await services.workers.forget(gone["id"])  # type: ignore[arg-type]
+    await services.workers.upsert(gone, providers=installed(Required("acme")))
+    await services.workers.delete(gone["id"])  # type: ignore[arg-type]
     assert (await on_missing(services))[0] == "hold"
     assert (await on_missing(services, on_missing="fail"))[0] == "fail"
     with structlog.testing.capture_logs() as lines:
@@ -86,11 +86,11 @@ async def test_a_required_provider_that_is_gone_is_held_by_default(services: Ser
 
 async def test_a_provider_that_is_required_no_longer_is_forgotten_when_all_say_so(services: Services) -> None:
     old, new = worker(), worker()
-    await services.workers.tell(old, providers=installed(Required("acme")))
-    await services.workers.tell(new, providers=installed(FakeProvider("acme")))
+    await services.workers.upsert(old, providers=installed(Required("acme")))
+    await services.workers.upsert(new, providers=installed(FakeProvider("acme")))
     assert await services.workers.required("sync", "acme")
-    await services.workers.forget(old["id"])  # type: ignore[arg-type]
-    await services.workers.tell(new, providers=installed(FakeProvider("acme")))
+    await services.workers.delete(old["id"])  # type: ignore[arg-type]
+    await services.workers.upsert(new, providers=installed(FakeProvider("acme")))
     assert not await services.workers.required("sync", "acme")
 
 

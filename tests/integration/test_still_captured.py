@@ -9,7 +9,7 @@ from syncline.capture.install.install import adopt
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.engine.table_map import Column, SchemaMap, TableMap
 from syncline.messages.sync import CycleStatus, SyncResult
-from syncline.migrations import migrate_books
+from syncline.migrations import migrate_bookkeeping
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 
@@ -165,7 +165,7 @@ async def parted(graph: TestGraph) -> AsyncIterator[TestGraph]:
         "INSERT INTO kg.part VALUES ('a1', 'x'), ('a2', 'x'), ('b1', 'x'), ('b2', 'x')",
     )
     await on_target(graph, "DROP SCHEMA kg CASCADE; CREATE SCHEMA kg")
-    await migrate_books(graph.target, "kg")
+    await migrate_bookkeeping(graph.target, "kg")
     await on_target(
         graph,
         "CREATE TABLE parts (id uuid PRIMARY KEY, key text NOT NULL, note text, sync_version bigint, sync_run bigint)",

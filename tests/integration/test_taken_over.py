@@ -39,7 +39,7 @@ from syncline.testing.graphs import TestGraph, read
 from syncline.testing.lab import eventually
 from syncline.verify import verify
 from tests.kit.later_revision import with_later_revision
-from tests.kit.waking import WokenBy
+from tests.kit.run_starter import RunsStartedBy
 
 ROLES = ("over_worker", "over_mallory", "over_alice", "over_adopter")
 WORKER, MALLORY, ALICE, ADOPTER = ROLES
@@ -316,26 +316,26 @@ async def test_prune_leaves_tombstones_whose_owner_put_a_trigger_on_them(graph: 
 
 
 @asynccontextmanager
-async def attention(graph: TestGraph, records: list[Graph], woken: list[str]) -> AsyncIterator[ListenSession]:
+async def listening(graph: TestGraph, records: list[Graph], woken: list[str]) -> AsyncIterator[ListenSession]:
     async def read_records() -> GraphRecords:
         return GraphRecords(valid=records, invalid={})
 
-    async def wake(graph: Graph) -> str:
+    async def trigger(graph: Graph) -> str:
         woken.append(graph.slug)
         return "started"
 
     async with graph.write.alone("listener") as connection:
         held = ListenSession(
-            ListenConnection(connection, "test"), graph.write, None, directory=Directory(read_records), pace=RateLimiter(100),
-            runs=WokenBy(wake), meter=NullMeter(), tell=lambda _: None,
+            ListenConnection(connection, "test"), graph.write, None, directory=Directory(read_records), limiter=RateLimiter(100),
+            runs=RunsStartedBy(trigger), meter=NullMeter(), report=lambda _: None,
         )  # fmt: skip
         await held.begin()
-        paying = asyncio.create_task(held.run())
+        listening = asyncio.create_task(held.run())
         try:
             yield held
         finally:
-            paying.cancel()
-            await asyncio.gather(paying, return_exceptions=True)
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
 
 async def test_listener_hears_only_of_schemas_that_a_record_names(graph: TestGraph) -> None:
@@ -349,7 +349,7 @@ async def test_listener_hears_only_of_schemas_that_a_record_names(graph: TestGra
         "CREATE TRIGGER t BEFORE UPDATE ON m.sync_notify FOR EACH ROW EXECUTE FUNCTION kg.evil_row()",
     )
     woken: list[str] = []
-    async with attention(graph, [_record()], woken) as held, connected(graph.write_dsn, MALLORY) as mallory:
+    async with listening(graph, [_record()], woken) as held, connected(graph.write_dsn, MALLORY) as mallory:
         claims = [
             "1 m",
             "2 m",
@@ -367,16 +367,16 @@ async def test_listener_hears_only_of_schemas_that_a_record_names(graph: TestGra
                 await mallory.execute("SELECT pg_notify('syncline_write', $1)", claim)
         await mallory.execute("SELECT pg_notify('syncline_write', '5 kg')")
         await eventually(lambda: _is(woken == ["kg"]))
-        assert held._wakes.heard_below(await held._line.snapshot()) > 5
+        assert held._debouncer.low_watermark(await held._connection.snapshot()) > 5
         assert len(held._unknown) <= 100
-        assert set(held._wakes._wakes) <= {"kg"}
+        assert set(held._debouncer._by_schema) <= {"kg"}
     assert woken == ["kg"]
     assert await ran_as(graph.write_dsn) == set()
 
 
 async def test_claim_about_the_far_future_is_not_held_for_ever(graph: TestGraph) -> None:
     woken: list[str] = []
-    async with attention(graph, [_record()], woken) as held, connected(graph.write_dsn, MALLORY) as mallory:
+    async with listening(graph, [_record()], woken) as held, connected(graph.write_dsn, MALLORY) as mallory:
         await mallory.execute("SELECT pg_notify('syncline_write', '999999999999 kg')")
         await eventually(lambda: _is(bool(woken)))
         await mallory.execute("SELECT pg_current_xact_id()")
@@ -384,7 +384,7 @@ async def test_claim_about_the_far_future_is_not_held_for_ever(graph: TestGraph)
 
 
 def seen_all(held: ListenSession) -> bool:
-    return all(wake.due is None and wake.lowest is None for wake in held._wakes._wakes.values())
+    return all(wake.due is None and wake.lowest is None for wake in held._debouncer._by_schema.values())
 
 
 def _record() -> Graph:

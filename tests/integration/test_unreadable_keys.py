@@ -17,7 +17,7 @@ from syncline.engine import Column, Links, Reference, SchemaMap, SyncEngine, Tab
 from syncline.engine.keys import key_of_bytes, key_uuid, presented, reading_of, readings, row_uuid
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.messages.verification import Verdict, Verification
-from syncline.migrations import migrate_books
+from syncline.migrations import migrate_bookkeeping
 from syncline.operator.dead_letters import Selection, list_dead_letters, retry, show, summarize
 from syncline.operator.explain import explain
 from syncline.operator.explanation import RowState
@@ -111,7 +111,7 @@ async def graph(
     )
     await write(graph, SOURCE)
     await on_target(graph, TARGET)
-    await migrate_books(graph.target, "kg")
+    await migrate_bookkeeping(graph.target, "kg")
     await adopt(graph.write, "kg", MAP)
     yield graph
     for store in (vectors, *stores.values()):

@@ -14,7 +14,7 @@ from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import Column, Reference, SchemaMap, SyncEngine, TableMap
 from syncline.messages.sync import SyncResult
 from syncline.messages.verification import Verdict, Verification
-from syncline.migrations import migrate_books
+from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
@@ -58,7 +58,7 @@ class Lab:
     async def make(self, schema_map: SchemaMap, source: str, target: str) -> None:
         await write(self.graph, f"CREATE SCHEMA IF NOT EXISTS kg; {source}")
         await on_target(self.graph, f"CREATE SCHEMA IF NOT EXISTS kg; {target}")
-        await migrate_books(self.graph.target, "kg")
+        await migrate_bookkeeping(self.graph.target, "kg")
         await adopt(self.graph.write, "kg", schema_map)
         self.map = schema_map
 
@@ -312,7 +312,7 @@ async def test_an_expression_says_the_same_whatever_roles_are_set_to(lab: Lab) -
 
 
 async def test_parked_row_image_of_json_objects_is_refused(lab: Lab) -> None:
-    await migrate_books(lab.graph.target, "kg")
+    await migrate_bookkeeping(lab.graph.target, "kg")
     old = "INSERT INTO sync_parked_row (table_name, row_id, key, image, waits_for_table, waits_for, waits_for_key)"
     values = """VALUES ('waits', gen_random_uuid(), '{x}', '{"sync_present": true}', 'p', gen_random_uuid(), 'p')"""
     with pytest.raises(asyncpg.CheckViolationError):

@@ -793,9 +793,9 @@ async def test_large_texts_travel_in_small_batches(graph: TestGraph, monkeypatch
     assert facts.vector is not None
     sizes = []
     async with graph.target.driver() as connection:
-        tenure = await Fence.current(connection, graph="kg", schema=SCHEMA)
+        fence = await Fence.current(connection, graph="kg", schema=SCHEMA)
         held = HeldSchema(connection, SCHEMA)
-        outbox = Outbox(held, facts, facts.vector, tenure=tenure, embedding="e", retry=AT_ONCE, rows=50)
+        outbox = Outbox(held, facts, facts.vector, fence=fence, embedding="e", retry=AT_ONCE, rows=50)
         while entries := await outbox.read():
             sizes.append([len(entry["text"]) for entry in entries])
     assert sum(map(len, sizes)) == 95

@@ -12,7 +12,7 @@ from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import Column, Reference, SchemaMap, Stat, Stats, SyncEngine, TableMap
 from syncline.messages.sync import CycleStatus
 from syncline.messages.verification import Verdict, Verification
-from syncline.migrations import migrate_books
+from syncline.migrations import migrate_bookkeeping
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, write
@@ -134,7 +134,7 @@ async def shop(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterato
         await connection.execute("CREATE SCHEMA IF NOT EXISTS kg")
         await connection.execute(script)
         await connection.close()
-    await migrate_books(target, "kg")
+    await migrate_bookkeeping(target, "kg")
     await adopt(write, "kg", SHOP)
     yield graph
     await vectors.close()

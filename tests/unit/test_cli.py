@@ -4,13 +4,16 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.testing import CliRunner, Result
 
 from syncline.cli import app
+from syncline.cli.answers import ANSWERS, WITHOUT_JSON
 from syncline.control.graphs import GraphDraft
 from syncline.control.services import Services
 from syncline.devstack.environment import StackStores
@@ -116,11 +119,11 @@ def test_migrate_says_what_it_did_and_then_that_nothing_is_left(syncline: Invoke
 def test_a_graph_is_migrated_and_takes_a_sample(syncline: Invoke) -> None:
     syncline("migrate")
 
-    async def add() -> None:
+    async def add() -> str:
         async with Services.open(load_settings()) as services:
-            await services.graphs.add(GraphDraft(slug="my-world"))
+            return str((await services.graphs.add(GraphDraft(slug="my-world"))).id)
 
-    asyncio.run(add())
+    graph_id = asyncio.run(add())
     assert "graph my-world: write_0001" in syncline("migrate").stdout
     assert syncline("migrate").stdout.splitlines()[1] == "graph my-world: up to date"
     loaded = syncline("sample", "world", "--graph", "my-world")
@@ -132,6 +135,10 @@ def test_a_graph_is_migrated_and_takes_a_sample(syncline: Invoke) -> None:
     assert (again["graph"], sum(again["rows"].values())) == ("my-world", 0)
     adopted = validated("graph adopt", syncline("graph", "adopt", "my-world", "--json").stdout)
     assert adopted == {"graph": "my-world", "undo": False, "dry_run": False, "steps": []}
+    by_id = validated("sample world", syncline("sample", "world", "--graph", graph_id, "--json").stdout)
+    assert by_id["graph"] == "my-world"
+    by_id = validated("graph adopt", syncline("graph", "adopt", graph_id, "--json").stdout)
+    assert by_id["graph"] == "my-world"
     dry = ("graph", "adopt", "my-world", "--undo", "--dry-run", "--json")
     assert validated("graph adopt", syncline(*dry).stdout)["steps"] != []
 
@@ -152,6 +159,47 @@ def test_a_graph_that_breaks_a_rule_is_refused_by_name_before_anybody_is_asked(
     assert refused.exit_code == 2
     assert sentence in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def every_command() -> dict[str, TyperCommand]:
+    """Return the commands by their words, such as `graph list`."""
+
+    def below(command: object, *path: str) -> Iterator[tuple[str, TyperCommand]]:
+        if isinstance(command, TyperGroup):
+            for name, inner in command.commands.items():
+                yield from below(inner, *path, name)
+        elif isinstance(command, TyperCommand):
+            yield " ".join(path), command
+
+    return dict(below(typer.main.get_command(app)))
+
+
+def test_json_is_an_option_of_every_command_but_those_that_are_named() -> None:
+    known = every_command()
+    without = {
+        name
+        for name, command in known.items()
+        if not any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert without == set(WITHOUT_JSON)
+    assert known.keys() - without <= ANSWERS.keys()
+
+
+def test_the_flag_of_a_reason_is_reason_in_every_command() -> None:
+    flags = {flag for command in every_command().values() for one in command.params for flag in one.opts}
+    assert "--reason" in flags
+    assert flags.isdisjoint({"--why", "--because", "--note"})
+
+
+def test_graph_is_a_slug_or_an_id_in_every_command() -> None:
+    helps = {
+        name: getattr(one, "help", "")
+        for name, command in every_command().items()
+        for one in command.params
+        if one.name in ("graph", "graphs")
+    }
+    assert len(helps) > 20
+    assert [name for name, text in helps.items() if " or id" not in text and "s or ids" not in text] == []
 
 
 def test_an_unknown_graph_is_refused_by_name(syncline: Invoke) -> None:

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from syncline.masking import FROM_CODE, error_text, masked, raised_by_code, told, traceback_text
+from syncline.masking import FROM_CODE, error_text, masked, masked_message, raised_by_code, traceback_text
 from syncline.stores.postgres import map_driver_error, postgres_error
 
 SECRET = "hunter2-Zz9"
@@ -108,7 +108,7 @@ def test_an_error_of_a_store_has_no_values_and_keeps_them_for_the_books() -> Non
     assert str(postgres_error("graph", "42501", "permission denied for table nodes")).endswith(
         "names the GRANT"
     )
-    assert told("P0001", SECRET) == FROM_CODE
+    assert masked_message("P0001", SECRET) == FROM_CODE
 
 
 async def _raised(dsn: str, sql: str) -> BaseException:

@@ -16,7 +16,7 @@ from syncline.control.graphs import Graph, GraphRecords, draft_graph
 from syncline.errors import TemporalUnavailable
 from syncline.provider import NullMeter
 from syncline.testing.lab import eventually
-from tests.kit.waking import WokenBy
+from tests.kit.run_starter import RunsStartedBy
 
 MANY = [f"g{number:03}" for number in range(40)]
 
@@ -28,15 +28,15 @@ class Bench:
         monkeypatch.setattr(starting, "_AGAIN", 0.2)
         monkeypatch.setattr(starting, "_PROBE", 0.02)
         self.horizon = 11
-        self.wakes = TriggerDebouncer(Snapshot(xmin=10, xmax=10), window=1)
+        self.debouncer = TriggerDebouncer(Snapshot(xmin=10, xmax=10), window=1)
         self.news = asyncio.Event()
         self.tried: list[str] = []
         self.started: list[str] = []
         self.broken: set[str] = set()
         self.at_once = self.most_at_once = 0
-        self.runs = WokenBy(self._wake)
+        self.runs = RunsStartedBy(self._start)
 
-    async def _wake(self, graph: Graph) -> str:
+    async def _start(self, graph: Graph) -> str:
         self.tried.append(graph.slug)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -49,7 +49,7 @@ class Bench:
 
     def hear(self, slugs: Sequence[str], xid: int = 10) -> None:
         for slug in slugs:
-            self.wakes.note(slug, xid, xid, now=asyncio.get_running_loop().time())
+            self.debouncer.note(slug, xid, xid, now=asyncio.get_running_loop().time())
         self.news.set()
 
     async def snapshot(self) -> Snapshot:
@@ -65,15 +65,15 @@ class Bench:
         task = asyncio.create_task(
             Starting(
                 self.snapshot,
-                self.wakes,
+                self.debouncer,
                 self.news,
                 store="write",
                 key=None,
                 directory=directory,
-                pace=RateLimiter(1000),
+                limiter=RateLimiter(1000),
                 runs=self.runs,
                 meter=NullMeter(),
-                tell=lambda _: None,
+                report=lambda _: None,
             ).run()
         )
         try:
@@ -83,7 +83,7 @@ class Bench:
             await asyncio.gather(task, return_exceptions=True)
 
     async def nothing_due(self) -> bool:
-        return self.wakes.following() is None
+        return self.debouncer.following() is None
 
 
 def _graph(slug: str) -> Graph:
@@ -128,9 +128,9 @@ async def test_a_change_that_came_after_the_outage_is_started_though_a_run_comes
         bench.hear(MANY[:1], xid=12)
         await eventually(bench.nothing_due)
         assert bench.started == []
-        assert bench.wakes.held
+        assert bench.debouncer.held
         bench.horizon = 13
-        bench.wakes.moved(await bench.snapshot(), now=asyncio.get_running_loop().time())
+        bench.debouncer.moved(await bench.snapshot(), now=asyncio.get_running_loop().time())
         bench.news.set()
 
         async def started() -> bool:

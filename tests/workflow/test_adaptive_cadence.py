@@ -29,7 +29,7 @@ from syncline.temporal.schedules.graph import ensure_schedule, graph_fingerprint
 from syncline.temporal.schedules.reconcile import reconcile
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
-from tests.kit.waking import WokenBy
+from tests.kit.run_starter import RunsStartedBy
 from worker import listen
 
 ADAPTIVE = {"every_seconds": 1, "adaptive": True, "cadence": [2]}
@@ -318,7 +318,7 @@ async def test_who_could_not_be_sent_back_is_tried_again_and_stops_no_other(
     graphs = [await lab.add_graph("busy", prepare=True, schedule=ADAPTIVE) for _ in range(3)]
     woken: list[str] = []
 
-    async def wake(graph: Graph) -> str:
+    async def trigger(graph: Graph) -> str:
         woken.append(graph.slug)
         if woken.count(graph.slug) == 1:
             raise TemporalUnavailable("nowhere", "default", "gone for a moment")
@@ -330,7 +330,7 @@ async def test_who_could_not_be_sent_back_is_tried_again_and_stops_no_other(
     line = f"syncline.listener:{lab.client.namespace}/{lab.task_queue}/write"
     async with lab.services.store("write", None).alone("in the way") as silent:
         await silent.execute(f"SELECT pg_advisory_lock(hashtextextended('{line}', 0))")
-        async with listening.Listening(lab.services, WokenBy(wake), namespace=lab.client.namespace):
+        async with listening.Listening(lab.services, RunsStartedBy(trigger), namespace=lab.client.namespace):
             await eventually(again)
             await asyncio.sleep(1)
             assert await again()

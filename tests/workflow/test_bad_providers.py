@@ -20,11 +20,11 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.isolation.thread import ProviderThread
-from activities.isolation.watchdog import rooms
+from activities.isolation.watchdog import provider_threads
 from activities.sync import SyncActivities
 from syncline.control.graphs import Graph
 from syncline.control.services import Services
-from syncline.control.workers import announced
+from syncline.control.workers import register_worker
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import SettingsInvalid
 from syncline.provider import NullMeter
@@ -167,7 +167,7 @@ async def zoo(
         )
         engine = await lab.add_graph(prepare=True)
         good = await lab.add_graph("zoo-good")
-        async with lab.worker(), rooms(temporal_client, services, serve=serve):
+        async with lab.worker(), provider_threads(temporal_client, services, serve=serve):
             yield Zoo(lab=lab, meter=meter, plugin=zoo_plugin, engine=engine, good=good)
             zoo_plugin.released.set()
             zoo_plugin.kept.clear()
@@ -328,7 +328,7 @@ async def test_a_room_whose_tasks_its_provider_has_cancelled_begins_anew(
     run = await zoo.start("zoo-sweeping")
     async with asyncio.timeout(60):
         assert (await run.result()).result.drained
-    [told] = [line for line in logs if line["event"] == "provider's room has ended; another one begins"]
+    [told] = [line for line in logs if line["event"] == "provider thread ended; restarting"]
     assert (told["provider"], told["distribution"]) == ("zoo-sweeping", "zoo 1.0")
     assert in_the_page(f"{told['event']}: {told['error']}")
     assert zoo.meter.troubles["zoo-sweeping", "escaped"] >= 1
@@ -361,7 +361,7 @@ async def test_a_provider_that_blocks_its_event_loop_is_named_with_its_line_and_
         assert (await waiting.result()).result.drained
 
     async def told_again() -> bool:
-        return "provider's room runs again" in [line["event"] for line in logs]
+        return "provider thread runs again" in [line["event"] for line in logs]
 
     await eventually(told_again)
 
@@ -382,13 +382,13 @@ async def test_a_blocked_room_does_not_hold_up_the_end_of_the_worker(
     async with sleeping(zoo, temporal_client, "zoo-left") as lab:
         others = lab.services
         async with lab.worker():
-            async with rooms(temporal_client, others, serve=serve):
+            async with provider_threads(temporal_client, others, serve=serve):
                 run = await lab.start(await lab.add_graph("zoo-sleeper"))
                 await failed_with(run)
                 began = time.monotonic()
             assert time.monotonic() - began < 5
             await run.terminate()
-    [left] = [line for line in logs if line["event"] == "provider's room was left behind"]
+    [left] = [line for line in logs if line["event"] == "provider thread left behind"]
     assert (left["provider"], left["distribution"]) == ("zoo-sleeper", "zoo 1.0")
 
 
@@ -407,8 +407,8 @@ async def test_a_provider_that_is_blocked_for_good_counts_as_missing_until_its_r
 
         async with (
             lab.worker(),
-            rooms(temporal_client, others, serve=serve),
-            announced(others, identity="stuck", every_seconds=0.1),
+            provider_threads(temporal_client, others, serve=serve),
+            register_worker(others, identity="stuck", every_seconds=0.1),
         ):
             graph = await lab.add_graph("zoo-sleeper", prepare=True)
             run = await lab.start(await lab.add_graph("zoo-sleeper"))
@@ -439,7 +439,7 @@ async def test_a_provider_that_cannot_be_closed_is_told_of_and_the_others_are_cl
         lab = SyncLab(
             client=temporal_client, services=services, make_worker=main_worker, unique=zoo.lab.unique
         )
-        async with lab.worker(), rooms(temporal_client, services, serve=serve):
+        async with lab.worker(), provider_threads(temporal_client, services, serve=serve):
             await lab.run(await lab.add_graph("zoo-clinging"))
     [told] = [line for line in logs if line["event"] == "provider did not close"]
     assert (told["provider"], told["distribution"]) == ("zoo-clinging", "zoo 1.0")
@@ -459,5 +459,5 @@ async def test_a_room_that_cannot_open_keeps_the_worker_from_starting(
         raise SettingsInvalid("no such queue")
 
     with pytest.raises(SettingsInvalid, match="no such queue"):
-        async with rooms(temporal_client, zoo.lab.services, serve=refused):
+        async with provider_threads(temporal_client, zoo.lab.services, serve=refused):
             pass

@@ -7,10 +7,10 @@ from syncline import names
 from syncline.control.graphs import Graph
 from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
-from syncline.temporal.priorities import WOKEN
+from syncline.temporal.priorities import TRIGGERED
 from syncline.temporal.schedules.graph import ensure_schedule
 from syncline.temporal.schedules.list import ListedSchedule, find_schedule
-from syncline.temporal.schedules.wake import Waking
+from syncline.temporal.schedules.trigger import ScheduleTrigger
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 
@@ -47,22 +47,22 @@ async def test_a_run_that_waits_for_a_worker_is_enough_and_one_that_has_begun_is
     lab.services.registry.register("sync", FakeProvider("held", cycle=cycle), "lab 1.0")
     graph = await lab.add_graph("held", schedule=SELDOM)
     await ensure_schedule(lab.client, graph, task_queue=lab.task_queue)
-    waking = Waking(lab.client, task_queue=lab.task_queue)
-    assert await waking.wake(graph) == "started"
+    schedule_trigger = ScheduleTrigger(lab.client, task_queue=lab.task_queue)
+    assert await schedule_trigger.trigger(graph) == "started"
 
     async def listed() -> bool:
-        return await waking.coming(returned=False) == {graph.slug}
+        return await schedule_trigger.coming(returned=False) == {graph.slug}
 
     await eventually(listed)
-    assert [await waking.wake(graph) for _ in range(3)] == ["coming"] * 3
+    assert [await schedule_trigger.trigger(graph) for _ in range(3)] == ["coming"] * 3
     # It overtakes those that only the clock has started; so do its activities.
     run = (await find_schedule_or_fail(lab, graph)).last_runs[0]
-    assert await priority_of(lab, run.workflow_id) == WOKEN.priority_key
+    assert await priority_of(lab, run.workflow_id) == TRIGGERED.priority_key
     async with lab.make_worker(lab.client, lab.services):
         async with asyncio.timeout(30):
             await began.wait()
-        assert await waking.coming(returned=False) == frozenset()
-        assert await waking.wake(graph) == "started"
+        assert await schedule_trigger.coming(returned=False) == frozenset()
+        assert await schedule_trigger.trigger(graph) == "started"
         gate.set()
 
         async def both() -> bool:
@@ -78,8 +78,8 @@ async def test_the_run_of_another_task_queue_is_nobodys_here(idle_lab: SyncLab) 
     lab = idle_lab
     graph = await lab.add_graph(schedule=SELDOM)
     await ensure_schedule(lab.client, graph, task_queue=lab.task_queue)
-    here, elsewhere = (Waking(lab.client, task_queue=name) for name in (lab.task_queue, "elsewhere"))
-    assert await here.wake(graph) == "started"
+    here, elsewhere = (ScheduleTrigger(lab.client, task_queue=name) for name in (lab.task_queue, "elsewhere"))
+    assert await here.trigger(graph) == "started"
 
     async def listed() -> bool:
         return await here.coming(returned=True) == {graph.slug}

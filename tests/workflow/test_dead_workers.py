@@ -102,7 +102,7 @@ def environment(idle_lab: SyncLab, temporal_environment: dict[str, str], tmp_pat
 @asynccontextmanager
 async def working(environment: dict[str, str]) -> AsyncIterator[WorkerProcess]:
     async with WorkerProcess.running(ROOT / "worker.py", environment) as worker:
-        await worker.says('"worker ready"')
+        await worker.logs('"worker ready"')
         try:
             yield worker
         finally:

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 from temporalio.client import Client
 
 from syncline import names
-from syncline.capture.listen.status import line_name, listened_to
+from syncline.capture.listen.status import listened_to, listener_name
 from syncline.control.graphs import GraphChanges
 from syncline.control.services import Services
-from syncline.control.workers import WorkerRepository, announced
+from syncline.control.workers import WorkerRepository, register_worker
 from syncline.operator.health.check import Check, CheckStatus
 from syncline.operator.health.examine import examine
 from syncline.registry import Registry
@@ -61,8 +61,8 @@ async def test_providers_says_what_is_installed_where_and_who_uses_it(
     older.register("sync", FakeProvider("acme", version="1.0"), "acme-sync 1.0")
     async with (
         Services.open(lab.services.settings, registry=older) as other,
-        announced(lab.services, identity="one@host:1"),
-        announced(other, identity="two@host:2"),
+        register_worker(lab.services, identity="one@host:1"),
+        register_worker(other, identity="two@host:2"),
     ):
         await told(lab.services, 2)
         fleet = await syncline.answer("providers")
@@ -97,7 +97,7 @@ async def test_a_worker_tells_of_itself_once_its_table_is_there_and_forgets_the_
 ) -> None:
     async with services.control.driver() as connection:
         await connection.execute("ALTER TABLE syncline.workers RENAME TO hidden")
-    async with announced(services, identity="late@host:1", every_seconds=0.05):
+    async with register_worker(services, identity="late@host:1", every_seconds=0.05):
         await asyncio.sleep(0.3)
         async with services.control.driver() as connection:
             await connection.execute("ALTER TABLE syncline.hidden RENAME TO workers")
@@ -115,14 +115,14 @@ async def test_a_worker_tells_of_itself_once_its_table_is_there_and_forgets_the_
 
         await eventually(forgotten)
     warnings = [line for line in capsys.readouterr().out.splitlines() if "[warning" in line]
-    assert len([line for line in warnings if "control plane does not know of this worker" in line]) == 1
+    assert len([line for line in warnings if "worker registration failed" in line]) == 1
 
 
 async def test_a_worker_whose_cycles_have_the_whole_pool_is_still_there(services: Services) -> None:
     async with AsyncExitStack() as taken:
         for _ in range(services.settings.pool_size):
             await taken.enter_async_context(services.control.driver())
-        async with announced(services, identity="busy@host:1"), asyncio.timeout(10):
+        async with register_worker(services, identity="busy@host:1"), asyncio.timeout(10):
             await told(services, 1)
 
 
@@ -141,7 +141,7 @@ def by_name(diagnosis: dict) -> dict[str, dict]:
 async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, syncline: CommandLine) -> None:
     await lab.add_graph(FakeProvider(), prepare=True)
     await ensure_reconciler(lab.client, task_queue=lab.task_queue, every_seconds=86_400)
-    async with announced(lab.services, identity="one@host:1"), listen(lab.client, lab.services):
+    async with register_worker(lab.services, identity="one@host:1"), listen(lab.client, lab.services):
         await told(lab.services, 1)
         await eventually(lambda: listening(lab))
         diagnosis = await syncline.answer("doctor")
@@ -170,7 +170,7 @@ async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, sy
 
 async def listening(lab: SyncLab) -> bool:
     store = lab.services.store("write", None)
-    return await listened_to(store, line_name(lab.client.namespace, lab.services, store))
+    return await listened_to(store, listener_name(lab.client.namespace, lab.services, store))
 
 
 async def test_doctor_says_why_a_change_would_not_be_heard(lab: SyncLab) -> None:
@@ -184,7 +184,7 @@ async def test_doctor_says_why_a_change_would_not_be_heard(lab: SyncLab) -> None
     nobody = await found()
     assert nobody is not None
     assert (nobody.status, nobody.found) == (CheckStatus.WARN, "no worker listens")
-    assert "not listening as it should be" in (nobody.fix or "")
+    assert "notification listener unavailable" in (nobody.fix or "")
     async with lab.services.store("write", None).driver() as connection:
         await connection.execute("DROP TABLE syncline.listener")
     before = await found()

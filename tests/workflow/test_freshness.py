@@ -242,7 +242,7 @@ async def test_a_schema_that_cannot_be_told_to_notify_stops_no_other_and_is_told
 ) -> None:
     monkeypatch.setattr(attention, "LEASE_SECONDS", 0.6)
     broken, other = await scheduled(lab), await scheduled(lab)
-    hearing = ListenerStatus(lab.services, namespace=lab.client.namespace)
+    listener_status = ListenerStatus(lab.services, namespace=lab.client.namespace)
     async with writer(lab, broken) as connection, writer(lab, other) as beside:
         for each in (connection, beside):
             await each.execute("UPDATE sync_notify SET wanted = false")
@@ -251,10 +251,10 @@ async def test_a_schema_that_cannot_be_told_to_notify_stops_no_other_and_is_told
             await eventually(lambda: beside.fetchval("SELECT wanted FROM sync_notify"))
             # It may have changed for as long as it did not notify.
             await ran(runs, other, 1)
-            assert "has not told its writers" in str(await hearing.problem(broken))
+            assert "has not told its writers" in str(await listener_status.reason_unavailable(broken))
             await connection.execute("ALTER TABLE sync_notify DROP CONSTRAINT refused")
             await eventually(lambda: connection.fetchval("SELECT wanted FROM sync_notify"))
-            assert await hearing.problem(broken) is None
+            assert await listener_status.reason_unavailable(broken) is None
             await ran(runs, broken, 1)
 
 
@@ -419,7 +419,7 @@ async def test_hearing_says_why_a_change_would_not_be_heard(lab: SyncLab) -> Non
     graph = await scheduled(lab)
 
     async def problem() -> str | None:
-        return await ListenerStatus(lab.services, namespace=lab.client.namespace).problem(graph)
+        return await ListenerStatus(lab.services, namespace=lab.client.namespace).reason_unavailable(graph)
 
     async with writer(lab, graph) as connection:
         async with listened_to(lab):

@@ -21,7 +21,7 @@ from syncline.control.schedule_spec import ScheduleSpec as WrittenSpec
 from syncline.errors import GraphInvalid
 from syncline.messages.operator import AddGraphInput
 from syncline.messages.sync import Reconciliation
-from syncline.temporal.schedules.attention import due_schedules
+from syncline.temporal.schedules.due import due_schedules
 from syncline.temporal.schedules.graph import ensure_schedule
 from syncline.temporal.schedules.list import list_schedules
 from syncline.temporal.schedules.reconcile import reconcile, reconcile_now

@@ -199,7 +199,7 @@ async def scene(
             # It is there from the start, so that the worker listens at once.
             heard = await lab.add_graph("default", prepare=True, schedule={"every_seconds": 2_592_000})
             async with WorkerProcess.running(ROOT / "worker.py", environment) as worker:
-                await worker.says('"listening"')
+                await worker.logs('"listening"')
                 paused = await lab.add_graph(status="paused")
                 await temporal_client.execute_workflow(
                     names.RECONCILE_SCHEDULES, id="observed-reconcile", task_queue="observed"

@@ -164,11 +164,11 @@ async def test_what_is_tried_again_is_done_and_audited_once_and_told_as_it_was(
         await connection.execute(FORGED)
     forgetful = create_operations_worker(lab.client, AnswerLost(lab.services), lab.services.settings)
     async with lab.worker(), forgetful:
-        retried = await syncline("failures", "retry", "kg", "--all", "--why", "gone")
+        retried = await syncline("failures", "retry", "kg", "--all", "--reason", "gone")
         assert (retried.status, retried.out) == (0, "2 rows to be tried in the next cycle\n")
-        discarded = await syncline("failures", "discard", "kg", "--all", "--why", "tired")
+        discarded = await syncline("failures", "discard", "kg", "--all", "--reason", "tired")
         assert (discarded.status, discarded.out) == (0, "2 rows given up\n")
-        repaired = await syncline("verify", "kg", "--repair", "--why", "forged", "--no-vectors")
+        repaired = await syncline("verify", "kg", "--repair", "--reason", "forged", "--no-vectors")
         assert repaired.status == 1
         assert "0 damaged, 1 asked for" in repaired.out
         added = await syncline("graph", "add", lab.unique("mars"), "--every-seconds", "86400")
@@ -227,7 +227,9 @@ async def test_a_worker_that_is_gone_is_not_waited_for_in_silence(
     async with kg_idle.worker():
         pass
     # The server forgets who polled after minutes only.
-    failed = await temporal_only(kg_idle)("failures", "retry", "kg", "--all", "--why", "x", "--timeout", "6")
+    failed = await temporal_only(kg_idle)(
+        "failures", "retry", "kg", "--all", "--reason", "x", "--timeout", "6"
+    )
     assert failed.status == 1
     assert failed.err.splitlines()[0].removeprefix("error: ").startswith("No worker ")
 
@@ -249,7 +251,7 @@ async def test_a_store_that_is_away_is_told_while_it_is_tried_again(
     postgres_server.psql(
         f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{database}'"
     )
-    failed = await temporal_only(kg)("failures", "retry", "kg", "--all", "--why", "x", "--timeout", "6")
+    failed = await temporal_only(kg)("failures", "retry", "kg", "--all", "--reason", "x", "--timeout", "6")
     postgres_server.psql(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
     assert failed.status == 1
     *told, error = failed.err.splitlines()
@@ -275,7 +277,7 @@ async def test_ctrl_c_cancels_the_run_and_nothing_is_done(
             await holder.execute("LOCK TABLE sync_dead_letter IN ACCESS EXCLUSIVE MODE")
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", "from syncline.cli import app; app()",
-                "failures", "retry", "kg", "--all", "--why", "x",
+                "failures", "retry", "kg", "--all", "--reason", "x",
                 env=environment, cwd=tmp_path, stdout=-1, stderr=-1,
             )  # fmt: skip
 
@@ -312,9 +314,9 @@ COMMANDS = (
     ("failures", "list", "kg"),
     ("failures", "show", "kg", "nodes", "n1"),
     ("explain", "kg", "nodes", "n1"),
-    ("failures", "retry", "kg", "--all", "--why", "x"),
+    ("failures", "retry", "kg", "--all", "--reason", "x"),
     ("failures", "audit", "kg"),
-    ("failures", "discard", "kg", "nodes", "n1", "--why", "x"),
+    ("failures", "discard", "kg", "nodes", "n1", "--reason", "x"),
     ("parked", "kg"),
     ("parked", "kg", "--table", "nodes"),
     ("verify", "kg", "--no-vectors"),

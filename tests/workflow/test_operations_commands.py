@@ -107,10 +107,10 @@ async def test_a_row_that_was_not_refused_is_status_1_and_a_sentence(syncline: C
     assert (missing.status, missing.out) == (1, "")
     assert missing.err == "error: nodes n1 is not a refused row. `syncline explain` says where it is.\n"
     for action in ("retry", "discard"):
-        nothing = await syncline("failures", action, "kg", "--all", "--why", "to see")
+        nothing = await syncline("failures", action, "kg", "--all", "--reason", "to see")
         assert (nothing.status, nothing.out) == (1, "")
         assert nothing.err == "error: No refused row matched, so nothing was done.\n"
-    counted = await syncline("failures", "retry", "kg", "--all", "--why", "to see", "--json")
+    counted = await syncline("failures", "retry", "kg", "--all", "--reason", "to see", "--json")
     assert (counted.status, json.loads(counted.out)) == (1, {"rows": 0})
     assert (await syncline("failures", "audit", "kg")).out == "nothing was done by hand\n"
 
@@ -118,15 +118,15 @@ async def test_a_row_that_was_not_refused_is_status_1_and_a_sentence(syncline: C
 async def test_retries_and_discards_are_told_and_audited(syncline: CommandLine, books: Fill) -> None:
     await books(letter("n1") + letter("n2", dead=True) + letter(BAD_KEY) + letter("-x", fingerprint="f" * 12))
     retried = await syncline(
-        "failures", "retry", "kg", "--fingerprint", "abc123abc123", "--why", "check is gone"
+        "failures", "retry", "kg", "--fingerprint", "abc123abc123", "--reason", "check is gone"
     )
     assert (retried.status, retried.out) == (0, "3 rows to be tried in the next cycle\n")
-    one = await syncline("failures", "discard", "kg", "nodes", BAD_KEY, "--why", "a test", "--who", "ada")
+    one = await syncline("failures", "discard", "kg", "nodes", BAD_KEY, "--reason", "a test", "--who", "ada")
     assert (one.status, one.out) == (0, "1 row given up\n")
-    dashed = await syncline("failures", "discard", "kg", "--why", "odd", "--json", "--", "nodes", "-x")
+    dashed = await syncline("failures", "discard", "kg", "--reason", "odd", "--json", "--", "nodes", "-x")
     assert (dashed.status, json.loads(dashed.out)) == (0, {"rows": 1})
     assert (
-        await syncline("failures", "discard", "kg", "nodes", "--why", "all of it")
+        await syncline("failures", "discard", "kg", "nodes", "--reason", "all of it")
     ).out == "2 rows given up\n"
     entries = json.loads((await syncline("failures", "audit", "kg", "--json")).out)["entries"]
     # Who has started the runs, as Temporal has it: its client's process, where nobody is authenticated.
@@ -138,7 +138,7 @@ async def test_retries_and_discards_are_told_and_audited(syncline: CommandLine, 
         ("retry", getpass.getuser(), "check is gone", 3),
     ]
     table = await syncline("failures", "audit", "kg", "--limit", "2")
-    assert table.out.splitlines()[0].split() == ["at", "who", "starter", "action", "rows", "what", "why"]
+    assert table.out.splitlines()[0].split() == ["at", "who", "starter", "action", "rows", "what", "reason"]
     assert table.err == "more: --before 3\n"
     assert len((await syncline("failures", "audit", "kg", "--before", "3")).out.splitlines()) == 3
 
@@ -148,12 +148,12 @@ async def test_an_action_without_its_rows_or_its_reason_is_status_2(
 ) -> None:
     await books(letter("n1"))
     for arguments, sentence in (
-        (["--why", "x"], "Say which dead letters"),
-        (["nodes", "--all", "--why", "x"], "Say which dead letters"),
-        (["nodes", "n1", "--fingerprint", "abc", "--why", "x"], "Say which dead letters"),
-        (["--all", "--why", " "], "say who you are and why"),
-        (["--all", "--why", "x", "--who", ""], "say who you are and why"),
-        (["--all"], "--why"),
+        (["--reason", "x"], "Say which dead letters"),
+        (["nodes", "--all", "--reason", "x"], "Say which dead letters"),
+        (["nodes", "n1", "--fingerprint", "abc", "--reason", "x"], "Say which dead letters"),
+        (["--all", "--reason", " "], "say who you are and why"),
+        (["--all", "--reason", "x", "--who", ""], "say who you are and why"),
+        (["--all"], "--reason"),
     ):
         for action in ("retry", "discard"):
             refused = await syncline("failures", action, "kg", *arguments)

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from rich.console import Console
@@ -270,6 +271,30 @@ async def test_a_graph_that_nobody_has_is_one_sentence(idle_lab: SyncLab, syncli
         assert (refused.status, refused.out) == (1, "")
         assert refused.err.startswith("error: Temporal keeps no run")
         assert len(refused.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["status", "runs", "sync"])
+async def test_a_graph_is_named_by_its_id(lab: SyncLab, syncline: CommandLine, command: str) -> None:
+    graph = await lab.add_graph(FakeProvider())
+    await lab.run(graph)
+    typed = str(graph.id)
+    answers = {"status": "status GRAPH", "runs": "runs", "sync": "sync"}
+    answer = await syncline.answer(answers[command], typed.upper() if command == "sync" else typed)
+    if command == "runs":
+        assert [entry["run"]["status"] for entry in answer] == ["completed"]
+    else:
+        assert answer["graph"] == graph.slug
+
+
+@pytest.mark.parametrize("command", ["status", "runs", "sync"])
+async def test_an_id_that_no_graph_has_is_one_sentence(
+    lab: SyncLab, syncline: CommandLine, command: str
+) -> None:
+    unknown = str(uuid4())
+    refused = await syncline(command, unknown)
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err.startswith(f"error: No graph has the slug or id '{unknown}'")
+    assert len(refused.err.splitlines()) == 1
 
 
 async def test_runs_are_listed_by_what_started_them_and_how_they_ended(

@@ -19,7 +19,7 @@ from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
 from syncline.temporal.priorities import cron_times, is_on_time
 from syncline.temporal.schedules.graph import ensure_schedule
-from syncline.temporal.schedules.wake import wake
+from syncline.temporal.schedules.trigger import trigger_run
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 from tests.kit.command_line import CommandLine
@@ -87,7 +87,7 @@ async def test_the_backlog_is_taken_by_priority(idle_lab: SyncLab, syncline: Com
     woken, by_hand, unsaid = [await lab.add_graph(provider.id) for _ in range(3)]
     await started_by_the_clock(lab, clocked, WAITING)
     await scheduled(lab, woken)
-    assert await wake(lab.client, woken.slug, task_queue=lab.task_queue) == "started"
+    assert await trigger_run(lab.client, woken.slug, task_queue=lab.task_queue) == "started"
     await open_runs(lab, woken, 1)
     assert (await syncline("sync", by_hand.slug, "--no-wait")).status == 0
     # By a recipe of an earlier release: its first task waits for its turn, its activities do not.

@@ -17,7 +17,7 @@ from activities.sync import SyncActivities
 from syncline import names
 from syncline.control.graphs import Graph
 from syncline.control.services import Services
-from syncline.control.workers import announced
+from syncline.control.workers import register_worker
 from syncline.engine import run_cycle
 from syncline.messages.base import Message
 from syncline.messages.provider_state import OutageKind, ProviderFallback, ProviderHeld, ProviderReturned
@@ -74,13 +74,13 @@ class Fleet:
                 yield
 
     @asynccontextmanager
-    async def announced(
+    async def register_worker(
         self, identity: str, *plugins: FakeProvider, **settings: object
     ) -> AsyncIterator[None]:
         """A process that the others know of, and that polls nothing: it was killed a moment ago."""
         async with (
             self.services(identity, *plugins, **settings) as services,
-            announced(services, identity=identity),
+            register_worker(services, identity=identity),
         ):
             await self.knows(identity)
             yield
@@ -183,7 +183,7 @@ async def test_the_run_tells_the_version_that_served_it_and_not_the_newest(fleet
     graph = await fleet.graph()
     async with (
         fleet.process("bare@host:1"),
-        fleet.announced("new@host:2", FakeProvider("acme", version="1.10")),
+        fleet.register_worker("new@host:2", FakeProvider("acme", version="1.10")),
     ):
         one = FakeProvider("acme", version="1.9")
         client = await fleet.client("old@host:3")
@@ -230,7 +230,7 @@ async def test_busy_is_not_gone(fleet: Fleet) -> None:
 async def test_when_those_who_had_it_are_gone_the_policy_holds(fleet: Fleet) -> None:
     graphs = {policy: await fleet.graph(policy, prepare=True) for policy in ("fallback", "hold", "fail")}
     async with fleet.process("bare@host:1", answer_seconds=SOON):
-        async with fleet.announced("dead@host:2", FakeProvider("acme")):
+        async with fleet.register_worker("dead@host:2", FakeProvider("acme")):
             runs = {policy: await fleet.lab.start(graph) for policy, graph in graphs.items()}
             for run in runs.values():
                 await resolved_again(run)
@@ -256,7 +256,7 @@ async def test_a_worker_of_another_version_is_not_counted_on(fleet: Fleet) -> No
     green = {"deployment_name": "syncline", "build_id": "green"}
     async with (
         fleet.process("bare@host:1"),
-        fleet.announced("green@host:2", FakeProvider("acme"), **green),
+        fleet.register_worker("green@host:2", FakeProvider("acme"), **green),
     ):
         found = {
             version: await workers.routed("sync", "acme", task_queue=queue, deployment_version=version)
@@ -319,7 +319,7 @@ async def test_a_worker_leaves_the_table_before_it_drains(fleet: Fleet) -> None:
 
 async def test_who_polls_the_queue_without_the_provider_is_believed_once(fleet: Fleet) -> None:
     graph = await fleet.graph()
-    async with fleet.process("bare@host:1"), fleet.announced("dead@host:2", FakeProvider("acme")):
+    async with fleet.process("bare@host:1"), fleet.register_worker("dead@host:2", FakeProvider("acme")):
         client = await fleet.client("liar@host:3")
         async with (
             fleet.services("liar@host:3") as services,

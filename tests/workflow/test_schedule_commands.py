@@ -255,6 +255,27 @@ async def test_a_name_that_no_schedule_has_is_one_sentence(
     assert len(refused.err.splitlines()) == 1
 
 
+async def test_a_schedule_is_named_by_the_id_of_its_graph(lab: SyncLab, syncline: CommandLine) -> None:
+    graph = await scheduled(lab, FakeProvider())
+    typed = str(graph.id)
+    paused = await syncline.answer("schedule pause", typed, "--reason", "maintenance")
+    assert (paused["graph"], await state(lab, graph)) == (graph.slug, (True, "maintenance"))
+    assert (await syncline("schedule", "resume", typed)).out == f"Resumed {graph.slug}.\n"
+    assert (await state(lab, graph))[0] is False
+    assert (await syncline.answer("schedule trigger", typed))["graph"] == graph.slug
+    period = ("--start", "2026-01-01", "--end", "2026-01-02")
+    assert (await syncline.answer("schedule backfill", typed, *period))["graph"] == graph.slug
+
+
+async def test_an_id_needs_a_worker_and_a_slug_none(idle_lab: SyncLab, schedule: CommandLine) -> None:
+    graph = await scheduled(idle_lab)
+    assert (await schedule("schedule", "pause", graph.slug, "--reason", "r")).status == 0
+    by_id = await schedule("schedule", "resume", str(graph.id))
+    assert (by_id.status, by_id.out) == (1, "")
+    assert "No worker" in by_id.err
+    assert (await state(idle_lab, graph))[0] is True
+
+
 async def test_a_server_that_is_away_is_one_sentence(tmp_path: Path) -> None:
     away = CommandLine({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, tmp_path)
     for arguments in (("schedule", "list"), ("schedule", "reconcile"), ("graph", "pause", "moon")):

@@ -179,7 +179,7 @@ async def test_commands_compare_and_promote(
     both = await syncline("verify", "kg", "--shadow", "--repair")
     assert (both.status, "not repaired" in both.err) == (2, True)
 
-    answer = await syncline.answer("provider promote", "kg", "--why", "louder is better")
+    answer = await syncline.answer("provider promote", "kg", "--reason", "louder is better")
     assert isinstance(answer, dict)
     assert (answer["provider_id"], answer["shadow_provider_id"]) == ("acme", "live")
     shown = await syncline("providers")

@@ -222,7 +222,7 @@ async def test_an_operation_that_no_worker_gets_through_says_why(
     idle_lab: SyncLab, syncline: CommandLine
 ) -> None:
     async with code(idle_lab, SomethingElse):
-        failed = await syncline("failures", "retry", "kg", "--all", "--why", "x", "--timeout", "6")
+        failed = await syncline("failures", "retry", "kg", "--all", "--reason", "x", "--timeout", "6")
     assert failed.status == 1
     assert "RetryFailures is not registered" in failed.err
 

@@ -45,7 +45,7 @@ async def running(environment: dict[str, str], **more: str) -> AsyncIterator[Wor
 async def test_a_worker_serves_and_drains_on_sigterm(idle_lab: SyncLab, environment: dict[str, str]) -> None:
     graph = await idle_lab.add_graph("default", prepare=True)
     async with running(environment) as worker:
-        await worker.says('"worker ready"')
+        await worker.logs('"worker ready"')
         assert idle_lab.task_queue in worker.said
         assert '"default"' in worker.said
         assert (await idle_lab.run(graph)).provider_id == "default"
@@ -72,7 +72,7 @@ async def test_a_plugin_is_polled_for_on_a_queue_of_its_own(
     )
     graph = await idle_lab.add_graph("fake")
     async with running(environment, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}") as worker:
-        await worker.says('"worker ready"')
+        await worker.logs('"worker ready"')
         run = await idle_lab.start(graph)
         served = (await run.result()).result.served
         queues = {
@@ -95,7 +95,7 @@ async def test_both_branches_log_one_line_with_the_same_fields(
         await idle_lab.add_graph("acme-sync", prepare=True),
     ]
     async with running(environment) as worker:
-        await worker.says('"worker ready"')
+        await worker.logs('"worker ready"')
         for graph in graphs:
             await idle_lab.run(graph)
         worker.process.send_signal(signal.SIGTERM)
@@ -113,9 +113,9 @@ async def test_an_error_of_ours_is_one_line_without_a_traceback(
         "acme-sync", composition={"sync": {"provider": "acme-sync", "on_missing": "fail"}}
     )
     async with running(environment) as worker:
-        await worker.says('"worker ready"')
+        await worker.logs('"worker ready"')
         await idle_lab.failure(await idle_lab.start(graph))
-        await worker.says('"kind": "ProviderMissing"')
+        await worker.logs('"kind": "ProviderMissing"')
         worker.process.send_signal(signal.SIGTERM)
         await worker.ended()
     assert "Traceback" not in worker.said
@@ -126,12 +126,12 @@ async def test_a_worker_makes_the_reconcilers_schedule_and_keeps_an_operators_pa
 ) -> None:
     handle = idle_lab.client.get_schedule_handle(names.reconcile_schedules_id(idle_lab.task_queue))
     async with running(environment) as worker:
-        await worker.says('"worker ready"')
+        await worker.logs('"worker ready"')
         assert '"reconciler": "created"' in worker.said
         assert not (await handle.describe()).schedule.state.paused
     await handle.pause(note="not now")
     async with running(environment, SYNCLINE_RECONCILE_SECONDS="1") as worker:
-        await worker.says('"worker ready"')
+        await worker.logs('"worker ready"')
         assert '"reconciler": "updated"' in worker.said
         described = await handle.describe()
         assert described.schedule.spec.intervals[0].every.total_seconds() == 1
@@ -139,14 +139,14 @@ async def test_a_worker_makes_the_reconcilers_schedule_and_keeps_an_operators_pa
 
         await handle.unpause()
         graph = await idle_lab.add_graph("default", prepare=True)
-        await worker.says('"schedules reconciled"')
-        await worker.says(f'"graph": "{graph.slug}"')  # its cycle ended
+        await worker.logs('"schedules reconciled"')
+        await worker.logs(f'"graph": "{graph.slug}"')  # its cycle ended
     await handle.delete()
 
 
 async def test_workers_that_start_together_all_start(environment: dict[str, str]) -> None:
     async with running(environment) as first, running(environment) as second:
-        await asyncio.gather(first.says('"worker ready"'), second.says('"worker ready"'))
+        await asyncio.gather(first.logs('"worker ready"'), second.logs('"worker ready"'))
 
 
 @asynccontextmanager
@@ -179,12 +179,12 @@ async def test_a_running_cycle_may_finish_while_the_worker_drains(
 ) -> None:
     graph = await idle_lab.add_graph("default", prepare=True)
     async with running(environment) as worker:
-        await worker.says('"worker ready"')
+        await worker.logs('"worker ready"')
         async with held_up(idle_lab, graph):
             run = await idle_lab.start(graph)
             await cycling(run)
             worker.process.send_signal(signal.SIGTERM)
-            await worker.says("worker draining")
+            await worker.logs("worker draining")
         assert await worker.ended() == 0
     assert '"status": "drained"' in worker.said
     assert "cycle cancelled" not in worker.said
@@ -195,12 +195,12 @@ async def test_a_second_signal_ends_the_worker_at_once(
 ) -> None:
     graph = await idle_lab.add_graph("default", prepare=True)
     async with running(environment, SYNCLINE_GRACEFUL_SHUTDOWN_SECONDS="600") as worker:
-        await worker.says('"worker ready"')
+        await worker.logs('"worker ready"')
         async with held_up(idle_lab, graph):
             run = await idle_lab.start(graph)
             await cycling(run)
             worker.process.send_signal(signal.SIGTERM)
-            await worker.says("worker draining")
+            await worker.logs("worker draining")
             worker.process.send_signal(signal.SIGTERM)
             assert await worker.ended() == -signal.SIGTERM
         await run.terminate()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from syncline.capture.install.catalog import Catalog, ColumnState, TableState
-from syncline.capture.install.ownership import filtered_books, filtered_problem
+from syncline.capture.install.ownership import filtered_bookkeeping, filtered_problem
 from syncline.capture.install.plan import misses_changes
 from syncline.capture.install.steps import POSITIONS, STATE, SYNC_COLUMN, TOMBSTONES
 from syncline.capture.install.triggers import is_ours
@@ -125,7 +125,7 @@ def _source_problems(catalog: Catalog, schema_map: Iterable[TableMap]) -> Iterat
         yield from _columns(catalog, table, table_map.name, source_columns(table_map))
         yield from _source_key(table, table_map)
         yield from _in_the_way(catalog, table)
-    yield from filtered_books(catalog)
+    yield from filtered_bookkeeping(catalog)
     own = {TOMBSTONES: _TOMBSTONE_COLUMNS, STATE: _STATE_COLUMNS, POSITIONS: _POSITION_COLUMNS}
     for name, columns in own.items():
         if name in catalog.tables:

@@ -13,7 +13,7 @@ from syncline.capture.install.triggers import sql
 from syncline.errors import AdoptionBlocked, StoreError
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["PATIENT", "OnWait", "Patience", "alone_in", "report_lock_waits", "take_step", "told"]
+__all__ = ["PATIENT", "OnWait", "Patience", "alone_in", "lock_holder", "report_lock_waits", "take_step"]
 
 _POLL: Final = 0.1
 _SCHEMA_LOCK = "hashtextextended('syncline.adoption:' || $1, 0)"
@@ -110,10 +110,10 @@ async def _take_alone(connection: asyncpg.Connection, step: Step) -> None:
 
 
 async def _holders(connection: asyncpg.Connection, tables: Sequence[str]) -> list[str]:
-    return [told(row) for row in await connection.fetch(sql("holders"), list(tables))]
+    return [lock_holder(row) for row in await connection.fetch(sql("holders"), list(tables))]
 
 
-def told(row: asyncpg.Record) -> str:
+def lock_holder(row: asyncpg.Record) -> str:
     """Return who a row of `holders` or `blockers` is about."""
     # Postgres tells other roles' applications to members of pg_read_all_stats alone.
     parts = [f"'{row['name']}'" if row["name"] else "", row["state"] or ""]
@@ -151,4 +151,4 @@ async def _watch(store: PostgresStore, pid: int, step: Step, on_wait: OnWait) ->
             # Nobody else is told less because a pool has no second connection.
             continue
         if rows:
-            on_wait(f"Still waiting for {'; '.join(told(row) for row in rows)}: {step.sentence}")
+            on_wait(f"Still waiting for {'; '.join(lock_holder(row) for row in rows)}: {step.sentence}")

@@ -22,7 +22,7 @@ from syncline.sql import quoted
 
 __all__ = [
     "capture_owner",
-    "filtered_books",
+    "filtered_bookkeeping",
     "filtered_problem",
     "handing_over",
     "hidden",
@@ -158,7 +158,7 @@ def filtered_problem(catalog: Catalog, table: TableState) -> Iterable[str]:
     return [hidden(table.schema, table.name, catalog.role)] if table.filtered else []
 
 
-def filtered_books(catalog: Catalog) -> list[str]:
+def filtered_bookkeeping(catalog: Catalog) -> list[str]:
     """Return a sentence for each of the engine's own tables in the schema that is so."""
     own = [table for name, table in catalog.tables.items() if name.startswith("sync_")]
     return [sentence for table in own for sentence in filtered_problem(catalog, table)]

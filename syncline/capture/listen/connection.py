@@ -143,7 +143,7 @@ class ListenConnection:
         [row] = await self._rows(_sql("snapshot"))
         return Snapshot(xmin=row["xmin"], xmax=row["xmax"])
 
-    async def last_heard(self) -> int | None:
+    async def last_low_watermark(self) -> int | None:
         """Return below which transaction the last listener left nothing unheard; None before the first."""
         rows = await self._ask(self._read, [_LISTENER], _sql("last"), self._name)
         return rows[0]["heard_below"] if rows else None
@@ -165,7 +165,7 @@ class ListenConnection:
 
     async def want(self, wanted: Mapping[str, bool]) -> NotifyUpdate:
         """Have the writers of these schemas notify, or not. One that is refused stops none of the others."""
-        told: set[str] = set()
+        updated: set[str] = set()
         newly_enabled: set[str] = set()
         problem: str | None = None
         waiting = list(in_batches(list(wanted)))
@@ -173,12 +173,12 @@ class ListenConnection:
             schemas = waiting.pop()
             try:
                 newly_enabled |= await self._want(schemas, wanted)
-                told.update(schemas)
+                updated.update(schemas)
             except asyncpg.PostgresError as error:
                 problem = error_text(error)
                 if len(schemas) > 1:
                     waiting += [[schema] for schema in schemas]
-        return NotifyUpdate(frozenset(told), frozenset(newly_enabled), problem)
+        return NotifyUpdate(frozenset(updated), frozenset(newly_enabled), problem)
 
     async def _want(self, schemas: Sequence[str], wanted: Mapping[str, bool]) -> frozenset[str]:
         """Have the writers of all of the schemas notify, or not, or raise; return of which it is new."""

@@ -1,4 +1,4 @@
-"""Wakes: which schemas of one write-db are to be run and when. Decisions alone: no clock, no I/O."""
+"""Debouncing: which schemas of one write-db are to be run and when. Decisions alone: no clock, no I/O."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ __all__ = ["Snapshot", "TriggerDebouncer"]
 
 _IMMINENT: Final = 0.05
 """Seconds before a run in which hushing its writers is not worth a statement."""
-_LONGEST_HUSH: Final = 4.0
+_LONGEST_MUTE: Final = 4.0
 """Seconds for which writers let themselves be hushed: their trigger takes anything above 5 for a fault."""
 
 
@@ -22,7 +22,7 @@ class Snapshot:
 
 
 @dataclass
-class _Wake:
+class _Due:
     floor: int
     """Nothing below this transaction is left to be seen by a run."""
     due: float | None = None
@@ -53,42 +53,42 @@ class TriggerDebouncer:
 
     def __init__(self, seen: Snapshot, *, window: float) -> None:
         self._window = window
-        self._wakes: dict[str, _Wake] = {}
+        self._by_schema: dict[str, _Due] = {}
         self._horizon = seen.xmin
 
     @property
     def held(self) -> bool:
         """Whether anything waits for the horizon."""
-        return any(wake.lowest is not None and wake.due is None for wake in self._wakes.values())
+        return any(entry.lowest is not None and entry.due is None for entry in self._by_schema.values())
 
     def note(self, schema: str, lowest: int, highest: int, *, now: float) -> float:
         """Note that transactions of the schema are to be seen.
 
         Return for how many seconds, if any, its writers need not say more: a run is due anyway.
         """
-        wake = self._wakes.setdefault(schema, _Wake(floor=self._horizon))
-        wake.floor = min(wake.floor, lowest)
-        wake.add(lowest, highest)
-        if wake.due is None:
-            wake.due = max(now, wake.last + self._window)
-        if now < wake.muted_until:
+        entry = self._by_schema.setdefault(schema, _Due(floor=self._horizon))
+        entry.floor = min(entry.floor, lowest)
+        entry.add(lowest, highest)
+        if entry.due is None:
+            entry.due = max(now, entry.last + self._window)
+        if now < entry.muted_until:
             return 0
-        left = wake.due - now
+        left = entry.due - now
         if left < 0:
             # Others come first.
             return self._window
-        return min(left, _LONGEST_HUSH) if left > _IMMINENT else 0
+        return min(left, _LONGEST_MUTE) if left > _IMMINENT else 0
 
     def throttle(self, schema: str, *, until: float) -> None:
         """Note that the schema's writers keep silent until then; no run before that has seen all of it."""
-        wake = self._wakes.setdefault(schema, _Wake(floor=self._horizon))
-        wake.muted_until, wake.muted = until, True
-        if wake.due is None or until - self._window < wake.due < until:
-            wake.due = max(until, wake.last + self._window)
+        entry = self._by_schema.setdefault(schema, _Due(floor=self._horizon))
+        entry.muted_until, entry.muted = until, True
+        if entry.due is None or until - self._window < entry.due < until:
+            entry.due = max(until, entry.last + self._window)
 
     def following(self) -> float | None:
         """Return when the next run is due."""
-        return min((wake.due for wake in self._wakes.values() if wake.due is not None), default=None)
+        return min((entry.due for entry in self._by_schema.values() if entry.due is not None), default=None)
 
     def due(self, now: float) -> str | None:
         """Return the schema whose run has been due for longest."""
@@ -96,59 +96,59 @@ class TriggerDebouncer:
 
     def all_due(self, now: float) -> Sequence[str]:
         """Return the schemas whose run is due; who has been due for longest comes first."""
-        dues = [(wake.due, schema) for schema, wake in self._wakes.items() if wake.due is not None]
+        dues = [(entry.due, schema) for schema, entry in self._by_schema.items() if entry.due is not None]
         return [schema for due, schema in sorted(dues) if due <= now]
 
     def started(self, schema: str, seen: Snapshot, *, now: float) -> None:
         """Note that a run is being started, which sees no less than this snapshot."""
-        wake = self._wakes[schema]
-        if wake.muted:
+        entry = self._by_schema[schema]
+        if entry.muted:
             # One of those that are open may have written in silence.
-            wake.add(seen.xmin, seen.xmax - 1)
-        wake.last, wake.floor = now, seen.xmin
-        if now < wake.muted_until:
-            wake.due = max(wake.muted_until, now + self._window)
+            entry.add(seen.xmin, seen.xmax - 1)
+        entry.last, entry.floor = now, seen.xmin
+        if now < entry.muted_until:
+            entry.due = max(entry.muted_until, now + self._window)
             return
-        wake.due, wake.muted = None, False
-        if wake.highest < seen.xmin:
-            wake.lowest, wake.highest = None, 0
-        elif wake.lowest is not None:
-            wake.lowest = max(wake.lowest, seen.xmin)
+        entry.due, entry.muted = None, False
+        if entry.highest < seen.xmin:
+            entry.lowest, entry.highest = None, 0
+        elif entry.lowest is not None:
+            entry.lowest = max(entry.lowest, seen.xmin)
 
     def postpone(self, schema: str, *, until: float) -> None:
         """Note that the run could not be started; it is due again then, whatever is heard meanwhile."""
-        self._wakes[schema].due = until
+        self._by_schema[schema].due = until
 
     def drop(self, schema: str) -> None:
         """Forget the schema."""
-        self._wakes.pop(schema, None)
+        self._by_schema.pop(schema, None)
 
     def moved(self, seen: Snapshot, *, now: float) -> None:
         """Have a run started for each schema whose held changes the horizon has passed."""
         self._horizon = seen.xmin
-        for schema, wake in list(self._wakes.items()):
-            _disbelieve(wake, seen)
-            if wake.due is not None:
+        for schema, entry in list(self._by_schema.items()):
+            _disbelieve(entry, seen)
+            if entry.due is not None:
                 continue
-            if wake.lowest is None:
-                if wake.last + self._window <= now:
-                    del self._wakes[schema]
-            elif wake.lowest < seen.xmin:
-                wake.due = max(now, wake.last + self._window)
+            if entry.lowest is None:
+                if entry.last + self._window <= now:
+                    del self._by_schema[schema]
+            elif entry.lowest < seen.xmin:
+                entry.due = max(now, entry.last + self._window)
 
-    def heard_below(self, seen: Snapshot) -> int:
+    def low_watermark(self, seen: Snapshot) -> int:
         """Return the transaction below which no change is left to be seen by a run."""
-        waiting = (w.floor for w in self._wakes.values() if w.due is not None or w.lowest is not None)
+        waiting = (w.floor for w in self._by_schema.values() if w.due is not None or w.lowest is not None)
         return min(waiting, default=seen.xmin)
 
 
-def _disbelieve(wake: _Wake, seen: Snapshot) -> None:
+def _disbelieve(entry: _Due, seen: Snapshot) -> None:
     """Have a claim about a transaction that is yet to begin be about what has begun: anybody may claim.
 
     One look is not enough: a transaction may have begun, and notified, since the snapshot was asked for.
     """
-    ahead = wake.lowest is not None and wake.highest >= seen.xmax
-    if ahead and wake.ahead and wake.lowest is not None:
-        wake.lowest, wake.highest = min(wake.lowest, seen.xmax - 1), seen.xmax - 1
+    ahead = entry.lowest is not None and entry.highest >= seen.xmax
+    if ahead and entry.ahead and entry.lowest is not None:
+        entry.lowest, entry.highest = min(entry.lowest, seen.xmax - 1), seen.xmax - 1
         ahead = False
-    wake.ahead = ahead
+    entry.ahead = ahead

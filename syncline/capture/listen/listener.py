@@ -10,7 +10,7 @@ from syncline.capture.listen.connection import LEASE_SECONDS, ListenConnection
 from syncline.capture.listen.directory import Directory
 from syncline.capture.listen.session import ListenSession
 from syncline.capture.listen.starter import RateLimiter, Runs
-from syncline.capture.listen.status import line_name, listened_to
+from syncline.capture.listen.status import listened_to, listener_name
 from syncline.control.services import Services
 from syncline.errors import SynclineError
 from syncline.logs import get_log
@@ -34,7 +34,7 @@ class Listener:
         *,
         name: str,
         directory: Directory,
-        pace: RateLimiter,
+        limiter: RateLimiter,
         runs: Runs,
         meter: Meter,
     ) -> None:
@@ -42,10 +42,10 @@ class Listener:
         self._key = key
         self._name = name
         self._directory = directory
-        self._pace = pace
+        self._limiter = limiter
         self._runs = runs
         self._meter = meter
-        self._told: str | None = None
+        self._reported: str | None = None
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -63,7 +63,7 @@ class Listener:
                 ) as connection:
                     await self._listen(ListenConnection(connection, self._name))
             except SynclineError as error:
-                self._tell(str(error))
+                self._report(str(error))
             except Exception:
                 # It must not take the worker with it: what is run by schedule goes on.
                 get_log().exception("the listener failed", store=self._store.name)
@@ -76,35 +76,35 @@ class Listener:
 
     async def _listen(self, line: ListenConnection) -> None:
         while (problem := await line.problem()) is not None:
-            self._tell(problem)
+            self._report(problem)
             await line.wait_lost(_UNABLE)
         while not await line.take():
             await line.wait_lost(_STANDBY)
-        attention = ListenSession(
+        session = ListenSession(
             line,
             self._store,
             self._key,
             directory=self._directory,
-            pace=self._pace,
+            limiter=self._limiter,
             runs=self._runs,
             meter=self._meter,
-            tell=self._tell,
+            report=self._report,
         )
-        await attention.begin()
+        await session.begin()
         get_log().info("listening", store=self._store.name, graphs=len(self._directory.entries(self._key)))
-        self._told = None
+        self._reported = None
         self._measure(listening=True)
-        await attention.run()
+        await session.run()
 
     def _measure(self, *, listening: bool) -> None:
         metrics.LISTENING.set(self._meter, float(listening), store=self._store.name)
 
-    def _tell(self, problem: str) -> None:
+    def _report(self, problem: str) -> None:
         """Log what is wrong; the same again is told more quietly."""
         log = get_log()
-        tell = log.debug if self._told == problem else log.warning
-        tell("not listening as it should be", store=self._store.name, problem=problem)
-        self._told = problem
+        write = log.debug if self._reported == problem else log.warning
+        write("notification listener unavailable", store=self._store.name, problem=problem)
+        self._reported = problem
 
 
 _REFRESH: Final = 30.0
@@ -119,7 +119,7 @@ class Listening:
         self._namespace = namespace
         self._runs = runs
         self._directory = Directory(services.graphs.records)
-        self._pace = RateLimiter(services.settings.notify_runs_per_second)
+        self._limiter = RateLimiter(services.settings.notify_runs_per_second)
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
         self._alone: dict[str | None, float] = {}
         """When it is time to do without a listener, for each store that has none."""
@@ -146,7 +146,7 @@ class Listening:
             for key in self._directory.stores:
                 try:
                     if key not in self._tasks:
-                        self._tasks[key] = asyncio.create_task(self._ear(key).run())
+                        self._tasks[key] = asyncio.create_task(self._listener(key).run())
                     await self._rouse(key)
                 except SynclineError as error:
                     get_log().debug("a store cannot be looked after", store=key, error=str(error))
@@ -165,7 +165,7 @@ class Listening:
             if graph.schedule.adaptive
         ]
         store = self._services.store("write", key)
-        if not adaptive or await listened_to(store, line_name(self._namespace, self._services, store)):
+        if not adaptive or await listened_to(store, listener_name(self._namespace, self._services, store)):
             self._alone.pop(key, None)
             self._roused.pop(key, None)
             return
@@ -174,15 +174,17 @@ class Listening:
             return
         if key not in self._roused:
             get_log().warning(
-                "nobody listens: adaptive graphs go back", store=store.name, graphs=len(adaptive)
+                "no listener: adaptive graphs return to their shortest interval",
+                store=store.name,
+                graphs=len(adaptive),
             )
         roused = self._roused.setdefault(key, set())
         for graph in adaptive:
             if graph.slug in roused:
                 continue
-            await self._pace.acquire()
+            await self._limiter.acquire()
             try:
-                outcome = await self._runs.wake(graph)
+                outcome = await self._runs.trigger(graph)
             except SynclineError as error:
                 get_log().debug("an adaptive graph does not go back yet", graph=graph.slug, error=str(error))
                 continue
@@ -190,15 +192,15 @@ class Listening:
             if outcome != "paused":
                 roused.add(graph.slug)
 
-    def _ear(self, key: str | None) -> Listener:
+    def _listener(self, key: str | None) -> Listener:
         store = self._services.store("write", key)
-        name = line_name(self._namespace, self._services, store)
+        name = listener_name(self._namespace, self._services, store)
         return Listener(
             store,
             key,
             name=name,
             directory=self._directory,
-            pace=self._pace,
+            limiter=self._limiter,
             runs=self._runs,
             meter=self._services.meter,
         )

@@ -93,32 +93,32 @@ class ListenSession:
 
     def __init__(
         self,
-        line: ListenConnection,
+        connection: ListenConnection,
         store: PostgresStore,
         key: str | None,
         *,
         directory: Directory,
-        pace: RateLimiter,
+        limiter: RateLimiter,
         runs: Runs,
         meter: Meter,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._store = store
         self._key = key
         self._directory = directory
-        self._pace = pace
+        self._limiter = limiter
         self._runs = runs
         self._meter = meter
-        self._tell = tell
-        self._wakes = TriggerDebouncer(Snapshot(xmin=0, xmax=0), window=_WINDOW)
+        self._report = report
+        self._debouncer = TriggerDebouncer(Snapshot(xmin=0, xmax=0), window=_WINDOW)
         self._news = asyncio.Event()
         self._unknown: dict[str, int] = {}
         """Schemas that no record names, a few of them: a graph may have come since the records were read."""
         self._throttling: set[asyncio.Task[None]] = set()
         self._wanted: dict[str, bool] = {}
         """Whether the records want the writers of each schema to notify."""
-        self._told: dict[str, bool] = {}
+        self._notifying: dict[str, bool] = {}
         """The same as the writers know it."""
         self._doubted: _Doubt | None = None
         self._renewed = 0.0
@@ -127,12 +127,12 @@ class ListenSession:
 
     async def begin(self) -> None:
         """Listen, renew the lease, and have run what changed while nobody listened."""
-        await self._line.listen(self._on_notification)
-        await self._line.check()
-        seen = await self._line.snapshot()
-        self._wakes = TriggerDebouncer(seen, window=_WINDOW)
+        await self._connection.listen(self._on_notification)
+        await self._connection.check()
+        seen = await self._connection.snapshot()
+        self._debouncer = TriggerDebouncer(seen, window=_WINDOW)
         self._since = seen.xmin
-        last = await self._line.last_heard()
+        last = await self._connection.last_low_watermark()
         if last is None:
             last = seen.xmin
         # Ahead of all that is here: the table came with a dump of another cluster.
@@ -144,18 +144,18 @@ class ListenSession:
     async def run(self) -> None:
         """Start runs until the line is lost; raise why."""
         starting = Starting(
-            self._line.snapshot,
-            self._wakes,
+            self._connection.snapshot,
+            self._debouncer,
             self._news,
             store=self._store.name,
             key=self._key,
             directory=self._directory,
-            pace=self._pace,
+            limiter=self._limiter,
             runs=self._runs,
             meter=self._meter,
-            tell=self._tell,
+            report=self._report,
         )
-        work = (self._tick(), self._keep_up(), starting.run(), self._line.wait_lost(None))
+        work = (self._tick(), self._keep_up(), starting.run(), self._connection.wait_lost(None))
         tasks = [asyncio.create_task(each) for each in work]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -174,21 +174,21 @@ class ListenSession:
             return
         now, xid = _now(), max(xid, self._since)
         metrics.NOTIFICATIONS.add(self._meter, 1, store=self._store.name)
-        seconds = self._wakes.note(schema, xid, xid, now=now)
+        seconds = self._debouncer.note(schema, xid, xid, now=now)
         self._news.set()
         if seconds > 0:
-            self._wakes.throttle(schema, until=now + seconds)
+            self._debouncer.throttle(schema, until=now + seconds)
             task = asyncio.create_task(self._throttle(schema, seconds))
             self._throttling.add(task)
             task.add_done_callback(self._throttling.discard)
 
     async def _throttle(self, schema: str, seconds: float) -> None:
         try:
-            await self._line.throttle(schema, seconds)
+            await self._connection.throttle(schema, seconds)
         except (asyncpg.PostgresError, TimeoutError) as error:
-            self._tell(f"writers of schema '{schema}' cannot be hushed: {error_text(error)}")
+            self._report(f"writers of schema '{schema}' cannot be muted: {error_text(error)}")
         else:
-            self._wakes.throttle(schema, until=_now() + seconds)
+            self._debouncer.throttle(schema, until=_now() + seconds)
 
     async def _tick(self) -> None:
         """Look after the horizon and the lease; most of the time there is nothing to do."""
@@ -196,13 +196,13 @@ class ListenSession:
             await asyncio.sleep(_TICK)
             renew = _now() - self._renewed >= LEASE_SECONDS / 3
             if renew:
-                seen = await self._line.snapshot()
-                await self._line.check()
+                seen = await self._connection.snapshot()
+                await self._connection.check()
                 # What has ended before our own word was notified before it too, and so has arrived.
                 self._since = seen.xmin
                 await self._renew()
-            if renew or self._wakes.held:
-                self._wakes.moved(await self._line.snapshot(), now=_now())
+            if renew or self._debouncer.held:
+                self._debouncer.moved(await self._connection.snapshot(), now=_now())
                 self._news.set()
 
     async def _keep_up(self) -> None:
@@ -217,7 +217,7 @@ class ListenSession:
             if self._unknown:
                 await self._look_up_unknown()
             if self._doubted is not None and _now() >= self._doubted.silence_ends:
-                await self._look(self._doubted, await self._line.snapshot())
+                await self._look(self._doubted, await self._connection.snapshot())
 
     async def _look_up_unknown(self) -> None:
         """Hear those that a record names by now, and forget the others; once in a while, whatever comes."""
@@ -230,11 +230,11 @@ class ListenSession:
 
     async def _renew(self) -> None:
         """Renew the lease; if it had lapsed, writers may have kept silent since."""
-        seen = await self._line.snapshot()
-        heard_below = self._wakes.heard_below(seen)
+        seen = await self._connection.snapshot()
+        heard_below = self._debouncer.low_watermark(seen)
         if self._doubted is not None:
             heard_below = min(heard_below, self._doubted.since)
-        lapsed = await self._line.renew(heard_below)
+        lapsed = await self._connection.renew(heard_below)
         self._renewed = _now()
         if lapsed:
             self._doubt(heard_below)
@@ -252,10 +252,10 @@ class ListenSession:
         schemas = [schema for schema, wanted in self._wanted.items() if wanted]
         changed = await changed_since(self._store, schemas, doubt.since)
         for schema in sorted(changed):
-            self._wakes.note(schema, min(doubt.since, seen.xmin), seen.xmax - 1, now=_now())
+            self._debouncer.note(schema, min(doubt.since, seen.xmin), seen.xmax - 1, now=_now())
         self._news.set()
         if changed:
-            get_log().info("changes found that nobody heard of", graphs=len(changed))
+            get_log().info("missed changes found", graphs=len(changed))
         # Another doubt may have come up meanwhile.
         if seen.xmin >= doubt.look_again and self._doubted is doubt:
             self._doubted = None
@@ -263,24 +263,24 @@ class ListenSession:
     async def _follow_records(self) -> None:
         """Have the writers of each graph notify as its record says; who cannot be told is told next time."""
         entries = self._directory.entries(self._key)
-        able = await self._line.able(list(entries))
+        able = await self._connection.able(list(entries))
         self._wanted = {schema: bool(entry) for schema, entry in entries.items() if schema in able}
-        told = await self._line.want(
-            {schema: flag for schema, flag in self._wanted.items() if self._told.get(schema) is not flag}
+        update = await self._connection.want(
+            {schema: flag for schema, flag in self._wanted.items() if self._notifying.get(schema) is not flag}
         )
-        self._told = {
-            schema: flag if schema in told.schemas else self._told[schema]
+        self._notifying = {
+            schema: flag if schema in update.schemas else self._notifying[schema]
             for schema, flag in self._wanted.items()
-            if schema in told.schemas or schema in self._told
+            if schema in update.schemas or schema in self._notifying
         }
-        if told.problem is not None:
-            self._tell(f"not all writers can be told whether to notify: {told.problem}")
-        roused = [schema for schema in told.newly_enabled if self._wanted[schema]]
+        if update.problem is not None:
+            self._report(f"not all writers can be told whether to notify: {update.problem}")
+        roused = [schema for schema in update.newly_enabled if self._wanted[schema]]
         if roused:
             # They kept silent until now, for however long.
-            seen = await self._line.snapshot()
+            seen = await self._connection.snapshot()
             for schema in sorted(roused):
-                self._wakes.note(schema, seen.xmin, seen.xmax - 1, now=_now())
+                self._debouncer.note(schema, seen.xmin, seen.xmax - 1, now=_now())
             self._news.set()
 
 

@@ -54,7 +54,7 @@ _PAUSED_SHARE: Final = 0.25
 class Runs(Protocol):
     """What starts runs. What fails raises a SynclineError."""
 
-    async def wake(self, graph: Graph) -> str:
+    async def trigger(self, graph: Graph) -> str:
         """Start a run of the graph, and say in a word what came of it."""
 
     async def answers(self) -> bool:
@@ -68,32 +68,32 @@ class Runs(Protocol):
 
 
 class Starting:
-    """`run` starts what is due by these wakes until the line fails; `news` says that there may be more."""
+    """`run` starts what is due by this debouncer until the line fails; `news` says that there may be more."""
 
     def __init__(
         self,
         snapshot: Callable[[], Awaitable[Snapshot]],
-        wakes: TriggerDebouncer,
+        debouncer: TriggerDebouncer,
         news: asyncio.Event,
         *,
         store: str,
         key: str | None,
         directory: Directory,
-        pace: RateLimiter,
+        limiter: RateLimiter,
         runs: Runs,
         meter: Meter,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self._snapshot = snapshot
-        self._wakes = wakes
+        self._debouncer = debouncer
         self._news = news
         self._store = store
         self._key = key
         self._directory = directory
-        self._pace = pace
+        self._limiter = limiter
         self._runs = runs
         self._meter = meter
-        self._tell = tell
+        self._report = report
         self._paused: set[str] = set()
         """The schemas whose changes wait for an operator to resume a Schedule."""
         self._crowded = 0.0
@@ -103,11 +103,11 @@ class Starting:
         """Start each run when it is due; who has been due for longest comes first."""
         while True:
             self._news.clear()
-            following = self._wakes.following()
+            following = self._debouncer.following()
             if following is None or following > _now():
                 await _within(self._news, None if following is None else following - _now())
                 continue
-            due = self._wakes.all_due(_now())
+            due = self._debouncer.all_due(_now())
             if len(due) >= _CROWD and _now() - self._crowded >= _AGAIN:
                 well = await self._look_through()
             else:
@@ -120,37 +120,37 @@ class Starting:
         entry = await self._directory.find(self._key, schema)
         if not entry:
             self._paused.discard(schema)
-            self._wakes.drop(schema)
+            self._debouncer.drop(schema)
             return True
         for _ in entry:
-            await self._pace.acquire()
+            await self._limiter.acquire()
         now = _now()
         # Before the run, so that it sees no less.
         seen = await self._snapshot()
         try:
-            outcomes = await self._wake(entry)
+            outcomes = await self._trigger(entry)
         except SynclineError as error:
             self._count("failed")
-            self._tell(str(error))
-            self._wakes.postpone(schema, until=now + _AGAIN)
+            self._report(str(error))
+            self._debouncer.postpone(schema, until=now + _AGAIN)
             return False
         if outcomes == {"paused"}:
             # It is to be run when it is resumed, which nobody tells. A fleet that is paused asks more rarely.
             self._paused.add(schema)
-            seconds = max(_PAUSED, self._pace.seconds(len(self._paused)) / _PAUSED_SHARE)
-            self._wakes.postpone(schema, until=now + seconds)
+            seconds = max(_PAUSED, self._limiter.seconds(len(self._paused)) / _PAUSED_SHARE)
+            self._debouncer.postpone(schema, until=now + seconds)
         else:
             self._paused.discard(schema)
-            self._wakes.started(schema, seen, now=now)
+            self._debouncer.started(schema, seen, now=now)
         return True
 
-    async def _wake(self, entry: Entry) -> set[str]:
+    async def _trigger(self, entry: Entry) -> set[str]:
         outcomes: set[str] = set()
         for graph in entry:
-            outcome = await self._runs.wake(graph)
+            outcome = await self._runs.trigger(graph)
             outcomes.add(outcome)
             self._count(outcome)
-            get_log().debug("change heard", graph=graph.slug, run=outcome)
+            get_log().debug("change received", graph=graph.slug, run=outcome)
         return outcomes
 
     async def _look_through(self) -> bool:
@@ -160,7 +160,7 @@ class Starting:
         try:
             self._leave(await self._runs.coming(returned=False), seen, now)
         except SynclineError as error:
-            self._tell(str(error))
+            self._report(str(error))
             return False
         return True
 
@@ -179,7 +179,7 @@ class Starting:
             try:
                 coming = await self._runs.coming(returned=True)
             except SynclineError as error:
-                self._tell(str(error))
+                self._report(str(error))
                 asked += 1
                 if asked == _ASKED:
                     return  # Each is started, then, whether it comes or not.
@@ -194,11 +194,11 @@ class Starting:
     def _leave(self, coming: frozenset[str], seen: Snapshot, now: float) -> int:
         """Take the runs that come, which see no less than this snapshot, for started; return how many."""
         left = 0
-        for schema in self._wakes.all_due(_now() + _AGAIN):
+        for schema in self._debouncer.all_due(_now() + _AGAIN):
             entry = self._directory.entries(self._key).get(schema, ())
             if not entry or any(graph.slug not in coming for graph in entry):
                 continue
-            self._wakes.started(schema, seen, now=now)
+            self._debouncer.started(schema, seen, now=now)
             self._paused.discard(schema)
             for _ in entry:
                 self._count("coming")

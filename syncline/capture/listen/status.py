@@ -11,14 +11,14 @@ from syncline.sql import statements_of
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import reading
 
-__all__ = ["ListenerStatus", "line_name", "listened_to"]
+__all__ = ["ListenerStatus", "listened_to", "listener_name"]
 
 _REMEMBERED: Final = 10.0
 
 _sql = statements_of("syncline.capture.listen")
 
 
-def line_name(namespace: str, services: Services, store: PostgresStore) -> str:
+def listener_name(namespace: str, services: Services, store: PostgresStore) -> str:
     """Return the name by which all workers of one deployment know their line to a store."""
     return f"{namespace}/{services.settings.task_queue}/{store.name}"
 
@@ -41,7 +41,7 @@ class ListenerStatus:
         self._notifying: set[tuple[str, str]] = set()
         self._heard: dict[str, tuple[float, bool]] = {}
 
-    async def problem(self, graph: Graph) -> str | None:
+    async def reason_unavailable(self, graph: Graph) -> str | None:
         """Return why a change of the graph would not be heard, in a sentence; None if it would."""
         try:
             store = self._services.store("write", graph.write_store)
@@ -51,7 +51,7 @@ class ListenerStatus:
                 )
             if not await self._listened_to(store):
                 return f"no worker listens to write-db '{store.name}'"
-            if not await self._told_to(store, graph.schema_name):
+            if not await self._is_notified(store, graph.schema_name):
                 return (
                     "who listens has not told its writers yet to notify; if that stays so, its log says why"
                 )
@@ -67,7 +67,7 @@ class ListenerStatus:
             self._notifying.add((store.name, schema))
         return True
 
-    async def _told_to(self, store: PostgresStore, schema: str) -> bool:
+    async def _is_notified(self, store: PostgresStore, schema: str) -> bool:
         # Not remembered: a graph that was paused and resumed may be told in vain.
         state = qualified(schema, STATE)
         async with store.driver() as connection, reading(connection, [state]):
@@ -76,6 +76,6 @@ class ListenerStatus:
     async def _listened_to(self, store: PostgresStore) -> bool:
         asked_at, heard = self._heard.get(store.name, (float("-inf"), False))
         if time.monotonic() - asked_at > _REMEMBERED:
-            heard = await listened_to(store, line_name(self._namespace, self._services, store))
+            heard = await listened_to(store, listener_name(self._namespace, self._services, store))
             self._heard[store.name] = time.monotonic(), heard
         return heard

@@ -61,10 +61,10 @@ async def drain_outbox(
     Raise CycleFenced when another cycle took the graph over; no further request is sent then.
     """
     counts = _Counts()
-    tenure = await Fence.current(held.connection, graph=context.graph.slug, schema=held.schema)
+    fence = await Fence.current(held.connection, graph=context.graph.slug, schema=held.schema)
     drains = {
         table.vector.collection: OutboxDrain(
-            held, table, table.vector, context, counts, tenure=tenure, out_of_time=out_of_time, beat=beat
+            held, table, table.vector, context, counts, fence=fence, out_of_time=out_of_time, beat=beat
         )
         for table in schema_map
         if table.vector is not None
@@ -149,7 +149,7 @@ class OutboxDrain:
         context: SyncContext,
         counts: _Counts,
         *,
-        tenure: Fence,
+        fence: Fence,
         out_of_time: Callable[[], bool],
         beat: Callable[[int], None],
     ) -> None:
@@ -162,7 +162,7 @@ class OutboxDrain:
             held,
             table,
             vector,
-            tenure=tenure,
+            fence=fence,
             embedding=self._service.name,
             retry=context.retry,
             rows=max(1, min(_ROWS, _VECTOR_BYTES // (4 * self._service.dimensions))),
@@ -327,12 +327,12 @@ class OutboxDrain:
     async def _sent(
         self, count: int, send: Callable[[range], Awaitable[None]]
     ) -> BisectingSender[VectorStoreRejected]:
-        sieve = BisectingSender(
+        sender = BisectingSender(
             send, refusal=VectorStoreRejected, diagnose=self._was_lost, out_of_time=self._out_of_time
         )
         if count:
-            await sieve.take(range(count))
-        return sieve
+            await sender.take(range(count))
+        return sender
 
     async def _was_lost(self, _: VectorStoreRejected) -> bool:
         """Make the collection again if that is why the store refuses; return whether it was."""

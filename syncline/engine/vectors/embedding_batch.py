@@ -42,21 +42,21 @@ class EmbeddingBatch:
             self.vectors[items.start : items.stop] = vectors
             came_back(len(texts))
 
-        sieve = BisectingSender(
-            send, refusal=EmbeddingRejected, diagnose=self._suspect, out_of_time=out_of_time
+        sender = BisectingSender(
+            send, refusal=EmbeddingRejected, diagnose=self._diagnose, out_of_time=out_of_time
         )
         try:
             for start in range(0, len(self._texts), _AT_ONCE):
                 if start and out_of_time():
                     break
-                await sieve.take(range(start, min(start + _AT_ONCE, len(self._texts))))
+                await sender.take(range(start, min(start + _AT_ONCE, len(self._texts))))
         except EmbeddingError as failure:
             self.failure = failure
-        self.accepted = sorted(sieve.accepted)
-        self.refused = dict(sieve.refused)
+        self.accepted = sorted(sender.accepted)
+        self.refused = dict(sender.refused)
         self._refuse_what_is_not_finite()
 
-    async def _suspect(self, error: EmbeddingRejected) -> bool:
+    async def _diagnose(self, error: EmbeddingRejected) -> bool:
         """Raise the error if it is not about these texts: wrong credentials or a wrong model refuse any."""
         try:
             await self._service.embed([_HARMLESS])

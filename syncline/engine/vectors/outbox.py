@@ -153,7 +153,7 @@ class Outbox:
         table: TableMap,
         vector: VectorProjection,
         *,
-        tenure: Fence,
+        fence: Fence,
         embedding: str,
         retry: RetryRules,
         rows: int,
@@ -161,7 +161,7 @@ class Outbox:
         """Read at most `rows` entries at once, and of large texts fewer."""
         self.collection = vector.collection
         self._held, self._target = held, held.connection
-        self._tenure, self._embedding, self._retry = tenure, embedding, retry
+        self._fence, self._embedding, self._retry = fence, embedding, retry
         self._rows = self._limit = rows
         self._last = 0
         self._turns = asyncio.Lock()
@@ -195,7 +195,7 @@ class Outbox:
     async def require(self) -> None:
         """Raise unless the graph is still ours: CycleFenced, or the driver's error if its lock is lost."""
         async with self._turns:
-            await self._tenure.require(self._target)
+            await self._fence.require(self._target)
 
     async def mark_unconfirmed(self, *, gone: Iterable[Entry], changed: Iterable[Entry]) -> None:
         """Commit that the vector store may have these points or not, and with whatever vector.
@@ -206,14 +206,14 @@ class Outbox:
         if not any(ids):
             return
         async with self._transaction(BY_INDEX):
-            await self._tenure.require(self._target)
+            await self._fence.require(self._target)
             await self._target.execute(sql("outbox_mark_unconfirmed"), self.collection, *ids)
 
     async def settle(self, settled: Settled) -> None:
         """Take what the vector store has confirmed off the outbox, and put aside what was refused."""
         done = [*settled.written, *settled.relabelled, *settled.gone]
         async with self._transaction(BY_INDEX):
-            await self._tenure.require(self._target)
+            await self._fence.require(self._target)
             await self._target.execute(
                 sql("outbox_done"),
                 self.collection,

@@ -10,7 +10,7 @@ from typing import Final
 
 from syncline import names
 from syncline.capture.listen.connection import obstacle
-from syncline.capture.listen.status import line_name, listened_to
+from syncline.capture.listen.status import listened_to, listener_name
 from syncline.control.graphs import Graph
 from syncline.control.readiness import reach_embedding, reach_vectors
 from syncline.control.services import Role, Services
@@ -28,7 +28,7 @@ __all__ = ["check_listener", "examine"]
 
 _FIX: Final = (
     "A worker without SYNCLINE_NOTIFY=false takes that up within seconds; if none does, its log says why: "
-    "`not listening as it should be`. Until then the Schedules alone start runs."
+    "`notification listener unavailable`. Until then the Schedules alone start runs."
 )
 
 
@@ -39,7 +39,7 @@ async def check_listener(name: str, services: Services, key: str | None, *, name
         found = await obstacle(connection.fetchval)
     if found is not None:
         return Check(name=name, status=CheckStatus.WARN, found=found.problem, fix=found.fix)
-    if await listened_to(store, line_name(namespace, services, store)):
+    if await listened_to(store, listener_name(namespace, services, store)):
         return Check(name=name, found="a worker listens: changes start runs at once")
     if not services.settings.notify:
         return Check(name=name, found="no worker listens; this one has SYNCLINE_NOTIFY=false")

@@ -217,33 +217,35 @@ def _cron_range(part: ScheduleRange, full: tuple[int, int]) -> str:
 
 _AT_ONCE: Final = 20
 
-_Tell = Callable[[str, str | None], None]
+_Report = Callable[[str, str | None], None]
 
 
-async def pause_all(client: Client, reason: str, *, tell: _Tell) -> None:
+async def pause_all(client: Client, reason: str, *, report: _Report) -> None:
     """Pause, with this note, each listed Schedule of a graph that is not paused; other pauses stay.
 
-    `tell` is called with each graph that was paused, and with those that could not be and a sentence why.
+    `report` is called with each graph that was paused, and with those that could not be and a sentence why.
     Raise TemporalUnavailable if they cannot be listed.
     """
 
     def paused(state: ScheduleState) -> ScheduleState:
         return state if state.paused else replace(state, paused=True, note=reason)
 
-    await _steer_all(client, paused, tell)
+    await _steer_all(client, paused, report)
 
 
-async def resume_all(client: Client, reason: str, *, tell: _Tell) -> None:
+async def resume_all(client: Client, reason: str, *, report: _Report) -> None:
     """Resume each listed Schedule of a graph that is paused with exactly this note; else as `pause_all`."""
 
     def resumed(state: ScheduleState) -> ScheduleState:
         mine = state.paused and state.note == reason
         return replace(state, paused=False, note=None) if mine else state
 
-    await _steer_all(client, resumed, tell)
+    await _steer_all(client, resumed, report)
 
 
-async def _steer_all(client: Client, steered: Callable[[ScheduleState], ScheduleState], tell: _Tell) -> None:
+async def _steer_all(
+    client: Client, steered: Callable[[ScheduleState], ScheduleState], report: _Report
+) -> None:
     """Bring each Schedule into that state, a bounded number at once."""
 
     def changed(present: ScheduleDescription) -> ScheduleUpdate | None:
@@ -260,10 +262,10 @@ async def _steer_all(client: Client, steered: Callable[[ScheduleState], Schedule
                 with temporal_errors_mapped(client):
                     done = await _changed(client, slug, changed)
             except TemporalUnavailable as error:
-                tell(slug, str(error))
+                report(slug, str(error))
                 return
         if done:
-            tell(slug, None)
+            report(slug, None)
 
     async with asyncio.TaskGroup() as tasks:
         for listed in await list_schedules(client):

@@ -81,7 +81,7 @@ async def reconcile(
     changes, refused = await steps.take(progressed, unchanged=unchanged)
     for slug, error in records.invalid.items():
         refused[slug] = f"{error}. Correct its record; until then its Schedule stays as it is."
-    return _told(changes, refused, steps.never_due, unchanged=unchanged)
+    return _reconciliation(changes, refused, steps.never_due, unchanged=unchanged)
 
 
 def _differs(graph: "Graph", listed: ListedSchedule | None, task_queue: str) -> bool:
@@ -146,7 +146,7 @@ class _Steps:
         refused: dict[str, str] = {}
         slots = asyncio.Semaphore(_AT_ONCE)
 
-        def tell() -> None:
+        def report() -> None:
             done = unchanged + len(changes) + len(refused)
             progressed(ReconciliationProgress(done=done, graphs=unchanged + len(self._steps)))
 
@@ -156,9 +156,9 @@ class _Steps:
                     changes[slug] = await step()
                 except ConfigurationError as error:
                     refused[slug] = str(error)
-            tell()
+            report()
 
-        tell()
+        report()
         tasks = [asyncio.create_task(one(slug, step)) for slug, step in self._steps.items()]
         try:
             await asyncio.gather(*tasks)
@@ -169,7 +169,7 @@ class _Steps:
         return changes, refused
 
 
-def _told(
+def _reconciliation(
     changes: Mapping[str, ScheduleChange],
     refused: Mapping[str, str],
     never_due: Mapping[str, str],

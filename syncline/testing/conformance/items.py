@@ -306,15 +306,15 @@ async def _pauses() -> AsyncIterator[list[float]]:
     pauses: list[float] = []
     loop = asyncio.get_running_loop()
 
-    async def take_turns() -> None:
+    async def measure() -> None:
         while True:
             due = loop.time() + _TURN
             await asyncio.sleep(_TURN)
             pauses.append(loop.time() - due)
 
-    turns = asyncio.create_task(take_turns())
+    measuring = asyncio.create_task(measure())
     try:
         yield pauses
         await asyncio.sleep(2 * _TURN)
     finally:
-        turns.cancel()
+        measuring.cancel()

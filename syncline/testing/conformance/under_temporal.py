@@ -112,7 +112,7 @@ def _environment(trial: Trial, client: Client) -> Mapping[str, str]:
 async def _ready(trial: Trial, worker: WorkerProcess, provider: str) -> None:
     """Return once the worker serves, or refuse a provider that it has not found."""
     try:
-        await worker.says('"worker ready"')
+        await worker.logs('"worker ready"')
     except AssertionError as error:
         trial.refuse("a worker to start", f"it said: {error}")
     lines = [json.loads(line) for line in worker.said.splitlines() if line.startswith("{")]

@@ -160,7 +160,7 @@ class Field:
             process = await life.enter_async_context(WorkerProcess.running(ROOT / "worker.py", environment))
             self.members.append(Member(process=process, temporal=wire, life=life))
         for member in self.members:
-            await member.process.says("worker ready")
+            await member.process.logs("worker ready")
 
     async def victim(self, slug: str) -> Member:
         """Return the worker that has the open run's activity."""

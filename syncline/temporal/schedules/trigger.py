@@ -1,4 +1,4 @@
-"""Waking: one run of a graph's Schedule at once, unless somebody has paused it."""
+"""Triggering: one run of a graph's Schedule at once, unless somebody has paused it."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
@@ -17,23 +17,23 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
 from syncline.temporal.client import temporal_errors_mapped
-from syncline.temporal.priorities import WOKEN
+from syncline.temporal.priorities import TRIGGERED
 from syncline.temporal.schedules import make as making
 from syncline.temporal.schedules.coming import answers, graphs_to_come, yet_to_begin
 
 if TYPE_CHECKING:
     from syncline.control.graphs import Graph
 
-__all__ = ["Waking", "Woken", "wake"]
+__all__ = ["ScheduleTrigger", "TriggerOutcome", "trigger_run"]
 
-Woken = Literal["started", "coming", "paused", "absent"]
+TriggerOutcome = Literal["started", "coming", "paused", "absent"]
 """What came of it; `coming` means that a run is open which no worker has taken up yet, so it is enough."""
 
 _ONE_MORE: Final = ScheduleOverlapPolicy.BUFFER_ONE
 """A run that is open may have looked already, so one more follows it; never more than one."""
 
 
-async def wake(client: Client, slug: str, *, task_queue: str) -> Woken:
+async def trigger_run(client: Client, slug: str, *, task_queue: str) -> TriggerOutcome:
     """Have the graph's Schedule on this task queue start a run now, or after the one that is open.
 
     A trigger would start a run of a paused Schedule too, so that is asked first. Raise TemporalUnavailable if
@@ -70,7 +70,7 @@ async def _raise(client: Client, workflow_id: str) -> None:
         namespace=client.namespace,
         workflow_execution=WorkflowExecution(workflow_id=workflow_id),
         workflow_execution_options=WorkflowExecutionOptions(
-            priority=Priority(priority_key=WOKEN.priority_key or 0),
+            priority=Priority(priority_key=TRIGGERED.priority_key or 0),
         ),
         update_mask=FieldMask(paths=["priority"]),
         identity=client.identity,
@@ -80,16 +80,16 @@ async def _raise(client: Client, workflow_id: str) -> None:
         await client.workflow_service.update_workflow_execution_options(request)
 
 
-class Waking:
+class ScheduleTrigger:
     """What who listens needs of Temporal, for the Schedules on one task queue."""
 
     def __init__(self, client: Client, *, task_queue: str) -> None:
         self._client = client
         self._task_queue = task_queue
 
-    async def wake(self, graph: "Graph") -> str:
-        """Have the graph's Schedule start a run; see `wake`."""
-        return await wake(self._client, graph.slug, task_queue=self._task_queue)
+    async def trigger(self, graph: "Graph") -> str:
+        """Have the graph's Schedule start a run; see `trigger_run`."""
+        return await trigger_run(self._client, graph.slug, task_queue=self._task_queue)
 
     async def answers(self) -> bool:
         """Return whether Temporal answers now."""

@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable
 from syncline.control.graphs import Graph
 from syncline.errors import SynclineError
 
-__all__ = ["WokenBy"]
+__all__ = ["RunsStartedBy"]
 
 
-class WokenBy:
+class RunsStartedBy:
     """Starts a graph's run by this function. `there` says whether it can be, `to_come` what runs anyway."""
 
-    def __init__(self, wake: Callable[[Graph], Awaitable[str]]) -> None:
-        self._wake = wake
+    def __init__(self, start: Callable[[Graph], Awaitable[str]]) -> None:
+        self._start = start
         self.there = True
         self.to_come: frozenset[str] = frozenset()
         self.trouble: SynclineError | None = None
@@ -20,9 +20,9 @@ class WokenBy:
         self.asked: list[bool] = []
         """Whether runs had returned, each time that it was asked what comes."""
 
-    async def wake(self, graph: Graph) -> str:
+    async def trigger(self, graph: Graph) -> str:
         """Start its run."""
-        return await self._wake(graph)
+        return await self._start(graph)
 
     async def answers(self) -> bool:
         """Return `there`."""

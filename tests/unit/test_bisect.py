@@ -1,4 +1,4 @@
-"""The sieve finds the offenders in few sends, and does not blame items for the service."""
+"""Bisecting finds the offenders in few sends, and does not blame items for the service."""
 
 import pytest
 
@@ -15,7 +15,7 @@ class Service:
     def __init__(self, offenders: set[int], *, patience: int = 10_000) -> None:
         self.offenders, self.patience = offenders, patience
         self.sent: list[range] = []
-        self.sieve: BisectingSender[RefusalError] = BisectingSender(
+        self.sender: BisectingSender[RefusalError] = BisectingSender(
             self._send,
             refusal=RefusalError,
             diagnose=self.diagnose,
@@ -34,25 +34,25 @@ class Service:
 @pytest.mark.parametrize("offender", [0, 1, 499, 500, 998, 999])
 async def test_one_offender_in_a_thousand_stands_alone_after_few_sends(offender: int) -> None:
     service = Service({offender})
-    await service.sieve.take(range(1000))
-    assert service.sieve.refused.keys() == {offender}
-    assert service.sieve.accepted == set(range(1000)) - {offender}
+    await service.sender.take(range(1000))
+    assert service.sender.refused.keys() == {offender}
+    assert service.sender.accepted == set(range(1000)) - {offender}
     assert len(service.sent) <= 1 + 2 * 10
 
 
 async def test_what_is_accepted_was_accepted_once() -> None:
     service = Service({3, 4, 90})
-    await service.sieve.take(range(100))
+    await service.sender.take(range(100))
     accepted = [item for items in service.sent if not service.offenders & set(items) for item in items]
-    assert sorted(accepted) == sorted(service.sieve.accepted) == sorted(set(range(100)) - {3, 4, 90})
+    assert sorted(accepted) == sorted(service.sender.accepted) == sorted(set(range(100)) - {3, 4, 90})
 
 
 async def test_time_ends_the_search_and_blames_nobody_who_was_not_alone() -> None:
     service = Service({7}, patience=4)
-    await service.sieve.take(range(64))
+    await service.sender.take(range(64))
     assert len(service.sent) == 4
-    assert service.sieve.refused == {}
-    assert 7 not in service.sieve.accepted
+    assert service.sender.refused == {}
+    assert 7 not in service.sender.accepted
 
 
 async def test_a_service_that_is_suspected_is_not_asked_for_each_item() -> None:
@@ -61,11 +61,11 @@ async def test_a_service_that_is_suspected_is_not_asked_for_each_item() -> None:
     async def it_is_the_service(error: RefusalError) -> bool:
         raise error
 
-    service.sieve = BisectingSender(
+    service.sender = BisectingSender(
         service._send, refusal=RefusalError, diagnose=it_is_the_service, out_of_time=lambda: False
     )
     with pytest.raises(RefusalError):
-        await service.sieve.take(range(64))
+        await service.sender.take(range(64))
     assert len(service.sent) == 1
 
 
@@ -76,22 +76,22 @@ async def test_a_whole_is_sent_once_more_when_its_trouble_was_mended() -> None:
         service.offenders.clear()
         return True
 
-    service.sieve = BisectingSender(
+    service.sender = BisectingSender(
         service._send, refusal=RefusalError, diagnose=mended, out_of_time=lambda: False
     )
-    await service.sieve.take(range(8))
-    assert (service.sieve.accepted, service.sent) == (set(range(8)), [range(8), range(8)])
+    await service.sender.take(range(8))
+    assert (service.sender.accepted, service.sent) == (set(range(8)), [range(8), range(8)])
 
 
-def sieve(*, accepted: int = 0, refused: int = 0) -> BisectingSender[RefusalError]:
-    made = Service(set()).sieve
+def sent_by(*, accepted: int = 0, refused: int = 0) -> BisectingSender[RefusalError]:
+    made = Service(set()).sender
     made.accepted = set(range(refused, refused + accepted))
     made.refused = {position: RefusalError() for position in range(refused)}
     return made
 
 
 def verdict(verdicts: Verdicts[str, RefusalError], items: str, *, refused: int) -> str:
-    judged = sieve(accepted=len(items) - refused, refused=refused)
+    judged = sent_by(accepted=len(items) - refused, refused=refused)
     return "".join(item for item, _ in verdicts.offenders(items, judged))
 
 

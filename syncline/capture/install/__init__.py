@@ -1,4 +1,4 @@
-"""Adoption: preparing the write-db tables of a table map for capture, online, and undoing it.
+"""Adoption: installs capture on the write-db tables of a table map, online, and removes it.
 
-It gives capture to tables that are there already, and to those that a migration has just made.
+It works on existing tables and on tables that a migration has just created.
 """

@@ -184,7 +184,7 @@ async def test_doctor_says_why_a_change_would_not_be_heard(lab: SyncLab) -> None
     nobody = await found()
     assert nobody is not None
     assert (nobody.status, nobody.found) == (CheckStatus.WARN, "no worker listens")
-    assert "not listening as it should be" in (nobody.fix or "")
+    assert "notification listener unavailable" in (nobody.fix or "")
     async with lab.services.store("write", None).driver() as connection:
         await connection.execute("DROP TABLE syncline.listener")
     before = await found()

@@ -28,7 +28,7 @@ __all__ = ["check_listener", "examine"]
 
 _FIX: Final = (
     "A worker without SYNCLINE_NOTIFY=false takes that up within seconds; if none does, its log says why: "
-    "`not listening as it should be`. Until then the Schedules alone start runs."
+    "`notification listener unavailable`. Until then the Schedules alone start runs."
 )
 
 

@@ -10,9 +10,8 @@ class BatchSize:
     """Halves after a failed batch, down to a single row, and grows again after successful ones.
 
     After a row's failure it doubles back to the full size, since that row is done. After a limit the size
-    that
-    succeeded is kept for the table's later batches, in this cycle and the next, and grows only after several
-    of them.
+    that succeeded is kept for the table's later batches, in this cycle and the next, and grows only after
+    several of them.
     """
 
     def __init__(self, full: int, *, known: dict[str, int] | None = None, name: str = "") -> None:

@@ -102,8 +102,7 @@ class Batches:
         """Return True if a failed batch is to be retried: with fewer rows, or again if it was one row.
 
         False: a single row failed alone. `staged` is how many rows were staged, if known. Raises the error if
-        it
-        cannot be caused by rows.
+        it cannot be caused by rows.
         """
         if not may_be_rows(error) or self._target.is_closed():
             if is_limit(error):

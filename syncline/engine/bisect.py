@@ -31,8 +31,7 @@ class BisectingSender(Generic[ErrorT]):
         """Store the callbacks.
 
         `diagnose` is called when a range is rejected, before halving: it raises the error if the service
-        would
-        reject everything, and returns whether to send the whole range once more.
+        would reject everything, and returns whether to send the whole range once more.
         """
         self._send, self._refusal, self._suspect = send, refusal, diagnose
         self._out_of_time = out_of_time

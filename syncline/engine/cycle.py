@@ -63,11 +63,9 @@ class SyncEngine:
         """Run one cycle and return its result.
 
         Terminates the lock's holder if that is an earlier attempt of this run, or a run that has ended.
-        Raises
-        StoreUnavailable when a store cannot be reached, CycleBusy when another attempt of this run still
-        holds
-        the graph, CycleFenced when another cycle took it over. A table that fails is reported in the result;
-        the other tables continue.
+        Raises StoreUnavailable when a store cannot be reached, CycleBusy when another attempt of this run
+        still holds the graph, CycleFenced when another cycle took it over. A table that fails is reported in
+        the result; the other tables continue.
         """
         started = time.monotonic()
         try:

@@ -43,8 +43,7 @@ def fingerprint(sqlstate: str, message: str, constraint: str | None) -> str:
     They are made from the SQLSTATE, the constraint and the message's first part (no DETAIL, HINT or CONTEXT)
     with quoted values and numbers masked. Names that Postgres quotes stay: of constraints, columns, tables,
     types. A trigger's message with unquoted values, or a translated message that names no constraint, may
-    have
-    more fingerprints than causes, or fewer.
+    have more fingerprints than causes, or fewer.
     """
     cause = cause_of(message, "?")
     return sha256("\0".join((sqlstate, constraint or "", cause)).encode()).hexdigest()[:12]
@@ -219,8 +218,7 @@ async def _as_a_set(
     """Merge rows that pass unique values to each other; `letters` receives those that keep theirs.
 
     A row that gave up its value and is then rejected needs it back: it is excluded together with the rows
-    that
-    need its value, and all others are retried.
+    that need its value, and all others are retried.
     """
     for _ in range(_ROUNDS):
         try:
@@ -267,8 +265,7 @@ class _Parts:
 
         A rejected part is halved down to its first offender; the next part is as long as the offenders so far
         predict to be clean. That is about log2(rows per offender) + 2 statements per offender (generalized
-        binary
-        splitting, Hwang 1972), and most rows are written once.
+        binary splitting, Hwang 1972), and most rows are written once.
         """
         self._tids = [row["ctid"] for row in await self._target.fetch(self._table.staged_tids)]
         self._count, self._accepted = 0, False

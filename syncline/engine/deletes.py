@@ -96,10 +96,8 @@ class Deletes:
         """Handle a key that was rejected alone, within the caller's graph-db transaction.
 
         A row whose key is not valid text was never applied: only its dead letter is removed. Returns dead
-        letters
-        for other keys, whose rows are then requested by key until they succeed or are given up, and the
-        tables
-        that skipped the tombstone because it lacks parts of their key.
+        letters for other keys, whose rows are then requested by key until they succeed or are given up, and
+        the tables that skipped the tombstone because it lacks parts of their key.
         """
         letters: dict[str, list[DeadLetter]] = {}
         passed_over: list[str] = []

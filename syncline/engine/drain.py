@@ -160,8 +160,7 @@ class BatchDrain(Batches):
                 size.passed()
             except StoreError as error:
                 # One of these rows cannot be read or written, or they are too many. The source's connection
-                # is
-                # closed; others are not.
+                # is closed; others are not.
                 if not await self._try_fewer(size, error, staged):
                     cursor = await self._pass_over(table, cursor, horizon, error, suspects)
         if suspects.letters and not suspects.convicted:
@@ -182,8 +181,7 @@ class BatchDrain(Batches):
         """Skip a single row that failed alone; return the cursor after it.
 
         It becomes a dead letter at once if a store rejected its values. After any other error it becomes one
-        when
-        a neighbouring row is applied; raises the error if none is.
+        when a neighbouring row is applied; raises the error if none is.
         """
         if refuses_a_row(error) and not suspects.letters:
             return await self._bury_next(table, cursor, horizon, error)

@@ -36,8 +36,7 @@ def key_uuid(key: str) -> UUID:
     """Return the id of a key, the same as `syncline.key_uuid(key)` returns in the graph-db.
 
     The first 16 bytes of the key's SHA-256 with bytes 6 and 8 set to 0x80: a UUIDv8 (RFC 9562) with 112 bits
-    of
-    the hash. Core PostgreSQL has SHA-256 but not SHA-1, so uuid5 would need an extension.
+    of the hash. Core PostgreSQL has SHA-256 but not SHA-1, so uuid5 would need an extension.
     """
     digest = bytearray(sha256(bytes_of(key)).digest()[:16])
     digest[6] = digest[8] = 0x80
@@ -126,9 +125,8 @@ def traveling(name: str, types: Mapping[str, str]) -> str:
     """Return the expression, over the source row, for a column's value as it is copied.
 
     For columns declared as text this is the text Postgres makes of the value: character(n) without its
-    padding,
-    an enum's label. Any other type is copied as is. Every write-db statement that uses a column by which rows
-    are staged, compared or named uses this expression.
+    padding, an enum's label. Any other type is copied as is. Every write-db statement that uses a column by
+    which rows are staged, compared or named uses this expression.
     """
     column = quoted(name)
     return f"{column}::text" if stage_type(name, types) == _TEXT else column

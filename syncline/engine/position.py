@@ -1,8 +1,7 @@
 """Position: identifies the history of the write-db that a graph's cursors belong to, by a unique token.
 
 Before a cursor moves, a new token is committed in the write-db, after the horizon was read: a history with
-the
-token contains every transaction below that horizon too. The graph-db stores the token with its cursors.
+the token contains every transaction below that horizon too. The graph-db stores the token with its cursors.
 Numbers count up within a branch; a new branch starts when a position turns out to be of another history. So a
 graph-db that was itself restored, or whose commit was lost, is recognized by an earlier number and need not
 read anything again.

@@ -44,10 +44,8 @@ class Pruning:
         """Delete tombstones read before transaction `read` that are old enough; return their number.
 
         The limit reached is stored for `reader`; None if the role may not write it. Tombstones that the
-        graph's
-        shadow has yet to read stay. A failure in the write-db is logged once and fails no cycle, since
-        nothing
-        depends on pruning.
+        graph's shadow has yet to read stay. A failure in the write-db is logged once and fails no cycle,
+        since nothing depends on pruning.
         """
         before = await deletes_read(target, context.target.schema, read)
         try:

@@ -51,8 +51,7 @@ async def schema_problems(
     """Return what is wrong with each table on either side, with a few queries.
 
     A table that cannot be synced fails alone, so the sentences are for its result. Raises SchemaMismatch if
-    row
-    level security hides the engine's own tables, which all tables depend on.
+    row level security hides the engine's own tables, which all tables depend on.
     """
     # Imported here: adoption depends on the table maps of this package.
     from syncline.capture.install.catalog import read_catalog

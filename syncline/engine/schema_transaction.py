@@ -1,8 +1,7 @@
 """Transactions on one graph's schema in its graph-db; none depends on an earlier one.
 
 Each sets its search_path in the round trip that begins it. The only session state is the graph's advisory
-lock,
-and the fence stops a cycle that has lost it unnoticed.
+lock, and the fence stops a cycle that has lost it unnoticed.
 """
 
 from collections.abc import AsyncIterator
@@ -23,8 +22,7 @@ async def schema_transaction(
     """Yield the connection in a transaction whose search_path is the schema; commit at the end.
 
     The statements `first`, without parameters, run at its start; `last` runs after the commit. Neither costs
-    a
-    round trip. The connection must be one of a PostgresStore.
+    a round trip. The connection must be one of a PostgresStore.
     """
     # Without USAGE, Postgres silently skips a schema in the path and its tables "do not exist"; a qualified
     # name raises the real error.
@@ -47,10 +45,8 @@ class HeldSchema:
         """Enter a transaction that tries to acquire the graph's lock for this session; yield whether it did.
 
         Before that it sets the session's name to `name_sql`, until the lock is released or `unnamed` runs.
-        `mark`
-        asks the holder to look for changes once more before it ends: the mark is left before trying the lock
-        and
-        read after releasing it, so one of the two sessions always sees the other.
+        `mark` asks the holder to look for changes once more before it ends: the mark is left before trying
+        the lock and read after releasing it, so one of the two sessions always sees the other.
         """
         first = [] if name_sql is None else [_named(name_sql)]
         if mark:
@@ -73,8 +69,7 @@ class HeldSchema:
         """
         unlock = f"SELECT pg_advisory_unlock({self._key})"
         # Each statement of a script has its own snapshot, and a sequence has none. The script's status has
-        # the
-        # number of rows of its last statement.
+        # the number of rows of its last statement.
         compare = f"SELECT WHERE coalesce(pg_sequence_last_value({self._marks}), 0) <> {marks:d}"
         async with self.transaction(last=f"{unlock}; {self.unnamed}; {compare}"):
             yield self.connection

@@ -60,8 +60,7 @@ class Standing:
         holds.
 
         A cursor that cannot belong to this write-db, or whose source was not captured without a gap, is reset
-        to
-        the beginning in the returned ledger.
+        to the beginning in the returned ledger.
         """
         try:
             return await self._ask(ledger)

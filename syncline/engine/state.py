@@ -244,10 +244,8 @@ class Fence:
         """Acquire the graph in the caller's transaction; the previous holder can no longer commit.
 
         `rescan` resets every cursor, `reread` those of some tables. `captured`: table -> (hash, text) of how
-        its
-        source is captured now. `compare`: table -> why rows may have been deleted without a tombstone. There
-        are
-        no tombstones to read below `no_deletes_below`.
+        its source is captured now. `compare`: table -> why rows may have been deleted without a tombstone.
+        There are no tombstones to read below `no_deletes_below`.
         """
         ways, owed = captured or {}, compare or {}
         if rescan:

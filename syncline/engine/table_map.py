@@ -21,8 +21,7 @@ class Reference:
     """A TEXT column of the source that holds another row's key; in the target it is that row's UUID.
 
     While the parent is missing, a required reference parks the row; with an optional one the row is applied
-    with
-    NULL and only the reference is parked (so rows that refer to each other do not wait for each other).
+    with NULL and only the reference is parked (so rows that refer to each other do not wait for each other).
     """
 
     column: str
@@ -55,8 +54,7 @@ class Links:
     """Name of the members' table map. A link to a missing member is parked alone."""
     rejected_by: str | None = None
     """Name of a table map each of whose rows suppresses one link: its key is a required reference to the
-    owner,
-    then one to the member. That link is not made, or is removed; it returns when the row is deleted.
+    owner, then one to the member. That link is not made, or is removed; it returns when the row is deleted.
     """
 
 
@@ -91,8 +89,7 @@ class Stats:
     """The denormalised counts of a table, in a separate narrow table: readers join it by id.
 
     Separate, so that a changed count rewrites neither the row nor its vector. Every row has one stats row,
-    deleted
-    with it: `table` has `owner` as primary key, ON DELETE CASCADE, and a default for each count.
+    deleted with it: `table` has `owner` as primary key, ON DELETE CASCADE, and a default for each count.
     """
 
     table: str
@@ -106,10 +103,9 @@ class TableMap:
 
     A key of required references is the target's primary key, as UUIDs (one row per parent, or per pair of
     parents). Any other key has one column, and the target has `id` (UUID of the key) and `key` (the key
-    itself).
-    Every target has `sync_version bigint`, the write-db transaction that last changed the row, and `sync_run
-    bigint`, the number of the run that applied it (table `sync_run`). Names that begin with `sync_` are
-    reserved for the engine.
+    itself). Every target has `sync_version bigint`, the write-db transaction that last changed the row, and
+    `sync_run bigint`, the number of the run that applied it (table `sync_run`). Names that begin with `sync_`
+    are reserved for the engine.
     """
 
     name: str
@@ -127,13 +123,11 @@ class TableMap:
     """Columns copied only to the stage, because expressions use them."""
     expressions: Mapping[str, str] = field(default_factory=dict)
     """Target column -> SQL over the staged row `s`, where it differs from the plain column. Not allowed for
-    what the
-    engine derives and finds rows by: `id`, `key`, columns of a key of references. On a required reference it
-    can choose among references to the same parent.
+    what the engine derives and finds rows by: `id`, `key`, columns of a key of references. On a required
+    reference it can choose among references to the same parent.
 
     A reference `x` is available as the UUID `s.ref_x`. An optional one is NULL while its parent is missing,
-    and
-    expressions are not evaluated again when the parent arrives."""
+    and expressions are not evaluated again when the parent arrives."""
 
     @property
     def required(self) -> tuple[Reference, ...]:

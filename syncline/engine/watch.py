@@ -1,8 +1,7 @@
 """Capture watch: detects whether a source was captured without a gap since its cursor moved, and what to do.
 
 A catalog row gets a new xmin with each change. So one text of everything that capture consists of shows
-whether
-anything was different in between, even if it has been changed back.
+whether anything was different in between, even if it has been changed back.
 """
 
 import json

@@ -97,8 +97,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
 
     def _get_unique_id(self, prefix: str) -> str:
         # The driver counts from one in every process. If a pooler mixes sessions, a missing prepared
-        # statement is
-        # an error, while another client's statement of the same name would be executed.
+        # statement is an error, while another client's statement of the same name would be executed.
         return f"{super()._get_unique_id(prefix)}{self._token}"
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:

@@ -1,8 +1,7 @@
 """Parses connection strings: a URI or libpq's `keyword=value` form, into parameters by name.
 
 The whole string is a secret. Errors quote nothing of it: where a password was split by an unescaped
-character,
-any piece may be part of the password.
+character, any piece may be part of the password.
 """
 
 import re
@@ -52,9 +51,7 @@ def parse_connection_string(text: str) -> Written:
     if not text:
         raise ConnectionStringInvalid("it is empty; give a connection string, or unset the variable")
     if "\0" in text or not text.isprintable():
-        raise ConnectionStringInvalid(
-            "it has a control character; was a secret copied with its line end?"
-        )
+        raise ConnectionStringInvalid("it has a control character; was a secret copied with its line end?")
     if text[0] in "\"'" or text[-1] == '"':
         raise ConnectionStringInvalid("it is in quotes; give only the connection string")
     if text.startswith("psql "):

@@ -1,8 +1,7 @@
 """Login to a Postgres store, and the meaning of a rejected login.
 
 A rejection is a fault of this process: connection string, password, trusted certificates. Another process may
-be
-right, so it raises StoreUnusable, not the error of a rejected statement.
+be right, so it raises StoreUnusable, not the error of a rejected statement.
 """
 
 import asyncio
@@ -82,8 +81,7 @@ class Login:
         """Return a new connection, to the host `at` if given.
 
         Each host has `seconds` to answer, unless the connection string sets a timeout. Raises StoreUnusable
-        when
-        this process is rejected, StoreUnavailable or the driver's error when the server does not answer.
+        when this process is rejected, StoreUnavailable or the driver's error when the server does not answer.
         """
         asked = _Asked(application_name, self._dsn.connect_seconds or seconds)
         hosts = list(self._dsn.hosts) if at is None else [at]
@@ -177,9 +175,7 @@ class Login:
         sqlstate = getattr(error, "sqlstate", None)
         if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
             wanted = self._dsn.target_session_attrs
-            return StoreUnavailable(
-                self._store, f"the server does not match target_session_attrs={wanted}"
-            )
+            return StoreUnavailable(self._store, f"the server does not match target_session_attrs={wanted}")
         if isinstance(error, asyncpg.ClientConfigurationError) or not isinstance(sqlstate, str):
             if isinstance(error, ValueError):
                 return self._unusable("the driver cannot use what it says.")

@@ -45,8 +45,7 @@ class PasswordCommand:
         """Return the password, cached for at most a minute.
 
         Raises StoreUnusable when the program is missing, StoreUnavailable when it fails: a service that it
-        needs may
-        be down. Neither quotes its output.
+        needs may be down. Neither quotes its output.
         """
         async with self._turn:
             if self._kept is None or time.monotonic() - self._kept[0] > _KEPT_SECONDS:

@@ -102,8 +102,7 @@ def postgres_error(
     """Map a Postgres error to ours: retryable or not by its SQLSTATE.
 
     `function` is the C function in PostgreSQL's source that raised it. The text goes into run histories, so
-    it
-    contains no row values.
+    it contains no row values.
     """
     by_code = raised_by_code(sqlstate, function=function)
     if sqlstate == _NOT_ALLOWED and not by_code and (function == _FILTERS or _POLICY in message):
@@ -275,8 +274,7 @@ class PostgresStore:
 
     def _refuse_useless(self, connection: AdaptedConnection, _record: object, _proxy: object) -> None:
         # The driver notices a closed connection itself, so no round trip per checkout is needed; the pool
-        # answers
-        # this error with a new connection.
+        # answers this error with a new connection.
         driver = connection.driver_connection
         if driver.is_closed():
             raise DisconnectionError("the server closed this connection")

@@ -29,10 +29,8 @@ class EmbeddedQdrantStore:
     """One folder of collections. One process at a time can hold a collection, until `close`.
 
     Safe for concurrent use: each open collection has a thread that runs its calls one by one. Stores given
-    the same
-    `opened`, for several event loops, share the open collections, and the last `close` closes them. Nothing
-    is
-    opened, nor the folder created, before the first collection is.
+    the same `opened`, for several event loops, share the open collections, and the last `close` closes them.
+    Nothing is opened, nor the folder created, before the first collection is.
     """
 
     def __init__(self, name: str, path: Path, *, opened: OpenCollections | None = None) -> None:

@@ -2,10 +2,8 @@
 
 A schema's owner can at any time replace a table by a view, or add triggers, rules, policies, operators and
 expression indexes. So a read is a read-only transaction in which names resolve to pg_catalog only and
-relations are
-checked first; a write holds a lock that prevents all of that, and checks first. Nothing depends on the
-session: a
-prologue is one message, and ends with its transaction.
+relations are checked first; a write holds a lock that prevents all of that, and checks first. Nothing depends
+on the session: a prologue is one message, and ends with its transaction.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -34,11 +32,9 @@ async def reading(
 
     `one_moment`: one snapshot. `tables` are qualified and quoted, and cannot change until the end; statements
     must qualify their sources. Raises InsufficientPrivilegeError, with a sentence, if one is not a table or
-    has
-    code that planning would run. One round trip before, including the script `first`, and one after. `role`:
-    act as that role. `lock_timeout`: raise LockNotAvailableError when a table is not free in time, so that a
-    query
-    for many owners does not wait for one of them.
+    has code that planning would run. One round trip before, including the script `first`, and one after.
+    `role`: act as that role. `lock_timeout`: raise LockNotAvailableError when a table is not free in time, so
+    that a query for many owners does not wait for one of them.
     """
     isolation = "REPEATABLE READ" if one_moment else "READ COMMITTED"
     begin = f"BEGIN ISOLATION LEVEL {isolation} READ ONLY"
@@ -71,16 +67,11 @@ async def writing(
     """Enter a transaction in which writing to `tables` runs no other role's code; commit at the end.
 
     For the engine's tables in a schema that others own; they are qualified and quoted, and statements name
-    them
-    so, with ONLY. Raises InsufficientPrivilegeError, with a sentence, if a table has triggers, rules,
-    policies,
-    foreign keys, children, foreign types, expressions that call anything not built in, or a foreign owner.
-    Raises
-    LockNotAvailableError when its lock is not free in time (`nowait`: at once; autovacuum yields to waiting
-    lock
-    requests, which must not happen often on a large table). The role needs UPDATE or DELETE on each. One
-    round
-    trip before, including the script `first`, and one after.
+    them so, with ONLY. Raises InsufficientPrivilegeError, with a sentence, if a table has triggers, rules,
+    policies, foreign keys, children, foreign types, expressions that call anything not built in, or a foreign
+    owner. Raises LockNotAvailableError when its lock is not free in time (`nowait`: at once; autovacuum
+    yields to waiting lock requests, which must not happen often on a large table). The role needs UPDATE or
+    DELETE on each. One round trip before, including the script `first`, and one after.
     """
     settings = f"SET LOCAL lock_timeout = '{lock_timeout}';{_sql('read_settings')}"
     guard = write_guard(tables, nowait=nowait)

@@ -104,8 +104,7 @@ def tls_of(text: Callable[[str], str | None], *, tcp: bool) -> Tls:
         raise ConnectionStringInvalid("parameter channel_binding is one of disable, prefer, require")
     if bound == "require":
         # The driver cannot do channel binding. A verified certificate stops the same attacker, so it is
-        # required
-        # instead, never less.
+        # required instead, never less.
         if given in ("disable", "allow"):
             raise ConnectionStringInvalid("channel_binding=require needs sslmode=require or stronger")
         mode, roots = "verify-full", roots or _default("root.crt") or _SYSTEM

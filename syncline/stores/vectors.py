@@ -41,8 +41,7 @@ class VectorStore(Protocol):
         """Create the collection if it is missing; return whether it was created.
 
         Either way it then has a keyword payload index on every field of `indexed`. Raises
-        VectorStoreRejected,
-        naming both numbers, if it exists with another dimension.
+        VectorStoreRejected, naming both numbers, if it exists with another dimension.
         """
 
     async def upsert(self, collection: str, points: Sequence[PointPayload], vectors: Vectors) -> None:

@@ -1,10 +1,8 @@
 """Connection watch: when a server does not answer for long, checks over another connection whether it works.
 
 A long statement may take as long as it needs. A connection is closed if its peer is gone or no longer works
-on
-the statement: TCP notices a dead peer only if packets are lost, and neither case if a proxy in between keeps
-the
-connection open.
+on the statement: TCP notices a dead peer only if packets are lost, and neither case if a proxy in between
+keeps the connection open.
 """
 
 import asyncio
@@ -125,8 +123,7 @@ async def look(
     """Ask a server whether its process `pid` works on the statement waited for.
 
     `age`: that of the connection; None behind a pooler, where the process may be older and another connection
-    may
-    have to queue.
+    may have to queue.
     """
     try:
         async with asyncio.timeout(patience.answer):

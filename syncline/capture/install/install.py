@@ -160,8 +160,7 @@ async def adopt(
     """Install capture on the map's source tables while writers use them; return the steps taken.
 
     Empty if nothing was missing. It continues an interrupted adoption. Raises SchemaMismatch before anything
-    is
-    changed, or AdoptionBlocked when a table's locks could not be acquired for a step.
+    is changed, or AdoptionBlocked when a table's locks could not be acquired for a step.
     """
     return await _carry_out(store, schema, schema_map, plan_adoption, patience, on_step, on_wait)
 

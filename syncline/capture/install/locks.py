@@ -94,8 +94,7 @@ async def _limit_statement(connection: asyncpg.Connection, milliseconds: str) ->
 
 async def _take_alone(connection: asyncpg.Connection, step: Step) -> None:
     # It waits for older transactions and blocks nobody: a limit would only waste its work. RESET would
-    # restore
-    # the role's and database's settings, not the session's.
+    # restore the role's and database's settings, not the session's.
     before = await connection.fetchrow(
         "SELECT current_setting('lock_timeout'), current_setting('statement_timeout'),"
         " current_setting('role')"

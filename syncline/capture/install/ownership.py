@@ -2,8 +2,7 @@
 impossible.
 
 Every writer calls the capture functions, and they run with their owner's privileges. So all of it belongs to
-the
-tables' owner: a role that can replace any of it has those privileges anyway.
+the tables' owner: a role that can replace any of it has those privileges anyway.
 """
 
 from collections.abc import Collection, Iterable, Iterator

@@ -48,8 +48,7 @@ class TriggerDebouncer:
     """Pending runs of one write-db, by schema.
 
     The first change starts a run at once; changes in the next `window` seconds start one more at its end. A
-    run
-    sees only what is below the horizon: a change above it is held until the horizon has moved.
+    run sees only what is below the horizon: a change above it is held until the horizon has moved.
     """
 
     def __init__(self, seen: Snapshot, *, window: float) -> None:

@@ -46,15 +46,11 @@ class ListenerStatus:
         try:
             store = self._services.store("write", graph.write_store)
             if not await self._notifies(store, graph.schema_name):
-                return (
-                    "not all of its tables notify; run `syncline migrate` or `syncline graph adopt`"
-                )
+                return "not all of its tables notify; run `syncline migrate` or `syncline graph adopt`"
             if not await self._listened_to(store):
                 return f"no worker listens to write-db '{store.name}'"
             if not await self._told_to(store, graph.schema_name):
-                return (
-                    "its writers are not set to notify yet; if that lasts, see the listening worker's log"
-                )
+                return "its writers are not set to notify yet; if that lasts, see the listening worker's log"
         except StoreError as error:
             return str(error)
         return None

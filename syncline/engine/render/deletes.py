@@ -32,10 +32,8 @@ class Removal:
     """The statements that remove the rows in `sync_gone` from the graph-db.
 
     Parents may be removed before or after their children, in one transaction or several: a child that cannot
-    exist
-    without its parent is removed with it and requested again by key, so it is parked if the write-db still
-    has
-    it. Nothing is left to ON DELETE CASCADE, which would not be reported.
+    exist without its parent is removed with it and requested again by key, so it is parked if the write-db
+    still has it. Nothing is left to ON DELETE CASCADE, which would not be reported.
     """
 
     def __init__(self, schema_map: SchemaMap) -> None:

@@ -32,8 +32,7 @@ class Merging:
     """The merge statements of one table. Each returns the number of changes.
 
     A batch whose rows are all new, as `known` tells, is inserted, which is cheaper. If that is rejected, its
-    parts
-    are merged like any other batch.
+    parts are merged like any other batch.
     """
 
     def __init__(self, schema_map: SchemaMap, table: TableMap, stage: str) -> None:

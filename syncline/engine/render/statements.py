@@ -1,10 +1,9 @@
 """Statements: the SQL of a table map, from capture in the write-db to the graph-db.
 
 Table maps are code, so their names and expressions are trusted; names are still always quoted. Graph-db
-statements
-contain no schema: each transaction's `search_path` is the graph's schema, so one rendered statement serves
-every graph. Write-db tables belong to others, so every source is schema-qualified: those statements are for
-`syncline.stores.tenants.reading`, where only pg_catalog is searched.
+statements contain no schema: each transaction's `search_path` is the graph's schema, so one rendered
+statement serves every graph. Write-db tables belong to others, so every source is schema-qualified: those
+statements are for `syncline.stores.tenants.reading`, where only pg_catalog is searched.
 """
 
 from collections.abc import Mapping, Sequence
@@ -222,10 +221,9 @@ class SchemaStatements:
         """Return (query, parameters): which of the tables have rows after their cursors.
 
         The last flags are for the deleted keys. The query is schema-qualified: an idle cycle runs it once and
-        sets
-        no search_path. With `positions` the caller appends two parameters, the reader's id and the number of
-        its
-        position; with `whole` it returns how each source is captured, not only whether that has changed.
+        sets no search_path. With `positions` the caller appends two parameters, the reader's id and the
+        number of its position; with `whole` it returns how each source is captured, not only whether that has
+        changed.
         """
         asked = [*tables, DELETES]
         parameters = [value for name in asked for value in cursors[name].parameters()]

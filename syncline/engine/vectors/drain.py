@@ -57,8 +57,7 @@ async def drain_outbox(
     A collection that cannot be written is retried later, with growing delays, and not touched before: an
     unreachable vector store delays all collections, any other failure delays one. A rejected point is retried
     alone. The result reports both. Entries leave the outbox only after the vector store has confirmed them,
-    so
-    a crash only causes repetition. While everything waits for its retry, this reads a little and writes
+    so a crash only causes repetition. While everything waits for its retry, this reads a little and writes
     nothing. Raises CycleFenced when another cycle acquired the graph; no further request is sent then.
     """
     counts = _Counts()
@@ -191,8 +190,7 @@ class OutboxDrain:
         """Write the pending points.
 
         Raises VectorStoreError or EmbeddingError when the store or service is unreachable or rejects
-        everything;
-        points confirmed before stay confirmed.
+        everything; points confirmed before stay confirmed.
         """
         self._delayed = state["delayed"]
         if self.has_work(state):
@@ -278,8 +276,7 @@ class OutboxDrain:
         embedded = batch.embedded
         changed = [batch.changed[row] for row in embedded.accepted]
         # A point whose new text is rejected keeps its old vector, but must not be found by its old
-        # visibility.
-        # It may exist unconfirmed; if it does not, this does nothing.
+        # visibility. It may exist unconfirmed; if it does not, this does nothing.
         outdated = [batch.changed[row] for row in embedded.refused]
         labels = [*map(_point, batch.relabelled), *map(_outdated, outdated)]
 

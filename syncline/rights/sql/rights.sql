@@ -1,7 +1,8 @@
--- Rights that a role needs, and those that it lacks.
+-- Privileges that a role needs, and those that it lacks.
 
 -- name: missing
--- Of the rights $1 to $5, those that the present role lacks on objects that are there. A name of null is every one.
+-- Of the privileges $1 to $5, those that the current role lacks on existing objects. A null name means every
+-- object.
 WITH wanted AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::text[]) AS w (kind, schema, name, ours, privilege)
 ), places AS MATERIALIZED (

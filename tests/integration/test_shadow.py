@@ -478,7 +478,7 @@ async def test_nothing_is_swapped_under_a_running_cycle(site: Site) -> None:
     await site.both()
     async with site.on_target("kg_shadow") as cycle:
         await cycle.execute("SELECT pg_advisory_lock(hashtextextended('syncline:' || current_schema(), 0))")
-        with pytest.raises(ShadowInvalid, match="a cycle was at work"):
+        with pytest.raises(ShadowInvalid, match="a cycle was running"):
             await site.promote(force=True)
     assert (await site.graph()).qdrant_prefix == "kg_"
 
@@ -574,7 +574,7 @@ async def test_a_shadow_that_is_promoted_meanwhile_is_not_dropped(
 
     monkeypatch.setattr(_Promotion, "lacks", lacks)
     await site.promote()
-    with pytest.raises(ShadowInvalid, match="is not its shadow's, or no longer"):
+    with pytest.raises(ShadowInvalid, match="is not its shadow's, or not since"):
         await dropping[0]
     assert len(await site.points()) == len(await site.points(shadow=True)) == 4
     assert (await site.verify()).equal

@@ -776,7 +776,7 @@ async def test_everything_that_does_not_fit_is_named_at_once_and_nothing_is_chan
             "change the column to integer, or the map to bigint."
         ),
         "items wants shop.item.weird to be no_such_type, a type that this database does not have.",
-        "shop.item.sync_xid is bigint, and capture needs xid8; rename or drop it.",
+        "shop.item.sync_xid is bigint, but capture needs xid8; rename or drop it.",
         "Table shop.absent is missing; nothing is made from it.",
         "shop.tag.j is json, and tags wants jsonb; change the column to jsonb, or the map to json.",
         "shop.tag.label allows NULL and is part of the key; set it NOT NULL.",
@@ -1249,7 +1249,7 @@ def test_a_blocked_adoption_is_one_sentence_with_status_1(
     postgres_server: EmbeddedPostgres,
     dsn: str,
 ) -> None:
-    monkeypatch.setattr("syncline.capture.install.Patience", partial(Patience, attempts=2, pause=0.01))
+    monkeypatch.setattr("syncline.capture.install.locks.Patience", partial(Patience, attempts=2, pause=0.01))
     run = [postgres_server.bin_dir / "psql", "-Xqt", "-d", dsn]
     with subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdin is not None

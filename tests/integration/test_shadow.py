@@ -528,7 +528,7 @@ async def test_a_place_that_is_taken_is_left_alone(site: Site) -> None:
         # A graph from before the rule.
         await owner.execute("ALTER TABLE syncline.graphs DISABLE TRIGGER keep_shadow_places")
         await site.services.graphs.add(GraphDraft(slug="kg-shadow"))
-    with pytest.raises(ShadowInvalid, match="graph 'kg-shadow' has schema 'kg_shadow'"):
+    with pytest.raises(ShadowInvalid, match="graph 'kg-shadow' uses its schema 'kg_shadow'"):
         await site.cycle(shadow=True)
 
 

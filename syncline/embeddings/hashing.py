@@ -11,15 +11,15 @@ import numpy.typing as npt
 from syncline.embeddings.service import Vectors
 
 _WORD = re.compile(r"\w+")
-_TEXT_CHARACTERS = 20_000  # real models cut long texts too; it also bounds the time one text can take
-_WORD_CHARACTERS = 64  # a longer "word" is an identifier or a blob: its head says enough
+_TEXT_CHARACTERS = 20_000  # real models cut long texts too; it also bounds the time per text
+_WORD_CHARACTERS = 64  # a longer "word" is an identifier or a blob: its start is enough
 _TRIGRAM_WEIGHT = 0.5  # all trigrams of a word together, against 1 for the word itself
 _KNOWN_WORDS = 50_000
 _CHUNK = 512  # texts accumulated at once: bounds the scratch memory to a few megabytes
 _INLINE_CHARACTERS = 20_000  # about 10 ms of work; more goes to a thread
 
 _Features = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
-"""Buckets, and what to add to each."""
+"""Buckets, and the amount to add to each."""
 
 
 class DevelopmentEmbedding:
@@ -75,7 +75,7 @@ class DevelopmentEmbedding:
         sums = np.bincount(cells, np.concatenate(weights), minlength=len(texts) * self._dimensions)
         sums = sums.reshape(len(texts), self._dimensions)
         lengths = np.linalg.norm(sums, axis=1)
-        # Opposite signs in one bucket can cancel out; cosine needs a direction.
+        # Opposite signs in one bucket can cancel out; cosine similarity needs a direction.
         sums[lengths < 1e-9, 0] = 1.0
         lengths[lengths < 1e-9] = 1.0
         unit: npt.NDArray[np.float64] = sums / lengths[:, np.newaxis]

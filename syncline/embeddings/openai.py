@@ -19,9 +19,9 @@ _RETRYABLE = {408, 409, 425, 429}
 _SAYING = ("error", "message", "detail", "msg")
 _TELLING = 4
 _PART = 16
-"""Characters in a row that nobody writes by chance: who has them too, quotes a text."""
+"""Characters in a row that no one writes by chance: a message that shares them quotes the text."""
 _LONGEST_BODY = 100_000
-"""Far more than any message shows, so that no key is cut in half before it is redacted."""
+"""Longer than any message shown, so that a key is not cut in half before it is redacted."""
 _LONGEST_MESSAGE = 2_000
 _FIXES = {
     401: "set SYNCLINE_EMBEDDING_API_KEY to a valid key",
@@ -41,7 +41,7 @@ class _Answer(BaseModel):
 
 
 class OpenAIEmbedding:
-    """Sends texts in batches, at most four requests at once for the whole service."""
+    """Sends texts in batches, at most four requests at a time for the whole service."""
 
     def __init__(
         self,
@@ -84,11 +84,11 @@ class OpenAIEmbedding:
         return self._dimensions
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector per text, in order; the first batch that fails fails them all."""
+        """Return one vector per text, in order; if a batch fails, the call fails."""
         vectors = np.empty((len(texts), self._dimensions), dtype=np.float32)
 
         async def send(rows: slice) -> None:
-            # The service refuses a whole batch for one blank text; a blank has no meaning to lose.
+            # The service rejects a whole batch for one blank text; a blank text has no meaning to lose.
             batch = [text if text.strip() else "(empty)" for text in texts[rows]]
             async with self._turns:
                 content = await self._post(batch)
@@ -102,7 +102,7 @@ class OpenAIEmbedding:
         await self._client.aclose()
 
     async def _post(self, batch: list[str]) -> bytes:
-        # Failures are raised outside `except`: httpx's exceptions hold the request, and with it the key.
+        # Raised outside `except`: httpx's exceptions hold the request and with it the key.
         try:
             response = await self._client.post(
                 self._endpoint,
@@ -111,7 +111,7 @@ class OpenAIEmbedding:
         except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
             detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             failure: EmbeddingError = EmbeddingUnavailable(
-                self.name, f"the request failed ({redacted(detail, self._api_key)}); it will be tried again."
+                self.name, f"the request failed ({redacted(detail, self._api_key)}); it will be retried."
             )
         except UnicodeEncodeError:
             failure = EmbeddingRejected(self.name, "a text has lone surrogates and cannot be sent as UTF-8.")
@@ -136,7 +136,7 @@ class OpenAIEmbedding:
         try:
             body = from_json(content)
         except ValueError:
-            # Half an answer, or a proxy's page, which may have our texts in it.
+            # A truncated answer, or a proxy's page, which may quote our texts.
             raise EmbeddingUnavailable(
                 self.name,
                 f"its answer of {len(content):,} bytes is not JSON; check SYNCLINE_EMBEDDING_URL.",
@@ -155,7 +155,7 @@ class OpenAIEmbedding:
                     f"{self._dimensions}; set SYNCLINE_EMBEDDING_DIMENSIONS to what the model gives"
                 )
             else:
-                # What is too large becomes infinite, and is refused as that below.
+                # Values that are too large become infinite and are rejected below.
                 with np.errstate(over="ignore"):
                     vectors = np.array([item.embedding for item in items], dtype=np.float32)
                 if np.isfinite(vectors).all():
@@ -165,9 +165,9 @@ class OpenAIEmbedding:
 
 
 def _explanation(content: bytes) -> str:
-    """Return what an error body says, in OpenAI's shape or in that of its imitators.
+    """Return the message of an error body, in OpenAI's shape or a similar one.
 
-    Never the body as a whole: many give the request back in it.
+    Never the body as a whole: many services quote the request in it.
     """
     try:
         body: JsonValue = from_json(content)
@@ -175,17 +175,17 @@ def _explanation(content: bytes) -> str:
         return content[:_LONGEST_BODY].decode(errors="replace")
     while isinstance(body, dict):
         body = next((body[key] for key in _SAYING if key in body), None)
-        # A list of problems, as FastAPI has it: the first one speaks for all.
+        # A list of problems, as FastAPI sends: take the first.
         if isinstance(body, list):
             body = next((problem for problem in body if isinstance(problem, dict)), None)
     return body if isinstance(body, str) and body else "no message"
 
 
 def _without(texts: Sequence[str], message: str) -> str:
-    """Return the message without those of the texts that it quotes, and without parts of them."""
+    """Return the message without the texts that it quotes, or parts of them."""
     for text in sorted(texts, key=len, reverse=True):
         for quoted in (text, json.dumps(text)[1:-1]):
-            # What is shorter is a word of the message's own, or tells nothing.
+            # Anything shorter is a word of the message itself, or reveals nothing.
             if len(quoted) >= _TELLING:
                 message = message.replace(quoted, "…")
     message = message[:_LONGEST_MESSAGE]

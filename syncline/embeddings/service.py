@@ -1,4 +1,4 @@
-"""Embedding services: texts in, vectors out. The protocol that each implementation has."""
+"""The protocol of embedding services: texts in, vectors out."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,7 +15,7 @@ class EmbeddingService(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call it in messages and state; no credentials. Another name means other vectors."""
+        """Name in messages and state; no credentials. A different name means different vectors."""
 
     @property
     def dimensions(self) -> int:

@@ -42,5 +42,5 @@ def _knowledge_graph_engine() -> SyncEngine:
 
 
 async def run_cycle(context: SyncContext) -> SyncResult:
-    """Run one cycle of the knowledge-graph engine: what the default provider and the fallback both do."""
+    """Run one cycle of the knowledge-graph engine: used by the default provider and by the fallback."""
     return await _knowledge_graph_engine().run_cycle(context)

@@ -1,4 +1,4 @@
-"""Aside: rows that foreign keys would delete or change with a row that leaves for a moment, and put back."""
+"""Aside: saves and restores rows that foreign keys would delete or change while a referenced row moves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,28 +15,28 @@ _CASCADE, _RESTRICT = "c", "r"
 
 
 class NotKept(Exception):
-    """What hangs on the rows cannot be kept, so they cannot leave even for a moment."""
+    """Dependent rows cannot be saved, so the referenced rows cannot be removed even for a moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Kept:
-    """The rows of one foreign key: where they are from, where they are kept, and how they come back."""
+    """The rows of one foreign key: their table, where they are saved, how they are restored."""
 
     keep: str
     put_back: str
 
 
 class Aside:
-    """What foreign keys would do to the rows of others when rows of a table leave."""
+    """What foreign keys would do to other tables' rows when rows of a table are removed."""
 
     def __init__(self, kept: Sequence[_Kept]) -> None:
         self._kept = kept
 
     @classmethod
     async def plan(cls, target: asyncpg.Connection, table: str, leaving: str) -> "Aside":
-        """Look up what hangs on a table, and on that; `leaving` is the query for the rows that leave.
+        """Find what depends on the leaving rows, recursively; `leaving` is the query for those rows.
 
-        Raise NotKept if that cannot be kept.
+        Raises NotKept if it cannot be saved.
         """
         kept: list[_Kept] = []
         oid = await target.fetchval("SELECT $1::text::regclass::oid::text::bigint", table)
@@ -68,12 +68,12 @@ class Aside:
                 kept.append(_emptied(place, found, row))
 
     async def keep(self, target: asyncpg.Connection) -> None:
-        """Keep what hangs on the rows, which are about to leave."""
+        """Save the dependent rows, before the rows leave."""
         for rows in self._kept:
             await target.execute(rows.keep)
 
     async def put_back(self, target: asyncpg.Connection) -> None:
-        """Put everything back, within the same transaction."""
+        """Restore everything, within the same transaction."""
         for rows in self._kept:
             await target.execute(rows.put_back)
 

@@ -1,21 +1,21 @@
-"""Batch size: how many rows the next batch takes, after what became of those before."""
+"""Batch size: adapts the rows of the next batch to failures and successes of earlier ones."""
 
 __all__ = ["BatchSize"]
 
 _CLEAN = 8
-"""Batches that have to pass below a limit before larger ones are tried."""
+"""Batches that must succeed below a limit before larger ones are tried."""
 
 
 class BatchSize:
-    """Halves after a batch that failed, down to a single row, and grows again after those that passed.
+    """Halves after a failed batch, down to a single row, and grows again after successful ones.
 
-    After a row's failure it doubles until it is as it was, for the row is behind. A limit is still there:
-    what passed below it holds for the further batches of the table, of this cycle and of later ones, and
-    grows only after some of them.
+    After a row's failure it doubles back to the full size, since that row is done. After a limit the size
+    that succeeded is kept for the table's later batches, in this cycle and the next, and grows only after
+    several of them.
     """
 
     def __init__(self, full: int, *, known: dict[str, int] | None = None, name: str = "") -> None:
-        """Begin with `full` rows, or with what `known` has for `name`, where it is kept."""
+        """Start with `full` rows, or with the size stored in `known` under `name`."""
         self._known, self._name = {} if known is None else known, name
         self._most = full
         self.full = min(full, self._known.get(name, full))
@@ -24,28 +24,28 @@ class BatchSize:
         self._tries = 0
 
     def failed(self, *, struck: bool, staged: int | None = None) -> None:
-        """Take half as many rows as asked for, or `staged`; `struck`: for a limit they were too many."""
+        """Halve the rows requested, or `staged`. `struck`: the batch hit a limit, with too many rows."""
         self.rows = max(1, min(self.rows, staged or self.rows) // 2)
         self._clean = 0
         if struck:
             self._below(self.rows)
 
     def alone(self) -> None:
-        """Take single rows until one passes."""
+        """Take single rows until one succeeds."""
         self.rows = 1
 
     def once_more(self, tries: int) -> bool:
-        """Count one try of a single row, and return whether it should have another, of so many in all."""
+        """Count a try of a single row; return whether to try again, up to `tries` in all."""
         self._tries = (self._tries + 1) % tries
         return self._tries > 0
 
     def blame_the_row(self) -> None:
-        """Forget the limit: it was a single row that failed."""
+        """Forget the limit: a single row failed."""
         self._tries = 0
         self._below(self._most)
 
     def passed(self) -> None:
-        """Take more rows, if fewer were taken for a failure."""
+        """Grow again after a success, if the size was reduced."""
         self._tries = 0
         if self.rows < self.full:
             self.rows = min(self.full, self.rows * 2)

@@ -1,4 +1,4 @@
-"""Batches: one transaction of a cycle each, how it is applied, and what becomes of one that fails."""
+"""Batches: one transaction each; applying, committing with the cursor, and retrying with fewer rows."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -32,11 +32,11 @@ from syncline.tracing import span
 __all__ = ["Batch", "Batches", "CaptureRefused"]
 
 _TRIES = 3
-"""How often a single row is tried before what a store says is believed, where that may pass by itself."""
+"""Tries of a single row before an error that may be transient counts as the row's."""
 
 
 class CaptureRefused(Exception):
-    """A deleted key did not even come into the stage: its source, or the stage, refused it."""
+    """A deleted key could not be staged: the source or the stage rejected it."""
 
     def __init__(self, error: StoreRejected) -> None:
         self.error = error
@@ -44,7 +44,7 @@ class CaptureRefused(Exception):
 
 @dataclass
 class Batch:
-    """One batch on its way. It stores no progress unless `ends` has said what it comes to."""
+    """One batch in progress. It stores no progress until `ends` is called."""
 
     progress: RunProgress | None = None
     moved: tuple[str, Cursor] | None = None
@@ -53,15 +53,15 @@ class Batch:
     def ends(
         self, progress: RunProgress, *, moved: tuple[str, Cursor] | None = None, landed: bool = True
     ) -> None:
-        """Have the batch end with this progress, and with the cursor of `moved` where that says.
+        """Set the progress that commits with this batch, and the new cursor in `moved`, if any.
 
-        `landed`: whether it shows that the stores take rows at all.
+        `landed`: whether this batch proves that the stores accept rows.
         """
         self.progress, self.moved, self.landed = progress, moved, landed
 
 
 class Batches:
-    """What every stream of a cycle's batches shares."""
+    """State and helpers shared by every stream of a cycle's batches."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Batches:
         out_of_time: Callable[[], bool],
         sizes: dict[str, int],
     ) -> None:
-        """Keep what a cycle is made of. `sizes` has the rows a batch of tables that a limit has struck."""
+        """Store the cycle's parts. `sizes`: rows per batch of the tables where a batch hit a limit."""
         self._statements = statements
         self._context = context
         self._held, self._target = held, held.connection
@@ -92,21 +92,21 @@ class Batches:
         self.failed = dict(failed)
         self.unfinished: set[str] = set()
         self.deletes_read: int | None = None
-        """Before which transaction all deleted keys were read, if any were."""
+        """All keys deleted before this transaction were read; None if none were read."""
 
     def _store_of(self, error: StoreError) -> PostgresStore:
         write, target = self._context.write.store, self._context.target.store
         return write if error.store == write.name else target
 
     async def _try_fewer(self, size: BatchSize, error: StoreError, staged: int | None = None) -> bool:
-        """Return whether a batch that failed is to be tried with fewer rows, or once more if it was one row.
+        """Return True if a failed batch is to be retried: with fewer rows, or again if it was one row.
 
-        If not, it is a single row that failed alone. `staged` is how many rows it had, if it came so far.
-        Raise the error if rows have nothing to do with it.
+        False: a single row failed alone. `staged` is how many rows were staged, if known. Raises the error if
+        it cannot be caused by rows.
         """
         if not may_be_rows(error) or self._target.is_closed():
             if is_limit(error):
-                # The next attempt is another connection's, with what this one could not do in time.
+                # The next attempt uses another connection and reports what this one had no time for.
                 size.failed(struck=True)
                 raise await with_setting(self._store_of(error), error) from error
             raise error
@@ -124,7 +124,7 @@ class Batches:
                         "batch halved", graph=self._context.graph.slug, rows=size.rows, error=str(named)
                     )
             return True
-        # What tells of a value will be told again, and a limit took its time; anything else may pass.
+        # A value error or a limit would repeat; any other error may be transient.
         if not refuses_a_row(error) and not is_limit(error) and size.once_more(_TRIES):
             return True
         size.blame_the_row()
@@ -132,9 +132,10 @@ class Batches:
 
     @asynccontextmanager
     async def _batch(self, create_stage: str | None = None) -> AsyncIterator[Batch]:
-        """One transaction on the graph-db with empty stages, and the end that every batch has.
+        """Run one transaction on the graph-db with empty stages.
 
-        Its cursor and the progress commit with what it did; then it is told. Driver errors name the graph-db.
+        The cursor and the progress commit with the batch; the progress is reported after the commit. Driver
+        errors name the graph-db.
         """
         stages, batch = shared_stages(self._statements), Batch()
         async with self._transaction(*stages, *([create_stage] if create_stage is not None else [])):
@@ -142,7 +143,7 @@ class Batches:
             if batch.progress is not None:
                 await self._fence.commit(self._target, batch.progress, moved=batch.moved)
         if batch.progress is not None:
-            # Only now: a rolled-back batch must not be counted.
+            # Only after the commit: a rolled-back batch must not be counted.
             self._landed |= batch.landed
             self._progress.committed(batch.progress)
 
@@ -154,7 +155,7 @@ class Batches:
 
     @contextmanager
     def _capturing(self) -> Iterator[None]:
-        """Tell a row that cannot be staged from one that cannot be applied."""
+        """Turn the rejection of a row while staging into CaptureRefused: it did not fail while applying."""
         try:
             yield
         except (StoreError, asyncpg.PostgresError) as error:
@@ -171,9 +172,9 @@ class Batches:
     async def _apply(
         self, table: TableStatements, staged: int, *, captured: int = 0, asked: bool = False
     ) -> RunProgress:
-        """Apply the stage in the caller's transaction; return the progress with it.
+        """Apply the stage in the caller's transaction; return the progress including it.
 
-        `asked`: the rows were asked for by key, with all that they are entangled with.
+        `asked`: the rows were requested by key, together with all rows of their uniqueness cycle.
         """
         store = self._context.target.store.name
         with span("apply", table=table.table.name, rows=staged):
@@ -200,7 +201,7 @@ class Batches:
     async def _insert_letters(
         self, progress: RunProgress, refused: Mapping[str, Sequence[DeadLetter]]
     ) -> RunProgress:
-        """Put refused rows among the dead letters; return the progress with them."""
+        """Insert dead letters for rejected rows; return the progress including them."""
         for name, letters in refused.items():
             await insert_dead_letters(
                 self._target, name, letters, run_id=self._context.run.run_id, rules=self._context.retry

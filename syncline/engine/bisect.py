@@ -1,4 +1,4 @@
-"""The sieve: sends many items at once, and finds the few for which a service refuses them all."""
+"""Bisection: sends many items at once and finds the few that make the service reject the whole."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -13,11 +13,11 @@ ErrorT = TypeVar("ErrorT", bound=Exception)
 
 
 class BisectingSender(Generic[ErrorT]):
-    """Halves what is refused until the offenders stand alone.
+    """Halves rejected ranges until each offending item is sent alone.
 
-    Items are positions. An item that was sent in vain, because another one was refused, is sent again about
-    log2 of the items' number times. What is neither accepted nor refused in the end was cut off by time or by
-    an error of another kind.
+    Items are positions. An item that failed only because of another one is sent again about log2(n) times.
+    Items that are neither accepted nor rejected in the end were cut off by time or by an error of another
+    kind.
     """
 
     def __init__(
@@ -28,10 +28,10 @@ class BisectingSender(Generic[ErrorT]):
         diagnose: Callable[[ErrorT], Awaitable[bool]],
         out_of_time: Callable[[], bool],
     ) -> None:
-        """Keep what it takes to send.
+        """Store the callbacks.
 
-        `diagnose` is asked when a whole is refused, before it is halved: it raises the error if the service
-        would refuse anything, and returns whether the whole should be sent once more.
+        `diagnose` is called when a range is rejected, before halving: it raises the error if the service
+        would reject everything, and returns whether to send the whole range once more.
         """
         self._send, self._refusal, self._diagnose = send, refusal, diagnose
         self._out_of_time = out_of_time
@@ -39,7 +39,7 @@ class BisectingSender(Generic[ErrorT]):
         self.refused: dict[int, ErrorT] = {}
 
     async def take(self, items: range) -> None:
-        """Send these items, all at once if the service lets them."""
+        """Send these items, all at once if the service accepts them."""
         error = await self._sent(items)
         if error is not None and await self._diagnose(error):
             error = await self._sent(items)
@@ -68,21 +68,21 @@ class BisectingSender(Generic[ErrorT]):
 
 
 class Verdicts(Generic[ItemT, ErrorT]):
-    """Tells over several sieves of one kind whose trouble a refusal is: the item's own, or the service's.
+    """Decides over several bisecting senders of one kind whether the item or the service is at fault.
 
-    Where something is accepted, what is refused has itself to blame. Where everything is refused, nobody can
-    tell until something is accepted later.
+    Once something is accepted, rejected items are themselves at fault. While everything is rejected, the
+    decision waits until something is accepted.
     """
 
     def __init__(self) -> None:
         self.unclear: list[tuple[ItemT, ErrorT]] = []
-        """What may be the service's trouble."""
+        """Rejections that may be the service's fault."""
         self.hopeless = False
-        """Whether everything was refused twice running: there is no sense in going on."""
+        """Whether everything was rejected twice in a row, so that trying further is pointless."""
         self._worked = False
 
     def offenders(self, items: Sequence[ItemT], sent: BisectingSender[ErrorT]) -> list[tuple[ItemT, ErrorT]]:
-        """Return what is now known to be refused by itself, of this sender and of those before."""
+        """Return the items now known to be at fault, of this sender and of earlier ones."""
         refused = [(items[position], error) for position, error in sent.refused.items()]
         if sent.accepted:
             self._worked = True
@@ -97,48 +97,48 @@ class Verdicts(Generic[ItemT, ErrorT]):
 
 
 _SUSPECTS = 8
-"""So many rows, one behind the other, that each fail alone are the table's trouble."""
+"""This many consecutive rows that each fail alone are the table's fault."""
 _BATCHES_IN_VAIN = 20
-"""Batches behind such rows that are read in search of one which lands."""
+"""Batches after such rows that are read in search of one that commits."""
 
 
 class NoNeighbour(Exception):
-    """A batch behind suspects holds nothing that tells their trouble from the table's."""
+    """The batches after the suspects contain no row that shows whether the rows or the table are at fault."""
 
 
 class TableStands(Exception):
-    """Rows that failed alone are for all that is known the table's trouble."""
+    """Rows that failed alone, as far as known because of the table."""
 
     def __init__(self, error: StoreError) -> None:
         self.error = error
 
 
 class Suspects:
-    """Rows of a table that failed alone with what may be the table's trouble, until one beside them lands."""
+    """Rows of a table that failed alone for a reason that may be the table's, until another row commits."""
 
     def __init__(self) -> None:
         self.letters: list[DeadLetter] = []
         self.convicted = False
-        """Whether a row of the table landed in this cycle: what fails alone is to blame itself."""
+        """Whether a row of the table committed in this cycle: then a row failing alone is at fault itself."""
         self._errors: list[StoreError] = []
         self._waited = 0
 
     def add(self, error: StoreError) -> None:
-        """Add why one more failed; raise TableStands if so many in a row cannot be the rows' trouble."""
+        """Add the error of one more row; raise TableStands if too many rows in a row failed."""
         self._errors.append(error)
         if len(self._errors) >= _SUSPECTS:
             raise self.verdict()
 
     def verdict(self) -> TableStands:
-        """Return what to raise if no row beside them lands."""
+        """Return the error to raise if no other row commits."""
         return TableStands(self._errors[0])
 
     def waited_long(self) -> bool:
-        """Count one more batch that said nothing, and return whether there is no sense in going on."""
+        """Count one more inconclusive batch; return whether to stop searching."""
         self._waited += 1
         return self._waited >= _BATCHES_IN_VAIN
 
     def landed(self, rows: int) -> None:
-        """A batch was committed, and the suspects are among the dead letters with it."""
+        """Note a committed batch; its dead letters include the suspects."""
         self.convicted |= rows > 0
         self.letters, self._errors, self._waited = [], [], 0

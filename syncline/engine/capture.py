@@ -1,4 +1,4 @@
-"""Capture: what is new in the write-db, and its road into the stage as one stream of binary COPY."""
+"""Capture: finds pending changes in the write-db and streams them into the stage as binary COPY."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -22,48 +22,48 @@ from syncline.stores.tenants import reading
 from syncline.tracing import span
 
 _AHEAD_BYTES = 8 * 2**20
-"""What a reading may be ahead of whoever takes it: it bounds the worker's memory, whatever the backlog."""
+"""How far reading may be ahead of writing: bounds the worker's memory, whatever the backlog."""
 _PAGES = 64
-"""Of a source whose rows are not counted yet, so many pages are looked at, to know what a row takes."""
+"""Pages sampled to estimate the row size of a source that was never analyzed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """The write-db's answer at the start of a cycle."""
+    """What is pending in the write-db at the start of a cycle."""
 
     horizon: int
-    """Every transaction below it has ended, so its rows are all visible and final."""
+    """All transactions below it have ended, so their rows are visible and final."""
     cluster: str
-    """What transaction ids belong to: the cluster's system identifier and its timeline, which a failover or a
-    restore to an earlier point in time changes; and the table of deleted keys, which is another after capture
-    was undone and adopted again."""
+    """What transaction ids belong to: the cluster's system identifier and its timeline, which changes on a
+    failover or a point-in-time restore; and the table of deleted keys, which is a new one after capture was
+    undone and adopted again."""
     tables: frozenset[str]
     """Tables with rows between cursor and horizon."""
     deletes: bool
     """Whether there are deleted keys between cursor and horizon."""
     ahead: frozenset[str]
-    """Tables with rows that another cluster stamped, DELETES among them if deleted keys are: the horizon here
-    may not reach them for years."""
+    """Tables with rows stamped by another cluster (DELETES: with such deleted keys): the horizon may not
+    reach them for years."""
     held: bool
-    """Whether committed rows or deletes are not below the horizon yet: an older transaction is open."""
+    """Whether committed rows or deletes are still above the horizon: an older transaction is open."""
     oldest_writer: OpenWriter | None
     standby: bool = False
-    """Whether it is a standby: it cannot be written to, and does not know who writes."""
+    """Whether it is a standby: read-only, and it does not know the open writers."""
     known: Known | None = None
-    """What it remembers of this reader; None where that was not asked for."""
+    """The position it stores for this reader; None if not requested."""
     hashes: Mapping[str, str] = field(default_factory=dict)
-    """Table -> a hash of how its source is captured; a source that is not there has none."""
+    """Table -> hash of how its source is captured; a missing source has none."""
     ways: Mapping[str, str] = field(default_factory=dict)
-    """Table -> how its source is captured, if that was asked for."""
+    """Table -> how its source is captured, if requested."""
 
     def ways_of(self, tables: Iterable[str]) -> dict[str, tuple[str, str]]:
-        """Return hash and text of how the sources of these tables are captured."""
+        """Return (hash, text) of how the sources of these tables are captured."""
         return {name: (self.hashes[name], self.ways[name]) for name in tables if name in self.ways}
 
     prunable: bool = False
-    """Whether deleted keys were kept for long enough, and may be cleared away by this role."""
+    """Whether deleted keys are past their retention and this role may prune them."""
     kept_too_long: bool = False
-    """Whether there are such keys, and this role may not."""
+    """Whether there are such keys and this role may not prune them."""
 
 
 async def ask_pending(
@@ -76,9 +76,9 @@ async def ask_pending(
     positions: bool = False,
     whole: bool = False,
 ) -> Pending:
-    """Ask the write-db, in one statement, what of the tables and of the deleted keys is pending.
+    """Query in one statement which tables and deleted keys have pending changes.
 
-    `positions` says that it has the table of positions; with `whole` it says how each source is captured.
+    `positions`: the write-db has the table of positions. `whole`: also return how each source is captured.
     """
     asked = [*statements.sources(schema, tables), *([positions_of(schema)] if positions else [])]
     with needing_deleted_keys(schema):
@@ -90,15 +90,15 @@ async def ask_pending(
 
 @contextmanager
 def needing_deleted_keys(schema: str) -> Iterator[None]:
-    """Raise SchemaMismatch in place of the driver's error when the table of deleted keys is missing."""
+    """Raise SchemaMismatch instead of the driver's error when the table of deleted keys is missing."""
     try:
         yield
     except asyncpg.UndefinedTableError as error:
         if DELETES not in str(error):
             raise
         raise SchemaMismatch(
-            f"The write-db's schema '{schema}' has no table {DELETES}, so deletes would be lost: "
-            "`syncline graph adopt` prepares it."
+            f"The write-db's schema '{schema}' has no table {DELETES}, so deletes would be lost. "
+            "Run `syncline graph adopt` to create it."
         ) from None
 
 
@@ -112,7 +112,7 @@ async def pending_at(
     positions: bool = False,
     whole: bool = False,
 ) -> Pending:
-    """Ask the same within a transaction that reads already."""
+    """Like `ask_pending`, within an open read transaction."""
     query, values = statements.pending(schema, ledger.cursors, tables, positions=positions, whole=whole)
     parameters: list[str] = list(values)
     if positions:
@@ -153,7 +153,7 @@ async def pending_at(
 
 
 async def bytes_a_row(source: asyncpg.Connection, schema: str, table: TableStatements) -> float | None:
-    """Return what a row of the source takes on average, TOAST and all; None if the source is empty."""
+    """Return the average bytes of a source row, TOAST included; None if the source is empty."""
     name = f"{quoted(schema)}.{quoted(table.table.source)}"
     async with reading(source, [name]):
         size = await source.fetchrow(sql("row_bytes", source=literal(name)))
@@ -163,7 +163,7 @@ async def bytes_a_row(source: asyncpg.Connection, schema: str, table: TableState
         if rows is None:
             share = min(1.0, _PAGES / pages)
             rows = await source.fetchval(sql("row_sample", source=name, percent=str(100 * share))) / share
-    # Pages that are found empty are no reason for batches of next to nothing.
+    # Empty pages (bloat) must not lead to tiny batches.
     average: float = size["bytes"] / max(rows, pages)
     return average
 
@@ -177,16 +177,16 @@ def read_rows(
     horizon: int,
     limit: int,
 ) -> "Reading":
-    """Begin to read up to `limit` row versions behind the cursor."""
+    """Start reading up to `limit` row versions after the cursor."""
     query = table.capture(place.schema, cursor, limit=limit)
     parameters = (*cursor.parameters(), str(horizon))
     return Reading(source, query, parameters, place.store.name, tables=[table.source(place.schema)])
 
 
 class Reading:
-    """A COPY out of the write-db that is under way, a few megabytes ahead of whoever takes them.
+    """A running COPY out of the write-db, buffered a few megabytes ahead of its consumer.
 
-    Close it, whatever happens. If that cuts the COPY off, its connection must be thrown away.
+    Always close it. If closing interrupts the COPY, discard its connection.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Reading:
         *,
         tables: Sequence[str],
     ) -> None:
-        """Read from `tables`, qualified and quoted, in a transaction of its own."""
+        """Read from `tables` (qualified, quoted) in a separate transaction."""
         self._chunks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
         self._ahead = 0
         self._space = asyncio.Event()
@@ -213,13 +213,13 @@ class Reading:
         await self.close()
 
     async def close(self) -> None:
-        """End the COPY, if it has not ended."""
+        """Cancel the COPY if it is still running."""
         if not self._reading.done():
             self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
 
     async def copy_into(self, target: asyncpg.Connection, stage: str, columns: Sequence[str]) -> int:
-        """Stream everything into a temporary table and return how many rows came."""
+        """Stream all rows into a temporary table and return their count."""
         with span("stage", table=stage):
             status: str = await target.copy_to_table(
                 stage, schema_name="pg_temp", source=self._received(), columns=columns, format="binary"
@@ -231,7 +231,7 @@ class Reading:
             with span("capture", statement=query):
                 await self._copy(source, query, parameters)
         except Exception as error:
-            # Whatever it is: the target's COPY waits for a word.
+            # Any error must be passed on: the target's COPY is waiting for the next chunk.
             await self._chunks.put(map_driver_error(self._source_name, error) or error)
         else:
             await self._chunks.put(None)

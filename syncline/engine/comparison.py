@@ -1,7 +1,7 @@
-"""Comparison: rows that a graph-db has and the write-db has no longer, where their end was not captured.
+"""Comparison: finds rows of the graph-db that the write-db no longer has and whose delete was not captured.
 
-Set-wise and bounded: so many keys of the target at once, of which the write-db says what it does not have.
-Those are asked for by key, like all that is asked for: what is missing then leaves, with all that hung on it.
+Set-wise and bounded: a page of keys of the target at a time; the write-db returns those that it lacks.
+These are requested by key like other retries: missing rows are then deleted with all that depends on them.
 """
 
 import json
@@ -20,12 +20,12 @@ from syncline.stores.tenants import reading
 __all__ = ["Comparison"]
 
 KEYS = 20_000
-"""Keys that are compared at once."""
+"""Keys compared in one statement."""
 _PARTS = ("rows", "books")
 
 
 class Comparison:
-    """The statements for one table."""
+    """The comparison statements of one table."""
 
     def __init__(self, schema_map: SchemaMap, table: TableMap) -> None:
         self._table = table
@@ -42,9 +42,10 @@ class Comparison:
         }
 
     async def step(self, target: asyncpg.Connection, source: asyncpg.Connection, write: GraphSchema) -> bool:
-        """Compare the next keys, in the caller's transaction on the graph-db; return whether none are left.
+        """Compare the next page of keys, in the caller's graph-db transaction; return True when none are
+        left.
 
-        `write` is the graph's on the write-db; what fails there names it.
+        `write` is the graph's schema in the write-db; errors there name it.
         """
         name = self._table.name
         state = await target.fetchrow(sql("comparison_state"), name)

@@ -1,4 +1,4 @@
-"""One cycle of one graph: take the graph, drain every table, announce, index, report.
+"""One sync cycle of one graph: lock, drain every table, notify, index vectors, report.
 
 One module because its steps share the lock, the fence and the time budget of the run, in this order.
 """
@@ -34,21 +34,21 @@ from syncline.tracing import span
 __all__ = ["Cursor", "SyncEngine"]
 
 _AHEAD = (
-    "{source} has rows with a sync_xid that this write-db has yet to reach, as after a restore from a dump "
-    "of another cluster; they wait until they are stamped again: "
+    "{source} has rows with a sync_xid beyond this write-db's transactions, as after a restore from a dump "
+    "of another cluster; they are not synced until they are stamped again: "
     "UPDATE {source} SET sync_xid = DEFAULT WHERE sync_xid >= pg_snapshot_xmax(pg_current_snapshot())"
 )
 _LOCK_SECONDS = 5.0
-"""How long the lock of a connection that was thrown away, or ended, may take to be free."""
+"""Longest wait for the advisory lock of a connection that was closed or terminated."""
 _PASSING_TRIES, _PASSING_PAUSE = 20, 0.1
-"""A lock that no cycle holds is waited for, two seconds: an operation has it for one transaction."""
+"""Polls for a lock that no cycle holds, 2 s in all: an operation holds it for one transaction."""
 
 
 class SyncEngine:
-    """The built-in engine over one schema map.
+    """The built-in engine for one schema map.
 
-    Of a graph it keeps between cycles only that its tables were seen to fit the map, what was logged, and
-    which of them have to be moved in smaller batches because a limit of the stores strikes larger ones.
+    Between cycles it caches per graph: that the tables fit the map, what was logged, and reduced batch sizes
+    of tables where larger batches hit a limit of the stores.
     """
 
     def __init__(self, schema_map: SchemaMap) -> None:
@@ -60,25 +60,26 @@ class SyncEngine:
         self._pruning = Pruning()
 
     async def run_cycle(self, context: SyncContext) -> SyncResult:
-        """Run one cycle and return what it did.
+        """Run one cycle and return its result.
 
-        An earlier attempt of the same run, or of a run that is over, loses the graph to this one. Raise
-        StoreUnavailable when a store cannot be reached, CycleBusy when another attempt of the same run holds
-        the graph all the same, CycleFenced when another cycle took it over. A table that fails is reported
-        in the result; the other tables go on.
+        Terminates the lock's holder if that is an earlier attempt of this run, or a run that has ended.
+        Raises StoreUnavailable when a store cannot be reached, CycleBusy when another attempt of this run
+        still holds the graph, CycleFenced when another cycle took it over. A table that fails is reported in
+        the result; the other tables continue.
         """
         started = time.monotonic()
         try:
             return await self._run_cycle(context, started)
         except RowsFiltered:
-            # Postgres names the table alone. What hides rows of the engine's own is raised here.
+            # Postgres names only the table. Row security on the engine's own tables is raised by this check.
             self._fitting.pop(_place(context), None)
             async with context.target.store.driver() as target:
                 await self._schema_problems(context, target)
             raise
         except StatementOutdated as error:
-            # A table was altered. The connection is gone; a new one goes on from the last committed batch.
-            context.log.info("begun again on new connections", graph=context.graph.slug, reason=str(error))
+            # A table was altered. The connection is closed; a new one continues from the last committed
+            # batch.
+            context.log.info("cycle restarted", graph=context.graph.slug, reason=str(error))
             self._fitting.pop(_place(context), None)
             return await self._run_cycle(context, started, patience=_LOCK_SECONDS)
 
@@ -93,13 +94,13 @@ class SyncEngine:
                         break
                     ended, deadline = True, time.monotonic() + _LOCK_SECONDS
                 await asyncio.sleep(0.05)
-            # Whoever has it may have looked before that was written which this run is about.
+            # The holder may have looked for changes before those of this run were committed: leave it a mark.
             if ledger is None and (ledger := await self._take(context, held, mark=True)) is None:
                 async with held.transaction(held.unnamed) as held_target:
                     taken_by = await held_target.fetchval("SELECT holder_run_id FROM sync_state")
                     holder = await find_holder(held_target, context.target.schema)
                 refuse_own_run(context, holder, taken_by=taken_by)
-                # An operation reads no mark.
+                # An operation does not read the mark.
                 if holder is None or holder.claims is None:
                     ledger = await self._take_patiently(context, held)
                 if ledger is None:
@@ -109,8 +110,8 @@ class SyncEngine:
                 self._fitting.pop(_place(context), None)
                 return await self._schema_problems(context, target)
 
-            # It gives the lock back with its last transaction. Not in a finally: a connection that saw an
-            # exception is closed, and its lock goes with it.
+            # The last transaction releases the lock. Not in a finally: after an exception the connection is
+            # closed, which releases it too.
             sizes = self._sizes.setdefault(_place(context), {})
 
             async def cycle() -> _Cycle:
@@ -124,9 +125,9 @@ class SyncEngine:
     async def _look(
         self, context: SyncContext, held: HeldSchema, cycle: "Callable[[], Awaitable[_Cycle]]", ledger: Ledger
     ) -> SyncResult:
-        """Run the cycle, and once more for those that found the graph taken since it had looked.
+        """Run the cycle, and again while other runs left marks because they found the graph locked.
 
-        It ends with its time budget: then the result says that a look is owed.
+        Stops at the time budget; the result then has `look_owed`.
         """
         look = await cycle()
         result = await look.run(ledger)
@@ -138,25 +139,25 @@ class SyncEngine:
                 return result.model_copy(update={"status": status, "look_owed": True})
             again = await self._take(context, held)
             if again is None:
-                # Who has it now took it after the mark was left, and looks.
+                # The new holder took the lock after the mark was left, so it sees those changes.
                 async with held.transaction(held.unnamed):
                     pass
                 break
-            context.log.info("looking once more", graph=context.graph.slug)
+            context.log.info("cycle repeated", graph=context.graph.slug)
             before, look = look, await cycle()
             result = add_up(result, await look.run(again.counted_with(before.progress.run)))
             self._recheck_after_failure(context, result)
         return result
 
     def _recheck_after_failure(self, context: SyncContext, result: SyncResult) -> None:
-        """Have the next look see for itself whether the tables fit: what was seen may have been altered."""
+        """Drop the cached schema check after a failed cycle: a table may have been altered."""
         if result.status is CycleStatus.FAILED:
             self._fitting.pop(_place(context), None)
 
     async def _take(self, context: SyncContext, held: HeldSchema, *, mark: bool = False) -> Ledger | None:
-        """Take the graph's lock and return its ledger; None if another cycle has the lock.
+        """Acquire the graph's lock and return its ledger; None if another cycle holds the lock.
 
-        With `mark` that one is asked to look once more before it ends.
+        `mark`: ask that cycle to look for changes once more before it ends.
         """
         name = holder_name_sql(context.run.run_id, context.run.attempt)
         async with held.locking(name, mark=mark) as locked:
@@ -170,29 +171,29 @@ class SyncEngine:
             )
 
     async def _schema_problems(self, context: SyncContext, target: asyncpg.Connection) -> Fit:
-        """Return the tables that cannot be synced as they are, and why: looked up once, until one fails."""
+        """Return the tables that cannot be synced, and why. Cached until a cycle fails."""
         place = _place(context)
         if place in self._fitting:
             return self._fitting[place]
-        # Asked for within a connection to the write-db, too, which would be named for it.
+        # This may run inside a write-db connection, and then errors would name the write-db.
         with context.target.store.errors_mapped():
             found = await schema_problems(context.write, target, context.target.schema, self.schema_map)
-        # A right that is missing may be granted at any time.
+        # A missing privilege may be granted at any time, so that result is not cached.
         if not found.failed and found.footing.writable:
             self._fitting[place] = found
         return found
 
     def _log_unknown(self, context: SyncContext, result: SyncResult) -> None:
-        """Log once what cannot be known of a write-db; each result has it."""
+        """Log once per write-db what it cannot report; every result has it too."""
         place = (*_place(context), *result.unknown)
         if result.unknown and place not in self._logged:
             self._logged.add(place)
             context.log.warning(
-                "write-db state partly unknown", graph=context.graph.slug, unknown=list(result.unknown)
+                "write-db state report unknown", graph=context.graph.slug, unknown=list(result.unknown)
             )
 
     async def _take_patiently(self, context: SyncContext, held: HeldSchema) -> Ledger | None:
-        """Take the graph's lock as soon as it is free; None if that takes too long."""
+        """Poll for the graph's lock; None if it stays held."""
         for _ in range(_PASSING_TRIES):
             await asyncio.sleep(_PASSING_PAUSE)
             if (ledger := await self._take(context, held)) is not None:
@@ -214,9 +215,9 @@ def _place(context: SyncContext) -> tuple[str, ...]:
 
 
 class _Cycle:
-    """The state of one running cycle. Tables that do not fit are left alone, and told of.
+    """The state of one running cycle. Tables that do not fit the map are skipped and reported.
 
-    `look_again` returns the fit when a table may be another than it was.
+    `look_again` checks again whether the tables fit, after one may have been altered.
     """
 
     def __init__(
@@ -270,9 +271,9 @@ class _Cycle:
             await self._drain(fence, ledger, pending)
             await self._announce(fence)
         if busy or ledger.outbox:
-            # While everything waits for its next try, this only says so.
+            # While every item waits for its next retry, this only reports the counts.
             self.progress.vectors = await self._drain_outbox()
-        # Last: nobody waits for it. A shadow clears nothing away, nor does one of several readers.
+        # Last: nothing depends on it. A shadow prunes nothing, nor does one of several readers.
         if context.alone and not context.shadow and not pending.standby:
             if pending.prunable:
                 read = self._deletes_read or ledger.cursors[DELETES].xid
@@ -303,7 +304,7 @@ class _Cycle:
         self._deletes_read = drain.deletes_read or 0
 
     async def _announce(self, fence: Fence) -> None:
-        """Tell downstream caches, in the transaction that ends the run: no event without data, none twice."""
+        """Notify readers in the transaction that ends the run: no event without data, no event twice."""
         context = self._context
         unannounced = {} if context.shadow else self.progress.run.unannounced
         events = payloads(context.graph, context.run.run_id, unannounced, self._failures())
@@ -332,7 +333,7 @@ class _Cycle:
             waiting = await target.fetch(sql("not_landed"))
         parked, dead = ({row["table_name"]: row[kind] for row in waiting} for kind in ("parked", "dead"))
         tables = []
-        # The stream of deleted keys is told of when it failed; what it did belongs to the tables.
+        # A failed stream of deleted keys is reported; what it deleted is counted by table.
         for name in dict.fromkeys([*self._statements.tables, *self._failed]):
             counted = self.progress.run.tables.get(name, TableProgress(table=name))
             error = self._failed.get(name)
@@ -382,5 +383,5 @@ class _Cycle:
         return CycleStatus.VECTORS_DELAYED if vectors.error else CycleStatus.DRAINED
 
     def out_of_time(self) -> bool:
-        """Return whether the budget is spent."""
+        """Return whether the time budget is spent."""
         return time.monotonic() - self._started >= self._context.budget.seconds

@@ -1,6 +1,6 @@
-"""Refusal: finding the rows of a batch that the graph-db refuses, and putting them among the dead letters.
+"""Rejects: finds the rows of a batch that the graph-db rejects, and stores them as dead letters.
 
-One module because to find refused rows, to judge them and to bury them share what a refusal is.
+One module because finding rejected rows, judging the error and storing them share what a reject is.
 """
 
 import json
@@ -38,37 +38,37 @@ __all__ = [
 
 
 def fingerprint(sqlstate: str, message: str, constraint: str | None) -> str:
-    """Return 12 hex digits that are equal for errors which differ in the row's values alone.
+    """Return 12 hex digits that are equal for errors that differ only in the row's values.
 
-    They stand for the SQLSTATE, the constraint and the message's first part (no DETAIL, HINT or CONTEXT), in
-    which quoted values and numbers count as equal. Names that Postgres quotes stay: of constraints, columns,
-    tables, types. A message of a trigger that gives its values without quotation marks, or one in another
-    language that names no constraint, may have more fingerprints than causes, or fewer.
+    They are made from the SQLSTATE, the constraint and the message's first part (no DETAIL, HINT or CONTEXT)
+    with quoted values and numbers masked. Names that Postgres quotes stay: of constraints, columns, tables,
+    types. A trigger's message with unquoted values, or a translated message that names no constraint, may
+    have more fingerprints than causes, or fewer.
     """
     cause = cause_of(message, "?")
     return sha256("\0".join((sqlstate, constraint or "", cause)).encode()).hexdigest()[:12]
 
 
 _OF_A_ROW = ("09", "21", "22", "23", "27", "38", "39", "44", "54", "P0")
-"""SQLSTATE classes by which Postgres, its constraints and triggers refuse values (PostgreSQL, appendix A)."""
+"""SQLSTATE classes with which Postgres, constraints and triggers reject values (PostgreSQL, appendix A)."""
 _OF_THE_CONNECTION = ("08", "25P", "28", "3D", "53300", "57P")
-"""SQLSTATEs after which nothing can be asked on the same connection, or nothing at all."""
+"""SQLSTATEs after which the connection, or the server, takes no more statements."""
 _TOO_MANY = 10_000
-"""Refused rows of one batch from which on it is the table that is wrong, and the batch waits as it is."""
+"""Rejected rows of one batch above which the table is at fault, and the batch is not written."""
 TOO_MANY_UNUSUAL = 1_000
-"""The same for rows that are refused with an SQLSTATE that is not about values: a trigger raised it, or else
-the table, a right or the server is in trouble."""
+"""The same for rejects whose SQLSTATE is not about values: raised by a trigger, or a problem of the table,
+a privilege or the server."""
 FEW = 3
-"""So many rows that are refused so, one by one, say nothing of the rows while no other one lands."""
+"""This many such rejects, each alone, do not blame the rows while no other row is accepted."""
 _SAMPLE = 8
-"""Rows from all over the batch that are tried alone before it is the table that is wrong."""
+"""Rows spread over the batch that are tried alone before the table is blamed."""
 _ROUNDS = 20
-"""How often a set is tried anew without the rows that keep their values after all."""
+"""How often a set is retried without the rows that keep their unique values after all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Refused:
-    """A row of the stage that the graph-db refuses, and its words."""
+    """A staged row that the graph-db rejects, with its error."""
 
     tid: Tid
     sqlstate: str
@@ -84,38 +84,38 @@ class _Refused:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter:
-    """A version of a row that was refused."""
+    """A rejected version of a row."""
 
     key: tuple[str, ...]
-    """Its parts may be no text (`syncline.engine.keys`): the books have them in hex then."""
+    """Its parts may not be valid text (`syncline.engine.keys`): then they are stored in hex."""
     version: int
     sqlstate: str
     message: str
     constraint: str | None = None
     row_id: UUID | None = None
-    """The row's id in the books; None if it follows from the key."""
+    """The row's id in the bookkeeping tables; None if it follows from the key."""
     held_by: UUID | None = None
-    """The row that has the unique value which this one wants, as the books name it."""
+    """Id of the row that has the unique value which this one needs."""
     by_code: bool = False
-    """Whether code of the database raised it, so that its text may be the row's."""
+    """Whether database code (RAISE) raised it, so that its text may quote the row."""
 
 
 def refuses_a_row(error: StoreError) -> bool:
-    """Return whether the store refused values, which other rows need not have, or else the statement."""
+    """Return True if the store rejected values, which other rows may not have; False if the statement."""
     if isinstance(error, RowsFiltered):
         return False
     return isinstance(error, StoreRejected) and bool(error.sqlstate and error.sqlstate.startswith(_OF_A_ROW))
 
 
 def may_be_rows(error: StoreError) -> bool:
-    """Return whether one row may be why the store said no, whatever it said: a trigger can raise anything."""
+    """Return whether a single row may be the cause: a trigger can raise any SQLSTATE."""
     if error.sqlstate is None or isinstance(error, StatementOutdated | RowsFiltered):
         return False
     return not error.sqlstate.startswith(_OF_THE_CONNECTION)
 
 
 def refusal_of(store: str, target: asyncpg.Connection, error: asyncpg.PostgresError) -> StoreError | None:
-    """Return our error for the driver's if a single row may be to blame for it, else None."""
+    """Return the mapped error if a single row may have caused the driver's error, else None."""
     mapped = map_driver_error(store, error)
     if mapped is None or target.is_closed() or not may_be_rows(mapped):
         return None
@@ -123,11 +123,11 @@ def refusal_of(store: str, target: asyncpg.Connection, error: asyncpg.PostgresEr
 
 
 class TableRefused(StoreRejected):
-    """So many rows of one batch were refused that it is the table which is wrong."""
+    """So many rows of one batch were rejected that the table is at fault."""
 
 
 class _Again(Exception):
-    """Takes back what a savepoint holds."""
+    """Rolls back a savepoint."""
 
 
 async def settle(
@@ -139,19 +139,19 @@ async def settle(
     first: Sequence[str] = (),
     claiming: bool = False,
 ) -> tuple[int, list[DeadLetter], bool]:
-    """Run a statement over the stage; return its count, the rows that it refuses, whether it ran in parts.
+    """Run a statement over the stage; return (count, rejected rows, whether it ran in parts).
 
-    Refused rows are taken out of the stage. Before a stage that is refused as a whole is tried in parts, the
-    statements `first` prepare it. `claiming`: the statement gives rows their values, so that unique ones may
-    be handed on among them. Runs inside the caller's transaction. Raise StoreError if it is not single rows
-    that are refused: with `everywhere` if each that was tried alone was refused.
+    Rejected rows are removed from the stage. If the whole stage is rejected, the statements `first` run
+    before it is retried in parts. `claiming`: the statement assigns values, so unique values may move between
+    the rows. Runs inside the caller's transaction. Raises StoreError if the cause is not single rows; with
+    `everywhere` set if every row that was tried alone was rejected.
     """
     try:
         async with target.transaction():
             return await target.fetchval(statement.whole), [], False
     except asyncpg.PostgresError as error:
         problem = refusal_of(store, target, error)
-        # A limit strikes smaller batches less; the transaction is no shorter for its parts.
+        # A limit needs smaller batches; running in parts does not shorten the transaction.
         if problem is None or is_limit(problem):
             raise
         collided = claiming and problem.sqlstate in COLLISIONS
@@ -175,7 +175,7 @@ async def settle(
             return count, await _take_out(target, table, refused), True
     claims = await _claims(target, table)
     if claims is None:
-        # Some row cannot even be looked at. Those that are refused for themselves leave first.
+        # Some row cannot even be read. Remove rows that are rejected for themselves first.
         try:
             async with target.transaction():
                 _, refused = await parts.run()
@@ -215,10 +215,10 @@ async def _as_a_set(
     claims: Claims,
     letters: list[DeadLetter],
 ) -> tuple[int, list[_Refused]]:
-    """Merge rows that hand unique values on to each other; `letters` grows by those that keep theirs.
+    """Merge rows that pass unique values to each other; `letters` receives those that keep theirs.
 
-    A row that gave its value up and then is refused needs it back: it is left out, with those that want its
-    value, and all others are tried anew.
+    A row that gave up its value and is then rejected needs it back: it is excluded together with the rows
+    that need its value, and all others are retried.
     """
     for _ in range(_ROUNDS):
         try:
@@ -251,7 +251,7 @@ async def _as_a_set(
 
 
 class _Parts:
-    """A statement over ever other parts of the stage, until only refused rows are left out."""
+    """Runs a statement over successive parts of the stage, leaving out only rejected rows."""
 
     def __init__(self, target: asyncpg.Connection, table: TableStatements, part: str, store: str) -> None:
         self.part = part
@@ -261,11 +261,11 @@ class _Parts:
         self._accepted = False
 
     async def run(self) -> tuple[int, list[_Refused]]:
-        """Return what the statement counted, and the rows that it refuses. What is accepted stays.
+        """Return the statement's count and the rejected rows. Accepted parts stay applied.
 
-        A part that is refused is halved until its first offender stands alone; the next part is as long as
-        the offenders so far let expect to be clean. That is about log2(rows per offender) + 2 statements for
-        each (generalized binary splitting, Hwang 1972), and most rows are written once.
+        A rejected part is halved down to its first offender; the next part is as long as the offenders so far
+        predict to be clean. That is about log2(rows per offender) + 2 statements per offender (generalized
+        binary splitting, Hwang 1972), and most rows are written once.
         """
         self._tids = [row["ctid"] for row in await self._target.fetch(self._table.staged_tids)]
         self._count, self._accepted = 0, False
@@ -285,7 +285,7 @@ class _Parts:
                 else:
                     length = half
                 alone = False
-            # Alone it says what is wrong with it; or that it was refused for the company it was in.
+            # Run alone, it shows its own error, or that only its neighbours were at fault.
             if not alone:
                 offender = await self._attempt(begin, begin + 1)
             begin += 1
@@ -316,7 +316,7 @@ class _Parts:
         )
 
     async def _judge(self, refused: Sequence[_Refused]) -> None:
-        """Raise StoreError if it looks like the table, not the rows."""
+        """Raise StoreError if the rejects indicate the table rather than the rows."""
         offender = refused[-1]
         if len(refused) > _TOO_MANY:
             raise self._of_the_table(offender, len(refused))
@@ -329,7 +329,7 @@ class _Parts:
             raise self._everywhere(offender)
 
     async def _any_lands(self) -> bool:
-        """Return whether any of a few rows from all over the stage is accepted; nothing of them stays."""
+        """Return whether any of a few rows spread over the stage is accepted; they are rolled back."""
         step = max(1, len(self._tids) // _SAMPLE)
         count = self._count
         try:
@@ -343,12 +343,12 @@ class _Parts:
         return False
 
     async def _confirmed(self, refused: list[_Refused]) -> list[_Refused]:
-        """Return the rows that are refused again now, of those whose SQLSTATE may have passed by itself."""
+        """Retry rejects whose SQLSTATE may be transient; return the rows that are still rejected."""
         unusual = [refusal for refusal in refused if not refusal.usual]
         if unusual and not self._accepted:
             raise self._everywhere(unusual[-1])
         if unusual and not self._count and len(unusual) > FEW:
-            # What was accepted was there already, and nothing says that any other row could be written.
+            # What was accepted existed already, so nothing shows that any other row could be written.
             raise self._everywhere(unusual[-1])
         passed = set()
         places = {tid: place for place, tid in enumerate(self._tids)} if unusual else {}
@@ -361,9 +361,9 @@ class _Parts:
     def _of_the_table(self, offender: _Refused, number: int) -> StoreError:
         return TableRefused(
             self._store,
-            f"more than {number - 1:,} rows of one batch were refused, the last with "
+            f"more than {number - 1:,} rows of one batch were rejected, the last with "
             f"[{offender.sqlstate}] {masked_message(offender.sqlstate, offender.message)}. "
-            "It looks like the table, not the rows; nothing of the batch was written.",
+            "The table seems to be at fault, not the rows; nothing of the batch was written.",
             sqlstate=offender.sqlstate,
         )
 
@@ -399,7 +399,7 @@ async def _take_out(
 async def insert_dead_letters(
     target: asyncpg.Connection, table: str, letters: Iterable[DeadLetter], *, run_id: str, rules: RetryRules
 ) -> None:
-    """Put refused rows among the dead letters within the caller's transaction; they no longer wait."""
+    """Insert dead letters within the caller's transaction, and unpark these rows."""
     dead = list(letters)
     if not dead:
         return

@@ -1,4 +1,4 @@
-"""Deletes: the stream of deleted keys, from the write-db into the rows that are to leave the graph-db."""
+"""Deletes: the stream of deleted keys (tombstones), from the write-db to the rows to remove."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,23 +23,23 @@ _COLUMNS = ("sync_xid", "seq", "source_table", "key", "alive")
 
 @dataclass(frozen=True, kw_only=True)
 class DeletedKey:
-    """One deleted key, by its bytes."""
+    """One tombstone; its key in bytes."""
 
     version: int
     seq: int
     source: bytes
     parts: Sequence[bytes | None]
     alive: bool
-    """Whether the write-db has the key again."""
+    """Whether the write-db contains the key again."""
 
     @property
     def cursor(self) -> Cursor:
-        """The cursor behind it."""
+        """The cursor after it."""
         return Cursor(xid=self.version, key=(str(self.seq),))
 
 
 class Deletes:
-    """The statements of the stream, for one cycle."""
+    """The statements of the tombstone stream, for one cycle."""
 
     def __init__(
         self, statements: SchemaStatements, context: SyncContext, target: asyncpg.Connection
@@ -52,9 +52,9 @@ class Deletes:
         ]
 
     async def stage(self, source: asyncpg.Connection, cursor: Cursor, horizon: int, limit: int) -> int:
-        """Bring up to `limit` keys into the stage, and their rows into `sync_gone`; return how many.
+        """Copy up to `limit` keys into the stage and their rows into `sync_gone`; return the count.
 
-        Within the caller's transaction on the graph-db.
+        Runs within the caller's graph-db transaction.
         """
         write = self._context.write
         query = self._statements.capture_deleted(write.schema, cursor, limit=limit)
@@ -67,12 +67,12 @@ class Deletes:
         return staged
 
     async def last(self) -> Cursor:
-        """Return the cursor behind the last staged key."""
+        """Return the cursor after the last staged key."""
         row = await self._target.fetchrow(sql("deletes_last", stage=_STAGE))
         return Cursor(xid=row["sync_xid"], key=(str(row["seq"]),))
 
     async def first(self, cursor: Cursor, horizon: int) -> DeletedKey | None:
-        """Return the first key behind the cursor, whatever it is."""
+        """Return the first tombstone after the cursor, valid or not."""
         write = self._context.write
         query = self._statements.next_deleted(write.schema, cursor)
         async with write.store.driver() as source, reading(source, self._sources()):
@@ -93,11 +93,11 @@ class Deletes:
     async def settle(
         self, deleted: DeletedKey, error: StoreRejected
     ) -> tuple[dict[str, list[DeadLetter]], list[str]]:
-        """Settle a key that was refused alone, within the caller's transaction on the graph-db.
+        """Handle a key that was rejected alone, within the caller's graph-db transaction.
 
-        A row whose key is no text never landed: its dead letter is all there is to remove. Return the dead
-        letters of other keys, whose rows are asked for by key until that is done or given up, and the tables
-        that passed it over because it has not the parts of a key.
+        A row whose key is not valid text was never applied: only its dead letter is removed. Returns dead
+        letters for other keys, whose rows are then requested by key until they succeed or are given up, and
+        the tables that skipped the tombstone because it lacks parts of their key.
         """
         letters: dict[str, list[DeadLetter]] = {}
         passed_over: list[str] = []
@@ -108,7 +108,7 @@ class Deletes:
             if not len(parts) == len(deleted.parts) == len(table.key):
                 passed_over.append(table.name)
                 self._context.log.error(
-                    "deleted key passed over, it has not the parts of a key",
+                    "tombstone skipped: it lacks parts of the table's key",
                     graph=self._context.graph.slug,
                     table=table.name,
                     seq=deleted.seq,
@@ -123,7 +123,7 @@ class Deletes:
 
 
 def letter_of(error: StoreError, key: tuple[str, ...], version: int) -> DeadLetter:
-    """Return the dead letter of a key that a store refused."""
+    """Return the dead letter for a key that a store rejected."""
     return DeadLetter(
         key=key,
         version=version,

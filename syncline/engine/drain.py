@@ -1,6 +1,6 @@
-"""Drain: move everything below the horizon, batch after batch, each in one transaction with its cursor.
+"""Drain: applies everything below the horizon, in batches of one transaction each with its cursor.
 
-One module because every kind of batch (deletes, rows, released, asked for) ends in the same commit.
+One module because every kind of batch (deletes, rows, released, requested by key) ends in the same commit.
 """
 
 import json
@@ -28,21 +28,21 @@ from syncline.stores.tenants import reading
 __all__ = ["BatchDrain"]
 
 _BATCH_BYTES = 256 * 2**20
-"""What a batch may take in the graph-db, where it is staged, going by the average row: texts can be long."""
+"""Limit of a batch in the graph-db stage, by the average row size: texts can be long."""
 _COUNT_SECONDS = 5.0
-"""How long a backlog may be counted, which is for somebody who watches alone."""
+"""Time limit for counting a backlog, which only serves the progress display."""
 _KEYS = 5_000
-"""Rows that are asked for by key in one batch: the keys pass through the worker, and they may be long."""
+"""Rows requested by key in one batch: the keys pass through the worker, and may be long."""
 
 
 class BatchDrain(Batches):
-    """One cycle's batches. `failed` has the tables that could not be moved, and why.
+    """The batches of one cycle. `failed`: table -> why it could not be synced.
 
-    A table that has failed before is left alone.
+    Tables that have failed before are skipped.
     """
 
     async def run(self, ledger: Ledger, pending: Pending) -> None:
-        """Drain the deleted keys, then every table parents first, then what that released or asked for."""
+        """Drain the tombstones, then every table parents first, then released and requested rows."""
         if ledger.requeued:
             async with self._transaction(BY_INDEX) as target:
                 await target.execute(sql("requeue_due"))
@@ -67,7 +67,7 @@ class BatchDrain(Batches):
                 if name in self.failed:
                     continue
                 if self._more:
-                    # What is asked for of tables that were passed already is for another round.
+                    # Requests for tables that were passed already are handled in another round.
                     again = True
                     released, requeued = await self._asked_for()
                 with self._failing_alone(name):
@@ -79,11 +79,11 @@ class BatchDrain(Batches):
                         await self._drain_rows(table, ledger.cursors[name], pending.horizon)
             waiting = set()
         if self._troubles and not self._landed:
-            # Nothing at all got through: that is no table's trouble, and a retry may help.
+            # No batch succeeded at all: the tables are not at fault, and a retry may help.
             raise self._troubles[0]
 
     def fail(self, table: str, error: str) -> None:
-        """Note that a table failed; the others go on."""
+        """Record that a table failed; other tables continue."""
         self.failed[table] = error
         self._context.log.error("table failed", graph=self._context.graph.slug, table=table, error=error)
 
@@ -95,7 +95,7 @@ class BatchDrain(Batches):
             except TableStands as stands:
                 raise stands.error from stands
         except StoreError as error:
-            # The table's own trouble while the graph-db answers; else the store's, which ends the cycle.
+            # While the graph-db answers, the table is at fault; else the store is, which ends the cycle.
             if error.retryable:
                 if not may_be_rows(error) or self._target.is_closed():
                     raise
@@ -103,7 +103,7 @@ class BatchDrain(Batches):
             self.fail(name, str(error))
 
     async def _asked_for(self) -> tuple[set[str], set[str]]:
-        """Return the tables with released rows, and those with rows that are asked for by key."""
+        """Return (tables with released rows, tables with rows requested by key)."""
         self._more = False
         async with self._transaction(BY_INDEX) as target:
             row = await target.fetchrow(
@@ -112,7 +112,7 @@ class BatchDrain(Batches):
         return set(row["released"]), set(row["requeued"])
 
     async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
-        """Move rows until nothing is left below the horizon or time is out."""
+        """Apply rows until none are left below the horizon or the time budget is spent."""
         name, write = table.table.name, self._context.write
         size = BatchSize(await self._rows_a_batch(table), known=self._sizes, name=name)
         suspects = Suspects()
@@ -122,7 +122,7 @@ class BatchDrain(Batches):
             try:
                 async with write.store.driver() as source, AsyncExitStack() as readings:
                     ahead: Reading | None = None
-                    # What is being read already is applied too: its COPY cannot be called off in peace.
+                    # A batch being read ahead is applied too: its COPY cannot be cancelled cleanly.
                     while ahead is not None or not self._out_of_time():
                         staged = None
                         rows = ahead or self._read(source, table, cursor, horizon, limit)
@@ -131,11 +131,11 @@ class BatchDrain(Batches):
                         async with self._batch(table.create_stage) as batch:
                             staged = await rows.copy_into(self._target, table.stage_name, table.stage_columns)
                             await readings.aclose()
-                            # A short batch has seen all below the horizon; behind a full one may be more.
+                            # A short batch reached the horizon; after a full one there may be more rows.
                             after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
                             if staged == limit == size.full and not self._out_of_time():
                                 await self._expect(source, table, after, horizon, staged)
-                                # The write-db reads on while the graph-db applies.
+                                # The write-db reads the next batch while the graph-db applies this one.
                                 ahead = self._read(source, table, after, horizon, limit)
                                 readings.push_async_callback(ahead.close)
                             progress = await self._apply(table, staged, captured=staged)
@@ -150,17 +150,17 @@ class BatchDrain(Batches):
                         if staged < limit:
                             return
                         size.passed()
-                        # What is read ahead already is of the size that it was asked for.
+                        # The batch read ahead has the size it was requested with.
                         if ahead is None:
                             limit = size.rows
             except NoNeighbour:
-                # What was staged says nothing of the rows before it; more of them may.
+                # The staged rows do not show who is at fault for those before; later rows may.
                 if staged is None or staged < limit or suspects.waited_long():
                     raise suspects.verdict() from None
                 size.passed()
             except StoreError as error:
-                # Somewhere in these rows is one that cannot be read or written, or they are too many. The
-                # source's connection is gone, others are not.
+                # One of these rows cannot be read or written, or they are too many. The source's connection
+                # is closed; others are not.
                 if not await self._try_fewer(size, error, staged):
                     cursor = await self._pass_over(table, cursor, horizon, error, suspects)
         if suspects.letters and not suspects.convicted:
@@ -168,7 +168,7 @@ class BatchDrain(Batches):
         self.unfinished.add(name)
 
     async def _lands_beside(self, table: TableStatements, staged: int, suspects: Suspects) -> bool:
-        """Return whether a row has landed that tells the suspects' trouble from the table's."""
+        """Return whether a row was applied that proves the suspects, not the table, at fault."""
         if suspects.convicted:
             return True
         if self._store_of(suspects.verdict().error) is self._context.write.store:
@@ -178,10 +178,10 @@ class BatchDrain(Batches):
     async def _pass_over(
         self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError, suspects: Suspects
     ) -> Cursor:
-        """Go on behind a single row that failed alone; return the cursor behind it.
+        """Skip a single row that failed alone; return the cursor after it.
 
-        It is a dead letter at once if a store refused its values. If a store said something else, it is one
-        as soon as a neighbour lands; raise the error if none does.
+        It becomes a dead letter at once if a store rejected its values. After any other error it becomes one
+        when a neighbouring row is applied; raises the error if none is.
         """
         if refuses_a_row(error) and not suspects.letters:
             return await self._insert_next_letter(table, cursor, horizon, error)
@@ -197,9 +197,9 @@ class BatchDrain(Batches):
     async def _letter_behind(
         self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError
     ) -> tuple[Cursor, DeadLetter] | None:
-        """Return the next row as a dead letter, and the cursor behind it.
+        """Return the cursor after the next row, and that row as a dead letter.
 
-        None if there is no row left below the horizon.
+        None if no row is left below the horizon.
         """
         write, query = self._context.write, table.next_key(self._context.write.schema, cursor)
         async with write.store.driver() as source, reading(source, [table.source(write.schema)]):
@@ -212,9 +212,9 @@ class BatchDrain(Batches):
     async def _expect(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, staged: int
     ) -> None:
-        """Count, once a cycle, what a table has left behind its first full batch, if that does not take long.
+        """Count, once a cycle, the rows left after a table's first full batch, if that is quick.
 
-        The batch waits for it: its transaction on the graph-db must not be ended as an idle one.
+        The batch waits for it: its graph-db transaction must not hit the idle timeout.
         """
         name = table.table.name
         if name in self._counted:
@@ -247,7 +247,7 @@ class BatchDrain(Batches):
     async def _insert_next_letter(
         self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError
     ) -> Cursor:
-        """Put the first row behind the cursor among the dead letters, and return the cursor behind it."""
+        """Insert a dead letter for the first row after the cursor; return the cursor after it."""
         behind = await self._letter_behind(table, cursor, horizon, error)
         if behind is None:
             return cursor
@@ -258,7 +258,7 @@ class BatchDrain(Batches):
         return after
 
     async def _drain_released(self, table: TableStatements) -> None:
-        """Land the parked rows whose parent has come."""
+        """Apply parked rows whose parent has arrived."""
         size = BatchSize(self._context.budget.batch_rows)
         while not self._out_of_time():
             try:
@@ -277,7 +277,7 @@ class BatchDrain(Batches):
         self.unfinished.add(table.table.name)
 
     async def _drain_requeued(self, table: TableStatements) -> None:
-        """Read rows again by key and make them right, whatever they are now."""
+        """Read requested rows again by key and apply their current state."""
         name = table.table.name
         size = BatchSize(_KEYS)
         unclear = 0
@@ -295,7 +295,7 @@ class BatchDrain(Batches):
                     ids = [row["row_id"] for row in asked]
                     keys = [reading_of(row["key"], row["row_id"]) for row in asked]
                     staged = await self._copy_by_key(source, table, keys)
-                    # Of keys that are no text none was there: no stage would have taken its row.
+                    # Keys that are not valid text were never applied: no stage accepts such a row.
                     texts = {row_id: key for row_id, key in zip(ids, keys, strict=True) if is_text(key)}
                     gone = [json.dumps(key) for key in texts.values()]
                     await self._target.execute(table.missing, list(texts), gone)
@@ -323,15 +323,15 @@ class BatchDrain(Batches):
             return await rows.copy_into(self._target, table.stage_name, table.stage_columns)
 
     async def _insert_requeued_letter(self, table: TableStatements, error: StoreError) -> bool:
-        """Put the next row that is asked for among the dead letters; return whether it surely belongs there.
+        """Make the next requested row a dead letter; return whether that is certain.
 
-        It is if a store refused its values, or refused it in this very way before.
+        It is if a store rejected its values, or rejected it with the same error before.
         """
         name = table.table.name
         async with self._batch() as batch:
             [row] = await self._target.fetch(sql("requeue_read"), name, 1)
             before = await self._target.fetchrow(sql("refused_before"), name, row["row_id"])
-            # Which version it is cannot be read; as long as no other one came, it is that one.
+            # Its version cannot be read; assume the one of the last dead letter, if any.
             letter = letter_of(
                 error, reading_of(row["key"], row["row_id"]), before["version"] if before else 0
             )
@@ -342,7 +342,7 @@ class BatchDrain(Batches):
         return refuses_a_row(error) or (before is not None and before["sqlstate"] == error.sqlstate)
 
     async def _drain_deletes(self, cursor: Cursor, horizon: int) -> None:
-        """Remove the rows whose keys were deleted, those of all tables in the order of their deletion."""
+        """Delete the rows of deleted keys, of all tables in the order of deletion."""
         full = limit = self._context.budget.batch_rows
         while not self._out_of_time():
             try:
@@ -359,14 +359,14 @@ class BatchDrain(Batches):
                             return
                         limit = min(full, limit * 2)
             except CaptureRefused as refusal:
-                # One of these keys cannot be read, or is none. The others' rows must not stay for it.
+                # One of these keys cannot be read or is invalid. The other rows must still be deleted.
                 if limit == 1:
                     cursor = await self._pass_deleted(cursor, horizon, refusal.error)
                 limit = max(1, limit // 2)
         self.unfinished.add(DELETES)
 
     async def _compare(self, name: str) -> None:
-        """Ask by key for the rows of a table that the write-db no longer has."""
+        """Request by key the rows of a table that the write-db no longer has."""
         comparison, self._more = self._statements.comparisons[name], True
         async with self._context.write.store.driver() as source:
             while not self._out_of_time():
@@ -378,7 +378,7 @@ class BatchDrain(Batches):
         self.unfinished.add(name)
 
     async def _pass_deleted(self, cursor: Cursor, horizon: int, error: StoreRejected) -> Cursor:
-        """Settle the first deleted key behind the cursor, which is refused; return the cursor behind it."""
+        """Handle the first tombstone after the cursor, which was rejected; return the cursor after it."""
         deleted = await self._deletes.first(cursor, horizon)
         if deleted is None:
             return cursor

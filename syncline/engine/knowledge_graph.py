@@ -73,7 +73,7 @@ NODES = TableMap(
         Column(name="concept"),
         Column(name="node_type"),
         Column(name="definition"),
-        # Without these two a private row would become public on its way.
+        # Without these two a private row would become public when it is copied.
         Column(name="visibility"),
         Column(name="creator_id"),
         Column(name="metadata", type="jsonb"),
@@ -147,7 +147,7 @@ EDGES = TableMap(
         Column(name="metadata", type="jsonb"),
         *_TIMES,
     ),
-    # An undirected edge is stored one way only, whichever end its writer named first.
+    # An undirected edge is stored in one direction only, whichever end its writer named first.
     expressions={
         "source_node_id": "CASE WHEN s.directed THEN s.ref_source_node_id "
         "ELSE least(s.ref_source_node_id, s.ref_target_node_id) END",
@@ -224,7 +224,7 @@ NODE_VERSIONS = TableMap(
 PROHIBITED_CHUNKS = TableMap(
     name="prohibited_chunks",
     source="write_prohibited_chunks",
-    # Writers know a source by what is in it: the same content may have been fetched under several ids.
+    # Writers identify a source by its content: the same content may have been fetched under several ids.
     references=(
         Reference(
             column="content_hash",

@@ -1,4 +1,4 @@
-"""Limits: what Postgres ends a statement for that less work, or the same later, would not have met."""
+"""Limits: Postgres errors that a smaller batch, or the same one later, would avoid."""
 
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreUnavailable
@@ -7,7 +7,7 @@ from syncline.stores.postgres import PostgresStore
 __all__ = ["is_limit", "with_setting"]
 
 _LIMITS = ("53", "40P01", "55P03", "57014", "25P04")
-"""SQLSTATEs, or their classes, of limits: resources, deadlocks, locks, time. The last ends connections."""
+"""SQLSTATEs, or their classes, of limits: resources, deadlocks, locks, time. The last closes connections."""
 
 _SETTINGS = {
     "57014": ("statement_timeout",),
@@ -18,16 +18,16 @@ _SETTINGS = {
     "25P04": ("transaction_timeout",),
     "57P05": ("idle_session_timeout",),
 }
-"""SQLSTATE -> the settings that a server's administrator looks at."""
+"""SQLSTATE -> the settings that a database administrator checks."""
 
 
 def is_limit(error: StoreError) -> bool:
-    """Return whether a smaller batch may pass where this one did not."""
+    """Return whether a smaller batch may succeed where this one failed."""
     return error.sqlstate is not None and error.sqlstate.startswith(_LIMITS)
 
 
 async def with_setting(store: PostgresStore, error: StoreError) -> StoreError:
-    """Return the error with the setting that it comes from and where that is set; as it is if none is."""
+    """Return the error with the setting that caused it and where that is set; unchanged if there is none."""
     settings = _SETTINGS.get(error.sqlstate or "", ())
     if not settings:
         return error

@@ -1,6 +1,6 @@
-"""The holder of a graph's lock: whom a cycle names that finds it taken, and ends if its attempt is dead.
+"""The holder of a graph's advisory lock: finds it for reports, and ends it if its attempt is dead.
 
-Any role that may connect can hold the lock, under any name: only sessions of the worker's own role are ended.
+Any role that may connect can hold the lock, under any name: only sessions of the worker's role are ended.
 """
 
 import re
@@ -30,16 +30,16 @@ _BYTES: Final = 63
 
 @dataclass(frozen=True, kw_only=True)
 class HolderName:
-    """What such a name says. Anybody may call a session so: believe it of one's own role alone."""
+    """What a session's application_name claims. Any role can set it: trust it only for the worker's role."""
 
     run_id: str
     attempt: int
     since: datetime | None
-    """When the lock was taken, to the minute."""
+    """When the lock was acquired, to the minute."""
 
     @classmethod
     def of(cls, application_name: str | None, *, now: datetime) -> Self | None:
-        """Return what the name of a session says at `now`, the server's time; None if it is no such name."""
+        """Parse a session's name at `now`, the server's time; None if it has another form."""
         said = _NAME.match(application_name or "")
         if said is None:
             return None
@@ -50,7 +50,7 @@ class HolderName:
 
 
 def holder_name_sql(run_id: str, attempt: int) -> str | None:
-    """Return the SQL expression of the name, by the server's clock; None for what is no id of a run."""
+    """Return the SQL expression for the name, with the server's clock; None if `run_id` is no run id."""
     if re.fullmatch(_RUN, run_id, re.ASCII) is None:
         return None
     who = string_literal(f"syncline {run_id} #{attempt}")
@@ -62,7 +62,7 @@ def _latest(month: int, day: int, hour: int, minute: int, *, now: datetime) -> d
     for year in (now.year, now.year - 1):
         try:
             then = datetime(year, month, day, hour, minute, tzinfo=UTC)
-        except ValueError:  # the 29th of February of another year, or no date at all
+        except ValueError:  # 29 February of another year, or not a date
             continue
         if then <= now + timedelta(days=1):
             return then
@@ -71,17 +71,17 @@ def _latest(month: int, day: int, hour: int, minute: int, *, now: datetime) -> d
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Who holds a graph's lock."""
+    """The session that holds a graph's lock."""
 
     session: LockHolder
     own: bool
-    """Whether it is a session of the worker's own role."""
+    """Whether it is a session of the worker's role."""
     claims: HolderName | None
-    """What its name says, whoever's it is."""
+    """What its name claims, whichever role it has."""
 
 
 async def find_holder(target: asyncpg.Connection, schema: str) -> Holder | None:
-    """Return who holds the lock of the graph in `schema`; None if it was given back meanwhile."""
+    """Return the session holding the lock of the graph in `schema`; None if it was released meanwhile."""
     row = await target.fetchrow(sql("holder"), schema)
     if row is None:
         return None
@@ -94,10 +94,10 @@ async def find_holder(target: asyncpg.Connection, schema: str) -> Holder | None:
 
 
 async def end_dead_holder(context: SyncContext, held: HeldSchema) -> bool:
-    """End the session that holds the graph if nobody is at work behind it; return whether it was ended.
+    """Terminate the session holding the graph's lock if its attempt is dead; return whether it was ended.
 
-    That is an earlier attempt of the same run, or an attempt of a run that has been over for long enough.
-    What it had not committed is rolled back; it can commit nothing more.
+    Dead is an earlier attempt of the same run, or an attempt of a run that ended long enough ago. Its
+    uncommitted work is rolled back; it can commit nothing more.
     """
     async with held.transaction() as target:
         holder = await find_holder(target, held.schema)
@@ -114,7 +114,7 @@ async def end_dead_holder(context: SyncContext, held: HeldSchema) -> bool:
         ended = await target.fetchval(sql("holder_end"), held.schema, session.pid, session.application_name)
     if ended:
         context.log.warning(
-            "ended the session of a dead attempt",
+            "session of a dead attempt terminated",
             graph=context.graph.slug,
             pid=session.pid,
             held_by_run=claims.run_id,
@@ -124,9 +124,10 @@ async def end_dead_holder(context: SyncContext, held: HeldSchema) -> bool:
 
 
 def refuse_own_run(context: SyncContext, holder: Holder | None, *, taken_by: str | None) -> None:
-    """Raise CycleBusy if the graph is held by another attempt of this very run.
+    """Raise CycleBusy if another attempt of this run holds the graph's lock.
 
-    `taken_by` is the run that took the graph last: an older worker does not name its sessions.
+    `taken_by` is the run that acquired the graph last: workers of earlier versions do not name their
+    sessions.
     """
     mine = context.run.run_id
     if holder is None:

@@ -1,4 +1,4 @@
-"""Apply: one staged batch becomes rows, links, numbers, what waits, dead letters and outbox, set-wise."""
+"""Merge: applies a staged batch set-wise: rows, links, stats, parked rows, dead letters and outbox."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from syncline.sql import literal
 __all__ = ["Applied", "Refused", "apply_staged", "remove_gone", "shared_stages"]
 
 _ANALYZE_FROM = 2_000
-"""Below this many staged rows the planner's defaults do; above, a wrong join costs more than ANALYZE."""
+"""Fewer staged rows use the planner's defaults; for more, a wrong join costs more than ANALYZE."""
 
 
 _UNCLEAR = 2 * FEW
-"""Removals refused in a way that says nothing of values, before it is the table while none succeeds."""
+"""Removals rejected with errors that are not about values before the table is blamed, if none succeeds."""
 
 Refused = Mapping[str, Sequence[DeadLetter]]
-"""Per table, the rows of it that were refused."""
+"""Table -> its rejected rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,35 +33,35 @@ class Applied:
     """What one batch did."""
 
     effects: tuple[TableProgress, ...]
-    """Per table: what the batch completes in another table is that table's change."""
+    """Per table: what the batch completes in another table counts as that table's change."""
     refused: Refused
     more: bool
 
-    """Whether it released or asked for rows that were not waiting before."""
+    """Whether it released or requested rows that were not waiting before."""
 
 
 def shared_stages(statements: SchemaStatements) -> tuple[str, str]:
-    """Return the statements that make the temporary tables which all tables share, where there are none."""
+    """Return the statements that create the temporary tables shared by all tables, if missing."""
     return statements.removal.create, statements.recount.create
 
 
 async def apply_staged(
     target: asyncpg.Connection, schema: SchemaStatements, table: TableStatements, *, staged: int, store: str
 ) -> Applied:
-    """Apply the rows in the table's stage, and what is in `sync_gone`, inside the caller's transaction.
+    """Apply the staged rows, and the removals in `sync_gone`, inside the caller's transaction.
 
-    What the books know is looked up once, so that a graph where nothing waits pays for one probe.
+    The bookkeeping tables are checked once, so that a graph without parked rows pays for one probe only.
     """
-    # A pooled connection keeps plans, and a plan made for a batch of five is a disaster for one of 50,000.
+    # A pooled connection caches plans, and a plan for a batch of five is a disaster for one of 50,000.
     await target.execute("DISCARD PLANS")
-    # A constraint that speaks up at the commit only cannot say which row it minds.
+    # A constraint that is checked only at the commit cannot name the row.
     await target.execute("SET CONSTRAINTS ALL IMMEDIATE")
     for statement in table.waiting.resolve:
         await target.execute(statement)
     if staged >= _ANALYZE_FROM:
-        # The default has joins and sorts of this size go through temporary files.
+        # With the default, joins and sorts of this size use temporary files.
         await target.execute("SET LOCAL work_mem = '64MB'")
-        # How many there are is what matters; a small sample tells.
+        # Only the row count matters, and a small sample gives that.
         await target.execute("SET LOCAL default_statistics_target = 10")
         await target.execute(table.analyze_stage)
     merging = table.merging
@@ -77,7 +77,7 @@ async def apply_staged(
     removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
     effects.extend(removed)
     few = staged < _ANALYZE_FROM
-    # What leaves may have parked references of rows that are staged, where none were before.
+    # Removals may have parked references of staged rows that had none before.
     references = table.table.identified and bool(books["references"] or removed)
     async with looking_up(target, few=few and (books["rows"] or references)):
         if books["rows"]:
@@ -94,7 +94,7 @@ async def apply_staged(
     if refused:
         ids = [letter.row_id for letter in refused]
         await target.execute(sql("reject_references"), table.table.name, ids)
-    # Before the links: a row of which one is refused leaves the stage, and has landed all the same.
+    # Before the links: a row with one rejected link leaves the stage, although it has been applied.
     for child, statement in waiting.reject:
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
     more = bool(removed)
@@ -132,11 +132,11 @@ async def apply_staged(
 async def remove_gone(
     target: asyncpg.Connection, schema: SchemaStatements, store: str, *, beside: str | None = None
 ) -> tuple[list[TableProgress], Refused]:
-    """Remove the rows in `sync_gone`, but for those that the graph-db will not let go, which are returned.
+    """Remove the rows in `sync_gone`; return the changes, and the rows whose removal was rejected.
 
-    Something of others may refer to them. Runs inside the caller's transaction, which recounts at its end.
-    `beside` is the query for rows that have to land in the same transaction: if there are any, and only a few
-    removals are refused, then it is for what they are.
+    Other tables may refer to those. Runs inside the caller's transaction, which recounts at its end. `beside`
+    is the query for rows to apply in the same transaction: if there are any, a few rejected removals are
+    blamed on the rows themselves.
     """
     try:
         async with target.transaction():
@@ -178,7 +178,7 @@ async def remove_gone(
         letters.setdefault(row["table_name"], []).append(
             DeadLetter(
                 key=tuple(row["key"]),
-                version=0,  # of a row that should not be there, whichever version that is
+                version=0,  # of a row that should not exist, in whichever version
                 sqlstate=refusal.sqlstate or "",
                 message=refusal.said,
                 row_id=row["row_id"],
@@ -196,7 +196,7 @@ async def _judge_removals(
     ended: bool,
     beside: str | None,
 ) -> None:
-    """Raise StoreError if what was refused may say something of the table, and not of the rows."""
+    """Raise StoreError if the rejects may be caused by the table rather than the rows."""
     unusual = [(row, problem) for row, problem in refused if not refuses_a_row(problem)]
     if not unusual:
         return
@@ -219,7 +219,7 @@ async def _judge_removals(
 async def _release(
     target: asyncpg.Connection, release: Release, store: str, *, few: bool
 ) -> tuple[TableProgress, bool]:
-    """Complete what waited for the staged rows; if that is refused, ask for the waiting rows as a whole."""
+    """Complete what was parked for the staged rows; if rejected, request those rows by key as a whole."""
     try:
         async with target.transaction():
             count = await target.fetchval(release.few if few else release.statement)

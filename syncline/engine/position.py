@@ -1,10 +1,10 @@
-"""Position: which past of the write-db a graph's cursors are of, by a token that only that past has.
+"""Position: identifies the history of the write-db that a graph's cursors belong to, by a unique token.
 
-Before a cursor is moved, a new token is committed in the write-db, after the horizon was asked for: so a past
-that has the token has every transaction below that horizon too. The graph-db remembers it with its cursors.
-Numbers count up within a branch, and another branch begins when a position turned out to be of another past:
-so a graph-db that was put back itself, or whose commit was lost, is known by an earlier number and need read
-nothing again.
+Before a cursor moves, a new token is committed in the write-db, after the horizon was read: a history with
+the token contains every transaction below that horizon too. The graph-db stores the token with its cursors.
+Numbers count up within a branch; a new branch starts when a position turns out to be of another history. So a
+graph-db that was itself restored, or whose commit was lost, is recognized by an earlier number and need not
+read anything again.
 """
 
 import json
@@ -23,7 +23,7 @@ __all__ = ["Known", "Position", "write_position"]
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """What the graph-db remembers."""
+    """The position that the graph-db stores."""
 
     branch: str
     number: int
@@ -31,7 +31,7 @@ class Position:
 
     @classmethod
     def from_text(cls, text: str | None) -> Self | None:
-        """Return what `str` gave; None for a graph-db that has remembered nothing yet."""
+        """Parse the result of `str`; None for a graph-db without a stored position."""
         if text is None:
             return None
         branch, number, token = text.split("/")
@@ -43,25 +43,25 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What the write-db remembers of a reader. Without a branch it has never met it."""
+    """What the write-db stores about a reader. Without a branch it does not know the reader."""
 
     branch: str | None
     number: int | None
     token: str | None
-    """That of the reader's own number, if it is recent enough to be kept."""
+    """The token of the reader's own number, if recent enough to be kept."""
     cleared_below: int
-    """Below it, deleted keys may have been cleared away."""
+    """Deleted keys below it may have been pruned."""
 
     @classmethod
     def from_text(cls, text: str | None) -> Self | None:
-        """Return the answer to `position_known`; None where it could not be asked."""
+        """Parse the answer of `position_known`; None where it was not available."""
         if text is None:
             return None
         branch, number, token, cleared_below = json.loads(text)
         return cls(branch=branch, number=number, token=token, cleared_below=cleared_below or 0)
 
     def contradicts(self, position: Position) -> str | None:
-        """Return why the position cannot be of this past; None if it is."""
+        """Return why the position cannot belong to this history; None if it does."""
         if self.branch is None or self.number is None:
             return "it does not know this graph-db"
         if self.branch != position.branch or self.token not in (None, position.token):
@@ -70,10 +70,10 @@ class Known:
 
 
 async def write_position(source: asyncpg.Connection, schema: str, reader: str, *, anew: bool) -> Position:
-    """Commit another token in the write-db, in a transaction of its own; `anew` begins a branch."""
+    """Commit a new token in the write-db, in a separate transaction; `anew` starts a branch."""
     token = str(uuid4())
     positions = positions_of(schema)
-    # A token that is there after a crash must have all before it there too.
+    # If the token survives a crash, everything before it must have survived too.
     async with writing(source, [positions], lock_timeout="30s", first="SET LOCAL synchronous_commit = local"):
         statement = sql("position_write", positions=positions)
         row = await source.fetchrow(statement, reader, str(uuid4()), token, anew)

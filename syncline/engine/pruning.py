@@ -1,4 +1,4 @@
-"""Pruning: deleted keys that were read long ago are cleared away from the write-db, some in each cycle."""
+"""Pruning: deletes tombstones that were read long ago from the write-db, some in each cycle."""
 
 import time
 from collections.abc import Callable
@@ -18,18 +18,18 @@ __all__ = ["Pruning"]
 
 _ROWS: Final = 50_000
 _SECONDS: Final = 5.0
-"""Of one cycle: changes that come meanwhile wait for its end. What is left is for the next one."""
+"""Time limit in one cycle, since new changes wait for its end. The next cycle continues."""
 _TABLE: Final = "sync_tombstone"
 
 
 class Pruning:
-    """The clearing up behind deletes, for all graphs. A role that may not is told of once for each schema."""
+    """Prunes tombstones, for all graphs. A missing privilege is logged once per schema."""
 
     def __init__(self) -> None:
         self._warned: set[tuple[str, str]] = set()
 
     def not_allowed(self, context: SyncContext) -> None:
-        """Say that deleted keys pile up, because this role has no right to clear them away."""
+        """Log that tombstones pile up because this role has no privilege to delete them."""
         self._warn_once(context, f"its role has no DELETE on {context.write.schema}.{_TABLE}")
 
     async def run(
@@ -41,11 +41,11 @@ class Pruning:
         reader: str | None,
         out_of_time: Callable[[], bool],
     ) -> int:
-        """Clear away what was read before transaction `read` and is old enough; return how many keys.
+        """Delete tombstones read before transaction `read` that are old enough; return their number.
 
-        Up to where is remembered for `reader`; None where the role may not write that down.
-        What the graph's shadow has yet to read stays. A write-db that will not have it is told of once, and
-        fails no cycle: nobody waits for this.
+        The limit reached is stored for `reader`; None if the role may not write it. Tombstones that the
+        graph's shadow has yet to read stay. A failure in the write-db is logged once and fails no cycle,
+        since nothing depends on pruning.
         """
         before = await deletes_read(target, context.target.schema, read)
         try:
@@ -55,14 +55,14 @@ class Pruning:
             self._warn_once(context, str(error))
             return 0
         if pruned:
-            context.log.info("deleted keys pruned", graph=context.graph.slug, keys=pruned)
+            context.log.info("tombstones pruned", graph=context.graph.slug, keys=pruned)
         return pruned
 
     def _warn_once(self, context: SyncContext, reason: str) -> None:
         place = context.write.store.name, context.write.schema
         if place not in self._warned:
             self._warned.add(place)
-            context.log.warning("deleted keys pile up", graph=context.graph.slug, reason=reason)
+            context.log.warning("tombstones pile up", graph=context.graph.slug, reason=reason)
 
 
 async def _prune(
@@ -77,13 +77,13 @@ async def _prune(
     place = ("0", 0)
     while time.monotonic() - started < _SECONDS and not out_of_time():
         try:
-            # At once or not: autovacuum would give way to whoever waits for the lock, cycle after cycle.
+            # NOWAIT: autovacuum would yield to a waiting lock request, cycle after cycle.
             async with writing(source, written, nowait=True, first=BY_INDEX):
                 found = await source.fetchrow(statement, *place, rows, str(before), *remembered)
         except asyncpg.LockNotAvailableError:
             return pruned
         except asyncpg.QueryCanceledError:
-            # A limit of the role's or the database's: so many at once are too many for it.
+            # A limit of the role or the database: this many rows at once exceed it.
             if rows == 1:
                 raise
             rows = max(1, rows // 10)

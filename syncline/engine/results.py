@@ -1,4 +1,4 @@
-"""What a cycle has done: while it runs, told by heartbeats; and its looks at the write-db, as one result."""
+"""Results of a cycle: progress reported by heartbeats, and merging repeated looks into one result."""
 
 from syncline.engine.state import RunProgress
 from syncline.messages.sync import CycleProgress, SyncResult, TableProgress, VectorProgress
@@ -8,23 +8,23 @@ __all__ = ["Progress", "add_up"]
 
 
 class Progress:
-    """What one look of a cycle has done so far. Whatever adds to it does so here, and it is told at once."""
+    """What one pass of a cycle has done so far. Every change goes through here and is reported at once."""
 
     def __init__(self, context: SyncContext) -> None:
         self._heartbeat = context.heartbeat
         self.run = RunProgress(run_id=context.run.run_id)
-        """What the run has committed so far, in this look and in those before it."""
+        """What the run has committed so far, in this pass and earlier ones."""
         self.expected: dict[str, int] = {}
-        """Rows to read in all of tables that take more than one batch, where counting them was quick."""
+        """Expected rows of tables that need more than one batch, where counting was quick."""
         self.vectors = VectorProgress()
 
     def committed(self, run: RunProgress) -> None:
-        """Take what the run has committed with one more batch."""
+        """Record the progress committed with one more batch."""
         self.run = run
         self._heartbeat_progress("capture")
 
     def indexed(self, points: int) -> None:
-        """Take how many points the vector store has confirmed."""
+        """Record how many points the vector store has confirmed."""
         self.vectors = VectorProgress(upserted=points)
         self._heartbeat_progress("vectors")
 
@@ -37,9 +37,9 @@ class Progress:
 
 
 def add_up(before: SyncResult, last: SyncResult) -> SyncResult:
-    """Return what two looks have done: their effects together, and how things stand as of the last.
+    """Merge the results of two passes: effects added, state as of the last.
 
-    What was committed to the graph-db is counted through already, by the run's own progress.
+    Counts committed to the graph-db already include earlier passes, through the run's progress.
     """
     known = {table.table: table for table in before.tables}
     return last.model_copy(

@@ -1,4 +1,4 @@
-"""Fit: which of a graph's tables are not what their table map says, found before a row is moved."""
+"""Schema check: finds the tables that do not match their table map, before any row is synced."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ __all__ = ["Fit", "Footing", "read_footing", "schema_problems"]
 
 @dataclass(frozen=True, kw_only=True)
 class Footing:
-    """What a role may do with the table of positions in the write-db."""
+    """The role's privileges on the table of positions in the write-db."""
 
     role: str = ""
     there: bool = False
@@ -24,36 +24,36 @@ class Footing:
     writable: bool = False
 
     def problem(self, schema: str) -> str | None:
-        """Return why a write-db put back in time would not be noticed, in a sentence; None if it would."""
+        """Return why a restored write-db would go unnoticed, in a sentence; None if it is detected."""
         if self.writable:
             return None
         cause = (
             f"role '{self.role}' may not write {schema}.{POSITIONS}: "
             f"GRANT SELECT, INSERT, UPDATE ON {quoted(schema)}.{POSITIONS} TO {quoted(self.role)};"
             if self.there
-            else f"its schema '{schema}' has no table {POSITIONS}: `syncline graph adopt` prepares it"
+            else f"its schema '{schema}' has no table {POSITIONS}: run `syncline graph adopt` to create it"
         )
-        return f"That the write-db was put back in time cannot be noticed, since {cause.rstrip(';')}."
+        return f"A restore of the write-db to an earlier time cannot be detected, since {cause.rstrip(';')}."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What was looked up before a row is moved."""
+    """Result of the schema check."""
 
     failed: dict[str, str] = field(default_factory=dict)
-    """Table -> everything that is wrong with it on either side, in sentences."""
+    """Table -> everything wrong with it on either side, in sentences."""
     footing: Footing = field(default_factory=Footing)
 
 
 async def schema_problems(
     write: GraphSchema, target: asyncpg.Connection, schema: str, schema_map: SchemaMap
 ) -> Fit:
-    """Return what is wrong with each table on either side, by a few queries.
+    """Return what is wrong with each table on either side, with a few queries.
 
-    A table that cannot be synced fails alone, so the sentences are for its result. Raise SchemaMismatch if
-    row level security hides what the engine itself keeps: all tables rely on that.
+    A table that cannot be synced fails alone, so the sentences are for its result. Raises SchemaMismatch if
+    row level security hides the engine's own tables, which all tables depend on.
     """
-    # Not at the top: adoption stands on the table maps of this package.
+    # Imported here: adoption depends on the table maps of this package.
     from syncline.capture.install.catalog import read_catalog
     from syncline.capture.install.checks import check_source, check_target, types_of, uncaptured
     from syncline.capture.install.ownership import filtered_bookkeeping
@@ -76,6 +76,6 @@ async def schema_problems(
 
 
 async def read_footing(source: asyncpg.Connection, schema: str) -> Footing:
-    """Ask what this role may do with the table of positions."""
+    """Query this role's privileges on the table of positions."""
     row = await source.fetchrow(sql("footing"), f"{quoted(schema)}.{POSITIONS}")
     return Footing(role=row["role"], there=row["there"], readable=row["readable"], writable=row["writable"])

@@ -1,7 +1,7 @@
-"""Transactions on one graph's schema in its graph-db. Nothing in them depends on an earlier transaction.
+"""Transactions on one graph's schema in its graph-db; none depends on an earlier one.
 
-Each sets its own search_path, by the round trip that begins it. What a connection keeps from one to the next
-is the graph's advisory lock alone, and a cycle that has lost it without noticing is stopped by the fence.
+Each sets its search_path in the round trip that begins it. The only session state is the graph's advisory
+lock, and the fence stops a cycle that has lost it unnoticed.
 """
 
 from collections.abc import AsyncIterator
@@ -19,13 +19,13 @@ __all__ = ["BY_INDEX", "SCHEMA_PATH", "HeldSchema", "looking_up", "schema_transa
 async def schema_transaction(
     connection: asyncpg.Connection, schema: str, *first: str, last: str | None = None
 ) -> AsyncIterator[asyncpg.Connection]:
-    """Yield the connection in a transaction whose search_path is the schema; it commits at the end.
+    """Yield the connection in a transaction whose search_path is the schema; commit at the end.
 
-    The statements `first`, without parameters, begin it; `last` is executed once it is committed. Neither
-    costs a round trip. The connection is one of a PostgresStore.
+    The statements `first`, without parameters, run at its start; `last` runs after the commit. Neither costs
+    a round trip. The connection must be one of a PostgresStore.
     """
-    # Without USAGE a schema is silently left out of the path, and its tables "do not exist"; a name with the
-    # schema in it is refused as what it is.
+    # Without USAGE, Postgres silently skips a schema in the path and its tables "do not exist"; a qualified
+    # name raises the real error.
     seen = f"SELECT to_regclass({string_literal(f'{quoted(schema)}.sync_state')})"
     opening = [seen, f"SET LOCAL search_path = {quoted(schema)}", *first]
     with connection.beginning("; ".join(opening), last):
@@ -35,58 +35,58 @@ async def schema_transaction(
 
 @dataclass(frozen=True)
 class HeldSchema:
-    """A graph's schema, and the connection that has, or wants, its advisory lock."""
+    """A graph's schema, and the connection that holds, or wants, its advisory lock."""
 
     connection: asyncpg.Connection
     schema: str
 
     @asynccontextmanager
     async def locking(self, name_sql: str | None = None, *, mark: bool = False) -> AsyncIterator[bool]:
-        """Enter a transaction that takes the graph's lock for this session; yield whether it was free.
+        """Enter a transaction that tries to acquire the graph's lock for this session; yield whether it did.
 
-        Before it has the lock it is called what `name_sql` says, until that is given back or it is `unnamed`.
-        With `mark` its holder is asked to look once more before it ends: the mark is left before the lock is
-        tried, and read after the lock was given back, so that one of the two always sees the other.
+        Before that it sets the session's name to `name_sql`, until the lock is released or `unnamed` runs.
+        `mark` asks the holder to look for changes once more before it ends: the mark is left before trying
+        the lock and read after releasing it, so one of the two sessions always sees the other.
         """
         first = [] if name_sql is None else [_named(name_sql)]
         if mark:
             first.append(f"SELECT nextval({self._marks})")
         async with self.transaction(*first, f"SELECT WHERE pg_try_advisory_lock({self._key})"):
-            # A script gives no rows, but says how many there were.
+            # A script returns no rows, but its status has their number.
             yield self.connection.begun == "SELECT 1"
 
     def transaction(
         self, *first: str, last: str | None = None
     ) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        """Return a transaction on the schema; `last` is executed once it is committed."""
+        """Return a transaction on the schema; `last` runs after the commit."""
         return schema_transaction(self.connection, self.schema, *first, last=last)
 
     @asynccontextmanager
     async def unlocking(self, marks: int) -> AsyncIterator[asyncpg.Connection]:
-        """Enter a transaction that gives the lock back, and the name, once it is committed.
+        """Enter a transaction that releases the lock and the session's name once it is committed.
 
-        `marked` says afterwards whether a mark was left since there were `marks`.
+        Afterwards `marked` is whether a mark was left since the count was `marks`.
         """
         unlock = f"SELECT pg_advisory_unlock({self._key})"
-        # Each statement of a script has a snapshot of its own, and a sequence has none at all. The script
-        # says of its last statement how many rows there were.
+        # Each statement of a script has its own snapshot, and a sequence has none. The script's status has
+        # the number of rows of its last statement.
         compare = f"SELECT WHERE coalesce(pg_sequence_last_value({self._marks}), 0) <> {marks:d}"
         async with self.transaction(last=f"{unlock}; {self.unnamed}; {compare}"):
             yield self.connection
 
     @property
     def marked(self) -> bool:
-        """Whether the lock was given back with a mark that was left since the last look."""
+        """Whether a mark was left between the last look and the release of the lock."""
         return bool(self.connection.ended == "SELECT 1")
 
     @property
     def _marks(self) -> str:
-        # Null where the books are older than this worker: then nobody counts, and nobody compares.
+        # Null if the bookkeeping tables are older than this worker: then marks are not used.
         return f"to_regclass({string_literal(f'{quoted(self.schema)}.sync_look')})"
 
     @property
     def unnamed(self) -> str:
-        """The statement that gives the session its usual name back."""
+        """The statement that resets the session's name."""
         return _named(string_literal(self.connection.called))
 
     @property
@@ -95,27 +95,27 @@ class HeldSchema:
 
 
 def _named(name_sql: str) -> str:
-    # Shown to others at once, and kept when the transaction commits.
+    # Visible to other sessions at once, and kept after the commit.
     return f"SELECT pg_catalog.set_config('application_name', {name_sql}, false)"
 
 
 BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
-"""For a transaction that looks entries up by key or reads them in order. Any other way reads all of a table,
-and is what the planner takes where it lacks statistics."""
+"""For a transaction that looks entries up by key or reads them in order. Without statistics the planner would
+choose to read the whole table."""
 
 SCHEMA_PATH = """
 SELECT set_config('search_path', quote_ident($1), true), to_regclass(quote_ident($1) || '.sync_state')
 """
-"""Puts a schema on the search_path until the transaction ends, and refuses one that the role may not use:
-else it is left out of it without a word, and its tables do not exist."""
+"""Sets the search_path to a schema until the transaction ends, and fails if the role may not use it: Postgres
+would skip it silently, and its tables would not exist."""
 
 
 @asynccontextmanager
 async def looking_up(connection: asyncpg.Connection, *, few: bool) -> AsyncIterator[None]:
-    """Have rows, if they are `few`, look up what they are joined with by index, in the caller's transaction.
+    """Make joins of `few` rows use indexes, in the caller's transaction.
 
-    Without statistics the planner takes each for many, and reads a table of any size instead. Only for
-    statements in which every join has an index: others would compare each row with each.
+    Without statistics the planner expects many rows and reads whole tables instead. Only for statements in
+    which every join has an index: others would compare every pair of rows.
     """
     if few:
         await connection.execute(_set("off"))

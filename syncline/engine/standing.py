@@ -1,4 +1,4 @@
-"""Standing: what a graph's cursors rest on, asked when a cycle begins, remembered when it takes the graph."""
+"""Validity of a graph's cursors: checked when a cycle begins, recorded when it acquires the graph."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -18,15 +18,15 @@ from syncline.provider import SyncContext
 __all__ = ["Standing"]
 
 _STANDBY = (
-    "The write-db is a standby: who holds rows back cannot be seen from a standby, so the lag is unknown; "
-    "nor can be noticed that it was put back in time, and deleted keys are not cleared away."
+    "The write-db is a standby: open writers cannot be seen from a standby, so the lag is unknown; "
+    "a restore to an earlier time cannot be detected, and tombstones are not pruned."
 )
 
 
 class Standing:
-    """One cycle's look at them. `fit` is what was seen to fit last.
+    """The checks of one cycle. `fit` is the last result of the schema check.
 
-    `look_again` returns the fit when a table may be another than it was.
+    `look_again` repeats that check when a table may have been altered.
     """
 
     def __init__(
@@ -43,36 +43,37 @@ class Standing:
         self._look_again = look_again
         self.fit = fit
         self.rescanned: str | None = None
-        """Why the cursors cannot be of this write-db, so that every row is read again."""
+        """Why the cursors cannot belong to this write-db, so that every row is read again."""
         self.reread: dict[str, str] = {}
-        """Tables that are read again from the start, and why."""
+        """Table -> why it is read again from the start."""
         self.compare: dict[str, str] = {}
-        """Tables whose keys are compared, since rows may have gone without a trace, and why."""
+        """Table -> why its keys are compared: rows may have been deleted without a tombstone."""
         self._captured: dict[str, tuple[str, str]] = {}
 
     @property
     def changes(self) -> bool:
-        """Whether something is to be remembered that was not so before."""
+        """Whether there is something new to record."""
         return bool(self.rescanned or self.reread or self.compare or self._captured)
 
     async def ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
-        """Ask the write-db what is new, and whether what the cursors are beyond is still what it was.
+        """Query what is pending in the write-db, and whether the history that the cursors rely on still
+        holds.
 
-        A cursor that cannot be of this write-db, or of a source that was not captured all the time, is at the
-        beginning in what is returned.
+        A cursor that cannot belong to this write-db, or whose source was not captured without a gap, is reset
+        to the beginning in the returned ledger.
         """
         try:
             return await self._ask(ledger)
         except StoreRejected:
-            # One question is for all tables. One that was lost since it was seen to fit fails alone.
+            # One query covers all tables. A table lost since the schema check must fail alone.
             if not await self._fits_otherwise():
                 raise
             return await self._ask(ledger)
 
     async def take(self, ledger: Ledger, pending: Pending) -> Fence:
-        """Take the graph; before that, leave a token in the write-db that is later than what is read."""
+        """Acquire the fence; before that, commit a token in the write-db that is later than what is read."""
         position = await self._leave_token(ledger, pending)
-        # What was cleared away unread is compared once: there is nothing left of it to be read.
+        # Tombstones pruned unread are compared once: they can no longer be read.
         read = DELETES in ledger.stored and not ledger.lost_deletes(pending.known)
         async with self._held.transaction() as target:
             return await Fence.take(
@@ -90,7 +91,7 @@ class Standing:
             )
 
     def unknown(self, pending: Pending) -> tuple[str, ...]:
-        """Return what cannot be known of this write-db, in sentences."""
+        """Return what cannot be known about this write-db, in sentences."""
         if pending.standby:
             return (_STANDBY,)
         problem = self.fit.footing.problem(self._context.write.schema)
@@ -105,15 +106,15 @@ class Standing:
                     ledger = self._rescan(ledger, pending, reason)
                 pending = await self._ask_once(source, ledger, whole=True)
                 if not all(captures(way) for way in pending.ways.values()):
-                    # After the answer: what is different from now on, the next cycle sees again.
+                    # After the query: the next cycle sees any later change again.
                     await self._fits_otherwise()
                 if reason is None:
                     pending, ledger = await self._watch(source, ledger, pending)
                 known = set(self._otherwise(ledger, pending)) - self.fit.failed.keys()
                 self._captured = pending.ways_of(known)
             if ledger.lost_deletes(pending.known):
-                reason = "deleted keys that it had not read were cleared away: the graph-db was put back"
-                self._log("graph-db lacks deletes, keys are compared", reason=reason)
+                reason = "deleted keys that it had not read were pruned: the graph-db was restored"
+                self._log("deletes missing, keys are compared", reason=reason)
                 ledger = self._comparing(ledger, dict.fromkeys(self._statements.tables, reason))
             return pending, ledger
 
@@ -129,22 +130,22 @@ class Standing:
         )
 
     def _otherwise(self, ledger: Ledger, pending: Pending) -> list[str]:
-        """Return the tables whose source is captured in another way than when it was read."""
+        """Return the tables whose source is captured differently from when it was read."""
         return [name for name, found in pending.hashes.items() if ledger.sources.get(name) != found]
 
     def _rescan(self, ledger: Ledger, pending: Pending, reason: str) -> Ledger:
-        self._log("cursors are of another write-db, every row is read again", reason=reason)
+        self._log("cursors belong to another write-db, every row is read again", reason=reason)
         self.rescanned = reason
         ledger = ledger.rescanned()
         if pending.known is None or pending.known.branch is None:
             return ledger
-        # It has met this very graph-db, so it is no other one by mistake: what it lacks is gone.
+        # It knows this very graph-db, so it is not a wrong database: rows that it lacks are deleted.
         return self._comparing(ledger, dict.fromkeys(self._statements.tables, reason))
 
     async def _watch(
         self, source: asyncpg.Connection, ledger: Ledger, pending: Pending
     ) -> tuple[Pending, Ledger]:
-        """Have read again what was captured in another way for a while, if it is captured at all now."""
+        """Reset cursors of tables that were captured differently for a while, if they are captured now."""
         with self._context.target.store.errors_mapped():
             async with self._held.transaction() as target:
                 rows = await target.fetch("SELECT table_name, captured FROM sync_source")
@@ -164,12 +165,12 @@ class Standing:
         return ledger.comparing(reasons)
 
     async def _fits_otherwise(self) -> bool:
-        """Look again; return whether a table fails that did not, or the role may do something else."""
+        """Repeat the schema check; return whether another table fails or the role's privileges changed."""
         before, self.fit = self.fit, await self._look_again()
         return not self.fit.failed.keys() <= before.failed.keys() or self.fit.footing != before.footing
 
     async def _leave_token(self, ledger: Ledger, pending: Pending) -> Position | None:
-        """Leave it where that can be; what cannot be is told by `unknown`."""
+        """Write the token where possible; `unknown` reports where it is not."""
         write, anew = self._context.write, self.rescanned is not None
         if pending.standby or not self._may_write():
             return None
@@ -177,7 +178,7 @@ class Standing:
             async with write.store.driver() as source:
                 return await write_position(source, write.schema, ledger.reader, anew=anew)
         except StoreRejected:
-            # A right that was taken away: the cycle does not need it.
+            # A privilege was revoked: the cycle does not need it.
             if not await self._fits_otherwise() or self._may_write():
                 raise
             return None

@@ -1,4 +1,4 @@
-"""The ledger of one graph in its graph-db: fence, cursors, and what the present run has committed so far."""
+"""The engine state of one graph, in its graph-db: fence, cursors, and the running run's progress."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -24,16 +24,16 @@ _COUNTED = ("captured", "rows", "links", "deletes", "failures")
 
 @dataclass(frozen=True, kw_only=True)
 class RunProgress:
-    """What one run has committed, over all its attempts; it is stored with every batch."""
+    """What one run has committed, over all its attempts; stored with every batch."""
 
     run_id: str
     batches: int = 0
     tables: dict[str, TableProgress] = field(default_factory=dict)
     owed_events: dict[str, TableProgress] = field(default_factory=dict)
-    """What no event has announced yet, whichever run committed it: a run need not reach its end."""
+    """Changes not announced by an event yet, of any run: a run need not reach its end."""
 
     def plus(self, effects: Iterable[TableProgress]) -> "RunProgress":
-        """Return the progress with one batch's effects added."""
+        """Return the progress plus one batch's effects."""
         tables, owed_events = dict(self.tables), dict(self.owed_events)
         for effect in effects:
             for sums in (tables, owed_events):
@@ -41,16 +41,16 @@ class RunProgress:
         return replace(self, batches=self.batches + 1, tables=tables, owed_events=owed_events)
 
     def with_failures(self, table: str, number: int) -> "RunProgress":
-        """Return the progress with refused rows of a table added to the batch that was added last."""
+        """Return the progress with a table's rejected rows added to the last batch."""
         refused = TableProgress(table=table, failures=number)
         return replace(self, tables={**self.tables, table: _sum(self.tables.get(table), refused)})
 
     def written(self, table: str) -> int:
-        """Return how many rows of a table were inserted or changed."""
+        """Return the number of inserted or changed rows of a table."""
         return self.tables[table].rows if table in self.tables else 0
 
     def to_json(self) -> str:
-        """Return what `from_json` reads."""
+        """Return the JSON that `from_json` reads."""
         return json.dumps(
             {
                 "run_id": self.run_id,
@@ -62,7 +62,7 @@ class RunProgress:
 
     @classmethod
     def from_json(cls, text: str, run_id: str) -> "RunProgress":
-        """Return the progress of run `run_id`: resumed if it is the stored one, else new."""
+        """Return the progress of run `run_id`: resumed if it is the stored one, else empty."""
         stored = json.loads(text)
         if not stored:
             return cls(run_id=run_id)
@@ -74,7 +74,7 @@ class RunProgress:
 
     @property
     def unannounced(self) -> dict[str, TableProgress]:
-        """Every effect that no event has told yet, per table."""
+        """Table -> changes that no event has announced yet."""
         return {
             name: table
             for name, table in self.owed_events.items()
@@ -100,43 +100,43 @@ def _sum(so_far: TableProgress | None, more: TableProgress) -> TableProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """One reading of the ledger."""
+    """The engine state as of one read."""
 
     write_cluster: str | None
-    """System identifier and timeline of the cluster that the cursors are of."""
+    """System identifier and timeline of the cluster that the cursors belong to."""
     behind_since: datetime | None
-    """When the stretch of cycles that left something undone began; None when the last one left nothing."""
+    """Start of the current series of cycles that did not finish; None if the last one finished."""
     progress: RunProgress
     cursors: dict[str, Cursor]
     released: frozenset[str]
-    """Tables with parked rows whose parent has landed."""
+    """Tables with parked rows whose parent has arrived."""
     requeued: bool
-    """Whether rows are asked for by key, or refused ones are due for a retry."""
+    """Whether rows are requested by key, or dead letters are due for a retry."""
     retries: bool
-    """Whether refused rows are to be tried again, now or later."""
+    """Whether dead letters will be retried, now or later."""
     outbox: bool
-    """Whether the vector store is owed anything."""
+    """Whether the outbox has entries."""
     outbox_due: bool
-    """Whether anything can be done for it now; else all of it waits for the time of its next try."""
+    """Whether any of them is due; else all wait for their next retry."""
     reader: str
-    """Who reads: an id that goes with this schema, whatever it is called."""
+    """The reader's id: belongs to this schema, whatever its name."""
     position: Position | None = None
-    """Which past of the write-db the cursors are of; None as long as none could be remembered there."""
+    """Write-db history that the cursors belong to; None until a position could be recorded."""
     stored: frozenset[str] = frozenset()
-    """The cursors that there are; the others have read nothing yet."""
+    """The existing cursors; other tables have not been read yet."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Table -> the hash of how its source was captured."""
+    """Table -> hash of how its source was captured."""
     comparisons: frozenset[str] = frozenset()
-    """Tables whose keys are to be compared, since rows may have gone without a trace."""
+    """Tables whose keys are to be compared: rows may have been deleted without a tombstone."""
     marks: int = 0
-    """How often a cycle found the graph taken: more of them later ask for one more look at the write-db."""
+    """How often a cycle found the graph locked: if this grows, another look at the write-db is requested."""
     vector_prefix: str | None = None
-    """Of the collections that these books are about; None if no promotion has said so."""
+    """Prefix of this schema's collections; None unless a promotion set it."""
 
     def foreign_to(self, cluster: str, horizon: int, known: Known | None) -> str | None:
-        """Return why the cursors cannot be of a write-db with this cluster and horizon; None if they can.
+        """Return why the cursors cannot belong to a write-db with this cluster and horizon; None if they can.
 
-        `known` is what it remembers of this reader, if it can.
+        `known` is what the write-db stores about this reader, if available.
         """
         if self.write_cluster not in (None, cluster):
             return "another cluster or timeline"
@@ -147,32 +147,32 @@ class Ledger:
         return known.contradicts(self.position)
 
     def lost_deletes(self, known: Known | None) -> bool:
-        """Return whether deleted keys that this graph-db has not read were cleared away: it was put back."""
+        """Return whether tombstones were pruned that this graph-db has not read, as after its restore."""
         return known is not None and bool(self.stored) and self.cursors[DELETES].xid < known.cleared_below
 
     def rescanned(self) -> "Ledger":
-        """Return the same ledger with every cursor at the beginning."""
+        """Return a copy with every cursor at the beginning."""
         return replace(self, cursors=dict.fromkeys(self.cursors, Cursor()), stored=frozenset())
 
     def rereading(self, tables: Collection[str]) -> "Ledger":
-        """Return the same ledger with the cursors of these tables at the beginning."""
+        """Return a copy with these tables' cursors at the beginning."""
         return replace(self, cursors={**self.cursors, **dict.fromkeys(tables, Cursor())})
 
     def counted_with(self, progress: RunProgress) -> "Ledger":
-        """Return the same ledger with what its run has committed so far, whoever had the graph since."""
+        """Return a copy with the run's progress so far, even if another run held the graph since."""
         return replace(self, progress=replace(progress, owed_events=self.progress.owed_events))
 
     def comparing(self, tables: Collection[str]) -> "Ledger":
-        """Return the same ledger with the keys of these tables to be compared too."""
+        """Return a copy in which these tables' keys are to be compared too."""
         return replace(self, comparisons=self.comparisons.union(tables))
 
 
 async def read_ledger(
     target: asyncpg.Connection, *, tables: Collection[str], run_id: str, outbox_due: str = "false"
 ) -> Ledger:
-    """Read the graph's ledger as run `run_id` sees it, with a cursor for each table and one for deletes.
+    """Read the graph's state for run `run_id`, with a cursor for each table and one for deletes.
 
-    `outbox_due` is the condition that `syncline.engine.outbox.due_sql` gives.
+    `outbox_due` is the condition from `syncline.engine.outbox.due_sql`.
     """
     fragments = {"released": sql("released"), "next_retry": sql("next_retry"), "outbox_due": outbox_due}
     row = await target.fetchrow(sql("ledger_read", **fragments), list(tables))
@@ -202,25 +202,25 @@ async def read_ledger(
 
 
 async def deletes_read(target: asyncpg.Connection, schema: str, horizon: int) -> int:
-    """Return up to which transaction deleted keys were read, if up to `horizon` for the graph in `schema`.
+    """Return the transaction up to which the graph and its shadow have read tombstones, at most `horizon`.
 
-    Its shadow, as long as there is one, may be behind.
+    The horizon is that of the graph in `schema`; its shadow, if there is one, may be behind.
     """
     shadow = quoted(names.shadow_schema(schema))
     if not await target.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{shadow}.sync_cursor"):
         return horizon
     try:
         read: int = await target.fetchval(sql("ledger_shadow", schema=shadow, deletes=DELETES))
-    except asyncpg.UndefinedTableError:  # dropped at this very moment
+    except asyncpg.UndefinedTableError:  # dropped concurrently
         return 0
     return min(read, horizon)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fence:
-    """The right to commit to one graph, until someone else takes it.
+    """The right to commit to one graph, until another holder acquires it.
 
-    What is committed compares the fence, and the schema that it is about to be committed to.
+    Every commit compares the fence number and the schema.
     """
 
     graph: str
@@ -243,15 +243,15 @@ class Fence:
         compare: Mapping[str, str] | None = None,
         no_deletes_below: int | None = None,
     ) -> "Fence":
-        """Take the graph over, in the caller's transaction; whoever held it can no longer commit.
+        """Acquire the graph in the caller's transaction; the previous holder can no longer commit.
 
-        A rescan forgets every cursor, `reread` those of some tables. `captured` is how sources are captured
-        now, as hash and text; `compare` says of which tables rows may have gone without a trace, and why;
-        below `no_deletes_below` there are no deleted keys to be read.
+        `rescan` resets every cursor, `reread` those of some tables. `captured`: table -> (hash, text) of how
+        its source is captured now. `compare`: table -> why rows may have been deleted without a tombstone.
+        There are no tombstones to read below `no_deletes_below`.
         """
         ways, owed = captured or {}, compare or {}
         if rescan:
-            # What was to be compared with another write-db is not to be compared with this one.
+            # Comparisons requested for another write-db do not apply to this one.
             await target.execute("DELETE FROM sync_comparison")
         fence = await target.fetchval(
             sql("ledger_take"),
@@ -272,27 +272,27 @@ class Fence:
             list(owed.values()),
         )
         if fence is None:
-            raise RuntimeError(f"the connection of graph '{graph}' is on another schema than '{schema}'")
+            raise RuntimeError(f"the connection of graph '{graph}' is on a schema other than '{schema}'")
         if no_deletes_below is not None:
-            # What is cleared away later than this was not read by a graph-db that is put back to now.
+            # A graph-db restored to now has not read what is pruned after this.
             await target.execute(sql("ledger_deletes"), DELETES, no_deletes_below)
         return cls(graph=graph, schema=schema, fence=fence)
 
     @classmethod
     async def current(cls, target: asyncpg.Connection, *, graph: str, schema: str) -> "Fence":
-        """Return the tenure of whoever holds the graph's lock, over the connection that holds it."""
+        """Return the fence of the lock's current holder, over the connection that holds the lock."""
         fence = await target.fetchval(sql("ledger_fence", schema=quoted(schema)))
         return cls(graph=graph, schema=schema, fence=fence)
 
     async def require(self, target: asyncpg.Connection) -> None:
-        """Raise CycleFenced if someone else has taken the graph over."""
+        """Raise CycleFenced if another holder has acquired the graph."""
         fence = await target.fetchval(sql("ledger_fence", schema=quoted(self.schema)))
         self._require(fence == self.fence)
 
     async def commit(
         self, target: asyncpg.Connection, progress: RunProgress, *, moved: tuple[str, Cursor] | None = None
     ) -> None:
-        """Store progress within the caller's transaction and move a table's cursor, or raise CycleFenced."""
+        """Store progress in the caller's transaction and move a table's cursor, or raise CycleFenced."""
         state = self.fence, progress.to_json()
         if moved is None:
             mine = await target.fetchval(sql("ledger_progress"), *state, self.schema)
@@ -303,7 +303,7 @@ class Fence:
         self._require(mine)
 
     async def finish(self, target: asyncpg.Connection, progress: RunProgress, *, drained: bool) -> None:
-        """Store the end of a run within the caller's transaction, or raise CycleFenced."""
+        """Store the end of a run in the caller's transaction, or raise CycleFenced."""
         state = self.fence, progress.to_json(), drained, self.schema
         mine = await target.fetchval(sql("ledger_finish"), *state)
         self._require(mine)
@@ -314,13 +314,13 @@ class Fence:
 
 
 _PAYLOAD_LIMIT = 8000
-"""Bytes from which on Postgres refuses the payload of a NOTIFY."""
+"""Length in bytes at which Postgres rejects the payload of a NOTIFY."""
 
 
 def payloads(
     graph: GraphRef, run_id: str, changed: Mapping[str, TableProgress], failures: int
 ) -> Iterator[str]:
-    """Yield the event, in parts of fewer tables each where Postgres would refuse it as too long."""
+    """Yield the event, split by tables where Postgres would reject it as too long."""
     if not changed:
         return
     event = SyncEvent(

@@ -1,4 +1,4 @@
-"""Table maps: what the engine is told about the tables it moves. The engine itself knows no table by name."""
+"""Table maps: declare the tables to sync. The engine itself knows no table by name."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from syncline.quoting import shown
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column that travels unchanged: the same name and Postgres type on both sides."""
+    """A column copied unchanged: same name and Postgres type on both sides."""
 
     name: str
     type: str = "text"
@@ -18,43 +18,43 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A TEXT column of the source that names another row's key, and is that row's UUID in the target.
+    """A TEXT column of the source that holds another row's key; in the target it is that row's UUID.
 
-    While the parent is missing, a required reference parks the row; an optional one lets the row land with
-    NULL and parks the reference alone (so that rows which refer to each other cannot wait for each other).
+    While the parent is missing, a required reference parks the row; with an optional one the row is applied
+    with NULL and only the reference is parked (so rows that refer to each other do not wait for each other).
     """
 
     column: str
     parent: str
-    """Name of the table map that the parent belongs to."""
+    """Name of the parent's table map."""
     required: bool
     target: str | None = None
-    """The column of the target, if it has another name than `column`."""
+    """The target column, if its name differs from `column`."""
     by: str | None = None
-    """A text column of the parent's target that `column` names instead of the parent's key, such as a content
-    hash; of several parents with the same value any one serves. It should be indexed in both stores."""
+    """A text column of the parent's target that `column` holds instead of the parent's key, such as a content
+    hash; of several parents with the same value any one is used. It should be indexed in both stores."""
 
     @property
     def target_column(self) -> str:
-        """The column of the target that holds the parent's id."""
+        """The target column with the parent's id."""
         return self.target or self.column
 
 
 @dataclass(frozen=True, kw_only=True)
 class Links:
-    """A TEXT[] column of the source that is a link table in the target."""
+    """A TEXT[] column of the source that becomes a link table in the target."""
 
     table: str
-    """The link table: exactly the two columns `owner` and `member`, both its primary key."""
+    """The link table: exactly the columns `owner` and `member`, together its primary key."""
     source: str
     """The array column; duplicates and order do not matter."""
     owner: str
     member: str
     parent: str
-    """Name of the table map that the members belong to. A link to a missing member is parked alone."""
+    """Name of the members' table map. A link to a missing member is parked alone."""
     rejected_by: str | None = None
-    """Name of the table map each of whose rows takes one link away: its key is a required reference to the
-    owner, then one to the member. Such a link is not made, or removed again; it is back when the row is gone.
+    """Name of a table map each of whose rows suppresses one link: its key is a required reference to the
+    owner, then one to the member. That link is not made, or is removed; it returns when the row is deleted.
     """
 
 
@@ -63,34 +63,33 @@ class VectorProjection:
     """What of a target row goes to the vector store. Expressions are SQL over the target row `t`."""
 
     collection: str
-    """Its own: no other table of the graph can use it."""
+    """The collection; no other table of the graph may use it."""
     text: str
-    """What is embedded; a row where it is NULL has no point."""
+    """The text to embed; a row where it is NULL has no point."""
     payload: Mapping[str, str]
     indexed: tuple[str, ...] = ()
-    """Payload fields that people filter by."""
+    """Payload fields for filtering."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stat:
-    """A number about each row that is kept up to date by counting the rows which refer to it."""
+    """A count kept for each row: aggregates the rows that refer to it."""
 
     column: str
     counted: str
-    """The target table, or link table, whose rows are counted."""
+    """The target or link table whose rows are counted."""
     by: tuple[str, ...]
-    """The columns of `counted` that hold the id of the row; one that names it twice counts once."""
+    """The columns of `counted` that hold the row's id; a row that names it twice counts once."""
     value: str = "count(*)"
     """The aggregate, in SQL over the counted row `c`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """The denormalised numbers of a table, in a narrow table of their own: readers join it by id.
+    """The denormalised counts of a table, in a separate narrow table: readers join it by id.
 
-    Apart from the rows, so that a count that changes writes neither the row nor its vector again. Every row
-    has its line, which is deleted with it: `table` has `owner` as primary key, ON DELETE CASCADE, and a
-    default for each number.
+    Separate, so that a changed count rewrites neither the row nor its vector. Every row has one stats row,
+    deleted with it: `table` has `owner` as primary key, ON DELETE CASCADE, and a default for each count.
     """
 
     table: str
@@ -102,15 +101,15 @@ class Stats:
 class TableMap:
     """One source table and its target table.
 
-    A key that consists of required references is the target's primary key, as UUIDs (one row per parent, or
-    per pair of parents). Any other key has one column, and the target has `id` (UUID of the key) and `key`
-    (the key itself). Every target has `sync_version bigint`, the transaction of the write-db that last
-    changed the row, and `sync_run bigint`, the number of the run that brought it (table `sync_run`).
-    Names that begin with `sync_` are the engine's.
+    A key of required references is the target's primary key, as UUIDs (one row per parent, or per pair of
+    parents). Any other key has one column, and the target has `id` (UUID of the key) and `key` (the key
+    itself). Every target has `sync_version bigint`, the write-db transaction that last changed the row, and
+    `sync_run bigint`, the number of the run that applied it (table `sync_run`). Names that begin with `sync_`
+    are reserved for the engine.
     """
 
     name: str
-    """The target table, and the name that references and links use."""
+    """The target table, and the name for references and links."""
     source: str
     key: tuple[str, ...] = ("id",)
     columns: tuple[Column, ...] = ()
@@ -119,42 +118,42 @@ class TableMap:
     vector: VectorProjection | None = None
     stats: Stats | None = None
     present: str = "true"
-    """SQL condition over the source row: whether it belongs in the target at all. NULL is no."""
+    """SQL condition over the source row: whether it belongs in the target. NULL means no."""
     source_only: tuple[Column, ...] = ()
-    """Columns that travel to the stage because expressions use them, and no further."""
+    """Columns copied only to the stage, because expressions use them."""
     expressions: Mapping[str, str] = field(default_factory=dict)
-    """Target column -> SQL over the staged row `s`, where it differs from the plain column. None is for what
-    the engine derives and finds rows by: `id`, `key`, the columns of a key of references. On a required
-    reference it can choose among those to the same parent.
+    """Target column -> SQL over the staged row `s`, where it differs from the plain column. Not allowed for
+    what the engine derives and finds rows by: `id`, `key`, columns of a key of references. On a required
+    reference it can choose among references to the same parent.
 
-    A reference `x` is the UUID `s.ref_x` there. An optional one is NULL while its parent is missing, and no
-    expression is asked again when the parent lands."""
+    A reference `x` is available as the UUID `s.ref_x`. An optional one is NULL while its parent is missing,
+    and expressions are not evaluated again when the parent arrives."""
 
     @property
     def required(self) -> tuple[Reference, ...]:
-        """The references without which a row cannot land."""
+        """The references without which a row cannot be applied."""
         return tuple(reference for reference in self.references if reference.required)
 
     @property
     def optional(self) -> tuple[Reference, ...]:
-        """The references that may follow later."""
+        """The references that may be set later."""
         return tuple(reference for reference in self.references if not reference.required)
 
     @property
     def identified(self) -> bool:
-        """Whether the target has an `id` of its own."""
+        """Whether the target has an `id` column."""
         return not set(self.key) <= {reference.column for reference in self.required}
 
     @property
     def target_key(self) -> tuple[str, ...]:
-        """The primary key of the target."""
+        """The target's primary key."""
         if self.identified:
             return ("id",)
         columns = {reference.column: reference.target_column for reference in self.references}
         return tuple(columns[name] for name in self.key)
 
     def check(self) -> None:
-        """Raise ValueError if the parts of this map do not fit together."""
+        """Raise ValueError if the parts of this map contradict each other."""
         if not self.key or len(set(self.key)) < len(self.key):
             raise ValueError(
                 f"{self.name}: a key has one column or several different ones, not {list(self.key)}"
@@ -184,7 +183,7 @@ class TableMap:
         references = [reference.column for reference in self.references]
         targets = [reference.target_column for reference in self.references]
         self._distinct("target columns", [*(("id", "key") if self.identified else ()), *columns, *targets])
-        # A value that names a parent may be wanted as itself too.
+        # A column that names a parent by value may be copied as well.
         columns = [name for name in columns if name not in by_value]
         staged = {*self.key, *columns, *references, *(column.name for column in self.source_only)}
         staged |= {links.source for links in self.links}
@@ -205,13 +204,13 @@ class TableMap:
         self._check_expressions()
 
     def _check_expressions(self) -> None:
-        """Raise ValueError for an expression on what the engine itself derives, and finds rows by again."""
+        """Raise ValueError for an expression on a column that the engine derives, and finds rows by."""
         derived = {"id", "key"} if self.identified else {*self.target_key}
         taken = sorted(derived & self.expressions.keys())
         if taken:
             raise ValueError(
                 f"{self.name}: {taken} come from the key, by which deletes and children find the row; "
-                "an expression needs a column of its own"
+                "an expression needs a different column"
             )
         for reference in self.required:
             expression = self.expressions.get(reference.target_column)
@@ -240,7 +239,7 @@ def _names(expression: str, reference: Reference) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class SchemaMap:
-    """All tables of a graph, parents before children. Raise ValueError if they do not fit together."""
+    """All tables of a graph, parents before children. Raises ValueError if they contradict each other."""
 
     name: str
     tables: tuple[TableMap, ...]
@@ -269,7 +268,8 @@ class SchemaMap:
                     raise ValueError(f"{table.name}: {reference.parent} has no text column {reference.by}")
             if table.vector is not None:
                 if table.vector.collection in collections:
-                    # The same key gives the same id in every table, so their points would be each other's.
+                    # The same key gives the same id in every table, so two tables would overwrite each
+                    # other's points.
                     raise ValueError(f"{table.name}: another table has collection {table.vector.collection}")
                 collections.add(table.vector.collection)
         self._check_names()
@@ -278,16 +278,16 @@ class SchemaMap:
             self._check_stats(table)
 
     def _check_names(self) -> None:
-        """Raise ValueError for a table that is to hold two things, or that is the engine's own."""
+        """Raise ValueError for a table with two uses, or with a reserved name."""
         placed: dict[str, str] = {}
         for table in self.tables:
             places = [(table.name, f"the rows of {table.name}")]
             places += [(links.table, f"the links of {table.name}") for links in table.links]
             if table.stats is not None:
-                places.append((table.stats.table, f"the numbers of {table.name}"))
+                places.append((table.stats.table, f"the counts of {table.name}"))
             for name, what in places:
                 if name in placed:
-                    raise ValueError(f"{name} cannot hold {placed[name]} and {what}: give each its own table")
+                    raise ValueError(f"{name} cannot hold {placed[name]} and {what}: use separate tables")
                 placed[name] = what
         ours = sorted(
             name for name in {*placed, *(table.source for table in self.tables)} if name.startswith("sync_")
@@ -338,7 +338,7 @@ class SchemaMap:
         return next(table for table in self.tables if table.name == name)
 
     def chosen(self, names: Collection[str] | None) -> Sequence[TableMap]:
-        """Return the tables of these names, all if None, in order; raise InputInvalid for an unknown one."""
+        """Return the named tables, all if None, in order; raise InputInvalid for an unknown name."""
         known = {table.name for table in self.tables}
         unknown = sorted(set(names or ()) - known)
         if unknown:

@@ -1,4 +1,4 @@
-"""Unique rules: the unique indexes and exclusion constraints of a target, and what frees a place in them."""
+"""Unique rules: a target's unique indexes and exclusion constraints, and how a row can give up its values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ __all__ = ["UniqueRule", "rule_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class UniqueRule:
-    """A unique index or exclusion constraint, and what can free a row's place in it."""
+    """A unique index or exclusion constraint, and which values can free a row's place in it."""
 
     number: int
     name: str
@@ -21,14 +21,14 @@ class UniqueRule:
     operators: tuple[str, ...]
     collations: tuple[str, ...]
     stand_ins: tuple[tuple[str, str], ...]
-    """Columns that can take another value for a while, and that value; the best first."""
+    """(column, temporary value) pairs, the best first."""
 
     @property
     def applies(self) -> str:
         return f"sync_ok{self.number}"
 
     def claims(self) -> list[str]:
-        """Return what `sync_claim` keeps for this rule."""
+        """Return the columns of `sync_claim` for this rule."""
         values = [
             f"({expression}) AS {self.claim(index)}" for index, expression in enumerate(self.expressions)
         ]
@@ -38,7 +38,7 @@ class UniqueRule:
         return f"sync_k{self.number}_{index}"
 
     def equal(self, claim: str) -> str:
-        """Return the condition that a row of the target has what `claim` wants."""
+        """Return the condition that a target row has the values that `claim` needs."""
         parts = []
         for index, (expression, operator, collation) in enumerate(
             zip(self.expressions, self.operators, self.collations, strict=True)
@@ -51,7 +51,7 @@ class UniqueRule:
         return " AND ".join(parts)
 
     def kept(self, claim: str) -> str:
-        """Return the condition that a row keeps what it has."""
+        """Return the condition that a row keeps its values."""
         if not self.exclusion:
             return self.equal(claim)
         return " AND ".join(
@@ -68,7 +68,7 @@ def rule_of(
         for name in row["columns"]
         if name not in key and not name.startswith("sync_") and not known[name]["referenced"]
     ]
-    # Without a value a row is in nobody's way, and it costs nothing to find one.
+    # NULL conflicts with no row, and needs no search.
     empty = [] if row["nulls_equal"] else [(column["name"], "NULL") for column in free if _nullable(column)]
     other = [
         (column["name"], f"({value})::{column['type']}")
@@ -94,7 +94,7 @@ def _nullable(column: asyncpg.Record) -> bool:
 
 
 def _other_values(column: asyncpg.Record) -> list[str]:
-    """Return expressions, over the number `c.sync_n` of a row, for values that are unlikely to be there."""
+    """Return expressions, over the row number `c.sync_n`, for values unlikely to exist."""
     digest = "md5('@salt' || c.sync_n)"
     match column["base"]:
         case "int2":

@@ -1,9 +1,9 @@
-"""Claims: unique values that staged rows hand on to each other, and how they are freed for it.
+"""Unique values: lets staged rows pass unique values to each other within one merge.
 
 Postgres checks a unique index row by row, so a valid set (two rows that swap a value, a shift by one) is
-refused although it is valid once all of it is there. Here the rows that give a value up get another one for a
-while, which no row wants; then the whole set is merged. Where no column can take such a value, rows go in the
-order in which values become free, and rings leave and come back in one statement.
+rejected although the final state is valid. Here rows that give a value up get a temporary value that no row
+needs; then the whole set is merged. Where no column can take such a value, rows are merged in the order in
+which values become free, and cycles are deleted and reinserted in one statement.
 """
 
 from collections import defaultdict
@@ -26,14 +26,14 @@ COLLISIONS = {
     "23505": "duplicate key value violates unique constraint",
     "23P01": "conflicting key value violates exclusion constraint",
 }
-"""SQLSTATE -> how Postgres begins to say it."""
+"""SQLSTATE -> how Postgres's message begins."""
 _ANALYZE_FROM = 2_000
 
 Tid = tuple[int, int]
 
 
 class ClaimStatements:
-    """What is known of one table's claims without asking the graph-db."""
+    """The claim statements of one table that need no query to the graph-db."""
 
     def __init__(
         self, schema_map: SchemaMap, table: TableMap, stage: str, written: Mapping[str, str], here: str
@@ -57,16 +57,16 @@ class ClaimStatements:
             for reference in child.references
         )
         self.replaceable = not by_value
-        """Whether no child names a row by a value of it, which a merge would have to follow."""
+        """Whether no child refers to a row by a value of it, which a merge would have to follow."""
 
     def same(self, row: str, claim: str) -> str:
-        """Return the condition that a row of the target is the one of a claim."""
+        """Return the condition that a target row is the row of a claim."""
         return " AND ".join(
             f"{row}.{quoted(name)} = {claim}.sync_id{index}" for index, name in enumerate(self.key)
         )
 
     def row_id(self) -> str:
-        """Return the expression for the id in the books of a target row `t`."""
+        """Return the expression for the id of a target row `t` in the bookkeeping tables."""
         if self.table.identified:
             return "t.id"
         ids = [f"t.{quoted(name)}" for name in self.key]
@@ -75,7 +75,7 @@ class ClaimStatements:
         return f"syncline.key_uuid(concat({commas([f'{name}::text' for name in ids])}))"
 
     def replace(self, columns: Sequence[str]) -> str:
-        """Return the statement that takes rows out and puts them back as they shall be."""
+        """Return the statement that deletes rows and inserts them with their new values."""
         values = [self.written.get(name, f"g.{quoted(name)}") for name in columns]
         returned = dict.fromkeys([*self.key, *self.counted])
         same_gone = " AND ".join(f"g.{quoted(name)} = {self.values[name]}" for name in self.key)
@@ -97,7 +97,7 @@ class ClaimStatements:
 
 
 class Claims:
-    """The claims of what is staged now; `sync_claim` has them until the transaction ends."""
+    """The claims of the staged rows, kept in `sync_claim` until the transaction ends."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Claims:
 
     @classmethod
     async def read(cls, target: asyncpg.Connection, statements: ClaimStatements) -> "Claims | None":
-        """Find out what the staged rows claim; None if nothing is unique. Raise what Postgres says."""
+        """Compute what the staged rows claim; None if nothing is unique. Raises the driver's error."""
         name = statements.target
         columns = await target.fetch(sql("unique_columns"), name)
         known = {column["name"]: column for column in columns}
@@ -146,14 +146,14 @@ class Claims:
 
     @property
     def handed_on(self) -> bool:
-        """Whether a staged row wants what another one gives up."""
+        """Whether a staged row needs a value that another one gives up."""
         return any(self._held.values())
 
     async def free(self, target: asyncpg.Connection, part: str) -> tuple[set[Tid], int]:
-        """Free what is handed on; return the rows that have another value now, and how many are merged.
+        """Free the passed-on values; return (rows that have a temporary value now, number of merged rows).
 
-        `part` is the statement that merges rows: those that cannot take another value are merged here
-        already, as far as that is possible.
+        `part` is the merge statement: rows that cannot take a temporary value are merged here already, as far
+        as possible.
         """
         await self._note_touched(target)
         freed: set[Tid] = set()
@@ -189,7 +189,7 @@ class Claims:
     async def _in_order(
         self, target: asyncpg.Connection, part: str, pairs: Collection[tuple[Tid, Tid]]
     ) -> int:
-        """Merge rows one by one, each after those whose values it wants; then what is left, ring by ring."""
+        """Merge rows one by one, each after those whose values it needs; then the cycles that are left."""
         order, rings = _ordered(pairs)
         count = 0
         for tid in order:
@@ -198,7 +198,7 @@ class Claims:
             )
             count += changed or 0
         if rings and self._statements.replaceable:
-            # All at once if that goes, else each that does.
+            # All cycles at once if possible, else one by one.
             everyone = set().union(*rings)
             if await self._replaced(target, everyone):
                 return count + len(everyone)
@@ -209,7 +209,7 @@ class Claims:
         return count
 
     async def _replaced(self, target: asyncpg.Connection, tids: Collection[Tid]) -> bool:
-        """Return whether these rows could leave and come back as they shall be, with what hangs on them."""
+        """Return whether these rows could be deleted and reinserted, with everything that depends on them."""
         statements = self._statements
         leaving = (
             f"SELECT t.* FROM {statements.target} t"  # noqa: S608 # quoted names
@@ -230,7 +230,7 @@ class Claims:
         return True
 
     def blocked_by(self, stuck: Iterable[Tid]) -> dict[Tid, UniqueRule]:
-        """Return the rows that want, directly or not, what the stuck rows keep; and by which rule."""
+        """Return row -> rule for the rows that need, directly or not, what the stuck rows keep."""
         wanting: dict[Tid, list[tuple[Tid, int]]] = defaultdict(list)
         for number, pairs in self._held.items():
             for wants, held in pairs:
@@ -247,12 +247,12 @@ class Claims:
         return found
 
     def leave_out(self, tids: set[Tid]) -> None:
-        """Forget rows that are not to be merged: they keep what they have."""
+        """Drop rows that will not be merged: they keep their values."""
         for pairs in self._held.values():
             pairs.difference_update([pair for pair in pairs if not tids.isdisjoint(pair)])
 
     async def holders(self, target: asyncpg.Connection, tids: Collection[Tid]) -> dict[Tid, UUID]:
-        """Return the rows of the target that have what these staged rows want, as the books name them."""
+        """Return staged row -> id of the target row that has the values it needs."""
         found: dict[Tid, UUID] = {}
         for rule in self._rules.values():
             rows = await target.fetch(
@@ -313,7 +313,7 @@ def _create(
 
 
 def _ordered(pairs: Collection[tuple[Tid, Tid]]) -> tuple[list[Tid], list[set[Tid]]]:
-    """Return rows in an order in which each finds free what it wants, and the groups that have none."""
+    """Return rows in an order in which each finds its values free, and the groups without such an order."""
     wants: dict[Tid, set[Tid]] = defaultdict(set)
     wanted_by: dict[Tid, set[Tid]] = defaultdict(set)
     for wanting, held in pairs:

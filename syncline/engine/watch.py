@@ -1,7 +1,7 @@
-"""Watch: whether a source is captured as it was when its cursor was moved, and what is to be done if not.
+"""Capture watch: detects whether a source was captured without a gap since its cursor moved, and what to do.
 
-A row of the catalog has another xmin after each change. So one text of all that capture consists of says
-whether anything was different in between, even if it is again as it was.
+A catalog row gets a new xmin with each change. So one text of everything that capture consists of shows
+whether anything was different in between, even if it has been changed back.
 """
 
 import json
@@ -20,7 +20,7 @@ __all__ = ["Doubt", "captures", "doubts"]
 
 
 _TRIGGERS = 4
-"""What capture needs of them on each source."""
+"""The triggers that capture needs on each source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,12 @@ class Doubt:
 
     reason: str
     reread: bool
-    """Whether rows may have changed; else some may have gone alone."""
+    """Whether changes may have been missed; otherwise only deletes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Way:
-    """A text of `captured`, in its parts."""
+    """A `captured` text, parsed."""
 
     table: object
     triggers: object
@@ -52,14 +52,14 @@ class _Way:
             triggers=triggers,
             columns=columns,
             stamps=stamps,
-            # A partitioned table has none: whether its partitions were rewritten is not known.
+            # A partitioned table has no file: whether its partitions were rewritten is unknown.
             file=None if file == "0" else file,
             partitions=found,
         )
 
 
 def captures(way: str) -> bool:
-    """Return whether the triggers of a source were there, and on, when it was asked."""
+    """Return whether a source's triggers existed and were enabled when this text was read."""
     triggers = str(json.loads(way)[1] or "").split(",")
     return len(triggers) == _TRIGGERS and all(trigger.split(":")[2] in "OA" for trigger in triggers)
 
@@ -70,7 +70,7 @@ async def doubts(
     now: Mapping[str, str],
     cursors: Mapping[str, Cursor],
 ) -> dict[str, Doubt]:
-    """Return what may have been missed of the tables that are captured in another way than before."""
+    """Return what may have been missed of the tables that are captured differently than before."""
     found: dict[str, Doubt] = {}
     for name, text in before.items():
         if name in now:
@@ -87,7 +87,7 @@ async def _doubt(source: asyncpg.Connection, before: _Way, now: _Way, cursor: Cu
         return Doubt(reason="its triggers were changed", reread=True)
     if before.columns != now.columns:
         return Doubt(reason="columns of its source were changed", reread=True)
-    # Of an ordinary table, a rewrite that kept the type made another file; without one no value is another.
+    # For an ordinary table, a rewrite that kept the type made a new file; without one, no value changed.
     if before.stamps != now.stamps and (now.file is None or before.file != now.file):
         return Doubt(reason="columns of its source were rewritten", reread=True)
     return await _partitions_doubt(source, before.partitions, now.partitions, cursor)
@@ -99,19 +99,19 @@ async def _partitions_doubt(
     now: Mapping[int, Sequence[object]],
     cursor: Cursor,
 ) -> Doubt | None:
-    # The last part is a trigger for the TRUNCATE of a partition alone.
+    # The last part is the trigger for TRUNCATE of the partition alone.
     other = [oid for oid, parts in now.items() if before.get(oid, [None])[:-1] != parts[:-1]]
     for oid in other:
         if await _has_passed_rows(source, oid, cursor):
-            return Doubt(reason="a partition came with rows, or was changed on its own", reread=True)
+            return Doubt(reason="a partition was attached with rows, or was changed separately", reread=True)
     gone = before.keys() - now.keys()
     if gone or any(before[oid] != parts for oid, parts in now.items() if oid in before):
-        return Doubt(reason="a partition went, or was on its own for a while", reread=False)
+        return Doubt(reason="a partition was detached, at least for a while", reread=False)
     return None
 
 
 async def _has_passed_rows(source: asyncpg.Connection, oid: int, cursor: Cursor) -> bool:
-    """Return whether a partition has rows that the cursor is beyond, so that they would never be read."""
+    """Return whether a partition has rows before the cursor, which would never be read."""
     name = await source.fetchval(
         "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
         " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
@@ -123,6 +123,6 @@ async def _has_passed_rows(source: asyncpg.Connection, oid: int, cursor: Cursor)
         async with reading(source, [name], first=BY_INDEX):
             first = await source.fetchval(sql("partition_first", partition=name))
     except (asyncpg.InsufficientPrivilegeError, RowsFiltered):
-        # Rights and policies are those of the whole table, and a partition need not have them.
+        # Privileges and policies are checked on the whole table; a partition need not have them.
         return True
     return first is not None and first <= cursor.xid

@@ -1,8 +1,8 @@
-"""Versioned DDL of the control plane, of a graph's write-db side and of its graph-db side.
+"""Migrations: versioned DDL of the control plane, of a graph's write-db side and of its graph-db side.
 
-Each function creates what is missing, a side in one transaction, and returns the revisions that it applied,
-if any. The version is kept in table `sync_schema_version` of the migrated schema itself;
-that of the engine's books, which any table map needs, in `sync_books_version`.
+Each function creates what is missing, one transaction per side, and returns the applied revisions.
+The version is stored in table `sync_schema_version` of the migrated schema; that of the engine's bookkeeping
+tables, which any table map needs, in `sync_books_version`.
 """
 
 from pathlib import Path
@@ -34,9 +34,9 @@ async def migrate_control(store: PostgresStore) -> list[str]:
 async def migrate_write(store: PostgresStore, schema: str) -> list[str]:
     """Bring the write-db side of a knowledge graph up to date: its tables, then their capture.
 
-    Tables that are there already stay as they are and are adopted: SchemaMismatch names what they lack.
+    Existing tables are kept and adopted: SchemaMismatch names what they lack.
     """
-    # Not at the top: a worker whose graphs all have other providers never loads the engine.
+    # Imported here: a worker whose graphs all have other providers never loads the engine.
     from syncline.capture.install.install import adopt
     from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 
@@ -46,15 +46,15 @@ async def migrate_write(store: PostgresStore, schema: str) -> list[str]:
 
 
 async def migrate_bookkeeping(store: PostgresStore, schema: str) -> list[str]:
-    """Bring the engine's books in a graph-db up to date: what every table map needs beside its own tables."""
+    """Bring the engine's bookkeeping tables in a graph-db up to date; every table map needs them."""
     return await upgrade(store, schema, _HERE / "books", version_table=BOOKS_VERSION_TABLE)
 
 
 async def migrate_graph(store: PostgresStore, schema: str) -> list[str]:
-    """Bring the graph-db side of a knowledge graph up to date: the engine's books and its tables."""
+    """Bring the graph-db side of a knowledge graph up to date: bookkeeping tables and its own tables."""
     return [*await migrate_bookkeeping(store, schema), *await upgrade(store, schema, _HERE / "graph")]
 
 
 async def migrate_shadow(store: PostgresStore, schema: str) -> list[str]:
-    """Bring the scratch schema of a shadow up to date, if there is one: its first cycle makes it."""
+    """Bring a shadow's schema up to date, if it exists: the shadow's first cycle creates it."""
     return await migrate_graph(store, schema) if await recorded(store, schema, BOOKS_VERSION_TABLE) else []

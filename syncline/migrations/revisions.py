@@ -1,8 +1,8 @@
-"""Running alembic's revisions inside one transaction of one of our stores.
+"""Alembic runner: applies revisions inside one transaction of one of our stores.
 
-Alembic decides what to apply and keeps the version; the DDL itself is in `.sql` files beside the revisions.
-Its `op` and `context` proxies are process-wide, and migrations of several graphs run concurrently, so a
-revision is given its connection as an argument instead.
+Alembic selects the revisions and stores the version; the DDL is in `.sql` files next to the revisions. Its
+`op` and `context` proxies are process-wide, and several graphs migrate concurrently, so a revision gets its
+connection as an argument instead.
 """
 
 import logging
@@ -50,7 +50,7 @@ _WRITE = "write"
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('syncline.migrations', 0))")
 _SEARCH_PATH = text("SELECT set_config('search_path', quote_ident(:schema), true)")
 
-# The owner of the schema's tables, if they have one who may create there, or else that of the schema.
+# The owner of the schema's tables, if it is one role that may create there, else the schema's owner.
 _OWNER = text(
     """
     SELECT r.rolname::text AS name, r.rolname = current_user AS self,
@@ -83,7 +83,7 @@ async def upgrade(
 ) -> list[str]:
     """Apply the revisions of `folder` that `schema` lacks, all or nothing; return their ids.
 
-    The ids start with the folder's name, so that the sides of a graph cannot be taken for each other.
+    The ids start with the folder's name, so that revisions of different sides cannot be confused.
     """
     scripts = _scripts(folder)
     if await recorded(store, schema, version_table) == tuple(scripts.get_heads()):
@@ -95,13 +95,13 @@ async def upgrade(
 
 
 async def act_as_owner(connection: AsyncConnection, store: PostgresStore) -> None:
-    """Have the rest of a transaction done by the role that owns the schemas of graphs, if that is another."""
+    """Run the rest of a transaction as the role that owns graph schemas, if configured."""
     if store.owner_role is not None:
         await connection.execute(text(f"SET LOCAL ROLE {quoted(store.owner_role)}"))
 
 
 def head_of(side: str) -> str:
-    """Return the newest revision of a side: `control`, `write`, `graph` or `books`."""
+    """Return a side's newest revision: `control`, `write`, `graph` or `books`."""
     [head] = _scripts(Path(__file__).parent / side).get_heads()
     return str(head)
 
@@ -110,7 +110,7 @@ def run_script(connection: Connection, path: Path) -> None:
     """Execute a file of several statements inside the connection's running transaction."""
     script = path.read_text(encoding="utf-8")
     if path.parent.name == _WRITE:
-        # What alembic says next finds operators in pg_catalog alone: others may own this schema.
+        # Alembic's next statements resolve operators in pg_catalog only: others may own this schema.
         script += "\n;SET LOCAL search_path = pg_catalog, pg_temp"
     _execute(connection, script)
 
@@ -127,10 +127,10 @@ def _execute(connection: Connection, script: str) -> None:
 
 
 async def recorded(store: PostgresStore, schema: str, version_table: str) -> tuple[str, ...]:
-    """Return the recorded revisions by one statement; nothing when there is no version table."""
+    """Return the recorded revisions, with one statement; empty if there is no version table."""
     version = f"{quoted(schema)}.{quoted(version_table)}"
     try:
-        # Others may own the schema, and what is there under that name.
+        # Others may own the schema, and the relation with that name.
         async with store.driver() as connection, reading(connection, [version], role=store.owner_role):
             rows = await connection.fetch(f"SELECT version_num FROM {version}")  # noqa: S608 # quoted
             return tuple(str(row["version_num"]) for row in rows)
@@ -145,7 +145,7 @@ def _upgrade(connection: Connection, store: str, schema: str, folder: Path, vers
     if folder.name == _WRITE:
         _act_as_owner(connection, schema, version_table)
     else:
-        # The adapter begins lazily: this statement also makes sure that a script runs in the transaction.
+        # The adapter begins lazily: this statement also ensures that a script runs in the transaction.
         connection.execute(_SEARCH_PATH, {"schema": schema})
     scripts = _scripts(folder)
     applied: list[str] = []
@@ -165,7 +165,7 @@ def _upgrade(connection: Connection, store: str, schema: str, folder: Path, vers
 
 
 def _act_as_owner(connection: Connection, schema: str, version_table: str) -> None:
-    """Have what is made in a write-db belong to the owner of its tables, and run none of that one's code."""
+    """Create objects in a write-db as the owner of its tables, without running that role's code."""
     _execute(connection, "SET LOCAL search_path = pg_catalog, pg_temp")
     owner = connection.execute(_OWNER, {"schema": schema}).one()
     there = connection.scalar(_THERE, {"schema": schema, "table": version_table})
@@ -177,7 +177,7 @@ def _act_as_owner(connection: Connection, schema: str, version_table: str) -> No
             _execute(connection, f"ALTER TABLE {version} OWNER TO {quoted(owner.name)}")
         _execute(connection, f"SET LOCAL ROLE {quoted(owner.name)}")
     if not there:
-        # Not left to alembic, which would take one that somebody has made meanwhile.
+        # Not left to alembic, which would accept a table that another role has created meanwhile.
         key = quoted(f"{version_table}_pkc")
         _execute(
             connection,
@@ -192,20 +192,20 @@ def _check_known(store: str, schema: str, folder: Path, heads: Iterable[str]) ->
             continue
         if head.startswith(folder.name):
             problem = (
-                f"schema '{schema}' is at revision {head}, which a newer Syncline made. "
+                f"schema '{schema}' is at revision {head} of a newer Syncline. "
                 f"Upgrade Syncline; this release knows up to {max(known)}."
             )
         else:
             problem = (
-                f"schema '{schema}' already holds revision {head}, which is not of the {folder.name} side. "
-                "The write-db, the graph-db and the control plane need schemas or databases of their own."
+                f"schema '{schema}' already has revision {head}, which is not of the {folder.name} side. "
+                "The write-db, the graph-db and the control plane need separate schemas or databases."
             )
         raise StoreRejected(store, problem)
 
 
 @cache
 def _scripts(folder: Path) -> ScriptDirectory:
-    # Alembic reports every step at INFO; what was applied is this module's return value.
+    # Alembic logs every step at INFO; this module returns what was applied.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     return ScriptDirectory(folder, version_locations=[folder])
 
@@ -215,7 +215,7 @@ _AT_ONCE: Final = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One kind of schema that is migrated."""
+    """One kind of migrated schema."""
 
     name: str
     version_table: str = VERSION_TABLE
@@ -228,7 +228,7 @@ BOOKS: Final = Side(name="books", version_table=BOOKS_VERSION_TABLE)
 
 
 async def schemas_behind(store: PostgresStore, side: Side, schemas: Collection[str]) -> Mapping[str, str]:
-    """Return the schemas that are not at the newest revision, and what they have; raise StoreError."""
+    """Return schema -> revision for schemas not at the newest revision; raise StoreError."""
     head = head_of(side.name)
     found = await _recorded(store, side.version_table, schemas)
     return {schema: found.get(schema, "nothing") for schema in sorted(schemas) if found.get(schema) != head}
@@ -251,7 +251,7 @@ async def _recorded(store: PostgresStore, table: str, schemas: Collection[str]) 
             try:
                 found |= await _versions(connection, table, batch)
             except asyncpg.PostgresError as error:
-                # Others may own a schema: one that cannot be read is told, and stops none of the others.
+                # Others may own a schema: one that cannot be read is reported, and does not stop the others.
                 if len(batch) == 1:
                     found[batch[0]] = f"a {table} that cannot be read ({error_text(error)})"
                 else:

@@ -1,1 +1,1 @@
-"""The rights that roles need: one list, which `syncline grants` prints and `syncline doctor` checks."""
+"""Privileges that roles need: one list, printed by `syncline grants` and checked by `syncline doctor`."""

@@ -1,7 +1,7 @@
-"""The rights of all roles as SQL, database by database: what a person reviews, then runs as an administrator.
+"""Grants: the privileges of all roles as SQL for each database, to be reviewed and run by an administrator.
 
-What a right is about need not be there yet: before `syncline migrate` few objects are. So what is found is
-granted, and the owner's default privileges see to what comes later.
+Objects need not exist yet: before `syncline migrate` few do. So existing objects are granted, and the owner's
+default privileges cover later ones.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,20 +33,20 @@ _TAGS: Final = [f"$syncline{number or ''}$" for number in range(1_000)]
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """Who gets rights: roles that exist. Whoever is None is left out."""
+    """The existing roles that get privileges; None omits one."""
 
     worker: str
     writer: str | None = None
     owner: str | None = None
-    """Who migrates and adopts: the schemas and all that is in them belong to it."""
+    """The migrating and adopting role: owns the schemas and everything in them."""
     reader: str | None = None
     creates: bool = False
-    """Whether the worker may act as the owner: to add graphs, to make and promote shadows."""
+    """Whether the worker may act as the owner: to add graphs, to create and promote shadows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """The graphs' schemas, by key of the store; None is the system's."""
+    """The graphs' schemas, by store key; None is the system's store."""
 
     write: Mapping[str | None, Sequence[Place]]
     graph: Mapping[str | None, Sequence[Place]]
@@ -54,16 +54,16 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True)
 class Database:
-    """One database, and what is to be run there by an administrator. Again it changes nothing."""
+    """One database, and the SQL for its administrator. Running it again changes nothing."""
 
     name: str
     setting: str
-    """The setting of the workers that says where it is."""
+    """The workers' setting that locates it."""
     sql: str
 
 
 def grants(roles: Roles, places: Places) -> Iterator[Database]:
-    """Yield the databases that workers use, each with the SQL that gives the roles what they need there."""
+    """Yield the databases that workers use, each with the SQL for the privileges that roles need there."""
     for key, here in places.write.items():
         yield _database("write-db", "SYNCLINE_WRITE_DSN", key, _write(roles, here))
     for key, here in places.graph.items():
@@ -73,7 +73,7 @@ def grants(roles: Roles, places: Places) -> Iterator[Database]:
 
 
 def _database(name: str, setting: str, key: str | None, statements: Iterator[str]) -> Database:
-    # Names are found in pg_catalog alone: who may create in another schema of the path would be called.
+    # Names resolve in pg_catalog only: a role that may create in another schema of the path could be called.
     sql = "\n".join(["SET search_path = pg_catalog, pg_temp;", *statements, "RESET search_path;"])
     if key is None:
         return Database(name=name, setting=setting, sql=sql)
@@ -118,7 +118,7 @@ def _owned(roles: Roles, schemas: Sequence[str]) -> Iterator[str]:
 
 
 def _later(roles: Roles, schema: str, privileges: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yield what gives the worker rights on what the owner makes later."""
+    """Yield the default privileges of the worker on what the owner creates later."""
     if roles.owner is None:
         return
     for what, names in privileges.items():
@@ -133,7 +133,7 @@ def _later(roles: Roles, schema: str, privileges: Mapping[str, Sequence[str]]) -
 
 
 def _granted(*rights: tuple[str | None, Iterable[Right]]) -> str:
-    """Return one statement that grants each role all of its rights; each group says what it is for."""
+    """Return one statement with all privileges of each role; each group has a comment with its purpose."""
     lines: list[str] = []
     for role, those in rights:
         if role is None:
@@ -156,6 +156,6 @@ def _line(role: str, right: Right) -> str:
 
 
 def _block(name: str, **fragments: str) -> str:
-    # A name may be anything, the tag that ends the block too.
+    # A name may contain anything, even the tag that ends the block.
     tag = next(tag for tag in _TAGS if not any(tag in fragment for fragment in fragments.values()))
     return _sql(name, **fragments, tag=tag)

@@ -1,4 +1,4 @@
-"""Where graphs live, as rights are about it: by their records, and by the table map where it is known."""
+"""The schemas of graphs, for privileges: from their records, and from the table map where it is known."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ __all__ = ["places_of", "read_place"]
 
 
 def places_of(graphs: Iterable[Graph]) -> Places:
-    """Return the graphs' schemas in both kinds of stores; the system's stores are among them always."""
+    """Return the graphs' schemas in both kinds of stores; always includes the system's stores."""
     write: dict[str | None, list[Place]] = {None: []}
     target: dict[str | None, list[Place]] = {None: []}
     for graph in graphs:
@@ -23,9 +23,9 @@ def places_of(graphs: Iterable[Graph]) -> Places:
 
 
 def read_place(graph: Graph) -> Place:
-    """Return the graph's schema in its write-db, with the tables that are read if the built-in map says it.
+    """Return the graph's write-db schema, with the tables that are read if it has the built-in map.
 
-    What a plugin reads of the schema, only the plugin knows.
+    Which tables a plugin reads, only the plugin knows.
     """
     provider = declared_provider(graph.slug, graph.composition, "sync")
     if provider not in (None, names.DEFAULT_PROVIDER):

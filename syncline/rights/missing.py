@@ -1,4 +1,4 @@
-"""Which of the rights that a worker needs its own role lacks: one query for each store."""
+"""Missing privileges: which of the needed ones the worker's role lacks, with one query per store."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Missing:
 
     @property
     def grant(self) -> str:
-        """The GRANT that mends it."""
+        """The GRANT that fixes it."""
         return grant(self.kind, self.privileges, self.place, self.role)
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Missing:
 
 
 async def missing_rights(connection: asyncpg.Connection, needed: Iterable[Right]) -> Sequence[Missing]:
-    """Return what the connection's role lacks, object by object. What is not there yet is passed over."""
+    """Return what the connection's role lacks, object by object. Missing objects are skipped."""
     wanted = [
         (right.kind, right.schema, name, right.ours, privilege)
         for right in needed

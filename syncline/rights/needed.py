@@ -1,4 +1,4 @@
-"""What each role needs: rights as data, for the worker, for those who write and for those who read."""
+"""Needed privileges, as data: for the worker, the owner, and the graphs' writers and readers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Kind = Literal["database", "schema", "table", "sequence", "function", "role"]
 
 CONTROL_SCHEMA: Final = "syncline"
 VERSION_TABLE: Final = "sync_schema_version"
-"""As `syncline.migrations` has them, which takes a while to import."""
+"""Repeats `syncline.migrations`, which is slow to import."""
 
 READ: Final = ("SELECT",)
 CHANGE: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -32,7 +32,7 @@ KEEP: Final = ("SELECT", "INSERT", "UPDATE")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A graph's schema in one database. `tables` are those that its map reads there; None: not known here."""
+    """A graph's schema in one database. `tables`: those that its map reads there; None: unknown here."""
 
     schema: str
     tables: tuple[str, ...] | None = None
@@ -42,14 +42,14 @@ class Place:
 class Right:
     """Privileges on objects of one kind.
 
-    `names` are objects of `schema`; None is every one there, and `ours` whether those that begin with `sync_`
-    are among them. The database is the one of the connection. For `role` they are those to be a member of.
+    `names` are objects of `schema`; None is every one there, and `ours` whether that includes names that
+    begin with `sync_`. The database is the connection's. For `role` they are the roles to be a member of.
     """
 
     kind: Kind
     privileges: tuple[str, ...]
     why: str
-    """What it is for, in a few words."""
+    """Its purpose, in a few words."""
     schema: str = ""
     names: tuple[str, ...] | None = None
     ours: bool = False
@@ -63,14 +63,14 @@ def grant(kind: Kind, privileges: Sequence[str], place: str, role: str) -> str:
 
 
 def worker_write_rights(places: Sequence[Place]) -> Iterator[Right]:
-    """Yield what a worker that only syncs needs in a write-db."""
+    """Yield what a syncing worker needs in a write-db."""
     yield Right(kind="database", privileges=("CONNECT",), why="connect")
     yield Right(
         kind="function",
         schema="pg_catalog",
         names=("pg_control_system", "pg_control_checkpoint"),
         privileges=("EXECUTE",),
-        why="know which cluster the cursors are of",
+        why="identify the cluster of the cursors",
     )
     yield Right(kind="schema", schema="syncline", privileges=("USAGE",), why="listen")
     yield Right(kind="table", schema="syncline", names=("listener",), privileges=KEEP, why="listen")
@@ -78,24 +78,24 @@ def worker_write_rights(places: Sequence[Place]) -> Iterator[Right]:
         schema = place.schema
         yield Right(kind="schema", schema=schema, privileges=("USAGE",), why="read the graph")
         yield Right(
-            kind="table", schema=schema, names=place.tables, privileges=READ, why="read what is captured"
+            kind="table", schema=schema, names=place.tables, privileges=READ, why="read the captured tables"
         )
         yield Right(
             kind="table",
             schema=schema,
             names=("sync_tombstone",),
             privileges=("SELECT", "DELETE"),
-            why="read the keys that were deleted, and clear them away",
+            why="read and prune deleted keys",
         )
         yield Right(
             kind="table",
             schema=schema,
             names=("sync_notify",),
             privileges=("SELECT", "UPDATE"),
-            why="have writers notify, and throttle that",
+            why="make writers notify, and mute them",
         )
         yield Right(
-            kind="table", schema=schema, names=("sync_position",), privileges=KEEP, why="keep the position"
+            kind="table", schema=schema, names=("sync_position",), privileges=KEEP, why="store the position"
         )
         yield Right(
             kind="table", schema=schema, names=(VERSION_TABLE,), privileges=READ, why="compare revisions"
@@ -103,7 +103,7 @@ def worker_write_rights(places: Sequence[Place]) -> Iterator[Right]:
 
 
 def worker_graph_rights(places: Sequence[Place]) -> Iterator[Right]:
-    """Yield what a worker that only syncs needs in a graph-db."""
+    """Yield what a syncing worker needs in a graph-db."""
     yield Right(kind="database", privileges=("CONNECT", "TEMPORARY"), why="connect, and stage batches")
     yield Right(kind="schema", schema="syncline", privileges=("USAGE",), why="call functions")
     yield Right(kind="function", schema="syncline", ours=True, privileges=("EXECUTE",), why="call functions")
@@ -115,7 +115,7 @@ def worker_graph_rights(places: Sequence[Place]) -> Iterator[Right]:
             schema=schema,
             ours=True,
             privileges=CHANGE,
-            why="write the graph's rows and the engine's books",
+            why="write the graph's rows and the bookkeeping tables",
         )
         yield Right(kind="sequence", schema=schema, ours=True, privileges=("USAGE",), why="number entries")
 
@@ -127,36 +127,34 @@ def worker_control_rights() -> Iterator[Right]:
     yield Right(kind="schema", schema=schema, privileges=("USAGE",), why="read the control plane")
     yield Right(kind="table", schema=schema, names=(VERSION_TABLE,), privileges=READ, why="compare revisions")
     yield Right(
-        kind="table", schema=schema, names=("graphs",), privileges=KEEP, why="keep the graphs' records"
+        kind="table", schema=schema, names=("graphs",), privileges=KEEP, why="store the graphs' records"
     )
-    yield Right(
-        kind="table", schema=schema, names=("workers",), privileges=CHANGE, why="say which workers there are"
-    )
+    yield Right(kind="table", schema=schema, names=("workers",), privileges=CHANGE, why="register workers")
     yield Right(
         kind="table",
         schema=schema,
         names=("required_providers",),
         privileges=("SELECT", "INSERT", "DELETE"),
-        why="know which providers nothing can stand in for",
+        why="know which providers have no fallback",
     )
     yield Right(
         kind="table",
         schema=schema,
         names=("graph_audit",),
         privileges=("SELECT", "INSERT"),
-        why="keep the audit",
+        why="write the audit",
     )
 
 
 def owner_rights() -> Iterator[Right]:
-    """Yield what who migrates needs in each database: all that it makes is its own."""
+    """Yield what the migrating role needs in each database: it owns everything that it creates."""
     yield Right(
-        kind="database", privileges=("CONNECT", "CREATE", "TEMPORARY"), why="make schemas, and migrate them"
+        kind="database", privileges=("CONNECT", "CREATE", "TEMPORARY"), why="create schemas and migrate them"
     )
 
 
 def writer_rights(places: Sequence[Place]) -> Iterator[Right]:
-    """Yield what who writes graphs needs in the write-db: nothing of what is Syncline's."""
+    """Yield what writers of graphs need in the write-db: nothing on Syncline's objects."""
     yield Right(kind="database", privileges=("CONNECT",), why="connect")
     for place in places:
         schema = place.schema
@@ -166,7 +164,7 @@ def writer_rights(places: Sequence[Place]) -> Iterator[Right]:
 
 
 def reader_rights(places: Sequence[Place]) -> Iterator[Right]:
-    """Yield what who reads graphs needs in the graph-db: the rows, none of the engine's books."""
+    """Yield what readers of graphs need in the graph-db: the rows, none of the bookkeeping tables."""
     yield Right(kind="database", privileges=("CONNECT",), why="connect")
     for place in places:
         yield Right(kind="schema", schema=place.schema, privileges=("USAGE",), why="read the graph")

@@ -1,4 +1,4 @@
-"""Rights on what a worker has made as the owner: it gives its own role those that it needs, and no more."""
+"""Grants on objects that a worker created as the owner: its own role gets what it needs, no more."""
 
 import asyncio
 from collections.abc import Iterable
@@ -18,10 +18,10 @@ _GRANTED_BY_OWNERS = ("schema", "table", "sequence")
 
 
 async def take_rights(graph: Graph, *, target: GraphSchema, write: GraphSchema | None = None) -> None:
-    """Give the connections' role what it lacks in these schemas of the graph or of its shadow.
+    """Grant the connections' role what it lacks in these schemas of the graph or its shadow.
 
-    Only where it may act as the owner, SYNCLINE_OWNER_ROLE. What another role owns stays as it is: `doctor`
-    names what is missing then.
+    Only where it may act as the owner, SYNCLINE_OWNER_ROLE. Objects of other roles are unchanged: `doctor`
+    then reports what is missing.
     """
     taken = [_take(target, worker_graph_rights([Place(schema=target.schema)]))]
     if write is not None:

@@ -1,1 +1,1 @@
-"""Shadows: a second provider's result of a graph, beside the live one."""
+"""Shadows: a second provider's result of a graph, next to the live one."""

@@ -1,4 +1,4 @@
-"""Comparison: a graph's live result with its shadow's, set by set, in one snapshot of the graph-db."""
+"""Comparison: a graph's live result with its shadow's, set-wise, in one snapshot of the graph-db."""
 
 import time
 from collections import Counter
@@ -37,10 +37,10 @@ async def compare_with_shadow(
     vectors: bool = True,
     beat: Heartbeater | None = None,
 ) -> Verification:
-    """Compare what a graph's stores have with what its shadow's have.
+    """Compare a graph's stores with those of its shadow.
 
-    Nothing is locked. Up to `keys` keys of each verdict are told; `tables` of the map, all if None, are
-    looked at. Raise InputInvalid for an unknown table, ShadowInvalid if the shadow has not run.
+    Takes no locks. Reports up to `keys` keys of each verdict; compares `tables` of the map, all if None.
+    Raises InputInvalid for an unknown table, ShadowInvalid if the shadow has not run.
     """
     started = time.monotonic()
     asked = schema_map.chosen(tables)
@@ -57,7 +57,7 @@ async def compare_with_shadow(
     async with open_side(work.live, snapshot=True) as side:
         for name, fence in (await work.fences(side)).items():
             if fence != fences[name]:
-                behind.append(f"The {name} result has changed while its points were compared.")
+                behind.append(f"The {name} result changed while its points were compared.")
     return Verification(
         relations=tuple(relations), shadow=True, behind=tuple(behind), seconds=time.monotonic() - started
     )
@@ -65,7 +65,7 @@ async def compare_with_shadow(
 
 @dataclass(frozen=True, kw_only=True)
 class _Relation:
-    """A table of both schemas. `keys` are its key's columns, each with the table whose ids it has."""
+    """A table of both schemas. `keys`: its key columns, each with the table it refers to."""
 
     name: str
     kind: RelationKind
@@ -105,7 +105,7 @@ class _Comparison:
             raise ShadowInvalid(self._graph.slug, "it has not run yet, so there is nothing to compare")
 
     async def behind(self, side: Side) -> list[str]:
-        """Return what each of them has yet to do, in sentences."""
+        """Return what each side has yet to do, in sentences."""
         told = []
         for name, place in (("live", self.live), ("shadow", self._shadow)):
             await side.fetch(SCHEMA_PATH, place.schema)
@@ -115,13 +115,13 @@ class _Comparison:
         return told
 
     async def fences(self, side: Side) -> dict[str, int]:
-        """Return the fence of each, which every run that writes raises."""
+        """Return each side's fence number, which every writing run increments."""
         places = {"live": quoted(self.live.schema), "shadow": quoted(self._shadow.schema)}
         [row] = await side.fetch(sql("fences", **places))
         return dict(row)
 
     async def rows(self, side: Side, relation: _Relation) -> Relation:
-        """Compare one table of both."""
+        """Compare one table of both sides."""
         tally = self._tally(relation.name, relation.kind, relation.table)
         places = {
             name: f"{quoted(place.schema)}.{quoted(relation.name)}"
@@ -147,7 +147,7 @@ class _Comparison:
     async def _differing(
         self, side: Side, relation: _Relation, places: dict[str, str], both: dict[str, str], tally: Tally
     ) -> dict[str, int]:
-        """Note the rows that differ, and return in how many each column does."""
+        """Note the rows that differ; return column -> number of rows in which it does."""
         same_key = " AND ".join(f"l.{quoted(column)} = s.{quoted(column)}" for column, _ in relation.keys)
         tests = {name: _differs(name, kind) for name, kind in both.items()}
         [[pairs]] = await side.fetch(sql("pairs", **places, same_key=same_key))
@@ -183,7 +183,7 @@ class _Comparison:
         )
 
     async def points(self, table: TableMap, vector: VectorProjection) -> Relation:
-        """Compare one collection of both: ids and payloads, whose hash covers the text too."""
+        """Compare one collection of both sides: ids and payloads, whose hash covers the text."""
         tally = self._tally(vector.collection, RelationKind.VECTORS, table.name)
         counts: Counter[str] = Counter()
         try:
@@ -199,7 +199,7 @@ class _Comparison:
 
 
 async def _judge(live: PointPayload | None, shadow: PointPayload | None, tally: Tally) -> Counter[str]:
-    """Note what is to be said of a point, and return the fields that differ."""
+    """Note a point's verdict; return the fields that differ."""
     if live is None or shadow is None:
         found = live or shadow
         if found is not None:
@@ -234,6 +234,6 @@ def _read(vectors: GraphVectors, collection: str) -> AsyncIterator[PointPayload]
 
 def _differs(name: str, kind: str) -> str:
     live, shadow = f"l.{quoted(name)}", f"s.{quoted(name)}"
-    if kind in ("json", "xml"):  # which know no equality
+    if kind in ("json", "xml"):  # types without an equality operator
         live, shadow = f"{live}::text", f"{shadow}::text"
     return f"({differs(live, shadow, kind)})"

@@ -1,4 +1,4 @@
-"""How far a graph and its shadow are: what each has yet to do, and what the one has that the other lacks."""
+"""Lag of a graph and its shadow: what each has yet to do, and what one has that the other lacks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,30 +17,30 @@ __all__ = ["Progress", "lags", "progress_of", "undone"]
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One side at one moment."""
+    """The state of one side at one moment."""
 
     ledger: Ledger
     pending: Pending
     points: int
-    """How many points the vector store is owed."""
+    """Number of outbox entries."""
     dead: int
-    """How many rows were refused and have not landed since."""
+    """Number of dead letters."""
 
     @property
     def untouched(self) -> bool:
-        """Whether nothing was ever read, although there is something to read."""
+        """Whether nothing was ever read, although the write-db has rows."""
         return bool(self.tables) and all(cursor == Cursor() for cursor in self.ledger.cursors.values())
 
     @property
     def tables(self) -> frozenset[str]:
-        """What is yet to be read of the write-db."""
+        """Tables with rows still to be read."""
         return self.pending.tables | ({DELETES} if self.pending.deletes else set())
 
 
 async def progress_of(
     connection: asyncpg.Connection, place: GraphSchema, write: GraphSchema, statements: SchemaStatements
 ) -> Progress:
-    """Return how far a side is; `connection` is to its database, with its schema on the search_path."""
+    """Return a side's progress; `connection` is to its database, with its schema on the search_path."""
     ledger = await read_ledger(connection, tables=statements.tables, run_id="")
     owed = await connection.fetchrow(sql("owed", schema=quoted(place.schema)))
     tables = list(statements.tables)
@@ -61,13 +61,13 @@ def undone(side: Progress) -> Iterator[str]:
     if side.ledger.comparisons:
         yield f"has yet to compare the keys of {', '.join(sorted(side.ledger.comparisons))}"
     if side.ledger.requeued or side.ledger.released:
-        yield "has rows that are to be tried again"
+        yield "has rows to retry"
     if side.points:
-        yield f"owes the vector store {side.points:,} points"
+        yield f"has {side.points:,} points to write to the vector store"
 
 
 def lags(shadow: Progress, live: Progress) -> Iterator[str]:
-    """Yield what of the live graph its shadow lacks, in words; what neither has read yet is no reason."""
+    """Yield what the shadow lacks of the live graph, in words; what neither has read does not count."""
     if shadow.untouched:
         yield "it has never been synced"
         return
@@ -77,9 +77,9 @@ def lags(shadow: Progress, live: Progress) -> Iterator[str]:
     if shadow.ledger.comparisons:
         yield f"it has yet to compare the keys of {', '.join(sorted(shadow.ledger.comparisons))}"
     if shadow.points:
-        yield f"it owes the vector store {shadow.points:,} points"
+        yield f"it has {shadow.points:,} points to write to the vector store"
     if shadow.dead > live.dead:
-        yield f"{shadow.dead:,} rows were refused in it, {live.dead:,} in the live graph"
+        yield f"{shadow.dead:,} rows were rejected in it, {live.dead:,} in the live graph"
 
 
 def _passed(ahead: Progress, behind: Progress, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The scratch of a shadow: its schema in the graph-db, made when it is needed and dropped on request."""
+"""Preparing shadows: creates a shadow's schema in the graph-db when needed, and drops it on request."""
 
 import re
 from typing import Final
@@ -24,17 +24,17 @@ _LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 async def prepare_shadow(services: Services, graph: Graph, provider_id: str) -> None:
-    """Make the scratch schema for a provider's result, unless it is there.
+    """Create the schema for a provider's result, unless it exists.
 
-    Raise ShadowInvalid if its place cannot be had or holds another provider's result, SchemaMoved while it is
-    being promoted.
+    Raises ShadowInvalid if its name is not usable or it holds another provider's result, SchemaMoved while it
+    is being promoted.
     """
     place, prefix = services.target_schema(graph, shadow=True), names.shadow_prefix(graph.qdrant_prefix)
     if len(place.schema) > _LONGEST_SCHEMA or not _PREFIX.fullmatch(prefix):
         raise ShadowInvalid(
             graph.slug,
-            f"schema '{place.schema}' or prefix '{prefix}', where it would be, is no valid name: "
-            "the graph's own are too long for one",
+            f"its schema '{place.schema}' or prefix '{prefix}' would not be a valid name: "
+            "the graph's own names are too long",
         )
     async with place.store.driver() as connection:
         found = await connection.fetchrow(sql("scratch"), place.schema)
@@ -45,15 +45,15 @@ async def prepare_shadow(services: Services, graph: Graph, provider_id: str) -> 
         _check(graph, place.schema, state, prefix=prefix, provider_id=provider_id)
         return
     if found["filled"] and not found["made"]:
-        raise ShadowInvalid(graph.slug, f"schema '{place.schema}' is there and is none of Syncline's")
+        raise ShadowInvalid(graph.slug, f"schema '{place.schema}' exists and is not Syncline's")
     for other in (await services.graphs.records()).valid:
-        # From before the rule that keeps such places free.
+        # From before the rule that reserves these names.
         same_schema = (other.graph_store, other.schema_name) == (graph.graph_store, place.schema)
         same_prefix = (other.qdrant_store, other.qdrant_prefix) == (graph.qdrant_store, prefix)
         if same_schema or same_prefix:
             raise ShadowInvalid(
                 graph.slug,
-                f"graph '{other.slug}' has schema '{place.schema}' or prefix '{prefix}', its place",
+                f"graph '{other.slug}' uses its schema '{place.schema}' or prefix '{prefix}'",
             )
     await migrate_graph(place.store, place.schema)
     await take_rights(graph, target=place)
@@ -69,16 +69,16 @@ def _check(graph: Graph, schema: str, state: asyncpg.Record, *, prefix: str, pro
         raise ShadowInvalid(
             graph.slug,
             f"schema '{schema}' has the result of provider '{state['shadow_provider']}', and `shadow` names "
-            f"'{provider_id}': `syncline graph set {graph.slug} --drop-shadow` has it begin anew",
+            f"'{provider_id}': `syncline graph set {graph.slug} --drop-shadow` restarts it",
         )
 
 
 async def drop_shadow(services: Services, graph: Graph, schema_map: SchemaMap) -> None:
-    """Drop the graph's scratch schema and collections, if there are any.
+    """Drop the shadow's schema and collections, if there are any.
 
-    Raise StoreUnavailable if a cycle of the shadow has them for too long, ShadowInvalid if what is in their
-    place is not what the record says, as after a promotion. While the graph declares a shadow, its next cycle
-    begins anew.
+    Raises StoreUnavailable if a cycle of the shadow holds them for too long, ShadowInvalid if the schema is
+    not what the record says, as after a promotion. While the graph declares a shadow, its next cycle starts
+    it again.
     """
     place, vectors = services.target_schema(graph, shadow=True), services.graph_vectors(graph, shadow=True)
     async with place.store.driver() as connection, connection.transaction():
@@ -91,17 +91,17 @@ async def drop_shadow(services: Services, graph: Graph, schema_map: SchemaMap) -
                 f"a cycle has held schema '{place.schema}' for {_PATIENCE}, so it was not dropped",
                 sqlstate=_LOCK_NOT_AVAILABLE,
             ) from error
-        # Only now: a promotion may have held the lock, and what is here would be the former live result.
+        # Checked under the lock: a promotion may have held it, and the schema would be the former live
+        # result.
         if not (await connection.fetchrow(sql("scratch"), place.schema))["made"]:
             return
         state = await connection.fetchrow(sql("state", schema=quoted(place.schema)))
         if state["vector_prefix"] != vectors.prefix:
             raise ShadowInvalid(
                 graph.slug,
-                f"schema '{place.schema}' is not its shadow's, or no longer since a promotion; "
-                "nothing was dropped",
+                f"schema '{place.schema}' is not its shadow's, or not since a promotion; nothing was dropped",
             )
-        # First the points: what lacks them is rebuilt, what has too many is not.
+        # Points first: missing points are rebuilt, surplus points are not removed.
         for table in schema_map:
             if table.vector is not None:
                 await vectors.store.drop_collection(vectors.collection(table.vector.collection))

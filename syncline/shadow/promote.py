@@ -1,11 +1,10 @@
-"""Promotion: a shadow's result becomes the graph's, and what was live becomes its shadow.
+"""Promotion: a shadow's result becomes the graph's live result, and the live one becomes the shadow.
 
-The schemas in the graph-db are renamed, each for the other; in the record, the providers change places and
-so do the prefixes of the collections, which cannot be renamed. If the record is in the same database, all
-of this is one transaction. If not, the schemas go first. Should it be cut off between the two, no cycle
-does harm: the books in a schema say which prefix they are about, and a cycle that was given another one
-stops (SchemaMoved). Whoever promotes next, above all the next attempt, makes the record follow before
-anything else.
+The schemas in the graph-db are swapped by renaming; in the record, the providers are swapped and so are the
+prefixes of the collections, which cannot be renamed. If the record is in the same database, all of this is
+one transaction. If not, the schemas are swapped first. If it is interrupted between the two, no cycle does
+harm: each schema stores its prefix, and a cycle that was given another one stops (SchemaMoved). The next
+promotion, usually the next attempt, first updates the record.
 """
 
 import asyncio
@@ -41,7 +40,7 @@ __all__ = ["promote"]
 _ACTION: Final = "promote"
 _PATIENCE: Final = 60.0
 _AGAIN: Final = 0.5
-_FORCE: Final = "Try again when that is over; `--force` swaps them all the same, once neither is at work"
+_FORCE: Final = "Try again later; `--force` swaps them anyway, once neither is running"
 
 
 async def promote(
@@ -56,11 +55,11 @@ async def promote(
     starter: str | None = None,
     patience: float = _PATIENCE,
 ) -> Promotion:
-    """Swap a graph and its shadow, once for each run, and return what came of it.
+    """Swap a graph and its shadow, once per run; return the result.
 
-    It waits for a moment at which neither is at work and the shadow has all that the live graph has. Raise
-    ShadowInvalid if there is no shadow, or no such moment in time, or something that is in the live schema
-    alone; with `force` it is enough that nobody is at work.
+    Waits for a moment when neither is running and the shadow has all that the live graph has. Raises
+    ShadowInvalid if there is no shadow, or no such moment in time, or the live schema contains something
+    else; with `force` it is enough that neither is running.
     """
     if not who.strip() or not why.strip():
         raise InputInvalid("To promote, say who you are and why: both are kept in the audit.")
@@ -79,7 +78,7 @@ async def promote(
     while True:
         async with work.both_held() as connection:
             if connection is None:
-                reasons = ["a cycle was at work all the while"]
+                reasons = ["a cycle was running all the time"]
             else:
                 reasons = await work.lacks(connection)
                 if force or not reasons:
@@ -109,7 +108,7 @@ class _Promotion:
         self._one_database = services.control is self._live.store
 
     async def half_done(self) -> bool:
-        """Return whether the schemas were swapped and the record does not know."""
+        """Return whether the schemas were swapped but the record was not updated."""
         await migrate_bookkeeping(self._live.store, self._live.schema)
         async with self._live.store.driver() as connection:
             state = await connection.fetchrow(sql("state", schema=quoted(self._live.schema)))
@@ -123,7 +122,7 @@ class _Promotion:
         return done
 
     async def require_shadow(self) -> None:
-        """Raise ShadowInvalid unless there is a result of the provider that the composition names."""
+        """Raise ShadowInvalid unless the composition's `shadow` provider has a result."""
         graph = self._graph
         entry = parse_composition(graph.slug, graph.composition).entry("sync", shadow=True)
         if entry is None:
@@ -144,16 +143,16 @@ class _Promotion:
             )
 
     async def left_behind(self) -> list[str]:
-        """Return what is in the live schema, or bound to it, and would not follow."""
+        """Return objects in the live schema, or bound to it, that would not be moved."""
         async with self._live.store.driver() as connection:
             rows = await connection.fetch(sql("left_behind"), self._live.schema, self._shadow.schema)
         return [row["reason"] for row in rows]
 
     @asynccontextmanager
     async def both_held(self) -> AsyncIterator[AsyncConnection | None]:
-        """Yield a connection in a transaction that holds both schemas; None if a cycle has one of them.
+        """Yield a connection in a transaction that locks both schemas; None if a cycle holds one of them.
 
-        Raise ShadowInvalid if another promotion was faster.
+        Raises ShadowInvalid if another promotion came first.
         """
         async with self._live.store.begin() as connection:
             driver = await _driver(connection)
@@ -162,17 +161,17 @@ class _Promotion:
             if held:
                 state = await driver.fetchrow(sql("state", schema=quoted(self._live.schema)))
                 if state["vector_prefix"] not in (None, self._prefix):
-                    raise ShadowInvalid(self._graph.slug, "somebody else has promoted it meanwhile")
+                    raise ShadowInvalid(self._graph.slug, "it was promoted by another run meanwhile")
             yield connection if held else None
 
     async def lacks(self, connection: AsyncConnection) -> list[str]:
-        """Return what the shadow lacks of what the live graph has."""
+        """Return what the shadow lacks of the live graph."""
         driver = await _driver(connection)
         try:
             live = await self._progress(driver, self._live)
             shadow = await self._progress(driver, self._shadow)
         except StoreRejected as error:
-            return [f"whether it is behind cannot be told: {error}"]
+            return [f"whether it is behind is unknown: {error}"]
         return list(lags(shadow, live))
 
     async def _progress(self, driver: asyncpg.Connection, place: GraphSchema) -> Progress:
@@ -212,12 +211,12 @@ class _Promotion:
         return await self._services.graphs.swap_shadow(self._graph, within=connection, actor=self._actor)
 
     async def finish(self, *, resumed: bool = False) -> Promotion:
-        """Make the record follow, and return what came of it."""
+        """Update the record; return the result."""
         graph = await self._services.graphs.swap_shadow(self._graph, actor=self._actor)
         return self.promotion(graph).model_copy(update={"resumed": resumed})
 
     def promotion(self, graph: Graph, *, swap: bool = False) -> Promotion:
-        """Return what the record says after the promotion; with `swap`, if it was before."""
+        """Return the record's state after the promotion; `swap`: it was read before."""
         raw = swapped(graph.composition) if swap else graph.composition
         composition = parse_composition(graph.slug, raw)
         serving = {"sync": composition.sync, "shadow": composition.shadow}
@@ -231,7 +230,7 @@ class _Promotion:
 
 
 async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
-    """Return the driver's connection, in the transaction that this one has begun."""
+    """Return the driver's connection, within this connection's transaction."""
     await connection.execute(text("SELECT 1"))  # the adapter begins lazily
     raw = await connection.get_raw_connection()
     if raw.driver_connection is None:

@@ -1,6 +1,6 @@
-"""One connection of the driver: it knows since when it waits for its server, and is watched while it does.
+"""Postgres connection: an asyncpg connection that tracks how long it waits for the server, and is watched.
 
-What of the driver is private is touched here and nowhere else.
+The only module that uses private parts of the driver.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ __all__ = ["Connection"]
 T = TypeVar("T")
 
 _KEEPALIVE: Final = (
-    # A peer that is gone is found in 25 seconds, whether something was on its way to it or nothing.
+    # Detects a dead peer within 25 seconds, whether data was in flight or not.
     ("TCP_KEEPIDLE", 10),
     ("TCP_KEEPALIVE", 10),  # the same on macOS
     ("TCP_KEEPINTVL", 5),
@@ -31,7 +31,7 @@ _KEEPALIVE: Final = (
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships no types
-    """A connection of the driver, watched from `watched_by` on."""
+    """A driver connection, watched once `watched_by` is called."""
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any) -> None:
         self._asking = _Asking(protocol)
@@ -39,28 +39,28 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
         self._closing: str | None = None
         self._token = uuid4().hex[:12]
         self.begun = ""
-        """What the server said of the last statement that `beginning` had a transaction take along."""
+        """Status of the last statement that `beginning` added to a BEGIN."""
         self.ended = ""
-        """The same of the last one that was executed once such a transaction was committed."""
+        """Status of the last statement run after such a transaction's commit."""
         self.opened_at = time.monotonic()
         self.called = ""
-        """Its application name, whenever it is not at work for somebody in particular."""
+        """Its usual application name, while it does no named work."""
         self.host: Host | None = None
-        """Which of the hosts that a connection string names it leads to."""
+        """The host of the connection string that it is connected to."""
         super().__init__(self._asking, transport, *rest)
         _keep_alive(transport.get_extra_info("socket"))
 
     def watched_by(self, watch: Watch) -> None:
-        """Have the watch know whenever the server is waited for."""
+        """Notify the watch whenever the connection starts or stops waiting for the server."""
         self._asking.watch = watch
 
     @property
     def lost(self) -> str | None:
-        """Why this connection was given up; None if it was not."""
+        """Why this connection was closed by the watch; None if it was not."""
         return None if self._asking.watch is None else self._asking.watch.lost
 
     def keep_alive(self, said: Keepalive) -> None:
-        """Set what a connection string says of this end's socket."""
+        """Apply the connection string's client socket settings."""
         opened = self._transport.get_extra_info("socket")
         if opened is None or opened.family not in (socket.AF_INET, socket.AF_INET6):
             return
@@ -79,16 +79,16 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
                     opened.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def give_up(self) -> None:
-        """End the connection now; whoever waits for it is told at once."""
+        """Close the connection now; a waiting caller gets the error at once."""
         protocol = self._protocol
         self.terminate()
         if protocol is not None:
-            # A COPY that waits for room would wait for ever.
+            # A COPY waiting for buffer space would wait forever.
             protocol.resume_writing()
 
     @contextmanager
     def beginning(self, opening: str, closing: str | None = None) -> Iterator[None]:
-        """Have the next BEGIN take `opening` along, and its COMMIT `closing`, without a round trip more."""
+        """Send `opening` with the next BEGIN and `closing` with its COMMIT, without another round trip."""
         self._opening, self._closing = opening, closing
         try:
             yield
@@ -96,12 +96,12 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
             self._opening = self._closing = None
 
     def _get_unique_id(self, prefix: str) -> str:
-        # The driver counts from one in every process. Should a pooler begin to mix sessions under us, a
-        # prepared statement that is not there is an error; one of the same name would be executed.
+        # The driver counts from one in every process. If a pooler mixes sessions, a missing prepared
+        # statement is an error, while another client's statement of the same name would be executed.
         return f"{super()._get_unique_id(prefix)}{self._token}"
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
-        """Execute a statement, or a script without arguments, as the driver does."""
+        """Execute a statement, or a script without arguments, like the driver."""
         if self._opening is not None and query.startswith("BEGIN"):
             query, self._opening = f"{query} {self._opening}", None
             self.begun = await super().execute(query, timeout=timeout)
@@ -115,7 +115,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
 
 
 class _Asking:
-    """The driver's protocol, with the moments at which it waits for the server."""
+    """Wraps the driver's protocol and records when it waits for the server."""
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
@@ -152,7 +152,7 @@ class _Asking:
 
     async def copy_out(self, statement: str, sink: Callable[[bytes], Awaitable[None]], *rest: Any) -> Any:
         async def received(chunk: bytes) -> None:
-            # Until it is taken, it is not the server that is waited for.
+            # While the consumer takes the chunk, we do not wait for the server.
             self._waits(False)
             await sink(chunk)
             self._waits(True)
@@ -189,7 +189,7 @@ class _Asking:
 def _keep_alive(opened: socket.socket | None) -> None:
     if opened is None or opened.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    # A system that lacks one of them goes without it.
+    # Not every system supports all of these options.
     with suppress(OSError):
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:

@@ -1,7 +1,7 @@
-"""The syntax of connection strings: a URI or libpq's `keyword=value` form, as parameters by name.
+"""Parses connection strings: a URI or libpq's `keyword=value` form, into parameters by name.
 
-A connection string is a secret as a whole. What is wrong with one is said in sentences that quote nothing of
-it: where a password may have been cut apart by a character that it should not have, any piece may be its own.
+The whole string is a secret. Errors quote nothing of it: where a password was split by an unescaped
+character, any piece may be part of the password.
 """
 
 import re
@@ -23,12 +23,12 @@ _TOKEN: Final = re.compile(
 )
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _ENCODE: Final = (
-    "a character of the user name or password that has a meaning in a URI is written as it is: "
-    "percent-encode it (# is %23, / is %2F, ? is %3F, @ is %40, : is %3A, % is %25)"
+    "a character of the user name or password that has a meaning in a URI is not percent-encoded: "
+    "encode it (# is %23, / is %2F, ? is %3F, @ is %40, : is %3A, % is %25)"
 )
 _QUOTE: Final = (
-    "it is not made of keyword=value pairs: a value with a blank, a quote or a backslash stands in single "
-    "quotes, in which ' and \\ are written \\' and \\\\"
+    "it is not made of keyword=value pairs: enclose a value with a blank, a quote or a backslash in single "
+    "quotes, and write ' and \\ in it as \\' and \\\\"
 )
 
 
@@ -38,11 +38,11 @@ class ConnectionStringInvalid(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a connection string says: parameters by libpq's names."""
+    """A connection string's parameters, by libpq's names."""
 
     parameters: Mapping[str, str]
     nameable: bool
-    """Whether no name of an unknown parameter can be a piece of a password."""
+    """Whether unknown parameter names cannot be pieces of a password, and may be quoted."""
 
 
 def parse_connection_string(text: str) -> Written:
@@ -51,13 +51,11 @@ def parse_connection_string(text: str) -> Written:
     if not text:
         raise ConnectionStringInvalid("it is empty; give a connection string, or unset the variable")
     if "\0" in text or not text.isprintable():
-        raise ConnectionStringInvalid(
-            "it has a control character; a secret that was copied with its line end?"
-        )
+        raise ConnectionStringInvalid("it has a control character; was a secret copied with its line end?")
     if text[0] in "\"'" or text[-1] == '"':
-        raise ConnectionStringInvalid("it is in quotes; give the connection string alone")
+        raise ConnectionStringInvalid("it is in quotes; give only the connection string")
     if text.startswith("psql "):
-        raise ConnectionStringInvalid("it begins with a command; give the connection string alone")
+        raise ConnectionStringInvalid("it begins with a command; give only the connection string")
     if text.lower().startswith("jdbc:"):
         raise ConnectionStringInvalid("it is a JDBC URL; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     if _PLACEHOLDER.search(text):
@@ -78,8 +76,8 @@ def _uri(rest: str) -> Written:
     before, _, query = rest.partition("?")
     authority, slash, path = before.partition("/")
     who, at, where = authority.rpartition("@")
-    # An @ that belongs to the user's part may have come behind what a password cut it off by. In a query it
-    # is well where a value may have one (`user=me@server`), and a name never has.
+    # An @ of the user part may come after the character that split a password. In a query it is valid in a
+    # value (`user=me@server`), never in a name.
     pairs = query.split("&") if query else []
     if "@" in who or "@" in path or any("=" not in pair or "@" in pair.partition("=")[0] for pair in pairs):
         raise ConnectionStringInvalid(
@@ -105,7 +103,7 @@ def _uri(rest: str) -> Written:
 
 
 def _places(where: str, *, maybe_password: bool) -> Iterator[tuple[str, str]]:
-    """Yield each host, decoded, with its port; both are empty where they are not given."""
+    """Yield each host, decoded, with its port; empty where not given."""
     for place in where.split(","):
         found = re.fullmatch(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?", place)
         if found is None:
@@ -122,7 +120,7 @@ def _places(where: str, *, maybe_password: bool) -> Iterator[tuple[str, str]]:
 def _pairs(text: str) -> Written:
     if _KEYWORD.match(text) is None:
         raise ConnectionStringInvalid(
-            "it is no connection string: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or host=… "
+            "it is not a connection string: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or host=… "
             "dbname=… user=…"
         )
     if ";" in text and re.match(r"(?i)\s*(?:server|host|user id|data source)\s*=[^;]*;", text):
@@ -138,7 +136,7 @@ def _pairs(text: str) -> Written:
         at = found.end()
         value = found["bare"] if found["quoted"] is None else found["quoted"]
         _add(written, found["name"], _ESCAPED.sub(r"\1", value), nameable=nameable)
-        # What comes behind a password without quotes may be the rest of it.
+        # What follows an unquoted password may be the rest of it.
         if found["name"] in ("password", "sslpassword") and found["quoted"] is None:
             nameable = False
     return Written(parameters=written, nameable=nameable)
@@ -153,11 +151,11 @@ def _add(written: dict[str, str], name: str, value: str, *, nameable: bool) -> N
 
 def _decoded(text: str) -> str:
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
-        raise ConnectionStringInvalid("it has a % that no two hexadecimal digits follow: a % itself is %25")
+        raise ConnectionStringInvalid("it has a % without two hexadecimal digits after it: write % as %25")
     try:
         decoded = unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
-        raise ConnectionStringInvalid("what is percent-encoded in it is no UTF-8") from None
+        raise ConnectionStringInvalid("its percent-encoded bytes are not UTF-8") from None
     if "\0" in decoded:
-        raise ConnectionStringInvalid("it has %00, which nothing in it can have")
+        raise ConnectionStringInvalid("it has %00, which is not allowed")
     return decoded

@@ -1,6 +1,6 @@
-"""Where a Postgres store is and how to log in there: what its connection string says, checked and typed.
+"""Connection settings of a Postgres store: its connection string, parsed and validated.
 
-Every parameter that libpq knows is honoured, refused by name, or passed over because that can weaken nothing;
+Every libpq parameter is supported, rejected by name, or ignored because that weakens nothing;
 docs/connections.md lists which. The driver never sees the text.
 """
 
@@ -25,14 +25,14 @@ _SESSIONS: Final = ("any", "primary", "standby", "prefer-standby", "read-write",
 
 _PASSED_OVER: Final = frozenset(
     {
-        "application_name",  # Syncline's own names tell its connections apart
+        "application_name",  # Syncline sets its own names
         "fallback_application_name",
-        "pgbouncer",  # whether there is a pooler, and how it works, is found out
+        "pgbouncer",  # poolers are detected
         "sslcompression",  # never used
     }
 )
 _ONLY: Final[Mapping[str, tuple[frozenset[str], str]]] = {
-    # name -> what it may say, for Syncline does nothing else; and what to do about anything else
+    # name -> the accepted values, since Syncline does nothing else; and what to do about any other
     "gssencmode": (frozenset({"disable", "prefer"}), "encryption by Kerberos is not supported; use sslmode"),
     "sslsni": (frozenset({"1"}), "the server's name is always sent; remove it"),
     "client_encoding": (frozenset({"auto", "utf8", "utf-8", "unicode"}), "it is always UTF8; remove it"),
@@ -83,7 +83,8 @@ _REFUSED: Final[Mapping[str, str]] = {
 }
 _SYNONYMS: Final = {"database": "dbname", "ssl": "sslmode", "username": "user"}
 _ENVIRONMENT: Final = {
-    # What libpq reads where the string does not say it, as far as leaving it out would weaken something.
+    # Environment variables that libpq reads for missing parameters, where ignoring them would weaken
+    # security.
     "channel_binding": "PGCHANNELBINDING",
     "gssencmode": "PGGSSENCMODE",
     "require_auth": "PGREQUIREAUTH",
@@ -109,7 +110,7 @@ class Host:
 
     @property
     def local(self) -> bool:
-        """Whether nothing that is sent there leaves this machine."""
+        """Whether traffic to it never leaves this machine."""
         if self.name.startswith("/") or self.name == "localhost":
             return True
         try:
@@ -120,7 +121,7 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True)
 class Keepalive:
-    """What the string says of the client's own socket, None where it does not."""
+    """The string's settings for the client's socket; None where not given."""
 
     on: bool = True
     idle: int | None = None
@@ -131,7 +132,7 @@ class Keepalive:
 
 @dataclass(frozen=True, kw_only=True)
 class Dsn:
-    """Where a store is and how to log in there. Nothing secret shows when it is printed."""
+    """Where a store is and how to log in. Printing it shows no secret."""
 
     hosts: tuple[Host, ...]
     user: str
@@ -141,22 +142,22 @@ class Dsn:
     tls: Tls
     target_session_attrs: str
     shuffled: bool
-    """Whether the hosts are tried in any order."""
+    """Whether the hosts are tried in random order."""
     connect_seconds: float | None
     options: str | None
-    """Settings for the server's side of a session, as `options` has them."""
+    """Server-side session settings, as in `options`."""
     keepalive: Keepalive
 
     @property
     def unverified(self) -> bool:
-        """Whether somebody between here and the server could read along, or stand in for it."""
+        """Whether a third party on the network could read the traffic or impersonate the server."""
         return not self.tls.verified and not all(host.local for host in self.hosts)
 
 
 def parse_dsn(text: str, *, environment: Mapping[str, str] = os.environ) -> Dsn:
-    """Return what a connection string says, or raise ConnectionStringInvalid.
+    """Parse a connection string, or raise ConnectionStringInvalid.
 
-    Of `environment`, those PG* variables count that libpq reads and that protect a connection; the driver
+    From `environment`, it uses those PG* variables that libpq reads and that protect a connection; the driver
     itself reads PGPASSFILE and PGPASSWORD for a string without a password.
     """
     written = parse_connection_string(text)
@@ -187,7 +188,7 @@ def parse_dsn(text: str, *, environment: Mapping[str, str] = os.environ) -> Dsn:
         tls=tls_of(read.text, tcp=any(not host.name.startswith("/") for host in hosts)),
         target_session_attrs=read.choice("target_session_attrs", _SESSIONS) or "any",
         shuffled=read.choice("load_balance_hosts", ("disable", "random")) == "random",
-        # libpq waits for ever when it is told 0; here a limit remains.
+        # libpq waits forever for 0; here a limit remains.
         connect_seconds=read.number("connect_timeout", most=3600) or None,
         options=read.text("options"),
         keepalive=Keepalive(
@@ -201,7 +202,7 @@ def parse_dsn(text: str, *, environment: Mapping[str, str] = os.environ) -> Dsn:
 
 
 class _Reader:
-    """The values of parameters; an empty one counts as not given, as for libpq."""
+    """Reads parameter values; an empty one counts as not given, as in libpq."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
         self._given = given
@@ -256,10 +257,10 @@ _READ: Final = frozenset(
 
 
 def _known(parameters: Mapping[str, str], *, nameable: bool) -> dict[str, str]:
-    """Return the parameters by libpq's names, or raise ConnectionStringInvalid for one that nobody knows."""
+    """Return the parameters by libpq's names; raise ConnectionStringInvalid for an unknown one."""
     given: dict[str, str] = {}
     if parameters.get("ssl", "").lower() in ("true", "1"):
-        # As JDBC has it, and libpq takes it too.
+        # The JDBC spelling, which libpq accepts too.
         parameters = {**parameters, "ssl": "require"}
     for written, value in parameters.items():
         name = _SYNONYMS.get(written, written)
@@ -279,7 +280,7 @@ def _hosts(names: str | None, ports: str | None) -> tuple[Host, ...]:
     hosts = names.split(",")
     numbers = [_port(port) for port in (ports or "").split(",")]
     if len(numbers) not in (1, len(hosts)):
-        raise ConnectionStringInvalid("it has as many ports as hosts, or one, or none")
+        raise ConnectionStringInvalid("give as many ports as hosts, or one, or none")
     numbers = numbers * len(hosts) if len(numbers) == 1 else numbers
     return tuple(Host(name=_host(host), port=port) for host, port in zip(hosts, numbers, strict=True))
 
@@ -293,7 +294,7 @@ def _port(port: str) -> int:
 
 
 def _host(name: str) -> str:
-    """Return the name, or raise ConnectionStringInvalid unless a resolver can be asked for it."""
+    """Return the host name, or raise ConnectionStringInvalid if it cannot be resolved by form."""
     if not name:
         raise ConnectionStringInvalid("one of its hosts is empty")
     if name.startswith("/"):
@@ -309,14 +310,14 @@ def _host(name: str) -> str:
     fine = all(re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", label) for label in labels)
     if not labels or not fine or len(name) > 253:
         raise ConnectionStringInvalid(
-            "what stands in place of a host cannot be one; in a URI, what is special in user and password is "
+            "one of its hosts is not a valid name; in a URI, special characters in user and password must be "
             "percent-encoded"
         )
     return name
 
 
 def _os_user() -> str:
-    """Return who runs this process, which libpq logs in as where a string names nobody."""
+    """Return the OS user of this process, the login when a string names no user."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):

@@ -1,4 +1,4 @@
-"""One collection of the embedded store on disk: a Qdrant Edge shard and its description. Blocking.
+"""One collection of the embedded vector store on disk: a Qdrant Edge shard and its description. Blocking.
 
 Imports `qdrant_edge`, an optional dependency, so import this module late. The engine's errors pass through.
 """
@@ -17,12 +17,12 @@ from syncline.embeddings.service import Vectors
 from syncline.stores.vectors import PointPayload
 
 _DESCRIPTION, _SHARD = "collection.json", "shard"
-_POINTS_PER_UPDATE = 1000  # the engine keeps Python's lock during an update: about 15 ms at this size
+_POINTS_PER_UPDATE = 1000  # the engine holds Python's GIL during an update: about 15 ms at this size
 _NEVER_INDEX = 2**40  # kB; below this, searches scan: building HNSW graphs would stall the writes
 
 
 class _Description(BaseModel):
-    """What the engine does not tell about a shard."""
+    """Facts about a shard that the engine does not report."""
 
     dimensions: int
 
@@ -35,9 +35,9 @@ class EdgeShard:
 
     @classmethod
     def create(cls, folder: Path, dimensions: int) -> bool:
-        """Create an empty, closed shard if there is none, and return whether that was so.
+        """Create an empty, closed shard if there is none; return whether it was created.
 
-        Raise BlockingIOError if another process is at it.
+        Raises BlockingIOError if another process holds it.
         """
         with _locked(folder):
             missing = not folder.exists()
@@ -47,7 +47,7 @@ class EdgeShard:
 
     @staticmethod
     def _build(folder: Path, dimensions: int) -> None:
-        # Built aside and renamed: a process killed in between leaves no half collection behind.
+        # Built elsewhere and renamed: a process killed in between leaves no half collection.
         aside = folder.with_name(f".new-{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
         (aside / _SHARD).mkdir(parents=True)
@@ -64,15 +64,15 @@ class EdgeShard:
 
     @classmethod
     def load(cls, folder: Path) -> "EdgeShard":
-        """Open the shard at this folder.
+        """Open the shard in this folder.
 
-        Raise FileNotFoundError or ValidationError if it is none of ours, BlockingIOError if it is held.
+        Raises FileNotFoundError or ValidationError if it is not ours, BlockingIOError if it is held.
         """
         lock = _locked(folder)
         try:
             description = _Description.model_validate_json((folder / _DESCRIPTION).read_bytes())
             shard = edge.EdgeShard.load(str(folder / _SHARD))
-            # Reclaims the room of deleted points once they are a fifth; returns at once otherwise.
+            # Reclaims the space of deleted points once they are a fifth; otherwise returns at once.
             shard.optimize()
         except BaseException:
             lock.close()
@@ -83,19 +83,19 @@ class EdgeShard:
         """Close the shard and delete its folder."""
         with self._lock:
             self._shard.close()
-            # Renamed first: a removal that is interrupted must not leave half a collection behind.
+            # Renamed first: an interrupted removal must not leave half a collection.
             dying = folder.with_name(f".dropped-{folder.name}")
             shutil.rmtree(dying, ignore_errors=True)
             folder.rename(dying)
             shutil.rmtree(dying)
 
     def close(self) -> None:
-        """Close the shard; another process can open it then."""
+        """Close the shard, so that another process can open it."""
         with self._lock:
             self._shard.close()
 
     def index(self, fields: Iterable[str]) -> None:
-        """Add the keyword payload indexes that are missing."""
+        """Add the missing keyword payload indexes."""
         missing = set(fields) - set(self._shard.info().payload_schema)
         for field in sorted(missing):
             self._shard.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword))
@@ -111,13 +111,14 @@ class EdgeShard:
                 for point, vector in zip(points[part], vectors[part], strict=True)
             ]
             self._shard.update(edge.UpdateOperation.upsert_points(batch))
-        # A killed process loses nothing without this, a power cut does (only a flush calls fsync).
+        # Without this a power cut would lose data, though a killed process would not (only a flush calls
+        # fsync).
         self._shard.flush()
 
     def overwrite_payload(self, points: Sequence[PointPayload]) -> None:
         """Replace payloads; ids that do not exist are ignored."""
         for point in points:
-            # By filter, because the engine refuses an id that it does not have.
+            # By filter, because the engine rejects unknown ids.
             only = edge.Filter(must=[edge.HasIdCondition({point.id})])
             self._shard.update(
                 edge.UpdateOperation.overwrite_payload_by_filter(only, payload=dict(point.payload))
@@ -136,7 +137,7 @@ class EdgeShard:
     def page(
         self, start: UUID | None, limit: int, fields: Sequence[str] | None = None
     ) -> tuple[list[PointPayload], UUID | None]:
-        """Return points in id order from `start`, and where the next page starts (None: there is none)."""
+        """Return (points in id order from `start`, start of the next page or None)."""
         selection = True if fields is None else list(fields) or False
         request = edge.ScrollRequest(offset=start, limit=limit, with_payload=selection, with_vector=False)
         records, following = self._shard.scroll(request)
@@ -160,8 +161,8 @@ class EdgeShard:
 
 def _locked(folder: Path) -> IO[str]:
     """Lock a shard's folder until the returned file is closed or this process ends, however it ends."""
-    # The engine refuses a shard that is open elsewhere, but only after it has touched files that the other
-    # one is writing to, whose next flush then fails. So it must not even try.
+    # The engine rejects a shard open elsewhere, but only after touching files that the other process is
+    # writing, whose next flush then fails. So it must not even try.
     locks = folder.parent / ".locks"
     locks.mkdir(exist_ok=True)
     lock = (locks / folder.name).open("w")

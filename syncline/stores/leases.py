@@ -1,4 +1,4 @@
-"""The connections that one piece of work holds, so that those which it leaves open can be taken back."""
+"""Leases: tracks the store connections of one piece of work, so that leaked ones can be closed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ Release = Callable[[], Awaitable[None]]
 
 
 class Leases:
-    """What is taken from the stores while this is entered, also by the tasks that are started meanwhile."""
+    """Connections acquired while this is entered, also by tasks started meanwhile."""
 
     def __init__(self) -> None:
         self._held: dict[object, tuple[str, Release]] = {}
@@ -24,7 +24,7 @@ class Leases:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count what is taken from here on, until the end."""
+        """Track connections acquired from here on, until the end."""
         token = _counting.set(self)
         try:
             yield
@@ -33,9 +33,9 @@ class Leases:
 
     @contextmanager
     def hold(self, store: str, release: Release) -> Iterator[None]:
-        """Know of a connection while this is entered. Raise StoreUnavailable when the work is over."""
+        """Track a connection while this is entered. Raises StoreUnavailable when the work is over."""
         if self._over:
-            raise StoreUnavailable(store, "the work that asks for a connection has ended.")
+            raise StoreUnavailable(store, "the work that requests a connection has ended.")
         key = object()
         self._held[key] = (store, release)
         try:
@@ -44,7 +44,7 @@ class Leases:
             self._held.pop(key, None)
 
     async def take_back(self) -> Sequence[str]:
-        """Close what is still held, and give out no more; return the name of the store of each, sorted."""
+        """Close all held connections and give out no more; return their store names, sorted."""
         self._over = True
         stores = []
         while self._held:
@@ -53,8 +53,8 @@ class Leases:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     await release()
-            except Exception as error:  # whoever holds it may be using it, or closing it
-                get_log().debug("connection was closed with an error", store=store, error=repr(error))
+            except Exception as error:  # its holder may be using or closing it
+                get_log().debug("closing a connection failed", store=store, error=repr(error))
         return sorted(stores)
 
 
@@ -63,7 +63,7 @@ _counting: ContextVar[Leases | None] = ContextVar("leases", default=None)
 
 @contextmanager
 def leased(store: str, release: Release) -> Iterator[None]:
-    """Say that a connection of the store is in use; `release` closes it in spite of whoever uses it."""
+    """Register a store connection as in use; `release` closes it even while it is used."""
     leases = _counting.get()
     if leases is None:
         yield

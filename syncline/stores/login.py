@@ -1,7 +1,7 @@
-"""Logging in to a Postgres store, and what it means when that is refused.
+"""Login to a Postgres store, and the meaning of a rejected login.
 
-A refusal is a fault of this process: its connection string, its password, the certificates that it trusts.
-Another one may be right, so it is told as StoreUnusable, and never as a statement that was refused.
+A rejection is a fault of this process: connection string, password, trusted certificates. Another process may
+be right, so it raises StoreUnusable, not the error of a rejected statement.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ from syncline.stores.usability import Usability
 __all__ = ["OLDEST", "Login", "version_problem"]
 
 OLDEST: Final = 14
-"""The oldest PostgreSQL that is supported, for either store."""
+"""The oldest supported PostgreSQL, for either store."""
 _SECONDS: Final = 10.0
 
 _OUTAGES: Final = frozenset({"08", "40", "53", "57", "58"})
-"""Classes of SQLSTATEs with which a server that is there says that it cannot serve now."""
+"""SQLSTATE classes with which a reachable server reports that it cannot serve now."""
 _POOLER: Final = re.compile(
     r"no such (?:user|database)|auth|password|unsupported startup parameter|TLS required|SSL required|"
     r"endpoint ID is not specified|tenant|not allowed",
     re.IGNORECASE,
 )
-"""Poolers have one SQLSTATE for everything; these of their messages are about who logs in and how."""
+"""Poolers use one SQLSTATE for everything; these messages are about the login."""
 _HOSTNAME_MISMATCH: Final = 62, 64
 _TLS_REFUSALS: Final = re.compile(
     "ALERT_(?:UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_|HANDSHAKE_FAILURE|PROTOCOL_VERSION|ACCESS_DENIED)"
@@ -51,9 +51,9 @@ class _Asked:
 
 
 class Login:
-    """How connections to one store are opened. `setting` is where the string comes from.
+    """Opens connections to one store. `setting` names the source of the connection string.
 
-    `usability` is told how each attempt ends.
+    `usability` is updated after each attempt.
     """
 
     def __init__(
@@ -72,17 +72,16 @@ class Login:
 
     @property
     def dsn(self) -> Dsn:
-        """Where it leads."""
+        """The parsed connection string."""
         return self._dsn
 
     async def connect(
         self, application_name: str, *, seconds: float = _SECONDS, at: Host | None = None
     ) -> Connection:
-        """Return a new connection, to the host `at` if one is given.
+        """Return a new connection, to the host `at` if given.
 
-        Each host has `seconds` to answer, unless the string says how many it has.
-        Raise StoreUnusable when this process is refused, StoreUnavailable or the driver's error when the
-        server does not answer.
+        Each host has `seconds` to answer, unless the connection string sets a timeout. Raises StoreUnusable
+        when this process is rejected, StoreUnavailable or the driver's error when the server does not answer.
         """
         asked = _Asked(application_name, self._dsn.connect_seconds or seconds)
         hosts = list(self._dsn.hosts) if at is None else [at]
@@ -98,16 +97,16 @@ class Login:
         return connection
 
     def accepted(self) -> None:
-        """Have it known that the store lets this process in."""
+        """Record that the store accepted this process's login."""
         self._usability.note(self._store, None)
 
     def refused(self, problem: StoreUnusable) -> StoreUnusable:
-        """Have it known that the store refuses this process, and return why."""
+        """Record that the store rejected this process, and return the reason."""
         self._usability.note(self._store, problem)
         return problem
 
     async def _first(self, hosts: list[Host], asked: "_Asked") -> Connection:
-        """Return a connection to the first of the hosts that answers and is what is asked for."""
+        """Return a connection to the first host that answers and has the requested attributes."""
         if self._dsn.shuffled:
             random.shuffle(hosts)
         wanted = [self._dsn.target_session_attrs]
@@ -132,7 +131,7 @@ class Login:
         except (OSError, TimeoutError) as error:
             raise self._network(error, asked.seconds) from error
         except (ValueError, TypeError):
-            # The driver's own, which may quote what it was given.
+            # A driver error, which may quote its parameters.
             problem = self._unusable("the driver cannot use what it says.")
         else:
             old = version_problem(connection.get_server_version())
@@ -142,7 +141,7 @@ class Login:
                 return connection
             connection.terminate()
             problem = StoreUnusable(self._store, old)
-        # Not chained: what the driver and the server say of a string may quote it.
+        # Not chained: messages of driver and server may quote the connection string.
         raise problem
 
     async def _ask(
@@ -160,7 +159,7 @@ class Login:
             port=host.port,
             user=self._dsn.user,
             database=self._dsn.database,
-            # As a function: the driver would look for another one itself if there were none.
+            # As a function: given None, the driver would look for a password itself.
             password=lambda: None if password is None else password.get_secret_value(),
             ssl=tls,
             direct_tls=self._dsn.tls.direct,
@@ -172,13 +171,11 @@ class Login:
         return connection
 
     def _answered(self, error: Exception) -> StoreError:
-        """Return what an answer of the server, or of the driver, means."""
+        """Map an answer of the server, or of the driver, to a StoreError."""
         sqlstate = getattr(error, "sqlstate", None)
         if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
             wanted = self._dsn.target_session_attrs
-            return StoreUnavailable(
-                self._store, f"the server is not what target_session_attrs={wanted} asks for"
-            )
+            return StoreUnavailable(self._store, f"the server does not match target_session_attrs={wanted}")
         if isinstance(error, asyncpg.ClientConfigurationError) or not isinstance(sqlstate, str):
             if isinstance(error, ValueError):
                 return self._unusable("the driver cannot use what it says.")
@@ -189,26 +186,26 @@ class Login:
         return StoreUnavailable(self._store, text, sqlstate=sqlstate)
 
     def _network(self, error: Exception, seconds: float) -> StoreError:
-        """Return what it means that no session came about."""
+        """Map the failure to establish a session to a StoreError."""
         if isinstance(error, ssl.SSLCertVerificationError):
             if error.verify_code in _HOSTNAME_MISMATCH:
-                fix = "The host has to be a name that is in the server's certificate."
+                fix = "The host must be a name in the server's certificate."
             else:
-                fix = "Its sslrootcert has to be the certificates of who has signed the server's."
+                fix = "Its sslrootcert must contain the issuer of the server's certificate."
             return self._unusable(f"the server's certificate is not trusted: {error.verify_message}. {fix}")
         if isinstance(error, ssl.SSLError):
             reason = (error.reason or "").replace("_", " ").lower()
             if _TLS_REFUSALS.search(error.reason or ""):
-                return self._unusable(f"TLS with the server does not come about: {reason}.")
+                return self._unusable(f"no TLS connection to the server: {reason}.")
             return StoreUnavailable(
-                self._store, f"TLS with the server broke off: {reason or 'no reason given'}"
+                self._store, f"TLS to the server broke off: {reason or 'no reason given'}"
             )
         if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
-            return self._unusable("the server offers no TLS, and its sslmode demands it.")
+            return self._unusable("the server has no TLS, but sslmode requires it.")
         if isinstance(error, socket.gaierror):
-            return StoreUnavailable(self._store, f"the name of its host is not found ({error.strerror})")
+            return StoreUnavailable(self._store, f"its host name was not found ({error.strerror})")
         if isinstance(error, TimeoutError | asyncio.TimeoutError) and not str(error):
-            return StoreUnavailable(self._store, f"no answer for {seconds:g} s when connecting")
+            return StoreUnavailable(self._store, f"no answer within {seconds:g} s when connecting")
         return StoreUnavailable(self._store, str(error) or type(error).__name__)
 
     def _unusable(self, problem: str, *, sqlstate: str | None = None) -> StoreUnusable:
@@ -216,7 +213,7 @@ class Login:
 
 
 def version_problem(version: tuple[int, ...]) -> str | None:
-    """Return a sentence if a server of this version is too old, None if it is supported."""
+    """Return a sentence if this server version is too old, None if it is supported."""
     if version[0] >= OLDEST:
         return None
     told = ".".join(str(part) for part in version[:2])

@@ -1,4 +1,4 @@
-"""The collections of an embedded vector store that this process has open, whichever event loops use them."""
+"""The open collections of an embedded vector store in this process, shared by its event loops."""
 
 import threading
 from collections import OrderedDict
@@ -17,33 +17,33 @@ _T = TypeVar("_T")
 
 
 class OpenCollection:
-    """One collection and the thread that alone uses it. `shard` is None while it is not open."""
+    """One collection and its only thread. `shard` is None while it is closed."""
 
     def __init__(self, name: str) -> None:
         self.shard: EdgeShard | None = None
         self.calls = 0
-        """Calls that wait or run."""
+        """Calls queued or running."""
         self.executor = ThreadPoolExecutor(1, thread_name_prefix=f"qdrant-{name}")
 
     def close(self) -> None:
-        """Close the shard, if it is open; called in its thread."""
+        """Close the shard if it is open; called in its thread."""
         shard, self.shard = self.shard, None
         if shard is not None:
             shard.close()
 
 
 class OpenCollections:
-    """The open shards of one folder. Calls on one run one by one in its thread, in order of submission."""
+    """The open shards of one folder. Calls on one shard run in its thread, in order of submission."""
 
     def __init__(self) -> None:
-        # Entered again by a call that has ended before its callback is added.
+        # Reentrant: a call may end before its callback is added.
         self._guard = threading.RLock()
         self._collections: OrderedDict[str, OpenCollection] = OrderedDict()  # least recently used first
         self._users: WeakSet[object] = WeakSet()
 
     @classmethod
     def of_this_process(cls, folder: Path) -> "OpenCollections":
-        """Return those of the folder, the same to all who ask: one process alone can open a shard."""
+        """Return the folder's instance, one per process: only one process can open a shard."""
         with _guard:
             return _of_this_process.setdefault(folder.absolute(), cls())
 
@@ -54,20 +54,20 @@ class OpenCollections:
             return {name: one.shard for name, one in self._collections.items() if one.shard is not None}
 
     def join(self, user: object) -> None:
-        """Count who uses them."""
+        """Register a user."""
         with self._guard:
             self._users.add(user)
 
     def leave(self, user: object) -> bool:
-        """Return whether no users are left."""
+        """Unregister a user; return whether none is left."""
         with self._guard:
             self._users.discard(user)
             return not self._users
 
     def submit(self, collection: str, call: Callable[[OpenCollection], _T]) -> Future[_T]:
-        """Have the collection's thread make a call after those that were submitted before.
+        """Queue a call in the collection's thread.
 
-        A call must not wait for another collection. One that is cancelled before its time is never made.
+        A call must not wait for another collection. A call cancelled before its start is never made.
         """
         with self._guard:
             one = self._collections.get(collection)
@@ -80,7 +80,7 @@ class OpenCollections:
             return future
 
     def unused(self, most: int) -> Sequence[str]:
-        """Return open collections without calls that have to be closed so that `most` stay open."""
+        """Return idle open collections to close so that at most `most` stay open."""
         with self._guard:
             open_ = [(name, one) for name, one in self._collections.items() if one.shard is not None]
             return [name for name, one in open_ if not one.calls][: max(0, len(open_) - most)]
@@ -88,7 +88,7 @@ class OpenCollections:
     def _ended(self, collection: str, one: OpenCollection) -> None:
         with self._guard:
             one.calls -= 1
-            # A thread lasts as long as its collection is open or in use.
+            # A thread exists while its collection is open or in use.
             if not one.calls and one.shard is None:
                 del self._collections[collection]
                 one.executor.shutdown(wait=False)

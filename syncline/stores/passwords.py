@@ -1,6 +1,6 @@
-"""Where the password of a login comes from: the string, a command, PGPASSWORD, or a password file.
+"""Passwords for logins: from the connection string, a command, PGPASSWORD or a password file.
 
-It is asked for at each new connection, so that one that was changed counts without a restart.
+Read for each new connection, so that a changed password needs no restart.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ __all__ = ["PasswordCommand", "Passwords"]
 
 _SECONDS: Final = 15.0
 _KEPT_SECONDS: Final = 60.0
-"""A token of a cloud's identity service is good for a quarter of an hour, and connections come in bursts."""
+"""A cloud identity token is valid for about 15 minutes, and connections are opened in bursts."""
 _LONGEST: Final = 100_000
 _FIELD: Final = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
 _ESCAPED: Final = re.compile(r"\\(.)")
 
 
 class PasswordCommand:
-    """A program whose output is the password of one store. It is run without a shell."""
+    """A program that prints the password of one store. Run without a shell."""
 
     def __init__(self, store: str, words: Sequence[str], dsn: Dsn) -> None:
         self._store, self._words = store, tuple(words)
@@ -42,10 +42,10 @@ class PasswordCommand:
         self._turn = asyncio.Lock()
 
     async def password(self) -> SecretStr:
-        """Return the password, of a minute ago at most.
+        """Return the password, cached for at most a minute.
 
-        Raise StoreUnusable when the program is not there, StoreUnavailable when it fails: what it asks may be
-        away. Neither quotes what it says.
+        Raises StoreUnusable when the program is missing, StoreUnavailable when it fails: a service that it
+        needs may be down. Neither quotes its output.
         """
         async with self._turn:
             if self._kept is None or time.monotonic() - self._kept[0] > _KEPT_SECONDS:
@@ -53,7 +53,7 @@ class PasswordCommand:
             return self._kept[1]
 
     def discard(self) -> bool:
-        """Have the program run the next time; return whether there was anything to forget."""
+        """Clear the cached password; return whether there was one."""
         kept, self._kept = self._kept, None
         return kept is not None and time.monotonic() - kept[0] > 1
 
@@ -98,7 +98,7 @@ class Passwords:
         self._store, self._dsn, self._command = store, dsn, command
 
     async def of(self, host: Host) -> SecretStr | None:
-        """Return the password to log in with, None if there is none."""
+        """Return the login password, None if there is none."""
         if self._dsn.password is not None:
             return self._dsn.password
         if self._command is not None:
@@ -107,11 +107,11 @@ class Passwords:
         return SecretStr(given) if given else self._filed(host, os.environ)
 
     def may_have_changed(self) -> bool:
-        """Return whether asking again may bring another password than the one that was refused."""
+        """Return whether another read may give a password other than the rejected one."""
         return self._command is not None and self._command.discard()
 
     def _filed(self, host: Host, environment: Mapping[str, str]) -> SecretStr | None:
-        """Return what the password file has for the host, as libpq reads it."""
+        """Return the password file's entry for the host, as libpq reads it."""
         named = self._dsn.passfile or (Path(found) if (found := environment.get("PGPASSFILE")) else None)
         problem = None
         try:

@@ -1,4 +1,4 @@
-"""Pooler: whether what is between us and a server keeps sessions, found out by a value that is set in one."""
+"""Pooler detection: whether a pooler keeps sessions, tested with a value set in the session."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,17 +14,17 @@ __all__ = ["keeps_sessions"]
 
 _NAME: Final = "syncline.session"
 _TURNS: Final = (0, 0, 1, 0, 1, 1, 0)
-"""Who asks next, of two: no rule by which a pooler hands out its connections gives each its own by chance."""
+"""The order in which two connections query: no pooler rule gives each its own session by chance."""
 _WAIT: Final = 1.5
-"""Seconds after which a connection that is not served, while another is, has to wait for a session's end."""
+"""After these seconds a connection not served while another is, must be waiting for a free session."""
 
 
 async def keeps_sessions(
     first: asyncpg.Connection, connect: Callable[[], Awaitable[asyncpg.Connection]], *, seconds: float
 ) -> bool:
-    """Return whether a connection has its session to itself over several transactions, beside another one.
+    """Return whether a connection keeps its session over several transactions, next to a second one.
 
-    `seconds` is how long each answer may take. Nothing else is left in the session than a value of our own.
+    `seconds`: limit for each answer. It leaves nothing in the session but its test value.
     """
     one = _Session(first, seconds)
     await one.mark()
@@ -33,7 +33,7 @@ async def keeps_sessions(
     try:
         second = await connect()
     except StoreError:
-        # There is no room for a second one; the first has kept its value.
+        # No connection is left for a second one; the first has kept its value.
         return await one.kept()
     other = _Session(second, seconds)
     served = asyncio.create_task(one.shared_with(other))
@@ -41,7 +41,7 @@ async def keeps_sessions(
         loop = asyncio.get_running_loop()
         began = loop.time()
         while not served.done():
-            # A pooler serves in order: who asks later and is answered first has a session of its own.
+            # A pooler serves in order: a later query answered first has a separate session.
             if not await one.kept():
                 return False
             if loop.time() - began > _WAIT:
@@ -64,7 +64,7 @@ async def keeps_sessions(
 
 
 class _Session:
-    """A value in what is taken for a session."""
+    """A test value in what may be a session."""
 
     def __init__(self, connection: asyncpg.Connection, seconds: float) -> None:
         self._connection, self._seconds = connection, seconds
@@ -79,12 +79,12 @@ class _Session:
         return await self.has(self._value)
 
     async def shared_with(self, other: "_Session") -> bool:
-        """Return whether the other one has this one's value."""
+        """Return whether the other session has this one's value."""
         return await other.has(self._value)
 
     async def has(self, value: str) -> bool:
-        """Return whether it is this value that is there."""
-        # By a script, whose status says how many rows there were: prepared statements may be somebody else's.
+        """Return whether the session has this value."""
+        # By a script, whose status has the number of rows: prepared statements may belong to other sessions.
         is_there = f"pg_catalog.current_setting('{_NAME}', true) OPERATOR(pg_catalog.=) '{value}'"
         return await self._ask(f"SELECT WHERE {is_there}") == "SELECT 1"
 

@@ -1,4 +1,4 @@
-"""One Postgres store: a bounded pool, raw driver connections for COPY, sessions for everything else."""
+"""One Postgres store: a bounded pool; raw driver connections for COPY, sessions for everything else."""
 
 import asyncio
 import time
@@ -57,7 +57,7 @@ _UNAVAILABLE = {
     "25P03",  # idle_in_transaction_session_timeout
     "25P04",  # transaction_timeout
 }
-"""SQLSTATEs and their classes (PostgreSQL documentation, appendix A) that a retry can help."""
+"""SQLSTATEs and classes (PostgreSQL documentation, appendix A) for which a retry can help."""
 
 _NOT_ALLOWED = "42501"
 
@@ -65,30 +65,30 @@ _LIMITS: Final = {
     "25P03": "idle_in_transaction_session_timeout",
     "25P04": "transaction_timeout",
     "55P03": "lock_timeout",
-    "57014": "statement_timeout, where nobody has cancelled it",
+    "57014": "statement_timeout, unless an operator cancelled it",
     "57P05": "idle_session_timeout",
 }
-"""The settings that strike by these SQLSTATEs. Sessions are begun without them, so somebody insists."""
+"""The settings behind these SQLSTATEs. Sessions start without them, so a role or database enforces them."""
 
 _OUTDATED: Final = {
-    "26000",  # the prepared statement does not exist: somebody has discarded it, or all of them
+    "26000",  # the prepared statement does not exist: another client discarded it, or all
     "42P05",  # it exists already
 }
 
 _PROVED_SECONDS: Final = 60.0
-"""For so long a pooler that was seen to keep sessions is not tried again."""
+"""How long a pooler that was found to keep sessions is not tested again."""
 
 _DRIVER_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    # What a connection says that is used while the server's goodbye is on its way.
+    # Raised by a connection in use while the server is closing it.
     asyncpg.InternalClientError,
     OSError,
     PoolTimeout,
 )
 _POLICY = "row-level security policy"
 _FILTERS = "check_enable_rls"
-"""The function of the server that raises where `row_security = off`, whatever language it speaks."""
+"""The server function that raises under `row_security = off`, in any message language."""
 
 
 def postgres_error(
@@ -99,10 +99,10 @@ def postgres_error(
     constraint: str | None = None,
     function: str | None = None,
 ) -> StoreError:
-    """Return our error for what Postgres answered: retryable or not by its SQLSTATE.
+    """Map a Postgres error to ours: retryable or not by its SQLSTATE.
 
-    `function` is where in PostgreSQL's source it comes from. The error's text goes into run histories, so
-    there are no values of rows in it.
+    `function` is the C function in PostgreSQL's source that raised it. The text goes into run histories, so
+    it contains no row values.
     """
     by_code = raised_by_code(sqlstate, function=function)
     if sqlstate == _NOT_ALLOWED and not by_code and (function == _FILTERS or _POLICY in message):
@@ -117,9 +117,9 @@ def postgres_error(
 
 
 def map_driver_error(store: str, error: BaseException) -> StoreError | None:
-    """Return our error for a driver error, or None if it is not one.
+    """Map a driver error to ours, or return None if it is not one.
 
-    Retryable by SQLSTATE. What keeps a connection from being made at all is told by `Login`.
+    Retryable by SQLSTATE. Failures to connect at all are mapped by `Login`.
     """
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
@@ -146,7 +146,7 @@ async def _end(connection: asyncpg.Connection) -> None:
 
 
 async def _tear(connection: AsyncConnection) -> None:
-    """Close a connection in spite of whoever uses it, and give its place in the pool back."""
+    """Close a connection even while it is used, and release its place in the pool."""
     raw = await connection.get_raw_connection()
     if raw.driver_connection is not None:
         raw.driver_connection.terminate()
@@ -170,13 +170,13 @@ class PostgresStore:
         usability: "Usability | None" = None,
         patience: Patience | None = None,
     ) -> None:
-        """Connect when first asked to. `setting` is where the string comes from, for whoever has to mend it.
+        """Connect lazily. `setting` names the source of the connection string, for error messages.
 
-        Raise SettingsInvalid when the string cannot be used.
+        Raises SettingsInvalid when the string cannot be used.
         """
         self.name = name
         self.owner_role = owner_role
-        """Who owns the schemas of graphs; None: the role of the connections."""
+        """Owner of the graphs' schemas; None: the role of the connections."""
         problem = None
         try:
             self.login = Login(
@@ -208,9 +208,9 @@ class PostgresStore:
 
     @asynccontextmanager
     async def alone(self, purpose: str, **settings: str) -> AsyncIterator[asyncpg.Connection]:
-        """Yield a connection beside the pool, for as long as it is needed; driver errors are mapped.
+        """Yield a connection outside the pool, for any time; driver errors are mapped.
 
-        `purpose` is part of its application name; `settings` are its session's.
+        `purpose` becomes part of its application name; `settings` apply to its session.
         """
         with self.errors_mapped():
             connection = await self._connect(purpose, **settings)
@@ -221,20 +221,20 @@ class PostgresStore:
                 connection.terminate()
 
     async def _dial(self, purpose: str, at: Host | None = None) -> Connection:
-        """Connect, to the host `at` if one is given. Nothing is asked for that a pooler would not know."""
+        """Connect, to the host `at` if given. Requests nothing that a pooler would not know."""
         called = f"{self._application_name} {purpose}".rstrip()
         connection = await self.login.connect(called, seconds=self._patience.connect, at=at)
         connection.called = called
         return connection
 
     async def _connect(self, purpose: str = "", **settings: str) -> Connection:
-        """Connect and begin a session. Raise PoolerUnsupported if there is none to be had."""
+        """Connect and begin a session. Raises PoolerUnsupported if the pooler keeps none."""
         seconds = self._patience.connect
         connection = await self._dial(purpose)
         try:
             pid, direct = connection.get_server_pid(), True
             if not await begin_session(connection, settings, only_at=pid, seconds=seconds):
-                # The server's process is another than who answers says: there is a pooler in between.
+                # The server process differs from the one announced: there is a pooler in between.
                 await self._require_sessions(connection)
                 await begin_session(connection, settings, only_at=None, seconds=seconds)
                 pid = await connection.fetchval("SELECT pg_catalog.pg_backend_pid()", timeout=seconds)
@@ -273,8 +273,8 @@ class PostgresStore:
             self._proved_at = time.monotonic()
 
     def _refuse_useless(self, connection: AdaptedConnection, _record: object, _proxy: object) -> None:
-        # The driver sees the server's goodbye by itself, so no round trip per checkout is needed to ask for
-        # it; the pool answers this error with a new connection.
+        # The driver notices a closed connection itself, so no round trip per checkout is needed; the pool
+        # answers this error with a new connection.
         driver = connection.driver_connection
         if driver.is_closed():
             raise DisconnectionError("the server closed this connection")
@@ -283,7 +283,7 @@ class PostgresStore:
 
     @contextmanager
     def _loss_raised(self, connection: Connection) -> Iterator[None]:
-        """Say why the connection was given up, if it was: what fails after that is not the reason."""
+        """Replace later errors with the reason why the watch closed the connection, if it did."""
         try:
             yield
         except Exception as error:
@@ -293,7 +293,7 @@ class PostgresStore:
 
     @contextmanager
     def errors_mapped(self) -> Iterator[None]:
-        """Raise StoreUnavailable or StoreRejected in place of a driver error; StoreUnusable passes."""
+        """Raise StoreUnavailable or StoreRejected instead of a driver error; StoreUnusable passes."""
         try:
             yield
         except StoreError:
@@ -303,17 +303,17 @@ class PostgresStore:
             if mapped is None:
                 raise
             if isinstance(mapped, StatementOutdated):
-                # The other connections of the pool have prepared the same.
+                # Other connections of the pool have prepared the same statements.
                 self._outdated_at = time.monotonic()
-                # Or it is somebody else's session by now, which the next connection finds out.
+                # Or it is another client's session by now, which the next connection checks.
                 self._proved_at = float("-inf")
             raise mapped from error
 
     @asynccontextmanager
     async def driver(self) -> AsyncIterator[asyncpg.Connection]:
-        """Yield an asyncpg connection outside any transaction; driver errors are mapped.
+        """Yield an asyncpg connection outside a transaction; driver errors are mapped.
 
-        On an exception the connection is thrown away: a half-done COPY or a session lock goes with it.
+        After an exception the connection is discarded, with any half-done COPY or session lock.
         """
         with self.errors_mapped():
             async with self._engine.connect() as connection:
@@ -333,7 +333,7 @@ class PostgresStore:
     async def begin(self, *, schema: str | None = None) -> AsyncIterator[AsyncConnection]:
         """Yield a SQLAlchemy connection in a transaction that commits at the end; errors are mapped.
 
-        With `schema`, tables without a schema of their own are found there.
+        With `schema`, unqualified tables are found there.
         """
         with self.errors_mapped():
             async with self._translated(schema).begin() as connection:
@@ -354,7 +354,7 @@ class PostgresStore:
         return self._engine.execution_options(schema_translate_map={None: schema})
 
     async def close(self) -> None:
-        """Close every connection, by force those that do not say goodbye in time."""
+        """Close every connection, by force if it does not close in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._patience.close):
                 await self._engine.dispose()

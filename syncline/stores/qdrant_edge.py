@@ -1,4 +1,4 @@
-"""The vector store port on Qdrant Edge: Qdrant's own engine in this process, on disk."""
+"""The vector store on Qdrant Edge: Qdrant's engine embedded in this process, on disk."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,9 +28,9 @@ _RETRYABLE = ("Service runtime error", "Out of memory", "Operation cancelled", "
 class EmbeddedQdrantStore:
     """One folder of collections. One process at a time can hold a collection, until `close`.
 
-    Safe for concurrent use: each open collection has a thread, which makes the calls on it one by one. Stores
-    that are given the same `opened`, for several event loops, share what is open, and the last one that is
-    closed closes it. Nothing is opened, and the folder is not created, before the first collection is.
+    Safe for concurrent use: each open collection has a thread that runs its calls one by one. Stores given
+    the same `opened`, for several event loops, share the open collections, and the last `close` closes them.
+    Nothing is opened, nor the folder created, before the first collection is.
     """
 
     def __init__(self, name: str, path: Path, *, opened: OpenCollections | None = None) -> None:
@@ -53,7 +53,7 @@ class EmbeddedQdrantStore:
                 shard = self._open(collection, one)
             if shard is None:
                 raise VectorStoreUnavailable(
-                    self._name, f"folder {self._path / collection} vanished while it was being created."
+                    self._name, f"folder {self._path / collection} disappeared while it was being created."
                 )
             if shard.dimensions != dimensions:
                 raise of_other_dimensions(self._name, collection, found=shard.dimensions, wanted=dimensions)
@@ -67,7 +67,7 @@ class EmbeddedQdrantStore:
 
         def write(shard: "EdgeShard") -> None:
             if points and matrix.shape[1] != shard.dimensions:
-                # The engine would refuse it too, but only after it is in the write-ahead log.
+                # The engine would reject it too, but only after writing it to the write-ahead log.
                 raise VectorStoreRejected(
                     self._name,
                     f"collection '{collection}' has {shard.dimensions} dimensions, not {matrix.shape[1]}.",
@@ -123,7 +123,7 @@ class EmbeddedQdrantStore:
         return f"Qdrant Edge {version('qdrant-edge-py')}, embedded in {self._path}"
 
     async def close(self) -> None:
-        """Close every collection, so that another process can open them; later calls are refused."""
+        """Close every collection, so that another process can open them; later calls are rejected."""
         self._closed = True
         if not self._opened.leave(self):
             return
@@ -140,7 +140,7 @@ class EmbeddedQdrantStore:
         return await self._run(collection, use)
 
     async def _write(self, collection: str, call: Callable[["EdgeShard"], None]) -> None:
-        """Make a change that needs the collection."""
+        """Run a change that needs the collection to exist."""
 
         def write(one: OpenCollection) -> None:
             shard = self._open(collection, one)
@@ -153,7 +153,7 @@ class EmbeddedQdrantStore:
         await self._run(collection, write)
 
     async def _run(self, collection: str, call: Callable[[OpenCollection], _T]) -> _T:
-        """Make the call in the collection's thread, then close what has been open for longest."""
+        """Run the call in the collection's thread, then close the least recently used collections."""
         checked_name(self._name, collection)
 
         def unless_closed(one: OpenCollection) -> _T:
@@ -170,7 +170,7 @@ class EmbeddedQdrantStore:
         await self._submit(collection, OpenCollection.close)
 
     async def _submit(self, collection: str, call: Callable[[OpenCollection], _T]) -> _T:
-        """Make the call in the collection's thread; once it has begun, a cancelled caller waits."""
+        """Run the call in the collection's thread; once it has started, a cancelled caller waits."""
         submitted = self._opened.submit(collection, partial(self._translated, collection, call))
         ended = asyncio.wrap_future(submitted)
         try:
@@ -179,11 +179,11 @@ class EmbeddedQdrantStore:
             if not submitted.cancel():
                 await asyncio.wait([ended])
                 if not ended.cancelled():
-                    ended.exception()  # reported to nobody: the caller is gone
+                    ended.exception()  # retrieved, not reported: the caller is gone
             raise
 
     def _translated(self, collection: str, call: Callable[[OpenCollection], _T], one: OpenCollection) -> _T:
-        """Return what the call returns, or raise our error for the engine's."""
+        """Run the call; map the engine's errors to ours."""
         try:
             return call(one)
         except VectorStoreError:
@@ -194,7 +194,7 @@ class EmbeddedQdrantStore:
                 raise
             failure = self._failure(collection, error)
             if failure.retryable:
-                # Its files may be gone or broken: the next attempt starts from what is on disk.
+                # Its files may be missing or broken: the next attempt loads from disk.
                 self._translated(collection, OpenCollection.close, one)
             raise failure from error
 
@@ -223,7 +223,7 @@ class EmbeddedQdrantStore:
         return shard_type.create(self._path / collection, dimensions)
 
     def _failure(self, collection: str, error: BaseException) -> VectorStoreError:
-        """Return our error for one of the engine's: plain exceptions that only their text tells apart."""
+        """Map an engine error to ours: plain exceptions, distinguished only by their text."""
         folder, text = self._path / collection, redacted(str(error) or type(error).__name__, None)
         if isinstance(error, BlockingIOError) or "WouldBlock" in text:
             return VectorStoreUnavailable(

@@ -1,4 +1,4 @@
-"""The vector store port on a Qdrant server, over HTTP."""
+"""The vector store on a Qdrant server, over HTTP."""
 
 import re
 import warnings
@@ -45,7 +45,7 @@ class _Refusal(BaseModel):
 
 
 class QdrantServerStore:
-    """One Qdrant server, or whatever `client` is connected to. Safe for concurrent use in one event loop."""
+    """One Qdrant server, or what `client` is connected to. Safe for concurrent use in one event loop."""
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class QdrantServerStore:
         *,
         client: AsyncQdrantClient | None = None,
     ) -> None:
-        """Connect lazily to `url` (https for TLS), or use `client` and own it from now on.
+        """Connect lazily to `url` (https for TLS), or use `client` and take ownership of it.
 
-        Raise VectorStoreRejected if the URL or the key cannot work at all.
+        Raises VectorStoreRejected if the URL or the key cannot work.
         """
         self._name, self._api_key = name, api_key
         self._client = client or self._connected(url, timeout_seconds)
@@ -80,9 +80,9 @@ class QdrantServerStore:
                 "characters); set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) again.",
             )
         if self._api_key is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            _log.warning("qdrant api key travels unencrypted", store=self._name, fix="use an https URL")
+            _log.warning("qdrant api key sent unencrypted", store=self._name, fix="use an https URL")
         with warnings.catch_warnings():
-            # Said by the line above, with the store's name, and only where somebody could listen.
+            # Logged above, with the store's name, and only where the network could be monitored.
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             return AsyncQdrantClient(
                 url=url,
@@ -124,7 +124,7 @@ class QdrantServerStore:
         return created
 
     async def _create(self, collection: str, dimensions: int) -> bool:
-        """Create the collection; return False if another worker was faster."""
+        """Create the collection; return False if another worker created it first."""
         try:
             await self._call(
                 self._client.create_collection(
@@ -133,7 +133,7 @@ class QdrantServerStore:
                 )
             )
         except VectorStoreRejected:
-            # To be late is answered with 400 or 409.
+            # The server answers 400 or 409 to the second creator.
             if not await self._call(self._client.collection_exists(collection)):
                 raise
             return False
@@ -158,7 +158,7 @@ class QdrantServerStore:
         rows = _last_of_each(points)
 
         async def send(part: slice) -> None:
-            # By filter, because the server answers 404 for an id that it does not have.
+            # By filter, because the server answers 404 for an unknown id.
             operations = [
                 models.OverwritePayloadOperation(
                     overwrite_payload=models.SetPayload(
@@ -243,7 +243,7 @@ class QdrantServerStore:
             raise VectorStoreUnavailable(self._name, "it accepted a write but did not apply it in time.")
 
     async def _call(self, request: Awaitable[_T]) -> _T:
-        # Failures are raised outside `except`: the client's exceptions hold the request, and so the key.
+        # Raised outside `except`: the client's exceptions hold the request and with it the key.
         try:
             return await request
         except _CLIENT_ERRORS as error:
@@ -251,7 +251,7 @@ class QdrantServerStore:
         raise failure
 
     async def _call_if_there(self, request: Awaitable[_T]) -> _T | None:
-        """Return None when the collection does not exist."""
+        """Await the request; return None when the collection does not exist."""
         try:
             return await request
         except _CLIENT_ERRORS as error:
@@ -261,22 +261,22 @@ class QdrantServerStore:
         raise failure
 
     def _failure(self, error: Exception) -> VectorStoreError:
-        """Return our error for one of the client's; every answer or silence that may pass is retryable."""
+        """Map a client error to ours; everything that may be transient is retryable."""
         if isinstance(error, ResourceExhaustedResponse):
-            return self._unavailable(f"it asks for a pause of {error.retry_after_s} s (HTTP 429)", str(error))
+            return self._unavailable(f"it requests a pause of {error.retry_after_s} s (HTTP 429)", str(error))
         if isinstance(error, UnexpectedResponse):
             status = error.status_code or 0
             detail = _explanation(error.content)
             if status in _RETRYABLE or status >= 500:
                 return self._unavailable(f"it answered HTTP {status}", detail)
-            fix = _FIXES.get(status, "The request is wrong for this collection or this version of Qdrant.")
+            fix = _FIXES.get(status, "The request does not suit this collection or this version of Qdrant.")
             return VectorStoreRejected(
                 self._name, f"it answered HTTP {status}: {redacted(detail, self._api_key)}. {fix}"
             )
         cause = error.source if isinstance(error, ResponseHandlingException) else error
         if isinstance(cause, ValidationError | JSONDecodeError | UnicodeDecodeError | AssertionError):
             return self._unavailable(
-                "it sent an answer that is not Qdrant's", "check SYNCLINE_QDRANT_URL and what is before it"
+                "it sent an answer that is not Qdrant's", "check SYNCLINE_QDRANT_URL and any proxy before it"
             )
         if isinstance(cause, ValueError | TypeError):
             return VectorStoreRejected(self._name, f"{redacted(str(cause), self._api_key)}.")
@@ -288,12 +288,12 @@ class QdrantServerStore:
 
 
 def _last_of_each(points: Sequence[PointPayload]) -> list[int]:
-    """Return the row of the last point of each id: batches travel side by side, so order decides nothing."""
+    """Return the row of each id's last point: batches are sent concurrently, so order decides nothing."""
     return list({point.id: row for row, point in enumerate(points)}.values())
 
 
 def _refusal(content: bytes) -> str | None:
-    """Return what Qdrant says in an error body; None if Qdrant did not write it."""
+    """Return the message of Qdrant's error body; None if Qdrant did not write it."""
     try:
         return _Refusal.model_validate(from_json(content)).status.error
     except ValueError:
@@ -301,12 +301,12 @@ def _refusal(content: bytes) -> str | None:
 
 
 def _explanation(content: bytes) -> str:
-    # Far more than any message shows, so that no key is cut in half before it is redacted.
+    # Longer than any message shown, so that a key is not cut in half before it is redacted.
     return _refusal(content) or content[:100_000].decode(errors="replace")
 
 
 def _is_missing_collection(error: Exception) -> bool:
     if isinstance(error, UnexpectedResponse):
-        # A 404 that Qdrant did not write comes from a wrong URL, which must not pass for an empty store.
+        # A 404 that Qdrant did not write comes from a wrong URL, which must not look like an empty store.
         return error.status_code == httpx.codes.NOT_FOUND and _refusal(error.content) is not None
     return isinstance(error, ValueError) and re.fullmatch(r"Collection .+ not found", str(error)) is not None

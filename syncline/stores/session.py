@@ -1,6 +1,6 @@
-"""Session: what holds on every connection, whatever the role, the database and the host have set.
+"""Session settings: what holds on every connection, whatever role, database and host have set.
 
-All of it is set after connecting, since a pooler refuses start-up parameters that it does not know.
+Set after connecting, since a pooler rejects unknown start-up parameters.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,14 +13,14 @@ from syncline.sql import literal
 __all__ = ["begin_session"]
 
 _SETTINGS: Final = {
-    # Names without a schema are found where a transaction says, and nowhere else.
+    # Unqualified names are found only where a transaction sets the path.
     "search_path": "pg_catalog, pg_temp",
-    # A worker that vanished behind a network fault must not hold its graph's lock for hours.
+    # A worker lost behind a network fault must not hold its graph's lock for hours.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "idle_in_transaction_session_timeout": "120000",
-    # Limits that are meant for people: a batch takes as long as it takes, and connections wait for the next.
+    # Limits meant for interactive use: a batch may take long, and connections idle between batches.
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_session_timeout": "0",
@@ -28,12 +28,12 @@ _SETTINGS: Final = {
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
     "default_transaction_isolation": "read committed",
-    # What a policy hides is an error, and not an absence.
+    # Rows hidden by a policy must raise an error, not look absent.
     "row_security": "off",
     "standard_conforming_strings": "on",
-    # A statement meets an empty table at one time and a million entries at another.
+    # The same statement meets an empty table once and a million entries later.
     "plan_cache_mode": "force_custom_plan",
-    # A value has one text, whoever casts it: verification has the same.
+    # A value must have one text form in every session: verification relies on it.
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
@@ -45,11 +45,11 @@ _SETTINGS: Final = {
     "lc_time": "C",
 }
 _WHERE_POSSIBLE: Final = {
-    # A statement of a worker that was killed must not keep the graph. Not every system can see that.
+    # A statement of a killed worker must not hold the graph. Not every system can detect that.
     "client_connection_check_interval": "2000",
     "tcp_user_timeout": "25000",
-    # A batch is staged in a temporary table and read several times; taken only where one is used. It is too
-    # late for it in a session that has had a temporary table before, at somebody else's hands.
+    # A batch is staged in a temporary table and read several times; memory is used only where one exists. It
+    # has no effect in a session that already used a temporary table.
     "temp_buffers": "64MB",
     "lc_monetary": "C",
 }
@@ -58,9 +58,9 @@ _WHERE_POSSIBLE: Final = {
 async def begin_session(
     connection: asyncpg.Connection, more: Mapping[str, str], *, only_at: int | None, seconds: float
 ) -> bool:
-    """Set all that a session is to have, and `more`, by one round trip.
+    """Apply all session settings, and `more`, in one round trip.
 
-    With `only_at`, a server process, nothing is set if it is another that answers, and False is returned.
+    With `only_at`, a server process id, nothing is set if another process answers; then returns False.
     """
     for settings in ({**_SETTINGS, **_WHERE_POSSIBLE, **more}, {**_SETTINGS, **more}):
         try:
@@ -85,7 +85,7 @@ async def begin_session(
 def _script(settings: Mapping[str, str], only_at: int | None) -> str:
     here = "true" if only_at is None else f"pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {only_at}"
     listed = ", ".join(_pairs(settings))
-    # The status of the last statement says whether it is the right process: a script gives no rows.
+    # The status of the last statement shows whether it is the right process: a script returns no rows.
     return (
         "SELECT pg_catalog.set_config(s.name, s.value, false)"  # noqa: S608 - names and values are ours
         f" FROM (VALUES {listed}) AS s (name, value)"

@@ -1,9 +1,9 @@
-"""Transactions on tables that other roles own, whose code must not run with the rights of this one.
+"""Transactions on tables that other roles own, whose code must not run with this role's privileges.
 
-The owner of a schema can at any time replace a table by a view, or add triggers, rules, policies, operators
-and indexes on expressions. So a read is a transaction that cannot write, in which names are found in
-pg_catalog alone, on relations that are looked at first; a write holds a lock that keeps all of that out, and
-looks first. Nothing here depends on the session: a prologue is one message, and ends with its transaction.
+A schema's owner can at any time replace a table by a view, or add triggers, rules, policies, operators and
+expression indexes. So a read is a read-only transaction in which names resolve to pg_catalog only and
+relations are checked first; a write holds a lock that prevents all of that, and checks first. Nothing depends
+on the session: a prologue is one message, and ends with its transaction.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -28,13 +28,13 @@ async def reading(
     role: str | None = None,
     lock_timeout: str | None = None,
 ) -> AsyncIterator[None]:
-    """Enter a read-only transaction in which reading `tables` runs nobody's code; `one_moment`: one snapshot.
+    """Enter a read-only transaction in which reading `tables` runs no other role's code.
 
-    `tables` are qualified and quoted; they stay what they are until the end. Statements in it name their
-    sources with the schema. Raise InsufficientPrivilegeError, in a sentence, if a table is none any more or
-    has code that planning would run. One round trip before, with the script `first` in it, and one after.
-    With `role` all of it is done as that one. With `lock_timeout`, raise LockNotAvailableError when a table
-    is not free in time: what is asked for many owners together must not wait for one of them.
+    `one_moment`: one snapshot. `tables` are qualified and quoted, and cannot change until the end; statements
+    must qualify their sources. Raises InsufficientPrivilegeError, with a sentence, if one is not a table or
+    has code that planning would run. One round trip before, including the script `first`, and one after.
+    `role`: act as that role. `lock_timeout`: raise LockNotAvailableError when a table is not free in time, so
+    that a query for many owners does not wait for one of them.
     """
     isolation = "REPEATABLE READ" if one_moment else "READ COMMITTED"
     begin = f"BEGIN ISOLATION LEVEL {isolation} READ ONLY"
@@ -47,7 +47,7 @@ async def reading(
 
 
 def read_settings(tables: Sequence[str] = ()) -> str:
-    """Return what `reading` says at the beginning of a transaction, for one that is begun otherwise."""
+    """Return the prologue of `reading`, for a transaction that is started otherwise."""
     settings = _sql("read_settings")
     if not tables:
         return settings
@@ -64,14 +64,14 @@ async def writing(
     nowait: bool = False,
     first: str = "SELECT",
 ) -> AsyncIterator[None]:
-    """Enter a transaction in which writing to `tables` runs nobody's code, and commit it at the end.
+    """Enter a transaction in which writing to `tables` runs no other role's code; commit at the end.
 
-    For tables of the engine's own in a schema that others own; they are qualified and quoted, and statements
-    name them so, with ONLY. Raise InsufficientPrivilegeError, in a sentence, if one is not bare any more:
-    triggers, rules, policies, foreign keys, heirs, foreign types, expressions that call what is not built in,
-    an owner from elsewhere. Raise LockNotAvailableError when its lock is not free in time (`nowait`: at once;
-    autovacuum gives way to whoever waits, which must not be a habit on a large table). The role needs UPDATE
-    or DELETE on each. One round trip before, with the script `first` in it, and one after.
+    For the engine's tables in a schema that others own; they are qualified and quoted, and statements name
+    them so, with ONLY. Raises InsufficientPrivilegeError, with a sentence, if a table has triggers, rules,
+    policies, foreign keys, children, foreign types, expressions that call anything not built in, or a foreign
+    owner. Raises LockNotAvailableError when its lock is not free in time (`nowait`: at once; autovacuum
+    yields to waiting lock requests, which must not happen often on a large table). The role needs UPDATE or
+    DELETE on each. One round trip before, including the script `first`, and one after.
     """
     settings = f"SET LOCAL lock_timeout = '{lock_timeout}';{_sql('read_settings')}"
     guard = write_guard(tables, nowait=nowait)
@@ -81,7 +81,7 @@ async def writing(
 
 
 def write_guard(tables: Sequence[str], *, nowait: bool = False) -> str:
-    """Return the lock and the look of `writing`, for a transaction that is begun otherwise."""
+    """Return the lock and the checks of `writing`, for a transaction that is started otherwise."""
     names = _names(tables)
     only = ", ".join(f"ONLY {table}" for table in tables)
     return _sql("write_guard", only=only, names=names, nowait=" NOWAIT" if nowait else "", tag=_tag(names))
@@ -94,14 +94,14 @@ async def _transaction(connection: asyncpg.Connection, begin: str) -> AsyncItera
         yield
         await connection.execute("COMMIT")
     except asyncpg.PostgresError:
-        # Whoever catches it may go on with the connection. After anything else it is thrown away.
+        # A caller that catches it may keep using the connection. After anything else it is discarded.
         if not connection.is_closed():
             await connection.execute("ROLLBACK")
         raise
 
 
 def _names(tables: Sequence[str]) -> str:
-    # Escape strings mean the same whatever standard_conforming_strings is.
+    # Escape strings mean the same under any standard_conforming_strings.
     escaped = (table.replace("\\", "\\\\").replace("'", "''") for table in tables)
     literals = ", ".join(f"E'{name}'" for name in escaped)
     return f"ARRAY[{literals}]::text[]"

@@ -1,4 +1,4 @@
-"""TLS of a connection: what `sslmode` and its relatives ask for, as the context that the driver takes."""
+"""TLS settings: `sslmode` and related parameters, as the context that the driver takes."""
 
 import ssl
 from collections.abc import Callable
@@ -35,11 +35,11 @@ _OF_A_CONTEXT: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """How a connection is encrypted, and whether the server has to prove who it is."""
+    """How a connection is encrypted, and whether the server must prove its identity."""
 
     mode: TlsMode
     roots: Path | Literal["system"] | None = None
-    """Certificates that are trusted; None verifies nothing."""
+    """Trusted certificates; None verifies nothing."""
     revoked: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
@@ -50,13 +50,13 @@ class Tls:
 
     @property
     def verified(self) -> bool:
-        """Whether only a server with a trusted certificate is talked to."""
+        """Whether only a server with a trusted certificate is accepted."""
         return self.roots is not None and self.mode in ("require", "verify-ca", "verify-full")
 
     def for_driver(self) -> ssl.SSLContext | str | Literal[False]:
-        """Return what the driver takes as `ssl`; files are read anew, so that they may be renewed.
+        """Return the driver's `ssl` argument; files are read each time, so they may be renewed.
 
-        Raise ConnectionStringInvalid when one of them cannot be used.
+        Raises ConnectionStringInvalid when a file cannot be used.
         """
         if self.mode == "disable":
             return False
@@ -81,7 +81,7 @@ class Tls:
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
         if self.certificate is not None:
             certificate = self.certificate
-            # Without a password OpenSSL would ask at the terminal.
+            # Without a password OpenSSL would prompt at the terminal.
             secret = "" if self.key_password is None else self.key_password.get_secret_value()
             _loaded(
                 "sslcert or sslkey", lambda: context.load_cert_chain(certificate, self.key, lambda: secret)
@@ -90,10 +90,9 @@ class Tls:
 
 
 def tls_of(text: Callable[[str], str | None], *, tcp: bool) -> Tls:
-    """Return what the parameters say, each of which `text` returns; raise ConnectionStringInvalid.
+    """Build the TLS settings from parameters read by `text`; raise ConnectionStringInvalid.
 
-    `tcp` is whether any server is not at the end of a Unix socket: over that there is no TLS, and it would
-    protect nothing.
+    `tcp`: whether any host is not a Unix socket: over a socket there is no TLS, and it would protect nothing.
     """
     if not tcp:
         return Tls(mode="disable")
@@ -104,8 +103,8 @@ def tls_of(text: Callable[[str], str | None], *, tcp: bool) -> Tls:
     if bound not in ("disable", "prefer", "require"):
         raise ConnectionStringInvalid("parameter channel_binding is one of disable, prefer, require")
     if bound == "require":
-        # The driver cannot bind. A certificate that is verified keeps out the same intruder, so that is asked
-        # for in its place, and never less.
+        # The driver cannot do channel binding. A verified certificate stops the same attacker, so it is
+        # required instead, never less.
         if given in ("disable", "allow"):
             raise ConnectionStringInvalid("channel_binding=require needs sslmode=require or stronger")
         mode, roots = "verify-full", roots or _default("root.crt") or _SYSTEM
@@ -161,7 +160,7 @@ def _path(name: str | None) -> Path | None:
 
 
 def _default(name: str) -> str | None:
-    """Return the file that libpq takes where the string names none, if it is there."""
+    """Return libpq's default file for a missing parameter, if it exists."""
     try:
         path = Path.home() / ".postgresql" / name
         return str(path) if path.is_file() else None
@@ -189,7 +188,7 @@ def _loaded(names: str, load: Callable[[], None]) -> None:
     except ssl.SSLError as error:
         problem = f"{error.reason or 'it is none'}".replace("_", " ").lower()
     except (OSError, ValueError) as error:
-        # Its text has the path, which is part of the string.
+        # Its text has the path, which is part of the connection string.
         problem = (getattr(error, "strerror", None) or "it is none").lower()
     if problem is not None:
         raise ConnectionStringInvalid(f"the file that {names} names cannot be used ({problem})")

@@ -1,4 +1,4 @@
-"""Which stores this process is refused by: a fault of its settings, which another need not have."""
+"""Usability: which stores reject this process, a fault of its settings that other processes may not have."""
 
 import threading
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from syncline.errors import StoreUnusable
 __all__ = ["SYSTEM", "Usability"]
 
 SYSTEM: Final = ("write", "graph", "control")
-"""The stores without which no graph can be synced."""
+"""The stores needed to sync any graph."""
 
 
 class Usability:
-    """What became of the last login to each store; the threads of a process share one of these."""
+    """Result of the last login to each store; shared by the threads of a process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._refused: dict[str, StoreUnusable] = {}
 
     def note(self, store: str, problem: StoreUnusable | None) -> None:
-        """Keep why a login was refused, or that one has succeeded."""
+        """Record why a login was rejected, or (None) that it succeeded."""
         with self._lock:
             if problem is None:
                 self._refused.pop(store, None)
@@ -28,16 +28,16 @@ class Usability:
                 self._refused[store] = problem
 
     def refused(self) -> Sequence[str]:
-        """Return the names of the stores that refuse this process."""
+        """Return the names of the stores that reject this process."""
         with self._lock:
             return sorted(self._refused)
 
     def problems(self) -> Sequence[str]:
-        """Return what is wrong with each of them, a sentence for one."""
+        """Return a sentence for each of these stores."""
         with self._lock:
             return [str(self._refused[store]) for store in sorted(self._refused)]
 
     @property
     def barred(self) -> bool:
-        """Whether this process cannot sync any graph: one of the system's own stores refuses it."""
+        """Whether this process cannot sync any graph: a system store rejects it."""
         return any(store in SYSTEM for store in self.refused())

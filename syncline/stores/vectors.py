@@ -1,4 +1,4 @@
-"""The vector store port: the few operations that the engine needs, and nothing else."""
+"""The vector store port: the operations that the engine needs."""
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,23 +24,23 @@ class PointPayload:
 
 
 class VectorStore(Protocol):
-    """One Qdrant, by server or embedded. Every write is idempotent; every vector is compared by cosine.
+    """One Qdrant, server or embedded. Every write is idempotent; vectors are compared by cosine.
 
     All methods raise VectorStoreUnavailable when a retry can help and VectorStoreRejected when it cannot.
     A collection name is 1 to 200 letters, digits, `_`, `-` or `.`, beginning with a letter or digit.
-    Within one call, the last of several points with one id wins.
+    If a call contains several points with one id, the last one wins.
     """
 
     @property
     def name(self) -> str:
-        """The config key of this store, for messages."""
+        """Config key of this store, for messages."""
 
     async def ensure_collection(
         self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
     ) -> bool:
-        """Create the collection if it is missing, and return whether that was so.
+        """Create the collection if it is missing; return whether it was created.
 
-        It has a keyword payload index on every field of `indexed` then, whoever made it. Raise
+        Either way it then has a keyword payload index on every field of `indexed`. Raises
         VectorStoreRejected, naming both numbers, if it exists with another dimension.
         """
 

@@ -1,8 +1,8 @@
-"""Watch: a server that is waited for too long is asked over another connection whether it is at work.
+"""Connection watch: when a server does not answer for long, checks over another connection whether it works.
 
-A long statement is left alone for as long as it takes. What is given up is a connection whose other end is
-gone, or has nothing to do with it: TCP finds the first if packets are lost, and neither if somebody in
-between keeps the connection open.
+A long statement may take as long as it needs. A connection is closed if its peer is gone or no longer works
+on the statement: TCP notices a dead peer only if packets are lost, and neither case if a proxy in between
+keeps the connection open.
 """
 
 import asyncio
@@ -21,26 +21,26 @@ __all__ = ["Patience", "Seen", "Watch", "look"]
 _sql = statements_of("syncline.stores")
 
 _ATTEMPTS: Final = 2
-"""One connection that is not made in time may be bad luck."""
+"""Failures to connect that count as lost: a single one may be chance."""
 _CLIENT: Final = 3.0
-"""Times the patience until a server that itself waits for us is given up: what is on its way may be long."""
+"""Times the patience for a server that waits for us: data in flight may take long."""
 _SAME: Final = 5.0
-"""Seconds by which the ages of a connection and of its server process may differ."""
+"""Tolerance in seconds between the ages of a connection and of its server process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long servers are waited for, in seconds."""
+    """How long to wait for servers, in seconds."""
 
     connect: float = 10.0
     silent: float = 10.0
-    """Until a server that does not answer is asked over another connection, which it has `answer` for."""
+    """Before checking a silent server over another connection, which has `answer` seconds."""
     answer: float = 5.0
     close: float = 5.0
 
 
 class Seen(Enum):
-    """What another connection says of the one that waits."""
+    """What another connection found out about the waiting one."""
 
     AT_WORK = "the server works on the statement"
     UNKNOWN = "it cannot be told"
@@ -49,10 +49,9 @@ class Seen(Enum):
 
 
 class Watch:
-    """The watch over one connection.
+    """The watch of one connection.
 
-    `look` is given the seconds for which it has waited; `give_up` ends the connection, and then `lost` says
-    why.
+    `look` gets the seconds waited so far; `give_up` closes the connection, and `lost` then has the reason.
     """
 
     def __init__(
@@ -66,13 +65,13 @@ class Watch:
         self._looking: asyncio.Task[None] | None = None
 
     def waits(self, waits: bool) -> None:
-        """Note that from now on the server is waited for, or no longer. It costs next to nothing."""
+        """Note that waiting for the server starts or ends. Very cheap."""
         if not waits:
             self._since = None
             return
         loop = asyncio.get_running_loop()
         self._since = loop.time()
-        # A timer that runs is left running: it finds out by itself how long it has still to wait.
+        # A running timer is kept: it finds out itself how long to wait.
         if self._timer is None and self._looking is None:
             self._timer = loop.call_later(self._seconds, self._due)
 
@@ -97,7 +96,7 @@ class Watch:
                     break
                 if seen is Seen.LOST or unanswered >= _ATTEMPTS:
                     waited = asyncio.get_running_loop().time() - since
-                    self.lost = f"no answer for {waited:.0f} s, so the connection was given up"
+                    self.lost = f"no answer for {waited:.0f} s, so the connection was closed"
                     self._give_up()
                     return
                 await asyncio.sleep(self._seconds / 10 if unanswered else self._seconds)
@@ -109,7 +108,7 @@ class Watch:
     async def _seen(self, waited: float) -> Seen:
         try:
             return await self._look(waited)
-        except Exception:  # whatever keeps it from looking says nothing about the one that waits
+        except Exception:  # a failed check says nothing about the waiting connection
             return Seen.UNKNOWN
 
 
@@ -121,10 +120,10 @@ async def look(
     waited: float,
     patience: Patience,
 ) -> Seen:
-    """Ask a server whether its process `pid` works on what has been waited for.
+    """Ask a server whether its process `pid` works on the statement waited for.
 
-    `age` is that of the connection; None if there is a pooler in between, where the process may be older, and
-    where another connection may have to wait for its turn.
+    `age`: that of the connection; None behind a pooler, where the process may be older and another connection
+    may have to queue.
     """
     try:
         async with asyncio.timeout(patience.answer):
@@ -136,7 +135,7 @@ async def look(
             error.__cause__, TimeoutError | ConnectionError
         ):
             return Seen.UNANSWERED
-        return Seen.UNKNOWN  # it answers, if only that it has no room; or its name is not resolved just now
+        return Seen.UNKNOWN  # the server answers but has no free slot; or its name does not resolve just now
     try:
         row = await other.fetchrow(_sql("backend"), pid, timeout=patience.answer)
     except TimeoutError:
@@ -151,7 +150,7 @@ async def look(
 def _judge(row: asyncpg.Record, *, age: float | None, waited: float, patience: Patience) -> Seen:
     another = row["age"] is None or (age is not None and abs(row["age"] - age) > _SAME)
     if another:
-        # Several standbys may be behind one address.
+        # Several standbys may share one address.
         return Seen.UNKNOWN if row["standby"] else Seen.LOST
     if row["state"] is None or row["state"] == "disabled":
         return Seen.UNKNOWN

@@ -1,4 +1,4 @@
-"""Verification: is the graph what the write-db says it should be, and asking for what is not."""
+"""Verification: compares a graph with what the write-db says it should be, and requests repairs."""
 
 from syncline.verify.verify import verify
 

@@ -1,4 +1,4 @@
-"""Images: what a row is, as SQL that gives the same number in the write-db and in the graph-db."""
+"""Row checksums: SQL that computes the same number for a row in the write-db and in the graph-db."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -22,31 +22,31 @@ __all__ = [
 ]
 
 BUCKETS = 1 << 14
-"""A million rows are 61 to a bucket: one wrong row costs the listing of 61. All sums are read at once."""
+"""With a million rows, 61 per bucket: a wrong row costs listing 61. All sums are read at once."""
 
 _FLOATS = ("real", "double precision")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetType:
-    """The type of a column of the target. One that is not built in may be unknown to the write-db."""
+    """A target column's type. The write-db may lack it unless it is built in."""
 
     type: str
     builtin: bool
 
 
 def key_uuid(key: str) -> str:
-    """Return the expression for the id of a TEXT key."""
+    """Return the expression for a TEXT key's id."""
     return sql("key_uuid", bytes=key_bytes(key))
 
 
 def own_id(ids: list[str]) -> str:
-    """Return the expression for the id of a row whose key parts have these ids."""
+    """Return the expression for the id of a row from its key parts' ids."""
     return ids[0] if len(ids) == 1 else key_uuid(" || ".join(f"{part}::text" for part in ids))
 
 
 def bucket(row_id: str) -> str:
-    """Return the expression for the bucket that an id belongs to."""
+    """Return the expression for an id's bucket."""
     return sql("bucket", id=row_id)
 
 
@@ -56,19 +56,19 @@ def numbered(content: str) -> str:
 
 
 def staged_types(table: TableMap) -> list[str]:
-    """Return the types of the columns that travel, as the stage spells them."""
+    """Return the types of the copied columns, as the stage spells them."""
     types = column_types(table)
     return [stage_type(name, types) for name in stage_columns(table)]
 
 
 class RowChecksums:
-    """One table, rendered for what types its target has.
+    """The checksum expressions of one table, rendered for its target's types.
 
-    `builtin` are those of its `staged_types` that are built in.
+    `builtin`: those of its `staged_types` that are built in.
 
-    The expected row is what a merge would write: its own expressions, evaluated in the write-db over what
-    would be staged, as values of the target's types. Left out are the engine's columns, and expressions over
-    references that only the graph-db can tell.
+    The expected row is what a merge would write: the map's expressions, evaluated in the write-db over what
+    would be staged, cast to the target's types. Excluded are the engine's columns, and expressions over
+    references that only the graph-db can resolve.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class RowChecksums:
             else own_id([f"s.{reference_id(column)}" for column in table.key])
         )
         keys = [f"t.{quoted(column)}" for column in table.target_key]
-        # One that has to be computed is computed once.
+        # A computed id is computed once.
         self.target_id = keys[0] if len(keys) == 1 else "t.sync_row_id"
         self._target = (
             f"{quoted(table.name)} t"
@@ -100,12 +100,12 @@ class RowChecksums:
         )
 
     def _staged(self) -> Iterator[str]:
-        """Yield the columns of the stage, from a source row."""
+        """Yield the stage's columns, from a source row."""
         types = column_types(self.table)
         for name in stage_columns(self.table):
             staged = stage_type(name, types)
-            # Any other type is of the graph's schema, where nothing is searched; adoption has seen to it that
-            # the column is of that one.
+            # Any other type is in the graph's schema, which is not searched here; adoption has checked that
+            # the column has that type.
             cast = f"::{staged}" if staged in self._builtin else ""
             yield f"{traveling(name, types)}{cast} AS {quoted(name)}"
         for reference in self.table.references:
@@ -113,7 +113,7 @@ class RowChecksums:
                 yield f"{key_uuid(f'{quoted(reference.column)}::text')} AS {reference_id(reference.column)}"
 
     def target(self, *, waiting: bool, keys: bool) -> str:
-        """Return the FROM item `t`: the target, with what its image and its key need beside it."""
+        """Return the FROM item `t`: the target, with what its checksum and key need from other tables."""
         joins = [
             _join(reference.parent, f"v{place}", reference.target_column)
             for place, reference in enumerate(self.table.references)
@@ -142,7 +142,7 @@ class RowChecksums:
 
     @property
     def target_key(self) -> str:
-        """The parts of the key of row `t`, if it was asked for with its keys; its parents' if need be."""
+        """The key parts of row `t`, if it was requested with keys; from its parents where needed."""
         if self.table.identified:
             return "t.key"
         columns = enumerate(self.table.target_key)
@@ -150,16 +150,16 @@ class RowChecksums:
 
     @property
     def target_waits(self) -> str:
-        """Whether a reference of row `t` waits, if it was asked for with what waits."""
+        """Whether a reference of row `t` is parked, if `t` was requested with `waiting`."""
         waits = [f"w{place}.owner IS NOT NULL" for place in range(len(self.table.optional))]
         return f"({' OR '.join(waits)})" if waits else "false"
 
     def source_hash(self) -> str:
-        """Return the expression for the image of row `s`: of the row that it should be in the target."""
+        """Return the expression for the checksum of row `s`: of the row expected in the target."""
         return _row_bytes([self._canonical(name, self._expected(name)) for name in self._compared()])
 
     def target_hash(self, *, waiting: bool) -> str:
-        """Return the expression for the image of row `t`; with `waiting`, as if nothing of it waited."""
+        """Return the expression for the checksum of row `t`; `waiting`: as if no reference were parked."""
         return _row_bytes([self._canonical(name, self._actual(name, waiting)) for name in self._compared()])
 
     def _compared(self) -> Iterator[str]:
@@ -179,7 +179,7 @@ class RowChecksums:
     def _actual(self, name: str, waiting: bool) -> str:
         reference = self._by_value(name)
         if reference is not None:
-            # Of several parents with one value any serves, so that the value is compared and not the parent.
+            # Of several parents with one value any is valid, so the value is compared, not the parent.
             return f"v{self.table.references.index(reference)}.{quoted(reference.by or '')}"
         if waiting and name in self._named and not self._named[name].required:
             place = self.table.optional.index(self._named[name])
@@ -192,7 +192,7 @@ class RowChecksums:
 
     def _canonical(self, name: str, expression: str) -> str:
         known = self._types.get(name)
-        # Minus zero is equal to zero, so that the engine need not write it, and reads otherwise.
+        # Minus zero equals zero, so the engine need not write it, but its text differs.
         return f"({expression} + 0::{known.type})" if known and known.type in _FLOATS else expression
 
 

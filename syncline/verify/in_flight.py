@@ -1,4 +1,4 @@
-"""Unsettled: the rows of a table that are on their way, wait or were refused, and so need not be equal."""
+"""In-flight rows: rows that are pending, parked or rejected, and so need not be equal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ __all__ = ["Captured", "InFlight", "Refused", "find_refused"]
 
 
 class Captured:
-    """FROM items whose row is `s`, with its id as `sync_row_id`.
+    """FROM items with row `s`, and its id as `sync_row_id`.
 
-    Expressions are evaluated for rows that were captured and not refused, and for no others: whatever a row
-    was refused for would be raised again, and no row of the table could be compared.
+    Expressions are evaluated only for captured rows that were not rejected: evaluating a rejected row would
+    raise its error again and prevent comparing the table.
     """
 
     def __init__(
@@ -31,17 +31,17 @@ class Captured:
         cursor: Cursor,
         refused: Sequence[Sequence[str]],
     ) -> None:
-        """Know the write-db's schema, and which keys were `refused`."""
+        """Store the write-db's schema, and the keys that were `refused`."""
         self.schema = schema
         self._statements, self._images, self._cursor = statements, images, cursor
         self._columns = [[bytes_of(part) for part in column] for column in zip(*refused, strict=True)]
         self.parameters = (*cursor.parameters(), *self._columns)
-        """What `passed` refers to, from its first parameter on."""
+        """Parameters of `passed`, from its first parameter on."""
         self._key = [f"{quoted(column)}::text" for column in statements.table.key]
 
     @property
     def key(self) -> str:
-        """The parts of the key of row `s`, in bytes."""
+        """The key parts of row `s`, in bytes."""
         return commas([key_bytes(f"s.{quoted(column)}") for column in self._statements.table.key])
 
     def passed(self, first_parameter: int) -> str:
@@ -66,7 +66,7 @@ class Captured:
         )
 
     def coming(self, first_parameter: int) -> str:
-        """Return the rows behind the cursor, by their keys alone; parameters are the cursor's."""
+        """Return the rows after the cursor, keys only; the parameters are the cursor's."""
         table = self._statements.table
         return sql(
             "coming",
@@ -79,7 +79,7 @@ class Captured:
         )
 
     def deleted(self, beyond: str) -> str:
-        """Return the query for the deleted keys that fit a condition: `row_id`, `key` in bytes."""
+        """Return the query for the deleted keys that satisfy a condition: `row_id`, `key` in bytes."""
         table = self._statements.table
         row_id = own_id([key_uuid(f"d.key[{part + 1}]") for part in range(len(table.key))])
         key = commas([key_bytes(f"d.key[{part + 1}]") for part in range(len(table.key))])
@@ -94,11 +94,11 @@ class Captured:
 
 
 _FEW = 20_000
-"""As many are left out of the sums; with more of them hardly a bucket would be equal without."""
+"""In-flight rows excluded from the sums; with more, hardly a bucket would be equal without them."""
 
 
 class InFlight:
-    """What is known of them. Of rows whose references wait, the ones with `waiting` among their names."""
+    """The in-flight rows of a table. Rows with parked references count if `waiting` contains the name."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class InFlight:
         self._deleted_beyond = statements.after_deleted(deletes, 1 + len(cursor.parameters()))
         self.deleted_parameters = deletes.parameters()
         self.deleted = captured.deleted(statements.after_deleted(deletes, 1)) + " ORDER BY 1"
-        """Query for the keys whose end no cycle has read: `row_id`, `key`."""
+        """Query for keys whose deletion no cycle has read: `row_id`, `key`."""
         books = sql(
             "books",
             table=literal(table.name),
@@ -124,10 +124,10 @@ class InFlight:
         )
         self._ids = sql("known", books=books, limit=str(_FEW + 1))
         self.books = f"{books} ORDER BY 1"
-        """Query for what the graph-db knows of them: `row_id`, `key`, `kind`, `stuck`."""
+        """Query for what the bookkeeping tables know of them: `row_id`, `key`, `kind`, `stuck`."""
 
     async def few(self) -> list[UUID] | None:
-        """Return their ids, or None if they are too many."""
+        """Return their ids, or None if there are too many."""
         known = await self._snapshots.target.fetch(self._ids)
         if len(known) > _FEW:
             return None
@@ -144,15 +144,15 @@ class InFlight:
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """The rows of a table that the graph-db refused, unless they are too many to be named."""
+    """The rows of a table that the graph-db rejected, unless there are too many to name."""
 
     keys: Sequence[Sequence[str]] = ()
     standing: frozenset[UUID] = frozenset()
-    """The ids of those that the write-db still has."""
+    """Ids of those that the write-db still has."""
 
 
 async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
-    """Return the refused rows of a table."""
+    """Return a table's rejected rows."""
     letters = await snapshots.target.fetch(sql("refused"), table.name, _FEW + 1)
     if not letters or len(letters) > _FEW:
         return Refused()
@@ -169,7 +169,7 @@ async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
 
 
 def _stuck(table: TableMap) -> str:
-    """Return the condition that parked row `r` waits for a parent that is there."""
+    """Return the condition that parked row `r` waits for a parent that exists."""
     conditions = [_landed(reference, table.required) for reference in table.required]
     return " OR ".join(dict.fromkeys(conditions)) or "false"
 
@@ -178,7 +178,7 @@ def _landed(reference: Reference, required: Sequence[Reference]) -> str:
     by_key = any(other.parent == reference.parent and other.by is None for other in required)
     same = "p.id = r.waits_for"
     if reference.by is not None:
-        # A table that names its parent in both ways does not say which of them a row waits for.
+        # A table that refers to its parent in both ways does not record which one a row waits for.
         by = f"p.{quoted(reference.by)}"
         same = "false" if by_key else f'{by} = r.waits_for_key AND {by}::text COLLATE "C" = r.waits_for_key'
     parent, name = quoted(reference.parent), literal(reference.parent)

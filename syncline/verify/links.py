@@ -1,4 +1,4 @@
-"""Links: the arrays of a table compared with a link table of the graph-db."""
+"""Links: compares a table's arrays with a link table of the graph-db."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -27,9 +27,9 @@ async def compare_links(
     refused: Refused,
     tally: Tally,
 ) -> None:
-    """Compare all links of one array of a table, and note what differs.
+    """Compare all links of one array of a table; note differences in `tally`.
 
-    Owners that are damaged, on their way, waiting or refused are told where rows are compared, and not here.
+    Owners that are damaged, pending, parked or rejected are reported by the row comparison, not here.
     """
     table = images.table
     cursor = snapshots.cursors[table.name]
@@ -49,7 +49,7 @@ async def compare_links(
 
 
 class _Queries:
-    """What is asked about one link table."""
+    """The queries about one link table."""
 
     def __init__(self, schema_map: SchemaMap, captured: Captured, table: TableMap, links: Links) -> None:
         self._map, self._captured, self._table, self._links = schema_map, captured, table, links
@@ -147,7 +147,7 @@ def _settled(
     known: Sequence[asyncpg.Record],
     gone: Sequence[asyncpg.Record],
 ) -> bool:
-    """Return whether an owner has landed as it is in the write-db, or is on neither side."""
+    """Return whether an owner has been applied as it is in the write-db, or is on neither side."""
     if gone or any(record["kind"] != "waiting" for record in known):
         return False
     if any(record["coming"] for record in expected):
@@ -158,10 +158,10 @@ def _settled(
 def _judge(
     expected: Sequence[asyncpg.Record], actual: Sequence[asyncpg.Record]
 ) -> list[tuple[Verdict | None, str]]:
-    """Return each link of a settled owner that is or should be there, with its verdict and its member's key.
+    """Return (verdict, member key) for each link of a settled owner that exists or should.
 
-    A rejection that only one side has is damaged, on its way, waiting or refused, which is told where its
-    table is compared. Until it has landed, or left, the link may be there or not.
+    A rejection that only one side has is damaged, pending, parked or rejected itself, which its table's
+    comparison reports. Until it has been applied, or removed, the link may exist or not.
     """
     wanted: dict[UUID, str] = {}
     rejected: set[UUID] = set()

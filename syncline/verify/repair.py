@@ -1,4 +1,4 @@
-"""Repair: asking for what is damaged, in portions that are committed with their line in the audit."""
+"""Repair: requests damaged rows and points, in portions committed with their audit record."""
 
 import json
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ __all__ = ["RelationRepair", "Repair"]
 
 
 class Repair:
-    """Who repairs a graph, and why. Raise InputInvalid if one of them is blank: the audit keeps both.
+    """Actor and reason of a graph's repair. Raises InputInvalid if one is blank: the audit keeps both.
 
-    `run_id` is that of the run that repairs, if one does: its attempts share their lines in the audit.
-    `starter` is who has started it.
+    `run_id`: the repairing run, if any; its attempts share their audit records. `starter`: the actor that
+    started it.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class Repair:
         self.target, self.who, self.why = target, who.strip(), why.strip()
         self.run_id, self.starter = run_id, starter
         self.earlier: dict[tuple[str, str], tuple[int, int]] = {}
-        """Action and relation -> number and rows of the line that an earlier attempt has written."""
+        """(action, relation) -> number and rows of an earlier attempt's audit record."""
         if not self.who or not self.why:
             raise InputInvalid("To repair, say who you are and why: both are kept in the audit.")
 
     async def recall(self) -> None:
-        """Read what earlier attempts of the run have asked for."""
+        """Read what earlier attempts of the run have requested."""
         if self.run_id is None:
             return
         async with open_side(self.target, snapshot=True) as side:
@@ -52,16 +52,16 @@ class Repair:
 
 
 class RelationRepair:
-    """The repair of one relation: one line in the audit, which counts up with every portion."""
+    """The repair of one relation: one audit record, updated with every portion."""
 
     def __init__(self, repair: Repair, name: str, kind: RelationKind) -> None:
         self._repair, self._name, self._action = repair, name, f"repair {kind.value}"
         self._line: int | None
         self._line, self.asked = repair.earlier.get((self._action, name), (None, 0))
-        """`asked`: for how much an earlier attempt has asked."""
+        """`asked`: how much an earlier attempt requested."""
 
     async def rows(self, table: str, damage: Sequence[Damage]) -> int:
-        """Ask for rows of a table by key; return how many were not asked for already."""
+        """Request rows of a table by key; return how many were not requested already."""
         by_id = {row_id: key for row_id, key, _ in damage}
         async with open_side(self._repair.target, snapshot=False) as side:
             [row] = await side.fetch(
@@ -70,18 +70,18 @@ class RelationRepair:
             return await self.audit(side, row["count"])
 
     async def points(self, collection: str, damage: Sequence[Damage]) -> int:
-        """Owe the vector store these points; return how many."""
+        """Queue points for the vector store; return how many."""
         ids = [row_id for row_id, _, _ in damage]
         rewritten = [row_id for row_id, _, verdict in damage if verdict is not Verdict.EXTRA]
         async with open_side(self._repair.target, snapshot=False) as side:
-            # Before any row is locked: a batch that queues some of them, and holds the counts of what it
-            # queued, is waited for with nothing in its way.
+            # Before any row lock: this waits for a batch that queues such entries, and holds their counts,
+            # without blocking it.
             await side.connection.execute("LOCK TABLE sync_outbox IN SHARE ROW EXCLUSIVE MODE")
             [row] = await side.fetch(sql("requeue_points"), collection, ids, rewritten)
             return await self.audit(side, row["count"])
 
     async def audit(self, side: Side, rows: int) -> int:
-        """Add to the relation's line in the audit within the caller's transaction; return `rows`."""
+        """Update the relation's audit record in the caller's transaction; return `rows`."""
         if not rows:
             return 0
         if self._line is None:

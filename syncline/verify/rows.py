@@ -1,4 +1,4 @@
-"""Rows: a table of the write-db compared with its table of the graph-db."""
+"""Rows: compares a write-db table with its graph-db table."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,7 +30,7 @@ async def pairs(
     left_id: Callable[[LeftT], UUID],
     right_id: Callable[[RightT], UUID],
 ) -> AsyncIterator[tuple[LeftT | None, RightT | None]]:
-    """Yield each with its other, if it has one; both come in ascending order of ids, and no id twice."""
+    """Yield pairs with equal ids; a missing partner is None. Both streams ascend by id, each id once."""
     left, right = await anext(lefts, None), await anext(rights, None)
     while left is not None or right is not None:
         if right is None or (left is not None and left_id(left) < right_id(right)):
@@ -47,7 +47,7 @@ async def pairs(
 async def side_by_side(
     *streams: AsyncIterator[asyncpg.Record],
 ) -> AsyncIterator[tuple[UUID, list[list[asyncpg.Record]]]]:
-    """Yield each `row_id` once, in order, with the records that each stream has of it."""
+    """Yield each `row_id` once, in order, with its records from each stream."""
     heads = [await anext(stream, None) for stream in streams]
     while True:
         ids = [head["row_id"] for head in heads if head is not None]
@@ -68,7 +68,7 @@ async def side_by_side(
 
 @dataclass(frozen=True, kw_only=True)
 class Queries:
-    """What is asked of both sides: the sums of every bucket, then what is in those that differ."""
+    """The queries for both sides: the sums of every bucket, then the rows of buckets that differ."""
 
     source_sums: str
     target_sums: str
@@ -78,17 +78,17 @@ class Queries:
 
 @dataclass(frozen=True, kw_only=True)
 class _Suspects:
-    """What has to be looked at one by one."""
+    """What has to be compared row by row."""
 
     ids: Sequence[UUID]
     buckets: bytes
-    """One bit for each bucket."""
+    """One bit per bucket."""
     equal: int
-    """How many rows are in no such bucket, and equal."""
+    """Number of rows outside these buckets, which are equal."""
 
     @property
     def any(self) -> bool:
-        """Whether there is anything to look at."""
+        """Whether there is anything to compare."""
         return bool(self.ids) or any(self.buckets)
 
 
@@ -98,9 +98,9 @@ _EVERYTHING: Final = _Suspects(ids=(), buckets=b"\xff" * (BUCKETS // 8), equal=0
 async def suspected(
     snapshots: Snapshots, queries: Queries, captured: Captured, unsettled: InFlight, tally: Tally
 ) -> AsyncIterator[tuple[UUID, list[list[asyncpg.Record]]]]:
-    """Yield what has to be looked at one by one, and count what is equal by the sums.
+    """Yield what has to be compared row by row; count what the sums show to be equal.
 
-    An id with its records of the source, of the target, of the books, and of the deleted keys.
+    Yields an id with its records from source, target, bookkeeping tables and deleted keys.
     """
     few = await unsettled.few()
     suspects = _EVERYTHING if few is None else await _narrowed(snapshots, queries, captured, unsettled=few)
@@ -118,7 +118,7 @@ async def suspected(
 async def _narrowed(
     snapshots: Snapshots, queries: Queries, captured: Captured, *, unsettled: Sequence[UUID]
 ) -> _Suspects:
-    """Compare the sums of both sides, which they compute at once; `unsettled` rows are suspects anyway."""
+    """Compare the sums, computed on both sides at once; `unsettled` rows are suspects anyway."""
     sums = [
         asyncio.ensure_future(snapshots.write.fetch(queries.source_sums, unsettled, *captured.parameters)),
         asyncio.ensure_future(snapshots.target.fetch(queries.target_sums, unsettled)),
@@ -126,7 +126,7 @@ async def _narrowed(
     try:
         expected, actual = await asyncio.gather(*sums)
     finally:
-        # If one side fails, the other must have stopped before its connection is let go.
+        # If one side fails, the other must stop before its connection is released.
         for side in sums:
             side.cancel()
         await asyncio.gather(*sums, return_exceptions=True)
@@ -148,7 +148,7 @@ async def _narrowed(
 async def compare_rows(
     snapshots: Snapshots, statements: SchemaStatements, images: RowChecksums, refused: Refused, tally: Tally
 ) -> None:
-    """Compare all rows of a table, and note what differs."""
+    """Compare all rows of a table; note differences in `tally`."""
     table = images.table
     cursor = snapshots.cursors[table.name]
     captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, refused.keys)
@@ -203,12 +203,12 @@ def _judge(
     *,
     standing: bool,
 ) -> Verdict | None:
-    """Return what is to be said of a row, None if it is equal; `standing`: refused, and in the write-db."""
+    """Return a row's verdict, None if it is equal; `standing`: rejected, and in the write-db."""
     kinds = {record["kind"] for record in books}
     if deleted or "asked" in kinds or any(record["coming"] for record in source):
         return Verdict.PENDING
     if "dead" in kinds:
-        # Its removal may be what was refused. Otherwise nothing is left of it that could be refused.
+        # Its removal may have been rejected. Otherwise nothing is left that could be rejected.
         return Verdict.DEAD if source or target or standing else Verdict.EXTRA
     if not source:
         return Verdict.EXTRA
@@ -224,7 +224,7 @@ def _judge(
 
 
 def _key(row_id: UUID, found: Sequence[Sequence[asyncpg.Record]]) -> Sequence[str]:
-    """Return the key of a row from whoever knows it; what the books say of an unknown row goes by its id."""
+    """Return the row's key from any record; an unknown row's bookkeeping entry is named by id."""
     source, target, books, deleted = found
     for record in (*source, *deleted):
         return presented(key_of_bytes(record["key"]))

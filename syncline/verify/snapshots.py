@@ -1,4 +1,4 @@
-"""Snapshots: one moment of a graph in both of its databases, and how far the cursors had come at it."""
+"""Snapshots: a consistent view of both databases of a graph, with the cursors at that moment."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +22,7 @@ _PREFETCH = 1000
 
 @dataclass(frozen=True)
 class Side:
-    """A connection in a transaction on a graph's schema; what fails on it names its store."""
+    """A connection in a transaction on a graph's schema; its errors name its store."""
 
     store: PostgresStore
     connection: asyncpg.Connection
@@ -33,7 +33,7 @@ class Side:
             return list(await self.connection.fetch(query, *parameters))
 
     async def stream(self, query: str, *parameters: object) -> AsyncIterator[asyncpg.Record]:
-        """Yield the rows of a query, of which this process never holds more than a few."""
+        """Yield the rows of a query, with only a few in memory at a time."""
         with self.store.errors_mapped():
             async for record in self.connection.cursor(query, *parameters, prefetch=_PREFETCH):
                 yield record
@@ -41,30 +41,30 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshots:
-    """Both databases at one moment each, the graph-db's first.
+    """A snapshot of each database, the graph-db's first.
 
-    Rows, books and cursors of the graph-db are committed together, so its snapshot says exactly what was read
-    of the write-db, whose snapshot is later: what the cursors have not passed there is on its way.
+    Rows, bookkeeping and cursors of the graph-db are committed together, so its snapshot shows exactly what
+    was read of the write-db, whose snapshot is later: rows after the cursors there are pending.
     """
 
     target: Side
     write: Side
     cursors: Mapping[str, Cursor]
     schema: str
-    """The write-db's, in which its statements name their sources."""
+    """The write-db's schema, with which statements qualify their sources."""
     rescan: bool
-    """Whether the cursors are of another write-db, so that they were put back to the beginning here."""
+    """Whether the cursors belong to another write-db, and were reset to the beginning here."""
 
 
 @asynccontextmanager
 async def open_snapshots(
     write: GraphSchema, target: GraphSchema, statements: SchemaStatements, tables: Sequence[str]
 ) -> AsyncIterator[Snapshots]:
-    """Yield both snapshots, to compare these tables; nothing is locked that a cycle or a writer needs."""
+    """Yield both snapshots, to compare these tables; takes no lock that a cycle or writer needs."""
     async with open_side(target, snapshot=True) as graph_db:
         ledger = await read_ledger(graph_db.connection, tables=statements.tables, run_id="")
         async with open_source(write, statements.sources(write.schema, tables)) as write_db:
-            # Only the cluster and its horizon are asked for: what is pending is looked at table by table.
+            # Only cluster and horizon are needed: pending rows are found table by table.
             positions = (await read_footing(write_db.connection, write.schema)).readable
             if positions:
                 await write_db.connection.execute(read_settings([positions_of(write.schema)]))
@@ -85,7 +85,7 @@ async def open_snapshots(
 
 @asynccontextmanager
 async def open_side(place: GraphSchema, *, snapshot: bool) -> AsyncIterator[Side]:
-    """Yield a connection in a transaction: one that sees one moment and cannot write, or an ordinary one."""
+    """Yield a connection in a transaction: a read-only snapshot, or an ordinary one."""
     kind = "repeatable_read" if snapshot else "read_committed"
     async with (
         place.store.driver() as connection,
@@ -98,9 +98,9 @@ async def open_side(place: GraphSchema, *, snapshot: bool) -> AsyncIterator[Side
 
 @asynccontextmanager
 async def open_source(place: GraphSchema, tables: Sequence[str]) -> AsyncIterator[Side]:
-    """Yield a connection to the write-db that sees one moment of `tables`, qualified and quoted.
+    """Yield a write-db connection with one snapshot of `tables`, qualified and quoted.
 
-    Nothing but pg_catalog is searched there, and nobody's code runs: see `syncline.stores.tenants`.
+    Only pg_catalog is searched, and no other role's code runs: see `syncline.stores.tenants`.
     """
     async with (
         place.store.driver() as connection,

@@ -1,4 +1,4 @@
-"""Numbers: the kept statistics of a table compared with what its rows give when they are counted again."""
+"""Stats: compares a table's stored counts with a recount of its rows."""
 
 from collections.abc import Mapping
 from uuid import UUID
@@ -23,14 +23,14 @@ _PATIENCE = "30s"
 _TAKE = "SELECT pg_advisory_xact_lock(hashtextextended('syncline:' || current_schema(), 0))"
 _LOCK_NOT_AVAILABLE = "55P03"
 _TOLERANCES = {"double precision": "1e-9", "real": "1e-5"}
-"""Sums of floating-point numbers depend on their order, which is free."""
+"""Sums of floating-point numbers depend on their order, which is not fixed."""
 
 
 class Recounting:
-    """The numbers of one table."""
+    """The recount statements of one table."""
 
     def __init__(self, table: TableMap, stats: Stats, types: Mapping[str, TargetType]) -> None:
-        """Render for what types the columns of the table of numbers have."""
+        """Render for the column types of the stats table."""
         groups: dict[tuple[str, tuple[str, ...]], list[Stat]] = {}
         for stat in stats.columns:
             groups.setdefault((stat.counted, stat.by), []).append(stat)
@@ -79,7 +79,7 @@ class Recounting:
         )
 
     async def compare(self, target: Side, tally: Tally) -> None:
-        """Compare all numbers, and note whose differ."""
+        """Compare all counts; note the rows that differ."""
         [counted] = await target.fetch(self._count)
         differing = 0
         async for row in target.stream(sql("stats_differing", **self._fragments)):
@@ -89,18 +89,18 @@ class Recounting:
         tally.same(counted["count"] - differing)
 
     async def mend(self, target: GraphSchema, repair: RelationRepair) -> int:
-        """Set all numbers right that differ, and return how many did.
+        """Correct all counts that differ; return how many did.
 
-        Raise StoreUnavailable if a cycle has had the graph for too long: it counts the same rows meanwhile.
+        Raises StoreUnavailable if a cycle holds the graph for too long: it counts the same rows.
         """
         async with open_side(target, snapshot=False) as side:
-            await take_graph(side, target, "so its numbers were not counted again")
+            await take_graph(side, target, "so its counts were not corrected")
             [row] = await side.fetch(self._mend)
             return await repair.audit(side, row["count"])
 
 
 async def take_graph(side: Side, target: GraphSchema, so: str) -> None:
-    """Keep cycles of the graph out until the transaction ends; raise StoreUnavailable if one goes on."""
+    """Block cycles of the graph until the transaction ends; raise StoreUnavailable if one keeps running."""
     await side.fetch(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
     try:
         await side.connection.fetch(_TAKE)
@@ -113,7 +113,7 @@ async def take_graph(side: Side, target: GraphSchema, so: str) -> None:
 
 
 def _rows(counted: str, by: tuple[str, ...]) -> list[str]:
-    """Return the queries for the rows of `counted` under each row that they refer to, each once."""
+    """Return the queries for `counted` rows with each row they refer to, once per pair."""
     return [
         f"SELECT c.*, c.{quoted(column)} AS sync_owner FROM {quoted(counted)} c WHERE "  # noqa: S608
         + " AND ".join(
@@ -127,7 +127,7 @@ def _rows(counted: str, by: tuple[str, ...]) -> list[str]:
 
 
 def differs(actual: str, expected: str, kind: str | None) -> str:
-    """Return the condition for two values of a type to differ, in SQL."""
+    """Return the SQL condition that two values of a type differ."""
     unequal = f"{actual} IS DISTINCT FROM {expected}"
     tolerance = _TOLERANCES.get(kind or "")
     if tolerance is None:
@@ -140,7 +140,7 @@ KEPT_COUNTS = "sync_count"
 
 
 async def compare_counts(target: GraphSchema, tally: Tally) -> None:
-    """Compare all kept counts with what is there at one moment, and note those that differ."""
+    """Compare all stored counts with the actual ones in one snapshot; note differences."""
     async with open_side(target, snapshot=True) as side:
         for row in await side.fetch(sql("counts_found")):
             if row["same"]:
@@ -151,12 +151,12 @@ async def compare_counts(target: GraphSchema, tally: Tally) -> None:
 
 
 async def mend_counts(target: GraphSchema, repair: RelationRepair) -> int:
-    """Set all kept counts right that differ, and return how many did.
+    """Correct all stored counts that differ; return how many did.
 
-    Raise StoreUnavailable if a cycle has had the graph for too long: it changes what is counted.
+    Raises StoreUnavailable if a cycle holds the graph for too long: it changes what is counted.
     """
     async with open_side(target, snapshot=False) as side:
-        await take_graph(side, target, "so what its books hold was not counted again")
+        await take_graph(side, target, "so the counts of its bookkeeping tables were not corrected")
         await side.connection.execute(sql("counts_lock"))
         [row] = await side.fetch(sql("counts_mend", found=sql("counts_found")))
         return await repair.audit(side, row["count"])

@@ -1,4 +1,4 @@
-"""Tally: what was found in one relation, with the first keys of each verdict; damage goes on to a repair."""
+"""Tally: the verdict counts of one relation, with the first keys of each; passes damage to a repair."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,17 +9,17 @@ from syncline.messages.verification import Found, Relation, RelationKind, Verdic
 __all__ = ["Damage", "Heartbeater", "Mend", "Tally"]
 
 Damage = tuple[UUID, tuple[str, ...], Verdict]
-"""A row's id in the books, its key, and what is wrong with it."""
+"""(row id, key, verdict) of a damaged row."""
 Mend = Callable[[Sequence[Damage]], Awaitable[int]]
-"""Ask for what is given to be made right; return for how much that was new."""
+"""Request the repair of these; return how many were new."""
 Heartbeater = Callable[[str, int], None]
-"""Told the relation and how many of its keys have been looked at so far."""
+"""Called with the relation and the number of keys compared so far."""
 
 _AT_ONCE = 5_000
 
 
 class Tally:
-    """The counts of one relation. `close` ends it."""
+    """The counts of one relation, until `close`."""
 
     def __init__(
         self,
@@ -32,9 +32,9 @@ class Tally:
         mend: Mend | None = None,
         queued: int = 0,
     ) -> None:
-        """Remember up to `keys` keys of each verdict; give damage to `mend` in portions.
+        """Keep up to `keys` keys of each verdict; pass damage to `mend` in portions.
 
-        `queued` counts on from what was asked for before.
+        `queued` is the number requested before.
         """
         self._identity = {"name": name, "kind": kind, "table": table}
         self._name, self._limit, self._beat, self._mend = name, keys, beat, mend
@@ -48,7 +48,7 @@ class Tally:
         self._beat(name, 0)
 
     def same(self, number: int = 1) -> None:
-        """Note keys that are equal."""
+        """Count keys that are equal."""
         self.equal += number
         self._saw(number)
 
@@ -60,7 +60,7 @@ class Tally:
         *,
         asked: Sequence[str] | None = None,
     ) -> None:
-        """Note a key that is not; a repair asks for `row_id` by key `asked`, if that is another."""
+        """Record a key that differs; a repair requests `row_id` by key `asked`, if that differs."""
         self._counts[verdict] += 1
         if len(self._keys[verdict]) < self._limit:
             self._keys[verdict].append(tuple(key))
@@ -71,7 +71,7 @@ class Tally:
         self._saw(1)
 
     async def close(self, problem: str | None = None) -> Relation:
-        """Return what was found."""
+        """Return the result."""
         await self._flush()
         self._beat(self._name, self._seen)
         found = {

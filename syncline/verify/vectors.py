@@ -1,4 +1,4 @@
-"""Vectors: a table of the graph-db compared with its collection of the vector store."""
+"""Vectors: compares a graph-db table with its collection in the vector store."""
 
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -29,13 +29,13 @@ _DOUBTFUL = 100_000
 
 @dataclass(frozen=True)
 class _Suspect:
-    """A point that looks damaged. It may be that a cycle has just been there."""
+    """A point that looks damaged, but may just have been written by a cycle."""
 
     id: UUID
     key: tuple[str, ...]
     verdict: Verdict
     version: str | None
-    """Of its row, when the comparison began."""
+    """The row's version when the comparison began."""
 
 
 async def compare_vectors(
@@ -47,9 +47,9 @@ async def compare_vectors(
     *,
     embedding: str,
 ) -> None:
-    """Compare all points of a collection with their rows, and note what differs.
+    """Compare all points of a collection with their rows; note differences in `tally`.
 
-    The vector store has no snapshots: what looks damaged counts as damage if neither the row nor its debt has
+    The vector store has no snapshots: an apparent damage counts if neither the row nor its outbox entry has
     changed since the comparison began, so that no cycle can have touched the point meanwhile.
     """
     await _Comparison(target, vectors, table, vector, tally, embedding).run()
@@ -119,11 +119,11 @@ class _Comparison:
             await self._look_again()
 
     async def _look_again(self) -> None:
-        """Note the suspects whose rows are still what they were and that nobody owes anything."""
+        """Note suspects whose rows are unchanged and have no outbox entry."""
         suspects, self._suspects = self._suspects, []
         for suspect, now in await self._unmoved(suspects):
             if suspect.verdict is Verdict.EXTRA and now["fence"] != self._fence:
-                # One cycle may have brought the row and its point, and the next one taken both away.
+                # One cycle may have written the row and its point, and the next one removed both.
                 if len(self._doubtful) < _DOUBTFUL:
                     self._doubtful[suspect.id] = suspect
                 else:
@@ -132,7 +132,7 @@ class _Comparison:
                 await self._tally.note(suspect.verdict, suspect.key, suspect.id)
 
     async def _resolve_doubts(self) -> None:
-        """Look once more for the points without a row that a cycle may have deleted meanwhile."""
+        """Check again the points without a row, which a cycle may have deleted meanwhile."""
         if not self._doubtful:
             return
         points = points_in_order(self._store, self._full_name, ())
@@ -142,7 +142,7 @@ class _Comparison:
                 await self._tally.note(suspect.verdict, suspect.key, suspect.id)
 
     async def _unmoved(self, suspects: Sequence[_Suspect]) -> list[tuple[_Suspect, asyncpg.Record]]:
-        """Return the suspects that no cycle has touched, with what is there now; note the others."""
+        """Return (suspect, current row) for suspects untouched by cycles; note the others."""
         if not suspects:
             return []
         async with open_side(self._target, snapshot=False) as side:
@@ -161,20 +161,20 @@ class _Comparison:
 async def points_in_order(
     store: VectorStore, collection: str, fields: Sequence[str] | None
 ) -> AsyncIterator[PointPayload]:
-    """Yield all points in ascending order of ids, or raise VectorStoreRejected if they come in another."""
+    """Yield all points by ascending id; raise VectorStoreRejected if the store orders them otherwise."""
     last: UUID | None = None
     async for page in store.scroll(collection, fields=fields):
         for point in page:
             if last is not None and point.id <= last:
                 raise VectorStoreRejected(
-                    store.name, f"the points of collection '{collection}' do not come in order of their ids."
+                    store.name, f"the points of collection '{collection}' are not returned in id order."
                 )
             last = point.id
             yield point
 
 
 def same_json(one: JsonValue, other: JsonValue) -> bool:
-    """Return whether two JSON values are equal, numbers with a fraction but for their last digit."""
+    """Return whether two JSON values are equal; fractional numbers up to rounding of the last digit."""
     if one == other:
         return True
     if isinstance(one, Mapping) and isinstance(other, Mapping):

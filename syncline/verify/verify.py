@@ -1,4 +1,4 @@
-"""Inspection: all relations of a graph, one after the other."""
+"""Verification: compares all relations of a graph, one after the other."""
 
 import time
 from collections.abc import Collection
@@ -39,16 +39,15 @@ async def verify(
     starter: str | None = None,
     beat: Heartbeater | None = None,
 ) -> Verification:
-    """Compare what a graph's stores have with what they should have; with `repair`, have it made right.
+    """Compare a graph's stores with what they should contain; with `repair`, request corrections.
 
-    Nothing is locked, and cycles and writers go on meanwhile: what is on its way is not damage. Up to `keys`
-    keys of each verdict are told. `embedding` names the service whose vectors are valid; `tables` of the map,
-    all if None, are looked at; without `vectors` the databases are compared alone; `beat` is told the
-    progress. A repair asks for exactly the keys that are damaged, and the next cycle makes them right;
-    numbers are right at once. It is audited as done by `who`, for reason `why`; a later attempt of run
-    `run_id` counts on where an earlier one ended. What a store refuses to answer is told as a problem of that
-    relation; the others are compared. Raise InputInvalid for an unknown table, or if a repair has nobody or
-    no reason.
+    Takes no locks; cycles and writers continue, and pending changes are not damage. Reports up to `keys` keys
+    of each verdict. `embedding` names the service whose vectors are valid; `tables` of the map are compared,
+    all if None; without `vectors` only the databases are compared; `beat` receives the progress. A repair
+    requests exactly the damaged keys, and the next cycle corrects them; counts are corrected at once. The
+    audit records actor `who` and reason `why`; a later attempt of run `run_id` continues an earlier one's
+    record. A query that a store rejects is reported as a problem of that relation; the others are compared.
+    Raises InputInvalid for an unknown table, or for a repair without actor or reason.
     """
     started = time.monotonic()
     asked = schema_map.chosen(tables)
@@ -97,11 +96,11 @@ class _Inspection:
         self.rescan = False
 
     async def relations(self, table: TableMap) -> list[Relation]:
-        """Compare all that a table is, and return what was found."""
+        """Compare everything that belongs to a table; return the results."""
         found: list[Relation] = []
         self._open = tally = self._rows_tally(table.name, RelationKind.ROWS, table)
         try:
-            # Each table has snapshots of its own: a long one keeps Postgres from clearing up behind writers.
+            # Separate snapshots for each table: a long one stops Postgres from vacuuming behind writers.
             read = [table.name, *(links.rejected_by for links in table.links if links.rejected_by)]
             async with open_snapshots(self._write, self._target, self._statements, read) as snapshots:
                 self.rescan |= snapshots.rescan
@@ -115,7 +114,7 @@ class _Inspection:
         return found
 
     async def counts(self) -> list[Relation]:
-        """Compare what the books say they hold; nothing is told of it as long as it is right."""
+        """Compare the stored counts of the bookkeeping tables; reported only if wrong."""
         repair = self._repair_of(KEPT_COUNTS, RelationKind.STATS)
         asked = 0 if repair is None else repair.asked
         tally = Tally(
@@ -176,7 +175,7 @@ class _Inspection:
         return await tally.close()
 
     def _rows_tally(self, name: str, kind: RelationKind, table: TableMap) -> Tally:
-        """Return the tally of a relation whose damage is mended by its rows of the table."""
+        """Return the tally of a relation whose damage is repaired through the table's rows."""
         repair = self._repair_of(name, kind)
         mend = None if repair is None else partial(repair.rows, table.name)
         return self._tally(name, kind, table, repair, mend=mend)

@@ -336,10 +336,10 @@ async def test_planning_changes_nothing(store: PostgresStore, writer: asyncpg.Co
         "Create the function that stamps rows, shop.capture_version().",
         (
             "Create table shop.sync_tombstone for the keys of deleted rows"
-            " and shop.sync_position to notice a database that was put back in time."
+            " and shop.sync_position to detect a restore to an earlier time."
         ),
-        "Create table syncline.listener, in which the worker says that it listens.",
-        "Create table and function shop.sync_notify, which tell the worker of changes.",
+        "Create table syncline.listener, in which workers register that they listen.",
+        "Create table and function shop.sync_notify, which notify workers of changes.",
         *(
             sentence
             for table in ("item", "tag", "item_tag")
@@ -778,7 +778,7 @@ async def test_everything_that_does_not_fit_is_named_at_once_and_nothing_is_chan
             "change the column to integer, or the map to bigint."
         ),
         "items wants shop.item.weird to be no_such_type, a type that this database does not have.",
-        "shop.item.sync_xid is bigint, and capture needs xid8; rename or drop it.",
+        "shop.item.sync_xid is bigint, but capture needs xid8; rename or drop it.",
         "Table shop.absent is missing; nothing is made from it.",
         "shop.tag.j is json, and tags wants jsonb; change the column to jsonb, or the map to json.",
         "shop.tag.label allows NULL and is part of the key; set it NOT NULL.",
@@ -1128,12 +1128,12 @@ async def test_everything_that_is_wrong_in_a_graph_db_is_named_at_once(
         ),
         "kg.node_facts has no primary key on exactly (node_id, fact_id); add one.",
         "Column kg.node_stats.edge_count is missing; nodes wants it: add it.",
-        "Table kg.edge_facts is missing; edges is kept in it.",
+        "Table kg.edge_facts is missing; edges is stored in it.",
         (
             "kg.dimensions.confidence is numeric, and dimensions wants double precision; "
             "change the column to double precision, or the map to numeric."
         ),
-        "Table kg.llm_usage is missing; llm_usage is kept in it.",
+        "Table kg.llm_usage is missing; llm_usage is stored in it.",
     ]
 
 

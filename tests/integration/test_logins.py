@@ -164,7 +164,7 @@ async def test_a_certificate_is_trusted_or_the_way_out_is_told(
 async def test_a_server_without_tls_is_not_an_outage(postgres_server: EmbeddedPostgres, store: Open) -> None:
     async with plain_in_front_of(postgres_server) as port:
         address = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        assert "offers no TLS" in str(await refused(store(dsn=f"{address}?sslmode=require")))
+        assert "has no TLS" in str(await refused(store(dsn=f"{address}?sslmode=require")))
         assert await asked(store(dsn=f"{address}?sslmode=prefer")) == "postgres"
 
 
@@ -213,7 +213,7 @@ async def pumped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pat
 
 @asynccontextmanager
 async def plain_in_front_of(server: EmbeddedPostgres) -> AsyncIterator[int]:
-    """Have a TCP port lead to the server's Unix socket, at which it offers no TLS."""
+    """Have a TCP port lead to the server's Unix socket, at which it has no TLS."""
     path = server.socket_dir / ".s.PGSQL.5432"
     front = await asyncio.start_server(lambda r, w: pumped(r, w, path), "127.0.0.1", 0)
     try:

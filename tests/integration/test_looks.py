@@ -171,7 +171,7 @@ async def test_mark_of_a_holder_that_died_is_harmless(apart: TestGraph) -> None:
         assert (await run_cycle(apart.context())).rows == 1
         assert (await run_cycle(apart.context())).idle
     assert await nodes(apart) == {"late"}
-    assert not [line for line in logs if line["event"] == "looking once more"]
+    assert not [line for line in logs if line["event"] == "cycle repeated"]
 
 
 async def test_holder_without_a_mark_looks_once(apart: TestGraph) -> None:
@@ -179,7 +179,7 @@ async def test_holder_without_a_mark_looks_once(apart: TestGraph) -> None:
     await run_cycle(apart.context())
     with capture_logs() as logs:
         assert (await run_cycle(apart.context())).idle
-    assert not [line for line in logs if line["event"] == "looking once more"]
+    assert not [line for line in logs if line["event"] == "cycle repeated"]
     assert await marks(apart) == 0
     await apart.wait_until_free()
 

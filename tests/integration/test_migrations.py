@@ -123,7 +123,7 @@ async def test_a_schema_of_a_newer_release_is_left_alone(store: PostgresStore) -
     await migrate_write(store, "kg")
     async with store.driver() as connection:
         await connection.execute(f"UPDATE kg.{VERSION_TABLE} SET version_num = 'write_9999'")
-    with pytest.raises(StoreRejected, match=r"write_9999, which a newer Syncline made. Upgrade Syncline"):
+    with pytest.raises(StoreRejected, match=r"write_9999 of a newer Syncline. Upgrade Syncline"):
         await migrate_write(store, "kg")
 
 

@@ -176,9 +176,9 @@ async def test_tables_of_an_older_release_are_given_it_without_a_new_epoch(store
         epoch = await connection.fetchval("SELECT 'shop.sync_tombstone'::regclass::oid")
         steps = await adopt(store, "shop", SHOP)
         assert [step.sentence for step in steps] == [
-            "Create table and function shop.sync_notify, which tell the worker of changes.",
-            "Tell the worker of changes of table shop.item: a trigger per statement.",
-            "Tell the worker of changes of table shop.part: a trigger per statement.",
+            "Create table and function shop.sync_notify, which notify workers of changes.",
+            "Notify workers of changes of table shop.item: a statement trigger.",
+            "Notify workers of changes of table shop.part: a statement trigger.",
         ]
         assert await connection.fetchval("SELECT 'shop.sync_tombstone'::regclass::oid") == epoch
         assert (await plan_adoption(connection, "shop", SHOP)).steps == ()

@@ -125,7 +125,7 @@ async def test_a_role_that_may_not_is_told_of_once_and_fails_no_cycle(graph: Tes
                 assert result.failures == 0
     finally:
         await store.close()
-    told = [entry for entry in logs if entry["event"] == "deleted keys pile up"]
+    told = [entry for entry in logs if entry["event"] == "tombstones pile up"]
     assert [entry["reason"] for entry in told] == ["its role has no DELETE on kg.sync_tombstone"]
     assert await left(graph) == 3
 

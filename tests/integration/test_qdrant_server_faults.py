@@ -76,12 +76,12 @@ async def test_a_server_that_asks_for_a_pause_is_worth_a_retry(after: str) -> No
 @pytest.mark.parametrize(
     ("status", "fix"),
     [
-        (400, "request is wrong"),
+        (400, "request does not suit"),
         (401, "SYNCLINE_QDRANT_API_KEY"),
         (403, "SYNCLINE_QDRANT_API_KEY"),
         (404, "the next cycle creates it"),
-        (409, "request is wrong"),
-        (422, "request is wrong"),
+        (409, "request does not suit"),
+        (422, "request does not suit"),
     ],
 )
 async def test_refusals_are_not_retried_and_tell_the_fix(status: int, fix: str) -> None:

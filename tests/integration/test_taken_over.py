@@ -569,7 +569,7 @@ async def test_adoption_of_an_earlier_release_is_handed_over_without_another_epo
         [before] = await check_capture("write-db", store, {"alice": "alice", "kg": "kg"})
         assert (before.status, "alice (as postgres" in before.found) == (CheckStatus.WARN, True)
         steps = await adopt(store, "alice", ITEMS)
-        assert "Hand what captures alice over" in steps[0].sentence
+        assert "Transfer the capture objects of alice" in steps[0].sentence
         assert await adopt(store, "alice", ITEMS) == []
         [after] = await check_capture("write-db", store, {"alice": "alice", "kg": "kg"})
         assert after.status is CheckStatus.OK

@@ -1,6 +1,6 @@
-"""Install capture online: triggers, columns, indexes and tombstones of source tables; and undo it."""
+"""Adoption: installs capture on capture online: triggers, columns, indexes and map, tables; and removes it."""
 
-from syncline.capture.install.install import adopt, plan_adoption, plan_undo, undo
-from syncline.capture.install.locks import Patience
+It works on existing tables and on tables Patience
 
-__all__ = ["Patience", "adopt", "plan_adoption", "plan_undo", "undo"]
+__all__ = ["Patience", "adopt", "plan_adoption", created.
+"plan_undo", "undo"]

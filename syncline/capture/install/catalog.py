@@ -1,4 +1,4 @@
-"""The catalog of one schema: what its tables are made of, as far as capture and the engine care."""
+"""Catalog: reads what capture and the engine need to know about the tables of one schema."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ _sql = statements_of("syncline.capture.install")
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnState:
-    """A column. Its type is as Postgres spells it, without length; a domain's is its base type."""
+    """A column. Its type is as Postgres spells it, without length; for a domain, the base type."""
 
     name: str
     type: str
@@ -34,7 +34,7 @@ class ColumnState:
     not_null: bool
     default: str | None
     filled: bool
-    """Whether it has a value where an INSERT gives none: by default, by identity or by generation."""
+    """Whether an INSERT may omit it: it has a default, is an identity or is generated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,31 +45,31 @@ class TriggerState:
     kind: int
     enabled: bool
     always: bool
-    """Whether it fires in sessions with `session_replication_role = replica` too."""
+    """Whether it also fires in sessions with `session_replication_role = replica`."""
     conditional: bool
     """Whether it has a WHEN condition or a list of columns."""
     old_table: str | None
     of_its_own: bool
-    """Whether it is not a partition's copy of its table's trigger, which goes and comes with that one."""
+    """Whether it was created on this table, not cloned from the partitioned table's trigger."""
     function: tuple[str, str]
     """Schema and name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexState:
-    """An index. Only a `plain` one serves: btree, ascending, default operators, no condition, immediate."""
+    """An index. Usable only if `plain`: btree, ascending, default operators, no condition, immediate."""
 
     name: str
     valid: bool
     unique: bool
     plain: bool
     keys: tuple[tuple[str, str | None], ...]
-    """Column and collation of each key part; an expression has the empty name."""
+    """Column and collation of each key part; an expression has an empty name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionState:
-    """A function as far as it can differ from ours: its body, its rights and its search_path."""
+    """A function, as far as it may differ from ours: body, privileges and search_path."""
 
     body: str
     definer: bool
@@ -79,7 +79,7 @@ class FunctionState:
 
 @dataclass(frozen=True, kw_only=True)
 class TableState:
-    """A relation that has columns. `kind` is a person's word: `table`, `partitioned table`, `view`."""
+    """A relation with columns. `kind` is a readable word: `table`, `partitioned table`, `view`."""
 
     oid: int
     schema: str
@@ -87,14 +87,14 @@ class TableState:
     owner: str
     kind: str
     stores: bool
-    """Whether it is a table with rows of its own."""
+    """Whether it is a table that stores rows itself."""
     columns: Mapping[str, ColumnState]
     triggers: Mapping[str, TriggerState]
     indexes: tuple[IndexState, ...]
     filtered: bool = False
-    """Whether row level security hides rows of it from the role that looked."""
+    """Whether row level security hides its rows from the role that reads the catalog."""
     leaves: tuple["TableState", ...] = ()
-    """The partitions that hold the rows of a partitioned table."""
+    """The partitions that store a partitioned table's rows."""
 
     @property
     def partitioned(self) -> bool:
@@ -102,7 +102,7 @@ class TableState:
         return self.kind == "partitioned table"
 
     def is_unique(self, columns: Collection[str]) -> bool:
-        """Whether a unique index, such as the primary key's, is on exactly these columns."""
+        """Whether a unique index, such as the primary key's, covers exactly these columns."""
         return any(
             index.unique and index.valid and index.plain and {name for name, _ in index.keys} == set(columns)
             for index in self.indexes
@@ -111,17 +111,17 @@ class TableState:
 
 @dataclass(frozen=True, kw_only=True)
 class RoleState:
-    """A role that owns something of a schema or of what all schemas share, as whoever asks sees it."""
+    """A role that owns objects of the schema or of schema `syncline`, as seen by the current role."""
 
     name: str
     superuser: bool
     self: bool
-    """Whether it is the one who asks."""
+    """Whether it is the current role."""
     database_owner: bool
     may_become: bool
-    """Whether who asks may act as it."""
+    """Whether the current role may act as it."""
     held_by_schema_owner: bool
-    """Whether the owner of the schema has its rights anyway."""
+    """Whether the schema's owner has its privileges anyway."""
     may_create: bool
     """Whether it may create in the schema."""
     owns_schema: bool
@@ -138,32 +138,32 @@ class SharedState:
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
-    """One schema, and of schema `syncline` what capture shares between graphs."""
+    """One schema, and the parts of schema `syncline` that graphs share."""
 
     schema: str
     tables: Mapping[str, TableState]
     names: frozenset[tuple[str, str]]
-    """Schema and name of everything that could be in a new table's or index's way."""
+    """(schema, name) of everything that could conflict with a new table or index."""
     functions: Mapping[tuple[str, str], FunctionState]
     role: str = ""
-    """The role that looked."""
+    """The role that read the catalog."""
     roles: Mapping[str, RoleState] = field(default_factory=dict)
-    """The owners of all of this, by their names."""
+    """Name -> owner of any of these objects."""
     owner: str | None = None
-    """Of the schema; None if there is none."""
+    """The schema's owner; None if there is no schema."""
     shared_owner: str | None = None
-    """Of schema `syncline`; None if there is none."""
+    """The owner of schema `syncline`; None if there is none."""
     listener: SharedState | None = None
-    """The table in which the worker says that it listens."""
+    """The table in which workers register that they listen."""
     types: Mapping[str, str | None] = field(default_factory=dict)
-    """How Postgres spells each type that was asked for; None for one that this database does not have."""
+    """How Postgres spells each requested type; None for a type that this database lacks."""
 
 
 async def read_catalog(
     connection: asyncpg.Connection, schema: str, *, types: Collection[str] = ()
 ) -> Catalog:
-    """Read the catalog of `schema`; one that does not exist is empty. The connection is in no transaction."""
-    # One snapshot; no operator of the schema's own is found by these queries.
+    """Read the catalog of `schema`; a missing schema is empty. The connection must be in no transaction."""
+    # One snapshot; these queries use none of the schema's own operators.
     async with reading(connection, one_moment=True):
         relations = await connection.fetch(_sql("relations"), schema)
         oids = [row["oid"] for row in relations]

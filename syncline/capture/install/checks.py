@@ -1,4 +1,4 @@
-"""Checks: whether the tables of a schema are what a table map says, and all that is wrong at once."""
+"""Checks: compares the tables of a schema with a table map and reports all problems at once."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -25,7 +25,7 @@ UUID = "uuid"
 
 
 def source_keys(schema_map: SchemaMap) -> dict[str, tuple[str, ...]]:
-    """Return the source tables with their keys; of two maps over one table, the first one's."""
+    """Return source table -> key; if two maps use one table, the first one's."""
     keys: dict[str, tuple[str, ...]] = {}
     for table in schema_map:
         keys.setdefault(table.source, table.key)
@@ -33,13 +33,13 @@ def source_keys(schema_map: SchemaMap) -> dict[str, tuple[str, ...]]:
 
 
 def source_columns(table: TableMap) -> dict[str, str]:
-    """Return the columns of the source that travel, and their types as the map spells them."""
+    """Return the source columns that are copied -> type as spelled in the map."""
     types = column_types(table)
     return {name: types.get(name, "text") for name in stage_columns(table)}
 
 
 def target_columns(table: TableMap) -> dict[str, str | None]:
-    """Return the columns of the target that are written, and their types; None where an expression tells."""
+    """Return the target columns that are written -> type; None where an expression determines it."""
     columns: dict[str, str | None] = {"id": UUID, "key": "text"} if table.identified else {}
     columns |= {column.name: column.type for column in table.columns}
     columns |= dict.fromkeys(table.expressions)
@@ -55,12 +55,12 @@ def types_of(schema_map: SchemaMap) -> frozenset[str]:
 
 
 _TRAVELS_AS_TEXT = {"text", "character varying", "character", "name", "citext"}
-"""Types whose binary form is their text; an enum's is too."""
+"""Types whose binary form is their text; so is an enum's."""
 
 _KEYS = {"text", "character varying", "name"}
-"""Those of them that order and compare as text does, byte by byte under COLLATE "C".
+"""Those of them that order and compare like text, byte by byte under COLLATE "C".
 
-citext takes two texts for one, character(n) pads what it holds, and an enum cannot be collated.
+citext treats two texts as one, character(n) pads its values, and an enum cannot be collated.
 """
 
 _OURS = ("capture_version", "capture_delete", "capture_key", "capture_truncate", "capture_notify")
@@ -82,20 +82,20 @@ _POSITION_COLUMNS = {
 
 
 def check_source(catalog: Catalog, schema_map: Iterable[TableMap]) -> list[str]:
-    """Return a sentence for everything about the write-db's tables that map or capture cannot work with."""
+    """Return a sentence for each problem of the write-db's tables with the map or with capture."""
     return list(dict.fromkeys(_source_problems(catalog, schema_map)))
 
 
 def check_target(catalog: Catalog, schema_map: Iterable[TableMap]) -> list[str]:
-    """Return a sentence for everything about the graph-db's tables that the map cannot work with."""
+    """Return a sentence for each problem of the graph-db's tables with the map."""
     return list(dict.fromkeys(_target_problems(catalog, schema_map)))
 
 
 def uncaptured(catalog: Catalog, tables: Iterable[TableMap]) -> list[str]:
-    """Return a sentence for each of the tables, which pass `check_source`, whose changes are not captured."""
+    """Return a sentence for each of the tables whose changes are not captured; they pass `check_source`."""
     return [
         f"{catalog.schema}.{table.source} is not captured, so changes would be missed: "
-        "`syncline graph adopt` prepares it."
+        "run `syncline graph adopt` to install capture."
         for table in tables
         if misses_changes(catalog, catalog.tables[table.source], table.key)
     ]
@@ -148,19 +148,19 @@ def _source_key(table: TableState, table_map: TableMap) -> Iterator[str]:
 
 
 def _in_the_way(catalog: Catalog, table: TableState) -> Iterator[str]:
-    """Yield what bears a name of ours and is not what we make."""
+    """Yield objects that have one of our names but are not ours."""
     name = f"{table.schema}.{table.name}"
     column = table.columns.get(SYNC_COLUMN)
     if column is not None and column.type != "xid8":
-        yield f"{name}.{SYNC_COLUMN} is {_described(column)}, and capture needs xid8; rename or drop it."
+        yield f"{name}.{SYNC_COLUMN} is {_described(column)}, but capture needs xid8; rename or drop it."
     elif column is not None and not column.not_null:
-        yield f"{name}.{SYNC_COLUMN} allows NULL, and a row without a stamp is never captured; drop it."
+        yield f"{name}.{SYNC_COLUMN} allows NULL, but a row without a stamp is never captured; drop it."
     for each in (table, *table.leaves):
         for trigger in (each.triggers[name] for name in _OURS if name in each.triggers):
             if not is_ours(trigger.function, catalog.schema):
                 yield (
                     f"{each.schema}.{each.name} has a trigger {trigger.name} that calls "
-                    f"{'.'.join(trigger.function)}(); rename it, since capture needs the name."
+                    f"{'.'.join(trigger.function)}(); rename it, because capture needs the name."
                 )
 
 
@@ -190,7 +190,7 @@ def _target(
 ) -> Iterator[str]:
     table = catalog.tables.get(name)
     if table is None:
-        yield f"Table {catalog.schema}.{name} is missing; {wanted_by} is kept in it."
+        yield f"Table {catalog.schema}.{name} is missing; {wanted_by} is stored in it."
         return
     yield from filtered_problem(catalog, table)
     yield from _columns(catalog, table, wanted_by, columns)
@@ -228,7 +228,7 @@ def _fits(column: ColumnState, wanted: str) -> bool:
 
 
 def _travels_as_text(column: ColumnState) -> bool:
-    # Installed where the search_path does not lead, an extension's type is spelled with its schema.
+    # Where the search_path does not include it, an extension's type is spelled with its schema.
     return column.enum or column.type.rpartition(".")[2] in _TRAVELS_AS_TEXT
 
 

@@ -1,4 +1,4 @@
-"""Adopting existing write-db tables for capture, online, and undoing it."""
+"""Adoption and undo: installs capture on existing write-db tables, online, and removes it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
@@ -34,9 +34,9 @@ __all__ = ["adopt", "plan_adoption", "plan_undo", "undo", "undo_steps"]
 
 
 def undo_steps(catalog: Catalog, sources: Collection[str], *, unshared: Collection[str]) -> Iterator[Step]:
-    """Yield what takes capture away from the sources, and from what else has it: tables that left the map.
+    """Yield the steps that remove capture from the sources, and from tables that left the map.
 
-    `unshared` names what nobody else uses of schema `syncline`: its function, and the schema itself.
+    `unshared` names what no other graph uses of schema `syncline`: its function, and the schema itself.
     """
     captured = [table for table in catalog.tables.values() if _is_captured(catalog, table, sources)]
     for table in captured:
@@ -86,12 +86,12 @@ def undo_steps(catalog: Catalog, sources: Collection[str], *, unshared: Collecti
 def _is_captured(catalog: Catalog, table: TableState, sources: Collection[str]) -> bool:
     ours = any(is_ours(trigger.function, catalog.schema) for trigger in table.triggers.values())
     column = table.name in sources and SYNC_COLUMN in table.columns
-    # A partition is its table's affair.
+    # A partition is handled with its table.
     return table.kind != "partition" and (ours or column)
 
 
 def _index_steps(table: TableState) -> Iterator[Step]:
-    # Those of a partitioned table cannot go CONCURRENTLY; they go with the column.
+    # Indexes of a partitioned table cannot be dropped CONCURRENTLY; they are dropped with the column.
     indexes = [] if table.partitioned else [i for i in table.indexes if (SYNC_COLUMN, None) in i.keys]
     for index in indexes:
         yield Step(
@@ -124,9 +124,9 @@ _OnStep = Callable[[Step], object]
 
 
 async def plan_adoption(connection: asyncpg.Connection, schema: str, schema_map: SchemaMap) -> AdoptionPlan:
-    """Return what the source tables in `schema` lack to be captured; nothing is changed.
+    """Return the steps by which the source tables in `schema` are captured; changes nothing.
 
-    Raise SchemaMismatch, with everything that is wrong, if they do not fit the map.
+    Raises SchemaMismatch, listing every problem, if the tables do not match the map.
     """
     catalog = await read_catalog(connection, schema, types=types_of(schema_map))
     problems = (
@@ -140,7 +140,7 @@ async def plan_adoption(connection: asyncpg.Connection, schema: str, schema_map:
 
 
 async def plan_undo(connection: asyncpg.Connection, schema: str, schema_map: SchemaMap) -> AdoptionPlan:
-    """Return the way back to tables that are not captured; nothing is changed."""
+    """Return the steps that remove capture from the tables; changes nothing."""
     catalog = await read_catalog(connection, schema)
     unshared = [row["name"] for row in await connection.fetch(sql("unshared"), schema)]
     return AdoptionPlan(
@@ -157,10 +157,10 @@ async def adopt(
     on_step: _OnStep = lambda _: None,
     on_wait: OnWait = lambda _: None,
 ) -> list[Step]:
-    """Prepare the map's source tables for capture while they are written to; return the steps that it took.
+    """Install capture on the map's source tables while writers use them; return the steps taken.
 
-    None when nothing was to do. What an interrupted adoption left undone, the next one does. Raise
-    SchemaMismatch before anything is changed, or AdoptionBlocked when a table was never free for its step.
+    Empty if nothing was missing. It continues an interrupted adoption. Raises SchemaMismatch before anything
+    is changed, or AdoptionBlocked when a table's locks could not be acquired for a step.
     """
     return await _carry_out(store, schema, schema_map, plan_adoption, patience, on_step, on_wait)
 
@@ -174,9 +174,10 @@ async def undo(
     on_step: _OnStep = lambda _: None,
     on_wait: OnWait = lambda _: None,
 ) -> list[Step]:
-    """Take away everything that adoption added, and nothing else; return the steps that it took.
+    """Remove everything that adoption added, and nothing else; return the steps taken.
 
-    Stop the graph's cycles first: they need what goes. Adopting again makes the next cycle read every row.
+    Stop the graph's cycles first: they need these objects. After another adoption the next cycle reads every
+    row.
     """
     return await _carry_out(store, schema, schema_map, plan_undo, patience, on_step, on_wait)
 
@@ -191,7 +192,7 @@ async def _carry_out(
     on_wait: OnWait,
 ) -> list[Step]:
     async with store.driver() as connection, _acting(connection, store.owner_role):
-        # Usually nothing is to do, and nobody needs to be kept out for that.
+        # Usually nothing is missing, and then no lock is needed.
         if not (await make(connection, schema, schema_map)).steps:
             return []
         async with alone_in(connection, schema):
@@ -205,7 +206,7 @@ async def _carry_out(
 
 @asynccontextmanager
 async def _acting(connection: asyncpg.Connection, owner: str | None) -> AsyncIterator[None]:
-    """Act as the role that owns the schemas of graphs, if that is another; a failure ends the connection."""
+    """Act as the role that owns graph schemas, if configured; a failure closes the connection."""
     if owner is not None:
         await connection.execute(f"SET ROLE {quoted(owner)}")
     yield
@@ -216,7 +217,7 @@ async def _acting(connection: asyncpg.Connection, owner: str | None) -> AsyncIte
 async def _refused_conditions(
     connection: asyncpg.Connection, schema: str, schema_map: SchemaMap
 ) -> list[str]:
-    """Return a sentence for each `present` that Postgres cannot read: only it knows what SQL refers to."""
+    """Return a sentence for each `present` that Postgres rejects: only Postgres can parse its SQL."""
     problems: list[str] = []
     for table in (table for table in schema_map if table.present != "true"):
         try:

@@ -1,4 +1,4 @@
-"""Locks: one adoption of a schema at a time, and no writer who waits long for it."""
+"""Locks: one adoption per schema at a time, and short waits so that writers are not blocked for long."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,7 +17,7 @@ __all__ = ["PATIENT", "OnWait", "Patience", "alone_in", "lock_holder", "report_l
 
 _POLL: Final = 0.1
 _SCHEMA_LOCK = "hashtextextended('syncline.adoption:' || $1, 0)"
-# That of the migrations: both create schema `syncline`, and Postgres does not say please to the second.
+# The lock of the migrations: both create schema `syncline`, and two concurrent attempts would fail.
 _SHARED_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('syncline.migrations', 0))"
 
 _NOT_FREE = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError)
@@ -25,13 +25,13 @@ _NOT_FREE = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long a step waits for its locks. Who comes after it waits too, so it gives up and asks again."""
+    """How long a step waits for its locks. Later writers queue behind it, so it gives up and retries."""
 
     lock_timeout: float = 2.0
     """Seconds of one attempt."""
     attempts: int = 10
     pause: float = 1.0
-    """Seconds between attempts, in which the writers that queued can go on."""
+    """Seconds between attempts, in which queued writers continue."""
 
 
 PATIENT: Final = Patience()
@@ -41,10 +41,10 @@ PATIENT: Final = Patience()
 async def alone_in(connection: asyncpg.Connection, schema: str) -> AsyncIterator[None]:
     """Wait until no other adoption works on the schema, and keep others out.
 
-    After an exception the lock goes with the connection, which is not to be used again.
+    After an exception the lock is released with the connection, which must not be used again.
     """
-    # Asked again and again, since a session that waits for the lock would have a snapshot, for whose end the
-    # holder's CREATE INDEX CONCURRENTLY waits.
+    # Polling, because a session waiting for the lock would hold a snapshot, for whose end the holder's CREATE
+    # INDEX CONCURRENTLY waits.
     while not await connection.fetchval(f"SELECT pg_try_advisory_lock({_SCHEMA_LOCK})", schema):  # noqa: ASYNC110
         await asyncio.sleep(_POLL)
     yield
@@ -52,7 +52,7 @@ async def alone_in(connection: asyncpg.Connection, schema: str) -> AsyncIterator
 
 
 async def take_step(connection: asyncpg.Connection, step: Step, patience: Patience) -> None:
-    """Take a step, or raise AdoptionBlocked when its locks were not free at any of the attempts."""
+    """Run a step, or raise AdoptionBlocked if its locks were not free in any attempt."""
     if step.alone:
         await _take_alone(connection, step)
         return
@@ -61,7 +61,7 @@ async def take_step(connection: asyncpg.Connection, step: Step, patience: Patien
             async with connection.transaction():
                 await _take(connection, step, lock_timeout=patience.lock_timeout)
         except _NOT_FREE as error:
-            # At once, while those who stood in the way are likely to be there still.
+            # Immediately, while the sessions that block are likely still there.
             holders = await _holders(connection, step.locked)
             if attempt == patience.attempts:
                 raise AdoptionBlocked(
@@ -80,7 +80,7 @@ async def _take(connection: asyncpg.Connection, step: Step, *, lock_timeout: flo
     if step.shared:
         await connection.execute(_SHARED_LOCK)
     if step.lock is not None:
-        # lock_timeout is for each lock, and a partitioned table has as many as it has partitions.
+        # lock_timeout applies per lock, and a partitioned table has one per partition.
         await _limit_statement(connection, milliseconds)
         await connection.execute(step.lock)
     await _limit_statement(connection, "0")
@@ -93,8 +93,8 @@ async def _limit_statement(connection: asyncpg.Connection, milliseconds: str) ->
 
 
 async def _take_alone(connection: asyncpg.Connection, step: Step) -> None:
-    # It waits for transactions that began before, and nobody waits for it: a limit would only waste its work.
-    # RESET would go back to what role and database have set, and not to what the session was given.
+    # It waits for older transactions and blocks nobody: a limit would only waste its work. RESET would
+    # restore the role's and database's settings, not the session's.
     before = await connection.fetchrow(
         "SELECT current_setting('lock_timeout'), current_setting('statement_timeout'),"
         " current_setting('role')"
@@ -114,8 +114,8 @@ async def _holders(connection: asyncpg.Connection, tables: Sequence[str]) -> lis
 
 
 def lock_holder(row: asyncpg.Record) -> str:
-    """Return who a row of `holders` or `blockers` is about."""
-    # Postgres tells other roles' applications to members of pg_read_all_stats alone.
+    """Return a readable description of a session from `holders` or `blockers`."""
+    # Postgres shows other roles' application names only to members of pg_read_all_stats.
     parts = [f"'{row['name']}'" if row["name"] else "", row["state"] or ""]
     if row["seconds"] is not None:
         parts.append(f"for {row['seconds']:.0f} s")
@@ -132,7 +132,7 @@ _SILENCE: Final = 5.0
 async def report_lock_waits(
     store: PostgresStore, connection: asyncpg.Connection, step: Step, on_wait: OnWait
 ) -> AsyncIterator[None]:
-    """While the step is taken on `connection`, say every few seconds who keeps it waiting, if anybody."""
+    """While the step runs on `connection`, report every few seconds which sessions block it."""
     watching = asyncio.create_task(_watch(store, connection.get_server_pid(), step, on_wait))
     try:
         yield
@@ -148,7 +148,7 @@ async def _watch(store: PostgresStore, pid: int, step: Step, on_wait: OnWait) ->
             async with store.driver() as connection:
                 rows = await connection.fetch(sql("blockers"), pid)
         except StoreError:
-            # Nobody else is told less because a pool has no second connection.
+            # The pool has no second connection: skip this report.
             continue
         if rows:
             on_wait(f"Still waiting for {'; '.join(lock_holder(row) for row in rows)}: {step.sentence}")

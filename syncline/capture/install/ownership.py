@@ -1,7 +1,8 @@
-"""Ownership: as whom adoption acts, so that nobody gets rights by it that they have not, and why it cannot.
+"""Ownership: which role adoption acts as, so that no role gains privileges by it, and why it may be
+impossible.
 
-What captures a table is called by every writer, and runs with the rights of its owner. So all of it belongs
-to the owner of the tables: a role that can replace any of it has those rights anyway.
+Every writer calls the capture functions, and they run with their owner's privileges. So all of it belongs to
+the tables' owner: a role that can replace any of it has those privileges anyway.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -31,21 +32,21 @@ __all__ = [
 
 
 def capture_owner(catalog: Catalog, sources: Collection[str]) -> str:
-    """Return the owner of the sources, who is one: they have no `ownership_problems`."""
+    """Return the single owner of the sources, which have no `ownership_problems`."""
     return _owners(catalog, sources)[0]
 
 
 def ownership_problems(catalog: Catalog, sources: Collection[str]) -> list[str]:
-    """Return a sentence for everything that keeps who asks from adopting as the owner of the tables."""
+    """Return a sentence for each reason why the current role cannot adopt as the tables' owner."""
     return list(_problems(catalog, sources))
 
 
 def handing_over(
     catalog: Catalog, owner: str, functions: dict[tuple[str, str], FunctionState]
 ) -> Iterator[Step]:
-    """Yield the step by which what an earlier release made, as who adopted, becomes the tables' owner's.
+    """Yield the step that transfers objects created by an earlier release to the tables' owner.
 
-    `functions` are ours, as they must be. What was made by anybody but a trusted role is a problem before.
+    `functions` are ours, in their current form. An object of an untrusted role is a problem, found before.
     """
     statements: list[str] = []
     for name, found in catalog.functions.items():
@@ -58,7 +59,7 @@ def handing_over(
     statements += [f"ALTER TABLE {table} OWNER TO {quoted(owner)}" for table in tables]
     if statements:
         yield Step(
-            sentence=f"Hand what captures {catalog.schema} over to {owner}, the owner of its tables.",
+            sentence=f"Transfer the capture objects of {catalog.schema} to {owner}, the owner of its tables.",
             statements=tuple(statements),
             locked=tuple(tables),
         )
@@ -69,8 +70,8 @@ def _problems(catalog: Catalog, sources: Collection[str]) -> Iterator[str]:
     owners = _owners(catalog, sources)
     if len(owners) != 1:
         yield (
-            f"The tables of {schema} belong to several roles ({', '.join(owners)}), and what captures them "
-            "can act as one alone: ALTER TABLE … OWNER TO one of them."
+            f"The tables of {schema} belong to several roles ({', '.join(owners)}), and their capture "
+            "can act as only one of them: ALTER TABLE … OWNER TO one role."
         )
         return
     [owner] = owners
@@ -101,17 +102,17 @@ def _problems(catalog: Catalog, sources: Collection[str]) -> Iterator[str]:
 
 
 def _shared(catalog: Catalog) -> Iterator[str]:
-    """Yield what of the schema that all share belongs to somebody who could have writers of others run it."""
+    """Yield objects of schema `syncline` whose owner could make other roles' writers run code."""
     if catalog.shared_owner is not None and not _is_trusted(catalog.roles[catalog.shared_owner]):
         yield (
-            f"Schema {SHARED_SCHEMA}, which all writers of this database look into, belongs to "
-            f"'{catalog.shared_owner}': ALTER SCHEMA {SHARED_SCHEMA} OWNER TO who adopts, or drop it."
+            f"Schema {SHARED_SCHEMA}, which all writers of this database use, belongs to "
+            f"'{catalog.shared_owner}': ALTER SCHEMA {SHARED_SCHEMA} OWNER TO the adopting role, or drop it."
         )
     listener = catalog.listener
     if listener is not None and not (listener.stores and _is_trusted(catalog.roles[listener.owner])):
         yield (
-            f"{'.'.join(LISTENER)}, which all writers of this database look up, is no table of the role that "
-            f"adopts, of a superuser or of the database's owner, but of '{listener.owner}': drop it."
+            f"{'.'.join(LISTENER)}, which all writers of this database read, belongs neither to the adopting "
+            f"role, nor to a superuser or the database's owner, but to '{listener.owner}': drop it."
         )
 
 
@@ -141,12 +142,12 @@ def _is_ours(function: tuple[str, str], catalog: Catalog) -> bool:
 
 
 def hidden(schema: str, table: str, role: str) -> str:
-    """Return the sentence about a table whose policies apply to the role, with every way out that works."""
+    """Return the sentence about a table with policies for the role, listing every fix that works."""
     name = qualified(schema, table)
-    # `row_security = off` raises whatever the policies say, so that none of them is a way out.
+    # `row_security = off` raises whatever the policies say, so changing a policy does not help.
     return (
         f"Row level security of {schema}.{table} applies to role '{role}', and rows that it hides would be "
-        f"taken for deleted; no policy is a way out, USING (true) neither. Run, as a superuser, "
+        f"treated as deleted; no policy fixes that, not even USING (true). Run, as a superuser, "
         f"ALTER ROLE {quoted(role)} BYPASSRLS; or ALTER TABLE {name} DISABLE ROW LEVEL SECURITY; or make the "
         f"role a member of the table's owner, and ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY if it is "
         "forced."
@@ -154,11 +155,11 @@ def hidden(schema: str, table: str, role: str) -> str:
 
 
 def filtered_problem(catalog: Catalog, table: TableState) -> Iterable[str]:
-    """Return the sentence about a table of the schema, if policies apply to the role that looked."""
+    """Return the sentence about a table of the schema whose policies apply to the current role, if any."""
     return [hidden(table.schema, table.name, catalog.role)] if table.filtered else []
 
 
 def filtered_bookkeeping(catalog: Catalog) -> list[str]:
-    """Return a sentence for each of the engine's own tables in the schema that is so."""
+    """Return such a sentence for each of the engine's bookkeeping tables in the schema."""
     own = [table for name, table in catalog.tables.items() if name.startswith("sync_")]
     return [sentence for table in own for sentence in filtered_problem(catalog, table)]

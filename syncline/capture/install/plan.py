@@ -1,4 +1,4 @@
-"""Plans: the steps between a schema as it is and a schema that is captured."""
+"""Plans: the steps from a schema's present state to a captured schema."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -40,28 +40,28 @@ __all__ = ["adoption_steps", "misses_changes"]
 _STAMP = "pg_current_xact_id()"
 _PURPOSE = {
     TOMBSTONES: "for the keys of deleted rows",
-    POSITIONS: "to notice a database that was put back in time",
+    POSITIONS: "to detect a restore to an earlier time",
 }
 _ON_PARTITIONS = ("capture_truncate", NOTIFY_TRIGGER)
-"""The triggers that partitions have of their own; row triggers are their table's."""
+"""The triggers that each partition needs itself; row triggers belong to the partitioned table."""
 
 
 def adoption_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Iterator[Step]:
-    """Yield what the source tables, given with their keys, lack.
+    """Yield the steps that the source tables, given with their keys, lack.
 
-    They have passed `check_source` and `ownership_problems`.
+    They must have passed `check_source` and `ownership_problems`.
     """
     owner = capture_owner(catalog, keys)
     functions = _functions(catalog, keys)
     yield from handing_over(catalog, owner, functions)
     for step in _owned_steps(catalog, keys):
-        # Who adopts may be the owner: then there is nobody to become.
+        # The adopting role may be the owner itself: then no role change is needed.
         itself = step.shared or catalog.roles[owner].self
         yield step if itself else replace(step, role=owner)
 
 
 def _functions(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], FunctionState]:
-    """Return all functions that the schema needs, as they must be."""
+    """Return all functions that the schema needs, in their current form."""
     tables = [(catalog.tables[source], key) for source, key in keys.items()]
     return {
         (catalog.schema, VERSION_FUNCTION): version_body(),
@@ -98,7 +98,7 @@ def _owned_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Iterato
 
 
 def misses_changes(catalog: Catalog, table: TableState, key: Sequence[str]) -> bool:
-    """Whether changes of a source table can escape capture. The TRUNCATE of a single new partition may."""
+    """Whether changes of a source table can escape capture; TRUNCATE of a single new partition may."""
     return (
         SYNC_COLUMN not in table.columns
         or catalog.functions.get(tombstone_function(table)) != tombstone_body(table, key)
@@ -107,14 +107,14 @@ def misses_changes(catalog: Catalog, table: TableState, key: Sequence[str]) -> b
 
 
 def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> Iterator[Step]:
-    """Yield at most one step: no write may slip in between a column and its triggers."""
+    """Yield at most one step: no write may happen between adding the column and its triggers."""
     name = qualified(table.schema, table.name)
     column = table.columns.get(SYNC_COLUMN)
     triggers = triggers_of(table, key)
     same = catalog.functions.get(tombstone_function(table)) == tombstone_body(table, key)
     body = tombstone_body(table, key)
     function = [] if same else [function_definition(tombstone_function(table), body)]
-    # Another key is in the condition of a trigger too, and conditions cannot be compared.
+    # Another key changes a trigger's condition too, and conditions cannot be compared.
     triggers = [each for each in triggers if not each.is_on(table) or (each.conditional and not same)]
     leaves = [leaf for leaf in table.leaves if not truncate_trigger(table).is_on(leaf)]
     statements = [
@@ -132,7 +132,7 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
         if trigger.is_on(each) and not trigger.fires_always(each)
     ]
     if not statements:
-        # Nothing was missed for want of it: another epoch, as below, would be a rescan for nothing.
+        # Nothing was missed for lack of it: a new epoch, as below, would cause a needless rescan.
         if notifying:
             yield _notify_step(table, notifying)
         if always:
@@ -143,11 +143,11 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
     if any(not each.was_on(catalog, table) or each.conditional for each in triggers) and (
         column is not None or TOMBSTONES in catalog.tables
     ):
-        # Changes may have been missed. Another sync_tombstone is another epoch: every row is read again.
+        # Changes may have been missed. A new sync_tombstone is a new epoch: every row is read again.
         tombstones = qualified(catalog.schema, TOMBSTONES)
         before = qualified(catalog.schema, f"{TOMBSTONES}_before")
         create = sql("tombstones", tombstones=tombstones).rstrip()
-        # The keys are read only from a table that runs nobody's code.
+        # Keys are read only from a table that runs no other role's code.
         statements.append(write_guard([tombstones]))
         statements.append(
             sql(
@@ -170,10 +170,10 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
 
 
 def _always_step(table: TableState, statements: Sequence[str]) -> Step:
-    # They were on all the time, and stay so: nothing was missed by the sessions for which they fired.
+    # They were enabled all the time, and stay so: sessions for which they fired missed nothing.
     name = qualified(table.schema, table.name)
     return Step(
-        sentence=f"Capture table {table.schema}.{table.name} in sessions that apply a replication too.",
+        sentence=f"Capture table {table.schema}.{table.name} in replication sessions too.",
         lock=f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE",
         statements=tuple(statements),
         locked=(name,),
@@ -183,7 +183,7 @@ def _always_step(table: TableState, statements: Sequence[str]) -> Step:
 def _notify_step(table: TableState, statements: Sequence[str]) -> Step:
     tables = [qualified(each.schema, each.name) for each in (table, *table.leaves)]
     return Step(
-        sentence=f"Tell the worker of changes of table {table.schema}.{table.name}: a trigger per statement.",
+        sentence=f"Notify workers of changes of table {table.schema}.{table.name}: a statement trigger.",
         lock=f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE",
         statements=tuple(statements),
         locked=tuple(tables),
@@ -196,7 +196,7 @@ def _index_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> Ite
             continue
         yield _build(catalog, leaf, key, concurrently=True)
     if table.partitioned and not any(serves_capture(index, key) and index.valid for index in table.indexes):
-        # Postgres refuses CONCURRENTLY here; it finds the partitions' indexes and builds none.
+        # Postgres does not support CONCURRENTLY here; it attaches the partitions' indexes and builds none.
         yield _build(catalog, table, key, concurrently=False)
 
 
@@ -207,7 +207,7 @@ def _build(catalog: Catalog, table: TableState, key: Sequence[str], *, concurren
     how = "CONCURRENTLY " if concurrently else ""
     drops = [f"DROP INDEX {how}IF EXISTS {qualified(table.schema, left)}" for left in leftovers]
     relation = qualified(table.schema, table.name)
-    # It reads a sample, and nobody waits for it. First, so that what is interrupted is done again as a whole.
+    # ANALYZE reads a sample and blocks nobody. First, so that an interrupted step is repeated as a whole.
     counted = [sql("analyze", table=relation, key=", ".join(map(quoted, key)))] if concurrently else []
     create = sql(
         "index",

@@ -1,4 +1,4 @@
-"""Steps: what adoption does to a schema, one after the other, as a sentence and as SQL."""
+"""Steps: the changes that adoption makes to a schema, each as a sentence and as SQL."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -27,25 +27,25 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One change that is done or not done. Its statements are one transaction, unless they are `alone`."""
+    """One atomic change. Its statements are one transaction, unless they are `alone`."""
 
     sentence: str
-    """What it does, for a person."""
+    """What it does, in a sentence."""
     statements: tuple[str, ...]
     lock: str | None = None
-    """The statement before them that makes writers wait, and takes every lock that they could wait for."""
+    """The statement that runs first and acquires every lock for which writers may wait."""
     locked: tuple[str, ...] = ()
-    """The tables, quoted, whose writers wait until it is done."""
+    """The tables, quoted, whose writers wait until the step ends."""
     shared: bool = False
-    """Whether it changes schema `syncline`, which every graph of the database shares."""
+    """Whether it changes schema `syncline`, which all graphs of the database share."""
     role: str | None = None
-    """Who acts: the owner of the tables, so that nothing made here has more rights; None: who adopts."""
+    """Acting role: the tables' owner, so that created objects get no more privileges; None: the caller."""
     alone: bool = False
-    """Whether each statement runs outside any transaction, as CONCURRENTLY must. Writers wait for none."""
+    """Whether each statement runs outside a transaction, as CONCURRENTLY requires. Blocks no writer."""
 
     @property
     def script(self) -> str:
-        """The SQL as a person could run it."""
+        """The SQL as an operator could run it."""
         statements = self.statements if self.lock is None else (self.lock, *self.statements)
         lines = [f"{statement.rstrip()};" for statement in (*self.settings, *statements)]
         if self.alone:
@@ -54,7 +54,7 @@ class Step:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """What is said before everything else: who acts, and that names are found in pg_catalog alone."""
+        """The statements that come first: set the role, and a search_path of pg_catalog only."""
         role = None if self.role is None else quoted(self.role)
         if self.alone:
             return () if role is None else (f"SET ROLE {role}",)
@@ -64,7 +64,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class AdoptionPlan:
-    """What is still to be done in a schema. Without steps, nothing is."""
+    """The remaining steps for a schema; empty if it is complete."""
 
     schema: str
     steps: tuple[Step, ...]
@@ -73,36 +73,36 @@ class AdoptionPlan:
 SHARED_SCHEMA: Final = "syncline"
 VERSION_FUNCTION: Final = "capture_version"
 SHARED_VERSION_FUNCTION: Final = (SHARED_SCHEMA, "capture_version")
-"""What earlier releases stamped the rows of all schemas by: it belongs to whoever adopted first."""
+"""The function with which earlier releases stamped rows of all schemas: owned by the first adopting role."""
 SYNC_COLUMN: Final = "sync_xid"
 TOMBSTONES: Final = "sync_tombstone"
 POSITIONS: Final = "sync_position"
-"""The table of what only the true past of a write-db has, a row for each graph-db schema that reads it."""
+"""The table of positions: one row for each graph-db schema that reads it."""
 NOTIFY_TRIGGER: Final = "capture_notify"
 NOTIFY_FUNCTION: Final = "sync_notify"
 STATE: Final = "sync_notify"
-"""The table that says whether a schema's writers are to notify."""
+"""The table that holds whether a schema's writers are to notify."""
 LISTENER: Final = (SHARED_SCHEMA, "listener")
 
 _LONGEST = 63
 
 
 def qualified(schema: str, name: str) -> str:
-    """Return a name with its schema, quoted."""
+    """Return a schema-qualified name, quoted."""
     return f"{quoted(schema)}.{quoted(name)}"
 
 
 def fitted(prefix: str, name: str, suffix: str = "") -> str:
-    """Return prefix, name and suffix as one identifier; of too long a name, its beginning and a hash."""
+    """Return prefix, name and suffix as one identifier; a name that is too long is shortened with a hash."""
     whole = f"{prefix}{name}{suffix}"
     if len(whole.encode()) <= _LONGEST:
         return whole
-    # Postgres would cut it off without a word, and two long names that start alike would become one.
+    # Postgres would truncate it silently, and two long names with the same start would collide.
     return _cut(prefix, name, suffix)
 
 
 def index_name(table: str, taken: frozenset[str]) -> str:
-    """Return the name of a table's index, which nothing in `taken` has."""
+    """Return a name for a table's index that is not in `taken`."""
     name = fitted("", table, "_sync")
     return name if name not in taken else _cut("", table, "_sync")
 

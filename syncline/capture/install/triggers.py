@@ -1,4 +1,4 @@
-"""What capture is made of on one table: its triggers, and the function that they call."""
+"""Capture objects of one table: its triggers, and the functions that they call."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _FUNCTION_PREFIX = f"{TOMBSTONES}_"
-# The rights of the tables' owner, since writers have none on the tombstones, and no search_path but this.
+# With the privileges of the tables' owner, since writers have none on the tombstones.
 _CONFIGURATION = ("search_path=pg_catalog, pg_temp",)
 _ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 2, 4, 8, 16, 32
 AFTER_STATEMENT = _INSERT | _DELETE | _UPDATE | _TRUNCATE
@@ -53,7 +53,7 @@ sql: Statements = statements_of("syncline.capture.install")
 
 @dataclass(frozen=True, kw_only=True)
 class Trigger:
-    """A trigger that a table needs. `timing` and `rows` are its SQL before and after the table's name."""
+    """A trigger that a table needs. `timing` and `rows` are the SQL before and after the table's name."""
 
     name: str
     kind: int
@@ -61,16 +61,16 @@ class Trigger:
     rows: str
     function: tuple[str, str]
     earlier: tuple[str, str] | None = None
-    """The function by which earlier releases did the same."""
+    """The function that earlier releases used for the same purpose."""
     conditional: bool = False
     old_table: str | None = None
 
     def is_on(self, table: TableState) -> bool:
-        """Whether the table has it, and it is as it must be."""
+        """Whether the table has it in its current form."""
         return self._calls(self.function, table)
 
     def was_on(self, catalog: Catalog, table: TableState) -> bool:
-        """Whether the table has it as it must be, or as an earlier release made it."""
+        """Whether the table has it, in its current form or in that of an earlier release."""
         if self.is_on(table):
             return True
         if self.earlier is None:
@@ -91,11 +91,11 @@ class Trigger:
         )
 
     def fires_always(self, table: TableState) -> bool:
-        """Whether the table's, which `is_on`, fires whatever the session's role in a replication is."""
+        """Whether the table's trigger, which `is_on`, fires in replication sessions too."""
         return table.triggers[self.name].always
 
     def always(self, table: TableState) -> str:
-        """Return the DDL that makes it so: a session that applies what another one wrote changes rows too."""
+        """Return the DDL for that: a session that applies replicated changes writes rows too."""
         return f"ALTER TABLE {qualified(table.schema, table.name)} ENABLE ALWAYS TRIGGER {quoted(self.name)}"
 
     def create(self, table: TableState) -> str:
@@ -121,7 +121,7 @@ def triggers_of(table: TableState, key: Sequence[str]) -> list[Trigger]:
         function=(table.schema, VERSION_FUNCTION),
         earlier=SHARED_VERSION_FUNCTION,
     )
-    # Set-wise where it can be. A row that leaves its partition, or is deleted there, has row triggers only.
+    # Statement triggers where possible. A row moved or deleted within partitions fires row triggers only.
     old_table = None if table.partitioned else "sync_old_rows"
     deletion = Trigger(
         name="capture_delete",
@@ -131,8 +131,8 @@ def triggers_of(table: TableState, key: Sequence[str]) -> list[Trigger]:
         function=function,
         old_table=old_table,
     )
-    # Bytewise, since some types call different texts equal. No `UPDATE OF`: it does not see the key that
-    # another trigger has changed.
+    # Bytewise, since some types treat different texts as equal. No `UPDATE OF`: it misses a key that another
+    # trigger has changed.
     changed = " OR ".join(
         f'OLD.{quoted(column)}::text COLLATE "C" IS DISTINCT FROM NEW.{quoted(column)}::text COLLATE "C"'
         for column in key
@@ -149,7 +149,7 @@ def triggers_of(table: TableState, key: Sequence[str]) -> list[Trigger]:
 
 
 def truncate_trigger(table: TableState) -> Trigger:
-    """Return the trigger that a source table needs, and each partition too: one can be emptied alone."""
+    """Return the TRUNCATE trigger for a source table and each partition, which can be truncated alone."""
     return Trigger(
         name="capture_truncate",
         kind=_BEFORE | _TRUNCATE,
@@ -160,18 +160,18 @@ def truncate_trigger(table: TableState) -> Trigger:
 
 
 def is_ours(function: tuple[str, str], schema: str) -> bool:
-    """Whether a trigger function of a table in `schema` is capture's."""
+    """Whether a trigger function of a table in `schema` belongs to capture."""
     ours = (SHARED_VERSION_FUNCTION, (schema, VERSION_FUNCTION), (schema, NOTIFY_FUNCTION))
     return function in ours or (function[0] == schema and function[1].startswith(_FUNCTION_PREFIX))
 
 
 def tombstone_function(table: TableState) -> tuple[str, str]:
-    """Return schema and name of the function that writes a table's tombstones."""
+    """Return (schema, name) of the function that writes a table's tombstones."""
     return table.schema, fitted(_FUNCTION_PREFIX, table.name)
 
 
 def tombstone_body(table: TableState, key: Sequence[str]) -> FunctionState:
-    """Return that function as it must be."""
+    """Return that function in its current form."""
 
     def keys(row: str) -> str:
         return f"ARRAY[{', '.join(f'{row}.{quoted(column)}::text' for column in key)}]"
@@ -190,12 +190,12 @@ def tombstone_body(table: TableState, key: Sequence[str]) -> FunctionState:
 
 
 def owned_function(body: str) -> FunctionState:
-    """Return a trigger function that runs with the rights of its owner, who is that of the tables."""
+    """Return a trigger function that runs as its owner, the tables' owner."""
     return FunctionState(body=f"\n{body}\n", definer=True, configuration=_CONFIGURATION)
 
 
 def version_body() -> FunctionState:
-    """Return the function that stamps rows; it runs as the writer, and names whatever it calls in full."""
+    """Return the function that stamps rows; it runs as the writer and qualifies every name it uses."""
     body = sql("version_body").strip()
     return FunctionState(body=f"\n{body}\n", definer=False, configuration=())
 
@@ -209,7 +209,7 @@ def function_definition(name: tuple[str, str], function: FunctionState) -> str:
 
 
 def put(trigger: Trigger, table: TableState) -> Iterator[str]:
-    """Yield the DDL that gives the table the trigger, in place of one of its name."""
+    """Yield the DDL that creates the trigger on the table, replacing one of the same name."""
     if trigger.name in table.triggers:
         yield f"DROP TRIGGER {quoted(trigger.name)} ON {qualified(table.schema, table.name)}"
     yield trigger.create(table)
@@ -217,22 +217,22 @@ def put(trigger: Trigger, table: TableState) -> Iterator[str]:
 
 
 def serves_capture(index: IndexState, key: Sequence[str]) -> bool:
-    """Whether an index has the order that rows are captured in."""
+    """Whether an index has the order in which rows are captured."""
     return index.plain and index.keys == ((SYNC_COLUMN, None), *((column, "C") for column in key))
 
 
 def shared_steps(catalog: Catalog) -> Iterator[Step]:
-    """Yield what all graphs of the database share for it."""
+    """Yield the steps for what all graphs of the database share for notifications."""
     if catalog.listener is None:
         yield Step(
-            sentence=f"Create table {'.'.join(LISTENER)}, in which the worker says that it listens.",
+            sentence=f"Create table {'.'.join(LISTENER)}, in which workers register that they listen.",
             statements=(sql("listener"),),
             shared=True,
         )
 
 
 def notification_steps(catalog: Catalog) -> Iterator[Step]:
-    """Yield what the schema lacks; its tables' triggers are `notify_statements`."""
+    """Yield the steps that the schema lacks for notifications; table triggers: `notify_statements`."""
     state = qualified(catalog.schema, STATE)
     body = notify_body(catalog)
     same = catalog.functions.get((catalog.schema, NOTIFY_FUNCTION)) == body
@@ -242,13 +242,13 @@ def notification_steps(catalog: Catalog) -> Iterator[Step]:
     ]
     if statements:
         yield Step(
-            sentence=f"Create table and function {catalog.schema}.{STATE}, which tell the worker of changes.",
+            sentence=f"Create table and function {catalog.schema}.{STATE}, which notify workers of changes.",
             statements=tuple(statements),
         )
 
 
 def notify_trigger(schema: str) -> Trigger:
-    """Return the trigger that each source table of the schema needs, and each of its partitions."""
+    """Return the notification trigger for each source table of the schema and each of its partitions."""
     return Trigger(
         name=NOTIFY_TRIGGER,
         kind=AFTER_STATEMENT,
@@ -259,15 +259,15 @@ def notify_trigger(schema: str) -> Trigger:
 
 
 def notify_statements(table: TableState, schema: str) -> Sequence[str]:
-    """Return the DDL of the triggers that a source table of the schema lacks, those of its partitions too."""
+    """Return the DDL of the notification triggers that a source table and its partitions lack."""
     trigger = notify_trigger(schema)
-    # A statement fires the triggers of the table that it names, be that a partition.
+    # A statement fires the triggers of the table that it names, even if that is a partition.
     lacking = [each for each in (table, *table.leaves) if not trigger.is_on(each)]
     return [statement for each in lacking for statement in put(trigger, each)]
 
 
 def notify_body(catalog: Catalog) -> FunctionState:
-    """Return the trigger's function as it must be."""
+    """Return the notification trigger's function in its current form."""
     return owned_function(
         sql(
             "notify_body",

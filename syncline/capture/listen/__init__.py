@@ -1,5 +1,5 @@
-"""Freshness: hearing of changes in the write-dbs, and having their graphs' runs started at once.
+"""Listeners: receive notifications of changes in the write-dbs and start the graphs' runs at once.
 
-One worker of the fleet listens to a write-db at a time. Schedules do their work in any case; who listens only
-makes it sooner.
+One worker of the fleet listens to a write-db at a time. Schedules run in any case; a listener only makes runs
+start sooner.
 """

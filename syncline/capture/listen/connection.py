@@ -1,4 +1,4 @@
-"""The line to one write-db: the connection that listens, and everything that is asked over it."""
+"""The listen connection to one write-db: LISTEN, the lease, and every query of a listener."""
 
 import asyncio
 import re
@@ -19,12 +19,12 @@ from syncline.stores.tenants import reading, writing
 __all__ = ["LEASE_SECONDS", "ListenConnection", "NotifyUpdate", "Obstacle", "in_batches", "obstacle"]
 
 LEASE_SECONDS: Final = 30.0
-"""How long writers believe that somebody listens; renewed three times in that time."""
+"""How long writers trust the lease; it is renewed three times in that time."""
 
 _FROZEN_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 15.0
 _AT_ONCE: Final = 100
-"""Schemas that one statement is about."""
+"""Schemas per statement."""
 
 _sql = statements_of("syncline.capture.listen")
 _HAS_LISTENER: Final = "SELECT to_regclass('syncline.listener') IS NOT NULL"
@@ -32,7 +32,7 @@ _STANDBY: Final = "SELECT pg_is_in_recovery()"
 _PREPARES: Final = "SELECT current_setting('max_prepared_transactions') <> '0'"
 
 _PAYLOAD: Final = re.compile(r"(?P<xid>[0-9]{1,20}) (?P<schema>[^\x00]{1,63})")
-"""What our trigger says: an xid8 has no more digits, an identifier no more letters."""
+"""Payload of our trigger: an xid8 has no more digits, an identifier no more letters."""
 _HIGHEST_XID: Final = 2**63 - 1
 _LISTENER: Final = qualified(*LISTENER)
 
@@ -41,51 +41,51 @@ AnswerT = TypeVar("AnswerT")
 
 
 class NotifyUpdate(NamedTuple):
-    """Which schemas' writers know whether to notify."""
+    """Which schemas' writers are set to notify or not."""
 
     schemas: frozenset[str]
     newly_enabled: frozenset[str]
-    """Those of them of which it was not so before."""
+    """Those schemas that changed."""
     problem: str | None
-    """Why others could not be told, if any could not."""
+    """Why other schemas could not be updated, if any."""
 
 
 class Obstacle(NamedTuple):
-    """Why nobody can be heard in a write-db, and what to do about it: each a sentence."""
+    """Why no notification can be received from a write-db, and how to fix it: a sentence each."""
 
     problem: str
     fix: str
 
 
 async def obstacle(ask: Callable[[str], Awaitable[object]]) -> Obstacle | None:
-    """Return what is in the way of hearing a write-db, None if its writers may notify.
+    """Return what prevents notifications from a write-db; None if its writers may notify.
 
-    `ask` fetches one value from there.
+    `ask` fetches one value from it.
     """
     if await ask(_STANDBY):
         return Obstacle(
-            "it is a standby, where nothing can be listened to",
-            "Leave it to the Schedules, or have the workers' write-db be the primary.",
+            "it is a standby, which has no LISTEN",
+            "Rely on the Schedules, or point the workers' write-db to the primary.",
         )
     if not await ask(_HAS_LISTENER):
         return Obstacle(
             "none of its schemas notifies",
-            "Run `syncline migrate` or `syncline graph adopt`, which prepare them.",
+            "Run `syncline migrate` or `syncline graph adopt` to install the triggers.",
         )
     if await ask(_PREPARES):
         return Obstacle(
             "max_prepared_transactions is not 0, and a transaction that notifies cannot be prepared",
-            "If nobody prepares transactions there, set it to 0 and restart that server; else leave it to "
+            "If it uses no prepared transactions, set that to 0 and restart the server; else rely on "
             "the Schedules, with SYNCLINE_NOTIFY=false on the workers.",
         )
     return None
 
 
 class ListenConnection:
-    """A connection of its own to one write-db. `name` is what workers that take turns agree on.
+    """A dedicated connection to one write-db. `name` identifies it among the workers that compete for it.
 
-    It is one conversation, so calls take turns. Each raises the driver's error, or TimeoutError; after that
-    the line is of no use any more.
+    Calls run one after the other. Each raises the driver's error, or TimeoutError; the connection is unusable
+    after that.
     """
 
     def __init__(self, connection: asyncpg.Connection, name: str) -> None:
@@ -99,7 +99,7 @@ class ListenConnection:
         connection.add_termination_listener(lambda _: self._lost.set())
 
     async def wait_lost(self, seconds: float | None) -> None:
-        """Wait so many seconds, or for ever; raise StoreUnavailable as soon as the connection has ended."""
+        """Wait `seconds`, or forever; raise StoreUnavailable as soon as the connection has ended."""
         try:
             async with asyncio.timeout(seconds):
                 await self._lost.wait()
@@ -108,27 +108,27 @@ class ListenConnection:
         raise StoreUnavailable(self._name, "the connection has ended")
 
     async def problem(self) -> str | None:
-        """Return why nobody can be heard here, and what to do; None if writers may notify."""
+        """Return why no notification can be received, and the fix; None if writers may notify."""
         found = await obstacle(self._value)
         return None if found is None else f"{found.problem}. {found.fix}"
 
     async def take(self) -> bool:
-        """Become the one that listens, or return False: another worker does. A frozen one is evicted."""
+        """Try to become the listener; return False if another worker is. A frozen one is terminated."""
         if await self._value(_sql("lock"), self._name):
             return True
         await self._value(_sql("evict"), self._name, _FROZEN_SECONDS)
         return False
 
     async def listen(self, heard: _Heard) -> None:
-        """Have `heard` called with the schema and the transaction that each notification claims.
+        """Call `heard` with the schema and transaction that each notification claims.
 
-        Anybody who may connect can send one: what is said is no name of a record, and no xid of a snapshot.
+        Any role that may connect can send one: the schema may not exist, the transaction may be made up.
         """
         self._heard = heard
         await self._ask(self._connection.add_listener, names.WRITE_CHANNEL, self._receive)
 
     async def check(self) -> None:
-        """Raise StoreUnavailable unless what is notified here arrives here."""
+        """Raise StoreUnavailable unless a notification sent here arrives here."""
         self._echo.clear()
         await self._value("SELECT pg_notify($1, $2)", names.WRITE_CHANNEL, self._token)
         try:
@@ -139,32 +139,32 @@ class ListenConnection:
             raise StoreUnavailable(self._name, problem) from error
 
     async def snapshot(self) -> Snapshot:
-        """Return this moment of the write-db."""
+        """Return a snapshot of the write-db's transactions."""
         [row] = await self._rows(_sql("snapshot"))
         return Snapshot(xmin=row["xmin"], xmax=row["xmax"])
 
     async def last_low_watermark(self) -> int | None:
-        """Return below which transaction the last listener left nothing unheard; None before the first."""
+        """Return the transaction below which the last listener had missed nothing; None before the first."""
         rows = await self._ask(self._read, [_LISTENER], _sql("last"), self._name)
         return rows[0]["heard_below"] if rows else None
 
     async def renew(self, heard_below: int) -> bool:
-        """Renew the lease, and return whether it had lapsed: writers may have kept silent then."""
+        """Renew the lease; return whether it had lapsed: then writers may not have notified."""
         parameters = (self._name, LEASE_SECONDS, str(heard_below))
         [row] = await self._ask(self._write, [_LISTENER], _sql("renew"), *parameters)
         return bool(row["lapsed"])
 
     async def throttle(self, schema: str, seconds: float) -> None:
-        """Have the schema's writers keep silent for so long."""
+        """Mute the schema's writers for `seconds`."""
         state = qualified(schema, STATE)
         await self._ask(self._write, [state], _sql("throttle", state=state), seconds)
 
     async def able(self, schemas: Sequence[str]) -> frozenset[str]:
-        """Return which of the schemas have what notifies."""
+        """Return which of the schemas have notification triggers."""
         return frozenset(row["schema"] for row in await self._rows(_sql("able"), schemas))
 
     async def want(self, wanted: Mapping[str, bool]) -> NotifyUpdate:
-        """Have the writers of these schemas notify, or not. One that is refused stops none of the others."""
+        """Set whether the writers of these schemas notify. A schema that fails does not stop the others."""
         updated: set[str] = set()
         newly_enabled: set[str] = set()
         problem: str | None = None
@@ -181,7 +181,7 @@ class ListenConnection:
         return NotifyUpdate(frozenset(updated), frozenset(newly_enabled), problem)
 
     async def _want(self, schemas: Sequence[str], wanted: Mapping[str, bool]) -> frozenset[str]:
-        """Have the writers of all of the schemas notify, or not, or raise; return of which it is new."""
+        """Set whether the writers of all these schemas notify, or raise; return the schemas that changed."""
         changes = [
             _sql(
                 "want",
@@ -227,5 +227,5 @@ class ListenConnection:
 
 
 def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Return the items in the order that they have, as many at once as one statement takes."""
+    """Yield the items in order, in batches for one statement each."""
     return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))

@@ -1,4 +1,4 @@
-"""Debouncing: which schemas of one write-db are to be run and when. Decisions alone: no clock, no I/O."""
+"""Trigger debouncing: decides which schemas of one write-db to run, and when. No clock, no I/O."""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from typing import Final
 __all__ = ["Snapshot", "TriggerDebouncer"]
 
 _IMMINENT: Final = 0.05
-"""Seconds before a run in which hushing its writers is not worth a statement."""
+"""If a run is due within these seconds, muting its writers is not worth a statement."""
 _LONGEST_MUTE: Final = 4.0
-"""Seconds for which writers let themselves be hushed: their trigger takes anything above 5 for a fault."""
+"""Longest mute in seconds: the trigger treats more than 5 as an error."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A moment of the write-db: all transactions below `xmin` have ended, none from `xmax` on has begun."""
+    """Write-db transactions at one moment: all below `xmin` have ended, none from `xmax` on has begun."""
 
     xmin: int
     xmax: int
@@ -24,31 +24,31 @@ class Snapshot:
 @dataclass
 class _Due:
     floor: int
-    """Nothing below this transaction is left to be seen by a run."""
+    """Runs have seen everything below this transaction."""
     due: float | None = None
-    """When a run is to be started."""
+    """When a run is due."""
     last: float = -math.inf
-    """When one was started last."""
+    """When the last one was started."""
     lowest: int | None = None
-    """The lowest and the highest transaction that runs have still to see; None when they have seen all."""
+    """The lowest and highest transaction that runs have yet to see; None when they have seen all."""
     highest: int = 0
     muted_until: float = -math.inf
     ahead: bool = False
-    """Whether it was beyond all transactions that have begun when that was looked at last."""
+    """Whether it was beyond all started transactions at the last check."""
     muted: bool = False
-    """Whether writers kept silent since the last run, so that nobody knows their transactions."""
+    """Whether writers were muted since the last run, so that their transactions are unknown."""
 
     def add(self, lowest: int, highest: int) -> None:
-        """Have these transactions seen too."""
+        """Add transactions that a run must see."""
         self.lowest = lowest if self.lowest is None else min(lowest, self.lowest)
         self.highest = max(highest, self.highest)
 
 
 class TriggerDebouncer:
-    """What is to be run of one write-db, by schema.
+    """Pending runs of one write-db, by schema.
 
-    The first change starts a run at once; what follows within `window` seconds starts one more at their end.
-    A run sees only what is below the horizon: a change above it is held until the horizon has moved.
+    The first change starts a run at once; changes in the next `window` seconds start one more at its end. A
+    run sees only what is below the horizon: a change above it is held until the horizon has moved.
     """
 
     def __init__(self, seen: Snapshot, *, window: float) -> None:
@@ -58,13 +58,13 @@ class TriggerDebouncer:
 
     @property
     def held(self) -> bool:
-        """Whether anything waits for the horizon."""
+        """Whether any change waits for the horizon."""
         return any(entry.lowest is not None and entry.due is None for entry in self._by_schema.values())
 
     def note(self, schema: str, lowest: int, highest: int, *, now: float) -> float:
-        """Note that transactions of the schema are to be seen.
+        """Record that transactions of the schema must be seen by a run.
 
-        Return for how many seconds, if any, its writers need not say more: a run is due anyway.
+        Return for how many seconds, if any, its writers may be muted: a run is due anyway.
         """
         entry = self._by_schema.setdefault(schema, _Due(floor=self._horizon))
         entry.floor = min(entry.floor, lowest)
@@ -75,12 +75,12 @@ class TriggerDebouncer:
             return 0
         left = entry.due - now
         if left < 0:
-            # Others come first.
+            # Other schemas are due first.
             return self._window
         return min(left, _LONGEST_MUTE) if left > _IMMINENT else 0
 
     def throttle(self, schema: str, *, until: float) -> None:
-        """Note that the schema's writers keep silent until then; no run before that has seen all of it."""
+        """Record that the schema's writers are muted; no run before `until` has seen all changes."""
         entry = self._by_schema.setdefault(schema, _Due(floor=self._horizon))
         entry.muted_until, entry.muted = until, True
         if entry.due is None or until - self._window < entry.due < until:
@@ -95,15 +95,15 @@ class TriggerDebouncer:
         return next(iter(self.all_due(now)), None)
 
     def all_due(self, now: float) -> Sequence[str]:
-        """Return the schemas whose run is due; who has been due for longest comes first."""
+        """Return the schemas whose run is due, the longest due first."""
         dues = [(entry.due, schema) for schema, entry in self._by_schema.items() if entry.due is not None]
         return [schema for due, schema in sorted(dues) if due <= now]
 
     def started(self, schema: str, seen: Snapshot, *, now: float) -> None:
-        """Note that a run is being started, which sees no less than this snapshot."""
+        """Record that a run is being started, which sees at least this snapshot."""
         entry = self._by_schema[schema]
         if entry.muted:
-            # One of those that are open may have written in silence.
+            # An open transaction may have written while muted.
             entry.add(seen.xmin, seen.xmax - 1)
         entry.last, entry.floor = now, seen.xmin
         if now < entry.muted_until:
@@ -116,15 +116,15 @@ class TriggerDebouncer:
             entry.lowest = max(entry.lowest, seen.xmin)
 
     def postpone(self, schema: str, *, until: float) -> None:
-        """Note that the run could not be started; it is due again then, whatever is heard meanwhile."""
+        """Record that the run could not be started; it is due again at `until`, whatever arrives before."""
         self._by_schema[schema].due = until
 
     def drop(self, schema: str) -> None:
-        """Forget the schema."""
+        """Remove the schema."""
         self._by_schema.pop(schema, None)
 
     def moved(self, seen: Snapshot, *, now: float) -> None:
-        """Have a run started for each schema whose held changes the horizon has passed."""
+        """Start a run for each schema whose held changes are now below the horizon."""
         self._horizon = seen.xmin
         for schema, entry in list(self._by_schema.items()):
             _disbelieve(entry, seen)
@@ -137,15 +137,15 @@ class TriggerDebouncer:
                 entry.due = max(now, entry.last + self._window)
 
     def low_watermark(self, seen: Snapshot) -> int:
-        """Return the transaction below which no change is left to be seen by a run."""
+        """Return the transaction below which runs have seen every change."""
         waiting = (w.floor for w in self._by_schema.values() if w.due is not None or w.lowest is not None)
         return min(waiting, default=seen.xmin)
 
 
 def _disbelieve(entry: _Due, seen: Snapshot) -> None:
-    """Have a claim about a transaction that is yet to begin be about what has begun: anybody may claim.
+    """Limit a claim about a future transaction to those that have begun: any role can send a notification.
 
-    One look is not enough: a transaction may have begun, and notified, since the snapshot was asked for.
+    One check is not enough: a transaction may have begun and notified after the snapshot was taken.
     """
     ahead = entry.lowest is not None and entry.highest >= seen.xmax
     if ahead and entry.ahead and entry.lowest is not None:

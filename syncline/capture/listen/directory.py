@@ -1,4 +1,4 @@
-"""Directory: which graphs a schema of a write-db is of, read now and then from the control plane."""
+"""Directory: which graphs use a schema of a write-db; refreshed now and then from the control plane."""
 
 import asyncio
 import time
@@ -13,14 +13,14 @@ from syncline.messages.base import GraphStatus
 __all__ = ["Directory", "Entry"]
 
 _AFRESH: Final = 2.0
-"""Seconds for which an unknown schema stays unknown."""
+"""Seconds before an unknown schema is looked up again."""
 
 Entry = tuple[Graph, ...]
-"""The graphs of one schema whose changes are to start runs: usually one, none if no one wants it."""
+"""The graphs of one schema that notifications may run: usually one, none if all are opted out."""
 
 
 class Directory:
-    """The graphs by write store and schema, as of the last reading that succeeded."""
+    """Graphs by write store and schema, as of the last successful read."""
 
     def __init__(self, read_records: Callable[[], Awaitable[GraphRecords]]) -> None:
         self._read_records = read_records
@@ -30,23 +30,23 @@ class Directory:
 
     @property
     def stores(self) -> frozenset[str | None]:
-        """The write stores that have a graph whose changes are to start runs."""
+        """The write stores with a graph that notifications may run."""
         return frozenset(key for key, entries in self._entries.items() if any(entries.values()))
 
     def entries(self, store: str | None) -> Mapping[str, Entry]:
-        """Return the schemas of a write store. Another reading brings another mapping."""
+        """Return schema -> graphs of a write store. Each read creates a new mapping."""
         return self._entries.get(store, {})
 
     async def find(self, store: str | None, schema: str) -> Entry:
-        """Return the schema's graphs, after another reading if it is unknown."""
+        """Return the schema's graphs; an unknown schema triggers another read."""
         if schema not in self.entries(store):
             await self.read(older_than=_AFRESH)
         return self.entries(store).get(schema, ())
 
     async def read(self, *, older_than: float) -> bool:
-        """Read the records if the last reading is older than this, and return whether they were read.
+        """Read the records if the last read is older than this; return whether they were read.
 
-        If that fails, what was read before is kept.
+        On failure the previous records stay.
         """
         async with self._reading:
             if time.monotonic() - self._read_at < older_than:

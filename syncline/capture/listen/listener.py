@@ -1,4 +1,4 @@
-"""Listening: an ear at every write-db that has a graph to be told of, for as long as a worker runs."""
+"""Listeners: one for every write-db that has a graph to run on notification, while a worker runs."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ _LEAST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 
 
 class Listener:
-    """One store's listener. `name` is the same for all workers that take turns at it."""
+    """Listens to one store. `name` is the same for all workers that compete for it."""
 
     def __init__(
         self,
@@ -58,15 +58,15 @@ class Listener:
                     "listener",
                     synchronous_commit="off",
                     lock_timeout="2000",
-                    # The catalog's own operators, whatever schemas there are.
+                    # Only the catalog's own operators, whatever schemas exist.
                     search_path="pg_catalog, pg_temp",
                 ) as connection:
                     await self._listen(ListenConnection(connection, self._name))
             except SynclineError as error:
                 self._report(str(error))
             except Exception:
-                # It must not take the worker with it: what is run by schedule goes on.
-                get_log().exception("the listener failed", store=self._store.name)
+                # It must not stop the worker: scheduled runs continue.
+                get_log().exception("listener failed", store=self._store.name)
             finally:
                 self._measure(listening=False)
             pause = (
@@ -100,7 +100,7 @@ class Listener:
         metrics.LISTENING.set(self._meter, float(listening), store=self._store.name)
 
     def _report(self, problem: str) -> None:
-        """Log what is wrong; the same again is told more quietly."""
+        """Log a problem: a warning the first time, repetitions at debug level."""
         log = get_log()
         write = log.debug if self._reported == problem else log.warning
         write("notification listener unavailable", store=self._store.name, problem=problem)
@@ -112,7 +112,7 @@ _ALONE: Final = 60.0
 
 
 class Listening:
-    """Hears of changes and has `runs` start runs, while it is entered. Nothing that goes wrong is raised."""
+    """While entered, listens to all stores and starts runs through `runs`. Raises nothing."""
 
     def __init__(self, services: Services, runs: Runs, *, namespace: str) -> None:
         self._services = services
@@ -122,9 +122,9 @@ class Listening:
         self._limiter = RateLimiter(services.settings.notify_runs_per_second)
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
         self._alone: dict[str | None, float] = {}
-        """When it is time to do without a listener, for each store that has none."""
+        """Store -> when to give up waiting for a listener."""
         self._roused: dict[str | None, set[str]] = {}
-        """The graphs that have been run since nobody listens to their store."""
+        """Graphs that were run because their store has no listener."""
         self._opening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -140,7 +140,7 @@ class Listening:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _open(self) -> None:
-        """Have an ear at every store, those that a record names later too."""
+        """Listen to every store, including stores that later records name."""
         while True:
             await self._directory.read(older_than=_REFRESH)
             for key in self._directory.stores:
@@ -149,14 +149,14 @@ class Listening:
                         self._tasks[key] = asyncio.create_task(self._listener(key).run())
                     await self._rouse(key)
                 except SynclineError as error:
-                    get_log().debug("a store cannot be looked after", store=key, error=str(error))
-            # Without a graph yet, the first is heard of soon.
+                    get_log().debug("store cannot be checked", store=key, error=str(error))
+            # While there are no graphs, read more often, so that the first is found soon.
             await asyncio.sleep(_REFRESH if self._tasks else 5.0)
 
     async def _rouse(self, key: str | None) -> None:
-        """Run the adaptive graphs of a store that nobody listens to any more: each goes back to its base.
+        """Run a store's adaptive graphs when it has lost its listener: each returns to its base interval.
 
-        Once, until somebody has listened again; what could not be started is tried again next time.
+        Once, until a worker listens again; a run that could not be started is retried next time.
         """
         adaptive = [
             graph
@@ -173,11 +173,9 @@ class Listening:
         if now < self._alone.setdefault(key, now + _ALONE):
             return
         if key not in self._roused:
-            get_log().warning(
-                "no listener: adaptive graphs return to their shortest interval",
+            get_log().warning("no listener: adaptive graphs reset",
                 store=store.name,
-                graphs=len(adaptive),
-            )
+                graphs=len(adaptive))
         roused = self._roused.setdefault(key, set())
         for graph in adaptive:
             if graph.slug in roused:
@@ -186,9 +184,9 @@ class Listening:
             try:
                 outcome = await self._runs.trigger(graph)
             except SynclineError as error:
-                get_log().debug("an adaptive graph does not go back yet", graph=graph.slug, error=str(error))
+                get_log().debug("adaptive graph not yet reset", graph=graph.slug, error=str(error))
                 continue
-            # An operator who resumes it finds its Schedule as slow as it was.
+            # When an operator resumes it, its Schedule is as slow as before.
             if outcome != "paused":
                 roused.add(graph.slug)
 

@@ -1,4 +1,4 @@
-"""Attention: what is done while a line is held: hear, look after what was not heard, start runs."""
+"""Listen session: while a listen connection is held, receives, finds missed changes and starts runs."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +27,12 @@ _sql = statements_of("syncline.capture.listen")
 
 
 async def changed_since(store: PostgresStore, schemas: Sequence[str], xid: int) -> frozenset[str]:
-    """Return which of the schemas have rows or deleted keys of this transaction or a later one.
+    """Return which of the schemas have rows or tombstones of this transaction or a later one.
 
-    An index has them in that order, whatever the schema's map, so it is one probe for each table.
+    Every map has an index in that order, so it is one probe per table.
     """
     found: set[str] = set()
-    # A connection remembers every table that it has looked at: this one would keep thousands in memory.
+    # A connection caches every table that it has read: the shared one would keep thousands in memory.
     async with store.alone("look-up") as connection:
         async with reading(connection):
             rows = await connection.fetch(_sql("stamped"), schemas)
@@ -46,7 +46,7 @@ async def changed_since(store: PostgresStore, schemas: Sequence[str], xid: int) 
             try:
                 found |= await _changed(connection, {schema: tables[schema] for schema in batch}, xid)
             except asyncpg.PostgresError:
-                # One that cannot be read stops none of the others. Its own run says why.
+                # A schema that cannot be read does not stop the others. Its own run reports why.
                 if len(batch) == 1:
                     found.update(batch)
                 else:
@@ -72,24 +72,24 @@ _WINDOW: Final = 1.0
 _TICK: Final = 1.0
 _REFRESH: Final = 30.0
 _UNKNOWN: Final = 5.0
-"""Seconds between two looks for a record of a schema that was heard of and is unknown."""
+"""Seconds between lookups of a notified schema without a record."""
 _MOST_UNKNOWN: Final = 100
 
 
 @dataclass
 class _Doubt:
-    """That something may not have been heard."""
+    """Changes that may have been missed."""
 
     since: int
-    """From which transaction on."""
+    """The first transaction concerned."""
     silence_ends: float
-    """When the last one who hushed writers, or let the lease lapse, has no effect any more."""
+    """When the last mute, or lapse of the lease, no longer has an effect."""
     look_again: int | None = None
-    """Once the horizon is there, nobody is left who may have kept silent; None before the first look."""
+    """At this horizon no muted writer is left; None before the first check."""
 
 
 class ListenSession:
-    """One holding of a line: `begin`, then `run` until an error ends it. The next one is on another line."""
+    """One session on a listen connection: `begin`, then `run` until an error; then a new one is needed."""
 
     def __init__(
         self,
@@ -114,19 +114,19 @@ class ListenSession:
         self._debouncer = TriggerDebouncer(Snapshot(xmin=0, xmax=0), window=_WINDOW)
         self._news = asyncio.Event()
         self._unknown: dict[str, int] = {}
-        """Schemas that no record names, a few of them: a graph may have come since the records were read."""
+        """A few schemas without a record: a graph may have been added since the records were read."""
         self._throttling: set[asyncio.Task[None]] = set()
         self._wanted: dict[str, bool] = {}
-        """Whether the records want the writers of each schema to notify."""
+        """Schema -> whether its record wants writers to notify."""
         self._notifying: dict[str, bool] = {}
-        """The same as the writers know it."""
+        """Schema -> whether its writers are set to notify."""
         self._doubted: _Doubt | None = None
         self._renewed = 0.0
         self._since = 0
-        """Below it nothing is notified any more: who claims that has made it up."""
+        """Nothing below it is notified any more: such a claim is made up."""
 
     async def begin(self) -> None:
-        """Listen, renew the lease, and have run what changed while nobody listened."""
+        """Listen, renew the lease, and run what changed while no worker listened."""
         await self._connection.listen(self._on_notification)
         await self._connection.check()
         seen = await self._connection.snapshot()
@@ -135,14 +135,14 @@ class ListenSession:
         last = await self._connection.last_low_watermark()
         if last is None:
             last = seen.xmin
-        # Ahead of all that is here: the table came with a dump of another cluster.
+        # Beyond all transactions of this server: the table came with a dump of another cluster.
         self._doubt(last if last <= seen.xmax else 0)
         await self._directory.read(older_than=_REFRESH)
         await self._follow_records()
         await self._renew()
 
     async def run(self) -> None:
-        """Start runs until the line is lost; raise why."""
+        """Start runs until the connection is lost; raise the cause."""
         starting = Starting(
             self._connection.snapshot,
             self._debouncer,
@@ -167,7 +167,7 @@ class ListenSession:
             await asyncio.gather(*tasks, *self._throttling, return_exceptions=True)
 
     def _on_notification(self, schema: str, xid: int) -> None:
-        # Anybody may notify: nothing is kept, asked or touched for a name that no record has.
+        # Any role may notify: nothing is stored, queried or updated for a schema without a record.
         if schema not in self._directory.entries(self._key):
             if len(self._unknown) < _MOST_UNKNOWN:
                 self._unknown[schema] = xid
@@ -191,14 +191,14 @@ class ListenSession:
             self._debouncer.throttle(schema, until=_now() + seconds)
 
     async def _tick(self) -> None:
-        """Look after the horizon and the lease; most of the time there is nothing to do."""
+        """Check the horizon and the lease; usually there is nothing to do."""
         while True:
             await asyncio.sleep(_TICK)
             renew = _now() - self._renewed >= LEASE_SECONDS / 3
             if renew:
                 seen = await self._connection.snapshot()
                 await self._connection.check()
-                # What has ended before our own word was notified before it too, and so has arrived.
+                # What ended before our own notification was notified before it, and so has arrived.
                 self._since = seen.xmin
                 await self._renew()
             if renew or self._debouncer.held:
@@ -206,7 +206,7 @@ class ListenSession:
                 self._news.set()
 
     async def _keep_up(self) -> None:
-        """Look after the records and what was not heard, beside the ticks: a lease may be shorter."""
+        """Refresh the records and check for missed changes; not in the tick, since a lease may be shorter."""
         followed = _now()
         while True:
             await asyncio.sleep(_TICK)
@@ -220,7 +220,7 @@ class ListenSession:
                 await self._look(self._doubted, await self._connection.snapshot())
 
     async def _look_up_unknown(self) -> None:
-        """Hear those that a record names by now, and forget the others; once in a while, whatever comes."""
+        """Add notified schemas that have a record by now, drop the others; at a limited rate."""
         if not await self._directory.read(older_than=_UNKNOWN):
             return
         unknown, self._unknown = self._unknown, {}
@@ -229,7 +229,7 @@ class ListenSession:
                 self._on_notification(schema, xid)
 
     async def _renew(self) -> None:
-        """Renew the lease; if it had lapsed, writers may have kept silent since."""
+        """Renew the lease; if it had lapsed, writers may not have notified since."""
         seen = await self._connection.snapshot()
         heard_below = self._debouncer.low_watermark(seen)
         if self._doubted is not None:
@@ -240,11 +240,11 @@ class ListenSession:
             self._doubt(heard_below)
 
     def _doubt(self, heard_below: int) -> None:
-        """Have a look at what may not have been heard, soon, when all writers notify again."""
+        """Schedule a check for missed changes, soon, when all writers notify again."""
         self._doubted = _Doubt(heard_below, silence_ends=_now() + 2 * _WINDOW)
 
     async def _look(self, doubt: _Doubt, seen: Snapshot) -> None:
-        """Have run what changed without a word; and once more, when those have ended who may be silent."""
+        """Run what changed without a notification; again after transactions that may be muted have ended."""
         if doubt.look_again is None:
             doubt.look_again = seen.xmax
         elif seen.xmin < doubt.look_again:
@@ -255,13 +255,13 @@ class ListenSession:
             self._debouncer.note(schema, min(doubt.since, seen.xmin), seen.xmax - 1, now=_now())
         self._news.set()
         if changed:
-            get_log().info("missed changes found", graphs=len(changed))
-        # Another doubt may have come up meanwhile.
+            get_log().info("missed changes found that were not notified", graphs=len(changed))
+        # Another check may have been scheduled meanwhile.
         if seen.xmin >= doubt.look_again and self._doubted is doubt:
             self._doubted = None
 
     async def _follow_records(self) -> None:
-        """Have the writers of each graph notify as its record says; who cannot be told is told next time."""
+        """Make the writers of each graph notify as its record says; failures are retried next time."""
         entries = self._directory.entries(self._key)
         able = await self._connection.able(list(entries))
         self._wanted = {schema: bool(entry) for schema, entry in entries.items() if schema in able}
@@ -274,10 +274,10 @@ class ListenSession:
             if schema in update.schemas or schema in self._notifying
         }
         if update.problem is not None:
-            self._report(f"not all writers can be told whether to notify: {update.problem}")
+            self._report(f"not all writers can be set to notify or not: {update.problem}")
         roused = [schema for schema in update.newly_enabled if self._wanted[schema]]
         if roused:
-            # They kept silent until now, for however long.
+            # They did not notify until now, for an unknown time.
             seen = await self._connection.snapshot()
             for schema in sorted(roused):
                 self._debouncer.note(schema, seen.xmin, seen.xmax - 1, now=_now())

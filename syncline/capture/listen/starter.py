@@ -1,4 +1,4 @@
-"""Starting: the runs that are due, a few at a time; none while Temporal is away, none that comes anyway."""
+"""Run starter: starts due runs, a few at a time, and holds while Temporal is unavailable."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ __all__ = ["RateLimiter", "Runs", "Starting"]
 
 
 class RateLimiter:
-    """Turns, evenly spaced. Who waits longest is next."""
+    """Rate limiter: grants `acquire()` in FIFO order, at most `per_second` a second."""
 
     def __init__(self, per_second: float) -> None:
         self._interval = 1 / per_second
@@ -24,11 +24,11 @@ class RateLimiter:
         self._waiting = asyncio.Lock()
 
     def seconds(self, turns: int) -> float:
-        """Return how long so many turns take."""
+        """Return how long this many grants take, in seconds."""
         return turns * self._interval
 
     async def acquire(self) -> None:
-        """Return when it is the caller's turn."""
+        """Wait for the caller's turn."""
         async with self._waiting:
             loop = asyncio.get_running_loop()
             await asyncio.sleep(max(0.0, self._next - loop.time()))
@@ -36,39 +36,40 @@ class RateLimiter:
 
 
 _AGAIN: Final = 5.0
-"""Seconds until a run that could not be started is tried again."""
+"""Seconds until a run that could not be started is retried."""
 _AT_ONCE: Final = 4
-"""Runs that are being started at a time: each waits for a server that may have much to do."""
+"""Runs started at the same time: each waits for a server that may be busy."""
 _CROWD: Final = 20
-"""So many due at once are worth two lists of what comes anyway."""
+"""From this many due runs on, two lists of upcoming runs are worth their cost."""
 _PROBE: Final = 0.5
-"""Seconds between two looks for a Temporal that is away."""
+"""Seconds between two probes of an unavailable Temporal."""
 _ASKED: Final = 3
-"""How often it is asked what comes, of a Temporal that has just returned and may not be all there."""
+"""Tries to list upcoming runs of a Temporal that has just returned and may not be complete."""
 _PAUSED: Final = 30.0
-"""Seconds, at least, until it is asked again whether a Schedule that changed is still paused."""
+"""Minimum seconds before checking again whether a changed Schedule is still paused."""
 _PAUSED_SHARE: Final = 0.25
-"""How much of the pace such questions may take up."""
+"""Share of the rate limit that such checks may use."""
 
 
 class Runs(Protocol):
-    """What starts runs. What fails raises a SynclineError."""
+    """Starts runs. Failures raise a SynclineError."""
 
     async def trigger(self, graph: Graph) -> str:
-        """Start a run of the graph, and say in a word what came of it."""
+        """Start a run of the graph; return the outcome in a word."""
 
     async def answers(self) -> bool:
-        """Return whether runs could be started now, soon and without trying twice."""
+        """Return whether runs can be started now, quickly and without retries."""
 
     async def coming(self, *, returned: bool) -> frozenset[str]:
-        """Return the graphs that a run looks at anyway, later than now.
+        """Return the graphs that have a run coming anyway, later than now.
 
-        After those who start runs have `returned`, also those that they have yet to start for a time missed.
+        With `returned`, the server has just come back: include runs that it has yet to start for missed
+        times.
         """
 
 
 class Starting:
-    """`run` starts what is due by this debouncer until the line fails; `news` says that there may be more."""
+    """`run` starts due runs until the connection fails; `news` signals that more may be due."""
 
     def __init__(
         self,
@@ -95,12 +96,12 @@ class Starting:
         self._meter = meter
         self._report = report
         self._paused: set[str] = set()
-        """The schemas whose changes wait for an operator to resume a Schedule."""
+        """The schemas whose changes wait until an operator resumes a Schedule."""
         self._crowded = 0.0
-        """When a crowd was looked through last."""
+        """When many due runs were last checked."""
 
     async def run(self) -> None:
-        """Start each run when it is due; who has been due for longest comes first."""
+        """Start each run when it is due, the longest due first."""
         while True:
             self._news.clear()
             following = self._debouncer.following()
@@ -116,7 +117,7 @@ class Starting:
                 await self._hold()
 
     async def _start(self, schema: str) -> bool:
-        """Start the runs of a schema's graphs; return False, to try again later, if that failed."""
+        """Start the runs of a schema's graphs; return False, to retry later, on failure."""
         entry = await self._directory.find(self._key, schema)
         if not entry:
             self._paused.discard(schema)
@@ -125,7 +126,7 @@ class Starting:
         for _ in entry:
             await self._limiter.acquire()
         now = _now()
-        # Before the run, so that it sees no less.
+        # Before the run, so that the run sees at least this.
         seen = await self._snapshot()
         try:
             outcomes = await self._trigger(entry)
@@ -135,7 +136,8 @@ class Starting:
             self._debouncer.postpone(schema, until=now + _AGAIN)
             return False
         if outcomes == {"paused"}:
-            # It is to be run when it is resumed, which nobody tells. A fleet that is paused asks more rarely.
+            # It must run after it is resumed, which is not notified. More paused graphs are checked less
+            # often.
             self._paused.add(schema)
             seconds = max(_PAUSED, self._limiter.seconds(len(self._paused)) / _PAUSED_SHARE)
             self._debouncer.postpone(schema, until=now + seconds)
@@ -154,7 +156,7 @@ class Starting:
         return outcomes
 
     async def _look_through(self) -> bool:
-        """Leave alone, of many that are due, those that a run looks at anyway; False if that failed."""
+        """Of many due runs, drop those that have a run coming anyway; return False on failure."""
         now, seen = _now(), await self._snapshot()
         self._crowded = now
         try:
@@ -165,7 +167,7 @@ class Starting:
         return True
 
     async def _hold(self) -> None:
-        """Start nothing until runs can be started again, and then nothing that comes by itself."""
+        """Start nothing until runs can be started again, and then none that comes anyway."""
         before: tuple[float, Snapshot] | None = None
         asked = 0
         while True:
@@ -175,24 +177,24 @@ class Starting:
                 await asyncio.sleep(_PROBE)
                 continue
             if before is None:
-                return  # It was one graph's own trouble.
+                return  # It was a problem of one graph.
             try:
                 coming = await self._runs.coming(returned=True)
             except SynclineError as error:
                 self._report(str(error))
                 asked += 1
                 if asked == _ASKED:
-                    return  # Each is started, then, whether it comes or not.
+                    return  # Then each is started, whether a run is coming or not.
                 await asyncio.sleep(_PROBE)
                 continue
-            # Whatever was started since has begun later than this.
+            # Everything started since then has begun later than this.
             left = self._leave(coming, before[1], before[0])
             get_log().info("runs can be started again", store=self._store, coming=left)
             self._crowded = _now()
             return
 
     def _leave(self, coming: frozenset[str], seen: Snapshot, now: float) -> int:
-        """Take the runs that come, which see no less than this snapshot, for started; return how many."""
+        """Mark upcoming runs, which see at least this snapshot, as started; return how many."""
         left = 0
         for schema in self._debouncer.all_due(_now() + _AGAIN):
             entry = self._directory.entries(self._key).get(schema, ())
@@ -214,7 +216,7 @@ def _now() -> float:
 
 
 async def _within(event: asyncio.Event, seconds: float | None) -> None:
-    """Return when the event is set, or so many seconds later."""
+    """Return when the event is set, or after `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

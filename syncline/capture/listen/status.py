@@ -1,4 +1,4 @@
-"""Hearing: whether a change of a graph would be heard now, so that its Schedule may be slow."""
+"""Listener status: whether a change of a graph would be notified now, so that its Schedule may be slow."""
 
 import time
 from typing import Final
@@ -19,7 +19,7 @@ _sql = statements_of("syncline.capture.listen")
 
 
 def listener_name(namespace: str, services: Services, store: PostgresStore) -> str:
-    """Return the name by which all workers of one deployment know their line to a store."""
+    """Return the name by which all workers of a deployment identify a store's listen connection."""
     return f"{namespace}/{services.settings.task_queue}/{store.name}"
 
 
@@ -30,9 +30,9 @@ async def listened_to(store: PostgresStore, name: str) -> bool:
 
 
 class ListenerStatus:
-    """Answers from memory, mostly: it asks for a store's listener every few seconds, for triggers once.
+    """Answers mostly from memory: checks a store's listener every few seconds, its triggers once.
 
-    Whether a graph's writers notify at all is asked each time.
+    Whether a graph's writers are set to notify is checked each time.
     """
 
     def __init__(self, services: Services, *, namespace: str) -> None:
@@ -42,19 +42,15 @@ class ListenerStatus:
         self._heard: dict[str, tuple[float, bool]] = {}
 
     async def reason_unavailable(self, graph: Graph) -> str | None:
-        """Return why a change of the graph would not be heard, in a sentence; None if it would."""
+        """Return why a change of the graph would not be notified, in a sentence; None if it would."""
         try:
             store = self._services.store("write", graph.write_store)
             if not await self._notifies(store, graph.schema_name):
-                return (
-                    "not all of its tables notify; `syncline migrate` or `syncline graph adopt` prepares them"
-                )
+                return "not all of its tables notify; run `syncline migrate` or `syncline graph adopt`"
             if not await self._listened_to(store):
                 return f"no worker listens to write-db '{store.name}'"
             if not await self._is_notified(store, graph.schema_name):
-                return (
-                    "who listens has not told its writers yet to notify; if that stays so, its log says why"
-                )
+                return "its writers are not set to notify yet; if that lasts, see the listening worker's log"
         except StoreError as error:
             return str(error)
         return None
@@ -68,7 +64,7 @@ class ListenerStatus:
         return True
 
     async def _is_notified(self, store: PostgresStore, schema: str) -> bool:
-        # Not remembered: a graph that was paused and resumed may be told in vain.
+        # Not cached: a graph that was paused and resumed may have been reset.
         state = qualified(schema, STATE)
         async with store.driver() as connection, reading(connection, [state]):
             return bool(await connection.fetchval(_sql("wanted", state=state)))

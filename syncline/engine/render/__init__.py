@@ -1,1 +1,1 @@
-"""Table map -> SQL."""
+"""Rendering: table map -> SQL."""

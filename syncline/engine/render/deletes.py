@@ -1,4 +1,4 @@
-"""Removal: rows that are gone from the write-db leave the graph-db; what hung on them waits or leaves too."""
+"""Removal: deletes graph-db rows that the write-db no longer has; dependents are parked or deleted."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from syncline.sql import literal, quoted
 __all__ = ["Removal"]
 
 _FEW = 2_000
-"""Below this many rows that leave, what hangs on them is looked up by index."""
+"""Fewer removed rows than this find their dependents by index."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Effect:
-    """One statement, and in which table's name and column its count is told."""
+    """One statement, with the table and the column under which its count is reported."""
 
     table: str
     column: str
@@ -29,11 +29,11 @@ class _Effect:
 
 
 class Removal:
-    """The statements that take the rows in `sync_gone` out of the graph-db.
+    """The statements that remove the rows in `sync_gone` from the graph-db.
 
-    Parents may leave before their children or after them, in one transaction or in several: a child that
-    cannot be without its parent leaves with it and is asked for again, so that it ends up parked if the
-    write-db still has it. Nothing is left to ON DELETE CASCADE, which would do it in silence.
+    Parents may be removed before or after their children, in one transaction or several: a child that cannot
+    exist without its parent is removed with it and requested again by key, so it is parked if the write-db
+    still has it. Nothing is left to ON DELETE CASCADE, which would not be reported.
     """
 
     def __init__(self, schema_map: SchemaMap) -> None:
@@ -43,7 +43,7 @@ class Removal:
         self._effects = {table.name: list(self._effects_of(table)) for table in schema_map}
 
     async def run(self, target: asyncpg.Connection) -> list[TableProgress]:
-        """Remove the rows in `sync_gone` within the caller's transaction; return what that did, per table."""
+        """Remove the rows in `sync_gone` within the caller's transaction; return the changes per table."""
         counts = await self._gone(target)
         if not counts:
             return []
@@ -51,7 +51,7 @@ class Removal:
             return await self._remove(target, set(counts))
 
     async def _remove(self, target: asyncpg.Connection, gone: set[str]) -> list[TableProgress]:
-        # Parents first, so that a child's children are found as well.
+        # Parents first, so that grandchildren are found as well.
         for table in self._map:
             if table.name in gone:
                 for child, statement in self._children[table.name]:
@@ -91,7 +91,7 @@ class Removal:
                     yield child.name, sql("gone_keyed_children", **names, **self._key_of(child))
 
     def _key_of(self, child: TableMap) -> dict[str, str]:
-        """Return how the TEXT key of a row comes from the rows that its key consists of."""
+        """Return how a row's TEXT key is derived from the rows that its key refers to."""
         parents = {reference.column: reference.parent for reference in child.references}
         joins = [
             f"JOIN {quoted(parents[name])} p{index} ON p{index}.id = t.{quoted(column)}"

@@ -1,4 +1,4 @@
-"""Pieces that several statements share: what a row becomes, the names of a link table, the vector queue."""
+"""SQL fragments that several statements share: merged values, link table names, the vector outbox."""
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -30,21 +30,21 @@ __all__ = [
 ]
 
 _ALWAYS = ("sync_xid",)
-"""Of the engine's own columns those that an image has."""
+"""The engine's own columns that an image contains."""
 
 
 def commas(parts: Sequence[str]) -> str:
-    """Return the parts as an SQL list."""
+    """Join the parts into an SQL list."""
     return ", ".join(parts)
 
 
 def reference_id(column: str) -> str:
-    """Return the stage column that holds the UUID of a reference."""
+    """Return the stage column that holds a reference's UUID."""
     return quoted(f"ref_{column}")
 
 
 def row_id(table: TableMap, row: str = "s") -> str:
-    """Return the expression for a staged row's id in the books."""
+    """Return the expression for a staged row's id in the bookkeeping tables."""
     if table.identified:
         return f"{row}.sync_row_id"
     return f"syncline.row_uuid(ARRAY[{commas([f'{row}.{quoted(name)}' for name in table.key])}])"
@@ -56,13 +56,13 @@ def of_table(table: TableMap) -> str:
 
 
 def column_types(table: TableMap) -> dict[str, str]:
-    """Return the declared types of source columns; what is not in it is text."""
+    """Return the declared types of source columns; all others are text."""
     types = {column.name: column.type for column in (*table.columns, *table.source_only)}
     return types | {links.source: "text[]" for links in table.links}
 
 
 def stage_columns(table: TableMap) -> list[str]:
-    """Return the source columns that travel, each once, keys first."""
+    """Return the source columns that are copied, each once, keys first."""
     names = [
         *table.key,
         *(reference.column for reference in table.references),
@@ -73,7 +73,7 @@ def stage_columns(table: TableMap) -> list[str]:
 
 
 def selection(table: TableMap) -> str:
-    """Return the select list by which rows of the source come into the stage."""
+    """Return the select list that copies source rows into the stage."""
     types = column_types(table)
     values = [f"{traveling(name, types)} AS {quoted(name)}" for name in stage_columns(table)]
     belongs = f"({table.present}) IS TRUE AS sync_present"
@@ -81,7 +81,7 @@ def selection(table: TableMap) -> str:
 
 
 def generated_columns(table: TableMap) -> list[str]:
-    """Return the stage's columns that hold ids."""
+    """Return the stage's generated id columns."""
     own = ["sync_row_id"] if table.identified else []
     return own + [reference_id(reference.column) for reference in table.references]
 
@@ -91,7 +91,7 @@ def stage_definitions(table: TableMap) -> str:
     types = column_types(table)
     columns = ["sync_xid bigint NOT NULL", "sync_present boolean NOT NULL"]
     columns += [f"{quoted(name)} {stage_type(name, types)}" for name in stage_columns(table)]
-    # What is named by value has to be looked up.
+    # A reference by value has to be looked up.
     columns += [f"{reference_id(r.column)} uuid" for r in table.references if r.by is not None]
     generated = [(reference_id(r.column), r.column) for r in table.references if r.by is None]
     if table.identified:
@@ -104,18 +104,18 @@ def stage_definitions(table: TableMap) -> str:
 
 
 def stage_name(table: TableMap) -> str:
-    """Return the stage's name, which is another for every layout."""
-    # A pooled connection keeps its stages, so another layout of the same table needs another name.
-    # The table's name comes last, because Postgres cuts off what is too long.
+    """Return the stage's name, which differs for every layout."""
+    # A pooled connection keeps its stages, so another layout of the same table needs another name. The
+    # table's name comes last, because Postgres truncates long names.
     layout = sha256(f"{table.name} {stage_definitions(table)}".encode()).hexdigest()[:12]
     return f"stage_{layout}_{table.name}"
 
 
 def image(table: TableMap) -> str:
-    """Return the staged row `s` as jsonb: of each column the text that its type's output function gives.
+    """Return the staged row `s` as jsonb: each column as the text from its type's output function.
 
-    A value would lose by becoming JSON itself: an object its repeated keys, a number its digits. Only rows
-    that belong in the target wait.
+    JSON values would lose detail: an object its repeated keys, a number its digits. Only rows that belong in
+    the target are parked.
     """
     names = [*_ALWAYS, *stage_columns(table)]
     keys = commas([f"'{literal(name)}'" for name in names])
@@ -123,19 +123,19 @@ def image(table: TableMap) -> str:
 
 
 def image_texts(table: TableMap) -> str:
-    """Return the columns of an image, as the definition of a record `r` of texts."""
+    """Return an image's columns, as the definition of a record `r` of texts."""
     return commas([f"{quoted(name)} text" for name in (*_ALWAYS, *stage_columns(table))])
 
 
 def image_values(table: TableMap) -> dict[str, str]:
-    """Return stage column -> its value out of record `r`, by its type's input function."""
+    """Return stage column -> its value from record `r`, via its type's input function."""
     types = {"sync_xid": "bigint"} | column_types(table)
     names = [*_ALWAYS, *stage_columns(table)]
     return {"sync_present": "true"} | {name: f"r.{quoted(name)}::{stage_type(name, types)}" for name in names}
 
 
 Rendered = Callable[[str], str]
-"""A statement that is still open for where its staged rows come from: a FROM item."""
+"""A statement with its source of staged rows left open: a FROM item."""
 
 
 def merged_values(table: TableMap) -> dict[str, str]:
@@ -149,7 +149,7 @@ def merged_values(table: TableMap) -> dict[str, str]:
 
 
 def link_names(links: Links) -> dict[str, str]:
-    """Return the fragments that name a link table and both of its ends."""
+    """Return the fragments that name a link table and both its ends."""
     return {
         "links": quoted(links.table),
         "links_name": literal(links.table),
@@ -161,7 +161,7 @@ def link_names(links: Links) -> dict[str, str]:
 
 
 def unrejected(schema_map: SchemaMap, links: Links) -> str:
-    """Return the WHERE clause over wanted links `d` that leaves the rejected out, or nothing."""
+    """Return the WHERE clause over wanted links `d` that excludes rejected links, or an empty string."""
     if links.rejected_by is None:
         return ""
     owner, member = schema_map[links.rejected_by].target_key
@@ -174,5 +174,5 @@ def unrejected(schema_map: SchemaMap, links: Links) -> str:
 
 
 def queue(table: TableMap) -> str:
-    """Return the part of a statement that queues the points of rows `changed`, or nothing."""
+    """Return the part of a statement that puts rows `changed` into the outbox, or an empty string."""
     return sql("queue", collection=literal(table.vector.collection)) if table.vector else ""

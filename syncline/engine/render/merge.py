@@ -1,4 +1,4 @@
-"""Merging: the statements by which a stage becomes rows and links of the graph-db."""
+"""Merge statements: turn a stage into rows and links of the graph-db."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ _EQUAL_IS_SAME = {
     *("boolean", "smallint", "integer", "bigint", "real", "double precision", "text", "uuid", "bytea"),
     *("date", "time", "timestamp", "timestamptz"),
 }
-"""Types whose `=` can say whether a value changed: others call '1 day' and '24 hours' equal, or have none.
+"""Types whose `=` detects every change: for others '1 day' equals '24 hours', or there is no `=`.
 
 jsonb is not one of them: to it, 1.5 and 1.50 are equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranged:
-    """A statement over the stage, and the same over its rows from tid `$1` to tid `$2`."""
+    """A statement over the whole stage, and over its rows from tid `$1` to tid `$2`."""
 
     whole: str
     part: str
 
 
 class Merging:
-    """The statements of one table. Each counts what it changed.
+    """The merge statements of one table. Each returns the number of changes.
 
-    A batch of rows that the target has none of, which `known` tells, costs less: it is inserted. Should that
-    be refused, its parts are merged like any other's.
+    A batch whose rows are all new, as `known` tells, is inserted, which is cheaper. If that is rejected, its
+    parts are merged like any other batch.
     """
 
     def __init__(self, schema_map: SchemaMap, table: TableMap, stage: str) -> None:
@@ -158,15 +158,15 @@ def _order(table: TableMap, values: Mapping[str, str]) -> str:
 
 
 def _differs(table: TableMap, compared: Sequence[str]) -> str:
-    """Return the condition that the proposed row `p` is another than the current one `t`.
+    """Return the condition that the proposed row `p` differs from the current one `t`.
 
-    Where `=` does not tell, the bytes do: it costs more, since both rows are formed for it.
+    Where `=` does not detect a change, bytes are compared, which costs more: both rows are built for it.
     """
     types = {column.name: column.type for column in table.columns}
     types |= {"key": "text"} | {reference.target_column: "uuid" for reference in table.references}
     by_value = [quoted(name) for name in compared if types.get(name) in _EQUAL_IS_SAME]
     by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
-    # There are collations that call two texts equal. What an expression makes of a text may be none.
+    # Some collations treat two texts as equal. The result of an expression over text may not be text.
     plain = {name for name, type_ in types.items() if type_ == "text"} - table.expressions.keys()
     texts = {quoted(name) for name in compared if name in plain}
     current = {

@@ -1,4 +1,4 @@
-"""Waiting: rows, links and references whose other end is missing are parked, and released when it lands."""
+"""Parking: rows, links and references whose other end is missing are parked, and released when it arrives."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _PART = " AND s.ctid >= $1 AND s.ctid <= $2"
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """What landing rows complete in another table, or in their own."""
+    """What applied rows complete in another table, or in the same one."""
 
     child: str
     links: bool
@@ -37,19 +37,19 @@ class Release:
     few: str
     """The same, for a stage of few rows."""
     ask_again: str
-    """What to do if the statement is refused."""
+    """The statement to run if this one is rejected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """The statements that release whole rows, for a stage of many rows and for one of few."""
+    """The statements that release whole rows, for a stage of many rows and for a stage of few."""
 
     many: Sequence[str]
     few: Sequence[str]
 
 
 class Waiting:
-    """The statements that park a table's rows and release what waits for them."""
+    """The statements that park a table's rows and release rows parked for them."""
 
     def __init__(self, schema_map: SchemaMap, table: TableMap, stage: str) -> None:
         self._map, self._table, self._stage = schema_map, table, stage
@@ -68,7 +68,7 @@ class Waiting:
             for reference in table.references
             if reference.by is not None
         ]
-        # What is parked is kept as jsonb, which takes no text of 256 MB.
+        # Parked rows are stored as jsonb, which cannot hold a text of 256 MB.
         self.park_rows = [
             Ranged(whole=self._park_rows(reference), part=self._park_rows(reference, within=_PART))
             for reference in table.required
@@ -78,7 +78,7 @@ class Waiting:
         self.park_references = [
             self._park_reference(reference, beside=self._beside(reference)) for reference in table.optional
         ]
-        # For a batch that lands in parts: whom a row refers to may come with a later part, or be refused.
+        # For a batch applied in parts: the parent may be in a later part, or be rejected.
         self.park_beside = [
             self._park_reference(reference, beside="")
             for reference in table.optional
@@ -123,7 +123,7 @@ class Waiting:
         )
 
     def _beside(self, reference: Reference) -> str:
-        """Return the condition that the parent is not in this very batch either."""
+        """Return the condition that the parent is not in this batch either."""
         if reference.parent != self._table.name:
             return ""
         return sql("beside", stage=self._stage, reference_id=reference_id(reference.column))

@@ -1,9 +1,9 @@
-"""Statements: what the engine says about a table map on the road from the write-db into the graph-db.
+"""Statements: the SQL of a table map, from capture in the write-db to the graph-db.
 
-Table maps are code, so their names and expressions are trusted; names are quoted all the same, always.
-On the graph-db schemas never appear: each transaction's `search_path` is the graph's schema, so one rendered
-statement serves every graph. On the write-db, whose tables others own, every source is named with its schema:
-those statements are for `syncline.stores.tenants.reading`, where nothing but pg_catalog is searched.
+Table maps are code, so their names and expressions are trusted; names are still always quoted. Graph-db
+statements contain no schema: each transaction's `search_path` is the graph's schema, so one rendered
+statement serves every graph. Write-db tables belong to others, so every source is schema-qualified: those
+statements are for `syncline.stores.tenants.reading`, where only pg_catalog is searched.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,9 +41,9 @@ __all__ = [
 ]
 
 DELETES = "sync_tombstone"
-"""The table of deleted keys, and the name of their stream among the cursors."""
+"""The table of deleted keys, and the name of its stream among the cursors."""
 POSITIONS = "sync_position"
-"""The table of what only the true past of a write-db has (syncline.engine.position)."""
+"""The table of positions (syncline.engine.position)."""
 SYNC_COLUMN = "sync_xid"
 
 
@@ -59,30 +59,30 @@ def positions_of(schema: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """Where capture of a table stands. Without a key: everything of a transaction before `xid` is done."""
+    """Capture position of a table. Without a key: all transactions before `xid` are done."""
 
     xid: int = 0
     key: tuple[str, ...] | None = None
 
     @property
     def readable(self) -> bool:
-        """Whether the key is a text, which can be a parameter and stand in the graph-db as it is."""
+        """Whether the key is valid text, usable as a parameter and stored as is."""
         return self.key is None or is_text(self.key)
 
     def parameters(self) -> tuple[str, ...]:
-        """Return the statement parameters that `TableStatements.after_cursor` refers to."""
+        """Return the statement parameters for `TableStatements.after_cursor`."""
         key = self.key or ()
         return (str(self.xid), *(key if self.readable else hex_of(key)))
 
     def stored(self) -> list[str] | list[list[str]] | None:
-        """Return the key as `sync_cursor` has it: one that is no text in two dimensions, in hex."""
+        """Return the key as stored in `sync_cursor`: a binary key as two dimensions of hex."""
         if self.key is None:
             return None
         return list(self.key) if self.readable else [hex_of(self.key)]
 
     @classmethod
     def of_stored(cls, xid: int, key: Sequence[str] | Sequence[Sequence[str]] | None) -> "Cursor":
-        """Return the cursor that is stored so."""
+        """Return the cursor from its stored form."""
         if key is None:
             return cls(xid=xid)
         texts = [part for part in key if isinstance(part, str)]
@@ -90,7 +90,7 @@ class Cursor:
 
 
 class TableStatements:
-    """Everything the engine says about one table, rendered once."""
+    """All statements of one table, rendered once."""
 
     def __init__(self, schema_map: SchemaMap, table: TableMap) -> None:
         self.table = table
@@ -107,7 +107,7 @@ class TableStatements:
         descending = commas([f's.{quoted(column)} COLLATE "C" DESC' for column in table.key])
         self.last_staged = sql("stage_last", stage=self.stage, key=self.key, key_descending=descending)
         self.staged_tids = f"SELECT ctid FROM {self.stage} WHERE sync_present ORDER BY ctid"
-        # Refused rows leave the stage; what is known of them goes to the dead letters.
+        # Rejected rows leave the stage; their data goes to the dead letters.
         self.take_out = (
             f"DELETE FROM {self.stage} s WHERE ctid = ANY ($1::tid[])"
             f" RETURNING s.ctid, {self.row_id} AS row_id, to_json(ARRAY[{self.key}])::text AS key, s.sync_xid"
@@ -127,7 +127,7 @@ class TableStatements:
         self.waiting = Waiting(schema_map, table, self.stage)
 
     def after_cursor(self, cursor: Cursor, first_parameter: int) -> str:
-        """Return the condition for rows behind the cursor, reading parameters from `first_parameter` on."""
+        """Return the condition for rows after the cursor; parameters start at `first_parameter`."""
         xid = f"${first_parameter}::text::xid8"
         if cursor.key is None:
             return f"sync_xid >= {xid}"
@@ -141,7 +141,7 @@ class TableStatements:
         return f"{quoted(schema)}.{quoted(self.table.source)}"
 
     def probe(self, schema: str, cursor: Cursor, first_parameter: int) -> str:
-        """Return the expression that is true when rows are waiting behind the cursor."""
+        """Return the expression that is true when rows are pending after the cursor."""
         return sql(
             "probe",
             source=self.source(schema),
@@ -154,13 +154,13 @@ class TableStatements:
         return self._capture(schema, self._selection, cursor, limit)
 
     def next_key(self, schema: str, cursor: Cursor) -> str:
-        """Return the query for stamp and key (in bytes) of the first row it would read; same parameters."""
+        """Return the query for the first row's stamp and key (in bytes); same parameters."""
         key = commas([key_bytes(quoted(column)) for column in self.table.key])
         selection = f"sync_xid::text::bigint AS sync_xid, ARRAY[{key}] AS key"
         return self._capture(schema, selection, cursor, 1)
 
     def behind(self, schema: str, cursor: Cursor) -> str:
-        """Return the query for how many rows `capture` would read without a limit; same parameters."""
+        """Return the query that counts what `capture` would read without a limit; same parameters."""
         return sql(
             "behind",
             source=self.source(schema),
@@ -199,7 +199,7 @@ class TableStatements:
 
 
 class SchemaStatements:
-    """Everything the engine says about one graph's tables."""
+    """All statements of one graph's tables."""
 
     def __init__(self, schema_map: SchemaMap) -> None:
         self.schema_map = schema_map
@@ -218,16 +218,16 @@ class SchemaStatements:
         positions: bool = False,
         whole: bool = False,
     ) -> tuple[str, list[str]]:
-        """Return the query that asks which of the tables have rows behind their cursors, and its parameters.
+        """Return (query, parameters): which of the tables have rows after their cursors.
 
-        The last answers are for the deleted keys. The query names the schema itself: an idle cycle asks this
-        once and sets no search_path for it. With `positions` the last two parameters, to be added, are the
-        reader's id and the number of its position; with `whole` it says how each source is captured, not
-        only whether that is another way than before.
+        The last flags are for the deleted keys. The query is schema-qualified: an idle cycle runs it once and
+        sets no search_path. With `positions` the caller appends two parameters, the reader's id and the
+        number of its position; with `whole` it returns how each source is captured, not only whether that has
+        changed.
         """
         asked = [*tables, DELETES]
         parameters = [value for name in asked for value in cursors[name].parameters()]
-        # An idle cycle is little more than this query: its text is made once for each shape of the cursors.
+        # An idle cycle is little more than this query: its text is cached for each shape of the cursors.
         ways = ((name, cursors[name].key is None, cursors[name].readable) for name in asked)
         shape = (schema, positions, whole, *ways)
         if shape not in self._pending:
@@ -290,14 +290,14 @@ class SchemaStatements:
         )
 
     def after_deleted(self, cursor: Cursor, first_parameter: int) -> str:
-        """Return the condition for deleted keys behind the cursor, as `TableStatements.after_cursor` does."""
+        """Return the condition for deleted keys after the cursor, like `TableStatements.after_cursor`."""
         xid = f"${first_parameter}::text::xid8"
         if cursor.key is None:
             return f"sync_xid >= {xid}"
         return f"(sync_xid, seq) > ({xid}, ${first_parameter + 1}::text::bigint)"
 
     def sources(self, schema: str, tables: Sequence[str]) -> list[str]:
-        """Return the sources of the tables and the deleted keys, each once, qualified and quoted."""
+        """Return the tables' sources and the deleted keys, each once, qualified and quoted."""
         named = [self.tables[name].source(schema) for name in tables]
         return list(dict.fromkeys([*named, deleted_keys(schema)]))
 

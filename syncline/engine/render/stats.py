@@ -1,4 +1,4 @@
-"""Denormalised numbers: which rows a statement may have changed them for, and counting those again."""
+"""Denormalised counts: notes the rows whose counts a statement may have changed, and recounts them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -12,18 +12,18 @@ from syncline.sql import literal, quoted
 __all__ = ["Recount", "counting_columns", "new_lines", "touched"]
 
 _ANALYZE_FROM = 2_000
-"""From so many touched rows on it matters that the planner knows how many there are."""
+"""From this many touched rows on, ANALYZE pays off for the planner."""
 
 
 def counting_columns(schema_map: SchemaMap, counted: str) -> list[str]:
-    """Return the columns of a target or link table by which its rows are counted, each once."""
+    """Return the columns by which rows of a target or link table are counted, each once."""
     return list(dict.fromkeys(column for _, column in _counters(schema_map, counted)))
 
 
 def touched(schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Return the part of a statement that notes whose numbers change, or nothing if nobody counts `counted`.
+    """Return the part of a statement that notes rows whose counts change; empty if `counted` is not counted.
 
-    `rows` are FROM items whose row is `c`, each with the columns that it has of `counted`.
+    `rows` are FROM items with row alias `c`, each with its columns of `counted`.
     """
     selects = [
         f"SELECT '{literal(label)}', c.{quoted(column)} FROM {item} WHERE c.{quoted(column)} IS NOT NULL"
@@ -35,7 +35,7 @@ def touched(schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Seque
 
 
 def new_lines(table: TableMap) -> str:
-    """Return the part of a merge that notes the rows which need a line of numbers."""
+    """Return the part of a merge that notes rows which need a new stats row."""
     return _noted("lines", [f"SELECT '{literal(table.name)}', c.id FROM changed c"] if table.stats else [])
 
 
@@ -58,7 +58,7 @@ def _label(table: TableMap, stat: Stat) -> str:
 
 
 class Recount:
-    """The statements that bring the numbers of the noted rows up to date."""
+    """The statements that update the counts of noted rows."""
 
     def __init__(self, schema_map: SchemaMap) -> None:
         self.create = sql("touched_create")
@@ -70,7 +70,7 @@ class Recount:
         self._statements: dict[tuple[str, frozenset[str]], str] = {}
 
     async def run(self, target: asyncpg.Connection) -> None:
-        """Count again for every row that the transaction has noted."""
+        """Recount for every row that the transaction has noted."""
         if not self._counting:
             return
         rows = await target.fetch("SELECT counted, count(*) AS touched FROM pg_temp.sync_touched GROUP BY 1")
@@ -80,7 +80,7 @@ class Recount:
         for table, stats, groups in self._counting:
             labels = frozenset(noted & {table.name, *groups})
             if labels:
-                # One statement writes all numbers of a row, so that it is written once.
+                # One statement writes all counts of a row, so that it is written once.
                 shape = (table.name, labels)
                 if shape not in self._statements:
                     self._statements[shape] = _statement(table, stats, groups, labels)
@@ -88,7 +88,7 @@ class Recount:
 
 
 def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:
-    """Return the numbers that are counted together, by the label under which rows are noted for them."""
+    """Group the counts that are computed together, by the label under which rows are noted."""
     groups: dict[str, list[Stat]] = {}
     for stat in stats.columns:
         groups.setdefault(_label(table, stat), []).append(stat)
@@ -98,7 +98,7 @@ def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:
 def _statement(
     table: TableMap, stats: Stats, groups: Mapping[str, list[Stat]], labels: frozenset[str]
 ) -> str:
-    """Return the statement that gives the noted rows their line and counts what is noted."""
+    """Return the statement that creates missing stats rows and updates the noted counts."""
     counted = [group for label, group in groups.items() if label in labels]
     names = [quoted(stat.column) for group in counted for stat in group]
     numbers = [
@@ -142,7 +142,7 @@ def _statement(
 
 
 def _counted_rows(counted: str, by: Sequence[str]) -> str:
-    """Return the query for the rows of `counted` that refer to a touched row, each once for each."""
+    """Return the query for the rows of `counted` that refer to a touched row, once per pair."""
     return " UNION ALL ".join(
         " AND ".join(
             [

@@ -1,8 +1,8 @@
 -- Read the write-db: batches in keyset order, rows by key, sizes.
 
 -- name: capture
--- Keyset order, and only transactions that can no longer add a row behind the cursor. Expressions are for these rows
--- alone: where Postgres sorts, it would try them on every row of the table first.
+-- Keyset order, and only transactions that can no longer add a row behind the cursor. Expressions are
+-- evaluated for these rows only: with a sort, Postgres would evaluate them for every row of the table first.
 SELECT @{selection}
 FROM (
     SELECT * FROM @{source}
@@ -12,33 +12,34 @@ FROM (
 ) AS @{name}
 
 -- name: capture_by_key
--- Rows by key, whatever the cursor says: those that are asked for again.
+-- Rows by key, whatever the cursor: those requested again.
 SELECT @{selection}
 FROM @{source}
 WHERE (@{key}) IN (SELECT @{given} FROM unnest(@{parameters}) AS k (@{names}))
 
 -- name: same_key
--- Byte by byte too, as the triggers tell keys apart: there are collations in which `a` is `A`. The first serves the index.
+-- Byte by byte too, as the triggers compare keys: in some collations `a` equals `A`. The first comparison
+-- uses the index.
 t.@{column} = d.key[@{index}] AND t.@{column}::text COLLATE "C" = d.key[@{index}]
 
 -- name: alive
 WHEN '@{source_name}' THEN (SELECT true FROM @{source} t WHERE @{same_key} LIMIT 1) IS NOT NULL
 
 -- name: key_bytes
--- The bytes of a key as the engine knows it. Where a text can be anything (SQL_ASCII) it is not taken for UTF-8.
+-- A key's bytes. In a database where text can be anything (SQL_ASCII) it is not taken as UTF-8.
 convert_to(@{key}::text, CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END)
 
 -- name: key_text
--- The key that has these bytes, given in hex.
+-- The key with these bytes, given in hex.
 convert_from(decode(@{digits}, 'hex'), CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END)
 
 -- name: row_sample
--- The rows on some of the pages of a source that Postgres has yet to count.
+-- The rows on a sample of pages, for a source that was never analyzed.
 SELECT count(*)::float8 FROM @{source} TABLESAMPLE SYSTEM (@{percent})
 
 -- name: row_bytes
--- What the source takes, TOAST, partitions and all, and how many rows that is: as many on each page as when Postgres counted
--- them. It tells no rows where it has yet to count some.
+-- The size of the source, with TOAST and partitions, and its number of rows: as many per page as when it was
+-- last analyzed. Null rows if a part was never analyzed.
 WITH part AS (
     SELECT pg_table_size(c.oid)::float8 AS bytes,
            pg_relation_size(c.oid) / current_setting('block_size')::float8 AS pages,
@@ -55,7 +56,8 @@ SELECT sum(bytes) AS bytes, sum(pages) AS pages,
 FROM part WHERE pages > 0
 
 -- name: position_write
--- A token that no other past has. Numbers go on as long as this is the past that the reader knows; else a branch begins.
+-- A token that no other history has. Numbers count up while this is the history that the reader knows; else a
+-- new branch begins.
 INSERT INTO @{positions} AS p (reader, branch, number, tokens)
 VALUES ($1::text::uuid, $2::text::uuid, 1, ARRAY[$3::text::uuid])
 ON CONFLICT (reader) DO UPDATE SET

@@ -1,4 +1,4 @@
--- Compare a target with its source after the past has changed, and ask for what differs.
+-- Compare a target with its source after the history has changed, and request what differs.
 
 -- name: comparison_state
 SELECT part, after, reason FROM sync_comparison WHERE table_name = $1
@@ -7,7 +7,7 @@ SELECT part, after, reason FROM sync_comparison WHERE table_name = $1
 UPDATE sync_comparison SET part = $2, after = $3::uuid[] WHERE table_name = $1
 
 -- name: comparison_books
--- The next of the rows that wait or were refused.
+-- The next parked or rejected rows.
 SELECT row_id, key, ARRAY[row_id] AS after
 FROM (
     SELECT row_id, key FROM sync_parked_row WHERE table_name = '@{table}'
@@ -18,14 +18,14 @@ WHERE $1::uuid[] IS NULL OR row_id > ($1::uuid[])[1]
 ORDER BY row_id LIMIT $2
 
 -- name: comparison_rows
--- The next rows of a target, in the order of its primary key.
+-- The next rows of a target, in primary key order.
 SELECT t.id AS row_id, ARRAY[t.key] AS key, ARRAY[t.id] AS after
 FROM @{target} t
 WHERE $1::uuid[] IS NULL OR t.id > ($1::uuid[])[1]
 ORDER BY t.id LIMIT $2
 
 -- name: comparison_keyed_rows
--- The same, where a row's key is its parents.
+-- The same, where a row's key is its parents' keys.
 SELECT syncline.row_uuid(k.key) AS row_id, k.key, ARRAY[@{own_key}] AS after
 FROM (
     SELECT * FROM @{target} t
@@ -37,13 +37,13 @@ CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k
 ORDER BY @{own_key}
 
 -- name: comparison_absent
--- Which of some keys the write-db does not have, by their places.
+-- The positions of those keys that the write-db does not have.
 SELECT d.place
 FROM (SELECT ARRAY[@{parts}] AS key, u.place FROM unnest(@{parameters}) WITH ORDINALITY AS u (@{parts}, place)) d
 WHERE NOT EXISTS (SELECT FROM @{source} t WHERE @{same_key})
 
 -- name: comparison_ask
--- They are asked for by key: what the write-db still does not have then, leaves.
+-- Requested by key: rows that the write-db still does not have then are deleted.
 INSERT INTO sync_requeue (table_name, row_id, key, reason)
 SELECT $1, d.row_id, ARRAY(SELECT jsonb_array_elements_text(d.key::jsonb)), 'its end was not captured'
 FROM unnest($2::uuid[], $3::text[]) AS d (row_id, key)

@@ -1,12 +1,12 @@
--- Rows that were refused: insert, resolve, try again.
+-- Rejected rows: insert, resolve, retry.
 
 -- name: refused_before
--- As what version a row was refused before, and how.
+-- The version and the error with which a row was rejected before.
 SELECT version, sqlstate FROM sync_dead_letter WHERE table_name = $1 AND row_id = $2
 
 -- name: insert_dead_letters
--- The same version refused again is one more attempt, but not within one run, which may ask for a row twice; another
--- version starts anew.
+-- The same version rejected again is one more attempt, but not within one run, which may request a row twice;
+-- another version starts again.
 INSERT INTO sync_dead_letter AS d (
     table_name, row_id, key, version, sqlstate, message, constraint_name, fingerprint, held_by, by_code, next_retry_at, run_id
 )
@@ -34,19 +34,19 @@ ON CONFLICT (table_name, row_id) DO UPDATE SET
     END
 
 -- name: reject_references
--- A version that was refused refers to nothing: what the graph-db has is the version before.
+-- A rejected version refers to nothing: the graph-db has the version before.
 DELETE FROM sync_parked_reference WHERE table_name = $1 AND owner = ANY ($2::uuid[])
 
 -- name: reject_parked
--- A version that was refused replaces one that waits.
+-- A rejected version replaces a parked one.
 DELETE FROM sync_parked_row WHERE table_name = $1 AND row_id = ANY ($2::uuid[])
 
 -- name: resolve_dead_letters
--- What landed is no dead letter any longer.
+-- An applied row is no longer a dead letter.
 DELETE FROM sync_dead_letter d USING @{stage} s WHERE d.table_name = @{of_table} AND d.row_id = @{row_id}
 
 -- name: forget
--- Rows whose keys are no text, which the write-db has no longer: nothing but their refusal was ever known of them here.
+-- Rows whose keys are not valid text, which the write-db no longer has: only their dead letters existed here.
 DELETE FROM sync_dead_letter WHERE table_name = $1 AND row_id = ANY ($2::uuid[])
 
 -- name: next_retry
@@ -58,7 +58,7 @@ SELECT table_name, row_id, key, 'retry' FROM sync_dead_letter WHERE next_retry_a
 ON CONFLICT DO NOTHING
 
 -- name: asked_for
--- Which of the tables $1 have rows to land whose parent has come, and which have rows that are asked for by key.
+-- Which of the tables $1 have released rows, and which have rows requested by key.
 SELECT @{released} AS released,
        ARRAY(
            SELECT t.name FROM unnest($1::text[]) AS t (name)
@@ -68,7 +68,7 @@ SELECT @{released} AS released,
        ) AS requeued
 
 -- name: requeue_rings
--- With a row that is asked for come the refused ones that it is entangled with by unique values, as one set.
+-- With a requested row come the rejected rows that share unique values with it, as one set.
 WITH RECURSIVE ring AS (
     SELECT q.row_id, d.key, d.held_by
     FROM sync_requeue q LEFT JOIN sync_dead_letter d ON d.table_name = q.table_name AND d.row_id = q.row_id

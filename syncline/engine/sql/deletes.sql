@@ -1,4 +1,4 @@
--- Replicate deletes: read deleted keys, remove rows and what cannot be without them, clear tombstones away.
+-- Replicate deletes: read deleted keys, remove rows and their dependents, prune tombstones.
 
 -- name: deletes_create
 CREATE TEMP TABLE IF NOT EXISTS @{stage} (
@@ -6,8 +6,8 @@ CREATE TEMP TABLE IF NOT EXISTS @{stage} (
 ) ON COMMIT DELETE ROWS
 
 -- name: capture_deletes
--- Deleted keys in order. One that is there again is not deleted: its row comes, or came, with the rows. Each is looked up
--- alone: for EXISTS the planner may read all keys of a table first.
+-- Deleted keys in order. A key that exists again is not deleted: its row comes, or came, with the rows. Each
+-- is looked up separately: for EXISTS the planner may read all keys of a table first.
 SELECT d.sync_xid::text::bigint AS sync_xid, d.seq, d.source_table, d.key, CASE d.source_table @{cases} ELSE true END AS alive
 FROM @{tombstones} d
 WHERE @{after_cursor} AND d.sync_xid < @{horizon}
@@ -15,7 +15,7 @@ ORDER BY d.sync_xid, d.seq
 LIMIT @{limit}
 
 -- name: next_delete
--- The first deleted key behind the cursor, by its bytes: as a text it could not be read.
+-- The first deleted key after the cursor, in bytes: as text it could not be read.
 SELECT d.sync_xid::text::bigint AS sync_xid, d.seq, @{source_bytes} AS source_table,
        ARRAY(SELECT @{part_bytes} FROM unnest(d.key) WITH ORDINALITY AS k (part, place) ORDER BY k.place) AS key,
        CASE d.source_table @{cases} ELSE true END AS alive
@@ -33,14 +33,14 @@ SELECT DISTINCT '@{table}', syncline.row_uuid(key), key FROM @{stage} WHERE sour
 ON CONFLICT DO NOTHING
 
 -- name: gone_children
--- What cannot be without a row that leaves, leaves with it.
+-- A row that cannot exist without a removed row is removed with it.
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
 SELECT '@{child_name}', t.id, ARRAY[t.key], true
 FROM @{child} t JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND g.row_id = t.@{reference}
 ON CONFLICT DO NOTHING
 
 -- name: gone_keyed_children
--- The same, where a row's key is its parents.
+-- The same, where a row's key is its parents' keys.
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
 SELECT '@{child_name}', syncline.row_uuid(k.key), k.key, true
 FROM @{child} t
@@ -50,7 +50,8 @@ CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k
 ON CONFLICT DO NOTHING
 
 -- name: aside_constraints
--- The foreign keys that act on rows of others when a row of this table leaves, and the columns of those others.
+-- The foreign keys that act on other tables' rows when a row of this table is removed, and those tables'
+-- columns.
 SELECT f.conrelid::text::bigint AS child, f.confdeltype::text AS action,
        (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.oid = f.conrelid) AS name,
@@ -84,7 +85,7 @@ WITH removed AS (
 SELECT count(*) FROM removed
 
 -- name: remove_links_to
--- A link to a row that leaves waits for it to come back, unless its owner leaves too.
+-- A link to a removed row is parked until the row returns, unless its owner is removed too.
 WITH removed AS (
     DELETE FROM @{links} l USING pg_temp.sync_gone g
     WHERE g.table_name = '@{parent_name}' AND g.row_id = l.@{member}
@@ -98,7 +99,7 @@ WITH removed AS (
 SELECT count(*) FROM removed
 
 -- name: remove_reference_to
--- An optional reference to a row that leaves waits for it to come back.
+-- An optional reference to a removed row is parked until the row returns.
 WITH changed AS (
     UPDATE @{child} t SET @{reference} = NULL FROM pg_temp.sync_gone g
     WHERE g.table_name = '@{parent_name}' AND g.row_id = t.@{reference}
@@ -112,7 +113,7 @@ WITH changed AS (
 SELECT count(*) FROM changed
 
 -- name: remove_rows
--- A row that leaves and the word to the vector store that it left are one statement.
+-- A row is removed and its outbox entry written in one statement.
 WITH changed AS (
     DELETE FROM @{target} t USING pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND @{same_row}
     RETURNING @{returned}
@@ -120,8 +121,8 @@ WITH changed AS (
 SELECT count(*) FROM changed
 
 -- name: remove_waiting
--- Nothing of a row that left waits any longer; what left with its parent is asked for again, and so is what was refused
--- for a unique value that it had.
+-- Nothing of a removed row stays parked; rows removed with their parent are requested again, and so are rows
+-- rejected for a unique value that it had.
 WITH RECURSIVE freed AS (
     SELECT d.table_name, d.row_id, d.key FROM sync_dead_letter d JOIN pg_temp.sync_gone g
         ON d.table_name = g.table_name AND d.held_by = g.row_id
@@ -147,9 +148,9 @@ FROM freed
 ON CONFLICT DO NOTHING
 
 -- name: prune
--- Up to $3 deleted keys behind the place ($1, $2) and before transaction $4, if they were kept for long enough; they are
--- looked at once, and told by the last that was. Up to where they were cleared away is remembered in the same statement, for
--- a graph-db that is put back to before it had read them.
+-- Up to $3 deleted keys after position ($1, $2) and before transaction $4, if past their retention; checked
+-- at once, by the last of them. The position pruned up to is stored in the same statement, for a graph-db
+-- that is restored to before it had read them.
 WITH looked_at AS MATERIALIZED (
     SELECT sync_xid, seq FROM ONLY @{tombstones}
     WHERE (sync_xid, seq) > ($1::text::xid8, $2::bigint) AND sync_xid < $4::text::xid8

@@ -1,7 +1,7 @@
 -- Links: the members that a row's arrays name.
 
 -- name: insert_links
--- The links of rows that have none yet; a link to a missing member waits alone.
+-- The links of rows that have none yet; a link to a missing member is parked alone.
 WITH wanted AS MATERIALIZED (
     @{wanted}
 ), parked AS (
@@ -15,7 +15,8 @@ WITH wanted AS MATERIALIZED (
 SELECT count(*) FROM added
 
 -- name: merge_links
--- The staged rows' links become exactly what their arrays say; a link to a missing member waits alone.
+-- The staged rows' links become exactly what their arrays contain; a link to a missing member is parked
+-- alone.
 WITH wanted AS MATERIALIZED (
     @{wanted}
 ), removed AS (
@@ -52,7 +53,7 @@ INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, wai
 WHERE NOT EXISTS (SELECT FROM @{rejections} x WHERE x.@{rejected_owner} = d.owner AND x.@{rejected_member} = d.member)
 
 -- name: reject_links
--- A rejection takes its link away, whether it is there or waits.
+-- A rejection removes its link, whether applied or parked.
 WITH removed AS (
     DELETE FROM @{links} l USING @{stage} s
     WHERE s.sync_present AND l.@{owner} = s.@{owner_id} AND l.@{member} = s.@{member_id}

@@ -1,4 +1,4 @@
--- What an idle cycle asks: is there anything to do, and does everything fit.
+-- Queries of an idle cycle: is anything pending, and do the tables match the map.
 
 -- name: footing
 SELECT current_user::text AS role, p.oid IS NOT NULL AS there,
@@ -8,12 +8,13 @@ SELECT current_user::text AS role, p.oid IS NOT NULL AS there,
 FROM (SELECT to_regclass($1)::oid AS oid) p
 
 -- name: of_table
--- The table's name, in words that need a staged row: its rows are looked up one by one. By the bare name, the planner
--- takes an index that begins with it for selective as long as it has no statistics, and reads all that has this name.
+-- The table's name, as an expression that needs a staged row, so that rows are looked up one by one. For the
+-- plain name, without statistics, the planner takes an index that begins with it for selective, and reads all
+-- rows with this name.
 left(s.sync_xid::text, 0) || '@{table}'
 
 -- name: limit_settings
--- What a setting is in this session, and the command or the place that it comes from.
+-- The value of a setting in this session, and where it was set.
 SELECT s.name, current_setting(s.name) AS value,
        CASE s.source
            WHEN 'session' THEN 'set in this session'
@@ -45,7 +46,7 @@ FROM pg_settings s
 WHERE s.name = ANY ($1::text[]) AND NOT (s.unit = 'ms' AND s.setting = '0') AND NOT (s.unit = 'kB' AND s.setting = '-1')
 
 -- name: pending
--- The only question that an idle cycle asks of the write-db.
+-- The only query of an idle cycle to the write-db.
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
        (SELECT s.system_identifier || '/' || c.timeline_id || '/' || to_regclass('@{tombstones}')::oid
         FROM pg_control_system() AS s, pg_control_checkpoint() AS c) AS cluster,
@@ -73,9 +74,9 @@ LEFT JOIN LATERAL (
 ) AS writer ON true
 
 -- name: captured
--- How each source is captured. A row of the catalog has another xmin after every change, also after one that was taken back:
--- [table, triggers with their functions, columns, their xmins, file, [partitions with their triggers]]. One statement for all
--- of them: it is planned more often than not.
+-- How each source is captured. A catalog row has another xmin after every change, even one that was reverted:
+-- [table, triggers with their functions, columns, their xmins, file, [partitions with their triggers]]. One
+-- statement for all tables: usually it has to be planned.
 SELECT array_agg(hashtextextended(how.text, 0)::text ORDER BY source.place) AS hashes,
        array_agg(@{whole} ORDER BY source.place) AS texts
 FROM unnest(ARRAY[@{names}]::text[], ARRAY[@{columns}]::text[]) WITH ORDINALITY AS source (name, columns, place)
@@ -123,16 +124,16 @@ LEFT JOIN LATERAL (
 ) AS how ON true
 
 -- name: probe
--- The first row behind the cursor, in the index's own order: whether there is any row between cursor and horizon, the
--- planner would look up in the table, as long as nobody has counted how many there are.
+-- The first row after the cursor, in index order. With EXISTS the planner would scan the table as long as it
+-- has no statistics.
 coalesce((
     SELECT sync_xid FROM @{source} WHERE @{after_cursor} ORDER BY sync_xid, @{key_order} LIMIT 1
 ) < pg_snapshot_xmin(pg_current_snapshot()), false)
 
 -- name: ahead
--- Null, or 1 when committed rows wait for an older transaction to end, or 2 when rows have stamps that no transaction of
--- this cluster can have given: nothing that is visible is above xmax. Asked of the last row in the index's own order, and
--- only of those that can be it: whether there is one such row, the planner would look up in the table, page by page.
+-- Null, or 1 when committed rows wait for an older transaction to end, or 2 when rows have stamps that no
+-- transaction of this cluster can have: nothing visible is above xmax. Checks only the last row in index
+-- order; with EXISTS the planner would scan the table page by page.
 (
     SELECT CASE WHEN sync_xid >= pg_snapshot_xmax(pg_current_snapshot()) THEN 2 ELSE 1 END
     FROM @{source} WHERE sync_xid >= pg_snapshot_xmin(pg_current_snapshot())
@@ -140,11 +141,11 @@ coalesce((
 )
 
 -- name: behind
--- How much lies behind a cursor, asked where one batch did not take it all: what somebody who watches is shown.
+-- The number of rows after a cursor, when one batch did not take them all: shown as progress.
 SELECT count(*) FROM @{source} WHERE @{after_cursor} AND sync_xid < @{horizon}
 
 -- name: position_known
--- What the write-db remembers of this reader, and up to where deleted keys were cleared away by whichever reader.
+-- What the write-db stores about this reader, and up to where any reader has pruned deleted keys.
 (
     SELECT json_build_array(
         p.branch, p.number, p.tokens[p.number - @{number} + 1],
@@ -159,8 +160,8 @@ SELECT count(*) FROM @{source} WHERE @{after_cursor} AND sync_xid < @{horizon}
 )
 
 -- name: old_tombstones
--- Whether the oldest deleted key was kept for long enough: 1, or 2 if this role must not delete it, else 0. The first in
--- the order of transactions stands for all, so that this is one look into an index, however many wait.
+-- Whether the oldest deleted key is past its retention: 1, or 2 if this role must not delete it, else 0.
+-- Checks only the first in transaction order, so it is one index lookup however many there are.
 coalesce((
     SELECT CASE WHEN sync_xid >= pg_snapshot_xmin(pg_current_snapshot()) OR @{kept} OR pg_is_in_recovery() THEN 0
                 WHEN has_table_privilege(d.tableoid, 'DELETE') THEN 1
@@ -169,7 +170,7 @@ coalesce((
 ), 0)
 
 -- name: kept
--- Which deleted keys stay, for whoever asks what became of a row.
+-- The deleted keys that are kept, to explain what became of a row.
 d.deleted_at >= now() - interval '7 days'
 
 -- name: known

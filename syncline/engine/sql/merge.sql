@@ -1,7 +1,7 @@
 -- Write a staged batch into its target table, with its vector outbox entries.
 
 -- name: insert
--- The merge of a batch that holds no row which the target has: there is nothing to compare.
+-- The merge of a batch without any row that the target has: nothing to compare.
 WITH changed AS (
     INSERT INTO @{target} AS t (@{columns})
     SELECT @{values} FROM @{stage} s WHERE s.sync_present@{order}
@@ -10,8 +10,8 @@ WITH changed AS (
 SELECT count(*) FROM changed
 
 -- name: merge
--- A changed row and the word to the vector store that it changed are one statement. Two statements within it, since
--- nobody else writes here: joins cost less than a look for a conflict at every row.
+-- A row is changed and its outbox entry written in one statement. It has two parts, since no other session
+-- writes here: joins cost less than a conflict check for every row.
 WITH updated AS (
     UPDATE @{target} AS t SET @{assignments}
     FROM (SELECT @{proposed} FROM @{stage} s WHERE s.sync_present) AS p
@@ -50,7 +50,7 @@ SELECT count(*) FROM changed
 )
 
 -- name: state_of_rows
--- What the books know of rows like those of a batch: first entries by the order of an index, as in ledger_read.
+-- What the bookkeeping tables have of a batch's table: first entries in index order, as in ledger_read.
 SELECT (SELECT row_id FROM sync_parked_row ORDER BY table_name, row_id LIMIT 1) IS NOT NULL AS rows,
        (SELECT owner FROM sync_parked_reference ORDER BY owner LIMIT 1) IS NOT NULL AS references,
        (

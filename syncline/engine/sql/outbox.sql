@@ -1,8 +1,8 @@
--- The vector outbox: what is owed to the vector store, sent, refused, delayed.
+-- The vector outbox: points to write, sent, rejected, delayed.
 
 -- name: outbox_due
--- Whether anything can be done for a vector store now. Each probe finds the first of its kind in an index, however
--- many entries wait; an EXISTS would read all of them once the planner takes the condition for a common one.
+-- Whether any work is due for a vector store. Each probe reads the first of its kind in an index, however
+-- many entries wait; EXISTS would read all of them once the planner expects the condition to be common.
 EXISTS (
     SELECT FROM unnest(ARRAY[@{collections}]) AS c (name)
     WHERE NOT EXISTS (SELECT FROM sync_vector_delay d WHERE d.collection = c.name AND d.next_retry_at > now())
@@ -22,8 +22,8 @@ EXISTS (
 )
 
 -- name: outbox_state
--- One row per collection of the map: what it waits for, and whether there is anything to do. Counts nothing, and
--- asks for the first of a kind instead of whether there is one, so that it costs the same however many wait.
+-- One row per collection of the map: what it waits for, and whether anything is due. Counts nothing, and
+-- reads the first of a kind instead of using EXISTS, so that it costs the same however many wait.
 SELECT c.name AS collection, d.since IS NOT NULL AS delayed, coalesce(d.next_retry_at > now(), false) AS waits,
        (
            SELECT o.seq FROM sync_outbox o WHERE o.collection = c.name AND o.error IS NULL ORDER BY o.seq LIMIT 1
@@ -46,8 +46,8 @@ LEFT JOIN sync_vector_embedding e ON e.collection = c.name
 SELECT (SELECT point_id FROM sync_vector WHERE collection = $1 ORDER BY point_id LIMIT 1) IS NOT NULL
 
 -- name: outbox_lost
--- The vector store has nothing of this collection any more. Entries get a new seq even if they were queued
--- already: a batch that is on its way must not take them along.
+-- The vector store has lost this collection. Entries get a new seq even if they were queued already: a batch
+-- in progress must not take them along.
 WITH lost AS (DELETE FROM sync_vector WHERE collection = $1)
 INSERT INTO sync_outbox (collection, point_id) SELECT $1, id FROM @{target}
 ON CONFLICT (collection, point_id) DO UPDATE SET
@@ -64,12 +64,11 @@ SELECT collection, point_id FROM sync_vector WHERE collection = $1 AND embedding
 ON CONFLICT (collection, point_id) DO NOTHING
 
 -- name: outbox_read
--- A row without a text has no point, like a row that is gone.
--- The projection is taken from the row as it is now, so a point is never written with an older text.
--- Entries are read once: those before $3 may be deleted and still there, while someone reads the past.
--- A batch ends with the entry that fills its bytes; only sizes are summed up, so nothing large is held for it.
--- OFFSET 0 keeps each lookup a lookup by key: a queue's size changes too fast for the planner's statistics,
--- and a join planned over an empty table is a disaster over a full one.
+-- A row without a text has no point, like a deleted row. The projection is read from the current row, so a
+-- point is never written with an older text. Entries are read once: those before $3 may be deleted but still
+-- visible in an old snapshot. A batch ends with the entry that fills its bytes; only sizes are summed, so
+-- nothing large is held for it. OFFSET 0 keeps each lookup a lookup by key: a queue's size changes too fast
+-- for the planner's statistics, and a join planned for an empty table is a disaster on a full one.
 SELECT o.point_id, o.seq, projected.text IS NOT NULL AS present, projected.text, projected.text_hash,
        @{payload} AS payload,
        v.text_hash IS NOT DISTINCT FROM projected.text_hash AND v.embedding IS NOT DISTINCT FROM $5 AS unchanged
@@ -99,16 +98,16 @@ LEFT JOIN LATERAL (
 ORDER BY o.seq
 
 -- name: outbox_mark_unconfirmed
--- What is about to be sent: until it is confirmed, nobody can say what the vector store has of these points. Their
--- entries stay, so each is sent whole again.
+-- About to be sent: until it is confirmed, it is unknown what the vector store has of these points. Their
+-- entries stay, so each is sent again completely.
 WITH gone AS (
     DELETE FROM sync_vector WHERE collection = $1 AND point_id = ANY ($2::uuid[])
 )
 UPDATE sync_vector SET text_hash = '' WHERE collection = $1 AND point_id = ANY ($3::uuid[]) AND text_hash <> ''
 
 -- name: outbox_done
--- An entry that was queued again meanwhile has another seq, and stays.
--- All that was read was without an error; to say so finds it by the index of those.
+-- An entry that was queued again meanwhile has another seq, and stays. All entries read had no error; stating
+-- that uses their index.
 WITH done AS (
     DELETE FROM sync_outbox WHERE collection = $1 AND error IS NULL AND seq = ANY ($2::bigint[])
 )
@@ -117,7 +116,7 @@ SELECT $1, e.point_id, e.text_hash, $5 FROM unnest($3::uuid[], $4::bytea[]) AS e
 ON CONFLICT (collection, point_id) DO UPDATE SET text_hash = excluded.text_hash, embedding = excluded.embedding
 
 -- name: outbox_refuse
--- Points that were refused wait by themselves. Without a next try they are dead until their row changes.
+-- Rejected points are retried separately. Without a next retry they are dead until their row changes.
 UPDATE sync_outbox o
 SET attempts = o.attempts + 1,
     next_retry_at = CASE
@@ -128,7 +127,7 @@ FROM unnest($2::bigint[], $3::text[]) AS e (seq, error)
 WHERE o.collection = $1 AND o.error IS NULL AND o.seq = ANY ($2::bigint[]) AND o.seq = e.seq
 
 -- name: outbox_retry
--- Refused points whose time has come are owed again, behind all others; every one of them if $2.
+-- Rejected points whose retry is due are queued again, after all others; all of them if $2.
 UPDATE sync_outbox
 SET seq = DEFAULT, next_retry_at = NULL, error = NULL, attempts = CASE WHEN $2::boolean THEN 0 ELSE attempts END
 WHERE collection = $1 AND error IS NOT NULL AND ($2::boolean OR next_retry_at <= now())
@@ -146,7 +145,7 @@ RETURNING attempts
 DELETE FROM sync_vector_delay WHERE collection = $1 RETURNING since
 
 -- name: outbox_left
--- How many are kept by triggers; the reason of one refusal is found by the index of those that have one.
+-- Triggers keep these counts; one reason for a rejection is found by the index of entries that have one.
 SELECT c.name AS collection, d.since, d.next_retry_at, d.error,
        coalesce((
            SELECT entries FROM sync_count k WHERE k.counted = 'sync_outbox' AND k.name = c.name AND NOT k.refused

@@ -1,14 +1,14 @@
 -- Rows and references whose parent has not arrived: park, release.
 
 -- name: resolve_by_value
--- The parent is named by a value that it has. Byte by byte too: there are collations in which `a` is `A`. The first
--- comparison serves the index.
+-- The parent is referred to by a value. Byte by byte too: in some collations `a` equals `A`. The first
+-- comparison uses the index.
 UPDATE @{stage} s
 SET @{reference_id} = (SELECT p.id FROM @{parent} p WHERE p.@{by} = s.@{reference} AND p.@{by}::text COLLATE "C" = s.@{reference} ORDER BY p.id LIMIT 1)
 
 -- name: park_rows
--- A row whose required parent is missing waits under it, whole, and leaves the batch. One that names none at all
--- would wait for ever: it goes on and is refused.
+-- A row whose required parent is missing is parked under it, whole, and leaves the batch. One without any
+-- reference would wait forever: it stays in the batch and is rejected.
 WITH orphan AS (
     DELETE FROM @{stage} s
     WHERE s.sync_present AND s.@{reference} IS NOT NULL@{within}
@@ -38,7 +38,8 @@ SELECT count(*) FROM parked
 AND NOT EXISTS (SELECT FROM @{stage} o WHERE o.sync_row_id = s.@{reference_id} AND o.sync_present)
 
 -- name: park_reference
--- An optional reference to a row that is not here, and not beside it in this batch, waits alone; the row lands without it.
+-- An optional reference to a row that is neither here nor in this batch is parked alone; the row is applied
+-- without it.
 WITH missing AS (
     SELECT s.sync_row_id, s.@{reference_id} AS waits_for, s.@{reference} AS waits_for_key
     FROM @{stage} s
@@ -54,21 +55,21 @@ WITH missing AS (
 UPDATE @{stage} s SET @{reference} = NULL FROM missing WHERE s.sync_row_id = missing.sync_row_id
 
 -- name: unpark_rows
--- What is still staged lands now; an older version of it must not wait any longer.
+-- What is still staged is applied now; an older version of it must not stay parked.
 DELETE FROM sync_parked_row r USING @{stage} s WHERE r.table_name = @{of_table} AND r.row_id = @{row_id}
 
 -- name: unpark_references
--- The staged version of a row says anew which of its links and references wait.
+-- The staged version of a row determines which of its links and references are parked.
 DELETE FROM sync_parked_reference r USING @{stage} s WHERE r.table_name = @{of_table} AND r.owner = s.sync_row_id
 
 -- name: awaiting
--- Which of the parked `r` wait for a staged row: for many at once.
+-- Which parked rows `r` wait for a staged row: for many at once.
 @{condition} AND EXISTS (SELECT FROM @{stage} s WHERE s.sync_present AND r.waits_for = @{landed})
 
 -- name: awaiting_few
--- Which of the parked `r` wait for a staged row: each of these looks them up, by the index of what is waited for. However
--- the same is said as a join, the planner reads all of them as long as it has no statistics: it takes half a percent of
--- all for what waits for any one row.
+-- Which parked rows `r` wait for a staged row: each staged row looks them up by index. Written as a join, the
+-- planner would read all of them as long as it has no statistics: it expects half a percent of all to wait
+-- for any one row.
 r.ctid = ANY (ARRAY(
     SELECT w.ctid
     FROM @{stage} s
@@ -101,7 +102,8 @@ WITH ready AS (
 SELECT count(*) FROM changed
 
 -- name: release_to_requeue
--- What was refused when it was released is asked for with its row, which can be told from others and buried.
+-- What was rejected when released is requested with its row, which can be identified and become a dead
+-- letter.
 WITH ready AS (
     DELETE FROM sync_parked_reference r WHERE @{awaiting}
     RETURNING r.owner
@@ -111,7 +113,7 @@ SELECT DISTINCT '@{child_name}', t.id, ARRAY[t.key], 'its release was refused' F
 ON CONFLICT DO NOTHING
 
 -- name: released
--- The tables of $1 with rows whose parent has landed; by the order of the index, as in ledger_read.
+-- The tables of $1 with rows whose parent has arrived; in index order, as in ledger_read.
 ARRAY(
     SELECT t.name FROM unnest($1::text[]) AS t (name)
     WHERE (
@@ -121,7 +123,7 @@ ARRAY(
 )
 
 -- name: not_landed
--- Kept by triggers, so that it costs the same however many wait.
+-- Counts kept by triggers, so that this costs the same however many wait.
 SELECT name AS table_name,
        coalesce(sum(entries) FILTER (WHERE counted <> 'sync_dead_letter'), 0)::bigint AS parked,
        coalesce(sum(entries) FILTER (WHERE counted = 'sync_dead_letter'), 0)::bigint AS dead

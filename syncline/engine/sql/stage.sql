@@ -1,41 +1,42 @@
 -- Staged rows of a batch, in temporary tables of the connection.
 
 -- name: stage_create
--- Private to the connection and emptied at every commit: no catalog churn per cycle, nothing left by a crash.
+-- Private to the connection and emptied at every commit: no catalog churn per cycle, nothing left after a
+-- crash.
 CREATE TEMP TABLE IF NOT EXISTS @{stage} (@{definitions}) ON COMMIT DELETE ROWS
 
 -- name: stage_last
--- The last staged row in capture order: where the cursor goes when the batch was full.
+-- The last staged row in capture order: the new cursor when the batch was full.
 SELECT s.sync_xid, ARRAY[@{key}] AS key FROM @{stage} s ORDER BY s.sync_xid DESC, @{key_descending} LIMIT 1
 
 -- name: stage_released
--- Rows whose parent has landed come back through the stage. They leave sync_parked_row only when they land.
+-- Rows whose parent has arrived return to the stage. They leave sync_parked_row only when they are applied.
 INSERT INTO @{stage} (@{columns})
 SELECT @{values}
 FROM (SELECT image FROM sync_parked_row WHERE table_name = '@{table}' AND released LIMIT $1) p,
      jsonb_to_record(p.image) AS r (@{texts})
 
 -- name: touched_create
--- The rows whose numbers a batch may have changed.
+-- The rows whose counts a batch may have changed.
 CREATE TEMP TABLE IF NOT EXISTS sync_touched (counted text NOT NULL, id uuid NOT NULL) ON COMMIT DELETE ROWS
 
 -- name: gone_create
--- The rows that leave the graph-db in this transaction. `again`: with a parent, so that they are asked for again;
--- NULL if the row waits already.
+-- The rows to remove from the graph-db in this transaction. `again`: removed with a parent, so requested
+-- again; NULL if the row is parked already.
 CREATE TEMP TABLE IF NOT EXISTS sync_gone (
     table_name text NOT NULL, row_id uuid NOT NULL, key text[] NOT NULL, again boolean DEFAULT false,
     PRIMARY KEY (table_name, row_id)
 ) ON COMMIT DELETE ROWS
 
 -- name: gone_absent
--- Staged rows that do not belong in the target leave it, if they are there, and wait nowhere.
+-- Staged rows that do not belong in the target are removed from it, if present, and unparked.
 WITH absent AS (DELETE FROM @{stage} s WHERE NOT s.sync_present RETURNING s.*)
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key)
 SELECT '@{table}', @{row_id}, ARRAY[@{key}] FROM absent s
 ON CONFLICT DO NOTHING
 
 -- name: gone_missing
--- Keys that were asked for again and that the write-db does not have.
+-- Requested keys that the write-db does not have.
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key)
 SELECT '@{table}', asked.row_id, asked.key
 FROM unnest($1::uuid[], $2::text[]) AS given (row_id, key_json),

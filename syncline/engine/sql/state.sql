@@ -1,7 +1,8 @@
 -- The engine's state of a graph: lock holder, fence, cursors, progress.
 
 -- name: holder
--- Which session holds the lock of the graph in schema $1: a worker's, or that of anybody who may connect.
+-- The session that holds the lock of the graph in schema $1: a worker's, or that of any role that may
+-- connect.
 SELECT l.pid, a.usename::text AS role, nullif(a.application_name, '') AS application_name, a.backend_start AS since,
        CASE a.state WHEN 'idle' THEN a.state_change END AS idle_since,
        coalesce(a.usename = current_user, false) AS own, clock_timestamp() AS now
@@ -13,8 +14,8 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_b
 ORDER BY a.backend_start NULLS LAST LIMIT 1
 
 -- name: holder_end
--- End session $2, called $3, if it still holds the lock of the graph in schema $1: nobody else's, and no other one
--- that has its number by now.
+-- End session $2, named $3, if it still holds the lock of the graph in schema $1: never another session, not
+-- even one that has reused its process id.
 SELECT pg_catalog.pg_terminate_backend(a.pid)
 FROM pg_catalog.pg_locks l
 JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
@@ -24,9 +25,9 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_b
   AND a.pid = $2 AND a.application_name = $3 AND a.usename = current_user
 
 -- name: ledger_read
--- A worker may be newer than the books: vector_prefix need not be there yet.
--- Whether something waits is asked of the first entry in an index's own order, never with EXISTS: that reads a table end
--- to end as soon as the planner takes the condition for a common one, or where a million entries were and are no more.
+-- A worker may be newer than the bookkeeping tables: vector_prefix may be missing. Whether something waits is
+-- read from the first entry in index order, never with EXISTS: that scans a whole table once the planner
+-- expects the condition to be common, or where a million entries were deleted.
 SELECT s.write_cluster, s.reader::text AS reader, s.position, to_jsonb(s) ->> 'vector_prefix' AS vector_prefix,
        s.behind_since, s.progress::text AS progress,
        coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key)) FROM sync_cursor c), '{}')::text
@@ -46,9 +47,9 @@ FROM sync_state s
 SELECT coalesce((SELECT xid FROM @{schema}.sync_cursor WHERE table_name = '@{deletes}'), 0)
 
 -- name: ledger_take
--- Whoever held the fence before can no longer commit. Cursors of another write-db go in the same statement that
--- names the new one: a rescan that is cut short must not leave some behind, which would look like its own. So do those of
--- tables that are read again, and with them goes what is known of how a source is captured.
+-- The previous holder of the fence can no longer commit. Cursors of another write-db are deleted in the same
+-- statement that stores the new one: an interrupted rescan must not leave some behind, which would look
+-- valid. So are those of tables that are read again, with what is known of how their sources are captured.
 WITH forgotten AS (
     DELETE FROM sync_cursor WHERE ($3 OR table_name = ANY ($10::text[])) AND current_schema() = $8::text
 ), captured AS (
@@ -77,8 +78,8 @@ SELECT fence FROM taken
 SELECT fence FROM @{schema}.sync_state
 
 -- name: ledger_commit
--- The cursor moves in the transaction of its batch, and only for the holder of the fence,
--- and only in the schema that it is meant for.
+-- The cursor moves in the transaction of its batch, only for the holder of the fence, and only in the schema
+-- that it is meant for.
 WITH mine AS (
     UPDATE sync_state SET progress = $2::text::jsonb WHERE fence = $1 AND current_schema() = $6::text RETURNING 1
 ), moved AS (

@@ -1,8 +1,8 @@
--- Denormalised counters.
+-- Denormalised counts.
 
 -- name: stats
--- Counted again from what is there: a number can be late, it cannot drift. Set-wise, so that Postgres chooses between
--- looking up few and reading all once.
+-- Recounted from the rows: a count can be late, it cannot drift. Set-wise, so that Postgres chooses between
+-- looking up a few and reading all once.
 WITH touched AS MATERIALIZED (
     SELECT DISTINCT u.id FROM pg_temp.sync_touched u WHERE u.counted IN (@{labels})
 )@{numbers}, found AS MATERIALIZED (

@@ -1,7 +1,7 @@
--- Unique values that rows of a batch hand on to each other.
+-- Unique values that rows of a batch pass to each other.
 
 -- name: unique_columns
--- The columns of a table, and what each would take for a while. `refers`, `referenced`: by a foreign key.
+-- The columns of a table, and a temporary value for each. `refers`, `referenced`: by a foreign key.
 SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
        b.typcategory::text AS category, b.typname::text AS base,
        greatest(CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END - 4, -1) AS length,
@@ -24,8 +24,8 @@ WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 
 -- name: unique_rules
--- The unique indexes and exclusion constraints of a table beside its primary key: what they compare, by which operators,
--- for which rows, and the columns that they are about.
+-- The unique indexes and exclusion constraints of a table besides its primary key: what they compare, with
+-- which operators, for which rows, and on which columns.
 SELECT c.relname::text AS name,
        coalesce(con.contype = 'x', false) AS exclusion,
        coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_equal,
@@ -83,7 +83,7 @@ WHERE i.indrelid = $1::text::regclass AND NOT i.indisprimary AND (i.indisunique 
 ORDER BY c.relname
 
 -- name: claims_create
--- What the staged rows will be at the target, as its unique rules see them.
+-- What the staged rows will be in the target, as its unique rules see them.
 CREATE TEMP TABLE sync_claim ON COMMIT DROP AS
 SELECT @{claims}, false AS sync_leaves
 FROM (
@@ -96,21 +96,21 @@ FROM (
 ) p
 
 -- name: claims_touched
--- Numbers that these rows are counted in have to be counted again: what they were is about to be forgotten.
+-- Counts that include these rows must be recounted: their old values are about to be lost.
 WITH held AS (
     SELECT t.* FROM @{target} t JOIN pg_temp.sync_claim c ON @{same} WHERE c.sync_tid = ANY ($1::tid[])
 )@{touched}
 SELECT count(*) FROM held
 
 -- name: claims_holders
--- The row of the target that has what a staged row wants, as the books name it.
+-- The target row that has the value a staged row needs, by its row id.
 SELECT w.sync_tid AS tid, @{row_id} AS held_by
 FROM @{target} t
 JOIN pg_temp.sync_claim w ON w.@{applies} AND @{wanted}
 WHERE @{predicate} AND w.sync_tid = ANY ($1::tid[]) AND NOT (@{same_wants})
 
 -- name: claims_held
--- Which staged row wants a value that another staged row has at the target, and gives up.
+-- Which staged row needs a value that another staged row has in the target, and gives up.
 SELECT w.sync_tid AS wants, h.sync_tid AS held
 FROM @{target} t
 JOIN pg_temp.sync_claim w ON w.@{applies} AND @{wanted}
@@ -121,14 +121,14 @@ WHERE @{predicate} AND w.sync_tid <> h.sync_tid AND (h.@{applies} AND @{kept}) I
 UPDATE pg_temp.sync_claim SET sync_leaves = sync_tid = ANY ($1::tid[]) WHERE sync_leaves OR sync_tid = ANY ($1::tid[])
 
 -- name: claims_free
--- The values of these rows are free from here on: each has one that nobody wants until it is merged.
+-- The values of these rows are free from here on: each has one that no row needs until it is merged.
 UPDATE @{target} t SET @{column} = @{value}
 FROM (SELECT c.*, row_number() OVER () AS sync_n FROM pg_temp.sync_claim c WHERE c.sync_tid = ANY ($1::tid[])) c
 WHERE @{same}
 
 -- name: claims_replace
--- Rows that cannot take another value for a while leave and come back in one statement: a row that left is in nobody's
--- way, and foreign keys without an action of their own look only once all is done.
+-- Rows that cannot take a temporary value are deleted and inserted in one statement: a deleted row conflicts
+-- with none, and foreign keys without an action are checked only at its end.
 WITH gone AS MATERIALIZED (
     DELETE FROM @{target} t USING pg_temp.sync_claim c
     WHERE c.sync_leaves AND @{same}
@@ -143,8 +143,8 @@ WITH gone AS MATERIALIZED (
 SELECT count(*) FROM changed
 
 -- name: retry_held
--- Rows that were refused for a unique value which a staged row had are asked for again, and those that wait for them:
--- nearest first, so that however many are read at once, they are neighbours.
+-- Rows rejected for a unique value that a staged row had are requested again, and those that wait for them:
+-- nearest first, so that rows read together belong together.
 WITH RECURSIVE freed AS (
     SELECT d.row_id, d.key FROM sync_dead_letter d JOIN @{stage} s ON d.held_by = @{row_id}
     WHERE d.table_name = '@{table}' AND s.sync_present
@@ -158,8 +158,8 @@ FROM freed
 ON CONFLICT DO NOTHING
 
 -- name: retry_ring
--- Rows that hand unique values on to each other may be refused in several batches, each for want of the others. Whoever
--- is refused now and the refused rows that it is entangled with are asked for together.
+-- Rows that pass unique values to each other may be rejected in several batches, each for lack of the others.
+-- A row rejected now and the rejected rows of its cycle are requested together.
 WITH RECURSIVE ring AS (
     SELECT row_id, key, held_by FROM sync_dead_letter
     WHERE table_name = $1 AND row_id = ANY ($2::uuid[]) AND held_by IS NOT NULL

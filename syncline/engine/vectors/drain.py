@@ -1,4 +1,4 @@
-"""Index: drain the outbox into the vector store, embedding only texts that changed."""
+"""Outbox drain: writes pending points to the vector store, embedding only texts that changed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -33,7 +33,7 @@ __all__ = ["drain_outbox"]
 
 _ROWS = 2000
 _VECTOR_BYTES = 16 * 1024 * 1024
-"""Of one batch; while one is written the next is embedded, and the one after that has been read."""
+"""Entries per batch; while one is written the next is embedded and a third has been read."""
 
 
 @dataclass
@@ -52,13 +52,13 @@ async def drain_outbox(
     out_of_time: Callable[[], bool],
     beat: Callable[[int], None],
 ) -> VectorProgress:
-    """Write every point that is owed until the outbox is empty or time is out.
+    """Write every pending point until the outbox is empty or the time budget is spent.
 
-    A collection that cannot be written waits, each time longer, and is not touched before its time: a vector
-    store that is away delays them all, whatever else fails delays one. A point that is refused waits by
-    itself. The result tells both. Entries leave the outbox only after the vector store has confirmed them, so
-    that a repetition is all a crash costs. While everything waits, this reads a little and writes nothing.
-    Raise CycleFenced when another cycle took the graph over; no further request is sent then.
+    A collection that cannot be written is retried later, with growing delays, and not touched before: an
+    unreachable vector store delays all collections, any other failure delays one. A rejected point is retried
+    alone. The result reports both. Entries leave the outbox only after the vector store has confirmed them,
+    so a crash only causes repetition. While everything waits for its retry, this reads a little and writes
+    nothing. Raises CycleFenced when another cycle acquired the graph; no further request is sent then.
     """
     counts = _Counts()
     fence = await Fence.current(held.connection, graph=context.graph.slug, schema=held.schema)
@@ -79,7 +79,7 @@ async def drain_outbox(
         if state["waits"]:
             continue
         if away is not None:
-            # The same store: asking it once more would only cost another timeout.
+            # The same unreachable store: another request would only cost another timeout.
             if drain.has_work(state):
                 await drain.delay(away)
             continue
@@ -103,7 +103,7 @@ async def drain_outbox(
 
 
 def _delays(left: Sequence[Left]) -> Iterable[str]:
-    """Yield for each cause what happened, what waits for it since when, and when it is tried again."""
+    """Yield for each cause what happened, what waits since when, and when it is retried."""
     by_cause: dict[str, list[Left]] = {}
     for row in left:
         if row["error"] is not None:
@@ -124,12 +124,12 @@ def _point(entry: Entry) -> PointPayload:
 
 
 def _outdated(entry: Entry) -> PointPayload:
-    """Return the payload for a vector of an older text: without a hash, so that the point passes for none."""
+    """Return the payload for a vector of an older text: without a hash, so it is not taken as current."""
     return PointPayload(entry["point_id"], {**from_json(entry["payload"]), POINT_HASH: None})
 
 
 class _Batch:
-    """Entries on their way: read, then embedded, then written."""
+    """A batch of entries: read, then embedded, then written."""
 
     def __init__(self, entries: Sequence[Entry], context: SyncContext) -> None:
         self.gone = [entry for entry in entries if not entry["present"]]
@@ -139,7 +139,7 @@ class _Batch:
 
 
 class OutboxDrain:
-    """One collection in one cycle."""
+    """Drains one collection in one cycle."""
 
     def __init__(
         self,
@@ -172,25 +172,25 @@ class OutboxDrain:
         self._overwrites: Verdicts[Entry, VectorStoreRejected] = Verdicts()
 
     def has_work(self, state: State) -> bool:
-        """Return whether there is anything to write for the collection now."""
+        """Return whether anything can be written for the collection now."""
         return state["owed"] or state["due"] or state["embedding"] not in (None, self._service.name)
 
     def concerns(self, state: State) -> bool:
-        """Return whether there is anything to do or to tell about the collection."""
+        """Return whether there is anything to do or to report for the collection."""
         return self.has_work(state) or state["refused"] or state["delayed"]
 
     async def delay(self, failure: VectorStoreError | EmbeddingError) -> None:
-        """Let the collection wait, longer than the time before."""
+        """Delay the collection, longer than the last time."""
         attempts = await self._outbox.delay(f"{type(failure).__name__}: {failure}")
-        # It pages someone once; that it goes on is told by every result.
+        # Alerts once; later results report that it continues.
         log = self._context.log.warning if attempts == 1 else self._context.log.debug
         log("vectors delayed", **self._names, attempts=attempts, error=str(failure))
 
     async def run(self, state: State) -> None:
-        """Write what is owed.
+        """Write the pending points.
 
-        Raise VectorStoreError or EmbeddingError when the store or the service is away or refuses everything;
-        what was confirmed before stays confirmed.
+        Raises VectorStoreError or EmbeddingError when the store or service is unreachable or rejects
+        everything; points confirmed before stay confirmed.
         """
         self._delayed = state["delayed"]
         if self.has_work(state):
@@ -206,22 +206,22 @@ class OutboxDrain:
 
     @asynccontextmanager
     async def _sending(self, name: str, points: int) -> AsyncIterator[None]:
-        """Wrap a request that changes points: the vector store knows no fence, it would take anybody's."""
+        """Check the fence around a request that changes points: the vector store itself has no fence."""
         await self._outbox.require()
         with span(name, collection=self._collection, points=points):
             yield
 
     async def _prepare(self, state: State) -> None:
-        """Make sure that the collection is there, and that the outbox knows of all that it lacks."""
+        """Ensure that the collection exists and that the outbox lists all points it lacks."""
         created = await self._ensured()
         filled = await self._outbox.filled()
-        # An empty one was made by hand, or by a cycle that died before it could owe the points.
+        # An empty one was created manually, or by a cycle that died before it queued the points.
         if filled and (created or await self._store.count(self._collection) == 0):
             await self._rebuild()
         elif state["embedding"] != self._service.name:
             if state["embedding"] is not None:
                 self._context.log.warning(
-                    "another embedding service, all is embedded again",
+                    "embedding service changed, all points are embedded again",
                     **self._names,
                     before=state["embedding"],
                     now=self._service.name,
@@ -234,7 +234,7 @@ class OutboxDrain:
         batch = await self._following()
         embedded: _Batch | None = None
         while batch is not None:
-            # While the vector store takes a batch, the service works on the next and the one after is read.
+            # While the vector store takes a batch, the service embeds the next and the one after is read.
             reading = asyncio.ensure_future(self._following())
             embedding = asyncio.ensure_future(
                 batch.embedded.fill(out_of_time=self._out_of_time, came_back=self._count_embedded)
@@ -272,11 +272,11 @@ class OutboxDrain:
         self._beat(self._counts.upserted + self._counts.deleted)
 
     async def _write(self, batch: _Batch) -> None:
-        """Give a batch to the vector store, and note what became of it."""
+        """Write a batch to the vector store, and record the result."""
         embedded = batch.embedded
         changed = [batch.changed[row] for row in embedded.accepted]
-        # A point whose new text is refused keeps its old vector, but must not be found by an old visibility.
-        # It may be there though nobody confirmed it; if it is not, this does nothing.
+        # A point whose new text is rejected keeps its old vector, but must not be found by its old
+        # visibility. It may exist unconfirmed; if it does not, this does nothing.
         outdated = [batch.changed[row] for row in embedded.refused]
         labels = [*map(_point, batch.relabelled), *map(_outdated, outdated)]
 
@@ -294,7 +294,7 @@ class OutboxDrain:
             async with self._sending("delete points", len(batch.gone)):
                 await self._store.delete(self._collection, [entry["point_id"] for entry in batch.gone])
         overwritten = await self._sent(len(labels), overwrite)
-        upserted = await self._sent(len(changed), upsert)  # last: a vector that is lost costs most
+        upserted = await self._sent(len(changed), upsert)  # last: a lost vector costs most
         refused = [(batch.changed[row], str(error)) for row, error in embedded.refused.items()]
         told = {entry["point_id"] for entry in outdated}
         offenders = self._upserts.offenders(changed, upserted)
@@ -316,7 +316,7 @@ class OutboxDrain:
         if settled.refused:
             log = self._context.log
             log.warning(
-                "points refused", **self._names, points=len(settled.refused), error=settled.refused[0][1]
+                "points rejected", **self._names, points=len(settled.refused), error=settled.refused[0][1]
             )
         self._counts.deleted += len(settled.gone)
         self._counts.upserted += len(settled.written) + len(settled.relabelled)
@@ -335,7 +335,7 @@ class OutboxDrain:
         return sender
 
     async def _was_lost(self, _: VectorStoreRejected) -> bool:
-        """Make the collection again if that is why the store refuses; return whether it was."""
+        """Recreate the collection if its loss made the store reject; return whether it did."""
         lost = await self._ensured()
         if lost:
             await self._rebuild()
@@ -347,12 +347,12 @@ class OutboxDrain:
         )
 
     async def _rebuild(self) -> None:
-        self._context.log.warning("collection was lost, all of it is written again", **self._names)
+        self._context.log.warning("collection lost, all points are written again", **self._names)
         await self._outbox.lost()
         self._counts.rebuilt.add(self._vector.collection)
 
     async def _resume(self) -> None:
-        """End the collection's wait, if it has waited."""
+        """End the collection's delay, if it has one."""
         if self._delayed:
             since = await self._outbox.resume()
             self._context.log.info("vectors resumed", **self._names, since=str(since))

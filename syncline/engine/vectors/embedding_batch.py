@@ -1,4 +1,4 @@
-"""Embedded: the vectors of some texts, as far as the embedding service gave them."""
+"""Embedding batch: the vectors of some texts, as far as the embedding service returned them."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ _HARMLESS = "A text that every service takes."
 
 
 class EmbeddingBatch:
-    """Texts, their vectors, and which of them the service refused. Positions are those of the texts."""
+    """Texts, their vectors, and which texts the service rejected. Positions are those of the texts."""
 
     def __init__(self, service: EmbeddingService, texts: Sequence[str]) -> None:
         self._service, self._texts = service, texts
@@ -24,10 +24,10 @@ class EmbeddingBatch:
         self.accepted: list[int] = []
         self.refused: dict[int, EmbeddingError] = {}
         self.failure: EmbeddingError | None = None
-        """Why the service as a whole was given up; the texts that it had accepted before stay accepted."""
+        """Why the whole service was given up; texts accepted before stay accepted."""
 
     async def fill(self, *, out_of_time: Callable[[], bool], came_back: Callable[[int], None]) -> None:
-        """Embed the texts; `came_back` is told how many did, each time that some did."""
+        """Embed the texts; calls `came_back` with the number of texts after each success."""
 
         async def send(items: range) -> None:
             texts = self._texts[items.start : items.stop]
@@ -57,7 +57,7 @@ class EmbeddingBatch:
         self._refuse_what_is_not_finite()
 
     async def _diagnose(self, error: EmbeddingRejected) -> bool:
-        """Raise the error if it is not about these texts: wrong credentials or a wrong model refuse any."""
+        """Raise the error if it is not about these texts: wrong credentials or a wrong model reject any."""
         try:
             await self._service.embed([_HARMLESS])
         except EmbeddingRejected:

@@ -1,4 +1,4 @@
-"""The outbox of one collection: what the vector store is owed, and what waits for another try."""
+"""The outbox of one collection: points to write to the vector store, and points to retry later."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 POINT_HASH = "sync_hash"
-"""The field of every payload that tells whether the point is what its row says now."""
+"""The payload field that tells whether the point matches its row."""
 
 
 def fields_sql(vector: VectorProjection) -> str:
@@ -45,23 +45,23 @@ def fields_sql(vector: VectorProjection) -> str:
 
 
 def hash_sql(text: str, fields: str) -> str:
-    """Return the expression for the hash of a text and of fields; NULL where the text is."""
+    """Return the expression for the hash of a text and fields; NULL where the text is."""
     return f"left(encode(sha256(convert_to({text} || E'\\n' || {fields}::text, 'UTF8')), 'hex'), 32)"
 
 
 def point_hash_sql(vector: VectorProjection) -> str:
-    """Return the expression for what a point's `sync_hash` should be; NULL for a row without a point."""
+    """Return the expression for a point's correct `sync_hash`; NULL for a row without a point."""
     return hash_sql(f"({vector.text})", fields_sql(vector))
 
 
 def payload_sql(text: str, fields: str) -> str:
-    """Return the expression for the whole payload, from those for its text and its fields."""
+    """Return the expression for the whole payload, given those for text and fields."""
     return f"{fields} || jsonb_build_object('{POINT_HASH}', {hash_sql(text, fields)})"
 
 
 def size_sql(vector: VectorProjection) -> str:
-    """Return the expression for about how many bytes a point's text and fields are."""
-    # Of a plain column Postgres knows its length without reading it, wherever it is stored.
+    """Return the expression for the approximate bytes of a point's text and fields."""
+    # Postgres knows the length of a plain column without reading it, wherever it is stored.
     parts = [f"coalesce(octet_length(({part})::text), 0)" for part in (vector.text, *vector.payload.values())]
     return " + ".join(parts)
 
@@ -79,7 +79,7 @@ class Entry(TypedDict):
     text_hash: bytes
     payload: str
     unchanged: bool
-    """Whether the vector store is known to have the vector of this very text."""
+    """Whether the vector store is known to have the vector of exactly this text."""
 
 
 class State(TypedDict):
@@ -108,20 +108,20 @@ class Left(TypedDict):
 
 @dataclass(kw_only=True)
 class Settled:
-    """What became of the entries of a batch; those that are in no list stay as they are."""
+    """What became of a batch's entries; entries in no list are unchanged."""
 
     written: list[Entry] = field(default_factory=list)
     """Confirmed with a new vector."""
     relabelled: list[Entry] = field(default_factory=list)
-    """Confirmed with a new payload alone."""
+    """Confirmed with a new payload only."""
     gone: list[Entry] = field(default_factory=list)
     refused: list[tuple[Entry, str]] = field(default_factory=list)
 
 
 def due_sql(schema_map: SchemaMap, embedding: str) -> str:
-    """Return the SQL condition that a drain would find something to do now.
+    """Return the SQL condition that a drain would find work now.
 
-    It is false while everything waits for the time of its next try, and cheap to ask whatever waits.
+    False while everything waits for its next retry, and always cheap to evaluate.
     """
     names = [f"'{literal(table.vector.collection)}'" for table in schema_map if table.vector is not None]
     if not names:
@@ -130,21 +130,21 @@ def due_sql(schema_map: SchemaMap, embedding: str) -> str:
 
 
 async def read_states(target: asyncpg.Connection, collections: Sequence[str]) -> Mapping[str, State]:
-    """Return the state of each collection."""
+    """Return collection -> its state."""
     rows: Iterable[State] = await target.fetch(sql("outbox_state"), collections)
     return {row["collection"]: row for row in rows}
 
 
 async def read_left(target: asyncpg.Connection, collections: Sequence[str]) -> Sequence[Left]:
-    """Return how much each collection waits for, and why, by the kept counts."""
+    """Return how much each collection has pending, and why, from the stored counts."""
     rows: Sequence[Left] = await target.fetch(sql("outbox_left"), collections)
     return rows
 
 
 class Outbox:
-    """The entries of one collection, read once each in the order in which they were queued.
+    """The entries of one collection, each read once, in the order in which they were queued.
 
-    Calls may overlap; they take turns on the connection.
+    Calls may overlap; they share the connection one after the other.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Outbox:
         retry: RetryRules,
         rows: int,
     ) -> None:
-        """Read at most `rows` entries at once, and of large texts fewer."""
+        """Read at most `rows` entries at once, fewer if texts are large."""
         self.collection = vector.collection
         self._held, self._target = held, held.connection
         self._fence, self._embedding, self._retry = fence, embedding, retry
@@ -181,26 +181,26 @@ class Outbox:
             yield
 
     async def read(self) -> Sequence[Entry]:
-        """Return the next entries; none when all have been read."""
+        """Return the next entries; empty when all have been read."""
         async with self._transaction(BY_INDEX):
             entries: Sequence[Entry] = await self._target.fetch(
                 self._read, self.collection, self._limit, self._last, _BYTES, self._embedding
             )
         if entries:
             self._last = entries[-1]["seq"]
-            # Sizes are summed up for every row of the limit: where rows are large, it must not be a thousand.
+            # Sizes are summed for every row up to the limit: with large rows, that must not be a thousand.
             self._limit = min(2 * len(entries), self._rows)
         return entries
 
     async def require(self) -> None:
-        """Raise unless the graph is still ours: CycleFenced, or the driver's error if its lock is lost."""
+        """Raise if the graph is no longer ours: CycleFenced, or the driver's error if the lock is lost."""
         async with self._turns:
             await self._fence.require(self._target)
 
     async def mark_unconfirmed(self, *, gone: Iterable[Entry], changed: Iterable[Entry]) -> None:
-        """Commit that the vector store may have these points or not, and with whatever vector.
+        """Commit that it is unknown whether the vector store has these points, and with which vector.
 
-        Before anything of them is sent: a request that fails may have been done, and a worker may die.
+        Before anything is sent: a failed request may have been carried out, and a worker may die.
         """
         ids = [[entry["point_id"] for entry in entries] for entries in (gone, changed)]
         if not any(ids):
@@ -210,7 +210,7 @@ class Outbox:
             await self._target.execute(sql("outbox_mark_unconfirmed"), self.collection, *ids)
 
     async def settle(self, settled: Settled) -> None:
-        """Take what the vector store has confirmed off the outbox, and put aside what was refused."""
+        """Remove from the outbox what the vector store has confirmed, and set rejected points aside."""
         done = [*settled.written, *settled.relabelled, *settled.gone]
         async with self._transaction(BY_INDEX):
             await self._fence.require(self._target)
@@ -233,31 +233,31 @@ class Outbox:
                 )
 
     async def retry(self) -> None:
-        """Owe again those refused points whose time has come."""
+        """Queue rejected points again whose retry is due."""
         async with self._transaction():
             await self._target.execute(sql("outbox_retry"), self.collection, False)
 
     async def take_over(self) -> None:
-        """Owe every vector of another embedding service again, and what that one refused."""
+        """Queue every vector of another embedding service again, and what that service rejected."""
         async with self._transaction():
             await self._target.execute(sql("outbox_retry"), self.collection, True)
             await self._target.execute(sql("outbox_other"), self.collection, self._embedding)
             await self._target.execute(sql("outbox_embedding"), self.collection, self._embedding)
 
     async def filled(self) -> bool:
-        """Return whether the vector store should have points of this collection."""
+        """Return whether the vector store should have points in this collection."""
         async with self._transaction():
             filled: bool = await self._target.fetchval(sql("outbox_filled"), self.collection)
         return filled
 
     async def lost(self) -> None:
-        """Owe every point again: the vector store has none of them any more."""
+        """Queue every point again: the vector store has lost them."""
         async with self._transaction():
             await self._target.execute(self._lost, self.collection)
             await self._target.execute(sql("outbox_embedding"), self.collection, self._embedding)
 
     async def delay(self, error: str) -> int:
-        """Let the collection wait as a whole; return how many tries in a row have failed."""
+        """Delay the whole collection; return the number of consecutive failures."""
         async with self._transaction():
             attempts: int = await self._target.fetchval(
                 sql("outbox_delay"),
@@ -269,7 +269,7 @@ class Outbox:
         return attempts
 
     async def resume(self) -> datetime | None:
-        """End the collection's wait; return since when it had waited."""
+        """End the collection's delay; return its start."""
         async with self._transaction():
             since: datetime | None = await self._target.fetchval(sql("outbox_resume"), self.collection)
         return since

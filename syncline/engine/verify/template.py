@@ -8,5 +8,5 @@ _statement = statements_of("syncline.verify")
 
 
 def sql(name: str, /, **fragments: str) -> str:
-    """Return template `name` with its fragments filled in; KeyError if one is missing."""
+    """Return template `name` with its fragments filled in; raise KeyError if one is missing."""
     return _statement(name, **fragments).strip()

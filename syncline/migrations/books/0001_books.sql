@@ -4,7 +4,7 @@ CREATE SCHEMA IF NOT EXISTS syncline;
 
 -- The id of a TEXT key: the first 16 bytes of its SHA-256, with the version byte set to 0x80 (UUIDv8,
 -- RFC 9562) and the variant byte to 0x80. The same function in Python: syncline.engine.keys.key_uuid.
--- decode(replace(…), 'escape') is convert_to(key, 'UTF8') in immutable clothes: only an immutable body is
+-- decode(replace(…), 'escape') is convert_to(key, 'UTF8') in an immutable form: only an immutable body is
 -- inlined into the caller's query, which is three times as fast, and allowed in a generated column.
 CREATE OR REPLACE FUNCTION syncline.key_uuid(key text) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -14,8 +14,9 @@ RETURN encode(
     ), 'hex'
 )::uuid;
 
--- The id of a row in these tables, whatever its key: of one column, the id that its row has; of several, the id of
--- their ids. Long keys fit no index; their ids do. The same function in Python: syncline.engine.keys.row_uuid.
+-- The id of a row in these tables, whatever its key: for one column, the row's own id; for several, the id of
+-- their ids. Long keys fit no index; their ids do. The same function in Python:
+-- syncline.engine.keys.row_uuid.
 CREATE OR REPLACE FUNCTION syncline.row_uuid(key text[]) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN cardinality(key) = 1 THEN syncline.key_uuid(key[1])
@@ -24,9 +25,9 @@ RETURN CASE WHEN cardinality(key) = 1 THEN syncline.key_uuid(key[1])
         FROM unnest(key) WITH ORDINALITY AS parts (part, place)
     )) END;
 
--- Runs a statement over the rows of a stage between two of them, and returns an error instead of raising it: finding one
--- refused row among thousands then costs one round trip for each try, and no statement to take it back. `by_code` is
--- whether RAISE of PL/pgSQL raised it.
+-- Runs a statement over the rows of a stage between two of them, and returns an error instead of raising it:
+-- finding one rejected row among thousands then costs one round trip per try, and no statement to roll it
+-- back. `by_code`: raised by RAISE of PL/pgSQL.
 CREATE OR REPLACE FUNCTION syncline.try_part(
     statement text, low tid, high tid,
     OUT changed bigint, OUT state text, OUT message text, OUT constraint_name text, OUT by_code boolean
@@ -42,7 +43,7 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
--- One row: who may write, what cluster the cursors are of, and what no event has announced yet.
+-- One row: the fence, the cluster that the cursors belong to, and changes that no event has announced yet.
 CREATE TABLE sync_state (
     only_row          boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     fence             bigint NOT NULL DEFAULT 0,
@@ -64,12 +65,12 @@ CREATE TABLE sync_state (
 );
 INSERT INTO sync_state DEFAULT VALUES;
 
--- A cycle that finds the graph taken counts one up; the holder compares, when it gives the graph back, with what it read
--- before its last look at the write-db. A sequence, so that neither waits for the other's transaction, and so that
--- nothing is left to clear away: whoever takes the graph next looks anyway.
+-- A cycle that finds the graph locked increments it; the holder compares it, when it releases the lock, with
+-- the value read before its last look at the write-db. A sequence, so that neither waits for the other's
+-- transaction, and nothing has to be reset: the next holder looks anyway.
 CREATE SEQUENCE sync_look;
 
--- The runs that wrote: rows name theirs by its fence (sync_run).
+-- The runs that wrote: rows refer to theirs by its fence (sync_run).
 CREATE TABLE sync_run (
     fence            bigint PRIMARY KEY,
     run_id           text NOT NULL,
@@ -81,23 +82,25 @@ CREATE TABLE sync_run (
 );
 CREATE INDEX sync_run_taken_at ON sync_run (taken_at);
 
--- Where capture stands: everything before (xid, key) of this table has been committed here.
--- A null key means "everything of a transaction before xid". Deleted keys of all tables are one stream beside the tables'
--- own: its row has the table_name 'sync_tombstone' and as key the number (seq) of the last tombstone read.
+-- The cursors: everything before (xid, key) of this table has been committed here. A null key means
+-- everything of transactions before xid. Deleted keys of all tables are one separate stream: its row has the
+-- table_name 'sync_tombstone' and as key the number (seq) of the last tombstone read.
 CREATE TABLE sync_cursor (
     table_name text PRIMARY KEY,
     xid        bigint NOT NULL,
     key        text[]
 );
 
--- How each source was captured when its cursor was moved last. Another way means that capture may have been off.
+-- How each source was captured when its cursor was last moved. A difference means that capture may have been
+-- off.
 CREATE TABLE sync_source (
     table_name text PRIMARY KEY,
     hash       text NOT NULL,
     captured   text NOT NULL
 );
 
--- Tables of which rows may have gone without a trace: their keys are compared with the write-db's, part after part.
+-- Tables whose rows may have been deleted without a tombstone: their keys are compared with the write-db's,
+-- page by page.
 CREATE TABLE sync_comparison (
     table_name text PRIMARY KEY,
     reason     text NOT NULL,
@@ -106,8 +109,8 @@ CREATE TABLE sync_comparison (
     since      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Rows that wait for a parent. The image is the staged row, kept as the texts of its columns: JSON's own objects and
--- numbers would rewrite what is in them. A newer version of the row replaces it.
+-- Parked rows. The image is the staged row, kept as the texts of its columns: JSON's own objects and numbers
+-- would change the values. A newer version of the row replaces it.
 CREATE TABLE sync_parked_row (
     table_name    text NOT NULL,
     key           text[] NOT NULL,
@@ -123,8 +126,8 @@ CREATE TABLE sync_parked_row (
 CREATE INDEX sync_parked_row_waits ON sync_parked_row (waits_for) WHERE NOT released;
 CREATE INDEX sync_parked_row_released ON sync_parked_row (table_name) WHERE released;
 
--- Links and optional references whose row has landed and whose other end has not.
--- `name` is the link table, or the referring column of `table_name`.
+-- Parked links and optional references: their row has been applied, their other end has not arrived. `name`
+-- is the link table, or the referring column of `table_name`.
 CREATE TABLE sync_parked_reference (
     table_name    text NOT NULL,
     name          text NOT NULL,
@@ -139,8 +142,8 @@ CREATE TABLE sync_parked_reference (
 );
 CREATE INDEX sync_parked_reference_waits ON sync_parked_reference (waits_for);
 
--- Rows that the next cycle reads again by key, whatever the cursor says, and makes right: a row that the
--- write-db has is merged, one that it has no longer is removed.
+-- Rows that the next cycle reads again by key, whatever the cursor: a row that the write-db has is merged,
+-- one that it no longer has is removed.
 CREATE TABLE sync_requeue (
     table_name text NOT NULL,
     row_id     uuid NOT NULL,
@@ -150,7 +153,8 @@ CREATE TABLE sync_requeue (
     PRIMARY KEY (table_name, row_id)
 );
 
--- Rows that the graph-db refused. A newer version of the row, or its end, takes its dead letter with it.
+-- Dead letters: rows that the graph-db rejected. A newer version of the row, or its delete, removes the dead
+-- letter.
 CREATE TABLE sync_dead_letter (
     table_name      text NOT NULL,
     row_id          uuid NOT NULL,
@@ -174,7 +178,7 @@ CREATE INDEX sync_dead_letter_due ON sync_dead_letter (next_retry_at) WHERE next
 CREATE INDEX sync_dead_letter_fingerprint ON sync_dead_letter (fingerprint);
 CREATE INDEX sync_dead_letter_held_by ON sync_dead_letter (table_name, held_by) WHERE held_by IS NOT NULL;
 
--- What operators did: who, when, why, and to which rows.
+-- Audit of operators' actions: who, when, why, and on which rows.
 CREATE TABLE sync_audit (
     number      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at          timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -188,12 +192,12 @@ CREATE TABLE sync_audit (
     run_id      text,
     starter     text                          -- who started the run, as Temporal has it; `who` is what its input says
 );
--- One line of each kind for a run, however often its activity is tried.
+-- One record of each kind per run, however often its activity is retried.
 CREATE UNIQUE INDEX sync_audit_run ON sync_audit (run_id, action, coalesce(table_name, '')) WHERE run_id IS NOT NULL;
 
--- Points that the vector store has to learn about, in order of their last change.
--- A point that is refused waits by itself: it has an error, and a time for the next try (null: dead, until its row
--- changes). Those without an error are owed now. A collection that cannot be written waits as a whole.
+-- The vector outbox: points to write to the vector store, in order of their last change. A rejected point is
+-- retried separately: it has an error, and a time for the next retry (null: dead, until its row changes).
+-- Entries without an error are due now. A collection that cannot be written is delayed as a whole.
 CREATE TABLE sync_outbox (
     collection    text NOT NULL,
     point_id      uuid NOT NULL,
@@ -207,7 +211,7 @@ CREATE TABLE sync_outbox (
 CREATE INDEX sync_outbox_owed ON sync_outbox (collection, seq) WHERE error IS NULL;
 CREATE INDEX sync_outbox_refused ON sync_outbox (collection, next_retry_at) WHERE error IS NOT NULL;
 
--- Collections that cannot be written, and when the next try is.
+-- Collections that cannot be written, with their next retry.
 CREATE TABLE sync_vector_delay (
     collection    text PRIMARY KEY,
     attempts      integer NOT NULL,
@@ -216,7 +220,7 @@ CREATE TABLE sync_vector_delay (
     error         text NOT NULL
 );
 
--- What the vector store has: the hash of the text that was embedded, and by which service.
+-- The state of the vector store: the hash of the embedded text, and the embedding service.
 CREATE TABLE sync_vector (
     collection text NOT NULL,
     point_id   uuid NOT NULL,
@@ -225,16 +229,16 @@ CREATE TABLE sync_vector (
     PRIMARY KEY (collection, point_id)
 );
 
--- The embedding service whose vectors a collection has or is owed; with another one in force, all are owed again.
+-- The embedding service of a collection's vectors; if another one is configured, all points are queued again.
 CREATE TABLE sync_vector_embedding (
     collection text PRIMARY KEY,
     embedding  text NOT NULL
 );
 
--- How much waits, was refused and is owed is kept, because an idle cycle reports it and must not count a million entries.
--- One row for each table that is counted and each name in it, a table of the map or a collection.
--- `refused` is for the outbox alone: points that the vector store refused, and points that it has yet to take.
--- Room on the page is left so that a new version of a row lies beside the old one, and no index has to hear of it.
+-- Stored counts of parked, rejected and queued entries, because an idle cycle reports them and must not count
+-- a million. One row per counted table and name in it, a table of the map or a collection. `refused` is for
+-- the outbox only: rejected points, next to the points to be written. Free space on the page keeps a row's
+-- new version next to the old one, without index updates.
 CREATE TABLE sync_count (
     counted text NOT NULL,
     name    text NOT NULL,
@@ -243,8 +247,8 @@ CREATE TABLE sync_count (
     PRIMARY KEY (counted, name, refused)
 ) WITH (fillfactor = 25);
 
--- Adds what a statement has changed, in its transaction. The schema is that of the table and no other: a promotion
--- renames it, and whoever writes by hand has another search_path. Rows are locked in one order.
+-- Adds a statement's changes, in its transaction. The schema is that of the table: a promotion renames it,
+-- and an operator's manual statement has another search_path. Rows are locked in one order.
 CREATE FUNCTION sync_keep_counts() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     name    text := TG_ARGV[0];
@@ -289,7 +293,7 @@ CREATE TRIGGER sync_count_gone AFTER DELETE ON sync_dead_letter REFERENCING OLD 
 CREATE TRIGGER sync_count_emptied AFTER TRUNCATE ON sync_dead_letter
     FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts();
 
--- Of these tables only an entry of the outbox becomes another by an UPDATE.
+-- Of these tables only outbox entries change by UPDATE.
 CREATE TRIGGER sync_count_added AFTER INSERT ON sync_outbox REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts('collection', 'error IS NOT NULL');
 CREATE TRIGGER sync_count_changed AFTER UPDATE ON sync_outbox REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows

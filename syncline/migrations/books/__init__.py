@@ -1,1 +1,1 @@
-"""The engine's books in a graph-db: revisions, oldest first."""
+"""The engine's bookkeeping tables in a graph-db: revisions, oldest first."""

@@ -1,5 +1,5 @@
--- The control plane: graphs (where they are, when they sync and with what), workers, and what operators did.
--- Runs with search_path set to schema syncline. The checks repeat syncline.graphs, for whoever writes by hand.
+-- The control plane: graphs (where they are, when and with what they sync), workers, and operators' actions.
+-- Runs with search_path set to schema syncline. The checks repeat syncline.graphs, for manual statements.
 
 CREATE TABLE graphs (
     id            uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -44,7 +44,8 @@ CREATE TABLE graphs (
 
 CREATE UNIQUE INDEX graphs_one_default ON graphs (is_default) WHERE is_default;
 
--- Two graphs in one place would overwrite each other. An archived graph keeps its place until it is deleted.
+-- Two graphs in one schema would overwrite each other. An archived graph keeps its schema until it is
+-- deleted.
 CREATE UNIQUE INDEX graphs_schema_unique ON graphs (coalesce(graph_store, ''), schema_name);
 CREATE UNIQUE INDEX graphs_prefix_unique ON graphs (coalesce(qdrant_store, ''), qdrant_prefix);
 
@@ -59,8 +60,8 @@ $$;
 CREATE TRIGGER touch_updated_at BEFORE UPDATE ON graphs
     FOR EACH ROW EXECUTE FUNCTION touch_updated_at();
 
--- The places of shadows: no graph that is added later may have one. Only on insert: a promotion swaps prefixes by an
--- update.
+-- Schemas and prefixes of shadows, reserved against graphs added later. Only on insert: a promotion swaps
+-- prefixes by an update.
 CREATE FUNCTION keep_shadow_places() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -105,7 +106,8 @@ CREATE TABLE workers (
     unusable         jsonb NOT NULL DEFAULT '[]'
 );
 
--- What operators did to graphs: added, changed, archived, promoted, dropped. A line is written with the change.
+-- Audit of operators' actions on graphs: added, changed, archived, promoted, dropped. Written with the
+-- change.
 CREATE TABLE graph_audit (
     number   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at       timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -121,10 +123,10 @@ CREATE TABLE graph_audit (
     run_id   text
 );
 CREATE INDEX graph_audit_graph ON graph_audit (graph_id, number);
--- However often its activity is tried.
+-- One record, however often its activity is retried.
 CREATE UNIQUE INDEX graph_audit_run ON graph_audit (run_id, graph_id, action) WHERE run_id IS NOT NULL;
 
--- Providers that have said that nothing can stand in for them: a plugin that is gone cannot be asked any more.
+-- Providers declared as having no fallback: a plugin that is no longer installed cannot be asked.
 CREATE TABLE required_providers (
     kind         text NOT NULL,
     id           text NOT NULL,

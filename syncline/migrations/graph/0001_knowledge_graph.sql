@@ -1,5 +1,6 @@
--- The graph-db side of a knowledge graph: UUID keys and foreign keys. The engine state comes before it.
--- Runs with search_path set to the graph's schema. `sync_run` says which run wrote a row: its number in table sync_run.
+-- The graph-db side of a knowledge graph: UUID keys and foreign keys. Created after the bookkeeping tables.
+-- Runs with search_path set to the graph's schema. `sync_run` is the number, in table sync_run, of the run
+-- that wrote a row.
 
 CREATE TABLE raw_sources (
     id                uuid PRIMARY KEY,
@@ -22,7 +23,7 @@ CREATE TABLE raw_sources (
     sync_run          bigint
 );
 
--- Prohibited chunks find their source by what is in it.
+-- Prohibited chunks refer to their source by its content.
 CREATE INDEX raw_sources_content_hash ON raw_sources USING hash (content_hash) WHERE content_hash IS NOT NULL;
 
 CREATE TABLE facts (
@@ -202,7 +203,7 @@ CREATE TABLE llm_usage (
 );
 CREATE INDEX llm_usage_created_at ON llm_usage (created_at);
 
--- Numbers about nodes. The engine keeps them up to date, in the transaction that changes what they count.
+-- Counts for nodes. The engine updates them in the transaction that changes what they count.
 CREATE TABLE node_stats (
     node_id           uuid PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
     fact_count        bigint NOT NULL DEFAULT 0,

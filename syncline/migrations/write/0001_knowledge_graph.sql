@@ -1,6 +1,6 @@
 -- The write-db side of one graph: no foreign keys, TEXT keys, shaped for many concurrent writers.
--- Runs with search_path set to the graph's schema. A product's own tables stay as they are; what capture needs on
--- top of either comes from adoption.
+-- Runs with search_path set to the graph's schema. A product's own tables stay unchanged; adoption adds what
+-- capture needs to either.
 
 CREATE TABLE IF NOT EXISTS write_raw_sources (
     id                text PRIMARY KEY,

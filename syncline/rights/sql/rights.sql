@@ -1,7 +1,8 @@
--- Rights that a role needs, and those that it lacks.
+-- Privileges that a role needs, and those that it lacks.
 
 -- name: missing
--- Of the rights $1 to $5, those that the present role lacks on objects that are there. A name of null is every one.
+-- Of the privileges $1 to $5, those that the current role lacks on existing objects. A null name means every
+-- object.
 WITH wanted AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::text[]) AS w (kind, schema, name, ours, privilege)
 ), places AS MATERIALIZED (
@@ -46,7 +47,7 @@ WHERE w.kind = 'role' AND NOT pg_has_role(r.oid, w.privilege)
 ORDER BY 1, 2, 3
 
 -- name: creating
--- Whether role $1, as whom schemas are made, is there and may be acted as, may create, and owns the schemas $2.
+-- Whether role $1, which owns created schemas, exists, may be assumed, may create, and owns the schemas $2.
 SELECT r.oid IS NOT NULL AS known,
        coalesce(pg_has_role(r.oid, 'MEMBER'), false) AS member,
        coalesce(has_database_privilege(r.oid, current_database(), 'CREATE'), false) AS creates,
@@ -62,7 +63,8 @@ FROM (SELECT) AS one LEFT JOIN pg_roles r ON r.rolname = $1
 CREATE SCHEMA IF NOT EXISTS @{schema} AUTHORIZATION @{owner};
 
 -- name: grant
--- Grants what is there; `*` is every object of the schema, `-` every one whose name does not begin with sync_.
+-- Grants on existing objects; `*` is every object of the schema, `-` every one whose name does not begin with
+-- sync_.
 DO @{tag}
 DECLARE
     statement text;
@@ -96,12 +98,13 @@ BEGIN
 END @{tag};
 
 -- name: later
--- The same on what the owner makes later.
+-- The same for objects that the owner creates later.
 ALTER DEFAULT PRIVILEGES FOR ROLE @{owner} IN SCHEMA @{schema}
     GRANT @{privileges} ON @{what} TO @{worker};
 
 -- name: member
--- On PostgreSQL 16 and newer the worker has the owner's rights only while it acts as the owner (SYNCLINE_OWNER_ROLE).
+-- On PostgreSQL 16 and newer the worker has the owner's privileges only while it acts as the owner
+-- (SYNCLINE_OWNER_ROLE).
 DO @{tag}
 BEGIN
     EXECUTE format('GRANT %I TO %I', @{owner}, @{worker}) || CASE

@@ -4,7 +4,7 @@
 SELECT l.fence AS live, s.fence AS shadow FROM @{live}.sync_state l, @{shadow}.sync_state s
 
 -- name: columns
--- The columns of a table that say something of the graph; the others are the engine's.
+-- The columns of a table with graph data; the others are the engine's.
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type
 FROM pg_attribute a
 WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attname !~ '^sync_'
@@ -14,7 +14,7 @@ ORDER BY a.attnum
 SELECT count(*) FROM @{live} l JOIN @{shadow} s ON @{same_key}
 
 -- name: differing
--- The rows that one of them lacks, or that differ.
+-- The rows that one side lacks, or that differ.
 SELECT coalesce(l.@{first}, s.@{first}) AS row_id, ARRAY[@{key}] AS key,
        s.@{first} IS NULL AS missing, l.@{first} IS NULL AS extra,
        array_remove(ARRAY[@{columns}]::text[], NULL) AS columns

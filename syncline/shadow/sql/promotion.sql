@@ -1,14 +1,15 @@
 -- Promote a shadow.
 
 -- name: owed
--- Kept by triggers: nothing is counted while a promotion holds both schemas.
+-- Counts kept by triggers: nothing is counted while a promotion holds both schemas.
 SELECT coalesce(sum(entries) FILTER (WHERE counted = 'sync_outbox' AND NOT refused), 0)::bigint AS points,
        coalesce(sum(entries) FILTER (WHERE counted = 'sync_dead_letter'), 0)::bigint AS dead
 FROM @{schema}.sync_count
 
 -- name: left_behind
--- What would not be there any more under the live schema's name, and what from elsewhere is bound to its tables: a view
--- or a foreign key goes with them, whatever schema they come to be in, and is gone when that is dropped.
+-- Objects that would be missing under the live schema's name, and objects elsewhere that are bound to its
+-- tables: a view or foreign key follows them into whatever schema they move to, and is lost when that is
+-- dropped.
 SELECT format('the shadow has no %s ''%s''',
               CASE c.relkind WHEN 'i' THEN 'index' WHEN 'I' THEN 'index' WHEN 'v' THEN 'view'
                              WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' ELSE 'table' END,
@@ -35,9 +36,9 @@ WHERE k.contype = 'f' AND k.conparentid = 0
 ORDER BY 1
 
 -- name: swap
--- Renames both schemas, each for the other. Statements that are prepared look names up again.
--- Afterwards the shadow's books are the live graph's: both say what they are about, and neither has a fence that a
--- cycle of before could hold.
+-- Swap both schemas by renaming. Prepared statements look names up again. Afterwards the shadow's bookkeeping
+-- is the live graph's: both store what they belong to, and neither has a fence that an earlier cycle could
+-- hold.
 ALTER SCHEMA @{live} RENAME TO syncline_promotion;
 ALTER SCHEMA @{shadow} RENAME TO @{live};
 ALTER SCHEMA syncline_promotion RENAME TO @{shadow};
@@ -47,7 +48,7 @@ FROM @{shadow}.sync_state s;
 UPDATE @{shadow}.sync_state s
 SET fence = l.fence, vector_prefix = @{shadow_prefix}, shadow_provider = @{shadow_provider}
 FROM @{live}.sync_state l;
--- What people did to the graph by hand stays with it.
+-- What operators did to the graph manually stays with it.
 INSERT INTO @{live}.sync_audit (at, who, action, why, table_name, key, fingerprint, rows, run_id)
 SELECT a.at, a.who, a.action, a.why, a.table_name, a.key, a.fingerprint, a.rows, a.run_id
 FROM @{shadow}.sync_audit a

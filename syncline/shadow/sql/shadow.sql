@@ -7,12 +7,12 @@ UPDATE @{schema}.sync_state SET vector_prefix = $1, shadow_provider = $2
 SELECT pg_advisory_xact_lock(hashtextextended('syncline:' || $1, 0))
 
 -- name: try_lock
--- The locks that cycles hold on both schemas, until the transaction ends.
+-- Take the locks that cycles hold on both schemas, until the transaction ends.
 SELECT pg_try_advisory_xact_lock(hashtextextended('syncline:' || $1, 0))
    AND pg_try_advisory_xact_lock(hashtextextended('syncline:' || $2, 0))
 
 -- name: scratch
--- What there is in the place of a shadow.
+-- The state of the schema with a shadow's name.
 SELECT to_regclass(quote_ident($1) || '.sync_state') IS NOT NULL AS made,
        EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident($1))) AS filled
 
@@ -20,8 +20,8 @@ SELECT to_regclass(quote_ident($1) || '.sync_state') IS NOT NULL AS made,
 SELECT vector_prefix, shadow_provider FROM @{schema}.sync_state
 
 -- name: grants
--- Who may do what in the live schema, as statements that let them do it in the shadow's tables and columns of the same
--- names.
+-- The privileges in the live schema, as statements that grant them on the shadow's tables and columns of the
+-- same names.
 WITH relations AS (
     SELECT c.oid, c.relname AS name, c.relacl AS acl, c.relowner AS owner,
            CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
@@ -50,7 +50,7 @@ WHERE a.grantee <> live.owner
 ORDER BY 1
 
 -- name: sizes
--- As many rows as the planner thinks there are: a promotion may have changed any of them.
+-- The planner's estimate of the rows: a promotion may have changed any of them.
 SELECT relname AS name, greatest(reltuples, 1)::bigint AS rows
 FROM pg_class
 WHERE relnamespace = to_regnamespace(quote_ident($1)) AND relkind IN ('r', 'p') AND relname !~ '^sync_'

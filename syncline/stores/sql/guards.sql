@@ -1,8 +1,9 @@
--- What a connection checks before it reads or writes for a tenant.
+-- Checks of a connection before it reads or writes tables of other owners.
 
 -- name: read_settings
--- Settings of one transaction that reads tables of other owners. An operator or function is found in pg_catalog or by its
--- full name; a policy or a view in place of a table is an error; no CHECK constraint is evaluated by the planner.
+-- Settings of a transaction that reads tables of other owners. Operators and functions resolve to pg_catalog
+-- or by their full name; a policy, or a view in place of a table, is an error; the planner evaluates no CHECK
+-- constraint.
 SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL row_security = off;
 SET LOCAL constraint_exclusion = off;
@@ -10,10 +11,11 @@ SELECT set_config('restrict_nonsystem_relation_kind', 'view, foreign-table', tru
 WHERE current_setting('restrict_nonsystem_relation_kind', true) IS NOT NULL
 
 -- name: read_guard
--- Planning a query evaluates constants in expressions of indexes, statistics and partition keys, and a cast between text and a
--- type that somebody made calls what they gave it: all of that as whoever reads. A function of a role that is neither a
--- superuser nor this one is refused, unless its owner is the only one who has captured tables in this database. Most tables
--- have nothing of the kind, which takes a few look-ups by index.
+-- Planning a query evaluates constants in expressions of indexes, statistics and partition keys, and a cast
+-- between text and a user-defined type calls that type's functions: all with the reader's privileges. A
+-- function of a role that is neither a superuser nor this one is rejected, unless its owner is the only one
+-- with captured tables in this database. Most tables have nothing of the kind, which takes a few index
+-- lookups.
 LOCK TABLE @{tables} IN ACCESS SHARE MODE;
 DO @{tag}
 DECLARE
@@ -97,8 +99,8 @@ END
 @{tag}
 
 -- name: write_guard
--- The lock keeps out CREATE TRIGGER, RULE, INDEX, STATISTICS, INHERITS and every ALTER TABLE until this transaction ends, so what
--- is found here stays so. Readers and writers of the table go on.
+-- The lock keeps out CREATE TRIGGER, RULE, INDEX, STATISTICS, INHERITS and every ALTER TABLE until this
+-- transaction ends, so the result of these checks stays valid. Readers and writers of the table continue.
 LOCK TABLE @{only} IN SHARE UPDATE EXCLUSIVE MODE@{nowait};
 DO @{tag}
 DECLARE

@@ -4,7 +4,7 @@
 ((((get_byte(uuid_send(@{id}), 0) << 8) | get_byte(uuid_send(@{id}), 1)) >> 2))
 
 -- name: key_uuid
--- syncline.key_uuid, written out: the write-db does not have it. It is made of a key's bytes.
+-- syncline.key_uuid, inlined: the write-db does not have it. It is made from a key's bytes.
 encode(substr(set_byte(set_byte(sha256(@{bytes}), 6, 128), 8, 128), 1, 16), 'hex')::uuid
 
 -- name: hash
@@ -15,14 +15,14 @@ encode(substr(set_byte(set_byte(sha256(@{bytes}), 6, 128), 8, 128), 1, 16), 'hex
 (SELECT t.*, @{row_id} AS sync_row_id FROM @{target} t OFFSET 0) t
 
 -- name: sums
--- Sums, not exclusive ors: two equal strays would cancel each other out.
+-- Sums, not exclusive ors: two equal stray rows would cancel each other out.
 SELECT @{bucket} AS bucket, count(*) AS rows, sum(@{hash})::text AS hashes
 FROM @{rows}
 WHERE NOT EXISTS (SELECT FROM unnest($1::uuid[]) AS u (id) WHERE u.id = @{row_id})
 GROUP BY 1
 
 -- name: waiting
--- References that wait, but for those whose other end is there: nothing would release them any more.
+-- Parked references, except those whose parent exists: nothing would release them any more.
 LEFT JOIN (
     SELECT r.owner, (array_agg(r.waits_for))[1] AS waits_for
     FROM sync_parked_reference r

@@ -1,7 +1,7 @@
--- The counts that triggers keep.
+-- The counts kept by triggers.
 
 -- name: counts_found
--- The kept counts that are not what is there.
+-- The stored counts that differ from the actual ones.
 WITH found (counted, name, refused, entries) AS (
     SELECT 'sync_parked_row', table_name, false, count(*) FROM sync_parked_row GROUP BY table_name
     UNION ALL
@@ -17,7 +17,8 @@ FROM sync_count k FULL JOIN found f USING (counted, name, refused)
 ORDER BY counted, name, refused
 
 -- name: counts_lock
--- Operators discard dead letters while nobody holds the graph. As they do: the tables first, then the counts.
+-- Operators discard dead letters without the graph's lock. Same order as theirs: the tables first, then the
+-- counts.
 LOCK TABLE sync_parked_row, sync_parked_reference, sync_dead_letter, sync_outbox IN SHARE ROW EXCLUSIVE MODE
 
 -- name: counts_mend

@@ -1,7 +1,7 @@
 -- Links of both stores.
 
 -- name: source_links
--- Each owner with each member of its array once; @{join} decides about owners without any.
+-- Each owner with each distinct member of its array; @{join} decides about owners without any.
 @{owners}
 @{join} LATERAL (
     SELECT @{member_id} AS member, d.key, @{rejected} AS rejected
@@ -42,8 +42,8 @@ WHERE get_bit($2::bytea, @{bucket}) = 1 OR s.sync_row_id IN (SELECT unnest($1::u
 ORDER BY 1
 
 -- name: listed_links_target
--- All that says something about a link of the owner; `kind` is what: that the owner is there, that it is linked,
--- that a link waits, or that one is rejected. A link that waits for what is there would never be made.
+-- Everything that concerns a link of the owner; `kind`: the owner exists, it is linked, a link is parked, or
+-- a link is rejected. A link parked although its member exists would never be made.
 SELECT f.owner AS row_id, f.kind, f.member, coalesce(f.member_key, p.key, f.member::text) AS member_key
 FROM (
     SELECT o.id AS owner, 'owner' AS kind, NULL::uuid AS member, NULL AS member_key FROM @{owners} o

@@ -1,4 +1,4 @@
--- Ask for what differs, with its audit.
+-- Request what differs, with an audit record.
 
 -- name: audited
 SELECT action, table_name, number, rows FROM sync_audit WHERE run_id = $1
@@ -11,7 +11,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING number
 UPDATE sync_audit SET rows = rows + $2 WHERE number = $1
 
 -- name: requeue
--- What is asked for already is on its way. Table and rows are noted in the audit with the same statement.
+-- Rows requested already are in progress. Table and rows are recorded in the audit in the same statement.
 WITH asked AS (
     INSERT INTO sync_requeue (table_name, row_id, key, reason)
     SELECT $1, d.row_id, ARRAY(SELECT jsonb_array_elements_text(d.key::jsonb)), 'verify'
@@ -22,7 +22,7 @@ WITH asked AS (
 SELECT count(*) FROM asked
 
 -- name: requeue_points
--- Without what is known of its vector a point is embedded and written anew; one whose row is gone is deleted.
+-- Without the state of its vector a point is embedded and written again; one whose row is gone is deleted.
 WITH forgotten AS (
     DELETE FROM sync_vector WHERE collection = $1 AND point_id = ANY ($3::uuid[])
 ), asked AS (

@@ -1,8 +1,8 @@
--- Rows of both stores, and those that no cycle has read yet.
+-- Rows of both stores, and pending rows.
 
 -- name: passed
--- OFFSET 0 keeps each level to itself: captured rows alone are tried for anything, and no hash is computed once for
--- each place that its value is used in.
+-- OFFSET 0 separates the levels: expressions are evaluated for captured rows only, and each hash once, not
+-- once per use of its value.
 (SELECT s.*, @{row_id} AS sync_row_id
  FROM (
     SELECT @{columns} FROM (SELECT * FROM @{source} WHERE @{captured} OFFSET 0) AS @{name}
@@ -36,7 +36,7 @@ WHERE get_bit($2::bytea, @{bucket}) = 1 OR @{row_id} IN (SELECT unnest($1::uuid[
 ORDER BY 1
 
 -- name: books
--- What the graph-db's books know of the rows of a table that are not simply there.
+-- What the bookkeeping tables have about a table's rows that are parked, rejected or requested.
 SELECT row_id, key, 'asked' AS kind, false AS stuck FROM sync_requeue WHERE table_name = '@{table}'
 UNION ALL
 SELECT row_id, key, 'dead', false FROM sync_dead_letter WHERE table_name = '@{table}'
@@ -48,14 +48,14 @@ SELECT r.owner, NULL, 'waiting', false
 FROM sync_parked_reference r WHERE r.table_name = '@{table}' AND r.name IN (@{names})
 
 -- name: beyond
--- The rows that no cycle has read yet, and the keys of those whose end none has.
+-- The rows that no cycle has read yet, and the deleted keys that none has read.
 SELECT s.sync_row_id AS row_id FROM @{rows}
 UNION ALL
 SELECT row_id FROM (@{deleted}) d
 LIMIT @{limit}
 
 -- name: standing
--- Which of some keys the write-db has, whatever its rows say.
+-- Which keys the write-db has, whatever their rows contain.
 SELECT ARRAY[@{key}] AS key FROM @{source} WHERE (@{key}) IN (SELECT * FROM unnest(@{parameters}))
 
 -- name: refused

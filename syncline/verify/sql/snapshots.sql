@@ -1,8 +1,8 @@
--- Settings and types with which both stores write values the same way.
+-- Settings and types with which both stores write values in the same form.
 
 -- name: settings
--- Both sides write values the same way, whatever their servers are set to; and a side that waits for the other,
--- or for the vector store, is not thrown out for being idle. Plans are made for the parameters at hand.
+-- Both sides write values in the same form, whatever the servers' settings; and a side that waits for the
+-- other, or for the vector store, is not ended as idle. Plans are made for the actual parameters.
 SELECT set_config('TimeZone', 'UTC', true),
        set_config('DateStyle', 'ISO, MDY', true),
        set_config('IntervalStyle', 'postgres', true),
@@ -13,14 +13,14 @@ SELECT set_config('TimeZone', 'UTC', true),
        set_config('idle_in_transaction_session_timeout', '0', true)
 
 -- name: types
--- The types that values have in the graph-db; those that every Postgres has can be asked of the write-db too.
+-- The types of values in the graph-db; built-in ones can be requested from the write-db too.
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
        t.typnamespace = 'pg_catalog'::regnamespace AS builtin
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = to_regclass(quote_ident($1)) AND a.attnum > 0 AND NOT a.attisdropped
 
 -- name: builtin
--- Which of the types, as a map spells them, every Postgres has. Where only pg_catalog is searched, others are not found.
+-- Which types, as a map spells them, are built in. Where only pg_catalog is searched, others are not found.
 SELECT DISTINCT spelled
 FROM unnest($1::text[]) AS spelled JOIN pg_type t ON t.oid = to_regtype(spelled)
 WHERE t.typnamespace = 'pg_catalog'::regnamespace

@@ -1,11 +1,12 @@
--- Denormalised counters, counted again.
+-- Denormalised counts, recounted.
 
 -- name: stats_group
 LEFT JOIN (SELECT c.sync_owner, @{values} FROM (@{rows}) c GROUP BY 1) @{group} ON @{group}.sync_owner = o.id
 CROSS JOIN (SELECT @{values} FROM @{counted} c WHERE false) @{nothing}
 
 -- name: stats_expected
--- Every row's numbers, counted again all at once; nothing counted is not always zero, so that is asked as well.
+-- Every row's counts, all recounted at once; an empty aggregate is not always zero, so that is queried as
+-- well.
 FROM @{target} o
 LEFT JOIN @{stats} n ON n.@{owner} = o.id
 @{groups}

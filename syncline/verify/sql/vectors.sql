@@ -1,7 +1,8 @@
 -- Points of the vector store.
 
 -- name: points
--- What the vector store should have, and whether it is owed: rows, and points of rows that are gone.
+-- The points that the vector store should have, and whether they are queued: rows, and points of deleted
+-- rows.
 SELECT coalesce(t.id, o.point_id) AS row_id, CASE WHEN t.id IS NOT NULL THEN ARRAY[t.key] END AS key,
        CASE WHEN t.id IS NOT NULL AND @{text} IS NOT NULL THEN (@{payload})::text END AS payload, t.xmin::text AS version,
        o.point_id IS NOT NULL AS owed, o.error IS NOT NULL AS refused, o.next_retry_at IS NOT NULL AS retried,

@@ -1,8 +1,8 @@
--- What a write-db has already.
+-- Read the write-db's catalog.
 
 -- name: relations
--- The schema's relations that have columns, and the partitions that hold their rows, wherever those are. By what hangs on the
--- schema: `pg_class` has no index by schema, and a database may have thousands of graphs.
+-- The schema's relations with columns, and the partitions with their rows, in any schema. Starts from the
+-- schema's dependencies: `pg_class` has no index by schema, and a database may have thousands of graphs.
 WITH members AS MATERIALIZED (
     SELECT d.objid AS oid
     FROM pg_namespace n
@@ -37,7 +37,8 @@ WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')
 ORDER BY n.nspname, c.relname
 
 -- name: columns
--- Only the types of these columns: a database has a type for each of its tables. One of the schema itself is spelled without it.
+-- Only the types of these columns: a database has a type per table. A type of the schema itself is spelled
+-- without the schema.
 WITH RECURSIVE found AS MATERIALIZED (
     SELECT * FROM pg_attribute WHERE attrelid = ANY ($1::oid[]) AND attnum > 0 AND NOT attisdropped
 ), bases AS (
@@ -69,8 +70,8 @@ WHERE t.tgrelid = ANY ($1::oid[]) AND NOT t.tgisinternal
 ORDER BY t.tgrelid, t.tgname
 
 -- name: indexes
--- `plain`: what the engine's keyset order and ON CONFLICT can use. Each index is looked up by itself: joined all at once, a
--- database of thousands of graphs would be read whole.
+-- `plain`: usable for the engine's keyset order and ON CONFLICT. Each index is looked up separately: a join
+-- of all would read the whole catalog of a database with thousands of graphs.
 WITH found AS MATERIALIZED (SELECT * FROM pg_index WHERE indrelid = ANY ($1::oid[]))
 SELECT i.indrelid AS relation, c.relname AS name, i.indisvalid AND i.indisready AS valid,
        i.indisunique AS unique,
@@ -100,7 +101,8 @@ JOIN pg_type t ON t.oid = p.prorettype
 WHERE n.nspname IN ($1, 'syncline') AND t.typname = 'trigger'
 
 -- name: names
--- By what hangs on the schema: `pg_class` has no index by schema, and a database may have thousands of graphs.
+-- Starts from the schema's dependencies: `pg_class` has no index by schema, and a database may have thousands
+-- of graphs.
 WITH members AS MATERIALIZED (
     SELECT m.oid, m.relname, m.relnamespace
     FROM (SELECT DISTINCT relnamespace AS oid FROM pg_class WHERE oid = ANY ($1::oid[])) p
@@ -125,7 +127,8 @@ WHERE n.nspname = 'syncline' AND c.relname = 'listener'
 SELECT nspname AS schema, pg_get_userbyid(nspowner) AS owner FROM pg_namespace WHERE nspname IN ($1, 'syncline')
 
 -- name: roles
--- The owners of the schema, of its relations $2 and functions, and of what all schemas share, and what they may do.
+-- The owners of the schema, of its relations $2 and functions, and of schema `syncline`, and their
+-- privileges.
 WITH owner AS (
     SELECT nspowner AS oid FROM pg_namespace WHERE nspname IN ($1, 'syncline')
     UNION
@@ -152,7 +155,7 @@ FROM owner o JOIN pg_roles r ON r.oid = o.oid LEFT JOIN place p ON p.nspname = $
 GROUP BY r.oid, r.rolname, r.rolsuper
 
 -- name: types
--- As columns are spelled: a type of schema $2 itself without it.
+-- Spelled like column types: a type of schema $2 itself without the schema.
 SELECT a.asked,
        CASE WHEN n.nspname = $2 THEN substr(format_type(t.oid, NULL), length(quote_ident($2)) + 2)
            ELSE format_type(t.oid, NULL) END AS spelled

@@ -1,15 +1,15 @@
 -- Columns, indexes and tombstones that capture adds.
 
 -- name: version
--- Stamps every row version with the id of the transaction that wrote it. A timestamp would lie: it is taken
--- when a transaction starts, shared by many rows, and skewed between writers. A transaction id together with
--- the snapshot's xmin says exactly which rows can no longer change behind a reader's back. One for each schema: whoever
--- owned one that all share could have it run in every other owner's writes.
+-- Stamps every row version with the id of the transaction that wrote it. A timestamp would be wrong: it is
+-- taken when a transaction starts, shared by many rows, and skewed between writers. A transaction id and the
+-- snapshot's xmin tell exactly which rows can no longer change after being read. One function per schema: the
+-- owner of a shared one could run code in every other owner's writes.
 CREATE OR REPLACE FUNCTION @{function}() RETURNS trigger
 LANGUAGE plpgsql AS $$@{body}$$
 
 -- name: tombstones
--- No index on the key: one that is too long for it would make the writer's DELETE fail.
+-- No index on the key: a key too long for it would make the writer's DELETE fail.
 CREATE TABLE @{tombstones} (
     seq          bigint GENERATED ALWAYS AS IDENTITY,
     source_table text NOT NULL,
@@ -20,8 +20,8 @@ CREATE TABLE @{tombstones} (
 )
 
 -- name: positions
--- What only the true past of this database has: the engine writes a new token for each stretch that it reads, before it
--- moves a cursor over it. A past without the token that the graph-db remembers is another one.
+-- Identifies this database's history: the engine writes a new token before it moves a cursor over what it has
+-- read. A history without the token that the graph-db stores is another one.
 CREATE TABLE @{positions} (
     reader        uuid PRIMARY KEY,
     branch        uuid NOT NULL,
@@ -32,24 +32,26 @@ CREATE TABLE @{positions} (
 )
 
 -- name: column
--- A constant default rewrites nothing: rows that are there read as 0, which every cursor begins at.
+-- A constant default rewrites nothing: existing rows read as 0, where every cursor begins.
 ALTER TABLE @{table} ADD COLUMN sync_xid xid8 NOT NULL DEFAULT '0'
 
 -- name: default
 ALTER TABLE @{table} ALTER COLUMN sync_xid SET DEFAULT pg_current_xact_id()
 
 -- name: epoch
--- Another sync_tombstone with the keys that were in the one before: no cycle need have read them. What another cluster
--- stamped, before a dump was loaded, is stamped anew, or the cycles of this one would not reach it for years.
+-- A new sync_tombstone with the keys of the old one: no cycle may have read them. Keys stamped by another
+-- cluster, before a dump was loaded, are stamped again, or this cluster's cycles would not reach them for
+-- years.
 ALTER TABLE @{tombstones} RENAME TO sync_tombstone_before;
--- It keeps nothing that has a name which the new one is to have.
+-- Drops whatever has a name that the new table needs.
 ALTER TABLE @{before} DROP CONSTRAINT IF EXISTS sync_tombstone_order, ALTER seq DROP IDENTITY IF EXISTS;
 ALTER TABLE @{before} ALTER seq DROP NOT NULL, ALTER source_table DROP NOT NULL, ALTER key DROP NOT NULL,
     ALTER sync_xid DROP NOT NULL, ALTER deleted_at DROP NOT NULL;
 @{create};
 INSERT INTO @{tombstones} (source_table, key, sync_xid, deleted_at)
 SELECT source_table, key, least(sync_xid, pg_current_xact_id()), deleted_at FROM @{before} ORDER BY sync_xid, seq;
--- Who may read or clear away the keys may do so still. Names travel as values: nothing of theirs is read as code.
+-- Roles that may read or prune the keys keep that privilege. Names are passed as values: none is read as
+-- code.
 SELECT set_config('syncline.before', '@{before_text}', true), set_config('syncline.tombstones', '@{tombstones_text}', true);
 DO $rights$
 DECLARE
@@ -69,7 +71,7 @@ $rights$;
 DROP TABLE @{before}
 
 -- name: analyze
--- Until a tenth of its rows has changed, Postgres has no statistics of a new column by itself.
+-- Postgres collects no statistics of a new column until a tenth of the rows has changed.
 ANALYZE @{table} (sync_xid, @{key})
 
 -- name: index
@@ -79,7 +81,7 @@ CREATE INDEX @{how}IF NOT EXISTS @{name} ON @{table} (sync_xid, @{key})
 SELECT (@{condition}) IS TRUE FROM @{table}
 
 -- name: unshared
--- What of schema syncline nobody needs once $1 is captured no more, as far as it is ours to drop.
+-- Objects of schema syncline that are unused once $1 is no longer captured, as far as they are ours to drop.
 SELECT 'capture_version' AS name
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = 'syncline' AND p.proname = 'capture_version' AND pg_has_role(p.proowner, 'USAGE')

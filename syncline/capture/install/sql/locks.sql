@@ -1,7 +1,7 @@
--- Who waits for a table's lock, and who holds it.
+-- Sessions that wait for a table's lock, and sessions that hold it.
 
 -- name: holders
--- Who holds a lock on one of these tables or on their partitions, longest first.
+-- Sessions with a lock on one of these tables or their partitions, longest first.
 WITH locked AS (
     SELECT l.pid, l.virtualtransaction
     FROM pg_locks l
@@ -23,7 +23,7 @@ WHERE '-1/' || transaction IN (SELECT virtualtransaction FROM locked)
 ORDER BY since NULLS LAST, holder
 
 -- name: blockers
--- Who keeps session $1 waiting.
+-- Sessions that block session $1.
 SELECT 'pid ' || pid AS holder, coalesce(nullif(application_name, ''), nullif(backend_type, 'client backend')) AS name,
        state, xact_start AS since, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds
 FROM pg_stat_activity

@@ -7,7 +7,7 @@ BEGIN
 END
 
 -- name: shared_version_body
--- What stamped the rows of all schemas in earlier releases.
+-- The function that stamped the rows of all schemas in earlier releases.
 BEGIN
     NEW.sync_xid := pg_current_xact_id();
     RETURN NEW;
@@ -66,7 +66,7 @@ BEGIN
 END
 
 -- name: notify_state
--- One row. Its writers are hushed for a moment while a run that is about to begin will see what they write.
+-- One row. Writers are muted for a moment while a run that is about to begin will see what they write.
 CREATE TABLE @{state} (
     one          boolean PRIMARY KEY DEFAULT true CHECK (one),
     wanted       boolean NOT NULL DEFAULT true,
@@ -75,8 +75,9 @@ CREATE TABLE @{state} (
 INSERT INTO @{state} DEFAULT VALUES
 
 -- name: listener
--- Who listens, until when that is sure, and below which transaction id nothing is left to be heard. Read by the
--- notifying triggers of every graph of the database, whoever has adopted it: else its writers' statements would fail.
+-- The listener, the end of its lease, and the transaction id below which it has missed nothing. Read by the
+-- notification triggers of every graph of the database, whichever role has adopted it: otherwise its writers'
+-- statements would fail.
 CREATE SCHEMA IF NOT EXISTS syncline;
 GRANT USAGE ON SCHEMA syncline TO PUBLIC;
 CREATE TABLE IF NOT EXISTS syncline.listener (

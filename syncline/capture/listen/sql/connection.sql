@@ -1,10 +1,10 @@
--- One listener's connection: its lock, its lease, the snapshot.
+-- The listen connection: lock, lease, snapshot.
 
 -- name: lock
 SELECT pg_try_advisory_lock(hashtextextended('syncline.listener:' || $1, 0))
 
 -- name: evict
--- A listener whose process is frozen keeps its lock, and the server keeps its place in the queue of notifications.
+-- A frozen listener keeps its lock, and the server keeps its place in the notification queue.
 SELECT pg_terminate_backend(l.pid)
 FROM pg_locks l
 JOIN syncline.listener r ON r.name = $1 AND r.until < clock_timestamp() - make_interval(secs => $2)
@@ -21,7 +21,7 @@ FROM pg_current_snapshot() AS s
 SELECT heard_below::text::bigint AS heard_below FROM syncline.listener WHERE name = $1
 
 -- name: renew
--- The lease by which writers know that somebody listens, and what was still to be heard when it was last renewed.
+-- The lease that tells writers that a worker listens, and what it had not received when it was last renewed.
 WITH before AS MATERIALIZED (SELECT until, heard_below FROM syncline.listener WHERE name = $1)
 INSERT INTO syncline.listener AS l (name, until, heard_below)
 VALUES ($1, clock_timestamp() + make_interval(secs => $2), $3::text::xid8)

@@ -1,7 +1,7 @@
 -- Changes that were not notified.
 
 -- name: stamped
--- The tables of these schemas that are captured: whatever their map, they have the stamp.
+-- The captured tables of these schemas: whatever their map, they have the stamp column.
 SELECT n.nspname AS schema, c.relname AS name
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
@@ -11,5 +11,5 @@ WHERE a.attname = 'sync_xid' AND NOT a.attisdropped AND c.relkind IN ('r', 'p') 
 ORDER BY n.nspname, c.relname
 
 -- name: probe
--- The first in the index's own order: whether there is one, the planner would look up in the table, page by page.
+-- The first row in index order. With EXISTS the planner would scan the table page by page.
 (SELECT sync_xid FROM @{table} WHERE sync_xid >= $1::text::xid8 ORDER BY sync_xid DESC LIMIT 1) IS NOT NULL

@@ -1,4 +1,4 @@
-"""Somebody else's work within bounds: it may never end, ignore its cancellation, or end the process."""
+"""Bounded execution of foreign coroutines, which may hang, ignore cancellation or raise SystemExit."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,12 +7,12 @@ from typing import Final, TypeVar
 __all__ = ["PATIENCE", "BaseExceptionRaised", "CancelIgnored", "TimedOut", "bounded"]
 
 PATIENCE: Final = 10.0
-"""Seconds that work has for its end after it was cancelled."""
+"""Seconds that cancelled work has to end."""
 
 T = TypeVar("T")
 
 _abandoned: set[asyncio.Task[object]] = set()
-"""Work that went on after its cancellation: an event loop holds its tasks by weak references alone."""
+"""Tasks that ignored their cancellation: an event loop only holds weak references to its tasks."""
 
 
 class TimedOut(Exception):
@@ -20,15 +20,15 @@ class TimedOut(Exception):
 
 
 class CancelIgnored(Exception):
-    """The work went on after its cancellation, and was left to itself."""
+    """The work ignored its cancellation, and was abandoned."""
 
 
 class BaseExceptionRaised(Exception):
-    """The work raised what would have ended the process, or a cancellation that nobody asked for."""
+    """The work raised a BaseException such as SystemExit, or a CancelledError without being cancelled."""
 
 
 async def bounded(work: Awaitable[T], *, seconds: float, patience: float = PATIENCE) -> T:
-    """Return what the work, in a task of its own, returns; raise what it raises.
+    """Run the work in a separate task; return its result or raise its exception.
 
     Raise Overran after `seconds`, and Abandoned when work that was cancelled, for that reason or because the
     caller was, has not ended `patience` seconds later. Raise Escaped in place of SystemExit and the like: a

@@ -272,7 +272,7 @@ NOTIFICATIONS: Final = Counter(
     name="notifications",
     unit="notifications",
     labels=("store",),
-    help="Change notifications of the write-db received by this worker; those within one second share a run.",
+    help="Change notifications of the write-db received by this worker. Those within a second share a run.",
 )
 WAKES: Final = Counter(
     name="wakes",

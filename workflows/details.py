@@ -55,7 +55,7 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
             yield _earlier(state.provider)
     for signal in state.signals:
         if isinstance(signal, ProviderReturned):
-            yield f"The provider is back; the graph was in {signal.away.how.value}{_since(signal.away.since)}."
+            yield f"The provider is back, after {signal.away.how.value}{_since(signal.away.since)}."
     if result is not None and result.blocked:
         stretch = _stretch(state.carried.unowned_since, state.carried.unowned_runs)
         yield (
@@ -78,7 +78,7 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
 def _provider(provider: ProviderState) -> Iterator[str]:
     if provider.held is not None:
         stretch = _stretch(provider.held_since, provider.consecutive_held_runs)
-        yield f"> **Held**{stretch}: {provider.held.detail} `syncline providers` lists each worker's providers."
+        yield f"> **Held**{stretch}: {provider.held.detail} See `syncline providers`."
     elif provider.fallback is not None:
         stretch = _stretch(provider.fallback_since, provider.consecutive_fallback_runs)
         yield (

@@ -164,7 +164,7 @@ class SummarizeParked:
             OperationActivities.summarize_parked,
             input,
             describe=lambda found: (
-                f"{found.rows:,} rows wait, {found.references:,} links and references wait alone"
+                f"{found.rows:,} parked rows, {found.references:,} parked links and references"
             ),
         )
 
@@ -187,7 +187,7 @@ class ExplainRow:
 
     @workflow.run
     async def run(self, input: ExplainRowInput) -> Explanation:  # noqa: A002 # wire name
-        """Say it."""
+        """Return the explanation."""
         return await _carry_out(
             OperationActivities.explain_row, input, describe=lambda found: f"{found.state}: {found.verdict}"
         )

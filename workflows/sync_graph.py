@@ -89,7 +89,7 @@ _RETRY_ROUTED = dataclasses.replace(_RETRY, non_retryable_error_types=[ProviderG
 # committed cursor anyway.
 @workflow.defn(name=names.SYNC_GRAPH, failure_exception_types=FAILS_A_RUN)
 class SyncGraph:
-    """Sync one graph once per run. State is carried from run to run, in the result or the failure's details."""
+    """Sync one graph once. State is carried from run to run, in the result or in the failure's details."""
 
     def __init__(self) -> None:
         self._known = known_before()
@@ -278,7 +278,7 @@ class SyncGraph:
             await follow_with_shadow(self._state.graph)
 
     async def _keep_cadence(self, resolution: ProviderResolution, result: SyncResult) -> None:
-        """Adjust an adaptive graph's Schedule to its idle time: one activity, only if the interval changes."""
+        """Slow an idle adaptive graph's Schedule down: one activity, only if the interval changes."""
         carried = self._state.carried
         rules = resolution.cadence
         if rules is None or not _scheduled(resolution.graph.slug):

@@ -30,9 +30,9 @@ class BaseExceptionRaised(Exception):
 async def bounded(work: Awaitable[T], *, seconds: float, patience: float = PATIENCE) -> T:
     """Run the work in a separate task; return its result or raise its exception.
 
-    Raise Overran after `seconds`, and Abandoned when work that was cancelled, for that reason or because the
-    caller was, has not ended `patience` seconds later. Raise Escaped in place of SystemExit and the like: a
-    task that raises one ends the event loop of everybody.
+    Raise TimedOut after `seconds`, and CancelIgnored if cancelled work (by the timeout or with the caller)
+    has not ended `patience` seconds later. Raise BaseExceptionRaised in place of SystemExit and the like: a
+    task that raises one ends the event loop.
     """
     task = asyncio.create_task(_kept_in(work))
     try:
@@ -69,15 +69,15 @@ async def _stop(task: "asyncio.Task[T]", patience: float) -> None:
 def _forget(task: "asyncio.Task[T]") -> None:
     _abandoned.discard(task)
     if not task.cancelled():
-        task.exception()  # nobody is left to hear it
+        task.exception()  # mark it as retrieved: no caller is left
 
 
 async def each_batch(
     total: int, *, size: int, in_flight: int, send: Callable[[slice], Awaitable[None]]
 ) -> None:
-    """Send every slice of `total` items, at most `in_flight` at once, in no guaranteed order.
+    """Send all slices of `total` items, at most `in_flight` concurrently, in no guaranteed order.
 
-    The first failure cancels the rest and is raised as it is. At most `in_flight` batches exist in memory.
+    The first failure cancels the rest and is raised unchanged. At most `in_flight` batches are in memory.
     """
     starts = iter(range(0, total, size))
 

@@ -155,7 +155,7 @@ def raised_by_code(sqlstate: str, *, function: str | None = None) -> bool:
 
 
 def source_function(error: BaseException) -> str | None:
-    """Return the function in PostgreSQL's source that reports a driver's error; None for our own DO blocks.
+    """Return the function in PostgreSQL's source that reports a driver's error; None for our DO blocks.
 
     Those have one line of context; an error of a trigger or function has more.
     """

@@ -303,9 +303,9 @@ DECLARED: Final[Mapping[str, Metric]] = {
 _PAGE: Final = """\
 # Metrics
 
-Served at `SYNCLINE_METRICS_ADDRESS`, path `/metrics`, together with the metrics of the Temporal SDK. Scraping,
-recording rules and alerts: [operations/monitoring.md](operations/monitoring.md). `make docs` generates this
-page.
+Served at `SYNCLINE_METRICS_ADDRESS`, path `/metrics`, together with the metrics of the Temporal SDK.
+Scraping, recording rules and alerts: [operations/monitoring.md](operations/monitoring.md). `make docs`
+generates this page.
 
 | Name | Type | Unit | Labels | Meaning |
 |---|---|---|---|---|

@@ -184,7 +184,7 @@ class SyncContext:
     meter: Meter
     retry: RetryRules = RetryRules()
     shadow: bool = False
-    """Whether this is a shadow run: `target` and `vectors` are those of the shadow; readers are not notified."""
+    """Whether this is a shadow run: `target` and `vectors` are the shadow's; readers are not notified."""
     alone: bool = True
     """Whether no other graph reads `write`. If one does, what it has yet to read is unknown here."""
     run_is_over: Callable[[str], Awaitable[bool]] | None = None

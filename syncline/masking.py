@@ -147,7 +147,7 @@ def cause_of(message: str, mask: str) -> str:
 
 
 def raised_by_code(sqlstate: str, *, function: str | None = None) -> bool:
-    """Return whether a trigger or function raised the error: P0001, or a code that Postgres does not define.
+    """Return whether a trigger or function raised the error: P0001, or a code unknown to Postgres.
 
     `function` is the function in PostgreSQL's source that reports it, if known: RAISE may use any code.
     """

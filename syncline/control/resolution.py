@@ -100,7 +100,7 @@ class Resolved(Generic[ProviderT_co]):
     def validated(self) -> BaseModel:
         """Return the validated options of a provider of this worker, or raise CompositionInvalid.
 
-        It calls the provider's validators, which may block or raise anything: call it where the provider runs.
+        It calls the provider's validators, which may block or raise anything: call it where the provider is.
         """
         if self.options is not None:
             return self.options
@@ -213,7 +213,7 @@ async def resolve_provider(
 async def resolve_sync_provider(
     services: ResolutionServices | None, graph_id: str | UUID | None, *, shadow: bool = False
 ) -> Resolved[SyncProvider]:
-    """Return the sync provider of the graph or its shadow, or why there is none; raise as `resolve_provider`."""
+    """Return the sync provider of the graph or shadow, or why there is none; see `resolve_provider`."""
     return await resolve_provider("sync", services, graph_id, shadow=shadow)
 
 
@@ -234,7 +234,7 @@ def resolved_before(
 async def resolve_fact_decomposition_provider(
     services: ResolutionServices | None, graph_id: str | UUID | None
 ) -> Resolved[FactDecompositionProvider]:
-    """Return the fact decomposition provider of the graph, or why there is none; raise as `resolve_provider`."""
+    """Return the graph's fact decomposition provider, or why there is none; see `resolve_provider`."""
     return await resolve_provider("fact_decomposition", services, graph_id)
 
 
@@ -279,7 +279,7 @@ async def _not_installed(
     if required and explicit:
         detail += " It declares itself required, but `on_missing` is `fallback`."
         write("required provider replaced by fallback", graph=graph.slug, provider=entry.provider)
-    tell(event, graph=graph.slug, kind=kind, provider=entry.provider, known=list(known))
+    write(event, graph=graph.slug, kind=kind, provider=entry.provider, known=list(known))
     return Resolved(graph=graph, entry=entry, reason=FallbackReason.NOT_INSTALLED, detail=detail)
 
 

@@ -51,5 +51,5 @@ class ScheduleSpec(BaseModel):
     def in_words(self) -> str:
         """A short description of when it syncs."""
         slower = f" to {self.intervals[-1]}" if len(self.intervals) > 1 else ""
-        told = "" if self.notify else ", not notified"
-        return f"{self.cron or f'every {self.every_seconds}{slower} s'}{told}"
+        notified = "" if self.notify else ", not notified"
+        return f"{self.cron or f'every {self.every_seconds}{slower} s'}{notified}"

@@ -158,7 +158,7 @@ class Services:
         return applied
 
     async def close(self) -> None:
-        """Close the providers, then the stores and services. Everything is closed despite failures; idempotent."""
+        """Close providers, then stores and services. Idempotent; a failure does not stop the rest."""
         if self._closed:
             return
         self._closed = True

@@ -172,7 +172,7 @@ def told(sqlstate: str, message: str) -> str:
 
 
 def server_message(error: BaseException) -> str:
-    """Return the primary message of a driver's error with a SQLSTATE, without DETAIL, which quotes the row."""
+    """Return the primary message of a driver's error with a SQLSTATE: its DETAIL quotes the row."""
     message = getattr(error, "message", None)
     # Without one it is the driver's: `invalid input for query argument $1: [any value] (expected …)`.
     return message if isinstance(message, str) and message else str(error).partition(": ")[0]

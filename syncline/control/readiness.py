@@ -127,9 +127,7 @@ async def _tried(what: str, name: str, try_it: Callable[[], Awaitable[object]]) 
         problem = str(error)
     else:
         return
-    get_log().warning(
-        "service of the settings cannot be used", service=what, name=name, error=problem
-    )
+    get_log().warning("service of the settings cannot be used", service=what, name=name, error=problem)
 
 
 async def reach_vectors(services: Services, key: str | None) -> VectorStore:

@@ -281,9 +281,7 @@ async def _keep_telling(
             told = False
         except StoreError as error:
             hint = "; `syncline migrate` creates its table" if isinstance(error, StoreRejected) else ""
-            (log.debug if told else log.warning)(
-                f"worker registration failed{hint}", error=str(error)
-            )
+            (log.debug if told else log.warning)(f"worker registration failed{hint}", error=str(error))
             told = True
         until = time.monotonic() + every_seconds
         # Refresh early when a store starts or stops refusing this worker: routing depends on it.

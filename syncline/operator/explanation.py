@@ -302,4 +302,5 @@ def _vector_notes(vector: InVectorStore) -> Iterator[str]:
     elif vector.wanted and not vector.current:
         yield "its vector is that of an older text, and nothing is queued"
     elif vector.point is not None and vector.point != vector.written:
-        yield "its point is " + ("" if vector.point else "not ") + "in the vector store, unlike the engine state"
+        is_in = "is" if vector.point else "is not"
+        yield f"its point {is_in} in the vector store, unlike the engine state"

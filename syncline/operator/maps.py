@@ -49,7 +49,7 @@ def map_of(services: "Services", graph: "Graph", *, shadow: bool = False) -> Gra
     who = f"Provider '{entry.provider}' of graph '{graph.slug}'"
     registered = services.registry.get("sync", entry.provider)
     if registered is None:
-        return _unknown(f"{who} is not installed in this worker, so the tables that it syncs are unknown here.")
+        return _unknown(f"{who} is not installed in this worker, so the tables that it syncs are unknown.")
     try:
         offered = getattr(registered.provider, "schema_map", None)
     except Exception as error:  # a plugin's property may raise anything

@@ -358,7 +358,7 @@ def _fleet(workers: Sequence[WorkerRecord]) -> Sequence[Check]:
             name=f"worker {worker.identity}",
             status=CheckStatus.WARN,
             found=f"it cannot use a store that other workers may be able to use. {problem}",
-            fix="Correct that setting of this worker and restart it; until then other workers run its graphs.",
+            fix="Correct that setting of this worker and restart it; other workers run its graphs meanwhile.",
         )
         for worker in workers
         for problem in worker.unusable

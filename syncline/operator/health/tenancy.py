@@ -75,7 +75,7 @@ async def check_schemas(name: str, store: PostgresStore, schemas: Mapping[str, s
 async def check_locks(
     name: str, store: PostgresStore, schemas: Mapping[str, str], *, silent_seconds: float = _SILENT
 ) -> Sequence[Check]:
-    """Return the checks of the holders of graphs' locks: any role that may connect to a graph-db can take one.
+    """Return the checks of the holders of graphs' locks: any role that may connect can take one.
 
     A worker's cycle sends statements less than `silent_seconds` apart, unless its worker is frozen, or waits
     for the embedding service or the vector store.

@@ -256,7 +256,7 @@ class Registry:
             problem, cause = await _problem_of(provider.close(), "close", self._close_seconds)
             if problem:
                 get_log().error(
-                    "provider close failed",
+                    "provider did not close",
                     kind=key[0],
                     provider=provider.id,
                     distribution=self._registered[key].distribution,
@@ -292,7 +292,7 @@ class Registry:
         start.failures += 1
         start.not_before = self._clock() + min(2.0 ** (start.failures - 1), _LONGEST_WAIT)
         get_log().error(
-            "provider initialize failed",
+            "provider did not initialize",
             kind=registered.kind,
             provider=registered.provider.id,
             distribution=registered.distribution,
@@ -337,7 +337,7 @@ class Registry:
     def _leave_out(self, error: ConfigurationError, name: str, distribution: str) -> None:
         self._problems.append(error)
         get_log().error(
-            "provider not registered",
+            "provider left out",
             name=name,
             distribution=distribution,
             error=str(error),
@@ -424,7 +424,7 @@ def _problem(provider: object, kind: object) -> str | None:
         return "its version is not a str"
     api_version = getattr(provider, "api_version", None)
     if api_version != rules.api_version:
-        return f"it implements api_version {api_version!r}, but this Syncline has {rules.api_version}"
+        return f"it was written for api_version {api_version!r}, and this Syncline has {rules.api_version}"
     for name in rules.coroutines:
         if not inspect.iscoroutinefunction(getattr(provider, name, None)):
             return f"it has no async method '{name}'"

@@ -78,8 +78,8 @@ async def test_a_required_provider_that_is_gone_is_held_by_default(services: Ser
     with structlog.testing.capture_logs() as lines:
         said, detail = await on_missing(services, on_missing="fallback")
     assert said == "fallback"
-    assert "nothing can stand in for it" in detail
-    assert [line["log_level"] for line in lines if "required provider is replaced" in line["event"]] == [
+    assert "declares itself required" in detail
+    assert [line["log_level"] for line in lines if "required provider replaced by fallback" in line["event"]] == [
         "warning"
     ]
 

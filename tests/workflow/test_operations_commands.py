@@ -148,11 +148,11 @@ async def test_an_action_without_its_rows_or_its_reason_is_status_2(
 ) -> None:
     await books(letter("n1"))
     for arguments, sentence in (
-        (["--why", "x"], "Say which dead letters"),
-        (["nodes", "--all", "--why", "x"], "Say which dead letters"),
-        (["nodes", "n1", "--fingerprint", "abc", "--why", "x"], "Say which dead letters"),
-        (["--all", "--why", " "], "say who you are and why"),
-        (["--all", "--why", "x", "--who", ""], "say who you are and why"),
+        (["--why", "x"], "Select dead letters by"),
+        (["nodes", "--all", "--why", "x"], "Select dead letters by"),
+        (["nodes", "n1", "--fingerprint", "abc", "--why", "x"], "Select dead letters by"),
+        (["--all", "--why", " "], "give `who` and `why`"),
+        (["--all", "--why", "x", "--who", ""], "give `who` and `why`"),
         (["--all"], "--why"),
     ):
         for action in ("retry", "discard"):

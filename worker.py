@@ -257,7 +257,7 @@ async def serving(client: Client, services: Services, activities: SyncActivities
     ):
         async with announced(services, identity=identity):
             yield
-        # From now on no graph is resolved to this process; cycles resolved just before still arrive.
+        # From now on no graph is resolved to this process; cycles resolved just before may still arrive.
         leaving.set()
         if opened:
             await asyncio.sleep(min(_LAST_CALL, settings.graceful_shutdown_seconds))

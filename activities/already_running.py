@@ -20,7 +20,7 @@ async def with_holder(request: SyncCycleRequest, result: SyncResult, *, run_id: 
         at_work = await run_at_work(activity.client(), request.graph.slug, but=run_id)
         unowned = at_work is None
     except TemporalUnavailable as error:
-        get_log().warning("cannot check whether another run is open", reason=str(error))
+        get_log().warning("open run could not be looked up", reason=str(error))
     lag = 0.0 if seen is None else max(0.0, (datetime.now(UTC) - seen).total_seconds())
     blocked = unowned and request.unowned_runs > 0
     if blocked:

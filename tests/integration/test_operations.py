@@ -530,7 +530,10 @@ async def test_what_holds_back_most_comes_first_with_its_reason(graph: TestGraph
         ("facts", "raw"): (Obstacle.NOT_READY, "in the write-db, but not: dedup_status = 'ready'"),
         ("nodes", "missing"): (Obstacle.MISSING, "not in the write-db"),
         ("nodes", "dead"): (Obstacle.DEAD, f"dead: [23514] {WEIGHT}"),
-        ("nodes", "landed"): (Obstacle.LANDED, "it has arrived: the next cycle applies the rows that wait for it"),
+        ("nodes", "landed"): (
+            Obstacle.LANDED,
+            "it has arrived: the next cycle applies the rows that wait for it",
+        ),
         ("edges", "e"): (Obstacle.PARKED, "parked itself, waits for nodes 'missing'"),
         ("elsewhere", "k"): (Obstacle.UNKNOWN, "its table is not in the table map"),
     }

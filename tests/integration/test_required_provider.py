@@ -79,9 +79,9 @@ async def test_a_required_provider_that_is_gone_is_held_by_default(services: Ser
         said, detail = await on_missing(services, on_missing="fallback")
     assert said == "fallback"
     assert "declares itself required" in detail
-    assert [line["log_level"] for line in lines if "required provider replaced by fallback" in line["event"]] == [
-        "warning"
-    ]
+    assert [
+        line["log_level"] for line in lines if "required provider replaced by fallback" in line["event"]
+    ] == ["warning"]
 
 
 async def test_a_provider_that_is_required_no_longer_is_forgotten_when_all_say_so(services: Services) -> None:

@@ -455,6 +455,6 @@ async def test_a_return_that_cannot_be_signalled_costs_no_second_cycle(
                 back = await (await runs.next()).result()
     assert (back.result.rows, len(results)) == (3, 1)
     assert back.carried.last_return is not None  # which is what the next run knows of it
-    assert [line["log_level"] for line in logs if line["event"] == "return of the provider not signalled"] == [
-        "warning"
-    ]
+    assert [
+        line["log_level"] for line in logs if line["event"] == "return of the provider not signalled"
+    ] == ["warning"]

@@ -1,6 +1,6 @@
-"""The worker: settings -> registry -> stores -> Temporal. Composition only; `python worker.py` runs it.
+"""The worker process: settings -> registry -> stores -> Temporal. Composition only; run `python worker.py`.
 
-One module because it is the one place where all is put together.
+One module because it is the one place where everything is composed.
 """
 
 import asyncio
@@ -73,14 +73,14 @@ __all__ = [
 
 _OPERATIONS_AT_ONCE = 4
 _SCHEDULES_AT_ONCE = 16
-"""They wait for Temporal, which takes seconds for each when it has much to do."""
+"""Activities that mostly wait for Temporal, which needs seconds for each under load."""
 _STICKY = timedelta(seconds=2)
 _HEARTBEATS = timedelta(seconds=1)
-"""The SDK would send one every 16 s at most, with progress as old as that, and a cancellation comes back with
-the next one. A cycle asks for one every five seconds, and for every second only while somebody follows it."""
+"""Heartbeat throttling. By default the SDK sends one every 16 s at most, which delays progress and
+cancellation by as much. A cycle heartbeats every 5 s, and every second only while an operator follows it."""
 _LAST_CALL = 4.0
-"""Seconds for which a worker that is told to stop still takes cycles of its plugins. Runs that were resolved
-to it a moment ago schedule them within that time, also when they have to be replayed elsewhere first."""
+"""Seconds for which a stopping worker still polls for cycles of its plugins: runs just resolved to it
+schedule their cycles within that time, even if they have to be replayed on another worker first."""
 
 
 def create_worker(
@@ -90,9 +90,9 @@ def create_worker(
     *,
     fleet: FleetActivities | None = None,
 ) -> Worker:
-    """Return a worker for the settings' task queue; nothing is polled until it runs.
+    """Return the worker of the main task queue; it does not poll until it runs.
 
-    Without `fleet` a question about the fleet that reaches it fails.
+    Without `fleet`, its fleet and health activities fail.
     """
     fleet = fleet or FleetActivities(None)
     return Worker(
@@ -107,12 +107,12 @@ def create_worker(
         ],
         workflow_runner=workflow_runner(sandbox=settings.workflow_sandbox),
         max_concurrent_activities=settings.max_concurrent_cycles,
-        # A workflow task is a few milliseconds of Python: more at once only bring each nearer to the
-        # deadlock limit of two seconds.
+        # A workflow task is a few milliseconds of Python: more concurrency only brings each closer to
+        # the deadlock limit of two seconds.
         max_concurrent_workflow_tasks=4,
         max_heartbeat_throttle_interval=_HEARTBEATS,
         max_cached_workflows=settings.max_cached_workflows,
-        # Runs that a worker which stops had in memory wait so long for it; then any other replays them.
+        # Cached runs of a stopping worker wait this long for it; then any other worker replays them.
         sticky_queue_schedule_to_start_timeout=_STICKY,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
         **_version(settings),
@@ -120,11 +120,11 @@ def create_worker(
 
 
 def workflow_runner(*, sandbox: bool) -> WorkflowRunner:
-    """Return what runs the code of workflows; the sandbox is for tests and replay: decision 0012."""
+    """Return the workflow runner; the sandbox is for tests and replay: decision 0012."""
     if not sandbox:
         return UnsandboxedWorkflowRunner()
     return SandboxedWorkflowRunner(
-        # An import that somebody forgets to pass through would be repeated in every run.
+        # A missing passthrough would repeat the import in every run.
         restrictions=SandboxRestrictions.default.with_import_notification_policy(
             workflow.SandboxImportNotificationPolicy.WARN_ON_DYNAMIC_IMPORT
             | workflow.SandboxImportNotificationPolicy.RAISE_ON_UNINTENTIONAL_PASSTHROUGH
@@ -133,10 +133,10 @@ def workflow_runner(*, sandbox: bool) -> WorkflowRunner:
 
 
 def create_operations_worker(client: Client, activities: OperationActivities, settings: Settings) -> Worker:
-    """Return a worker for the activities of what operators ask for, beside the other one.
+    """Return the worker for the activities of operations.
 
-    Their queue and their slots are their own: a long verification takes no slot from a cycle, and whoever
-    looks for a row does not wait for cycles.
+    It has a separate task queue and slots: a long verification takes no slot from a cycle, and an operator
+    does not wait for cycles.
     """
     return _aside(
         client,
@@ -164,10 +164,10 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
 
 
 def create_schedules_worker(client: Client, activities: ScheduleActivities, settings: Settings) -> Worker:
-    """Return a worker for the activities that change Schedules.
+    """Return the worker for the activities that change Schedules.
 
-    Their queue and their slots are their own: when cycles have taken all of theirs, a new graph still gets
-    its Schedule, and an idle one a slower one, which is what makes room again.
+    It has a separate task queue and slots: when cycles occupy all of theirs, a new graph still gets its
+    Schedule, and an idle graph a longer interval, which frees slots.
     """
     return _aside(
         client,
@@ -188,7 +188,7 @@ def _aside(
     at_once: int,
     polls: int,
 ) -> Worker:
-    """Return a worker for activities that have a queue and slots beside those of cycles."""
+    """Return a worker for activities with a task queue and slots separate from those of cycles."""
     return Worker(
         client,
         task_queue=task_queue,
@@ -204,18 +204,18 @@ def _aside(
 def create_provider_worker(
     client: Client, activities: SyncActivities, settings: Settings, provider_id: str
 ) -> Worker:
-    """Return a worker for the cycles of one routed provider; it belongs to the event loop that calls this.
+    """Return the worker for the cycles of one routed provider, bound to the calling event loop.
 
-    Who polls this queue has the provider, so a cycle meets it, whichever worker has resolved the graph. The
-    slots are the provider's own: one whose cycles hang fills nobody else's.
+    Only workers with the provider poll its task queue, whichever worker resolved the graph. The slots are
+    the provider's own: one whose cycles hang does not block others.
     """
     return Worker(
         client,
         task_queue=names.provider_task_queue(settings.task_queue, provider_id),
         activities=[activities.sync_cycle],
         tuner=slots_of_this_loop(settings.max_concurrent_cycles),
-        # Each poll that is under way holds a slot already: more of them would take more tasks into a loop
-        # that is blocked since.
+        # Each open poll reserves a slot: more polls would take more tasks into a loop that may be blocked
+        # by then.
         max_concurrent_activity_task_polls=1,
         max_heartbeat_throttle_interval=_HEARTBEATS,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
@@ -224,17 +224,17 @@ def create_provider_worker(
 
 
 def serve_provider_thread(room: ProviderThread, client: Client, services: Services) -> Worker:
-    """Return the worker of a provider's room."""
+    """Return the worker of a provider's thread."""
     activities = SyncActivities(services, under_way=room.under_way)
     return create_provider_worker(client, activities, services.settings, room.provider.id)
 
 
 @asynccontextmanager
 async def serving(client: Client, services: Services, activities: SyncActivities) -> AsyncIterator[None]:
-    """Run all workers of this process: the main one, those of operators, Schedules and routed providers.
+    """Run all workers of this process: main, operations, Schedules, and one per routed provider.
 
-    The control plane knows of it while all of them poll, and no longer: whoever drains is sent nothing more.
-    They drain side by side, so that this takes as long as the slowest.
+    The process is registered in the control plane while all of them poll: a draining worker gets no new
+    cycles. They drain concurrently, so that this takes as long as the slowest.
     """
     settings, identity = services.settings, client.identity
 
@@ -257,7 +257,7 @@ async def serving(client: Client, services: Services, activities: SyncActivities
     ):
         async with register_worker(services, identity=identity):
             yield
-        # From now on nobody resolves a graph to this process; what was a moment ago is still on its way.
+        # From now on no graph is resolved to this process; cycles resolved just before may still arrive.
         leaving.set()
         if opened:
             await asyncio.sleep(min(_LAST_CALL, settings.graceful_shutdown_seconds))
@@ -266,9 +266,9 @@ async def serving(client: Client, services: Services, activities: SyncActivities
 
 
 async def run_worker(settings: Settings) -> None:
-    """Serve the task queue until SIGTERM or SIGINT, then let running cycles finish.
+    """Serve the task queues until SIGTERM or SIGINT, then let running cycles finish.
 
-    A second signal ends the process at once; the next attempt goes on from the last committed batch.
+    A second signal ends the process at once; the next attempt continues from the last committed batch.
     """
     logging.getLogger("temporalio.activity").addFilter(not_logged_yet)
     runtime = _runtime(settings.metrics_address)
@@ -304,7 +304,7 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
                 providers=sorted(registry.known("sync")),
                 reconciler=reconciler,
             )
-            # What was imported stays for good; without this each full collection would look through it again.
+            # Imported objects are never freed; frozen, they are not traversed by each full collection.
             gc.collect()
             gc.freeze()
             await stop.wait()
@@ -313,13 +313,13 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
 
 
 def listen(client: Client, services: Services) -> Listening:
-    """Return what listens to the write-dbs, and has the Schedules of graphs that change start runs."""
+    """Return the listeners of the write-dbs, which trigger the Schedules of graphs on a change."""
     schedule_trigger = ScheduleTrigger(client, task_queue=services.settings.task_queue)
     return Listening(services, schedule_trigger, namespace=client.namespace)
 
 
 def main() -> int:
-    """Run the worker; return exit status 2 when something declared is wrong, 1 when Temporal is away."""
+    """Run the worker; return exit status 2 for a configuration error, 1 if Temporal is unavailable."""
     try:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format)
@@ -329,7 +329,7 @@ def main() -> int:
     except SynclineError as error:
         if load_log_format() == "json":
             configure_logging("INFO", "json")
-            get_log().critical("the worker cannot start", kind=type(error).__name__, error=str(error))
+            get_log().critical("worker cannot start", kind=type(error).__name__, error=str(error))
         else:
             sys.stderr.write(f"The worker cannot start. {error}\n")
         return 2 if isinstance(error, ConfigurationError | StoreUnusable) else 1
@@ -337,18 +337,18 @@ def main() -> int:
 
 
 class _Version(TypedDict, total=False):
-    """Which version a Worker says that it is."""
+    """The version arguments of a Worker."""
 
     build_id: str
     deployment_config: WorkerDeploymentConfig
 
 
 def _version(settings: Settings) -> _Version:
-    """Return which version of which deployment every Worker of this process is, if that is declared.
+    """Return the deployment version of every Worker of this process, if one is set.
 
-    A run stays with the version that it began on: runs are short, and the next one begins on the current.
-    Without a declared one it is the release. The SDK would have a hash in its place, for which it reads, and
-    where no bytecode is kept compiles, every module of the process.
+    A run is pinned to the version that it started on: runs are short, and the next one starts on the current
+    version. Without a setting the build id is the release: the SDK's default is a hash, for which it reads
+    every module of the process (and compiles it, where no bytecode is cached).
     """
     if settings.deployment_name is None or settings.build_id is None:
         return {"build_id": f"syncline {version('syncline')}"}
@@ -361,7 +361,7 @@ def _version(settings: Settings) -> _Version:
 
 
 def _runtime(metrics_address: str | None) -> Runtime:
-    # Its own logs come in the format of all others: the SDK's core would write them to stderr as it likes.
+    # The SDK core's logs are forwarded to our format; by default it writes them to stderr in its own.
     logs = LoggingConfig(
         filter=TelemetryFilter(core_level="WARN", other_level="ERROR"),
         forwarding=LogForwardingConfig(logger=logging.getLogger("temporalio.core")),
@@ -382,7 +382,7 @@ def _runtime(metrics_address: str | None) -> Runtime:
 
 @contextmanager
 def _tracing(url: str | None) -> Iterator[Sequence[Plugin]]:
-    """Trace for as long as this lasts, if there is somewhere to; yield the plugins of the client."""
+    """Trace while entered, if `url` is set; yield the plugins of the client."""
     if url is None:
         yield ()
         return
@@ -390,7 +390,7 @@ def _tracing(url: str | None) -> Iterator[Sequence[Plugin]]:
         from activities.tracing import tracing
     except ImportError as error:
         raise SettingsInvalid(
-            f"SYNCLINE_TRACES_URL is set, and traces need packages that are missing ({error.name}). "
+            f"SYNCLINE_TRACES_URL is set, but packages that tracing needs are missing ({error.name}). "
             "Run: pip install 'syncline[tracing]'"
         ) from error
     with tracing(url) as plugin:

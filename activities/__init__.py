@@ -1,1 +1,1 @@
-"""The edge between Temporal and the library: unpack, call, heartbeat, signal, translate errors."""
+"""Activities: the adapter between Temporal and the library (call, heartbeat, signal, translate errors)."""

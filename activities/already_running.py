@@ -1,4 +1,4 @@
-"""A cycle that found its graph taken, and one that owes such a cycle a look: what is done about it."""
+"""Cycles that meet on one graph: report a lock without an open run, and trigger the run that a cycle owes."""
 
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ __all__ = ["trigger_next", "with_holder"]
 
 
 async def with_holder(request: SyncCycleRequest, result: SyncResult, *, run_id: str) -> SyncResult:
-    """Return the result with whether any run has the graph, and with how long it has not been looked at."""
+    """Return the result of a cycle that found the lock taken, with `unowned`, `blocked` and its lag set."""
     seen, unowned = request.seen_up_to, False
     try:
         at_work = await run_at_work(activity.client(), request.graph.slug, but=run_id)
@@ -26,7 +26,7 @@ async def with_holder(request: SyncCycleRequest, result: SyncResult, *, run_id: 
     if blocked:
         holder = result.holder
         get_log().warning(
-            "graph is blocked: its lock is taken and no run of it is open",
+            "graph blocked: its lock is taken and no run of it is open",
             runs=request.unowned_runs + 1,
             pid=None if holder is None else holder.pid,
         )
@@ -36,10 +36,10 @@ async def with_holder(request: SyncCycleRequest, result: SyncResult, *, run_id: 
 
 
 async def trigger_next(graph: str, *, task_queue: str) -> None:
-    """Have the graph's Schedule start a run now: somebody is owed a look that this cycle had no time for."""
+    """Trigger the graph's Schedule: a run found the lock taken, and this cycle could not capture again."""
     try:
         outcome = await trigger_run(activity.client(), graph, task_queue=task_queue)
     except TemporalUnavailable as error:
-        get_log().warning("a look is owed, and the next run could not be started", reason=str(error))
+        get_log().warning("owed run could not be triggered", reason=str(error))
     else:
-        get_log().info("a look is owed, the next run follows", schedule=outcome)
+        get_log().info("owed run triggered", schedule=outcome)

@@ -1,4 +1,4 @@
-"""Errors of the library as Temporal sees them: translated once, here, and told once."""
+"""Error translation: the library's errors become ApplicationError here, and are logged once."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ _FRAMES: Final = 8
 
 
 def translated(error: SynclineError, *details: Message) -> ApplicationError:
-    """Return the error for Temporal: its class is the type and says if a retry helps, itself says when."""
+    """Return the ApplicationError: type and retryability of the error's class, next delay of the error."""
     seconds = error.retry_after_seconds
     return ApplicationError(
         str(error),
@@ -35,25 +35,25 @@ def translated(error: SynclineError, *details: Message) -> ApplicationError:
 
 @contextmanager
 def errors_translated(details: Callable[[], Sequence[Message]] = tuple, **fields: object) -> Iterator[None]:
-    """Raise ApplicationError in place of a SynclineError, as `translated` has it, with these details.
+    """Raise the ApplicationError of `translated`, with these details, in place of a SynclineError.
 
-    It is logged in one line with `fields`, as an error when somebody has to mend a provider, as information
-    when it is benign. Of any other exception the traceback is logged, and Temporal, which retries it, is
-    told what it says without values, and its innermost frames.
+    The error is logged in one line with `fields`: ERROR if a provider must be fixed, INFO if it is benign,
+    otherwise WARNING. Any other exception is logged with its traceback and raised as a retryable
+    ApplicationError with its message without values and its innermost frames.
     """
     try:
         yield
     except SynclineError as error:
         log = get_log()
         mend = isinstance(error, ProviderMisbehaved) and not error.retryable
-        tell = log.error if mend else log.info if error.benign else log.warning
+        write = log.error if mend else log.info if error.benign else log.warning
         kind = type(error).__name__
-        tell("activity failed", **fields, kind=kind, retryable=error.retryable, error=str(error))
-        log.debug("below that error", cause=repr(error.__cause__))
-        # A driver's error may quote the statement's parameters, which are rows: those never enter history.
+        write("activity failed", **fields, kind=kind, retryable=error.retryable, error=str(error))
+        log.debug("cause of the error", cause=repr(error.__cause__))
+        # A driver's error may quote the statement's parameters, which are rows: they must not enter history.
         error.__cause__ = None
         error.__suppress_context__ = True
-        # The line above tells it. Of the failure of an attempt Temporal keeps a few KB, or only says that.
+        # It is logged above. Temporal keeps a few KB of an attempt's failure, and replaces a larger one.
         error.__traceback__ = None
         raise translated(error, *details()) from error
     except FailureError:
@@ -66,7 +66,7 @@ def errors_translated(details: Callable[[], Sequence[Message]] = tuple, **fields
 
 
 def _innermost(traceback: TracebackType | None) -> TracebackType | None:
-    """Return the end of a traceback: of the failure of an attempt Temporal keeps a few KB, or nothing."""
+    """Return the innermost frames: Temporal keeps a few KB of an attempt's failure, or drops it."""
     left = 0 if traceback is None else sum(1 for _ in walk_tb(traceback))
     while traceback is not None and left > _FRAMES:
         traceback, left = traceback.tb_next, left - 1
@@ -74,6 +74,6 @@ def _innermost(traceback: TracebackType | None) -> TracebackType | None:
 
 
 def not_logged_yet(record: logging.LogRecord) -> bool:
-    """Filter the SDK's log of activities: what `errors_translated` told in one line needs no traceback."""
+    """Filter the SDK's activity log: drop the traceback of errors that `errors_translated` has logged."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, ApplicationError)

@@ -1,4 +1,4 @@
-"""A running activity's sign of life: heartbeats for Temporal, whose details are its progress."""
+"""Heartbeats of a running activity, with its progress as details."""
 
 import asyncio
 import math
@@ -15,12 +15,11 @@ ProgressT = TypeVar("ProgressT")
 
 
 class Heartbeater(Generic[ProgressT]):
-    """Heartbeats while it is entered, whether it is called or not, and announces progress.
+    """Background heartbeats while entered, with the newest progress; announces progress periodically.
 
-    It is the heartbeat callable of a `SyncContext`. News of progress is in the details of a heartbeat at
-    once, if the last is `progress_seconds` ago (without them `beat_seconds`), else as soon as it is.
-    `announce`, if there is one, is awaited with the newest progress once `announce_seconds` have passed, and
-    then at most once in that time, if there is news.
+    It is the heartbeat callable of a `SyncContext`. New progress is sent at most every `progress_seconds`
+    (default `beat_seconds`), immediately if the last heartbeat is that old. `announce` is awaited with the
+    newest progress at most every `announce_seconds`, the first time after that interval, if it is new.
     """
 
     def __init__(
@@ -42,11 +41,11 @@ class Heartbeater(Generic[ProgressT]):
 
     @property
     def latest(self) -> ProgressT | None:
-        """The newest progress; None before there is any."""
+        """The newest progress; None before the first."""
         return self._latest
 
     def __call__(self, progress: ProgressT) -> None:
-        """Heartbeat with this progress, now or soon."""
+        """Record this progress, and send it now or with the next heartbeat that is due."""
         self._latest = progress
         self._send_what_is_due()
 
@@ -59,14 +58,14 @@ class Heartbeater(Generic[ProgressT]):
     ) -> None:
         if self._task is not None:
             self._task.cancel()
-            # A return value here: the beat's own end must not hide what ended the activity.
+            # Collected, not raised: the task's cancellation must not hide the activity's own error.
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep_alive(self) -> None:
         announced: ProgressT | None = None
         due = time.monotonic() + self._announce_seconds
         while True:
-            # First, since most cycles are over by then, and each heartbeat costs the server a request.
+            # Sleep first: most cycles end before, and each heartbeat costs the server a request.
             await asyncio.sleep(min(self._beat_seconds, self._fresh_seconds, self._announce_seconds))
             self._send_what_is_due()
             latest = self._latest
@@ -79,8 +78,8 @@ class Heartbeater(Generic[ProgressT]):
     def _send_what_is_due(self) -> None:
         ago = time.monotonic() - self._sent_at
         news = self._latest is not self._sent
-        # Without a heartbeat Temporal can neither tell a dead worker nor deliver a cancellation. A timer
-        # that wakes a little early must not make that twice as long.
+        # Without heartbeats Temporal can neither detect a dead worker nor deliver a cancellation. A timer
+        # that fires slightly early must not double the interval.
         if ago < 0.9 * (min(self._fresh_seconds, self._beat_seconds) if news else self._beat_seconds):
             return
         self._sent, self._sent_at = self._latest, time.monotonic()

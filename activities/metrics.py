@@ -1,4 +1,4 @@
-"""What is measured of cycles, reconciliations and verifications, and the library's meter over Temporal's."""
+"""Recording of metrics: cycles, reconciliations, verifications; and the `Meter` over the Temporal runtime."""
 
 import math
 import time
@@ -39,11 +39,11 @@ InstrumentT = TypeVar("InstrumentT", MetricCounter, MetricGaugeFloat, MetricHist
 
 
 class TemporalMeter:
-    """A `syncline.provider.Meter` that records through the Temporal runtime, so that one endpoint serves all.
+    """`syncline.provider.Meter` over the Temporal runtime, so that one endpoint serves all metrics.
 
-    It serves all threads: the runtime does, and an instrument that two of them make at once is one metric.
-    Every name gets the prefix `syncline_`. What would go under a declared name without being that metric is
-    left out, and told once.
+    Thread-safe, like the runtime: an instrument created by two threads at once is one metric. Every name
+    gets the prefix `syncline_`. A plugin's metric with the name of a declared metric, but another type or
+    other labels, is not recorded; this is logged once.
     """
 
     def __init__(self, meter: MetricMeter) -> None:
@@ -75,9 +75,9 @@ class TemporalMeter:
         if name not in self._refused:
             self._refused.add(name)
             get_log().warning(
-                "metric left out",
+                "metric not recorded",
                 metric=name,
-                problem=f"'{name}' is a {declared.type} of Syncline's own; choose another name",
+                problem=f"'{name}' is a {declared.type} of Syncline; choose another name",
             )
         return False
 
@@ -95,16 +95,16 @@ def _instrument(
 def record_cycle(
     meter: Meter, result: SyncResult, *, graph: str, provider: str, fallback_since: float | None
 ) -> None:
-    """Measure one cycle that returned.
+    """Record a cycle that returned.
 
-    `fallback_since` is when the present stretch of fallback runs began, in unix time: 0 while a provider
-    serves the graph, None when this run cannot tell.
+    `fallback_since` is when the current fallback outage began, in unix time: 0 while a provider serves the
+    graph, None if this run does not know.
     """
     labels = {"graph": graph, "provider": provider}
     metrics.CYCLES.add(meter, 1, **labels, status=result.ended_as)
     metrics.CYCLE_SECONDS.observe(meter, result.duration_seconds, **labels)
     if result.status is CycleStatus.ALREADY_RUNNING:
-        # It has looked at nothing: what the other cycle measures holds, if there is one.
+        # It has read nothing: the metrics of the other cycle remain valid, if there is one.
         if result.unowned:
             metrics.LAG.set(meter, result.lag_seconds if result.lag_known else math.nan, graph=graph)
         if result.blocked:
@@ -117,8 +117,8 @@ def record_cycle(
     metrics.VECTORS_UPSERTED.add(meter, result.vectors.upserted, **labels)
     metrics.VECTORS_DELETED.add(meter, result.vectors.deleted, **labels)
     metrics.TEXTS_EMBEDDED.add(meter, result.vectors.embedded, **labels)
-    # Gauges are of the graph alone: with the provider as a label, a graph that changed providers would go on
-    # showing the old one's last values.
+    # Gauges are labelled by graph only: with the provider as a label, a graph that changed providers would
+    # keep showing the last values of the old one.
     now = time.time()
     metrics.CYCLE_TIMESTAMP.set(meter, now, graph=graph)
     if result.status is not CycleStatus.FAILED:
@@ -134,20 +134,20 @@ def record_cycle(
 
 
 def record_fallback(meter: Meter, *, graph: str, provider: str, fallback_since: float | None) -> None:
-    """Measure who a cycle was run by, if it returned or not; `fallback_since` as of `record_cycle`."""
+    """Record whether a cycle ran in fallback, returned or not; `fallback_since` as in `record_cycle`."""
     metrics.FALLBACK.set(meter, float(provider == names.FALLBACK_PROVIDER), graph=graph)
     if fallback_since is not None:
         metrics.FALLBACK_SINCE.set(meter, fallback_since, graph=graph)
 
 
 def record_held(meter: Meter, *, graph: str, provider: str) -> None:
-    """Measure a run that is held: it has no cycle, and what the last one measured holds."""
+    """Record a held run: it has no cycle, so the gauges of the last cycle remain."""
     metrics.CYCLES.add(meter, 1, graph=graph, provider=provider, status=CycleStatus.HELD.value)
     metrics.HELD_TIMESTAMP.set(meter, time.time(), graph=graph)
 
 
 def record_cycle_error(meter: Meter, error: Exception, *, graph: str, activity: str) -> None:
-    """Measure an attempt that raised."""
+    """Record an attempt that raised."""
     kind, retryable = type(error).__name__, True
     if isinstance(error, ApplicationError):
         kind, retryable = error.type or kind, not error.non_retryable
@@ -162,7 +162,7 @@ def record_cycle_error(meter: Meter, error: Exception, *, graph: str, activity: 
 
 
 def record_intervals(meter: Meter, graphs: Sequence[Graph], *, gone: Iterable[str]) -> None:
-    """Measure how often graphs are due at the least; those that are `gone` are due no longer."""
+    """Record the longest interval of each graph; 0 for the slugs in `gone`, which have no Schedule now."""
     for graph in graphs:
         due = graph.status is GraphStatus.ACTIVE and graph.schedule.cron is None
         metrics.GRAPH_INTERVAL.set(meter, graph.schedule.intervals[-1] if due else 0, graph=graph.slug)
@@ -171,7 +171,7 @@ def record_intervals(meter: Meter, graphs: Sequence[Graph], *, gone: Iterable[st
 
 
 def record_reconciliation(meter: Meter, result: Reconciliation, *, seconds: float) -> None:
-    """Measure one reconciliation that returned."""
+    """Record a reconciliation that returned; `seconds` is its duration."""
     metrics.RECONCILE_SECONDS.observe(meter, seconds)
     metrics.RECONCILE_TIMESTAMP.set(meter, time.time())
     metrics.SCHEDULES_REFUSED.set(meter, result.refusals)
@@ -181,7 +181,7 @@ def record_reconciliation(meter: Meter, result: Reconciliation, *, seconds: floa
 
 
 def record_verification(meter: Meter, verification: Verification, *, graph: str) -> None:
-    """Measure one verification of a whole graph."""
+    """Record a verification of a complete graph."""
     problems = sum(relation.problem is not None for relation in verification.relations)
     problems += len(verification.not_compared)
     metrics.VERIFY_TIMESTAMP.set(meter, time.time(), graph=graph)
@@ -191,7 +191,7 @@ def record_verification(meter: Meter, verification: Verification, *, graph: str)
 
 
 def record_providers(meter: Meter, registry: Registry) -> None:
-    """Measure which providers this worker has, its built-in engine among them."""
+    """Record the providers installed in this worker, including its built-in engine."""
     own = version("syncline")
     found = {(names.FALLBACK_PROVIDER, own, f"syncline {own}")}
     for provider_id in registry.known("sync"):

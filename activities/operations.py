@@ -1,4 +1,4 @@
-"""The activities of what an operator asks for: work on a graph's stores, for people and their audit."""
+"""Activities of operations: inspect and change graphs for operators, with audit."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,11 +69,11 @@ from syncline.verify import verify
 __all__ = ["FleetActivities", "OperationActivities"]
 
 _LARGEST: Final = 1_500_000
-"""Bytes of a result: Temporal refuses a payload of more than two million."""
+"""Maximum bytes of a result: Temporal rejects a payload of more than two million."""
 
 
 class OperationActivities:
-    """The activities over one worker's services. Each may be tried again: none does its work twice."""
+    """Activities of operations, over one worker's services; idempotent, so that Temporal may retry them."""
 
     def __init__(self, services: Services, *, beat_seconds: float = 5.0) -> None:
         self._services = services
@@ -81,7 +81,7 @@ class OperationActivities:
 
     @activity.defn(name=names.VERIFY_GRAPH_ACTIVITY)
     async def verify_graph(self, request: VerifyGraphInput) -> Verification:
-        """Compare the graph's stores; with `repair`, have made right what differs."""
+        """Compare the graph's stores; with `repair`, queue what differs for the next cycle."""
         services = self._services
         async with self._at_work(request) as beat:
             graph, shadow = await self._named(request.graph)
@@ -135,29 +135,29 @@ class OperationActivities:
 
     @activity.defn(name=names.RETRY_FAILURES_ACTIVITY)
     async def retry_failures(self, request: RetryFailuresInput) -> FailuresActed:
-        """Have the next cycle try refused rows again."""
+        """Mark rejected rows for a retry in the next cycle."""
         return await self._act(request)
 
     @activity.defn(name=names.DISCARD_FAILURES_ACTIVITY)
     async def discard_failures(self, request: DiscardFailuresInput) -> FailuresActed:
-        """Give up the refused versions of rows."""
+        """Discard the rejected versions of rows."""
         return await self._act(request)
 
     @activity.defn(name=names.SUMMARIZE_FAILURES_ACTIVITY)
     async def summarize_failures(self, request: SummarizeFailuresInput) -> FailureSummary:
-        """Count the refused rows by cause."""
+        """Count the rejected rows by cause."""
         async with self._at_work(request):
             target = await self._target(request.graph)
             return await summarize(target, table=request.table, state=request.state, limit=request.limit)
 
     @activity.defn(name=names.LIST_FAILURES_ACTIVITY)
     async def list_failures(self, request: ListFailuresInput) -> DeadLetterPage:
-        """Return a page of the refused rows, or the one that has the key."""
+        """Return a page of the rejected rows, or the one with the key."""
         async with self._at_work(request):
             target = await self._target(request.graph)
             if request.key is not None:
                 if request.table is None:
-                    raise InputInvalid("A key is one of a table: name the table too.")
+                    raise InputInvalid("`key` needs `table`: name the table of the key.")
                 letter = await show(target, request.table, request.key)
                 return DeadLetterPage(letters=() if letter is None else (letter,))
             return await list_dead_letters(
@@ -171,21 +171,21 @@ class OperationActivities:
 
     @activity.defn(name=names.LIST_AUDIT_ACTIVITY)
     async def list_audit(self, request: ListAuditInput) -> AuditPage:
-        """Return a page of what people did by hand."""
+        """Return a page of the audited actions of operators on the graph's rows."""
         async with self._at_work(request):
             target = await self._target(request.graph)
             return await list_audit(target, limit=request.limit, before=request.before)
 
     @activity.defn(name=names.LIST_GRAPH_AUDIT_ACTIVITY)
     async def list_graph_audit(self, request: ListGraphAuditInput) -> GraphAuditPage:
-        """Return a page of who added, changed, archived or promoted graphs."""
+        """Return a page of audited changes of graph records: added, changed, archived, promoted, by whom."""
         async with self._at_work(request):
             limit = checked_limit(request.limit)
             return await self._services.graphs.audited(request.graph, limit=limit, before=request.before)
 
     @activity.defn(name=names.SUMMARIZE_PARKED_ACTIVITY)
     async def summarize_parked(self, request: SummarizeParkedInput) -> ParkedSummary:
-        """Say what waits, for whom, and why that one does not come."""
+        """Count the parked rows by missing parent, and why that parent does not arrive."""
         async with self._at_work(request):
             graph, shadow = await self._named(request.graph)
             write = self._services.write_schema(graph)
@@ -195,7 +195,7 @@ class OperationActivities:
 
     @activity.defn(name=names.LIST_PARKED_ACTIVITY)
     async def list_parked(self, request: ListParkedInput) -> ParkedPage:
-        """Return a page of what waits of one table."""
+        """Return a page of the parked rows of one table."""
         async with self._at_work(request):
             graph, shadow = await self._named(request.graph)
             target = self._services.target_schema(graph, shadow=shadow)
@@ -207,7 +207,7 @@ class OperationActivities:
 
     @activity.defn(name=names.EXPLAIN_ROW_ACTIVITY)
     async def explain_row(self, request: ExplainRowInput) -> Explanation:
-        """Say where one row is in each store, and what keeps it."""
+        """Trace one row through the stores: its state in each, and what delays it."""
         services = self._services
         async with self._at_work(request):
             graph, shadow = await self._named(request.graph)
@@ -224,7 +224,7 @@ class OperationActivities:
 
     @activity.defn(name=names.LIST_GRAPHS_ACTIVITY)
     async def list_graphs(self, request: ListGraphsInput) -> GraphPage:
-        """Return a page of the graphs' records, or the one that is named."""
+        """Return a page of graph records, or the named one."""
         graphs = self._services.graphs
         async with self._at_work(request):
             if request.graph is not None:
@@ -235,9 +235,9 @@ class OperationActivities:
 
     @activity.defn(name=names.ADD_GRAPH_ACTIVITY)
     async def add_graph(self, request: AddGraphInput) -> Graph:
-        """Make the record, the schemas in both stores and the Schedule, as far as they are not there yet.
+        """Create the record, the schemas in both stores and the Schedule, unless they exist.
 
-        A Schedule that is made has a run at once, unless its time is a cron expression.
+        A new Schedule starts a run immediately, unless its time is a cron expression.
         """
         services, task_queue = self._services, self._services.settings.task_queue
         async with self._at_work(request):
@@ -251,7 +251,7 @@ class OperationActivities:
 
     @activity.defn(name=names.CHANGE_GRAPH_ACTIVITY)
     async def change_graph(self, request: ChangeGraphInput) -> GraphChanged:
-        """Change the record and make the Schedule match it; tell an operator's pause."""
+        """Change the record and update the Schedule to match; report a pause by an operator."""
         services, client = self._services, activity.client()
         async with self._at_work(request):
             present = await services.graphs.get(request.graph)
@@ -270,7 +270,7 @@ class OperationActivities:
 
     @activity.defn(name=names.PROMOTE_SHADOW_ACTIVITY)
     async def promote_shadow(self, request: PromoteShadowInput) -> Promotion:
-        """Swap a graph and its shadow; what an attempt before this one has done is not done again."""
+        """Swap a graph and its shadow; steps that an earlier attempt completed are skipped."""
         services = self._services
         async with self._at_work(request):
             return await promote(
@@ -292,7 +292,7 @@ class OperationActivities:
             return FailuresActed(rows=await act(target, request.selection, by=by))
 
     async def _named(self, reference: str) -> tuple[Graph, bool]:
-        """Return the graph that is named so, and whether its shadow is."""
+        """Return the graph with this slug or id, and whether the reference names its shadow."""
         slug = names.shadowed_slug(reference)
         return await self._services.graphs.get(slug or reference), slug is not None
 
@@ -302,7 +302,7 @@ class OperationActivities:
 
     @asynccontextmanager
     async def _at_work(self, request: OperationInput) -> AsyncIterator[Heartbeater[VerificationProgress]]:
-        """Heartbeat, translate errors, and log the end in a line."""
+        """Heartbeat, translate errors, and log the end of the operation."""
         bind_fields(graph=request.about or "", activity=activity.info().activity_type)
         with errors_translated():
             served = self._services.settings.operations
@@ -314,7 +314,7 @@ class OperationActivities:
 
 
 def _small_enough(found: Verification, keys: int) -> Verification:
-    """Return what was found with as many keys as a result may have."""
+    """Return the verification with as many keys as fit into a result."""
     while keys and len(found.model_dump_json().encode()) > _LARGEST:
         keys //= 2
         found = found.naming(keys)
@@ -322,7 +322,7 @@ def _small_enough(found: Verification, keys: int) -> Verification:
 
 
 class FleetActivities:
-    """The activities over one worker's services. `identity` is what the worker is called."""
+    """Activities on fleet and health, over one worker's services. `identity` is the worker's identity."""
 
     def __init__(self, services: Services | None, *, identity: str = "worker") -> None:
         self._opened = services
@@ -330,13 +330,13 @@ class FleetActivities:
 
     @activity.defn(name=names.DESCRIBE_FLEET_ACTIVITY)
     async def describe_fleet(self) -> Fleet:
-        """Return what is installed where, and which graphs use it."""
+        """Return the registered workers, what each has installed, and the graphs that use it."""
         with errors_translated(activity=names.DESCRIBE_FLEET_ACTIVITY):
             return await describe_fleet(self._services())
 
     @activity.defn(name=names.DESCRIBE_HEALTH_ACTIVITY)
     async def describe_health(self, request: HealthRequest) -> Health:
-        """Return what is well and what is not, seen from this worker; it fails for neither."""
+        """Return all health checks as seen from this worker; a failed check does not fail the activity."""
         return await examine(
             self._services(),
             identity=self._identity,
@@ -346,5 +346,5 @@ class FleetActivities:
 
     def _services(self) -> Services:
         if self._opened is None:
-            raise RuntimeError("FleetActivities was made without services, so its activities cannot run")
+            raise RuntimeError("FleetActivities has no services, so its activities cannot run")
         return self._opened

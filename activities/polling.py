@@ -1,6 +1,6 @@
-"""The workers of a process poll while its stores let it in, and only then.
+"""Polling control: the workers of a process poll only while the process can log in to its stores.
 
-Whatever a worker took that its stores refuse would fail; another one may be set right.
+Tasks taken without access to the stores would fail; another worker may have correct settings.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from syncline.logs import get_log
 __all__ = ["first_of", "polling"]
 
 _LOOK: Final = 1.0
-"""Seconds from one look at whether the stores refuse this process to the next."""
+"""Seconds between two checks whether the stores refuse this process."""
 
 
 @asynccontextmanager
@@ -28,9 +28,9 @@ async def polling(
     services: Services,
     leaving: asyncio.Event,
 ) -> AsyncIterator[None]:
-    """Have the workers poll while this is entered, until `leaving`, and while the stores can be used.
+    """Run the workers while entered, until `leaving` is set, and only while the stores are usable.
 
-    What fails a worker is raised where this is entered.
+    An error of a worker is raised in the body of the context.
     """
     owner, polls = asyncio.current_task(), asyncio.Event()
     task = asyncio.create_task(_poll(workers, opened, services, leaving, polls))
@@ -64,8 +64,8 @@ async def _poll(
             while not leaving.is_set() and not services.usability.barred:
                 await _waited(leaving, _LOOK)
             if not leaving.is_set():
-                # Whatever it took, it would fail; another worker may be set right.
-                log.error("this worker takes no more runs", problems=services.usability.problems())
+                # Its tasks would fail; another worker may have correct settings.
+                log.error("worker stopped polling", problems=services.usability.problems())
                 for room in opened:
                     room.pause()
             await asyncio.gather(*(worker.shutdown() for worker in running))
@@ -74,7 +74,7 @@ async def _poll(
         await first_of(leaving.wait(), stores_regained(services))
         if leaving.is_set():
             return
-        log.info("this worker takes runs again")
+        log.info("worker polls again")
 
 
 async def _waited(event: asyncio.Event, seconds: float) -> None:
@@ -84,7 +84,7 @@ async def _waited(event: asyncio.Event, seconds: float) -> None:
 
 
 async def first_of(*awaited: Coroutine[object, object, object]) -> None:
-    """Return when one of them does, and cancel the others; raise what it raises."""
+    """Return when the first of them returns, and cancel the others; raise its error."""
     tasks = [asyncio.create_task(each) for each in awaited]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

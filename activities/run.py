@@ -1,4 +1,4 @@
-"""The run that an activity belongs to: who it is, what lines and spans tell of it, and signals to it."""
+"""The run of an activity: its identity, its fields in logs and spans, and signals to it."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -30,29 +30,29 @@ __all__ = [
 ]
 
 _UNNOTICED: Final = timedelta(seconds=20)
-"""For so long a worker that beats may not have noticed that its run was closed, if nothing says otherwise."""
+"""Time after which a heartbeating worker has noticed that its run was closed, by default."""
 _NO_LETTER: Final = re.compile(r"[^0-9A-Za-z-]")
 
 
 def run_identity() -> RunIdentity:
-    """Return whose activity this is."""
+    """Return the run and attempt of this activity; RuntimeError outside a workflow."""
     info = activity.info()
     if info.workflow_id is None or info.workflow_run_id is None:
-        raise RuntimeError("this activity belongs to a workflow and cannot run on its own")
+        raise RuntimeError("this activity needs a workflow and cannot be started directly")
     return RunIdentity(workflow_id=info.workflow_id, run_id=info.workflow_run_id, attempt=info.attempt)
 
 
 def bind_fields(**fields: str) -> None:
-    """Have every line that this activity logs from now on, and its span, tell the run and these fields."""
+    """Add the run and these fields to all further log lines of this activity, and to its span."""
     fields = {"run_id": run_identity().run_id, **fields}
     log_fields(**fields)
     annotate(**fields)
 
 
 async def acting(who: str, why: str) -> Actor:
-    """Return who has this activity's run do something: whom they say to be, and who has started it.
+    """Return the actor of an operation for the audit: the name they gave, and who started the run.
 
-    Raise RPCError if Temporal does not answer: nothing is done that nobody could be asked about.
+    Raise RPCError if Temporal does not answer: no action without an audit entry.
     """
     run = run_identity()
     client = activity.client()
@@ -64,7 +64,7 @@ async def acting(who: str, why: str) -> Actor:
     answer = await client.workflow_service.get_workflow_execution_history(request)
     starter = None
     for event in answer.history.events[:1]:
-        # A server that knows who its callers are says it; else there is what the caller says.
+        # A server with authentication records the principal; otherwise only the client's identity is known.
         known = event.principal
         said = event.workflow_execution_started_event_attributes.identity
         starter = f"{known.type}:{known.name}" if known.name else said or None
@@ -72,10 +72,10 @@ async def acting(who: str, why: str) -> Actor:
 
 
 async def run_is_over(run_id: str) -> bool:
-    """Return whether another run has been closed for so long that no attempt of it is at work any more.
+    """Return whether another run has been closed long enough that no attempt of it can still be working.
 
-    A worker that lives is told by its next heartbeat. False if Temporal does not know the run, or does not
-    answer: whatever is done about a dead attempt waits then.
+    A live worker learns it from its next heartbeat. False if Temporal does not know the run or does not
+    answer: a dead attempt is then dealt with later.
     """
     if _NO_LETTER.search(run_id):
         return False
@@ -84,12 +84,12 @@ async def run_is_over(run_id: str) -> bool:
         async for run in activity.client().list_workflows(f"RunId = '{run_id}'", limit=1):
             return run.close_time is not None and datetime.now(UTC) - run.close_time > unnoticed
     except RPCError as error:
-        get_log().warning("could not ask whether a run is over", asked_for=run_id, error=str(error))
+        get_log().warning("cannot check whether a run is closed", asked_for=run_id, error=str(error))
     return False
 
 
 async def signal_run(name: str, payload: Message) -> None:
-    """Signal the run; one that was closed meanwhile need not be told."""
+    """Signal the run of this activity; ignored if it has been closed."""
     run = run_identity()
     handle = activity.client().get_workflow_handle(run.workflow_id, run_id=run.run_id)
     try:
@@ -100,24 +100,23 @@ async def signal_run(name: str, payload: Message) -> None:
 
 
 async def signal_fallback(graph: GraphRef, fallback: Fallback) -> None:
-    """Tell the run that the built-in engine stands in."""
+    """Signal the run that the built-in engine replaces the provider."""
     key = _key(fallback.reason.value)
     signal = ProviderFallback(idempotency_key=key, graph=graph, fallback=fallback, at=datetime.now(UTC))
     await signal_run(names.PROVIDER_FALLBACK, signal)
 
 
 async def signal_held(graph: GraphRef, held: Held) -> None:
-    """Tell the run that nothing is synced."""
+    """Signal the run that the graph is held and not synced."""
     signal = ProviderHeld(idempotency_key=_key("held"), graph=graph, held=held, at=datetime.now(UTC))
     await signal_run(names.PROVIDER_HELD, signal)
 
 
 async def signal_returned(request: SyncCycleRequest, result: SyncResult) -> None:
-    """Tell the run that a provider serves its graph again, if it had been away.
+    """Signal the run that a provider serves its graph again, if an outage has ended.
 
-    Not after a cycle that failed: the stretch is carried on, and the first cycle that does not fail tells of
-    it. That it cannot be told is only logged: the cycle is committed and counted, and the run knows of its
-    return.
+    Not after a failed cycle: the outage is carried on, and the first successful cycle signals its end. A
+    signal that cannot be sent is only logged: the cycle is committed, and the run records the return itself.
     """
     if request.away is None or request.provider_id is None or result.status is CycleStatus.FAILED:
         return
@@ -133,10 +132,10 @@ async def signal_returned(request: SyncCycleRequest, result: SyncResult) -> None
     try:
         await signal_run(names.PROVIDER_RETURNED, signal)
     except RPCError as error:
-        log.warning("provider's return was not signalled", error=str(error))
+        log.warning("return of the provider not signalled", error=str(error))
     log.info("provider returned")
 
 
 def _key(edge: str) -> str:
-    """Return what makes the signals of all attempts of this activity one: its id is the same for all."""
+    """Return the idempotency key of a signal: the activity id is the same for all attempts."""
     return f"{run_identity().run_id}/{activity.info().activity_id}/{edge}"

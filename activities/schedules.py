@@ -1,4 +1,4 @@
-"""The activities that keep the Schedules in step with the records, and with how often the graphs change."""
+"""Activities on Schedules: match them to the graph records, and set the cadence of adaptive graphs."""
 
 import time
 
@@ -20,7 +20,7 @@ __all__ = ["ScheduleActivities"]
 
 
 class ScheduleActivities:
-    """The activities over one worker's services."""
+    """Activities on Schedules, over one worker's services."""
 
     def __init__(self, services: Services, *, beat_seconds: float = 5.0) -> None:
         self._services = services
@@ -31,7 +31,7 @@ class ScheduleActivities:
 
     @activity.defn(name=names.RECONCILE_SCHEDULES_ACTIVITY)
     async def reconcile_schedules(self) -> Reconciliation:
-        """Make the Schedules on this worker's task queue match the graphs, and return what that took."""
+        """Make the Schedules on this worker's task queue match the graphs, and return the changes."""
         services = self._services
         started = time.monotonic()
         beat = Heartbeater[ReconciliationProgress](beat_seconds=self._beat_seconds)
@@ -48,7 +48,7 @@ class ScheduleActivities:
         return result
 
     async def _read_records(self) -> GraphRecords:
-        """Read all records, and measure how often their graphs are due."""
+        """Read all graph records, and record the intervals of the graphs as metrics."""
         services = self._services
         records = await services.graphs.records()
         found = frozenset([*(graph.slug for graph in records.valid), *records.invalid])
@@ -58,9 +58,9 @@ class ScheduleActivities:
 
     @activity.defn(name=names.SET_CADENCE)
     async def set_cadence(self, request: SetCadenceRequest) -> bool:
-        """Give the graph's Schedule another interval, and return whether it has it now.
+        """Change the interval of the graph's Schedule; return whether the Schedule has it now.
 
-        Only the Schedule's newest run may: one that was reset, or runs beside it, knows of another time.
+        Only for the Schedule's newest run: one that was reset, or runs concurrently, has outdated state.
         """
         with errors_translated(graph=request.graph, activity=names.SET_CADENCE):
             run = run_identity()
@@ -85,10 +85,10 @@ class ScheduleActivities:
         (log.info if result.changed else log.debug)("schedules reconciled", **counts)
         for event, found, logged in (
             ("schedule not reconciled", result.refused, self._logged),
-            ("schedule never comes again", result.never_due_graphs, self._logged_never_due),
+            ("schedule never due", result.never_due_graphs, self._logged_never_due),
         ):
             for slug, problem in found.items():
-                # Every half minute the same: it is logged once.
+                # Every reconciliation finds it again: WARNING once, then DEBUG.
                 write = log.debug if logged.get(slug) == problem else log.warning
                 write(event, graph=slug, problem=problem)
         self._logged, self._logged_never_due = dict(result.refused), dict(result.never_due_graphs)

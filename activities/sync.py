@@ -1,4 +1,4 @@
-"""The two activities of a run: which provider answers for the graph, and one cycle of it."""
+"""The two activities of a `SyncGraph` run: resolve the graph's provider, and run one cycle."""
 
 import asyncio
 import time
@@ -72,15 +72,15 @@ from syncline.temporal.schedules.graph import graph_fingerprint
 __all__ = ["SyncActivities"]
 
 _OWN: Final = version("syncline")
-"""The built-in engine's version. It is read from disk."""
+"""Version of the built-in engine, read from disk once."""
 _ASKED_AGAIN: Final = 3600.0
 _BUSY: Final = 5.0
-"""How much longer a cycle waits for a provider that is known to be there: whoever gives up waiting loses the
-place in the queue, so those who wait longest would never have their turn."""
+"""Factor of the wait for a provider whose workers are known to be running: a task that times out loses its
+place in the queue, so under load the longest-waiting cycles would never start."""
 
 
 class SyncActivities:
-    """The activities over one worker's services. `under_way` is told of the cycles that run."""
+    """Activities of `SyncGraph`, over one worker's services. Running cycles are registered in `under_way`."""
 
     def __init__(
         self,
@@ -93,10 +93,11 @@ class SyncActivities:
         under_way: RunningCycles | None = None,
         answer_seconds: float = 120.0,
     ) -> None:
-        """Have a routed cycle wait `answer_seconds` for a worker before somebody asks who is there.
+        """Take the services, and the timings of heartbeats, signals and routed cycles.
 
-        By then a worker that was killed is no longer taken for one that is there. A run is signalled its
-        progress every `signal_seconds`: each signal stays in its history, and is replayed.
+        A routed cycle waits `answer_seconds` for a worker before the provider is resolved again; by then a
+        killed worker no longer counts as running. Progress is signalled to the run every `signal_seconds`:
+        each signal stays in its history and is replayed.
         """
         self._opened = services
         self._grace_seconds, self._patience_seconds = grace_seconds, patience_seconds
@@ -109,13 +110,13 @@ class SyncActivities:
 
     @activity.defn(name=names.RESOLVE_PROVIDER)
     async def resolve_provider(self, request: ResolveProviderRequest) -> ProviderResolution:
-        """Return which provider answers for the graph, or what is to be done without one.
+        """Return the provider that serves the graph, or whether it is in fallback or held without one.
 
-        A fallback, and that a graph is held, are signalled to the run itself, for the record. Whatever keeps
-        the question from being answered (the control plane is down, the graph is unknown or archived, its
-        composition is invalid) is an error and never a fallback. A paused graph may be synced by hand.
+        Fallback and hold are signalled to the run, as audit events. If the provider cannot be resolved (the
+        control plane is down, the graph is unknown or archived, its composition is invalid), that is an
+        error and never a fallback. A paused graph can be synced by a manual run.
         """
-        # A control plane may hang; a worker that dies meanwhile is missed by its heartbeats.
+        # The control plane may hang; heartbeats reveal a worker that dies meanwhile.
         async with Heartbeater[CycleProgress](beat_seconds=self._beat_seconds):
             return await self._resolve(request)
 
@@ -162,7 +163,7 @@ class SyncActivities:
 
     @activity.defn(name=names.SYNC_CYCLE)
     async def sync_cycle(self, request: SyncCycleRequest) -> SyncResult:
-        """Run one cycle with the resolved provider, or with the built-in engine when there is none."""
+        """Run one cycle with the resolved provider, or with the built-in engine if there is none."""
         services = self._services()
         graph, provider = request.graph.slug, request.provider_id or names.FALLBACK_PROVIDER
         run = replace(run_identity(), provider=provider)
@@ -194,7 +195,7 @@ class SyncActivities:
         except Exception as error:
             gone = isinstance(error, ApplicationError) and error.type == ProviderGone.__name__
             if not gone:
-                # Of a fallback whose cycles keep failing nothing else would tell.
+                # Otherwise a fallback whose cycles keep failing would not be visible.
                 since = _fallback_since(request)
                 record_fallback(services.meter, graph=graph, provider=provider, fallback_since=since)
             raise
@@ -272,10 +273,10 @@ class SyncActivities:
         return result.model_copy(update={"served": served})
 
     async def _reads_alone(self, services: Services, graph: Graph) -> bool:
-        """Return whether no other graph reads the same write place, as of an hour ago at most.
+        """Return whether no other graph reads the same write schema; at most an hour old.
 
-        That is soon enough: what is kept for others was deleted a week ago, and who comes later reads every
-        row from the beginning.
+        That is recent enough: tombstones are pruned after a week, and a new graph reads every row from the
+        beginning.
         """
         asked_at, alone = self._alone.get(graph.id, (-_ASKED_AGAIN, False))
         if time.monotonic() - asked_at >= _ASKED_AGAIN:
@@ -286,17 +287,17 @@ class SyncActivities:
     def _routed(
         self, services: Services, request: ResolveProviderRequest, answer: ProviderResolution
     ) -> ProviderResolution:
-        """Return the answer with the queue of those who have the provider, and how long to wait for one."""
+        """Return the resolution with the task queue of the provider's workers and how long to wait there."""
         provider_id, seconds = answer.provider_id or "", self._answer_seconds
         if request.unanswered == provider_id:
-            # Workers that have it are there: they are busy, and not gone.
+            # Workers with the provider are running: they are busy.
             get_log().info("provider is busy", provider=provider_id)
             seconds *= _BUSY
         queue = names.provider_task_queue(services.settings.task_queue, provider_id)
         return answer.model_copy(update={"task_queue": queue, "answer_seconds": seconds})
 
     async def _cadence_rules(self, services: Services, graph: Graph) -> CadenceRules | None:
-        """Return how rarely the graph may run; at its base while no change would be heard."""
+        """Return the intervals of an adaptive graph; only the base while changes are not announced."""
         if not graph.schedule.adaptive:
             return None
         if self._listener_status is None:
@@ -312,7 +313,7 @@ class SyncActivities:
     def _services(self) -> Services:
         if self._opened is None:
             raise RuntimeError(
-                "SyncActivities was made without services, so no activity can run. Open them first: "
+                "SyncActivities has no services, so no activity can run. Open them first: "
                 "`async with Services.open(settings) as services: SyncActivities(services)`."
             )
         return self._opened
@@ -327,7 +328,7 @@ def _errors_counted(
     graph: str = "",
     **fields: object,
 ) -> Iterator[None]:
-    """Translate errors for Temporal, and count them; without a graph, for the one that they name."""
+    """Translate errors for Temporal, and count them; without `graph`, for the graph that the error names."""
     try:
         with errors_translated(details, activity=activity, **fields):
             yield
@@ -340,17 +341,17 @@ def _errors_counted(
 
 
 def _fallback_since(request: SyncCycleRequest) -> float | None:
-    """Return what `record_cycle` takes."""
+    """Return `fallback_since` as `record_cycle` expects it."""
     if request.provider_id is not None:
         return 0.0
     return None if request.fallback_since is None else request.fallback_since.timestamp()
 
 
 def _committed(beat: Heartbeater[CycleProgress]) -> Sequence[Committed]:
-    """Return what the cycle had committed, by what this attempt has told of it, or the one before it."""
-    # What a plugin tells may be anything.
-    told = [beat.latest] if isinstance(beat.latest, CycleProgress) else _progress_before()
-    return [progress.committed for progress in told[:1]]
+    """Return what the cycle had committed, by the last progress of this attempt or the previous one."""
+    # A plugin may heartbeat with anything.
+    reported = [beat.latest] if isinstance(beat.latest, CycleProgress) else _progress_before()
+    return [progress.committed for progress in reported[:1]]
 
 
 def _progress_before() -> Sequence[CycleProgress]:
@@ -366,9 +367,9 @@ def _refuse_archived(graph: Graph) -> None:
 
 
 def _still_resolved(resolved: Resolved[SyncProvider], provider_id: str) -> tuple[Graph, str]:
-    """Return the graph and the provider's distribution, or raise if the answer has changed.
+    """Return the graph and the provider's distribution, or raise if the resolution has changed.
 
-    It may have: the cycle is retried for hours, on any worker, and the composition can be edited meanwhile.
+    A cycle is retried for hours, on any worker, and the composition can be edited meanwhile.
     """
     graph, entry = resolved.graph, resolved.entry
     if graph is None:
@@ -391,8 +392,8 @@ def _served(provider_version: str, api_version: int, distribution: str) -> Serve
 
 
 async def _signal_progress(progress: CycleProgress) -> None:
-    """Show the progress in the run's state; a cycle must not fail because of that."""
+    """Signal the progress to the run; a failed signal must not fail the cycle."""
     try:
         await signal_run(names.CYCLE_PROGRESS, progress)
     except RPCError as error:
-        get_log().debug("progress was not signalled", error=str(error))
+        get_log().debug("progress not signalled", error=str(error))

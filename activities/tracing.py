@@ -1,6 +1,6 @@
-"""Traces leave the process: from the run of a Schedule over its activities to the SQL, by OTLP over HTTP.
+"""Tracing by OTLP over HTTP: spans from the Schedule's run over its activities to the SQL statements.
 
-It needs the extra `syncline[tracing]`, so it is imported only where traces are asked for.
+Needs the extra `syncline[tracing]`, so it is imported only if SYNCLINE_TRACES_URL is set.
 """
 
 import logging
@@ -27,14 +27,14 @@ _PATIENCE = 5.0
 
 @contextmanager
 def tracing(url: str) -> Iterator[Plugin]:
-    """Export the spans of this process to `url`; yield what makes Temporal's client and worker trace too.
+    """Export the spans of this process to `url`; yield the plugin for Temporal's client and worker.
 
-    What OpenTelemetry reads from the environment (OTEL_EXPORTER_OTLP_HEADERS, OTEL_RESOURCE_ATTRIBUTES,
-    OTEL_TRACES_SAMPLER, …) holds. Spans that cannot be delivered are dropped, which is told once. At the end
-    those that are left have five seconds.
+    OpenTelemetry's environment variables apply (OTEL_EXPORTER_OTLP_HEADERS, OTEL_RESOURCE_ATTRIBUTES,
+    OTEL_TRACES_SAMPLER, …). Spans that cannot be delivered are dropped, which is logged once. At the end,
+    the remaining spans have five seconds.
     """
     exporter = _Discreet(endpoint=url)
-    # The ids in a workflow come from its own random numbers: a run that is replayed goes on with its trace.
+    # Ids in a workflow come from its deterministic random numbers: a replayed run continues its trace.
     provider = create_tracer_provider(resource=Resource.create({"service.name": "syncline-worker"}))
     provider.add_span_processor(BatchSpanProcessor(exporter))
     set_tracer_provider(provider)
@@ -46,7 +46,7 @@ def tracing(url: str) -> Iterator[Plugin]:
     finally:
         trace_by(None)
         statements.uninstrument()
-        # A collector that is away must not keep the worker: the exporter would go on trying.
+        # An unreachable collector must not delay the shutdown: the exporter would keep retrying.
         giving_up = Timer(_PATIENCE, exporter.shutdown)
         giving_up.start()
         provider.shutdown()
@@ -54,9 +54,9 @@ def tracing(url: str) -> Iterator[Plugin]:
 
 
 class _Discreet(OTLPSpanExporter):
-    """Tells of an exception its type alone: its message may quote the row that was refused.
+    """Exporter that keeps only the type of an exception: its message may quote a rejected row.
 
-    Of its own failures it logs the first, not each try of each batch.
+    Its own failures are logged once, not for each retry of each batch.
     """
 
     def __init__(self, *, endpoint: str) -> None:
@@ -68,13 +68,13 @@ class _Discreet(OTLPSpanExporter):
         result = super().export([_without_messages(span) for span in spans])
         if result is SpanExportResult.SUCCESS and self._failing:
             self._failing = False
-            get_log().info("traces are exported again")
+            get_log().info("trace export works again")
         return result
 
     def _warn_once(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR and not self._failing:
             self._failing = True
-            get_log().warning("traces are not exported", url=self._url, problem=record.getMessage())
+            get_log().warning("trace export failed", url=self._url, problem=record.getMessage())
         return False
 
 

@@ -1,4 +1,4 @@
-"""What ships as SyncProviders, registered through the same door as a stranger's."""
+"""The built-in SyncProviders, registered through the same registry as plugins."""
 
 from typing import Final
 
@@ -7,4 +7,4 @@ from providers.default import DefaultSyncProvider
 __all__ = ["BUILTIN"]
 
 BUILTIN: Final = (DefaultSyncProvider,)
-"""What `Registry.load` registers before any plugin."""
+"""Providers that `Registry.load` registers before any plugin."""

@@ -13,7 +13,7 @@ __all__ = ["DefaultSyncProvider"]
 
 
 class DefaultSyncProvider(SyncProvider):
-    """Runs the same engine, in the same way, as a cycle in fallback does."""
+    """Runs the built-in engine, exactly as a cycle in fallback does."""
 
     id = names.DEFAULT_PROVIDER
     api_version = 1
@@ -24,7 +24,7 @@ class DefaultSyncProvider(SyncProvider):
         self._run_cycle: Callable[[SyncContext], Awaitable[SyncResult]] | None = None
 
     async def initialize(self, services: ProviderServices) -> None:  # noqa: ARG002 -- the contract names it
-        """Load the engine; a worker whose graphs all have other providers never does."""
+        """Import the engine; a worker whose graphs all have other providers never does."""
         from syncline.engine import run_cycle
 
         self._run_cycle = run_cycle
@@ -32,9 +32,9 @@ class DefaultSyncProvider(SyncProvider):
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle of the engine."""
         if self._run_cycle is None:
-            raise RuntimeError("provider 'default' was used before `initialize`; use Registry.initialized")
+            raise RuntimeError("provider 'default' is not initialized; use Registry.initialized")
         return await self._run_cycle(context)
 
     async def close(self) -> None:
-        """Let go of the engine; it holds nothing open between cycles."""
+        """Release the engine; it holds no resources between cycles."""
         self._run_cycle = None

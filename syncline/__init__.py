@@ -1,1 +1,1 @@
-"""Syncline keeps derived stores in step with a write-db: what anyone outside the application may import."""
+"""Syncline: change data capture from a Postgres write-db to a graph-db and a vector store. The public API."""

@@ -1,4 +1,4 @@
-"""Caveats: what a person should know of a cycle beside its numbers."""
+"""Caveats of a cycle's result, in sentences: rescans, key comparisons, and unknowns of the write-db."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ __all__ = ["caveats", "format_lag"]
 
 
 def caveats(result: "SyncResult") -> tuple[str, ...]:
-    """Return what was read again or compared and why, and what cannot be known: a sentence each."""
+    """Return one sentence for each rescan, key comparison and unknown of the result."""
     return (*_again(result), *result.unknown)
 
 
@@ -19,11 +19,11 @@ def _again(result: "SyncResult") -> list[str]:
         gone = (
             "Rows that the write-db no longer has leave the graph-db."
             if compared
-            else "Rows deleted while nobody captured are still in the graph-db; "
+            else "Rows deleted while capture was not installed are still in the graph-db; "
             "`syncline verify --repair` removes them."
         )
         of = result.rescan_reason or "another write-db or a later time"
-        return [f"Every row was read again: the cursors do not fit this write-db ({of}). {gone}"]
+        return [f"Every row was read again: the cursors do not match this write-db ({of}). {gone}"]
     reread = {table.table: table.reread for table in result.tables if table.reread}
     found = [f"{name}: every row was read again, since {why}." for name, why in reread.items()]
     for why in dict.fromkeys(compared.values()):
@@ -33,5 +33,5 @@ def _again(result: "SyncResult") -> list[str]:
 
 
 def format_lag(result: "SyncResult") -> str:
-    """Return the lag for a person."""
+    """Return the lag as text for operators."""
     return f"{result.lag_seconds:.1f} s" if result.lag_known else "unknown"

@@ -1,4 +1,4 @@
-"""What a sandbox imports in every run is compiled once, wherever Python keeps no bytecode."""
+"""In-memory bytecode cache for modules that the workflow sandbox imports in every run."""
 
 import sys
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
@@ -9,10 +9,10 @@ __all__ = ["compile_once"]
 
 
 def compile_once(package: ModuleType) -> None:
-    """Keep the code of the package's modules in memory, from their next import on.
+    """Cache the code objects of the package's modules in memory, from their next import on.
 
-    Images often set PYTHONDONTWRITEBYTECODE, or have their code where it cannot be written to. Each run of a
-    workflow imports the workflow's module anew, and would compile it then. Why not `sys.pycache_prefix`:
+    Images often set PYTHONDONTWRITEBYTECODE, or have a read-only file system. The sandbox imports the
+    workflow's module again in each run, and would compile it each time. Why not `sys.pycache_prefix`:
     docs/decisions/0012-workflow-sandbox.md.
     """
     for folder in package.__path__:

@@ -1,4 +1,4 @@
-"""Somebody else's work within bounds: it may never end, ignore its cancellation, or end the process."""
+"""Bounded execution of foreign coroutines, which may hang, ignore cancellation or raise SystemExit."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,12 +7,12 @@ from typing import Final, TypeVar
 __all__ = ["PATIENCE", "BaseExceptionRaised", "CancelIgnored", "TimedOut", "bounded"]
 
 PATIENCE: Final = 10.0
-"""Seconds that work has for its end after it was cancelled."""
+"""Seconds that cancelled work has to end."""
 
 T = TypeVar("T")
 
 _not_ended: set[asyncio.Task[object]] = set()
-"""Work that went on after its cancellation: an event loop holds its tasks by weak references alone."""
+"""Tasks that ignored their cancellation: an event loop only holds weak references to its tasks."""
 
 
 class TimedOut(Exception):
@@ -20,19 +20,19 @@ class TimedOut(Exception):
 
 
 class CancelIgnored(Exception):
-    """The work went on after its cancellation, and was left to itself."""
+    """The work ignored its cancellation, and was abandoned."""
 
 
 class BaseExceptionRaised(Exception):
-    """The work raised what would have ended the process, or a cancellation that nobody asked for."""
+    """The work raised a BaseException such as SystemExit, or a CancelledError without being cancelled."""
 
 
 async def bounded(work: Awaitable[T], *, seconds: float, patience: float = PATIENCE) -> T:
-    """Return what the work, in a task of its own, returns; raise what it raises.
+    """Run the work in a separate task; return its result or raise its exception.
 
-    Raise Overran after `seconds`, and Abandoned when work that was cancelled, for that reason or because the
-    caller was, has not ended `patience` seconds later. Raise Escaped in place of SystemExit and the like: a
-    task that raises one ends the event loop of everybody.
+    Raise TimedOut after `seconds`, and CancelIgnored if cancelled work (by the timeout or with the caller)
+    has not ended `patience` seconds later. Raise BaseExceptionRaised in place of SystemExit and the like: a
+    task that raises one ends the event loop.
     """
     task = asyncio.create_task(_kept_in(work))
     try:
@@ -69,15 +69,15 @@ async def _stop(task: "asyncio.Task[T]", patience: float) -> None:
 def _discard(task: "asyncio.Task[T]") -> None:
     _not_ended.discard(task)
     if not task.cancelled():
-        task.exception()  # nobody is left to hear it
+        task.exception()  # mark it as retrieved: no caller is left
 
 
 async def each_batch(
     total: int, *, size: int, in_flight: int, send: Callable[[slice], Awaitable[None]]
 ) -> None:
-    """Send every slice of `total` items, at most `in_flight` at once, in no guaranteed order.
+    """Send all slices of `total` items, at most `in_flight` concurrently, in no guaranteed order.
 
-    The first failure cancels the rest and is raised as it is. At most `in_flight` batches exist in memory.
+    The first failure cancels the rest and is raised unchanged. At most `in_flight` batches are in memory.
     """
     starts = iter(range(0, total, size))
 

@@ -1,7 +1,7 @@
-"""The error hierarchy. Each message names the thing and the fix; each class says if a retry can help.
+"""The error hierarchy: each message names the object and the fix, each class declares its retryability.
 
     SynclineError
-    ├── ConfigurationError            not retryable: someone has to change something
+    ├── ConfigurationError            not retryable: an operator has to change something
     │   ├── SettingsInvalid           a SYNCLINE_* setting is missing or malformed
     │   ├── StoreNotConfigured        a graph refers to a store key that no setting defines
     │   ├── GraphNotFound             no graph has this slug or id
@@ -10,44 +10,44 @@
     │   ├── ProviderDuplicate         two distributions contribute one provider id
     │   ├── ProviderInvalid           a contributed object is not a provider
     │   ├── ProviderMissing           `on_missing: fail`, and no worker can run the provider
-    │   ├── CompositionChanged        the graph's provider changed while a run was on its way
-    │   ├── ShadowInvalid             a graph has no shadow, or not one that can be run or promoted
-    │   ├── OperationRefused          an operator asked a worker for what it does not serve
-    │   ├── InputInvalid              the input of a workflow, as someone typed it, breaks its model
-    │   ├── SchemaMismatch            tables of a graph's schema are not what its table map says
+    │   ├── CompositionChanged        the graph's provider changed during the run
+    │   ├── ShadowInvalid             a graph has no shadow, or none that can be run or promoted
+    │   ├── OperationRefused          the worker does not serve this operation (SYNCLINE_OPERATIONS)
+    │   ├── InputInvalid              the input of a workflow, as typed by an operator, breaks its model
+    │   ├── SchemaMismatch            tables of a graph's schema do not match its table map
     │   ├── ScheduleNotFound          no graph's Schedule has this name
-    │   ├── ScheduleForeign           a Schedule of a graph's name belongs to somebody else
+    │   ├── ScheduleForeign           a Schedule with a graph's id starts something else
     │   ├── SchedulePaused            a Schedule is paused because its graph is
     │   ├── SampleInvalid             sample data is not what its loader expects
     │   └── DevStackError             the development stack cannot start as declared
-    ├── StoreError                    a store answered, or did not
+    ├── StoreError                    a Postgres store failed
     │   ├── StoreUnavailable          retryable: connection, timeout, shutdown, too many clients
-    │   │   └── StatementOutdated     retryable: a statement was prepared for a table that has changed
-    │   ├── StoreUnusable             retryable: this process cannot log in; another one may be set right
-    │   │   └── PoolerUnsupported     retryable: a pooler in between keeps no sessions
-    │   └── StoreRejected             not retryable: the statement itself was refused (carries SQLSTATE)
-    │       └── RowsFiltered          not retryable: a policy may hide rows from the role that asks for them
+    │   │   └── StatementOutdated     retryable: a prepared statement's table has changed
+    │   ├── StoreUnusable             retryable: this process cannot log in; another worker may
+    │   │   └── PoolerUnsupported     retryable: a transaction or statement pooler is in between
+    │   └── StoreRejected             not retryable: Postgres rejected the statement (carries SQLSTATE)
+    │       └── RowsFiltered          not retryable: row-level security may hide rows from the role
     ├── VectorStoreError
     │   ├── VectorStoreUnavailable    retryable
     │   └── VectorStoreRejected       not retryable (dimension, bad request, credentials)
     ├── EmbeddingError
     │   ├── EmbeddingUnavailable      retryable
     │   └── EmbeddingRejected         not retryable
-    ├── ProviderMisbehaved            not retryable: a cycle did what none may; it was contained
-    │   ├── ProviderBlocked           retryable: the provider keeps its event loop from running
-    │   └── ProviderNotReady          retryable: its `initialize` failed, or is not to be tried again yet
-    ├── ProviderGone                  retryable: this worker lacks the provider; another one may have it
-    ├── TemporalUnavailable           retryable: the Temporal server cannot be reached, or turns us away
-    ├── NoWorker                      not retryable: nobody polls the task queue that a run would need
-    ├── RunFailed                     not retryable: a run that was asked for by hand did not end well
-    ├── QuestionUnanswered            not retryable: a run was asked for its state, and no worker answered
+    ├── ProviderMisbehaved            not retryable: a provider broke its contract and was contained
+    │   ├── ProviderBlocked           retryable: the provider blocks its event loop
+    │   └── ProviderNotReady          retryable: its `initialize` failed, or waits for its next attempt
+    ├── ProviderGone                  retryable: this worker lacks the provider; another may have it
+    ├── TemporalUnavailable           retryable: the Temporal server cannot be reached, or refuses access
+    ├── NoWorker                      not retryable: no worker polls the task queue of the run
+    ├── RunFailed                     not retryable: an operator's run failed, was stopped or timed out
+    ├── QuestionUnanswered            not retryable: no worker answered a query of a run in time
     ├── RunNotFound                   not retryable: Temporal keeps no run of this graph
-    ├── AdoptionBlocked               retryable: a table that is to be captured was never free for it
-    ├── SchemaMoved                   retryable: a schema holds what another record than this one says
-    ├── CycleBusy                     retryable: an earlier attempt of this very run still holds the graph
-    └── CycleFenced                   not retryable: a later cycle took the graph over; nothing was written
+    ├── AdoptionBlocked               retryable: installing capture on a table did not get its lock
+    ├── SchemaMoved                   retryable: a promotion swapped the schema after the record was read
+    ├── CycleBusy                     retryable: an earlier attempt of the same run still holds the graph
+    └── CycleFenced                   not retryable: a later cycle took over; this one wrote nothing since
 
-Retryability is declared here and translated for Temporal in `activities/`. Messages never carry credentials.
+Retryability is declared here, translated for Temporal in `activities/`. Messages never contain credentials.
 One module because it is one tree, drawn above.
 """
 
@@ -72,21 +72,21 @@ __all__ = [
 
 
 class SynclineError(Exception):
-    """Base of every error that Syncline raises on purpose: what happened to what, and what mends it.
+    """Base of every error that Syncline raises on purpose.
 
-    `problem` and `fix` are parts of the message, or all of it; other fields have the names in it.
+    `problem` (what happened to what) and `fix` are parts of the message; other fields contain its names.
     """
 
     problem: str
     fix: str | None = None
-    """What mends it, in a sentence, where the error knows one."""
+    """The fix in a sentence; None if the error knows none."""
 
     retryable: ClassVar[bool] = False
     benign: ClassVar[bool] = False
-    """Whether it belongs to normal operation: a rolling deployment, a mistyped name. To Temporal it is
-    BENIGN, so the SDK does not count it among the failures that somebody may be paged for."""
+    """Whether it belongs to normal operation, such as a rolling deployment or a mistyped name. Its category
+    in Temporal is BENIGN, so the SDK excludes it from failure metrics that alerts use."""
     retry_after_seconds: float | None = None
-    """How long a retry has to wait to make sense, where that is known."""
+    """Delay before the next retry, if known."""
 
     def __init__(self, problem: str = "", *, fix: str | None = None) -> None:
         self.problem = problem
@@ -111,7 +111,7 @@ class VectorStoreUnavailable(VectorStoreError):
 
 
 class VectorStoreRejected(VectorStoreError):
-    """The vector store refused the request itself."""
+    """The vector store rejected the request."""
 
 
 class EmbeddingError(SynclineError):
@@ -130,11 +130,11 @@ class EmbeddingUnavailable(EmbeddingError):
 
 
 class EmbeddingRejected(EmbeddingError):
-    """The embedding service refused the request itself."""
+    """The embedding service rejected the request."""
 
 
 class ProviderMisbehaved(SynclineError):
-    """A provider did what it must not, and was contained. `trouble` is a word for it, `do` the way out."""
+    """A provider broke its contract and was contained. `trouble` is a keyword for how, `do` the fix."""
 
     def __init__(self, provider_id: str, *, distribution: str, trouble: str, did: str, do: str) -> None:
         self.provider_id, self.distribution, self.trouble = provider_id, distribution, trouble
@@ -142,19 +142,19 @@ class ProviderMisbehaved(SynclineError):
 
 
 class ProviderBlocked(ProviderMisbehaved):
-    """A provider keeps the event loop of its room from running."""
+    """A provider blocks the event loop of its thread."""
 
     retryable = True
 
 
 class ProviderNotReady(ProviderMisbehaved):
-    """A provider's `initialize` failed, or is not to be tried again yet."""
+    """A provider's `initialize` failed, or waits for its next attempt."""
 
     retryable = True
 
 
 class ProviderGone(SynclineError):
-    """This worker lacks the provider that the graph needs; another one may have it."""
+    """This worker lacks the provider that the graph needs; another worker may have it."""
 
     retryable = True
     benign = True
@@ -162,11 +162,11 @@ class ProviderGone(SynclineError):
     def __init__(self, graph: str, provider_id: str) -> None:
         self.graph, self.provider_id = graph, provider_id
         needed = f"Graph '{graph}' needs provider '{provider_id}', which is not installed in this worker"
-        super().__init__(f"{needed}.", fix="The next attempt may meet a worker that has it.")
+        super().__init__(f"{needed}.", fix="The next attempt may run in a worker that has it.")
 
 
 class ConfigurationError(SynclineError):
-    """Something declared is wrong; retrying cannot help."""
+    """A declaration is wrong; a retry cannot help."""
 
 
 class SettingsInvalid(ConfigurationError):
@@ -198,8 +198,8 @@ class GraphNotFound(ConfigurationError):
             "`syncline graph list` shows those that exist.",
         )
         if reference is None:
-            problem = "No graph was named and no graph is marked as default."
-            fix = "Name one, or set is_default on a graph."
+            problem = "No graph was named, and no graph is the default graph."
+            fix = "Name a graph, or set is_default on one."
         super().__init__(problem, fix=fix)
 
 
@@ -254,20 +254,20 @@ class ProviderMissing(ConfigurationError):
 
 
 class CompositionChanged(ConfigurationError):
-    """The graph's provider changed while a run was on its way."""
+    """The graph's provider changed between resolution and cycle of a run."""
 
     benign = True
 
     def __init__(self, graph: str, *, resolved: str, declared: str | None) -> None:
         self.graph, self.resolved, self.declared = graph, resolved, declared
-        what = f"Graph '{graph}' was resolved to provider '{resolved}', and its composition has changed"
+        what = f"Graph '{graph}' was resolved to provider '{resolved}', but its composition has changed"
         super().__init__(
-            f"{what} to {(declared and repr(declared)) or 'none'} since.", fix="The next run follows it."
+            f"{what} to {(declared and repr(declared)) or 'none'} since.", fix="The next run will use it."
         )
 
 
 class ShadowInvalid(ConfigurationError):
-    """A graph has no shadow, or not one that can be run or promoted as it stands."""
+    """A graph has no shadow, or none that can be run or promoted now."""
 
     benign = True
 
@@ -278,17 +278,17 @@ class ShadowInvalid(ConfigurationError):
 
 
 class OperationRefused(ConfigurationError):
-    """An operator asked for what this worker does not do: SYNCLINE_OPERATIONS."""
+    """The worker does not serve the operation that an operator started: SYNCLINE_OPERATIONS."""
 
     benign = True
 
     def __init__(self, workflow: str, *, served: str) -> None:
         self.workflow, self.served = workflow, served
-        does = "serves no operations" if served == "none" else "serves operations that change nothing alone"
+        does = "serves no operations" if served == "none" else "serves only operations that change nothing"
         super().__init__(
             f"{workflow} was refused: this worker {does} (SYNCLINE_OPERATIONS={served}). "
             "Nothing was changed.",
-            fix="Ask workers of another task queue, or change the setting of all of them.",
+            fix="Use the task queue of other workers, or change the setting on all workers.",
         )
 
 
@@ -299,7 +299,7 @@ class InputInvalid(ConfigurationError):
 
 
 class SchemaMismatch(ConfigurationError):
-    """Tables of a graph's schema are not what its table map says. `problems` are sentences, one for each."""
+    """Tables of a graph's schema do not match its table map. `problems` has one sentence per mismatch."""
 
     def __init__(self, *problems: str, heading: str | None = None) -> None:
         self.problems = problems
@@ -320,15 +320,15 @@ class ScheduleNotFound(ConfigurationError):
 
 
 class ScheduleForeign(ConfigurationError):
-    """A Schedule of a graph's name starts another workflow, or starts it for another task queue."""
+    """A Schedule with a graph's Schedule id starts another workflow, or uses another task queue."""
 
     def __init__(self, schedule_id: str, *, workflow: str, task_queue: str) -> None:
         self.schedule_id, self.workflow, self.task_queue = schedule_id, workflow, task_queue
         super().__init__(
-            f"Schedule '{schedule_id}' starts {workflow} on task queue '{task_queue}', so it belongs to "
-            "somebody else and is left alone.",
-            fix="If nobody needs it, delete it "
-            f"(`temporal schedule delete --schedule-id {schedule_id}`): then the graph gets its own.",
+            f"Schedule '{schedule_id}' starts {workflow} on task queue '{task_queue}': it was not created "
+            "by this deployment and is not changed.",
+            fix="If it is not needed, delete it "
+            f"(`temporal schedule delete --schedule-id {schedule_id}`); the graph then gets its own.",
         )
 
 
@@ -352,11 +352,11 @@ class DevStackError(ConfigurationError):
 
 
 class StoreError(SynclineError):
-    """A Postgres store failed. `store` is its config key, `sqlstate` what Postgres said, if it said.
+    """A Postgres store failed. `store` is its config key, `sqlstate` the SQLSTATE, if Postgres sent one.
 
-    `problem` has no values of rows. `said` is all that Postgres said, for the engine's books in the graph-db
-    alone: it is in no message. `by_code`: a trigger or a function raised it. `everywhere`: rows of a batch
-    were tried one by one, and all that were tried failed so.
+    `problem` contains no row values. `said` is the full text from Postgres, kept only in the engine state of
+    the graph-db: it is in no message. `by_code`: raised by a trigger or a function. `everywhere`: the rows of
+    a batch were tried one by one, and all of them failed this way.
     """
 
     def __init__(
@@ -391,39 +391,39 @@ class StatementOutdated(StoreUnavailable):
     benign = True
 
     def __init__(self, store: str, *, sqlstate: str | None = None) -> None:
-        problem = "a table has changed since this connection prepared its statements; a new one prepares them"
+        problem = "a table has changed since its statements were prepared; a new connection prepares them"
         super().__init__(store, problem, sqlstate=sqlstate)
 
 
 class StoreUnusable(StoreError):
-    """This process cannot log in to the store: its settings are wrong. Another worker's may be right."""
+    """This process cannot log in to the store: its settings are wrong. Another worker's may be correct."""
 
     retryable = True
     retry_after_seconds = 5.0
 
 
 class PoolerUnsupported(StoreUnusable):
-    """A pooler in between gives every transaction another session, so nothing was done."""
+    """A pooler between worker and store gives every transaction another session, so nothing was done."""
 
     fix = (
-        "Have it pool sessions (PgBouncer: pool_mode = session), or name the port of the server itself in "
-        "the store's connection string"
+        "Set it to session pooling (PgBouncer: pool_mode = session), or use the port of the Postgres server "
+        "in the store's connection string"
     )
 
     def __init__(self, store: str) -> None:
-        super().__init__(store, f"a pooler in transaction or statement mode is in between. {self.fix}.")
+        super().__init__(store, f"connected through a pooler in transaction or statement mode. {self.fix}.")
 
 
 class StoreRejected(StoreError):
-    """The store refused the statement itself."""
+    """Postgres rejected the statement."""
 
 
 class RowsFiltered(StoreRejected):
-    """A policy may hide rows from the role that asks, so Postgres raised. Hidden is not gone."""
+    """Row-level security may hide rows from this role, so Postgres raised. A hidden row is not deleted."""
 
 
 class TemporalUnavailable(SynclineError):
-    """The Temporal server cannot be reached, or turns us away."""
+    """The Temporal server cannot be reached, or refuses access."""
 
     retryable = True
 
@@ -431,15 +431,15 @@ class TemporalUnavailable(SynclineError):
         self.address, self.namespace = address, namespace
         super().__init__(
             f"Temporal at {address}, namespace '{namespace}': {problem}.",
-            fix="TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* and _PROFILE say where and how to connect.",
+            fix="Check TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* and _PROFILE.",
         )
         self.problem = problem
 
 
 class NoWorker(SynclineError):
-    """No worker that takes new runs polls the task queue, so a run that is asked for would wait for ever.
+    """No worker that accepts new runs polls the task queue, so a new run would wait forever.
 
-    `others` are the versions of workers that do poll it, and are not current.
+    `others` are the versions of workers that poll it but are not the current version.
     """
 
     def __init__(self, task_queue: str, namespace: str, *, others: Sequence[str | None] = ()) -> None:
@@ -450,10 +450,10 @@ class NoWorker(SynclineError):
             version = next(filter(None, others), None)
             deployment, _, build = (version or "").partition(":")
             which = f"--deployment-name {deployment} --build-id {build}" if deployment else "--unversioned"
-            told = ", ".join(sorted({other or "unversioned" for other in others}))
-            problem = f"No worker that takes new runs polls {where}: only {told} do"
+            versions = ", ".join(sorted({other or "unversioned" for other in others}))
+            problem = f"No worker of the current version polls {where}; those that do: {versions}"
             fix = (
-                "Start a worker of the current version, or make theirs current: "
+                "Start a worker of the current version, or make another one current: "
                 f"`temporal worker deployment set-current-version {which}`."
             )
         super().__init__(f"{problem}.", fix=fix)
@@ -461,7 +461,7 @@ class NoWorker(SynclineError):
 
 
 class RunFailed(SynclineError):
-    """A run that was asked for by hand failed, was stopped, or did not end in time."""
+    """A run that an operator started failed, was stopped, or did not end in time."""
 
     def __init__(self, workflow_id: str, problem: str) -> None:
         self.workflow_id = workflow_id
@@ -469,7 +469,7 @@ class RunFailed(SynclineError):
 
 
 class QuestionUnanswered(SynclineError):
-    """A run was asked for its state, and no worker answered in time."""
+    """No worker answered a query of a run in time."""
 
     def __init__(self, workflow_id: str, problem: str) -> None:
         self.workflow_id = workflow_id
@@ -483,26 +483,26 @@ class RunNotFound(SynclineError):
     def __init__(self, slug: str) -> None:
         self.slug = slug
         super().__init__(
-            f"Temporal keeps no run of graph {shown(slug)}; `syncline status` lists those with one."
+            f"Temporal keeps no run of graph {shown(slug)}; `syncline status` lists the graphs with a run."
         )
 
 
 class AdoptionBlocked(SynclineError):
-    """A table that is to be captured, or no longer, was never free for it. `holders` are those who had it."""
+    """Installing or removing capture did not get a table's lock. `holders`: the sessions that had it."""
 
     retryable = True
 
     def __init__(self, step: str, *, holders: Sequence[str], attempts: int, seconds: float) -> None:
         self.step, self.holders, self.attempts, self.seconds = step, tuple(holders), attempts, seconds
-        by = "; ".join(holders) or "somebody who is gone by now"
+        by = "; ".join(holders) or "a session that has ended"
         times = "once" if attempts == 1 else f"{attempts} times"
-        waited = f"It waited for its lock {times}, {seconds:g} s each, and the last time it was held by {by}"
-        fix = "Nothing of this step was done; run it again when they have ended."
+        waited = f"It waited for its lock {times}, {seconds:g} s each; last held by {by}"
+        fix = "Nothing of this step was done; run it again when these sessions have ended."
         super().__init__(f"Not done: {step} {waited}.", fix=fix)
 
 
 class SchemaMoved(SynclineError):
-    """A promotion has swapped a schema of the graph-db, and the graph's record was read before that."""
+    """A promotion swapped a schema of the graph-db after the graph's record was read."""
 
     retryable = True
     benign = True
@@ -511,37 +511,38 @@ class SchemaMoved(SynclineError):
         self.graph, self.schema, self.prefix, self.expected = graph, schema, prefix, expected
         slug = graph.partition("/")[0]
         super().__init__(
-            f"Schema '{schema}' belongs to the vectors under '{prefix}', and graph '{graph}' was read with "
-            f"'{expected}': its shadow is being promoted.",
+            f"Schema '{schema}' belongs to the collections with prefix '{prefix}', but the record of graph "
+            f"'{graph}' was read with '{expected}': its shadow is being promoted.",
             fix="The next attempt reads the record again; "
-            f"`syncline provider promote {slug}` finishes a promotion that was cut off.",
+            f"`syncline provider promote {slug}` finishes an interrupted promotion.",
         )
 
 
 class CycleBusy(SynclineError):
-    """An earlier attempt of this very run still holds the graph."""
+    """An earlier attempt of the same run still holds the graph."""
 
     retryable = True
     retry_after_seconds: float | None = 2.0
     benign = True
 
     def __init__(self, graph: str, run_id: str, *, pid: int | None = None, role: str | None = None) -> None:
-        """Name the session that holds it, and its role if that is not the worker's own."""
+        """Take the session that holds it, and its role if that is not the worker's own."""
         self.graph, self.run_id, self.pid, self.role = graph, run_id, pid, role
-        who = "" if pid is None else f", pid {pid} of the graph-db"
+        session = "" if pid is None else f", pid {pid} of the graph-db"
         then = "the next attempt takes over"
         if role is not None:
-            # Nothing of ours can end it, so it is not asked for all the time.
+            # No worker can terminate it, so it is retried at the growing intervals of the retry policy.
             self.retry_after_seconds = None
             then = (
-                f"it is a session of role '{role}', which the worker's own may not end; if that is no worker "
-                f"of yours, end it there: SELECT pg_terminate_backend({pid})"
+                f"it is a session of role '{role}', which the worker's role may not terminate; if it is not "
+                f"one of your workers, terminate it: SELECT pg_terminate_backend({pid})"
             )
-        super().__init__(f"Graph '{graph}' is still held by an earlier attempt of run {run_id}{who}; {then}.")
+        held = f"Graph '{graph}' is still held by an earlier attempt of run {run_id}{session}"
+        super().__init__(f"{held}; {then}.")
 
 
 class CycleFenced(SynclineError):
-    """A later cycle took the graph over while this one was away; nothing was written by it since."""
+    """A later cycle took the graph over while this one was paused; this one has written nothing since."""
 
     benign = True
 
@@ -549,7 +550,7 @@ class CycleFenced(SynclineError):
         self.graph, self.fence = graph, fence
         what = f"Graph '{graph}': a later cycle has taken over (fence {fence} is no longer current)"
         super().__init__(
-            f"{what}.", fix="Nothing was lost: the later cycle goes on from the last committed batch."
+            f"{what}.", fix="Nothing was lost: the later cycle continues from the last committed batch."
         )
 
 

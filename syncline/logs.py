@@ -1,4 +1,4 @@
-"""Logs: events with fields, ours and those of libraries in one format, on stderr, without credentials."""
+"""Logging: events with fields on stderr, libraries' logs included, in one format, credentials masked."""
 
 import logging
 import sys
@@ -17,34 +17,34 @@ from syncline.tracing import current_trace_id
 
 __all__ = ["configure_logging", "get_log", "log_fields", "masked"]
 
-# They tell every request or step at INFO.
+# They log every request or step at INFO.
 _TALKATIVE = ("alembic", "httpcore", "httpx")
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Ours, so that configuring again replaces it and leaves other people's handlers alone."""
+    """Marks our handler, so that reconfiguring replaces it and keeps handlers of other code."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 # logging's name
-        """Log that a record could not be, in the same format; the standard library prints a traceback."""
+        """Log in the same format that a record failed; the standard library would print a traceback."""
         if record.name != __name__:
             error = sys.exc_info()[1]
             logging.getLogger(__name__).error(
-                "a record cannot be logged: logger %s, %s", record.name, type(error).__name__
+                "record cannot be logged: logger %s, %s", record.name, type(error).__name__
             )
 
 
 def get_log() -> structlog.stdlib.BoundLogger:
-    """Return the log. It may be asked for before logging is configured."""
+    """Return the logger; usable before logging is configured."""
     return cast("structlog.stdlib.BoundLogger", structlog.get_logger("syncline"))
 
 
 def log_fields(**fields: str) -> None:
-    """Put these fields into every line that the present task logs from now on, libraries' lines included."""
+    """Add these fields to all further log lines of the current task, libraries' lines included."""
     structlog.contextvars.bind_contextvars(**fields)
 
 
 def configure_logging(level: str, fmt: Literal["console", "json"]) -> None:
-    """Send every log of this process to stderr in one format. Doing it again replaces the configuration."""
+    """Send all logs of this process to stderr in one format. A second call replaces the configuration."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         _add_trace_id,
@@ -52,7 +52,7 @@ def configure_logging(level: str, fmt: Literal["console", "json"]) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
-        # Before masking, and as text: a driver's exception may quote its connection URI, or a row.
+        # Before masking, and as text: a driver's exception may quote its connection URI or a row.
         structlog.processors.ExceptionRenderer(_exception_text),
     ]
     structlog.configure(
@@ -87,7 +87,7 @@ def _exception_text(exc_info: ExcInfo) -> str:
 
 
 def _take_over_what_python_prints() -> None:
-    """Log warnings and exceptions that nobody caught, which Python would print as they are."""
+    """Log warnings and uncaught exceptions, which Python would print unmasked."""
     log = logging.getLogger("python")
 
     def uncaught(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
@@ -145,18 +145,18 @@ _HIDDEN = "**********"
 
 
 def sendable(key: SecretStr) -> bool:
-    """Return whether the key can be a header value: printable ASCII without spaces around it.
+    """Return whether the key can be an HTTP header value: printable ASCII without surrounding spaces.
 
-    HTTP clients quote an illegal header value in their exception, so such a key must never reach them.
+    HTTP clients quote an illegal header value in their exception, so it must never reach them.
     """
     value = key.get_secret_value()
     return bool(value) and value.isascii() and value.isprintable() and value == value.strip()
 
 
 def redacted(text: str, key: SecretStr | None, *, limit: int = 300) -> str:
-    """Return one line of text, shortened to `limit` characters, in which the key does not occur.
+    """Return the text in one line of at most `limit` characters, with the key masked.
 
-    Servers do echo credentials in their error bodies.
+    Servers echo credentials in their error bodies.
     """
     if key is not None and key.get_secret_value():
         text = text.replace(key.get_secret_value(), _HIDDEN)

@@ -1,4 +1,4 @@
-"""What must not leave: credentials and values of rows, taken out of texts for logs and histories."""
+"""Masking of credentials and row values in texts that go into logs and histories."""
 
 import math
 import re
@@ -31,7 +31,7 @@ _SECRET_NAME: Final = re.compile(rf"(?:{_NAMES})$", re.IGNORECASE)
 _QUOTED: Final = r"""(?P<quote>\\?["'])(?:\\.|(?!(?P=quote)).)*(?P=quote)"""
 
 _PATTERNS: Final = (
-    # Up to the last @ of the word: people put raw @ and / into passwords.
+    # Up to the last @ of the word: passwords may contain unescaped @ and /.
     (re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://[^\s:/@]*):\S*@", re.IGNORECASE), rf"\1:{MASK}@"),
     # And blanks; what begins like a port is none.
     (
@@ -41,7 +41,7 @@ _PATTERNS: Final = (
         ),
         rf"\1:{MASK}@",
     ),
-    # PGPASSWORD=…, sslpassword = '…', "api_key": "…", `--token …` has no separator and is no form of ours.
+    # PGPASSWORD=…, sslpassword = '…', "api_key": "…". `--token …` has no separator and is not masked.
     (
         re.compile(
             rf"""((?:{_NAMES})\\?["']?\s*[:=]\s*){_QUOTED}""",
@@ -60,7 +60,7 @@ _PATTERNS: Final = (
     (re.compile(r"([?&](?:key|sig|auth|code)=)[^\s&;,'\")]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"\b(authorization[\"']?\s*[:=]\s*[\"']?)[^\r\n\"',]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"\b(bearer\s+)(?!\*)[^\s\"',;]+", re.IGNORECASE), rf"\1{MASK}"),
-    # What is a credential by its looks: a JSON web token, a key of an embedding service.
+    # Recognisable credentials: a JSON web token, an API key of an embedding service.
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), MASK),
     (re.compile(r"\bsk-[\w-]{16,}"), MASK),
 )
@@ -69,12 +69,12 @@ _KINDS: Final = (
     "collation|column|constraint|database|domain|encoding|enum|extension|field|function|index|parameter|policy"
     "|relation|role|schema|sequence|table|trigger|type|view"
 )
-"""The words after which Postgres quotes a name, not a value of the row."""
+"""Words after which Postgres quotes a name, not a value of a row."""
 
 VARYING: Final = re.compile(
-    # What stays: names, and a type with its limits.
+    # Kept: names, and a type with its limits.
     rf"""(?P<name>\b(?:{_KINDS})[ ]"[^"]*"|\btype[ ][a-z_ ]+\(\d[\d,]*\))"""
-    # Postgres escapes no quotes inside a value: where its sentence goes on tells where the value ends.
+    # Postgres does not escape quotes inside a value: the continuation of its sentence marks the end.
     r"""|(?P<last>:[ ]".*)"""
     r"""|(?P<number>\bvalue[ ]".*"(?=[ ]is[ ]out[ ]of[ ]range))"""
     r"""|(?P<plain>"[^"]*(?:"|$)|(?<!\w)'[^']*')"""
@@ -84,20 +84,20 @@ VARYING: Final = re.compile(
 )
 
 _LONGEST: Final = 2_000
-"""Characters of a message that count: it may quote megabytes, and to look for the end of a value is slow."""
+"""Maximum characters of a message that are searched: it may quote megabytes, and the search is slow."""
 
 _AFTER_THE_MESSAGE: Final = re.compile(r"\n(?:DETAIL|HINT|CONTEXT):.*", re.DOTALL)
 
 FROM_CODE: Final = "code of the database raised it, so its text stays there"
-"""In place of what a trigger or a function says: nobody knows which of its words are values of a row."""
+"""Replaces the message of a trigger or function: which of its words are row values is unknown."""
 
 _OUR_LOOK: Final = re.compile(r".*\binline_code_block\b.*")
 _CORE: Final = re.compile(
     "0[01238]|09|0A|0B|0F|0L|0Z|10|2[0-8]|2B|2D|2F|34|38|39|3B|3D|3F|40|42|44|5[34578]|72|F0|HV|XX"
 )
-"""Classes of SQLSTATE that are Postgres's own; P0, of PL/pgSQL, is what functions raise."""
+"""SQLSTATE classes of Postgres itself; P0, of PL/pgSQL, is raised by functions."""
 RAISE: Final = "exec_stmt_raise"
-"""The function of PostgreSQL's own source that reports what PL/pgSQL's RAISE says."""
+"""The function in PostgreSQL's source that reports errors of PL/pgSQL's RAISE."""
 
 
 def masked(value: object) -> object:
@@ -105,7 +105,7 @@ def masked(value: object) -> object:
     if isinstance(value, str):
         return _masked_text(value)
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no such number
+        return str(value)  # not a JSON number
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, SecretStr | SecretBytes):
@@ -118,7 +118,7 @@ def masked(value: object) -> object:
 
 
 def _of_name(name: str, value: object) -> object:
-    """Return a field's value, masked as a whole if the name says what it is."""
+    """Return a field's value, completely masked if the field's name is that of a credential."""
     return MASK if isinstance(value, str | bytes) and value and _SECRET_NAME.search(name) else masked(value)
 
 
@@ -129,16 +129,16 @@ def _masked_text(text: str) -> str:
 
 
 def without_values(message: str) -> str:
-    """Return a message without the values of a row that Postgres quotes in it. Again it changes nothing.
+    """Return a Postgres message without the row values that it quotes. Idempotent.
 
-    For what leaves the stores. Values that are given without quotation marks stay, numbers apart: what a
-    trigger or a function says leaves no store at all, see `raised_by_code`.
+    For texts that leave the stores. Unquoted values other than numbers are kept; messages of triggers and
+    functions never leave the store, see `raised_by_code`.
     """
     return cause_of(message, " …").replace("  …", " …").strip()
 
 
 def cause_of(message: str, mask: str) -> str:
-    """Return the message's first part with a mask in place of each value."""
+    """Return the first part of the message with each value masked."""
 
     def constant(found: re.Match[str]) -> str:
         return found[0] if found["name"] else mask
@@ -147,17 +147,17 @@ def cause_of(message: str, mask: str) -> str:
 
 
 def raised_by_code(sqlstate: str, *, function: str | None = None) -> bool:
-    """Return whether a trigger or a function said it, not Postgres: P0001, or a code that Postgres has not.
+    """Return whether a trigger or function raised the error: P0001, or a code unknown to Postgres.
 
-    `function` is the one of PostgreSQL's source that reports it, where that is known: RAISE may use any code.
+    `function` is the function in PostgreSQL's source that reports it, if known: RAISE may use any code.
     """
     return function == RAISE or (bool(sqlstate) and not _CORE.match(sqlstate))
 
 
 def source_function(error: BaseException) -> str | None:
-    """Return the function of PostgreSQL's source that reports a driver's error; None for our own looks.
+    """Return the function in PostgreSQL's source that reports a driver's error; None for our DO blocks.
 
-    Those are DO blocks that stand alone: what a trigger or a function raises has more lines of context.
+    Those have one line of context; an error of a trigger or function has more.
     """
     context = getattr(error, "context", None)
     if isinstance(context, str) and _OUR_LOOK.fullmatch(context):
@@ -167,22 +167,22 @@ def source_function(error: BaseException) -> str | None:
 
 
 def masked_message(sqlstate: str, message: str) -> str:
-    """Return what may leave the store of what Postgres said."""
+    """Return the part of a Postgres message that may leave the store."""
     return FROM_CODE if raised_by_code(sqlstate) else without_values(message)
 
 
 def server_message(error: BaseException) -> str:
-    """Return the primary message of a driver's error with a SQLSTATE: its DETAIL quotes the failing row."""
+    """Return the primary message of a driver's error with a SQLSTATE: its DETAIL quotes the row."""
     message = getattr(error, "message", None)
-    # Without one the driver itself says it: `invalid input for query argument $1: [any value] (expected …)`.
+    # Without one it is the driver's: `invalid input for query argument $1: [any value] (expected …)`.
     return message if isinstance(message, str) and message else str(error).partition(": ")[0]
 
 
 def error_text(error: BaseException) -> str:
-    """Return what an exception says, without values of rows and without credentials."""
+    """Return the message of an exception without row values and credentials."""
     original = getattr(error, "orig", None)
     if isinstance(original, BaseException):
-        # SQLAlchemy's text has the statement and its parameters.
+        # SQLAlchemy's message contains the statement and its parameters.
         error = original.__cause__ or original
     sqlstate = getattr(error, "sqlstate", None)
     if isinstance(sqlstate, str):
@@ -200,7 +200,7 @@ def error_text(error: BaseException) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return a traceback with its causes, in which each exception says `error_text`."""
+    """Return a traceback with its causes, with `error_text` as the message of each exception."""
     return "\n".join(_tracebacks(error, set())).rstrip("\n")
 
 

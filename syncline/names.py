@@ -1,4 +1,4 @@
-"""The wire names of Syncline: every name that Temporal, Postgres or an operator sees, in one place.
+"""The wire names of Syncline: every name that Temporal, Postgres or an operator sees.
 
 These are a wire format. Renaming one breaks running workflows, saved Web UI views and operators' scripts.
 """
@@ -14,11 +14,11 @@ SYNC_GRAPH: Final = "SyncGraph"
 RECONCILE_SCHEDULES: Final = "ReconcileSchedules"
 """Workflow type: one run makes the Schedules match the graphs."""
 DESCRIBE_FLEET: Final = "DescribeFleet"
-"""Workflow type: one run says which workers there are and what they have installed."""
+"""Workflow type: one run returns the registered workers and what each has installed."""
 DESCRIBE_HEALTH: Final = "DescribeHealth"
-"""Workflow type: one run says whether all that a worker needs is well."""
+"""Workflow type: one run returns the health checks of one worker."""
 
-# Workflow types of what an operator asks for: one run does it once.
+# Workflow types of operations that an operator starts: one run performs one operation.
 VERIFY_GRAPH: Final = "VerifyGraph"
 RETRY_FAILURES: Final = "RetryFailures"
 DISCARD_FAILURES: Final = "DiscardFailures"
@@ -59,17 +59,17 @@ WORKFLOWS: Final = frozenset(
 """Every workflow type that our workers serve."""
 
 RESOLVE_PROVIDER: Final = "resolve_provider"
-"""Activity: which provider answers for the graph, or why none does."""
+"""Activity: resolve the provider of the graph, or the reason why there is none."""
 SYNC_CYCLE: Final = "sync_cycle"
 """Activity: one cycle of the provider, or of the built-in engine in fallback."""
 RECONCILE_SCHEDULES_ACTIVITY: Final = "reconcile_schedules"
-"""Activity: compare all graphs with all Schedules, and change what differs."""
+"""Activity: compare all graphs with all Schedules, and create, update or delete what differs."""
 DESCRIBE_FLEET_ACTIVITY: Final = "describe_fleet"
-"""Activity: the workers that the control plane knows, and the graphs that use what they have."""
+"""Activity: the workers registered in the control plane, and the graphs that use their providers."""
 DESCRIBE_HEALTH_ACTIVITY: Final = "describe_health"
-"""Activity: stores, migrations, clocks and services, looked at from one worker."""
+"""Activity: check stores, migrations, clocks and services from one worker."""
 
-# Activities: the only one of the workflow of that name.
+# Activities: each is the only one of the workflow of the same name.
 VERIFY_GRAPH_ACTIVITY: Final = "verify_graph"
 RETRY_FAILURES_ACTIVITY: Final = "retry_failures"
 DISCARD_FAILURES_ACTIVITY: Final = "discard_failures"
@@ -86,49 +86,49 @@ CHANGE_GRAPH_ACTIVITY: Final = "change_graph"
 PROMOTE_SHADOW_ACTIVITY: Final = "promote_shadow"
 
 SET_CADENCE: Final = "set_cadence"
-"""Activity: give a graph's Schedule another interval, as an adaptive cadence has it."""
+"""Activity: change the interval of a graph's Schedule, by its adaptive cadence."""
 
 PROVIDER_FALLBACK: Final = "provider_fallback"
-"""Signal: resolution fell back to the built-in engine (the audit event); repeated attempts count once."""
+"""Signal: resolution fell back to the built-in engine (audit event); retried attempts count once."""
 PROVIDER_HELD: Final = "provider_held"
-"""Signal: no worker has the provider, so the graph is held and not synced in this run (the audit event)."""
+"""Signal: no worker has the provider, so the graph is held and not synced in this run (audit event)."""
 PROVIDER_RETURNED: Final = "provider_returned"
-"""Signal: a provider has served a graph whose last runs were in fallback or held, once (the audit event).
+"""Signal, sent once: a provider serves a graph again whose last runs were in fallback or held (audit event).
 
-Not sent if that cycle failed. If Temporal does not take the signal, the worker logs a WARNING, and
-`carried.last_return` has the return all the same.
+Not sent if that cycle failed. If Temporal rejects the signal, the worker logs a WARNING, and
+`carried.last_return` contains the return anyway.
 """
 CYCLE_PROGRESS: Final = "cycle_progress"
-"""Signal: progress of a long cycle, sent once a minute, or as rarely as `progress_seconds`."""
+"""Signal: progress of a long cycle, sent every 60 s, or every `progress_seconds` if that is longer."""
 
 SYNC_STATE: Final = "sync_state"
 """Query: phase, provider, fallback, progress, last result, carried totals."""
 PROVIDER_STATE: Final = "provider_state"
-"""Query: which provider serves the graph, in which version and worker, or since when none does."""
+"""Query: which provider serves the graph, its version and worker, or since when there is none."""
 
 MEMO_TIMES: Final = "times"
-"""Memo of a Schedule's runs: `[[every, offset], …]` in seconds, the times of the runs that are not woken."""
+"""Memo of a Schedule's runs: `[[every, offset], …]` in seconds, the regular times of the Schedule."""
 
 ATTRIBUTE_GRAPH: Final = "SynclineGraph"
-"""Slug of the graph; of a shadow's run `<slug>/shadow`; of an operation the graph as it was named.
-Schedules have it too."""
+"""Slug of the graph; `<slug>/shadow` for a run of its shadow; the slug or id as typed for an operation.
+Set on Schedules too."""
 ATTRIBUTE_PROVIDER: Final = "SynclineProvider"
 """Id of the provider; `builtin-engine` in fallback."""
 ATTRIBUTE_PROVIDER_VERSION: Final = "SynclineProviderVersion"
-"""Version of a plugin's provider that ran the cycle. The built-in engine has the version of its worker."""
+"""Version of the plugin's provider that ran the cycle. The built-in engine has the version of its worker."""
 ATTRIBUTE_PROVIDER_API: Final = "SynclineProviderApi"
-"""Version of the provider contract that this provider was written for: `1`."""
+"""Version of the provider contract that the provider implements: `1`."""
 ATTRIBUTE_FALLBACK: Final = "SynclineFallback"
 """Whether the built-in engine replaced a provider that is not available."""
 ATTRIBUTE_STATUS: Final = "SynclineStatus"
-"""How the cycle ended (`CycleStatus`, or `blocked`), unless it is `drained`."""
+"""How the cycle ended (`CycleStatus`, or `blocked`); not set for `drained`."""
 ATTRIBUTE_ROWS: Final = "SynclineRows"
 """Rows that the run inserted, changed or deleted in the graph-db."""
 ATTRIBUTE_FAILURES: Final = "SynclineFailures"
-"""Rows that were refused, and tables that failed."""
+"""Rejected rows plus failed tables."""
 ATTRIBUTE_FINGERPRINT: Final = "SynclineFingerprint"
-"""Of Schedules only: a hash of the record from which the Schedule was made, so that a changed record is
-noticed."""
+"""On Schedules only: a hash of the graph record from which the Schedule was made, to detect a changed
+record."""
 
 SEARCH_ATTRIBUTES: Final = {
     ATTRIBUTE_GRAPH: "Keyword",
@@ -144,16 +144,16 @@ SEARCH_ATTRIBUTES: Final = {
 """Search attribute name -> Temporal type, as `temporal operator search-attribute create` takes them."""
 
 NOTIFY_CHANNEL: Final = "syncline"
-"""Postgres channel of the graph-db on which a changed graph is announced (payload: `SyncEvent` as JSON)."""
+"""NOTIFY channel of the graph-db that announces a changed graph (payload: `SyncEvent` as JSON)."""
 
 WRITE_CHANNEL: Final = "syncline_write"
-"""Postgres channel of a write-db on which changes are announced (payload: transaction id and schema)."""
+"""NOTIFY channel of a write-db that announces changes (payload: transaction id and schema)."""
 
 FALLBACK_PROVIDER: Final = "builtin-engine"
-"""What the provider attribute shows when the built-in engine ran because no provider answered."""
+"""Value of the provider attribute when the built-in engine ran because no provider was available."""
 
 DEFAULT_PROVIDER: Final = "default"
-"""Id of the built-in engine as a provider that a composition may name."""
+"""Provider id of the built-in engine, for use in a composition."""
 
 
 def sync_workflow_id(slug: str) -> str:
@@ -162,28 +162,31 @@ def sync_workflow_id(slug: str) -> str:
 
 
 def shadow_slug(slug: str) -> str:
-    """Return what the shadow of a graph is called in runs, metrics and logs; no slug of a graph has a `/`."""
+    """Return the name of a graph's shadow in runs, metrics and logs; a graph's slug never contains `/`."""
     return f"{slug}/shadow"
 
 
 def shadowed_slug(name: str) -> str | None:
-    """Return the graph whose shadow is called so; None if it is not a shadow's name."""
+    """Return the slug of the graph whose shadow has this name; None if it is not a shadow's name."""
     slug = name.removesuffix("/shadow")
     return None if slug == name else slug
 
 
 def shadow_workflow_id(slug: str) -> str:
-    """Return the id of the run that follows a graph's run in its shadow: one is open at a time."""
+    """Return the workflow id of the shadow's run that follows a graph's run: one is open at a time."""
     return f"shadow/{slug}"
 
 
 def shadow_schema(schema: str) -> str:
-    """Return the schema of the graph-db in which the shadow of the graph in `schema` is."""
+    """Return the graph-db schema of the shadow of the graph in `schema`."""
     return f"{schema}_shadow"
 
 
 def shadow_prefix(prefix: str) -> str:
-    """Return the prefix of the shadow's collections. A promotion changes them: the other way round too."""
+    """Return the collection prefix of the shadow; for a shadow's prefix, that of the live graph.
+
+    A promotion swaps the two.
+    """
     before = prefix.removesuffix("shadow_")
     return f"{prefix}shadow_" if before == prefix else before
 
@@ -194,22 +197,22 @@ def sync_schedule_id(slug: str) -> str:
 
 
 def reconcile_schedules_id(task_queue: str) -> str:
-    """Return the id of the Schedule, and of the workflow, that reconciles the Schedules on a task queue."""
+    """Return the id of both the Schedule and the workflow that reconcile the Schedules on a task queue."""
     return f"{task_queue}/reconcile-schedules"
 
 
 def operation_id(workflow: str, graph: str | None, token: str) -> str:
-    """Return the id of a run that an operator asks for, such as `verify-graph/world/1f0c9a2e`."""
+    """Return the workflow id of an operation, such as `verify-graph/world/1f0c9a2e`."""
     return "/".join(filter(None, (re.sub("(?<=[a-z])(?=[A-Z])", "-", workflow).lower(), graph, token)))
 
 
 def operations_task_queue(task_queue: str) -> str:
-    """Return the task queue of the activities of those runs: they never wait for a slot behind cycles."""
+    """Return the task queue of operations' activities: they never wait for a slot behind cycles."""
     return f"{task_queue}/operations"
 
 
 def schedules_task_queue(task_queue: str) -> str:
-    """Return the task queue of the activities that change Schedules: they too never wait behind cycles."""
+    """Return the task queue of activities that change Schedules: they too never wait behind cycles."""
     return f"{task_queue}/schedules"
 
 

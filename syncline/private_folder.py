@@ -1,4 +1,4 @@
-"""Folders that are their user's alone: rows, logs and addresses of stores are nobody else's to read."""
+"""Private folders (mode 700) for rows, logs and addresses of stores."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ _OWNER_ONLY = 0o700
 
 
 def make_private(folder: Path) -> None:
-    """Make the folder, and those above it that are missing, for their user alone; raise OSError.
+    """Create the folder and its missing parents, accessible only to the user; raise OSError.
 
-    One that is there stays as it is.
+    An existing folder is not changed.
     """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):

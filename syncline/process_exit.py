@@ -1,9 +1,9 @@
-"""Ending a process that has used a Temporal client, without the crash that an ordinary exit risks.
+"""Exit of a process that has used a Temporal client, without the crash that a normal exit risks.
 
-The SDK's threads may still hold the interpreter's lock when a short-lived process begins to take the
-interpreter down; it then aborts with "PyGILState_Release" (temporalio/sdk-python#300; seen as SIGABRT in
-`future_into_py` of thread `tokio-rt-worker`, and without a word where stderr goes nowhere). So such a process
-does what an exit owes to others, and leaves the interpreter as it is.
+The SDK's threads may still hold the interpreter's lock when a short-lived process finalizes the interpreter;
+it then aborts with "PyGILState_Release" (temporalio/sdk-python#300; seen as SIGABRT in `future_into_py` of
+thread `tokio-rt-worker`, silent if stderr is discarded). So such a process runs its exit handlers, flushes
+its output, and skips finalization.
 """
 
 import atexit
@@ -17,7 +17,7 @@ _BRIDGE = "temporalio.bridge.temporal_sdk_bridge"
 
 
 def end_process(status: int) -> NoReturn:
-    """End this process with `status`, after exit handlers and with everything printed."""
+    """End this process with `status`, after running exit handlers and flushing output."""
     if not risks_a_crash():
         sys.exit(status)
     atexit._run_exitfuncs()  # noqa: SLF001 - the interpreter would call it
@@ -25,15 +25,15 @@ def end_process(status: int) -> NoReturn:
 
 
 def risks_a_crash() -> bool:
-    """Return whether this process has threads of the SDK, so that an ordinary exit may crash."""
+    """Return whether this process has threads of the SDK, so that a normal exit may crash."""
     return _BRIDGE in sys.modules
 
 
 def leave(status: int) -> NoReturn:
-    """End this process with `status` and everything printed, without exit handlers."""
+    """End this process with `status` after flushing output, without exit handlers."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # whoever read it is gone
+        except (OSError, ValueError):  # the reading end is closed
             continue
     os._exit(status)

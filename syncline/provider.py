@@ -1,6 +1,6 @@
-"""The provider contract: what a SyncProvider is, what it is given, and what it returns.
+"""The provider contract: the protocols of providers, the context of a cycle, and its results.
 
-A plugin author needs this module and `syncline.messages` alone.
+A plugin author needs only this module and `syncline.messages`.
 """
 
 from abc import abstractmethod
@@ -50,9 +50,9 @@ API_VERSION = 1
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 OtherKind = Literal["definition", "source_cache", "source_contribution", "dimensions", "relations"]
-"""Kinds whose providers have the members of `Provider`; their consumers will say what more they need."""
+"""Kinds whose providers have the members of `Provider` only, until their consumers define a contract."""
 ProviderKind = Literal["sync", "fact_decomposition"] | OtherKind
-"""What a provider is for, as a composition names it."""
+"""Kind of a provider, as named in a composition."""
 KINDS: Final[tuple[ProviderKind, ...]] = ("sync", "fact_decomposition", *get_args(OtherKind))
 
 
@@ -61,13 +61,13 @@ StoreRole = Literal["write", "graph"]
 
 
 class NoOptions(BaseModel):
-    """Options model of a provider that takes none: any option is refused by name."""
+    """Options model of a provider without options: any option is rejected by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class EventLog(Protocol):
-    """Structured log: an event and its fields. A structlog bound logger is one."""
+    """Structured log: an event and its fields. Implemented by structlog's bound logger."""
 
     def debug(self, event: str, **fields: object) -> object: ...
     def info(self, event: str, **fields: object) -> object: ...
@@ -103,7 +103,7 @@ class NullMeter:
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """Which Temporal run and attempt a cycle belongs to. `run_id` is the same for every attempt."""
+    """The Temporal run and attempt of a cycle. `run_id` is the same for every attempt."""
 
     workflow_id: str
     run_id: str
@@ -115,32 +115,32 @@ class RunIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class CycleBudget:
-    """The bounds of one cycle."""
+    """Limits of one cycle."""
 
     batch_rows: int
-    """Rows of one committed batch."""
+    """Maximum rows of one committed batch."""
     seconds: float
-    """When to stop draining, in seconds after the cycle began."""
+    """Seconds after the start of the cycle at which to stop draining."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryRules:
-    """When what was refused or could not be reached is tried again; each wait is twice the one before."""
+    """Delays before rejected rows and unavailable services are retried; each delay is twice the previous."""
 
     dead_letter_seconds: float = 60
-    """From a row's first failure to its first retry."""
+    """From a row's first rejection to its first retry."""
     dead_letter_attempts: int = 5
-    """Failures after which a row is dead until somebody asks for a retry."""
+    """Rejections after which a row is dead until an operator requests a retry."""
     vector_seconds: float = 5
-    """From a failure of the vector store or the embedding service to the next try, in some later cycle."""
+    """From a failure of the vector store or embedding service to the next try, in a later cycle."""
     vector_longest_seconds: float = 300
 
     def __post_init__(self) -> None:
-        """Refuse what could not be waited for."""
+        """Reject invalid values with ValueError."""
         if min(self.dead_letter_seconds, self.vector_seconds, self.vector_longest_seconds) < 0:
-            raise ValueError("a wait cannot be negative")
+            raise ValueError("a delay cannot be negative")
         if self.dead_letter_attempts < 1:
-            raise ValueError("a row fails at least once before it is dead")
+            raise ValueError("a row is dead after at least one rejection")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class GraphVectors:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncContext:
-    """Everything one cycle may use. Nothing here is shared with a cycle of another graph but the pools."""
+    """Everything that one cycle may use. Only the pools are shared with cycles of other graphs."""
 
     graph: GraphRef
     run: RunIdentity
@@ -179,17 +179,17 @@ class SyncContext:
     options: BaseModel
     """The composition's options, validated by the provider's `options_model`."""
     heartbeat: Callable[[CycleProgress], None]
-    """Call it at least every few seconds of work: it is also how progress becomes visible."""
+    """Call it at least every few seconds of work; its argument is the progress that operators see."""
     log: EventLog
     meter: Meter
     retry: RetryRules = RetryRules()
     shadow: bool = False
-    """Whether this is a shadow run: `target` and `vectors` are scratch, and nobody is told of changes."""
+    """Whether this is a shadow run: `target` and `vectors` are the shadow's; readers are not notified."""
     alone: bool = True
-    """Whether no other graph reads `write`. Where one does, nobody knows here what it has yet to read."""
+    """Whether no other graph reads `write`. If one does, what it has yet to read is unknown here."""
     run_is_over: Callable[[str], Awaitable[bool]] | None = None
-    """Whether another run, by its id, has been closed for so long that no attempt of it is at work any more;
-    also False when that cannot be told. None outside a worker."""
+    """Returns whether another run, by its id, has been closed long enough that no attempt of it can still be
+    working; False if unknown. None outside a worker."""
 
     def options_as(self, model: type[OptionsT]) -> OptionsT:
         """Return the options as `model`, or raise TypeError if they are of another model."""
@@ -199,9 +199,9 @@ class SyncContext:
 
 
 class ProviderServices(Protocol):
-    """What a worker process shares with its providers: settings, pools, embedding service, meter.
+    """Services that a worker process shares with its providers: settings, pools, embedding service, meter.
 
-    `syncline.services.Services` is one. All of it is closed after the last provider, by the worker.
+    Implemented by `syncline.services.Services`. The worker closes them after the last provider.
     """
 
     @property
@@ -221,13 +221,13 @@ class ProviderServices(Protocol):
         """The database of the control plane."""
 
     def store(self, role: StoreRole, key: str | None) -> PostgresStore:
-        """Return the Postgres store of a role by its key in the settings; None is the system's.
+        """Return the Postgres store of a role by its key in the settings; None is the default store.
 
         Raise StoreNotConfigured for a key that no setting defines.
         """
 
     def vector_store(self, key: str | None) -> VectorStore:
-        """Return the vector store by its key in the settings; None is the system's.
+        """Return the vector store by its key in the settings; None is the default store.
 
         Raise StoreNotConfigured for a key that no setting defines.
         """
@@ -235,10 +235,10 @@ class ProviderServices(Protocol):
 
 @runtime_checkable
 class Provider(Protocol):
-    """What providers of every kind have. Its attribute `kind` says which it is, `sync` without one.
+    """Members common to providers of every kind. Attribute `kind` is the kind, `sync` if absent.
 
-    One that has `required = True` says that nothing can stand in for it: while no worker has it, its graphs
-    are held, unless their composition says otherwise by `on_missing`.
+    A provider with `required = True` cannot be replaced: while no worker has it, its graphs are held, unless
+    `on_missing` of their composition overrides this.
 
     One instance serves every graph of a worker process, concurrently. Register it under the entry point
     group `syncline.providers`; the value is the class or a function that returns an instance.
@@ -249,35 +249,35 @@ class Provider(Protocol):
     version: str
     """The provider's own version, shown to operators."""
     api_version: int
-    """The version of its kind's contract that it was written for; for sync it is `API_VERSION`."""
+    """Version of its kind's contract that it implements; for sync this is `API_VERSION`."""
 
     @abstractmethod
     async def initialize(self, services: ProviderServices) -> None:
-        """Prepare what is shared by all graphs. Called once per worker process, before the first use.
+        """Prepare resources shared by all graphs. Called once per worker process, before the first use.
 
         A failed call is repeated at the next use.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Release what `initialize` took. Called once, at shutdown."""
+        """Release the resources of `initialize`. Called once, at shutdown."""
 
 
 @runtime_checkable
 class SyncProvider(Provider, Protocol):
-    """An engine that syncs a graph: subclass it, or just have its members.
+    """An engine that syncs a graph: subclass it, or implement its members.
 
-    A `schema_map` (`syncline.engine.SchemaMap`) says which tables it syncs. Without it `verify`, `explain`
-    and `parked` know those of the built-in map alone, and say so.
+    Attribute `schema_map` (`syncline.engine.SchemaMap`) declares the tables that it syncs. Without it
+    `verify`, `explain` and `parked` use the built-in map, and report that.
     """
 
     @abstractmethod
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
-        """Run one cycle. It must be resumable, and it must end on cancellation."""
+        """Run one cycle. It must be resumable and end on cancellation."""
 
 
 def options_model_of(provider: object) -> type[BaseModel]:
-    """Return the options model that a provider declares, `NoOptions` if it declares none."""
+    """Return the provider's options model, `NoOptions` if it declares none; TypeError if it is no model."""
     model = getattr(provider, "options_model", NoOptions)
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise TypeError(f"options_model of provider {provider!r} is not a pydantic model class")
@@ -293,35 +293,35 @@ class _Part(BaseModel):
 
 
 class SourceText(_Part):
-    """What is to be decomposed: one raw source, as text."""
+    """Input of a decomposition: one raw source, as text."""
 
     key: str
-    """Of the raw source in the write-db."""
+    """Id of the raw source in the write-db."""
     text: str
     title: str | None = None
     uri: str | None = None
 
 
 class DecomposedFact(_Part):
-    """One statement that the source makes, understandable without it."""
+    """One statement of the source, understandable without it."""
 
     content: str
     fact_type: str = "claim"
     snippet: str | None = None
-    """The words of the source that say so."""
+    """Quotation from the source that states it."""
     metadata: dict[str, JsonValue] = {}
 
 
 @runtime_checkable
 class FactDecompositionProvider(Provider, Protocol):
-    """Finds the facts in a text. Its `kind` is `fact_decomposition`."""
+    """Extracts facts from a text. Its `kind` is `fact_decomposition`."""
 
     kind: str
 
     @abstractmethod
     async def decompose(self, source: SourceText, options: BaseModel) -> tuple[DecomposedFact, ...]:
-        """Return the facts of the source in the order of the text; none is an answer.
+        """Return the facts of the source in the order of the text, possibly none.
 
-        `options` are the composition's, validated by the provider's `options_model`. It keeps nothing of a
-        graph, it may be called for many sources at once, and it ends on cancellation.
+        `options` are the composition's, validated by the provider's `options_model`. It must be stateless,
+        safe for concurrent calls, and end on cancellation.
         """

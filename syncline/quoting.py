@@ -1,6 +1,6 @@
-"""What a message repeats of what somebody typed: names, and nothing that is long or may be a secret.
+"""Quoting of operators' input in messages: names are quoted, long texts and possible secrets are not.
 
-A message goes into histories, logs and terminals, and a connection string is soon pasted in the wrong place.
+A message goes into histories, logs and terminals, and a connection string is easily pasted by mistake.
 """
 
 import re
@@ -13,7 +13,7 @@ _PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 def shown(text: object) -> str:
-    """Return the text in quotes, or how long it is if it cannot be the name of something."""
+    """Return the text in quotes, or only its length if it is not a possible name."""
     text = str(text)
     if len(text) <= _MOST and text.isprintable() and not {":", "@", "="} & set(text):
         return f"'{text}'"
@@ -21,5 +21,5 @@ def shown(text: object) -> str:
 
 
 def path_shown(path: str) -> str:
-    """Return a dotted path of keys, or that it is one, if a key cannot be one of ours or a plugin's."""
+    """Return a dotted path of keys, or "one of its keys" if it cannot be a key of Syncline or a plugin."""
     return path if len(path) <= 2 * _MOST and _PATH.fullmatch(path) else "one of its keys"

@@ -1,6 +1,6 @@
-"""The providers of one worker process: built-ins and plugins through one door, by kind and id.
+"""Provider registry of one worker process: built-ins and plugins, by kind and id.
 
-One module because what is loaded, what is registered and what is started are states of the same things.
+One module because loaded, registered and initialized are states of the same providers.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ ProviderT_co = TypeVar("ProviderT_co", bound=Provider, covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class _Kind:
-    """What a provider of one kind must have to be accepted."""
+    """Requirements for providers of one kind."""
 
     api_version: int = 1
     coroutines: tuple[str, ...] = ("initialize", "close")
@@ -49,7 +49,7 @@ class _Kind:
 
 _ID: Final = re.compile(r"[a-z][a-z0-9-]*")
 
-# A kind whose contract becomes known is one line here, and one overload of `get`, `initialized` and
+# A new kind with a contract is one line here, and one overload of `get`, `initialized` and
 # `syncline.control.resolution.resolve_provider`.
 _KINDS: Final[dict[str, _Kind]] = {
     **dict.fromkeys(KINDS, _Kind()),
@@ -62,16 +62,16 @@ _KINDS: Final[dict[str, _Kind]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Registered(Generic[ProviderT_co]):
-    """A provider, and who contributes it."""
+    """A provider, and the distribution that contributes it."""
 
     kind: str
     provider: ProviderT_co
     distribution: str
     """`name version` of the installed distribution."""
     routed: bool = False
-    """Whether its cycles have a task queue of their own, because not every worker need have it."""
+    """Whether its cycles have a separate task queue, because not every worker has the provider."""
     required: bool = False
-    """Whether it says that nothing can stand in for it: what `on_missing` is by default."""
+    """Whether the provider declares itself irreplaceable; then `on_missing` defaults to `hold`."""
 
 
 _LONGEST_WAIT: Final = 60.0
@@ -80,7 +80,7 @@ _LONGEST_PROBLEM: Final = 500
 
 @dataclass
 class _Start:
-    """How far the initialization of one provider is."""
+    """State of the initialization of one provider."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     failures: int = 0
@@ -89,7 +89,7 @@ class _Start:
 
 
 class Registry:
-    """Providers by kind and id. Their `initialize` and `close` are called here and nowhere else."""
+    """Providers by kind and id. Only the registry calls their `initialize` and `close`."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Registry:
 
     @property
     def problems(self) -> Sequence[ConfigurationError]:
-        """What `load` could not register, and why; each names its distribution."""
+        """Contributions that `load` could not register, and why; each error names its distribution."""
         return tuple(self._problems)
 
     def known(self, kind: str) -> Sequence[str]:
@@ -116,7 +116,7 @@ class Registry:
         return sorted(provider_id for of_kind, provider_id in self._registered if of_kind == kind)
 
     def registered(self) -> "Sequence[Registered[Provider]]":
-        """Return everything that is registered, by kind and id."""
+        """Return all registered providers, ordered by kind and id."""
         return [registered for _, registered in sorted(self._registered.items(), key=lambda item: item[0])]
 
     def load(
@@ -129,11 +129,11 @@ class Registry:
         """Register the built-ins, then the plugins of every installed distribution, in a stable order.
 
         Plugins are routed: a deployment installs them worker by worker. Built-ins are in every worker.
-        A provider's `kind` attribute says what it is, `sync` without one. A contribution that cannot be
-        registered is logged, kept in `problems` and left out; it never takes the worker down.
+        A provider's attribute `kind` is its kind, `sync` if absent. A contribution that cannot be registered
+        is logged, added to `problems` and skipped; it never stops the worker.
 
-        With `allowed` only those plugins are imported that it names: by entry point, by distribution, or as
-        `distribution:entry-point`. A name that nothing has is a problem too.
+        With `allowed`, only the plugins that it names are imported: by entry point, by distribution, or as
+        `distribution:entry-point`. A name without a match is a problem too.
         """
         own = f"syncline {metadata.version('syncline')}"
         for contribution in builtins:
@@ -145,7 +145,7 @@ class Registry:
                 matching = _names_of(point) & set(allowed)
                 if not matching:
                     get_log().warning(
-                        "plugin is not allowed and was not imported",
+                        "plugin not allowed, not imported",
                         name=point.name,
                         distribution=_distribution(point),
                         setting="SYNCLINE_PLUGINS",
@@ -155,7 +155,7 @@ class Registry:
             self._try(point.name, _distribution(point), point)
 
         for name in sorted(unused):
-            problem = "SYNCLINE_PLUGINS names it, and no installed distribution has it"
+            problem = "SYNCLINE_PLUGINS names it, but no installed distribution contains it"
             self._leave_out(ProviderInvalid(name, distribution="none", problem=problem), name, "none")
 
     def register(
@@ -169,19 +169,19 @@ class Registry:
     ) -> None:
         """Register a provider, its class, or a function without arguments that returns one.
 
-        Raise ProviderInvalid, or ProviderDuplicate if the id is taken. `distribution` is who contributes it,
-        as `name version`; `name` is what messages call the contribution. A provider that is not `routed`
-        has to be in every worker.
+        Raise ProviderInvalid, or ProviderDuplicate if the id is taken. `distribution` contributes it, as
+        `name version`; `name` identifies the contribution in messages. A provider that is not `routed` must
+        be in every worker.
         """
         label = name or _label(contribution)
         self._add(kind, _made(contribution, label, distribution), label, distribution, routed=routed)
 
     def withdraw(self, kind: str, provider_id: str) -> None:
-        """Count a provider as one that this process lacks for new work: it could not do it now."""
+        """Exclude a provider from new work in this process, because it cannot run now."""
         self._withdrawn.add((kind, provider_id))
 
     def restore(self, kind: str, provider_id: str) -> None:
-        """Take back that it was withdrawn."""
+        """Undo `withdraw`."""
         self._withdrawn.discard((kind, provider_id))
 
     def withdrawn(self, kind: str, provider_id: str) -> bool:
@@ -200,8 +200,8 @@ class Registry:
     def get(self, kind: ProviderKind, provider_id: str) -> Registered[Provider] | None: ...
 
     def get(self, kind: ProviderKind, provider_id: str) -> Registered[Provider] | None:
-        """Return the provider with this id, or None when nobody contributes it."""
-        # `register` has checked what the overloads claim.
+        """Return the provider with this id, or None if no distribution contributes it."""
+        # `register` has checked the types that the overloads claim.
         return self._registered.get((kind, provider_id))
 
     @overload
@@ -224,9 +224,9 @@ class Registry:
     ) -> Provider:
         """Return the provider after its `initialize` has succeeded once.
 
-        Concurrent callers wait for one attempt. After a failed one, all are told ProviderNotReady at once for
-        a second, then somebody tries again; the waits double, up to a minute. Raise LookupError if there is
-        no such provider.
+        Concurrent callers share one attempt. After a failed attempt, calls raise ProviderNotReady for one
+        second; then the next call tries again. The delay doubles, up to a minute. Raise LookupError for an
+        unknown provider.
         """
         if services is None:
             raise RuntimeError(
@@ -250,7 +250,7 @@ class Registry:
         return registered.provider
 
     async def close(self) -> None:
-        """Close what was initialized, the latest first. One that fails to, or takes long, is logged."""
+        """Close the initialized providers, the latest first. Failures and timeouts are logged."""
         while self._initialized:
             key, provider = self._initialized.popitem()
             problem, cause = await _problem_of(provider.close(), "close", self._close_seconds)
@@ -265,9 +265,9 @@ class Registry:
                 )
 
     def for_another_loop(self) -> "Registry":
-        """Return a registry of the same providers that initializes, and closes, those asked of it alone.
+        """Return a registry of the same providers with separate initialization and close.
 
-        None is withdrawn there: whoever asks in the loop where a provider runs has it.
+        No provider is withdrawn in it: it is for the event loop in which a provider runs.
         """
         other = Registry(
             initialize_seconds=self._initialize_seconds, close_seconds=self._close_seconds, clock=self._clock
@@ -276,7 +276,7 @@ class Registry:
         return other
 
     def first_miss(self, kind: str, graph_id: UUID, provider_id: str) -> bool:
-        """Return whether this is the first time that the graph's provider is missed; remember that it is."""
+        """Record that the graph's provider is missing; return whether this is the first time."""
         miss = (kind, graph_id, provider_id)
         first = miss not in self._misses
         self._misses.add(miss)
@@ -328,8 +328,8 @@ class Registry:
             self._add(getattr(provider, "kind", "sync"), provider, name, distribution, routed=plugin)
         except ConfigurationError as error:
             self._leave_out(error, name, distribution)
-        except Exception as error:  # its attributes may be anything, and so may what reading them does
-            problem = f"looking at it failed: {type(error).__name__}: {error_text(error)}"
+        except Exception as error:  # a plugin's attributes may run any code
+            problem = f"reading its attributes failed: {type(error).__name__}: {error_text(error)}"
             invalid = ProviderInvalid(name, distribution=distribution, problem=problem)
             invalid.__cause__ = error
             self._leave_out(invalid, name, distribution)
@@ -346,13 +346,13 @@ class Registry:
 
 
 async def _problem_of(work: Awaitable[None], name: str, seconds: float) -> tuple[str, Exception | None]:
-    """Return what went wrong with a call of a provider's method, and its exception; nothing is ("", None)."""
+    """Return the problem of a call of a provider's method, and its exception; ("", None) if it succeeded."""
     try:
         await bounded(work, seconds=seconds)
     except TimedOut:
         return f"{name} did not end within {seconds:g} s and was cancelled", None
     except CancelIgnored:
-        return f"{name} did not end within {seconds:g} s, nor when it was cancelled", None
+        return f"{name} did not end within {seconds:g} s, and ignored its cancellation", None
     except BaseExceptionRaised as error:
         return f"{name} raised {error}", error
     except Exception as error:
@@ -366,14 +366,14 @@ def _not_ready(registered: Registered[Provider], start: _Start, seconds: int) ->
         distribution=registered.distribution,
         trouble="not_ready",
         did=f"is not ready: {start.problem}",
-        do=f"It is tried again in {seconds} s; its graphs wait until then.",
+        do=f"It is retried in {seconds} s; its graphs wait until then.",
     )
     error.retry_after_seconds = float(seconds)
     return error
 
 
 def _names_of(point: EntryPoint) -> set[str]:
-    """Return what a plugin may be called in SYNCLINE_PLUGINS."""
+    """Return the names of a plugin that SYNCLINE_PLUGINS may use."""
     if point.dist is None:
         return {point.name}
     distribution = re.sub(r"[-_.]+", "-", point.dist.name).lower()
@@ -391,14 +391,14 @@ def _distribution(point: EntryPoint) -> str:
 def _loaded(point: EntryPoint, distribution: str) -> object:
     try:
         loaded: object = point.load()
-    except (Exception, SystemExit) as error:  # a plugin's import may do anything
+    except (Exception, SystemExit) as error:  # a plugin's import may raise anything
         problem = f"'{point.value}' cannot be imported: {type(error).__name__}: {error_text(error)}"
         raise ProviderInvalid(point.name, distribution=distribution, problem=problem) from error
     return loaded
 
 
 def _made(contribution: object, name: str, distribution: str) -> object:
-    """Return the instance that a class or function makes; anything else is the instance."""
+    """Return the instance created by a class or function; anything else is the instance itself."""
     if not isinstance(contribution, type) and (hasattr(contribution, "id") or not callable(contribution)):
         return contribution
     if inspect.iscoroutinefunction(contribution):
@@ -407,13 +407,13 @@ def _made(contribution: object, name: str, distribution: str) -> object:
     try:
         made: object = contribution()
     except (Exception, SystemExit) as error:
-        problem = f"making an instance failed: {type(error).__name__}: {error_text(error)}"
+        problem = f"creating an instance failed: {type(error).__name__}: {error_text(error)}"
         raise ProviderInvalid(name, distribution=distribution, problem=problem) from error
     return made
 
 
 def _problem(provider: object, kind: object) -> str | None:
-    """Return what keeps an object from being a provider of the kind, and what to do about it."""
+    """Return why an object is not a provider of the kind, and the fix; None if it is one."""
     rules = _KINDS.get(kind) if isinstance(kind, str) else None
     if rules is None:
         return f"its kind is {kind!r}; known are {', '.join(_KINDS)}"

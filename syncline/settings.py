@@ -1,7 +1,7 @@
-"""Settings: one table of name, default and help, read once from `SYNCLINE_*` (and nothing else).
+"""Settings: one table of name, default and help, read once from `SYNCLINE_*` only.
 
-How to reach Temporal is not here: it follows the ecosystem's own `TEMPORAL_*` variables and profiles.
-One module because it is one table, and the page that is made of it.
+The connection to Temporal is configured by Temporal's own `TEMPORAL_*` variables and profiles.
+One module because it is one table, and the page generated from it.
 """
 
 import re
@@ -36,24 +36,24 @@ UrlT = TypeVar("UrlT", str, str | None)
 
 
 def _dsn(value: SecretT) -> SecretT:
-    """Refuse a connection string that cannot be used; what is wrong is told without quoting it."""
+    """Reject an invalid connection string, with a message that does not quote it."""
     if value is not None:
         parse_dsn(value.get_secret_value())
     return value
 
 
 def _key(value: SecretT) -> SecretT:
-    """Refuse a credential that no HTTP header can carry."""
+    """Reject a credential that cannot be sent in an HTTP header."""
     if value is not None and not sendable(value):
         raise ValueError(
-            "it cannot be sent in an HTTP header (empty, spaces around it, line breaks or non-ASCII "
+            "it cannot be sent in an HTTP header (empty, surrounding spaces, line breaks or non-ASCII "
             "characters); set it again, or unset it"
         )
     return value
 
 
 def _url(value: UrlT) -> UrlT:
-    """Refuse what is no URL of an HTTP service. A URL is no secret, so it must not hold one."""
+    """Reject a value that is not the URL of an HTTP service, or that contains credentials."""
     if value is None:
         return value
     try:
@@ -64,7 +64,7 @@ def _url(value: UrlT) -> UrlT:
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\x00-\x1f]", value):
         raise ValueError("it must be a URL that begins with http:// or https://, with a host")
     if parts.username is not None:
-        raise ValueError("it must not hold a user or a password: URLs are logged; the API key has a setting")
+        raise ValueError("it must not contain a user or password: URLs are logged; the API key has a setting")
     return value
 
 
@@ -72,7 +72,7 @@ _HttpUrl = Annotated[str, AfterValidator(_url)]
 
 
 class QdrantServer(BaseModel):
-    """How to reach one Qdrant server."""
+    """Address and API key of one Qdrant server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -81,7 +81,7 @@ class QdrantServer(BaseModel):
 
 
 class _TaskQueue(BaseSettings):
-    """What is enough to talk to Temporal only."""
+    """The one setting that a Temporal client needs."""
 
     model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
 
@@ -95,7 +95,7 @@ class _TaskQueue(BaseSettings):
 
 
 class _LogFormat(BaseSettings):
-    """What is enough to say in the right format that the rest is wrong."""
+    """The setting needed to report invalid settings in the configured log format."""
 
     model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
 
@@ -103,7 +103,7 @@ class _LogFormat(BaseSettings):
 
 
 class _PayloadCodec(BaseSettings):
-    """What is enough to encode what Temporal keeps."""
+    """The setting needed to encode payloads."""
 
     model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
 
@@ -111,44 +111,44 @@ class _PayloadCodec(BaseSettings):
 
 
 class Settings(_TaskQueue):
-    """Everything that can be set. Field `x` is read from environment variable `SYNCLINE_X`."""
+    """All settings. Field `x` is read from environment variable `SYNCLINE_X`."""
 
     write_dsn: Annotated[SecretStr, AfterValidator(_dsn)] = Field(
-        description="Write-db of the system: a connection string, see docs/connections.md."
+        description="Default write-db: a connection string, see docs/connections.md."
     )
     graph_dsn: Annotated[SecretStr, AfterValidator(_dsn)] = Field(
-        description="Graph-db of the system: a connection string."
+        description="Default graph-db: a connection string."
     )
     control_dsn: Annotated[SecretStr | None, AfterValidator(_dsn)] = Field(
-        default=None, description="Database of the control plane; the graph-db when not set."
+        default=None, description="Control-plane database; the graph-db when not set."
     )
     stores: dict[str, Annotated[SecretStr, AfterValidator(_dsn)]] = Field(
         default_factory=dict,
-        description="Further Postgres stores that graphs may refer to: a JSON object, key to connection "
-        "string.",
+        description="Further Postgres stores that graphs may use: a JSON object of key to connection string.",
     )
     password_commands: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
         default_factory=dict,
         validate_default=True,
-        description="Programs whose output is a store's password, such as a token of a cloud's identity "
-        "service: a JSON object, `write`, `graph`, `control` or a key of `SYNCLINE_STORES` to words.",
+        description="Commands that print a store's password, such as a token of a cloud's identity service: "
+        "a JSON object of `write`, `graph`, `control` or a key of `SYNCLINE_STORES` to a list of arguments.",
     )
     owner_role: str | None = Field(
         default=None,
         min_length=1,
         max_length=63,
-        description="Role that owns the schemas of graphs: what migrates acts as it, so that a worker may "
+        description="Role that owns the schemas of graphs. Migrations run as this role, so that a worker can "
         "add graphs and promote shadows (`syncline grants --worker-creates`).",
     )
     pool_size: int = Field(
         default=10,
         ge=2,
         le=1000,
-        description="Connections to each Postgres store, per worker process and per plugin's provider in it.",
+        description="Maximum connections to each Postgres store, per worker process and per plugin provider "
+        "in it.",
     )
 
     qdrant_url: Annotated[str | None, AfterValidator(_url)] = Field(
-        default=None, description="Qdrant server of the system; the embedded store when not set."
+        default=None, description="URL of the default Qdrant server; the embedded store when not set."
     )
     qdrant_api_key: Annotated[SecretStr | None, AfterValidator(_key)] = Field(
         default=None, description="API key of that Qdrant server."
@@ -158,7 +158,7 @@ class Settings(_TaskQueue):
     )
     qdrants: dict[str, QdrantServer] = Field(
         default_factory=dict,
-        description='Further Qdrant servers: a JSON object, key to {"url": …, "api_key": …}.',
+        description='Further Qdrant servers: a JSON object of key to {"url": …, "api_key": …}.',
     )
     qdrant_timeout_seconds: float = Field(
         default=30, gt=0, le=_DAY, description="Timeout of one Qdrant request."
@@ -166,7 +166,7 @@ class Settings(_TaskQueue):
 
     embedding: Literal["development", "openai"] = Field(
         default="development",
-        description="`openai` calls an OpenAI-compatible HTTP service; `development` hashes words, offline.",
+        description="`openai`: an OpenAI-compatible HTTP service; `development`: hashes of words, offline.",
     )
     embedding_url: _HttpUrl = Field(
         default="https://api.openai.com/v1", description="Base URL of the OpenAI-compatible service."
@@ -175,9 +175,9 @@ class Settings(_TaskQueue):
         default=None, description="Bearer token of that service."
     )
     embedding_model: str = Field(
-        default="text-embedding-3-small", min_length=1, max_length=500, description="Model to ask for."
+        default="text-embedding-3-small", min_length=1, max_length=500, description="Embedding model."
     )
-    embedding_dimensions: int = Field(default=384, ge=1, le=65_536, description="Length of a vector.")
+    embedding_dimensions: int = Field(default=384, ge=1, le=65_536, description="Dimensions of a vector.")
     embedding_batch: int = Field(default=256, ge=1, le=2048, description="Texts per embedding request.")
     embedding_timeout_seconds: float = Field(
         default=60, gt=0, le=_DAY, description="Timeout of one embedding request."
@@ -187,109 +187,109 @@ class Settings(_TaskQueue):
         default=8,
         ge=1,
         le=10_000,
-        description="Cycles and resolutions that one worker process runs at once, and cycles of each plugin; "
-        "what operators ask for and what changes Schedules have slots of their own.",
+        description="Concurrent cycles and resolutions of one worker process, and concurrent cycles of each "
+        "plugin. Operations and changes of Schedules have separate slots.",
     )
     max_cached_workflows: int = Field(
-        default=200, ge=0, le=1_000_000, description="Workflow runs kept in memory."
+        default=200, ge=0, le=1_000_000, description="Workflow runs cached in memory."
     )
     workflow_sandbox: bool = Field(
         default=False,
-        description="Run workflow code in the SDK's sandbox, which imports it again in every run: for tests, "
-        "and where that code is changed; docs/decisions/0012-workflow-sandbox.md.",
+        description="Run workflow code in the SDK's sandbox, which imports it again in every run. For tests, "
+        "and when changing workflow code: docs/decisions/0012-workflow-sandbox.md.",
     )
     reconcile_seconds: int = Field(
         default=30,
         ge=1,
         le=86_400,
-        description="Seconds from one reconciliation of graphs and Schedules to the next.",
+        description="Seconds between two reconciliations of Schedules with graphs.",
     )
     notify: bool = Field(
-        default=True, description="Listen to the write-dbs, and start a graph's run when it changes."
+        default=True, description="Listen for NOTIFY on the write-dbs, and start a graph's run on a change."
     )
     notify_runs_per_second: float = Field(
-        default=20, gt=0, le=1000, description="Runs that one worker process starts for that at most."
+        default=20, gt=0, le=1000, description="Maximum runs per second that one worker starts on changes."
     )
     graceful_shutdown_seconds: float = Field(
-        default=30, ge=0, le=_DAY, description="How long SIGTERM lets running cycles finish."
+        default=30, ge=0, le=_DAY, description="Seconds after SIGTERM that running cycles have to finish."
     )
     deployment_name: str | None = Field(
         default=None,
         pattern=r"^[^.:]{1,200}$",
-        description="Name of the Worker Deployment, for Worker Versioning; goes with `SYNCLINE_BUILD_ID`.",
+        description="Name of the Worker Deployment, for Worker Versioning; set with `SYNCLINE_BUILD_ID`.",
     )
     build_id: str | None = Field(
         default=None,
         min_length=1,
         max_length=200,
         validate_default=True,
-        description="Version of that deployment that this worker is, such as a commit: docs/deployment.md.",
+        description="Build id of this worker in that deployment, such as a commit: docs/deployment.md.",
     )
     blocked_seconds: float = Field(
         default=10,
         ge=0.1,
         le=3600,
-        description="How long a plugin's provider may keep its event loop from running before its cycles are "
-        "failed; below the heartbeat timeout of 20.",
+        description="Seconds that a plugin's provider may block its event loop before its cycles fail; below "
+        "the heartbeat timeout of 20.",
     )
 
     batch_rows: int = Field(
         default=250_000,
         ge=1,
         le=1_000_000,
-        description="Rows of one committed batch, fewer where rows are large: about 256 MiB at most.",
+        description="Maximum rows of one committed batch; fewer if rows are large (about 256 MiB a batch).",
     )
     cycle_seconds: float = Field(
-        default=600, gt=0, le=3600, description="When a cycle stops draining and leaves the rest to the next."
+        default=600, gt=0, le=3600, description="Time budget of a cycle; the next one continues from there."
     )
     dead_letter_seconds: float = Field(
-        default=60, gt=0, le=86_400, description="From a refused row's first failure to its first retry."
+        default=60, gt=0, le=86_400, description="Seconds from a row's first rejection to its first retry."
     )
     dead_letter_attempts: int = Field(
-        default=5, ge=1, le=100, description="Failures after which a refused row is dead until asked for."
+        default=5, ge=1, le=100, description="Rejections after which a row is dead: retried on request only."
     )
     vector_retry_seconds: float = Field(
         default=5,
         ge=0,
         le=3600,
-        description="First wait after Qdrant or the embedding service failed; doubles, up to 5 minutes.",
+        description="First delay after Qdrant or the embedding service failed; doubles, up to 5 minutes.",
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Least level that is logged."
+        default="INFO", description="Minimum level that is logged."
     )
     log_format: Literal["console", "json"] = Field(
-        default="console", description="`json` writes one object a line."
+        default="console", description="`json` writes one object per line."
     )
     payload_codec: str | None = Field(
         default=None,
-        description="`module:factory` of what encodes all that Temporal keeps, for workers and commands: "
+        description="`module:factory` of the payload codec of workers and commands, such as encryption: "
         "docs/security.md.",
     )
     plugins: str | None = Field(
         default=None,
-        description="Plugins that may load: names of entry points or of distributions, with commas between; "
-        "all when not set, none when empty.",
+        description="Plugins that may load: comma-separated names of entry points or distributions; all when "
+        "not set, none when empty.",
     )
     operations: Literal["all", "read", "none"] = Field(
         default="all",
-        description="What operators may ask this worker for: all, what changes nothing, or nothing.",
+        description="Operations that this worker serves: all, only those that change nothing, or none.",
     )
 
     metrics_address: str | None = Field(
         default=None,
         pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
-        description="Serve Prometheus metrics here, e.g. 0.0.0.0:9090; off when not set.",
+        description="Address to serve Prometheus metrics on, e.g. 0.0.0.0:9090; off when not set.",
     )
     traces_url: Annotated[str | None, AfterValidator(_url)] = Field(
         default=None,
-        description="Send traces there by OTLP over HTTP, e.g. http://localhost:4318/v1/traces; off when "
+        description="URL to send traces to by OTLP over HTTP, e.g. http://localhost:4318/v1/traces; off when "
         "not set. Needs the extra `syncline[tracing]`.",
     )
 
     @property
     def allowed_plugins(self) -> frozenset[str] | None:
-        """Names of the plugins that may load; None: all."""
+        """Names of the plugins that may load; None means all."""
         if self.plugins is None:
             return None
         return frozenset(name.strip() for name in self.plugins.split(",") if name.strip())
@@ -311,15 +311,18 @@ class Settings(_TaskQueue):
         for key in commands:
             named = f"'{key}'" if _TELLABLE.match(key) else "one of its keys"
             if stores.get(key) is None:
-                raise ValueError(f"{named} is no store that another setting defines")
+                raise ValueError(f"{named} is not a store that another setting defines")
             if parse_dsn(stores[key].get_secret_value()).password is not None:
                 raise ValueError(
-                    f"the connection string of {named} has a password already; remove one of them"
+                    f"the connection string of {named} already has a password; remove one of them"
                 )
         return commands
 
     def dsn(self, where: str, key: str | None = None) -> Dsn:
-        """Return where a store is: the system's `write`, `graph` or `control`, or one of `stores`."""
+        """Return the connection of a store, or raise SettingsInvalid if it is not set.
+
+        `where` is `write`, `graph` or `control` (the defaults), or `stores` with a `key` of SYNCLINE_STORES.
+        """
         found = self.stores.get(key or "") if where == "stores" else getattr(self, f"{where}_dsn")
         if not isinstance(found, SecretStr):
             raise SettingsInvalid(f"{setting_of(where, key)} is not set. See docs/settings.md.")
@@ -328,7 +331,7 @@ class Settings(_TaskQueue):
     @field_validator("build_id")
     @classmethod
     def _goes_with_a_deployment(cls, build_id: str | None, info: ValidationInfo) -> str | None:
-        name = info.data.get("deployment_name", build_id)  # not there if it was refused itself
+        name = info.data.get("deployment_name", build_id)  # absent if it was invalid itself
         if (name is None) != (build_id is None):
             raise ValueError("set SYNCLINE_DEPLOYMENT_NAME and SYNCLINE_BUILD_ID, or neither")
         return build_id
@@ -337,18 +340,18 @@ class Settings(_TaskQueue):
 def load_settings() -> Settings:
     """Return the settings of this process, or raise SettingsInvalid naming each variable and its problem.
 
-    Values are never part of the message: they may be secrets.
+    The message never contains values: they may be secrets.
     """
     return _loaded(Settings)
 
 
 def load_task_queue() -> str:
-    """Return the task queue alone: who talks to Temporal only needs no stores. Raise SettingsInvalid."""
+    """Return the task queue without requiring store settings, or raise SettingsInvalid."""
     return _loaded(_TaskQueue).task_queue
 
 
 def setting_of(where: str, key: str | None = None) -> str:
-    """Return where the connection string of a store stands, for whoever has to mend it."""
+    """Return the name of the setting that holds a store's connection string, for error messages."""
     return f"key '{key}' of SYNCLINE_STORES" if where == "stores" else f"SYNCLINE_{where.upper()}_DSN"
 
 
@@ -364,24 +367,24 @@ def _loaded(kind: type[LoadedT]) -> LoadedT:
             for item in error.errors(include_input=False, include_url=False)
         )
     except SettingsError as error:
-        # It names the field in quotes; its cause carries the whole text, so nothing is chained.
+        # It names the field in quotes. Its cause contains the whole value, so nothing is chained.
         field = re.search(r'field "(\w+)"', str(error))
         problems = f"{_variable(field[1]) if field else 'A variable'}: it must be a JSON object"
     raise SettingsInvalid(f"{problems}. See docs/settings.md.")
 
 
 def load_log_format() -> str:
-    """Return the format of logs alone, as it was typed, whatever else is wrong."""
+    """Return the log format unvalidated, even if other settings are invalid."""
     return _LogFormat().log_format
 
 
 def load_payload_codec() -> str | None:
-    """Return what encodes payloads, for whoever talks to Temporal."""
+    """Return `module:factory` of the payload codec, for any process that connects to Temporal."""
     return _PayloadCodec().payload_codec
 
 
 def reference() -> str:
-    """Return the page `docs/settings.md`: every setting, as the model declares it."""
+    """Return the page `docs/settings.md`, generated from the model."""
     rows = [
         f"| `{_variable(name)}` | {_type_of(field)} | {_default_of(field)} | {field.description} |"
         for name, field in Settings.model_fields.items()
@@ -390,11 +393,11 @@ def reference() -> str:
         [
             "# Settings",
             "",
-            "Read once, at the start of a process, from environment variables. How to reach Temporal is not",
-            "among them: `TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, `TEMPORAL_API_KEY`, `TEMPORAL_TLS_*` and",
-            "profiles are the ecosystem's own. This page is what `python -m syncline.settings` prints.",
+            "Read from environment variables once, at the start of a process. The connection to Temporal is",
+            "configured by Temporal's own `TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, `TEMPORAL_API_KEY`,",
+            "`TEMPORAL_TLS_*` and profiles. `make docs` generates this page.",
             "",
-            "| Variable | Type | Default | What it is |",
+            "| Variable | Type | Default | Meaning |",
             "|---|---|---|---|",
             *rows,
             "",
@@ -410,7 +413,7 @@ def _place(location: tuple[int | str, ...]) -> str:
     field, *keys = (str(part) for part in location)
     if not keys:
         return _variable(field)
-    # A value that slipped into the place of a key is no less a secret.
+    # A value typed in the place of a key may still be a secret.
     tellable = all(_TELLABLE.match(key) for key in keys)
     return (
         f"{_variable(field)} (key {'.'.join(keys)})" if tellable else f"{_variable(field)} (one of its keys)"

@@ -1,4 +1,4 @@
-"""SQL as text: named statements in `.sql` files, and the quoting of what goes into them."""
+"""SQL text: named statements of `.sql` files, and quoting of identifiers and literals."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -20,18 +20,18 @@ _NAME: Final = "-- name: "
 
 
 def quoted(name: str) -> str:
-    """Return a Postgres identifier. Always in quotes: which words need them differs between releases."""
+    """Return a quoted Postgres identifier. Always in quotes: the reserved words differ between releases."""
     doubled = name.replace('"', '""')
     return f'"{doubled}"'
 
 
 def literal(text: str) -> str:
-    """Return the inside of a Postgres string literal."""
+    """Return the text escaped for the inside of a Postgres string literal."""
     return text.replace("'", "''")
 
 
 def string_literal(text: str) -> str:
-    """Return a Postgres string literal, quotes and all: the same under any `standard_conforming_strings`."""
+    """Return a Postgres string literal with quotes, valid under any `standard_conforming_strings`."""
     if "\\" not in text:
         return f"'{literal(text)}'"
     escaped = literal(text).replace("\\", "\\\\")
@@ -39,13 +39,13 @@ def string_literal(text: str) -> str:
 
 
 def array_text(items: Sequence[str]) -> str:
-    """Return a Postgres array of texts as text."""
+    """Return the text form of a Postgres `text[]`."""
     escaped = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
     return "{" + ",".join(f'"{item}"' for item in escaped) + "}"
 
 
 class _SqlTemplate(Template):
-    # `$1` is Postgres's; `@{name}` is ours.
+    # `$1` is a bind parameter of Postgres; `@{name}` is a fragment.
     delimiter = "@"
     idpattern = r"(?!)"
     braceidpattern = r"[a-z_]+"
@@ -55,13 +55,13 @@ class Statements(Protocol):
     """The named statements of a package's `.sql` files."""
 
     def __call__(self, name: str, /, **fragments: str) -> str:
-        """Return statement `name` with its fragments filled in; KeyError if one of them is missing."""
+        """Return statement `name` with its fragments filled in; KeyError if one is missing."""
 
 
 def statements_of(package: str, *, comments: bool = False) -> Statements:
-    """Return the statements of the files `sql/*.sql` of a package: what follows each line `-- name: …`.
+    """Return the statements of a package's files `sql/*.sql`: the text after each line `-- name: …`.
 
-    Without their comments, unless people are to read them too. Each package is read once.
+    Without comments, unless `comments`. Each package is read once.
     """
 
     @cache
@@ -78,14 +78,14 @@ def statements_of(package: str, *, comments: bool = False) -> Statements:
 
 
 def named_statements(package: str) -> dict[str, list[str]]:
-    """Return the lines of each named statement of a package, with comments; ValueError if one comes twice."""
+    """Return the lines of each named statement of a package, with comments; ValueError for a duplicate."""
     found: dict[str, list[str]] = {}
     for file in sorted(files(package).joinpath("sql").iterdir(), key=lambda file: file.name):
-        # What stands before the first name is about the file.
+        # The text before the first name is the file's header.
         _, *parts = file.read_text(encoding="utf-8").split(_NAME)
         for part in parts:
             name, *lines = part.rstrip().splitlines()
             if name in found:
-                raise ValueError(f"statement '{name}' of {package} is in two places, one of them {file.name}")
+                raise ValueError(f"statement '{name}' of {package} is defined twice, once in {file.name}")
             found[name] = lines
     return found

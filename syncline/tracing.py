@@ -1,6 +1,6 @@
-"""Spans of ours in the trace of a run. While tracing is off they cost nothing, and import nothing.
+"""Syncline's spans in the trace of a run. Without tracing they cost nothing and import nothing.
 
-No span holds a row: a statement is told without its parameters.
+Spans contain no rows: a statement is recorded without its parameters.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _tracer: Tracer | None = None
 
 
 def trace_by(tracer: Tracer | None) -> None:
-    """Make the spans of this process from now on with `tracer`; None ends that."""
+    """Use `tracer` for all further spans of this process; None turns spans off."""
     global _tracer  # noqa: PLW0603 # like OpenTelemetry's own provider: one for each process
     _tracer = tracer
 
 
 @contextmanager
 def span(name: str, *, statement: str | None = None, **attributes: str | int) -> Iterator[None]:
-    """Make a span of what happens inside. Attributes get the prefix `syncline.`."""
+    """Record the body of the context as a span. Attributes get the prefix `syncline.`."""
     if _tracer is None:
         yield
         return
@@ -35,13 +35,13 @@ def span(name: str, *, statement: str | None = None, **attributes: str | int) ->
 
 
 def annotate(**attributes: str | int) -> None:
-    """Add attributes to the span that is under way."""
+    """Add attributes to the current span."""
     if _tracer is not None:
         _current_span().set_attributes(_named(attributes))
 
 
 def current_trace_id() -> str | None:
-    """Return the id of the trace that is under way, in hex."""
+    """Return the id of the current trace in hex; None without one."""
     if _tracer is None:
         return None
     context = _current_span().get_span_context()

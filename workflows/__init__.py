@@ -1,1 +1,1 @@
-"""Orchestration: deterministic, and nothing else. The work is in `activities` and `syncline`."""
+"""Workflows: deterministic orchestration only. The work is done in `activities` and `syncline`."""

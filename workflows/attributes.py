@@ -1,4 +1,4 @@
-"""The search attributes that a run gives itself, as few events as possible."""
+"""Search attributes that a run upserts, in as few history events as possible."""
 
 from collections.abc import Iterator
 
@@ -24,12 +24,12 @@ AttributeUpdate = SearchAttributeUpdate[str] | SearchAttributeUpdate[int] | Sear
 
 
 def upsert(*updates: AttributeUpdate) -> None:
-    """Set what differs from what the run has: each upsert is an event in its history.
+    """Upsert the attributes whose values differ from the run's: each upsert is an event in its history.
 
-    A run of a Schedule begins with what most runs would set (`syncline.schedules`), so that an idle one has
-    no such event: it costs the server as much as an activity. An attribute that is added later may be set
-    together with others only (`of_the_cycle`), or a run that an earlier release has begun would get an event
-    that its history lacks.
+    A Schedule starts its runs with the attributes that most runs would set (`syncline.schedules`), so an
+    idle run has no such event, which costs the server as much as an activity. An attribute added by a later
+    release may only be set together with others (`of_the_cycle`): otherwise a run that an earlier release
+    has started would get an event that its history lacks.
     """
     present = workflow.info().typed_search_attributes
     changed = [update for update in updates if present.get(update.key) != update.value]
@@ -38,17 +38,17 @@ def upsert(*updates: AttributeUpdate) -> None:
 
 
 def of_the_provider(resolution: ProviderResolution) -> Iterator[AttributeUpdate]:
-    """Yield what a run is found by once its provider has been resolved."""
+    """Yield the attributes to set once the provider has been resolved."""
     yield GRAPH.value_set(resolution.graph.slug)
     yield PROVIDER.value_set(resolution.provider_id or names.FALLBACK_PROVIDER)
     yield FALLBACK.value_set(resolution.fallback is not None)
 
 
 def of_the_cycle(resolution: ProviderResolution, result: SyncResult) -> Iterator[AttributeUpdate]:
-    """Yield what a run is found by once its cycle has returned.
+    """Yield the attributes to set once the cycle has returned.
 
-    That is what there is to look for: a status other than drained, and which version of a plugin ran it; the
-    built-in engine is as old as its worker.
+    Only what operators search for: a status other than drained, and the version of a plugin's provider (the
+    built-in engine has the version of its worker).
     """
     if result.status is not CycleStatus.DRAINED:
         yield STATUS.value_set(result.ended_as)
@@ -60,7 +60,7 @@ def of_the_cycle(resolution: ProviderResolution, result: SyncResult) -> Iterator
 
 
 def unset_of_the_cycle() -> Iterator[AttributeUpdate]:
-    """Yield what takes away all that an earlier run's cycle has told."""
+    """Yield updates that unset all cycle attributes inherited from an earlier run."""
     yield STATUS.value_unset()
     yield PROVIDER_VERSION.value_unset()
     yield PROVIDER_API.value_unset()

@@ -1,4 +1,4 @@
-"""How often an adaptive graph is run: never more rarely than it has been idle for."""
+"""Cadence of adaptive graphs: the interval grows with the idle time and never exceeds it."""
 
 from datetime import datetime
 
@@ -8,9 +8,9 @@ __all__ = ["at_base", "following"]
 
 
 def following(current: Cadence | None, rules: CadenceRules, *, idle: bool, now: datetime) -> Cadence:
-    """Return the cadence after a run that ends now and, if `idle`, had nothing to do."""
+    """Return the cadence after a run that ends at `now`; `idle`: it had nothing to do."""
     if current is not None and current.fingerprint != rules.fingerprint:
-        # The record was changed, and with it the Schedule.
+        # The graph's record has changed, and its Schedule with it.
         current = None
     idle_since = ((current and current.idle_since) or now) if idle else None
     seconds = 0.0 if idle_since is None else (now - idle_since).total_seconds()
@@ -31,7 +31,7 @@ def following(current: Cadence | None, rules: CadenceRules, *, idle: bool, now: 
 
 
 def at_base(current: Cadence, now: datetime) -> Cadence:
-    """Return the cadence after a run that failed: the next one comes as if the graph had never been idle."""
+    """Return the cadence after a run that failed: the base interval, as if the graph had never been idle."""
     return current.model_copy(
         update={
             "every_seconds": current.base_seconds,
@@ -43,10 +43,10 @@ def at_base(current: Cadence, now: datetime) -> Cadence:
 
 def _reason(every: int, rules: CadenceRules, idle_since: datetime | None) -> str:
     if rules.unheard is not None:
-        return f"At its base, because a change would not be heard: {rules.unheard}."
+        return f"At its base, because a change would not be announced: {rules.unheard}."
     if idle_since is None:
-        return "At its base, because there was or still is something to do."
+        return "At its base, because the last run had work, or work is left."
     since = f"idle since {idle_since:%Y-%m-%d %H:%M:%S} UTC"
     if every == rules.intervals[0]:
-        return f"At its base: {since}, not yet for long enough."
+        return f"At its base: {since}, not yet long enough."
     return f"Slowed down: {since}. A change puts it back to its base."

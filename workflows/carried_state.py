@@ -1,4 +1,4 @@
-"""What a run knows of those before it, and what it hands on, whether it completes or fails."""
+"""State carried from run to run: what earlier runs handed on, and what this run hands on at its end."""
 
 from datetime import datetime
 from typing import Final
@@ -45,19 +45,19 @@ _NOTHING: Final = Committed(rows=0, links=0, vectors=0, failures=0)
 
 
 class Known:
-    """What a run was given by those before it. Nothing, if it was started by hand or is the first."""
+    """State handed on by earlier runs; empty in the first run and in a manual one."""
 
     def __init__(
         self, last: SyncGraphResult | None, handed: HandedOn | None, failed: SyncResult | None
     ) -> None:
-        """Take the result of the last run that completed, and of the failure since, if there is one."""
+        """Take the result of the last completed run, and the state in the failure since then, if any."""
         self.handed = handed
-        """What was told last, of whatever graph."""
+        """The newest state, of any graph."""
         self._last = last
         self._failed = failed
 
     def last_result_of(self, before: HandedOn) -> SyncResult | None:
-        """Return the result of the last cycle that returned of the graph whose state this is."""
+        """Return the result of the last cycle that returned, if it belongs to the graph of `before`."""
         if before.graph is None:
             return None
         if self._failed is not None:
@@ -66,9 +66,9 @@ class Known:
         return last.result if last is not None and _same(last.graph, before.graph) else None
 
     def about(self, request: SyncGraphInput) -> HandedOn:
-        """Return what is known of the graph that the input names; nothing if that is another one.
+        """Return the state of the graph that the input names; an empty one if it is of another graph.
 
-        Which graph is the default one is not known before it is resolved; it is taken for the same as before.
+        The default graph is unknown before it is resolved; it is assumed to be the same as before.
         """
         handed = self.handed or _UNKNOWN
         if handed.graph is None:
@@ -78,9 +78,9 @@ class Known:
         return handed if named or request.about in (handed.graph.slug, None) else _UNKNOWN
 
     def of(self, graph: GraphRef, request: SyncGraphInput) -> HandedOn:
-        """Return what is known of the graph as it was resolved; nothing if another one's state was handed on.
+        """Return the state of the resolved graph; an empty one if another graph's state was handed on.
 
-        Then someone has pointed the Schedule at another graph: the sums of the former are not this one's.
+        In that case the Schedule now names another graph, and the former's totals do not belong to it.
         """
         handed = self.handed or _UNKNOWN
         if handed.graph is None:
@@ -88,9 +88,9 @@ class Known:
         return handed if _same(handed.graph, graph) else _UNKNOWN
 
     def scheduled_cadence(self, graph: GraphRef | None) -> Cadence | None:
-        """Return the cadence of the last run that completed: it decides if the Schedule is written.
+        """Return the cadence of the last completed run: it decides whether the Schedule is changed.
 
-        What a failure tells of it does not: an earlier release may go on with this run, and knows no other.
+        The cadence in a failure does not count: an earlier release may continue this run and ignores it.
         """
         if self._last is None or (graph is not None and graph.id != self._last.graph.id):
             return None
@@ -98,9 +98,9 @@ class Known:
 
 
 def known_before() -> Known:
-    """Return what the last run that ended by itself has handed on: its result, or its failure.
+    """Return the state handed on by the last run that completed or failed.
 
-    A run that was cancelled, terminated or timed out by the server hands nothing on; the one before it does.
+    A run that was cancelled, terminated or timed out hands nothing on; then the run before it counts.
     """
     last, failure = _last_result(), workflow.get_last_failure()
     succeeded, unsuccessful = None if last is None else HandedOn.of(last), handed_on(failure)
@@ -109,7 +109,7 @@ def known_before() -> Known:
 
 
 def resolved(before: CarriedState, resolution: ProviderResolution) -> CarriedState:
-    """Return the state once this run knows whether a provider is there."""
+    """Return the state once this run has resolved its provider, or that there is none."""
     now, run = workflow.now(), workflow.info().run_id
     fallback, held = resolution.fallback is not None, resolution.held is not None
     return before.model_copy(
@@ -130,7 +130,7 @@ def resolved(before: CarriedState, resolution: ProviderResolution) -> CarriedSta
 
 
 def completed(carried: CarriedState, result: SyncResult) -> CarriedState:
-    """Return the state at the end of a run that completes; a provider that was awaited is back."""
+    """Return the state at the end of a completed run; a pending return of a provider is recorded."""
     ended = _ended(carried.followed_by(result, now=workflow.now()), result.committed, failed=0)
     if carried.returning is None:
         return ended
@@ -145,9 +145,9 @@ def failed(
     error: BaseException | None = None,
     progress: CycleProgress | None = None,
 ) -> CarriedState:
-    """Return the state at the end of a run that fails: by its cycle's result, or by an error.
+    """Return the state at the end of a failed run: by its cycle's result, or by an error.
 
-    Of a cycle that did not return counts what it has told, in its error, its last heartbeat or its progress.
+    A cycle that did not return counts with what it reported: in its error, last heartbeat or progress signal.
     """
     if result is None:
         return _ended(carried, committed_before(error, progress) or _NOTHING, failed=1)
@@ -155,9 +155,9 @@ def failed(
 
 
 def failure_with(error: BaseException, handed: HandedOn) -> ApplicationError:
-    """Return the failure that ends a run by this error and hands the state on.
+    """Return the failure that ends a run with this error and hands the state on.
 
-    It has the type and the message of what happened; who reported it is below, as its cause.
+    Its type and message are those of the root error; the error that reported it is its cause.
     """
     reason: BaseException = error.cause if isinstance(error, ActivityError) and error.cause else error
     if isinstance(reason, ApplicationError):
@@ -181,7 +181,7 @@ def _ended(carried: CarriedState, done: Committed, *, failed: int) -> CarriedSta
         update={
             "of_run": run,
             "as_of": now,
-            # A run that has not resolved has not said yet whom it goes on from.
+            # A run that has not resolved has not recorded its previous run yet.
             "after_run": carried.after_run if mine else carried.of_run,
             "after_at": carried.after_at if mine else carried.as_of,
             "totals": Totals(
@@ -201,24 +201,24 @@ def _is_shadow(graph: GraphRef) -> bool:
 
 
 def _same(one: GraphRef, other: GraphRef) -> bool:
-    """Return whether both are one graph, or the shadow of one."""
+    """Return whether both are the same graph, or the shadow of the same graph."""
     return one.id == other.id and _is_shadow(one) == _is_shadow(other)
 
 
 def _last_result() -> SyncGraphResult | None:
-    """Return the result of the last run that completed, None if there is none that can be read."""
+    """Return the result of the last completed run; None if there is none, or none that decodes."""
     if not workflow.has_last_completion_result():
         return None
     try:
         return workflow.get_last_completion_result(SyncGraphResult)
     except ValueError:
-        # It would come back at every run. Sums that start again are better than a graph that never syncs.
-        workflow.logger.warning("the last completion result cannot be read; totals start again")
+        # The error would recur in every run. Restarting the totals is better than a graph that never syncs.
+        workflow.logger.warning("last completion result cannot be decoded; totals restart at 0")
         return None
 
 
 def _newer(succeeded: HandedOn | None, unsuccessful: HandedOn | None) -> HandedOn | None:
-    """Return what was told last. The server keeps a failure until a run succeeds, so it is the newer one."""
+    """Return the newer state. The server keeps a failure until a run succeeds, so the failure is newer."""
     if succeeded is None or unsuccessful is None:
         return unsuccessful or succeeded
     return succeeded if _carried_at(succeeded) > _carried_at(unsuccessful) else unsuccessful
@@ -230,13 +230,13 @@ def _carried_at(handed: HandedOn) -> float:
 
 
 _LONGEST: Final = 10_000
-"""Characters of what a run fails with: hundreds of tables can have failed."""
+"""Maximum characters of a run's failure message: hundreds of tables can have failed."""
 
 FAILS_A_RUN: Final[tuple[type[BaseException], ...]] = (
-    # Input that is refused.
+    # Invalid input.
     SynclineError,
-    # Bugs. Not `Exception`: that takes in NondeterminismError, and then a replay test waits instead of
-    # failing.
+    # Bugs. Not `Exception`: that includes NondeterminismError, and then a replay test would wait instead
+    # of failing.
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -247,9 +247,9 @@ FAILS_A_RUN: Final[tuple[type[BaseException], ...]] = (
 
 
 def unanswered(error: ActivityError, *, again: bool) -> bool:
-    """Return whether nobody took a routed cycle, so that it is to be asked again who has the provider.
+    """Return whether no worker took a routed cycle, so that the provider must be resolved again.
 
-    Somebody who polls the queue without having the provider contradicts the resolution, and is believed once.
+    A worker that polls the queue without having the provider contradicts the resolution; this counts once.
     """
     cause = error.cause
     if isinstance(cause, ApplicationError):
@@ -258,7 +258,7 @@ def unanswered(error: ActivityError, *, again: bool) -> bool:
 
 
 def what_failed(slug: str, result: SyncResult) -> str:
-    """Return why a cycle failed: what its tables say, one after the other."""
+    """Return why a cycle failed: the errors of its tables."""
     errors = [f"{table.table}: {table.error}" for table in result.tables if table.error]
     if not errors:
         return f"The cycle of graph '{slug}' failed with {result.failures} failures; no table says why."

@@ -1,4 +1,4 @@
-"""What an operator reads about a run in the Web UI: its state as markdown."""
+"""Details of a run in the Web UI: its state as markdown, for operators."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,23 +15,23 @@ __all__ = ["describe_provider", "describe_run", "describe_verification", "table"
 _BUILT_IN = "built-in engine"
 _MARKUP = re.compile(r"[\\`*\[\]<>|~#!]")
 _GAP = "\u00a0\u00a0"
-"""The Web UI gives table cells no padding, so that `25,170` and `13,622` would read as one number."""
+"""The Web UI gives table cells no padding, so `25,170` and `13,622` would read as one number."""
 
 _COLUMNS = ("failures", "dead_letters", "parked", "rows", "links", "deletes", "captured")
-"""What is wrong comes first: the Web UI shows half a page, and cuts off the right of a wide table."""
+"""Problems come first: the Web UI shows half a page, and cuts off the right of a wide table."""
 
 
 def describe_provider(provider: ProviderState) -> str:
-    """Return who runs the cycle, in a few words."""
+    """Return a short description of the provider that runs the cycle."""
     if provider.fallback is not None:
         return f"the {_BUILT_IN} (fallback)"
     return f"{provider.provider_id} {provider.provider_version or ''}".rstrip()
 
 
 def describe_run(state: SyncState, result: SyncResult | None) -> str:
-    """Return the run as markdown: how it ended, then what is wrong, then what it did.
+    """Return the run as markdown: its end, then its problems, then its work.
 
-    `result` is this run's own: `state` may hold the previous one.
+    `result` is this run's own: `state` may contain the previous one.
     """
     return "\n\n".join(_paragraphs(state, result))
 
@@ -44,23 +44,23 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
         ended = "**held**, nothing was synced"
     yield f"Graph {graph}: {ended or state.phase.value}"
     if state.error is not None and not (result and any(done.error for done in result.tables)):
-        yield f"**Error:** {state.error}"  # else it is made of the tables' own, which follow line by line
+        yield f"**Error:** {state.error}"  # otherwise it repeats the tables' errors, which follow below
     if result is not None:
         yield from _troubles(result, state.graph or "…")
     if state.provider.provider_id or state.provider.fallback:
         yield from _provider(state.provider)
         if state.resolved and state.provider.begins_here:
-            yield "Counted from this run on: it knows of none before it."
+            yield "Counted from this run: it knows of no earlier one."
         if not state.resolved:
             yield _earlier(state.provider)
     for signal in state.signals:
         if isinstance(signal, ProviderReturned):
-            yield f"Back from {signal.away.how.value}, which it was in{_since(signal.away.since)}."
+            yield f"The provider is back, after {signal.away.how.value}{_since(signal.away.since)}."
     if result is not None and result.blocked:
         stretch = _stretch(state.carried.unowned_since, state.carried.unowned_runs)
         yield (
             f"> **Blocked**{stretch}: the graph's lock is taken and no run of it is open, so nothing "
-            "is synced. `syncline doctor` names the session that has it."
+            "is synced. `syncline doctor` names the session that holds it."
         )
     cadence = state.carried.cadence
     if cadence is not None:
@@ -78,7 +78,7 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
 def _provider(provider: ProviderState) -> Iterator[str]:
     if provider.held is not None:
         stretch = _stretch(provider.held_since, provider.consecutive_held_runs)
-        yield f"> **Held**{stretch}: {provider.held.detail} `syncline providers` shows who has what."
+        yield f"> **Held**{stretch}: {provider.held.detail} See `syncline providers`."
     elif provider.fallback is not None:
         stretch = _stretch(provider.fallback_since, provider.consecutive_fallback_runs)
         yield (
@@ -98,7 +98,7 @@ def _stretch(since: datetime | None, runs: int) -> str:
 def _earlier(provider: ProviderState) -> str:
     at = "" if provider.as_of is None else f" at {provider.as_of:%Y-%m-%d %H:%M:%S} UTC"
     which = "an earlier run" if provider.of_run is None else f"run `{provider.of_run}`"
-    return f"So {which} has found it{at}; this run has not found out."
+    return f"As resolved by {which}{at}; this run has not resolved it."
 
 
 def _since(since: datetime | None) -> str:
@@ -113,7 +113,7 @@ def _summary(result: SyncResult) -> str:
 
 
 def _tables(tables: tuple[TableProgress, ...]) -> Iterator[str]:
-    """Say what was done to which table, without the tables and columns that are all zeros."""
+    """Yield a table of the work per table, without rows and columns that are all zeros."""
     columns = [name for name in _COLUMNS if any(getattr(done, name) for done in tables)]
     busy = [done for done in tables if any(getattr(done, name) for name in columns)]
     if busy:
@@ -131,12 +131,12 @@ def _age(seconds: float | None) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a stranger's text as markdown that shows it and does nothing else: one line, no links."""
+    """Return untrusted text escaped for markdown: one line, no formatting, no links."""
     return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
-    """Return a markdown table; after the first columns, which are words, come numbers."""
+    """Return a markdown table; the first `words` columns are text, the others numbers."""
     rule = "|" + "---|" * words + "--:|" * (len(header) - words)
     return "\n".join([_row(header), rule, *map(_row, rows)])
 
@@ -161,7 +161,7 @@ def _troubles(result: SyncResult, slug: str) -> Iterator[str]:
         troubles.append(
             f"The oldest open writing transaction is {_age(writer.age_seconds)} old "
             f"(application {name}, database {plain(writer.database or 'unknown')}): "
-            "what was written since it began waits for it."
+            "changes written since it began wait for it."
         )
     if result.holder is not None:
         troubles.append(_held_by(result.holder))
@@ -180,7 +180,7 @@ def _held_by(holder: LockHolder) -> str:
 
 
 def describe_verification(found: Verification) -> str:
-    """Return the finding, its table, and what could not be compared."""
+    """Return a verification as markdown: summary, table, and relations that could not be compared."""
     return "\n\n".join(_operation_details_paragraphs(found))
 
 
@@ -188,9 +188,9 @@ def _operation_details_paragraphs(found: Verification) -> Iterator[str]:
     word = "differ from the shadow" if found.shadow else "damaged"
     damage = "equal" if found.equal else f"**{found.damaged:,} {word}**"
     if not found.damaged and not found.complete:
-        damage = "**not all was compared**"
-    asked = f", {found.queued:,} asked for: the next cycle makes them right" if found.queued else ""
-    yield f"{found.compared:,} compared in {found.seconds:.1f} s: {damage}{asked}"
+        damage = "**not everything was compared**"
+    queued = f", {found.queued:,} queued for repair by the next cycle" if found.queued else ""
+    yield f"{found.compared:,} compared in {found.seconds:.1f} s: {damage}{queued}"
     header = ("what", "of", "equal", *(verdict.value for verdict in Verdict))
     yield table(header, [_cells(relation) for relation in found.relations], words=2)
     problems = [

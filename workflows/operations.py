@@ -1,4 +1,4 @@
-"""What an operator asks for, as workflows: one run does it once, by one activity."""
+"""Operations as workflows: one run performs one operation, in one activity."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -65,11 +65,11 @@ ResultT = TypeVar("ResultT")
 
 @workflow.defn(name=names.VERIFY_GRAPH, failure_exception_types=FAILS_A_RUN)
 class VerifyGraph:
-    """Compare a graph's stores. A run that finds damage completes: the finding is its result."""
+    """Compare a graph's stores. A run that finds damage completes: the findings are its result."""
 
     @workflow.run
     async def run(self, input: VerifyGraphInput) -> Verification:  # noqa: A002 # wire name
-        """Compare, with `repair` have made right, and show a table of what was found."""
+        """Compare, with `repair` queue repairs, and show the findings as a table."""
         return await _carry_out(
             OperationActivities.verify_graph, input, describe=describe_verification, within=_LONG
         )
@@ -77,33 +77,33 @@ class VerifyGraph:
 
 @workflow.defn(name=names.RETRY_FAILURES, failure_exception_types=FAILS_A_RUN)
 class RetryFailures:
-    """Have the next cycle try refused rows again."""
+    """Mark rejected rows for a retry in the next cycle."""
 
     @workflow.run
     async def run(self, input: RetryFailuresInput) -> FailuresActed:  # noqa: A002 # wire name
-        """Retry them, audited."""
+        """Mark them, with an audit entry."""
         return await _carry_out(
             OperationActivities.retry_failures,
             input,
-            describe=lambda done: f"{done.rows:,} rows to be tried in the next cycle",
+            describe=lambda done: f"{done.rows:,} rows to be retried in the next cycle",
         )
 
 
 @workflow.defn(name=names.DISCARD_FAILURES, failure_exception_types=FAILS_A_RUN)
 class DiscardFailures:
-    """Give up the refused versions of rows."""
+    """Discard the rejected versions of rows."""
 
     @workflow.run
     async def run(self, input: DiscardFailuresInput) -> FailuresActed:  # noqa: A002 # wire name
-        """Discard them, audited."""
+        """Discard them, with an audit entry."""
         return await _carry_out(
-            OperationActivities.discard_failures, input, describe=lambda done: f"{done.rows:,} rows given up"
+            OperationActivities.discard_failures, input, describe=lambda done: f"{done.rows:,} rows discarded"
         )
 
 
 @workflow.defn(name=names.SUMMARIZE_FAILURES, failure_exception_types=FAILS_A_RUN)
 class SummarizeFailures:
-    """Count a graph's refused rows by cause."""
+    """Count a graph's rejected rows by cause."""
 
     @workflow.run
     async def run(self, input: SummarizeFailuresInput) -> FailureSummary:  # noqa: A002 # wire name
@@ -111,13 +111,13 @@ class SummarizeFailures:
         return await _carry_out(
             OperationActivities.summarize_failures,
             input,
-            describe=lambda found: f"{found.rows:,} refused rows, {found.dead:,} of them dead",
+            describe=lambda found: f"{found.rows:,} rejected rows, {found.dead:,} of them dead",
         )
 
 
 @workflow.defn(name=names.LIST_FAILURES, failure_exception_types=FAILS_A_RUN)
 class ListFailures:
-    """List a graph's refused rows."""
+    """List a graph's rejected rows."""
 
     @workflow.run
     async def run(self, input: ListFailuresInput) -> DeadLetterPage:  # noqa: A002 # wire name
@@ -129,7 +129,7 @@ class ListFailures:
 
 @workflow.defn(name=names.LIST_AUDIT, failure_exception_types=FAILS_A_RUN)
 class ListAudit:
-    """List what people did to a graph by hand."""
+    """List the audited actions of operators on a graph's rows."""
 
     @workflow.run
     async def run(self, input: ListAuditInput) -> AuditPage:  # noqa: A002 # wire name
@@ -141,7 +141,7 @@ class ListAudit:
 
 @workflow.defn(name=names.LIST_GRAPH_AUDIT, failure_exception_types=FAILS_A_RUN)
 class ListGraphAudit:
-    """List who added, changed, archived or promoted graphs."""
+    """List audited changes of graph records: added, changed, archived or promoted, and by whom."""
 
     @workflow.run
     async def run(self, input: ListGraphAuditInput) -> GraphAuditPage:  # noqa: A002 # wire name
@@ -155,23 +155,23 @@ class ListGraphAudit:
 
 @workflow.defn(name=names.SUMMARIZE_PARKED, failure_exception_types=FAILS_A_RUN)
 class SummarizeParked:
-    """Say what waits in a graph, and why that does not come which it waits for."""
+    """Count a graph's parked rows by missing parent, and why that parent does not arrive."""
 
     @workflow.run
     async def run(self, input: SummarizeParkedInput) -> ParkedSummary:  # noqa: A002 # wire name
-        """Say it."""
+        """Return the summary."""
         return await _carry_out(
             OperationActivities.summarize_parked,
             input,
             describe=lambda found: (
-                f"{found.rows:,} rows wait, {found.references:,} links and references wait alone"
+                f"{found.rows:,} parked rows, {found.references:,} parked links and references"
             ),
         )
 
 
 @workflow.defn(name=names.LIST_PARKED, failure_exception_types=FAILS_A_RUN)
 class ListParked:
-    """List what waits of one table."""
+    """List the parked rows of one table."""
 
     @workflow.run
     async def run(self, input: ListParkedInput) -> ParkedPage:  # noqa: A002 # wire name
@@ -183,11 +183,11 @@ class ListParked:
 
 @workflow.defn(name=names.EXPLAIN_ROW, failure_exception_types=FAILS_A_RUN)
 class ExplainRow:
-    """Say where one row is in each store, and what keeps it."""
+    """Trace one row through the stores: its state in each, and what delays it."""
 
     @workflow.run
     async def run(self, input: ExplainRowInput) -> Explanation:  # noqa: A002 # wire name
-        """Say it."""
+        """Return the explanation."""
         return await _carry_out(
             OperationActivities.explain_row, input, describe=lambda found: f"{found.state}: {found.verdict}"
         )
@@ -211,17 +211,17 @@ class AddGraph:
 
     @workflow.run
     async def run(self, input: AddGraphInput) -> Graph:  # noqa: A002 # wire name
-        """Add it. What is there already and says the same is kept."""
+        """Add it. An equal record that exists already is kept."""
         return await _carry_out(OperationActivities.add_graph, input, describe=_describe_graph)
 
 
 @workflow.defn(name=names.CHANGE_GRAPH, failure_exception_types=FAILS_A_RUN)
 class ChangeGraph:
-    """Change a graph's record, and its Schedule with it."""
+    """Change a graph's record, and update its Schedule to match."""
 
     @workflow.run
     async def run(self, input: ChangeGraphInput) -> GraphChanged:  # noqa: A002 # wire name
-        """Change them."""
+        """Change the record and the Schedule."""
         return await _carry_out(
             OperationActivities.change_graph, input, describe=lambda changed: _describe_graph(changed.graph)
         )
@@ -233,7 +233,7 @@ class PromoteShadow:
 
     @workflow.run
     async def run(self, input: PromoteShadowInput) -> Promotion:  # noqa: A002 # wire name
-        """Swap them, audited."""
+        """Swap them, with an audit entry."""
         return await _carry_out(OperationActivities.promote_shadow, input, describe=_describe_promotion)
 
 
@@ -253,7 +253,7 @@ OPERATIONS: Final = (
     ChangeGraph,
     PromoteShadow,
 )
-"""All of them, for the worker."""
+"""All workflows of operations, for registration by the worker."""
 
 
 async def _carry_out(
@@ -263,7 +263,7 @@ async def _carry_out(
     describe: Callable[[ResultT], str],
     within: timedelta = _SHORT,
 ) -> ResultT:
-    """Run the activity; the run is found by its graph, and says what it is for and what came of it."""
+    """Run the activity; set the run's search attribute, and its summary and outcome as current details."""
     if request.about is not None and workflow.info().typed_search_attributes.get(GRAPH) is None:
         workflow.upsert_search_attributes([GRAPH.value_set(request.about)])
     workflow.set_current_details(request.summary)
@@ -297,17 +297,17 @@ def _describe_graph(graph: Graph) -> str:
 
 _SECONDS = timedelta(seconds=30)
 _ONCE = RetryPolicy(maximum_attempts=1)
-"""Somebody waits: what went wrong is an answer too, and they ask again."""
+"""No retries: an operator waits, so a failure is returned at once, and the operator starts another run."""
 
 
-# Local activities: a worker whose cycles take all of its places still answers.
+# Local activities: a worker whose cycles take all of its slots still responds.
 @workflow.defn(name=names.DESCRIBE_FLEET)
 class DescribeFleet:
-    """One run says once who has what installed."""
+    """Return the registered workers, what each has installed, and the graphs that use it."""
 
     @workflow.run
     async def run(self) -> Fleet:
-        """Return the fleet as the control plane knows it."""
+        """Return the fleet as registered in the control plane."""
         return await workflow.execute_local_activity_method(
             FleetActivities.describe_fleet,
             start_to_close_timeout=_SECONDS,
@@ -317,7 +317,7 @@ class DescribeFleet:
 
 @workflow.defn(name=names.DESCRIBE_HEALTH)
 class DescribeHealth:
-    """One run says once whether all that a worker needs is well."""
+    """Run the health checks of everything that a worker needs, on one worker."""
 
     @workflow.run
     async def run(self) -> Health:

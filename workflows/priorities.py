@@ -1,10 +1,10 @@
-"""Which priority the activities of a run have: that of the run, or what is known of who has started it."""
+"""Priority of a run's activities: the run's own, or one by what started the run."""
 
 from temporalio import workflow
 from temporalio.common import Priority
 
 with workflow.unsafe.imports_passed_through():
-    # Models, constants and pure functions: nothing of them can differ between a run and its replay.
+    # Models, constants and pure functions: they cannot differ between a run and its replay.
     from syncline import names
     from syncline.temporal.client import SCHEDULED_BY, SCHEDULED_FOR
     from syncline.temporal.priorities import BY_HAND, SCHEDULED, TRIGGERED, WAITING, is_on_time
@@ -15,8 +15,8 @@ __all__ = ["priority_of_operation", "priority_of_sync"]
 def priority_of_sync(*, shadow: bool) -> Priority:
     """Return the priority of the activities of this run of `SyncGraph`.
 
-    A Schedule starts all its runs with one priority. Whether one was woken is known by the time that it
-    stands for, which is none of the Schedule's own then.
+    A Schedule starts all its runs with the same priority. A run triggered by a change is recognised by its
+    nominal start time, which is not one of the Schedule's regular times.
     """
     info = workflow.info()
     if info.typed_search_attributes.get(SCHEDULED_BY) is None:
@@ -35,6 +35,6 @@ def priority_of_operation(workflow_type: str) -> Priority:
 
 
 def _chosen() -> Priority | None:
-    """Return the priority that the run was started with, None if with none."""
+    """Return the priority that the run was started with; None if it has none."""
     own = workflow.info().priority
     return own if own.priority_key else None

@@ -1,4 +1,4 @@
-"""Workflow `ReconcileSchedules`: one run makes the Schedules match the graphs, and says what that took."""
+"""Workflow `ReconcileSchedules`: one run makes the Schedules match the graphs and reports the changes."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -10,7 +10,7 @@ with workflow.unsafe.imports_passed_through():
     # For the activity's signature only, as in `workflows.sync_graph`.
     from activities.schedules import ScheduleActivities
 
-    # Models, constants and pure functions: nothing of them can differ between a run and its replay.
+    # Models, constants and pure functions: they cannot differ between a run and its replay.
     from syncline import names
     from syncline.errors import non_retryable_types
     from syncline.messages.sync import Reconciliation
@@ -25,17 +25,17 @@ _RETRY = RetryPolicy(
 
 @workflow.defn(name=names.RECONCILE_SCHEDULES)
 class ReconcileSchedules:
-    """One run reconciles once."""
+    """Make the Schedules match the graphs, once per run."""
 
     @workflow.run
     async def run(self) -> Reconciliation:
-        """Reconcile, and show what that took as the run's current details."""
+        """Reconcile, and show the changes as the run's current details."""
         result = await workflow.execute_activity_method(
             ScheduleActivities.reconcile_schedules,
             summary="make the Schedules match the graphs",
             task_queue=names.schedules_task_queue(workflow.info().task_queue),
             start_to_close_timeout=timedelta(minutes=5),
-            # Below the run's own timeout, so that it fails with a reason.
+            # Shorter than the run's own timeout, so that the run fails with a reason.
             schedule_to_close_timeout=timedelta(minutes=10),
             heartbeat_timeout=timedelta(seconds=20),
             retry_policy=_RETRY,

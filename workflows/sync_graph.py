@@ -1,6 +1,6 @@
-"""Workflow `SyncGraph`: one run resolves a graph's provider, runs one cycle, and says what happened.
+"""Workflow `SyncGraph`: one run resolves a graph's provider, runs one cycle, and returns its result.
 
-One module because a run is read from its beginning to its end.
+One module because a run is read from beginning to end.
 """
 
 import asyncio
@@ -70,26 +70,26 @@ __all__ = ["follow_with_shadow"]
 _ENDS_A_RUN: tuple[type[BaseException], ...] = (FailureError, *FAILS_A_RUN)
 _LONGEST_BUDGET = 3600.0
 _GRACE = timedelta(minutes=5)
-"""What a cycle may take beyond its budget: the batch it was in, the vectors, the report."""
+"""Time that a cycle may take beyond its budget: the current batch, the vectors, the result."""
 _LONGEST = timedelta(hours=2)
-"""What a run may take in all: waiting for a worker, every attempt."""
+"""Maximum time of a run in total: waiting for a worker, all attempts."""
 
-# Errors that no retry helps say so themselves (`activities.errors`): their names in the policy, too,
-# would be a tenth of an idle run's history.
+# Non-retryable errors are marked as such when raised (`activities.errors`): listing their names in the
+# policy would be a tenth of an idle run's history.
 _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=60),
 )
-# Who polls the queue of a provider has it, so another attempt would learn nothing.
+# Every worker that polls a provider's queue has the provider, so another attempt would not help.
 _RETRY_ROUTED = dataclasses.replace(_RETRY, non_retryable_error_types=[ProviderGone.__name__])
 
 
-# Under overlap SKIP a stuck run would stop its graph without a word, and the next run goes on from the
+# With overlap policy SKIP, a stuck run would silently stop its graph. The next run continues from the
 # committed cursor anyway.
 @workflow.defn(name=names.SYNC_GRAPH, failure_exception_types=FAILS_A_RUN)
 class SyncGraph:
-    """One run syncs one graph once. State goes from run to run: in its result or its failure's details."""
+    """Sync one graph once. State is carried from run to run, in the result or in the failure's details."""
 
     def __init__(self) -> None:
         self._known = known_before()
@@ -104,7 +104,7 @@ class SyncGraph:
     async def run(self, input: SyncGraphInput | None = None) -> SyncGraphResult:  # noqa: A002 # wire name
         """Sync the graph once; without a graph, the default one through the built-in engine.
 
-        A cycle that failed fails the run, with the provider's whole result in the failure's details.
+        A failed cycle fails the run, with the provider's complete result in the failure's details.
         """
         request = input or SyncGraphInput()
         try:
@@ -138,12 +138,12 @@ class SyncGraph:
 
     @workflow.signal(name=names.PROVIDER_FALLBACK)
     def on_provider_fallback(self, signal: ProviderFallback) -> None:
-        """Record that resolution fell back; a retried resolution says so again, which changes nothing."""
+        """Record a fallback; a signal repeated by a retried resolution has no effect."""
         self._record(signal)
 
     @workflow.signal(name=names.PROVIDER_HELD)
     def on_provider_held(self, signal: ProviderHeld) -> None:
-        """Record that the graph waits for its provider."""
+        """Record that the graph is held."""
         self._record(signal)
 
     @workflow.signal(name=names.PROVIDER_RETURNED)
@@ -153,27 +153,27 @@ class SyncGraph:
 
     @workflow.signal(name=names.CYCLE_PROGRESS)
     def on_cycle_progress(self, progress: CycleProgress) -> None:
-        """Show how far the running cycle is."""
+        """Show the progress of the running cycle."""
         self._show(progress=progress)
 
     @workflow.query(name=names.SYNC_STATE)
     def sync_state(self) -> SyncState:
-        """Return everything there is to know about the run."""
+        """Return the complete state of the run."""
         return self._state
 
     @workflow.query(name=names.PROVIDER_STATE)
     def provider_state(self) -> ProviderState:
-        """Return which provider serves the graph, and since when none does."""
+        """Return the provider that serves the graph, or since when there is none."""
         return self._state.provider
 
     async def _sync(self, request: SyncGraphInput) -> tuple[ProviderResolution, SyncResult]:
-        """Resolve the provider and run one cycle of it; resolve again if no worker takes that.
+        """Resolve the provider and run one cycle; resolve again if no worker takes the cycle.
 
-        As long as the provider is there it is busy, and waited for; else its graph's policy holds.
+        While workers have the provider they are busy, and the run waits; otherwise `on_missing` applies.
         """
         self._go_on_from(self._known.about(request), graph=request.about)
-        # A scheduled run has all it needs. One started by hand is to be found while it still resolves, and
-        # a cron run begins with the attributes of the run before it.
+        # A scheduled run starts with its attributes. A manual run must be findable while it resolves, and
+        # a cron run starts with the attributes of the previous run.
         if workflow.info().typed_search_attributes.get(SCHEDULED_BY) is None:
             found_by = [GRAPH.value_set(request.about)] if request.about is not None else []
             upsert(*found_by, *unset_of_the_cycle())
@@ -186,13 +186,13 @@ class SyncGraph:
                 routed = resolution.task_queue is not None
                 if not routed or not unanswered(error, again=again) or workflow.now() >= until:
                     raise
-            self._go_on_from(self._before, graph=resolution.graph.slug)  # nobody has served it
+            self._go_on_from(self._before, graph=resolution.graph.slug)  # no worker has served it
             resolution = await self._resolve(request, until, unanswered=resolution.provider_id)
             again = True
         return resolution, SyncResult(status=CycleStatus.HELD)
 
     def _go_on_from(self, before: HandedOn, *, graph: str | None) -> None:
-        """Show what is known of the runs before this one, as long as it has not resolved."""
+        """Show the state of the earlier runs until this one has resolved."""
         self._before, self._resolution = before, None
         self._show(
             graph=graph,
@@ -211,20 +211,20 @@ class SyncGraph:
             ResolveProviderRequest(graph=request.graph, shadow=request.shadow, unanswered=unanswered),
             summary=f"resolve the provider of {(request.about or 'the default graph')[:100]}",
             start_to_close_timeout=timedelta(seconds=30),
-            # Two of its heartbeats: it is the time that a killed worker costs.
+            # Two of its heartbeats: the time lost if the worker is killed.
             heartbeat_timeout=timedelta(seconds=10),
-            # It shares its slots with cycles, so it may have to wait for as long as they do.
+            # It shares slots with cycles, so it may have to wait as long as they do.
             schedule_to_close_timeout=_left(until),
             retry_policy=_RETRY,
             priority=priority_of_sync(shadow=request.shadow),
-            # It changes nothing, so nobody need wait for it: not while the control plane hangs either.
+            # It changes nothing, so a cancelled run need not wait for it, even if the control plane hangs.
             cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
         )
         self._take_over(request, resolution)
         return resolution
 
     def _take_over(self, request: SyncGraphInput, resolution: ProviderResolution) -> None:
-        """Take the resolution, which alone decides about the provider: a signal is its audit event."""
+        """Apply the resolution. It alone decides about the provider; signals are only audit events."""
         self._before = before = self._known.of(resolution.graph, request)
         self._resolution, self._shadowed = resolution, resolution.shadowed
         carried = resolved(before.carried, resolution)
@@ -252,7 +252,7 @@ class SyncGraph:
                 provider_id=resolution.provider_id,
                 batch_rows=request.batch_rows,
                 time_budget_seconds=request.time_budget_seconds,
-                # Who knows of no run before it, as any by hand, knows of no beginning.
+                # A run without a previous run, such as a manual one, does not know when it began.
                 fallback_since=carried.first_fallback_at if self._before.graph else None,
                 progress_seconds=request.progress_seconds,
                 shadow=request.shadow,
@@ -273,12 +273,12 @@ class SyncGraph:
         )
 
     async def _follow(self) -> None:
-        """Have the graph's shadow follow, if it has one, whatever became of this run."""
+        """Start the run of the graph's shadow, if it has one, whether this run succeeded or not."""
         if self._shadowed and self._state.graph is not None:
             await follow_with_shadow(self._state.graph)
 
     async def _keep_cadence(self, resolution: ProviderResolution, result: SyncResult) -> None:
-        """Slow an adaptive graph's Schedule down while it is idle: one more activity when that changes."""
+        """Slow an idle adaptive graph's Schedule down: one activity, only if the interval changes."""
         carried = self._state.carried
         rules = resolution.cadence
         if rules is None or not _scheduled(resolution.graph.slug):
@@ -290,7 +290,7 @@ class SyncGraph:
             self._show(carried=carried.model_copy(update={"cadence": cadence}))
 
     async def _back_to_base(self) -> None:
-        """Have a run that failed followed by the next as soon as if the graph had never been idle."""
+        """After a failed run, set the Schedule to its base interval, as if the graph had never been idle."""
         slug, resolution = self._state.graph, self._resolution
         cadence = self._known.scheduled_cadence(None if resolution is None else resolution.graph)
         if slug is None or cadence is None or not _scheduled(slug):
@@ -300,7 +300,7 @@ class SyncGraph:
             self._show(carried=self._state.carried.model_copy(update={"cadence": base}))
 
     async def _set_cadence(self, slug: str, cadence: Cadence, *, known: int | None) -> bool:
-        """Return whether the Schedule runs as often as that, which it does already if that is `known`."""
+        """Set the Schedule's interval unless it equals `known`; return whether the Schedule has it now."""
         if cadence.every_seconds == known:
             return True
         try:
@@ -312,15 +312,15 @@ class SyncGraph:
                 summary=f"run {slug} every {cadence.every_seconds} s from now on"[:200],
                 task_queue=names.schedules_task_queue(workflow.info().task_queue),
                 start_to_close_timeout=timedelta(seconds=30),
-                # The next run is not to wait for long; it tries again. But to give up soon under load, and be
-                # run as often as before, would keep the load up.
+                # The next run must not wait for long, and it tries again. But giving up early under load
+                # would keep the short interval, and with it the load.
                 schedule_to_close_timeout=timedelta(minutes=2),
                 retry_policy=_RETRY,
             )
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            workflow.logger.warning("the cadence could not be set: %s", error.cause or error)
+            workflow.logger.warning("cadence could not be set: %s", error.cause or error)
             return False
 
     def _finish(self, resolution: ProviderResolution, result: SyncResult) -> SyncGraphResult:
@@ -347,7 +347,7 @@ class SyncGraph:
         )
 
     def _failure(self, request: SyncGraphInput, error: BaseException) -> ApplicationError:
-        """Return the failure that ends the run by this error, with what it hands on."""
+        """Return the failure that ends the run with this error, with the state it hands on."""
         done = self._cycled
         carried = failed(self._state.carried, result=done, error=error, progress=self._state.progress)
         handed = self._handed_on(carried, named=request.about)
@@ -356,9 +356,9 @@ class SyncGraph:
         return failure
 
     def _handed_on(self, carried: CarriedState, *, named: str | None = None) -> HandedOn:
-        """Show and return the state at the end of a run that fails.
+        """Show and return the state at the end of a failed run.
 
-        One that did not get to know its graph, of which nothing is known, hands on what it was given.
+        A run that has not resolved its graph, and knows nothing of it, hands on the state that it was given.
         """
         if self._resolution is None:
             given = self._known.handed
@@ -381,24 +381,24 @@ class SyncGraph:
             self._show(signals=(*self._state.signals, signal))
 
     def _show(self, **changes: object) -> None:
-        """Change the state that queries answer, and the details that the Web UI shows, together."""
+        """Update the state that queries return together with the details shown in the Web UI."""
         self._state = self._state.model_copy(update=changes)
         workflow.set_current_details(describe_run(self._state, self._result))
 
 
 def _scheduled(slug: str) -> bool:
-    """Return whether the graph's own Schedule has started this run."""
+    """Return whether the graph's own Schedule started this run."""
     found = workflow.info().typed_search_attributes.get(SCHEDULED_BY)
     return found == names.sync_schedule_id(slug)
 
 
 def _left(until: datetime) -> timedelta:
-    """Return how long there is, and never nothing: the server takes no timeout that is over already."""
+    """Return the time left, at least one second: the server rejects timeouts that are not positive."""
     return max(until - workflow.now(), timedelta(seconds=1))
 
 
 def _known(cadence: Cadence | None, rules: CadenceRules) -> int | None:
-    """Return how often the Schedule runs as it is; None if that is not known."""
+    """Return the current interval of the Schedule in seconds; None if unknown."""
     if workflow.get_last_failure() is not None:
         return None
     if cadence is None or cadence.fingerprint != rules.fingerprint:
@@ -407,14 +407,14 @@ def _known(cadence: Cadence | None, rules: CadenceRules) -> int | None:
 
 
 async def follow_with_shadow(slug: str) -> None:
-    """Start a run of the graph's shadow, unless one is open; what becomes of it is not this run's concern."""
+    """Start a run of the graph's shadow unless one is open; its outcome does not affect this run."""
     name = names.shadow_slug(slug)
     try:
         await workflow.start_child_workflow(
             names.SYNC_GRAPH,
             SyncGraphInput(graph=slug, shadow=True),
             id=names.shadow_workflow_id(slug),
-            # As any other run: one that nobody can continue would keep every later one from starting.
+            # Like any other run: one that no worker can continue would prevent every later one.
             execution_timeout=LONGEST_RUN,
             parent_close_policy=ParentClosePolicy.ABANDON,
             cancellation_type=ChildWorkflowCancellationType.ABANDON,
@@ -423,4 +423,4 @@ async def follow_with_shadow(slug: str) -> None:
             priority=WAITING,
         )
     except WorkflowAlreadyStartedError:
-        workflow.logger.debug("the shadow's last run is still open")
+        workflow.logger.debug("previous run of the shadow is still open")

@@ -1,1 +1,1 @@
-"""A plugin's provider in a thread of its own: its event loop, its watchdog, its limits."""
+"""Isolation of plugin providers: a separate thread with its event loop, a watchdog, and limits per cycle."""

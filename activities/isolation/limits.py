@@ -1,4 +1,4 @@
-"""One cycle of somebody else's code, contained: it ends in time, and gives back what it took."""
+"""Containment of one cycle of plugin code: time limits, cancellation, and return of its connections."""
 
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -22,8 +22,8 @@ RunCycle = Callable[[SyncContext], Awaitable[SyncResult]]
 _OURS: Final = (__file__, bounded.__code__.co_filename)
 
 GRACE: Final = 270.0
-"""Seconds beyond its budget for the batch that a cycle was in, the vectors and the report. The workflow gives
-it five minutes; half a minute before that, the run can still be told who it was and why."""
+"""Seconds beyond its budget for a cycle's current batch, vectors and result. The workflow allows five
+minutes; half a minute before that, the provider and the reason can still be reported to the run."""
 
 
 async def contained(
@@ -34,10 +34,10 @@ async def contained(
     grace: float = GRACE,
     patience: float = PATIENCE,
 ) -> SyncResult:
-    """Return what the cycle returns, or raise what it raises; both can be told to Temporal.
+    """Run the cycle; return its result or raise its error, both in a form that Temporal can encode.
 
-    Raise ProviderMisbehaved when it does not end in time or after its cancellation, tries to end the process,
-    or leaves connections open, which are closed; ProviderInvalid for a result that is none.
+    Raise ProviderMisbehaved if it does not end in time or after its cancellation, tries to end the process,
+    or leaves connections open, which are then closed; ProviderInvalid for an invalid result.
     """
     leases = Leases()
     try:
@@ -61,7 +61,7 @@ async def contained(
 
 
 def _from_there(traceback: TracebackType | None) -> TracebackType | None:
-    """Return the part that is not ours: Temporal keeps a few KB of an attempt's failure, or nothing of it."""
+    """Return the plugin's part of the traceback: Temporal keeps a few KB of an attempt's failure, or none."""
     inner = traceback
     while inner is not None and inner.tb_frame.f_code.co_filename in _OURS:
         inner = inner.tb_next
@@ -116,7 +116,7 @@ def _counted(stores: Sequence[str]) -> str:
 
 
 def _checked(result: object, provider: str, distribution: str) -> SyncResult:
-    """Return the result as it can be sent, or raise ProviderInvalid: `model_construct` checks nothing."""
+    """Return the result validated, or raise ProviderInvalid: `model_construct` validates nothing."""
     problem = f"{type(result).__name__}, not SyncResult"
     if isinstance(result, SyncResult):
         try:
@@ -139,7 +139,7 @@ def _first_of(error: ValidationError | PydanticSerializationError) -> str:
 
 
 def _unlikely(model: BaseModel, place: str = "") -> Iterator[str]:
-    """Yield the numbers that can count nothing."""
+    """Yield the numbers that are not possible counts."""
     for name, value in model:
         if isinstance(value, BaseModel):
             yield from _unlikely(value, f"{place}{name}.")

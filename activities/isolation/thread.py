@@ -1,6 +1,6 @@
-"""A room: a thread with an event loop, services and a Temporal worker of its own, for one provider's cycles.
+"""Provider thread: a thread with its own event loop, services and Temporal worker, for one provider's cycles.
 
-A provider that blocks its event loop blocks the cycles of its own graphs, and nobody else's.
+A provider that blocks its event loop blocks only the cycles of its own graphs.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ __all__ = ["ProviderThread", "RunningCycles", "Serve", "UnderWay", "run", "slots
 
 
 def slots_of_this_loop(count: int) -> WorkerTuner:
-    """Return what has a worker run `count` activities at once, and take one only while its loop runs."""
+    """Return a tuner for `count` concurrent activities that takes tasks only while its event loop runs."""
     none = FixedSizeSlotSupplier(1)
     return WorkerTuner.create_composite(
         workflow_supplier=none,
@@ -49,7 +49,7 @@ def slots_of_this_loop(count: int) -> WorkerTuner:
 
 
 class _SlotsOfALoop(CustomSlotSupplier):
-    """The SDK's own slots are given out by its threads, which poll on while the loop is blocked."""
+    """Slots granted by the event loop: the SDK's threads would grant theirs even to a blocked loop."""
 
     def __init__(self, count: int) -> None:
         self._free = asyncio.Semaphore(count)
@@ -63,31 +63,31 @@ class _SlotsOfALoop(CustomSlotSupplier):
         return None
 
     def mark_slot_used(self, ctx: SlotMarkUsedContext) -> None:
-        """Nothing: it was counted when it was reserved."""
+        """Do nothing: the slot was counted when it was reserved."""
 
     def release_slot(self, ctx: SlotReleaseContext) -> None:  # noqa: ARG002
-        # Called by a thread of the SDK, which may outlive the loop.
+        # Called from a thread of the SDK, which may outlive the loop.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._free.release)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnderWay:
-    """One attempt of a cycle."""
+    """One running attempt of a cycle."""
 
     graph: str
     task_token: bytes
 
 
 class RunningCycles:
-    """What runs now."""
+    """The running cycles of an event loop."""
 
     def __init__(self) -> None:
         self._now: dict[UnderWay, asyncio.Task[object]] = {}
 
     @contextmanager
     def entered(self, graph: str) -> Iterator[None]:
-        """Have the present activity among them while this is entered."""
+        """Register the current activity while entered."""
         cycle, task = UnderWay(graph=graph, task_token=activity.info().task_token), asyncio.current_task()
         if task is None:
             raise RuntimeError("an activity runs in a task")
@@ -98,11 +98,11 @@ class RunningCycles:
             del self._now[cycle]
 
     def all(self) -> Sequence[UnderWay]:
-        """Return them, to any thread."""
+        """Return the running cycles; thread-safe."""
         return list(self._now)
 
     def cancel_all(self) -> None:
-        """Cancel them; only their own event loop may ask for it."""
+        """Cancel all running cycles; call it in their event loop."""
         for task in self._now.values():
             task.cancel()
 
@@ -111,7 +111,7 @@ T = TypeVar("T")
 
 
 def run(main: Coroutine[object, object, T], *, patience: float = PATIENCE) -> T:
-    """Return what `main` returns; leave behind what goes on `patience` seconds after its cancellation."""
+    """Run `main` in a new event loop; abandon tasks that run `patience` seconds after their cancellation."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
@@ -122,7 +122,7 @@ def run(main: Coroutine[object, object, T], *, patience: float = PATIENCE) -> T:
 
 
 def wind_down(loop: asyncio.AbstractEventLoop, *, patience: float = PATIENCE) -> None:
-    """Cancel all tasks, and close the loop once they have ended, or `patience` seconds later."""
+    """Cancel all tasks, and close the loop once they have ended, at the latest after `patience` seconds."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
@@ -133,24 +133,24 @@ def wind_down(loop: asyncio.AbstractEventLoop, *, patience: float = PATIENCE) ->
         get_log().error("tasks that ignore their cancellation were left behind", tasks=left)
     else:
         loop.run_until_complete(loop.shutdown_asyncgens())
-    # Not `shutdown_default_executor`, which waits for threads without end.
+    # Not `shutdown_default_executor`, which waits for threads indefinitely.
     loop.close()
 
 
 _PAUSE: Final = 5.0
-"""Seconds from the end of a worker that failed, or of all that is in a room, to the next one."""
+"""Seconds before a failed worker, or a failed provider thread, is restarted."""
 
 _ASK_AGAIN: Final = 0.5
-"""Seconds from one look at whether this process can use its stores to the next, while it cannot."""
+"""Seconds between two checks whether this process can use its stores, while it cannot."""
 
 Serve = Callable[["ProviderThread", Client, Services], Worker]
 
 
 class ProviderThread:
-    """One provider's room. Its methods are for the event loop that opens it.
+    """The thread of one provider. Call its methods in the event loop that opens it.
 
-    It has a client like the one that is given, and services over the same settings, providers and meter.
-    `serve` is called in the room, and gives the worker to run there.
+    It opens a client with the given client's configuration, and services with the same settings, providers
+    and meter. `serve` is called in the thread, and returns the worker to run there.
     """
 
     def __init__(
@@ -166,36 +166,36 @@ class ProviderThread:
         self._worker: Worker | None = None
         self._asked_at, self._answered = 0.0, True
         self.blocked = False
-        """Whether its loop has not run for too long, as somebody has found who looks after it."""
-        # A daemon: the process can end while a provider never returns.
+        """Whether its loop is blocked, as set by the watchdog."""
+        # A daemon: the process can end even if a provider never returns.
         self._thread = threading.Thread(target=self._run, name=f"room of {self.provider.id}", daemon=True)
 
     @property
     def thread_id(self) -> int | None:
-        """The thread's, by which its stack is found."""
+        """Identifier of the thread, to find its stack."""
         return self._thread.ident
 
     @property
     def native_id(self) -> int | None:
-        """The kernel's number of the thread, None before it runs and after it has ended."""
+        """Kernel id of the thread; None before it runs and after it has ended."""
         return self._thread.native_id if self._thread.is_alive() else None
 
     async def open(self) -> None:
-        """Begin to serve. Raise what keeps it from that."""
+        """Start to serve, or raise the error that prevents it."""
         self._thread.start()
         await asyncio.wrap_future(self._opened)
 
     def pause(self) -> None:
-        """Take no more cycles until this process can use its stores; those that run may finish."""
+        """Stop polling until this process can use its stores; running cycles may finish."""
         self._call(self._leave.set)
 
     def drain(self) -> None:
-        """Take no more cycles; those that run may finish as the worker's settings allow."""
+        """Stop polling; running cycles may finish within the graceful shutdown timeout."""
         self._draining = True
         self._call(self._leave.set)
 
     async def close(self) -> None:
-        """Wait until it is drained, and close provider and stores; leave behind what takes too long."""
+        """Wait until it is drained, and close provider and stores; abandon what takes too long."""
         self.drain()
         graceful = self._services.settings.graceful_shutdown_seconds
         await self._settled(self._drained, graceful + 2 * PATIENCE)
@@ -209,7 +209,7 @@ class ProviderThread:
             )
 
     def silent_seconds(self) -> float:
-        """Return for how long the room's event loop has not answered, and ask it again once it has."""
+        """Return the seconds since the event loop has not answered; ping it again once it has."""
         now = time.monotonic()
         if self._answered or self._ended.done():
             self._asked_at, self._answered = now, False
@@ -217,13 +217,13 @@ class ProviderThread:
         return now - self._asked_at
 
     def reset_liveness(self) -> None:
-        """Count its silence from now on."""
+        """Restart the measurement of its silence."""
         self._asked_at = time.monotonic()
 
     def stop_polling(self) -> None:
-        """Have a blocked room poll no longer; once its loop runs, end its cycles and begin anew."""
+        """Stop the polling of a blocked thread; once its loop runs, cancel its cycles and restart it."""
         if self._worker is not None:
-            # What `Worker.shutdown` does first; the rest of it needs the loop, which stands still.
+            # The first step of `Worker.shutdown`; the rest needs the loop, which is blocked.
             self._worker._bridge_worker.initiate_shutdown()  # noqa: SLF001
         self._call(self.under_way.cancel_all)
         self._call(self._leave.set)
@@ -233,7 +233,7 @@ class ProviderThread:
             self._loop.call_soon_threadsafe(what)
 
     async def _settled(self, future: "Future[None]", seconds: float) -> bool:
-        """Return whether the future is done in time; nothing is expected of a blocked loop."""
+        """Return whether the future is done in time; False at once for a blocked loop."""
         patience = 1.0 if self.blocked else seconds
         done, _ = await asyncio.wait([asyncio.wrap_future(future)], timeout=patience)
         return bool(done)
@@ -262,18 +262,18 @@ class ProviderThread:
                     future.set_result(None)
 
     def _supervise(self, *, after: float = 0) -> Exception | None:
-        """Live from beginning to end, and return why that came too early."""
+        """Run the thread's main until it ends; return the error if it ended too early."""
         life = self._loop.create_task(self._serve_cycles(after))
         while not life.done():
             try:
                 self._loop.run_until_complete(life)
             except (SystemExit, KeyboardInterrupt) as error:
-                # From a task that the provider has started: these stop an event loop.
+                # Raised in a task that the provider started: these stop an event loop.
                 self._log_failure("a provider's task tried to end the process", error)
             except (Exception, asyncio.CancelledError):  # noqa: S112 # the life's own, seen to below
                 continue
         if life.cancelled():
-            # By the provider: whoever cancels all tasks of its event loop cancels this one too.
+            # By the provider: cancelling all tasks of its event loop cancels this one too.
             return RuntimeError("its main task was cancelled")
         failure = life.exception()
         return failure if failure is None or isinstance(failure, Exception) else RuntimeError(repr(failure))
@@ -285,7 +285,7 @@ class ProviderThread:
         registry = self._services.registry.for_another_loop()
         usability = self._services.usability
         async with Services.open(settings, registry=registry, meter=meter, usability=usability) as services:
-            # Its imports take a second. They would be in a cycle else, and the provider be blamed for them.
+            # Its imports take a second: in a cycle, they would count as the provider blocking its loop.
             services.vector_store(None)
             while not self._draining:
                 if usability.barred and self._opened.done():
@@ -305,7 +305,7 @@ class ProviderThread:
     async def _work(self, client: Client, services: Services) -> None:
         self._leave.clear()
         self._worker = worker = self._serve(self, client, services)
-        # In tasks of their own: `async with` would wait without end for a worker whose tasks were cancelled.
+        # In separate tasks: `async with` would wait indefinitely for a worker whose tasks were cancelled.
         running = asyncio.create_task(worker.run())
         leaving = asyncio.create_task(self._shut_down_when_left(worker))
         if not self._opened.done():

@@ -1,4 +1,4 @@
-"""The watchdog: a room whose event loop stands still is named, and its cycles fail for that reason."""
+"""Watchdog of provider threads: reports a blocked event loop, and fails its cycles as ProviderBlocked."""
 
 import asyncio
 import ctypes
@@ -26,7 +26,7 @@ from syncline.logs import get_log
 __all__ = ["StackTimer", "Watchdog", "provider_threads"]
 
 _STDERR: Final = 2
-"""The descriptor: `sys.stderr` may be anything."""
+"""File descriptor of stderr: `sys.stderr` may be replaced."""
 _SIGEV_THREAD_ID: Final = 4  # linux/signal.h
 _SIGEV_SIZE: Final = 64
 _SIGEV_USED: Final = ctypes.sizeof(ctypes.c_void_p) + 3 * ctypes.sizeof(ctypes.c_int)
@@ -35,7 +35,7 @@ _lock = threading.Lock()
 
 
 class _Event(ctypes.Structure):
-    """`struct sigevent` of Linux, as far as it is used."""
+    """`struct sigevent` of Linux, used fields only."""
 
     _fields_ = (
         ("value", ctypes.c_void_p),
@@ -56,9 +56,9 @@ class _Spec(ctypes.Structure):
 
 
 class StackTimer:
-    """Writes one thread's stack to a descriptor unless it is pushed back in time. Linux only; else a no-op.
+    """Writes one thread's stack to a descriptor unless pushed back in time. Linux only, otherwise a no-op.
 
-    `native_id` is the thread's, as `threading.get_native_id()` gives it. Close the timer with the thread.
+    `native_id` is that of `threading.get_native_id()`. Close the timer when the thread ends.
     """
 
     def __init__(self, native_id: int, *, descriptor: int = _STDERR) -> None:
@@ -75,12 +75,12 @@ class StackTimer:
             self._timer = timer
 
     def push_back(self, seconds: float) -> None:
-        """Write the stack that many seconds from now, instead of when it was due."""
+        """Postpone the dump to `seconds` from now."""
         whole, part = divmod(seconds, 1)
         self._set(_Spec(first_s=int(whole), first_ns=int(part * 1e9)))
 
     def close(self) -> None:
-        """Write nothing any more."""
+        """Cancel the dump."""
         if self._timer is not None:
             timer, self._timer = self._timer, None
             self._libc.timer_delete(timer)
@@ -91,18 +91,18 @@ class StackTimer:
 
 
 _MISSING: Final = 3
-"""So many times the limit: then its provider counts as one that this worker lacks."""
+"""Multiple of the limit after which the provider counts as missing in this worker."""
 _FOR_GOOD: Final = 6
-"""So many times the limit: then it will hardly end by itself."""
+"""Multiple of the limit after which a restart of the worker is advised."""
 _PATIENCE: Final = 5.0
 
 
 class Watchdog:
-    """Looks after rooms from another event loop.
+    """Monitors provider threads from another event loop.
 
-    A room that has not answered for `seconds` is told of as an error, once; it is given no more cycles until
-    it answers, and those in it are failed, by their task tokens, as ProviderBlocked. If that takes three
-    times as long, its provider is withdrawn from the services' registry until then.
+    A thread that has not answered for `seconds` is logged as an error, once; it takes no more cycles until it
+    answers, and its running ones are failed, by their task tokens, as ProviderBlocked. After three times as
+    long, its provider is withdrawn from the services' registry until the thread answers.
     """
 
     def __init__(self, client: Client, threads: Sequence[ProviderThread], services: Services) -> None:
@@ -113,10 +113,10 @@ class Watchdog:
         self._for_good: set[ProviderThread] = set()
 
     async def watch(self, *, dump: bool = False) -> None:
-        """Look after them until it is cancelled.
+        """Monitor the threads until cancelled.
 
-        With `dump`, this thread and those of the rooms write their stacks to stderr when this loop itself
-        stands still for three times as long: code that keeps Python's lock leaves no other way to name it.
+        With `dump`, this thread and the provider threads write their stacks to stderr if this loop itself is
+        blocked for three times as long: code that holds the GIL can only be found this way.
         """
         tick = min(1.0, self._seconds / 4)
         timers: dict[int, StackTimer] = {}
@@ -127,14 +127,14 @@ class Watchdog:
                 before = time.monotonic()
                 await asyncio.sleep(tick)
                 if time.monotonic() - before > tick + self._seconds / 2:
-                    # This loop could not run either, nor perhaps the process: nobody could have answered.
+                    # This loop, or the whole process, did not run either: no thread could have answered.
                     for room in self._threads:
                         if not room.blocked:
                             room.reset_liveness()
                 for room in self._threads:
                     try:
                         await self._look_after(room)
-                    except Exception:  # nobody looks after the watchdog
+                    except Exception:  # the watchdog itself is not supervised
                         get_log().exception("watchdog failed", provider=room.provider.id)
         finally:
             for timer in timers.values():
@@ -200,18 +200,18 @@ class Watchdog:
             async with asyncio.timeout(_PATIENCE):
                 await handle.fail(translated(error))
         except (RPCError, TimeoutError) as failure:
-            # It has ended meanwhile, or Temporal is away: then the server will miss its heartbeats.
-            get_log().debug("a blocked cycle was not failed", graph=cycle.graph, error=str(failure))
+            # It has ended meanwhile, or Temporal is unavailable: then its heartbeats time out.
+            get_log().debug("blocked cycle not failed", graph=cycle.graph, error=str(failure))
 
 
 def _stack_of(room: ProviderThread) -> Sequence[traceback.FrameSummary]:
-    """Return the stack of the room's thread, the innermost call last."""
+    """Return the stack of the provider's thread, the innermost call last."""
     frame = sys._current_frames().get(room.thread_id or 0)  # noqa: SLF001 # there is no other way
     return [] if frame is None else traceback.extract_stack(frame)
 
 
 def _place(room: ProviderThread, stack: Sequence[traceback.FrameSummary]) -> str:
-    """Return the innermost line of the plugin's own, or of anybody's if it has none there."""
+    """Return the innermost line of the plugin's code, or of any code if the stack has none of it."""
     package = sys.modules.get(type(room.provider).__module__.partition(".")[0])
     home = Path(getattr(package, "__file__", None) or "nowhere")
     if home.name == "__init__.py":
@@ -226,10 +226,10 @@ def _place(room: ProviderThread, stack: Sequence[traceback.FrameSummary]) -> str
 async def provider_threads(
     client: Client, services: Services, *, serve: Serve, dump: bool = False
 ) -> AsyncIterator[Sequence[ProviderThread]]:
-    """Have the cycles of every routed provider served in a room of its own while this is entered.
+    """Serve the cycles of every routed provider in a separate thread while entered.
 
-    Raise what keeps a room from opening. At the end they drain together; then they are closed, the last one
-    first, and one that does not end is left behind.
+    Raise the error that prevents a thread from opening. At the end they drain together and are closed, the
+    last one first; one that does not end is abandoned.
     """
     opened: list[ProviderThread] = []
     watchdog = Watchdog(client, opened, services)

@@ -1,1 +1,1 @@
-"""The workers of a deployment: each tells the control plane about itself, and anybody may ask."""
+"""Control plane: graph records, composition, provider resolution, and registration of workers."""

@@ -1,4 +1,4 @@
-"""The audit of graphs: who added, changed, archived, promoted or dropped one, when, and by which run."""
+"""Audit of graph records: each addition, change, archiving, promotion or drop, with actor, time and run."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -31,27 +31,27 @@ _audit = Table(
 
 
 class Actor(Message):
-    """Who has something done."""
+    """The actor of an audited action."""
 
     who: str = ""
-    """As they say themselves."""
+    """Name given in the input."""
     why: str = ""
     starter: str | None = None
-    """Who has started the run, as Temporal has it: whom its server knows, else what the caller says."""
+    """Who started the run, by Temporal: the authenticated principal, otherwise the client's identity."""
     run_id: str | None = None
 
 
 class GraphAuditEntry(Message):
-    """What was done to a graph."""
+    """One audited action on a graph."""
 
     number: int
     at: datetime
     graph: str
-    """Its slug."""
+    """Slug of the graph."""
     action: str
     """`add`, `change`, `pause`, `resume`, `archive`, `promote` or `drop-shadow`."""
     fields: tuple[str, ...] = Field(default=())
-    """What of its record changed, by name."""
+    """Names of the changed fields of its record."""
     who: str = ""
     why: str = ""
     starter: str | None = None
@@ -63,7 +63,7 @@ class GraphAuditPage(Message):
 
     entries: tuple[GraphAuditEntry, ...] = ()
     next: int | None = None
-    """What to give as `before` for the following page; None when this is the last one."""
+    """Value of `before` for the following page; null on the last page."""
 
 
 async def write_graph_audit(
@@ -75,7 +75,7 @@ async def write_graph_audit(
     actor: Actor,
     fields: Sequence[str] = (),
 ) -> None:
-    """Write a line in the transaction of the change; a run writes one of each kind for a graph."""
+    """Insert an audit entry in the transaction of the change; at most one per run, action and graph."""
     line = {"graph_id": graph_id, "slug": slug, "action": action, "fields": sorted(fields)}
     values = {**line, **actor.model_dump()}
     await connection.execute(insert(_audit).values(values).on_conflict_do_nothing())
@@ -84,7 +84,7 @@ async def write_graph_audit(
 async def list_graph_audit(
     store: PostgresStore, graph_id: UUID | None, *, limit: int, before: int | None = None
 ) -> GraphAuditPage:
-    """Return what was done to a graph, or to all of them; `before` is the `next` of the page before."""
+    """Return a page of the audit of one graph or all; `before` is the `next` of the previous page."""
     statement = select(_audit).order_by(_audit.c.number.desc()).limit(limit + 1)
     if graph_id is not None:
         statement = statement.where(_audit.c.graph_id == graph_id)

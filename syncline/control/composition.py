@@ -1,4 +1,4 @@
-"""What a graph declares to be served by: which provider for which kind of work, with which options."""
+"""Composition of a graph: the provider of each kind of work, with its options."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal
@@ -20,20 +20,20 @@ __all__ = [
 
 
 class ProviderEntry(BaseModel):
-    """Which provider serves one kind of work for a graph."""
+    """The provider of one kind of work for a graph."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     provider: str = Field(min_length=1)
     options: dict[str, JsonValue] = Field(default_factory=dict)
-    """Validated by the provider's own options model, where the provider runs."""
+    """Options, validated by the provider's options model where the provider runs."""
     on_missing: Literal["fallback", "hold", "fail"] | None = None
-    """When no worker has it: use the built-in engine, sync nothing until one has it, or fail. None: `hold` if
-    the provider has said that nothing can stand in for it, else `fallback`."""
+    """If no worker has it: use the built-in engine (`fallback`), sync nothing until a worker has it (`hold`),
+    or `fail`. Null: `hold` if the provider declares itself required, otherwise `fallback`."""
 
 
 class Composition(BaseModel):
-    """Kind of provider -> what serves it; and what serves the graph's shadow, if it has one."""
+    """The provider entry of each kind, and that of the graph's shadow, if it has one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -45,18 +45,18 @@ class Composition(BaseModel):
     dimensions: ProviderEntry | None = None
     relations: ProviderEntry | None = None
     shadow: ProviderEntry | None = None
-    """A sync provider whose cycles go beside the live result; it is held when nobody has it, and never falls
-    back: `on_missing` is for the time after a promotion."""
+    """Sync provider of the shadow, whose cycles do not touch the live graph. Held if no worker has it, never
+    in fallback: its `on_missing` applies after a promotion."""
 
     def entry(self, kind: ProviderKind, *, shadow: bool = False) -> ProviderEntry | None:
-        """Return what is declared for a kind; with `shadow`, for the shadow of that kind."""
+        """Return the entry of a kind; with `shadow`, that of the shadow."""
         declared: ProviderEntry | None = getattr(self, "shadow" if shadow else kind)
         if shadow and declared is not None:
             return declared.model_copy(update={"on_missing": "hold"})
         return declared
 
     def declared(self) -> Iterator[tuple[ProviderKind, ProviderEntry, bool]]:
-        """Yield each kind with the entry that is declared for it, and whether that is the shadow's."""
+        """Yield each kind with its entry, and whether the entry is the shadow's."""
         for kind in KINDS:
             entry = self.entry(kind)
             if entry is not None:
@@ -74,7 +74,7 @@ def parse_composition(slug: str, raw: Mapping[str, JsonValue]) -> Composition:
 
 
 def declared_provider(slug: str, raw: Mapping[str, JsonValue], kind: ProviderKind) -> str | None:
-    """Return the id that the composition names for the kind; None without one, and if it is invalid."""
+    """Return the provider id of the kind; None if there is none, or if the composition is invalid."""
     try:
         entry = parse_composition(slug, raw).entry(kind)
     except CompositionInvalid:
@@ -83,10 +83,10 @@ def declared_provider(slug: str, raw: Mapping[str, JsonValue], kind: ProviderKin
 
 
 def swapped(raw: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the composition after a promotion: what served the shadow, serves the graph."""
+    """Return the composition after a promotion: the shadow's provider serves the graph, and vice versa."""
     if not raw.get("shadow"):
         return dict(raw)
-    # What an undeclared provider is, by its name.
+    # An undeclared provider is the built-in engine.
     before: JsonValue = raw.get("sync") or {"provider": names.DEFAULT_PROVIDER}
     return {**raw, "sync": raw["shadow"], "shadow": before}
 
@@ -94,7 +94,7 @@ def swapped(raw: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def composition_invalid(
     slug: str, under: str, error: ValidationError, *, by: str | None = None
 ) -> CompositionInvalid:
-    """Return the first problem of a composition by its dotted key, without inputs: they may hold secrets."""
+    """Return the first problem of a composition by its dotted key, without values: they may be secrets."""
     first = error.errors(include_input=False, include_url=False)[0]
     path = [str(part) for part in first["loc"]]
     problem = first["msg"].removeprefix("Value error, ")
@@ -103,5 +103,5 @@ def composition_invalid(
         if not under and len(path) == 1:
             problem += f"; known are {', '.join(Composition.model_fields)}"
     if by is not None:
-        problem += f" (so says {by})"
+        problem += f" (from {by})"
     return CompositionInvalid(slug, ".".join([under, *path] if under else path), problem)

@@ -1,7 +1,7 @@
-"""Times of a cron expression, computed as Temporal's Schedules take it.
+"""Times of a cron expression, with the semantics of Temporal's Schedules.
 
-Every field has to match, the days of the month and of the week too; a sixth field is the year, a seventh
-puts seconds first. A time that a daylight saving change leaves out does not come.
+All fields must match, including both day of month and day of week; a sixth field is the year, with a seventh
+the first is seconds. A time skipped by a daylight saving change does not occur.
 """
 
 import re
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 __all__ = ["next_times"]
 
 _LAST_YEAR: Final = 2100
-"""Temporal looks no further, and takes no later year."""
+"""Last year that Temporal accepts and computes."""
 _MOST: Final = 10
 _NAMED: Final = {
     "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * * 0",
@@ -31,9 +31,9 @@ _PART: Final = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?")
 
 
 def next_times(expression: str, *, after: datetime) -> Sequence[datetime] | None:
-    """Return the next ten times of a cron expression, none if none comes until the end of 2100.
+    """Return the next ten times of a cron expression after `after`; fewer or none if 2100 ends before.
 
-    None is returned for an expression that is not understood here: Temporal may take it all the same.
+    None for an expression that this parser does not support: Temporal may still accept it.
     """
     zone: tzinfo = UTC
     rest = expression.strip()
@@ -47,13 +47,13 @@ def next_times(expression: str, *, after: datetime) -> Sequence[datetime] | None
         else:
             found = _Calendar.parsed(_NAMED.get(rest, rest)).times(after, zone)
         return list(islice(found, _MOST))
-    except (ValueError, KeyError, OSError):  # what a zone raises that is not installed, or is none
+    except (ValueError, KeyError, OSError):  # also raised for an unknown or missing time zone
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Calendar:
-    """The values of each field at which it comes."""
+    """The matching values of each field."""
 
     seconds: Sequence[int]
     minutes: Sequence[int]
@@ -65,7 +65,7 @@ class _Calendar:
 
     @classmethod
     def parsed(cls, expression: str) -> "_Calendar":
-        """Return what an expression of five to seven fields says, or raise ValueError."""
+        """Parse an expression of five to seven fields, or raise ValueError."""
         fields = expression.split()
         if not 5 <= len(fields) <= 7:
             raise ValueError("a cron expression has five to seven fields")
@@ -82,7 +82,7 @@ class _Calendar:
         )
 
     def times(self, after: datetime, zone: tzinfo) -> Iterator[datetime]:
-        """Yield the times after one, in their order, until the last year ends."""
+        """Yield the times after `after` in order, until the end of the last year."""
         day = after.astimezone(zone).date()
         while day.year <= _LAST_YEAR:
             if self._comes_on(day):
@@ -103,21 +103,21 @@ class _Calendar:
 
 
 def _values(field: str, least: int, most: int, words: Sequence[str] = ()) -> frozenset[int]:
-    """Return the values that a field names, or raise ValueError."""
+    """Return the values that a field matches, or raise ValueError."""
     found: set[int] = set()
     for part in field.split(","):
         parsed = _PART.fullmatch(part)
         if parsed is None:
-            raise ValueError("a field of a cron expression is not understood")
+            raise ValueError("a field of the cron expression is invalid")
         whole, first, last, step = parsed.groups()
         if whole == "*":
-            # A week has no day 7 of its own: it is Sunday again.
+            # Day 7 of the week is Sunday again.
             start, end = least, 6 if words is _DAYS else most
         else:
             start = _value(first, least, words)
             end = _value(last, least, words) if last else most if step else start
         if not least <= start <= end <= most or step == "0":
-            raise ValueError("a field of a cron expression is out of range")
+            raise ValueError("a field of the cron expression is out of range")
         found.update(range(start, end + 1, int(step or 1)))
     return frozenset(found)
 
@@ -127,16 +127,16 @@ def _value(word: str, least: int, words: Sequence[str]) -> int:
         return int(word)
     named = [number for number, name in enumerate(words, least) if name.startswith(word.lower())]
     if len(word) < 3 or len(named) != 1:
-        raise ValueError("a name in a cron expression is not understood")
+        raise ValueError("a name in the cron expression is unknown")
     return named[0]
 
 
 def _interval_times(typed: str, after: datetime) -> Iterator[datetime]:
-    """Yield the times of `@every`, which are counted from the epoch."""
+    """Yield the times of `@every`, counted from the epoch."""
     every, _, phase = typed.partition("/")
     step, offset = _seconds(every), _seconds(phase) if phase else 0.0
     if step < 1:
-        raise ValueError("an interval is a second at least")
+        raise ValueError("an interval must be at least one second")
     number = (after.timestamp() - offset) // step + 1
     while (second := number * step + offset) < datetime(_LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp():
         yield datetime.fromtimestamp(second, UTC)
@@ -145,5 +145,5 @@ def _interval_times(typed: str, after: datetime) -> Iterator[datetime]:
 
 def _seconds(typed: str) -> float:
     if re.fullmatch(r"(\d+(\.\d+)?[dhms])+", typed) is None:
-        raise ValueError("a duration is not understood")
+        raise ValueError("a duration is invalid")
     return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", typed))

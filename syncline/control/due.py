@@ -1,4 +1,4 @@
-"""When a Schedule comes next, judged: never again, all too often, or only after a year."""
+"""Check of a Schedule's next times: never due again, due too often, or not within a year."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,40 +17,40 @@ _RARE: Final = timedelta(days=366)
 
 
 class DueKind(StrEnum):
-    """What is wrong with the times of a Schedule."""
+    """Kind of problem with the times of a Schedule."""
 
     NEVER = "never"
-    """It is not paused, and has no time left at which it would start a run."""
+    """It is not paused, but has no future time."""
     RAPID = "rapid"
-    """It comes more often than every ten seconds."""
+    """It is due more often than every ten seconds."""
     RARE = "rare"
-    """It comes next in more than a year."""
+    """It is next due in more than a year."""
 
 
 class DueProblem(Message):
-    """What is wrong with the times of one Schedule."""
+    """Problem with the times of one Schedule."""
 
     kind: DueKind
     problem: str
-    """In a sentence."""
+    """The problem in a sentence."""
     fix: str
 
 
 def judge(times: Sequence[datetime]) -> tuple[DueKind, str] | None:
-    """Return what is wrong with a Schedule that comes at these times next, in a sentence; None if nothing."""
+    """Return the problem of a Schedule with these next times, with a sentence; None if there is none."""
     if not times:
-        return DueKind.NEVER, "The Schedule never comes again: it is not paused, and no time of it is left."
+        return DueKind.NEVER, "The Schedule is never due again: it is not paused, but has no future time."
     often = _too_often(min((later - earlier for earlier, later in pairwise(times)), default=_RAPID))
     if often is not None:
         return often
     wait = times[0] - datetime.now(UTC)
     if wait > _RARE:
-        return DueKind.RARE, f"The Schedule comes next in {wait.days:,} days, on {times[0]:%Y-%m-%d}."
+        return DueKind.RARE, f"The Schedule is next due in {wait.days:,} days, on {times[0]:%Y-%m-%d}."
     return None
 
 
 def caution(slug: str, spec: ScheduleSpec) -> DueProblem | None:
-    """Return what is wrong with when a record has its graph sync, None if nothing is known to be."""
+    """Return the problem of a record's schedule; None if none is known."""
     if spec.cron is None:
         found = _too_often(timedelta(seconds=spec.every_seconds))
     else:
@@ -62,19 +62,19 @@ def caution(slug: str, spec: ScheduleSpec) -> DueProblem | None:
     return DueProblem(
         kind=kind,
         problem=problem,
-        fix=f"`syncline graph set {slug} --every-seconds 60`, or `--cron` with one that comes as is meant.",
+        fix=f"`syncline graph set {slug} --every-seconds 60`, or `--cron` with the intended times.",
     )
 
 
 def never_comes(spec: ScheduleSpec) -> str | None:
-    """Return why nothing would ever be synced by this schedule, and what to write instead; None if it is."""
+    """Return why this schedule is never due, and the fix; None if it is due at some time."""
     if spec.cron is None or next_times(spec.cron, after=datetime.now(UTC)) != []:
         return None
-    # It was understood, so that no secret is in it but in its comment.
+    # It was parsed, so only its comment could contain a secret.
     understood = spec.cron.partition("#")[0].strip()
     return (
-        f"'{understood}' never comes: no time until the end of 2100 fits all of its fields. Write one "
-        "that comes, like '30 4 * * *', or an interval (every_seconds), or pause the graph"
+        f"'{understood}' is never due: no time until the end of 2100 matches all of its fields. Use "
+        "another one, like '30 4 * * *', or an interval (every_seconds), or pause the graph"
     )
 
 
@@ -82,7 +82,7 @@ def _too_often(gap: timedelta) -> tuple[DueKind, str] | None:
     if gap >= _RAPID:
         return None
     problem = (
-        f"The Schedule comes every {gap.total_seconds():g} s, and each run costs workers and server its "
-        "share, also when nothing has changed."
+        f"The Schedule is due every {gap.total_seconds():g} s; each run costs workers and server time, "
+        "even when nothing has changed."
     )
     return DueKind.RAPID, problem

@@ -1,8 +1,8 @@
-"""The control plane: graph records, what they may say, and where they are kept.
+"""Graph records of the control plane: their model, rules, and repository.
 
-A graph says where it lives (a schema in two Postgres stores, a prefix in a Qdrant), when it syncs and with
-what. Stores are named by their key in the settings, so that no connection URI is ever in the table.
-One module because what a record may say and the statements that keep it are changed together.
+A record declares the graph's location (a schema in two Postgres stores, a prefix in a Qdrant), its schedule
+and its composition. Stores are named by their key in the settings, so the table never contains a connection
+URI. One module because the rules of a record and the statements that store it are changed together.
 """
 
 import contextlib
@@ -83,7 +83,7 @@ class _Record(BaseModel):
 
 
 class GraphDraft(_Record):
-    """A graph to be added. What is left out follows from the slug."""
+    """A graph to be added. Omitted fields are derived from the slug."""
 
     slug: Slug
     name: Name | None = None
@@ -92,9 +92,9 @@ class GraphDraft(_Record):
     write_store: StoreKey | None = None
     graph_store: StoreKey | None = None
     schema_name: SchemaName | None = None
-    """Of the write-db and of the graph-db; the slug with `_` for `-` when left out."""
+    """Schema in the write-db and the graph-db; default: the slug with `_` for `-`."""
     qdrant_prefix: QdrantPrefix | None = None
-    """Of every collection; the schema's name and `_` when left out."""
+    """Prefix of every collection; default: the schema's name and `_`."""
     qdrant_store: StoreKey | None = None
     schedule: ScheduleSpec = ScheduleSpec()
     composition: Mapping[str, JsonValue] = Field(default_factory=dict)
@@ -107,12 +107,12 @@ class GraphDraft(_Record):
 
     @property
     def place(self) -> tuple[str, str]:
-        """The schema name and the Qdrant prefix, as declared or as they follow from the slug."""
+        """The schema name and the Qdrant prefix, declared or derived from the slug."""
         schema = self.schema_name or self.slug.replace("-", "_")
         return schema, self.qdrant_prefix or f"{schema}_"
 
     def completed(self) -> dict[str, object]:
-        """Return the fields of the record that it makes, with what follows from the slug."""
+        """Return the fields of the record, including those derived from the slug."""
         schema, prefix = self.place
         return {
             **self.model_dump(mode="json"),
@@ -123,7 +123,7 @@ class GraphDraft(_Record):
 
 
 class GraphChanges(_Record):
-    """What to change of a graph: the fields that are not None. Where it lives cannot move."""
+    """Changes of a graph: the fields that are not None. Its location cannot change."""
 
     name: Name | None = None
     status: GraphStatus | None = None
@@ -133,7 +133,7 @@ class GraphChanges(_Record):
 
 
 class Graph(_Record):
-    """One graph, as the control plane has it."""
+    """One graph record of the control plane."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
@@ -143,30 +143,30 @@ class Graph(_Record):
     status: GraphStatus
     is_default: bool
     write_store: StoreKey | None
-    """Key of the write-db in the settings; null for the system's."""
+    """Key of the write-db in the settings; null: the default write-db."""
     graph_store: StoreKey | None
     schema_name: SchemaName
     qdrant_prefix: QdrantPrefix
     qdrant_store: StoreKey | None
     schedule: ScheduleSpec
     composition: dict[str, JsonValue]
-    """As stored: `syncline.composition.parse_composition` says whether it is valid."""
+    """As stored, unvalidated: `syncline.composition.parse_composition` validates it."""
     created_at: datetime
     updated_at: datetime
 
     def matches(self, draft: GraphDraft) -> bool:
-        """Return whether adding the draft would have made this graph."""
+        """Return whether adding the draft would have created an equal record."""
         declared = draft.completed()
         return declared == self.model_dump(mode="json", include=set(declared))
 
     @property
     def fingerprint(self) -> str:
-        """Of the record as it is now: the database stamps it anew whenever it is written."""
+        """Fingerprint of the record: from `updated_at`, which the database sets on each write."""
         return self.updated_at.astimezone(UTC).isoformat()
 
     @property
     def ref(self) -> GraphRef:
-        """The graph's identity, as messages carry it."""
+        """The graph's identity in messages."""
         return GraphRef(id=self.id, slug=self.slug)
 
     @property
@@ -176,17 +176,17 @@ class Graph(_Record):
 
     @property
     def shadow_ref(self) -> GraphRef:
-        """The identity of its shadow: another name for the same record."""
+        """Identity of its shadow in messages: the same id, the shadow's name."""
         return GraphRef(id=self.id, slug=names.shadow_slug(self.slug))
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphRecords:
-    """All records of the control plane, those that break a rule apart."""
+    """All records of the control plane, invalid ones separately."""
 
     valid: Sequence[Graph]
     invalid: Mapping[str, GraphInvalid]
-    """Slug -> what is wrong; so a record that somebody wrote by hand harms only its own graph."""
+    """Slug to problem: an invalid record, such as a manually edited one, affects only its own graph."""
 
 
 _graphs = Table(
@@ -243,9 +243,9 @@ def graph_changes(slug: str, fields: Mapping[str, object]) -> GraphChanges:
 
 
 def check_comes(slug: str, schedule: ScheduleSpec) -> None:
-    """Raise GraphInvalid if the schedule never comes.
+    """Raise GraphInvalid if the schedule is never due.
 
-    Of what is about to be written alone: a record that is kept may have had its last time since.
+    Only for a record that is about to be written: a stored record's last time may have passed since.
     """
     problem = never_comes(schedule)
     if problem is not None:
@@ -256,13 +256,13 @@ Prepare = Callable[[Graph], Awaitable[object]]
 
 
 class GraphRepository:
-    """The table of graphs in the control database."""
+    """Repository of graph records in the control database."""
 
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
 
     async def get(self, reference: str | UUID) -> Graph:
-        """Return the graph with this slug or id, or raise GraphNotFound. A slug comes before an id."""
+        """Return the graph with this slug or id, or raise GraphNotFound. A slug takes precedence."""
         wanted: ColumnElement[bool] = _graphs.c.slug == str(reference)
         if (graph_id := _as_id(reference)) is not None:
             wanted = or_(wanted, _graphs.c.id == graph_id)
@@ -272,7 +272,7 @@ class GraphRepository:
         return next((graph for graph in found if graph.slug == reference), found[0])
 
     async def alone(self, graph: Graph) -> bool:
-        """Return whether no other graph, of whatever status, has its write store and schema."""
+        """Return whether no other graph, of any status, has the same write store and schema."""
         others = select(_graphs.c.id).where(
             _graphs.c.id != graph.id,
             _graphs.c.schema_name == graph.schema_name,
@@ -282,18 +282,18 @@ class GraphRepository:
             return (await connection.execute(others.limit(1))).first() is None
 
     async def default(self) -> Graph:
-        """Return the graph that is marked as default, or raise GraphNotFound."""
+        """Return the default graph, or raise GraphNotFound."""
         found = await self._select(_graphs.c.is_default)
         if not found:
             raise GraphNotFound(None)
         return found[0]
 
     async def list(self, *, after: str | None = None) -> Sequence[Graph]:
-        """Return every graph by slug, or those after one; raise GraphInvalid if a record breaks a rule."""
+        """Return all graphs by slug, or those after `after`; raise GraphInvalid if a record is invalid."""
         return await self._select(None if after is None else _graphs.c.slug > after)
 
     async def records(self) -> GraphRecords:
-        """Return every graph, by slug, and what is wrong with the records that break a rule."""
+        """Return all graphs by slug, and the problems of invalid records."""
         valid, invalid = [], {}
         for row in await self._rows(None):
             try:
@@ -307,9 +307,8 @@ class GraphRepository:
     ) -> Graph:
         """Add a graph and return it, or raise GraphInvalid or CompositionInvalid.
 
-        If it is to be the default, the present default is so no longer. What `prepare` does is done before
-        anybody sees the record, and if it fails there is none: a run that finds a graph finds its schemas.
-        With an `actor` it is audited.
+        A new default graph replaces the current one. `prepare` runs before the record becomes visible, and
+        if it fails there is no record: a run that finds a graph finds its schemas. Audited with an `actor`.
         """
         parse_composition(draft.slug, draft.composition)
         values = {**draft.completed(), "id": uuid4()}
@@ -327,7 +326,7 @@ class GraphRepository:
             raise _refusal(draft.slug, error) from error
 
     async def ensure(self, draft: GraphDraft, *, prepare: Prepare, actor: Actor | None = None) -> Graph:
-        """Add a graph, or return the one that says the same already, prepared; raise as `add` does."""
+        """Add a graph, or return an equal existing one after `prepare`; raise as `add` does."""
         try:
             return await self.add(draft, prepare=prepare, actor=actor)
         except GraphInvalid:
@@ -343,7 +342,7 @@ class GraphRepository:
     ) -> Graph:
         """Apply the changes and return the graph, or raise as `get` and `add` do; audited with an `actor`."""
         graph = await self.get(reference)
-        # None of an inner field is a value (no cron), None of a field is no change.
+        # None of a nested field is a value (no cron); None of a top-level field means no change.
         values = {name: value for name, value in changes.model_dump(mode="json").items() if value is not None}
         if changes.composition is not None:
             parse_composition(graph.slug, changes.composition)
@@ -369,8 +368,8 @@ class GraphRepository:
     ) -> Graph:
         """Swap the graph and its shadow in the record: their providers and their prefixes. Return it.
 
-        `graph` is the record as it was before: one that has another prefix was swapped already. `within` is a
-        connection to the control database whose transaction this is to be part of.
+        `graph` is the record before the swap: a stored one with another prefix has been swapped already.
+        `within` is a connection to the control database, whose transaction this becomes part of.
         """
         async with nullcontext(within) if within is not None else self._store.begin() as connection:
             wanted = _graphs.c.id == graph.id
@@ -387,14 +386,14 @@ class GraphRepository:
             return _graph((await connection.execute(statement)).mappings().one())
 
     async def audit(self, graph: Graph, action: str, actor: Actor) -> None:
-        """Write down what was done to a graph apart from its record."""
+        """Insert an audit entry for an action on a graph that does not change its record."""
         async with self._store.begin() as connection:
             await _audited(connection, graph, action, actor)
 
     async def audited(
         self, reference: str | None, *, limit: int, before: int | None = None
     ) -> GraphAuditPage:
-        """Return a page of what people did to a graph, or to all; raise GraphNotFound."""
+        """Return a page of the audit of one graph or all; raise GraphNotFound."""
         graph_id = None if reference is None else (await self.get(reference)).id
         return await list_graph_audit(self._store, graph_id, limit=limit, before=before)
 
@@ -457,7 +456,7 @@ def _invalid(slug: str, error: ValidationError) -> GraphInvalid:
 
 
 def _refusal(slug: str, error: StoreRejected) -> GraphInvalid | StoreRejected:
-    """Return what a broken constraint means to the person who wrote the record."""
+    """Return the GraphInvalid for a violated constraint, or the error itself for any other."""
     for constraint, (field, problem) in _REFUSALS.items():
         if error.constraint == constraint:
             return GraphInvalid(slug, field, problem)

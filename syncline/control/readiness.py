@@ -1,8 +1,8 @@
-"""Whether a worker can do its work: it logs in to everything that its settings name before it takes any.
+"""Readiness of a worker: it logs in to all stores and services of its settings before it polls.
 
-A store that refuses it is a fault of its settings: of the system's own stores that ends it, of a further one
-it is said, and graphs that are kept there are left to other workers. A server that is away is no fault: the
-worker waits for the system's own, and takes no work until then.
+A store that refuses the login means wrong settings: a default store ends the worker; a further store is
+logged, and its graphs are left to other workers. An unreachable server is not an error: the worker waits for
+the default stores, and does not poll until then.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from syncline.stores.vectors import VectorStore
 __all__ = ["log_in", "reach_embedding", "reach_vectors", "stores_regained"]
 
 _SECONDS: Final = 10.0
-"""For a service that is not waited for."""
+"""Seconds to try a service that is not waited for."""
 _LEAST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
 _PROBE: Final = "syncline-ready"
-"""A collection that nobody has: asking for it shows that the store answers, and takes our key."""
+"""A collection that does not exist: a request for it shows that the store answers and accepts the key."""
 
 
 async def log_in(services: Services) -> None:
-    """Return once every store of the system has taken a login; all else is tried, and told when it fails.
+    """Return once every default store has accepted a login; all other services are tried, failures logged.
 
-    Raise StoreUnusable for a store of the system that refuses this worker. One that is away is waited for,
-    without end and with one warning.
+    Raise StoreUnusable for a default store that refuses this worker. An unreachable one is waited for
+    indefinitely, with one warning.
     """
     settings = services.settings
     system = [services.store("write", None), services.store("graph", None)]
@@ -40,7 +40,7 @@ async def log_in(services: Services) -> None:
     for store in (*system, *further):
         if store.login.dsn.unverified:
             get_log().warning(
-                "the server's certificate is not verified",
+                "server certificate not verified",
                 store=store.name,
                 sslmode=store.login.dsn.tls.mode,
                 fix="sslmode=verify-full with sslrootcert: docs/connections.md",
@@ -57,7 +57,7 @@ async def log_in(services: Services) -> None:
     ]
     tasks = [asyncio.create_task(trial) for trial in trials]
     try:
-        # What is refused is told at once, also while another store is still waited for.
+        # A refusal is raised at once, even while another store is still waited for.
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in tasks:
             if task.done():
@@ -69,7 +69,7 @@ async def log_in(services: Services) -> None:
 
 
 async def stores_regained(services: Services) -> None:
-    """Return once no store of the system refuses this process any more; those that do are asked again."""
+    """Return once no default store refuses this process any more; refusing stores are retried."""
     pause = _LEAST_PAUSE
     while services.usability.barred:
         await asyncio.sleep(pause)
@@ -105,19 +105,19 @@ async def _waited_for(store: PostgresStore) -> None:
         except StoreError as error:
             log = get_log()
             (log.debug if told else log.warning)(
-                "waiting for a store before any work is taken", store=store.name, error=str(error)
+                "waiting for a store before polling", store=store.name, error=str(error)
             )
             told = True
         else:
             if told:
-                get_log().info("the store answers", store=store.name)
+                get_log().info("store answers", store=store.name)
             return
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 async def _tried(what: str, name: str, try_it: Callable[[], Awaitable[object]]) -> None:
-    """Try, and tell what is wrong: graphs that need it are left to others, or get their vectors later."""
+    """Try a service, and log a failure: its graphs are left to other workers, or get their vectors later."""
     try:
         async with asyncio.timeout(_SECONDS):
             await try_it()
@@ -127,18 +127,16 @@ async def _tried(what: str, name: str, try_it: Callable[[], Awaitable[object]]) 
         problem = str(error)
     else:
         return
-    get_log().warning(
-        "this worker cannot use a service that its settings name", service=what, name=name, error=problem
-    )
+    get_log().warning("service of the settings cannot be used", service=what, name=name, error=problem)
 
 
 async def reach_vectors(services: Services, key: str | None) -> VectorStore:
-    """Return a vector store that has just answered, and taken our key."""
+    """Return a vector store after a request that it accepted."""
     store = services.vector_store(key)
     await store.count(_PROBE)
     return store
 
 
 async def reach_embedding(services: Services) -> Vectors:
-    """Return the vector of a word, as the embedding service has just given it."""
+    """Return the vector of one word, from a request to the embedding service."""
     return await services.embedding.embed(["syncline"])

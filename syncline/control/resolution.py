@@ -1,8 +1,8 @@
-"""Resolve what a graph declares to a provider, or to a reason why there is none.
+"""Provider resolution: from a graph's composition to a provider, or to the reason why there is none.
 
-A fallback is an answer; a failure is not. Only three things lead to a fallback: no graph was named, the graph
-declares no provider, no live worker has the one it declares. A control database that is down, an unknown
-graph and an invalid composition raise, because a guess would sync a graph with the wrong engine.
+Fallback has only three reasons: no graph was named, the graph declares no provider, or no live worker has the
+declared one. An unavailable control database, an unknown graph and an invalid composition raise, because a
+guess would sync a graph with the wrong engine.
 """
 
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ ProviderT_co = TypeVar("ProviderT_co", bound=Provider, covariant=True)
 
 
 class ResolutionServices(Protocol):
-    """What resolving needs of `syncline.services.Services`."""
+    """The part of `syncline.services.Services` that resolution needs."""
 
     @property
     def settings(self) -> Settings:
@@ -50,45 +50,45 @@ class ResolutionServices(Protocol):
 
     @property
     def registry(self) -> Registry:
-        """The providers of this worker."""
+        """The providers registered in this worker."""
 
     @property
     def graphs(self) -> GraphRepository:
-        """The records of the graphs."""
+        """The graph records."""
 
     @property
     def workers(self) -> WorkerRepository:
-        """The workers of the deployment, and the providers that each has."""
+        """The registered workers and their providers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved(Generic[ProviderT_co]):
-    """A provider of this worker, or one that another worker has, or the reason why there is none."""
+    """A provider of this worker, one of another worker, or the reason why there is none."""
 
     graph: Graph | None
-    """None when no graph was named."""
+    """None if no graph was named."""
     provider: ProviderT_co | None = None
-    """Not initialized yet: `Registry.initialized` does that."""
+    """Not yet initialized: see `Registry.initialized`."""
     routed: bool = False
-    """Whether its cycles go to the task queue of those who have it."""
+    """Whether its cycles go to the provider's task queue."""
     elsewhere: InstalledProvider | None = None
-    """A routed provider that this worker lacks."""
+    """A routed provider that only other workers have."""
     entry: ProviderEntry | None = None
-    """What the composition declares, when it declares something."""
+    """The entry of the composition, if it has one."""
     key: str = "sync"
     """The entry's key in the composition."""
     distribution: str | None = None
     options: BaseModel | None = None
     """The entry's options as the provider's options model; None without a provider, and for a routed sync
-    provider: those are `validated` where its cycles run."""
+    provider, whose options are `validated` where its cycles run."""
     reason: FallbackReason | None = None
     detail: str = ""
-    """One sentence for a person."""
+    """One sentence for operators."""
 
     def answer(self) -> ProviderT_co | None:
-        """Return the provider, or None if the built-in of whoever asks is to stand in for it.
+        """Return the provider, or None if the caller is to use its built-in.
 
-        Raise ProviderMissing or ProviderGone, which an activity retries, if `on_missing` has it otherwise.
+        Raise ProviderMissing, or ProviderGone, which an activity retries, if `on_missing` is not `fallback`.
         """
         if self.provider is None and self.entry is not None and self.graph is not None:
             if self.entry.on_missing == "fail":
@@ -98,9 +98,9 @@ class Resolved(Generic[ProviderT_co]):
         return self.provider
 
     def validated(self) -> BaseModel:
-        """Return the options of the provider that is here, or raise CompositionInvalid.
+        """Return the validated options of a provider of this worker, or raise CompositionInvalid.
 
-        This calls the provider's validators, which may block or raise anything: it is for whoever runs it.
+        It calls the provider's validators, which may block or raise anything: call it where the provider is.
         """
         if self.options is not None:
             return self.options
@@ -114,9 +114,9 @@ class Resolved(Generic[ProviderT_co]):
             raise composition_invalid(slug, key, error, by=by) from None
         except (Exception, SystemExit) as error:
             problem = (
-                f"{by} raised {type(error).__name__}{_place(error)}; it has to refuse options by a ValueError"
+                f"{by} raised {type(error).__name__}{_place(error)}; it must reject options by a ValueError"
             )
-            # Its message may quote an option, and so may a cause that is logged.
+            # Its message may quote an option, and so may a logged cause.
             raise CompositionInvalid(slug, key, problem) from None
 
 
@@ -149,12 +149,12 @@ async def resolve_provider(
     *,
     shadow: bool = False,
 ) -> Resolved[Provider]:
-    """Return who serves `kind` for the graph (slug or id), or why nobody does: the caller has a built-in.
+    """Return the provider of `kind` for the graph (slug or id), or why there is none.
 
-    With `shadow`, who serves the graph's shadow. This worker's own registry answers first; for sync, the
-    other workers are looked up if it does not know. Options are validated, but for those of a routed sync
-    provider: `Resolved.validated` is for the place where it runs. Raise StoreError, GraphNotFound,
-    GraphInvalid or CompositionInvalid when it cannot be known, ShadowInvalid if the graph declares no shadow.
+    With `shadow`, the provider of the graph's shadow. This worker's registry is searched first; for sync,
+    then the registered workers. Options are validated, except those of a routed sync provider: call
+    `Resolved.validated` where it runs. Raise StoreError, GraphNotFound, GraphInvalid or CompositionInvalid if
+    it cannot be resolved, ShadowInvalid if the graph declares no shadow.
     """
     if services is None:
         raise RuntimeError(
@@ -181,11 +181,11 @@ async def resolve_provider(
     registered = services.registry.get(kind, entry.provider)
     blocked = services.registry.withdrawn(kind, entry.provider)
     if registered is None and kind != "sync":
-        # Whoever asks for another kind uses it in this very process.
+        # Providers of other kinds are only used in the process that resolves them.
         return await _not_installed(kind, services, graph, entry)
     if registered is None or blocked:
-        # Without the table of workers (`syncline migrate`) this raises: nobody could know who is there, and
-        # the wrong engine might sync a graph whose own is at work next door.
+        # Without the table of workers (`syncline migrate`) this raises: running workers would be unknown, and
+        # the built-in engine might sync a graph whose provider runs in another worker.
         settings = services.settings
         elsewhere = await services.workers.routed(
             kind,
@@ -205,7 +205,7 @@ async def resolve_provider(
         )
     found = _installed(registered, graph, entry, shadow=shadow)
     if kind == "sync" and found.routed:
-        # Its validators are a plugin's code, and this may be the event loop of all.
+        # Its validators are a plugin's code, and this may be the main event loop.
         return found
     return replace(found, options=found.validated())
 
@@ -213,14 +213,14 @@ async def resolve_provider(
 async def resolve_sync_provider(
     services: ResolutionServices | None, graph_id: str | UUID | None, *, shadow: bool = False
 ) -> Resolved[SyncProvider]:
-    """Return who syncs the graph or its shadow, or why nobody does; raise as `resolve_provider` does."""
+    """Return the sync provider of the graph or shadow, or why there is none; see `resolve_provider`."""
     return await resolve_provider("sync", services, graph_id, shadow=shadow)
 
 
 def resolved_before(
     services: ResolutionServices, graph: Graph, *, shadow: bool = False
 ) -> Resolved[SyncProvider]:
-    """Return who syncs a graph by its record, which as it is was resolved already: no other worker is asked.
+    """Return the sync provider by a record that has been resolved already, without a look-up of workers.
 
     `entry` is None if the record declares none, `provider` if this worker lacks it.
     """
@@ -234,7 +234,7 @@ def resolved_before(
 async def resolve_fact_decomposition_provider(
     services: ResolutionServices | None, graph_id: str | UUID | None
 ) -> Resolved[FactDecompositionProvider]:
-    """Return who decomposes the graph's sources, or why nobody does; raise as `resolve_provider` does."""
+    """Return the graph's fact decomposition provider, or why there is none; see `resolve_provider`."""
     return await resolve_provider("fact_decomposition", services, graph_id)
 
 
@@ -264,26 +264,26 @@ async def _not_installed(
         entry = entry.model_copy(update={"on_missing": "hold" if required else "fallback"})
     registered = registry.get(kind, entry.provider)
     log = get_log()
-    # Someone should hear of it, once: a graph that syncs every minute would otherwise page all night.
-    tell = log.warning if registry.first_miss(kind, graph.id, entry.provider) else log.debug
+    # WARNING once: a graph that syncs every minute would otherwise page all night.
+    write = log.warning if registry.first_miss(kind, graph.id, entry.provider) else log.debug
     known = registry.known(kind)
     if registered is None:
-        event, listed = "provider is not installed", ", ".join(known) or "none"
+        event, listed = "provider not installed", ", ".join(known) or "none"
         detail = f"No installed plugin contributes {kind} provider '{entry.provider}' (installed: {listed})."
     else:
-        event = "provider is blocked, and no other worker has it"
+        event = "provider blocked, and no other worker has it"
         detail = (
             f"Provider '{entry.provider}' of {registered.distribution} blocks its event loop, and no other "
             "worker has it."
         )
     if required and explicit:
-        detail += " It has said that nothing can stand in for it, and `on_missing` says `fallback`."
-        tell("a required provider is replaced all the same", graph=graph.slug, provider=entry.provider)
-    tell(event, graph=graph.slug, kind=kind, provider=entry.provider, known=list(known))
+        detail += " It declares itself required, but `on_missing` is `fallback`."
+        write("required provider replaced by fallback", graph=graph.slug, provider=entry.provider)
+    write(event, graph=graph.slug, kind=kind, provider=entry.provider, known=list(known))
     return Resolved(graph=graph, entry=entry, reason=FallbackReason.NOT_INSTALLED, detail=detail)
 
 
 def _place(error: BaseException) -> str:
-    """Return the line that raised the error, if that is known."""
+    """Return the file and line that raised the error, if known."""
     stack = extract_tb(error.__traceback__)
     return f" at {Path(stack[-1].filename).name}:{stack[-1].lineno} in {stack[-1].name}" if stack else ""

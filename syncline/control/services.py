@@ -1,4 +1,4 @@
-"""The singletons of one worker process: settings, pools, vector stores, embedding service, providers."""
+"""Shared services of one process: settings, Postgres pools, vector stores, embedding service, providers."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,7 +26,7 @@ _WORKERS_POOL = 2
 
 
 class Services:
-    """What all graphs of a process share. Stores are opened when they are first asked for.
+    """Services that all graphs of a process share. Stores are opened on first use.
 
     Use `async with Services.open(settings, registry=registry) as services`. It belongs to one event loop.
     """
@@ -41,7 +41,7 @@ class Services:
         application_name: str = "syncline",
         usability: Usability | None = None,
     ) -> None:
-        """Own what is passed in. Without a registry there are no providers."""
+        """Take ownership of the arguments. Without a registry there are no providers."""
         self.settings = settings
         self.registry = registry or Registry()
         self.meter: Meter = meter or NullMeter()
@@ -64,7 +64,7 @@ class Services:
         application_name: str = "syncline",
         usability: Usability | None = None,
     ) -> AsyncIterator[Self]:
-        """Yield services that are closed at the end."""
+        """Yield services, and close them at the end."""
         services = cls(
             settings,
             registry=registry,
@@ -80,21 +80,21 @@ class Services:
 
     @property
     def graphs(self) -> GraphRepository:
-        """The control plane."""
+        """The graph records of the control plane."""
         return GraphRepository(self.control)
 
     @property
     def workers(self) -> WorkerRepository:
-        """The workers of the deployment, as the control plane knows them.
+        """The workers registered in the control plane.
 
-        Their connections are their own: a worker whose cycles have taken the whole pool would else be taken
-        for gone, and its plugins' graphs with it.
+        It has a separate connection pool: otherwise a worker whose cycles use up the pool could not refresh
+        its registration and would count as gone, its plugins included.
         """
         return WorkerRepository(self._opened("workers", None))
 
     @property
     def control(self) -> PostgresStore:
-        """The database of the control plane: its own, or the system's graph-db."""
+        """The control-plane database: SYNCLINE_CONTROL_DSN, or the default graph-db."""
         if self.settings.control_dsn is None:
             return self.store("graph", None)
         return self._opened("control", None)
@@ -108,14 +108,14 @@ class Services:
         return self._embedding
 
     def store(self, role: Role, key: str | None) -> PostgresStore:
-        """Return the Postgres store that a graph refers to; None is the system's for the role.
+        """Return the Postgres store that a graph refers to; None is the role's default store.
 
         Raise StoreNotConfigured for a key that no setting defines.
         """
         return self._opened(role, key)
 
     def vector_store(self, key: str | None) -> VectorStore:
-        """Return the vector store that a graph refers to; None is the system's, a server or embedded.
+        """Return the vector store that a graph refers to; None is the default one, a server or embedded.
 
         Raise StoreNotConfigured for a key that no setting defines.
         """
@@ -144,7 +144,7 @@ class Services:
 
     async def prepare_graph(self, graph: Graph) -> list[str]:
         """Migrate the graph's schema in both stores, and its shadow's; return the applied revisions."""
-        # It brings the engine, which most commands never need.
+        # It imports the engine, which most commands never need.
         from syncline.rights.taking import take_rights
 
         write = self.write_schema(graph)
@@ -158,7 +158,7 @@ class Services:
         return applied
 
     async def close(self) -> None:
-        """Close the providers, then what they stand on. Everything is closed, whatever fails; once."""
+        """Close providers, then stores and services. Idempotent; a failure does not stop the rest."""
         if self._closed:
             return
         self._closed = True
@@ -205,7 +205,7 @@ class Services:
             if server is None:
                 raise StoreNotConfigured(role="Qdrant", key=key, known=list(settings.qdrants))
             url, api_key = server.url, server.api_key
-        # Either takes a while to import, and the second needs what is optional where there is a server.
+        # Both are slow to import, and the embedded store needs an optional dependency.
         if url is not None:
             from syncline.stores.qdrant_server import QdrantServerStore
 
@@ -221,11 +221,11 @@ class Services:
 
 
 def open_embedding(settings: Settings) -> EmbeddingService:
-    """Return the service that `settings.embedding` names. Nothing is connected until the first text.
+    """Return the service that `settings.embedding` names. It connects on first use.
 
-    Raise EmbeddingRejected if its URL or key cannot work at all.
+    Raise EmbeddingRejected if its URL or key is unusable.
     """
-    # Only one of them is ever needed, and either takes a while to import.
+    # Only one of them is needed, and both are slow to import.
     if settings.embedding == "development":
         from syncline.embeddings.hashing import DevelopmentEmbedding
 

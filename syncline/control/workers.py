@@ -1,4 +1,4 @@
-"""The workers of a deployment, as each tells the control plane about itself."""
+"""Worker registration: each worker upserts its record in the control plane and refreshes it."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ __all__ = ["InstalledProvider", "WorkerRecord", "WorkerRepository", "register_wo
 _EVERY: Final = 30.0
 _NEWS: Final = 1.0
 _GONE_AFTER: Final = text("interval '100 seconds'")
-"""Three refreshes missed, and a little more."""
+"""Three missed refreshes, plus a margin."""
 _FORGOTTEN_AFTER: Final = text("interval '15 minutes'")
 
 _workers = Table(
@@ -59,7 +59,7 @@ _required = Table(
 
 
 class InstalledProvider(Message):
-    """A provider that one worker has registered."""
+    """A provider registered in one worker."""
 
     kind: str
     id: str
@@ -70,7 +70,7 @@ class InstalledProvider(Message):
     routed: bool = False
     """Whether the worker polls the task queue of its cycles."""
     required: bool = False
-    """Whether it says that nothing can stand in for it."""
+    """Whether the provider declares itself required (irreplaceable by the built-in engine)."""
 
 
 class WorkerRecord(Message):
@@ -78,23 +78,23 @@ class WorkerRecord(Message):
 
     id: UUID
     identity: str
-    """`syncline@host:pid`, as Temporal shows it too."""
+    """Identity `syncline@host:pid`, the same as in Temporal."""
     task_queue: str
     started_at: datetime
     seen_at: datetime
     syncline_version: str
     deployment_version: str | None = None
-    """`deployment:build`, as Temporal writes it; None without Worker Versioning."""
+    """`deployment:build`, as Temporal writes it; null without Worker Versioning."""
     python_version: str
     providers: tuple[InstalledProvider, ...] = ()
     problems: tuple[str, ...] = ()
-    """Contributions that were left out, and why."""
+    """Plugins that were not registered, and why."""
     unusable: tuple[str, ...] = ()
-    """Stores that refuse this worker, and why."""
+    """Stores that refuse this worker's login, and why."""
 
 
 class WorkerRepository:
-    """The table of workers in the control database."""
+    """Repository of worker records in the control database."""
 
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
@@ -102,9 +102,9 @@ class WorkerRepository:
     async def upsert(
         self, worker: Mapping[str, object], *, providers: Sequence[InstalledProvider] = ()
     ) -> None:
-        """Write a worker down, or that it is still there and with which providers; forget those long gone.
+        """Upsert a worker's record with its providers, and delete the records of workers long gone.
 
-        Which of the providers are required is remembered for longer: until all that have them say otherwise.
+        Whether a provider is required is kept longer: until all workers that have it declare otherwise.
         """
         worker = {**worker, "providers": [provider.model_dump() for provider in providers]}
         written = insert(_workers).values(worker)
@@ -124,18 +124,18 @@ class WorkerRepository:
             await _remember(connection, providers)
 
     async def required(self, kind: str, provider_id: str) -> bool:
-        """Return whether the provider, when somebody last had it, said that nothing can stand in for it."""
+        """Return whether the provider declared itself required when a worker last had it."""
         wanted = (_required.c.kind == kind) & (_required.c.id == provider_id)
         async with self._store.begin() as connection:
             return (await connection.execute(select(_required.c.id).where(wanted))).first() is not None
 
     async def delete(self, worker_id: UUID) -> None:
-        """Remove a worker that ends."""
+        """Delete the record of a worker that ends."""
         async with self._store.begin() as connection:
             await connection.execute(delete(_workers).where(_workers.c.id == worker_id))
 
     async def list(self) -> Sequence[WorkerRecord]:
-        """Return the workers that are there, by identity."""
+        """Return the live workers, by identity."""
         statement = (
             select(_workers)
             .where(_workers.c.seen_at > func.now() - _GONE_AFTER)
@@ -148,9 +148,9 @@ class WorkerRepository:
     async def routed(
         self, kind: str, provider_id: str, *, task_queue: str, deployment_version: str | None = None
     ) -> InstalledProvider | None:
-        """Return a routed provider that a worker which is there has, in its newest version; else None.
+        """Return a routed provider that a live worker has, in its newest version; None if there is none.
 
-        A run of a versioned deployment is served by workers of its version alone, so no others count.
+        With Worker Versioning a run is served only by workers of its version, so only those count.
         """
         wanted = [{"kind": kind, "id": provider_id, "routed": True}]
         statement = (
@@ -171,7 +171,7 @@ class WorkerRepository:
 
 
 class RegisteringServices(Protocol):
-    """What a worker's registration needs of `syncline.services.Services`."""
+    """The part of `syncline.services.Services` that a worker's registration needs."""
 
     @property
     def settings(self) -> Settings:
@@ -183,11 +183,11 @@ class RegisteringServices(Protocol):
 
     @property
     def usability(self) -> Usability:
-        """Which stores refuse this worker."""
+        """The stores that refuse this worker."""
 
     @property
     def workers(self) -> WorkerRepository:
-        """Where the worker is registered."""
+        """The repository of worker records."""
 
 
 async def _remember(connection: AsyncConnection, providers: Sequence[InstalledProvider]) -> None:
@@ -200,7 +200,7 @@ async def _remember(connection: AsyncConnection, providers: Sequence[InstalledPr
         await connection.execute(insert(_required).values(required).on_conflict_do_nothing())
     others = [(provider.kind, provider.id) for provider in providers if not provider.required]
     if others:
-        # While two versions are there, the careful one counts.
+        # While two versions are installed, required takes precedence.
         one = func.jsonb_build_object("kind", _required.c.kind, "id", _required.c.id, "required", True)
         said = (
             select(_workers.c.id)
@@ -215,13 +215,13 @@ async def _remember(connection: AsyncConnection, providers: Sequence[InstalledPr
 
 
 def _age(provider: InstalledProvider) -> tuple[list[int], str, str]:
-    """Return what orders versions: their numbers, then whatever keeps the order the same every time."""
+    """Return the sort key of versions: their numbers, then fields that make the order stable."""
     numbers = [int(number) for number in re.findall(r"\d+", provider.version)]
     return numbers, provider.version, provider.distribution
 
 
 def _installed(registry: Registry) -> Sequence[InstalledProvider]:
-    """Return what the registry has for new work, by kind and id."""
+    """Return the providers available for new work, by kind and id."""
     return [
         InstalledProvider(
             kind=registered.kind,
@@ -241,10 +241,10 @@ def _installed(registry: Registry) -> Sequence[InstalledProvider]:
 async def register_worker(
     services: RegisteringServices, *, identity: str, every_seconds: float = _EVERY
 ) -> AsyncIterator[None]:
-    """Have the control plane know of this worker while this is entered.
+    """Keep this worker registered in the control plane while entered.
 
-    A control database that is down, or has no such table yet, is warned of once and tried again; it neither
-    delays the worker nor ends it.
+    If the control database is unavailable, or lacks the table, this is logged as a WARNING once and retried;
+    it neither delays nor ends the worker.
     """
     worker: dict[str, object] = {
         "id": uuid4(),
@@ -274,16 +274,16 @@ async def _keep_registered(
     while True:
         refused = services.usability.refused()
         try:
-            # Nobody is to route a cycle to a worker that takes none.
+            # No cycle may be routed to a worker that does not poll.
             installed = () if services.usability.barred else _installed(services.registry)
             unusable = list(services.usability.problems())
             await services.workers.upsert({**worker, "unusable": unusable}, providers=installed)
             failed = False
         except StoreError as error:
-            hint = "; `syncline migrate` makes its table" if isinstance(error, StoreRejected) else ""
+            hint = "; `syncline migrate` creates its table" if isinstance(error, StoreRejected) else ""
             (log.debug if failed else log.warning)(f"worker registration failed{hint}", error=str(error))
             failed = True
         until = time.monotonic() + every_seconds
-        # That a store refuses this worker, or no longer does, is news: cycles are routed by it.
+        # Refresh early when a store starts or stops refusing this worker: routing depends on it.
         while time.monotonic() < until and services.usability.refused() == refused:  # noqa: ASYNC110
             await asyncio.sleep(min(_NEWS, every_seconds))

@@ -1,4 +1,4 @@
-"""What crosses Temporal, by who sends it: a plugin imports from here what its results are made of."""
+"""The messages that cross Temporal. Plugin authors import from here what a provider returns."""
 
 from syncline.messages.base import GraphRef, GraphStatus, LockHolder, Message
 from syncline.messages.provider_state import Fallback, FallbackReason, ProviderFallback, ProviderState

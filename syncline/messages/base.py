@@ -1,4 +1,4 @@
-"""What every message that crosses Temporal is made of."""
+"""Base classes and shared types of the messages that cross Temporal."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -33,24 +33,24 @@ __all__ = [
 
 
 class Message(BaseModel):
-    """Base of every message: immutable, and tolerant of fields that a newer release added."""
+    """Base of every message: frozen; ignores fields that a newer release added."""
 
-    # Everything is always said, so the schemas of what commands answer say that it is there.
+    # Every field is always written, so the published JSON schemas mark all of them as required.
     model_config = ConfigDict(frozen=True, extra="ignore", json_schema_serialization_defaults_required=True)
 
     def kept_json(self) -> bytes:
-        """Return the JSON that Temporal gets, and keeps in histories."""
+        """Return the JSON that is sent to Temporal and kept in histories."""
         return self.model_dump_json().encode()
 
 
 class SparseMessage(Message):
-    """A message between workflow and activities, kept in every history: without what has its default.
+    """A message between workflow and activities, encoded without fields that have their default value.
 
-    Whoever reads it fills that in, in any release: so a default is wire format too, and never changes.
+    The decoder fills them in, in any release: defaults are wire format and never change.
     """
 
     def kept_json(self) -> bytes:
-        """Return only what differs from the defaults, which is little of an idle run."""
+        """Return only the fields that differ from their defaults; an idle run has few."""
         return self.model_dump_json(exclude_defaults=True).encode()
 
 
@@ -66,35 +66,35 @@ class GraphStatus(StrEnum):
 
     ACTIVE = "active"
     PAUSED = "paused"
-    """Not by schedule; a run started by hand still syncs it."""
+    """Its Schedule is paused; a run that an operator starts still syncs it."""
     ARCHIVED = "archived"
-    """Not at all."""
+    """Not synced at all."""
 
 
 class LockHolder(Message):
-    """The session that holds a graph's lock on the graph-db. Anybody who may connect there can take it."""
+    """The session that holds a graph's lock on the graph-db. Any role that may connect can take the lock."""
 
     pid: int | None = None
     role: str | None = None
     application_name: str | None = None
     since: datetime | None = None
-    """When its session began; null when the worker's role may not see it: grant it pg_read_all_stats."""
+    """When the session began; null if the worker's role may not see it: grant pg_read_all_stats."""
     run_id: str | None = None
-    """The run whose cycle it is by its name, if it is of the worker's own role."""
+    """Run id from its application name, if the session has the worker's own role."""
     attempt: int | None = None
     held_since: datetime | None = None
-    """When that attempt took the graph, to the minute."""
+    """When that attempt acquired the lock, to the minute."""
     idle_since: datetime | None = None
-    """Since when its session asks for nothing: the worker is busy elsewhere, or frozen, or away."""
+    """Since when the session has been idle: its worker is busy elsewhere, frozen or unreachable."""
 
 
 _MOST_NAMED: Final = 5
 
 
 def _can_be_a_name(name: str) -> str:
-    # A run is found by it: Temporal ends one whose search attribute is too long.
+    # It becomes a search attribute: Temporal terminates a run whose search attribute is too long.
     if not name or shown(name) != f"'{name}'":
-        raise ValueError("it cannot be the name of anything here")
+        raise ValueError("not a valid name")
     return name
 
 
@@ -106,16 +106,16 @@ Why = Annotated[str, Field(max_length=5_000)]
 
 
 class OperatorInput(BaseModel):
-    """Base of what operators type as the input of a workflow.
+    """Base of workflow inputs that operators type.
 
-    Unknown keys are refused, because a mistyped key would otherwise be silently ignored. What is refused
-    raises InputInvalid, which says so in the words of someone who typed it.
+    Unknown keys are rejected, because a mistyped key would otherwise be silently ignored. Invalid input
+    raises InputInvalid, which names the keys as they were typed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     workflow: ClassVar[str]
-    """The workflow type that it is the input of."""
+    """The workflow type that takes this input."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -134,12 +134,12 @@ class OperatorInput(BaseModel):
                 problems += f"; and {len(found) - _MOST_NAMED:,} more"
             example = "" if "graph" not in cls.model_fields else '; for example {"graph": "world"}'
             raise InputInvalid(
-                f"The input of {cls.workflow} is not usable: {problems}. "
+                f"The input of {cls.workflow} is invalid: {problems}. "
                 f"Known keys: {', '.join(cls.model_fields)}{example}."
             ) from None
 
 
 def _key(part: int | str) -> str:
-    """Return a key in quotes; whoever mistook a value for one is not quoted."""
+    """Return a key in quotes; masked if it may be a value typed in the place of a key."""
     key = path_shown(str(part))
     return f"'{key}'" if key == str(part) else key

@@ -1,4 +1,4 @@
-"""What operators ask for: the inputs of the workflows that work on the stores, and the results of some."""
+"""Operator messages: inputs of the workflows that inspect or change graphs, and some of their results."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self
@@ -36,59 +36,59 @@ __all__ = [
 
 
 class OperationInput(OperatorInput):
-    """Base of these inputs."""
+    """Base of the inputs of operations."""
 
     summary_format: ClassVar[str]
-    """What the run is for, with fields of the input in braces."""
+    """Template of the run's summary, with fields of the input in braces."""
 
     @property
     def changes(self) -> bool:
-        """Whether it changes something, or else only looks."""
+        """Whether the operation changes anything; otherwise it only reads."""
         return False
 
     @property
     def about(self) -> str | None:
-        """The graph, as it was named: what the run is found by."""
+        """The slug or id of the graph as typed: the run's search attribute."""
         named: str | None = getattr(self, "graph", None)
         return named
 
     @property
     def summary(self) -> str:
-        """What the run is for, in a line."""
+        """One line on the purpose of the run, shown in the Web UI."""
         return self.summary_format.format_map(dict(self))
 
 
 class VerifyGraphInput(OperationInput):
-    """Input of `VerifyGraph`; with `repair`, `who` and `why` are kept in the audit."""
+    """Input of `VerifyGraph`; with `repair`, `who` and `why` are recorded in the audit."""
 
     workflow = names.VERIFY_GRAPH
 
     graph: GraphName
     tables: tuple[TableName, ...] = ()
-    """Of the table map; empty: all."""
+    """Tables of the table map to compare; empty: all."""
     keys: int = Field(default=10, ge=0, le=10_000)
-    """How many keys of each finding are named."""
+    """Maximum number of keys listed per finding."""
     vectors: bool = True
     repair: bool = False
     who: Who = ""
     why: Why = ""
     shadow: bool = False
-    """Compare the live result with its shadow instead; nothing of that is repaired."""
+    """Compare the live graph with its shadow instead; such differences are never repaired."""
 
     @model_validator(mode="after")
     def _a_difference_is_no_damage(self) -> Self:
         if self.shadow and self.repair:
-            raise InputInvalid("What differs from the shadow is not repaired: it may differ on purpose.")
+            raise InputInvalid("`repair` and `shadow` exclude each other: a shadow may differ on purpose.")
         return self
 
     @property
     def changes(self) -> bool:
-        """Whether it has what differs made right."""
+        """Whether differences are repaired."""
         return self.repair
 
     @property
     def summary(self) -> str:
-        """What the run is for."""
+        """One line on the purpose of the run."""
         if self.shadow:
             return f"Compare graph {self.graph} with its shadow"
         repair = f" and repair it: {self.why}, by {self.who}" if self.repair else ""
@@ -96,7 +96,7 @@ class VerifyGraphInput(OperationInput):
 
 
 class _ActionInput(OperationInput):
-    """Which refused rows, exactly one way: a row, a table, a fingerprint, or everything; who, and why."""
+    """Selects rejected rows in exactly one way: a row, a table, a fingerprint, or everything."""
 
     graph: GraphName
     table: TableName | None = None
@@ -108,7 +108,7 @@ class _ActionInput(OperationInput):
 
     @property
     def changes(self) -> bool:
-        """It changes what is tried again."""
+        """Always true: it changes which rows are retried."""
         return True
 
     @model_validator(mode="after")
@@ -118,7 +118,7 @@ class _ActionInput(OperationInput):
 
     @property
     def selection(self) -> Selection:
-        """The rows that it is for."""
+        """The selected rows."""
         return Selection(
             table=self.table, key=self.key, fingerprint=self.fingerprint, everything=self.everything
         )
@@ -128,28 +128,28 @@ class RetryFailuresInput(_ActionInput):
     """Input of `RetryFailures`."""
 
     workflow = names.RETRY_FAILURES
-    summary_format = "Retry refused rows of {graph}: {why}, by {who}"
+    summary_format = "Retry rejected rows of {graph}: {why}, by {who}"
 
 
 class DiscardFailuresInput(_ActionInput):
     """Input of `DiscardFailures`."""
 
     workflow = names.DISCARD_FAILURES
-    summary_format = "Discard refused rows of {graph}: {why}, by {who}"
+    summary_format = "Discard rejected rows of {graph}: {why}, by {who}"
 
 
 class FailuresActed(Message):
     """Result of `RetryFailures` and `DiscardFailures`."""
 
     rows: int = 0
-    """How many refused rows matched, and were retried or discarded."""
+    """How many rejected rows matched, and are to be retried or were discarded."""
 
 
 class SummarizeFailuresInput(OperationInput):
     """Input of `SummarizeFailures`."""
 
     workflow = names.SUMMARIZE_FAILURES
-    summary_format = "Count refused rows of {graph} by cause"
+    summary_format = "Count rejected rows of {graph} by cause"
 
     graph: GraphName
     table: TableName | None = None
@@ -158,10 +158,10 @@ class SummarizeFailuresInput(OperationInput):
 
 
 class ListFailuresInput(OperationInput):
-    """Input of `ListFailures`; with a key, and its table, the page is of that row alone."""
+    """Input of `ListFailures`; with `key` and `table`, the page contains only that row."""
 
     workflow = names.LIST_FAILURES
-    summary_format = "List refused rows of {graph}"
+    summary_format = "List rejected rows of {graph}"
 
     graph: GraphName
     table: TableName | None = None
@@ -176,7 +176,7 @@ class ListAuditInput(OperationInput):
     """Input of `ListAudit`."""
 
     workflow = names.LIST_AUDIT
-    summary_format = "List what was done to {graph} by hand"
+    summary_format = "List operators' actions on {graph}"
 
     graph: GraphName
     limit: int = 100
@@ -184,7 +184,7 @@ class ListAuditInput(OperationInput):
 
 
 class ListGraphAuditInput(OperationInput):
-    """Input of `ListGraphAudit`; without a graph it is about all of them."""
+    """Input of `ListGraphAudit`; without a graph, all graphs."""
 
     workflow = names.LIST_GRAPH_AUDIT
 
@@ -194,15 +194,15 @@ class ListGraphAuditInput(OperationInput):
 
     @property
     def summary(self) -> str:
-        """What the run is for."""
-        return f"List who changed {'graphs' if self.graph is None else f'graph {self.graph}'}"
+        """One line on the purpose of the run."""
+        return f"List changes of {'graphs' if self.graph is None else f'graph {self.graph}'}"
 
 
 class SummarizeParkedInput(OperationInput):
     """Input of `SummarizeParked`."""
 
     workflow = names.SUMMARIZE_PARKED
-    summary_format = "Show what waits in {graph}, and for whom"
+    summary_format = "Count parked rows of {graph} and the parents they wait for"
 
     graph: GraphName
     limit: int = 20
@@ -212,7 +212,7 @@ class ListParkedInput(OperationInput):
     """Input of `ListParked`."""
 
     workflow = names.LIST_PARKED
-    summary_format = "List what waits of {table} of {graph}"
+    summary_format = "List parked rows of {table} of {graph}"
 
     graph: GraphName
     table: TableName
@@ -221,7 +221,7 @@ class ListParkedInput(OperationInput):
 
 
 class ExplainRowInput(OperationInput):
-    """Input of `ExplainRow`; the table by its name in the graph-db or in the write-db."""
+    """Input of `ExplainRow`; `table` is its name in the graph-db or in the write-db."""
 
     workflow = names.EXPLAIN_ROW
     summary_format = "Explain a row of {table} of {graph}"
@@ -232,7 +232,7 @@ class ExplainRowInput(OperationInput):
 
 
 class ListGraphsInput(OperationInput):
-    """Input of `ListGraphs`; with a graph, the page is of that one alone."""
+    """Input of `ListGraphs`; with `graph`, the page contains only that graph."""
 
     workflow = names.LIST_GRAPHS
 
@@ -242,16 +242,16 @@ class ListGraphsInput(OperationInput):
 
     @property
     def summary(self) -> str:
-        """What the run is for."""
+        """One line on the purpose of the run."""
         return "List graphs" if self.graph is None else f"Show graph {self.graph}"
 
 
 class GraphPage(Message):
-    """Result of `ListGraphs`: graphs by slug."""
+    """Result of `ListGraphs`: graphs ordered by slug."""
 
     graphs: tuple[Graph, ...] = ()
     next: str | None = None
-    """What to give as `after` for the following page; None when this is the last one."""
+    """Value of `after` for the following page; null on the last page."""
 
 
 class AddGraphInput(OperationInput):
@@ -262,24 +262,24 @@ class AddGraphInput(OperationInput):
 
     draft: GraphDraft
     schedule: bool = True
-    """Make its Schedule too, instead of leaving that to the next reconciliation."""
+    """Create its Schedule now, instead of at the next reconciliation."""
     who: str = ""
     """Kept in the audit, with who has started the run."""
     why: str = ""
 
     @property
     def changes(self) -> bool:
-        """It makes a graph."""
+        """Always true: it creates a graph."""
         return True
 
     @property
     def about(self) -> str:
-        """The graph that is to be."""
+        """The slug of the new graph."""
         return self.draft.slug
 
 
 class ChangeGraphInput(OperationInput):
-    """Input of `ChangeGraph`: what is left out stays."""
+    """Input of `ChangeGraph`: fields that are left out stay as they are."""
 
     workflow = names.CHANGE_GRAPH
 
@@ -291,19 +291,19 @@ class ChangeGraphInput(OperationInput):
     schedule: Mapping[str, JsonValue] = Field(default_factory=dict)
     """The fields of the record's schedule that change: `{"every_seconds": 300, "cron": null}`."""
     drop_shadow: bool = False
-    """Then drop what the shadow's cycles have written; if it is still declared, they begin anew."""
+    """Afterwards drop all that the shadow's cycles have written; a shadow still declared starts again."""
     who: str = ""
     """Kept in the audit, with who has started the run."""
     why: str = ""
 
     @property
     def changes(self) -> bool:
-        """It changes a graph."""
+        """Always true: it changes a graph."""
         return True
 
     @property
     def summary(self) -> str:
-        """What the run is for."""
+        """One line on the purpose of the run."""
         changed = sorted(self.model_fields_set - {"graph", "who", "why"})
         return f"Change {', '.join(changed) or 'nothing'} of graph {self.graph}"
 
@@ -313,41 +313,41 @@ class GraphChanged(Message):
 
     graph: Graph
     operators_pause: str | None = None
-    """The note of an active graph's Schedule that an operator has paused; None: it is not paused."""
+    """Note of the active graph's Schedule if an operator has paused it; null: not paused."""
 
 
 class PromoteShadowInput(OperationInput):
-    """Input of `PromoteShadow`: what the graph's shadow has becomes the graph, and the other way round."""
+    """Input of `PromoteShadow`: swaps the live graph and its shadow."""
 
     workflow = names.PROMOTE_SHADOW
     summary_format = "Promote the shadow of {graph}: {why}, by {who}"
 
     graph: GraphName
     force: bool = False
-    """Even if the shadow is behind, or something is in the live schema alone."""
+    """Promote even if the shadow is behind, or the live schema contains objects that the shadow lacks."""
     who: Who
     why: Why
 
     @property
     def changes(self) -> bool:
-        """It swaps the two."""
+        """Always true: it swaps the two."""
         return True
 
 
 class Promotion(Message):
-    """Result of `PromoteShadow`: the graph after it."""
+    """Result of `PromoteShadow`: the graph after the promotion."""
 
     graph: str
     provider_id: str
-    """Who serves the graph now."""
+    """Provider that serves the graph now."""
     shadow_provider_id: str
-    """Who served it before, and serves its shadow now."""
+    """Provider that served it before, and serves its shadow now."""
     qdrant_prefix: str
-    """Of the graph's collections now: whoever reads them has to follow it."""
+    """Prefix of the graph's collections now: readers of the collections have to follow it."""
     despite: tuple[str, ...] = ()
-    """What spoke against it, when it was forced."""
+    """Reasons against the promotion that `force` overrode."""
     resumed: bool = False
-    """Whether this finished a promotion that was cut off before."""
+    """Whether this run finished a promotion that was interrupted before."""
 
 
 class VerificationProgress(Message):

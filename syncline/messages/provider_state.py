@@ -1,6 +1,6 @@
-"""Whether a provider is there for a graph: who served it, that nobody did, and what runs are told of that.
+"""Messages on provider availability: which provider served a graph, outages (fallback, held), signals.
 
-They are messages, apart from the others because those grew too many.
+Separate from `syncline.messages.sync` for its size only.
 """
 
 from datetime import datetime
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class FallbackReason(StrEnum):
-    """Why no provider answered."""
+    """Why no provider was available."""
 
     NO_GRAPH_CONTEXT = "no_graph_context"
     NOT_DECLARED = "not_declared"
@@ -33,7 +33,7 @@ class FallbackReason(StrEnum):
 
 
 class Fallback(Message):
-    """The cycle runs the built-in engine, and why."""
+    """The cycle runs the built-in engine in place of a provider, and why."""
 
     reason: FallbackReason
     detail: str
@@ -43,7 +43,7 @@ class Fallback(Message):
 
 
 class Held(Message):
-    """Nothing is synced: nobody has the provider that the composition names, and the graph is to wait."""
+    """Nothing is synced: no worker has the provider of the composition, whose `on_missing` is `hold`."""
 
     provider_id: str
     detail: str
@@ -51,43 +51,43 @@ class Held(Message):
 
 
 class OutageKind(StrEnum):
-    """What became of a graph while nobody served it with a provider."""
+    """How a graph was treated while no provider served it."""
 
     FALLBACK = "fallback"
     HELD = "held"
 
 
 class Outage(Message):
-    """A stretch of runs in which no provider served the graph."""
+    """A sequence of runs in which no provider served the graph."""
 
     how: OutageKind
     since: datetime
 
 
 class OutageEnded(Message):
-    """When a provider served the graph again, and from what it returned."""
+    """When a provider served the graph again, and the outage that this ended."""
 
     at: datetime
     away: Outage
 
 
 class Served(Message):
-    """Who ran a cycle: the provider as it is installed in one worker."""
+    """The provider that ran a cycle, as it is installed in one worker."""
 
     version: str
-    """The provider's own."""
+    """Version of the provider."""
     api_version: int
     distribution: str
     """`name version` of the installed distribution."""
     worker: str
-    """Its identity, as `syncline providers` and Temporal show it."""
+    """Identity of the worker, as `syncline providers` and Temporal show it."""
 
 
 class ProviderFallback(Message):
     """Payload of signal `provider_fallback`."""
 
     idempotency_key: str
-    """Equal for every attempt of one resolution, so that a retried activity signals once in effect."""
+    """Equal for every attempt of one resolution, so that signals of a retried activity count once."""
     graph: GraphRef
     fallback: Fallback
     at: datetime
@@ -110,25 +110,25 @@ class ProviderReturned(Message):
     provider_id: str
     served: Served | None = None
     away: Outage
-    """What it returned from, and since when that had been so."""
+    """The outage that ended, and when it began."""
     at: datetime
 
 
 class ProviderState(Message):
-    """Answer to query `provider_state`: what was carried to the run until it has resolved, then its own."""
+    """Result of query `provider_state`: the state carried from earlier runs until this one has resolved."""
 
     of_run: str | None = None
-    """The run that resolved this; another one than was asked if that has not resolved, or could not."""
+    """The run that resolved this; an earlier one if the queried run has not resolved, or could not."""
     as_of: datetime | None = None
     after_run: str | None = None
-    """The run that its counts go on from; null if it knew of none: the first one, or one by hand."""
+    """The previous run, whose counts it continues; null if it knew of none: the first, or a manual run."""
     provider_id: str | None = None
     provider_version: str | None = None
-    """As it was resolved; once the cycle has returned, of the one that ran it. So are the next two."""
+    """As resolved; once the cycle has returned, of the provider that ran it. So are the next two."""
     api_version: int | None = None
     distribution: str | None = None
     worker: str | None = None
-    """Identity of the worker that ran the cycle, by a provider or not."""
+    """Identity of the worker that ran the cycle, by a provider or by the built-in engine."""
     fallback: Fallback | None = None
     fallback_since: datetime | None = None
     consecutive_fallback_runs: int = 0
@@ -139,12 +139,12 @@ class ProviderState(Message):
 
     @property
     def begins_here(self) -> bool:
-        """Whether the stretch is counted from this run on because the run knew of none before it."""
+        """Whether the outage is counted from this run because it knew of no earlier run."""
         known = self.of_run is None or self.after_run is not None
         return not known and max(self.consecutive_fallback_runs, self.consecutive_held_runs) == 1
 
     def served_by(self, served: Served | None) -> Self:
-        """Return the same with who ran the cycle, which need not be the version that was resolved."""
+        """Return a copy with the provider that ran the cycle: its version may differ from the resolved."""
         if served is None:
             return self
         if self.provider_id is None:

@@ -1,7 +1,7 @@
-"""The models that cross Temporal: frozen, keyword-only, one in and one out.
+"""Messages of the sync and reconciliation workflows: frozen, keyword-only, one in and one out.
 
-A new field always has a default, so that histories recorded by an older release still decode. Nothing here
-carries rows or secrets. One module because they are read and changed together, as wire format.
+A new field always has a default, so that histories recorded by an older release still decode. Messages
+contain neither rows nor secrets. One module because they are read and changed together, as wire format.
 """
 
 from collections.abc import Sequence
@@ -37,11 +37,11 @@ from syncline.messages.provider_state import (
 )
 
 LONGEST_RUN: Final = timedelta(hours=3)
-"""Execution timeout of `SyncGraph`, whoever starts it: one that no worker can go on with ends some day."""
+"""Execution timeout of every `SyncGraph` run: a run that no worker can continue must end at some point."""
 
 
 BLOCKED: Final = "blocked"
-"""What is said in place of `already_running` once nobody is left who would give the graph back by himself."""
+"""Replaces `already_running` once no open run holds the graph's lock, so that no worker will release it."""
 
 
 class SyncGraphInput(OperatorInput):
@@ -50,28 +50,28 @@ class SyncGraphInput(OperatorInput):
     workflow = names.SYNC_GRAPH
 
     graph: GraphName | None = None
-    """Slug or id; null means no graph context: the default graph, through the built-in engine."""
+    """Slug or id; null: no graph context, that is the default graph through the built-in engine."""
     batch_rows: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Rows of one committed batch; null means the worker's setting."""
+    """Maximum rows of one committed batch; null: SYNCLINE_BATCH_ROWS of the worker."""
     time_budget_seconds: float | None = Field(default=None, gt=0, le=3600)
-    """When to stop draining; null means the worker's setting."""
+    """Seconds after which the cycle stops draining; null: SYNCLINE_CYCLE_SECONDS of the worker."""
     progress_seconds: float | None = Field(default=None, ge=1, le=3600)
-    """Time between two heartbeats with news of progress, for somebody who watches; null means 5 s.
+    """Seconds between two heartbeats with new progress; null: 5 s.
 
-    The run itself is signalled once a minute, or as rarely as this.
+    The run is signalled every 60 s, or at this interval if it is longer.
     """
     shadow: bool = False
-    """Run a cycle of the graph's shadow instead, beside the live result, which is left alone."""
+    """Run a cycle of the graph's shadow instead; the live graph is not touched."""
 
     @model_validator(mode="after")
     def _a_shadow_is_of_a_graph(self) -> Self:
         if self.shadow and self.graph is None:
-            raise InputInvalid("A shadow is that of a graph: name it.")
+            raise InputInvalid("`shadow` needs `graph`: name the graph of the shadow.")
         return self
 
     @property
     def about(self) -> str | None:
-        """What the run is found by."""
+        """Value of the run's search attribute `SynclineGraph`."""
         return self.graph if self.graph is None or not self.shadow else names.shadow_slug(self.graph)
 
 
@@ -80,67 +80,67 @@ class ResolveProviderRequest(SparseMessage):
 
     graph: str | None = None
     unanswered: str | None = None
-    """The provider that this run was resolved to before, and whose cycle no worker took."""
+    """The provider that this run was resolved to before, whose cycle no worker started."""
     shadow: bool = False
     """Resolve the provider of the graph's shadow."""
 
 
 class CadenceRules(Message):
-    """How rarely an adaptive graph may run, as long as its record says so."""
+    """The intervals at which an adaptive graph may run, by its record."""
 
     intervals: tuple[int, ...]
-    """In seconds, ascending; the first is the base, and alone when nothing would announce a change."""
+    """In seconds, ascending. The first is the base, and the only one while changes are not announced."""
     fingerprint: str
-    """Of the Schedule that the record asks for: another record begins at the base again."""
+    """Fingerprint of the Schedule by the record: a changed record starts at the base again."""
     unheard: str | None = None
-    """Why a change would not be announced, in a sentence; None if it would."""
+    """Why a change would not be announced by NOTIFY, in a sentence; null if it would."""
 
 
 class Cadence(Message):
-    """How often the Schedule of an adaptive graph runs now, and why."""
+    """The current interval of an adaptive graph's Schedule, and why."""
 
     every_seconds: int
     base_seconds: int
     reason: str
-    """One sentence for a person."""
+    """One sentence for operators."""
     since: datetime
     fingerprint: str
     idle_since: datetime | None = None
-    """The first run since which nothing changed; null after one that did something."""
+    """End of the first run since which nothing has changed; null if the last run did something."""
 
 
 class SetCadenceRequest(Message):
     """Input of activity `set_cadence`."""
 
     graph: str
-    """Its slug."""
+    """Slug of the graph."""
     every_seconds: int
     fingerprint: str
-    """A Schedule with another one was made from another record, and is left alone."""
+    """A Schedule with another fingerprint was made from another record and is not changed."""
 
 
 class ProviderResolution(SparseMessage):
-    """Result of activity `resolve_provider`: names and reasons, never options or secrets."""
+    """Result of activity `resolve_provider`: names and reasons; contains neither options nor secrets."""
 
     graph: GraphRef
     provider_id: str | None = None
     provider_version: str | None = None
     distribution: str | None = None
-    """The installed distribution that contributes the provider, as `name version`."""
+    """The installed distribution that contains the provider, as `name version`."""
     api_version: int | None = None
     task_queue: str | None = None
-    """Of a routed provider: the queue that the workers which have it poll. None is that of the run."""
+    """Task queue polled by the workers that have a routed provider; null: the run's own task queue."""
     answer_seconds: float | None = None
-    """How long the cycle waits there for a worker before the provider is resolved again."""
+    """Seconds that the cycle waits there for a worker before the provider is resolved again."""
     fallback: Fallback | None = None
     held: Held | None = None
-    """Then `provider_id` is the one that the graph waits for."""
+    """If set, `provider_id` is the provider that the graph waits for."""
     cadence: CadenceRules | None = None
-    """None for a graph whose Schedule keeps its interval."""
+    """Null for a graph whose Schedule keeps its interval."""
     shadowed: bool = False
-    """Whether a run of the graph's shadow follows this one."""
+    """Whether this run starts a run of the graph's shadow at its end."""
     fingerprint: str | None = None
-    """Of the graph's record that named the provider; None without a provider, and from an older worker."""
+    """Fingerprint of the graph's record at resolution; null without a provider, and from an older worker."""
 
 
 class SyncCycleRequest(SparseMessage):
@@ -148,20 +148,20 @@ class SyncCycleRequest(SparseMessage):
 
     graph: GraphRef
     provider_id: str | None = None
-    """None runs the built-in engine directly."""
+    """Null: run the built-in engine directly."""
     batch_rows: int | None = None
     time_budget_seconds: float | None = None
     fallback_since: datetime | None = None
-    """When the present stretch of fallback runs began, if an earlier run has told it."""
+    """When the current fallback outage began, if an earlier run recorded it."""
     progress_seconds: float | None = None
     shadow: bool = False
     away: Outage | None = None
-    """The stretch without a provider that ends with this cycle, if there was one."""
+    """The outage that ends with this cycle, if there was one."""
     unowned_runs: int = 0
-    """As carried from the runs before it, like `seen_up_to`."""
+    """Carried from earlier runs, like `seen_up_to`."""
     seen_up_to: datetime | None = None
     fingerprint: str | None = None
-    """As the resolution had it: while the record has it still, nothing is resolved again."""
+    """Fingerprint of the record at resolution: while it is unchanged, the activity does not resolve again."""
 
 
 class TableProgress(Message):
@@ -171,22 +171,22 @@ class TableProgress(Message):
     captured: int = 0
     """Row versions read from the write-db."""
     expected: int | None = None
-    """Row versions to read in all, of a running cycle that needs more than one batch for them."""
+    """Row versions to read in total, in a running cycle that needs more than one batch."""
     rows: int = 0
     """Rows inserted or changed in the graph-db."""
     links: int = 0
     """Link rows inserted or removed."""
     deletes: int = 0
     parked: int = 0
-    """Rows, links and references that wait for a missing parent now."""
+    """Parked rows, links and references: their parent is missing in the graph-db."""
     failures: int = 0
-    """Rows that the graph-db refused in this cycle, first or again; 1 more if the table failed."""
+    """Rows that the graph-db rejected in this cycle, new or retried; plus 1 if the table failed."""
     dead_letters: int = 0
-    """Rows that were refused and have not landed since, now: those to be retried and the dead."""
+    """Rejected rows not applied since: those waiting for a retry and the dead."""
     drained: bool = False
     error: str | None = None
     reread: str | None = None
-    """Why every row of it is read again; `compared`: why rows that the write-db has no more are sought."""
+    """Why every row is read again. `compared`: why keys are compared to find rows deleted in the write-db."""
     compared: str | None = None
 
 
@@ -211,15 +211,15 @@ class CycleStatus(StrEnum):
     DRAINED = "drained"
     """Nothing was pending when it ended."""
     BUDGET_SPENT = "budget_spent"
-    """The time budget ended first; the next run goes on from the committed cursor."""
+    """The time budget ended first; the next run continues from the committed cursor."""
     ALREADY_RUNNING = "already_running"
     """Another cycle holds the graph; this one did nothing."""
     VECTORS_DELAYED = "vectors_delayed"
-    """The graph-db is drained; the vector store or the embedding service was away, the outbox waits."""
+    """The graph-db is drained; the vector store or embedding service was unavailable, the outbox is kept."""
     FAILED = "failed"
-    """A table failed; the others went on."""
+    """A table failed; the other tables continued."""
     HELD = "held"
-    """There was no cycle: nobody has the provider, and `on_missing` is `hold`. What is pending waits."""
+    """No cycle ran: no worker has the provider, and `on_missing` is `hold`. Pending changes wait."""
 
 
 class VectorProgress(Message):
@@ -228,77 +228,77 @@ class VectorProgress(Message):
     upserted: int = 0
     deleted: int = 0
     embedded: int = 0
-    """Texts that the embedding service has embedded: unchanged text is not sent."""
+    """Texts embedded by the embedding service; unchanged text is not sent."""
     pending: int = 0
-    """Outbox entries left for the next cycle; refused ones are not among them."""
+    """Outbox entries left for the next cycle, without rejected ones."""
     error: str | None = None
-    """Why entries are left, since when, until when: the vector store or the service refuses, or is away."""
+    """Why entries are left, since when, until when: the vector store or service rejects or is unavailable."""
     refused: int = 0
-    """Points that were refused by themselves and not written since: those to be retried and the dead."""
+    """Points rejected individually and not written since: those waiting for a retry and the dead."""
     refusal: str | None = None
-    """Why one of them was refused."""
+    """Why one of them was rejected."""
     rebuilt: tuple[str, ...] = ()
-    """Collections that the vector store had lost; all their points are written again."""
+    """Collections missing in the vector store; all their points are written again."""
 
 
 class OpenWriter(Message):
-    """The oldest open writing transaction of the write-db's cluster; it holds the capture horizon back."""
+    """The oldest open writing transaction of the write-db's cluster; it holds back the capture horizon."""
 
     age_seconds: float | None = None
-    """Null when the worker's role may not see it: grant it pg_read_all_stats."""
+    """Null if the worker's role may not see it: grant pg_read_all_stats."""
     database: str | None = None
     application_name: str | None = None
 
 
 class SyncResult(SparseMessage):
-    """What one cycle did. A provider returns it; the run's result carries it."""
+    """What one cycle did. Returned by the provider, and part of the run's result."""
 
     status: CycleStatus
     tables: tuple[TableProgress, ...] = ()
     vectors: VectorProgress = VectorProgress()
     failures: int = 0
-    """Rows refused in this cycle plus failed tables."""
+    """Rows rejected in this cycle plus failed tables."""
     parked: int = 0
-    """Rows, links and references of the graph that wait for a missing parent now."""
+    """Parked rows, links and references of the graph: their parent is missing in the graph-db."""
     dead_letters: int = 0
-    """Rows of the graph that were refused and have not landed since: those to be retried and the dead."""
+    """Rejected rows of the graph not applied since: those waiting for a retry and the dead."""
     lag_seconds: float = 0.0
-    """How far the graph-db may be behind the write-db when the cycle ended, as far as that is known."""
+    """Upper bound on the graph-db's lag behind the write-db at the end of the cycle; see `lag_known`."""
     lag_known: bool = True
     oldest_writer: OpenWriter | None = None
     batches: int = 0
     duration_seconds: float = 0.0
     rescanned: bool = False
-    """The cursor was of another cluster or of a later point in time, so every row was read again."""
+    """The cursor belonged to another cluster or a later point in time, so every row was read again."""
     rescan_reason: str | None = None
     unknown: tuple[str, ...] = ()
-    """What cannot be known of this write-db, in sentences: a standby, or a right that the role lacks."""
+    """What this write-db does not reveal, in sentences: it is a standby, or the role lacks a privilege."""
     owes: bool = False
-    """Whether there is more to do even if nothing changes: rows that wait for a transaction, retries."""
+    """Whether work is left even if nothing changes: rows behind an open transaction, retries."""
     look_owed: bool = False
-    """Whether another run found the graph taken, and time was up before this one looked once more."""
+    """Whether another run found the lock taken, and this cycle had no time left for another capture."""
     served: Served | None = None
-    """Filled in by the worker, whatever the provider says."""
+    """Set by the worker; the provider's value is overwritten."""
     holder: LockHolder | None = None
-    """Who held the graph, if that is why nothing was done."""
+    """The session that held the graph's lock, with status `already_running`."""
     unowned: bool = False
-    """Whether no other run of the graph was open when it was found taken. Filled in by the worker."""
+    """Whether the lock was taken while no other run of the graph was open. Set by the worker."""
     blocked: bool = False
-    """Whether that was so in the run before, too."""
+    """Whether the previous run was `unowned` too."""
 
     @property
     def ended_as(self) -> str:
-        """How the cycle ended, in the word for people and search attributes."""
+        """`status`, or `blocked`: the value for people and search attributes."""
         return BLOCKED if self.blocked else self.status.value
 
     @property
     def looked(self) -> bool:
-        """Whether the write-db was looked at."""
+        """Whether the cycle read from the write-db."""
         return self.status not in (CycleStatus.ALREADY_RUNNING, CycleStatus.HELD)
 
     @property
     def idle(self) -> bool:
-        """Whether there was nothing to do, and nothing is to be done unless something changes."""
+        """Whether the cycle had nothing to do, and the next one has nothing to do without a change."""
         captured = any(table.captured for table in self.tables)
         worked = captured or self.rows or self.links or self.vectors.upserted or self.vectors.deleted
         return self.drained and not (worked or self.owes or self.failures)
@@ -325,21 +325,21 @@ class SyncResult(SparseMessage):
 
 
 class Totals(Message):
-    """Sums over the runs of one graph since its state was first carried."""
+    """Sums over the runs of one graph since its state is carried from run to run."""
 
     runs: int = 0
-    """All that have ended by themselves; not those that were cancelled, terminated or timed out."""
+    """Runs that completed or failed; not those cancelled, terminated or timed out."""
     failed: int = 0
     """Those of them that failed."""
     rows: int = 0
-    """As the next two: also what a run has committed that failed then."""
+    """Like the next two, includes what failed runs had committed."""
     links: int = 0
     vectors: int = 0
     failures: int = 0
 
 
 class Committed(Message):
-    """What a cycle had committed when it raised: the last of the details of its error."""
+    """What a cycle had committed when it raised: the last of its error's details."""
 
     rows: int
     links: int
@@ -357,41 +357,41 @@ def _committed(tables: Sequence[TableProgress], *, vectors: int, failures: int) 
 
 
 class CarriedState(Message):
-    """What one run hands to the next, in its result or in the details of its failure."""
+    """State that one run hands to the next, in its result or in the details of its failure."""
 
     of_run: str | None = None
-    """The run that tells this; null of an earlier release's, and as long as nothing is known."""
+    """The run that wrote this state; null from an earlier release, and as long as nothing is known."""
     as_of: datetime | None = None
-    """When that run told it: at its end, or once it had resolved."""
+    """When that run wrote it: at its end, or once it had resolved the provider."""
     after_run: str | None = None
-    """The run that it goes on from; null if it knew of none: it was the first, or was started by hand."""
+    """The previous run that it continues; null if it knew of none: the first run, or a manual one."""
     after_at: datetime | None = None
-    """When that one had told its state."""
+    """When that run wrote its state."""
     resolved_run: str | None = None
-    """The last run that knew whether a provider is there; an earlier one if `of_run` failed in resolution."""
+    """The last run that resolved the provider; an earlier one if `of_run` failed in resolution."""
     resolved_at: datetime | None = None
     totals: Totals = Totals()
     consecutive_fallback_runs: int = 0
     first_fallback_at: datetime | None = None
-    """When the present stretch of fallback runs began; null while a provider serves the graph."""
+    """When the current fallback outage began; null while a provider serves the graph."""
     consecutive_held_runs: int = 0
     held_since: datetime | None = None
-    """When the present stretch of held runs began; null unless the last run was held."""
+    """When the current held outage began; null unless the last run was held."""
     returning: Outage | None = None
-    """The stretch without a provider that has ended, as long as no cycle of the provider has succeeded."""
+    """The outage that has ended, until a cycle of the provider succeeds."""
     last_return: OutageEnded | None = None
-    """The last time that a provider came back; null if none was ever away."""
+    """The last time that a provider returned; null if there was no outage."""
     cadence: Cadence | None = None
-    """How often an adaptive graph is run now; null for the others."""
+    """Current cadence of an adaptive graph; null for other graphs."""
     unowned_runs: int = 0
-    """Runs in a row that found the graph taken while no other run of it was open; two make it blocked."""
+    """Consecutive runs that found the lock taken while no other run was open; two make the graph blocked."""
     unowned_since: datetime | None = None
-    """When the first of them ended."""
+    """When the first of those runs ended."""
     seen_up_to: datetime | None = None
-    """Up to when the graph-db has the write-db, by the last run that looked; null if that is not known."""
+    """The graph-db contains the write-db up to this time, by the last run that read it; null if unknown."""
 
     def followed_by(self, result: SyncResult, *, now: datetime) -> Self:
-        """Return what is carried on of whether the graph can be had, and up to when it was looked at."""
+        """Return the state with `unowned_*` and `seen_up_to` updated from the result of a cycle."""
         seen = self.seen_up_to
         if result.looked:
             seen = now - timedelta(seconds=result.lag_seconds) if result.lag_known else None
@@ -405,7 +405,7 @@ class CarriedState(Message):
 
     @property
     def outage(self) -> Outage | None:
-        """The stretch without a provider whose end has not been told."""
+        """The outage whose end has not been signalled."""
         if self.held_since is not None:
             return Outage(how=OutageKind.HELD, since=self.held_since)
         if self.first_fallback_at is not None:
@@ -413,7 +413,7 @@ class CarriedState(Message):
         return self.returning
 
     def provider_state(self, answer: "ProviderResolution | SyncGraphResult | HandedOn") -> ProviderState:
-        """Return what a resolution says, or a run at its end, with what is carried of the runs before it."""
+        """Return the provider state of a resolution, or of a run's end, with the carried outage counts."""
         return ProviderState(
             of_run=self.resolved_run,
             as_of=self.resolved_at,
@@ -443,7 +443,7 @@ class SyncGraphResult(Message):
     carried: CarriedState = CarriedState()
 
     def kept_json(self) -> bytes:
-        """Return everything, but of tables and what is carried on only what is not a default."""
+        """Return all fields, but of `tables` and `carried` only those that differ from their defaults."""
         kept = self.model_dump(mode="json")
         kept["carried"] = self.carried.model_dump(mode="json", exclude_defaults=True)
         kept["result"]["tables"] = [
@@ -453,12 +453,12 @@ class SyncGraphResult(Message):
 
 
 class HandedOn(SparseMessage):
-    """The last of the details of a failure that ends a run: what the next run goes on from."""
+    """The last of the details of a failure that ends a run: the state that the next run continues from."""
 
     graph: GraphRef | None = None
-    """Whose state it is; null if no run has resolved the graph."""
+    """The graph of this state; null if no run has resolved the graph."""
     named: str | None = None
-    """Then, how the run was told which graph."""
+    """Without `graph`: the slug or id in the run's input."""
     provider_id: str | None = None
     provider_version: str | None = None
     fallback: Fallback | None = None
@@ -467,17 +467,17 @@ class HandedOn(SparseMessage):
 
     @property
     def resolved(self) -> bool:
-        """Whether the run itself had found out who serves the graph."""
+        """Whether the run itself had resolved the provider."""
         return self.carried.of_run is not None and self.carried.of_run == self.carried.resolved_run
 
     @property
     def provider(self) -> ProviderState:
-        """Which provider served the graph when that was last resolved."""
+        """The provider state as of the last resolution."""
         return self.carried.provider_state(self)
 
     @classmethod
     def of(cls, result: SyncGraphResult) -> "HandedOn":
-        """Return what a run that completed hands on."""
+        """Return the state that a completed run hands on."""
         return cls(
             graph=result.graph,
             provider_id=result.provider_id,
@@ -489,7 +489,7 @@ class HandedOn(SparseMessage):
 
 
 class RunPhase(StrEnum):
-    """Where a run is."""
+    """Phase of a run."""
 
     RESOLVING = "resolving"
     SYNCING = "syncing"
@@ -499,35 +499,35 @@ class RunPhase(StrEnum):
 
 
 class SyncState(Message):
-    """Answer to query `sync_state`."""
+    """Result of query `sync_state`."""
 
     graph: str | None = None
     phase: RunPhase = RunPhase.RESOLVING
     resolved: bool = True
-    """Whether this run has found out who serves the graph; else `provider` is what an earlier one found."""
+    """Whether this run has resolved the provider; otherwise `provider` is that of an earlier run."""
     provider: ProviderState = ProviderState()
     progress: CycleProgress | None = None
     last_result: SyncResult | None = None
-    """This run's result once it has one, the previous run's before that."""
+    """This run's result once it has one, until then the previous run's."""
     carried: CarriedState = CarriedState()
-    """What was carried to this run until it has resolved or ended, then its own."""
+    """State carried to this run until it has resolved or ended, then its own."""
     signals: tuple[ProviderFallback | ProviderHeld | ProviderReturned, ...] = ()
-    """What was signalled to this run about its provider."""
+    """Provider signals that this run has received."""
     error: str | None = None
     """Why the run failed, once it has."""
 
 
 class SyncEvent(Message):
-    """NOTIFY payload on channel `syncline` of the graph-db: what downstream caches listen for.
+    """NOTIFY payload on channel `syncline` of the graph-db, for readers such as caches.
 
-    One per run that changed something; several, with other tables each, if one would exceed 8,000 bytes.
+    One event per run that changed something; several with different tables if one would exceed 8,000 bytes.
     """
 
     graph: str
     graph_id: UUID
     run_id: str
     rows: dict[str, int]
-    """Table -> rows inserted, changed or deleted; only tables that changed."""
+    """Table to rows inserted, changed or deleted; only tables that changed."""
     links: dict[str, int]
     failures: int
 
@@ -540,24 +540,24 @@ class ReconciliationProgress(Message):
 
 
 class Reconciliation(Message):
-    """Result of workflow `ReconcileSchedules`: what it took to make the Schedules match the graphs."""
+    """Result of workflow `ReconcileSchedules`: the Schedules that it changed to match the graphs."""
 
     created: int = 0
     updated: int = 0
     deleted: int = 0
     unchanged: int = 0
     refusals: int = 0
-    """Graphs whose Schedule could not be made to match; it stays as it is."""
+    """Graphs whose Schedule could not be changed to match; it stays as it is."""
     created_graphs: tuple[str, ...] = ()
-    """Slugs, as in the fields below: the first hundred."""
+    """Slugs, here and in the fields below the first 100."""
     updated_graphs: tuple[str, ...] = ()
     deleted_graphs: tuple[str, ...] = ()
     refused: dict[str, str] = Field(default_factory=dict)
-    """Slug -> what is wrong and what to do, in a sentence; the first hundred."""
+    """Slug to problem and fix, in a sentence; the first 100."""
     never_due: int = 0
-    """Graphs whose Schedule never comes again though it is not paused, as their record asks or not."""
+    """Graphs whose Schedule is not paused but has no future time, whether by their record or not."""
     never_due_graphs: dict[str, str] = Field(default_factory=dict)
-    """Slug -> that, why if it is known, and the fix, in sentences; the first hundred."""
+    """Slug to the problem, its cause if known, and the fix, in sentences; the first 100."""
 
     @property
     def changed(self) -> int:

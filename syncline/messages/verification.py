@@ -1,4 +1,4 @@
-"""What a verification found: per relation, how much is equal, and which keys are not."""
+"""Verification results: per relation, the number of equal keys and the keys that differ."""
 
 from enum import StrEnum
 from typing import Self
@@ -11,58 +11,58 @@ __all__ = ["Found", "Relation", "RelationKind", "Verdict", "Verification"]
 
 
 class RelationKind(StrEnum):
-    """What was compared with what."""
+    """Which pair of stores was compared."""
 
     ROWS = "rows"
-    """A table of the write-db with its table of the graph-db."""
+    """A table of the write-db against its table of the graph-db."""
     LINKS = "links"
-    """An array of the write-db with its link table of the graph-db; a key is the owner's and the member's."""
+    """An array of the write-db against its link table of the graph-db; a key is owner's plus member's key."""
     STATS = "stats"
-    """The kept numbers of the graph-db with those that its rows give when they are counted again."""
+    """The stored statistics of the graph-db against a recount of its rows."""
     VECTORS = "vectors"
-    """A table of the graph-db with its collection of the vector store."""
+    """A table of the graph-db against its collection of the vector store."""
 
 
 class Verdict(StrEnum):
-    """What can be said of one key that is not simply equal."""
+    """Classification of a key that is not equal."""
 
     MISSING = "missing"
-    """It should be there, and nothing is on its way."""
+    """Absent from the target, and no pending change will add it."""
     EXTRA = "extra"
-    """It is there and should not be; or it waits for something although the write-db no longer has it."""
+    """In the target but not in the source; or parked although the write-db no longer contains it."""
     STALE = "stale"
-    """It is there and says something else, although the engine has seen the present version."""
+    """In the target with other values, although the engine has read the current version."""
     PARKED = "parked"
-    """It, or a reference of it, waits for another row."""
+    """The row, or one of its references, is parked until its parent arrives."""
     DEAD = "dead"
-    """The graph-db, or the vector store, refused it."""
+    """Rejected by the graph-db or the vector store."""
     PENDING = "pending"
-    """It is on its way: the next cycles have yet to read it, or to write it."""
+    """Pending: a following cycle will read or write it."""
     DELAYED = "delayed"
-    """A point that was refused and is tried again by itself."""
+    """A rejected point that will be retried automatically."""
 
     @property
     def damage(self) -> bool:
-        """Whether nothing but a repair, or another change of the row, will make it right."""
+        """Whether only a repair, or another change of the row, will correct it."""
         return self in (Verdict.MISSING, Verdict.EXTRA, Verdict.STALE)
 
 
 class Found(Message):
-    """The keys of one verdict."""
+    """The keys with one verdict."""
 
     count: int = 0
     keys: tuple[tuple[str, ...], ...] = ()
-    """The first of them, in the order of their ids."""
+    """The first keys, ordered by id."""
 
 
 class Relation(Message):
-    """What was found in one relation."""
+    """Findings of one relation."""
 
     name: str
-    """The table, link table, table of numbers or collection (without the graph's prefix)."""
+    """The table, link table, statistics table or collection (without the graph's prefix)."""
     kind: RelationKind
     table: str
-    """The table of the map that it belongs to."""
+    """The table of the table map that it belongs to."""
     equal: int = 0
     missing: Found = Found()
     extra: Found = Found()
@@ -72,46 +72,46 @@ class Relation(Message):
     pending: Found = Found()
     delayed: Found = Found()
     queued: int = 0
-    """How many keys a repair has asked for; the next cycle makes them right. Numbers are right at once."""
+    """Keys that a repair has queued for the next cycle. Statistics are repaired immediately."""
     columns: dict[str, int] = Field(default_factory=dict)
-    """Of a comparison with the shadow: how many rows, or points, differ in each column."""
+    """In a comparison with the shadow: rows or points that differ, per column."""
     problem: str | None = None
-    """Why it could not be compared, or repaired, to the end."""
+    """Why it could not be compared or repaired completely."""
     seconds: float = 0.0
 
     def found(self, verdict: Verdict) -> Found:
-        """Return the keys of a verdict."""
+        """Return the keys with this verdict."""
         found: Found = getattr(self, verdict.value)
         return found
 
     @property
     def compared(self) -> int:
-        """How many keys were looked at."""
+        """How many keys were compared."""
         return self.equal + sum(self.found(verdict).count for verdict in Verdict)
 
     @property
     def damaged(self) -> int:
-        """How many keys only a repair can make right."""
+        """How many keys only a repair can correct."""
         return sum(self.found(verdict).count for verdict in Verdict if verdict.damage)
 
 
 class Verification(Message):
-    """What was found in one graph."""
+    """Findings of one graph."""
 
     relations: tuple[Relation, ...] = ()
     shadow: bool = False
-    """Whether the live result was compared with its shadow: then missing is what the shadow lacks, extra what
-    it has alone, and stale what says something else in it."""
+    """Whether the live graph was compared with its shadow: then `missing` keys are absent from the shadow,
+    `extra` keys are only in the shadow, and `stale` keys have other values in it."""
     behind: tuple[str, ...] = ()
-    """Why a difference from the shadow may be none: what one of them has yet to do, in sentences."""
+    """Pending work of either side that may explain differences from the shadow, in sentences."""
     not_compared: tuple[str, ...] = ()
-    """What of the graph nothing is said about, and why, in sentences: its provider has tables of its own."""
+    """Parts of the graph that were not compared, and why, in sentences: tables that the provider defines."""
     rescan: bool = False
-    """Whether the cursors are of another write-db, so that the next cycle reads all rows again."""
+    """Whether the cursors belong to another write-db, so that the next cycle reads all rows again."""
     seconds: float = 0.0
 
     def naming(self, keys: int) -> Self:
-        """Return the same with at most so many keys of each verdict."""
+        """Return a copy with at most `keys` keys per verdict."""
         relations = []
         for relation in self.relations:
             found = {verdict.value: relation.found(verdict) for verdict in Verdict}
@@ -121,7 +121,7 @@ class Verification(Message):
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """In what the shadow differs, column by column, in words."""
+        """Differences from the shadow, one sentence per column."""
         return tuple(
             f"{relation.name} ({relation.kind.value}) differ in {column}: {count:,}"
             for relation in self.relations
@@ -140,15 +140,15 @@ class Verification(Message):
 
     @property
     def compared(self) -> int:
-        """How many keys were looked at."""
+        """How many keys were compared."""
         return sum(relation.compared for relation in self.relations)
 
     @property
     def damaged(self) -> int:
-        """How many keys only a repair can make right."""
+        """How many keys only a repair can correct."""
         return sum(relation.damaged for relation in self.relations)
 
     @property
     def queued(self) -> int:
-        """How many keys a repair has asked for, in all of its attempts."""
+        """How many keys a repair has queued, in all of its attempts."""
         return sum(relation.queued for relation in self.relations)

@@ -1,1 +1,1 @@
-"""What operators ask and do about rows that did not land: dead letters, parked rows, one row explained."""
+"""Operations on a graph's data and fleet: dead letters, parked rows, explain, workers, health checks."""

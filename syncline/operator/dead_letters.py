@@ -1,7 +1,7 @@
-"""Dead letters: the rows that a graph-db refused, and what people do about them.
+"""Dead letters: list, summarize, retry and discard the rows that a graph-db rejected.
 
-The engine buries a row that is refused, tries it again in growing intervals, and calls it dead after the last
-try. Everything here is by the engine's books in the graph-db; a cycle may run meanwhile.
+The engine records a rejected row, retries it at growing intervals, and marks it dead after the last retry.
+All functions use the engine state in the graph-db, and are safe while a cycle runs.
 """
 
 from collections.abc import Sequence
@@ -40,20 +40,20 @@ __all__ = [
 
 
 class DeadLetterState(StrEnum):
-    """Whether a refused row is tried again by itself."""
+    """Whether a rejected row is retried automatically."""
 
     RETRYING = "retrying"
     DEAD = "dead"
-    """Not until somebody asks for it, or the row changes."""
+    """Only if an operator requests it, or the row changes."""
 
 
 def _without_values(message: str, info: ValidationInfo) -> str:
-    """Return what may go into run histories, where rows never are, of what a store said."""
+    """Return a store's message without row values, which must not enter run histories."""
     return masked_message(info.data.get("sqlstate", ""), message)
 
 
 class DeadLetter(Message):
-    """One row version that the graph-db refused."""
+    """One row version that the graph-db rejected."""
 
     table: str
     key: tuple[str, ...]
@@ -62,32 +62,32 @@ class DeadLetter(Message):
     """The transaction of the write-db that wrote it (`sync_xid`)."""
     sqlstate: str = ""
     message: str = ""
-    """Postgres's own; values of the row are left out, and what a trigger says as a whole."""
+    """Message of Postgres without row values; a trigger's message is left out completely."""
     constraint: str | None = None
     fingerprint: str = ""
-    """Equal for errors that differ in the rows' values alone."""
+    """Equal for errors that differ only in row values."""
     attempts: int = 0
-    """Tries that were refused since the version came, or since somebody asked for a retry."""
+    """Rejections since the version was read, or since an operator requested a retry."""
     first_failed_at: datetime | None = None
     last_failed_at: datetime | None = None
     next_retry_at: datetime | None = None
-    """The first cycle after it tries again; None: dead."""
+    """The first cycle after this time retries it; null: dead."""
     run_id: str | None = None
-    """The run that was refused last."""
+    """The run of the last rejection."""
 
     _no_values = field_validator("message")(_without_values)
 
 
 class DeadLetterPage(Message):
-    """Dead letters in order of table and row id."""
+    """One page of dead letters, ordered by table and row id."""
 
     letters: tuple[DeadLetter, ...] = ()
     next: str | None = None
-    """What to give as `after` for the following page; None when this is the last one."""
+    """Value of `after` for the following page; null on the last page."""
 
 
 class FailureGroup(Message):
-    """The dead letters of one table that have one cause and one state."""
+    """Dead letters of one table with the same cause and state."""
 
     table: str
     fingerprint: str
@@ -96,9 +96,9 @@ class FailureGroup(Message):
     state: DeadLetterState = DeadLetterState.RETRYING
     rows: int = 0
     oldest: datetime | None = None
-    """When the first of them failed for the first time."""
+    """Earliest first rejection in the group."""
     newest: datetime | None = None
-    """When one of them failed last."""
+    """Latest rejection in the group."""
     next_retry_at: datetime | None = None
     example_key: tuple[str, ...] = ()
     example_message: str = ""
@@ -107,39 +107,39 @@ class FailureGroup(Message):
 
 
 class FailureSummary(Message):
-    """What a graph's dead letters have in common, most rows first."""
+    """A graph's dead letters grouped by cause, most rows first."""
 
     rows: int = 0
     dead: int = 0
-    """How many of them are no longer tried."""
+    """How many of them are no longer retried."""
     groups: tuple[FailureGroup, ...] = ()
     left_off: int = 0
-    """Groups beyond the page."""
+    """Number of groups beyond the page."""
 
 
 class Selection(Message):
-    """Which dead letters an action is for, in exactly one way: a row, a table, a fingerprint, or all.
+    """Selects dead letters in exactly one way: a row, a table, a fingerprint, or all.
 
-    Raise InputInvalid if it names none of them, or several.
+    Raises InputInvalid for none or several of them.
     """
 
     table: str | None = None
     key: tuple[str, ...] | None = None
-    """With `table`: one row."""
+    """Key of one row of `table`."""
     fingerprint: str | None = None
     everything: bool = False
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if [self.table is not None, self.fingerprint is not None, self.everything].count(True) != 1:
-            raise InputInvalid("Say which dead letters: one table, one fingerprint, or all of them.")
+            raise InputInvalid("Select dead letters by one table, one fingerprint, or all of them.")
         if self.key is not None and (self.table is None or not self.key):
-            raise InputInvalid("A key selects a row of a table: name the table and every part of the key.")
+            raise InputInvalid("`key` needs `table`: name the table, and every part of the key.")
         return self
 
 
 class AuditEntry(Message):
-    """What somebody did by hand."""
+    """One audited action of an operator on dead letters."""
 
     number: int
     at: datetime
@@ -149,20 +149,20 @@ class AuditEntry(Message):
     table: str | None = None
     key: tuple[str, ...] | None = None
     fingerprint: str | None = None
-    """Without table, key and fingerprint: all of the graph."""
+    """Without `table`, `key` and `fingerprint`: all dead letters of the graph."""
     rows: int = 0
     run_id: str | None = None
-    """The Temporal run that did it for them; None: none."""
+    """The Temporal run that performed it; null: none."""
     starter: str | None = None
-    """Who has started that run, as Temporal has it; `who` is whom its input says."""
+    """Who started that run, by Temporal; `who` is the name given in its input."""
 
 
 class AuditPage(Message):
-    """The audit, newest first."""
+    """One page of the audit, newest first."""
 
     entries: tuple[AuditEntry, ...] = ()
     next: int | None = None
-    """What to give as `before` for the following page; None when this is the last one."""
+    """Value of `before` for the following page; null on the last page."""
 
 
 async def list_dead_letters(
@@ -174,9 +174,9 @@ async def list_dead_letters(
     limit: int = 100,
     after: str | None = None,
 ) -> DeadLetterPage:
-    """Return one page of the dead letters that fit everything given.
+    """Return one page of the dead letters that match all filters.
 
-    `after` is the `next` of the page before. What comes or goes meanwhile hides and repeats nothing else.
+    `after` is the `next` of the previous page. Concurrent changes neither hide nor repeat other entries.
     """
     limit = checked_limit(limit)
     after_table, after_row = place_after(after)
@@ -219,26 +219,26 @@ async def show(target: GraphSchema, table: str, key: Sequence[str]) -> DeadLette
 
 
 async def retry(target: GraphSchema, selection: Selection, *, by: Actor) -> int:
-    """Have the next cycle try the rows again, with all their tries before them; return how many.
+    """Mark the rows for a retry in the next cycle, with their attempts reset; return how many.
 
-    Audited in the same transaction. What was done and audited for the same run already is not done again: the
-    number of then is returned. Raise InputInvalid if who does it, or why, is blank.
+    Audited in the same transaction. Idempotent per run: a repeated call returns the number of the first.
+    Raise InputInvalid if the actor's name or reason is blank.
     """
     return await _act(target, "retry", selection, by)
 
 
 async def discard(target: GraphSchema, selection: Selection, *, by: Actor) -> int:
-    """Give up the refused versions of the rows: nothing tries them again; return how many.
+    """Discard the rejected versions of the rows: they are never retried; return how many.
 
-    A newer version of a row is tried as any other. A version that the graph-db had before stays there. A row
-    that a running cycle is trying at this moment may be refused once more, and is then a dead letter again.
-    Audited as a retry is. Raise InputInvalid if who does it, or why, is blank.
+    A newer version of a row is applied as usual. An older version in the graph-db stays there. A row that a
+    running cycle is retrying may be rejected once more, and is then a dead letter again. Audited, idempotent
+    and raising like `retry`.
     """
     return await _act(target, "discard", selection, by)
 
 
 async def list_audit(target: GraphSchema, *, limit: int = 100, before: int | None = None) -> AuditPage:
-    """Return what people did by hand, newest first; `before` is the `next` of the page before."""
+    """Return a page of the audit, newest first; `before` is the `next` of the previous page."""
     limit = checked_limit(limit)
     async with reading(target) as connection:
         rows = await connection.fetch(sql("audit"), before, limit + 1)
@@ -247,18 +247,18 @@ async def list_audit(target: GraphSchema, *, limit: int = 100, before: int | Non
 
 
 def _ids(key: Sequence[str]) -> list[UUID]:
-    """Return the ids of the rows whose keys are presented so: two, if it can be one that is no text."""
+    """Return the possible row ids of a key given as text: two if it may be of another type than text."""
     return [row_uuid(reading) for reading in readings(key)]
 
 
 async def _act(target: GraphSchema, action: str, selection: Selection, by: Actor) -> int:
     who, why = by.who.strip(), by.why.strip()
     if not who or not why:
-        raise InputInvalid(f"To {action} dead letters, say who you are and why: both are kept in the audit.")
+        raise InputInvalid(f"To {action} dead letters, give `who` and `why`: both are recorded in the audit.")
     key, ids = (None, None) if selection.key is None else (list(selection.key), _ids(selection.key))
     async with acting(target) as connection:
-        # Before any row is locked: a batch that has some of them is waited for with nothing in its way. So is
-        # an earlier attempt of the same run.
+        # Before locking any row: so this waits for a batch that has some of them, or for an earlier attempt
+        # of the same run, without blocking it.
         await connection.execute("LOCK TABLE sync_dead_letter IN SHARE ROW EXCLUSIVE MODE")
         rows: int | None = await connection.fetchval(sql("audited"), by.run_id, action)
         if rows is None:

@@ -1,4 +1,4 @@
-"""Explain: where one row is in the write-db, the graph-db and the vector store, and what keeps it."""
+"""Explain: read the state of one row in the write-db, the graph-db and the vector store."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,10 +44,10 @@ async def explain(
     key: Sequence[str],
     limit: int = 20,
 ) -> Explanation:
-    """Return everything known about one row; `table` is its name in the graph-db or in the write-db.
+    """Return the explanation of one row; `table` is its name in the graph-db or in the write-db.
 
-    Raise InputInvalid for a table that the map does not have and for a key that cannot be one of it. A vector
-    store that does not answer is part of the answer.
+    Raise InputInvalid for a table that is not in the map and for a key that does not fit it. An unavailable
+    vector store is reported in the explanation.
     """
     found = find_row(schema_map, table, key)
     for each in readings(key):
@@ -66,7 +66,7 @@ async def _explain(
     key: Sequence[str],
     limit: int,
 ) -> Explanation:
-    # The write-db first: what a cycle commits in between only makes the graph-db newer than what is compared.
+    # The write-db first: a concurrent commit of a cycle only makes the graph-db newer than the source read.
     sources = [f"{quoted(write.schema)}.{quoted(found.source)}", deleted_keys(write.schema)]
     async with reading_sources(write, sources) as connection:
         source = await _read_source(connection, write.schema, schema_map, found, key)
@@ -78,7 +78,7 @@ async def _explain(
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """What the write-db says about a row."""
+    """State of a row in the write-db."""
 
     horizon: int
     next_xid: int
@@ -86,7 +86,7 @@ class _Source:
     belongs: bool
     version: int
     names: Sequence[str]
-    """The row's key and other values that name it, where rows can wait for it."""
+    """The row's key, and other values by which parked rows may reference it."""
     deleted: asyncpg.Record | None
 
 
@@ -183,7 +183,7 @@ def _in_write_db(
     source: _Source, key: Sequence[str], cursor: asyncpg.Record | None, deletes: asyncpg.Record | None
 ) -> InWriteDb:
     if source.exists:
-        # Capture orders keys by their bytes (COLLATE "C").
+        # Capture orders keys bytewise (COLLATE "C").
         pending = _beyond(cursor, source.version, [bytes_of(part) for part in key], bytes_of)
         return InWriteDb(
             exists=True,
@@ -211,7 +211,7 @@ _Part = TypeVar("_Part", bytes, int)
 def _beyond(
     cursor: asyncpg.Record | None, version: int, place: Sequence[_Part], part: Callable[[str], _Part]
 ) -> bool:
-    """Return whether a version at this place of its stream is behind the cursor, as capture has it."""
+    """Return whether a version at this position of its stream is beyond the cursor, in capture's order."""
     if cursor is None:
         return True
     if cursor["key"] is None:

@@ -1,4 +1,4 @@
-"""An explanation: where one row is in every store, and what that comes to in one sentence."""
+"""Explanation messages: the state of one row in each store, and the verdict in one sentence."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -26,46 +26,46 @@ __all__ = [
 
 
 class RowState(StrEnum):
-    """What a row comes to, in one word."""
+    """Verdict on a row, in one word."""
 
     IN_STEP = "in_step"
-    """The graph-db has what the write-db has, or neither has it any longer."""
+    """The graph-db equals the write-db, or the row is in neither."""
     PENDING = "pending"
-    """A cycle will bring it, or take it away."""
+    """A following cycle will apply or delete it."""
     PARKED = "parked"
-    """It waits for a row."""
+    """It is parked until its parent arrives."""
     RETRYING = "retrying"
-    """The graph-db refused it; it is tried again."""
+    """The graph-db rejected it; it will be retried."""
     DEAD = "dead"
-    """The graph-db refused it, and it is no longer tried."""
+    """The graph-db rejected it; it is no longer retried."""
     GIVEN_UP = "given_up"
-    """Somebody discarded it, or may have."""
+    """An operator discarded it, or may have."""
     OUT_OF_STEP = "out_of_step"
-    """The graph-db differs from the write-db, and nothing in the books says why."""
+    """The graph-db differs from the write-db, and the engine state does not explain why."""
     UNKNOWN_KEY = "unknown_key"
-    """No store has or had it."""
+    """No store contains or contained it."""
 
 
 class InWriteDb(Message):
-    """A row in the write-db, or the latest word of its end."""
+    """A row in the write-db, or its latest deletion."""
 
     exists: bool = False
     belongs: bool = False
-    """Whether the table map's condition lets it into the graph-db."""
+    """Whether it satisfies the table map's condition for the graph-db."""
     version: int | None = None
-    """The transaction that wrote it (`sync_xid`), or that deleted it."""
+    """The transaction that wrote it (`sync_xid`) or deleted it."""
     pending: bool = False
-    """It lies beyond the cursor: no cycle has read this version, or that it was deleted."""
+    """Beyond the cursor: no cycle has read this version or deletion yet."""
     held_back: bool = False
-    """No cycle can read it yet: it, or a transaction that began before it, was not over."""
+    """Beyond the capture horizon: its transaction, or one that began before it, was still open."""
     ahead: bool = False
-    """Its version is one that this cluster has yet to reach, as after a restore of a dump."""
+    """Its version is in the future of this cluster, as after a restore of a dump."""
     deleted_at: datetime | None = None
-    """When the key was deleted last, if it is not there."""
+    """When the key was last deleted, if it does not exist."""
 
 
 class SyncedBy(Message):
-    """The run that brought a row."""
+    """The run that applied a row."""
 
     run_id: str
     workflow_id: str = ""
@@ -73,7 +73,7 @@ class SyncedBy(Message):
     provider: str = ""
     provider_version: str | None = None
     taken_at: datetime | None = None
-    """When the run took the graph."""
+    """When the run acquired the graph's lock."""
 
 
 class InGraphDb(Message):
@@ -81,16 +81,16 @@ class InGraphDb(Message):
 
     exists: bool = False
     id: UUID | None = None
-    """Its own; None if the row is known by its parents' ids."""
+    """The row's id; null if it is identified by its parents' ids."""
     version: int | None = None
-    """The transaction of the write-db whose version this is (`sync_version`)."""
+    """The write-db transaction of this version (`sync_version`)."""
     behind: bool = False
-    """The write-db has a newer version. If nothing that travels changed in it, it is never written here."""
+    """The write-db has a newer version. It is never written here if it changed no replicated column."""
     synced_by: SyncedBy | None = None
 
 
 class Wait(Message):
-    """A link or an optional reference of a row that waits alone."""
+    """A parked link or optional reference of an applied row."""
 
     name: str
     waits_for_table: str
@@ -99,18 +99,18 @@ class Wait(Message):
 
 
 class ParkedSelf(Message):
-    """A row that waits whole."""
+    """A row that is parked completely."""
 
     version: int = 0
     waits_for_table: str
     waits_for_key: str
     since: datetime | None = None
     released: bool = False
-    """What it waited for is there; the next cycle lands it."""
+    """Its parent has arrived; the next cycle applies it."""
 
 
 class Requeued(Message):
-    """A row that the next cycle reads again by its key."""
+    """A row queued to be read again by its key in the next cycle."""
 
     reason: str
     queued_at: datetime | None = None
@@ -121,59 +121,59 @@ class InVectorStore(Message):
 
     collection: str
     wanted: bool = False
-    """Whether the row has a text, so that it should have a point."""
+    """Whether the row has a text, and therefore should have a point."""
     written: bool = False
-    """Whether the books say that the vector store has the point."""
+    """Whether the point was written, by the engine state."""
     current: bool = False
-    """Whether it was embedded from the text that the row has now."""
+    """Whether it was embedded from the row's current text."""
     embedding: str | None = None
-    """The service that embedded it."""
+    """The embedding service of its vector."""
     point: bool | None = None
-    """Whether the vector store itself has the point; None: it was not asked, or did not answer."""
+    """Whether the vector store contains the point; null: not queried, or no answer."""
     problem: str | None = None
-    """Why it did not answer."""
+    """Why the vector store did not answer."""
     queued_at: datetime | None = None
-    """When the point was last queued to be written or deleted; None: nothing is owed."""
+    """When the point was last queued in the outbox; null: nothing is pending."""
     attempts: int = 0
     next_retry_at: datetime | None = None
     error: str | None = None
-    """Why the point alone was refused."""
+    """Why this point was rejected individually."""
     delayed_since: datetime | None = None
-    """Since when the whole collection cannot be written."""
+    """Since when the collection as a whole cannot be written."""
     delay_error: str | None = None
 
 
 class Explanation(Message):
-    """Everything known about one row."""
+    """State of one row in all stores."""
 
     table: str
     key: tuple[str, ...]
     state: RowState = RowState.UNKNOWN_KEY
     verdict: str = ""
-    """The same in one sentence."""
+    """The verdict in one sentence."""
     write: InWriteDb = InWriteDb()
     graph: InGraphDb = InGraphDb()
     parked: ParkedSelf | None = None
     waits: tuple[Wait, ...] = ()
-    """Links and optional references of the row that wait, at most `limit`."""
+    """Parked links and optional references of the row, at most `limit`."""
     waits_in_all: int = 0
     waiting_for_it: tuple[ParkedPart, ...] = ()
-    """What waits for this row."""
+    """Parked rows, links and references that wait for this row."""
     requeued: Requeued | None = None
     dead_letter: DeadLetter | None = None
     discarded: AuditEntry | None = None
-    """The latest discard that was for this row or, being for a table, a fingerprint or all, may have been."""
+    """The latest discard of this row, or of a table, a fingerprint or all that may have included it."""
     vector: InVectorStore | None = None
-    """None for a table without vectors."""
+    """Null for a table without vectors."""
 
 
 def state_of(row: Explanation) -> RowState:
-    """Return what the row comes to."""
+    """Return the state of the row in one word."""
     return _judge(row)[0]
 
 
 def verdict(row: Explanation) -> str:
-    """Return one sentence for a person: what the row comes to, then what else is to be known."""
+    """Return the verdict as one sentence for operators, with further notes."""
     return "; ".join([_judge(row)[1], *_notes(row)])
 
 
@@ -183,7 +183,7 @@ def _judge(row: Explanation) -> tuple[RowState, str]:
         return _judge_absent(row)
     if write.ahead:
         return RowState.OUT_OF_STEP, (
-            f"its version {write.version} is one that this write-db has yet to reach: stamp the row again"
+            f"its version {write.version} is in the future of this write-db: update the row to stamp it again"
         )
     if not write.belongs and not _anywhere(row):
         return RowState.IN_STEP, "in step: the table map's condition keeps it out of the graph-db"
@@ -213,13 +213,13 @@ def _judge_absent(row: Explanation) -> tuple[RowState, str]:
     if row.requeued is not None:
         return RowState.PENDING, f"pending: {gone}; the next cycle asks again, because {row.requeued.reason}"
     if anywhere:
-        where = "in the graph-db" if graph.exists else "in the engine's books"
+        where = "in the graph-db" if graph.exists else "in the engine state"
         return RowState.OUT_OF_STEP, f"out of step: {gone}, and still {where}"
     return RowState.IN_STEP, gone
 
 
 def _anywhere(row: Explanation) -> bool:
-    """Return whether the graph-db has the row, or the engine anything to do with it."""
+    """Return whether the graph-db contains the row, or the engine state mentions it."""
     return row.graph.exists or any(book is not None for book in (row.parked, row.dead_letter, row.requeued))
 
 
@@ -232,24 +232,24 @@ def _judge_parked(parked: ParkedSelf) -> tuple[RowState, str]:
 
 
 def _judge_unexplained(row: Explanation) -> tuple[RowState, str]:
-    """Judge a row whose version no cycle has to read any more and that the books do not mention."""
+    """Judge a row whose version has been read, and which the engine state does not mention."""
     write, graph, discarded = row.write, row.graph, row.discarded
     if not write.belongs:
         return (
             RowState.OUT_OF_STEP,
-            "out of step: the table map keeps it out of the graph-db, and it is there",
+            "out of step: it is in the graph-db, although the table map's condition excludes it",
         )
     given_up = None
     if discarded is not None:
         perhaps = "" if discarded.key is not None else "perhaps "
         given_up = f"{perhaps}given up by {discarded.who}, {moment(discarded.at)}: {discarded.why}"
     if graph.exists:
-        unchanged = f"version {write.version} changed nothing that travels"
+        unchanged = f"version {write.version} changed no replicated column"
         if given_up is None:
             return RowState.IN_STEP, f"in step: {unchanged}"
         return RowState.GIVEN_UP, f"in step if {unchanged}; else {given_up}"
     if given_up is None:
-        return RowState.OUT_OF_STEP, "out of step: not in the graph-db, and nothing in the books says why"
+        return RowState.OUT_OF_STEP, "out of step: not in the graph-db, and the engine state does not say why"
     return RowState.GIVEN_UP, f"not in the graph-db, {given_up}"
 
 
@@ -264,12 +264,12 @@ def _pending(row: Explanation) -> str:
 
 def _when(write: InWriteDb) -> str:
     if write.held_back:
-        return "cannot be read before every transaction of the write-db that began earlier is over"
-    return "is for the next cycle to read"
+        return "cannot be read until all earlier transactions of the write-db have ended"
+    return "will be read by the next cycle"
 
 
 def _notes(row: Explanation) -> Iterator[str]:
-    """Yield what matters beside the judgement."""
+    """Yield further facts next to the verdict."""
     if row.write.pending and row.dead_letter is not None:
         letter = row.dead_letter
         told = refusal(letter.sqlstate, letter.message, letter.next_retry_at)
@@ -300,6 +300,7 @@ def _vector_notes(vector: InVectorStore) -> Iterator[str]:
     elif vector.written and not vector.wanted:
         yield "its point should be gone, and that is not queued"
     elif vector.wanted and not vector.current:
-        yield "its vector is of an older text, and nothing is queued"
+        yield "its vector is that of an older text, and nothing is queued"
     elif vector.point is not None and vector.point != vector.written:
-        yield "its point is " + ("" if vector.point else "not ") + "in the vector store, against the books"
+        is_in = "is" if vector.point else "is not"
+        yield f"its point {is_in} in the vector store, unlike the engine state"

@@ -1,4 +1,4 @@
-"""What is installed where, and which graphs use it."""
+"""Fleet description: registered workers, their providers, and the graphs that use each provider."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
@@ -13,65 +13,65 @@ from syncline.messages.base import GraphStatus, Message
 __all__ = ["Fleet", "Installed", "ProviderUse", "describe_fleet"]
 
 _MOST_NAMED: Final = 100
-"""Graphs and workers that an answer names of each kind: it is kept in a history, however many there are."""
+"""Maximum graphs and workers listed per field: the result is kept in a history."""
 
 _Provider = tuple[str, str]
 """Kind and id."""
 
 
 class Installed(Message):
-    """One version of a provider, and who has it."""
+    """One version of a provider, and the workers that have it."""
 
     version: str
     api_version: int
     distribution: str
     workers: int
     worker_names: tuple[str, ...]
-    """Identities; the first hundred."""
+    """Worker identities; the first 100."""
 
 
 class ProviderUse(Message):
-    """A provider that is installed somewhere, or that a graph names."""
+    """A provider that a worker has, or that a graph names."""
 
     kind: str
     id: str
     installed: tuple[Installed, ...] = ()
-    """Empty if no worker has it: then graphs that name it fall back, hold or fail."""
+    """Installed versions. Empty if no worker has it: graphs that name it are in fallback, held, or fail."""
     graphs: int = 0
-    """Graphs whose composition names it, and graphs whose shadow it serves; archived ones do not count."""
+    """Number of graphs whose composition or shadow names it, without archived ones."""
     graph_names: tuple[str, ...] = ()
-    """Slugs, of a shadow `<slug>/shadow`; the first hundred."""
+    """Slugs (`<slug>/shadow` for a shadow); the first 100."""
 
 
 class Fleet(Message):
-    """Result of workflow `DescribeFleet`: what is installed where, and used by whom."""
+    """Result of workflow `DescribeFleet`: workers, their providers, and the graphs that use them."""
 
     workers: int
     worker_list: tuple[WorkerRecord, ...]
-    """Those that were seen in the last 100 seconds, by identity; the first hundred."""
+    """Workers registered or refreshed in the last 100 seconds, by identity; the first 100."""
     providers: tuple[ProviderUse, ...]
     graphs: int
     undeclared: int
-    """Graphs whose composition names no sync provider; the built-in engine serves them."""
+    """Number of graphs without a sync provider in their composition; the built-in engine serves them."""
     undeclared_names: tuple[str, ...]
     refused: dict[str, str]
-    """Slug -> what is wrong with its record or its composition; the first hundred."""
+    """Slug to the problem of its record or composition; the first 100."""
 
 
 class DescribedServices(Protocol):
-    """What describing the fleet needs of `syncline.services.Services`."""
+    """The part of `syncline.services.Services` that `describe_fleet` needs."""
 
     @property
     def graphs(self) -> GraphRepository:
-        """The records of the graphs."""
+        """The graph records."""
 
     @property
     def workers(self) -> WorkerRepository:
-        """The workers of the deployment."""
+        """The registered workers."""
 
 
 async def describe_fleet(services: DescribedServices) -> Fleet:
-    """Return what is installed where and which graphs use it, or raise StoreError."""
+    """Return the fleet by the control plane, or raise StoreError."""
     workers = await services.workers.list()
     records = await services.graphs.records()
     graphs = [graph for graph in records.valid if graph.status is not GraphStatus.ARCHIVED]
@@ -111,7 +111,7 @@ async def describe_fleet(services: DescribedServices) -> Fleet:
 
 
 def _installed(workers: Iterable[WorkerRecord]) -> Mapping[_Provider, Sequence[Installed]]:
-    """Return every version of every provider that a worker has, with those who have it."""
+    """Return every installed version of every provider, with its workers."""
     having: dict[tuple[str, str, str, int, str], list[str]] = {}
     for worker in workers:
         for found in worker.providers:

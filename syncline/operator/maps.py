@@ -1,4 +1,4 @@
-"""Maps: which table map a graph's tables are looked at with, and what of the graph it may leave out."""
+"""Table map of a graph for operations: the provider's if it is available here, otherwise the built-in one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,48 +24,48 @@ __all__ = ["GraphMap", "map_of", "not_compared"]
 
 @dataclass(frozen=True, kw_only=True)
 class GraphMap:
-    """A graph's table map: its provider's, or else the built-in one."""
+    """A graph's table map: its provider's, otherwise the built-in one."""
 
     schema_map: SchemaMap
     unknown: str | None = None
-    """Why the provider's own is not known here, in a sentence; None: `schema_map` is what it syncs."""
+    """Why the provider's own map is unknown here, in a sentence; None: `schema_map` is the provider's."""
 
     @contextmanager
     def finding(self) -> Iterator[None]:
-        """Say of a table that is not found that it may be one of the provider's own."""
+        """Extend an InputInvalid for an unknown table: it may be one of the provider's own tables."""
         try:
             yield
         except InputInvalid as error:
             if self.unknown is None:
                 raise
-            raise InputInvalid(f"{error} Those are of the built-in table map. {self.unknown}") from None
+            raise InputInvalid(f"{error} These are the tables of the built-in map. {self.unknown}") from None
 
 
 def map_of(services: "Services", graph: "Graph", *, shadow: bool = False) -> GraphMap:
-    """Return the map of whoever syncs the graph, or its shadow; raise CompositionInvalid."""
+    """Return the table map of the provider of the graph, or of its shadow; raise CompositionInvalid."""
     entry = parse_composition(graph.slug, graph.composition).entry("sync", shadow=shadow)
     if entry is None or entry.provider in (names.DEFAULT_PROVIDER, names.FALLBACK_PROVIDER):
         return GraphMap(schema_map=KNOWLEDGE_GRAPH)
     who = f"Provider '{entry.provider}' of graph '{graph.slug}'"
     registered = services.registry.get("sync", entry.provider)
     if registered is None:
-        return _unknown(f"{who} is not installed in this worker, so which tables it syncs is not known here.")
+        return _unknown(f"{who} is not installed in this worker, so the tables that it syncs are unknown.")
     try:
         offered = getattr(registered.provider, "schema_map", None)
-    except Exception as error:  # whatever a plugin's property raises
-        return _unknown(f"{who} raised {type(error).__name__} when it was asked for its `schema_map`.")
+    except Exception as error:  # a plugin's property may raise anything
+        return _unknown(f"{who} raised {type(error).__name__} when its `schema_map` was read.")
     if isinstance(offered, SchemaMap):
         return GraphMap(schema_map=offered)
     if offered is not None:
-        return _unknown(f"{who} offers a `schema_map` that is no SchemaMap.")
-    return _unknown(f"{who} offers no table map (`schema_map`), so which tables it syncs is not known.")
+        return _unknown(f"{who} has a `schema_map` that is not a SchemaMap.")
+    return _unknown(f"{who} has no table map (`schema_map`), so the tables that it syncs are unknown.")
 
 
 async def not_compared(place: GraphSchema, graph_map: GraphMap, found: Verification) -> tuple[str, ...]:
-    """Return in sentences what of the graph was not compared, because nothing here knows its tables.
+    """Return in sentences which parts of the graph were not compared, because their tables are unknown here.
 
-    A provider on the engine keeps a cursor for each of its tables. Where all cursors are of tables that were
-    compared, and there was something to compare, nothing was left out.
+    A provider based on the engine keeps a cursor per table. If all cursors belong to compared tables, and
+    there is at least one, nothing was left out.
     """
     if graph_map.unknown is None:
         return ()
@@ -76,7 +76,7 @@ async def not_compared(place: GraphSchema, graph_map: GraphMap, found: Verificat
     if own:
         return (f"Not compared: {', '.join(own)}. {graph_map.unknown}",)
     if not rows or not found.compared:
-        return (f"Compared were the tables of the built-in map alone. {graph_map.unknown}",)
+        return (f"Only the tables of the built-in map were compared. {graph_map.unknown}",)
     return ()
 
 

@@ -1,4 +1,4 @@
-"""Parked: what waits, for whom, since when, and why that one does not come."""
+"""Parked rows: list them, and summarize them by missing parent with the reason why it does not arrive."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -40,94 +40,94 @@ __all__ = [
 
 
 class Obstacle(StrEnum):
-    """Why a row that others wait for has not come."""
+    """Why a parent row has not arrived in the graph-db."""
 
     LANDED = "landed"
-    """It has: the next cycle lands what waits for it."""
+    """It has arrived: the next cycle applies the rows that wait for it."""
     MISSING = "missing"
-    """The write-db does not have it, and there is no trace that it ever had."""
+    """The write-db does not contain it, and has no record of a deletion."""
     DELETED = "deleted"
-    """The write-db had it."""
+    """It was deleted from the write-db."""
     NOT_READY = "not_ready"
-    """The write-db has it, and the table map's condition keeps it out of the graph-db."""
+    """The write-db contains it, but the table map's condition excludes it from the graph-db."""
     DEAD = "dead"
-    """The graph-db refused it, and it is no longer tried."""
+    """The graph-db rejected it; it is no longer retried."""
     RETRYING = "retrying"
-    """The graph-db refused it; it is tried again."""
+    """The graph-db rejected it; it will be retried."""
     PARKED = "parked"
-    """It waits for a row itself."""
+    """It is parked itself."""
     PENDING = "pending"
-    """The write-db has it, and it has not been synced yet."""
+    """The write-db contains it, and it has not been synced yet."""
     UNKNOWN = "unknown"
     """Its table is not in the table map."""
 
 
 class ParkedPart(Message):
-    """How much of one table waits for one row."""
+    """Rows of one table that wait for the same parent."""
 
     table: str
     name: str | None = None
-    """The link table or the referring column that waits alone; None: whole rows wait."""
+    """The parked link table or referencing column; null: complete rows are parked."""
     waiting: int = 0
     since: datetime | None = None
 
 
 class AwaitedRow(Message):
-    """A row that others wait for."""
+    """A missing parent row."""
 
     table: str
     key: str
     named_by: str | None = None
-    """The column whose value `key` is, where the rows that wait name it by another than its own key."""
+    """The column of `key`, if the parked rows reference it by another column than its key."""
     waiting: int = 0
     since: datetime | None = None
     parts: tuple[ParkedPart, ...] = ()
     obstacle: Obstacle = Obstacle.UNKNOWN
     reason: str = ""
-    """The obstacle, for a person."""
+    """The obstacle in words."""
 
 
 class ParkedSummary(Message):
-    """What waits in a graph; the rows that hold back most come first."""
+    """A graph's parked rows by missing parent, the parents with most parked rows first."""
 
     rows: int = 0
-    """Whole rows that wait for a row."""
+    """Number of parked rows."""
     references: int = 0
-    """Links and optional references that wait alone: their row has landed."""
+    """Number of parked links and optional references whose row has been applied."""
     released: int = 0
-    """Rows whose wait is over, which the next cycle lands. They are in no other number."""
+    """Rows whose parent has arrived, applied by the next cycle; not included in the other counts."""
     awaited: tuple[AwaitedRow, ...] = ()
     left_off: int = 0
-    """Awaited rows beyond the page."""
+    """Number of missing parents beyond the page."""
 
 
 class ParkedEntry(Message):
-    """A row, a link or an optional reference that waits."""
+    """A parked row, link or optional reference."""
 
     table: str
     key: tuple[str, ...] = ()
-    """Of the row that waits, or whose link or reference does."""
+    """Key of the parked row, or of the row with the parked link or reference."""
     name: str | None = None
-    """The link table or the referring column; None: the whole row waits."""
+    """The link table or the referencing column; null: the complete row is parked."""
     waits_for_table: str = ""
     waits_for_key: str = ""
     since: datetime | None = None
     released: bool = False
-    """What it waited for is there; the next cycle lands it."""
+    """Its parent has arrived; the next cycle applies it."""
 
 
 class ParkedPage(Message):
-    """What waits of one table, in no order that means anything."""
+    """One page of the parked rows of a table, in arbitrary order."""
 
     entries: tuple[ParkedEntry, ...] = ()
     next: str | None = None
-    """What to give as `after` for the following page; None when this is the last one."""
+    """Value of `after` for the following page; null on the last page."""
 
 
 async def summarize_parked(
     write: GraphSchema, target: GraphSchema, schema_map: SchemaMap, *, limit: int = 20
 ) -> ParkedSummary:
-    """Return what waits and why, by one question about all of it to each database."""
+    """Return the parked rows by missing parent, with one query to each database."""
     limit = checked_limit(limit)
     by_value = [
         (table.name, reference.column, reference.parent, reference.by)
@@ -155,13 +155,13 @@ async def summarize_parked(
 async def list_parked(
     target: GraphSchema, schema_map: SchemaMap, table: str, *, limit: int = 100, after: str | None = None
 ) -> ParkedPage:
-    """Return one page of what waits of one table; `after` is the `next` of the page before.
+    """Return one page of the parked rows of a table; `after` is the `next` of the previous page.
 
-    Raise InputInvalid for a table that the map does not have.
+    Raise InputInvalid for a table that is not in the map.
     """
     limit = checked_limit(limit)
     found = find_table(schema_map, table)
-    # A row has one place in a page and so has each of its parts: `<name>/<what it waits for>/<row>`.
+    # Each row, and each of its parts, has one position: `<name>/<parent it waits for>/<row>`.
     place, row_id = place_after(after)
     name, waits_for = place_after(place)
     owner = sql("owner_key", target=quoted(found.name)) if found.identified else "NULL"
@@ -178,7 +178,7 @@ async def list_parked(
 
 
 def _landed(schema_map: SchemaMap) -> str:
-    """Return the cases that say whether an awaited row is in the graph-db."""
+    """Return the CASE branches that check whether a parent row is in the graph-db."""
     cases = ["WHEN false THEN false"]
     for table in schema_map:
         if not table.identified:
@@ -193,7 +193,7 @@ def _landed(schema_map: SchemaMap) -> str:
 
 
 _Place = tuple[str, str | None, str]
-"""What an awaited row is known by: table, column that names it, value."""
+"""Identity of a parent row: table, referenced column, value."""
 
 
 def _place(row: Mapping[str, str]) -> _Place:
@@ -203,7 +203,7 @@ def _place(row: Mapping[str, str]) -> _Place:
 async def _ask_write_db(
     write: GraphSchema, schema_map: SchemaMap, awaited: Sequence[asyncpg.Record]
 ) -> dict[_Place, asyncpg.Record]:
-    """Return what the write-db says about each awaited row of a known table."""
+    """Return the state in the write-db of each parent row of a known table."""
     asked: dict[tuple[str, str | None], list[str]] = {}
     for row in awaited:
         asked.setdefault((row["table"], row["named_by"]), []).append(row["key"])
@@ -258,7 +258,7 @@ def _obstacle(
     schema_map: SchemaMap, row: asyncpg.Record, source: asyncpg.Record | None
 ) -> tuple[Obstacle, str]:
     if row["landed"]:
-        return Obstacle.LANDED, "it is there: the next cycle lands what waits"
+        return Obstacle.LANDED, "it has arrived: the next cycle applies the rows that wait for it"
     if source is None:
         return Obstacle.UNKNOWN, "its table is not in the table map"
     if source["deleted_at"] is not None and not source["there"]:
@@ -273,6 +273,6 @@ def _obstacle(
     if row["parked_for_key"] is not None:
         return (
             Obstacle.PARKED,
-            f"waits itself for {row_name(row['parked_for_table'], [row['parked_for_key']])}",
+            f"parked itself, waits for {row_name(row['parked_for_table'], [row['parked_for_key']])}",
         )
     return Obstacle.PENDING, "in the write-db, not synced yet"

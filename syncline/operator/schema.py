@@ -1,4 +1,4 @@
-"""One transaction on a graph's schema, for what people ask and do by hand."""
+"""Transactions on a graph's schema, and helpers for tables, keys and pages, for operations."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -40,7 +40,7 @@ sql: Statements = statements_of("syncline.operator")
 
 @asynccontextmanager
 async def reading(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection that sees one moment of the graph's schema, and that cannot write."""
+    """Yield a connection in a read-only snapshot of the graph's schema."""
     async with (
         place.store.driver() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
@@ -51,9 +51,9 @@ async def reading(place: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
 
 @asynccontextmanager
 async def reading_sources(place: GraphSchema, sources: Sequence[str]) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection that sees one moment of tables of the write-db, which are qualified and quoted.
+    """Yield a connection in a read-only snapshot of tables of the write-db, given qualified and quoted.
 
-    Statements name them so: nothing but pg_catalog is searched.
+    Statements must qualify them too: the search_path is pg_catalog only.
     """
     async with place.store.driver() as connection, tenants.reading(connection, sources, one_moment=True):
         yield connection
@@ -74,31 +74,31 @@ async def _enter(connection: asyncpg.Connection, place: GraphSchema) -> None:
 EntryT = TypeVar("EntryT", bound=BaseModel)
 
 _AT_MOST: Final = 10_000
-"""Rows of one page: they are read into memory."""
+"""Maximum rows of one page: they are read into memory."""
 _BYTES: Final = 1_000_000
-"""Of one page as JSON: Temporal refuses a payload of more than two million."""
+"""Maximum bytes of one page as JSON: Temporal rejects a payload of more than two million."""
 
 
 def checked_limit(limit: int) -> int:
-    """Return the limit of a page, or raise InputInvalid if it is none."""
+    """Return the limit of a page, or raise InputInvalid if it is out of range."""
     if not 1 <= limit <= _AT_MOST:
-        raise InputInvalid(f"The limit of a page is 1 to {_AT_MOST}, not {limit}.")
+        raise InputInvalid(f"`limit` must be 1 to {_AT_MOST}, not {limit}.")
     return limit
 
 
 def place_after(after: str | None) -> tuple[str | None, UUID | None]:
-    """Return the name and the row id at which a page ended, as `<name>/<row id>`, or raise InputInvalid."""
+    """Return name and row id of a page's end, given as `<name>/<row id>`, or raise InputInvalid."""
     if after is None:
         return None, None
     name, _, row_id = after.rpartition("/")
     try:
         return name, UUID(row_id)
     except ValueError:
-        raise InputInvalid(f"{shown(after)} is no place where a page ended: give its `next`.") from None
+        raise InputInvalid(f"{shown(after)} is not the `next` of a page.") from None
 
 
 def first_page(entries: Iterable[EntryT], limit: int) -> tuple[EntryT, ...]:
-    """Return the first entries that make a page: up to `limit`, fewer if they are large, at least one."""
+    """Return the entries of one page: up to `limit`, fewer if they are large, at least one."""
     page: list[EntryT] = []
     size = 0
     for entry in islice(entries, limit):
@@ -119,7 +119,7 @@ def find_table(schema_map: SchemaMap, name: str) -> TableMap:
 
 
 def find_row(schema_map: SchemaMap, name: str, key: Sequence[str]) -> TableMap:
-    """Return the table if `key` can be a key of it, or raise InputInvalid saying what a key of it is."""
+    """Return the table if `key` has the parts of its key, or raise InputInvalid naming the parts."""
     table = find_table(schema_map, name)
     if len(key) != len(table.key):
         parts = "one part" if len(table.key) == 1 else f"{len(table.key)} parts"
@@ -128,14 +128,14 @@ def find_row(schema_map: SchemaMap, name: str, key: Sequence[str]) -> TableMap:
 
 
 def naming_values(schema_map: SchemaMap, parent: TableMap) -> list[str]:
-    """Return the columns by whose value, instead of the key, other tables name rows of `parent`."""
+    """Return the columns, other than the key, by which other tables reference rows of `parent`."""
     references = [reference for table in schema_map for reference in table.references]
     named = [reference.by for reference in references if reference.parent == parent.name and reference.by]
     return list(dict.fromkeys(named))
 
 
 def moment(at: datetime) -> str:
-    """Return a moment to the second, in UTC."""
+    """Return a time to the second, in UTC."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -145,6 +145,6 @@ def row_name(table: str, key: Sequence[str]) -> str:
 
 
 def refusal(sqlstate: str, message: str, next_retry_at: datetime | None) -> str:
-    """Return what the graph-db said about a row, and what follows."""
+    """Return the graph-db's message about a rejected row, and when it is retried."""
     said = f"[{sqlstate}] {masked_message(sqlstate, message)}"
     return f"dead: {said}" if next_retry_at is None else f"refused: {said}; next try {moment(next_retry_at)}"

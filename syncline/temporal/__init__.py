@@ -1,1 +1,1 @@
-"""Runs of `SyncGraph` as operators look for them: of one graph, and the newest of every graph, cheaply."""
+"""Temporal client side: connection, data converter, runs, Schedules, task queues and stalled runs."""

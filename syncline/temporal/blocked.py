@@ -1,4 +1,4 @@
-"""Graphs that stand still because their lock is taken while no run of them is open."""
+"""Blocked graphs: their lock is taken while no run of them is open, so they are not synced."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,25 +15,25 @@ from syncline.temporal.runs import list_runs, outcome_of, runs_of
 __all__ = ["BlockedGraph", "blocked_graphs"]
 
 _LOOKED_AT: Final = 500
-"""Newest blocked runs: graphs that have run rarely since are not found among more."""
+"""Maximum number of newest blocked runs that are read."""
 _NEWEST: Final = 20
 _AT_ONCE: Final = 8
 
 
 class BlockedGraph(Message):
-    """One of them, as its last run has found it."""
+    """A blocked graph, by its last run."""
 
     graph: str
     runs: int = 0
-    """In a row; 0 if its result cannot be read."""
+    """Consecutive blocked runs; 0 if the result cannot be read."""
     since: datetime | None = None
     holder: LockHolder | None = None
 
 
 async def blocked_graphs(client: Client) -> Sequence[BlockedGraph]:
-    """Return the graphs whose last run that has ended found them blocked; raise TemporalUnavailable.
+    """Return the graphs whose last ended run found them blocked; raise TemporalUnavailable.
 
-    One question, as long as none of late was.
+    One request if there was no blocked run lately.
     """
     query = f'{names.ATTRIBUTE_STATUS}="{BLOCKED}"'
     seen = dict.fromkeys([run.graph async for run in list_runs(client, query, limit=_LOOKED_AT) if run.graph])

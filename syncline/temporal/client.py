@@ -1,4 +1,4 @@
-"""The one way to reach Temporal: the ecosystem's own configuration, our data converter, our errors."""
+"""Temporal client: connects by Temporal's own configuration, with our data converter and our errors."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,10 +57,10 @@ async def connect(
     runtime: Runtime | None = None,
     plugins: Sequence[Plugin] = (),
 ) -> Client:
-    """Return a client of the Temporal that the `TEMPORAL_*` variables and profiles name.
+    """Return a client connected by the `TEMPORAL_*` variables and profiles.
 
-    `address` and `namespace` come before those. Raise SettingsInvalid when that configuration cannot be read,
-    TemporalUnavailable when the server cannot be reached.
+    `address` and `namespace` override them. Raise SettingsInvalid if the configuration cannot be read,
+    TemporalUnavailable if the server cannot be reached.
     """
     try:
         config = ClientConfig.load_client_connect_config()
@@ -77,12 +77,12 @@ async def connect(
             runtime=runtime,
             plugins=plugins,
         )
-    except (RuntimeError, RPCError, OSError) as error:  # the SDK says RuntimeError for a refused connection
+    except (RuntimeError, RPCError, OSError) as error:  # the SDK raises RuntimeError if it cannot connect
         raise TemporalUnavailable(config["target_host"], config["namespace"], _cause(error)) from error
 
 
 async def connect_again(client: Client) -> Client:
-    """Return a client like this one, for another event loop; raise TemporalUnavailable when that fails."""
+    """Return a new client with the same configuration, for another event loop; raise TemporalUnavailable."""
     connection = client.service_client.config
     try:
         service = await ServiceClient.connect(connection)
@@ -92,11 +92,11 @@ async def connect_again(client: Client) -> Client:
 
 
 async def missing_search_attributes(client: Client) -> set[str]:
-    """Return the search attributes of ours that the namespace lacks.
+    """Return Syncline's search attributes that the namespace lacks.
 
-    A server that does not let clients list them (Temporal Cloud) is trusted to have them. Raise
-    ConfigurationError when one is registered with another type, TemporalUnavailable when the server does not
-    answer or does not know the namespace.
+    A server that does not let clients list them (Temporal Cloud) is assumed to have them. Raise
+    ConfigurationError if one is registered with another type, TemporalUnavailable if the server does not
+    answer or the namespace does not exist.
     """
     try:
         found = await client.operator_service.list_search_attributes(
@@ -118,9 +118,9 @@ async def missing_search_attributes(client: Client) -> set[str]:
 
 
 async def require_search_attributes(client: Client) -> None:
-    """Raise ConfigurationError with the commands that help if the namespace lacks a search attribute.
+    """Raise ConfigurationError with the commands to run if the namespace lacks a search attribute.
 
-    A run that sets an attribute which does not exist would retry its workflow task for ever.
+    A run that sets an unregistered attribute would retry its workflow task forever.
     """
     missing = sorted(await missing_search_attributes(client))
     if missing:
@@ -153,7 +153,7 @@ async def register_search_attributes(client: Client) -> set[str]:
 
 @contextmanager
 def temporal_errors_mapped(client: Client) -> Iterator[None]:
-    """Raise TemporalUnavailable in place of the SDK's error when a call has failed."""
+    """Raise TemporalUnavailable in place of the SDK's RPCError."""
     try:
         yield
     except RPCError as error:
@@ -165,7 +165,7 @@ def _unavailable(client: Client, error: RPCError) -> TemporalUnavailable:
 
 
 def _cause(error: Exception) -> str:
-    """Return what went wrong in one line: the SDK wraps it in the debug output of its transport."""
+    """Return the cause in one line: the SDK wraps it in the debug output of its transport."""
     said = _QUOTED.search(str(error))
     if said is not None:
         return said["cause"]
@@ -183,8 +183,8 @@ FAILURES: Final = SearchAttributeKey.for_int(names.ATTRIBUTE_FAILURES)
 FINGERPRINT: Final = SearchAttributeKey.for_keyword(names.ATTRIBUTE_FINGERPRINT)
 
 SCHEDULED_BY: Final = SearchAttributeKey.for_keyword("TemporalScheduledById")
-"""Id of the Schedule that has started a run."""
+"""Id of the Schedule that started a run."""
 SCHEDULED_FOR: Final = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
-"""When that was due."""
+"""Nominal time of that start."""
 REPORTED_PROBLEMS: Final = SearchAttributeKey.for_keyword_list("TemporalReportedProblems")
-"""Category and cause, while the workflow task of a run has failed five times or more."""
+"""Category and cause, set by the server while a run's workflow task has failed five times or more."""

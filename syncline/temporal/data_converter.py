@@ -1,7 +1,7 @@
-"""What is between our messages and Temporal: pydantic models as JSON, encoded by a codec if one is named.
+"""Data converter: pydantic models as JSON, encoded by a payload codec if one is configured.
 
-A codec encodes every payload on its way to Temporal and decodes it on its way back: inputs, results, signals,
-queries, memos, heartbeats, details, and what failures say. Search attributes and ids are never encoded.
+A codec encodes every payload sent to Temporal and decodes it when read: inputs, results, signals, queries,
+memos, heartbeats, details, and messages of failures. Search attributes and ids are never encoded.
 """
 
 from collections.abc import Callable
@@ -40,10 +40,10 @@ _CYCLE_FAILED = "CycleFailed"
 
 
 class SentenceFailureConverter(DefaultFailureConverter):
-    """Leaves out the frames, and the cause that says the same, of what is raised on purpose.
+    """Omits stack frames, and a cause that repeats the message, of errors raised on purpose.
 
-    Its message says what happened and what to do; the worker's log has the rest. An operator who reads a
-    failure in the Web UI would else read twenty lines of our files first.
+    Their message contains problem and fix; the worker's log has the rest. Otherwise an operator would see
+    twenty lines of stack trace first in the Web UI.
     """
 
     def to_failure(
@@ -57,7 +57,7 @@ class SentenceFailureConverter(DefaultFailureConverter):
             return
         kept = exception.__traceback__, exception.__cause__, exception.__suppress_context__
         exception.__traceback__ = None
-        if not ends_a_run:  # the cause of which says who reported it
+        if not ends_a_run:  # the cause of that failure is the error that reported it
             exception.__cause__ = None  # which also suppresses the context
         try:
             super().to_failure(exception, payload_converter, failure)
@@ -66,10 +66,10 @@ class SentenceFailureConverter(DefaultFailureConverter):
 
 
 class EncodedFailureConverter(SentenceFailureConverter):
-    """The same where a codec encodes what failures say."""
+    """The same with messages and stack traces of failures encoded by the codec."""
 
     def __init__(self) -> None:
-        """Have messages and stack traces encoded."""
+        """Turn on the encoding of messages and stack traces."""
         super().__init__(encode_common_attributes=True)
 
 
@@ -83,7 +83,7 @@ _ENCODING: Final = {"encoding": b"json/plain"}
 
 
 class _MessageJSON(PydanticJSONPlainPayloadConverter):
-    """JSON of pydantic models; a message of ours gives its own."""
+    """JSON of pydantic models; a `Message` provides its own JSON."""
 
     def to_payload(self, value: object) -> Payload | None:
         """Return the value as a payload."""
@@ -93,7 +93,7 @@ class _MessageJSON(PydanticJSONPlainPayloadConverter):
 
 
 class MessagePayloadConverter(CompositePayloadConverter):
-    """The converter of our clients. It reads what `pydantic_data_converter` wrote, and the reverse."""
+    """Payload converter of our clients, compatible in both directions with `pydantic_data_converter`."""
 
     def __init__(self) -> None:
         """Take the SDK's converters, with JSON by pydantic."""
@@ -115,9 +115,9 @@ _NAME = "SYNCLINE_PAYLOAD_CODEC"
 
 
 def load_data_converter() -> DataConverter:
-    """Return the converter of this process, or raise SettingsInvalid if its codec cannot be had.
+    """Return the converter of this process, or raise SettingsInvalid if its codec cannot be loaded.
 
-    Nobody goes on without: what should be encoded would be kept by Temporal as it is.
+    There is no fallback: Temporal would store unencoded what should be encoded.
     """
     named = load_payload_codec()
     if not named:
@@ -135,7 +135,7 @@ def _open_codec(named: str) -> PayloadCodec:
         raise SettingsInvalid(f"{_NAME} is not `module:factory`, such as `acme_codec:open_codec`.")
     try:
         factory = cast("Callable[[], object]", getattr(import_module(module), attribute))
-    except Exception as error:  # whatever an import raises
+    except Exception as error:  # an import may raise anything
         kind = type(error).__name__
         raise SettingsInvalid(f"{_NAME}: '{module}' has no such factory here ({kind}).") from error
     try:

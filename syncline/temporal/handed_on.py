@@ -1,4 +1,4 @@
-"""What a failure says besides its message: the state that a run hands on, and what a cycle had committed."""
+"""Details of failures: the state that a failed run hands on, its result, and what its cycle had committed."""
 
 from collections.abc import Iterator
 from typing import Final, TypeVar
@@ -15,15 +15,15 @@ __all__ = ["CYCLE_FAILED", "committed_before", "failed_result", "fitting", "hand
 MessageT = TypeVar("MessageT", bound=Message)
 
 CYCLE_FAILED: Final = "CycleFailed"
-"""Type of the failure of a run whose cycle returned that a table failed: its result is the first detail."""
+"""Failure type of a run whose cycle returned with failed tables: its result is the first detail."""
 _MOST_BYTES: Final = 256 * 1024
-"""What is kept of the result of a cycle that failed: half of what the server warns of."""
+"""Maximum bytes kept of a failed cycle's result: half of the size that the server warns about."""
 _MOST_TABLES: Final = 200
 _MOST_TEXT: Final = 500
 
 
 def handed_on(failure: BaseException | None) -> HandedOn | None:
-    """Return what the failure that ended a run hands on; None of one that says nothing of it."""
+    """Return the state in the failure that ended a run; None if it contains none."""
     if not isinstance(failure, ApplicationError) or not failure.details:
         return None
     return _read(HandedOn, failure.details[-1])
@@ -39,9 +39,9 @@ def failed_result(failure: BaseException | None) -> SyncResult | None:
 def committed_before(
     failure: BaseException | None, progress: CycleProgress | None = None
 ) -> Committed | None:
-    """Return the most that is told of what a cycle had committed when it raised, or when it was given up.
+    """Return the maximum reported of what a cycle had committed when it raised or was abandoned.
 
-    It is told by the failure, by the last heartbeat, and by `progress`, which the run was signalled.
+    It is reported by the failure, by the last heartbeat, and by `progress`, which was signalled to the run.
     """
     told = [] if progress is None else [progress.committed]
     told += [found for error in _chain(failure) for found in _committed_of(error)]
@@ -49,7 +49,7 @@ def committed_before(
 
 
 def fitting(result: SyncResult) -> SyncResult:
-    """Return as much of a result as a failure may carry: all, or else the tables that failed come first."""
+    """Return the part of a result that fits into a failure; if not all of it, failed tables come first."""
     if _size(result) <= _MOST_BYTES:
         return result
     worked = sorted(result.tables, key=lambda table: table.error is None)

@@ -1,8 +1,8 @@
-"""Every graph in one look: a bounded number of questions, whatever the number of graphs.
+"""Status of all graphs, or of one graph, from Temporal, with a bounded number of requests.
 
-Asked are the list of Schedules, the newest runs in pages of a thousand until each graph has been seen (at
-most two runs for each graph that there is), the graphs that are left in groups of a hundred, the pollers of
-each task queue that has open runs, and the first twenty of the runs that have been open for long.
+It requests the list of Schedules, the newest runs in pages of 1,000 until each graph has been seen (at most
+two runs per graph), the remaining graphs in groups of 100, the pollers of each task queue with open runs, and
+the first twenty of the runs that have been open for long.
 """
 
 import asyncio
@@ -55,47 +55,47 @@ _AT_ONCE: Final = 8
 
 
 class GraphHealth(StrEnum):
-    """What a graph is doing, the worst first."""
+    """Health of a graph, the worst first."""
 
     STUCK = "stuck"
-    """A run is open, and its workflow task fails each time."""
+    """A run is open, and its workflow task keeps failing."""
     NO_WORKER = "no worker"
-    """A run is open, and no worker polls the task queue of what it waits for."""
+    """A run is open, and no worker polls the task queue that it waits on."""
     FAILED = "failed"
-    """Its last run did not succeed."""
+    """Its last run failed."""
     RETRYING = "retrying"
-    """A run is open, and what it tries fails."""
+    """A run is open, and its activity fails and is retried."""
     BLOCKED = "blocked"
-    """Its last runs found it taken, and no run has it."""
+    """Its last runs found its lock taken, but no run of it was open."""
     NEVER_DUE = "never due"
-    """Its Schedule is not paused, and never comes again."""
+    """Its Schedule is not paused, but has no future time."""
     HELD = "held"
-    """Its last run synced nothing, because nobody has the provider."""
+    """Its last run synced nothing, because no worker has the provider."""
     FALLBACK = "fallback"
     """Its last run fell back to the built-in engine."""
     PAUSED = "paused"
-    """Its Schedule starts no runs, whatever became of the last one."""
+    """Its Schedule is paused, whatever the status of the last run."""
     RUNNING = "running"
     OK = "ok"
     NEVER = "never ran"
-    """No run is kept by Temporal."""
+    """Temporal keeps no run of it."""
 
 
 class GraphSchedule(Message):
-    """When a graph runs by itself."""
+    """The Schedule of a graph."""
 
     spec: str
     paused: bool
     paused_with_graph: bool = False
-    """Paused because the graph is, and not by an operator."""
+    """Paused because the graph is paused, not by an operator."""
     note: str | None = None
     next_at: datetime | None = None
     due: DueProblem | None = None
-    """What is wrong with the times at which it comes, unless it is paused."""
+    """Problem with its times; null if there is none, or if it is paused."""
 
     @classmethod
     def of(cls, listed: ListedSchedule) -> "GraphSchedule":
-        """Return what of a listed Schedule concerns the graph."""
+        """Return the fields of a listed Schedule that concern the graph."""
         return cls(
             spec=listed.spec,
             paused=listed.paused,
@@ -107,23 +107,23 @@ class GraphSchedule(Message):
 
 
 class GraphOverview(Message):
-    """One graph in the list of all."""
+    """One graph in the overview."""
 
     graph: str
     standing: GraphHealth
     last_run: ListedRun | None = None
-    """The last run that has ended."""
+    """The last ended run."""
     running: ListedRun | None = None
     trying: PendingRetry | None = None
-    """What keeps the open run from going on."""
+    """The failing activity of the open run that is retried."""
     stall: Stall | None = None
-    """Why the open run does not continue though nothing of it is tried again."""
+    """Why the open run does not continue, other than a retried activity."""
     schedule: GraphSchedule | None = None
-    """Null if it has none: then it runs by hand or by cron only."""
+    """Null without a Schedule: it has manual or cron runs only."""
 
 
 class _Seen:
-    """The newest runs of each graph, as they come from lists that are sorted by age."""
+    """Collects the newest runs of each graph from lists sorted by age."""
 
     def __init__(self, slugs: Iterable[str]) -> None:
         self.closed: dict[str, ListedRun] = {}
@@ -131,7 +131,7 @@ class _Seen:
         self.missing = set(slugs)
 
     def add(self, run: ListedRun) -> None:
-        # A shadow is no graph: it is looked at by its own name.
+        # A shadow is not a graph: it has a report under its own name.
         if run.graph is None or names.shadowed_slug(run.graph) is not None:
             return
         newest = self.running if run.open else self.closed
@@ -141,7 +141,7 @@ class _Seen:
 
 
 async def overview(client: Client) -> Sequence[GraphOverview]:
-    """Return how every graph that has a Schedule or a recent run is doing, trouble first.
+    """Return the overview of every graph that has a Schedule or a recent run, the worst first.
 
     Raise TemporalUnavailable if Temporal does not answer.
     """
@@ -180,7 +180,7 @@ def health_of(
     schedule: GraphSchedule | None,
     stall: Stall | None = None,
 ) -> GraphHealth:
-    """Return what to say of a graph in a word."""
+    """Return the health of a graph."""
     if stall is not None and stall.kind is StallKind.TASK_FAILS:
         return GraphHealth.STUCK
     if stall is not None and stall.kind is StallKind.NO_WORKER:
@@ -206,8 +206,8 @@ def health_of(
 
 
 async def _read(client: Client, query: str, seen: _Seen, *, limit: int) -> None:
-    """Read newest runs until every graph that is missed has been seen."""
-    unknown = not seen.missing  # without Schedules there is nothing to miss: all that the limit allows
+    """Read newest runs until every missing graph has been seen."""
+    unknown = not seen.missing  # without Schedules no graph is missing: read up to the limit
     async with aclosing(list_runs(client, query, limit=limit)) as listed:
         async for run in listed:
             seen.add(run)
@@ -216,7 +216,7 @@ async def _read(client: Client, query: str, seen: _Seen, *, limit: int) -> None:
 
 
 async def _read_missing(client: Client, seen: _Seen) -> None:
-    """Ask for the graphs that have run too long ago to be among the newest."""
+    """Read the runs of graphs that ran too long ago to be among the newest."""
     missing = sorted(seen.missing)
     slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -232,9 +232,9 @@ async def _read_missing(client: Client, seen: _Seen) -> None:
 async def _ask_long_runs(
     client: Client, running: Iterable[ListedRun], stalls: Mapping[str, Stall]
 ) -> dict[str, Pending]:
-    """Ask the runs that have been open for long, the longest first, whether they go on.
+    """Describe the runs that have been open for long, the longest first, to find stalls and retries.
 
-    Runs for which there is no worker are not asked: there may be one of each graph, and all say the same.
+    Runs without a worker are not described: there may be one per graph, all with the same cause.
     """
     long = sorted(
         (
@@ -254,36 +254,35 @@ def _without_worker(stall: Stall | None) -> bool:
 
 
 _LOOKED_AT: Final = 20
-"""Newest runs among which are the open one and the last that has ended."""
+"""Number of newest runs that include the open one and the last ended one."""
 
 
 class GraphReport(Message):
-    """What there is to know about one graph."""
+    """Full report on one graph."""
 
     graph: str
     standing: GraphHealth
     run: ListedRun | None = None
-    """The one whose state this is: the open one, else the last that has ended."""
+    """The run of this state: the open one, otherwise the last ended one."""
     state: SyncState | None = None
-    """As the run tells it itself; without a worker, what its result says."""
+    """State from the run's query; without a worker, from its result."""
     answered: bool = True
-    """Whether a worker answered for the run."""
+    """Whether a worker answered the query."""
     problem: str | None = None
-    """Why none did, in a sentence."""
+    """Why no worker answered, in a sentence."""
     trying: PendingRetry | None = None
     stall: Stall | None = None
     """Why the open run does not continue."""
     last_ended: ListedRun | None = None
     scheduled: ProviderState | None = None
-    """Who served the graph in its Schedule's last run; null unless `run` was by hand, which knows of none."""
+    """Provider state of the Schedule's last run; null unless `run` is manual, which has no earlier state."""
     schedule: GraphSchedule | None = None
 
 
 async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport:
-    """Return the report on a graph, or raise RunNotFound if it has neither a run nor a Schedule.
+    """Return the report on a graph; raise RunNotFound if it has neither a run nor a Schedule.
 
-    A worker that does not answer within these seconds is not waited for. Raise TemporalUnavailable if
-    Temporal does not answer.
+    A worker has `seconds` to answer the query. Raise TemporalUnavailable if Temporal does not answer.
     """
     with temporal_errors_mapped(client):
         listed, runs = await asyncio.gather(
@@ -302,7 +301,7 @@ async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport
     if run is not None:
         try:
             state = await state_of(client, run.workflow_id, run.run_id, seconds=seconds)
-            # What the run knows of its cycle is up to a minute old.
+            # Heartbeat details are newer: the progress signalled to the run is up to a minute old.
             progress = await progress_of(client, run.workflow_id, run.run_id) if run.open else None
             if progress is not None:
                 state = state.model_copy(update={"progress": progress})
@@ -325,7 +324,7 @@ async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport
 
 
 async def _scheduled(client: Client, shown: ListedRun, runs: Sequence[ListedRun]) -> ProviderState | None:
-    """Return what the last run of the Schedule tells of the provider, if the one that is shown is by hand."""
+    """Return the provider state of the Schedule's last run, if the run shown is manual."""
     told = (RunStatus.COMPLETED, RunStatus.FAILED)
     own = (run for run in runs if run.started_by is StartedBy.SCHEDULE and run.status in told)
     last = next(own, None) if shown.started_by is StartedBy.HAND else None

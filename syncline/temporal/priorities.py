@@ -1,7 +1,7 @@
-"""The order in which runs and activities that wait for a worker are taken: Temporal's own priorities.
+"""Priorities of runs and activities that wait for a worker, by Temporal's priority keys.
 
-A task queue hands out its backlog strictly by key, the lowest first, so a key is given to what cannot flood
-the queue: what people start, then one run per graph that something has changed for, then the clock's.
+A task queue dispatches its backlog strictly by key, the lowest first, so low keys are for work that cannot
+flood the queue: operators' runs, then one triggered run per changed graph, then scheduled runs.
 """
 
 from collections.abc import Sequence
@@ -13,28 +13,28 @@ from temporalio.common import Priority
 __all__ = ["BY_HAND", "SCHEDULED", "TRIGGERED", "WAITING", "cron_times", "is_on_time"]
 
 BY_HAND: Final = Priority(priority_key=1)
-"""Somebody waits for it: a run by hand, an operation."""
+"""An operator waits for it: a manual run, an operation."""
 TRIGGERED: Final = Priority(priority_key=2)
-"""A run of a Schedule at another time than its own: triggered, by a notification or by a person."""
+"""A run of a Schedule outside its regular times: triggered by a notification or an operator."""
 SCHEDULED: Final = Priority(priority_key=3)
-"""A run at its time. The server gives the same to what has no priority, such as a cron workflow."""
+"""A scheduled run. The server's default too, for example for a cron workflow."""
 WAITING: Final = Priority(priority_key=4)
-"""What can wait for all of these: a shadow's run, a verification."""
+"""Work that can wait for all others: a shadow's run, a verification."""
 
 
 def is_on_time(due: datetime, times: Sequence[tuple[int, int]]) -> bool:
-    """Return whether a Schedule with one of these intervals may have a run of its own then.
+    """Return whether `due` is a regular time of a Schedule with one of these intervals.
 
-    Without intervals its times are not known, and any is taken for one of them.
+    Without intervals its times are unknown, and any time counts as regular.
     """
     second = int(due.timestamp())
     return not times or any(second % every == offset for every, offset in times)
 
 
 def cron_times(expression: str) -> list[tuple[int, int]]:
-    """Return the interval within which the times of a cron expression are: whole minutes, or none are known.
+    """Return the interval that contains all times of a cron expression: whole minutes, or [] if unknown.
 
-    An expression of seven fields has seconds; `@every` counts from any of them.
+    Unknown for seven fields, which include seconds, and for `@every`, which starts at any second.
     """
     fields = [field for field in expression.split() if not field.startswith(("TZ=", "CRON_TZ="))]
     whole_minutes = len(fields) in (5, 6) or (len(fields) == 1 and fields[0] != "@every")

@@ -1,4 +1,4 @@
-"""Runs by hand: a workflow started, waited for, and told in a sentence when it does not end well."""
+"""Manual runs: start a workflow, wait for its result, and translate its failure into an error."""
 
 import asyncio
 import contextlib
@@ -23,9 +23,9 @@ from syncline.temporal.task_queues import pollers
 __all__ = ["execute_and_wait"]
 
 _LOOK_FOR_WORKER: Final = 3.0
-"""Seconds that a worker which is starting may take to appear."""
+"""Seconds that a starting worker may take to poll."""
 _LOOK: Final = 2.0
-"""Seconds between looks at a run that has not ended."""
+"""Seconds between two checks of a run that has not ended."""
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
@@ -44,13 +44,12 @@ async def execute_and_wait(
     report: Callable[[str], None] = lambda _: None,
     begun: Callable[[], None] = lambda: None,
 ) -> ResultT:
-    """Start a workflow by its name, wait for it, and return its result.
+    """Start a workflow by its type name, wait for it, and return its result.
 
-    `report` gets a sentence when a try has failed and is repeated, or nobody takes it up; `begun` is called
-    once the run is there. Whoever is cancelled while waiting here cancels the run. Raise ConfigurationError
-    if the run failed by one, RunFailed if it failed otherwise or has not ended within these seconds (the
-    server then ends it); NoWorker, soon and with nothing started, if nobody polls the task queue;
-    TemporalUnavailable.
+    `report` is called with a sentence if an attempt has failed and is retried, or no worker takes it; `begun`
+    once the run has started. Cancelling the caller cancels the run. Raise ConfigurationError if the run
+    failed with one; RunFailed if it failed otherwise, or has not ended within `seconds` (the server then
+    times it out); NoWorker, without starting a run, if no worker polls the task queue; TemporalUnavailable.
     """
     with temporal_errors_mapped(client):
         await _require_worker(client, task_queue)
@@ -59,7 +58,7 @@ async def execute_and_wait(
             args=arguments,
             id=workflow_id,
             task_queue=task_queue,
-            # Nobody waits for it any longer.
+            # The caller does not wait for longer.
             execution_timeout=timedelta(seconds=seconds),
             static_summary=summary[:200],
             search_attributes=TypedSearchAttributes(
@@ -72,7 +71,7 @@ async def execute_and_wait(
         watch = _Watch(client, handle, report)
         watching = asyncio.create_task(watch.look())
         try:
-            # The server ends the run by itself; a little later, it has been lost from sight.
+            # The server times the run out; if that is not seen a little later, stop waiting.
             async with asyncio.timeout(seconds + 5):
                 return await handle.result()
         except asyncio.CancelledError:
@@ -86,14 +85,14 @@ async def execute_and_wait(
         except TimeoutError as error:
             raise _late(handle.id, seconds, watch, task_queue) from error
         except ValidationError as error:
-            problem = "its result is not understood here: the worker is of another release"
+            problem = "its result cannot be decoded here: the worker has another release"
             raise RunFailed(handle.id, f"Run {handle.id} has ended, but {problem}.") from error
         finally:
             watching.cancel()
 
 
 async def _require_worker(client: Client, task_queue: str) -> None:
-    """Raise NoWorker if no worker that polls the queue takes new runs. One that died lately still counts."""
+    """Raise NoWorker if no polling worker accepts new runs. A worker that died recently still counts."""
     deadline = time.monotonic() + _LOOK_FOR_WORKER
     while True:
         found = await pollers(client, task_queue)
@@ -105,7 +104,7 @@ async def _require_worker(client: Client, task_queue: str) -> None:
 
 
 class _Watch:
-    """Looks at a run now and then, to say why it has not ended."""
+    """Periodic check of an open run, to report why it has not ended."""
 
     def __init__(
         self, client: Client, handle: WorkflowHandle[object, ResultT], report: Callable[[str], None]
@@ -116,13 +115,13 @@ class _Watch:
         self.trouble: str | None = None
 
     async def look(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         last: object = None
         while True:
             await asyncio.sleep(_LOOK)
             pending = await pending_of(self._client, self._handle.id, self._handle.first_execution_run_id)
             self.trouble = _trouble(pending)
-            # The same stall is told once, though how long it lasts has changed.
+            # The same stall is reported once, although its duration changes.
             news = self.trouble if pending.stall is None else (pending.stall.kind, pending.stall.since)
             if self.trouble is not None and news != last:
                 self._report(self.trouble)
@@ -130,16 +129,16 @@ class _Watch:
 
 
 def _trouble(pending: Pending) -> str | None:
-    """Return what has failed and is tried again, or what nobody has taken up yet, with the way out."""
+    """Return the failure that is retried, or the stall with its fix; None if there is none."""
     if pending.stall is not None:
         return f"{pending.stall.problem} {pending.stall.fix}"
     if pending.trying is not None and pending.trying.attempt > 1:
-        return f"{pending.trying.problem.removesuffix('.')}; it is tried again."
+        return f"{pending.trying.problem.removesuffix('.')}; it is retried."
     return None
 
 
 def _error_of(error: WorkflowFailureError, workflow_id: str) -> SynclineError | None:
-    """Return what a run ended by, None if it was not given the time."""
+    """Return the error of a failed run; None if it timed out."""
     for cause in _causes(error):
         if isinstance(cause, ApplicationError):
             kind = _class_of(cause)
@@ -151,12 +150,12 @@ def _error_of(error: WorkflowFailureError, workflow_id: str) -> SynclineError | 
             return RunFailed(workflow_id, cause.message)
         if isinstance(cause, CancelledError | TerminatedError):
             stopped = "cancelled" if isinstance(cause, CancelledError) else "terminated"
-            return RunFailed(workflow_id, f"Run {workflow_id} was {stopped} by somebody: {cause.message}.")
+            return RunFailed(workflow_id, f"Run {workflow_id} was {stopped}: {cause.message}.")
     return None
 
 
 def _class_of(error: ApplicationError) -> type[SynclineError] | None:
-    """Return the class of ours that the activity's error was translated from, if it was."""
+    """Return the SynclineError class that the activity's error was translated from, if any."""
     kind: object = getattr(errors, error.type or "", None)
     return kind if isinstance(kind, type) and issubclass(kind, SynclineError) else None
 

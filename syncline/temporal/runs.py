@@ -1,4 +1,4 @@
-"""One run as Temporal lists it: no worker is asked, and no history is read."""
+"""Runs of a graph: listed from visibility, with outcomes from results, and state from queries."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 _LATE: Final = timedelta(hours=1)
-"""A scheduled run that starts this far from its time was asked for by a backfill."""
+"""A scheduled run that starts this far from its nominal time comes from a backfill."""
 _OPEN: Final = 100
 
 
@@ -76,18 +76,18 @@ class StartedBy(StrEnum):
     """What started a run."""
 
     SCHEDULE = "schedule"
-    """The graph's Schedule: at its time, triggered or notified."""
+    """The graph's Schedule: at its time, or triggered by a notification or an operator."""
     BACKFILL = "backfill"
-    """The Schedule, more than an hour from the time that the run stands for."""
+    """The Schedule, more than an hour from the run's nominal time."""
     CRON = "cron"
     """A workflow started with a cron expression (or with a delay, which looks the same)."""
     HAND = "hand"
     SHADOW = "shadow"
-    """The run of the graph, which its shadow's follows."""
+    """The graph's run, which starts the run of its shadow."""
 
 
 class RunStatus(StrEnum):
-    """How a run stands, as Temporal knows it."""
+    """Status of a run in Temporal."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -100,7 +100,7 @@ class RunStatus(StrEnum):
 
     @property
     def trouble(self) -> bool:
-        """Whether a run that ended so did not do its work, and nobody meant that."""
+        """Whether a run with this status ended unintentionally without doing its work."""
         return self in (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.TERMINATED)
 
 
@@ -115,23 +115,23 @@ class ListedRun(Message):
     started_at: datetime
     ended_at: datetime | None
     seconds: float
-    """From its start to its end, or until now."""
+    """Seconds from its start to its end, or until now."""
     provider: str | None = None
-    """`builtin-engine` in fallback; null while nobody has been resolved."""
+    """`builtin-engine` in fallback; null until the provider is resolved."""
     provider_version: str | None = None
-    """Of the plugin that ran the cycle; null for the built-in engine, and if the cycle did not return."""
+    """Version of the plugin that ran the cycle; null for the built-in engine or without a result."""
     fallback: bool = False
     rows: int | None = None
     """Rows inserted, changed or deleted; null, or 0 in a run of a Schedule, if the cycle did not return."""
     failures: int | None = None
     held: bool = False
-    """Whether nothing was synced, because nobody has the provider."""
+    """Whether nothing was synced because no worker has the provider."""
     blocked: bool = False
-    """Whether nothing was synced, twice in a row, because the graph is taken and no run has it."""
+    """Whether nothing was synced, twice in a row, because the lock is taken but no run of it is open."""
     task_queue: str | None = None
-    """Where its workflow tasks wait for a worker."""
+    """Task queue of its workflow tasks."""
     reported_problems: tuple[str, ...] = ()
-    """TemporalReportedProblems: what its workflow task has failed by, five times or more."""
+    """TemporalReportedProblems: why its workflow task has failed five times or more."""
 
     @property
     def open(self) -> bool:
@@ -140,9 +140,9 @@ class ListedRun(Message):
 
 
 async def list_runs(client: Client, query: str, *, limit: int) -> AsyncGenerator[ListedRun, None]:
-    """Yield runs that match the query, open ones first, then the last ended; raise TemporalUnavailable.
+    """Yield the runs that match the query, open ones first, then the last ended; raise TemporalUnavailable.
 
-    A cron's next run exists while it waits for its time; it is left out, because nothing answers for it yet.
+    The next run of a cron exists while it waits for its time; it is skipped, because no worker has it yet.
     """
     query = f'WorkflowType="{names.SYNC_GRAPH}" AND {query}'
     with temporal_errors_mapped(client):
@@ -152,17 +152,17 @@ async def list_runs(client: Client, query: str, *, limit: int) -> AsyncGenerator
 
 
 async def runs_of(client: Client, slug: str, *, limit: int, failed: bool = False) -> list[ListedRun]:
-    """Return the newest runs of a graph, or only those that did not succeed; an open one comes first."""
+    """Return the newest runs of a graph, or only the unsuccessful ones; an open one comes first."""
     query = f"{names.ATTRIBUTE_GRAPH}={quoted(slug)}"
     if failed:
         query += ' AND ExecutionStatus IN ("Failed","TimedOut","Terminated")'
-    # One more: the run for which a cron waits takes a place in the list.
+    # One more: the waiting run of a cron takes a place in the list.
     found = [run async for run in list_runs(client, query, limit=limit + 1)]
     return found[:limit]
 
 
 async def run_at_work(client: Client, slug: str, *, but: str) -> ListedRun | None:
-    """Return the run of a graph that has been open for longest, except run `but`; None if there is none."""
+    """Return the oldest open run of a graph, except run `but`; None if there is none."""
     query = f'{names.ATTRIBUTE_GRAPH}={quoted(slug)} AND ExecutionStatus="Running"'
     found = [run async for run in list_runs(client, query, limit=_OPEN) if run.run_id != but]
     return min(found, key=lambda run: run.started_at, default=None)
@@ -176,7 +176,7 @@ async def run_of(client: Client, workflow_id: str, run_id: str) -> ListedRun:
 
 
 def quoted(value: str) -> str:
-    """Return a value as a visibility query takes it."""
+    """Return a value quoted for a visibility query."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -216,7 +216,7 @@ def _started_by(execution: WorkflowExecution, began: datetime) -> StartedBy:
         return StartedBy.SHADOW
     if attributes.get(SCHEDULED_BY) is not None:
         nominal = attributes.get(SCHEDULED_FOR)
-        # The server keeps whole seconds of either, so a trigger's cannot be told from the Schedule's own.
+        # The server keeps both in whole seconds, so a triggered run looks like a scheduled one.
         late = nominal is not None and abs(began - nominal) > _LATE
         return StartedBy.BACKFILL if late else StartedBy.SCHEDULE
     return StartedBy.CRON if began > execution.start_time else StartedBy.HAND
@@ -227,22 +227,22 @@ _AT_ONCE: Final = 8
 
 
 class Outcome(Message):
-    """The result of a run that completed, or why it did not."""
+    """The result of a completed run, or the error of a failed one."""
 
     result: SyncResult | None = None
-    """Of a run whose cycle failed, too."""
+    """Set for a run with a failed cycle too."""
     completed: SyncGraphResult | None = None
     handed: HandedOn | None = None
-    """What a run that failed hands on; null of an earlier release's."""
+    """State that a failed run hands on; null from an earlier release."""
     error: str | None = None
 
     @property
     def cycle(self) -> CycleStatus | None:
-        """How the cycle ended, if it returned."""
+        """Status of the cycle, if it returned."""
         return None if self.result is None else self.result.status
 
     def state(self, run: ListedRun) -> SyncState:
-        """Return what the run's own state says of it, as far as its result does."""
+        """Return the run's state as far as its result contains it."""
         if self.completed is not None:
             done = self.completed
             return SyncState(
@@ -253,7 +253,7 @@ class Outcome(Message):
                 carried=done.carried,
             )
         phase = RunPhase.CANCELLED if run.status is RunStatus.CANCELED else RunPhase.FAILED
-        # What the run's attributes say of the provider was so when it began, and counts for nothing else.
+        # The run's search attributes only describe the provider as it was at the start.
         provider = ProviderState(provider_id=None if run.fallback else run.provider)
         return SyncState(
             graph=run.graph,
@@ -267,10 +267,10 @@ class Outcome(Message):
 
 
 async def outcome_of(client: Client, run: ListedRun) -> Outcome:
-    """Return how a closed run ended. What cannot be read is an outcome without a result, and no error."""
+    """Return the outcome of a closed run; without a result if it cannot be read."""
     handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id, result_type=SyncGraphResult)
     try:
-        # Not the runs that follow it: a cron workflow's never end.
+        # Do not follow its successors: those of a cron workflow never end.
         return _success(await handle.result(follow_runs=False))
     except WorkflowContinuedAsNewError:
         return await _outcome_of_cron(client, handle)
@@ -278,13 +278,14 @@ async def outcome_of(client: Client, run: ListedRun) -> Outcome:
         return _failure(failed.cause)
     except RPCError as error:
         gone = error.status is RPCStatusCode.NOT_FOUND
-        return Outcome(error="its history is gone" if gone else f"its result cannot be read: {error.message}")
+        problem = "its history is deleted" if gone else f"its result cannot be read: {error.message}"
+        return Outcome(error=problem)
     except (ValueError, RuntimeError) as error:
         return Outcome(error=f"its result cannot be read: {type(error).__name__}")
 
 
 async def _outcome_of_cron(client: Client, handle: WorkflowHandle[object, SyncGraphResult]) -> Outcome:
-    """Return how a run of a cron workflow ended: its last event names the next run, and has the result."""
+    """Return the outcome of a cron workflow's run, from its last event, which names the next run."""
     closing = WorkflowHistoryEventFilterType.CLOSE_EVENT
     async for event in handle.fetch_history_events(event_filter_type=closing):
         next_run = event.workflow_execution_continued_as_new_event_attributes
@@ -309,7 +310,7 @@ def _failure(cause: BaseException) -> Outcome:
 
 
 class RunEntry(Message):
-    """A run, and how its cycle ended."""
+    """A run with the outcome of its cycle."""
 
     run: ListedRun
     cycle: CycleStatus | None = None
@@ -320,9 +321,9 @@ class RunEntry(Message):
 
 
 async def run_entries(client: Client, slug: str, *, limit: int, failed: bool = False) -> list[RunEntry]:
-    """Return the newest runs of a graph with how they ended, or raise TemporalUnavailable.
+    """Return the newest runs of a graph with their outcomes, or raise TemporalUnavailable.
 
-    Each run costs a question, so it is asked of the first hundred that are open and that are closed.
+    Each outcome costs a request, so only the first 100 open and the first 100 closed runs get one.
     """
     runs = await runs_of(client, slug, limit=limit, failed=failed)
     slots = asyncio.Semaphore(_AT_ONCE)
@@ -331,7 +332,7 @@ async def run_entries(client: Client, slug: str, *, limit: int, failed: bool = F
         async with slots:
             outcome = await outcome_of(client, run)
         if outcome.handed is not None and not outcome.handed.resolved:
-            # Its attributes name the provider that the record names; nobody has found out who is there.
+            # Its attributes name the provider of the record; it has not been resolved.
             run = run.model_copy(update={"provider": None, "provider_version": None, "fallback": False})
         return RunEntry(run=run, cycle=outcome.cycle, error=outcome.error)
 
@@ -347,9 +348,9 @@ async def run_entries(client: Client, slug: str, *, limit: int, failed: bool = F
 
 
 async def progress_of(client: Client, workflow_id: str, run_id: str) -> CycleProgress | None:
-    """Return the progress of the run's cycle, None if none is on its way or it has not told any.
+    """Return the progress of the run's cycle; None if no cycle runs, or none has been reported.
 
-    Of a cycle that is tried again that is the progress of its last attempt, until it tells its own.
+    A retried cycle has the progress of its last attempt until it reports its own.
     """
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     try:
@@ -360,16 +361,16 @@ async def progress_of(client: Client, workflow_id: str, run_id: str) -> CyclePro
                 [progress] = await client.data_converter.decode(payloads, [CycleProgress])
                 return CycleProgress.model_validate(progress)
     except (RPCError, ValueError, RuntimeError):
-        # It cannot be asked, or a provider of its own release tells something else.
+        # It cannot be described, or the provider's heartbeat details have another type.
         return None
     return None
 
 
 async def state_of(client: Client, workflow_id: str, run_id: str, *, seconds: float) -> SyncState:
-    """Return the state of a run, open or closed, or raise QuestionUnanswered."""
+    """Return the state of a run, open or closed, by query `sync_state`, or raise QuestionUnanswered."""
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     try:
-        # A timeout of the call itself would be kept by the client alone; this one ends the waiting.
+        # The RPC's own timeout is not reliable here; this one bounds the wait.
         async with asyncio.timeout(seconds):
             state: SyncState = await handle.query(names.SYNC_STATE, result_type=SyncState)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""Open runs of a task queue that do not continue, of every type: graphs, operations, reconciliations."""
+"""Stalled runs of a task queue, of all workflow types: sync, operations, reconciliation."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ _AT_ONCE: Final = 8
 
 
 class StalledRun(Message):
-    """A run that does not continue."""
+    """An open run that does not continue."""
 
     workflow_id: str
     run_id: str
@@ -29,23 +29,23 @@ class StalledRun(Message):
 
 
 class StalledRuns(Message):
-    """What the open runs of a task queue are doing."""
+    """Open and stalled runs of a task queue."""
 
     open: int
-    """How many there are, up to a thousand."""
+    """Number of open runs, up to 1,000."""
     stalled: tuple[StalledRun, ...]
-    """What fails first, then what waits."""
+    """Stalled runs, failing ones first, then waiting ones."""
 
 
 async def stalled_runs(client: Client, task_queue: str) -> StalledRuns:
-    """Return the open runs that do not continue, or raise TemporalUnavailable.
+    """Return the open runs and those that do not continue, or raise TemporalUnavailable.
 
-    One list tells which have failed five workflow tasks, however many; the forty oldest of the others are
-    asked one by one.
+    One list contains all runs whose workflow task has failed five times; the forty oldest of the others are
+    described one by one.
     """
     query = f'TaskQueue={quoted(task_queue)} AND ExecutionStatus="Running"'
     with temporal_errors_mapped(client):
-        # What has failed is asked for first: it may be older than the newest thousand.
+        # Failing runs are listed first: they may be older than the newest 1,000.
         failing = [
             run
             async for run in client.list_workflows(
@@ -55,7 +55,7 @@ async def stalled_runs(client: Client, task_queue: str) -> StalledRuns:
         runs = [run async for run in client.list_workflows(query, limit=_LISTED)]
     told = {run.run_id: _reported(run, task_queue) for run in failing}
     oldest = sorted(runs, key=lambda run: run.start_time)
-    # The oldest of those that have failed are asked too: they tell the message.
+    # The oldest failing runs are described too, for the failure's message.
     asked = [*failing[:_AT_ONCE], *(run for run in oldest[:_ASKED] if run.run_id not in told)]
     slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -89,8 +89,8 @@ def _reported(run: WorkflowExecution, task_queue: str) -> Stall | None:
 async def stalls_as_listed(client: Client, running: Iterable[ListedRun]) -> Mapping[str, Stall]:
     """Return why open runs do not continue, by run id, or raise TemporalUnavailable.
 
-    Seen are runs whose workflow task has failed five times; those that no worker has ever taken up, because
-    none has polled since they began; and all of a queue that nobody has polled for 90 seconds.
+    Detected are runs whose workflow task has failed five times; runs never taken by a worker, because none
+    has polled since they started; and all runs of a queue that no worker has polled for 90 seconds.
     """
     waiting = [run for run in running if run.seconds > TAKEN_WITHIN]
     queues = sorted({run.task_queue for run in waiting if run.task_queue})
@@ -114,5 +114,5 @@ def _stall(run: ListedRun, found: Iterable[Poller]) -> Stall | None:
         return told
     polling = list(found)
     if live(polling) and not any(one.takes_new_runs for one in live(polling)):
-        return None  # Of which version the run is, only the run itself says.
+        return None  # The run's version is only in its description.
     return no_worker(polling, task_queue=task_queue, since=run.started_at)

@@ -1,4 +1,4 @@
-"""Why a run does not continue, in a sentence, and the way out."""
+"""Stalls: why an open run does not continue, in a sentence, with the fix."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -46,18 +46,18 @@ __all__ = [
 ]
 
 TAKEN_WITHIN: Final = 3.0
-"""Seconds within which a worker that is there has taken a task, also if it has just started."""
+"""Seconds within which a running worker takes a task, even if it has just started."""
 
 
 class StallKind(StrEnum):
-    """What keeps a run from continuing."""
+    """Kind of stall."""
 
     TASK_FAILS = "task_fails"
     """Its workflow task fails: changed workflow code, an unknown type, an unreadable payload, a bug."""
     NO_WORKER = "no_worker"
-    """No worker polls the task queue of what it waits for, or only workers of other versions do."""
+    """No worker polls the task queue that it waits on, or only workers of other versions do."""
     NOT_TAKEN = "not_taken"
-    """Workers poll, or did so lately, and none has taken it: all are busy, or the last one is gone."""
+    """Workers poll, or did recently, but none has taken it: all are busy, or the last one is gone."""
 
 
 class Stall(Message):
@@ -66,18 +66,18 @@ class Stall(Message):
     kind: StallKind
     task_queue: str
     since: datetime | None = None
-    """Since when its workflow task fails, or its task waits; null if only Temporal's index tells of it."""
+    """Since when its workflow task fails, or its task waits; null if known from visibility only."""
     attempt: int = 1
     problem: str
-    """In a sentence, with how old the sign is."""
+    """The problem in a sentence, with the age of the evidence."""
     fix: str
-    """The way out."""
+    """What to run or change."""
 
 
 def reported(
     problems: Sequence[str], *, task_queue: str, workflow_id: str, run_id: str, workflow_type: str
 ) -> Stall | None:
-    """Return what search attribute TemporalReportedProblems says: the server sets it after five failures."""
+    """Return the stall in TemporalReportedProblems, which the server sets after five failures."""
     cause = next((told.removeprefix("cause=") for told in problems if told.startswith("cause=")), None)
     if not problems:
         return None
@@ -96,9 +96,9 @@ def reported(
 def no_worker(
     found: Sequence[Poller], *, task_queue: str, since: datetime, version: str | None = None
 ) -> Stall | None:
-    """Return why no worker takes a workflow task that waits since then; None if one may take it in a moment.
+    """Return why no worker takes a workflow task that waits since `since`; None if one may still take it.
 
-    `found` are the pollers of the queue; `version` is the one that the run is pinned to.
+    `found` are the pollers of the queue; `version` is the version that the run is pinned to.
     """
     where = f"task queue '{task_queue}'"
     fitting = [one for one in found if one.version == version or (version is None and one.takes_new_runs)]
@@ -109,7 +109,7 @@ def no_worker(
     elif not fitting:
         kinds = ", ".join(sorted({one.version or "unversioned" for one in found}))
         wanted = f"a run of version {version}" if version else "new runs"
-        problem = f"Only workers that take no {wanted} poll {where} ({kinds})"
+        problem = f"Only workers that do not take {wanted} poll {where} ({kinds})"
         fix = (
             f"Start a worker of version {version}, or end the run."
             if version
@@ -135,27 +135,27 @@ def no_worker(
 
 
 def _terminate(workflow_id: str, run_id: str) -> str:
-    """Return the command that ends a run at once."""
+    """Return the command that terminates a run."""
     return f"`temporal workflow terminate --workflow-id {quote(workflow_id)} --run-id {run_id} --reason …`"
 
 
 def changed_code(workflow_id: str, run_id: str) -> str:
-    """Return the ways out for a run whose workflow code has changed."""
-    # Measured: a reset to the last workflow task replays the events that the changed code does not make.
+    """Return the fixes for a run whose workflow code has changed."""
+    # Measured: a reset to the last workflow task replays events that the changed code does not produce.
     return (
         "The workflow code has changed since the run began. Deploy the code that it began on, and it "
-        "continues by itself; or have it begin again on the present code: `temporal workflow reset "
-        f"--workflow-id {quote(workflow_id)} --run-id {run_id} --type FirstWorkflowTask --reason …` (to "
-        "LastWorkflowTask would meet the same change); or end it, if another will do its work: "
+        "continues; or restart it on the current code: `temporal workflow reset "
+        f"--workflow-id {quote(workflow_id)} --run-id {run_id} --type FirstWorkflowTask --reason …` (a reset "
+        "to LastWorkflowTask would fail the same way); or end it, if another run will do its work: "
         f"{_terminate(workflow_id, run_id)}."
     )
 
 
 def mend(workflow_id: str, run_id: str, workflow_type: str) -> str:
-    """Return the ways out for a run whose workflow task fails otherwise."""
+    """Return the fixes for a run whose workflow task fails for another reason."""
     return (
-        f"Deploy workers that know workflow type {workflow_type} and read its payloads (release, codec and "
-        "keys of whoever started it), or whose code is mended, and it continues by itself; else end it: "
+        f"Deploy workers that know workflow type {workflow_type} and can decode its payloads (release, codec "
+        "and keys of the client that started it), or whose code is fixed, and it continues; or end it: "
         f"{_terminate(workflow_id, run_id)}."
     )
 
@@ -163,7 +163,7 @@ def mend(workflow_id: str, run_id: str, workflow_type: str) -> str:
 def not_taken(
     found: Sequence[Poller], task_queue: str, since: datetime, *, activity: str = "its workflow task"
 ) -> Stall:
-    """Return what to say of a task that one of these pollers should have taken by now."""
+    """Return the stall of a task that one of these pollers should have taken by now."""
     last = max(found, key=lambda one: one.seen_at)
     return Stall(
         kind=StallKind.NOT_TAKEN,
@@ -178,12 +178,12 @@ def not_taken(
 
 
 def waited(since: datetime) -> float:
-    """Return the seconds since then."""
+    """Return the seconds since `since`."""
     return (datetime.now(UTC) - since).total_seconds()
 
 
 _EVENTS: Final = 10
-"""Last events of a history among which the failure of the pending workflow task is."""
+"""Number of last history events that include the failure of the pending workflow task."""
 _LONGEST: Final = 400
 _FAILED: Final = EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
 _COMPLETED: Final = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
@@ -193,15 +193,15 @@ _HARMLESS: Final = (
     WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND,
     WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND,
 )
-"""What the server writes in the course of things: a reset, and a signal that came in between."""
+"""Causes that are no failures: a reset, and a command that conflicts with a new signal."""
 
 
 async def stall_of(client: Client, run: DescribeWorkflowExecutionResponse) -> Stall | None:
-    """Return why a described run does not continue, None if it does as far as Temporal knows."""
+    """Return why a described run does not continue; None if it does, as far as Temporal knows."""
     try:
         return await _workflow_task(client, run) or await _activities(client, run)
     except (RPCError, SynclineError):
-        return None  # whoever needs Temporal is told by what comes next
+        return None  # the caller's next call to Temporal reports the error
 
 
 async def _workflow_task(client: Client, run: DescribeWorkflowExecutionResponse) -> Stall | None:
@@ -243,7 +243,7 @@ async def _stalled_task_failing(
 
 
 async def _last_failure(client: Client, run: DescribeWorkflowExecutionResponse) -> HistoryEvent | None:
-    """Return the event of the failure since the last workflow task that completed."""
+    """Return the failure event since the last completed workflow task."""
     execution = run.workflow_execution_info.execution
     request = GetWorkflowExecutionHistoryReverseRequest(
         namespace=client.namespace,
@@ -261,10 +261,10 @@ async def _last_failure(client: Client, run: DescribeWorkflowExecutionResponse) 
 
 
 async def _message(client: Client, failure: Failure) -> str:
-    """Return the outermost words of a failure: those of a cause may have what a payload had in it."""
+    """Return the outermost message of a failure: messages of causes may quote payloads."""
     try:
         error = await client.data_converter.decode_failure(failure)
-    except Exception:  # a codec is anybody's code
+    except Exception:  # a codec is foreign code
         return "its message cannot be decoded here."
     told = " ".join(str(getattr(error, "message", None) or error).split())
     told = told if len(told) <= _LONGEST else f"{told[:_LONGEST]}…"
@@ -272,7 +272,7 @@ async def _message(client: Client, failure: Failure) -> str:
 
 
 async def _activities(client: Client, run: DescribeWorkflowExecutionResponse) -> Stall | None:
-    """Return why an activity that is due is not begun."""
+    """Return why a due activity is not started."""
     for pending in run.pending_activities:
         since = _at(pending.scheduled_time)
         if (
@@ -290,7 +290,7 @@ async def _activity(
     home = run.execution_config.task_queue.name
     task_queue = pending.activity_options.task_queue.name or home
     found = await pollers(client, task_queue, activities=True)
-    # Workers with no slot left do not poll for activities, but go on to poll for workflow tasks.
+    # Workers without a free slot do not poll for activities, but still poll for workflow tasks.
     if found and live(await pollers(client, home)):
         return not_taken(found, task_queue, since, activity=pending.activity_type.name)
     last = f" The last poll was {min(one.age for one in found):.0f} s ago." if found else ""
@@ -303,7 +303,7 @@ async def _activity(
             f"No worker polls task queue '{task_queue}', where {pending.activity_type.name} has waited for "
             f"{waited(since):.0f} s.{last}"
         ),
-        fix="Start a worker that serves it (`python worker.py`): the run then continues by itself.",
+        fix="Start a worker that serves it (`python worker.py`): the run then continues.",
     )
 
 
@@ -320,26 +320,26 @@ def _at(time: Timestamp) -> datetime:
 
 
 class PendingRetry(Message):
-    """An activity that has failed and is tried again."""
+    """An activity that has failed and is retried."""
 
     activity: str
     attempt: int
-    """The one that runs now, or that is next."""
+    """Number of the attempt that runs now, or is next."""
     problem: str
-    """Why the last one failed."""
+    """Why the last attempt failed."""
     next_at: datetime | None = None
-    """When the next one begins; null while it runs."""
+    """When the next attempt starts; null while it runs."""
 
 
 class Pending(Message):
-    """What an open run fails at or waits for; empty if it goes on."""
+    """What an open run retries or waits for; empty if it continues."""
 
     trying: PendingRetry | None = None
     stall: Stall | None = None
 
 
 async def pending_of(client: Client, workflow_id: str, run_id: str | None = None) -> Pending:
-    """Return what the run fails at or waits for; nothing if it goes on, has ended or cannot be asked."""
+    """Return what the run retries or waits for; empty if it continues, has ended or cannot be described."""
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     try:
         run = (await handle.describe()).raw_description
@@ -370,7 +370,7 @@ def _pending_retry(activity: PendingActivityInfo) -> PendingRetry:
 
 
 def _innermost(failure: Failure) -> Failure:
-    """Return our own error: the SDK's failures may wrap it."""
+    """Return the innermost failure: the SDK's failures may wrap it."""
     while failure.HasField("cause") and not failure.message:
         failure = failure.cause
     return failure

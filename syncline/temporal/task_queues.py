@@ -1,4 +1,4 @@
-"""Pollers of a task queue, as Temporal knows them, and whether one of them can take a run."""
+"""Pollers of a task queue, by Temporal, and whether one of them can take a run."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,18 +16,18 @@ from syncline.temporal.client import temporal_errors_mapped
 __all__ = ["Poller", "live", "pollers"]
 
 _GONE_AFTER: Final = timedelta(seconds=90)
-"""A poll is open for a minute at most and is followed by the next: so long without one, a worker is gone.
-The server lists a poller for five minutes."""
+"""Seconds without a poll after which a worker is gone: a poll lasts a minute at most and is followed by the
+next. The server lists a poller for five minutes."""
 
 
 class Poller(BaseModel):
-    """A process that asks for work on a task queue."""
+    """A process that polls a task queue."""
 
     identity: str
     seen_at: datetime
     """When it last polled."""
     version: str | None = None
-    """`deployment:build`; None of a worker without a version."""
+    """`deployment:build`; None for a worker without a version."""
     takes_new_runs: bool = True
     """Whether new runs go to workers of its version."""
 
@@ -40,8 +40,8 @@ class Poller(BaseModel):
 async def pollers(client: Client, task_queue: str, *, activities: bool = False) -> Sequence[Poller]:
     """Return the processes that polled the task queue in the last five minutes, by identity.
 
-    Polls for workflow tasks count, or those for activities. A worker that has no free slot does not poll; for
-    workflow tasks that is a matter of milliseconds, for activities of as long as they take.
+    Polls for workflow tasks, or with `activities` those for activities. A worker without a free slot does not
+    poll: for milliseconds with workflow tasks, for the duration of the activities with activities.
     """
     of = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY if activities else TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
     request = DescribeTaskQueueRequest(
@@ -68,13 +68,13 @@ async def pollers(client: Client, task_queue: str, *, activities: bool = False) 
 
 
 def live(found: Sequence[Poller]) -> Sequence[Poller]:
-    """Return the pollers for workflow tasks that are not gone for certain.
+    """Return the pollers for workflow tasks that may still be running.
 
-    One that died within the last 90 seconds still counts: see `Stall` for the quicker sign.
+    One that died within the last 90 seconds still counts: `Stall` detects it earlier.
     """
     return [poller for poller in found if poller.age < _GONE_AFTER.total_seconds()]
 
 
 def _version(told: WorkerDeploymentOptions | WorkerDeploymentVersion) -> str | None:
-    """Return `deployment:build`; None of workers without Worker Versioning, who tell a build all the same."""
+    """Return `deployment:build`; None for workers without Worker Versioning, which report a build too."""
     return f"{told.deployment_name}:{told.build_id}" if told.deployment_name else None

@@ -269,7 +269,7 @@ def test_both_edges_are_told_once_and_with_their_times(story: Story, graph: str)
 
 def test_the_logs_warn_once_per_worker_and_graph_and_have_no_traceback(story: Story) -> None:
     for worker in story.workers:
-        warned = [line["graph"] for line in worker.said("provider is not installed", level="warning")]
+        warned = [line["graph"] for line in worker.said("provider not installed", level="warning")]
         assert sorted(warned) == sorted(set(warned)), worker.name
         assert [line for line in worker.process.said.splitlines() if "Traceback" in line] == []
         if worker.has_plugin:
@@ -277,6 +277,6 @@ def test_the_logs_warn_once_per_worker_and_graph_and_have_no_traceback(story: St
     told = {
         line["graph"]
         for worker in story.workers
-        for line in worker.said("provider is not installed", level="warning")
+        for line in worker.said("provider not installed", level="warning")
     }
     assert told == ON_MISSING.keys()

@@ -133,7 +133,7 @@ async def test_a_graph_is_seen_once_it_is_prepared_and_never_if_that_fails(graph
 
 
 async def test_the_latest_graph_that_asks_is_the_default(graphs: GraphRepository) -> None:
-    with pytest.raises(GraphNotFound, match="no graph is marked as default"):
+    with pytest.raises(GraphNotFound, match="no graph is the default graph"):
         await graphs.default()
     await graphs.add(GraphDraft(slug="a", is_default=True))
     await graphs.add(GraphDraft(slug="b", is_default=True))

@@ -157,14 +157,14 @@ async def test_a_page_has_a_size_and_a_place(graph: TestGraph) -> None:
             summarize_parked(source(graph), target(graph), KNOWLEDGE_GRAPH, limit=limit),
             list_parked(target(graph), KNOWLEDGE_GRAPH, "nodes", limit=limit),
         ):
-            with pytest.raises(InputInvalid, match="limit of a page is 1 to 10000"):
+            with pytest.raises(InputInvalid, match="must be 1 to 10000"):
                 await asked
     for after in ("", "nodes", "nodes/n1", "/", f"/{UUID(int=1)}x", NASTY):
-        with pytest.raises(InputInvalid, match="no place where a page ended"):
+        with pytest.raises(InputInvalid, match="is not the `next` of a page"):
             await list_dead_letters(target(graph), after=after)
-        with pytest.raises(InputInvalid, match="no place where a page ended"):
+        with pytest.raises(InputInvalid, match="is not the `next` of a page"):
             await list_parked(target(graph), KNOWLEDGE_GRAPH, "nodes", after=after)
-    with pytest.raises(InputInvalid, match="no place where a page ended"):
+    with pytest.raises(InputInvalid, match="is not the `next` of a page"):
         await list_parked(target(graph), KNOWLEDGE_GRAPH, "nodes", after=f"name/{UUID(int=1)}")
 
 
@@ -282,7 +282,7 @@ async def test_who_and_why_are_wanted_before_anything_is_done(graph: TestGraph) 
     await bury(graph, "nodes", ["n1"])
     for who, why in (("", "x"), ("x", ""), (" \t", "x"), ("x", "\n")):
         for action in (retry, discard):
-            with pytest.raises(InputInvalid, match="who you are and why"):
+            with pytest.raises(InputInvalid, match="`who` and `why`"):
                 await action(target(graph), Selection(everything=True), by=Actor(who=who, why=why))
     assert len(await everything(graph)) == 1
     assert await audit(graph) == ()
@@ -530,8 +530,11 @@ async def test_what_holds_back_most_comes_first_with_its_reason(graph: TestGraph
         ("facts", "raw"): (Obstacle.NOT_READY, "in the write-db, but not: dedup_status = 'ready'"),
         ("nodes", "missing"): (Obstacle.MISSING, "not in the write-db"),
         ("nodes", "dead"): (Obstacle.DEAD, f"dead: [23514] {WEIGHT}"),
-        ("nodes", "landed"): (Obstacle.LANDED, "it is there: the next cycle lands what waits"),
-        ("edges", "e"): (Obstacle.PARKED, "waits itself for nodes 'missing'"),
+        ("nodes", "landed"): (
+            Obstacle.LANDED,
+            "it has arrived: the next cycle applies the rows that wait for it",
+        ),
+        ("edges", "e"): (Obstacle.PARKED, "parked itself, waits for nodes 'missing'"),
         ("elsewhere", "k"): (Obstacle.UNKNOWN, "its table is not in the table map"),
     }
     top = await summarize_parked(source(graph), target(graph), KNOWLEDGE_GRAPH, limit=1)
@@ -631,8 +634,8 @@ async def judged(graph: TestGraph, *row: str) -> tuple[RowState, str]:
 async def test_a_row_is_pending_until_the_cursor_has_passed_it(graph: TestGraph) -> None:
     await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('B', 'c'), ('a', 'c')")
     xid = await stamp(graph, "a")
-    pending = (RowState.PENDING, f"pending: version {xid} is for the next cycle to read")
-    lost = "out of step: not in the graph-db, and nothing in the books says why"
+    pending = (RowState.PENDING, f"pending: version {xid} will be read by the next cycle")
+    lost = "out of step: not in the graph-db, and the engine state does not say why"
     assert await judged(graph, "nodes", "a") == pending
     for cursor, expected in (
         ((xid,), pending),
@@ -664,8 +667,8 @@ async def test_a_row_above_the_horizon_says_that_it_is_held_back(graph: TestGrap
     assert (found.state, found.write.pending, found.write.held_back) == (RowState.PENDING, True, True)
     assert found.graph.behind
     assert found.verdict == (
-        f"pending: version {found.write.version} cannot be read before every transaction of the write-db that"
-        f" began earlier is over; the graph-db has version {xid}"
+        f"pending: version {found.write.version} cannot be read until all earlier transactions of the"
+        f" write-db have ended; the graph-db has version {xid}"
     )
     assert not (await told(graph, "nodes", "n1")).write.held_back
 
@@ -730,7 +733,7 @@ async def test_a_vector_that_nobody_owes_and_nobody_wrote_is_told(graph: TestGra
         " SELECT 'nodes', id, sha256('old'), 'm' FROM nodes",
     )
     assert (await judged(graph, "nodes", "n1"))[1].endswith(
-        "; its vector is of an older text, and nothing is queued"
+        "; its vector is that of an older text, and nothing is queued"
     )
     await books(graph, "UPDATE sync_vector SET text_hash = sha256('c')")
     vector = (await told(graph, "nodes", "n1")).vector
@@ -805,13 +808,13 @@ async def test_a_discarded_version_says_who_gave_it_up(graph: TestGraph) -> None
     assert verdict.startswith("not in the graph-db, perhaps given up by bob, 20")
     assert verdict.endswith(": all nonsense")
     assert (await judged(graph, "nodes", "n3"))[1].startswith(
-        f"in step if version {xid} changed nothing that travels; else perhaps given up by bob"
+        f"in step if version {xid} changed no replicated column; else perhaps given up by bob"
     )
     # What a later run brought is no longer what was given up.
     await books(graph, "UPDATE sync_run SET taken_at = clock_timestamp()")
     state, verdict = await judged(graph, "nodes", "n3")
     assert state is RowState.IN_STEP
-    assert verdict.startswith(f"in step: version {xid} changed nothing that travels")
+    assert verdict.startswith(f"in step: version {xid} changed no replicated column")
 
 
 async def test_a_deleted_row_says_when_and_what_is_left_of_it(graph: TestGraph) -> None:
@@ -821,7 +824,7 @@ async def test_a_deleted_row_says_when_and_what_is_left_of_it(graph: TestGraph) 
     state, verdict = await judged(graph, "nodes", "n1")
     assert state is RowState.PENDING
     assert verdict.startswith("pending: not in the write-db, deleted 20")
-    assert verdict.endswith("UTC; that is for the next cycle to read")
+    assert verdict.endswith("UTC; that will be read by the next cycle")
     await move_cursor(graph, "sync_tombstone", 2**40, "1")
     state, verdict = await judged(graph, "nodes", "n1")
     assert state is RowState.OUT_OF_STEP
@@ -883,7 +886,7 @@ async def test_a_row_stamped_by_another_cluster_is_told(graph: TestGraph) -> Non
     await write(graph, "UPDATE write_nodes SET sync_xid = '99999999'")
     found = await told(graph, "nodes", "n1")
     assert (found.state, found.write.ahead) == (RowState.OUT_OF_STEP, True)
-    assert "has yet to reach" in found.verdict
+    assert "is in the future of this write-db" in found.verdict
 
 
 async def test_a_row_asked_for_again_says_why(graph: TestGraph) -> None:

@@ -211,7 +211,7 @@ async def test_a_change_of_nothing_that_travels_is_in_step(graph: TestGraph) -> 
     assert explained.state is RowState.IN_STEP
     assert explained.verdict in (
         "in step",
-        f"in step: version {explained.write.version} changed nothing that travels",
+        f"in step: version {explained.write.version} changed no replicated column",
     )
 
 
@@ -223,7 +223,7 @@ async def test_a_point_that_the_vector_store_lost_is_told_and_one_that_cannot_be
     await graph.vectors.delete("kg_nodes", [key_uuid("n1")])
     lost = await told(graph, "nodes", "n1")
     assert lost.state is RowState.IN_STEP
-    assert lost.verdict == "in step; its point is not in the vector store, against the books"
+    assert lost.verdict == "in step; its point is not in the vector store, unlike the engine state"
     assert lost.vector is not None
     assert (lost.vector.written, lost.vector.point) == (True, False)
     another = EmbeddedQdrantStore("another", tmp_path / "qdrant")

@@ -78,10 +78,10 @@ async def test_a_required_provider_that_is_gone_is_held_by_default(services: Ser
     with structlog.testing.capture_logs() as lines:
         said, detail = await on_missing(services, on_missing="fallback")
     assert said == "fallback"
-    assert "nothing can stand in for it" in detail
-    assert [line["log_level"] for line in lines if "required provider is replaced" in line["event"]] == [
-        "warning"
-    ]
+    assert "declares itself required" in detail
+    assert [
+        line["log_level"] for line in lines if "required provider replaced by fallback" in line["event"]
+    ] == ["warning"]
 
 
 async def test_a_provider_that_is_required_no_longer_is_forgotten_when_all_say_so(services: Services) -> None:

@@ -62,7 +62,7 @@ def test_nothing_slows_down_while_nobody_would_hear() -> None:
     cadence = after(21, begin=after(0, 20), rules=unheard)
     assert cadence.every_seconds == 60
     assert cadence.reason == (
-        "At its base, because a change would not be heard: no worker listens to write-db 'write'."
+        "At its base, because a change would not be announced: no worker listens to write-db 'write'."
     )
 
 
@@ -91,7 +91,7 @@ def test_a_record_says_which_intervals_there_are(
     ("spec", "problem"),
     [
         ({"adaptive": True, "notify": False}, "adaptive needs notify"),
-        ({"adaptive": True, "cron": "@hourly"}, "adaptive is for an interval"),
+        ({"adaptive": True, "cron": "@hourly"}, "adaptive needs an interval"),
         ({"cadence": (0,)}, "greater than or equal to 1"),
     ],
 )

@@ -119,13 +119,13 @@ def test_a_plugin_cannot_take_the_id_of_a_builtin(install: Install) -> None:
         ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
         ("raise RuntimeError('no licence')", "no licence"),
         ("", "cannot be imported: AttributeError"),
-        ("def make(): raise OSError('no disk')", "making an instance failed: OSError: no disk"),
-        ("def make(needed): ...", "making an instance failed: TypeError"),
+        ("def make(): raise OSError('no disk')", "creating an instance failed: OSError: no disk"),
+        ("def make(needed): ...", "creating an instance failed: TypeError"),
         ("async def make(): ...", "it is an async function"),
         ("make = 'acme-sync'", "its id is None"),
         (
             "class make:\n    def __getattr__(self, name): raise OSError('broken')",
-            "looking at it failed: OSError",
+            "reading its attributes failed: OSError",
         ),
     ],
 )
@@ -380,7 +380,7 @@ async def test_the_default_provider_runs_the_engine_only_after_initialize(servic
     registry = Registry()
     registry.load(BUILTIN, entry_points=False)
     provider = _provider(registry, "default")
-    with pytest.raises(RuntimeError, match="before `initialize`"):
+    with pytest.raises(RuntimeError, match="is not initialized"):
         await provider.sync_cycle(cast("SyncContext", None))
 
 

@@ -45,18 +45,18 @@ def test_what_an_earlier_run_has_found_is_told_as_such() -> None:
     for phase in (RunPhase.RESOLVING, RunPhase.FAILED):
         text = describe_run(SyncState(graph="world", phase=phase, resolved=False, provider=found), None)
         assert "3 runs in a row" in text
-        assert "So run `r4` has found it at 2026-03-04 05:09:07 UTC; this run has not found out." in text
+        assert "As resolved by run `r4` at 2026-03-04 05:09:07 UTC; this run has not resolved it." in text
     text = describe_run(SyncState(graph="world", phase=RunPhase.SYNCING, provider=found), None)
-    assert "not found out" not in text
+    assert "not resolved it" not in text
 
 
 def test_a_run_by_hand_says_that_it_knows_of_none_before_it() -> None:
     first = FALLBACK.model_copy(update={"of_run": "r1", "consecutive_fallback_runs": 1})
     text = describe_run(SyncState(graph="world", phase=RunPhase.SYNCING, provider=first), None)
-    assert "Counted from this run on: it knows of none before it." in text
+    assert "Counted from this run: it knows of no earlier one." in text
     # What it carries to the next one, that one knows of it.
     text = describe_run(SyncState(graph="world", resolved=False, provider=first), None)
-    assert "knows of none" not in text
+    assert "knows of no" not in text
 
 
 def test_a_held_run_says_so_and_has_no_numbers() -> None:
@@ -70,7 +70,7 @@ def test_a_held_run_says_so_and_has_no_numbers() -> None:
     assert describe_run(state, SyncResult(status=CycleStatus.HELD)) == (
         "Graph **world**: **held**, nothing was synced\n\n"
         "> **Held** since 2026-03-04 05:06:07 UTC, 1 run in a row: Nobody has 'acme-sync'. "
-        "`syncline providers` shows who has what."
+        "See `syncline providers`."
     )
 
 

@@ -286,7 +286,7 @@ async def test_a_failure_of_an_earlier_release_leaves_what_the_last_success_has_
     carried = (await run.result()).carried
     assert (carried.consecutive_fallback_runs, carried.first_fallback_at) == (7, THEN)
     assert (carried.totals.runs, carried.totals.rows) == (7, 60)
-    assert "it knows of none before it" not in await lab.details(run)
+    assert "it knows of no earlier one" not in await lab.details(run)
 
 
 async def test_the_newer_of_the_last_result_and_the_last_failure_counts(lab: SyncLab) -> None:
@@ -352,7 +352,7 @@ async def test_a_stretch_that_was_held_goes_on_over_failures(lab: SyncLab) -> No
     state = await lab.state(refused)
     assert (state.provider.held_since, state.provider.consecutive_held_runs) == (since, 1)
     assert state.provider.held is not None
-    assert "this run has not found out" in await lab.details(refused)
+    assert "this run has not resolved it" in await lab.details(refused)
     await lab.services.graphs.update(graph.slug, GraphChanges(status="active"))
     carried = (await (await runs.next()).result()).carried
     assert (carried.held_since, carried.consecutive_held_runs, carried.totals.failed) == (since, 2, 1)

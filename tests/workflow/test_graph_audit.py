@@ -101,7 +101,7 @@ def test_plugins_that_are_not_named_are_not_imported(
     with structlog.testing.capture_logs() as lines:
         registry.load(allowed=allowed)
     assert loaded == imported
-    told = [line["distribution"] for line in lines if line["event"].startswith("plugin is not allowed")]
+    told = [line["distribution"] for line in lines if line["event"].startswith("plugin not allowed")]
     assert len(told) == 2 - len(imported)
     unknown = [str(problem) for problem in registry.problems if "SYNCLINE_PLUGINS" in str(problem)]
     assert len(unknown) == (1 if allowed == {"evil:other"} else 0)

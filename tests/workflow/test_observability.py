@@ -403,7 +403,7 @@ with tracing(sys.argv[1]):
         )
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [line["event"] for line in lines] == ["traces are not exported", "traces are exported again"]
+    assert [line["event"] for line in lines] == ["trace export failed", "trace export works again"]
     assert (lines[0]["url"], "401" in lines[0]["problem"]) == (collector.url, True)
     assert len(collector.requests) == 3
 

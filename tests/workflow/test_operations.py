@@ -106,8 +106,8 @@ async def test_a_schedule_verifies_as_the_documentation_has_it(
 @pytest.mark.parametrize(
     ("workflow", "typed", "named"),
     [
-        (names.VERIFY_GRAPH, {"grpah": "kg"}, "The input of VerifyGraph is not usable: 'graph'"),
-        (names.RETRY_FAILURES, {"graph": "kg", "who": "a", "why": "b"}, "Say which dead letters"),
+        (names.VERIFY_GRAPH, {"grpah": "kg"}, "The input of VerifyGraph is invalid: 'graph'"),
+        (names.RETRY_FAILURES, {"graph": "kg", "who": "a", "why": "b"}, "Select dead letters by"),
         (names.ADD_GRAPH, {"draft": {"slug": "Bad"}}, "'draft': 'slug':"),
         (names.CHANGE_GRAPH, {"graph": "kg", "schedule": {"cron": "whenever"}}, "schedule.cron"),
         (names.LIST_FAILURES, {"graph": "moon"}, "No graph has the slug or id 'moon'"),
@@ -257,7 +257,7 @@ async def test_a_store_that_is_away_is_told_while_it_is_tried_again(
     *told, error = failed.err.splitlines()
     assert told
     assert all(line.startswith("Postgres store 'graph'") for line in told)
-    assert all(line.endswith("; it is tried again.") for line in told)
+    assert all(line.endswith("; it is retried.") for line in told)
     # The server does not start a try that the run has no time for.
     assert error.startswith("error: Postgres store 'graph'")
 

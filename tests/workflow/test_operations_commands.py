@@ -148,11 +148,11 @@ async def test_an_action_without_its_rows_or_its_reason_is_status_2(
 ) -> None:
     await books(letter("n1"))
     for arguments, sentence in (
-        (["--reason", "x"], "Say which dead letters"),
-        (["nodes", "--all", "--reason", "x"], "Say which dead letters"),
-        (["nodes", "n1", "--fingerprint", "abc", "--reason", "x"], "Say which dead letters"),
-        (["--all", "--reason", " "], "say who you are and why"),
-        (["--all", "--reason", "x", "--who", ""], "say who you are and why"),
+        (["--reason", "x"], "Select dead letters by"),
+        (["nodes", "--all", "--reason", "x"], "Select dead letters by"),
+        (["nodes", "n1", "--fingerprint", "abc", "--reason", "x"], "Select dead letters by"),
+        (["--all", "--reason", " "], "give `who` and `why`"),
+        (["--all", "--reason", "x", "--who", ""], "give `who` and `why`"),
         (["--all"], "--reason"),
     ):
         for action in ("retry", "discard"):

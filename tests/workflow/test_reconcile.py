@@ -298,7 +298,7 @@ async def test_a_schedule_of_somebody_else_under_a_graphs_name_is_named_and_left
     [
         ('{"every_seconds": 1.5}', "schedule.every_seconds"),
         ('{"cron": "whenever"}', "schedule.cron"),
-        ('{"cron": "99 99 * * *"}', "Temporal refuses it"),
+        ('{"cron": "99 99 * * *"}', "Temporal rejects it"),
     ],
 )
 async def test_a_record_that_is_wrong_harms_only_itself(idle_lab: SyncLab, schedule: str, said: str) -> None:

@@ -357,7 +357,7 @@ async def test_a_graph_in_fallback_returns_by_itself_and_both_edges_are_told(fle
     assert back.last_return is not None
     assert back.last_return.away == signal.away
     assert back.last_return.at >= signal.at
-    assert "Back from fallback, which it was in since 2" in details
+    assert "The provider is back, after fallback since 2" in details
     assert carried.last_return == back.last_return
 
 
@@ -455,6 +455,6 @@ async def test_a_return_that_cannot_be_signalled_costs_no_second_cycle(
                 back = await (await runs.next()).result()
     assert (back.result.rows, len(results)) == (3, 1)
     assert back.carried.last_return is not None  # which is what the next run knows of it
-    assert [line["log_level"] for line in logs if line["event"] == "provider's return was not signalled"] == [
-        "warning"
-    ]
+    assert [
+        line["log_level"] for line in logs if line["event"] == "return of the provider not signalled"
+    ] == ["warning"]

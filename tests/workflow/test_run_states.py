@@ -294,7 +294,7 @@ async def test_every_state_of_eighteen_runs(scene: Scene) -> None:
     by_hand = await lab.start(story.graph)
     own = (await by_hand.result()).carried
     assert (own.totals.runs, own.consecutive_fallback_runs, own.after_run) == (1, 1, None)
-    assert "Counted from this run on: it knows of none before it." in await lab.details(by_hand)
+    assert "Counted from this run: it knows of no earlier one." in await lab.details(by_hand)
 
     # It comes, and its first cycle fails.
     await scene.restart(story.acme())

@@ -372,7 +372,7 @@ async def test_a_cron_expression_that_temporal_refuses_leaves_the_schedule_as_it
     graph = await scheduled(lab)
     refused = await syncline("graph", "set", graph.slug, "--cron", "99 99 * * *")
     assert refused.status == 2
-    assert "Temporal refuses it" in refused.err
+    assert "Temporal rejects it" in refused.err
     assert f"syncline graph set {graph.slug} --cron" in refused.err
     intervals = (await described(lab, graph)).schedule.spec.intervals
     assert intervals[0].every == timedelta(days=1)

@@ -167,7 +167,7 @@ async def test_a_worker_says_ready_once_the_stores_answer(
         "SYNCLINE_RECONCILE_SECONDS": "86400",
     }
     async with WorkerProcess.running(ROOT / "worker.py", environment) as worker:
-        await worker.logs("waiting for a store before any work is taken")
+        await worker.logs("waiting for a store before polling")
         assert "worker ready" not in worker.said
         async with _forwarding(port, socket):
             await worker.logs('"worker ready"')

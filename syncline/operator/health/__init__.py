@@ -1,4 +1,4 @@
-"""Whether everything that a worker stands on is well: each check alone, bounded, and with its fix.
+"""Health checks of everything that a worker depends on, each isolated, bounded in time, and with its fix.
 
-Here is what a check says. `syncline.health.examination` makes them, which takes all that a worker has.
+`check` defines their messages; `examine` runs them, which needs all services of a worker.
 """

@@ -1,4 +1,4 @@
-"""A check, and the report of many: what was looked at, what was found, what to run if that is not well."""
+"""Messages of health checks: name, status, finding and fix of each check."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,28 +17,28 @@ SKEW: Final = 2.0
 
 
 class CheckStatus(StrEnum):
-    """How a check ended."""
+    """Result of a check."""
 
     OK = "ok"
     WARN = "warn"
-    """It works, and will not for long, or not as well as it could."""
+    """It works, but may soon fail, or works worse than it could."""
     FAIL = "fail"
     SKIP = "skip"
-    """It could not be looked at; another check says why."""
+    """Not checked; another check gives the reason."""
 
 
 class Check(Message):
-    """What one check found. Nothing in it is a secret: stores are told by host and database."""
+    """Result of one check. It contains no secrets: stores are identified by host and database."""
 
     name: str
     status: CheckStatus = CheckStatus.OK
     found: str
     fix: str | None = None
-    """What to run or change, unless all is well."""
+    """What to run or change; null if the check is ok."""
 
 
 class HealthRequest(Message):
-    """Input of workflow `DescribeHealth`'s activity: when it was asked for, by Temporal's clock."""
+    """Input of activity `describe_health`: when the run started, by Temporal's clock."""
 
     asked_at: datetime
 
@@ -47,14 +47,14 @@ class Health(Message):
     """Result of workflow `DescribeHealth`."""
 
     worker: str
-    """Identity of the worker that looked."""
+    """Identity of the worker that ran the checks."""
     checks: tuple[Check, ...]
 
 
 async def bounded(
     name: str, seconds: float, look: Callable[[], Awaitable[Sequence[Check]]], *, fix: str
 ) -> Sequence[Check]:
-    """Return what `look` finds, or one failed check if it raises or takes longer."""
+    """Return the checks of `look`, or one failed check if it raises or takes longer than `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             return await look()
@@ -64,21 +64,21 @@ async def bounded(
         found, fix = str(error), error.fix
     except SynclineError as error:
         found = str(error)
-    except Exception as error:  # a check must not keep the others from being told
-        # Its text is a stranger's, and may have an address with a password in it.
+    except Exception as error:  # one check must not prevent the others
+        # Its message is from foreign code, and may contain a URL with a password.
         get_log().exception("check failed", check=name)
-        found = f"{type(error).__name__}; the worker's log has more"
+        found = f"{type(error).__name__}; see the worker's log"
     return [Check(name=name, status=CheckStatus.FAIL, found=found, fix=fix)]
 
 
 def listed(named: Sequence[str], *, most: int = 20) -> str:
-    """Return names in a line, and how many more there are."""
+    """Return at most `most` names in one line, and the number of further ones."""
     more = f" and {len(named) - most:,} more" if len(named) > most else ""
     return ", ".join(named[:most]) + more
 
 
 def skew_check(name: str, low: timedelta, high: timedelta, *, whose: str) -> Check:
-    """Return the check of a clock that is ahead of ours by something between these bounds."""
+    """Return the check of a clock that is ahead of ours by between `low` and `high`."""
     least = max(low.total_seconds(), -high.total_seconds())
     found = f"between {low.total_seconds():+.3f} and {high.total_seconds():+.3f} s ahead"
     if least <= SKEW:

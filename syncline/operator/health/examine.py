@@ -1,4 +1,4 @@
-"""Everything that one worker stands on, looked at from there."""
+"""Runs all health checks of one worker: stores, control plane, vectors, embeddings, other workers."""
 
 import asyncio
 import platform
@@ -27,8 +27,8 @@ from syncline.operator.health.tenancy import check_capture, check_locks, check_r
 __all__ = ["check_listener", "examine"]
 
 _FIX: Final = (
-    "A worker without SYNCLINE_NOTIFY=false takes that up within seconds; if none does, its log says why: "
-    "`notification listener unavailable`. Until then the Schedules alone start runs."
+    "A worker without SYNCLINE_NOTIFY=false starts to listen within seconds; if none does, see the reason in "
+    "its log: `notification listener unavailable`. Until then only the Schedules start runs."
 )
 
 
@@ -47,18 +47,18 @@ async def check_listener(name: str, services: Services, key: str | None, *, name
 
 
 _SECONDS: Final = 8.0
-"""What each check may take; they run side by side."""
+"""Maximum seconds of each check; they run concurrently."""
 _MOST_NAMED: Final = 100
 _MIGRATE: Final = "Run `syncline migrate` where the stores can be reached."
 _EMBEDDING_FIX: Final = "Check SYNCLINE_EMBEDDING_URL, _API_KEY and _MODEL of the workers."
 
 
 async def examine(services: Services, *, identity: str, namespace: str, asked_at: datetime) -> Health:
-    """Look at everything; nothing is raised, and nothing takes longer than a few seconds.
+    """Run all checks; never raises, and takes a few seconds at most.
 
-    `namespace` is the one of Temporal: workers of one namespace and task queue listen for each other.
+    `namespace` is Temporal's: the workers of one namespace and task queue share one listener per write-db.
     """
-    # What Temporal's server asked for has been on its way since, so a worker's clock may be a little ahead.
+    # The request took some time to arrive, so a worker's clock may appear slightly ahead.
     ahead = datetime.now(UTC) - asked_at
     graphs, workers = await asyncio.gather(_graphs(services), _workers(services))
     looks = [
@@ -99,7 +99,7 @@ def _look(
 
 
 async def _graphs(services: Services) -> Sequence[Graph]:
-    """Return the graphs that are synced; none while the control plane is down, of which its check tells."""
+    """Return the graphs that are synced; none while the control plane is down, which has its own check."""
     try:
         async with asyncio.timeout(_SECONDS):
             records = await services.graphs.records()
@@ -109,7 +109,7 @@ async def _graphs(services: Services) -> Sequence[Graph]:
 
 
 async def _workers(services: Services) -> Sequence[WorkerRecord]:
-    """The same of the workers."""
+    """Return the registered workers; none while the control plane is down."""
     try:
         async with asyncio.timeout(_SECONDS):
             return await services.workers.list()
@@ -120,7 +120,7 @@ async def _workers(services: Services) -> Sequence[WorkerRecord]:
 def _store_looks(
     services: Services, graphs: Sequence[Graph], *, workers: int
 ) -> list[Awaitable[Sequence[Check]]]:
-    """Return one look for each store: the system's, and those that graphs refer to."""
+    """Return the checks of each store: the default stores, and those that graphs refer to."""
     wanted = workers * services.settings.pool_size
     places: dict[tuple[Role, str | None], str] = {("write", None): "write-db", ("graph", None): "graph-db"}
     for graph in graphs:
@@ -153,7 +153,7 @@ async def _alone(check: Awaitable[Check]) -> Sequence[Check]:
 
 
 async def _if_it_answers(name: str, look: Awaitable[Sequence[Check]]) -> Sequence[Check]:
-    """Return what a look finds; of a store that is away, its own check says why."""
+    """Return the checks of `look`; a skipped check if the store is unavailable, which has its own check."""
     try:
         return await look
     except StoreError:
@@ -162,7 +162,7 @@ async def _if_it_answers(name: str, look: Awaitable[Sequence[Check]]) -> Sequenc
 
 
 def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
-    """Return one look for each store that has a graph: whether rows are hidden from the workers' role."""
+    """Return the row-level-security checks of each store that has a graph."""
     places: dict[tuple[Role, str | None], list[str]] = {}
     for graph in graphs:
         places.setdefault(("write", graph.write_store), []).append(graph.schema_name)
@@ -190,7 +190,7 @@ def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
 
 
 def _rights_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
-    """Return one look for each database: whether the workers' role may do there what it has to."""
+    """Return the privilege checks of each database: whether the workers' role has all that it needs."""
     apart = services.settings.control_dsn is not None
     having: dict[tuple[Role, str | None], list[Graph]] = {("write", None): [], ("graph", None): []}
     for graph in graphs:
@@ -225,7 +225,7 @@ def _rights_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
 
 
 def _tenancy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
-    """Return the looks at who could do what with the rights of a worker, for each write-db and graph-db."""
+    """Return the tenancy checks of each write-db and graph-db: who could misuse a worker's privileges."""
     roles: tuple[Role, ...] = ("write", "graph")
     places: dict[tuple[Role, str | None], dict[str, str]] = {(role, None): {} for role in roles}
     for graph in graphs:
@@ -259,7 +259,7 @@ def _tenancy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitabl
 def _listener_looks(
     services: Services, graphs: Sequence[Graph], namespace: str
 ) -> list[Awaitable[Sequence[Check]]]:
-    """Return one look for each write-db that has a graph whose changes are to be heard."""
+    """Return the listener check of each write-db that has a graph with notifications."""
 
     async def one(name: str, key: str | None) -> Sequence[Check]:
         return [await check_listener(name, services, key, namespace=namespace)]
@@ -284,7 +284,7 @@ def _vector_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
     for key in dict.fromkeys([None, *(graph.qdrant_store for graph in graphs)]):
         name = "qdrant" if key is None else f"qdrant {key}"
         setting = "SYNCLINE_QDRANT_URL and _API_KEY" if key is None else f"key '{key}' of SYNCLINE_QDRANTS"
-        fix = f"Bring Qdrant up, or correct {setting} of the workers; until then vectors alone are delayed."
+        fix = f"Bring Qdrant up, or correct {setting} of the workers; until then only vectors are delayed."
         looks.append(_look(name, partial(one, name, key), fix=fix))
     return looks
 
@@ -304,7 +304,7 @@ async def _control_revision(services: Services) -> Sequence[Check]:
 
 
 async def _revisions(services: Services, graphs: Sequence[Graph], side: Side) -> Sequence[Check]:
-    """Return the check of one side of all graphs, store by store."""
+    """Return the migration check of one side of all graphs, store by store."""
     role: Role = "write" if side is WRITE else "graph"
     by_store: dict[str | None, dict[str, str]] = {}
     for graph in graphs:
@@ -329,18 +329,18 @@ async def _revisions(services: Services, graphs: Sequence[Graph], side: Side) ->
 
 
 def _fleet(workers: Sequence[WorkerRecord]) -> Sequence[Check]:
-    """Return what the workers say of each other: releases that differ, plugins that were left out."""
+    """Return the checks of all workers: different releases, plugins that were not registered."""
     if not workers:
         return [
             Check(
                 name="workers",
                 status=CheckStatus.WARN,
-                found="the control plane knows of none",
-                fix=f"{_MIGRATE} Workers tell about themselves within half a minute.",
+                found="none is registered in the control plane",
+                fix=f"{_MIGRATE} Workers register within half a minute.",
             )
         ]
     releases = sorted({worker.syncline_version for worker in workers})
-    found = f"{len(workers)} known to the control plane, Syncline {', '.join(releases)}"
+    found = f"{len(workers)} registered in the control plane, Syncline {', '.join(releases)}"
     versions = sorted({worker.deployment_version for worker in workers if worker.deployment_version})
     if versions:
         found += f"; deployed as {', '.join(versions)}"
@@ -357,14 +357,14 @@ def _fleet(workers: Sequence[WorkerRecord]) -> Sequence[Check]:
         Check(
             name=f"worker {worker.identity}",
             status=CheckStatus.WARN,
-            found=f"it cannot use a store that others may be able to use. {problem}",
-            fix="Correct that setting of this worker and restart it; its graphs are left to the others.",
+            found=f"it cannot use a store that other workers may be able to use. {problem}",
+            fix="Correct that setting of this worker and restart it; other workers run its graphs meanwhile.",
         )
         for worker in workers
         for problem in worker.unusable
     ]
     problems = sorted({problem for worker in workers for problem in worker.problems})
-    fix = "Mend or uninstall that distribution in the workers, then restart them."
+    fix = "Fix or uninstall that distribution in the workers, then restart them."
     return [
         *checks,
         *(Check(name="plugins", status=CheckStatus.WARN, found=problem, fix=fix) for problem in problems),

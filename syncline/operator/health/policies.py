@@ -1,4 +1,4 @@
-"""Checks of all graphs of a store: that no rows are hidden from the workers, and no other past is."""
+"""Checks of the graphs of a store: no rows hidden by policies, and point-in-time restores are detected."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,8 +13,8 @@ from syncline.stores.postgres import PostgresStore
 __all__ = ["check_policies", "check_positions"]
 
 _MOST_NAMED: Final = 10
-_UNNOTICED: Final = "that it was put back in time would not be noticed"
-_PRIMARY: Final = "Have the workers' write-db be the primary."
+_UNNOTICED: Final = "a restore to an earlier point in time would not be detected"
+_PRIMARY: Final = "Set the workers' write-db to the primary."
 _ASK: Final = text(
     """
     SELECT n.nspname AS schema, c.relname AS name, current_user::text AS role
@@ -41,7 +41,7 @@ _POSITIONS: Final = text(
 
 
 async def check_positions(name: str, store: PostgresStore, schemas: Sequence[str]) -> Sequence[Check]:
-    """Return the check of the graphs' schemas in a write-db: whether a put-back in time would be noticed."""
+    """Return the check of the graphs' schemas in a write-db: a restore to an earlier time is detected."""
     async with store.begin() as connection:
         rows = (await connection.execute(_POSITIONS, {"schemas": list(schemas)})).all()
     if rows and rows[0].standby:
@@ -50,7 +50,7 @@ async def check_positions(name: str, store: PostgresStore, schemas: Sequence[str
         ]
     lacking = [row for row in rows if not row.writable]
     if not lacking:
-        return [Check(name=name, found="that it was put back in time would be noticed")]
+        return [Check(name=name, found="a restore to an earlier point in time would be detected")]
     footings = [Footing(role=row.role, there=row.there) for row in lacking[:_MOST_NAMED]]
     problems = [footing.problem(row.schema) or "" for footing, row in zip(footings, lacking, strict=False)]
     found = f"{_UNNOTICED}: {len(lacking):,} of {len(rows):,} graphs leave no token"
@@ -60,7 +60,7 @@ async def check_positions(name: str, store: PostgresStore, schemas: Sequence[str
 async def check_policies(
     name: str, store: PostgresStore, schemas: Sequence[str], *, target: bool
 ) -> Sequence[Check]:
-    """Return the check of the graphs' schemas in a store; of a write-db, of the tables that are captured."""
+    """Return the policy check of the graphs' schemas in a store; in a write-db, of the captured tables."""
     async with store.begin() as connection:
         rows = (await connection.execute(_ASK, {"schemas": list(schemas), "target": target})).all()
     if not rows:

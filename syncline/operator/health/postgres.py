@@ -1,4 +1,4 @@
-"""Checks of one Postgres store: that it answers, its connections, its clock, and who holds capture back."""
+"""Checks of one Postgres store: reachability, connections, clock, and transactions that hold back capture."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -42,11 +42,11 @@ async def check_postgres(
 ) -> Sequence[Check]:
     """Return the checks of a store, or raise StoreError if it does not answer.
 
-    `wanted` is how many connections all workers may take, `setting` the variable that says where the store
-    is; `writers` asks for open transactions, which hold capture back on a write-db.
+    `wanted` is the number of connections that all workers may open, `setting` the variable of the store's
+    address; `writers` includes open transactions, which hold back capture on a write-db.
     """
     async with store.begin() as connection:
-        # The connection is there by now, so what is measured is one round trip.
+        # The connection is open by now, so this measures one round trip.
         before = datetime.now(UTC)
         row = (await connection.execute(_ASK)).mappings().one()
         after = datetime.now(UTC)
@@ -65,15 +65,15 @@ async def check_postgres(
 
 
 def tls_checks(name: str, store: PostgresStore, setting: str) -> Sequence[Check]:
-    """Return a warning if the server need not prove who it is, nothing if it must or is on this machine."""
+    """Return a warning if the server's certificate is not verified, unless it is local."""
     if not store.login.dsn.unverified:
         return []
     return [
         Check(
             name=f"{name}: TLS",
             status=CheckStatus.WARN,
-            found=f"sslmode={store.login.dsn.tls.mode} verifies no certificate: somebody in between could "
-            "read along, or stand in for the server",
+            found=f"sslmode={store.login.dsn.tls.mode} verifies no certificate: an attacker in between could "
+            "read the traffic, or impersonate the server",
             fix=f"Add sslmode=verify-full and sslrootcert to {setting}: docs/connections.md.",
         )
     ]
@@ -97,18 +97,18 @@ def _writer(name: str, writer: RowMapping | None, *, sees_others: bool, standby:
         return Check(
             name=name,
             status=CheckStatus.WARN,
-            found="it is a standby: who holds rows back cannot be seen from a standby",
-            fix="Look at pg_stat_activity of the primary, or have the workers' write-db be the primary.",
+            found="it is a standby, which does not show the transactions that hold back capture",
+            fix="See pg_stat_activity of the primary, or set the workers' write-db to the primary.",
         )
     if not sees_others:
         return Check(
             name=name,
             status=CheckStatus.WARN,
-            found="the worker's role may not see how long those of other roles have been open",
+            found="the worker's role may not see how long transactions of other roles have been open",
             fix="GRANT pg_read_all_stats TO the worker's role, on the write-db.",
         )
     if writer is None or writer["age"] is None:
-        return Check(name=name, found="nobody writes")
+        return Check(name=name, found="no writing transaction is open")
     found = (
         f"the oldest writing one is {writer['age']:.0f} s old "
         f"(application {writer['application_name'] or '-'}, database {writer['database']}, "
@@ -119,6 +119,6 @@ def _writer(name: str, writer: RowMapping | None, *, sees_others: bool, standby:
     return Check(
         name=name,
         status=CheckStatus.WARN,
-        found=f"{found}; what was written since it began waits for it",
+        found=f"{found}; changes written since it began wait for it",
         fix=f"End it; on that server: SELECT pg_terminate_backend({writer['pid']});",
     )

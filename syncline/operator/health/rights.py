@@ -1,4 +1,4 @@
-"""The check of rights in a store: what the worker's own role lacks, each with the GRANT that mends it."""
+"""Privilege check of a store: what the worker's role lacks, each with the GRANT that adds it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -29,7 +29,7 @@ _sql = statements_of("syncline.rights")
 
 
 def needed_rights(role: Role | None, graphs: Sequence[Graph], *, control: bool = False) -> Iterator[Right]:
-    """Yield what a worker needs in a store that these graphs have as `role`; with `control`, as its plane."""
+    """Yield the privileges that a worker needs in a store used as `role`; `control`: as control plane."""
     if role == "write":
         yield from worker_write_rights([read_place(graph) for graph in graphs])
     if role == "graph":
@@ -45,7 +45,7 @@ async def check_rights(
 ) -> Check:
     """Return the check of one store, or raise StoreError if it does not answer.
 
-    `shadowed` are the graphs whose shadows are made there. What is not there yet is no right that is missing.
+    `shadowed` are the graphs whose shadows are created there. Objects that do not exist yet are ignored.
     """
     async with store.driver() as connection:
         missing = await missing_rights(connection, needed)
@@ -54,7 +54,7 @@ async def check_rights(
         if shadowed:
             lacking += await _to_create(connection, role, store.owner_role, shadowed)
     if not lacking:
-        return Check(name=name, found=f"role {role} has what it needs")
+        return Check(name=name, found=f"role {role} has all privileges that it needs")
     named = "; ".join(what for what, _ in lacking[:_MOST_NAMED])
     more = f"; and {len(lacking) - _MOST_NAMED:,} more" if len(lacking) > _MOST_NAMED else ""
     run = " ".join(f"{grant};" for _, grant in lacking[:_MOST_GRANTS])
@@ -69,7 +69,7 @@ async def check_rights(
 async def _to_create(
     connection: asyncpg.Connection, role: str, owner_role: str | None, graphs: Sequence[Graph]
 ) -> list[tuple[str, str]]:
-    """Return what is missing to make and to promote shadows, each with its GRANT."""
+    """Return the privileges missing to create and promote shadows, each with its GRANT."""
     schemas = [graph.schema_name for graph in graphs]
     row = await connection.fetchrow(_sql("creating"), owner_role or role, schemas)
     acting = quoted(owner_role or role)

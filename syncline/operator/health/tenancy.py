@@ -1,4 +1,4 @@
-"""Checks of who could do what with the rights of a worker: its role, its graphs' schemas, locks, capture."""
+"""Tenancy checks: who could misuse a worker's privileges by its role, schemas, locks or capture."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -18,55 +18,55 @@ _SILENT: Final = 120.0
 
 
 async def check_role(name: str, store: PostgresStore, *, setting: str) -> Sequence[Check]:
-    """Return the check of the role that workers connect as: what it may do beyond its grants."""
+    """Return the check of the workers' role: privileges beyond its grants."""
     name = f"{name}: role"
     async with store.driver() as connection, reading(connection):
         row = await connection.fetchrow(_sql("role"))
     held = [word for word in ("SUPERUSER", "CREATEROLE", "BYPASSRLS") if row[word.lower()]]
     if not held:
-        return [Check(name=name, found=f"'{row['name']}' has what it was granted, and nothing else")]
+        return [Check(name=name, found=f"'{row['name']}' has no privileges beyond its grants")]
     return [
         Check(
             name=name,
             status=CheckStatus.WARN,
             found=f"workers connect as '{row['name']}', which is {', '.join(held)}",
-            fix=f"Give workers a role that may only log in and what it is granted, and name it in {setting}.",
+            fix=f"Create a role for workers with LOGIN and its grants only, and set it in {setting}.",
         )
     ]
 
 
 async def check_capture(name: str, store: PostgresStore, schemas: Mapping[str, str]) -> Sequence[Check]:
-    """Return the check of what captures the schemas of a write-db (schema -> graph), and whom it acts as."""
+    """Return the check of the capture functions of a write-db (schema -> graph): the role they run as."""
     name = f"{name}: capture"
     rows = await _fetch(store, "foreign_capture", schemas)
     if not rows:
-        return [Check(name=name, found="what captures the tables belongs to their owners")]
+        return [Check(name=name, found="the capture functions belong to the owners of the tables")]
     named = [f"{schemas[row['schema']]} (as {row['acts_as']}, not {row['owner']})" for row in rows]
     return [
         Check(
             name=name,
             status=CheckStatus.WARN,
-            found=f"what captures the tables acts as another role than their owner: {listed(named)}",
+            found=f"capture functions run as another role than the owner of the tables: {listed(named)}",
             fix="Run `syncline graph adopt` for each of them.",
         )
     ]
 
 
 async def check_schemas(name: str, store: PostgresStore, schemas: Mapping[str, str]) -> Sequence[Check]:
-    """Return the check of who else may create in the graphs' schemas of a graph-db.
+    """Return the check of which other roles may create objects in the graphs' schemas of a graph-db.
 
-    Expressions of table maps are evaluated there with the schema on the search_path.
+    Expressions of table maps are evaluated with the schema on the search_path.
     """
     name = f"{name}: schemas"
     rows = await _fetch(store, "creators", schemas)
     if not rows:
-        return [Check(name=name, found="nobody but their owners may create in the schemas of graphs")]
+        return [Check(name=name, found="only their owners may create objects in the schemas of graphs")]
     named = [f"{row['role']} in {row['schema']}" for row in rows]
     return [
         Check(
             name=name,
             status=CheckStatus.WARN,
-            found=f"others may create operators there, which workers may call: {listed(named)}",
+            found=f"other roles may create operators there, which workers may call: {listed(named)}",
             fix="REVOKE CREATE ON SCHEMA … FROM each of them, or ALTER SCHEMA … OWNER TO the workers' role.",
         )
     ]
@@ -75,10 +75,10 @@ async def check_schemas(name: str, store: PostgresStore, schemas: Mapping[str, s
 async def check_locks(
     name: str, store: PostgresStore, schemas: Mapping[str, str], *, silent_seconds: float = _SILENT
 ) -> Sequence[Check]:
-    """Return the checks of who holds graphs' locks: anybody who may connect to a graph-db can take one.
+    """Return the checks of the holders of graphs' locks: any role that may connect can take one.
 
-    A cycle of a worker asks for something every now and then, and less than `silent_seconds` apart unless its
-    worker is frozen, or waits for the embedding service or the vector store.
+    A worker's cycle sends statements less than `silent_seconds` apart, unless its worker is frozen, or waits
+    for the embedding service or the vector store.
     """
     name = f"{name}: locks"
     rows = await _fetch(store, "graph_locks", schemas)
@@ -110,10 +110,10 @@ async def check_locks(
             Check(
                 name=name,
                 status=CheckStatus.WARN,
-                found=f"graphs are held by sessions that ask for nothing: {listed(silent)}",
-                fix="Look whether the worker of that run is frozen, or waits for embeddings or vectors: the "
-                "run's next attempt takes the graph from a dead one, and once the run is over another does. "
-                "If it is no worker's, SELECT pg_terminate_backend(pid).",
+                found=f"graphs are held by idle sessions: {listed(silent)}",
+                fix="Check whether the worker of that run is frozen, or waits for embeddings or vectors. The "
+                "run's next attempt, or the next run, takes the graph over from a dead worker. If the "
+                "session is not a worker's, SELECT pg_terminate_backend(pid).",
             )
         )
     if found:

@@ -1,1 +1,1 @@
-"""Desired graphs <-> Temporal Schedules: one Schedule per graph, and one that keeps all of those in step."""
+"""Temporal Schedules: one per graph, and one that reconciles them with the graph records."""

@@ -1,4 +1,4 @@
-"""Cadence: another interval for a Schedule, and nothing else about it."""
+"""Cadence: change only the interval of a graph's Schedule."""
 
 from temporalio.client import (
     Client,
@@ -20,11 +20,11 @@ __all__ = ["set_interval"]
 async def set_interval(
     client: Client, slug: str, *, every_seconds: int, fingerprint: str, run_id: str | None = None
 ) -> bool:
-    """Give the graph's Schedule this interval, and return whether it has it now.
+    """Set the interval of the graph's Schedule, and return whether the Schedule has it now.
 
-    Its fingerprint stays, so that a reconciliation sees no difference; so does its state. One with another
-    fingerprint was made from another record and is left alone, and so is one that does not wait for the run
-    `run_id`, when that is given. Raise TemporalUnavailable if it cannot be reached.
+    Its fingerprint and state stay, so that a reconciliation finds no difference. A Schedule with another
+    fingerprint was made from another record and is not changed; nor is one whose newest run is not `run_id`,
+    if given. Raise TemporalUnavailable if Temporal cannot be reached.
     """
     interval = making.interval(slug, every_seconds)
     set_so = False
@@ -52,10 +52,10 @@ async def set_interval(
 
 
 def _waits_for(present: ScheduleDescription, run_id: str) -> bool:
-    """Return whether the run is the Schedule's newest: the one whose result the next run is given.
+    """Return whether the run is the Schedule's newest, whose result the next run receives.
 
-    A run that was reset has a run id that the Schedule has never seen, and one that was started beside
-    others (backfilled or triggered with overlap AllowAll) is not among those that it waits for.
+    The Schedule does not know the run id of a reset run, and does not wait for runs started concurrently
+    (backfilled or triggered with overlap AllowAll).
     """
     return any(
         isinstance(action, ScheduleActionExecutionStartWorkflow) and action.first_execution_run_id == run_id

@@ -1,4 +1,4 @@
-"""Changing: a Schedule is changed as it was read, or read again; what others do meanwhile is not undone."""
+"""Compare-and-swap update of a Schedule: concurrent changes by others are not overwritten."""
 
 from collections.abc import Callable
 from typing import Final
@@ -20,12 +20,12 @@ _CONFLICTS: Final = frozenset({RPCStatusCode.ABORTED, RPCStatusCode.FAILED_PRECO
 async def change(
     client: Client, schedule_id: str, changed: Callable[[ScheduleDescription], ScheduleUpdate | None]
 ) -> bool:
-    """Change the Schedule until `changed` has nothing to change about it, and return whether that took any.
+    """Update the Schedule until `changed` returns None; return whether it was updated.
 
-    Raise the SDK's error, also if there is no such Schedule; TemporalUnavailable if others change it all the
-    time.
+    Raise the SDK's error, also if the Schedule does not exist; TemporalUnavailable if others keep changing
+    it.
     """
-    # The SDK's own `update` does not send the token, so it would overwrite what came after it had read.
+    # The SDK's `update` does not send the conflict token, so it would overwrite concurrent changes.
     handle = client.get_schedule_handle(schedule_id)
     for attempt in range(_ATTEMPTS):
         present = await _read(handle)
@@ -35,7 +35,7 @@ async def change(
         request = UpdateScheduleRequest(
             namespace=client.namespace,
             schedule_id=schedule_id,
-            schedule=await update.schedule._to_proto(client),  # noqa: SLF001 # there is no public way
+            schedule=await update.schedule._to_proto(client),  # noqa: SLF001 # no public API
             conflict_token=present.raw_description.conflict_token,
             identity=client.identity,
             request_id=str(uuid4()),
@@ -43,7 +43,7 @@ async def change(
         if update.search_attributes is not None:
             encode_search_attributes(update.search_attributes, request.search_attributes)
         try:
-            # The server says nothing when it drops an update for its token: reading it again tells.
+            # The server silently drops an update with an outdated token: reading it again reveals that.
             await client.workflow_service.update_schedule(request, retry=True)
         except RPCError as error:
             if error.status not in _CONFLICTS:
@@ -53,9 +53,9 @@ async def change(
 
 
 async def _read(handle: ScheduleHandle) -> ScheduleDescription:
-    """Return the Schedule with attributes that are as new as the rest.
+    """Return the Schedule with search attributes as new as its other fields.
 
-    The server reads them first, and waits for an update that is on its way only then.
+    The server reads the attributes first, and only then waits for a pending update.
     """
     found = await handle.describe()
     while True:

@@ -1,4 +1,4 @@
-"""Coming: which graphs a run looks at anyway, later than now, without anybody starting another one."""
+"""Upcoming runs: graphs with an open run that has yet to start, so that a change needs no further trigger."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ __all__ = ["answers", "graphs_to_come", "yet_to_begin"]
 
 _PROBE: Final = timedelta(seconds=1)
 _MOST: Final = 1000
-"""Open runs that are asked, at most: more wait for hours."""
+"""Maximum number of open runs that are described."""
 _AT_ONCE: Final = 16
 _NOTHING_BUT_STARTED: Final = 3
-"""Events, at most, of a run whose first workflow task nobody has taken: start, task, another priority."""
+"""Maximum history events of a run whose first workflow task no worker has taken: start, task, priority."""
 
 
 async def answers(client: Client) -> bool:
-    """Return whether Temporal answers now; one cheap call, which nobody repeats."""
+    """Return whether Temporal answers now; one cheap call without retries."""
     try:
         return await client.service_client.check_health(timeout=_PROBE)
     except (RPCError, RuntimeError):
@@ -33,7 +33,7 @@ async def answers(client: Client) -> bool:
 
 
 async def yet_to_begin(client: Client, workflow_id: str, run_id: str | None, *, task_queue: str) -> bool:
-    """Return whether the run is open and no worker has taken it up: it looks later than now."""
+    """Return whether the run is open and no worker has taken it: its capture is later than now."""
     try:
         found = await client.get_workflow_handle(workflow_id, run_id=run_id or None).describe()
     except RPCError as error:
@@ -51,10 +51,10 @@ async def yet_to_begin(client: Client, workflow_id: str, run_id: str | None, *, 
 
 
 async def graphs_to_come(client: Client, *, task_queue: str, returned: bool) -> frozenset[str]:
-    """Return the graphs that have an open run which no worker has taken up yet, by two lists.
+    """Return the graphs with an open run that no worker has taken yet, from two lists.
 
-    When Temporal has just `returned`, also those whose Schedule has yet to make up for a time that it missed:
-    with overlap *skip*, so it does if no run is open. Raise TemporalUnavailable.
+    If Temporal has just `returned`, also those whose Schedule has yet to catch up a missed time: with overlap
+    *skip*, it does so if no run is open. Raise TemporalUnavailable.
     """
     with temporal_errors_mapped(client):
         runs = await _open_runs(client)

@@ -1,4 +1,4 @@
-"""The Schedules of one task queue that need somebody's attention for when they come: graphs' and others."""
+"""Schedules of a task queue with problematic times (never due, too often, too rare), of graphs and others."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,24 +18,24 @@ __all__ = ["DueSchedules", "due_schedules"]
 
 _AT_ONCE: Final = 8
 _LOOKED_AT: Final = 200
-"""Of those that the list tells of, those that never come first: each is asked for itself."""
+"""Maximum number of Schedules that are described one by one, never due ones first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DueSchedules:
-    """What is wrong with when the Schedules on one task queue come."""
+    """Problems with the times of the Schedules of one task queue."""
 
     listed: int
-    """Schedules that start a workflow of ours and may be on the task queue."""
+    """Number of Schedules that start a Syncline workflow and may be on the task queue."""
     problems: Sequence[tuple[str, DueProblem]]
-    """Schedule id and what is wrong; those that never come first."""
+    """Schedule id and problem; never due ones first."""
 
 
 async def due_schedules(client: Client, *, task_queue: str) -> DueSchedules:
-    """Look at every Schedule that starts a workflow of ours on the task queue; raise TemporalUnavailable.
+    """Check every Schedule that starts a Syncline workflow on the task queue; raise TemporalUnavailable.
 
-    The list is enough for those that come as they should. The others are asked for their task queue: other
-    installations may share the namespace, and the list does not tell whose a Schedule made by hand is.
+    The list is enough for Schedules without a problem. The others are described to get their task queue:
+    other installations may share the namespace, and the list does not contain it for manual Schedules.
     """
     worst = list(DueKind)
     listed, odd = 0, list[tuple[int, str]]()
@@ -75,10 +75,10 @@ def _fix(schedule_id: str, task_queue: str, kind: DueKind) -> str:
         return fix_of_graph(schedule_id.removeprefix(graphs), kind)
     if schedule_id == names.reconcile_schedules_id(task_queue):
         return (
-            f"`temporal schedule delete --schedule-id {schedule_id}`, and restart a worker: it makes the "
-            "Schedule again, for every SYNCLINE_RECONCILE_SECONDS."
+            f"`temporal schedule delete --schedule-id {schedule_id}`, and restart a worker: it creates the "
+            "Schedule again, with SYNCLINE_RECONCILE_SECONDS."
         )
     return (
-        f"`temporal schedule update --schedule-id {schedule_id} …` with times that come as is meant (it "
-        f"takes the whole Schedule); or `temporal schedule delete --schedule-id {schedule_id}`; or pause it."
+        f"`temporal schedule update --schedule-id {schedule_id} …` with the intended times (it replaces "
+        f"the whole Schedule); or `temporal schedule delete --schedule-id {schedule_id}`; or pause it."
     )

@@ -1,4 +1,4 @@
-"""The Schedule of one graph, made to match the graph's record."""
+"""The Schedule of one graph: created, updated or deleted to match the graph's record."""
 
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ from syncline.temporal.schedules import make as making
 from syncline.temporal.schedules.list import CRON_CATCHUP
 
 if TYPE_CHECKING:
-    # Commands that read Schedules import this room, and need no database driver for it.
+    # Commands that only read Schedules import this package without a database driver.
     from syncline.control.graphs import Graph
 
 __all__ = [
@@ -39,27 +39,27 @@ __all__ = [
 ]
 
 ScheduleChange = Literal["created", "updated", "unchanged", "deleted", "absent"]
-"""What was done about a Schedule; `absent` means that there was none to delete."""
+"""Change of a Schedule; `absent` means that there was none to delete."""
 
 PAUSED_WITH_GRAPH: Final = "Paused by Syncline: the graph is paused."
-"""The note of a Schedule that is paused because its graph is. Any other pause is an operator's and stays."""
+"""Note of a Schedule paused because its graph is paused. Any other pause is an operator's and stays."""
 
 _FORM: Final = 3
-"""Raise it when `_desired` makes something else of the same record."""
+"""Increase it when `_desired` changes the Schedule of an unchanged record."""
 
 
 async def ensure_schedule(
     client: Client, graph: "Graph", *, task_queue: str, start_now: bool = False, take_over: bool = True
 ) -> ScheduleChange:
-    """Make the graph's Schedule match its record, and return what that took.
+    """Make the graph's Schedule match its record, and return the change.
 
-    An operator's pause, and the rest of the Schedule's state, survive. Until the graph's record changes, so
-    does a change by hand, and the slower interval of an adaptive graph. A paused graph has a paused Schedule,
-    an archived one has none. With `start_now` a graph that gets its Schedule runs at once, unless it has a
-    time of its own (cron).
+    An operator's pause, and the rest of the Schedule's state, are kept. Until the graph's record changes, so
+    are manual changes, and the longer interval of an adaptive graph. A paused graph has a paused Schedule, an
+    archived one has none. With `start_now` a new Schedule starts a run at once, unless it has a cron
+    expression.
 
-    Raise GraphInvalid if Temporal refuses what the record says, TemporalUnavailable if it cannot be reached;
-    without `take_over`, ScheduleForeign if a Schedule of the graph's name does something else, or that for
+    Raise GraphInvalid if Temporal rejects the record's schedule, TemporalUnavailable if it cannot be reached;
+    without `take_over`, ScheduleForeign if the Schedule with the graph's id starts another workflow, or uses
     another task queue.
     """
     if graph.status is GraphStatus.ARCHIVED:
@@ -82,15 +82,15 @@ async def ensure_schedule(
             raise GraphInvalid(
                 graph.slug,
                 "schedule",
-                f"Temporal refuses it ({error.message}). Correct it with `syncline graph set {graph.slug} "
+                f"Temporal rejects it ({error.message}). Correct it with `syncline graph set {graph.slug} "
                 "--cron …` or `--every-seconds …`; until then the Schedule stays as it is.",
             ) from error
 
 
 async def remove_schedule(client: Client, slug: str, *, task_queue: str | None) -> ScheduleChange:
-    """Delete the Schedule of this name and return `deleted`, or `absent` if there is none.
+    """Delete the graph's Schedule and return `deleted`, or `absent` if there is none.
 
-    Raise ScheduleForeign if it does not start `SyncGraph`, or, when a task queue is named, not on that;
+    Raise ScheduleForeign if it does not start `SyncGraph`, or not on `task_queue`, if given;
     TemporalUnavailable if Temporal cannot be reached.
     """
     handle = client.get_schedule_handle(names.sync_schedule_id(slug))
@@ -109,7 +109,7 @@ async def remove_schedule(client: Client, slug: str, *, task_queue: str | None) 
 
 
 async def operators_pause(client: Client, graph: "Graph") -> str | None:
-    """Return the note with which an operator paused the Schedule of an active graph, None if none did.
+    """Return the note of an operator's pause of an active graph's Schedule; None if it is not paused.
 
     Raise TemporalUnavailable if Temporal cannot be reached.
     """
@@ -123,9 +123,9 @@ async def operators_pause(client: Client, graph: "Graph") -> str | None:
 
 
 def graph_fingerprint(graph: "Graph", task_queue: str) -> str:
-    """Return the fingerprint of the Schedule that the record asks for; its state is not part of it.
+    """Return the fingerprint of the Schedule by the record, without its state.
 
-    Neither is the interval that an adaptive one has for the moment.
+    The current interval of an adaptive Schedule is not included either.
     """
     schedule = graph.schedule
     made_from: list[object] = [graph.slug, {"every_seconds": schedule.every_seconds, "cron": schedule.cron}]
@@ -135,7 +135,7 @@ def graph_fingerprint(graph: "Graph", task_queue: str) -> str:
 
 
 def state_for(graph: "Graph", current: ScheduleState) -> ScheduleState:
-    """Return the state that the Schedule of the graph is to have, given the one it has."""
+    """Return the desired state of the graph's Schedule, given its current state."""
     if graph.status is GraphStatus.PAUSED and not current.paused:
         return replace(current, paused=True, note=PAUSED_WITH_GRAPH)
     if graph.status is GraphStatus.ACTIVE and current.paused and current.note == PAUSED_WITH_GRAPH:
@@ -144,14 +144,14 @@ def state_for(graph: "Graph", current: ScheduleState) -> ScheduleState:
 
 
 def _desired(graph: "Graph", task_queue: str) -> Schedule:
-    """Return the Schedule as it would be created."""
+    """Return the Schedule to create for the record."""
     if graph.schedule.cron is not None:
         spec, catchup = ScheduleSpec(cron_expressions=[graph.schedule.cron]), CRON_CATCHUP
         times = cron_times(graph.schedule.cron)
     else:
         interval = making.interval(graph.slug, graph.schedule.every_seconds)
         spec, catchup = ScheduleSpec(intervals=[interval]), interval.every
-        # All that an adaptive one may have: a slower interval changes nothing else about the Schedule.
+        # All intervals of an adaptive graph: a change of the interval changes nothing else of the Schedule.
         times = [making.times(graph.slug, every) for every in graph.schedule.intervals]
     return Schedule(
         action=ScheduleActionStartWorkflow(
@@ -159,7 +159,7 @@ def _desired(graph: "Graph", task_queue: str) -> Schedule:
             SyncGraphInput(graph=graph.slug),
             id=names.sync_workflow_id(graph.slug),
             task_queue=task_queue,
-            # Longer than all that the workflow itself bounds: it ends a run that no worker can go on with.
+            # Longer than all timeouts of the workflow: it ends a run that no worker can continue.
             execution_timeout=LONGEST_RUN,
             static_summary=f"Sync graph {graph.slug}",
             typed_search_attributes=_shown_by_runs(graph),
@@ -179,10 +179,10 @@ def _declared(graph: "Graph") -> str | None:
 
 
 def _shown_by_runs(graph: "Graph") -> TypedSearchAttributes:
-    """Return the attributes that a run begins with: what it would set if all is well and nothing changed.
+    """Return the attributes that a run starts with: those of a successful run without changes.
 
-    A run sets what turns out otherwise. Each time costs the server as much as an activity, and most runs of
-    a fleet are idle.
+    A run only upserts differences. Each upsert costs the server as much as an activity, and most runs of a
+    fleet are idle.
     """
     declared = _declared(graph)
     return TypedSearchAttributes(

@@ -1,4 +1,4 @@
-"""The Schedules that sync graphs, as the server lists them. The list lags a little behind reality."""
+"""List of the graphs' Schedules from visibility, which lags slightly behind."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 CRON_CATCHUP: Final = timedelta(hours=1)
-"""How late a Schedule still makes up for a time of a cron expression; one of an interval, within that."""
+"""Catch-up window of a Schedule with a cron expression; with an interval, at most the interval."""
 
 _FULL = {"minute": (0, 59), "hour": (0, 23), "day_of_month": (1, 31), "month": (1, 12), "day_of_week": (0, 6)}
 """The fields of a cron expression in its order, and the range of each that means `*`."""
@@ -52,7 +52,7 @@ _FULL = {"minute": (0, 59), "hour": (0, 23), "day_of_month": (1, 31), "month": (
 
 @dataclass(frozen=True, kw_only=True)
 class ListedRun:
-    """One run that a Schedule has started."""
+    """One run started by a Schedule."""
 
     workflow_id: str
     run_id: str
@@ -73,12 +73,12 @@ class ListedSchedule:
     last_runs: tuple[ListedRun, ...]
     """Newest first."""
     due: DueProblem | None = None
-    """What is wrong with the times at which it comes, unless it is paused."""
+    """Problem with its times; None if there is none, or if it is paused."""
     by_interval: bool = False
-    """Whether it has an interval: of the times that it missed, the last one is always made up for."""
+    """Whether it has an interval: then the last missed time is always caught up."""
 
     def behind(self, now: datetime) -> bool:
-        """Return whether it has yet to look at a time that has passed, and to start a run for it."""
+        """Return whether it has yet to process a past time, and to start a run for it."""
         if self.next_at is None or self.next_at > now:
             return False
         return self.by_interval or now - self.next_at < CRON_CATCHUP
@@ -97,7 +97,7 @@ async def list_schedules(client: Client) -> Sequence[ListedSchedule]:
 
 
 async def find_schedule(client: Client, slug: str) -> ListedSchedule | None:
-    """Return the Schedule of one graph as it is now, None if there is none, or raise TemporalUnavailable."""
+    """Return the current Schedule of one graph, None if there is none, or raise TemporalUnavailable."""
     prefix = names.sync_schedule_id("")
     with temporal_errors_mapped(client):
         found = await describe(client.get_schedule_handle(f"{prefix}{slug}"))
@@ -148,7 +148,7 @@ def due_problem(
     *,
     fix: Callable[[DueKind], str],
 ) -> DueProblem | None:
-    """Return what is wrong with the times that the server has computed; None for a paused Schedule."""
+    """Return the problem of the next times computed by the server; None if there is none, or if paused."""
     if found.info is None or schedule.state.paused:
         return None
     judged = judge(found.info.next_action_times)
@@ -160,26 +160,26 @@ def due_problem(
 
 
 def _why_never(schedule: ScheduleListSchedule | Schedule) -> str | None:
-    """Return what keeps a Schedule from coming, if it is other than its times; a list tells less of it."""
+    """Return why a Schedule is never due, if not because of its times; a list entry contains less of it."""
     state = schedule.state
     if isinstance(state, ScheduleState) and state.limited_actions and state.remaining_actions == 0:
-        return "The number of runs that it was limited to is used up."
+        return "Its limited number of runs is used up."
     end = schedule.spec.end_at
     if end is not None and end <= datetime.now(UTC):
-        return f"It was to end at {end:%Y-%m-%d %H:%M:%S} UTC."
+        return f"Its end time was {end:%Y-%m-%d %H:%M:%S} UTC."
     return None
 
 
 def fix_of_graph(slug: str, kind: DueKind) -> str:
-    """Return how the Schedule of a graph is given times that come, and not too often."""
+    """Return the fix for the times of a graph's Schedule."""
     schedule_id = names.sync_schedule_id(slug)
     anew = (
-        f"If its record is right (`syncline graph show {slug}`), somebody has changed the Schedule itself: "
-        f"`temporal schedule delete --schedule-id {schedule_id}`, and `syncline schedule reconcile` makes it "
-        "again."
+        f"If its record is correct (`syncline graph show {slug}`), the Schedule itself has been changed: "
+        f"`temporal schedule delete --schedule-id {schedule_id}`, then `syncline schedule reconcile` creates "
+        "it again."
     )
     times = "--every-seconds 60" if kind is DueKind.RAPID else "--cron '30 4 * * *'"
-    return f"`syncline graph set {slug} {times}`, or what is meant. {anew}"
+    return f"`syncline graph set {slug} {times}`, or the intended times. {anew}"
 
 
 def _runs(actions: Sequence[ScheduleActionResult]) -> Sequence[ListedRun]:
@@ -195,7 +195,7 @@ def _runs(actions: Sequence[ScheduleActionResult]) -> Sequence[ListedRun]:
 
 
 def _in_words(spec: ScheduleSpec) -> str:
-    """Return the spec as a person wrote it, or nearly: the server keeps calendars of a cron expression."""
+    """Return the spec approximately as written: the server stores a cron expression as calendars."""
     times = [f"every {interval.every.total_seconds():g} s" for interval in spec.intervals]
     times += [
         " ".join(_cron_field(getattr(calendar, field), full) for field, full in _FULL.items())
@@ -221,9 +221,9 @@ _Report = Callable[[str, str | None], None]
 
 
 async def pause_all(client: Client, reason: str, *, report: _Report) -> None:
-    """Pause, with this note, each listed Schedule of a graph that is not paused; other pauses stay.
+    """Pause each listed Schedule of a graph with this note; Schedules already paused stay as they are.
 
-    `report` is called with each graph that was paused, and with those that could not be and a sentence why.
+    `report` is called with each graph that was paused, and with each failed one and the reason in a sentence.
     Raise TemporalUnavailable if they cannot be listed.
     """
 
@@ -234,7 +234,7 @@ async def pause_all(client: Client, reason: str, *, report: _Report) -> None:
 
 
 async def resume_all(client: Client, reason: str, *, report: _Report) -> None:
-    """Resume each listed Schedule of a graph that is paused with exactly this note; else as `pause_all`."""
+    """Resume each listed Schedule of a graph paused with exactly this note; otherwise like `pause_all`."""
 
     def resumed(state: ScheduleState) -> ScheduleState:
         mine = state.paused and state.note == reason
@@ -246,7 +246,7 @@ async def resume_all(client: Client, reason: str, *, report: _Report) -> None:
 async def _steer_all(
     client: Client, steered: Callable[[ScheduleState], ScheduleState], report: _Report
 ) -> None:
-    """Bring each Schedule into that state, a bounded number at once."""
+    """Change the state of each Schedule, a bounded number concurrently."""
 
     def changed(present: ScheduleDescription) -> ScheduleUpdate | None:
         current = present.schedule.state
@@ -258,7 +258,7 @@ async def _steer_all(
     async def one(slug: str) -> None:
         async with slots:
             try:
-                # The list lags, so that each is asked for its state.
+                # The list lags, so each Schedule's current state is read.
                 with temporal_errors_mapped(client):
                     done = await _changed(client, slug, changed)
             except TemporalUnavailable as error:

@@ -1,8 +1,8 @@
-"""How a Schedule of ours is made and kept: by a fingerprint of what it was made from, never over a pause.
+"""Creation and update of Schedules by fingerprint, without overriding an operator's pause.
 
-The server rewrites what it is given (a cron expression becomes calendars), so Schedules themselves do not
-compare. The fingerprint is a search attribute, because the list of Schedules shows those: whoever looks after
-hundreds need not describe each.
+The server rewrites a Schedule (a cron expression becomes calendars), so Schedules cannot be compared. The
+fingerprint of the record is a search attribute, because the list of Schedules contains those: reconciling
+hundreds needs no description of each.
 """
 
 import hashlib
@@ -43,16 +43,16 @@ __all__ = [
 ]
 
 _LEAST_CATCHUP: Final = timedelta(seconds=10)
-"""What the server raises any smaller catch-up window to."""
+"""Minimum catch-up window that the server enforces."""
 
 
 def fingerprint_of(task_queue: str, *made_from: object) -> str:
-    """Return the fingerprint of a Schedule for this task queue, made from these values, which are JSON."""
+    """Return the fingerprint of a Schedule for this task queue and these JSON values."""
     return f"{_digest(task_queue)[:8]}-{_digest(json.dumps(made_from, sort_keys=True))[:16]}"
 
 
 def is_for(fingerprint: str | None, task_queue: str) -> bool:
-    """Return whether a Schedule with this fingerprint may be one for the task queue; without one it may."""
+    """Return whether a Schedule with this fingerprint may be for the task queue; True without one."""
     return fingerprint is None or fingerprint.startswith(f"{_digest(task_queue)[:8]}-")
 
 
@@ -67,18 +67,18 @@ def attributes(fingerprint: str, *others: SearchAttributePair[str]) -> TypedSear
 
 
 def interval(key: str, every_seconds: int) -> ScheduleIntervalSpec:
-    """Return an interval with an offset that is the same for ever, and spread over all keys."""
+    """Return an interval with a constant offset derived from the key, which spreads the keys evenly."""
     every, offset = times(key, every_seconds)
     return ScheduleIntervalSpec(every=timedelta(seconds=every), offset=timedelta(seconds=offset))
 
 
 def times(key: str, every_seconds: int) -> tuple[int, int]:
-    """Return the times of that interval, in seconds: those that leave this remainder divided by it."""
+    """Return that interval as (every, offset) in seconds: its times are offset modulo every."""
     return every_seconds, int(_digest(key)[:16], 16) % every_seconds
 
 
 def policy(catchup: timedelta) -> SchedulePolicy:
-    """Return the policy of all our Schedules: one run at a time, and no more made up for than this."""
+    """Return the policy of all our Schedules: one run at a time, catch-up within `catchup`."""
     return SchedulePolicy(
         overlap=ScheduleOverlapPolicy.SKIP,
         # The server's default is a year: after a long outage it would replay every missed minute.
@@ -107,12 +107,13 @@ async def make(
     refuse: Callable[[ScheduleDescription], None] | None = None,
     start_now: bool = False,
 ) -> Literal["created", "updated", "unchanged"]:
-    """Make the Schedule exist as desired, and return what that took.
+    """Create or update the Schedule as desired, and return the change.
 
-    `found_by` has its attributes, the fingerprint among them. `state` says what becomes of the state of one
-    that exists; by itself nothing, so that an operator's pause stays. One that has the fingerprint keeps all
-    but its state: its interval may have been changed since. `refuse` may raise for one that is not to be
-    touched, each time that it is read. With `start_now` one that is created, and not paused, runs at once.
+    `found_by` are its search attributes, including the fingerprint. `state` maps the state of an existing
+    Schedule; by default it is kept, and with it an operator's pause. An existing Schedule with the same
+    fingerprint keeps everything but its state: its interval may have been changed since. `refuse` may raise
+    for a Schedule that must not be changed, each time that it is read. With `start_now` a created Schedule
+    that is not paused starts a run at once.
     """
     handle = client.get_schedule_handle(schedule_id)
     description = await describe(handle)
@@ -125,7 +126,7 @@ async def make(
                 trigger_immediately=start_now and not desired.state.paused,
             )
         except ScheduleAlreadyRunningError:
-            pass  # somebody else was faster, and may have made it from something older
+            pass  # another process was faster, and may have used an older record
         else:
             return "created"
         description = await handle.describe()

@@ -1,4 +1,4 @@
-"""All Schedules at once: made equal to the set of graphs, so that a record is all that anybody writes."""
+"""Reconciliation of all Schedules with the graph records, and the Schedule that runs it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_NAMED", "ensure_reconciler", "reconcile", "reconcile_now"]
 
 MOST_NAMED: Final = 100
-"""Graphs that a result names of each kind: it is kept in a history, however many there are."""
+"""Maximum graphs listed per field: the result is kept in a history."""
 
 _AT_ONCE: Final = 20
 
@@ -53,16 +53,16 @@ async def reconcile(
     task_queue: str,
     progressed: Callable[[ReconciliationProgress], None],
 ) -> Reconciliation:
-    """Make the Schedules on this task queue those that the graphs' records ask for, and say what that took.
+    """Make the Schedules on this task queue match the graph records, and return the changes.
 
-    A graph that is refused (its record is invalid, Temporal does not take its cron expression, a Schedule of
-    its name belongs to somebody else) is named with a sentence; the others are reconciled all the same. So is
-    one whose Schedule never comes again though it is not paused: it is left as it is. Raise
-    TemporalUnavailable or StoreError if it has to be done again: what is done already is then unchanged.
+    A refused graph (its record is invalid, Temporal rejects its cron expression, its Schedule id belongs to
+    something else) is reported with a sentence; the others are reconciled anyway. A Schedule that is not
+    paused but has no future time is reported too, and not changed. Raise TemporalUnavailable or StoreError if
+    it must be repeated; it is idempotent.
     """
-    # The records are read after the list, and in here: a graph that is added between the two is in the
-    # records alone, so nothing is deleted because a record was read too early. What the list does not show
-    # yet, or still shows, is asked of the server before it is made or deleted.
+    # The records are read after the list: a graph added in between is only in the records, so nothing is
+    # deleted because a record was read too early. The list lags, so the Schedule itself is read before it
+    # is created or deleted.
     listed = {schedule.slug: schedule for schedule in await list_schedules(client)}
     records = await read_records()
     steps = _Steps(client, task_queue)
@@ -85,7 +85,7 @@ async def reconcile(
 
 
 def _differs(graph: "Graph", listed: ListedSchedule | None, task_queue: str) -> bool:
-    """Return whether the graph's Schedule may have to be changed, judged by the list alone."""
+    """Return whether the graph's Schedule may have to be changed, by the list only."""
     if graph.status is GraphStatus.ARCHIVED:
         return listed is not None
     if listed is None:
@@ -95,23 +95,23 @@ def _differs(graph: "Graph", listed: ListedSchedule | None, task_queue: str) -> 
 
 
 class _Steps:
-    """What is to be done, one step for each Schedule."""
+    """The steps of a reconciliation, one per Schedule."""
 
     def __init__(self, client: Client, task_queue: str) -> None:
         self._client = client
         self._task_queue = task_queue
         self._steps: dict[str, _Step] = {}
         self.never_due: dict[str, str] = {}
-        """Slug -> why its Schedule never comes again, and the fix; of those that have been looked at."""
+        """Slug to the reason why its Schedule is never due, and the fix; of those checked."""
 
     def ensure(self, graph: "Graph") -> None:
-        """Make the graph's Schedule what its record says. One that is new runs at once."""
+        """Add the step that makes the graph's Schedule match its record. A new one starts a run at once."""
 
         async def step() -> ScheduleChange:
             change = await ensure_schedule(
                 self._client, graph, task_queue=self._task_queue, start_now=True, take_over=False
             )
-            # What was listed is outdated. An interval always comes.
+            # The listed times are outdated. An interval is always due.
             if change in ("created", "updated") and graph.schedule.cron is not None:
                 self.look_at(graph, await find_schedule(self._client, graph.slug))
             return change
@@ -119,13 +119,13 @@ class _Steps:
         self._steps[graph.slug] = step
 
     def look_at(self, graph: "Graph", schedule: ListedSchedule | None) -> None:
-        """Note whether the graph's Schedule never comes again."""
+        """Record whether the graph's Schedule is never due."""
         due = None if schedule is None else schedule.due
         if due is not None and due.kind is DueKind.NEVER:
             self.never_due[graph.slug] = f"{due.problem} {due.fix}"
 
     def remove(self, slug: str) -> None:
-        """Delete the Schedule that no graph has any longer, unless it is somebody else's after all."""
+        """Add the step that deletes a Schedule without a graph, unless it is foreign."""
 
         async def step() -> ScheduleChange:
             try:
@@ -138,9 +138,9 @@ class _Steps:
     async def take(
         self, progressed: Callable[[ReconciliationProgress], None], *, unchanged: int
     ) -> tuple[dict[str, ScheduleChange], dict[str, str]]:
-        """Take all steps, a bounded number at once; return what each did, and who was refused and why.
+        """Run all steps, a bounded number concurrently; return the change or the refusal of each graph.
 
-        The first error that is not one graph's own ends it.
+        The first error that does not concern a single graph is raised.
         """
         changes: dict[str, ScheduleChange] = {}
         refused: dict[str, str] = {}
@@ -196,10 +196,10 @@ def _reconciliation(
 
 
 _FORM: Final = 2
-"""Raise it when `ensure_reconciler` makes something else of the same interval."""
+"""Increase it when `ensure_reconciler` changes the Schedule of an unchanged interval."""
 
 _LONGEST_RUN: Final = timedelta(minutes=15)
-"""Longer than all that the workflow itself bounds: it ends a run that no worker can go on with."""
+"""Longer than all timeouts of the workflow: it ends a run that no worker can continue."""
 
 _SUMMARY: Final = "Make the Schedules match the graphs"
 
@@ -207,10 +207,10 @@ _SUMMARY: Final = "Make the Schedules match the graphs"
 async def ensure_reconciler(
     client: Client, *, task_queue: str, every_seconds: int
 ) -> Literal["created", "updated", "unchanged"]:
-    """Make the Schedule of `ReconcileSchedules` exist with this interval, and return what that took.
+    """Create or update the Schedule of `ReconcileSchedules` with this interval, and return the change.
 
-    Workers may do so at the same time. An operator's pause survives. Raise TemporalUnavailable if Temporal
-    does not answer, or does not allow it.
+    Safe for concurrent workers. An operator's pause is kept. Raise TemporalUnavailable if Temporal does not
+    answer, or denies it.
     """
     schedule_id = names.reconcile_schedules_id(task_queue)
     interval = making.interval(schedule_id, every_seconds)
@@ -232,7 +232,7 @@ async def ensure_reconciler(
 
 
 async def reconcile_now(client: Client, *, task_queue: str, seconds: float) -> Reconciliation:
-    """Run `ReconcileSchedules` by hand, beside whatever its Schedule does, and return its result.
+    """Run `ReconcileSchedules` manually, independent of its Schedule, and return its result.
 
     Raise as `execute_and_wait` does if it fails, or has not ended within these seconds.
     """

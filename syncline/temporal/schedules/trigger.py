@@ -1,4 +1,4 @@
-"""Triggering: one run of a graph's Schedule at once, unless somebody has paused it."""
+"""Triggering: one immediate run of a graph's Schedule, unless the Schedule is paused."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["ScheduleTrigger", "TriggerOutcome", "trigger_run"]
 
 TriggerOutcome = Literal["started", "coming", "paused", "absent"]
-"""What came of it; `coming` means that a run is open which no worker has taken up yet, so it is enough."""
+"""Outcome; `coming`: a run is open that no worker has taken yet, so no further run is needed."""
 
 _ONE_MORE: Final = ScheduleOverlapPolicy.BUFFER_ONE
-"""A run that is open may have looked already, so one more follows it; never more than one."""
+"""An open run may have captured already, so exactly one more is buffered."""
 
 
 async def trigger_run(client: Client, slug: str, *, task_queue: str) -> TriggerOutcome:
-    """Have the graph's Schedule on this task queue start a run now, or after the one that is open.
+    """Trigger the graph's Schedule on this task queue: a run now, or after the open one.
 
-    A trigger would start a run of a paused Schedule too, so that is asked first. Raise TemporalUnavailable if
-    it cannot be reached.
+    A trigger would start a run of a paused Schedule too, so its state is read first. Raise
+    TemporalUnavailable if Temporal cannot be reached.
     """
     handle = client.get_schedule_handle(names.sync_schedule_id(slug))
     with temporal_errors_mapped(client):
@@ -65,7 +65,7 @@ async def trigger_run(client: Client, slug: str, *, task_queue: str) -> TriggerO
 
 
 async def _raise(client: Client, workflow_id: str) -> None:
-    """Have a waiting run taken before those that only the clock has started, as one that is triggered."""
+    """Raise the priority of a waiting run to that of a triggered one, above scheduled runs."""
     request = UpdateWorkflowExecutionOptionsRequest(
         namespace=client.namespace,
         workflow_execution=WorkflowExecution(workflow_id=workflow_id),
@@ -75,20 +75,20 @@ async def _raise(client: Client, workflow_id: str) -> None:
         update_mask=FieldMask(paths=["priority"]),
         identity=client.identity,
     )
-    # It may have begun, or ended, since. An older server knows no such request.
+    # It may have started or ended since. An older server does not support the request.
     with suppress(RPCError):
         await client.workflow_service.update_workflow_execution_options(request)
 
 
 class ScheduleTrigger:
-    """What who listens needs of Temporal, for the Schedules on one task queue."""
+    """What a listener needs of Temporal: triggers and upcoming runs of the Schedules on one task queue."""
 
     def __init__(self, client: Client, *, task_queue: str) -> None:
         self._client = client
         self._task_queue = task_queue
 
     async def trigger(self, graph: "Graph") -> str:
-        """Have the graph's Schedule start a run; see `trigger_run`."""
+        """Trigger the graph's Schedule; see `trigger_run`."""
         return await trigger_run(self._client, graph.slug, task_queue=self._task_queue)
 
     async def answers(self) -> bool:
@@ -96,5 +96,5 @@ class ScheduleTrigger:
         return await answers(self._client)
 
     async def coming(self, *, returned: bool) -> frozenset[str]:
-        """Return the graphs that a run looks at anyway; see `graphs_to_come`."""
+        """Return the graphs with an upcoming run; see `graphs_to_come`."""
         return await graphs_to_come(self._client, task_queue=self._task_queue, returned=returned)

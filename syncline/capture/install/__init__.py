@@ -1,6 +1,6 @@
-"""Adoption: installs capture on capture online: triggers, columns, indexes and map, tables; and removes it."""
+"""Install capture online: triggers, columns, indexes and tombstones of source tables; and undo it."""
 
-It works on existing tables and on tables Patience
+from syncline.capture.install.install import adopt, plan_adoption, plan_undo, undo
+from syncline.capture.install.locks import Patience
 
-__all__ = ["Patience", "adopt", "plan_adoption", created.
-"plan_undo", "undo"]
+__all__ = ["Patience", "adopt", "plan_adoption", "plan_undo", "undo"]

@@ -189,7 +189,7 @@ class SyncEngine:
         if result.unknown and place not in self._logged:
             self._logged.add(place)
             context.log.warning(
-                "write-db state report unknown", graph=context.graph.slug, unknown=list(result.unknown)
+                "write-db cannot report everything", graph=context.graph.slug, unknown=list(result.unknown)
             )
 
     async def _take_patiently(self, context: SyncContext, held: HeldSchema) -> Ledger | None:

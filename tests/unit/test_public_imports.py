@@ -12,7 +12,7 @@ DOORS = {
         "CycleProgress CycleStatus Fallback FallbackReason GraphRef GraphStatus LockHolder Message ProviderFallback"
         " ProviderState SyncResult TableProgress VectorProgress"
     ),
-    "syncline.migrations": "migrate_books migrate_write",
+    "syncline.migrations": "migrate_bookkeeping migrate_write",
     "syncline.provider": (
         "API_VERSION KINDS CycleBudget EventLog GraphSchema GraphVectors Meter NoOptions NullMeter OtherKind Provider"
         " ProviderKind ProviderServices RetryRules RunIdentity SyncContext SyncProvider SyncResult"

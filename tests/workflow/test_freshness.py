@@ -251,7 +251,9 @@ async def test_a_schema_that_cannot_be_told_to_notify_stops_no_other_and_is_told
             await eventually(lambda: beside.fetchval("SELECT wanted FROM sync_notify"))
             # It may have changed for as long as it did not notify.
             await ran(runs, other, 1)
-            assert "its writers are not set to notify" in str(await listener_status.reason_unavailable(broken))
+            assert "its writers are not set to notify" in str(
+                await listener_status.reason_unavailable(broken)
+            )
             await connection.execute("ALTER TABLE sync_notify DROP CONSTRAINT refused")
             await eventually(lambda: connection.fetchval("SELECT wanted FROM sync_notify"))
             assert await listener_status.reason_unavailable(broken) is None

@@ -173,9 +173,7 @@ class Listening:
         if now < self._alone.setdefault(key, now + _ALONE):
             return
         if key not in self._roused:
-            get_log().warning("no listener: adaptive graphs reset",
-                store=store.name,
-                graphs=len(adaptive))
+            get_log().warning("no listener: adaptive graphs reset", store=store.name, graphs=len(adaptive))
         roused = self._roused.setdefault(key, set())
         for graph in adaptive:
             if graph.slug in roused:

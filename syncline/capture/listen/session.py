@@ -255,7 +255,7 @@ class ListenSession:
             self._debouncer.note(schema, min(doubt.since, seen.xmin), seen.xmax - 1, now=_now())
         self._news.set()
         if changed:
-            get_log().info("missed changes found that were not notified", graphs=len(changed))
+            get_log().info("missed changes found", graphs=len(changed))
         # Another check may have been scheduled meanwhile.
         if seen.xmin >= doubt.look_again and self._doubted is doubt:
             self._doubted = None
@@ -274,7 +274,7 @@ class ListenSession:
             if schema in update.schemas or schema in self._notifying
         }
         if update.problem is not None:
-            self._report(f"not all writers can be set to notify or not: {update.problem}")
+            self._report(f"some writers cannot be set to notify: {update.problem}")
         roused = [schema for schema in update.newly_enabled if self._wanted[schema]]
         if roused:
             # They did not notify until now, for an unknown time.

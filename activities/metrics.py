@@ -28,6 +28,7 @@ __all__ = [
     "TemporalMeter",
     "record_cycle",
     "record_cycle_error",
+    "record_fallback",
     "record_held",
     "record_intervals",
     "record_providers",

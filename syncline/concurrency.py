@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-__all__ = ["PATIENCE", "BaseExceptionRaised", "CancelIgnored", "TimedOut", "bounded"]
+__all__ = ["PATIENCE", "BaseExceptionRaised", "CancelIgnored", "TimedOut", "bounded", "each_batch"]
 
 PATIENCE: Final = 10.0
 """Seconds that cancelled work has to end."""

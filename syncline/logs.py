@@ -15,7 +15,14 @@ from structlog.typing import ExcInfo, Processor, WrappedLogger
 from syncline.masking import masked, traceback_text
 from syncline.tracing import current_trace_id
 
-__all__ = ["configure_logging", "get_log", "log_fields", "masked"]
+__all__ = [
+    "configure_logging",
+    "get_log",
+    "log_fields",
+    "masked",
+    "redacted",
+    "sendable",
+]
 
 # They log every request or step at INFO.
 _TALKATIVE = ("alembic", "httpcore", "httpx")

@@ -42,6 +42,7 @@ __all__ = [
     "SyncContext",
     "SyncProvider",
     "SyncResult",
+    "options_model_of",
 ]
 
 API_VERSION = 1

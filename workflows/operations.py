@@ -46,7 +46,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.details import describe_verification
     from workflows.priorities import priority_of_operation
 
-__all__ = ["OPERATIONS"]
+__all__ = ["OPERATIONS", "DescribeFleet", "DescribeHealth"]
 
 _SHORT: Final = timedelta(minutes=5)
 _LONG: Final = timedelta(hours=6)

@@ -65,7 +65,10 @@ with workflow.unsafe.imports_passed_through():
     from workflows.details import describe_provider, describe_run
     from workflows.priorities import priority_of_sync
 
-__all__ = ["follow_with_shadow"]
+__all__ = [
+    "SyncGraph",
+    "follow_with_shadow",
+]
 
 _ENDS_A_RUN: tuple[type[BaseException], ...] = (FailureError, *FAILS_A_RUN)
 _LONGEST_BUDGET = 3600.0

@@ -17,7 +17,14 @@ from syncline.messages.sync import SyncEvent, TableProgress
 from syncline.provider import RunIdentity
 from syncline.sql import quoted
 
-__all__ = ["payloads"]
+__all__ = [
+    "Fence",
+    "Ledger",
+    "RunProgress",
+    "deletes_read",
+    "payloads",
+    "read_ledger",
+]
 
 _COUNTED = ("captured", "rows", "links", "deletes", "failures")
 

@@ -7,6 +7,9 @@ from typing import Final, Literal
 from syncline.sql import quoted
 
 __all__ = [
+    "CHANGE",
+    "CONTROL_SCHEMA",
+    "READ",
     "Kind",
     "Place",
     "Right",

@@ -253,7 +253,7 @@ async def test_activities_without_services_say_what_is_missing(
 
         async def told() -> bool:
             pending = (await run.describe()).raw_description.pending_activities
-            return bool(pending and "without services" in pending[0].last_failure.message)
+            return bool(pending and "has no services" in pending[0].last_failure.message)
 
         await eventually(told)
         await run.terminate()

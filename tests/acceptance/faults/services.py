@@ -68,6 +68,8 @@ class QdrantFront:
 
     def __init__(self) -> None:
         self.store = QdrantClient(":memory:")
+        # It is no store for several threads, and each request has one.
+        self._one = threading.Lock()
 
     @contextmanager
     def running(self) -> Iterator[FaultyServer]:
@@ -77,9 +79,10 @@ class QdrantFront:
 
     def ids(self, collection: str) -> set[UUID]:
         """Return the ids of all points of a collection."""
-        if not self.store.collection_exists(collection):
-            return set()
-        points, _ = self.store.scroll(collection, limit=100_000, with_payload=False)
+        with self._one:
+            if not self.store.collection_exists(collection):
+                return set()
+            points, _ = self.store.scroll(collection, limit=100_000, with_payload=False)
         return {UUID(str(point.id)) for point in points}
 
     def _respond(self, request: Request) -> Answer:
@@ -92,7 +95,8 @@ class QdrantFront:
             return _ok(
                 {"collections": [{"name": each.name} for each in self.store.get_collections().collections]}
             )
-        return self._of_collection(request.method, found[1], found[2] or "", body)
+        with self._one:
+            return self._of_collection(request.method, found[1], found[2] or "", body)
 
     def _of_collection(self, method: str, name: str, rest: str, body: dict[str, object]) -> Answer:
         exists = self.store.collection_exists(name)

@@ -58,6 +58,7 @@ class Statements(Protocol):
         """Return statement `name` with its fragments filled in; KeyError if one is missing."""
 
 
+@cache
 def statements_of(package: str, *, comments: bool = False) -> Statements:
     """Return the statements of a package's files `sql/*.sql`: the text after each line `-- name: …`.
 

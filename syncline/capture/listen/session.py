@@ -13,7 +13,7 @@ from syncline.capture.install.steps import qualified
 from syncline.capture.listen.connection import LEASE_SECONDS, ListenConnection, in_batches
 from syncline.capture.listen.debounce import Snapshot, TriggerDebouncer
 from syncline.capture.listen.directory import Directory
-from syncline.capture.listen.starter import RateLimiter, Runs, Starting
+from syncline.capture.listen.starter import RateLimiter, Runs, Starting, loop_time
 from syncline.logs import get_log
 from syncline.masking import error_text
 from syncline.provider import Meter
@@ -172,7 +172,7 @@ class ListenSession:
             if len(self._unknown) < _MOST_UNKNOWN:
                 self._unknown[schema] = xid
             return
-        now, xid = _now(), max(xid, self._since)
+        now, xid = loop_time(), max(xid, self._since)
         metrics.NOTIFICATIONS.add(self._meter, 1, store=self._store.name)
         seconds = self._debouncer.note(schema, xid, xid, now=now)
         self._news.set()
@@ -188,13 +188,13 @@ class ListenSession:
         except (asyncpg.PostgresError, TimeoutError) as error:
             self._report(f"writers of schema '{schema}' cannot be muted: {error_text(error)}")
         else:
-            self._debouncer.throttle(schema, until=_now() + seconds)
+            self._debouncer.throttle(schema, until=loop_time() + seconds)
 
     async def _tick(self) -> None:
         """Check the horizon and the lease; usually there is nothing to do."""
         while True:
             await asyncio.sleep(_TICK)
-            renew = _now() - self._renewed >= LEASE_SECONDS / 3
+            renew = loop_time() - self._renewed >= LEASE_SECONDS / 3
             if renew:
                 seen = await self._connection.snapshot()
                 await self._connection.check()
@@ -202,21 +202,21 @@ class ListenSession:
                 self._since = seen.xmin
                 await self._renew()
             if renew or self._debouncer.held:
-                self._debouncer.moved(await self._connection.snapshot(), now=_now())
+                self._debouncer.moved(await self._connection.snapshot(), now=loop_time())
                 self._news.set()
 
     async def _keep_up(self) -> None:
         """Refresh the records and check for missed changes; not in the tick, since a lease may be shorter."""
-        followed = _now()
+        followed = loop_time()
         while True:
             await asyncio.sleep(_TICK)
-            if _now() - followed >= LEASE_SECONDS / 3:
-                followed = _now()
+            if loop_time() - followed >= LEASE_SECONDS / 3:
+                followed = loop_time()
                 await self._directory.read(older_than=_REFRESH)
                 await self._follow_records()
             if self._unknown:
                 await self._look_up_unknown()
-            if self._doubted is not None and _now() >= self._doubted.silence_ends:
+            if self._doubted is not None and loop_time() >= self._doubted.silence_ends:
                 await self._look(self._doubted, await self._connection.snapshot())
 
     async def _look_up_unknown(self) -> None:
@@ -235,13 +235,13 @@ class ListenSession:
         if self._doubted is not None:
             heard_below = min(heard_below, self._doubted.since)
         lapsed = await self._connection.renew(heard_below)
-        self._renewed = _now()
+        self._renewed = loop_time()
         if lapsed:
             self._doubt(heard_below)
 
     def _doubt(self, heard_below: int) -> None:
         """Schedule a check for missed changes, soon, when all writers notify again."""
-        self._doubted = _Doubt(heard_below, silence_ends=_now() + 2 * _WINDOW)
+        self._doubted = _Doubt(heard_below, silence_ends=loop_time() + 2 * _WINDOW)
 
     async def _look(self, doubt: _Doubt, seen: Snapshot) -> None:
         """Run what changed without a notification; again after transactions that may be muted have ended."""
@@ -252,7 +252,7 @@ class ListenSession:
         schemas = [schema for schema, wanted in self._wanted.items() if wanted]
         changed = await changed_since(self._store, schemas, doubt.since)
         for schema in sorted(changed):
-            self._debouncer.note(schema, min(doubt.since, seen.xmin), seen.xmax - 1, now=_now())
+            self._debouncer.note(schema, min(doubt.since, seen.xmin), seen.xmax - 1, now=loop_time())
         self._news.set()
         if changed:
             get_log().info("missed changes found", graphs=len(changed))
@@ -280,9 +280,5 @@ class ListenSession:
             # They did not notify until now, for an unknown time.
             seen = await self._connection.snapshot()
             for schema in sorted(roused):
-                self._debouncer.note(schema, seen.xmin, seen.xmax - 1, now=_now())
+                self._debouncer.note(schema, seen.xmin, seen.xmax - 1, now=loop_time())
             self._news.set()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

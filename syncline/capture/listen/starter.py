@@ -12,7 +12,7 @@ from syncline.errors import SynclineError
 from syncline.logs import get_log
 from syncline.provider import Meter
 
-__all__ = ["RateLimiter", "Runs", "Starting"]
+__all__ = ["RateLimiter", "Runs", "Starting", "loop_time"]
 
 
 class RateLimiter:
@@ -105,11 +105,11 @@ class Starting:
         while True:
             self._news.clear()
             following = self._debouncer.following()
-            if following is None or following > _now():
-                await _within(self._news, None if following is None else following - _now())
+            if following is None or following > loop_time():
+                await _within(self._news, None if following is None else following - loop_time())
                 continue
-            due = self._debouncer.all_due(_now())
-            if len(due) >= _CROWD and _now() - self._crowded >= _AGAIN:
+            due = self._debouncer.all_due(loop_time())
+            if len(due) >= _CROWD and loop_time() - self._crowded >= _AGAIN:
                 well = await self._look_through()
             else:
                 well = all(await asyncio.gather(*(self._start(schema) for schema in due[:_AT_ONCE])))
@@ -125,7 +125,7 @@ class Starting:
             return True
         for _ in entry:
             await self._limiter.acquire()
-        now = _now()
+        now = loop_time()
         # Before the run, so that the run sees at least this.
         seen = await self._snapshot()
         try:
@@ -157,7 +157,7 @@ class Starting:
 
     async def _look_through(self) -> bool:
         """Of many due runs, drop those that have a run coming anyway; return False on failure."""
-        now, seen = _now(), await self._snapshot()
+        now, seen = loop_time(), await self._snapshot()
         self._crowded = now
         try:
             self._leave(await self._runs.coming(returned=False), seen, now)
@@ -171,7 +171,7 @@ class Starting:
         before: tuple[float, Snapshot] | None = None
         asked = 0
         while True:
-            now, seen = _now(), await self._snapshot()
+            now, seen = loop_time(), await self._snapshot()
             if not await self._runs.answers():
                 before = now, seen
                 await asyncio.sleep(_PROBE)
@@ -190,13 +190,13 @@ class Starting:
             # Everything started since then has begun later than this.
             left = self._leave(coming, before[1], before[0])
             get_log().info("runs can be started again", store=self._store, coming=left)
-            self._crowded = _now()
+            self._crowded = loop_time()
             return
 
     def _leave(self, coming: frozenset[str], seen: Snapshot, now: float) -> int:
         """Mark upcoming runs, which see at least this snapshot, as started; return how many."""
         left = 0
-        for schema in self._debouncer.all_due(_now() + _AGAIN):
+        for schema in self._debouncer.all_due(loop_time() + _AGAIN):
             entry = self._directory.entries(self._key).get(schema, ())
             if not entry or any(graph.slug not in coming for graph in entry):
                 continue
@@ -211,7 +211,8 @@ class Starting:
         metrics.TRIGGERS.add(self._meter, 1, store=self._store, outcome=outcome)
 
 
-def _now() -> float:
+def loop_time() -> float:
+    """Return the running event loop's clock, in seconds."""
     return asyncio.get_running_loop().time()
 
 

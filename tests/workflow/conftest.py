@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -11,12 +11,14 @@ import pytest_asyncio
 import structlog
 from pydantic import SecretStr
 from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.operations import FleetActivities, OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
+from syncline import names
 from syncline.control.graphs import GraphDraft
 from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
@@ -161,6 +163,10 @@ async def kg_idle(
     write, graph = map(new_database, kg_templates)
     async with _services(write, graph, unique, tmp_path) as services:
         yield SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
+        # Every such laboratory has a graph of this name on one server: a Schedule that a test leaves, with a
+        # run that no worker will ever serve, would be the next test's.
+        with suppress(RPCError):
+            await temporal_client.get_schedule_handle(names.sync_schedule_id("kg")).delete()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

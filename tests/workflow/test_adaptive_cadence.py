@@ -389,8 +389,17 @@ async def test_set_cadence_of_runs_beside_the_newest(lab: SyncLab, busy: Busy) -
     async with listened_to(lab):
         await slowed(lab, graph, 2)
         await schedule.pause(note="nothing else runs")
+
+        async def at_rest() -> bool:
+            query = f"SynclineGraph='{graph.slug}' AND ExecutionStatus='Running'"
+            found = [run.id async for run in lab.client.list_workflows(query)]
+            return not found and not (await schedule.describe()).info.running_actions
+
+        # A run that had begun before the pause is the newest still: what it sets stands.
+        await eventually(at_rest)
         assert await set_interval(lab.client, graph.slug, every_seconds=7, fingerprint=fingerprint)
-        known = {run.id async for run in lab.client.list_workflows(f"SynclineGraph='{graph.slug}'")}
+        # Of two runs that begin within a second both have the same workflow id.
+        known = {run.run_id async for run in lab.client.list_workflows(f"SynclineGraph='{graph.slug}'")}
         busy.broken.add(graph.slug)
         past = datetime.now(UTC) - timedelta(hours=1)
         span = ScheduleBackfill(
@@ -401,7 +410,7 @@ async def test_set_cadence_of_runs_beside_the_newest(lab: SyncLab, busy: Busy) -
 
         async def ended() -> bool:
             query = f"SynclineGraph='{graph.slug}' AND ExecutionStatus!='Running'"
-            return len({run.id async for run in lab.client.list_workflows(query)} - known) >= 3
+            return len({run.run_id async for run in lab.client.list_workflows(query)} - known) >= 3
 
         await eventually(ended)
         busy.broken.clear()

@@ -1,4 +1,4 @@
-"""The worker process: polls while it can log in to its stores, drains when a signal stops it, exits with a status.
+"""The worker process: polls while it can log in to its stores, drains on a signal, exits with a status.
 
 Tasks taken without access to the stores would fail; another worker may have correct settings.
 """

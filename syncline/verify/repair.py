@@ -3,14 +3,16 @@
 import json
 from collections.abc import Sequence
 
-from syncline.engine.verify.template import sql
 from syncline.errors import InputInvalid
 from syncline.messages.verification import RelationKind, Verdict
 from syncline.provider import GraphSchema
+from syncline.sql import statements_of
 from syncline.verify.snapshots import Side, open_side
 from syncline.verify.tally import Damage
 
 __all__ = ["RelationRepair", "Repair"]
+
+_sql = statements_of("syncline.verify")
 
 
 class Repair:
@@ -41,7 +43,7 @@ class Repair:
         if self.run_id is None:
             return
         async with open_side(self.target, snapshot=True) as side:
-            lines = await side.fetch(sql("audited"), self.run_id)
+            lines = await side.fetch(_sql("audited"), self.run_id)
         self.earlier = {
             (line["action"], line["table_name"]): (line["number"], line["rows"]) for line in lines
         }
@@ -65,7 +67,7 @@ class RelationRepair:
         by_id = {row_id: key for row_id, key, _ in damage}
         async with open_side(self._repair.target, snapshot=False) as side:
             [row] = await side.fetch(
-                sql("requeue"), table, list(by_id), [json.dumps(key) for key in by_id.values()]
+                _sql("requeue"), table, list(by_id), [json.dumps(key) for key in by_id.values()]
             )
             return await self.audit(side, row["count"])
 
@@ -77,7 +79,7 @@ class RelationRepair:
             # Before any row lock: this waits for a batch that queues such entries, and holds their counts,
             # without blocking it.
             await side.connection.execute("LOCK TABLE sync_outbox IN SHARE ROW EXCLUSIVE MODE")
-            [row] = await side.fetch(sql("requeue_points"), collection, ids, rewritten)
+            [row] = await side.fetch(_sql("requeue_points"), collection, ids, rewritten)
             return await self.audit(side, row["count"])
 
     async def audit(self, side: Side, rows: int) -> int:
@@ -88,8 +90,8 @@ class RelationRepair:
             repair = self._repair
             who = repair.who, self._action, repair.why
             of_run = repair.run_id, repair.starter
-            [line] = await side.fetch(sql("audit"), *who, self._name, rows, *of_run)
+            [line] = await side.fetch(_sql("audit"), *who, self._name, rows, *of_run)
             self._line = line["number"]
         else:
-            await side.fetch(sql("audit_more"), self._line, rows)
+            await side.fetch(_sql("audit_more"), self._line, rows)
         return rows

@@ -585,9 +585,9 @@ async def test_migrations_follow_the_shadow(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await site.both()
-    later = with_later_revision(tmp_path, "books", "CREATE TABLE later (id int)")
+    later = with_later_revision(tmp_path, "engine", "CREATE TABLE later (id int)")
     monkeypatch.setattr(migrations, "_HERE", later)
-    assert await site.services.prepare_graph(await site.graph()) == ["books_0002", "books_0002"]
+    assert await site.services.prepare_graph(await site.graph()) == ["engine_0002", "engine_0002"]
 
 
 async def test_two_promotions_at_once_swap_once(site: Site) -> None:

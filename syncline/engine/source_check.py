@@ -1,4 +1,4 @@
-"""Validity of a graph's cursors: checked when a cycle begins, recorded when it acquires the graph."""
+"""Source check: whether the write-db is still what a graph's cursors belong to; recorded with the fence."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ from syncline.engine.watch import captures, doubts
 from syncline.errors import StoreRejected
 from syncline.provider import SyncContext
 
-__all__ = ["Standing"]
+__all__ = ["SourceCheck"]
 
 _STANDBY = (
     "The write-db is a standby: open writers cannot be seen from a standby, so the lag is unknown; "
@@ -23,7 +23,7 @@ _STANDBY = (
 )
 
 
-class Standing:
+class SourceCheck:
     """The checks of one cycle. `fit` is the last result of the schema check.
 
     `look_again` repeats that check when a table may have been altered.

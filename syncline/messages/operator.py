@@ -95,7 +95,16 @@ class VerifyGraphInput(OperationInput):
         return f"Verify graph {self.graph}{repair}"
 
 
-class _ActionInput(OperationInput):
+class _ChangeInput(OperationInput):
+    """Base of the inputs of operations that always change something."""
+
+    @property
+    def changes(self) -> bool:
+        """Always true."""
+        return True
+
+
+class _ActionInput(_ChangeInput):
     """Selects rejected rows in exactly one way: a row, a table, a fingerprint, or everything."""
 
     graph: GraphName
@@ -105,11 +114,6 @@ class _ActionInput(OperationInput):
     everything: bool = False
     who: Who
     why: Why
-
-    @property
-    def changes(self) -> bool:
-        """Always true: it changes which rows are retried."""
-        return True
 
     @model_validator(mode="after")
     def _selects(self) -> Self:
@@ -254,7 +258,7 @@ class GraphPage(Message):
     """Value of `after` for the following page; null on the last page."""
 
 
-class AddGraphInput(OperationInput):
+class AddGraphInput(_ChangeInput):
     """Input of `AddGraph`: `{"draft": {"slug": "world"}}`. The result is the graph."""
 
     workflow = names.ADD_GRAPH
@@ -268,17 +272,12 @@ class AddGraphInput(OperationInput):
     why: str = ""
 
     @property
-    def changes(self) -> bool:
-        """Always true: it creates a graph."""
-        return True
-
-    @property
     def about(self) -> str:
         """The slug of the new graph."""
         return self.draft.slug
 
 
-class ChangeGraphInput(OperationInput):
+class ChangeGraphInput(_ChangeInput):
     """Input of `ChangeGraph`: fields that are left out stay as they are."""
 
     workflow = names.CHANGE_GRAPH
@@ -297,11 +296,6 @@ class ChangeGraphInput(OperationInput):
     why: str = ""
 
     @property
-    def changes(self) -> bool:
-        """Always true: it changes a graph."""
-        return True
-
-    @property
     def summary(self) -> str:
         """One line on the purpose of the run."""
         changed = sorted(self.model_fields_set - {"graph", "who", "why"})
@@ -316,7 +310,7 @@ class GraphChanged(Message):
     """Note of the active graph's Schedule if an operator has paused it; null: not paused."""
 
 
-class PromoteShadowInput(OperationInput):
+class PromoteShadowInput(_ChangeInput):
     """Input of `PromoteShadow`: swaps the live graph and its shadow."""
 
     workflow = names.PROMOTE_SHADOW
@@ -327,11 +321,6 @@ class PromoteShadowInput(OperationInput):
     """Promote even if the shadow is behind, or the live schema contains objects that the shadow lacks."""
     who: Who
     why: Why
-
-    @property
-    def changes(self) -> bool:
-        """Always true: it swaps the two."""
-        return True
 
 
 class Promotion(Message):

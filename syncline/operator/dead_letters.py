@@ -252,9 +252,7 @@ def _ids(key: Sequence[str]) -> list[UUID]:
 
 
 async def _act(target: GraphSchema, action: str, selection: Selection, by: Actor) -> int:
-    who, why = by.who.strip(), by.why.strip()
-    if not who or not why:
-        raise InputInvalid(f"To {action} dead letters, give `who` and `why`: both are recorded in the audit.")
+    by = by.required(f"{action} dead letters")
     key, ids = (None, None) if selection.key is None else (list(selection.key), _ids(selection.key))
     async with acting(target) as connection:
         # Before locking any row: so this waits for a batch that has some of them, or for an earlier attempt
@@ -263,6 +261,14 @@ async def _act(target: GraphSchema, action: str, selection: Selection, by: Actor
         rows: int | None = await connection.fetchval(sql("audited"), by.run_id, action)
         if rows is None:
             rows = await connection.fetchval(
-                sql(action), selection.table, key, selection.fingerprint, who, why, by.run_id, ids, by.starter
+                sql(action),
+                selection.table,
+                key,
+                selection.fingerprint,
+                by.who,
+                by.why,
+                by.run_id,
+                ids,
+                by.starter,
             )
     return rows or 0

@@ -26,7 +26,7 @@ from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.state import payloads
 from syncline.engine.table_map import SchemaMap
-from syncline.errors import InputInvalid, ShadowInvalid, StoreRejected
+from syncline.errors import ShadowInvalid, StoreRejected
 from syncline.messages.operator import Promotion
 from syncline.messages.sync import TableProgress
 from syncline.migrations import migrate_bookkeeping
@@ -62,9 +62,7 @@ async def promote(
     ShadowInvalid if there is no shadow, or no such moment in time, or the live schema contains something
     else; with `force` it is enough that neither is running.
     """
-    if not who.strip() or not why.strip():
-        raise InputInvalid("To promote, say who you are and why: both are kept in the audit.")
-    actor = Actor(who=who.strip(), why=why.strip(), starter=starter, run_id=run_id)
+    actor = Actor(who=who, why=why, starter=starter, run_id=run_id).required("promote")
     work = _Promotion(services, graph, schema_map, actor)
     if await work.half_done():
         return await work.finish(resumed=True)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection
 from functools import partial
 
+from syncline.control.audit import Actor
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.table_map import SchemaMap, Stats, TableMap, VectorProjection
 from syncline.errors import StoreRejected, StoreUnavailable, SynclineError, VectorStoreError
@@ -53,7 +54,8 @@ async def verify(
     """
     started = time.monotonic()
     asked = schema_map.chosen(tables)
-    mending = Repair(target, who=who, why=why, run_id=run_id, starter=starter) if repair else None
+    actor = Actor(who=who, why=why, run_id=run_id, starter=starter)
+    mending = Repair(target, actor) if repair else None
     if mending is not None:
         await mending.recall()
     inspection = _Inspection(

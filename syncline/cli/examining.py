@@ -18,6 +18,7 @@ from syncline.cli.target import connect_temporal, find_task_queue
 from syncline.control.due import DueKind
 from syncline.errors import ConfigurationError, NoWorker, RunFailed
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, skew_check
+from syncline.quoting import counted
 from syncline.temporal.blocked import BlockedGraph, blocked_graphs
 from syncline.temporal.client import require_search_attributes, temporal_errors_mapped
 from syncline.temporal.run import execute_and_wait
@@ -174,7 +175,7 @@ async def _runs(client: Client, *, task_queue: str) -> Sequence[Check]:
         return [Check(name="runs", found=f"{found.open:,} open on {task_queue}{busy}")]
     named = " ".join(f"{one.workflow_id}: {one.stall.problem}" for one in bad[:_RUNS_NAMED])
     more = f" And {len(bad) - _RUNS_NAMED:,} more." if len(bad) > _RUNS_NAMED else ""
-    count = f"{len(bad):,} open {'run' if len(bad) == 1 else 'runs'} cannot continue"
+    count = f"{counted(len(bad), 'open run')} cannot continue"
     return [
         Check(name="runs", status=CheckStatus.FAIL, found=f"{count}. {named}{more}", fix=bad[0].stall.fix)
     ]

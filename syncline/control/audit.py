@@ -46,7 +46,7 @@ class Actor(Message):
         """Return the actor without blanks around name and reason; InputInvalid if one of them is blank."""
         who, why = self.who.strip(), self.why.strip()
         if not who or not why:
-            raise InputInvalid(f"To {action}, say who you are and why: both are kept in the audit.")
+            raise InputInvalid(f"To {action}, give `who` and `why`: both are kept in the audit.")
         return self.model_copy(update={"who": who, "why": why})
 
 

@@ -10,6 +10,7 @@ from syncline.control.graphs import Graph, GraphDraft
 from syncline.errors import InputInvalid
 from syncline.messages.base import GraphName, GraphStatus, Message, OperatorInput, TableName, Who, Why
 from syncline.operator.dead_letters import DeadLetterState, Selection
+from syncline.quoting import counted
 
 __all__ = [
     "AddGraphInput",
@@ -115,6 +116,12 @@ class _ActionInput(_ChangeInput):
     who: Who
     why: Why
 
+    outcome_format: ClassVar[str]
+
+    def outcome(self, done: "FailuresActed") -> str:
+        """Return what was done, in one line."""
+        return self.outcome_format.format(counted(done.rows, "row"))
+
     @model_validator(mode="after")
     def _selects(self) -> Self:
         _ = self.selection
@@ -133,6 +140,7 @@ class RetryFailuresInput(_ActionInput):
 
     workflow = names.RETRY_FAILURES
     summary_format = "Retry rejected rows of {graph}: {why}, by {who}"
+    outcome_format = "{} to be retried in the next cycle"
 
 
 class DiscardFailuresInput(_ActionInput):
@@ -140,6 +148,7 @@ class DiscardFailuresInput(_ActionInput):
 
     workflow = names.DISCARD_FAILURES
     summary_format = "Discard rejected rows of {graph}: {why}, by {who}"
+    outcome_format = "{} discarded"
 
 
 class FailuresActed(Message):
@@ -337,6 +346,14 @@ class Promotion(Message):
     """Reasons against the promotion that `force` overrode."""
     resumed: bool = False
     """Whether this run finished a promotion that was interrupted before."""
+
+    @property
+    def outcome(self) -> str:
+        """What serves the graph now, in one line."""
+        return (
+            f"{self.graph} is served by {self.provider_id}, its shadow by {self.shadow_provider_id}; its "
+            f"collections begin with {self.qdrant_prefix}"
+        )
 
 
 class VerificationProgress(Message):

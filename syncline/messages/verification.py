@@ -152,3 +152,13 @@ class Verification(Message):
     def queued(self) -> int:
         """How many keys a repair has queued, in all of its attempts."""
         return sum(relation.queued for relation in self.relations)
+
+    def sentence(self, *, emphasis: str = "") -> str:
+        """Return the outcome in one line; `emphasis` is put around what is not equal."""
+        outcome = "equal"
+        if not self.equal:
+            damage = f"{self.damaged:,} {'differ from the shadow' if self.shadow else 'damaged'}"
+            outcome = damage if self.damaged else "not everything was compared"
+            outcome = f"{emphasis}{outcome}{emphasis}"
+        queued = f", {self.queued:,} queued for repair by the next cycle" if self.queued else ""
+        return f"{self.compared:,} compared in {self.seconds:.1f} s: {outcome}{queued}"

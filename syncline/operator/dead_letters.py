@@ -19,6 +19,7 @@ from syncline.masking import FROM_CODE, masked_message
 from syncline.messages.base import Message
 from syncline.operator.schema import acting, checked_limit, first_page, place_after, reading, sql
 from syncline.provider import GraphSchema
+from syncline.quoting import counted
 from syncline.sql import literal
 
 __all__ = [
@@ -115,6 +116,11 @@ class FailureSummary(Message):
     groups: tuple[FailureGroup, ...] = ()
     left_off: int = 0
     """Number of groups beyond the page."""
+
+    @property
+    def outcome(self) -> str:
+        """The counts in one line."""
+        return f"{counted(self.rows, 'rejected row')}, {self.dead:,} of them dead"
 
 
 class Selection(Message):

@@ -11,7 +11,7 @@ from syncline.control.services import Services
 from syncline.engine.table_map import SchemaMap
 from syncline.errors import SchemaMoved, ShadowInvalid, StoreUnavailable
 from syncline.migrations import migrate_graph
-from syncline.rights.taking import take_rights
+from syncline.rights.missing import take_rights
 from syncline.sql import quoted, statements_of
 
 __all__ = ["drop_shadow", "prepare_shadow"]

@@ -19,9 +19,8 @@ from syncline.errors import StoreError
 from syncline.messages.base import GraphStatus
 from syncline.migrations.revisions import CONTROL, ENGINE, GRAPH, WRITE, Side, schemas_behind
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, listed, skew_check
-from syncline.operator.health.policies import check_policies, check_positions
 from syncline.operator.health.postgres import check_postgres, tls_checks
-from syncline.operator.health.rights import check_rights, needed_rights
+from syncline.operator.health.rights import check_policies, check_positions, check_rights, needed_rights
 from syncline.operator.health.tenancy import check_capture, check_locks, check_role, check_schemas
 
 __all__ = ["check_listener", "examine"]

@@ -1,4 +1,4 @@
-"""Creation and update of Schedules by fingerprint, without overriding an operator's pause.
+"""Creation and update of Schedules by fingerprint, without overriding an operator's pause; their intervals.
 
 The server rewrites a Schedule (a cron expression becomes calendars), so Schedules cannot be compared. The
 fingerprint of the record is a search attribute, because the list of Schedules contains those: reconciling
@@ -15,19 +15,22 @@ from typing import Final, Literal
 from temporalio.client import (
     Client,
     Schedule,
+    ScheduleActionExecutionStartWorkflow,
     ScheduleAlreadyRunningError,
     ScheduleDescription,
     ScheduleHandle,
     ScheduleIntervalSpec,
     ScheduleOverlapPolicy,
     SchedulePolicy,
+    ScheduleSpec,
     ScheduleState,
     ScheduleUpdate,
 )
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
-from syncline.temporal.client import FINGERPRINT
+from syncline import names
+from syncline.temporal.client import FINGERPRINT, temporal_errors_mapped
 from syncline.temporal.schedules.change import change
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "is_for",
     "make",
     "policy",
+    "set_interval",
     "shown_fingerprint",
     "times",
 ]
@@ -148,3 +152,49 @@ async def make(
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def set_interval(
+    client: Client, slug: str, *, every_seconds: int, fingerprint: str, run_id: str | None = None
+) -> bool:
+    """Set the interval of the graph's Schedule, and return whether the Schedule has it now.
+
+    Its fingerprint and state stay, so that a reconciliation finds no difference. A Schedule with another
+    fingerprint was made from another record and is not changed; nor is one whose newest run is not `run_id`,
+    if given. Raise TemporalUnavailable if Temporal cannot be reached.
+    """
+    wanted = interval(slug, every_seconds)
+    set_so = False
+
+    def slowed(present: ScheduleDescription) -> ScheduleUpdate | None:
+        nonlocal set_so
+        schedule = present.schedule
+        set_so = shown_fingerprint(present.typed_search_attributes) == fingerprint and (
+            run_id is None or _waits_for(present, run_id)
+        )
+        if not set_so or [each.every for each in schedule.spec.intervals] == [wanted.every]:
+            return None
+        schedule.spec = ScheduleSpec(intervals=[wanted])
+        schedule.policy = policy(wanted.every)
+        return ScheduleUpdate(schedule=schedule)
+
+    with temporal_errors_mapped(client):
+        try:
+            await change(client, names.sync_schedule_id(slug), slowed)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            return False
+    return set_so
+
+
+def _waits_for(present: ScheduleDescription, run_id: str) -> bool:
+    """Return whether the run is the Schedule's newest, whose result the next run receives.
+
+    The Schedule does not know the run id of a reset run, and does not wait for runs started concurrently
+    (backfilled or triggered with overlap AllowAll).
+    """
+    return any(
+        isinstance(action, ScheduleActionExecutionStartWorkflow) and action.first_execution_run_id == run_id
+        for action in present.info.running_actions
+    )

@@ -1,4 +1,4 @@
-"""What a sample is: rows for the tables of a write-db; loading is a COPY to a stage and a statement a table."""
+"""What a sample is: rows for the tables of a write-db. Loading one: COPY to a stage, then merge."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator

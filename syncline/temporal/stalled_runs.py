@@ -1,4 +1,4 @@
-"""Stalled runs of a task queue, of all workflow types; and graphs that are blocked by a lock without a run."""
+"""Stalled runs of a task queue, of all workflow types; graphs that are blocked by a lock without a run."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence

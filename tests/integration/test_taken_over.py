@@ -19,9 +19,8 @@ from pydantic import SecretStr
 
 from syncline.capture.install.install import adopt, undo
 from syncline.capture.listen.connection import ListenConnection
-from syncline.capture.listen.directory import Directory
 from syncline.capture.listen.session import ListenSession
-from syncline.capture.listen.starter import ListenContext, RateLimiter
+from syncline.capture.listen.starter import Directory, ListenContext, RateLimiter
 from syncline.control.graphs import Graph, GraphDraft, GraphRecords
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import SyncEngine, run_cycle

@@ -10,8 +10,7 @@ import pytest
 
 from syncline.capture.listen import starter as starting
 from syncline.capture.listen.debounce import Snapshot, TriggerDebouncer
-from syncline.capture.listen.directory import Directory
-from syncline.capture.listen.starter import ListenContext, RateLimiter, Starting
+from syncline.capture.listen.starter import Directory, ListenContext, RateLimiter, Starting
 from syncline.control.graphs import Graph, GraphRecords, draft_graph
 from syncline.errors import TemporalUnavailable
 from syncline.provider import NullMeter

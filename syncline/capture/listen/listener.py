@@ -7,9 +7,8 @@ from typing import Final, Self
 
 from syncline import metrics
 from syncline.capture.listen.connection import LEASE_SECONDS, ListenConnection
-from syncline.capture.listen.directory import Directory
 from syncline.capture.listen.session import ListenSession
-from syncline.capture.listen.starter import ListenContext, RateLimiter, Runs
+from syncline.capture.listen.starter import Directory, ListenContext, RateLimiter, Runs
 from syncline.capture.listen.status import listened_to, listener_name
 from syncline.control.services import Services
 from syncline.errors import SynclineError

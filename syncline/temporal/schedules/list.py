@@ -28,8 +28,7 @@ from syncline import names
 from syncline.control.schedule_spec import DueKind, DueProblem, judge
 from syncline.errors import TemporalUnavailable
 from syncline.temporal.client import temporal_errors_mapped
-from syncline.temporal.schedules.change import change
-from syncline.temporal.schedules.make import describe, is_for, shown_fingerprint
+from syncline.temporal.schedules.make import change, describe, is_for, shown_fingerprint
 
 __all__ = [
     "CRON_CATCHUP",

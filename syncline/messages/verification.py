@@ -155,10 +155,9 @@ class Verification(Message):
 
     def sentence(self, *, emphasis: str = "") -> str:
         """Return the outcome in one line; `emphasis` is put around what is not equal."""
-        outcome = "equal"
-        if not self.equal:
-            damage = f"{self.damaged:,} {'differ from the shadow' if self.shadow else 'damaged'}"
-            outcome = damage if self.damaged else "not everything was compared"
-            outcome = f"{emphasis}{outcome}{emphasis}"
         queued = f", {self.queued:,} queued for repair by the next cycle" if self.queued else ""
+        outcome = f"{self.damaged:,} {'differ from the shadow' if self.shadow else 'damaged'}"
+        if not self.damaged and not self.complete:
+            outcome = "not everything was compared"
+        outcome = f"{emphasis}{outcome}{emphasis}" if queued or not self.equal else "equal"
         return f"{self.compared:,} compared in {self.seconds:.1f} s: {outcome}{queued}"

@@ -103,7 +103,7 @@ async def test_tables_can_be_chosen_and_vectors_left_out(verify: Verify) -> None
     ("arguments", "said"),
     [
         (("--table", "nobody"), "No table 'nobody' is synced"),
-        (("--repair", "--reason", " "), "who you are and why"),
+        (("--repair", "--reason", " "), "give `who` and `why`"),
     ],
 )
 async def test_wrong_usage_is_a_sentence(verify: Verify, arguments: tuple[str, ...], said: str) -> None:

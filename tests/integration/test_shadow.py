@@ -459,7 +459,7 @@ async def test_what_speaks_against_a_promotion_is_told_and_force_goes_over_it(si
             refused.value
         )
         assert "view 'reports.nodes' reads the live tables" in str(refused.value)
-    with pytest.raises(InputInvalid, match="who you are and why"):
+    with pytest.raises(InputInvalid, match="give `who` and `why`"):
         await promote(site.services, await site.graph(), KNOWLEDGE_GRAPH, who="", why="x", run_id="r")
     done = await site.promote(force=True)
     assert len(done.despite) == 3

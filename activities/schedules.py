@@ -13,7 +13,7 @@ from syncline.control.graphs import GraphRecords
 from syncline.control.services import Services
 from syncline.logs import get_log
 from syncline.messages.sync import Reconciliation, ReconciliationProgress, SetCadenceRequest
-from syncline.temporal.schedules.cadence import set_interval
+from syncline.temporal.schedules.make import set_interval
 from syncline.temporal.schedules.reconcile import reconcile
 
 __all__ = ["ScheduleActivities"]

@@ -15,7 +15,6 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from activities.already_running import trigger_next, with_holder
 from activities.errors import errors_translated
 from activities.heartbeat import Heartbeater
 from activities.isolation.limits import GRACE, RunCycle, contained
@@ -29,6 +28,8 @@ from activities.run import (
     signal_held,
     signal_returned,
     signal_run,
+    trigger_next,
+    with_holder,
 )
 from syncline import names
 from syncline.capture.listen.status import ListenerStatus

@@ -27,8 +27,8 @@ from syncline.control.services import Services
 from syncline.devstack.declaration import TemporalDeclaration
 from syncline.devstack.environment import StackStores, clear_temporal_environment, worker_environment
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
+from syncline.devstack.processes import WorkerProcess
 from syncline.devstack.temporal_server import TemporalServer
-from syncline.devstack.worker_process import WorkerProcess
 from syncline.logs import configure_logging
 from syncline.messages.base import GraphStatus
 from syncline.settings import Settings

@@ -11,9 +11,8 @@ import asyncpg
 
 from benchmarks.lab import SCHEMA, fresh_store
 from syncline import names
-from syncline.capture.listen.directory import Directory
 from syncline.capture.listen.listener import Listener
-from syncline.capture.listen.starter import RateLimiter
+from syncline.capture.listen.starter import Directory, RateLimiter
 from syncline.control.graphs import Graph, GraphRecords
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.migrations import migrate_write

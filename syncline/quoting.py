@@ -1,4 +1,4 @@
-"""Quoting of operators' input in messages: names are quoted, long texts and possible secrets are not.
+"""Parts of messages: counts, and operators' input: names are quoted, long texts and possible secrets are not.
 
 A message goes into histories, logs and terminals, and a connection string is easily pasted by mistake.
 """
@@ -6,10 +6,15 @@ A message goes into histories, logs and terminals, and a connection string is ea
 import re
 from typing import Final
 
-__all__ = ["path_shown", "shown"]
+__all__ = ["counted", "path_shown", "shown"]
 
 _MOST: Final = 100
 _PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural unless it is one: `1 row`, `2,000 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def shown(text: object) -> str:

@@ -2,13 +2,20 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 
-from syncline.caveats import caveats, format_lag
-from syncline.messages.base import LockHolder
 from syncline.messages.provider_state import ProviderReturned, ProviderState
 from syncline.messages.sync import CycleStatus, SyncResult, SyncState, TableProgress
 from syncline.messages.verification import Relation, Verdict, Verification
+from syncline.quoting import counted
+from syncline.run_text import (
+    caveats,
+    describe_holder,
+    describe_writer,
+    format_lag,
+    format_since,
+    provider_origin,
+    runs_in_a_row,
+)
 
 __all__ = ["describe_provider", "describe_run", "describe_verification", "table"]
 
@@ -55,16 +62,16 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
             yield _earlier(state.provider)
     for signal in state.signals:
         if isinstance(signal, ProviderReturned):
-            yield f"The provider is back, after {signal.away.how.value}{_since(signal.away.since)}."
+            yield f"The provider is back, after {signal.away.how.value}{format_since(signal.away.since)}."
     if result is not None and result.blocked:
-        stretch = _stretch(state.carried.unowned_since, state.carried.unowned_runs)
+        stretch = runs_in_a_row(state.carried.unowned_since, state.carried.unowned_runs)
         yield (
             f"> **Blocked**{stretch}: the graph's lock is taken and no run of it is open, so nothing "
             "is synced. `syncline doctor` names the session that holds it."
         )
     cadence = state.carried.cadence
     if cadence is not None:
-        yield f"Cadence: every {cadence.every_seconds:,} s{_since(cadence.since)}. {cadence.reason}"
+        yield f"Cadence: every {cadence.every_seconds:,} s{format_since(cadence.since)}. {cadence.reason}"
     if held:
         return
     if result is not None:
@@ -77,32 +84,22 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
 
 def _provider(provider: ProviderState) -> Iterator[str]:
     if provider.held is not None:
-        stretch = _stretch(provider.held_since, provider.consecutive_held_runs)
+        stretch = runs_in_a_row(provider.held_since, provider.consecutive_held_runs)
         yield f"> **Held**{stretch}: {provider.held.detail} See `syncline providers`."
     elif provider.fallback is not None:
-        stretch = _stretch(provider.fallback_since, provider.consecutive_fallback_runs)
+        stretch = runs_in_a_row(provider.fallback_since, provider.consecutive_fallback_runs)
         yield (
             f"> **Fallback** to the {_BUILT_IN}{stretch}: "
             f"{provider.fallback.detail} (`{provider.fallback.reason.value}`)"
         )
     else:
-        origin = f" (from {provider.distribution})" if provider.distribution else ""
-        worker = f", in worker `{provider.worker}`" if provider.worker else ""
-        yield f"Provider: {describe_provider(provider)}{origin}{worker}"
-
-
-def _stretch(since: datetime | None, runs: int) -> str:
-    return f"{_since(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row"
+        yield f"Provider: {describe_provider(provider)}{provider_origin(provider, code=_code)}"
 
 
 def _earlier(provider: ProviderState) -> str:
     at = "" if provider.as_of is None else f" at {provider.as_of:%Y-%m-%d %H:%M:%S} UTC"
     which = "an earlier run" if provider.of_run is None else f"run `{provider.of_run}`"
     return f"As resolved by {which}{at}; this run has not resolved it."
-
-
-def _since(since: datetime | None) -> str:
-    return "" if since is None else f" since {since:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _summary(result: SyncResult) -> str:
@@ -123,11 +120,7 @@ def _tables(tables: tuple[TableProgress, ...]) -> Iterator[str]:
         )
     idle = len(tables) - len(busy)
     if idle:
-        yield f"Nothing to do in {idle} {'other ' if busy else ''}{'table' if idle == 1 else 'tables'}."
-
-
-def _age(seconds: float | None) -> str:
-    return "an unknown time" if seconds is None else f"{seconds:.0f} s"
+        yield f"Nothing to do in {counted(idle, 'other table' if busy else 'table')}."
 
 
 def plain(text: str) -> str:
@@ -157,26 +150,16 @@ def _troubles(result: SyncResult, slug: str) -> Iterator[str]:
     if vectors.refusal:
         troubles.append(f"**{vectors.refused:,} vectors refused**, such as: {plain(vectors.refusal)}")
     if writer is not None:
-        name = plain(writer.application_name or "unnamed")
-        troubles.append(
-            f"The oldest open writing transaction is {_age(writer.age_seconds)} old "
-            f"(application {name}, database {plain(writer.database or 'unknown')}): "
-            "changes written since it began wait for it."
-        )
+        troubles.append(describe_writer(writer, clean=plain))
     if result.holder is not None:
-        troubles.append(_held_by(result.holder))
+        troubles.append(f"{describe_holder(result.holder, clean=plain, code=_code)}.")
     troubles += caveats(result)
     if troubles:
         yield "\n".join(f"- {trouble}" for trouble in troubles)
 
 
-def _held_by(holder: LockHolder) -> str:
-    session = f"pid {holder.pid} of the graph-db, role {plain(holder.role or 'unknown')}"
-    if holder.run_id is None:
-        name = plain(holder.application_name or "unnamed")
-        return f"The graph is held by {session} (application {name})."
-    since = _since(holder.held_since)
-    return f"The graph is held by attempt {holder.attempt} of run `{holder.run_id}`{since} ({session})."
+def _code(text: str) -> str:
+    return f"`{text}`"
 
 
 def describe_verification(found: Verification) -> str:
@@ -185,12 +168,7 @@ def describe_verification(found: Verification) -> str:
 
 
 def _operation_details_paragraphs(found: Verification) -> Iterator[str]:
-    word = "differ from the shadow" if found.shadow else "damaged"
-    damage = "equal" if found.equal else f"**{found.damaged:,} {word}**"
-    if not found.damaged and not found.complete:
-        damage = "**not everything was compared**"
-    queued = f", {found.queued:,} queued for repair by the next cycle" if found.queued else ""
-    yield f"{found.compared:,} compared in {found.seconds:.1f} s: {damage}{queued}"
+    yield found.sentence(emphasis="**")
     header = ("what", "of", "equal", *(verdict.value for verdict in Verdict))
     yield table(header, [_cells(relation) for relation in found.relations], words=2)
     problems = [

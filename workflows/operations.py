@@ -85,7 +85,7 @@ class RetryFailures:
         return await _carry_out(
             OperationActivities.retry_failures,
             input,
-            describe=lambda done: f"{done.rows:,} rows to be retried in the next cycle",
+            describe=input.outcome,
         )
 
 
@@ -96,9 +96,7 @@ class DiscardFailures:
     @workflow.run
     async def run(self, input: DiscardFailuresInput) -> FailuresActed:  # noqa: A002 # wire name
         """Discard them, with an audit entry."""
-        return await _carry_out(
-            OperationActivities.discard_failures, input, describe=lambda done: f"{done.rows:,} rows discarded"
-        )
+        return await _carry_out(OperationActivities.discard_failures, input, describe=input.outcome)
 
 
 @workflow.defn(name=names.SUMMARIZE_FAILURES, failure_exception_types=FAILS_A_RUN)
@@ -111,7 +109,7 @@ class SummarizeFailures:
         return await _carry_out(
             OperationActivities.summarize_failures,
             input,
-            describe=lambda found: f"{found.rows:,} rejected rows, {found.dead:,} of them dead",
+            describe=lambda found: found.outcome,
         )
 
 
@@ -163,9 +161,7 @@ class SummarizeParked:
         return await _carry_out(
             OperationActivities.summarize_parked,
             input,
-            describe=lambda found: (
-                f"{found.rows:,} parked rows, {found.references:,} parked links and references"
-            ),
+            describe=lambda found: found.outcome,
         )
 
 
@@ -285,10 +281,7 @@ async def _carry_out(
 
 def _describe_promotion(done: Promotion) -> str:
     despite = "".join(f"\n- although {reason}" for reason in done.despite)
-    return (
-        f"**{done.graph}** is served by {done.provider_id}, its shadow by {done.shadow_provider_id}; its "
-        f"collections begin with `{done.qdrant_prefix}`{despite}"
-    )
+    return f"{done.outcome}{despite}"
 
 
 def _describe_graph(graph: Graph) -> str:

@@ -55,7 +55,7 @@ def worker() -> None:
     import sys
     from pathlib import Path
 
-    from syncline.devstack.worker_process import find_worker
+    from syncline.devstack.processes import find_worker
 
     script = find_worker(Path.cwd())
     # In the place of this process, so that signals and the exit status are the worker's own.

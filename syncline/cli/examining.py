@@ -15,15 +15,15 @@ from temporalio.service import RPCError
 from syncline import names
 from syncline.cli.answers import Diagnosis
 from syncline.cli.target import connect_temporal, find_task_queue
-from syncline.control.due import DueKind
+from syncline.control.schedule_spec import DueKind
 from syncline.errors import ConfigurationError, NoWorker, RunFailed
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, skew_check
-from syncline.temporal.blocked import BlockedGraph, blocked_graphs
+from syncline.quoting import counted
 from syncline.temporal.client import require_search_attributes, temporal_errors_mapped
 from syncline.temporal.run import execute_and_wait
 from syncline.temporal.runs import quoted
-from syncline.temporal.schedules.due import due_schedules
-from syncline.temporal.stalled_runs import stalled_runs
+from syncline.temporal.schedules.list import due_schedules
+from syncline.temporal.stalled_runs import BlockedGraph, blocked_graphs, stalled_runs
 from syncline.temporal.stalls import StallKind
 from syncline.temporal.task_queues import live, pollers
 
@@ -174,7 +174,7 @@ async def _runs(client: Client, *, task_queue: str) -> Sequence[Check]:
         return [Check(name="runs", found=f"{found.open:,} open on {task_queue}{busy}")]
     named = " ".join(f"{one.workflow_id}: {one.stall.problem}" for one in bad[:_RUNS_NAMED])
     more = f" And {len(bad) - _RUNS_NAMED:,} more." if len(bad) > _RUNS_NAMED else ""
-    count = f"{len(bad):,} open {'run' if len(bad) == 1 else 'runs'} cannot continue"
+    count = f"{counted(len(bad), 'open run')} cannot continue"
     return [
         Check(name="runs", status=CheckStatus.FAIL, found=f"{count}. {named}{more}", fix=bad[0].stall.fix)
     ]

@@ -83,7 +83,7 @@ def summary(
         ],
         nothing="no refused rows",
         as_json=as_json,
-        summary=f"{found.rows} refused rows, {found.dead} of them dead{more}",
+        summary=f"{found.outcome}{more}",
     )
 
 
@@ -262,7 +262,6 @@ def _selected(
 
 
 def _act(request: "RetryFailuresInput | DiscardFailuresInput", timeout: float, as_json: bool) -> None:
-    from syncline import names
     from syncline.messages.operator import FailuresActed
 
     done = ask(request, FailuresActed, seconds=timeout)
@@ -271,8 +270,7 @@ def _act(request: "RetryFailuresInput | DiscardFailuresInput", timeout: float, a
     if not done.rows:
         exit_nothing_matched("No refused row matched, so nothing was done.")
     if not as_json:
-        what = "to be tried in the next cycle" if request.workflow == names.RETRY_FAILURES else "given up"
-        typer.echo(f"{done.rows} {'row' if done.rows == 1 else 'rows'} {what}")
+        typer.echo(request.outcome(done))
 
 
 def _short(message: str) -> str:

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.completion import complete_graph
-from syncline.cli.operators import JsonOption, one_graph, print_json_list
+from syncline.cli.operators import JsonOption, complete_graph, one_graph, print_json_list
 from syncline.cli.output import errors_printed
 from syncline.errors import ConfigurationError
 
@@ -82,8 +81,7 @@ def _check_role(role: str | None) -> None:
 
 
 def _places(schemas: "list[str] | tuple[()]", graphs: "list[str] | tuple[()]") -> "Places":
-    from syncline.rights.databases import Places
-    from syncline.rights.graphs import places_of
+    from syncline.rights.databases import Places, places_of
     from syncline.rights.needed import Place
 
     if schemas:

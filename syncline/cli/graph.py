@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.adopt import adopt
-from syncline.cli.completion import complete_graph
 from syncline.cli.operators import (
     SECONDS,
     STATUS,
@@ -17,6 +16,7 @@ from syncline.cli.operators import (
     ReasonOption,
     TimeoutOption,
     ask,
+    complete_graph,
     format_time,
     one_graph,
     os_user,
@@ -154,7 +154,7 @@ def print_graph(graph: "Graph", *, as_json: bool) -> None:
 
 def warn_of_times(graph: "Graph") -> None:
     """Warn on stderr of a schedule that comes all too often, or only after more than a year."""
-    from syncline.control.due import caution
+    from syncline.control.schedule_spec import caution
 
     found = caution(graph.slug, graph.schedule)
     if found is not None:

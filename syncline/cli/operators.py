@@ -1,14 +1,13 @@
-"""What the commands for operators share: how they have something done and how they answer."""
+"""What the commands for operators share: completion, having something done, answering."""
 
 import getpass
 import json
 import os
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
 
-from syncline.cli.completion import complete_graph
 from syncline.cli.output import EXIT_FAILED, one_line, print_columns, print_error
 
 if TYPE_CHECKING:
@@ -18,6 +17,30 @@ if TYPE_CHECKING:
 
     from syncline.control.graphs import Graph
     from syncline.messages.operator import OperationInput
+
+__all__ = ["complete_graph"]
+
+_SECONDS: Final = 1.0
+"""Whoever presses Tab waits no longer."""
+
+
+def complete_graph(incomplete: str) -> list[str]:
+    """Return the slugs that begin like this; none if Temporal does not answer within a second."""
+    import asyncio
+
+    from syncline.cli.target import connect_temporal
+    from syncline.errors import SynclineError
+    from syncline.temporal.schedules.list import list_schedules
+
+    async def slugs() -> list[str]:
+        found = await list_schedules(await connect_temporal(prepare=False))
+        return [schedule.slug for schedule in found if schedule.slug.startswith(incomplete)]
+
+    try:
+        return asyncio.run(asyncio.wait_for(slugs(), _SECONDS))
+    except (SynclineError, TimeoutError):
+        return []
+
 
 T = TypeVar("T")
 ResultT = TypeVar("ResultT", bound="BaseModel")

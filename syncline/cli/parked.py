@@ -73,11 +73,7 @@ def _print_summary(found: "ParkedSummary", *, as_json: bool) -> None:
             ),
         )
     left_off = f"; {found.left_off} more are waited for, see --limit" if found.left_off else ""
-    typer.echo(
-        f"{found.rows} rows wait, {found.references} links and references wait alone, "
-        f"{found.released} land in the next cycle{left_off}",
-        err=True,
-    )
+    typer.echo(f"{found.outcome}{left_off}", err=True)
 
 
 def _parts(row: "AwaitedRow") -> str:

@@ -58,10 +58,7 @@ def _print(done: "Promotion") -> None:
         typer.echo("A promotion that was cut off is finished now; nothing was swapped again.")
     for reason in done.despite:
         typer.echo(one_line(f"Although {reason}"), err=True)
-    typer.echo(
-        one_line(f"{done.graph}: served by {done.provider_id}, its shadow by {done.shadow_provider_id}")
-    )
-    typer.echo(one_line(f"its collections in Qdrant begin with {done.qdrant_prefix} now"))
+    typer.echo(one_line(done.outcome))
 
 
 app = typer.Typer(help="Make a provider of your own, and have it take over.", no_args_is_help=True)

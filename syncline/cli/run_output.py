@@ -5,44 +5,33 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from syncline.caveats import caveats
 from syncline.cli.operators import format_time
 from syncline.cli.output import one_line, print_columns
+from syncline.run_text import caveats, describe_holder, describe_writer, provider_origin, runs_in_a_row
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from syncline.messages.base import LockHolder
     from syncline.messages.provider_state import ProviderState
     from syncline.messages.sync import SyncResult, TableProgress
 
-__all__ = ["format_seconds", "print_result", "provider_lines"]
+__all__ = ["print_result", "provider_lines"]
 
 _COUNTS: Final = ("captured", "rows", "links", "deletes", "parked", "failures", "dead_letters")
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration as one reads it: `0.4 s`, `12 s`, `3 min`, `5 h`, `2 d`."""
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def provider_lines(provider: "ProviderState", *, resolved: bool = True) -> Iterator[str]:
     """Yield who serves the graph, and since when nobody does; not `resolved`, as an earlier run found it."""
     if provider.held is not None:
-        stretch = _stretch(provider.held_since, provider.consecutive_held_runs)
-        yield f"{provider.provider_id}, held {stretch}: nothing is synced"
+        stretch = runs_in_a_row(provider.held_since, provider.consecutive_held_runs)
+        yield f"{provider.provider_id}, held{stretch}: nothing is synced"
         yield provider.held.detail
     elif provider.fallback is not None:
-        stretch = _stretch(provider.fallback_since, provider.consecutive_fallback_runs)
-        yield f"the built-in engine, in fallback {stretch}"
+        stretch = runs_in_a_row(provider.fallback_since, provider.consecutive_fallback_runs)
+        yield f"the built-in engine, in fallback{stretch}"
         yield f"{provider.fallback.detail} ({provider.fallback.reason})"
     elif provider.provider_id is not None:
-        origin = f" (from {provider.distribution})" if provider.distribution else ""
-        worker = f", in worker {provider.worker}" if provider.worker else ""
-        yield f"{provider.provider_id} {provider.provider_version or ''}".rstrip() + origin + worker
+        name = f"{provider.provider_id} {provider.provider_version or ''}".rstrip()
+        yield f"{name}{provider_origin(provider)}"
     if resolved and provider.begins_here:
         yield "counted from this run on: it knows of none before it"
     if not resolved and provider.of_run is not None:
@@ -52,10 +41,6 @@ def provider_lines(provider: "ProviderState", *, resolved: bool = True) -> Itera
         away = provider.last_return.away
         back, since = format_time(provider.last_return.at), format_time(away.since)
         yield f"back at {back} from {away.how} since {since}"
-
-
-def _stretch(since: "datetime | None", runs: int) -> str:
-    return f"since {format_time(since)}, {runs} {'run' if runs == 1 else 'runs'} in a row"
 
 
 def print_result(result: "SyncResult") -> None:
@@ -93,27 +78,17 @@ def _troubles(result: "SyncResult") -> Iterator[str]:
         yield _held_by(holder)
     writer = result.oldest_writer
     if writer is not None:
-        age = "an unknown time" if writer.age_seconds is None else format_seconds(writer.age_seconds)
-        yield (
-            f"a writing transaction has been open for {age} "
-            f"(application {writer.application_name or 'unnamed'}, "
-            f"database {writer.database or 'unknown'}); what was written since it began waits for it"
-        )
+        yield describe_writer(writer)
     yield from caveats(result)
 
 
 def _held_by(holder: "LockHolder") -> str:
-    session = f"pid {holder.pid} of the graph-db, role {holder.role or 'unknown'}"
     since = "" if holder.since is None else f", connected {format_time(holder.since)}"
     idle = "" if holder.idle_since is None else f", asks for nothing since {format_time(holder.idle_since)}"
     end = f"end it there: SELECT pg_terminate_backend({holder.pid})"
     if holder.run_id is None:
-        name = holder.application_name or "unnamed"
-        return (
-            f"the graph is held by {session} (application {name}{since}{idle}); if that is no worker, {end}"
-        )
-    since = since if holder.held_since is None else f", since {format_time(holder.held_since)}"
+        return f"{describe_holder(holder)}{since}{idle}; if that is no worker, {end}"
     return (
-        f"the graph is held by run {holder.run_id}, attempt {holder.attempt}{since} ({session}{idle}); once "
-        f"that run is over, the next one takes the graph from it. To do so now, {end}"
+        f"{describe_holder(holder)}{idle}; once that run is over, the next one takes the graph from it. "
+        f"To do so now, {end}"
     )

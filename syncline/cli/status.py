@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from syncline.caveats import format_lag
 from syncline.cli.operators import (
     GraphArgument,
     JsonOption,
@@ -17,8 +16,9 @@ from syncline.cli.operators import (
     slug_of,
 )
 from syncline.cli.output import errors_printed, make_table, one_line, print_table
-from syncline.cli.run_output import format_seconds, print_result, provider_lines
+from syncline.cli.run_output import print_result, provider_lines
 from syncline.quoting import shown
+from syncline.run_text import format_lag, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

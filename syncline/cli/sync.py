@@ -14,8 +14,9 @@ from syncline.cli.output import (
     one_line,
     print_error,
 )
-from syncline.cli.run_output import format_seconds, print_result
+from syncline.cli.run_output import print_result
 from syncline.errors import ConfigurationError
+from syncline.run_text import format_seconds
 
 if TYPE_CHECKING:
     from temporalio.client import Client

@@ -102,15 +102,5 @@ def _print(found: "Verification", *, repaired: bool) -> None:
             )
     for sentence in (*found.not_compared, *found.behind, *found.differences):
         typer.echo(one_line(sentence))
-    if found.equal and not found.queued:
-        verdict_in_words = "equal"
-    elif not found.damaged and not found.queued:
-        verdict_in_words = "not all was compared"
-    elif repaired:
-        asked = f"{found.queued:,} asked for; the next cycle makes them right"
-        verdict_in_words = f"{found.damaged:,} damaged, {asked}"
-    elif found.shadow:
-        verdict_in_words = f"{found.damaged:,} differ from the shadow"
-    else:
-        verdict_in_words = f"{found.damaged:,} damaged; --repair has them made right"
-    typer.echo(f"{found.compared:,} compared in {found.seconds:.1f} s: {verdict_in_words}")
+    hint = "; --repair fixes them" if found.damaged and not (repaired or found.shadow) else ""
+    typer.echo(f"{found.sentence()}{hint}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from sqlalchemy import ARRAY, BigInteger, Column, DateTime, MetaData, Table, Tex
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from syncline.errors import InputInvalid
 from syncline.messages.base import Message
 from syncline.stores.postgres import PostgresStore
 
@@ -39,6 +41,13 @@ class Actor(Message):
     starter: str | None = None
     """Who started the run, by Temporal: the authenticated principal, otherwise the client's identity."""
     run_id: str | None = None
+
+    def required(self, action: str) -> Self:
+        """Return the actor without blanks around name and reason; InputInvalid if one of them is blank."""
+        who, why = self.who.strip(), self.why.strip()
+        if not who or not why:
+            raise InputInvalid(f"To {action}, give `who` and `why`: both are kept in the audit.")
+        return self.model_copy(update={"who": who, "why": why})
 
 
 class GraphAuditEntry(Message):

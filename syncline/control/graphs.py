@@ -42,8 +42,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from syncline import names
 from syncline.control.audit import Actor, GraphAuditPage, list_graph_audit, write_graph_audit
 from syncline.control.composition import parse_composition, swapped
-from syncline.control.due import never_comes
-from syncline.control.schedule_spec import ScheduleSpec
+from syncline.control.schedule_spec import ScheduleSpec, never_comes
 from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
 from syncline.messages.base import GraphRef, GraphStatus
 from syncline.stores.postgres import PostgresStore

@@ -13,9 +13,9 @@ from syncline.migrations import migrate_control, migrate_graph, migrate_shadow, 
 from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter, StoreRole
 from syncline.registry import Registry
 from syncline.settings import Settings, setting_of
+from syncline.stores.login import Usability
 from syncline.stores.open_collections import OpenCollections
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.usability import Usability
 from syncline.stores.vectors import VectorStore
 
 __all__ = ["Role", "Services", "open_embedding"]
@@ -145,7 +145,7 @@ class Services:
     async def prepare_graph(self, graph: Graph) -> list[str]:
         """Migrate the graph's schema in both stores, and its shadow's; return the applied revisions."""
         # It imports the engine, which most commands never need.
-        from syncline.rights.taking import take_rights
+        from syncline.rights.missing import take_rights
 
         write = self.write_schema(graph)
         target, shadow = self.target_schema(graph), self.target_schema(graph, shadow=True)

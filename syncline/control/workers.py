@@ -21,8 +21,8 @@ from syncline.logs import get_log
 from syncline.messages.base import Message
 from syncline.registry import Registry
 from syncline.settings import Settings
+from syncline.stores.login import Usability
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.usability import Usability
 
 __all__ = ["InstalledProvider", "WorkerRecord", "WorkerRepository", "register_worker"]
 

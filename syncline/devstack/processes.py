@@ -1,11 +1,15 @@
-"""Child processes of the stack: their identity, starting them apart from our terminal, and ending them."""
+"""Child processes of the stack, the worker among them: their identity, ports, start and end."""
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
+import socket
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from syncline.errors import DevStackError
 
-__all__ = ["ChildProcess", "ProcessIdentity", "log_tail"]
+__all__ = ["ChildProcess", "ProcessIdentity", "WorkerProcess", "find_worker", "log_tail", "require_free_port"]
 
 
 class ProcessIdentity(BaseModel):
@@ -166,3 +170,115 @@ def _signal_all(processes: Sequence[psutil.Process], number: signal.Signals) -> 
             process.send_signal(number)
         except psutil.Error:
             continue
+
+
+_RESTARTS = 3
+_WINDOW = 60.0
+"""More than `_RESTARTS` deaths within these seconds are a fault that restarting does not cure."""
+
+
+def find_worker(root: Path) -> Path:
+    """Return the script of the worker of the checkout at `root`, or raise DevStackError if there is none."""
+    script = root / "worker.py"
+    if not script.exists():
+        raise DevStackError(
+            f"There is no {script}. The worker is that of a checkout of Syncline: be in its folder, and keep "
+            "temporal-dev.yaml next to worker.py."
+        )
+    return script
+
+
+class WorkerProcess:
+    """Starts, watches and stops the worker."""
+
+    def __init__(
+        self, root: Path, environment: Mapping[str, str], *, log: Path, graceful_seconds: float
+    ) -> None:
+        self._root = root
+        self._environment = environment
+        self._log = log
+        self._graceful_seconds = graceful_seconds
+        self._child: ChildProcess | None = None
+
+    async def start(self) -> ChildProcess:
+        """Start the worker, or raise DevStackError if there is none."""
+        script = find_worker(self._root)
+        self._child = await ChildProcess.start(
+            "the worker",
+            [sys.executable, script],
+            log=self._log,
+            cwd=script.parent,
+            env=self._environment,
+        )
+        return self._child
+
+    async def watch(self, *, restarted: Callable[[int, ChildProcess], None]) -> str:
+        """Restart the worker whenever it ends; `restarted` gets the exit status and the new process.
+
+        Return a sentence with the end of its log when it dies again and again.
+        """
+        deaths: deque[float] = deque(maxlen=_RESTARTS + 1)
+        child = self._child or await self.start()
+        while True:
+            status = await child.wait()
+            deaths.append(time.monotonic())
+            if len(deaths) > _RESTARTS and deaths[-1] - deaths[0] < _WINDOW:
+                return (
+                    f"The worker died {len(deaths)} times within {_WINDOW:.0f} s, last with status {status}. "
+                    f"Its log, {self._log}, ends with:\n{log_tail(self._log)}"
+                )
+            await asyncio.sleep(0.5 * len(deaths))
+            child = await self.start()
+            restarted(status, child)
+
+    async def stop(self, *, hurry: asyncio.Event | None = None) -> bool:
+        """Stop it and say if it drained in time; nothing happens if it was not started."""
+        if self._child is None:
+            return True
+        return await self._child.stop(patience=self._graceful_seconds + 5, hurry=hurry)
+
+
+def require_free_port(ip: str, port: int, *, use: str, option: str, key: str) -> None:
+    """Raise DevStackError if `port` cannot be bound, saying who has it and the way out.
+
+    `use` says what the port is for; `option` and `key` are the command-line option and the key in
+    `temporal-dev.yaml` that change it.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(ip, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise DevStackError(
+            f"temporal.ip '{ip}' is not an address of this machine: {error.strerror}. 127.0.0.1 always works."
+        ) from None
+    with socket.socket(family, kind, proto) as probe:
+        # Without it, connections of a server that has just stopped would count as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise DevStackError(
+                    f"Port {port} ({use}) is taken{_owner(port)}. Stop that, or choose another with "
+                    f"`syncline dev {option} N` or {key} in temporal-dev.yaml."
+                ) from None
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise DevStackError(
+                    f"temporal.ip '{ip}' is not an address of this machine. 127.0.0.1 always works."
+                ) from None
+            raise DevStackError(
+                f"Port {port} ({use}) cannot be used: {error.strerror}. Choose another with "
+                f"`syncline dev {option} N` or {key} in temporal-dev.yaml."
+            ) from None
+
+
+def _owner(port: int) -> str:
+    """Return ` by NAME (pid N)`, or nothing where the system does not tell."""
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,)
+            if listens and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except (psutil.Error, OSError):
+        pass
+    return ""

@@ -1,6 +1,10 @@
-"""Making the stores and the Schedules what `temporal-dev.yaml` declares. Everything here is idempotent."""
+"""Making roles, stores and Schedules what `temporal-dev.yaml` declares. Everything here is idempotent.
 
-from collections.abc import Awaitable, Callable, Sequence
+Roles have what `syncline grants` prints, and nothing else: the stack shows least privilege at work.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 from temporalio.client import Client, ScheduleOverlapPolicy
 
@@ -9,17 +13,18 @@ from syncline.control.composition import swapped
 from syncline.control.graphs import Graph, GraphChanges, GraphRepository
 from syncline.control.services import Services
 from syncline.devstack.declaration import GraphDeclaration, StackDeclaration
+from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import DevStackError, GraphNotFound
 from syncline.messages.base import GraphStatus
-from syncline.rights.databases import Places
-from syncline.rights.graphs import places_of
+from syncline.rights.databases import Places, Roles, grants, places_of
 from syncline.rights.needed import Place
 from syncline.samples import load_sample, open_sample
 from syncline.settings import Settings
+from syncline.sql import quoted, statements_of, string_literal
 from syncline.temporal.client import temporal_errors_mapped
 from syncline.temporal.schedules.graph import ensure_schedule
 
-__all__ = ["load_samples", "prepare_graphs", "schedule_graphs"]
+__all__ = ["ROLES", "give_rights", "load_samples", "make_roles", "prepare_graphs", "schedule_graphs"]
 
 
 async def prepare_graphs(
@@ -101,3 +106,30 @@ async def schedule_graphs(client: Client, graphs: Sequence[Graph], *, task_queue
             if graph.status is GraphStatus.ACTIVE:
                 handle = client.get_schedule_handle(names.sync_schedule_id(graph.slug))
                 await handle.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ONE)
+
+
+ROLES: Final = Roles(
+    worker="syncline_worker",
+    writer="syncline_writer",
+    owner="syncline_owner",
+    reader="syncline_reader",
+    # `syncline graph add` is a worker's work.
+    creates=True,
+)
+
+_sql = statements_of("syncline.devstack")
+
+
+def make_roles(postgres: EmbeddedPostgres, *databases: str) -> None:
+    """Make the roles that are missing; what earlier releases made as superuser becomes the owner's."""
+    for role in (ROLES.worker, ROLES.writer, ROLES.owner, ROLES.reader):
+        if role is not None:
+            postgres.psql(_sql("role", name=quoted(role), text=string_literal(role)))
+    for database in databases:
+        postgres.psql(_sql("hand_over", owner=string_literal(ROLES.owner or "")), database)
+
+
+def give_rights(postgres: EmbeddedPostgres, databases: Mapping[str, str], places: Places) -> None:
+    """Run what `syncline grants` prints for these schemas; `databases` is write-db and graph-db by name."""
+    for database in grants(ROLES, places):
+        postgres.psql(database.sql, databases.get(database.name, databases["graph-db"]))

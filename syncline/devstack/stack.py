@@ -20,15 +20,25 @@ from syncline.devstack.environment import (
     stack_settings,
     worker_environment,
 )
-from syncline.devstack.ports import require_free_port
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
-from syncline.devstack.processes import ChildProcess, ProcessIdentity, log_tail
-from syncline.devstack.provision import load_samples, prepare_graphs, schedule_graphs
-from syncline.devstack.roles import ROLES, give_rights, make_roles
+from syncline.devstack.processes import (
+    ChildProcess,
+    ProcessIdentity,
+    WorkerProcess,
+    log_tail,
+    require_free_port,
+)
+from syncline.devstack.provision import (
+    ROLES,
+    give_rights,
+    load_samples,
+    make_roles,
+    prepare_graphs,
+    schedule_graphs,
+)
 from syncline.devstack.show import StatusShow, StatusTable
 from syncline.devstack.state import RunningStack, StateFolder, private_files
 from syncline.devstack.temporal_server import TemporalServer
-from syncline.devstack.worker_process import WorkerProcess
 from syncline.errors import DevStackError
 from syncline.messages.base import GraphStatus
 from syncline.rights.databases import Places

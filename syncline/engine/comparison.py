@@ -21,7 +21,7 @@ __all__ = ["Comparison"]
 
 KEYS = 20_000
 """Keys compared in one statement."""
-_PARTS = ("rows", "books")
+_PARTS = ("rows", "state")
 
 
 class Comparison:
@@ -29,8 +29,8 @@ class Comparison:
 
     def __init__(self, schema_map: SchemaMap, table: TableMap) -> None:
         self._table = table
-        books = sql("comparison_books", table=literal(table.name))
-        self._next = {"rows": self._next_rows(schema_map, table), "books": books}
+        entries = sql("comparison_state_entries", table=literal(table.name))
+        self._next = {"rows": self._next_rows(schema_map, table), "state": entries}
         numbers = range(1, len(table.key) + 1)
         self._absent = {
             "parts": commas([f"key_{number}" for number in numbers]),

@@ -20,7 +20,7 @@ from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.results import Progress, add_up
 from syncline.engine.schema_problems import Fit, schema_problems
 from syncline.engine.schema_transaction import HeldSchema
-from syncline.engine.standing import Standing
+from syncline.engine.source_check import SourceCheck
 from syncline.engine.state import Fence, Ledger, payloads, read_ledger
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
@@ -236,7 +236,7 @@ class _Cycle:
         self._held, self._target = held, held.connection
         self._started = started
         self._failed = fit.failed
-        self._standing = Standing(statements, context, held, fit, look_again)
+        self._standing = SourceCheck(statements, context, held, fit, look_again)
         self._sizes = sizes
         self._pruning = pruning
         self._deletes_read = 0

@@ -10,6 +10,7 @@ from syncline.control.graphs import Graph, GraphDraft
 from syncline.errors import InputInvalid
 from syncline.messages.base import GraphName, GraphStatus, Message, OperatorInput, TableName, Who, Why
 from syncline.operator.dead_letters import DeadLetterState, Selection
+from syncline.quoting import counted
 
 __all__ = [
     "AddGraphInput",
@@ -95,7 +96,16 @@ class VerifyGraphInput(OperationInput):
         return f"Verify graph {self.graph}{repair}"
 
 
-class _ActionInput(OperationInput):
+class _ChangeInput(OperationInput):
+    """Base of the inputs of operations that always change something."""
+
+    @property
+    def changes(self) -> bool:
+        """Always true."""
+        return True
+
+
+class _ActionInput(_ChangeInput):
     """Selects rejected rows in exactly one way: a row, a table, a fingerprint, or everything."""
 
     graph: GraphName
@@ -106,10 +116,11 @@ class _ActionInput(OperationInput):
     who: Who
     why: Why
 
-    @property
-    def changes(self) -> bool:
-        """Always true: it changes which rows are retried."""
-        return True
+    outcome_format: ClassVar[str]
+
+    def outcome(self, done: "FailuresActed") -> str:
+        """Return what was done, in one line."""
+        return self.outcome_format.format(counted(done.rows, "row"))
 
     @model_validator(mode="after")
     def _selects(self) -> Self:
@@ -129,6 +140,7 @@ class RetryFailuresInput(_ActionInput):
 
     workflow = names.RETRY_FAILURES
     summary_format = "Retry rejected rows of {graph}: {why}, by {who}"
+    outcome_format = "{} to be retried in the next cycle"
 
 
 class DiscardFailuresInput(_ActionInput):
@@ -136,6 +148,7 @@ class DiscardFailuresInput(_ActionInput):
 
     workflow = names.DISCARD_FAILURES
     summary_format = "Discard rejected rows of {graph}: {why}, by {who}"
+    outcome_format = "{} discarded"
 
 
 class FailuresActed(Message):
@@ -254,7 +267,7 @@ class GraphPage(Message):
     """Value of `after` for the following page; null on the last page."""
 
 
-class AddGraphInput(OperationInput):
+class AddGraphInput(_ChangeInput):
     """Input of `AddGraph`: `{"draft": {"slug": "world"}}`. The result is the graph."""
 
     workflow = names.ADD_GRAPH
@@ -268,17 +281,12 @@ class AddGraphInput(OperationInput):
     why: str = ""
 
     @property
-    def changes(self) -> bool:
-        """Always true: it creates a graph."""
-        return True
-
-    @property
     def about(self) -> str:
         """The slug of the new graph."""
         return self.draft.slug
 
 
-class ChangeGraphInput(OperationInput):
+class ChangeGraphInput(_ChangeInput):
     """Input of `ChangeGraph`: fields that are left out stay as they are."""
 
     workflow = names.CHANGE_GRAPH
@@ -297,11 +305,6 @@ class ChangeGraphInput(OperationInput):
     why: str = ""
 
     @property
-    def changes(self) -> bool:
-        """Always true: it changes a graph."""
-        return True
-
-    @property
     def summary(self) -> str:
         """One line on the purpose of the run."""
         changed = sorted(self.model_fields_set - {"graph", "who", "why"})
@@ -316,7 +319,7 @@ class GraphChanged(Message):
     """Note of the active graph's Schedule if an operator has paused it; null: not paused."""
 
 
-class PromoteShadowInput(OperationInput):
+class PromoteShadowInput(_ChangeInput):
     """Input of `PromoteShadow`: swaps the live graph and its shadow."""
 
     workflow = names.PROMOTE_SHADOW
@@ -327,11 +330,6 @@ class PromoteShadowInput(OperationInput):
     """Promote even if the shadow is behind, or the live schema contains objects that the shadow lacks."""
     who: Who
     why: Why
-
-    @property
-    def changes(self) -> bool:
-        """Always true: it swaps the two."""
-        return True
 
 
 class Promotion(Message):
@@ -348,6 +346,14 @@ class Promotion(Message):
     """Reasons against the promotion that `force` overrode."""
     resumed: bool = False
     """Whether this run finished a promotion that was interrupted before."""
+
+    @property
+    def outcome(self) -> str:
+        """What serves the graph now, in one line."""
+        return (
+            f"{self.graph} is served by {self.provider_id}, its shadow by {self.shadow_provider_id}; its "
+            f"collections begin with {self.qdrant_prefix}"
+        )
 
 
 class VerificationProgress(Message):

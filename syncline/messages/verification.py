@@ -152,3 +152,12 @@ class Verification(Message):
     def queued(self) -> int:
         """How many keys a repair has queued, in all of its attempts."""
         return sum(relation.queued for relation in self.relations)
+
+    def sentence(self, *, emphasis: str = "") -> str:
+        """Return the outcome in one line; `emphasis` is put around what is not equal."""
+        queued = f", {self.queued:,} queued for repair by the next cycle" if self.queued else ""
+        outcome = f"{self.damaged:,} {'differ from the shadow' if self.shadow else 'damaged'}"
+        if not self.damaged and not self.complete:
+            outcome = "not everything was compared"
+        outcome = f"{emphasis}{outcome}{emphasis}" if queued or not self.equal else "equal"
+        return f"{self.compared:,} compared in {self.seconds:.1f} s: {outcome}{queued}"

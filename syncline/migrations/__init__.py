@@ -2,17 +2,17 @@
 
 Each function creates what is missing, one transaction per side, and returns the applied revisions.
 The version is stored in table `sync_schema_version` of the migrated schema; that of the engine's bookkeeping
-tables, which any table map needs, in `sync_books_version`.
+tables, which any table map needs, in `sync_engine_version`.
 """
 
 from pathlib import Path
 
-from syncline.migrations.revisions import BOOKS_VERSION_TABLE, VERSION_TABLE, recorded, upgrade
+from syncline.migrations.revisions import ENGINE_VERSION_TABLE, VERSION_TABLE, recorded, upgrade
 from syncline.stores.postgres import PostgresStore
 
 __all__ = [
-    "BOOKS_VERSION_TABLE",
     "CONTROL_SCHEMA",
+    "ENGINE_VERSION_TABLE",
     "VERSION_TABLE",
     "migrate_bookkeeping",
     "migrate_control",
@@ -47,7 +47,7 @@ async def migrate_write(store: PostgresStore, schema: str) -> list[str]:
 
 async def migrate_bookkeeping(store: PostgresStore, schema: str) -> list[str]:
     """Bring the engine's bookkeeping tables in a graph-db up to date; every table map needs them."""
-    return await upgrade(store, schema, _HERE / "books", version_table=BOOKS_VERSION_TABLE)
+    return await upgrade(store, schema, _HERE / "engine", version_table=ENGINE_VERSION_TABLE)
 
 
 async def migrate_graph(store: PostgresStore, schema: str) -> list[str]:
@@ -57,4 +57,4 @@ async def migrate_graph(store: PostgresStore, schema: str) -> list[str]:
 
 async def migrate_shadow(store: PostgresStore, schema: str) -> list[str]:
     """Bring a shadow's schema up to date, if it exists: the shadow's first cycle creates it."""
-    return await migrate_graph(store, schema) if await recorded(store, schema, BOOKS_VERSION_TABLE) else []
+    return await migrate_graph(store, schema) if await recorded(store, schema, ENGINE_VERSION_TABLE) else []

@@ -26,9 +26,9 @@ from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import reading, write_guard
 
 __all__ = [
-    "BOOKS",
-    "BOOKS_VERSION_TABLE",
     "CONTROL",
+    "ENGINE",
+    "ENGINE_VERSION_TABLE",
     "GRAPH",
     "VERSION_TABLE",
     "WRITE",
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 VERSION_TABLE: Final = "sync_schema_version"
-BOOKS_VERSION_TABLE: Final = "sync_books_version"
+ENGINE_VERSION_TABLE: Final = "sync_engine_version"
 
 _MISSING = ("42P01", "3F000")
 _WRITE = "write"
@@ -101,7 +101,7 @@ async def act_as_owner(connection: AsyncConnection, store: PostgresStore) -> Non
 
 
 def head_of(side: str) -> str:
-    """Return a side's newest revision: `control`, `write`, `graph` or `books`."""
+    """Return a side's newest revision: `control`, `write`, `graph` or `engine`."""
     [head] = _scripts(Path(__file__).parent / side).get_heads()
     return str(head)
 
@@ -224,7 +224,7 @@ class Side:
 CONTROL: Final = Side(name="control")
 WRITE: Final = Side(name="write")
 GRAPH: Final = Side(name="graph")
-BOOKS: Final = Side(name="books", version_table=BOOKS_VERSION_TABLE)
+ENGINE: Final = Side(name="engine", version_table=ENGINE_VERSION_TABLE)
 
 
 async def schemas_behind(store: PostgresStore, side: Side, schemas: Collection[str]) -> Mapping[str, str]:

@@ -19,6 +19,7 @@ from syncline.masking import FROM_CODE, masked_message
 from syncline.messages.base import Message
 from syncline.operator.schema import acting, checked_limit, first_page, place_after, reading, sql
 from syncline.provider import GraphSchema
+from syncline.quoting import counted
 from syncline.sql import literal
 
 __all__ = [
@@ -115,6 +116,11 @@ class FailureSummary(Message):
     groups: tuple[FailureGroup, ...] = ()
     left_off: int = 0
     """Number of groups beyond the page."""
+
+    @property
+    def outcome(self) -> str:
+        """The counts in one line."""
+        return f"{counted(self.rows, 'rejected row')}, {self.dead:,} of them dead"
 
 
 class Selection(Message):
@@ -252,9 +258,7 @@ def _ids(key: Sequence[str]) -> list[UUID]:
 
 
 async def _act(target: GraphSchema, action: str, selection: Selection, by: Actor) -> int:
-    who, why = by.who.strip(), by.why.strip()
-    if not who or not why:
-        raise InputInvalid(f"To {action} dead letters, give `who` and `why`: both are recorded in the audit.")
+    by = by.required(f"{action} dead letters")
     key, ids = (None, None) if selection.key is None else (list(selection.key), _ids(selection.key))
     async with acting(target) as connection:
         # Before locking any row: so this waits for a batch that has some of them, or for an earlier attempt
@@ -263,6 +267,14 @@ async def _act(target: GraphSchema, action: str, selection: Selection, by: Actor
         rows: int | None = await connection.fetchval(sql("audited"), by.run_id, action)
         if rows is None:
             rows = await connection.fetchval(
-                sql(action), selection.table, key, selection.fingerprint, who, why, by.run_id, ids, by.starter
+                sql(action),
+                selection.table,
+                key,
+                selection.fingerprint,
+                by.who,
+                by.why,
+                by.run_id,
+                ids,
+                by.starter,
             )
     return rows or 0

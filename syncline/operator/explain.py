@@ -133,7 +133,7 @@ async def _read_target(
     cursors = {
         cursor["table_name"]: cursor for cursor in await connection.fetch(sql("cursors"), [name, DELETES])
     }
-    books = await connection.fetchrow(sql("books_of_row"), name, row_id)
+    state = await connection.fetchrow(sql("state_of_row"), name, row_id)
     waits = await connection.fetch(sql("waits_of_row"), name, row_id, limit)
     waiting = await connection.fetch(
         sql("waiting_for_row"), name, [key_uuid(value) for value in source.names]
@@ -146,11 +146,11 @@ async def _read_target(
         key=key_shown,
         write=_in_write_db(source, key, cursors.get(name), cursors.get(DELETES)),
         graph=graph,
-        parked=None if books["waits_for_key"] is None else ParkedSelf.model_validate(dict(books)),
+        parked=None if state["waits_for_key"] is None else ParkedSelf.model_validate(dict(state)),
         waits=tuple(Wait.model_validate(dict(wait)) for wait in waits),
         waits_in_all=waits[0]["in_all"] if waits else 0,
         waiting_for_it=tuple(ParkedPart.model_validate(dict(part)) for part in waiting),
-        requeued=None if books["reason"] is None else Requeued.model_validate(dict(books)),
+        requeued=None if state["reason"] is None else Requeued.model_validate(dict(state)),
         dead_letter=None if letter is None else DeadLetter.model_validate(dict(letter)),
         discarded=None if discard is None else AuditEntry.model_validate(dict(discard)),
         vector=await _read_vector(connection, table, row_id),

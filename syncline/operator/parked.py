@@ -25,6 +25,7 @@ from syncline.operator.schema import (
     sql,
 )
 from syncline.provider import GraphSchema
+from syncline.quoting import counted
 from syncline.sql import literal, quoted
 
 __all__ = [
@@ -99,6 +100,14 @@ class ParkedSummary(Message):
     awaited: tuple[AwaitedRow, ...] = ()
     left_off: int = 0
     """Number of missing parents beyond the page."""
+
+    @property
+    def outcome(self) -> str:
+        """The counts in one line."""
+        return (
+            f"{counted(self.rows, 'parked row')}, {self.references:,} parked links and references, "
+            f"{self.released:,} ready to apply"
+        )
 
 
 class ParkedEntry(Message):

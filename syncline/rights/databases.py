@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from syncline import names
+from syncline.control.composition import declared_provider
+from syncline.control.graphs import Graph
+from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.rights.needed import (
     CHANGE,
     CONTROL_SCHEMA,
@@ -24,7 +28,7 @@ from syncline.rights.needed import (
 )
 from syncline.sql import quoted, statements_of, string_literal
 
-__all__ = ["Database", "Places", "Roles", "grants"]
+__all__ = ["Database", "Places", "Roles", "grants", "places_of", "read_place"]
 
 _sql = statements_of("syncline.rights", comments=True)
 
@@ -121,12 +125,12 @@ def _later(roles: Roles, schema: str, privileges: Mapping[str, Sequence[str]]) -
     """Yield the default privileges of the worker on what the owner creates later."""
     if roles.owner is None:
         return
-    for what, names in privileges.items():
+    for what, granted in privileges.items():
         yield _sql(
             "later",
             owner=quoted(roles.owner),
             schema=quoted(schema),
-            privileges=", ".join(names),
+            privileges=", ".join(granted),
             what=what,
             worker=quoted(roles.worker),
         )
@@ -159,3 +163,24 @@ def _block(name: str, **fragments: str) -> str:
     # A name may contain anything, even the tag that ends the block.
     tag = next(tag for tag in _TAGS if not any(tag in fragment for fragment in fragments.values()))
     return _sql(name, **fragments, tag=tag)
+
+
+def places_of(graphs: Iterable[Graph]) -> Places:
+    """Return the graphs' schemas in both kinds of stores; always includes the system's stores."""
+    write: dict[str | None, list[Place]] = {None: []}
+    target: dict[str | None, list[Place]] = {None: []}
+    for graph in graphs:
+        write.setdefault(graph.write_store, []).append(read_place(graph))
+        target.setdefault(graph.graph_store, []).append(Place(schema=graph.schema_name))
+    return Places(write=write, graph=target)
+
+
+def read_place(graph: Graph) -> Place:
+    """Return the graph's write-db schema, with the tables that are read if it has the built-in map.
+
+    Which tables a plugin reads, only the plugin knows.
+    """
+    provider = declared_provider(graph.slug, graph.composition, "sync")
+    if provider not in (None, names.DEFAULT_PROVIDER):
+        return Place(schema=graph.schema_name)
+    return Place(schema=graph.schema_name, tables=tuple(table.source for table in KNOWLEDGE_GRAPH))

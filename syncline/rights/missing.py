@@ -1,15 +1,19 @@
-"""Missing privileges: which of the needed ones the worker's role lacks, with one query per store."""
+"""Missing privileges: which of the needed ones a role lacks, with one query per store; and their grant."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import asyncpg
 
-from syncline.rights.needed import Kind, Right, grant
-from syncline.sql import statements_of
+from syncline.control.graphs import Graph
+from syncline.provider import GraphSchema
+from syncline.rights.databases import read_place
+from syncline.rights.needed import Kind, Place, Right, grant, worker_graph_rights, worker_write_rights
+from syncline.sql import quoted, statements_of
 
-__all__ = ["Missing", "missing_rights"]
+__all__ = ["Missing", "missing_rights", "take_rights"]
 
 _sql = statements_of("syncline.rights")
 
@@ -51,3 +55,36 @@ async def missing_rights(connection: asyncpg.Connection, needed: Iterable[Right]
         Missing(kind=kind, place=place, privileges=tuple(row["privilege"] for row in found), role=role)
         for (kind, place), found in groupby(rows, key=lambda row: (row["kind"], row["place"]))
     ]
+
+
+_GRANTED_BY_OWNERS = ("schema", "table", "sequence")
+
+
+async def take_rights(graph: Graph, *, target: GraphSchema, write: GraphSchema | None = None) -> None:
+    """Grant the connections' role what it lacks in these schemas of the graph or its shadow.
+
+    Only where it may act as the owner, SYNCLINE_OWNER_ROLE. Objects of other roles are unchanged: `doctor`
+    then reports what is missing.
+    """
+    taken = [_take(target, worker_graph_rights([Place(schema=target.schema)]))]
+    if write is not None:
+        taken.append(_take(write, worker_write_rights([read_place(graph)])))
+    await asyncio.gather(*taken)
+
+
+async def _take(place: GraphSchema, rights: Iterable[Right]) -> None:
+    owner = place.store.owner_role
+    if owner is None:
+        return
+    wanted = [right for right in rights if right.kind in _GRANTED_BY_OWNERS]
+    async with place.store.driver() as connection, connection.transaction():
+        missing = await missing_rights(connection, wanted)
+        if not missing:
+            return
+        await connection.execute(f"SET LOCAL ROLE {quoted(owner)}")
+        for right in missing:
+            try:
+                async with connection.transaction():
+                    await connection.execute(right.grant)
+            except asyncpg.InsufficientPrivilegeError:
+                continue

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from syncline.errors import SampleInvalid
-from syncline.samples.loading import load_sample
-from syncline.samples.sample import Row, Sample, SampleTable
+from syncline.samples.sample import Row, Sample, SampleTable, load_sample
 from syncline.samples.wordnet import WordNet
 from syncline.samples.world import World
 

@@ -4,8 +4,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from syncline.samples.entities import Entity, entities
-from syncline.samples.iso import COUNTRIES, CURRENCIES, STANDARDS, Record, pycountry_version
+from syncline.samples.entities import (
+    COUNTRIES,
+    CURRENCIES,
+    STANDARDS,
+    Entity,
+    Record,
+    entities,
+    pycountry_version,
+)
 from syncline.samples.sample import Row, SampleTable, sample_table
 
 

@@ -15,8 +15,7 @@ from syncline.errors import ShadowInvalid, StoreRejected, VectorStoreError
 from syncline.messages.verification import Relation, RelationKind, Verdict, Verification
 from syncline.provider import GraphVectors
 from syncline.shadow.lag import progress_of, undone
-from syncline.shadow.template import sql
-from syncline.sql import literal, quoted
+from syncline.sql import literal, quoted, statements_of
 from syncline.stores.vectors import PointPayload
 from syncline.verify.rows import pairs
 from syncline.verify.snapshots import Side, open_side
@@ -25,6 +24,8 @@ from syncline.verify.tally import Heartbeater, Tally
 from syncline.verify.vectors import points_in_order, same_json
 
 __all__ = ["compare_with_shadow"]
+
+_sql = statements_of("syncline.shadow")
 
 
 async def compare_with_shadow(
@@ -100,7 +101,7 @@ class _Comparison:
 
     async def require(self, side: Side) -> None:
         """Raise ShadowInvalid unless there is a shadow."""
-        [found] = await side.fetch(sql("scratch"), self._shadow.schema)
+        [found] = await side.fetch(_sql("scratch"), self._shadow.schema)
         if not found["made"]:
             raise ShadowInvalid(self._graph.slug, "it has not run yet, so there is nothing to compare")
 
@@ -117,7 +118,7 @@ class _Comparison:
     async def fences(self, side: Side) -> dict[str, int]:
         """Return each side's fence number, which every writing run increments."""
         places = {"live": quoted(self.live.schema), "shadow": quoted(self._shadow.schema)}
-        [row] = await side.fetch(sql("fences", **places))
+        [row] = await side.fetch(_sql("fences", **places))
         return dict(row)
 
     async def rows(self, side: Side, relation: _Relation) -> Relation:
@@ -130,7 +131,7 @@ class _Comparison:
         keys = dict(relation.keys)
         columns: dict[str, dict[str, str]] = {}
         for name, place in places.items():
-            found = await side.fetch(sql("columns"), place)
+            found = await side.fetch(_sql("columns"), place)
             if not found:
                 return await tally.close(f"the {name} result has no such table")
             columns[name] = {row["name"]: row["type"] for row in found if row["name"] not in keys}
@@ -150,8 +151,8 @@ class _Comparison:
         """Note the rows that differ; return column -> number of rows in which it does."""
         same_key = " AND ".join(f"l.{quoted(column)} = s.{quoted(column)}" for column, _ in relation.keys)
         tests = {name: _differs(name, kind) for name, kind in both.items()}
-        [[pairs]] = await side.fetch(sql("pairs", **places, same_key=same_key))
-        query = sql(
+        [[pairs]] = await side.fetch(_sql("pairs", **places, same_key=same_key))
+        query = _sql(
             "differing",
             **places,
             first=quoted(relation.keys[0][0]),
@@ -175,7 +176,7 @@ class _Comparison:
         return dict(counts)
 
     def _key_expression(self, column: str, parent: str) -> str:
-        return sql(
+        return _sql(
             "told_key",
             live=f"{quoted(self.live.schema)}.{quoted(parent)}",
             shadow=f"{quoted(self._shadow.schema)}.{quoted(parent)}",

@@ -9,10 +9,11 @@ from syncline.engine.capture import Pending, ask_pending
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.state import Ledger, read_ledger
 from syncline.provider import GraphSchema
-from syncline.shadow.template import sql
-from syncline.sql import quoted
+from syncline.sql import quoted, statements_of
 
 __all__ = ["Progress", "lags", "progress_of", "undone"]
+
+_sql = statements_of("syncline.shadow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ async def progress_of(
 ) -> Progress:
     """Return a side's progress; `connection` is to its database, with its schema on the search_path."""
     ledger = await read_ledger(connection, tables=statements.tables, run_id="")
-    owed = await connection.fetchrow(sql("owed", schema=quoted(place.schema)))
+    owed = await connection.fetchrow(_sql("owed", schema=quoted(place.schema)))
     tables = list(statements.tables)
     async with write.store.driver() as source:
         pending = await ask_pending(source, statements, write.schema, ledger, tables)

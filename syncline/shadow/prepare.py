@@ -11,11 +11,12 @@ from syncline.control.services import Services
 from syncline.engine.table_map import SchemaMap
 from syncline.errors import SchemaMoved, ShadowInvalid, StoreUnavailable
 from syncline.migrations import migrate_graph
-from syncline.rights.taking import take_rights
-from syncline.shadow.template import sql
-from syncline.sql import quoted
+from syncline.rights.missing import take_rights
+from syncline.sql import quoted, statements_of
 
 __all__ = ["drop_shadow", "prepare_shadow"]
+
+_sql = statements_of("syncline.shadow")
 
 _LONGEST_SCHEMA: Final = 63
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -37,10 +38,10 @@ async def prepare_shadow(services: Services, graph: Graph, provider_id: str) -> 
             "the graph's own names are too long",
         )
     async with place.store.driver() as connection:
-        found = await connection.fetchrow(sql("scratch"), place.schema)
+        found = await connection.fetchrow(_sql("scratch"), place.schema)
         state = None
         if found["made"]:
-            state = await connection.fetchrow(sql("state", schema=quoted(place.schema)))
+            state = await connection.fetchrow(_sql("state", schema=quoted(place.schema)))
     if state is not None and state["vector_prefix"] is not None:
         _check(graph, place.schema, state, prefix=prefix, provider_id=provider_id)
         return
@@ -58,7 +59,7 @@ async def prepare_shadow(services: Services, graph: Graph, provider_id: str) -> 
     await migrate_graph(place.store, place.schema)
     await take_rights(graph, target=place)
     async with place.store.driver() as connection:
-        await connection.execute(sql("claim", schema=quoted(place.schema)), prefix, provider_id)
+        await connection.execute(_sql("claim", schema=quoted(place.schema)), prefix, provider_id)
 
 
 def _check(graph: Graph, schema: str, state: asyncpg.Record, *, prefix: str, provider_id: str) -> None:
@@ -84,7 +85,7 @@ async def drop_shadow(services: Services, graph: Graph, schema_map: SchemaMap) -
     async with place.store.driver() as connection, connection.transaction():
         await connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
         try:
-            await connection.fetchval(sql("lock"), place.schema)
+            await connection.fetchval(_sql("lock"), place.schema)
         except asyncpg.LockNotAvailableError as error:
             raise StoreUnavailable(
                 place.store.name,
@@ -93,9 +94,9 @@ async def drop_shadow(services: Services, graph: Graph, schema_map: SchemaMap) -
             ) from error
         # Checked under the lock: a promotion may have held it, and the schema would be the former live
         # result.
-        if not (await connection.fetchrow(sql("scratch"), place.schema))["made"]:
+        if not (await connection.fetchrow(_sql("scratch"), place.schema))["made"]:
             return
-        state = await connection.fetchrow(sql("state", schema=quoted(place.schema)))
+        state = await connection.fetchrow(_sql("state", schema=quoted(place.schema)))
         if state["vector_prefix"] != vectors.prefix:
             raise ShadowInvalid(
                 graph.slug,

@@ -26,16 +26,17 @@ from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.state import payloads
 from syncline.engine.table_map import SchemaMap
-from syncline.errors import InputInvalid, ShadowInvalid, StoreRejected
+from syncline.errors import ShadowInvalid, StoreRejected
 from syncline.messages.operator import Promotion
 from syncline.messages.sync import TableProgress
 from syncline.migrations import migrate_bookkeeping
 from syncline.provider import GraphSchema
 from syncline.shadow.lag import Progress, lags, progress_of
-from syncline.shadow.template import sql
-from syncline.sql import quoted, string_literal
+from syncline.sql import quoted, statements_of, string_literal
 
 __all__ = ["promote"]
+
+_sql = statements_of("syncline.shadow")
 
 _ACTION: Final = "promote"
 _PATIENCE: Final = 60.0
@@ -61,9 +62,7 @@ async def promote(
     ShadowInvalid if there is no shadow, or no such moment in time, or the live schema contains something
     else; with `force` it is enough that neither is running.
     """
-    if not who.strip() or not why.strip():
-        raise InputInvalid("To promote, say who you are and why: both are kept in the audit.")
-    actor = Actor(who=who.strip(), why=why.strip(), starter=starter, run_id=run_id)
+    actor = Actor(who=who, why=why, starter=starter, run_id=run_id).required("promote")
     work = _Promotion(services, graph, schema_map, actor)
     if await work.half_done():
         return await work.finish(resumed=True)
@@ -111,13 +110,13 @@ class _Promotion:
         """Return whether the schemas were swapped but the record was not updated."""
         await migrate_bookkeeping(self._live.store, self._live.schema)
         async with self._live.store.driver() as connection:
-            state = await connection.fetchrow(sql("state", schema=quoted(self._live.schema)))
+            state = await connection.fetchrow(_sql("state", schema=quoted(self._live.schema)))
         return state["vector_prefix"] not in (None, self._prefix)
 
     async def done_by(self, run_id: str) -> bool:
         """Return whether an earlier attempt of this run has swapped them."""
         async with self._live.store.driver() as connection:
-            query = sql("promoted", live=quoted(self._live.schema), action=_ACTION)
+            query = _sql("promoted", live=quoted(self._live.schema), action=_ACTION)
             done: bool = await connection.fetchval(query, run_id)
         return done
 
@@ -128,11 +127,11 @@ class _Promotion:
         if entry is None:
             raise ShadowInvalid(graph.slug, "its composition declares no `shadow`")
         async with self._shadow.store.driver() as connection:
-            found = await connection.fetchrow(sql("scratch"), self._shadow.schema)
+            found = await connection.fetchrow(_sql("scratch"), self._shadow.schema)
             state = None
             if found["made"]:
                 await migrate_bookkeeping(self._shadow.store, self._shadow.schema)
-                state = await connection.fetchrow(sql("state", schema=quoted(self._shadow.schema)))
+                state = await connection.fetchrow(_sql("state", schema=quoted(self._shadow.schema)))
         if state is None or state["vector_prefix"] != self._shadow_prefix:
             raise ShadowInvalid(graph.slug, "it has not run yet, so there is nothing to promote")
         if state["shadow_provider"] != entry.provider:
@@ -145,7 +144,7 @@ class _Promotion:
     async def left_behind(self) -> list[str]:
         """Return objects in the live schema, or bound to it, that would not be moved."""
         async with self._live.store.driver() as connection:
-            rows = await connection.fetch(sql("left_behind"), self._live.schema, self._shadow.schema)
+            rows = await connection.fetch(_sql("left_behind"), self._live.schema, self._shadow.schema)
         return [row["reason"] for row in rows]
 
     @asynccontextmanager
@@ -157,9 +156,9 @@ class _Promotion:
         async with self._live.store.begin() as connection:
             driver = await _driver(connection)
             schemas = self._live.schema, self._shadow.schema
-            held = await driver.fetchval(sql("try_lock"), *schemas)
+            held = await driver.fetchval(_sql("try_lock"), *schemas)
             if held:
-                state = await driver.fetchrow(sql("state", schema=quoted(self._live.schema)))
+                state = await driver.fetchrow(_sql("state", schema=quoted(self._live.schema)))
                 if state["vector_prefix"] not in (None, self._prefix):
                     raise ShadowInvalid(self._graph.slug, "it was promoted by another run meanwhile")
             yield connection if held else None
@@ -184,12 +183,12 @@ class _Promotion:
         live, shadow = self._live.schema, self._shadow.schema
         if self._live.store.owner_role is not None:
             await driver.execute(f"SET LOCAL ROLE {quoted(self._live.store.owner_role)}")
-        grants = await driver.fetch(sql("grants"), live, shadow)
+        grants = await driver.fetch(_sql("grants"), live, shadow)
         for grant in grants:
             await driver.execute(grant["statement"])
         before = self.promotion(self._graph, swap=True).shadow_provider_id
         await driver.execute(
-            sql(
+            _sql(
                 "swap",
                 live=quoted(live),
                 shadow=quoted(shadow),
@@ -198,9 +197,9 @@ class _Promotion:
                 shadow_provider=string_literal(before),
             )
         )
-        audit = sql("audit", live=quoted(live))
+        audit = _sql("audit", live=quoted(live))
         await driver.execute(audit, who, _ACTION, f"{why} (provider {before} before)", run_id)
-        sizes = {row["name"]: row["rows"] for row in await driver.fetch(sql("sizes"), live)}
+        sizes = {row["name"]: row["rows"] for row in await driver.fetch(_sql("sizes"), live)}
         changed = {name: TableProgress(table=name, rows=rows) for name, rows in sizes.items()}
         for payload in payloads(self._graph.ref, run_id, changed, failures=0):
             await driver.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)

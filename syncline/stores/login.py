@@ -1,7 +1,8 @@
 """Login to a Postgres store, and the meaning of a rejected login.
 
 A rejection is a fault of this process: connection string, password, trusted certificates. Another process may
-be right, so it raises StoreUnusable, not the error of a rejected statement.
+be right, so it raises StoreUnusable, not the error of a rejected statement. `Usability` keeps which stores
+reject this process.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import random
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,9 +23,43 @@ from syncline.stores.connection import Connection
 from syncline.stores.conninfo import ConnectionStringInvalid
 from syncline.stores.dsn import Dsn, Host
 from syncline.stores.passwords import PasswordCommand, Passwords
-from syncline.stores.usability import Usability
 
-__all__ = ["OLDEST", "Login", "version_problem"]
+__all__ = ["OLDEST", "SYSTEM", "Login", "Usability", "version_problem"]
+
+SYSTEM: Final = ("write", "graph", "control")
+"""The stores needed to sync any graph."""
+
+
+class Usability:
+    """Result of the last login to each store; shared by the threads of a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._refused: dict[str, StoreUnusable] = {}
+
+    def note(self, store: str, problem: StoreUnusable | None) -> None:
+        """Record why a login was rejected, or (None) that it succeeded."""
+        with self._lock:
+            if problem is None:
+                self._refused.pop(store, None)
+            else:
+                self._refused[store] = problem
+
+    def refused(self) -> Sequence[str]:
+        """Return the names of the stores that reject this process."""
+        with self._lock:
+            return sorted(self._refused)
+
+    def problems(self) -> Sequence[str]:
+        """Return a sentence for each of these stores."""
+        with self._lock:
+            return [str(self._refused[store]) for store in sorted(self._refused)]
+
+    @property
+    def barred(self) -> bool:
+        """Whether this process cannot sync any graph: a system store rejects it."""
+        return any(store in SYSTEM for store in self.refused())
+
 
 OLDEST: Final = 14
 """The oldest supported PostgreSQL, for either store."""

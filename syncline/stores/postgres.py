@@ -35,8 +35,7 @@ from syncline.stores.connection import Connection
 from syncline.stores.dsn import ConnectionStringInvalid, Host, parse_dsn
 from syncline.stores.leases import leased
 from syncline.stores.login import Login
-from syncline.stores.pooler import keeps_sessions
-from syncline.stores.session import begin_session
+from syncline.stores.session import begin_session, keeps_sessions
 from syncline.stores.watch import Patience, Watch, look
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-    from syncline.stores.usability import Usability
+    from syncline.stores.login import Usability
 
 _UNAVAILABLE = {
     "08",  # connection exception

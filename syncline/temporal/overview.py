@@ -15,7 +15,7 @@ from typing import Final
 from temporalio.client import Client
 
 from syncline import names
-from syncline.control.due import DueKind, DueProblem
+from syncline.control.schedule_spec import DueKind, DueProblem
 from syncline.errors import QuestionUnanswered, RunNotFound
 from syncline.messages.base import Message
 from syncline.messages.provider_state import ProviderState

@@ -1,19 +1,21 @@
-"""Stalled runs of a task queue, of all workflow types: sync, operations, reconciliation."""
+"""Stalled runs of a task queue, of all workflow types; graphs that are blocked by a lock without a run."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 from temporalio.client import Client, WorkflowExecution
 
 from syncline import names
-from syncline.messages.base import Message
+from syncline.messages.base import LockHolder, Message
+from syncline.messages.sync import BLOCKED
 from syncline.temporal.client import REPORTED_PROBLEMS, temporal_errors_mapped
-from syncline.temporal.runs import ListedRun, quoted
+from syncline.temporal.runs import ListedRun, list_runs, outcome_of, quoted, runs_of
 from syncline.temporal.stalls import TAKEN_WITHIN, Stall, StallKind, no_worker, pending_of, reported
 from syncline.temporal.task_queues import Poller, live, pollers
 
-__all__ = ["StalledRun", "StalledRuns", "stalled_runs", "stalls_as_listed"]
+__all__ = ["BlockedGraph", "StalledRun", "StalledRuns", "blocked_graphs", "stalled_runs", "stalls_as_listed"]
 
 _LISTED: Final = 1000
 _ASKED: Final = 40
@@ -116,3 +118,45 @@ def _stall(run: ListedRun, found: Iterable[Poller]) -> Stall | None:
     if live(polling) and not any(one.takes_new_runs for one in live(polling)):
         return None  # The run's version is only in its description.
     return no_worker(polling, task_queue=task_queue, since=run.started_at)
+
+
+_LOOKED_AT: Final = 500
+"""Maximum number of newest blocked runs that are read."""
+_NEWEST: Final = 20
+
+
+class BlockedGraph(Message):
+    """A blocked graph, by its last run."""
+
+    graph: str
+    runs: int = 0
+    """Consecutive blocked runs; 0 if the result cannot be read."""
+    since: datetime | None = None
+    holder: LockHolder | None = None
+
+
+async def blocked_graphs(client: Client) -> Sequence[BlockedGraph]:
+    """Return the graphs whose last ended run found them blocked; raise TemporalUnavailable.
+
+    One request if there was no blocked run lately.
+    """
+    query = f'{names.ATTRIBUTE_STATUS}="{BLOCKED}"'
+    seen = dict.fromkeys([run.graph async for run in list_runs(client, query, limit=_LOOKED_AT) if run.graph])
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(slug: str) -> BlockedGraph | None:
+        async with slots:
+            last = next((run for run in await runs_of(client, slug, limit=_NEWEST) if not run.open), None)
+            if last is None or not last.blocked:
+                return None
+            outcome = await outcome_of(client, last)
+        carried = None if outcome.completed is None else outcome.completed.carried
+        return BlockedGraph(
+            graph=slug,
+            runs=0 if carried is None else carried.unowned_runs,
+            since=None if carried is None else carried.unowned_since,
+            holder=None if outcome.result is None else outcome.result.holder,
+        )
+
+    found = await asyncio.gather(*map(one, seen))
+    return [graph for graph in found if graph is not None]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from syncline.engine.keys import key_bytes, stage_type, traveling
 from syncline.engine.render.fragments import column_types, commas, merged_values, reference_id, stage_columns
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
-from syncline.engine.verify.template import sql
-from syncline.sql import literal, quoted
+from syncline.sql import literal, quoted, statements_of
 
 __all__ = [
     "BUCKETS",
@@ -20,6 +19,8 @@ __all__ = [
     "own_id",
     "staged_types",
 ]
+
+_sql = statements_of("syncline.verify")
 
 BUCKETS = 1 << 14
 """With a million rows, 61 per bucket: a wrong row costs listing 61. All sums are read at once."""
@@ -37,7 +38,7 @@ class TargetType:
 
 def key_uuid(key: str) -> str:
     """Return the expression for a TEXT key's id."""
-    return sql("key_uuid", bytes=key_bytes(key))
+    return _sql("key_uuid", bytes=key_bytes(key))
 
 
 def own_id(ids: list[str]) -> str:
@@ -47,12 +48,12 @@ def own_id(ids: list[str]) -> str:
 
 def bucket(row_id: str) -> str:
     """Return the expression for an id's bucket."""
-    return sql("bucket", id=row_id)
+    return _sql("bucket", id=row_id)
 
 
 def numbered(content: str) -> str:
     """Return the expression for 64 bits of the SHA-256 of a bytea."""
-    return sql("hash", bytes=content)
+    return _sql("hash", bytes=content)
 
 
 def staged_types(table: TableMap) -> list[str]:
@@ -96,7 +97,7 @@ class RowChecksums:
         self._target = (
             f"{quoted(table.name)} t"
             if len(keys) == 1
-            else sql("target_with_id", target=quoted(table.name), row_id=own_id(keys))
+            else _sql("target_with_id", target=quoted(table.name), row_id=own_id(keys))
         )
 
     def _staged(self) -> Iterator[str]:
@@ -121,7 +122,7 @@ class RowChecksums:
         ]
         if waiting:
             joins += [
-                sql(
+                _sql(
                     "waiting",
                     table=literal(self.table.name),
                     name=literal(reference.column),

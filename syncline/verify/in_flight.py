@@ -8,12 +8,13 @@ from syncline.engine.keys import bytes_of, key_bytes, key_of_bytes, reading_of, 
 from syncline.engine.render.fragments import commas
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements, TableStatements, deleted_keys
 from syncline.engine.table_map import Reference, TableMap
-from syncline.engine.verify.template import sql
-from syncline.sql import literal, quoted
+from syncline.sql import literal, quoted, statements_of
 from syncline.verify.checksums import RowChecksums, key_uuid, own_id
 from syncline.verify.snapshots import Snapshots
 
 __all__ = ["Captured", "InFlight", "Refused", "find_refused"]
+
+_sql = statements_of("syncline.verify")
 
 
 class Captured:
@@ -49,13 +50,13 @@ class Captured:
         captured = f"NOT ({self._statements.after_cursor(self._cursor, first_parameter)})"
         if self._columns:
             first = first_parameter + len(self._cursor.parameters())
-            captured += " AND " + sql(
+            captured += " AND " + _sql(
                 "not_refused",
                 key=commas([key_bytes(quoted(column)) for column in self._statements.table.key]),
                 parameters=commas([f"${first + place}::bytea[]" for place in range(len(self._columns))]),
             )
         table = self._statements.table
-        return sql(
+        return _sql(
             "passed",
             row_id=self._images.source_id,
             columns=commas(self._images.source_columns),
@@ -68,7 +69,7 @@ class Captured:
     def coming(self, first_parameter: int) -> str:
         """Return the rows after the cursor, keys only; the parameters are the cursor's."""
         table = self._statements.table
-        return sql(
+        return _sql(
             "coming",
             row_id=own_id([key_uuid(f"s.{quoted(column)}") for column in table.key]),
             key=commas(
@@ -83,7 +84,7 @@ class Captured:
         table = self._statements.table
         row_id = own_id([key_uuid(f"d.key[{part + 1}]") for part in range(len(table.key))])
         key = commas([key_bytes(f"d.key[{part + 1}]") for part in range(len(table.key))])
-        return sql(
+        return _sql(
             "deleted",
             row_id=row_id,
             key=key,
@@ -116,14 +117,14 @@ class InFlight:
         self.deleted_parameters = deletes.parameters()
         self.deleted = captured.deleted(statements.after_deleted(deletes, 1)) + " ORDER BY 1"
         """Query for keys whose deletion no cycle has read: `row_id`, `key`."""
-        books = sql(
-            "books",
+        entries = _sql(
+            "state_entries",
             table=literal(table.name),
             stuck=_stuck(table),
             names=", ".join(f"'{literal(name)}'" for name in waiting) or "NULL",
         )
-        self._ids = sql("known", books=books, limit=str(_FEW + 1))
-        self.books = f"{books} ORDER BY 1"
+        self._ids = _sql("known", entries=entries, limit=str(_FEW + 1))
+        self.entries = f"{entries} ORDER BY 1"
         """Query for what the bookkeeping tables know of them: `row_id`, `key`, `kind`, `stuck`."""
 
     async def few(self) -> list[UUID] | None:
@@ -131,7 +132,7 @@ class InFlight:
         known = await self._snapshots.target.fetch(self._ids)
         if len(known) > _FEW:
             return None
-        query = sql(
+        query = _sql(
             "beyond",
             rows=self._captured.coming(1),
             deleted=self._captured.deleted(self._deleted_beyond),
@@ -147,25 +148,25 @@ class Refused:
     """The rows of a table that the graph-db rejected, unless there are too many to name."""
 
     keys: Sequence[Sequence[str]] = ()
-    standing: frozenset[UUID] = frozenset()
+    still_there: frozenset[UUID] = frozenset()
     """Ids of those that the write-db still has."""
 
 
 async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
     """Return a table's rejected rows."""
-    letters = await snapshots.target.fetch(sql("refused"), table.name, _FEW + 1)
+    letters = await snapshots.target.fetch(_sql("refused"), table.name, _FEW + 1)
     if not letters or len(letters) > _FEW:
         return Refused()
     keys = [reading_of(row["key"], row["row_id"]) for row in letters]
-    query = sql(
-        "standing",
+    query = _sql(
+        "still_there",
         key=commas([key_bytes(quoted(column)) for column in table.key]),
         source=f"{quoted(snapshots.schema)}.{quoted(table.source)}",
         parameters=commas([f"${place + 1}::bytea[]" for place in range(len(table.key))]),
     )
     columns = [[bytes_of(part) for part in column] for column in zip(*keys, strict=True)]
-    standing = await snapshots.write.fetch(query, *columns)
-    return Refused(keys=keys, standing=frozenset(row_uuid(key_of_bytes(row["key"])) for row in standing))
+    there = await snapshots.write.fetch(query, *columns)
+    return Refused(keys=keys, still_there=frozenset(row_uuid(key_of_bytes(row["key"])) for row in there))
 
 
 def _stuck(table: TableMap) -> str:

@@ -7,9 +7,8 @@ import asyncpg
 
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.table_map import Links, SchemaMap, TableMap
-from syncline.engine.verify.template import sql
 from syncline.messages.verification import Verdict
-from syncline.sql import literal, quoted
+from syncline.sql import literal, quoted, statements_of
 from syncline.verify.checksums import RowChecksums, bucket, key_uuid, numbered
 from syncline.verify.in_flight import Captured, InFlight, Refused
 from syncline.verify.rows import Queries, suspected
@@ -17,6 +16,8 @@ from syncline.verify.snapshots import Snapshots
 from syncline.verify.tally import Tally
 
 __all__ = ["compare_links"]
+
+_sql = statements_of("syncline.verify")
 
 
 async def compare_links(
@@ -63,7 +64,7 @@ class _Queries:
         )
 
     def _source_sums(self) -> str:
-        return sql(
+        return _sql(
             "link_sums_source",
             bucket=bucket("s.sync_row_id"),
             hash=_pair("s.sync_row_id", "m.member"),
@@ -72,7 +73,7 @@ class _Queries:
 
     def _target_sums(self) -> str:
         owner, member = quoted(self._links.owner), quoted(self._links.member)
-        return sql(
+        return _sql(
             "link_sums_target",
             bucket=bucket(f"l.{owner}"),
             hash=_pair(f"l.{owner}", f"l.{member}"),
@@ -81,7 +82,7 @@ class _Queries:
         )
 
     def _source(self) -> str:
-        return sql(
+        return _sql(
             "listed_links_source",
             owner_key=quoted(self._table.key[0]),
             links=self._members(self._captured.passed(3), join="LEFT JOIN"),
@@ -90,7 +91,7 @@ class _Queries:
         )
 
     def _target(self) -> str:
-        return sql(
+        return _sql(
             "listed_links_target",
             owners=quoted(self._table.name),
             table=literal(self._table.name),
@@ -104,7 +105,7 @@ class _Queries:
         )
 
     def _members(self, owners: str, *, join: str) -> str:
-        return sql(
+        return _sql(
             "source_links",
             owners=owners,
             join=join,
@@ -118,7 +119,7 @@ class _Queries:
             return "false"
         rejections = self._map[self._links.rejected_by]
         owner, member = rejections.key
-        return sql(
+        return _sql(
             "rejected",
             rejections=f"{quoted(self._captured.schema)}.{quoted(rejections.source)}",
             rejected_owner=quoted(owner),
@@ -132,7 +133,7 @@ class _Queries:
             return ""
         rejections = self._map[self._links.rejected_by]
         owner, member = rejections.target_key
-        return sql(
+        return _sql(
             "rejections", owner=quoted(owner), member=quoted(member), rejections=quoted(rejections.name)
         )
 

@@ -3,45 +3,35 @@
 import json
 from collections.abc import Sequence
 
-from syncline.engine.verify.template import sql
-from syncline.errors import InputInvalid
+from syncline.control.audit import Actor
 from syncline.messages.verification import RelationKind, Verdict
 from syncline.provider import GraphSchema
+from syncline.sql import statements_of
 from syncline.verify.snapshots import Side, open_side
 from syncline.verify.tally import Damage
 
 __all__ = ["RelationRepair", "Repair"]
 
+_sql = statements_of("syncline.verify")
+
 
 class Repair:
-    """Actor and reason of a graph's repair. Raises InputInvalid if one is blank: the audit keeps both.
+    """A graph's repair. Raises InputInvalid if the actor's name or reason is blank: the audit keeps both.
 
-    `run_id`: the repairing run, if any; its attempts share their audit records. `starter`: the actor that
-    started it.
+    All attempts of the actor's run, if any, share their audit records.
     """
 
-    def __init__(
-        self,
-        target: GraphSchema,
-        *,
-        who: str,
-        why: str,
-        run_id: str | None = None,
-        starter: str | None = None,
-    ) -> None:
-        self.target, self.who, self.why = target, who.strip(), why.strip()
-        self.run_id, self.starter = run_id, starter
+    def __init__(self, target: GraphSchema, actor: Actor) -> None:
+        self.target, self.actor = target, actor.required("repair")
         self.earlier: dict[tuple[str, str], tuple[int, int]] = {}
         """(action, relation) -> number and rows of an earlier attempt's audit record."""
-        if not self.who or not self.why:
-            raise InputInvalid("To repair, say who you are and why: both are kept in the audit.")
 
     async def recall(self) -> None:
         """Read what earlier attempts of the run have requested."""
-        if self.run_id is None:
+        if self.actor.run_id is None:
             return
         async with open_side(self.target, snapshot=True) as side:
-            lines = await side.fetch(sql("audited"), self.run_id)
+            lines = await side.fetch(_sql("audited"), self.actor.run_id)
         self.earlier = {
             (line["action"], line["table_name"]): (line["number"], line["rows"]) for line in lines
         }
@@ -65,7 +55,7 @@ class RelationRepair:
         by_id = {row_id: key for row_id, key, _ in damage}
         async with open_side(self._repair.target, snapshot=False) as side:
             [row] = await side.fetch(
-                sql("requeue"), table, list(by_id), [json.dumps(key) for key in by_id.values()]
+                _sql("requeue"), table, list(by_id), [json.dumps(key) for key in by_id.values()]
             )
             return await self.audit(side, row["count"])
 
@@ -77,7 +67,7 @@ class RelationRepair:
             # Before any row lock: this waits for a batch that queues such entries, and holds their counts,
             # without blocking it.
             await side.connection.execute("LOCK TABLE sync_outbox IN SHARE ROW EXCLUSIVE MODE")
-            [row] = await side.fetch(sql("requeue_points"), collection, ids, rewritten)
+            [row] = await side.fetch(_sql("requeue_points"), collection, ids, rewritten)
             return await self.audit(side, row["count"])
 
     async def audit(self, side: Side, rows: int) -> int:
@@ -85,11 +75,11 @@ class RelationRepair:
         if not rows:
             return 0
         if self._line is None:
-            repair = self._repair
-            who = repair.who, self._action, repair.why
-            of_run = repair.run_id, repair.starter
-            [line] = await side.fetch(sql("audit"), *who, self._name, rows, *of_run)
+            actor = self._repair.actor
+            who = actor.who, self._action, actor.why
+            of_run = actor.run_id, actor.starter
+            [line] = await side.fetch(_sql("audit"), *who, self._name, rows, *of_run)
             self._line = line["number"]
         else:
-            await side.fetch(sql("audit_more"), self._line, rows)
+            await side.fetch(_sql("audit_more"), self._line, rows)
         return rows

@@ -10,14 +10,16 @@ import asyncpg
 
 from syncline.engine.keys import key_of_bytes, presented
 from syncline.engine.render.statements import SchemaStatements
-from syncline.engine.verify.template import sql
 from syncline.messages.verification import Verdict
+from syncline.sql import statements_of
 from syncline.verify.checksums import BUCKETS, RowChecksums, bucket
 from syncline.verify.in_flight import Captured, InFlight, Refused
 from syncline.verify.snapshots import Snapshots
 from syncline.verify.tally import Tally
 
 __all__ = ["Queries", "compare_rows", "pairs", "side_by_side", "suspected"]
+
+_sql = statements_of("syncline.verify")
 
 LeftT = TypeVar("LeftT")
 RightT = TypeVar("RightT")
@@ -109,9 +111,9 @@ async def suspected(
         return
     source = snapshots.write.stream(queries.source, suspects.ids, suspects.buckets, *captured.parameters)
     target = snapshots.target.stream(queries.target, suspects.ids, suspects.buckets)
-    books = snapshots.target.stream(unsettled.books)
+    entries = snapshots.target.stream(unsettled.entries)
     deleted = snapshots.write.stream(unsettled.deleted, *unsettled.deleted_parameters)
-    async for found in side_by_side(source, target, books, deleted):
+    async for found in side_by_side(source, target, entries, deleted):
         yield found
 
 
@@ -155,21 +157,21 @@ async def compare_rows(
     waiting = [reference.column for reference in table.optional]
     unsettled = InFlight(snapshots, statements, captured, table=table, waiting=waiting)
     queries = Queries(
-        source_sums=sql(
+        source_sums=_sql(
             "sums",
             bucket=bucket("s.sync_row_id"),
             hash=images.source_hash(),
             rows=captured.passed(2),
             row_id="s.sync_row_id",
         ),
-        target_sums=sql(
+        target_sums=_sql(
             "sums",
             bucket=bucket(images.target_id),
             hash=images.target_hash(waiting=False),
             rows=images.target(waiting=False, keys=False),
             row_id=images.target_id,
         ),
-        source=sql(
+        source=_sql(
             "listed_source",
             key=captured.key,
             hash=images.source_hash(),
@@ -177,7 +179,7 @@ async def compare_rows(
             coming=captured.coming(3),
             bucket=bucket("s.sync_row_id"),
         ),
-        target=sql(
+        target=_sql(
             "listed_target",
             row_id=images.target_id,
             key=images.target_key,
@@ -188,7 +190,7 @@ async def compare_rows(
         ),
     )
     async for row_id, found in suspected(snapshots, queries, captured, unsettled, tally):
-        verdict = _judge(*found, standing=row_id in refused.standing)
+        verdict = _judge(*found, still_there=row_id in refused.still_there)
         if verdict is None:
             tally.same()
         else:
@@ -198,24 +200,24 @@ async def compare_rows(
 def _judge(
     source: Sequence[asyncpg.Record],
     target: Sequence[asyncpg.Record],
-    books: Sequence[asyncpg.Record],
+    entries: Sequence[asyncpg.Record],
     deleted: Sequence[asyncpg.Record],
     *,
-    standing: bool,
+    still_there: bool,
 ) -> Verdict | None:
-    """Return a row's verdict, None if it is equal; `standing`: rejected, and in the write-db."""
-    kinds = {record["kind"] for record in books}
+    """Return a row's verdict, None if it is equal; `still_there`: rejected, and in the write-db."""
+    kinds = {record["kind"] for record in entries}
     if deleted or "asked" in kinds or any(record["coming"] for record in source):
         return Verdict.PENDING
     if "dead" in kinds:
         # Its removal may have been rejected. Otherwise nothing is left that could be rejected.
-        return Verdict.DEAD if source or target or standing else Verdict.EXTRA
+        return Verdict.DEAD if source or target or still_there else Verdict.EXTRA
     if not source:
         return Verdict.EXTRA
     if "parked" in kinds:
         if target:
             return Verdict.EXTRA
-        return Verdict.MISSING if any(record["stuck"] for record in books) else Verdict.PARKED
+        return Verdict.MISSING if any(record["stuck"] for record in entries) else Verdict.PARKED
     if not target:
         return Verdict.MISSING
     if source[0]["hash"] != target[0]["hash"]:
@@ -225,9 +227,9 @@ def _judge(
 
 def _key(row_id: UUID, found: Sequence[Sequence[asyncpg.Record]]) -> Sequence[str]:
     """Return the row's key from any record; an unknown row's bookkeeping entry is named by id."""
-    source, target, books, deleted = found
+    source, target, entries, deleted = found
     for record in (*source, *deleted):
         return presented(key_of_bytes(record["key"]))
-    keys = (record["key"] for record in (*target, *books))
+    keys = (record["key"] for record in (*target, *entries))
     key: Sequence[str] = next((key for key in keys if key is not None), [str(row_id)])
     return key

@@ -10,12 +10,14 @@ from syncline.engine.capture import needing_deleted_keys, pending_at
 from syncline.engine.render.statements import Cursor, SchemaStatements, positions_of
 from syncline.engine.schema_problems import read_footing
 from syncline.engine.state import read_ledger
-from syncline.engine.verify.template import sql
 from syncline.provider import GraphSchema
+from syncline.sql import statements_of
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import read_settings
 
 __all__ = ["Side", "Snapshots", "open_side", "open_snapshots", "open_source"]
+
+_sql = statements_of("syncline.verify")
 
 _PREFETCH = 1000
 
@@ -92,7 +94,7 @@ async def open_side(place: GraphSchema, *, snapshot: bool) -> AsyncIterator[Side
         connection.transaction(isolation=kind, readonly=snapshot),
     ):
         await connection.execute("SELECT set_config('search_path', quote_ident($1), true)", place.schema)
-        await connection.fetch(sql("settings"))
+        await connection.fetch(_sql("settings"))
         yield Side(place.store, connection)
 
 
@@ -108,5 +110,5 @@ async def open_source(place: GraphSchema, tables: Sequence[str]) -> AsyncIterato
     ):
         with needing_deleted_keys(place.schema):
             await connection.execute(read_settings(tables))
-        await connection.fetch(sql("settings"))
+        await connection.fetch(_sql("settings"))
         yield Side(place.store, connection)

@@ -7,17 +7,18 @@ import asyncpg
 
 from syncline.engine.render.fragments import commas
 from syncline.engine.table_map import Stat, Stats, TableMap
-from syncline.engine.verify.template import sql
 from syncline.errors import StoreUnavailable
 from syncline.messages.verification import Verdict
 from syncline.provider import GraphSchema
-from syncline.sql import quoted
+from syncline.sql import quoted, statements_of
 from syncline.verify.checksums import TargetType
 from syncline.verify.repair import RelationRepair
 from syncline.verify.snapshots import Side, open_side
 from syncline.verify.tally import Tally
 
 __all__ = ["KEPT_COUNTS", "Recounting", "compare_counts", "differs", "mend_counts", "take_graph"]
+
+_sql = statements_of("syncline.verify")
 
 _PATIENCE = "30s"
 _TAKE = "SELECT pg_advisory_xact_lock(hashtextextended('syncline:' || current_schema(), 0))"
@@ -39,7 +40,7 @@ class Recounting:
         for place, ((counted, by), group) in enumerate(groups.items()):
             values = [f"{stat.value} AS v{column}" for column, stat in enumerate(group)]
             joins.append(
-                sql(
+                _sql(
                     "stats_group",
                     values=commas(values),
                     rows=" UNION ALL ".join(_rows(counted, by)),
@@ -56,7 +57,7 @@ class Recounting:
         names = [quoted(name) for name in self._expected]
         self._fragments = {
             "owner": quoted(stats.owner),
-            "expected": sql(
+            "expected": _sql(
                 "stats_expected",
                 target=quoted(table.name),
                 stats=quoted(stats.table),
@@ -68,8 +69,8 @@ class Recounting:
                 for name, value in self._expected.items()
             ),
         }
-        self._count = sql("stats_count", target=quoted(table.name))
-        self._mend = sql(
+        self._count = _sql("stats_count", target=quoted(table.name))
+        self._mend = _sql(
             "stats_mend",
             stats=quoted(stats.table),
             columns=commas(names),
@@ -82,7 +83,7 @@ class Recounting:
         """Compare all counts; note the rows that differ."""
         [counted] = await target.fetch(self._count)
         differing = 0
-        async for row in target.stream(sql("stats_differing", **self._fragments)):
+        async for row in target.stream(_sql("stats_differing", **self._fragments)):
             differing += 1
             verdict = Verdict.MISSING if row["missing"] else Verdict.STALE
             await tally.note(verdict, (row["key"],), row["row_id"])
@@ -142,7 +143,7 @@ KEPT_COUNTS = "sync_count"
 async def compare_counts(target: GraphSchema, tally: Tally) -> None:
     """Compare all stored counts with the actual ones in one snapshot; note differences."""
     async with open_side(target, snapshot=True) as side:
-        for row in await side.fetch(sql("counts_found")):
+        for row in await side.fetch(_sql("counts_found")):
             if row["same"]:
                 tally.same()
                 continue
@@ -157,6 +158,6 @@ async def mend_counts(target: GraphSchema, repair: RelationRepair) -> int:
     """
     async with open_side(target, snapshot=False) as side:
         await take_graph(side, target, "so the counts of its bookkeeping tables were not corrected")
-        await side.connection.execute(sql("counts_lock"))
-        [row] = await side.fetch(sql("counts_mend", found=sql("counts_found")))
+        await side.connection.execute(_sql("counts_lock"))
+        [row] = await side.fetch(_sql("counts_mend", found=_sql("counts_found")))
         return await repair.audit(side, row["count"])

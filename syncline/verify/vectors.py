@@ -11,17 +11,18 @@ from pydantic_core import from_json
 
 from syncline.engine.table_map import TableMap, VectorProjection
 from syncline.engine.vectors.outbox import fields_sql, payload_sql
-from syncline.engine.verify.template import sql
 from syncline.errors import VectorStoreRejected
 from syncline.messages.verification import Verdict
 from syncline.provider import GraphSchema, GraphVectors
-from syncline.sql import quoted
+from syncline.sql import quoted, statements_of
 from syncline.stores.vectors import PointPayload, VectorStore
 from syncline.verify.rows import pairs
 from syncline.verify.snapshots import open_side
 from syncline.verify.tally import Tally
 
 __all__ = ["compare_vectors", "points_in_order", "same_json"]
+
+_sql = statements_of("syncline.verify")
 
 _AT_ONCE = 1000
 _DOUBTFUL = 100_000
@@ -70,20 +71,20 @@ class _Comparison:
         self._full_name = vectors.collection(vector.collection)
         self._name = vector.collection
         text = f"({vector.text})"
-        self._rows = sql(
+        self._rows = _sql(
             "points",
             payload=payload_sql(text, fields_sql(vector)),
             text=text,
             target=quoted(table.name),
         )
-        self._now = sql("points_now", target=quoted(table.name))
+        self._now = _sql("points_now", target=quoted(table.name))
         self._suspects: list[_Suspect] = []
         self._doubtful: dict[UUID, _Suspect] = {}
         self._fence = 0
 
     async def run(self) -> None:
         async with open_side(self._target, snapshot=True) as graph_db:
-            [state] = await graph_db.fetch(sql("fence"))
+            [state] = await graph_db.fetch(_sql("fence"))
             self._fence = state["fence"]
             rows = graph_db.stream(self._rows, self._name, self._embedding)
             points = points_in_order(self._store, self._full_name, None)

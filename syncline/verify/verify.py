@@ -4,12 +4,13 @@ import time
 from collections.abc import Collection
 from functools import partial
 
+from syncline.control.audit import Actor
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.table_map import SchemaMap, Stats, TableMap, VectorProjection
-from syncline.engine.verify.template import sql
 from syncline.errors import StoreRejected, StoreUnavailable, SynclineError, VectorStoreError
 from syncline.messages.verification import Relation, RelationKind, Verification
 from syncline.provider import GraphSchema, GraphVectors
+from syncline.sql import statements_of
 from syncline.verify.checksums import RowChecksums, TargetType, staged_types
 from syncline.verify.in_flight import find_refused
 from syncline.verify.links import compare_links
@@ -21,6 +22,8 @@ from syncline.verify.tally import Heartbeater, Mend, Tally
 from syncline.verify.vectors import compare_vectors
 
 __all__ = ["verify"]
+
+_sql = statements_of("syncline.verify")
 
 
 async def verify(
@@ -51,7 +54,8 @@ async def verify(
     """
     started = time.monotonic()
     asked = schema_map.chosen(tables)
-    mending = Repair(target, who=who, why=why, run_id=run_id, starter=starter) if repair else None
+    actor = Actor(who=who, why=why, run_id=run_id, starter=starter)
+    mending = Repair(target, actor) if repair else None
     if mending is not None:
         await mending.recall()
     inspection = _Inspection(
@@ -201,9 +205,9 @@ def _format_error(error: SynclineError) -> str:
 
 
 async def _types(target: Side, table: str) -> dict[str, TargetType]:
-    rows = await target.fetch(sql("types"), table)
+    rows = await target.fetch(_sql("types"), table)
     return {row["name"]: TargetType(type=row["type"], builtin=row["builtin"]) for row in rows}
 
 
 async def _builtin(write: Side, table: TableMap) -> frozenset[str]:
-    return frozenset(row["spelled"] for row in await write.fetch(sql("builtin"), staged_types(table)))
+    return frozenset(row["spelled"] for row in await write.fetch(_sql("builtin"), staged_types(table)))

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from syncline import migrations
 from syncline.errors import StoreRejected
 from syncline.migrations import (
-    BOOKS_VERSION_TABLE,
+    ENGINE_VERSION_TABLE,
     VERSION_TABLE,
     migrate_control,
     migrate_graph,
@@ -56,7 +56,7 @@ async def test_a_second_migration_changes_nothing(store: PostgresStore) -> None:
         assert await _fingerprint(store) == before
 
 
-async def test_being_up_to_date_is_one_statement_for_the_books_and_one_for_the_tables(
+async def test_being_up_to_date_is_one_statement_for_the_engine_state_and_one_for_the_tables(
     store: PostgresStore,
 ) -> None:
     await migrate_graph(store, "kg")
@@ -67,7 +67,7 @@ async def test_being_up_to_date_is_one_statement_for_the_books_and_one_for_the_t
     await migrate_graph(store, "kg")
     # Each in a transaction of its own.
     assert [statement.split()[0] for statement in statements] == ["BEGIN", "SELECT", "COMMIT"] * 2
-    assert BOOKS_VERSION_TABLE in statements[1]
+    assert ENGINE_VERSION_TABLE in statements[1]
     assert VERSION_TABLE in statements[4]
 
 
@@ -78,14 +78,14 @@ async def test_schemas_migrate_concurrently_and_each_once(store: PostgresStore) 
         migrate_control(store),
         migrate_control(store),
     )
-    # The books and the tables of a graph-db are two transactions: each may be another caller's.
+    # The engine state and the tables of a graph-db are two transactions: each may be another caller's.
     together = [[*one, *other] for one, other in zip(applied[:8], applied[8:16], strict=True)]
     folder = Path(migrations.__file__).parent
     number = {
         side: len(list((folder / side).glob("revision_*.py")))
-        for side in ("write", "books", "graph", "control")
+        for side in ("write", "engine", "graph", "control")
     }
-    each = number["write"], number["books"] + number["graph"]
+    each = number["write"], number["engine"] + number["graph"]
     assert [(len(revisions), len(set(revisions))) for revisions in together] == [(n, n) for n in each] * 4
     assert sorted(len(revisions) for revisions in applied[16:]) == [0, number["control"]]
 

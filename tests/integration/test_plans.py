@@ -270,6 +270,6 @@ def _slow(line: str, cost: Measured) -> bool:
 
 
 _HEAD = (
-    "| Over 5,000,000 rows, and a million entries in each of the books | A cycle | Most that was read, by all of them |",
+    "| Over 5,000,000 rows, and a million entries in each of the engine's tables | A cycle | Most that was read, by all of them |",
     "|---|--:|--:|",
 )

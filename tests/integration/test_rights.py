@@ -25,8 +25,7 @@ from syncline.operator.dead_letters import Selection, list_dead_letters, retry
 from syncline.operator.health.rights import check_rights, needed_rights
 from syncline.provider import CycleBudget, NoOptions, RunIdentity, SyncContext
 from syncline.registry import Registry
-from syncline.rights.databases import Places, Roles, grants
-from syncline.rights.graphs import places_of
+from syncline.rights.databases import Places, Roles, grants, places_of
 from syncline.rights.missing import missing_rights
 from syncline.rights.needed import Place, worker_graph_rights
 from syncline.settings import Settings

@@ -12,7 +12,7 @@ from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.errors import SchemaMismatch
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.messages.verification import RelationKind, Verification
-from syncline.operator.health.policies import check_policies, check_positions
+from syncline.operator.health.rights import check_policies, check_positions
 from syncline.provider import GraphSchema, SyncContext
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write

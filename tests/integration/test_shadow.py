@@ -459,7 +459,7 @@ async def test_what_speaks_against_a_promotion_is_told_and_force_goes_over_it(si
             refused.value
         )
         assert "view 'reports.nodes' reads the live tables" in str(refused.value)
-    with pytest.raises(InputInvalid, match="who you are and why"):
+    with pytest.raises(InputInvalid, match="give `who` and `why`"):
         await promote(site.services, await site.graph(), KNOWLEDGE_GRAPH, who="", why="x", run_id="r")
     done = await site.promote(force=True)
     assert len(done.despite) == 3
@@ -585,9 +585,9 @@ async def test_migrations_follow_the_shadow(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await site.both()
-    later = with_later_revision(tmp_path, "books", "CREATE TABLE later (id int)")
+    later = with_later_revision(tmp_path, "engine", "CREATE TABLE later (id int)")
     monkeypatch.setattr(migrations, "_HERE", later)
-    assert await site.services.prepare_graph(await site.graph()) == ["books_0002", "books_0002"]
+    assert await site.services.prepare_graph(await site.graph()) == ["engine_0002", "engine_0002"]
 
 
 async def test_two_promotions_at_once_swap_once(site: Site) -> None:

@@ -19,9 +19,8 @@ from pydantic import SecretStr
 
 from syncline.capture.install.install import adopt, undo
 from syncline.capture.listen.connection import ListenConnection
-from syncline.capture.listen.directory import Directory
 from syncline.capture.listen.session import ListenSession
-from syncline.capture.listen.starter import RateLimiter
+from syncline.capture.listen.starter import Directory, ListenContext, RateLimiter
 from syncline.control.graphs import Graph, GraphDraft, GraphRecords
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import SyncEngine, run_cycle
@@ -325,10 +324,11 @@ async def listening(graph: TestGraph, records: list[Graph], woken: list[str]) ->
         return "started"
 
     async with graph.write.alone("listener") as connection:
-        held = ListenSession(
-            ListenConnection(connection, "test"), graph.write, None, directory=Directory(read_records), limiter=RateLimiter(100),
+        context = ListenContext(
+            store=graph.write.name, key=None, directory=Directory(read_records), limiter=RateLimiter(100),
             runs=RunsStartedBy(trigger), meter=NullMeter(), report=lambda _: None,
         )  # fmt: skip
+        held = ListenSession(ListenConnection(connection, "test"), graph.write, context)
         await held.begin()
         listening = asyncio.create_task(held.run())
         try:

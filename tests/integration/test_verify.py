@@ -505,7 +505,7 @@ async def test_only_the_tables_that_are_asked_for_are_looked_at(seeded: TestGrap
 
 async def test_a_repair_needs_somebody_and_a_reason(seeded: TestGraph) -> None:
     context = seeded.context()
-    with pytest.raises(InputInvalid, match="say who you are and why"):
+    with pytest.raises(InputInvalid, match="give `who` and `why`"):
         await verify(
             KNOWLEDGE_GRAPH,
             write=context.write,

@@ -19,7 +19,7 @@ def upgrade(connection):
 def with_later_revision(folder: Path, side: str, script: str) -> Path:
     """Return a folder with the revisions of all sides, and on `side` another one of `script`."""
     revisions = Path(migrations.__file__).parent
-    for each in ("books", "control", "graph", "write"):
+    for each in ("engine", "control", "graph", "write"):
         copytree(revisions / each, folder / each)
     (folder / side / "0002_later.sql").write_text(script, encoding="utf-8")
     (folder / side / "revision_0002.py").write_text(_MODULE.format(side=side), encoding="utf-8")

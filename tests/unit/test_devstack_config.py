@@ -9,8 +9,7 @@ import pytest
 
 from syncline.devstack.declaration import StackDeclaration, read_declaration
 from syncline.devstack.environment import StackStores, stack_settings, worker_environment
-from syncline.devstack.ports import require_free_port
-from syncline.devstack.processes import ProcessIdentity
+from syncline.devstack.processes import ProcessIdentity, require_free_port
 from syncline.devstack.state import RunningStack, StateFolder
 from syncline.errors import DevStackError, SettingsInvalid
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from syncline.devstack.processes import ChildProcess, ProcessIdentity, log_tail
-from syncline.devstack.worker_process import WorkerProcess
+from syncline.devstack.processes import ChildProcess, ProcessIdentity, WorkerProcess, log_tail
 
 STUBBORN = """
 import signal, time

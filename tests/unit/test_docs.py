@@ -21,7 +21,7 @@ from syncline.cli.output import EXIT_STATUSES
 from syncline.control.composition import parse_composition
 from syncline.messages.provider_state import FallbackReason
 from syncline.messages.sync import SyncState
-from syncline.migrations import BOOKS_VERSION_TABLE, VERSION_TABLE
+from syncline.migrations import ENGINE_VERSION_TABLE, VERSION_TABLE
 from syncline.scaffold import PluginName, write_project
 from syncline.settings import Settings
 from syncline.temporal.overview import GraphHealth
@@ -191,14 +191,14 @@ def test_every_state_of_a_graph_is_documented() -> None:
 
 
 def test_every_table_of_the_engine_is_documented() -> None:
-    ddl = files("syncline.migrations").joinpath("books")
+    ddl = files("syncline.migrations").joinpath("engine")
     scripts = [path.read_text("utf-8") for path in ddl.iterdir() if path.name.endswith(".sql")]
     created = set(
         re.findall(r"^CREATE TABLE (?:IF NOT EXISTS )?(sync_\w+)", "\n".join(scripts), flags=re.MULTILINE)
     )
     assert {"sync_state", "sync_outbox"} < created
     described = set(re.findall(r"^\| `(sync_\w+)` \|", text("databases.md"), flags=re.MULTILINE))
-    assert described == created | {VERSION_TABLE, BOOKS_VERSION_TABLE}
+    assert described == created | {VERSION_TABLE, ENGINE_VERSION_TABLE}
 
 
 def links() -> list[tuple[Path, str]]:

@@ -1,5 +1,6 @@
 """The house stands: names that nobody else owns, a wheel with the library alone, modules of one noun."""
 
+import ast
 import importlib.util
 import zipfile
 from importlib.metadata import packages_distributions
@@ -90,6 +91,16 @@ def test_every_module_opens_with_what_it_is_for() -> None:
         if not path.read_text(encoding="utf-8").lstrip().startswith('"""')
     ]
     assert not silent
+
+
+def test_worker_only_composes() -> None:
+    """It decides, repeats, waits for and catches nothing itself: that is in a room where it can be tested."""
+    logic = (ast.While, ast.For, ast.AsyncFor, ast.Try, ast.Raise, ast.ClassDef, ast.Compare)
+    tree = ast.parse((ROOT / "worker.py").read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert len(functions) > 5
+    found = [node for function in functions for node in ast.walk(function) if isinstance(node, logic)]
+    assert [f"{type(node).__name__} in line {getattr(node, 'lineno', '?')}" for node in found] == []
 
 
 def test_nobody_imports_the_worker() -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from syncline.capture.listen import starter as starting
 from syncline.capture.listen.debounce import Snapshot, TriggerDebouncer
-from syncline.capture.listen.directory import Directory
-from syncline.capture.listen.starter import RateLimiter, Starting
+from syncline.capture.listen.starter import Directory, ListenContext, RateLimiter, Starting
 from syncline.control.graphs import Graph, GraphRecords, draft_graph
 from syncline.errors import TemporalUnavailable
 from syncline.provider import NullMeter
@@ -62,19 +61,17 @@ class Bench:
 
         directory = Directory(read_records)
         await directory.read(older_than=0)
+        context = ListenContext(
+            store="write",
+            key=None,
+            directory=directory,
+            limiter=RateLimiter(1000),
+            runs=self.runs,
+            meter=NullMeter(),
+            report=lambda _: None,
+        )
         task = asyncio.create_task(
-            Starting(
-                self.snapshot,
-                self.debouncer,
-                self.news,
-                store="write",
-                key=None,
-                directory=directory,
-                limiter=RateLimiter(1000),
-                runs=self.runs,
-                meter=NullMeter(),
-                report=lambda _: None,
-            ).run()
+            Starting(context, self.debouncer, snapshot=self.snapshot, news=self.news).run()
         )
         try:
             yield

@@ -24,8 +24,8 @@ from syncline.control.graphs import Graph, GraphChanges
 from syncline.errors import TemporalUnavailable
 from syncline.messages.sync import Cadence, CycleStatus, SyncGraphResult, SyncResult
 from syncline.provider import SyncContext
-from syncline.temporal.schedules.cadence import set_interval
 from syncline.temporal.schedules.graph import ensure_schedule, graph_fingerprint
+from syncline.temporal.schedules.make import set_interval
 from syncline.temporal.schedules.reconcile import reconcile
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result

@@ -159,7 +159,7 @@ async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, sy
         "write-db: rights", "graph-db: rights", "write-db: row level security", "graph-db: row level security",
         "write-db: its past",
         "graph-db", "graph-db: connections", "graph-db: clock",
-        "control plane: migrations", "write migrations", "graph migrations", "books migrations",
+        "control plane: migrations", "write migrations", "graph migrations", "engine migrations",
         "qdrant", "embedding",
     }  # fmt: skip
     assert "PostgreSQL 1" in checks["write-db"]["found"]
@@ -211,10 +211,10 @@ async def test_doctor_names_what_is_behind_and_who_holds_capture_back(
     checks = by_name(diagnosis)
     behind = {name for name, check in checks.items() if check["status"] == "fail"}
     assert behind == {
-        "control plane: migrations", "write migrations", "graph migrations", "books migrations",
+        "control plane: migrations", "write migrations", "graph migrations", "engine migrations",
     }  # fmt: skip
     assert checks["control plane: migrations"]["found"] == "it has control_0000"
-    for side in ("write", "graph", "books"):
+    for side in ("write", "graph", "engine"):
         assert checks[f"{side} migrations"]["found"] == f"1 of 2 graphs are behind: {late.slug}"
         assert "syncline migrate" in checks[f"{side} migrations"]["fix"]
     assert ready.slug not in str(diagnosis)

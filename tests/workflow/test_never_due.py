@@ -21,9 +21,8 @@ from syncline.control.schedule_spec import ScheduleSpec as WrittenSpec
 from syncline.errors import GraphInvalid
 from syncline.messages.operator import AddGraphInput
 from syncline.messages.sync import Reconciliation
-from syncline.temporal.schedules.due import due_schedules
 from syncline.temporal.schedules.graph import ensure_schedule
-from syncline.temporal.schedules.list import list_schedules
+from syncline.temporal.schedules.list import due_schedules, list_schedules
 from syncline.temporal.schedules.reconcile import reconcile, reconcile_now
 from syncline.testing.lab import SyncLab, eventually
 from tests.kit.command_line import CommandLine

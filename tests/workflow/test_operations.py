@@ -165,12 +165,12 @@ async def test_what_is_tried_again_is_done_and_audited_once_and_told_as_it_was(
     forgetful = create_operations_worker(lab.client, AnswerLost(lab.services), lab.services.settings)
     async with lab.worker(), forgetful:
         retried = await syncline("failures", "retry", "kg", "--all", "--reason", "gone")
-        assert (retried.status, retried.out) == (0, "2 rows to be tried in the next cycle\n")
+        assert (retried.status, retried.out) == (0, "2 rows to be retried in the next cycle\n")
         discarded = await syncline("failures", "discard", "kg", "--all", "--reason", "tired")
-        assert (discarded.status, discarded.out) == (0, "2 rows given up\n")
+        assert (discarded.status, discarded.out) == (0, "2 rows discarded\n")
         repaired = await syncline("verify", "kg", "--repair", "--reason", "forged", "--no-vectors")
         assert repaired.status == 1
-        assert "0 damaged, 1 asked for" in repaired.out
+        assert "0 damaged, 1 queued for repair" in repaired.out
         added = await syncline("graph", "add", lab.unique("mars"), "--every-seconds", "86400")
         assert added.status == 0, added.err
     async with graph_db(lab) as connection:

@@ -66,7 +66,7 @@ async def test_refused_rows_are_counted_listed_and_shown(syncline: CommandLine, 
         ["1", "retrying", "fact_sources", "abc123abc123"],
         ["1", "dead", "nodes", "abc123abc123"],
     ]
-    assert counted.err == "4 refused rows, 1 of them dead\n"
+    assert counted.err == "4 rejected rows, 1 of them dead\n"
     listed = await syncline("failures", "list", "kg", "--table", "nodes", "--state", "dead")
     assert listed.out.splitlines()[1].split()[:3] == ["nodes", "n2", "dead"]
     # What a row says is text, never an order to the terminal.
@@ -120,14 +120,14 @@ async def test_retries_and_discards_are_told_and_audited(syncline: CommandLine, 
     retried = await syncline(
         "failures", "retry", "kg", "--fingerprint", "abc123abc123", "--reason", "check is gone"
     )
-    assert (retried.status, retried.out) == (0, "3 rows to be tried in the next cycle\n")
+    assert (retried.status, retried.out) == (0, "3 rows to be retried in the next cycle\n")
     one = await syncline("failures", "discard", "kg", "nodes", BAD_KEY, "--reason", "a test", "--who", "ada")
-    assert (one.status, one.out) == (0, "1 row given up\n")
+    assert (one.status, one.out) == (0, "1 row discarded\n")
     dashed = await syncline("failures", "discard", "kg", "--reason", "odd", "--json", "--", "nodes", "-x")
     assert (dashed.status, json.loads(dashed.out)) == (0, {"rows": 1})
     assert (
         await syncline("failures", "discard", "kg", "nodes", "--reason", "all of it")
-    ).out == "2 rows given up\n"
+    ).out == "2 rows discarded\n"
     entries = json.loads((await syncline("failures", "audit", "kg", "--json")).out)["entries"]
     # Who has started the runs, as Temporal has it: its client's process, where nobody is authenticated.
     assert all("@" in entry["starter"] for entry in entries)
@@ -183,7 +183,7 @@ async def test_what_waits_is_shown_by_the_row_that_it_waits_for(
     assert first.startswith("2        nodes  'n 1'  20")
     assert first.endswith("2 edges     in the write-db, not synced yet")
     assert second.endswith("1 edges     not in the write-db")
-    assert shown.err == "3 rows wait, 0 links and references wait alone, 0 land in the next cycle\n"
+    assert shown.err == "3 parked rows, 0 parked links and references, 0 ready to apply\n"
     assert json.loads((await syncline("parked", "kg", "--json")).out)["rows"] == 3
     page = await syncline("parked", "kg", "--table", "edges", "--limit", "2")
     assert len(page.out.splitlines()) == 3

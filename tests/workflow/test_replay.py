@@ -11,7 +11,7 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from syncline.settings import Settings
-from worker import workflow_runner
+from syncline.temporal.worker_options import workflow_runner
 from workflows.operations import OPERATIONS
 from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph

@@ -63,10 +63,10 @@ async def test_damage_is_named_repaired_and_then_on_its_way(verify: Verify, in_g
     assert done.status == 1
     assert "llm_usage (rows), extra: " in done.out
     assert "\x1b" not in done.out
-    assert "1 damaged; --repair has them made right" in done.out
+    assert "1 damaged; --repair fixes them" in done.out
     done = await verify("--repair", "--reason", "a forgery")
     assert done.status == 1
-    assert "1 damaged, 1 asked for; the next cycle makes them right" in done.out
+    assert "1 damaged, 1 queued for repair by the next cycle" in done.out
     [line] = await in_graph_db("SELECT who, why, action, table_name, rows FROM sync_audit")
     assert tuple(line) == (getpass.getuser(), "a forgery", "repair rows", "llm_usage", 1)
     [asked] = await in_graph_db("SELECT table_name, key, reason FROM sync_requeue")
@@ -103,7 +103,7 @@ async def test_tables_can_be_chosen_and_vectors_left_out(verify: Verify) -> None
     ("arguments", "said"),
     [
         (("--table", "nobody"), "No table 'nobody' is synced"),
-        (("--repair", "--reason", " "), "who you are and why"),
+        (("--repair", "--reason", " "), "give `who` and `why`"),
     ],
 )
 async def test_wrong_usage_is_a_sentence(verify: Verify, arguments: tuple[str, ...], said: str) -> None:

@@ -7,9 +7,8 @@ from typing import Final, Self
 
 from syncline import metrics
 from syncline.capture.listen.connection import LEASE_SECONDS, ListenConnection
-from syncline.capture.listen.directory import Directory
 from syncline.capture.listen.session import ListenSession
-from syncline.capture.listen.starter import RateLimiter, Runs
+from syncline.capture.listen.starter import Directory, ListenContext, RateLimiter, Runs
 from syncline.capture.listen.status import listened_to, listener_name
 from syncline.control.services import Services
 from syncline.errors import SynclineError
@@ -39,12 +38,16 @@ class Listener:
         meter: Meter,
     ) -> None:
         self._store = store
-        self._key = key
         self._name = name
-        self._directory = directory
-        self._limiter = limiter
-        self._runs = runs
-        self._meter = meter
+        self._context = ListenContext(
+            store=store.name,
+            key=key,
+            directory=directory,
+            limiter=limiter,
+            runs=runs,
+            meter=meter,
+            report=self._report,
+        )
         self._reported: str | None = None
 
     async def run(self) -> None:
@@ -80,24 +83,15 @@ class Listener:
             await line.wait_lost(_UNABLE)
         while not await line.take():
             await line.wait_lost(_STANDBY)
-        session = ListenSession(
-            line,
-            self._store,
-            self._key,
-            directory=self._directory,
-            limiter=self._limiter,
-            runs=self._runs,
-            meter=self._meter,
-            report=self._report,
-        )
+        session = ListenSession(line, self._store, self._context)
         await session.begin()
-        get_log().info("listening", store=self._store.name, graphs=len(self._directory.entries(self._key)))
+        get_log().info("listening", store=self._store.name, graphs=len(self._context.entries()))
         self._reported = None
         self._measure(listening=True)
         await session.run()
 
     def _measure(self, *, listening: bool) -> None:
-        metrics.LISTENING.set(self._meter, float(listening), store=self._store.name)
+        metrics.LISTENING.set(self._context.meter, float(listening), store=self._store.name)
 
     def _report(self, problem: str) -> None:
         """Log a problem: a warning the first time, repetitions at debug level."""

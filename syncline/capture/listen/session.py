@@ -1,7 +1,7 @@
 """Listen session: while a listen connection is held, receives, finds missed changes and starts runs."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
@@ -12,11 +12,9 @@ from syncline import metrics
 from syncline.capture.install.steps import qualified
 from syncline.capture.listen.connection import LEASE_SECONDS, ListenConnection, in_batches
 from syncline.capture.listen.debounce import Snapshot, TriggerDebouncer
-from syncline.capture.listen.directory import Directory
-from syncline.capture.listen.starter import RateLimiter, Runs, Starting, loop_time
+from syncline.capture.listen.starter import ListenContext, Starting, loop_time
 from syncline.logs import get_log
 from syncline.masking import error_text
-from syncline.provider import Meter
 from syncline.sql import literal, statements_of
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import reading
@@ -91,26 +89,10 @@ class _Doubt:
 class ListenSession:
     """One session on a listen connection: `begin`, then `run` until an error; then a new one is needed."""
 
-    def __init__(
-        self,
-        connection: ListenConnection,
-        store: PostgresStore,
-        key: str | None,
-        *,
-        directory: Directory,
-        limiter: RateLimiter,
-        runs: Runs,
-        meter: Meter,
-        report: Callable[[str], None],
-    ) -> None:
+    def __init__(self, connection: ListenConnection, store: PostgresStore, context: ListenContext) -> None:
         self._connection = connection
         self._store = store
-        self._key = key
-        self._directory = directory
-        self._limiter = limiter
-        self._runs = runs
-        self._meter = meter
-        self._report = report
+        self._context = context
         self._debouncer = TriggerDebouncer(Snapshot(xmin=0, xmax=0), window=_WINDOW)
         self._news = asyncio.Event()
         self._unknown: dict[str, int] = {}
@@ -137,23 +119,14 @@ class ListenSession:
             last = seen.xmin
         # Beyond all transactions of this server: the table came with a dump of another cluster.
         self._doubt(last if last <= seen.xmax else 0)
-        await self._directory.read(older_than=_REFRESH)
+        await self._context.directory.read(older_than=_REFRESH)
         await self._follow_records()
         await self._renew()
 
     async def run(self) -> None:
         """Start runs until the connection is lost; raise the cause."""
         starting = Starting(
-            self._connection.snapshot,
-            self._debouncer,
-            self._news,
-            store=self._store.name,
-            key=self._key,
-            directory=self._directory,
-            limiter=self._limiter,
-            runs=self._runs,
-            meter=self._meter,
-            report=self._report,
+            self._context, self._debouncer, snapshot=self._connection.snapshot, news=self._news
         )
         work = (self._tick(), self._keep_up(), starting.run(), self._connection.wait_lost(None))
         tasks = [asyncio.create_task(each) for each in work]
@@ -168,12 +141,12 @@ class ListenSession:
 
     def _on_notification(self, schema: str, xid: int) -> None:
         # Any role may notify: nothing is stored, queried or updated for a schema without a record.
-        if schema not in self._directory.entries(self._key):
+        if schema not in self._context.entries():
             if len(self._unknown) < _MOST_UNKNOWN:
                 self._unknown[schema] = xid
             return
         now, xid = loop_time(), max(xid, self._since)
-        metrics.NOTIFICATIONS.add(self._meter, 1, store=self._store.name)
+        metrics.NOTIFICATIONS.add(self._context.meter, 1, store=self._context.store)
         seconds = self._debouncer.note(schema, xid, xid, now=now)
         self._news.set()
         if seconds > 0:
@@ -186,7 +159,7 @@ class ListenSession:
         try:
             await self._connection.throttle(schema, seconds)
         except (asyncpg.PostgresError, TimeoutError) as error:
-            self._report(f"writers of schema '{schema}' cannot be muted: {error_text(error)}")
+            self._context.report(f"writers of schema '{schema}' cannot be muted: {error_text(error)}")
         else:
             self._debouncer.throttle(schema, until=loop_time() + seconds)
 
@@ -212,7 +185,7 @@ class ListenSession:
             await asyncio.sleep(_TICK)
             if loop_time() - followed >= LEASE_SECONDS / 3:
                 followed = loop_time()
-                await self._directory.read(older_than=_REFRESH)
+                await self._context.directory.read(older_than=_REFRESH)
                 await self._follow_records()
             if self._unknown:
                 await self._look_up_unknown()
@@ -221,11 +194,11 @@ class ListenSession:
 
     async def _look_up_unknown(self) -> None:
         """Add notified schemas that have a record by now, drop the others; at a limited rate."""
-        if not await self._directory.read(older_than=_UNKNOWN):
+        if not await self._context.directory.read(older_than=_UNKNOWN):
             return
         unknown, self._unknown = self._unknown, {}
         for schema, xid in unknown.items():
-            if schema in self._directory.entries(self._key):
+            if schema in self._context.entries():
                 self._on_notification(schema, xid)
 
     async def _renew(self) -> None:
@@ -262,7 +235,7 @@ class ListenSession:
 
     async def _follow_records(self) -> None:
         """Make the writers of each graph notify as its record says; failures are retried next time."""
-        entries = self._directory.entries(self._key)
+        entries = self._context.entries()
         able = await self._connection.able(list(entries))
         self._wanted = {schema: bool(entry) for schema, entry in entries.items() if schema in able}
         update = await self._connection.want(
@@ -274,7 +247,7 @@ class ListenSession:
             if schema in update.schemas or schema in self._notifying
         }
         if update.problem is not None:
-            self._report(f"some writers cannot be set to notify: {update.problem}")
+            self._context.report(f"some writers cannot be set to notify: {update.problem}")
         roused = [schema for schema in update.newly_enabled if self._wanted[schema]]
         if roused:
             # They did not notify until now, for an unknown time.

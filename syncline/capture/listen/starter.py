@@ -1,18 +1,76 @@
-"""Run starter: starts due runs, a few at a time, and holds while Temporal is unavailable."""
+"""Run starter: starts due runs, a few at a time, and holds while Temporal is unavailable.
+
+Its directory says which graphs use a schema; it is refreshed now and then from the control plane.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from syncline import metrics
 from syncline.capture.listen.debounce import Snapshot, TriggerDebouncer
-from syncline.capture.listen.directory import Directory, Entry
-from syncline.control.graphs import Graph
+from syncline.control.graphs import Graph, GraphRecords
 from syncline.errors import SynclineError
 from syncline.logs import get_log
+from syncline.messages.base import GraphStatus
 from syncline.provider import Meter
 
-__all__ = ["RateLimiter", "Runs", "Starting", "loop_time"]
+__all__ = ["Directory", "Entry", "ListenContext", "RateLimiter", "Runs", "Starting", "loop_time"]
+
+_AFRESH: Final = 2.0
+"""Seconds before an unknown schema is looked up again."""
+
+Entry = tuple[Graph, ...]
+"""The graphs of one schema that notifications may run: usually one, none if all are opted out."""
+
+
+class Directory:
+    """Graphs by write store and schema, as of the last successful read."""
+
+    def __init__(self, read_records: Callable[[], Awaitable[GraphRecords]]) -> None:
+        self._read_records = read_records
+        self._entries: dict[str | None, dict[str, Entry]] = {}
+        self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
+
+    @property
+    def stores(self) -> frozenset[str | None]:
+        """The write stores with a graph that notifications may run."""
+        return frozenset(key for key, entries in self._entries.items() if any(entries.values()))
+
+    def entries(self, store: str | None) -> Mapping[str, Entry]:
+        """Return schema -> graphs of a write store. Each read creates a new mapping."""
+        return self._entries.get(store, {})
+
+    async def find(self, store: str | None, schema: str) -> Entry:
+        """Return the schema's graphs; an unknown schema triggers another read."""
+        if schema not in self.entries(store):
+            await self.read(older_than=_AFRESH)
+        return self.entries(store).get(schema, ())
+
+    async def read(self, *, older_than: float) -> bool:
+        """Read the records if the last read is older than this; return whether they were read.
+
+        On failure the previous records stay.
+        """
+        async with self._reading:
+            if time.monotonic() - self._read_at < older_than:
+                return False
+            try:
+                records = await self._read_records()
+            except SynclineError as error:
+                get_log().debug("graphs could not be read", error=str(error))
+                return False
+            self._read_at = time.monotonic()
+            entries: dict[str | None, dict[str, Entry]] = {}
+            for graph in records.valid:
+                schemas = entries.setdefault(graph.write_store, {})
+                wanted = (graph,) if graph.status is GraphStatus.ACTIVE and graph.schedule.notify else ()
+                schemas[graph.schema_name] = schemas.get(graph.schema_name, ()) + wanted
+            self._entries = entries
+            return True
 
 
 class RateLimiter:
@@ -68,33 +126,40 @@ class Runs(Protocol):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class ListenContext:
+    """One write-db as its listener sees it: its graphs, what starts their runs, and where problems go."""
+
+    store: str
+    """The store's name, for logs and metrics."""
+    key: str | None
+    """The store's key in graph records."""
+    directory: Directory
+    limiter: RateLimiter
+    runs: Runs
+    meter: Meter
+    report: Callable[[str], None]
+
+    def entries(self) -> Mapping[str, Entry]:
+        """Return schema -> graphs, as of the last read."""
+        return self.directory.entries(self.key)
+
+
 class Starting:
     """`run` starts due runs until the connection fails; `news` signals that more may be due."""
 
     def __init__(
         self,
-        snapshot: Callable[[], Awaitable[Snapshot]],
+        context: ListenContext,
         debouncer: TriggerDebouncer,
-        news: asyncio.Event,
         *,
-        store: str,
-        key: str | None,
-        directory: Directory,
-        limiter: RateLimiter,
-        runs: Runs,
-        meter: Meter,
-        report: Callable[[str], None],
+        snapshot: Callable[[], Awaitable[Snapshot]],
+        news: asyncio.Event,
     ) -> None:
-        self._snapshot = snapshot
+        self._context = context
         self._debouncer = debouncer
+        self._snapshot = snapshot
         self._news = news
-        self._store = store
-        self._key = key
-        self._directory = directory
-        self._limiter = limiter
-        self._runs = runs
-        self._meter = meter
-        self._report = report
         self._paused: set[str] = set()
         """The schemas whose changes wait until an operator resumes a Schedule."""
         self._crowded = 0.0
@@ -118,13 +183,13 @@ class Starting:
 
     async def _start(self, schema: str) -> bool:
         """Start the runs of a schema's graphs; return False, to retry later, on failure."""
-        entry = await self._directory.find(self._key, schema)
+        entry = await self._context.directory.find(self._context.key, schema)
         if not entry:
             self._paused.discard(schema)
             self._debouncer.drop(schema)
             return True
         for _ in entry:
-            await self._limiter.acquire()
+            await self._context.limiter.acquire()
         now = loop_time()
         # Before the run, so that the run sees at least this.
         seen = await self._snapshot()
@@ -132,14 +197,14 @@ class Starting:
             outcomes = await self._trigger(entry)
         except SynclineError as error:
             self._count("failed")
-            self._report(str(error))
+            self._context.report(str(error))
             self._debouncer.postpone(schema, until=now + _AGAIN)
             return False
         if outcomes == {"paused"}:
             # It must run after it is resumed, which is not notified. More paused graphs are checked less
             # often.
             self._paused.add(schema)
-            seconds = max(_PAUSED, self._limiter.seconds(len(self._paused)) / _PAUSED_SHARE)
+            seconds = max(_PAUSED, self._context.limiter.seconds(len(self._paused)) / _PAUSED_SHARE)
             self._debouncer.postpone(schema, until=now + seconds)
         else:
             self._paused.discard(schema)
@@ -149,7 +214,7 @@ class Starting:
     async def _trigger(self, entry: Entry) -> set[str]:
         outcomes: set[str] = set()
         for graph in entry:
-            outcome = await self._runs.trigger(graph)
+            outcome = await self._context.runs.trigger(graph)
             outcomes.add(outcome)
             self._count(outcome)
             get_log().debug("change received", graph=graph.slug, run=outcome)
@@ -160,9 +225,9 @@ class Starting:
         now, seen = loop_time(), await self._snapshot()
         self._crowded = now
         try:
-            self._leave(await self._runs.coming(returned=False), seen, now)
+            self._leave(await self._context.runs.coming(returned=False), seen, now)
         except SynclineError as error:
-            self._report(str(error))
+            self._context.report(str(error))
             return False
         return True
 
@@ -172,16 +237,16 @@ class Starting:
         asked = 0
         while True:
             now, seen = loop_time(), await self._snapshot()
-            if not await self._runs.answers():
+            if not await self._context.runs.answers():
                 before = now, seen
                 await asyncio.sleep(_PROBE)
                 continue
             if before is None:
                 return  # It was a problem of one graph.
             try:
-                coming = await self._runs.coming(returned=True)
+                coming = await self._context.runs.coming(returned=True)
             except SynclineError as error:
-                self._report(str(error))
+                self._context.report(str(error))
                 asked += 1
                 if asked == _ASKED:
                     return  # Then each is started, whether a run is coming or not.
@@ -189,7 +254,7 @@ class Starting:
                 continue
             # Everything started since then has begun later than this.
             left = self._leave(coming, before[1], before[0])
-            get_log().info("runs can be started again", store=self._store, coming=left)
+            get_log().info("runs can be started again", store=self._context.store, coming=left)
             self._crowded = loop_time()
             return
 
@@ -197,7 +262,7 @@ class Starting:
         """Mark upcoming runs, which see at least this snapshot, as started; return how many."""
         left = 0
         for schema in self._debouncer.all_due(loop_time() + _AGAIN):
-            entry = self._directory.entries(self._key).get(schema, ())
+            entry = self._context.entries().get(schema, ())
             if not entry or any(graph.slug not in coming for graph in entry):
                 continue
             self._debouncer.started(schema, seen, now=now)
@@ -208,7 +273,7 @@ class Starting:
         return left
 
     def _count(self, outcome: str) -> None:
-        metrics.TRIGGERS.add(self._meter, 1, store=self._store, outcome=outcome)
+        metrics.TRIGGERS.add(self._context.meter, 1, store=self._context.store, outcome=outcome)
 
 
 def loop_time() -> float:

@@ -6,7 +6,7 @@ SELECT part, after, reason FROM sync_comparison WHERE table_name = $1
 -- name: comparison_moved
 UPDATE sync_comparison SET part = $2, after = $3::uuid[] WHERE table_name = $1
 
--- name: comparison_books
+-- name: comparison_state_entries
 -- The next parked or rejected rows.
 SELECT row_id, key, ARRAY[row_id] AS after
 FROM (

@@ -17,11 +17,10 @@ from syncline.control.services import Role, Services
 from syncline.control.workers import WorkerRecord
 from syncline.errors import StoreError
 from syncline.messages.base import GraphStatus
-from syncline.migrations.revisions import BOOKS, CONTROL, GRAPH, WRITE, Side, schemas_behind
+from syncline.migrations.revisions import CONTROL, ENGINE, GRAPH, WRITE, Side, schemas_behind
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, listed, skew_check
-from syncline.operator.health.policies import check_policies, check_positions
 from syncline.operator.health.postgres import check_postgres, tls_checks
-from syncline.operator.health.rights import check_rights, needed_rights
+from syncline.operator.health.rights import check_policies, check_positions, check_rights, needed_rights
 from syncline.operator.health.tenancy import check_capture, check_locks, check_role, check_schemas
 
 __all__ = ["check_listener", "examine"]
@@ -70,7 +69,7 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
         _look("control plane: migrations", partial(_control_revision, services), fix=_MIGRATE),
         *(
             _look(f"{side.name} migrations", partial(_revisions, services, graphs, side), fix=_MIGRATE)
-            for side in (WRITE, GRAPH, BOOKS)
+            for side in (WRITE, GRAPH, ENGINE)
         ),
         *_vector_looks(services, graphs),
         _look("embedding", partial(_embedding, services), fix=_EMBEDDING_FIX),

@@ -23,33 +23,26 @@ async def check_role(name: str, store: PostgresStore, *, setting: str) -> Sequen
     async with store.driver() as connection, reading(connection):
         row = await connection.fetchrow(_sql("role"))
     held = [word for word in ("SUPERUSER", "CREATEROLE", "BYPASSRLS") if row[word.lower()]]
-    if not held:
-        return [Check(name=name, found=f"'{row['name']}' has no privileges beyond its grants")]
-    return [
-        Check(
-            name=name,
-            status=CheckStatus.WARN,
-            found=f"workers connect as '{row['name']}', which is {', '.join(held)}",
-            fix=f"Create a role for workers with LOGIN and its grants only, and set it in {setting}.",
-        )
-    ]
+    return _warned(
+        name,
+        held,
+        well=f"'{row['name']}' has no privileges beyond its grants",
+        found=f"workers connect as '{row['name']}', which is ",
+        fix=f"Create a role for workers with LOGIN and its grants only, and set it in {setting}.",
+    )
 
 
 async def check_capture(name: str, store: PostgresStore, schemas: Mapping[str, str]) -> Sequence[Check]:
     """Return the check of the capture functions of a write-db (schema -> graph): the role they run as."""
     name = f"{name}: capture"
     rows = await _fetch(store, "foreign_capture", schemas)
-    if not rows:
-        return [Check(name=name, found="the capture functions belong to the owners of the tables")]
-    named = [f"{schemas[row['schema']]} (as {row['acts_as']}, not {row['owner']})" for row in rows]
-    return [
-        Check(
-            name=name,
-            status=CheckStatus.WARN,
-            found=f"capture functions run as another role than the owner of the tables: {listed(named)}",
-            fix="Run `syncline graph adopt` for each of them.",
-        )
-    ]
+    return _warned(
+        name,
+        [f"{schemas[row['schema']]} (as {row['acts_as']}, not {row['owner']})" for row in rows],
+        well="the capture functions belong to the owners of the tables",
+        found="capture functions run as another role than the owner of the tables: ",
+        fix="Run `syncline graph adopt` for each of them.",
+    )
 
 
 async def check_schemas(name: str, store: PostgresStore, schemas: Mapping[str, str]) -> Sequence[Check]:
@@ -59,17 +52,13 @@ async def check_schemas(name: str, store: PostgresStore, schemas: Mapping[str, s
     """
     name = f"{name}: schemas"
     rows = await _fetch(store, "creators", schemas)
-    if not rows:
-        return [Check(name=name, found="only their owners may create objects in the schemas of graphs")]
-    named = [f"{row['role']} in {row['schema']}" for row in rows]
-    return [
-        Check(
-            name=name,
-            status=CheckStatus.WARN,
-            found=f"other roles may create operators there, which workers may call: {listed(named)}",
-            fix="REVOKE CREATE ON SCHEMA … FROM each of them, or ALTER SCHEMA … OWNER TO the workers' role.",
-        )
-    ]
+    return _warned(
+        name,
+        [f"{row['role']} in {row['schema']}" for row in rows],
+        well="only their owners may create objects in the schemas of graphs",
+        found="other roles may create operators there, which workers may call: ",
+        fix="REVOKE CREATE ON SCHEMA … FROM each of them, or ALTER SCHEMA … OWNER TO the workers' role.",
+    )
 
 
 async def check_locks(
@@ -125,6 +114,13 @@ async def check_locks(
 def _by_run(graph: str, claim: HolderName) -> str:
     since = "" if claim.since is None else f", since {claim.since:%Y-%m-%d %H:%M}"
     return f"{graph} by run {claim.run_id}, attempt {claim.attempt}{since}"
+
+
+def _warned(name: str, named: Sequence[str], *, well: str, found: str, fix: str) -> Sequence[Check]:
+    """Return a warning that ends with what is `named`; if nothing is, the check is ok, and `well` says so."""
+    if not named:
+        return [Check(name=name, found=well)]
+    return [Check(name=name, status=CheckStatus.WARN, found=f"{found}{listed(named)}", fix=fix)]
 
 
 async def _fetch(store: PostgresStore, query: str, schemas: Mapping[str, str]) -> list[asyncpg.Record]:

@@ -28,7 +28,7 @@ WHERE @{same_row}
 -- name: cursors
 SELECT table_name, xid, key FROM sync_cursor WHERE table_name = ANY ($1::text[])
 
--- name: books_of_row
+-- name: state_of_row
 SELECT p.waits_for_table, p.waits_for_key, p.since, p.released, coalesce((p.image ->> 'sync_xid')::bigint, 0) AS version,
        q.reason, q.queued_at
 FROM (SELECT) AS one

@@ -1,7 +1,7 @@
 -- Parked rows and references.
 
 -- name: parked
--- Of one table; keyset order, by the keys of both books.
+-- Of one table; keyset order, by the keys of both tables.
 SELECT w.row_id, w.waits_for, nullif(w.name, '') AS name, coalesce(w.key, @{owner_key}, '{}') AS key,
        w.waits_for_table, w.waits_for_key, w.since, w.released
 FROM (
@@ -24,7 +24,7 @@ SELECT (SELECT count(*) FROM sync_parked_row WHERE NOT released) AS rows,
 WHEN w.waits_for_table = '@{table}' AND @{named_by} THEN EXISTS (SELECT FROM @{target} t WHERE @{match})
 
 -- name: awaited
--- The rows that hold back most, what waits for them, and what the books say about them.
+-- The rows that hold back most, what waits for them, and what the engine state has about them.
 -- $1 to $4 are the references by value: child, its column, parent, the parent's column.
 WITH waiting AS (
     SELECT r.table_name, NULL AS name, r.waits_for_table, r.waits_for, r.waits_for_key, r.since, v.named_by

@@ -15,7 +15,7 @@ from temporalio.client import (
 )
 
 from syncline import names
-from syncline.control.due import DueKind
+from syncline.control.schedule_spec import DueKind
 from syncline.errors import ConfigurationError, ScheduleForeign
 from syncline.messages.base import GraphStatus
 from syncline.messages.sync import Reconciliation, ReconciliationProgress

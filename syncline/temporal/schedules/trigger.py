@@ -1,10 +1,15 @@
-"""Triggering: one immediate run of a graph's Schedule, unless the Schedule is paused."""
+"""Triggering: one immediate run of a graph's Schedule, unless it is paused; and runs that come anyway."""
 
+import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from temporalio.api.common.v1 import Priority, WorkflowExecution
+from temporalio.api.common.v1 import Priority
+from temporalio.api.common.v1 import WorkflowExecution as ExecutionId
+from temporalio.api.enums.v1 import PendingWorkflowTaskState
 from temporalio.api.workflow.v1 import WorkflowExecutionOptions
 from temporalio.api.workflowservice.v1 import UpdateWorkflowExecutionOptionsRequest
 from temporalio.client import (
@@ -12,19 +17,89 @@ from temporalio.client import (
     ScheduleActionExecutionStartWorkflow,
     ScheduleActionStartWorkflow,
     ScheduleOverlapPolicy,
+    WorkflowExecution,
 )
 from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
-from syncline.temporal.client import temporal_errors_mapped
+from syncline.temporal.client import GRAPH, temporal_errors_mapped
 from syncline.temporal.priorities import TRIGGERED
 from syncline.temporal.schedules import make as making
-from syncline.temporal.schedules.coming import answers, graphs_to_come, yet_to_begin
+from syncline.temporal.schedules.list import list_schedules
+from syncline.temporal.schedules.make import is_for
 
 if TYPE_CHECKING:
     from syncline.control.graphs import Graph
 
-__all__ = ["ScheduleTrigger", "TriggerOutcome", "trigger_run"]
+__all__ = ["ScheduleTrigger", "TriggerOutcome", "answers", "graphs_to_come", "trigger_run", "yet_to_begin"]
+
+_PROBE: Final = timedelta(seconds=1)
+_MOST: Final = 1000
+"""Maximum number of open runs that are described."""
+_AT_ONCE: Final = 16
+_NOTHING_BUT_STARTED: Final = 3
+"""Maximum history events of a run whose first workflow task no worker has taken: start, task, priority."""
+
+
+async def answers(client: Client) -> bool:
+    """Return whether Temporal answers now; one cheap call without retries."""
+    try:
+        return await client.service_client.check_health(timeout=_PROBE)
+    except (RPCError, RuntimeError):
+        return False
+
+
+async def yet_to_begin(client: Client, workflow_id: str, run_id: str | None, *, task_queue: str) -> bool:
+    """Return whether the run is open and no worker has taken it: its capture is later than now."""
+    try:
+        found = await client.get_workflow_handle(workflow_id, run_id=run_id or None).describe()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return False
+        raise
+    task = found.raw_description.pending_workflow_task
+    return (
+        found.close_time is None
+        and found.task_queue == task_queue
+        and found.history_length <= _NOTHING_BUT_STARTED
+        and task.attempt == 1
+        and task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
+    )
+
+
+async def graphs_to_come(client: Client, *, task_queue: str, returned: bool) -> frozenset[str]:
+    """Return the graphs with an open run that no worker has taken yet, from two lists.
+
+    If Temporal has just `returned`, also those whose Schedule has yet to catch up a missed time: with overlap
+    *skip*, it does so if no run is open. Raise TemporalUnavailable.
+    """
+    with temporal_errors_mapped(client):
+        runs = await _open_runs(client)
+        waiting = await _yet_to_begin(client, runs, task_queue)
+    if not returned:
+        return waiting
+    now, taken = datetime.now(UTC), {run.typed_search_attributes.get(GRAPH) for run in runs}
+    listed = await list_schedules(client)
+    behind = (one for one in listed if one.behind(now) and is_for(one.fingerprint, task_queue))
+    return waiting | {one.slug for one in behind if one.slug not in taken}
+
+
+async def _open_runs(client: Client) -> Sequence[WorkflowExecution]:
+    query = f'WorkflowType="{names.SYNC_GRAPH}" AND ExecutionStatus="Running"'
+    return [run async for run in client.list_workflows(query, limit=_MOST)]
+
+
+async def _yet_to_begin(client: Client, runs: Sequence[WorkflowExecution], task_queue: str) -> frozenset[str]:
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(run: WorkflowExecution) -> str | None:
+        async with slots:
+            waits = await yet_to_begin(client, run.id, run.run_id, task_queue=task_queue)
+        return run.typed_search_attributes.get(GRAPH) if waits else None
+
+    found = await asyncio.gather(*map(one, runs))
+    return frozenset(slug for slug in found if slug is not None)
+
 
 TriggerOutcome = Literal["started", "coming", "paused", "absent"]
 """Outcome; `coming`: a run is open that no worker has taken yet, so no further run is needed."""
@@ -68,7 +143,7 @@ async def _raise(client: Client, workflow_id: str) -> None:
     """Raise the priority of a waiting run to that of a triggered one, above scheduled runs."""
     request = UpdateWorkflowExecutionOptionsRequest(
         namespace=client.namespace,
-        workflow_execution=WorkflowExecution(workflow_id=workflow_id),
+        workflow_execution=ExecutionId(workflow_id=workflow_id),
         workflow_execution_options=WorkflowExecutionOptions(
             priority=Priority(priority_key=TRIGGERED.priority_key or 0),
         ),

@@ -35,7 +35,7 @@ FROM @{rows}
 WHERE get_bit($2::bytea, @{bucket}) = 1 OR @{row_id} IN (SELECT unnest($1::uuid[]))
 ORDER BY 1
 
--- name: books
+-- name: state_entries
 -- What the bookkeeping tables have about a table's rows that are parked, rejected or requested.
 SELECT row_id, key, 'asked' AS kind, false AS stuck FROM sync_requeue WHERE table_name = '@{table}'
 UNION ALL
@@ -54,7 +54,7 @@ UNION ALL
 SELECT row_id FROM (@{deleted}) d
 LIMIT @{limit}
 
--- name: standing
+-- name: still_there
 -- Which keys the write-db has, whatever their rows contain.
 SELECT ARRAY[@{key}] AS key FROM @{source} WHERE (@{key}) IN (SELECT * FROM unnest(@{parameters}))
 

@@ -24,4 +24,4 @@ LEFT JOIN sync_outbox o ON o.collection = $1 AND o.point_id = d.id
 SELECT fence FROM sync_state
 
 -- name: known
-SELECT DISTINCT row_id FROM (@{books}) b LIMIT @{limit}
+SELECT DISTINCT row_id FROM (@{entries}) b LIMIT @{limit}

@@ -1,4 +1,4 @@
-"""The audit trail of one graph: written from the engine's books, which commit together with the rows."""
+"""The audit trail of one graph: written from the engine's state, which commits together with the rows."""
 
 from functools import cache
 from importlib.resources import files

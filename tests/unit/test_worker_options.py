@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncline.compiling import compile_once
+from syncline.temporal.worker_options import compile_once
 
 
 @pytest.fixture

@@ -1,21 +1,136 @@
-"""Validity of a graph's cursors: checked when a cycle begins, recorded when it acquires the graph."""
+"""Source check: whether the write-db is still what a graph's cursors belong to, captured without a gap since.
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+A catalog row gets a new xmin with each change. So one text of everything that capture consists of shows
+whether anything was different in between, even if it has been changed back.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import asyncpg
 
 from syncline.engine.capture import Pending, ask_pending
 from syncline.engine.position import Position, write_position
-from syncline.engine.render.statements import DELETES, SchemaStatements
+from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.schema_problems import Fit
-from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.schema_transaction import BY_INDEX, HeldSchema
 from syncline.engine.state import Fence, Ledger
-from syncline.engine.watch import captures, doubts
-from syncline.errors import StoreRejected
+from syncline.engine.template import sql
+from syncline.errors import RowsFiltered, StoreRejected
 from syncline.provider import SyncContext
+from syncline.stores.tenants import reading
 
-__all__ = ["Standing"]
+__all__ = ["SourceCheck"]
+
+_TRIGGERS = 4
+"""The triggers that capture needs on each source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """What may have been missed of one table."""
+
+    reason: str
+    reread: bool
+    """Whether changes may have been missed; otherwise only deletes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """A `captured` text, parsed."""
+
+    table: object
+    triggers: object
+    columns: object
+    stamps: object
+    file: object
+    partitions: Mapping[int, Sequence[object]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, text: str) -> "_Way":
+        table, triggers, columns, stamps, file, partitions = json.loads(text)
+        found = {int(partition[0]): partition[1:] for partition in partitions or ()}
+        return cls(
+            table=table,
+            triggers=triggers,
+            columns=columns,
+            stamps=stamps,
+            # A partitioned table has no file: whether its partitions were rewritten is unknown.
+            file=None if file == "0" else file,
+            partitions=found,
+        )
+
+
+def captures(way: str) -> bool:
+    """Return whether a source's triggers existed and were enabled when this text was read."""
+    triggers = str(json.loads(way)[1] or "").split(",")
+    return len(triggers) == _TRIGGERS and all(trigger.split(":")[2] in "OA" for trigger in triggers)
+
+
+async def doubts(
+    source: asyncpg.Connection,
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    cursors: Mapping[str, Cursor],
+) -> dict[str, Doubt]:
+    """Return what may have been missed of the tables that are captured differently than before."""
+    found: dict[str, Doubt] = {}
+    for name, text in before.items():
+        if name in now:
+            doubt = await _doubt(source, _Way.of(text), _Way.of(now[name]), cursors[name])
+            if doubt is not None:
+                found[name] = doubt
+    return found
+
+
+async def _doubt(source: asyncpg.Connection, before: _Way, now: _Way, cursor: Cursor) -> Doubt | None:
+    if before.table != now.table:
+        return Doubt(reason="its source is another table", reread=True)
+    if before.triggers != now.triggers:
+        return Doubt(reason="its triggers were changed", reread=True)
+    if before.columns != now.columns:
+        return Doubt(reason="columns of its source were changed", reread=True)
+    # For an ordinary table, a rewrite that kept the type made a new file; without one, no value changed.
+    if before.stamps != now.stamps and (now.file is None or before.file != now.file):
+        return Doubt(reason="columns of its source were rewritten", reread=True)
+    return await _partitions_doubt(source, before.partitions, now.partitions, cursor)
+
+
+async def _partitions_doubt(
+    source: asyncpg.Connection,
+    before: Mapping[int, Sequence[object]],
+    now: Mapping[int, Sequence[object]],
+    cursor: Cursor,
+) -> Doubt | None:
+    # The last part is the trigger for TRUNCATE of the partition alone.
+    other = [oid for oid, parts in now.items() if before.get(oid, [None])[:-1] != parts[:-1]]
+    for oid in other:
+        if await _has_passed_rows(source, oid, cursor):
+            return Doubt(reason="a partition was attached with rows, or was changed separately", reread=True)
+    gone = before.keys() - now.keys()
+    if gone or any(before[oid] != parts for oid, parts in now.items() if oid in before):
+        return Doubt(reason="a partition was detached, at least for a while", reread=False)
+    return None
+
+
+async def _has_passed_rows(source: asyncpg.Connection, oid: int, cursor: Cursor) -> bool:
+    """Return whether a partition has rows before the cursor, which would never be read."""
+    name = await source.fetchval(
+        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+        oid,
+    )
+    if name is None:
+        return False
+    try:
+        async with reading(source, [name], first=BY_INDEX):
+            first = await source.fetchval(sql("partition_first", partition=name))
+    except (asyncpg.InsufficientPrivilegeError, RowsFiltered):
+        # Privileges and policies are checked on the whole table; a partition need not have them.
+        return True
+    return first is not None and first <= cursor.xid
+
 
 _STANDBY = (
     "The write-db is a standby: open writers cannot be seen from a standby, so the lag is unknown; "
@@ -23,7 +138,7 @@ _STANDBY = (
 )
 
 
-class Standing:
+class SourceCheck:
     """The checks of one cycle. `fit` is the last result of the schema check.
 
     `look_again` repeats that check when a table may have been altered.

@@ -1,7 +1,0 @@
-"""The `.sql` templates of shadows."""
-
-from syncline.sql import Statements, statements_of
-
-__all__ = ["sql"]
-
-sql: Statements = statements_of("syncline.shadow")

@@ -14,7 +14,9 @@ from temporalio.client import (
     ScheduleActionStartWorkflow,
     ScheduleBackfill,
     ScheduleDescription,
+    ScheduleHandle,
     ScheduleOverlapPolicy,
+    WorkflowHandle,
 )
 
 from syncline import names
@@ -99,9 +101,22 @@ async def cadence(lab: SyncLab, graph: Graph) -> Cadence:
     return found
 
 
-async def activities_of(lab: SyncLab, workflow_id: str) -> list[str]:
-    """The activities that the latest run of this id has scheduled."""
-    history = await lab.client.get_workflow_handle(workflow_id).fetch_history()
+async def slowed_by(lab: SyncLab, schedule: ScheduleHandle) -> WorkflowHandle:
+    """The newest of the Schedule's runs that has changed its interval."""
+    for recent in reversed((await schedule.describe()).info.recent_actions):
+        action = recent.action
+        assert isinstance(action, ScheduleActionExecutionStartWorkflow)
+        # Of two runs that begin within a second both have the same workflow id.
+        run = lab.client.get_workflow_handle(action.workflow_id, run_id=action.first_execution_run_id)
+        await run.result()
+        if "set_cadence" in await activities_of(run):
+            return run
+    raise AssertionError("no run has changed the interval")
+
+
+async def activities_of(run: WorkflowHandle) -> list[str]:
+    """The activities that the run has scheduled."""
+    history = await run.fetch_history()
     return [
         event.activity_task_scheduled_event_attributes.activity_type.name
         for event in history.events
@@ -354,30 +369,20 @@ async def test_set_cadence_of_a_run_that_was_reset(lab: SyncLab, busy: Busy) -> 
     async with listened_to(lab):
         await slowed(lab, graph, 2)
         await schedule.pause(note="nothing else runs")
-        old = (await schedule.describe()).info.recent_actions[-1].action
-        assert isinstance(old, ScheduleActionExecutionStartWorkflow)
-        await lab.client.get_workflow_handle(old.workflow_id).result()
-        # The run that has slowed it down.
-        while "set_cadence" not in await activities_of(lab, old.workflow_id):
-            recent = (await schedule.describe()).info.recent_actions
-            older = [each.action for each in recent if each.action.workflow_id < old.workflow_id]
-            old = older[-1]
+        old = await slowed_by(lab, schedule)
         assert await set_interval(lab.client, graph.slug, every_seconds=1, fingerprint=fingerprint)
-        await lab.client.workflow_service.reset_workflow_execution(
+        reset = await lab.client.workflow_service.reset_workflow_execution(
             ResetWorkflowExecutionRequest(
                 namespace=lab.client.namespace,
-                workflow_execution=WorkflowExecution(
-                    workflow_id=old.workflow_id, run_id=old.first_execution_run_id
-                ),
+                workflow_execution=WorkflowExecution(workflow_id=old.id, run_id=old.run_id or ""),
                 reason="once more",
                 request_id=lab.unique("request"),
                 workflow_task_finish_event_id=4,
             )
         )
-        again = lab.client.get_workflow_handle(old.workflow_id)
-        assert (await again.describe()).run_id != old.first_execution_run_id
+        again = lab.client.get_workflow_handle(old.id, run_id=reset.run_id)
         await again.result()
-        assert "set_cadence" in await activities_of(lab, old.workflow_id)
+        assert "set_cadence" in await activities_of(again)
         assert interval_of(await schedule.describe()) == 1
     await schedule.delete()
 

@@ -6,29 +6,19 @@ from google.protobuf.message import Message as Proto
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from providers.default import DefaultSyncProvider
-from syncline import names
 from syncline.control.graphs import graph_changes
 from syncline.messages.sync import ProviderResolution, SyncGraphResult, SyncResult, TableProgress
 from syncline.temporal.data_converter import MESSAGES
-from syncline.temporal.schedules.graph import ensure_schedule
-from syncline.testing.lab import SyncLab, eventually
+from syncline.testing.lab import SyncLab
 from syncline.testing.providers import sync_result
+from tests.workflow.test_carried_state import SELDOM, ScheduledRuns, scheduled
 
 OURS, PLAIN = MESSAGES.payload_converter, pydantic_data_converter.payload_converter
 
 
-async def scheduled_run(lab: SyncLab, slug: str) -> tuple[int, int, dict[str, object]]:
+async def scheduled_run(runs: ScheduledRuns) -> tuple[int, int, dict[str, object]]:
     """Have the graph's Schedule start a run; return events and bytes of its history, and its result."""
-    handle = lab.client.get_schedule_handle(names.sync_schedule_id(slug))
-    before = (await handle.describe()).info.num_actions
-    await handle.trigger()
-
-    async def started() -> bool:
-        return (await handle.describe()).info.num_actions > before
-
-    await eventually(started)
-    action = (await handle.describe()).info.recent_actions[-1].action
-    run = lab.client.get_workflow_handle(action.workflow_id, run_id=action.first_execution_run_id)
+    run = await runs.next()
     await run.result(follow_runs=False)
     events: list[Proto] = list((await run.fetch_history()).events)
     completed = events[-1].workflow_execution_completed_event_attributes
@@ -43,11 +33,11 @@ async def test_an_idle_run_keeps_no_zeros(kg: SyncLab) -> None:
     """Of nearly 14 KB seven were tables of zeros: in the cycle's result, the run's, and the next run's start."""
     kg.services.registry.register("sync", DefaultSyncProvider(), "syncline")
     graph = await kg.services.graphs.get("kg")
-    composition = {"sync": {"provider": "default"}}
-    graph = await kg.services.graphs.update(graph.id, graph_changes(graph.slug, {"composition": composition}))
-    await ensure_schedule(kg.client, graph, task_queue=kg.task_queue)
+    changes = {"composition": {"sync": {"provider": "default"}}, "schedule": SELDOM}
+    graph = await kg.services.graphs.update(graph.id, graph_changes(graph.slug, changes))
+    runs = await scheduled(kg, graph)
     for _ in range(3):
-        events, size, result = await scheduled_run(kg, graph.slug)
+        events, size, result = await scheduled_run(runs)
     assert events <= 17
     assert size < 7_000
     # Who reads it with Temporal's own tools finds every field of the run, and every table.

@@ -128,7 +128,7 @@ async def trigger_run(client: Client, slug: str, *, task_queue: str) -> TriggerO
             if isinstance(run, ScheduleActionExecutionStartWorkflow) and await yet_to_begin(
                 client, run.workflow_id, run.first_execution_run_id, task_queue=task_queue
             ):
-                await _raise(client, run.workflow_id)
+                await _raise(client, run)
                 return "coming"
         try:
             await handle.trigger(overlap=_ONE_MORE)
@@ -139,11 +139,12 @@ async def trigger_run(client: Client, slug: str, *, task_queue: str) -> TriggerO
     return "started"
 
 
-async def _raise(client: Client, workflow_id: str) -> None:
+async def _raise(client: Client, run: ScheduleActionExecutionStartWorkflow) -> None:
     """Raise the priority of a waiting run to that of a triggered one, above scheduled runs."""
     request = UpdateWorkflowExecutionOptionsRequest(
         namespace=client.namespace,
-        workflow_execution=ExecutionId(workflow_id=workflow_id),
+        # By its run id: of two runs that begin within a second both have the same workflow id.
+        workflow_execution=ExecutionId(workflow_id=run.workflow_id, run_id=run.first_execution_run_id),
         workflow_execution_options=WorkflowExecutionOptions(
             priority=Priority(priority_key=TRIGGERED.priority_key or 0),
         ),

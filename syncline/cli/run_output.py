@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from syncline.messages.base import LockHolder
     from syncline.messages.provider_state import ProviderState
-    from syncline.messages.sync import SyncResult, TableProgress
+    from syncline.messages.sync import SyncResult, TableProgress, Waiting
 
-__all__ = ["format_seconds", "print_result", "provider_lines"]
+__all__ = ["format_seconds", "format_waiting", "print_result", "provider_lines"]
 
 _COUNTS: Final = ("captured", "rows", "links", "deletes", "parked", "failures", "dead_letters")
 
@@ -27,6 +27,11 @@ def format_seconds(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def format_waiting(waiting: "Waiting") -> str:
+    """Return which service does not answer, and since when."""
+    return f"{waiting.on} has answered neither a request nor a probe since {format_time(waiting.since)}"
 
 
 def provider_lines(provider: "ProviderState", *, resolved: bool = True) -> Iterator[str]:

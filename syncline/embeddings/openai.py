@@ -99,7 +99,7 @@ class OpenAIEmbedding:
 
     @property
     def silent_since(self) -> datetime | None:
-        """Since when it has answered neither a request nor a probe; None if it answers, as far as is known."""
+        """Since when it has answered neither request nor probe; None if it answers, as far as is known."""
         return self._watch.silent_since
 
     async def embed(self, texts: Sequence[str]) -> Vectors:

@@ -1,7 +1,7 @@
 """Answer watch: while requests to an HTTP service are open for long, probes it over other connections.
 
-A slow request may take as long as its timeout allows. It is given up if the service answers no probe, or if it
-answered none for a while: after a network fault a connection may stay silent although the service is back.
+A slow request may take as long as its timeout allows. It is given up if the service answers no probe, or if
+it answered none for a while: after a network fault a connection may stay silent although the service is back.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import httpx
 __all__ = ["AnswerPatience", "AnswerWatch", "Unanswered", "Watched", "unreached"]
 
 T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerPatience:
@@ -39,7 +40,7 @@ class AnswerPatience:
 
 
 class Unanswered(Exception):
-    """The service does not answer, or did not for a while. `since`: of the oldest request without an answer."""
+    """The service does not answer, or did not for a while; `since`: when the request was sent."""
 
     def __init__(self, since: datetime, *, back: bool = False) -> None:
         self.since = since
@@ -54,7 +55,7 @@ class Watched(Protocol):
 
     @property
     def silent_since(self) -> datetime | None:
-        """Since when it has answered neither a request nor a probe; None if it answers, as far as is known."""
+        """Since when it has answered neither request nor probe; None if it answers, as far as is known."""
 
 
 class AnswerWatch:
@@ -154,15 +155,13 @@ class AnswerWatch:
                 request.reschedule(loop.time())
 
     def _sent_at(self, request: asyncio.Timeout) -> datetime:
-        return datetime.now(UTC) - timedelta(
-            seconds=asyncio.get_running_loop().time() - self._open[request]
-        )
+        return datetime.now(UTC) - timedelta(seconds=asyncio.get_running_loop().time() - self._open[request])
 
     async def _gap(self, seconds: float) -> float | None:
         """Probe until a probe is answered; return how long after the first that one was sent.
 
-        None if none is answered within `seconds`. A slow answer to the first probe is no gap, nor is an answer
-        to a request: a service may accept no more connections and still serve those that it has.
+        None if none is answered within `seconds`. A slow answer to the first probe is no gap, nor is an
+        answer to a request: a service may accept no more connections and still serve those that it has.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()

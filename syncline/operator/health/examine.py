@@ -49,7 +49,7 @@ async def check_listener(name: str, services: Services, key: str | None, *, name
 _SECONDS: Final = 8.0
 """Maximum seconds of each check; they run concurrently."""
 _VECTOR_SECONDS: Final = 4.0
-"""The same of a vector store: less than an operator waits, so that a silent one is named and not the worker."""
+"""The same of a vector store: an operator who waits little longer sees it named, and not the worker."""
 _MOST_NAMED: Final = 100
 _MIGRATE: Final = "Run `syncline migrate` where the stores can be reached."
 _EMBEDDING_FIX: Final = "Check SYNCLINE_EMBEDDING_URL, _API_KEY and _MODEL of the workers."

@@ -161,7 +161,10 @@ class Settings(_TaskQueue):
         description='Further Qdrant servers: a JSON object of key to {"url": …, "api_key": …}.',
     )
     qdrant_timeout_seconds: float = Field(
-        default=30, gt=0, le=_DAY, description="Timeout of one Qdrant request."
+        default=30,
+        gt=0,
+        le=_DAY,
+        description="Timeout of one Qdrant request; it ends after 10 s if the server answers no probe.",
     )
 
     embedding: Literal["development", "openai"] = Field(
@@ -180,7 +183,10 @@ class Settings(_TaskQueue):
     embedding_dimensions: int = Field(default=384, ge=1, le=65_536, description="Dimensions of a vector.")
     embedding_batch: int = Field(default=256, ge=1, le=2048, description="Texts per embedding request.")
     embedding_timeout_seconds: float = Field(
-        default=60, gt=0, le=_DAY, description="Timeout of one embedding request."
+        default=60,
+        gt=0,
+        le=_DAY,
+        description="Timeout of one embedding request; it ends after 15 s if no connection is accepted.",
     )
 
     max_concurrent_cycles: int = Field(

@@ -15,6 +15,7 @@ from temporalio.client import Client
 from syncline.cli.answers import SyncedRun
 from syncline.cli.operators import format_time
 from syncline.cli.output import one_line
+from syncline.cli.run_output import format_waiting
 from syncline.errors import NoWorker, QuestionUnanswered
 from syncline.messages.sync import CycleProgress, RunPhase, SyncState, TableProgress
 from syncline.temporal.client import temporal_errors_mapped
@@ -238,6 +239,6 @@ def _trouble(pending: Pending) -> str | None:
         return one_line(f"{pending.stall.problem} {pending.stall.fix}")
     trying = pending.trying
     if trying is None:
-        return None
+        return None if pending.waiting is None else format_waiting(pending.waiting)
     when = "now" if trying.next_at is None else f"at {format_time(trying.next_at)}"
     return one_line(f"{trying.activity}: {trying.problem} Attempt {trying.attempt} {when}.")

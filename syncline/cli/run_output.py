@@ -12,11 +12,16 @@ from syncline.run_text import caveats, describe_holder, describe_writer, provide
 if TYPE_CHECKING:
     from syncline.messages.base import LockHolder
     from syncline.messages.provider_state import ProviderState
-    from syncline.messages.sync import SyncResult, TableProgress
+    from syncline.messages.sync import SyncResult, TableProgress, Waiting
 
-__all__ = ["print_result", "provider_lines"]
+__all__ = ["format_waiting", "print_result", "provider_lines"]
 
 _COUNTS: Final = ("captured", "rows", "links", "deletes", "parked", "failures", "dead_letters")
+
+
+def format_waiting(waiting: "Waiting") -> str:
+    """Return which service does not answer, and since when."""
+    return f"{waiting.on} has answered neither a request nor a probe since {format_time(waiting.since)}"
 
 
 def provider_lines(provider: "ProviderState", *, resolved: bool = True) -> Iterator[str]:

@@ -16,7 +16,7 @@ from syncline.cli.operators import (
     slug_of,
 )
 from syncline.cli.output import errors_printed, make_table, one_line, print_table
-from syncline.cli.run_output import print_result, provider_lines
+from syncline.cli.run_output import format_waiting, print_result, provider_lines
 from syncline.quoting import shown
 from syncline.run_text import format_lag, format_seconds
 
@@ -51,8 +51,10 @@ HEALTH_STYLES: Final = {
     "retrying": "red",
     "blocked": "bold red",
     "never due": "bold red",
+    "waiting": "yellow",
     "held": "yellow",
     "fallback": "yellow",
+    "vectors delayed": "yellow",
     "paused": "cyan",
     "running": "green",
     "timed_out": "bold red",
@@ -145,12 +147,16 @@ def _why(graph: "GraphOverview") -> str:
         parts.append(f"{graph.stall.problem} {graph.stall.fix}")
     elif graph.trying is not None:
         parts.append(_pending_retry(graph.trying))
+    elif graph.waiting is not None:
+        parts.append(format_waiting(graph.waiting))
     elif graph.running is not None:
         parts.append(f"a run has been open for {format_seconds(graph.running.seconds)}")
     if graph.last_run is not None and graph.last_run.status.trouble:
         parts.append(f"its last run {graph.last_run.status}: `syncline status {graph.graph}`")
     if graph.last_run is not None and graph.last_run.blocked:
         parts.append(f"it is taken and no run has it: `syncline status {graph.graph}` names who has")
+    if graph.last_run is not None and graph.last_run.vectors_delayed:
+        parts.append(f"`syncline status {graph.graph}` says why vectors wait, and until when")
     return "; ".join(parts)
 
 
@@ -165,6 +171,8 @@ def _fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield "way out", report.stall.fix
     if report.trying is not None:
         yield "trying", _pending_retry(report.trying)
+    if report.waiting is not None:
+        yield "waits", format_waiting(report.waiting)
     if report.problem is not None:
         yield "worker", report.problem
     yield from _state_fields(report)

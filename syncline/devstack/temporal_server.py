@@ -48,6 +48,10 @@ class TemporalServer:
             # Each commit would wait for the disk; so, only a power cut can lose the last of them.
             "--sqlite-pragma", "journal_mode=wal",
             "--sqlite-pragma", "synchronous=normal",
+            # The open polls of a frozen worker take tasks until the server closes its connection: here before
+            # the heartbeat timeout of a cycle (20 s), after which the next attempt is due.
+            "--dynamic-config-value", 'frontend.keepAliveTime="10s"',
+            "--dynamic-config-value", 'frontend.keepAliveTimeout="5s"',
             "--log-level", "error",
         ]  # fmt: skip
         if declared.namespace != "default":

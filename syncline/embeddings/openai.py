@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
 
 import httpx
 import numpy as np
@@ -13,6 +15,7 @@ from syncline.concurrency import each_batch
 from syncline.embeddings.service import Vectors
 from syncline.errors import EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
 from syncline.logs import redacted, sendable
+from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered, unreached
 
 _IN_FLIGHT = 4
 _RETRYABLE = {408, 409, 425, 429}
@@ -23,6 +26,8 @@ _PART = 16
 _LONGEST_BODY = 100_000
 """Longer than any message shown, so that a key is not cut in half before it is redacted."""
 _LONGEST_MESSAGE = 2_000
+_PATIENCE: Final = AnswerPatience(open=5, pause=10, silent=10)
+"""Embedding many texts takes seconds, and each probe may be counted by whoever limits the rate."""
 _FIXES = {
     401: "set SYNCLINE_EMBEDDING_API_KEY to a valid key",
     403: "set SYNCLINE_EMBEDDING_API_KEY to a key that may use this model",
@@ -52,7 +57,13 @@ class OpenAIEmbedding:
         api_key: SecretStr | None = None,
         batch: int = 256,
         timeout_seconds: float = 60,
+        patience: AnswerPatience = _PATIENCE,
     ) -> None:
+        """Connect lazily.
+
+        A request is given up after `timeout_seconds`, or once the service accepts no connection at all for
+        the seconds of `patience`.
+        """
         self._model, self._dimensions, self._batch = model, dimensions, batch
         self._api_key = api_key
         headers: dict[str, str] = {}
@@ -74,6 +85,9 @@ class OpenAIEmbedding:
             )
         self._client = httpx.AsyncClient(headers=headers, timeout=timeout_seconds)
         self._turns = asyncio.Semaphore(_IN_FLIGHT)
+        self._timeout_seconds = timeout_seconds
+        self._prober: httpx.AsyncClient | None = None
+        self._watch = AnswerWatch(self._probe, patience=patience)
 
     @property
     def name(self) -> str:
@@ -82,6 +96,11 @@ class OpenAIEmbedding:
     @property
     def dimensions(self) -> int:
         return self._dimensions
+
+    @property
+    def silent_since(self) -> datetime | None:
+        """Since when it has answered neither request nor probe; None if it answers, as far as is known."""
+        return self._watch.silent_since
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return one vector per text, in order; if a batch fails, the call fails."""
@@ -99,20 +118,38 @@ class OpenAIEmbedding:
 
     async def close(self) -> None:
         """Close the connections."""
+        await self._watch.close()
+        if self._prober is not None:
+            await self._prober.aclose()
         await self._client.aclose()
+
+    async def _probe(self) -> bool:
+        """Return whether the service accepts a new connection; one that computes may answer nobody."""
+        if self._prober is None:
+            limits = httpx.Limits(max_keepalive_connections=0)
+            self._prober = httpx.AsyncClient(timeout=self._timeout_seconds, limits=limits)
+        try:
+            await self._prober.head(self._endpoint)
+        except httpx.HTTPError as error:
+            return not unreached(error, busy_answers=True)
+        return True
 
     async def _post(self, batch: list[str]) -> bytes:
         # Raised outside `except`: httpx's exceptions hold the request and with it the key.
         try:
-            response = await self._client.post(
-                self._endpoint,
-                json={"model": self._model, "input": batch, "dimensions": self._dimensions},
+            response = await self._watch.answer(
+                self._client.post(
+                    self._endpoint,
+                    json={"model": self._model, "input": batch, "dimensions": self._dimensions},
+                )
             )
         except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
             detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             failure: EmbeddingError = EmbeddingUnavailable(
                 self.name, f"the request failed ({redacted(detail, self._api_key)}); it will be retried."
             )
+        except Unanswered as error:
+            failure = EmbeddingUnavailable(self.name, f"{error}; it will be retried.")
         except UnicodeEncodeError:
             failure = EmbeddingRejected(self.name, "a text has lone surrogates and cannot be sent as UTF-8.")
         else:

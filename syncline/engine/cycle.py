@@ -323,6 +323,7 @@ class _Cycle:
                 self._context,
                 out_of_time=self.out_of_time,
                 beat=self.progress.indexed,
+                report_waiting=self.progress.waits,
             )
 
     def _failures(self) -> int:

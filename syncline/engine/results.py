@@ -1,7 +1,7 @@
 """Results of a cycle: progress reported by heartbeats, and merging repeated looks into one result."""
 
 from syncline.engine.state import RunProgress
-from syncline.messages.sync import CycleProgress, SyncResult, TableProgress, VectorProgress
+from syncline.messages.sync import CycleProgress, SyncResult, TableProgress, VectorProgress, Waiting
 from syncline.provider import SyncContext
 
 __all__ = ["Progress", "add_up"]
@@ -17,6 +17,7 @@ class Progress:
         self.expected: dict[str, int] = {}
         """Expected rows of tables that need more than one batch, where counting was quick."""
         self.vectors = VectorProgress()
+        self._waiting: Waiting | None = None
 
     def committed(self, run: RunProgress) -> None:
         """Record the progress committed with one more batch."""
@@ -28,12 +29,24 @@ class Progress:
         self.vectors = VectorProgress(upserted=points)
         self._heartbeat_progress("vectors")
 
+    def waits(self, waiting: Waiting | None) -> None:
+        """Record which service does not answer; None once it does."""
+        self._waiting = waiting
+        self._heartbeat_progress("vectors")
+
     def _heartbeat_progress(self, phase: str) -> None:
         tables = (
             table.model_copy(update={"expected": self.expected.get(name)})
             for name, table in self.run.tables.items()
         )
-        self._heartbeat(CycleProgress(phase=phase, tables=tuple(tables), vectors=self.vectors.upserted))
+        self._heartbeat(
+            CycleProgress(
+                phase=phase,
+                tables=tuple(tables),
+                vectors=self.vectors.upserted,
+                waiting=self._waiting,
+            )
+        )
 
 
 def add_up(before: SyncResult, last: SyncResult) -> SyncResult:

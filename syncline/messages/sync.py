@@ -190,6 +190,15 @@ class TableProgress(Message):
     compared: str | None = None
 
 
+class Waiting(Message):
+    """A service that a running cycle waits for: it answers neither requests nor probes."""
+
+    on: str
+    """Such as `vector store 'qdrant'`."""
+    since: datetime
+    """When the oldest request without an answer was sent."""
+
+
 class CycleProgress(SparseMessage):
     """Heartbeat details of a running cycle, and payload of signal `cycle_progress`."""
 
@@ -197,6 +206,8 @@ class CycleProgress(SparseMessage):
     """`capture`, `vectors` or `finish`."""
     tables: tuple[TableProgress, ...] = ()
     vectors: int = 0
+    waiting: Waiting | None = None
+    """Null while its services answer."""
 
     @property
     def committed(self) -> "Committed":

@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from datetime import datetime
 from json import JSONDecodeError
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from syncline.concurrency import each_batch
 from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
 from syncline.logs import redacted, sendable
+from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered, unreached
 from syncline.stores.vectors import PointPayload, checked_name, checked_vectors, of_other_dimensions
 
 _T = TypeVar("_T")
@@ -32,7 +34,15 @@ _FIXES = {
     404: "The collection is missing (the next cycle creates it), or the URL is not that of a Qdrant server.",
 }
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-_CLIENT_ERRORS = (ApiException, QdrantException, AssertionError, RuntimeError, TypeError, ValueError)
+_CLIENT_ERRORS = (
+    ApiException,
+    QdrantException,
+    Unanswered,
+    AssertionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -55,15 +65,22 @@ class QdrantServerStore:
         timeout_seconds: float = 30,
         *,
         client: AsyncQdrantClient | None = None,
+        patience: AnswerPatience | None = None,
     ) -> None:
         """Connect lazily to `url` (https for TLS), or use `client` and take ownership of it.
 
-        Raises VectorStoreRejected if the URL or the key cannot work.
+        A request is given up after `timeout_seconds`, or once the server does not answer at all for the
+        seconds of `patience`. Raises VectorStoreRejected if the URL or the key cannot work.
         """
         self._name, self._api_key = name, api_key
-        self._client = client or self._connected(url, timeout_seconds)
+        self._url, self._timeout_seconds = url, timeout_seconds
+        if client is None:
+            self._check(url)
+        self._client = client or self._connected()
+        self._prober: AsyncQdrantClient | None = None
+        self._watch = AnswerWatch(self._probe, patience=patience)
 
-    def _connected(self, url: str, timeout_seconds: float) -> AsyncQdrantClient:
+    def _check(self, url: str) -> None:
         try:
             parts = urlsplit(url)
         except ValueError:
@@ -81,19 +98,26 @@ class QdrantServerStore:
             )
         if self._api_key is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             _log.warning("qdrant api key sent unencrypted", store=self._name, fix="use an https URL")
+
+    def _connected(self, limits: httpx.Limits | None = None) -> AsyncQdrantClient:
         with warnings.catch_warnings():
             # Logged above, with the store's name, and only where the network could be monitored.
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             return AsyncQdrantClient(
-                url=url,
+                url=self._url,
                 api_key=self._api_key.get_secret_value() if self._api_key else None,
-                timeout=timeout_seconds,  # type: ignore[arg-type]  # int by its stub, rounded up at run time
+                timeout=self._timeout_seconds,  # type: ignore[arg-type]  # int by its stub, rounded up at run time
                 check_compatibility=False,
+                limits=limits,
             )
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def silent_since(self) -> datetime | None:
+        return self._watch.silent_since
 
     async def ensure_collection(
         self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
@@ -228,6 +252,9 @@ class QdrantServerStore:
         return f"Qdrant {answer.version}"
 
     async def close(self) -> None:
+        await self._watch.close()
+        if self._prober is not None:
+            await self._prober.close()
         await self._client.close()
 
     def _point(self, point: models.ExtendedPointId, payload: models.Payload | None) -> PointPayload:
@@ -242,18 +269,29 @@ class QdrantServerStore:
         if any(result.status == models.UpdateStatus.WAIT_TIMEOUT for result in results):
             raise VectorStoreUnavailable(self._name, "it accepted a write but did not apply it in time.")
 
-    async def _call(self, request: Awaitable[_T]) -> _T:
+    async def _probe(self) -> bool:
+        """Return whether the server answers over a new connection, in whatever way."""
+        if self._prober is None:
+            # Connections that it does not keep: one of the other client's may be what is broken.
+            self._prober = self._connected(httpx.Limits(max_keepalive_connections=0))
+        try:
+            await self._prober.http.service_api.healthz()
+        except ResponseHandlingException as error:
+            return not unreached(error.source, busy_answers=False)
+        return True
+
+    async def _call(self, request: Coroutine[object, object, _T]) -> _T:
         # Raised outside `except`: the client's exceptions hold the request and with it the key.
         try:
-            return await request
+            return await self._watch.answer(request)
         except _CLIENT_ERRORS as error:
             failure = self._failure(error)
         raise failure
 
-    async def _call_if_there(self, request: Awaitable[_T]) -> _T | None:
+    async def _call_if_there(self, request: Coroutine[object, object, _T]) -> _T | None:
         """Await the request; return None when the collection does not exist."""
         try:
-            return await request
+            return await self._watch.answer(request)
         except _CLIENT_ERRORS as error:
             failure = None if _is_missing_collection(error) else self._failure(error)
         if failure is None:
@@ -262,6 +300,8 @@ class QdrantServerStore:
 
     def _failure(self, error: Exception) -> VectorStoreError:
         """Map a client error to ours; everything that may be transient is retryable."""
+        if isinstance(error, Unanswered):
+            return VectorStoreUnavailable(self._name, f"{error}.")
         if isinstance(error, ResourceExhaustedResponse):
             return self._unavailable(f"it requests a pause of {error.retry_after_s} s (HTTP 429)", str(error))
         if isinstance(error, UnexpectedResponse):

@@ -19,7 +19,7 @@ from syncline.control.schedule_spec import DueKind, DueProblem
 from syncline.errors import QuestionUnanswered, RunNotFound
 from syncline.messages.base import Message
 from syncline.messages.provider_state import ProviderState
-from syncline.messages.sync import SyncState
+from syncline.messages.sync import SyncState, Waiting
 from syncline.temporal.client import temporal_errors_mapped
 from syncline.temporal.runs import (
     ListedRun,
@@ -69,10 +69,14 @@ class GraphHealth(StrEnum):
     """Its last runs found its lock taken, but no run of it was open."""
     NEVER_DUE = "never due"
     """Its Schedule is not paused, but has no future time."""
+    WAITING = "waiting"
+    """A run is open, and the vector store or embedding service answers neither its requests nor probes."""
     HELD = "held"
     """Its last run synced nothing, because no worker has the provider."""
     FALLBACK = "fallback"
     """Its last run fell back to the built-in engine."""
+    VECTORS_DELAYED = "vectors delayed"
+    """Its last run left vectors: the vector store or embedding service was unavailable or refused."""
     PAUSED = "paused"
     """Its Schedule is paused, whatever the status of the last run."""
     RUNNING = "running"
@@ -118,6 +122,8 @@ class GraphOverview(Message):
     """The failing activity of the open run that is retried."""
     stall: Stall | None = None
     """Why the open run does not continue, other than a retried activity."""
+    waiting: Waiting | None = None
+    """The service that the open run waits for."""
     schedule: GraphSchedule | None = None
     """Null without a Schedule: it has manual or cron runs only."""
 
@@ -161,11 +167,12 @@ async def overview(client: Client) -> Sequence[GraphOverview]:
         found.append(
             GraphOverview(
                 graph=slug,
-                standing=health_of(last, running, stands.trying, schedule, stall),
+                standing=health_of(last, running, stands.trying, schedule, stall, stands.waiting),
                 last_run=last,
                 running=running,
                 trying=stands.trying,
                 stall=stall,
+                waiting=stands.waiting,
                 schedule=schedule,
             )
         )
@@ -179,6 +186,7 @@ def health_of(
     trying: PendingRetry | None,
     schedule: GraphSchedule | None,
     stall: Stall | None = None,
+    waiting: Waiting | None = None,
 ) -> GraphHealth:
     """Return the health of a graph."""
     if stall is not None and stall.kind is StallKind.TASK_FAILS:
@@ -198,10 +206,14 @@ def health_of(
         return GraphHealth.NEVER_DUE
     if (running or last) is None:
         return GraphHealth.NEVER
+    if waiting is not None:
+        return GraphHealth.WAITING
     if last is not None and last.held:
         return GraphHealth.HELD
     if last is not None and last.fallback:
         return GraphHealth.FALLBACK
+    if last is not None and last.vectors_delayed:
+        return GraphHealth.VECTORS_DELAYED
     return GraphHealth.OK if running is None else GraphHealth.RUNNING
 
 
@@ -273,6 +285,8 @@ class GraphReport(Message):
     trying: PendingRetry | None = None
     stall: Stall | None = None
     """Why the open run does not continue."""
+    waiting: Waiting | None = None
+    """The service that the open run waits for."""
     last_ended: ListedRun | None = None
     scheduled: ProviderState | None = None
     """Provider state of the Schedule's last run; null unless `run` is manual, which has no earlier state."""
@@ -310,13 +324,14 @@ async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport
             state = None if run.open else (await outcome_of(client, run)).state(run)
     return GraphReport(
         graph=slug,
-        standing=health_of(ended, running, pending.trying, schedule, pending.stall),
+        standing=health_of(ended, running, pending.trying, schedule, pending.stall, pending.waiting),
         run=run,
         state=state,
         answered=problem is None,
         problem=problem,
         trying=pending.trying,
         stall=pending.stall,
+        waiting=pending.waiting,
         last_ended=ended,
         scheduled=None if run is None else await _scheduled(client, run, runs),
         schedule=schedule,

@@ -48,7 +48,7 @@ from syncline.temporal.client import (
     temporal_errors_mapped,
 )
 from syncline.temporal.handed_on import failed_result, handed_on
-from syncline.temporal.stalls import Stall, pending_of
+from syncline.temporal.stalls import Stall, pending_of, progress_in
 
 __all__ = [
     "ListedRun",
@@ -128,6 +128,8 @@ class ListedRun(Message):
     """Whether nothing was synced because no worker has the provider."""
     blocked: bool = False
     """Whether nothing was synced, twice in a row, because the lock is taken but no run of it is open."""
+    vectors_delayed: bool = False
+    """Whether vectors were left, because the vector store or embedding service was unavailable or refused."""
     task_queue: str | None = None
     """Task queue of its workflow tasks."""
     reported_problems: tuple[str, ...] = ()
@@ -205,6 +207,7 @@ def _run(execution: WorkflowExecution) -> ListedRun:
         failures=attributes.get(FAILURES),
         held=attributes.get(STATUS) == CycleStatus.HELD,
         blocked=attributes.get(STATUS) == BLOCKED,
+        vectors_delayed=attributes.get(STATUS) == CycleStatus.VECTORS_DELAYED,
         task_queue=execution.task_queue,
         reported_problems=tuple(attributes.get(REPORTED_PROBLEMS) or ()),
     )
@@ -355,15 +358,9 @@ async def progress_of(client: Client, workflow_id: str, run_id: str) -> CyclePro
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     try:
         described = await handle.describe()
-        for pending in described.raw_description.pending_activities:
-            if pending.activity_type.name == names.SYNC_CYCLE and pending.heartbeat_details.payloads:
-                payloads = pending.heartbeat_details.payloads
-                [progress] = await client.data_converter.decode(payloads, [CycleProgress])
-                return CycleProgress.model_validate(progress)
     except (RPCError, ValueError, RuntimeError):
-        # It cannot be described, or the provider's heartbeat details have another type.
         return None
-    return None
+    return await progress_in(client, described.raw_description)
 
 
 async def state_of(client: Client, workflow_id: str, run_id: str, *, seconds: float) -> SyncState:

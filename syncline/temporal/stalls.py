@@ -25,8 +25,10 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from syncline import names
 from syncline.errors import SynclineError
 from syncline.messages.base import Message
+from syncline.messages.sync import CycleProgress, Waiting
 from syncline.temporal.task_queues import Poller, live, pollers
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "no_worker",
     "not_taken",
     "pending_of",
+    "progress_in",
     "reported",
     "stall_of",
     "waited",
@@ -336,6 +339,8 @@ class Pending(Message):
 
     trying: PendingRetry | None = None
     stall: Stall | None = None
+    waiting: Waiting | None = None
+    """The service that its cycle reported not to answer."""
 
 
 async def pending_of(client: Client, workflow_id: str, run_id: str | None = None) -> Pending:
@@ -346,10 +351,25 @@ async def pending_of(client: Client, workflow_id: str, run_id: str | None = None
     except RPCError:
         return Pending()
     failing = _failing(list(run.pending_activities))
+    progress = await progress_in(client, run)
     return Pending(
         trying=next(map(_pending_retry, failing), None),
         stall=await stall_of(client, run),
+        waiting=None if progress is None else progress.waiting,
     )
+
+
+async def progress_in(client: Client, run: DescribeWorkflowExecutionResponse) -> CycleProgress | None:
+    """Return the progress of a described run's cycle; None if no cycle runs, or none has been reported."""
+    for pending in run.pending_activities:
+        payloads = pending.heartbeat_details.payloads
+        if pending.activity_type.name == names.SYNC_CYCLE and payloads:
+            try:
+                [progress] = await client.data_converter.decode(payloads, [CycleProgress])
+                return CycleProgress.model_validate(progress)
+            except Exception:  # a codec is foreign code, and a provider's heartbeats may have another type
+                return None
+    return None
 
 
 def _failing(pending: list[PendingActivityInfo]) -> list[PendingActivityInfo]:

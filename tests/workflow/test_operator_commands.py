@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,6 +28,7 @@ from syncline.messages.sync import (
     SyncResult,
     SyncState,
     TableProgress,
+    Waiting,
 )
 from syncline.provider import SyncContext
 from syncline.temporal.runs import ListedRun, run_at_work
@@ -509,6 +511,40 @@ async def test_status_shows_progress_of_the_last_heartbeat(idle_lab: SyncLab, sy
         await eventually(shown, seconds=3)
         release.set()
         await run.result()
+
+
+async def test_status_names_a_service_that_does_not_answer(idle_lab: SyncLab, syncline: CommandLine) -> None:
+    """While a run waits for it, and once the run has ended without its vectors; before: `running` and `ok`."""
+    lab, release = idle_lab, asyncio.Event()
+    since = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+
+    async def silent(context: SyncContext) -> SyncResult:
+        context.heartbeat(
+            CycleProgress(phase="vectors", waiting=Waiting(on="vector store 'qdrant'", since=since))
+        )
+        await release.wait()
+        return sync_result(CycleStatus.VECTORS_DELAYED)
+
+    graph = await lab.add_graph(FakeProvider(cycle=silent))
+    async with create_worker(lab.client, SyncActivities(lab.services), lab.services.settings):
+        run = await lab.start(graph)
+
+        async def shown() -> bool:
+            return "has answered neither" in (await syncline("status", graph.slug)).out
+
+        await eventually(shown)
+        assert (await syncline.answer("status GRAPH", graph.slug))["standing"] == "waiting"
+        in_full = (await syncline("status", graph.slug)).out
+        assert "vector store 'qdrant' has answered neither" in in_full
+        assert "2026-03-04 05:06:07" in in_full
+        release.set()
+        await run.result()
+        await eventually(lambda: _stands(syncline, graph.slug, "vectors delayed"))
+
+
+async def _stands(syncline: CommandLine, slug: str, standing: str) -> bool:
+    answer = await syncline.answer("status")
+    return any(entry["graph"] == slug and entry["standing"] == standing for entry in answer)
 
 
 async def test_the_engine_tells_a_follower_how_much_there_is(lab: SyncLab, syncline: CommandLine) -> None:

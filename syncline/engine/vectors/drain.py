@@ -23,8 +23,9 @@ from syncline.engine.vectors.outbox import (
     read_left,
     read_states,
 )
+from syncline.engine.vectors.silence import silence_reported
 from syncline.errors import EmbeddingError, VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
-from syncline.messages.sync import VectorProgress
+from syncline.messages.sync import VectorProgress, Waiting
 from syncline.provider import SyncContext
 from syncline.stores.vectors import PointPayload
 from syncline.tracing import span
@@ -51,6 +52,7 @@ async def drain_outbox(
     *,
     out_of_time: Callable[[], bool],
     beat: Callable[[int], None],
+    report_waiting: Callable[[Waiting | None], None] = lambda _: None,
 ) -> VectorProgress:
     """Write every pending point until the outbox is empty or the time budget is spent.
 
@@ -59,6 +61,7 @@ async def drain_outbox(
     alone. The result reports both. Entries leave the outbox only after the vector store has confirmed them,
     so a crash only causes repetition. While everything waits for its retry, this reads a little and writes
     nothing. Raises CycleFenced when another cycle acquired the graph; no further request is sent then.
+    `report_waiting` is called when a service stops to answer, and when it answers again.
     """
     counts = _Counts()
     fence = await Fence.current(held.connection, graph=context.graph.slug, schema=held.schema)
@@ -74,20 +77,25 @@ async def drain_outbox(
     if not any(drain.concerns(states[name]) for name, drain in drains.items()):
         return VectorProgress()
     away: VectorStoreUnavailable | None = None
-    for name, drain in drains.items():
-        state = states[name]
-        if state["waits"]:
-            continue
-        if away is not None:
-            # The same unreachable store: another request would only cost another timeout.
-            if drain.has_work(state):
-                await drain.delay(away)
-            continue
-        try:
-            await drain.run(state)
-        except (VectorStoreError, EmbeddingError) as failure:
-            await drain.delay(failure)
-            away = failure if isinstance(failure, VectorStoreUnavailable) else None
+    services = {
+        f"vector store '{context.vectors.store.name}'": context.vectors.store,
+        f"embedding service '{context.embedding.name}'": context.embedding,
+    }
+    async with silence_reported(report_waiting, services):
+        for name, drain in drains.items():
+            state = states[name]
+            if state["waits"]:
+                continue
+            if away is not None:
+                # The same unreachable store: another request would only cost another timeout.
+                if drain.has_work(state):
+                    await drain.delay(away)
+                continue
+            try:
+                await drain.run(state)
+            except (VectorStoreError, EmbeddingError) as failure:
+                await drain.delay(failure)
+                away = failure if isinstance(failure, VectorStoreUnavailable) else None
     async with held.transaction() as target:
         left = await read_left(target, list(drains))
     return VectorProgress(

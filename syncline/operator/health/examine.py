@@ -47,6 +47,8 @@ async def check_listener(name: str, services: Services, key: str | None, *, name
 
 _SECONDS: Final = 8.0
 """Maximum seconds of each check; they run concurrently."""
+_VECTOR_SECONDS: Final = 4.0
+"""The same of a vector store: an operator who waits little longer sees it named, and not the worker."""
 _MOST_NAMED: Final = 100
 _MIGRATE: Final = "Run `syncline migrate` where the stores can be reached."
 _EMBEDDING_FIX: Final = "Check SYNCLINE_EMBEDDING_URL, _API_KEY and _MODEL of the workers."
@@ -92,9 +94,13 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
 
 
 def _look(
-    name: str, look: Callable[[], Awaitable[Sequence[Check]]], *, fix: str
+    name: str,
+    look: Callable[[], Awaitable[Sequence[Check]]],
+    *,
+    fix: str,
+    seconds: float = _SECONDS,
 ) -> Awaitable[Sequence[Check]]:
-    return bounded(name, _SECONDS, look, fix=fix)
+    return bounded(name, seconds, look, fix=fix)
 
 
 async def _graphs(services: Services) -> Sequence[Graph]:
@@ -284,7 +290,7 @@ def _vector_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
         name = "qdrant" if key is None else f"qdrant {key}"
         setting = "SYNCLINE_QDRANT_URL and _API_KEY" if key is None else f"key '{key}' of SYNCLINE_QDRANTS"
         fix = f"Bring Qdrant up, or correct {setting} of the workers; until then only vectors are delayed."
-        looks.append(_look(name, partial(one, name, key), fix=fix))
+        looks.append(_look(name, partial(one, name, key), fix=fix, seconds=_VECTOR_SECONDS))
     return looks
 
 

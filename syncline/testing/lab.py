@@ -20,6 +20,7 @@ from syncline.provider import SyncProvider
 __all__ = ["Run", "SyncLab", "eventually"]
 
 Run = WorkflowHandle[object, SyncGraphResult]
+_SELDOM = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,12 @@ class SyncLab:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], *, seconds: float = 30) -> None:
-    """Return once the condition holds, or raise TimeoutError."""
+    """Return once the condition holds, or raise TimeoutError.
+
+    It is asked ever more rarely, up to `_SELDOM`: to answer takes the servers a part of what is waited for.
+    """
+    pause = 0.02
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 # what is waited for is in another process
-            await asyncio.sleep(0.05)
+        while not await condition():
+            await asyncio.sleep(pause)
+            pause = min(1.5 * pause, _SELDOM)

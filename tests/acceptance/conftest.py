@@ -20,6 +20,7 @@ import asyncpg
 import pytest
 
 from tests.kit.ports import free_port
+from tests.kit.processes import working_for
 
 CHECKOUT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -110,6 +111,7 @@ class RunningStack:
         said = (self.folder / "output.txt").read_text
         assert self.process.wait(60) == 0, said()
         assert "Traceback" not in said() + self.worker_log()
+        assert working_for(self.state) == []
 
     def worker_log(self) -> str:
         """Return all that the worker has logged."""

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from syncline.devstack.postgres import PostgresServer
 from syncline.devstack.processes import ProcessIdentity
 from syncline.devstack.state import StateFolder
 from tests.kit.ports import free_port
+from tests.kit.processes import working_for
 
 CHECKOUT = Path(__file__).parents[2]
 SYNCLINE = Path(sys.executable).with_name("syncline")
@@ -90,17 +90,7 @@ class Stack:
 
     def processes(self) -> list[str]:
         """Return the command lines of all processes that work for this stack."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
-                    continue
-                words = [*process.cmdline(), *process.environ().values(), process.cwd()]
-            except psutil.Error:
-                continue
-            if any(str(self.state) in word for word in words):
-                found.append(f"{process.pid}: {' '.join(process.cmdline())}")
-        return found
+        return working_for(self.state)
 
     def logs(self) -> str:
         """Return all that the parts of the stack wrote to their logs."""
@@ -154,6 +144,7 @@ def rows(stack: Stack, first: "subprocess.CompletedProcess[str]") -> dict[str, i
     return stack.rows()
 
 
+@pytest.mark.proof
 def test_first_start_syncs_every_graph_and_stops(
     stack: Stack, first: "subprocess.CompletedProcess[str]", rows: dict[str, int]
 ) -> None:
@@ -174,9 +165,7 @@ def test_first_start_syncs_every_graph_and_stops(
             assert there == here, table
 
 
-def test_a_taken_port_is_told_and_nothing_is_started(
-    stack: Stack, first: "subprocess.CompletedProcess[str]"
-) -> None:
+def test_a_taken_port_is_told_and_nothing_is_started(stack: Stack) -> None:
     with socket.create_server(("127.0.0.1", stack.ui_port)):
         refused = stack.once()
     assert refused.returncode == 2
@@ -186,10 +175,10 @@ def test_a_taken_port_is_told_and_nothing_is_started(
     assert stack.processes() == []
 
 
-def test_a_folder_in_use_is_told_with_the_pid_of_its_user(
-    stack: Stack, first: "subprocess.CompletedProcess[str]"
-) -> None:
-    with StateFolder(stack.state).locked():
+def test_a_folder_in_use_is_told_with_the_pid_of_its_user(stack: Stack) -> None:
+    folder = StateFolder(stack.state)
+    folder.create()
+    with folder.locked():
         refused = stack.once()
     assert refused.returncode == 2
     assert refused.stdout.startswith(f"error: Another `syncline dev` (pid {os.getpid()}) is running over")

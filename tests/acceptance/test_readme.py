@@ -39,6 +39,14 @@ def test_a_closed_run_answers_its_queries(running_stack: "RunningStack") -> None
     assert (provider["provider_id"], provider["fallback"]) == ("default", None)
 
 
+@pytest.mark.parametrize("schema", ["world", "world_fallback"])
+def test_every_row_of_a_sample_is_in_the_graph_db(running_stack: "RunningStack", schema: str) -> None:
+    for table in ("raw_sources", "facts", "nodes", "edges"):
+        [[there]] = running_stack.sql("write_dsn", schema, f"SELECT count(*) FROM write_{table}")
+        [[here]] = running_stack.sql("graph_dsn", schema, f"SELECT count(*) FROM {table}")
+        assert there == here > 0, table
+
+
 def test_runs_start_by_hand_and_by_cron(
     running_stack: "RunningStack", wait_until: Callable[..., None]
 ) -> None:

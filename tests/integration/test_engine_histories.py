@@ -248,7 +248,7 @@ def machine_in(world: World) -> type[RuleBasedStateMachine]:
 
 
 def test_no_history_loses_a_change(world: World) -> None:
-    tell(world, histories=20, steps=15)
+    tell(world, histories=6, steps=15)
 
 
 @pytest.mark.proof

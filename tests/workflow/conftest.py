@@ -88,7 +88,6 @@ async def _services(
         task_queue=unique("queue"),
         graceful_shutdown_seconds=1,
         pool_size=4,
-        workflow_sandbox=True,
     )
     async with Services.open(settings) as opened:
         yield opened
@@ -101,7 +100,10 @@ async def shared_lab(
     postgres_server: EmbeddedPostgres,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[SyncLab]:
-    """A laboratory that the tests of a module share, each with graphs of its own; its worker runs."""
+    """A laboratory that the tests of a module share, each with graphs of its own; its worker runs.
+
+    In the sandbox, which takes a worker 0.3 s of CPU to start: a laboratory of one test is as deployed.
+    """
     name = Path(request.node.path).stem
     numbers = count(1)
     for side in ("write", "graph"):

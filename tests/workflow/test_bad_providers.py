@@ -152,7 +152,6 @@ async def zoo(
         blocked_seconds=BLOCKED,
         pool_size=4,
         max_concurrent_cycles=4,
-        workflow_sandbox=True,
     )
     registry = Registry(initialize_seconds=0.3, close_seconds=1)
     registry.load()
@@ -194,7 +193,7 @@ async def others_take_no_harm(zoo: Zoo) -> AsyncIterator[None]:
             assert result.result.drained
             longest = max(longest, time.monotonic() - began)
             zoo.others[graph.slug] += 1
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
 
     syncing = [asyncio.create_task(keep_syncing(graph)) for graph in (zoo.engine, zoo.good)]
     yield

@@ -16,6 +16,7 @@ from syncline.control.graphs import Graph
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.testing.lab import Run, SyncLab, eventually
 from syncline.testing.worker_process import WorkerProcess, environment_of
+from tests.kit.cases import further
 
 ROOT = Path(__file__).parents[2]
 NODES = "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 40) i"
@@ -159,6 +160,7 @@ async def test_the_next_attempt_takes_the_graph_from_a_frozen_worker(
         assert await scene.books() == books
 
 
+@pytest.mark.proof
 async def test_a_run_takes_the_graph_from_a_frozen_worker_whose_run_was_terminated(
     scene: Scene, environment: dict[str, str]
 ) -> None:
@@ -183,7 +185,7 @@ async def test_a_run_takes_the_graph_from_a_frozen_worker_whose_run_was_terminat
         assert await scene.books() == books
 
 
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("fault", [signal.SIGKILL, *further(signal.SIGSTOP)])
 async def test_a_dead_workers_statement_does_not_keep_the_graph(
     scene: Scene, environment: dict[str, str], fault: signal.Signals
 ) -> None:

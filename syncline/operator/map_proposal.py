@@ -1,68 +1,18 @@
 """Map proposal: a map document from the catalogs of both databases, with comments where it did not decide."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Final
 
 import yaml
 
-from syncline.capture.install.catalog import Catalog, ColumnState
 from syncline.maps.document import VERSION
-from syncline.operator.map_catalog import MapTable
+from syncline.operator.map_decisions import COMPOSITE_KEYS, KEY_TYPES, Decisions, Proposed, Side
 
-__all__ = ["KEY_TYPES", "Side", "propose_map"]
-
-KEY_TYPES: Final = frozenset({"text", "character varying"})
-"""The types of keys that the engine can sync, as Postgres spells them."""
-
-COMPOSITE_KEYS: Final = False
-"""Whether the engine can sync keys of several columns that are no references."""
-
-_AS_TEXT: Final = frozenset({"character varying", "character", "name", "citext"})
-_SHORT: Final = {"timestamp with time zone": "timestamptz", "timestamp without time zone": "timestamp"}
+__all__ = ["propose_map"]
 
 _RESERVED: Final = "sync_"
 _TEXTS: Final = ("title", "name", "content", "text", "body", "description", "summary", "concept")
 """Names of columns whose text a vector may be made of."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One schema: its tables, and the types of their columns."""
-
-    catalog: Catalog
-    tables: Mapping[str, MapTable]
-
-    def column(self, table: str, name: str) -> ColumnState | None:
-        """Return a column as capture and the engine see it."""
-        found = self.catalog.tables.get(table)
-        return None if found is None else found.columns.get(name)
-
-    def type_of(self, table: str, name: str) -> str:
-        """Return the type that a map has for a column: of an enum, the text of its values."""
-        column = self.column(table, name)
-        if column is None or column.enum or column.type.rpartition(".")[2] in _AS_TEXT:
-            return "text"
-        return _SHORT.get(column.type, column.type)
-
-
-@dataclass
-class _Proposed:
-    """What is proposed for one source table."""
-
-    source: str
-    name: str
-    key: tuple[str, ...] = ()
-    refused: str | None = None
-    """Why it cannot be synced."""
-    references: dict[str, str] = field(default_factory=dict)
-    """Column -> parent's source table."""
-    optional: set[str] = field(default_factory=set)
-    arrays: dict[str, str] = field(default_factory=dict)
-    """Array column -> the members' source table."""
-    notes: dict[str, str] = field(default_factory=dict)
-    """Column -> what could not be decided."""
-    remarks: list[str] = field(default_factory=list)
 
 
 def propose_map(
@@ -78,36 +28,17 @@ def propose_map(
     Where the graph-db has tables of the same names, with or without a prefix that all sources share, their
     columns are those that are copied. It reads back as it is; what it leaves out it says in a comment.
     """
-    proposal = _Proposal(write, graph, key_types, composite_keys=composite_keys)
-    proposal.decide()
-    return proposal.document(name)
+    decided = Decisions(write, graph, key_types, composite_keys=composite_keys)
+    decided.decide()
+    return _Proposal(decided).document(name)
 
 
 class _Proposal:
-    def __init__(self, write: Side, graph: Side, key_types: frozenset[str], *, composite_keys: bool) -> None:
-        self._write, self._graph = write, graph
-        self._key_types, self._composite_keys = key_types, composite_keys
-        self._prefix = _shared_prefix(sorted(write.tables))
-        self._all: dict[str, _Proposed] = {}
-        taken: set[str] = set()
-        for source in sorted(write.tables):
-            name = self._target_name(source)
-            name = source if name in taken else name
-            taken.add(name)
-            self._all[source] = _Proposed(source, name)
+    """The text of a proposal."""
 
-    def decide(self) -> None:
-        """Decide keys, then references, then arrays: each depends on what was decided before."""
-        for table in self._all.values():
-            self._decide_key(table)
-        # What refers to a table that cannot be synced is copied as it is, and may lose its own key by that.
-        while [table for table in self._all.values() if self._lose_key(table)]:
-            pass
-        for table in self._synced():
-            self._decide_references(table)
-        self._break_circles()
-        for table in self._synced():
-            self._decide_arrays(table)
+    def __init__(self, decided: Decisions) -> None:
+        self._decided = decided
+        self._write, self._graph = decided.write, decided.graph
 
     def document(self, name: str) -> str:
         """Return the YAML."""
@@ -118,216 +49,22 @@ class _Proposal:
             f"version: {VERSION}",
             f"name: {_scalar(name)}",
         ]
-        if self._prefix:
-            lines.append(f"# All sources begin with {self._prefix}: targets are named without it.")
-        synced = self._synced()
+        if self._decided.prefix:
+            lines.append(f"# All sources begin with {self._decided.prefix}: targets are named without it.")
+        synced = self._decided.synced()
         lines.append("tables:" if synced else "tables: {}")
         for table in synced:
             lines += ["", *self._table(table)]
-        left = [table for table in self._all.values() if table.refused is not None]
+        left = [table for table in self._decided.all.values() if table.refused is not None]
         if left:
             lines += ["", "# Not proposed:"]
             lines += [f"#   {table.source}: {table.refused}" for table in left]
-        unused = sorted(self._graph.tables.keys() - self._used())
+        unused = sorted(self._graph.tables.keys() - self._decided.used())
         if unused:
             lines += ["", "# In the graph-db, and of no source above:", *(f"#   {each}" for each in unused)]
         return "\n".join(lines) + "\n"
 
-    # Deciding
-
-    def _synced(self) -> list[_Proposed]:
-        return [table for table in self._all.values() if table.refused is None]
-
-    def _target_name(self, source: str) -> str:
-        bare = source.removeprefix(self._prefix)
-        for name in (bare, source, f"{bare}s", bare.removesuffix("s"), f"{bare.removesuffix('y')}ies"):
-            if name in self._graph.tables:
-                return name
-        return bare
-
-    def _decide_key(self, table: _Proposed) -> None:
-        found = self._write.tables[table.source]
-        unique = [
-            columns
-            for columns in found.unique
-            if all(found.columns[name].not_null for name in columns if name in found.columns)
-        ]
-        key = found.key or next(iter(unique), ())
-        if not key:
-            table.refused = "it has no primary key, and no unique columns that are NOT NULL."
-            return
-        if not found.key:
-            table.remarks.append(f"No primary key: {', '.join(key)} is unique and NOT NULL.")
-        table.key = key
-        table.references = {
-            column: parent
-            for column in key
-            if (parent := self._parent(table, column)) is not None and parent != table.source
-        }
-        for column in key:
-            kind = self._write.column(table.source, column)
-            if kind is None or kind.enum or kind.type not in self._key_types:
-                spelled = "of an unknown type" if kind is None else kind.type
-                table.refused = f"its key column {column} is {spelled}; keys can be {self._said_types()}."
-                return
-        if len(key) > 1 and len(table.references) < len(key) and not self._composite_keys:
-            others = ", ".join(column for column in key if column not in table.references)
-            table.refused = (
-                f"its key ({', '.join(key)}) has a column, {others}, that refers to no table; a key has one "
-                "column, or columns that are all references."
-            )
-
-    def _lose_key(self, table: _Proposed) -> bool:
-        """Take away a key's references to what has no id; return whether there were any."""
-        if table.refused is not None:
-            return False
-        lost = [
-            column for column, parent in table.references.items() if not self._identified(self._all[parent])
-        ]
-        if not lost:
-            return False
-        if len(table.key) == 1 or self._composite_keys:
-            for column in lost:
-                del table.references[column]
-            return True
-        parent = self._all[table.references[lost[0]]]
-        why = "is not proposed" if parent.refused is not None else "has no id of its own"
-        table.refused = f"its key ({', '.join(table.key)}) refers to {parent.source}, which {why}."
-        return True
-
-    def _said_types(self) -> str:
-        return ", ".join(sorted(self._key_types))
-
-    def _parent(self, table: _Proposed, column: str) -> str | None:
-        """Return the source table to whose key a column refers by a foreign key."""
-        key = self._write.tables[table.source].parent_of(column)
-        parent = None if key is None else self._write.tables.get(key.parent)
-        if key is None or parent is None or parent.key != key.parent_columns:
-            return None
-        return parent.name
-
-    def _identified(self, table: _Proposed) -> bool:
-        """Whether other tables can refer to it: its key is no reference."""
-        return table.refused is None and len(table.key) == 1 and table.key[0] not in table.references
-
-    def _decide_references(self, table: _Proposed) -> None:
-        found = self._write.tables[table.source]
-        for key in found.parents:
-            if len(key.columns) > 1:
-                table.remarks.append(
-                    f"({', '.join(key.columns)}) refers to {key.parent} together; its columns are copied."
-                )
-        for column in found.columns.values():
-            if column.name in table.key:
-                continue
-            to = found.parent_of(column.name)
-            if to is None:
-                self._note_like(table, column.name)
-                continue
-            parent = self._all.get(to.parent)
-            if parent is None or not self._identified(parent):
-                why = "is not proposed" if parent is None or parent.refused else "has no id of its own"
-                table.notes[column.name] = f"refers to {to.parent}, which {why}"
-            elif self._parent(table, column.name) is None:
-                table.notes[column.name] = f"refers to {to.parent} by {', '.join(to.parent_columns)}"
-            elif not self._identified(table) and not column.not_null:
-                table.notes[column.name] = f"refers to {to.parent}, but may be NULL in a table without an id"
-            else:
-                table.references[column.name] = parent.source
-                if not column.not_null or parent is table:
-                    table.optional.add(column.name)
-
-    def _note_like(self, table: _Proposed, column: str) -> None:
-        """Note that a column without a foreign key is named like one."""
-        stem = column.removesuffix("_id")
-        if stem == column:
-            return
-        like = next((each for each in self._all.values() if each.name in (stem, f"{stem}s")), None)
-        if like is None or not self._identified(like):
-            return
-        same = self._write.type_of(table.source, column) == self._write.type_of(like.source, like.key[0])
-        if same:
-            table.notes[column] = f"no foreign key; if it names a row of {like.name}, move it to `references`"
-
-    def _break_circles(self) -> None:
-        """Copy columns as they are where tables refer to each other in a circle, optional ones first."""
-        while True:
-            circle = self._circle()
-            if circle is None:
-                return
-            table, column = circle
-            parent = self._all[table.references.pop(column)]
-            table.optional.discard(column)
-            table.notes[column] = f"refers to {parent.name}, which refers back"
-
-    def _circle(self) -> tuple[_Proposed, str] | None:
-        found: list[tuple[bool, _Proposed, str]] = []
-        for table in self._synced():
-            for column, parent in table.references.items():
-                if parent != table.source and column not in table.key and self._reaches(parent, table.source):
-                    found.append((column not in table.optional, table, column))
-        return min(found, key=lambda one: one[0])[1:] if found else None
-
-    def _reaches(self, child: str, parent: str) -> bool:
-        met: set[str] = set()
-        waiting = [child]
-        while waiting:
-            name = waiting.pop()
-            if name == parent:
-                return True
-            if name not in met:
-                met.add(name)
-                waiting += self._all[name].references.values()
-        return False
-
-    def _decide_arrays(self, table: _Proposed) -> None:
-        """Decide which arrays are links: those that are named like a table."""
-        if not self._identified(table):
-            return
-        for column in self._write.tables[table.source].columns.values():
-            kind = self._write.type_of(table.source, column.name)
-            if not kind.endswith("[]"):
-                continue
-            stem = column.name.removesuffix("_ids").removesuffix("_keys")
-            members = [
-                each
-                for each in self._synced()
-                if each.name in (stem, f"{stem}s", f"{stem}es", f"{stem.removesuffix('y')}ies")
-                and self._identified(each)
-                and each is not table
-                and not self._reaches(each.source, table.source)
-            ]
-            if len(members) != 1:
-                table.notes[column.name] = "an array that is copied; if it names rows, move it to `links`"
-            elif kind.removesuffix("[]") not in self._key_types or (
-                kind != "text[]" and "uuid" not in self._key_types
-            ):
-                table.notes[column.name] = f"names rows of {members[0].name}? Links need text[], not {kind}"
-            else:
-                table.arrays[column.name] = members[0].source
-
-    # Writing
-
-    def _used(self) -> set[str]:
-        used = {table.name for table in self._synced()}
-        for table in self._synced():
-            used |= {self._link_table(table, column)[0] for column in table.arrays}
-        return used
-
-    def _link_table(self, table: _Proposed, column: str) -> tuple[str, str, str]:
-        """Return link table, owner and member of an array: those of the graph-db where it has one."""
-        member = self._all[table.arrays[column]]
-        for name, found in sorted(self._graph.tables.items()):
-            ends = {key.parent: key.columns[0] for key in found.parents if len(key.columns) == 1}
-            if len(found.columns) == len(ends) == 2 and ends.keys() == {table.name, member.name}:
-                return name, ends[table.name], ends[member.name]
-        owner, other = _singular(table.name), _singular(member.name)
-        links = f"{owner}_{member.name}"
-        if links in {each.name for each in self._all.values()}:
-            links = f"{owner}_{column}"
-        return links, f"{owner}_id", f"{other}_id"
-
-    def _table(self, table: _Proposed) -> Iterator[str]:
+    def _table(self, table: Proposed) -> Iterator[str]:
         yield f"  {_scalar(table.name)}:"
         for remark in table.remarks:
             yield f"    # {remark}"
@@ -337,7 +74,7 @@ class _Proposal:
         key = ", ".join(_scalar(name) for name in table.key)
         if table.key != ("id",):
             yield f"    key: {key}" if len(table.key) == 1 else f"    key: [{key}]"
-        if self._same_id(table):
+        if self._decided.same_id(table):
             yield "    id: same" if table.key == ("id",) else f"    id: {{rule: same, column: {key}}}"
         yield from self._types(table)
         if table.references:
@@ -348,8 +85,8 @@ class _Proposal:
         for number, column in enumerate(table.arrays):
             if number == 0:
                 yield "    links:"
-            links, owner, member = self._link_table(table, column)
-            parent = self._all[table.arrays[column]].name
+            links, owner, member = self._decided.link_table(table, column)
+            parent = self._decided.all[table.arrays[column]].name
             yield f"      {_scalar(links)}:"
             yield f"        source: {_scalar(column)}"
             yield f"        owner: {_scalar(owner)}"
@@ -357,14 +94,7 @@ class _Proposal:
             yield f"        parent: {_scalar(parent)}"
         yield from self._suggestions(table)
 
-    def _same_id(self, table: _Proposed) -> bool:
-        """Whether the target's id is the key itself: no text, and the target has no other primary key."""
-        if not self._identified(table) or self._write.type_of(table.source, table.key[0]) == "text":
-            return False
-        target = self._graph.tables.get(table.name)
-        return target is None or target.key == table.key
-
-    def _types(self, table: _Proposed) -> Iterator[str]:
+    def _types(self, table: Proposed) -> Iterator[str]:
         """Yield the types of keys, references and arrays that are no texts."""
         named = {
             name: self._write.type_of(table.source, name)
@@ -375,11 +105,11 @@ class _Proposal:
             yield "    types:"
             yield from (f"      {_scalar(name)}: {_scalar(kind)}" for name, kind in other.items())
 
-    def _reference(self, table: _Proposed, column: str, parent: str) -> str:
-        name = _scalar(self._all[parent].name)
+    def _reference(self, table: Proposed, column: str, parent: str) -> str:
+        name = _scalar(self._decided.all[parent].name)
         return f"{{parent: {name}, required: false}}" if column in table.optional else name
 
-    def _columns(self, table: _Proposed) -> Iterator[str]:
+    def _columns(self, table: Proposed) -> Iterator[str]:
         taken = {*table.key, *table.references, *table.arrays}
         columns = [
             name
@@ -393,7 +123,7 @@ class _Proposal:
         for name in columns:
             note = table.notes.get(name)
             line = f"{_scalar(name)}: {_scalar(self._write.type_of(table.source, name))}"
-            if self._identified(table) and not self._same_id(table) and name in ("id", "key"):
+            if self._decided.identified(table) and not self._decided.same_id(table) and name in ("id", "key"):
                 lines.append(f"      # {line}  # {name} of the target is what the engine makes of the key")
             elif target is not None and name not in target.columns:
                 lines.append(f"      # {line}  # the graph-db has no such column")
@@ -405,7 +135,7 @@ class _Proposal:
         yield "    columns:" if copied else "    columns: {}"
         yield from lines
 
-    def _suggestions(self, table: _Proposed) -> Iterator[str]:
+    def _suggestions(self, table: Proposed) -> Iterator[str]:
         """Yield as comments what only the makers of the tables can know."""
         source, target = self._write.tables[table.source], self._graph.tables.get(table.name)
         if target is not None:
@@ -419,26 +149,11 @@ class _Proposal:
                 )
                 yield f"    # {column.name} of the graph-db is {kind} of no source column.{counter}"
         text = next((name for name in _TEXTS if name in source.columns), None)
-        if text is not None and self._identified(table):
+        if text is not None and self._decided.identified(table):
             yield "    # vector:  # to search it by meaning"
             yield f"    #   collection: {_scalar(table.name)}"
             yield f"    #   text: t.{_scalar(text)}"
             yield f"    #   payload: {{{_scalar(text)}: t.{_scalar(text)}}}"
-
-
-def _shared_prefix(names: Sequence[str]) -> str:
-    """Return the words and underscores with which all names begin, if there are several names."""
-    if len(names) < 2:
-        return ""
-    first, last = names[0], names[-1]
-    length = next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), 0)
-    return first[: first.rfind("_", 0, length) + 1]
-
-
-def _singular(name: str) -> str:
-    if name.endswith("ies"):
-        return f"{name.removesuffix('ies')}y"
-    return name.removesuffix("s") if len(name) > 3 and not name.endswith("ss") else name
 
 
 def _scalar(text: str) -> str:

@@ -9,7 +9,8 @@ from syncline.capture.install.catalog import read_catalog
 from syncline.maps.document import read_map
 from syncline.migrations import migrate_bookkeeping
 from syncline.operator.map_catalog import read_map_tables, table_names
-from syncline.operator.map_proposal import Side, propose_map
+from syncline.operator.map_decisions import Side
+from syncline.operator.map_proposal import propose_map
 from syncline.operator.target_tables import target_tables
 from syncline.provider import GraphSchema
 

@@ -19,7 +19,8 @@ from syncline.maps.document import read_map
 from syncline.messages.sync import CycleStatus
 from syncline.operator.map_catalog import read_map_tables, table_names
 from syncline.operator.map_check import check_map
-from syncline.operator.map_proposal import Side, propose_map
+from syncline.operator.map_decisions import Side
+from syncline.operator.map_proposal import propose_map
 from syncline.operator.proposing import create_targets, propose
 from syncline.provider import GraphSchema
 from syncline.testing.graphs import TestGraph

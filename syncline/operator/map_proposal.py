@@ -62,7 +62,8 @@ class _Proposal:
         unused = sorted(self._graph.tables.keys() - self._decided.used())
         if unused:
             lines += ["", "# In the graph-db, and of no source above:", *(f"#   {each}" for each in unused)]
-        return "\n".join(lines) + "\n"
+        # Names may have line breaks, which would end a comment; where they are values they are escaped.
+        return "\n".join(_one_line(line) for line in lines) + "\n"
 
     def _table(self, table: Proposed) -> Iterator[str]:
         yield f"  {_scalar(table.name)}:"
@@ -158,5 +159,10 @@ class _Proposal:
 
 def _scalar(text: str) -> str:
     """Return a text as YAML in one line."""
-    written: str = yaml.safe_dump(text, width=10_000, allow_unicode=True)
+    style = None if text.isprintable() else '"'
+    written: str = yaml.safe_dump(text, width=10_000, allow_unicode=True, default_style=style)
     return written.removesuffix("...\n").rstrip("\n")
+
+
+def _one_line(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -276,6 +276,26 @@ async def test_keys_of_other_types_are_told_to_the_map_where_the_engine_can_sync
     }
 
 
+async def test_odd_names_are_proposed_as_they_are(shop: tuple[GraphSchema, GraphSchema]) -> None:
+    write, target = shop
+    await run(
+        write,
+        'CREATE SCHEMA shop; CREATE TABLE shop."Odd: ""one" ("on" text PRIMARY KEY, "line\nbreak" text, "# no" text[], "a: b" int);'
+        'CREATE TABLE shop."null" ("\t" text PRIMARY KEY, "Odd: ""one_id" text, "x\ty" text REFERENCES shop."Odd: ""one", "key" int);'
+        'CREATE TABLE shop."\n- bad" (id int);',
+    )
+    [odd, null] = read_map((await propose(write, target, name="off")).document, source="x")
+    assert (odd.name, odd.key, [column.name for column in odd.columns]) == (
+        'Odd: "one', ("on",), ["line\nbreak", "# no", "a: b"],
+    )  # fmt: skip
+    assert (null.name, null.key, [column.name for column in null.columns]) == (
+        "null",
+        ("\t",),
+        ['Odd: "one_id'],
+    )
+    assert [(reference.column, reference.parent) for reference in null.references] == [("x\ty", 'Odd: "one')]
+
+
 async def test_a_schema_without_tables_gets_an_empty_map(shop: tuple[GraphSchema, GraphSchema]) -> None:
     document = (await propose(*shop, name="shop")).document
     assert read_map(document, source="shop").tables == ()

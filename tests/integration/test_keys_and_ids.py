@@ -1,0 +1,405 @@
+"""Keys of every type, every rule for ids, every kind of link: each synced, changed, deleted, parked, verified."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid5
+
+import pytest_asyncio
+from pydantic import SecretStr
+
+from syncline.capture.install.install import adopt
+from syncline.embeddings.hashing import DevelopmentEmbedding
+from syncline.engine import Column, Links, Reference, SchemaMap, Stat, Stats, SyncEngine, TableMap
+from syncline.engine.keys import key_uuid
+from syncline.maps.ids import Id, IdRule
+from syncline.messages.sync import CycleStatus
+from syncline.messages.verification import Verdict, Verification
+from syncline.migrations import migrate_bookkeeping
+from syncline.operator.explain import explain
+from syncline.operator.explanation import RowState
+from syncline.operator.parked import list_parked, summarize_parked
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
+from syncline.testing.graphs import TestGraph, write
+from syncline.verify import verify
+
+NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
+
+
+@dataclass(frozen=True)
+class KeyKind:
+    """A type of keys: its values in SQL and in their form, and the arrays that can name them."""
+
+    type: str
+    value: str
+    form: str
+    arrays: tuple[str, ...]
+    referring: str
+    expression: str
+    made: str
+    """Type of the id that the expression makes."""
+
+    @property
+    def name(self) -> str:
+        return self.type.partition("(")[0].replace(" ", "_")
+
+
+KINDS = (
+    KeyKind("text", "'K{n}é'", "K{n}é", ("text[]", "varchar[]", "jsonb"), "text", "'x-' || $1", "text"),
+    KeyKind("varchar(40)", "'v{n}'", "v{n}", ("varchar[]", "text[]", "jsonb"), "text", "'x-' || $1", "text"),
+    KeyKind(
+        "uuid",
+        "'0000000{n}-ABCD-4000-8000-00000000000F'",
+        "0000000{n}-abcd-4000-8000-00000000000f",
+        ("uuid[]", "varchar[]", "text[]", "jsonb"),
+        "text",
+        "md5($1::text)::uuid",
+        "uuid",
+    ),
+    KeyKind("smallint", "-{n}", "-{n}", ("smallint[]", "bigint[]", "text[]"), "integer", "$1 * 2", "integer"),
+    KeyKind("integer", "{n}", "{n}", ("integer[]", "bigint[]", "jsonb", "numeric[]"), "text", "$1 + 7", "integer"),
+    KeyKind(
+        "bigint", "{n}0000000000", "{n}0000000000", ("bigint[]", "varchar[]", "jsonb"), "bigint", "$1 - 1", "bigint"
+    ),
+    KeyKind("numeric", "{n}.00", "{n}", ("numeric[]", "bigint[]", "jsonb"), "integer", "$1 / 2", "numeric"),
+    KeyKind("date", "date '2020-0{n}-01'", "2020-0{n}-01", ("date[]",), "date", "$1 + 1", "date"),
+    KeyKind("bytea", "'\\x0{n}ff'::bytea", "0{n}ff", ("bytea[]",), "bytea", "sha256($1)", "bytea"),
+)
+RULES = tuple(IdRule)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One type of keys with one rule for ids."""
+
+    kind: KeyKind
+    rule: IdRule
+
+    @property
+    def parents(self) -> str:
+        return f"{self.kind.name}_{self.rule}"
+
+    @property
+    def children(self) -> str:
+        return f"{self.parents}_child"
+
+    @property
+    def id_type(self) -> str:
+        match self.rule:
+            case IdRule.SAME:
+                return self.kind.type
+            case IdRule.EXPRESSION:
+                return self.kind.made
+        return "uuid"
+
+    @property
+    def id(self) -> Id | None:
+        match self.rule:
+            case IdRule.HASH:
+                return None
+            case IdRule.SAME:
+                return Id(rule=IdRule.SAME, column="nr")
+            case IdRule.UUID5:
+                return Id(rule=IdRule.UUID5, namespace=str(NAMESPACE), key="code")
+        return Id(rule=IdRule.EXPRESSION, expression=self.kind.expression, type=self.kind.made, column="Made by")
+
+    def columns(self) -> str:
+        """The columns of identity in a target."""
+        match self.rule:
+            case IdRule.SAME:
+                return f"nr {self.id_type} PRIMARY KEY"
+            case IdRule.UUID5:
+                return f"id uuid PRIMARY KEY, code {self.kind.type} NOT NULL"
+            case IdRule.EXPRESSION:
+                return f'"Made by" {self.id_type} PRIMARY KEY, key {self.kind.type} NOT NULL'
+        return f"id uuid PRIMARY KEY, key {self.kind.type} NOT NULL"
+
+    def ref(self) -> str:
+        column = {IdRule.SAME: "nr", IdRule.EXPRESSION: '"Made by"'}.get(self.rule, "id")
+        return f"{self.id_type} REFERENCES {{}} ({column})"
+
+    def maps(self) -> Iterator[TableMap]:
+        type_ = self.kind.type.partition("(")[0]
+        yield TableMap(
+            name=self.parents,
+            source=f"w_{self.parents}",
+            key=("k",),
+            types={"k": type_},
+            id=self.id,
+            columns=(Column(name="title"),),
+            stats=Stats(
+                table=f"{self.parents}_n", owner="of", columns=(Stat(column="n", counted=self.children, by=("of",)),)
+            ),
+        )
+        yield TableMap(
+            name=self.children,
+            source=f"w_{self.children}",
+            key=("k",),
+            types={
+                "k": type_,
+                "parent": self.kind.referring,
+                "next": type_,
+                **{f"a{n}": array for n, array in enumerate(self.kind.arrays)},
+            },
+            id=self.id,
+            columns=(Column(name="title"),),
+            references=(
+                Reference(column="parent", parent=self.parents, required=True, target="of"),
+                Reference(column="next", parent=self.children, required=False),
+            ),
+            links=tuple(
+                Links(table=f"{self.children}_l{n}", source=f"a{n}", owner="o", member="m", parent=self.parents)
+                for n, _ in enumerate(self.kind.arrays)
+            ),
+        )
+
+    def source(self) -> str:
+        arrays = "".join(f", a{n} {array}" for n, array in enumerate(self.kind.arrays))
+        return (
+            f"CREATE TABLE w_{self.parents} (k {self.kind.type} PRIMARY KEY, title text);"
+            f"CREATE TABLE w_{self.children} (k {self.kind.type} PRIMARY KEY, title text,"
+            f" parent {self.kind.referring}, next {self.kind.type}{arrays});"
+        )
+
+    def target(self) -> str:
+        own = "sync_version bigint, sync_run bigint"
+        up = self.ref().format(self.parents)
+        down = self.ref().format(self.children)
+        links = "".join(
+            f"CREATE TABLE {self.children}_l{n} (o {down}, m {up}, PRIMARY KEY (o, m));"
+            for n, _ in enumerate(self.kind.arrays)
+        )
+        return (
+            f"CREATE TABLE {self.parents} ({self.columns()}, title text, {own});"
+            f"CREATE TABLE {self.parents}_n (of {up} ON DELETE CASCADE PRIMARY KEY, n bigint DEFAULT 0);"
+            f"CREATE TABLE {self.children} ({self.columns()}, title text, of {up} NOT NULL, next {down}, {own});"
+            + links
+        )
+
+    def value(self, n: int) -> str:
+        return self.kind.value.format(n=n)
+
+    def referring(self, n: int) -> str:
+        """How the child's reference spells a key."""
+        return self.value(n) if self.kind.referring != "text" else f"'{self.kind.form.format(n=n).upper()}'"
+
+    def array(self, array: str, keys: list[int]) -> str:
+        if array == "jsonb":
+            plain = self.kind.type in ("integer", "bigint", "numeric")
+            items = [f"{n}.00" if self.kind.type == "numeric" else self.kind.form.format(n=n) for n in keys]
+            return "'[" + ", ".join(item if plain else f'"{item}"' for item in items) + ", null]'"
+        if array in ("text[]", "varchar[]") and self.kind.type != "varchar(40)" and self.kind.type != "text":
+            return f"ARRAY[{', '.join(repr(self.kind.form.format(n=n)) for n in keys)}, NULL]::{array}"
+        return f"ARRAY[{', '.join(self.value(n) for n in keys)}]::{array}"
+
+    def row(self, n: int, *, parent: int, following: int | None, members: list[int]) -> str:
+        arrays = "".join(f", {self.array(array, members)}" for array in self.kind.arrays)
+        referring = self.value(parent) if self.kind.type in ("text", "varchar(40)") else self.referring(parent)
+        following_key = "NULL" if following is None else self.value(following)
+        return (
+            f"INSERT INTO w_{self.children} VALUES"
+            f" ({self.value(n)}, 'child {n}', {referring}, {following_key}{arrays});"
+        )
+
+
+CASES = [Case(kind, rule) for kind in KINDS for rule in RULES]
+MAP = SchemaMap(name="keys", tables=tuple(table for case in CASES for table in case.maps()))
+
+
+def test_there_are_many_combinations() -> None:
+    assert sum(len(case.kind.arrays) for case in CASES) >= 100
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def site(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[TestGraph]:
+    write_dsn, target_dsn = new_database(), new_database()
+    source, target = (
+        PostgresStore(name, SecretStr(dsn), pool_size=4, application_name="keys")
+        for name, dsn in (("write", write_dsn), ("graph", target_dsn))
+    )
+    vectors = EmbeddedQdrantStore("vectors", tmp_path / "qdrant")
+    graph = TestGraph(
+        write=source,
+        target=target,
+        write_dsn=write_dsn,
+        target_dsn=target_dsn,
+        vectors=vectors,
+        embedding=DevelopmentEmbedding(16),
+    )
+    await migrate_bookkeeping(target, "kg")
+    yield graph
+    await vectors.close()
+    await source.close()
+    await target.close()
+
+
+async def prepare(graph: TestGraph, schema_map: SchemaMap, source: str, target: str) -> None:
+    for connection, script in ((await graph.connect_write(), source), (await graph.connect_target(), target)):
+        await connection.execute("CREATE SCHEMA IF NOT EXISTS kg")
+        await connection.execute(script)
+        await connection.close()
+    await adopt(graph.write, "kg", schema_map)
+
+
+async def read(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:
+    connection = await graph.connect_target()
+    try:
+        return [tuple(row) for row in await connection.fetch(sql)]
+    finally:
+        await connection.close()
+
+
+async def compared(graph: TestGraph, schema_map: SchemaMap) -> Verification:
+    context = graph.context()
+    return await verify(
+        schema_map, write=context.write, target=context.target, vectors=None, embedding="none", keys=5
+    )
+
+
+def damaged(found: Verification) -> list[object]:
+    return [
+        (relation.name, relation.problem, relation.keys)
+        for relation in found.relations
+        if relation.damaged or relation.problem
+    ]
+
+
+async def counts(graph: TestGraph, case: Case) -> dict[str, object]:
+    """What the target has of a case."""
+    id_column = '"Made by"' if case.rule is IdRule.EXPRESSION else "nr" if case.rule is IdRule.SAME else "id"
+    links = ", ".join(
+        f"(SELECT count(*) FROM {case.children}_l{n}) AS l{n}" for n, _ in enumerate(case.kind.arrays)
+    )
+    query = (
+        f"SELECT (SELECT count(*) FROM {case.parents}) AS parents,"
+        f" (SELECT string_agg(title, ',' ORDER BY title) FROM {case.children}) AS children,"
+        f" (SELECT count(next) FROM {case.children}) AS following,"
+        f" (SELECT string_agg(n::text, ',' ORDER BY n.{id_column.replace('id', 'of')[:0]}of) FROM {case.parents}_n n) AS n, {links}"
+    )
+    connection = await graph.connect_target()
+    try:
+        return dict((await connection.fetch(query))[0])
+    finally:
+        await connection.close()
+
+
+async def test_every_key_with_every_id_and_every_link(site: TestGraph) -> None:
+    await prepare(
+        site, MAP, "".join(case.source() for case in CASES), "".join(case.target() for case in CASES)
+    )
+    engine = SyncEngine(MAP)
+    await write(
+        site,
+        "SET datestyle = 'SQL, DMY';"
+        + "".join(
+            f"INSERT INTO w_{case.parents} VALUES ({case.value(1)}, 'p1'), ({case.value(2)}, 'p2');"
+            + case.row(1, parent=1, following=3, members=[1, 2, 4])
+            + case.row(2, parent=4, following=1, members=[4])
+            for case in CASES
+        ),
+    )
+    result = await engine.run_cycle(site.context())
+    assert [table.error for table in result.tables if table.error] == []
+    assert result.status is CycleStatus.DRAINED
+    links = len(KINDS) * len(RULES)
+    arrays = sum(len(case.kind.arrays) for case in CASES)
+    assert result.parked == links * 2 + arrays, "a row, its next, and a link to a missing row for each array"
+    for case in CASES:
+        found = await counts(site, case)
+        assert (found["parents"], found["children"], found["following"]) == (2, "child 1", 0), case
+        assert {found[f"l{n}"] for n, _ in enumerate(case.kind.arrays)} == {2}, case
+    assert damaged(await compared(site, MAP)) == []
+    await _ids_are_made_as_the_map_says(site)
+    await _rows_are_known_by_their_keys(site)
+
+    # What was missing arrives: rows, references and links are released.
+    await write(
+        site,
+        "".join(
+            f"INSERT INTO w_{case.parents} VALUES ({case.value(4)}, 'p4');"
+            + case.row(3, parent=2, following=None, members=[])
+            for case in CASES
+        ),
+    )
+    result = await engine.run_cycle(site.context())
+    assert [table.error for table in result.tables if table.error] == []
+    assert result.parked == 0
+    for case in CASES:
+        found = await counts(site, case)
+        assert (found["parents"], found["children"], found["following"]) == (3, "child 1,child 2,child 3", 2), case
+        assert {found[f"l{n}"] for n, _ in enumerate(case.kind.arrays)} == {4}, case
+    assert damaged(await compared(site, MAP)) == []
+
+    # Rows change, keys change, parents leave under any DateStyle.
+    await write(
+        site,
+        "SET datestyle = 'German'; SET bytea_output = 'escape';"
+        + "".join(
+            f"UPDATE w_{case.parents} SET title = 'changed' WHERE k = {case.value(1)};"
+            f"UPDATE w_{case.children} SET k = {case.value(5)}, title = 'child 5' WHERE k = {case.value(3)};"
+            f"DELETE FROM w_{case.parents} WHERE k = {case.value(4)};"
+            for case in CASES
+        ),
+    )
+    result = await engine.run_cycle(site.context())
+    assert [table.error for table in result.tables if table.error] == []
+    for case in CASES:
+        found = await counts(site, case)
+        assert (found["parents"], found["children"], found["following"]) == (2, "child 1,child 5", 0), case
+        assert {found[f"l{n}"] for n, _ in enumerate(case.kind.arrays)} == {2}, case
+    assert damaged(await compared(site, MAP)) == []
+
+    # Everything leaves.
+    await write(
+        site,
+        "".join(
+            f"DELETE FROM w_{case.children}; TRUNCATE w_{case.parents};" for case in CASES
+        ),
+    )
+    result = await engine.run_cycle(site.context())
+    assert [table.error for table in result.tables if table.error] == []
+    assert result.parked == 0
+    for case in CASES:
+        found = await counts(site, case)
+        assert (found["parents"], found["children"]) == (0, None), case
+    assert damaged(await compared(site, MAP)) == []
+
+
+async def _ids_are_made_as_the_map_says(site: TestGraph) -> None:
+    for case in CASES:
+        form = case.kind.form.format(n=1)
+        if case.rule is IdRule.HASH:
+            expected = await read(site, f"SELECT id, title FROM {case.parents} WHERE id = '{key_uuid(form)}'")
+        elif case.rule is IdRule.UUID5:
+            name = uuid5(NAMESPACE, form)
+            expected = await read(site, f"SELECT code, title FROM {case.parents} WHERE id = '{name}'")
+        elif case.rule is IdRule.SAME:
+            expected = await read(site, f"SELECT nr, title FROM {case.parents} WHERE nr = {case.value(1)}")
+        else:
+            made = case.kind.expression.replace("$1", f"({case.value(1)})::{case.kind.type}")
+            expected = await read(site, f'SELECT 1, title FROM {case.parents} WHERE "Made by" = {made}')
+        assert [title for _, title in expected] == ["p1"], case
+
+
+async def _rows_are_known_by_their_keys(site: TestGraph) -> None:
+    context = site.context()
+    for case in CASES:
+        shown = case.kind.form.format(n=1)
+        typed = shown.upper() if case.kind.type == "uuid" else shown
+        row = await explain(
+            context.write, context.target, context.vectors, MAP, table=case.children, key=[typed]
+        )
+        assert (row.state, row.key) == (RowState.PARTLY, (shown,)), (case, row)
+        waiting = await explain(
+            context.write, context.target, context.vectors, MAP, table=case.children, key=[case.kind.form.format(n=2)]
+        )
+        assert waiting.state is RowState.PARKED, (case, waiting)
+        page = await list_parked(context.target, MAP, case.children)
+        assert {(entry.key[0], entry.waits_for_key) for entry in page.entries} == {
+            (shown, case.kind.form.format(n=3)),
+            (shown, case.kind.form.format(n=4)),
+            (case.kind.form.format(n=2), case.kind.form.format(n=4)),
+        }, case
+    summary = await summarize_parked(context.write, context.target, MAP, limit=1000)
+    assert {row.obstacle.value for row in summary.awaited} == {"missing"}

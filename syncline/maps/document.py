@@ -11,11 +11,11 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from syncline.errors import MapInvalid, MapProblem
-from syncline.maps.forms import Keyed, Name
+from syncline.maps.forms import STRICT, Keyed, Name
 from syncline.maps.rules import did_you_mean, faults_of, parents_first
 from syncline.maps.schema_map import SchemaMap
 from syncline.maps.source import Place, SourceFault, parsed
-from syncline.maps.table_map import STRICT, Column, Reference, TableMap
+from syncline.maps.table_map import Column, Reference, TableMap
 from syncline.quoting import shown
 
 __all__ = ["VERSION", "MapDocument", "read_map", "write_map"]

@@ -48,7 +48,7 @@ _FUNCTION_PREFIX = f"{TOMBSTONES}_"
 # With the privileges of the tables' owner, since writers have none on the tombstones.
 _CONFIGURATION = ("search_path=pg_catalog, pg_temp",)
 # A date has one text, whatever the writer's session says.
-_ISO = ("DateStyle=ISO, MDY",)
+_ISO = ("DateStyle=iso, mdy",)
 _ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 2, 4, 8, 16, 32
 AFTER_STATEMENT = _INSERT | _DELETE | _UPDATE | _TRUNCATE
 """The kind of a trigger after any statement that may change rows."""

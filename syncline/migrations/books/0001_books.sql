@@ -31,7 +31,8 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET datestyle = 'ISO, MDY'
 RETURN key::date;
 
 -- The uuid of version 5 (RFC 9562) of a name. Core PostgreSQL has no SHA-1, so it is computed here, block by
--- block, five steps of the 80 in each turn of a loop.
+-- block, five steps of the 80 in each turn of a loop: forty times as slow as key_uuid. Where extension uuid-ossp
+-- is installed, its function takes over.
 CREATE OR REPLACE FUNCTION syncline.uuid5(namespace uuid, name text) RETURNS uuid
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -126,6 +127,21 @@ BEGIN
     data := substr(int8send(h0), 5) || substr(int8send(h1), 5) || substr(int8send(h2), 5) || substr(int8send(h3), 5);
     data := set_byte(set_byte(data, 6, get_byte(data, 6) & 15 | 80), 8, get_byte(data, 8) & 63 | 128);
     RETURN encode(data, 'hex')::uuid;
+END
+$$;
+
+DO $$
+DECLARE
+    place text;
+BEGIN
+    SELECT n.nspname INTO place
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp';
+    IF FOUND THEN
+        EXECUTE format(
+            'CREATE OR REPLACE FUNCTION syncline.uuid5(namespace uuid, name text) RETURNS uuid'
+            ' LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN %I.uuid_generate_v5(namespace, name)', place
+        );
+    END IF;
 END
 $$;
 

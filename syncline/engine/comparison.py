@@ -89,7 +89,9 @@ class Comparison:
     def _next_rows(self, schema_map: SchemaMap, table: TableMap) -> str:
         own = Identity(schema_map, table)
         if own.hashed and table.key_column is not None:
-            return sql("comparison_rows", target=quoted(table.name), id=own.column)
+            return sql(
+                "comparison_rows", target=quoted(table.name), id=own.column, key=commas(own.parts("t"))
+            )
         parents = own.joined("t", "p", 1)
         types = own.target_types()
         columns = [f"t.{quoted(column)}" for column in table.target_key]
@@ -100,7 +102,9 @@ class Comparison:
             own_texts=commas(
                 [f"({form(type_, column)})::text" for type_, column in zip(types, columns, strict=True)]
             ),
-            after=commas([cast(type_, f"($1::text[])[{place}]") for place, type_ in enumerate(types, start=1)]),
+            after=commas(
+                [cast(type_, f"($1::text[])[{place}]") for place, type_ in enumerate(types, start=1)]
+            ),
             joins=" ".join(f"LEFT JOIN {join}" for join, _ in parents or ()),
             key=commas(own.parts("t") if parents is None else [key for _, key in parents]),
         )

@@ -28,9 +28,8 @@ class Id:
     """
 
     rule: IdRule
-    """`hash`: a uuid, the hash of the key. `same`: the key itself, with its own type; a key of several columns
-    is the primary key then, a column each. `uuid5`: the uuid of version 5 of the key's text. `expression`: SQL.
-    """
+    """`hash`: a uuid, the hash of the key. `same`: the key itself, with its own type; of a key of several
+    columns, a column each. `uuid5`: the uuid of version 5 of the key's text. `expression`: SQL."""
     column: Name = "id"
     """The primary key's column; not for a key of several columns that stays as it is."""
     key: Name | None = None
@@ -39,8 +38,8 @@ class Id:
     namespace: str | None = None
     """For `uuid5`: the namespace, a uuid."""
     expression: Sql | None = None
-    """For `expression`: SQL over the values of the key's columns, $1, $2 …, which have their own types. It must
-    be immutable, and is evaluated in the graph-db."""
+    """For `expression`: SQL over the values of the key's columns, $1, $2 …, which have their own types.
+    It must be immutable, and is evaluated in the graph-db."""
     type: Sql | None = None
     """For `expression`: the type of the id."""
 

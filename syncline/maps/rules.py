@@ -156,13 +156,13 @@ class _Table:
                 yield self.fault(
                     *path,
                     "parent",
-                    problem=f"keys of {one.parent} have {len(parent.key)} columns, and one column names the row",
+                    problem=f"keys of {one.parent} have {len(parent.key)} columns, not one",
                     fix="Refer to a table with a key of one column.",
                 )
             wrong = referring_fault(self._table, one, parent) if by_key and len(parent.key) == 1 else None
             if wrong is not None:
                 column = one.source if isinstance(one, Links) else one.column
-                fix = f"Give the type of {column} in `types`, as it is in the write-db, or refer to another table."
+                fix = f"Give the type that {column} has in `types`, or refer to another table."
                 yield self.fault(*path, "parent", problem=wrong, fix=fix)
             if isinstance(one, Reference) and one.by is not None:
                 types = {column.name: column.type for column in parent.columns}
@@ -277,7 +277,10 @@ class _Table:
 
     def _names(self) -> Iterator[Fault]:
         table = self._table
-        names = [*((table.id_column,) if table.identified else ()), *((table.key_column,) if table.key_column else ())]
+        names = [
+            *((table.id_column,) if table.identified else ()),
+            *((table.key_column,) if table.key_column else ()),
+        ]
         copied_parts = set(table.own_parts) & {column.name for column in table.columns}
         ids = [*names, *(set(table.own_parts) - copied_parts)]
         columns = [(c.name, ("columns", n, "name")) for n, c in enumerate(table.columns)]

@@ -18,6 +18,7 @@ from syncline.maps.key_types import JSON_ARRAY, TEXT, KeyType, Kind, element_typ
 
 __all__ = ["Column", "Id", "IdRule", "Links", "Reference", "Stat", "Stats", "TableMap", "VectorProjection"]
 
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Column:
     """A column copied unchanged: same name and Postgres type on both sides."""
@@ -127,9 +128,10 @@ class TableMap:
 
     A key of one column has an `id` in the target, by default the hash of the key, and the key itself in
     `key`. A key of required references, or of several columns, is the target's primary key: a column each,
-    references as their parents' ids. `id` declares another primary key. Every target has `sync_version bigint`, the write-db transaction that last changed the row, and
-    `sync_run bigint`, the number of the run that applied it (table `sync_run`). Names that begin with `sync_`
-    are reserved for the engine.
+    references as their parents' ids. `id` declares another primary key. Every target has
+    `sync_version bigint`, the write-db transaction that last changed the row, and `sync_run bigint`, the
+    number of the run that applied it (table `sync_run`). Names that begin with `sync_` are reserved for the
+    engine.
     """
 
     name: Name
@@ -228,7 +230,7 @@ class TableMap:
 
     @property
     def key_column(self) -> str | None:
-        """The target column with the key itself, apart from the id; None if the key is read from other columns."""
+        """The target column with the key itself; None if the key is read from the id or other columns."""
         if not self.identified or len(self.key) > 1:
             return None
         if self.id is None:
@@ -258,7 +260,7 @@ class TableMap:
 
     @property
     def key_texts(self) -> dict[str, KeyType]:
-        """The source columns with keys, of this table or of parents, which travel in their text form -> type."""
+        """The source columns with keys, of this table or of parents -> type. They travel in their form."""
         referring = (reference.column for reference in self.references if reference.by is None)
         return {name: self.type_of(name) for name in (*self.key, *referring)}
 

@@ -138,7 +138,7 @@ async def _read_target(
     row = None
     if is_text(key):
         row = await connection.fetchrow(sql("target_row", **_target(schema_map, table)), list(key))
-    graph = _in_graph_db(table, row, source)
+    graph = _in_graph_db(row, source)
     cursors = {
         cursor["table_name"]: cursor for cursor in await connection.fetch(sql("cursors"), [name, DELETES])
     }
@@ -193,11 +193,11 @@ async def _target_id(
         return None
     own = Identity(schema_map, table)
     parts = [f"($1::text[])[{place}]" for place in range(1, len(key) + 1)]
-    found: UUID = await connection.fetchval(f"SELECT {own.derived(parts)}", list(key))  # noqa: S608 # rendered
+    found: UUID = await connection.fetchval(f"SELECT {own.derived(parts)}", list(key))  # rendered
     return found
 
 
-def _in_graph_db(table: TableMap, row: asyncpg.Record | None, source: _Source) -> InGraphDb:
+def _in_graph_db(row: asyncpg.Record | None, source: _Source) -> InGraphDb:
     if row is None:
         return InGraphDb()
     return InGraphDb(
@@ -210,7 +210,11 @@ def _in_graph_db(table: TableMap, row: asyncpg.Record | None, source: _Source) -
 
 
 def _in_write_db(
-    table: TableMap, source: _Source, key: Sequence[str], cursor: asyncpg.Record | None, deletes: asyncpg.Record | None
+    table: TableMap,
+    source: _Source,
+    key: Sequence[str],
+    cursor: asyncpg.Record | None,
+    deletes: asyncpg.Record | None,
 ) -> InWriteDb:
     if source.exists:
         pending = _beyond(cursor, source.version, list(key), table.key_types)
@@ -256,9 +260,7 @@ async def _read_vector(
     vector = table.vector
     if vector is None:
         return None
-    question = sql(
-        "vector_of_row", target=quoted(table.name), id=column(table.id_column), text=vector.text
-    )
+    question = sql("vector_of_row", target=quoted(table.name), id=column(table.id_column), text=vector.text)
     point = await _target_id(connection, schema_map, table, key)
     row = await connection.fetchrow(question, vector.collection, point or row_uuid(key))
     return InVectorStore(collection=vector.collection, **row)

@@ -195,12 +195,14 @@ def _landed(schema_map: SchemaMap) -> str:
             continue
         own = Identity(schema_map, table)
         names = {"table": literal(table.name), "target": quoted(table.name)}
-        cases.append(sql(
+        cases.append(
+            sql(
                 "landed",
                 named_by="w.named_by IS NULL",
                 match=f"t.{own.column} = {own.parked('w.waits_for', 'w.key')}",
                 **names,
-            ))
+            )
+        )
         for column in naming_values(schema_map, table):
             named_by = f"w.named_by = '{literal(column)}'"
             match = f't.{quoted(column)} = w.key AND t.{quoted(column)}::text COLLATE "C" = w.key'

@@ -129,7 +129,7 @@ def find_row(schema_map: SchemaMap, name: str, key: Sequence[str]) -> TableMap:
 
 
 def key_form(table: TableMap, key: Sequence[str]) -> tuple[str, ...]:
-    """Return a key that a person has given, each part in its form; raise InputInvalid for one of no such type."""
+    """Return a key that a person has given, in its form; raise InputInvalid for a part of no such type."""
     parts = []
     for name, type_, part in zip(table.key, table.key_types, key, strict=True):
         try:

@@ -68,7 +68,7 @@ async def compare_with_shadow(
 
 @dataclass(frozen=True, kw_only=True)
 class _Relation:
-    """A table of both schemas. `keys`: its key columns, each with the table it refers to, or the type of its own values."""
+    """A table of both schemas. `keys`: key column -> the table it refers to, or the type of its values."""
 
     name: str
     kind: RelationKind

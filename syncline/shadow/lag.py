@@ -59,9 +59,7 @@ async def progress_of(
     async with write.store.driver() as source:
         pending = await ask_pending(source, statements, write.schema, ledger, tables)
     types = {name: table.table.key_types for name, table in statements.tables.items()}
-    return Progress(
-        ledger=ledger, pending=pending, points=owed["points"], dead=owed["dead"], key_types=types
-    )
+    return Progress(ledger=ledger, pending=pending, points=owed["points"], dead=owed["dead"], key_types=types)
 
 
 def undone(side: Progress) -> Iterator[str]:

@@ -97,12 +97,16 @@ class RowChecksums:
         self.source_columns = list(self._staged())
         self._joined = own.joined("t", "k", 0)
         hashes = all(
-            reference is not None and own.of(reference).hashed for reference in map(table.parent_part, table.key)
+            reference is not None and own.of(reference).hashed
+            for reference in map(table.parent_part, table.key)
         )
         """Whether the ids of the row's parents are their row ids."""
         hashes = hashes and not table.identified
         self.source_id = own_id(
-            [f"s.{reference_id(column)}" if hashes else key_uuid(f"s.{quoted(column)}") for column in table.key]
+            [
+                f"s.{reference_id(column)}" if hashes else key_uuid(f"s.{quoted(column)}")
+                for column in table.key
+            ]
         )
         keys = [f"t.{quoted(column)}" for column in table.target_key]
         ids = keys if hashes or own.hashed else [key_uuid(part) for part in own.parts("t")]
@@ -196,7 +200,11 @@ class RowChecksums:
         if reference is not None:
             return f"s.{quoted(reference.column)}"
         if self._is_own(name):
-            return "true" if self._own.only_here else cast(self.table.key_types[0], f"s.{quoted(self.table.key[0])}")
+            return (
+                "true"
+                if self._own.only_here
+                else cast(self.table.key_types[0], f"s.{quoted(self.table.key[0])}")
+            )
         parent = self._by_key(name)
         if parent is not None:
             column = self._named[name].column

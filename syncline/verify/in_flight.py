@@ -53,7 +53,10 @@ class Captured:
             captured += " AND " + sql(
                 "not_refused",
                 key=commas(
-                    [key_bytes(key_source(self._statements.table, column)) for column in self._statements.table.key]
+                    [
+                        key_bytes(key_source(self._statements.table, column))
+                        for column in self._statements.table.key
+                    ]
                 ),
                 parameters=commas([f"${first + place}::bytea[]" for place in range(len(self._columns))]),
             )
@@ -173,7 +176,10 @@ async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
 
 def _stuck(schema_map: SchemaMap, table: TableMap) -> str:
     """Return the condition that parked row `r` waits for a parent that exists."""
-    conditions = [_landed(Identity(schema_map, schema_map[reference.parent]), reference, table.required) for reference in table.required]
+    conditions = [
+        _landed(Identity(schema_map, schema_map[reference.parent]), reference, table.required)
+        for reference in table.required
+    ]
     return " OR ".join(dict.fromkeys(conditions)) or "false"
 
 

@@ -116,9 +116,7 @@ class _Queries:
             owners=quoted(self._table.name),
             owner_row=self._own.row_id("o"),
             made=self._made(),
-            member_key=(
-                "NULL" if self._own.hashed and self._parent.hashed else "l.sync_member_key"
-            ),
+            member_key=("NULL" if self._own.hashed and self._parent.hashed else "l.sync_member_key"),
             parent_id=self._parent.column,
             parked=self._parent.parked(),
             same_member=f"p.{self._parent.column} = f.member" if self._parent.hashed else "false",

@@ -8,7 +8,6 @@ from syncline.capture.install.plan import misses_changes
 from syncline.capture.install.steps import POSITIONS, STATE, SYNC_COLUMN, TOMBSTONES
 from syncline.capture.install.triggers import is_ours
 from syncline.engine.render.fragments import column_types, stage_columns
-from syncline.maps.key_types import Kind
 from syncline.engine.table_map import SchemaMap, TableMap
 
 __all__ = [
@@ -100,7 +99,9 @@ def check_target(
     catalog: Catalog, schema_map: SchemaMap, tables: Iterable[TableMap] | None = None
 ) -> list[str]:
     """Return a sentence for each problem of the graph-db's tables with the map, or with `tables` of it."""
-    return list(dict.fromkeys(_target_problems(catalog, schema_map, schema_map if tables is None else tables)))
+    return list(
+        dict.fromkeys(_target_problems(catalog, schema_map, schema_map if tables is None else tables))
+    )
 
 
 def uncaptured(catalog: Catalog, tables: Iterable[TableMap]) -> list[str]:
@@ -176,9 +177,7 @@ def _in_the_way(catalog: Catalog, table: TableState) -> Iterator[str]:
                 )
 
 
-def _target_problems(
-    catalog: Catalog, schema_map: SchemaMap, tables: Iterable[TableMap]
-) -> Iterator[str]:
+def _target_problems(catalog: Catalog, schema_map: SchemaMap, tables: Iterable[TableMap]) -> Iterator[str]:
     for table_map in tables:
         columns = target_columns(schema_map, table_map)
         own = table_map.id_type.name

@@ -196,13 +196,17 @@ def _index_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> Ite
         if any(serves_capture(table, index, key) and index.valid for index in leaf.indexes):
             continue
         yield _build(catalog, leaf, key, concurrently=True)
-    if table.partitioned and not any(serves_capture(table, index, key) and index.valid for index in table.indexes):
+    if table.partitioned and not any(
+        serves_capture(table, index, key) and index.valid for index in table.indexes
+    ):
         # Postgres does not support CONCURRENTLY here; it attaches the partitions' indexes and builds none.
         yield _build(catalog, table, key, concurrently=False)
 
 
 def _build(catalog: Catalog, table: TableState, key: Sequence[str], *, concurrently: bool) -> Step:
-    leftovers = [index.name for index in table.indexes if serves_capture(table, index, key) and not index.valid]
+    leftovers = [
+        index.name for index in table.indexes if serves_capture(table, index, key) and not index.valid
+    ]
     taken = {name for schema, name in catalog.names if schema == table.schema} - set(leftovers)
     name = index_name(table.name, frozenset(taken))
     how = "CONCURRENTLY " if concurrently else ""

@@ -88,7 +88,10 @@ class Removal:
                 }
                 own = self._identity(child)
                 if own.hashed and child.key_column is not None:
-                    yield child.name, sql("gone_children", child_id=own.column, **names)
+                    yield (
+                        child.name,
+                        sql("gone_children", child_id=own.column, key=commas(own.parts("t")), **names),
+                    )
                 else:
                     yield child.name, sql("gone_keyed_children", **names, **self._key_of(child))
 
@@ -101,7 +104,10 @@ class Removal:
         parents = own.joined("t", "p", 0)
         if parents is None:
             return {"joins": "", "key": commas(own.parts("t"))}
-        return {"joins": " ".join(f"JOIN {join}" for join, _ in parents), "key": commas([k for _, k in parents])}
+        return {
+            "joins": " ".join(f"JOIN {join}" for join, _ in parents),
+            "key": commas([k for _, k in parents]),
+        }
 
     def _effects_of(self, table: TableMap) -> Iterator[_Effect]:
         name = literal(table.name)

@@ -12,8 +12,8 @@ from syncline.sql import literal, quoted
 
 __all__ = [
     "Rendered",
-    "column_types",
     "column",
+    "column_types",
     "commas",
     "compared",
     "generated_columns",
@@ -26,8 +26,8 @@ __all__ = [
     "of_table",
     "queue",
     "reference_id",
-    "same_key",
     "row_id",
+    "same_key",
     "selection",
     "stage_columns",
     "travels",
@@ -167,7 +167,9 @@ def merged_values(table: TableMap, *, typed: Callable[[KeyType, str], str] = rea
     }
     for each in table.columns:
         staged = f"s.{quoted(each.name)}"
-        values[each.name] = typed(table.key_texts[each.name], staged) if each.name in table.key_texts else staged
+        values[each.name] = (
+            typed(table.key_texts[each.name], staged) if each.name in table.key_texts else staged
+        )
     return values | dict(table.expressions)
 
 

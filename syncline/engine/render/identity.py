@@ -1,4 +1,4 @@
-"""Identity: how a row's key, its id in the bookkeeping tables and its id in the target follow from each other.
+"""Identity: how a row's key, its id in the bookkeeping tables and its id in the target make each other.
 
 A row has up to three names:
 
@@ -162,7 +162,9 @@ class Identity:
         None unless every part is a reference to a table that has its key in a column.
         """
         found: list[tuple[str, str]] = []
-        for place, (name, target) in enumerate(zip(self.table.key, self.table.target_key, strict=False), first):
+        for place, (name, target) in enumerate(
+            zip(self.table.key, self.table.target_key, strict=False), first
+        ):
             reference = self.table.parent_part(name)
             if self.table.identified or reference is None:
                 return None

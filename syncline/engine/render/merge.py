@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from syncline.engine.key_forms import form
-from syncline.engine.render.fragments import Rendered, column, commas, link_names, merged_values, queue, unrejected
+from syncline.engine.render.fragments import (
+    Rendered,
+    column,
+    commas,
+    link_names,
+    merged_values,
+    queue,
+    unrejected,
+)
 from syncline.engine.render.identity import Identity, key_hash
 from syncline.engine.render.stats import counting_columns, new_lines, touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap

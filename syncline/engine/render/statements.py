@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from syncline.engine.comparison import Comparison
-from syncline.engine.keys import hex_of, is_text, key_bytes, key_text, of_hex
 from syncline.engine.key_forms import cast, ordered, safe
+from syncline.engine.keys import hex_of, is_text, key_bytes, key_text, of_hex
 from syncline.engine.render.deletes import Removal
 from syncline.engine.render.fragments import (
     commas,
+    compared,
     generated_columns,
+    key_source,
     of_table,
     row_id,
-    compared,
-    key_source,
     same_key,
     selection,
     stage_columns,
@@ -107,7 +107,9 @@ class TableStatements:
         names = stage_columns(table)
         self.stage_columns = ["sync_xid", "sync_present", *names]
         self._selection = selection(table)
-        self.create_stage = sql("stage_create", stage=self.stage, definitions=stage_definitions(schema_map, table))
+        self.create_stage = sql(
+            "stage_create", stage=self.stage, definitions=stage_definitions(schema_map, table)
+        )
         self.analyze_stage = f"ANALYZE {self.stage} ({commas(generated_columns(table))})"
         descending = commas(
             [

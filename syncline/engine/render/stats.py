@@ -27,9 +27,9 @@ def touched(schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Seque
 
     `rows` are FROM items with row alias `c`, each with its columns of `counted`.
     """
-    noted_as = _noted_as(schema_map)
+    as_ = _noted_as(schema_map)
     selects = [
-        f"SELECT '{literal(label)}', c.{quoted(column)}{noted_as} FROM {item} WHERE c.{quoted(column)} IS NOT NULL"
+        f"SELECT '{literal(label)}', c.{quoted(column)}{as_} FROM {item} WHERE c.{quoted(column)} IS NOT NULL"
         for item, columns in rows
         for label, column in _counters(schema_map, counted)
         if column in columns

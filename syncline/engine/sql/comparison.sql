@@ -19,7 +19,7 @@ ORDER BY row_id LIMIT $2
 
 -- name: comparison_rows
 -- The next rows of a target, in primary key order.
-SELECT t.@{id} AS row_id, ARRAY[t.key] AS key, ARRAY[t.@{id}::text] AS after
+SELECT t.@{id} AS row_id, ARRAY[@{key}] AS key, ARRAY[t.@{id}::text] AS after
 FROM @{target} t
 WHERE $1::text[] IS NULL OR t.@{id} > ($1::text[])[1]::uuid
 ORDER BY t.@{id} LIMIT $2

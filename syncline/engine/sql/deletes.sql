@@ -35,7 +35,7 @@ ON CONFLICT DO NOTHING
 -- name: gone_children
 -- A row that cannot exist without a removed row is removed with it.
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
-SELECT '@{child_name}', t.@{child_id}, ARRAY[t.key], true
+SELECT '@{child_name}', t.@{child_id}, ARRAY[@{key}], true
 FROM @{child} t JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND @{gone}
 ON CONFLICT DO NOTHING
 

@@ -20,7 +20,7 @@ __all__ = ["KEYED_BY", "STRICT", "Keyed", "Name", "Names", "Sql", "refusal"]
 _LONGEST: Final = 63
 """Bytes of a name in Postgres; longer ones are cut in silence, and then name something else."""
 
-STRICT: Final = ConfigDict(extra="forbid", hide_input_in_errors=True)
+STRICT: Final = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 """Unknown fields are refused, and no value is in a message: a password is easily pasted by mistake."""
 
 KEYED_BY: Final = "x-keyed"

@@ -208,11 +208,12 @@ async def _staged(
     target = targets.get(table.name)
     for column, expression in table.expressions.items():
         parts = {"expression": expression, "rows": f"pg_temp.{stage}", "alias": "s"}
-        yield ("expressions", column), sql("map_expression", **parts), (table.name, column)
         if target is not None and target.stores and column in target.columns:
             place = f"{quoted(schema)}.{quoted(table.name)}"
             assignment = sql("map_assignment", **parts, table=place, column=quoted(column))
             yield ("expressions", column), assignment, None
+        else:
+            yield ("expressions", column), sql("map_expression", **parts), (table.name, column)
 
 
 def _of_rows(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iterator[_Sql]:

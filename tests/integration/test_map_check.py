@@ -113,16 +113,17 @@ async def test_every_misfit_is_told_at_once_and_its_statement_mends_it(
         ("write", "tables.items.columns.size", 14, False),  # bigint, not integer
         ("write", "tables.items.key", 9, True),  # allows NULL
         ("write", "tables.items.key", 9, True),  # not unique
-        ("write", "tables.orders.source", 32, False),  # no such table
-        ("write", "tables.tags.present", 30, False),
+        ("write", "tables.orders.source", 36, False),  # no such table
+        ("write", "tables.tags.present", 34, False),  # no such column
         ("write", "tables.makers.source", 5, False),  # not captured
+        ("write", "tables.tags.source", 32, False),  # not captured
         ("graph", "tables.items", 7, True),  # no primary key
         ("graph", "tables.items.columns", 10, True),  # sort_key NOT NULL
-        ("graph", "tables.orders", 31, True),  # no such table
-        ("graph", "tables.items.columns.words", 13, True),  # generated
         ("graph", "tables.items", 7, False),  # stats are a view
+        ("graph", "tables.orders", 35, True),  # no such table
+        ("graph", "tables.items.columns.words", 13, True),  # generated
         ("graph", "tables.items.expressions.title", 21, False),  # no such column
-        ("graph", "tables.items.vector.text", 25, False),
+        ("graph", "tables.items.vector.text", 25, False),  # no such column
     ], told(found)
     advice = [(m.path, m.statement) for m in found.misfits if m.weight == "advice"]
     assert advice == [

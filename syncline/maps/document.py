@@ -130,6 +130,8 @@ def _said(error: ErrorDetails, path: Path, place: Place | None) -> tuple[str, st
             known = _keys_at(path[:-1])
             otherwise = f"Known: {', '.join(known)}."
             return f"unknown key {shown(last)}", did_you_mean(last, known, otherwise=otherwise)
+        case "enum":
+            return f"{shown(last)} must be {error['ctx']['expected']}", "Write one of them."
         case "literal_error":
             return (
                 f"this version of the form is unknown: {VERSION} is the newest",

@@ -48,5 +48,5 @@ def _short(value: object) -> object:
     return {"rule": value} if isinstance(value, str) else value
 
 
-IdForm = Annotated[Id | None, BeforeValidator(_short)]
+IdForm = Annotated[Id | None, BeforeValidator(_short, json_schema_input_type=Id | IdRule | None)]
 """An id; a text is its rule."""

@@ -96,7 +96,7 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "an id of another type than its key": (HEAD + "  items:\n    source: item\n    id:\n      rule: same\n      type: uuid # !\n", "tables.items.id.type", "the id is the key, which is text", "rule `expression`"),
     "a key column of a key of columns": (HEAD + "  items:\n    source: item\n    key: [a, b]\n    id:\n      rule: hash\n      key: k # !\n", "tables.items.id.key", "has a column each", "Leave it out"),
     "points with numbers": (HEAD + "  items:\n    source: item\n    types: {id: bigint}\n    id: same\n    vector: {collection: c, text: t.id::text, payload: {}} # !\n", "tables.items.vector", "the id is bigint", "uuid5"),
-    "a rule of no kind": (HEAD + "  items:\n    source: item\n    id: random # !\n", "tables.items.id.rule", "must be 'hash'", "one of them"),
+    "a rule of no kind": (HEAD + "  items:\n    source: item\n    id: random # !\n", "tables.items.id", "must be 'hash'", "one of them"),
     "links of a row without an id": (TAGS + "  pairs:\n    source: pair\n    key: [i, t]\n    references: {i: items, t: tags}\n    links: # !\n      l: {source: a, owner: o, member: m, parent: tags}\n", "tables.pairs.links", "need a key that is no reference", "leave this out"),
     "a column named like the engine's": (HEAD + "  items:\n    source: item\n    columns:\n      key: text # !\n", "tables.items.columns.key", "two target columns", "separate names"),
     "a column and a reference": (TAGS + "  parts:\n    source: part\n    columns: [tag]\n    references:\n      tag: tags # !\n", "tables.parts.references.tag", "a column and a reference", "Leave tag out"),

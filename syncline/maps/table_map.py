@@ -128,10 +128,8 @@ class TableMap:
 
     A key of one column has an `id` in the target, by default the hash of the key, and the key itself in
     `key`. A key of required references, or of several columns, is the target's primary key: a column each,
-    references as their parents' ids. `id` declares another primary key. Every target has
-    `sync_version bigint`, the write-db transaction that last changed the row, and `sync_run bigint`, the
-    number of the run that applied it (table `sync_run`). Names that begin with `sync_` are reserved for the
-    engine.
+    references as their parents' ids. `id` declares another primary key. Names that begin with `sync_` are
+    reserved for the engine.
     """
 
     name: Name
@@ -145,6 +143,9 @@ class TableMap:
     types: Mapping[Name, Sql] = field(default_factory=dict)
     """Source column -> its type, for columns of the key, references and link arrays that are no text (arrays:
     text[]). Keys may be text, varchar, uuid, smallint, integer, bigint, numeric, date and bytea."""
+    stamped: Annotated[bool, Field(strict=True)] = True
+    """Whether the target has `sync_version bigint`, the write-db transaction that last changed the row, and
+    `sync_run bigint`, the number of the run that applied it (table `sync_run`). Only `explain` reads them."""
     columns: Annotated[tuple[Column, ...], Keyed("name", short="type")] = ()
     """The columns that are copied."""
     references: Annotated[tuple[Reference, ...], Keyed("column", short="parent")] = ()

@@ -181,6 +181,8 @@ def _target(schema_map: SchemaMap, table: TableMap) -> dict[str, str]:
     return {
         "target": quoted(table.name),
         "id": f"t.{own.column}" if uuid else "NULL::uuid",
+        "version": "t.sync_version" if table.stamped else "NULL::bigint",
+        "run": "t.sync_run" if table.stamped else "NULL::bigint",
         "same_row": " AND ".join(same),
     }
 
@@ -204,7 +206,7 @@ def _in_graph_db(row: asyncpg.Record | None, source: _Source) -> InGraphDb:
         exists=True,
         id=row["id"],
         version=row["sync_version"],
-        behind=source.exists and row["sync_version"] < source.version,
+        behind=source.exists and row["sync_version"] is not None and row["sync_version"] < source.version,
         synced_by=None if row["run_id"] is None else SyncedBy.model_validate(dict(row)),
     )
 

@@ -49,7 +49,7 @@ class Merging:
         self._map, self._table, self._stage = schema_map, table, stage
         self._values = merged_values(table)
         own = {"sync_version": "s.sync_xid", "sync_run": "(SELECT fence FROM sync_state)"}
-        self.written = self._values | own
+        self.written = self._values | (own if table.stamped else {})
         self._counted = counting_columns(schema_map, table.name)
         self._rematched = [
             (child, reference)

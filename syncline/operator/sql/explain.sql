@@ -19,10 +19,10 @@ ORDER BY sync_xid DESC, seq DESC
 LIMIT 1
 
 -- name: target_row
-SELECT @{id} AS id, t.sync_version, r.run_id, r.workflow_id, r.attempt, r.provider,
+SELECT @{id} AS id, @{version} AS sync_version, r.run_id, r.workflow_id, r.attempt, r.provider,
        r.provider_version, r.taken_at
 FROM @{target} t
-LEFT JOIN sync_run r ON r.fence = t.sync_run
+LEFT JOIN sync_run r ON r.fence = @{run}
 WHERE @{same_row}
 
 -- name: cursors

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from syncline.cli.completion import complete_graph
 from syncline.cli.map_named import map_named
-from syncline.cli.operators import STATUS, JsonOption, run
+from syncline.cli.operators import STATUS, JsonOption, complete_graph, run
 from syncline.cli.output import EXIT_FAILED, errors_printed, one_line
 
 if TYPE_CHECKING:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from syncline.engine.render.fragments import commas
+from syncline.engine.key_forms import cast, form
+from syncline.engine.render.fragments import commas, same_key
+from syncline.engine.render.identity import Identity
 from syncline.engine.schema_transaction import BY_INDEX
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -36,8 +38,7 @@ class Comparison:
             "parts": commas([f"key_{number}" for number in numbers]),
             "parameters": commas([f"${number}::text[]" for number in numbers]),
             "same_key": " AND ".join(
-                sql("same_key", column=quoted(column), index=str(number))
-                for number, column in enumerate(table.key, start=1)
+                same_key(table, column, number) for number, column in enumerate(table.key, start=1)
             ),
         }
 
@@ -86,18 +87,24 @@ class Comparison:
         return [rows[record["place"] - 1] for record in found]
 
     def _next_rows(self, schema_map: SchemaMap, table: TableMap) -> str:
-        if table.identified:
-            return sql("comparison_rows", target=quoted(table.name))
-        parents = {reference.column: schema_map[reference.parent] for reference in table.references}
-        numbered = list(enumerate(zip(table.key, table.target_key, strict=True), start=1))
+        own = Identity(schema_map, table)
+        if own.hashed and table.key_column is not None:
+            return sql(
+                "comparison_rows", target=quoted(table.name), id=own.column, key=commas(own.parts("t"))
+            )
+        parents = own.joined("t", "p", 1)
+        types = own.target_types()
+        columns = [f"t.{quoted(column)}" for column in table.target_key]
         return sql(
             "comparison_keyed_rows",
             target=quoted(table.name),
-            own_key=commas([f"t.{quoted(column)}" for column in table.target_key]),
-            after=commas([f"($1::uuid[])[{number}]" for number, _ in numbered]),
-            joins=" ".join(
-                f"LEFT JOIN {quoted(parents[column].name)} p{number} ON p{number}.id = t.{quoted(target)}"
-                for number, (column, target) in numbered
+            own_key=commas(columns),
+            own_texts=commas(
+                [f"({form(type_, column)})::text" for type_, column in zip(types, columns, strict=True)]
             ),
-            key=commas([f"p{number}.key" for number, _ in numbered]),
+            after=commas(
+                [cast(type_, f"($1::text[])[{place}]") for place, type_ in enumerate(types, start=1)]
+            ),
+            joins=" ".join(f"LEFT JOIN {join}" for join, _ in parents or ()),
+            key=commas(own.parts("t") if parents is None else [key for _, key in parents]),
         )

@@ -69,7 +69,7 @@ async def schema_problems(
     found: dict[str, str] = {}
     for table in schema_map:
         problems = check_source(written, [table]) or uncaptured(written, [table])
-        problems = [*problems, *check_target(read, [table])]
+        problems = [*problems, *check_target(read, schema_map, [table])]
         if problems:
             found[table.name] = " ".join(problems)
     return Fit(failed=found, footing=footing)

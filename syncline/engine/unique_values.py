@@ -14,6 +14,7 @@ import asyncpg
 
 from syncline.engine.aside import Aside, NotKept
 from syncline.engine.render.fragments import commas, merged_values, queue
+from syncline.engine.render.identity import Identity, row_hash
 from syncline.engine.render.stats import counting_columns, new_lines, touched
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -67,9 +68,15 @@ class ClaimStatements:
 
     def row_id(self) -> str:
         """Return the expression for the id of a target row `t` in the bookkeeping tables."""
+        own = Identity(self._map, self.table)
         if self.table.identified:
-            return "t.id"
+            return own.row_id("t")
         ids = [f"t.{quoted(name)}" for name in self.key]
+        if not all(
+            reference and own.of(reference).hashed
+            for reference in map(self.table.parent_part, self.table.key)
+        ):
+            return row_hash(own.parts("t"))
         if len(ids) == 1:
             return ids[0]
         return f"syncline.key_uuid(concat({commas([f'{name}::text' for name in ids])}))"
@@ -81,7 +88,7 @@ class ClaimStatements:
         same_gone = " AND ".join(f"g.{quoted(name)} = {self.values[name]}" for name in self.key)
         noted = touched(
             self._map, self.table.name, [("changed c", self.counted), ("gone c", self.counted)]
-        ) + new_lines(self.table)
+        ) + new_lines(self._map, self.table)
         return sql(
             "claims_replace",
             target=self.target,

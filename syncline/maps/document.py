@@ -11,11 +11,11 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from syncline.errors import MapInvalid, MapProblem
-from syncline.maps.forms import Keyed, Name
+from syncline.maps.forms import STRICT, Keyed, Name
 from syncline.maps.rules import did_you_mean, faults_of, parents_first
 from syncline.maps.schema_map import SchemaMap
 from syncline.maps.source import Place, SourceFault, parsed
-from syncline.maps.table_map import STRICT, Column, Reference, TableMap
+from syncline.maps.table_map import Column, Reference, TableMap
 from syncline.quoting import shown
 
 __all__ = ["VERSION", "MapDocument", "line_of", "read_map", "write_map"]
@@ -130,6 +130,8 @@ def _said(error: ErrorDetails, path: Path, place: Place | None) -> tuple[str, st
             known = _keys_at(path[:-1])
             otherwise = f"Known: {', '.join(known)}."
             return f"unknown key {shown(last)}", did_you_mean(last, known, otherwise=otherwise)
+        case "enum":
+            return f"{shown(last)} must be {error['ctx']['expected']}", "Write one of them."
         case "literal_error":
             return (
                 f"this version of the form is unknown: {VERSION} is the newest",

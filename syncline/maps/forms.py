@@ -4,14 +4,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-__all__ = ["KEYED_BY", "Keyed", "Name", "Names", "Sql", "refusal"]
+__all__ = ["KEYED_BY", "STRICT", "Keyed", "Name", "Names", "Sql", "refusal"]
 
 _LONGEST: Final = 63
 """Bytes of a name in Postgres; longer ones are cut in silence, and then name something else."""
+
+STRICT: Final = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
+"""Unknown fields are refused, and no value is in a message: a password is easily pasted by mistake."""
 
 KEYED_BY: Final = "x-keyed"
 """Mark in the raw JSON Schema: this list may also be a mapping (`syncline.maps.json_schema`)."""

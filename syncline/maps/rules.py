@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
+from syncline.maps.key_rules import identity_faults, referring_fault
 from syncline.maps.table_map import Links, Reference, TableMap
 
 __all__ = ["RESERVED", "Fault", "did_you_mean", "faults_of", "parents_first"]
@@ -148,8 +149,21 @@ class _Table:
                 continue
             if not parent.identified:
                 problem = f"it refers to ['{one.parent}'], which have no id of their own"
-                fix = f"Refer to the parents of {one.parent}, or give it a key that is no reference."
+                fix = f"Refer to the parents of {one.parent}, or give it an `id`."
                 yield self.fault(*path, "parent", problem=problem, fix=fix)
+            by_key = isinstance(one, Links) or one.by is None
+            if by_key and len(parent.key) > 1:
+                yield self.fault(
+                    *path,
+                    "parent",
+                    problem=f"keys of {one.parent} have {len(parent.key)} columns, not one",
+                    fix="Refer to a table with a key of one column.",
+                )
+            wrong = referring_fault(self._table, one, parent) if by_key and len(parent.key) == 1 else None
+            if wrong is not None:
+                column = one.source if isinstance(one, Links) else one.column
+                fix = f"Give the type that {column} has in `types`, or refer to another table."
+                yield self.fault(*path, "parent", problem=wrong, fix=fix)
             if isinstance(one, Reference) and one.by is not None:
                 types = {column.name: column.type for column in parent.columns}
                 if types.get(one.by) != "text":
@@ -208,13 +222,8 @@ class _Table:
                 fix="Name each column of the key once.",
             )
             return
-        without_reference = sorted(set(table.key) - {reference.column for reference in table.required})
-        if table.identified and len(table.key) > 1:
-            yield self.fault(
-                "key",
-                problem=f"key columns {without_reference} need a required reference",
-                fix="Declare these references, or name a key of one column.",
-            )
+        for path, problem, fix in identity_faults(table):
+            yield self.fault(*path, problem=problem, fix=fix)
         if not table.identified:
             for what in ("links", "vector", "stats"):
                 if getattr(table, what):
@@ -268,7 +277,12 @@ class _Table:
 
     def _names(self) -> Iterator[Fault]:
         table = self._table
-        ids = ["id", "key"] if table.identified else []
+        names = [
+            *((table.id_column,) if table.identified else ()),
+            *((table.key_column,) if table.key_column else ()),
+        ]
+        copied_parts = set(table.own_parts) & {column.name for column in table.columns}
+        ids = [*names, *(set(table.own_parts) - copied_parts)]
         columns = [(c.name, ("columns", n, "name")) for n, c in enumerate(table.columns)]
         references = [(r.column, ("references", n, "column")) for n, r in enumerate(table.references)]
         targets = [
@@ -333,7 +347,7 @@ class _Table:
     def _expressions(self) -> Iterator[Fault]:
         """Yield expressions on a column that the engine derives, and finds rows by."""
         table = self._table
-        derived = {"id", "key"} if table.identified else {*table.target_key}
+        derived = {*table.target_key, *table.own_parts, *((table.key_column,) if table.key_column else ())}
         for name in sorted(derived & table.expressions.keys()):
             yield self.fault(
                 *("expressions", name),

@@ -7,9 +7,9 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from syncline.errors import InputInvalid
-from syncline.maps.forms import Keyed, Name
+from syncline.maps.forms import STRICT, Keyed, Name
 from syncline.maps.rules import faults_of
-from syncline.maps.table_map import STRICT, TableMap
+from syncline.maps.table_map import TableMap
 from syncline.quoting import shown
 
 __all__ = ["SchemaMap"]

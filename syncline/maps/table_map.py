@@ -4,19 +4,19 @@ The same classes are the model of a document: `syncline.maps.document` reads the
 of each field is its description in the JSON Schema.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Annotated, Final
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from syncline.maps.forms import Keyed, Name, Names, Sql
+from syncline.maps.forms import STRICT, Keyed, Name, Names, Sql
+from syncline.maps.ids import Id, IdForm, IdRule
+from syncline.maps.key_types import JSON_ARRAY, TEXT, KeyType, Kind, element_type, key_type
 
-__all__ = ["STRICT", "Column", "Links", "Reference", "Stat", "Stats", "TableMap", "VectorProjection"]
-
-STRICT: Final = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
-"""Unknown fields are refused, and no value is in a message: a password is easily pasted by mistake."""
+__all__ = ["Column", "Id", "IdRule", "Links", "Reference", "Stat", "Stats", "TableMap", "VectorProjection"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -31,7 +31,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Reference:
-    """A TEXT column of the source that holds another row's key; in the target it is that row's UUID.
+    """A column of the source that holds another row's key; in the target it is that row's id.
 
     While the parent is missing, a required reference parks the row; with an optional one the row is applied
     with NULL and only the reference is parked (so rows that refer to each other do not wait for each other).
@@ -57,7 +57,10 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Links:
-    """A TEXT[] column of the source that becomes a link table in the target."""
+    """An array of the source whose elements are keys; it becomes a link table in the target.
+
+    An array of texts, or of another type (`types` of the table map); or a JSON array, of type jsonb.
+    """
 
     table: Name
     """The link table: exactly the columns `owner` and `member`, together its primary key."""
@@ -123,11 +126,10 @@ class Stats:
 class TableMap:
     """One source table and its target table.
 
-    A key of required references is the target's primary key, as UUIDs (one row per parent, or per pair of
-    parents). Any other key has one column, and the target has `id` (UUID of the key) and `key` (the key
-    itself). Every target has `sync_version bigint`, the write-db transaction that last changed the row, and
-    `sync_run bigint`, the number of the run that applied it (table `sync_run`). Names that begin with `sync_`
-    are reserved for the engine.
+    A key of one column has an `id` in the target, by default the hash of the key, and the key itself in
+    `key`. A key of required references, or of several columns, is the target's primary key: a column each,
+    references as their parents' ids. `id` declares another primary key. Names that begin with `sync_` are
+    reserved for the engine.
     """
 
     name: Name
@@ -135,7 +137,15 @@ class TableMap:
     source: Name
     """The table of the write-db."""
     key: Names = ("id",)
-    """The source columns that identify a row."""
+    """The source columns that identify a row: NOT NULL, and unique together."""
+    id: IdForm = None
+    """How the target's primary key is made from the key."""
+    types: Mapping[Name, Sql] = field(default_factory=dict)
+    """Source column -> its type, for columns of the key, references and link arrays that are no text (arrays:
+    text[]). Keys may be text, varchar, uuid, smallint, integer, bigint, numeric, date and bytea."""
+    stamped: Annotated[bool, Field(strict=True)] = True
+    """Whether the target has `sync_version bigint`, the write-db transaction that last changed the row, and
+    `sync_run bigint`, the number of the run that applied it (table `sync_run`). Only `explain` reads them."""
     columns: Annotated[tuple[Column, ...], Keyed("name", short="type")] = ()
     """The columns that are copied."""
     references: Annotated[tuple[Reference, ...], Keyed("column", short="parent")] = ()
@@ -155,7 +165,8 @@ class TableMap:
     what the engine derives and finds rows by: `id`, `key`, columns of a key of references. On a required
     reference it can choose among references to the same parent.
 
-    A reference `x` is available as the UUID `s.ref_x`. An optional one is NULL while its parent is missing,
+    Key columns and references are text here, whatever their type (docs/maps.md). A reference `x` is available
+    as its parent's id, `s.ref_x`. An optional one is NULL while its parent is missing,
     and expressions are not evaluated again when the parent arrives."""
 
     @property
@@ -176,13 +187,95 @@ class TableMap:
 
     @property
     def identified(self) -> bool:
-        """Whether the target has an `id` column."""
-        return not set(self.key) <= {reference.column for reference in self.required}
+        """Whether the target has an id column of its own."""
+        if self.id is None or self.id.rule is IdRule.SAME:
+            return len(self.key) == 1 and self.parent_part(self.key[0]) is None
+        return True
 
     @property
     def target_key(self) -> tuple[str, ...]:
         """The target's primary key."""
         if self.identified:
-            return ("id",)
+            return (self.id_column,)
         columns = {reference.column: reference.target_column for reference in self.references}
-        return tuple(columns[name] for name in self.key)
+        return tuple(columns.get(name, name) for name in self.key)
+
+    @property
+    def id_rule(self) -> IdRule:
+        """How the id of an `identified` table is made."""
+        return IdRule.HASH if self.id is None else self.id.rule
+
+    @property
+    def id_column(self) -> str:
+        """The id column of an `identified` table."""
+        return "id" if self.id is None else self.id.column
+
+    @property
+    def id_type(self) -> KeyType:
+        """The type of the id of an `identified` table."""
+        if self.id_rule in (IdRule.HASH, IdRule.UUID5):
+            return _UUID
+        declared = None if self.id is None or self.id.type is None else key_type(self.id.type)
+        return declared or (self.key_types[0] if self.id_rule is IdRule.SAME else _UUID)
+
+    @property
+    def id_namespace(self) -> str:
+        """The namespace of ids by rule `uuid5`."""
+        return (self.id and self.id.namespace) or ""
+
+    def id_expression(self, values: Sequence[str]) -> str:
+        """Return the expression of rule `expression` over these values of the key's columns."""
+        expression = (self.id and self.id.expression) or "NULL"
+        filled = _PLACE.sub(lambda place: f"({values[int(place[1]) - 1]})", expression)
+        return f"({filled})::{self.id_type.native}"
+
+    @property
+    def key_column(self) -> str | None:
+        """The target column with the key itself; None if the key is read from the id or other columns."""
+        if not self.identified or len(self.key) > 1:
+            return None
+        if self.id is None:
+            return "key"
+        return self.id.key or (None if self.id.rule is IdRule.SAME else "key")
+
+    @property
+    def own_parts(self) -> dict[str, KeyType]:
+        """The columns of a key that the target has under the same names."""
+        if self.key_column is not None or (self.identified and len(self.key) == 1):
+            return {}
+        return {name: self.type_of(name) for name in self.key if self.parent_part(name) is None}
+
+    def parent_part(self, name: str) -> Reference | None:
+        """Return the required reference that is this column of the key, if it is one."""
+        return next((reference for reference in self.required if reference.column == name), None)
+
+    def type_of(self, name: str) -> KeyType:
+        """Return the type of a column of the key or of a reference by key."""
+        declared = {column.name: column.type for column in self.columns} | dict(self.types)
+        return key_type(declared.get(name, TEXT.name)) or TEXT
+
+    @property
+    def key_types(self) -> tuple[KeyType, ...]:
+        """The types of the key's columns."""
+        return tuple(self.type_of(name) for name in self.key)
+
+    @property
+    def key_texts(self) -> dict[str, KeyType]:
+        """The source columns with keys, of this table or of parents -> type. They travel in their form."""
+        referring = (reference.column for reference in self.references if reference.by is None)
+        return {name: self.type_of(name) for name in (*self.key, *referring)}
+
+    @property
+    def element_types(self) -> dict[str, KeyType]:
+        """The arrays that are links -> type of their elements."""
+        return {
+            links.source: element_type(self.types.get(links.source, "text[]")) or TEXT for links in self.links
+        }
+
+    def is_json(self, array: str) -> bool:
+        """Whether an array is a JSON array."""
+        return self.types.get(array, "").strip().lower() == JSON_ARRAY
+
+
+_UUID: Final = KeyType("uuid", Kind.UUID)
+_PLACE: Final = re.compile(r"\$(\d+)")

@@ -1,16 +1,19 @@
 """Explain: read the state of one row in the write-db, the graph-db and the vector store."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
 
-from syncline.engine.keys import bytes_of, hex_of, is_text, key_text, key_uuid, presented, readings, row_uuid
+from syncline.engine.key_forms import cast
+from syncline.engine.keys import hex_of, is_text, key_text, key_uuid, presented, readings, row_uuid
+from syncline.engine.render.fragments import column
+from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import DELETES, Cursor, deleted_keys
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.errors import VectorStoreError
+from syncline.maps.key_types import KeyType, Kind, key_place
 from syncline.masking import FROM_CODE
 from syncline.operator.dead_letters import AuditEntry, DeadLetter
 from syncline.operator.explanation import (
@@ -27,7 +30,7 @@ from syncline.operator.explanation import (
     verdict,
 )
 from syncline.operator.parked import ParkedPart
-from syncline.operator.schema import find_row, naming_values, reading, reading_sources, sql
+from syncline.operator.schema import find_row, key_form, naming_values, reading, reading_sources, sql
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.sql import literal, quoted
 
@@ -50,7 +53,7 @@ async def explain(
     vector store is reported in the explanation.
     """
     found = find_row(schema_map, table, key)
-    for each in readings(key):
+    for each in readings(key_form(found, key)):
         row = await _explain(write, target, vectors, schema_map, found, each, limit)
         if row.state is not RowState.UNKNOWN_KEY:
             break
@@ -71,8 +74,9 @@ async def _explain(
     async with reading_sources(write, sources) as connection:
         source = await _read_source(connection, write.schema, schema_map, found, key)
     async with reading(target) as connection:
-        row = await _read_target(connection, found, key, source, limit)
-    row = await _ask_vector_store(vectors, row, row_uuid(key))
+        row = await _read_target(connection, schema_map, found, key, source, limit)
+        point = await _target_id(connection, schema_map, found, key)
+    row = await _ask_vector_store(vectors, row, point)
     return row.model_copy(update={"state": state_of(row), "verdict": verdict(row)})
 
 
@@ -100,8 +104,8 @@ async def _read_source(
             present=table.present,
             values=", ".join(quoted(column) for column in naming_values(schema_map, table)),
             same_key=" AND ".join(
-                f"{quoted(column)} = {key_text(f'($1::text[])[{place}]')}"
-                for place, column in enumerate(table.key, 1)
+                f"{quoted(column)} = {cast(type_, key_text(f'($1::text[])[{place}]'))}"
+                for place, (column, type_) in enumerate(zip(table.key, table.key_types, strict=True), 1)
             ),
         ),
         hex_of(key),
@@ -123,13 +127,18 @@ async def _read_source(
 
 
 async def _read_target(
-    connection: asyncpg.Connection, table: TableMap, key: Sequence[str], source: _Source, limit: int
+    connection: asyncpg.Connection,
+    schema_map: SchemaMap,
+    table: TableMap,
+    key: Sequence[str],
+    source: _Source,
+    limit: int,
 ) -> Explanation:
     name, row_id, key_shown = table.name, row_uuid(key), presented(key)
     row = None
     if is_text(key):
-        row = await connection.fetchrow(sql("target_row", **_target(table)), list(key))
-    graph = _in_graph_db(table, row, source)
+        row = await connection.fetchrow(sql("target_row", **_target(schema_map, table)), list(key))
+    graph = _in_graph_db(row, source)
     cursors = {
         cursor["table_name"]: cursor for cursor in await connection.fetch(sql("cursors"), [name, DELETES])
     }
@@ -144,7 +153,7 @@ async def _read_target(
     return Explanation(
         table=name,
         key=key_shown,
-        write=_in_write_db(source, key, cursors.get(name), cursors.get(DELETES)),
+        write=_in_write_db(table, source, key, cursors.get(name), cursors.get(DELETES)),
         graph=graph,
         parked=None if state["waits_for_key"] is None else ParkedSelf.model_validate(dict(state)),
         waits=tuple(Wait.model_validate(dict(wait)) for wait in waits),
@@ -153,38 +162,64 @@ async def _read_target(
         requeued=None if state["reason"] is None else Requeued.model_validate(dict(state)),
         dead_letter=None if letter is None else DeadLetter.model_validate(dict(letter)),
         discarded=None if discard is None else AuditEntry.model_validate(dict(discard)),
-        vector=await _read_vector(connection, table, row_id),
+        vector=await _read_vector(connection, schema_map, table, key),
     )
 
 
-def _target(table: TableMap) -> dict[str, str]:
-    columns = [quoted(column) for column in table.target_key]
+def _target(schema_map: SchemaMap, table: TableMap) -> dict[str, str]:
+    own = Identity(schema_map, table)
+    parts = [f"($1::text[])[{place}]" for place in range(1, len(table.key) + 1)]
     if table.identified:
-        return {"target": quoted(table.name), "same_row": "t.id = syncline.row_uuid($1)"}
-    same = [
-        f"t.{column} = syncline.key_uuid(($1::text[])[{place}])" for place, column in enumerate(columns, 1)
-    ]
-    return {"target": quoted(table.name), "same_row": " AND ".join(same)}
+        same = [f"t.{own.column} = {own.derived(parts)}"]
+    else:
+        same = [
+            f"t.{quoted(column)} = {own.key_part(name, part, safely=False)}"
+            for name, column, part in zip(table.key, table.target_key, parts, strict=True)
+        ]
+    # An id that is no uuid is given as the row's key already.
+    uuid = table.identified and table.id_type.kind is Kind.UUID
+    return {
+        "target": quoted(table.name),
+        "id": f"t.{own.column}" if uuid else "NULL::uuid",
+        "version": "t.sync_version" if table.stamped else "NULL::bigint",
+        "run": "t.sync_run" if table.stamped else "NULL::bigint",
+        "same_row": " AND ".join(same),
+    }
 
 
-def _in_graph_db(table: TableMap, row: asyncpg.Record | None, source: _Source) -> InGraphDb:
+async def _target_id(
+    connection: asyncpg.Connection, schema_map: SchemaMap, table: TableMap, key: Sequence[str]
+) -> UUID | None:
+    """Return the id of the row's point: of the row in the target, whether it is there or not."""
+    if table.vector is None or not is_text(key):
+        return None
+    own = Identity(schema_map, table)
+    parts = [f"($1::text[])[{place}]" for place in range(1, len(key) + 1)]
+    found: UUID = await connection.fetchval(f"SELECT {own.derived(parts)}", list(key))  # rendered
+    return found
+
+
+def _in_graph_db(row: asyncpg.Record | None, source: _Source) -> InGraphDb:
     if row is None:
         return InGraphDb()
     return InGraphDb(
         exists=True,
-        id=row["row_id"] if table.identified else None,
+        id=row["id"],
         version=row["sync_version"],
-        behind=source.exists and row["sync_version"] < source.version,
+        behind=source.exists and row["sync_version"] is not None and row["sync_version"] < source.version,
         synced_by=None if row["run_id"] is None else SyncedBy.model_validate(dict(row)),
     )
 
 
 def _in_write_db(
-    source: _Source, key: Sequence[str], cursor: asyncpg.Record | None, deletes: asyncpg.Record | None
+    table: TableMap,
+    source: _Source,
+    key: Sequence[str],
+    cursor: asyncpg.Record | None,
+    deletes: asyncpg.Record | None,
 ) -> InWriteDb:
     if source.exists:
-        # Capture orders keys bytewise (COLLATE "C").
-        pending = _beyond(cursor, source.version, [bytes_of(part) for part in key], bytes_of)
+        pending = _beyond(cursor, source.version, list(key), table.key_types)
         return InWriteDb(
             exists=True,
             belongs=source.belongs,
@@ -196,7 +231,7 @@ def _in_write_db(
     gone = source.deleted
     if gone is None:
         return InWriteDb()
-    pending = _beyond(deletes, gone["version"], [gone["seq"]], int)
+    pending = _beyond(deletes, gone["version"], [str(gone["seq"])], [_SEQ])
     return InWriteDb(
         version=gone["version"],
         deleted_at=gone["deleted_at"],
@@ -205,11 +240,11 @@ def _in_write_db(
     )
 
 
-_Part = TypeVar("_Part", bytes, int)
+_SEQ = KeyType("bigint", Kind.INTEGER)
 
 
 def _beyond(
-    cursor: asyncpg.Record | None, version: int, place: Sequence[_Part], part: Callable[[str], _Part]
+    cursor: asyncpg.Record | None, version: int, key: Sequence[str], types: Sequence[KeyType]
 ) -> bool:
     """Return whether a version at this position of its stream is beyond the cursor, in capture's order."""
     if cursor is None:
@@ -217,23 +252,27 @@ def _beyond(
     if cursor["key"] is None:
         return version >= int(cursor["xid"])
     position = Cursor.of_stored(int(cursor["xid"]), cursor["key"])
-    return (version, list(place)) > (position.xid, [part(text) for text in position.key or ()])
+    place, last = key_place(key, types), key_place(position.key or (), types)
+    return (version, place) > (position.xid, last)
 
 
-async def _read_vector(connection: asyncpg.Connection, table: TableMap, row_id: UUID) -> InVectorStore | None:
+async def _read_vector(
+    connection: asyncpg.Connection, schema_map: SchemaMap, table: TableMap, key: Sequence[str]
+) -> InVectorStore | None:
     vector = table.vector
     if vector is None:
         return None
-    question = sql("vector_of_row", target=quoted(table.name), text=vector.text)
-    row = await connection.fetchrow(question, vector.collection, row_id)
+    question = sql("vector_of_row", target=quoted(table.name), id=column(table.id_column), text=vector.text)
+    point = await _target_id(connection, schema_map, table, key)
+    row = await connection.fetchrow(question, vector.collection, point or row_uuid(key))
     return InVectorStore(collection=vector.collection, **row)
 
 
-async def _ask_vector_store(vectors: GraphVectors, row: Explanation, row_id: UUID) -> Explanation:
-    if row.vector is None:
+async def _ask_vector_store(vectors: GraphVectors, row: Explanation, point: UUID | None) -> Explanation:
+    if row.vector is None or point is None:
         return row
     try:
-        found = await vectors.store.retrieve(vectors.collection(row.vector.collection), [row_id])
+        found = await vectors.store.retrieve(vectors.collection(row.vector.collection), [point])
     except VectorStoreError as error:
         answer: dict[str, object] = {"problem": str(error)}
     else:

@@ -83,7 +83,7 @@ class InGraphDb(Message):
     id: UUID | None = None
     """The row's id; null if it is identified by its parents' ids."""
     version: int | None = None
-    """The write-db transaction of this version (`sync_version`)."""
+    """The write-db transaction of this version (`sync_version`); null if the target does not keep it."""
     behind: bool = False
     """The write-db has a newer version. It is never written here if it changed no replicated column."""
     synced_by: SyncedBy | None = None
@@ -197,7 +197,8 @@ def _judge(row: Explanation) -> tuple[RowState, str]:
         return _judge_parked(row.parked)
     if row.requeued is not None:
         return RowState.PENDING, f"pending: the next cycle reads it again, because {row.requeued.reason}"
-    if graph.exists and not graph.behind and write.belongs:
+    known = graph.version is not None or row.discarded is None
+    if graph.exists and not graph.behind and write.belongs and known:
         return RowState.IN_STEP, "in step"
     return _judge_unexplained(row)
 
@@ -258,7 +259,7 @@ def _pending(row: Explanation) -> str:
     what = f"version {write.version}"
     if not write.belongs:
         what += ", which the table map's condition keeps out of the graph-db,"
-    had = f"; the graph-db has version {graph.version}" if graph.exists else ""
+    had = f"; the graph-db has version {graph.version}" if graph.version is not None else ""
     return f"pending: {what} {_when(write)}{had}"
 
 

@@ -11,7 +11,7 @@ from syncline.capture.install.catalog import read_catalog
 from syncline.capture.install.checks import check_source, check_target, types_of, uncaptured
 from syncline.capture.install.install import refused_conditions
 from syncline.capture.install.misfit import Misfit
-from syncline.engine.render.fragments import stage_definitions
+from syncline.engine.render.stage import stage_definitions
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.maps.document import line_of
 from syncline.maps.schema_map import SchemaMap
@@ -173,7 +173,7 @@ async def _refused_sql(
         await connection.execute(SCHEMA_PATH, schema)
         for table in schema_map:
             for path, statement, place in [
-                *[each async for each in _staged(connection, schema, table, targets)],
+                *[each async for each in _staged(connection, schema, schema_map, table, targets)],
                 *_of_rows(schema, table, targets),
             ]:
                 try:
@@ -194,7 +194,11 @@ _Sql = tuple[tuple[str, ...], str, tuple[str, str] | None]
 
 
 async def _staged(
-    connection: asyncpg.Connection, schema: str, table: TableMap, targets: dict[str, MapTable]
+    connection: asyncpg.Connection,
+    schema: str,
+    schema_map: SchemaMap,
+    table: TableMap,
+    targets: dict[str, MapTable],
 ) -> AsyncIterator[_Sql]:
     """Yield the statements of expressions over the stage, which is made for it."""
     if not table.expressions:
@@ -202,7 +206,9 @@ async def _staged(
     stage = quoted(f"{_STAGE} {table.name}"[:60])
     try:
         async with connection.transaction():
-            await connection.execute(sql("map_stage", stage=stage, definitions=stage_definitions(table)))
+            await connection.execute(
+                sql("map_stage", stage=stage, definitions=stage_definitions(schema_map, table))
+            )
     except asyncpg.PostgresError:
         return  # A type or function is missing, which is said already.
     target = targets.get(table.name)

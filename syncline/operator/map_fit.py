@@ -15,7 +15,7 @@ __all__ = ["advice", "unwritable"]
 def unwritable(schema_map: SchemaMap, schema: str, tables: Mapping[str, MapTable]) -> Iterator[Misfit]:
     """Yield columns of targets that Postgres fills itself."""
     for table in schema_map:
-        for name, columns in _written(table).items():
+        for name, columns in _written(schema_map, table).items():
             found = tables.get(name)
             if found is None or not found.stores:
                 continue
@@ -114,9 +114,9 @@ def _unbound(
     )
 
 
-def _written(table: TableMap) -> dict[str, list[str]]:
+def _written(schema_map: SchemaMap, table: TableMap) -> dict[str, list[str]]:
     """Return the tables that a table map writes -> columns."""
-    written = {table.name: list(target_columns(table))}
+    written = {table.name: list(target_columns(schema_map, table))}
     for links in table.links:
         written[links.table] = [links.owner, links.member]
     if table.stats is not None:

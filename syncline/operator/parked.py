@@ -7,6 +7,9 @@ from enum import StrEnum
 
 import asyncpg
 
+from syncline.engine.key_forms import safe
+from syncline.engine.render.fragments import commas
+from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import deleted_keys
 from syncline.engine.table_map import SchemaMap
 from syncline.masking import FROM_CODE
@@ -173,7 +176,7 @@ async def list_parked(
     # Each row, and each of its parts, has one position: `<name>/<parent it waits for>/<row>`.
     place, row_id = place_after(after)
     name, waits_for = place_after(place)
-    owner = sql("owner_key", target=quoted(found.name)) if found.identified else "NULL"
+    owner = _owner_key(Identity(schema_map, found)) if found.identified else "NULL"
     async with reading(target) as connection:
         rows = await connection.fetch(
             sql("parked", owner_key=owner), found.name, row_id, name, waits_for, limit + 1
@@ -186,14 +189,29 @@ async def list_parked(
     return ParkedPage(entries=entries, next=following)
 
 
+def _owner_key(own: Identity) -> str:
+    """Return the key of the row that a parked link or reference belongs to."""
+    if not own.hashed:
+        return "w.owner_key"
+    return sql("owner_key", target=quoted(own.table.name), id=own.column, key=commas(own.parts("t")))
+
+
 def _landed(schema_map: SchemaMap) -> str:
     """Return the CASE branches that check whether a parent row is in the graph-db."""
     cases = ["WHEN false THEN false"]
     for table in schema_map:
         if not table.identified:
             continue
+        own = Identity(schema_map, table)
         names = {"table": literal(table.name), "target": quoted(table.name)}
-        cases.append(sql("landed", named_by="w.named_by IS NULL", match="t.id = w.waits_for", **names))
+        cases.append(
+            sql(
+                "landed",
+                named_by="w.named_by IS NULL",
+                match=f"t.{own.column} = {own.parked('w.waits_for', 'w.key')}",
+                **names,
+            )
+        )
         for column in naming_values(schema_map, table):
             named_by = f"w.named_by = '{literal(column)}'"
             match = f't.{quoted(column)} = w.key AND t.{quoted(column)}::text COLLATE "C" = w.key'
@@ -236,6 +254,7 @@ async def _ask_write_db(
                     source_name=literal(table.source),
                     present=table.present,
                     column=quoted(column or table.key[0]),
+                    asked="asked.key" if column else safe(table.key_types[0], "asked.key"),
                     own_key="true" if column is None else "false",
                 )
             )

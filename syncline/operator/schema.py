@@ -25,6 +25,7 @@ __all__ = [
     "find_row",
     "find_table",
     "first_page",
+    "key_form",
     "moment",
     "naming_values",
     "place_after",
@@ -125,6 +126,17 @@ def find_row(schema_map: SchemaMap, name: str, key: Sequence[str]) -> TableMap:
         parts = "one part" if len(table.key) == 1 else f"{len(table.key)} parts"
         raise InputInvalid(f"A key of {table.name} has {parts}, {' and '.join(table.key)}; not {len(key)}.")
     return table
+
+
+def key_form(table: TableMap, key: Sequence[str]) -> tuple[str, ...]:
+    """Return a key that a person has given, in its form; raise InputInvalid for a part of no such type."""
+    parts = []
+    for name, type_, part in zip(table.key, table.key_types, key, strict=True):
+        try:
+            parts.append(type_.canonical(part))
+        except ValueError:
+            raise InputInvalid(f"{name} of {table.name} is {type_.name}; {shown(part)} is not.") from None
+    return tuple(parts)
 
 
 def naming_values(schema_map: SchemaMap, parent: TableMap) -> list[str]:

@@ -18,34 +18,38 @@ def target_tables(
     `types` are those of columns that only an expression determines, by table and column; text if it has none.
     """
     made: dict[str, str] = {}
-    columns = {table.name: _columns(table, types) for table in schema_map}
+    columns = {table.name: _columns(schema_map, table, types) for table in schema_map}
     for table in schema_map:
-        made[table.name] = "\n".join(_table(schema, table, columns))
+        made[table.name] = "\n".join(_table(schema, schema_map, table, columns[table.name]))
         for links in table.links:
-            made[links.table] = "\n".join(_links(schema, table, links, columns))
+            made[links.table] = "\n".join(_links(schema, table, schema_map[links.parent], links))
         if table.stats is not None:
-            made[table.stats.table] = "\n".join(_stats(schema, table, table.stats, columns, types))
+            made[table.stats.table] = "\n".join(_stats(schema, table, table.stats, types))
     return made
 
 
-def _columns(table: TableMap, types: Mapping[tuple[str, str], str]) -> dict[str, str]:
+def _columns(schema_map: SchemaMap, table: TableMap, types: Mapping[tuple[str, str], str]) -> dict[str, str]:
     declared = {column.name: column.type for column in table.columns}
     return {
         name: kind or declared.get(name) or types.get((table.name, name), "text")
-        for name, kind in target_columns(table).items()
+        for name, kind in target_columns(schema_map, table).items()
     }
 
 
-def _table(schema: str, table: TableMap, columns: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+def _table(schema: str, schema_map: SchemaMap, table: TableMap, columns: Mapping[str, str]) -> Iterator[str]:
     references = {reference.target_column: reference for reference in table.references}
     lines: list[str] = []
-    for name, kind in columns[table.name].items():
+    for name, kind in columns.items():
         line = f"{quoted(name)} {kind}"
         reference = references.get(name)
-        if name in table.target_key or name == "key" or (reference is not None and reference.required):
+        if (
+            name in table.target_key
+            or name == table.key_column
+            or (reference is not None and reference.required)
+        ):
             line += " NOT NULL"
         if reference is not None:
-            line += _referring(schema, reference.parent, columns, cascade=reference.required)
+            line += _referring(schema, schema_map[reference.parent], cascade=reference.required)
         lines.append(line)
     lines.append(f"PRIMARY KEY ({', '.join(quoted(name) for name in table.target_key)})")
     yield _create(schema, table.name, lines)
@@ -55,13 +59,10 @@ def _table(schema: str, table: TableMap, columns: Mapping[str, Mapping[str, str]
             yield f"CREATE INDEX ON {quoted(schema)}.{quoted(table.name)} ({quoted(name)});"
 
 
-def _links(
-    schema: str, table: TableMap, links: Links, columns: Mapping[str, Mapping[str, str]]
-) -> Iterator[str]:
+def _links(schema: str, table: TableMap, parent: TableMap, links: Links) -> Iterator[str]:
     lines = [
-        f"{quoted(name)} {_id_type(parent, columns)} NOT NULL"
-        + _referring(schema, parent, columns, cascade=True)
-        for name, parent in ((links.owner, table.name), (links.member, links.parent))
+        f"{quoted(name)} {end.id_type.name} NOT NULL{_referring(schema, end, cascade=True)}"
+        for name, end in ((links.owner, table), (links.member, parent))
     ]
     lines.append(f"PRIMARY KEY ({quoted(links.owner)}, {quoted(links.member)})")
     yield _create(schema, links.table, lines)
@@ -72,11 +73,10 @@ def _stats(
     schema: str,
     table: TableMap,
     stats: Stats,
-    columns: Mapping[str, Mapping[str, str]],
     types: Mapping[tuple[str, str], str],
 ) -> Iterator[str]:
-    owner = f"{quoted(stats.owner)} {_id_type(table.name, columns)} PRIMARY KEY"
-    lines = [f"{owner}{_referring(schema, table.name, columns, cascade=True)}"]
+    owner = f"{quoted(stats.owner)} {table.id_type.name} PRIMARY KEY"
+    lines = [f"{owner}{_referring(schema, table, cascade=True)}"]
     for stat in stats.columns:
         count = stat.value == "count(*)"
         kind = "bigint" if count else types.get((stats.table, stat.column), "double precision")
@@ -84,15 +84,11 @@ def _stats(
     yield _create(schema, stats.table, lines)
 
 
-def _id_type(table: str, columns: Mapping[str, Mapping[str, str]]) -> str:
-    return columns[table]["id"]
-
-
-def _referring(schema: str, parent: str, columns: Mapping[str, Mapping[str, str]], *, cascade: bool) -> str:
-    if "id" not in columns[parent]:
+def _referring(schema: str, parent: TableMap, *, cascade: bool) -> str:
+    if not parent.identified:
         return ""
     rule = "CASCADE" if cascade else "SET NULL"
-    return f" REFERENCES {quoted(schema)}.{quoted(parent)} ({quoted('id')}) ON DELETE {rule}"
+    return f" REFERENCES {quoted(schema)}.{quoted(parent.name)} ({quoted(parent.id_column)}) ON DELETE {rule}"
 
 
 def _create(schema: str, name: str, lines: list[str]) -> str:

@@ -8,10 +8,13 @@ from uuid import UUID
 
 from syncline.control.graphs import Graph
 from syncline.control.services import Services
+from syncline.engine.key_forms import form
+from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
 from syncline.errors import ShadowInvalid, StoreRejected, VectorStoreError
+from syncline.maps.key_types import KeyType, Kind
 from syncline.messages.verification import Relation, RelationKind, Verdict, Verification
 from syncline.provider import GraphVectors
 from syncline.shadow.lag import progress_of, undone
@@ -66,17 +69,20 @@ async def compare_with_shadow(
 
 @dataclass(frozen=True, kw_only=True)
 class _Relation:
-    """A table of both schemas. `keys`: its key columns, each with the table it refers to."""
+    """A table of both schemas. `keys`: key column -> the table it refers to, or the type of its values."""
 
     name: str
     kind: RelationKind
     table: str
-    keys: tuple[tuple[str, str], ...]
+    keys: tuple[tuple[str, str | KeyType], ...]
 
 
 def _relations(table: TableMap) -> Iterator[_Relation]:
     parents = {reference.target_column: reference.parent for reference in table.references}
-    keys = [(column, table.name if table.identified else parents[column]) for column in table.target_key]
+    keys = [
+        (column, table.name if table.identified else parents.get(column) or table.own_parts[column])
+        for column in table.target_key
+    ]
     yield _Relation(name=table.name, kind=RelationKind.ROWS, table=table.name, keys=tuple(keys))
     for links in table.links:
         pair = ((links.owner, table.name), (links.member, links.parent))
@@ -93,7 +99,7 @@ class _Comparison:
         self, services: Services, graph: Graph, schema_map: SchemaMap, *, keys: int, beat: Heartbeater
     ) -> None:
         self._graph, self._keys, self._beat = graph, keys, beat
-        self._statements = SchemaStatements(schema_map)
+        self._map, self._statements = schema_map, SchemaStatements(schema_map)
         self._write = services.write_schema(graph)
         self.live = services.target_schema(graph)
         self._shadow = services.target_schema(graph, shadow=True)
@@ -156,6 +162,7 @@ class _Comparison:
             "differing",
             **places,
             first=quoted(relation.keys[0][0]),
+            row_id=self._row_id(*relation.keys[0]),
             same_key=same_key,
             key=", ".join(self._key_expression(column, parent) for column, parent in relation.keys),
             columns=", ".join(f"CASE WHEN {test} THEN '{literal(name)}' END" for name, test in tests.items()),
@@ -175,13 +182,20 @@ class _Comparison:
         tally.same(pairs)
         return dict(counts)
 
-    def _key_expression(self, column: str, parent: str) -> str:
-        return _sql(
-            "told_key",
-            live=f"{quoted(self.live.schema)}.{quoted(parent)}",
-            shadow=f"{quoted(self._shadow.schema)}.{quoted(parent)}",
-            column=quoted(column),
+    def _key_expression(self, column: str, parent: str | KeyType) -> str:
+        value = f"coalesce(l.{quoted(column)}, s.{quoted(column)})"
+        if isinstance(parent, KeyType):
+            return form(parent, value)
+        live, shadow = (
+            Identity(self._map, self._map[parent], schema=place.schema) for place in (self.live, self._shadow)
         )
+        return _sql("told_key", live=_told(live, value), shadow=_told(shadow, value), id=value)
+
+    def _row_id(self, column: str, parent: str | KeyType) -> str:
+        """Return a uuid for a row, by which it is told apart from others."""
+        value = f"coalesce(l.{quoted(column)}, s.{quoted(column)})"
+        type_ = parent if isinstance(parent, KeyType) else self._map[parent].id_type
+        return value if type_.kind is Kind.UUID else f"syncline.key_uuid({value}::text)"
 
     async def points(self, table: TableMap, vector: VectorProjection) -> Relation:
         """Compare one collection of both sides: ids and payloads, whose hash covers the text."""
@@ -197,6 +211,12 @@ class _Comparison:
 
     def _tally(self, name: str, kind: RelationKind, table: str) -> Tally:
         return Tally(name, kind, table, keys=self._keys, beat=self._beat)
+
+
+def _told(own: Identity, target_id: str) -> str:
+    if len(own.table.key) == 1:
+        return own.key_of(target_id)
+    return f"array_to_string({own.parts_of(target_id)}, ' ')"
 
 
 async def _judge(live: PointPayload | None, shadow: PointPayload | None, tally: Tally) -> Counter[str]:

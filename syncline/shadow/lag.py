@@ -1,6 +1,6 @@
 """Lag of a graph and its shadow: what each has yet to do, and what one has that the other lacks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -8,12 +8,16 @@ import asyncpg
 from syncline.engine.capture import Pending, ask_pending
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.state import Ledger, read_ledger
+from syncline.maps.key_types import KeyType, Kind, key_place
 from syncline.provider import GraphSchema
 from syncline.sql import quoted, statements_of
 
 __all__ = ["Progress", "lags", "progress_of", "undone"]
 
 _sql = statements_of("syncline.shadow")
+
+
+_SEQ = KeyType("bigint", Kind.INTEGER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,14 @@ class Progress:
     """Number of outbox entries."""
     dead: int
     """Number of dead letters."""
+    key_types: Mapping[str, Sequence[KeyType]]
+    """Table -> types of its key."""
+
+    def place(self, name: str) -> tuple[int, tuple[object, ...]]:
+        """Return something that orders the cursors of a table, or of the deleted keys."""
+        cursor = self.ledger.cursors[name]
+        types = (_SEQ,) if name == DELETES else self.key_types[name]
+        return cursor.xid, key_place(cursor.key or (), types)
 
     @property
     def untouched(self) -> bool:
@@ -47,7 +59,8 @@ async def progress_of(
     tables = list(statements.tables)
     async with write.store.driver() as source:
         pending = await ask_pending(source, statements, write.schema, ledger, tables)
-    return Progress(ledger=ledger, pending=pending, points=owed["points"], dead=owed["dead"])
+    types = {name: table.table.key_types for name, table in statements.tables.items()}
+    return Progress(ledger=ledger, pending=pending, points=owed["points"], dead=owed["dead"], key_types=types)
 
 
 def undone(side: Progress) -> Iterator[str]:
@@ -87,10 +100,4 @@ def _passed(ahead: Progress, behind: Progress, name: str) -> bool:
     """Return whether one side has read more of a table that the other has yet to read."""
     if name not in ahead.tables:
         return True
-    return _position(name, ahead) > _position(name, behind)
-
-
-def _position(name: str, side: Progress) -> tuple[int, tuple[str, ...] | tuple[int, ...]]:
-    cursor = side.ledger.cursors[name]
-    key = cursor.key or ()
-    return cursor.xid, tuple(map(int, key)) if name == DELETES else key
+    return ahead.place(name) > behind.place(name)

@@ -4,8 +4,17 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from syncline.engine.keys import key_bytes, stage_type, traveling
-from syncline.engine.render.fragments import column_types, commas, merged_values, reference_id, stage_columns
+from syncline.engine.key_forms import cast
+from syncline.engine.keys import key_bytes, stage_type
+from syncline.engine.render.fragments import (
+    column_types,
+    commas,
+    merged_values,
+    reference_id,
+    stage_columns,
+    travels,
+)
+from syncline.engine.render.identity import Identity
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.sql import literal, quoted, statements_of
 
@@ -83,21 +92,32 @@ class RowChecksums:
         self._builtin = builtin
         self._parents = {reference.column: schema_map[reference.parent] for reference in table.references}
         self._types = types
-        self._values = merged_values(table)
+        self._values = merged_values(table, typed=cast)
+        self._own = own = Identity(schema_map, table)
         self._named = {reference.target_column: reference for reference in table.references}
         self.source_columns = list(self._staged())
-        self.source_id = (
-            key_uuid(f"s.{quoted(table.key[0])}")
-            if table.identified
-            else own_id([f"s.{reference_id(column)}" for column in table.key])
+        self._joined = own.joined("t", "k", 0)
+        hashes = all(
+            reference is not None and own.of(reference).hashed
+            for reference in map(table.parent_part, table.key)
+        )
+        """Whether the ids of the row's parents are their row ids."""
+        hashes = hashes and not table.identified
+        self.source_id = own_id(
+            [
+                f"s.{reference_id(column)}" if hashes else key_uuid(f"s.{quoted(column)}")
+                for column in table.key
+            ]
         )
         keys = [f"t.{quoted(column)}" for column in table.target_key]
+        ids = keys if hashes or own.hashed else [key_uuid(part) for part in own.parts("t")]
+        stored = len(keys) == 1 and ids == keys
         # A computed id is computed once.
-        self.target_id = keys[0] if len(keys) == 1 else "t.sync_row_id"
+        self.target_id = keys[0] if stored else "t.sync_row_id"
         self._target = (
             f"{quoted(table.name)} t"
-            if len(keys) == 1
-            else _sql("target_with_id", target=quoted(table.name), row_id=own_id(keys))
+            if stored
+            else _sql("target_with_id", target=quoted(table.name), row_id=own_id(ids))
         )
 
     def _staged(self) -> Iterator[str]:
@@ -107,16 +127,20 @@ class RowChecksums:
             staged = stage_type(name, types)
             # Any other type is in the graph's schema, which is not searched here; adoption has checked that
             # the column has that type.
-            cast = f"::{staged}" if staged in self._builtin else ""
-            yield f"{traveling(name, types)}{cast} AS {quoted(name)}"
+            spelled = f"::{staged}" if staged in self._builtin else ""
+            yield f"{travels(self.table, name)}{spelled} AS {quoted(name)}"
         for reference in self.table.references:
-            if reference.by is None:
-                yield f"{key_uuid(f'{quoted(reference.column)}::text')} AS {reference_id(reference.column)}"
+            parent = self._own.of(reference)
+            if reference.by is None and not parent.only_here:
+                named = travels(self.table, reference.column)
+                named = parent.referred(self.table.key_texts[reference.column], named)
+                value = key_uuid(named) if parent.hashed else cast(parent.table.key_types[0], f"({named})")
+                yield f"{value} AS {reference_id(reference.column)}"
 
     def target(self, *, waiting: bool, keys: bool) -> str:
         """Return the FROM item `t`: the target, with what its checksum and key need from other tables."""
         joins = [
-            _join(reference.parent, f"v{place}", reference.target_column)
+            _join(self._own.of(reference), f"v{place}", reference.target_column)
             for place, reference in enumerate(self.table.references)
             if reference.by is not None
         ]
@@ -127,27 +151,25 @@ class RowChecksums:
                     table=literal(self.table.name),
                     name=literal(reference.column),
                     parent=quoted(reference.parent),
+                    parent_id=self._own.of(reference).column,
+                    parked=self._own.of(reference).parked(),
+                    kept="r.waits_for" if self._own.of(reference).hashed else "r.waits_for_key",
                     alias=f"w{place}",
                     row_id=self.target_id,
                 )
                 for place, reference in enumerate(self.table.optional)
             ]
-        if keys and not self.table.identified:
-            joins += [
-                _join(self._parents[column].name, f"k{part}", target)
-                for part, (column, target) in enumerate(
-                    zip(self.table.key, self.table.target_key, strict=True)
-                )
-            ]
+        if keys:
+            joins += [f"LEFT JOIN {join}" for join, _ in self._joined or ()]
         return " ".join([self._target, *joins])
 
     @property
     def target_key(self) -> str:
         """The key parts of row `t`, if it was requested with keys; from its parents where needed."""
-        if self.table.identified:
-            return "t.key"
-        columns = enumerate(self.table.target_key)
-        return commas([f"coalesce(k{part}.key, t.{quoted(column)}::text)" for part, column in columns])
+        if self._joined is None:
+            return commas(self._own.parts("t"))
+        keys = zip(self._joined, self.table.target_key, strict=True)
+        return commas([f"coalesce({key}, t.{quoted(column)}::text)" for (_, key), column in keys])
 
     @property
     def target_waits(self) -> str:
@@ -164,7 +186,11 @@ class RowChecksums:
         return _row_bytes([self._canonical(name, self._actual(name, waiting)) for name in self._compared()])
 
     def _compared(self) -> Iterator[str]:
-        late = [reference for reference in self.table.references if not reference.required or reference.by]
+        late = [
+            reference
+            for reference in self.table.references
+            if not reference.required or reference.by or self._own.of(reference).only_here
+        ]
         for name in self._values:
             expression = self.table.expressions.get(name, "")
             if not any(_mentions(expression, reference) for reference in late):
@@ -174,6 +200,16 @@ class RowChecksums:
         reference = self._by_value(name)
         if reference is not None:
             return f"s.{quoted(reference.column)}"
+        if self._is_own(name):
+            return (
+                "true"
+                if self._own.only_here
+                else cast(self.table.key_types[0], f"s.{quoted(self.table.key[0])}")
+            )
+        parent = self._by_key(name)
+        if parent is not None:
+            column = self._named[name].column
+            return parent.referred(self.table.key_texts[column], f"s.{quoted(column)}")
         known = self._types.get(name)
         return f"({self._values[name]})" + (f"::{known.type}" if known and known.builtin else "")
 
@@ -182,10 +218,31 @@ class RowChecksums:
         if reference is not None:
             # Of several parents with one value any is valid, so the value is compared, not the parent.
             return f"v{self.table.references.index(reference)}.{quoted(reference.by or '')}"
+        if self._is_own(name):
+            found = f"t.{self._own.column}"
+            return f"({found} = {self._own.derived(self._own.parts('t'))})" if self._own.only_here else found
+        parent, found = self._by_key(name), f"t.{quoted(name)}"
+        if parent is not None:
+            found = parent.key_of(found)
         if waiting and name in self._named and not self._named[name].required:
-            place = self.table.optional.index(self._named[name])
-            return f"coalesce(t.{quoted(name)}, w{place}.waits_for)"
-        return f"t.{quoted(name)}"
+            waits = f"w{self.table.optional.index(self._named[name])}.waits_for"
+            other = self._own.of(self._named[name])
+            if not (other.hashed or parent):
+                waits = other.derived([waits])
+            return f"coalesce({found}, {waits})"
+        return found
+
+    def _is_own(self, name: str) -> bool:
+        """Whether it is the id, and not the row id."""
+        return self.table.identified and not self._own.hashed and name == self.table.id_column
+
+    def _by_key(self, name: str) -> Identity | None:
+        """Return the parent that this column refers to, if its ids can be made in the graph-db alone."""
+        reference = self._named.get(name)
+        if reference is None or reference.by or name in self.table.expressions:
+            return None
+        parent = self._own.of(reference)
+        return parent if parent.only_here else None
 
     def _by_value(self, name: str) -> Reference | None:
         reference = self._named.get(name)
@@ -197,8 +254,8 @@ class RowChecksums:
         return f"({expression} + 0::{known.type})" if known and known.type in _FLOATS else expression
 
 
-def _join(parent: str, alias: str, column: str) -> str:
-    return f"LEFT JOIN {quoted(parent)} {alias} ON {alias}.id = t.{quoted(column)}"
+def _join(parent: Identity, alias: str, column: str) -> str:
+    return f"LEFT JOIN {quoted(parent.table.name)} {alias} ON {alias}.{parent.column} = t.{quoted(column)}"
 
 
 def _row_bytes(values: list[str]) -> str:

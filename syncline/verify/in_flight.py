@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from syncline.engine.keys import bytes_of, key_bytes, key_of_bytes, reading_of, row_uuid
-from syncline.engine.render.fragments import commas
+from syncline.engine.render.fragments import commas, key_source, travels
+from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements, TableStatements, deleted_keys
-from syncline.engine.table_map import Reference, TableMap
+from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.sql import literal, quoted, statements_of
 from syncline.verify.checksums import RowChecksums, key_uuid, own_id
 from syncline.verify.snapshots import Snapshots
@@ -38,7 +39,7 @@ class Captured:
         self._columns = [[bytes_of(part) for part in column] for column in zip(*refused, strict=True)]
         self.parameters = (*cursor.parameters(), *self._columns)
         """Parameters of `passed`, from its first parameter on."""
-        self._key = [f"{quoted(column)}::text" for column in statements.table.key]
+        self._key = [travels(statements.table, column) for column in statements.table.key]
 
     @property
     def key(self) -> str:
@@ -52,7 +53,12 @@ class Captured:
             first = first_parameter + len(self._cursor.parameters())
             captured += " AND " + _sql(
                 "not_refused",
-                key=commas([key_bytes(quoted(column)) for column in self._statements.table.key]),
+                key=commas(
+                    [
+                        key_bytes(key_source(self._statements.table, column))
+                        for column in self._statements.table.key
+                    ]
+                ),
                 parameters=commas([f"${first + place}::bytea[]" for place in range(len(self._columns))]),
             )
         table = self._statements.table
@@ -120,7 +126,7 @@ class InFlight:
         entries = _sql(
             "state_entries",
             table=literal(table.name),
-            stuck=_stuck(table),
+            stuck=_stuck(statements.schema_map, table),
             names=", ".join(f"'{literal(name)}'" for name in waiting) or "NULL",
         )
         self._ids = _sql("known", entries=entries, limit=str(_FEW + 1))
@@ -160,7 +166,7 @@ async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
     keys = [reading_of(row["key"], row["row_id"]) for row in letters]
     query = _sql(
         "still_there",
-        key=commas([key_bytes(quoted(column)) for column in table.key]),
+        key=commas([key_bytes(key_source(table, column)) for column in table.key]),
         source=f"{quoted(snapshots.schema)}.{quoted(table.source)}",
         parameters=commas([f"${place + 1}::bytea[]" for place in range(len(table.key))]),
     )
@@ -169,15 +175,18 @@ async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
     return Refused(keys=keys, still_there=frozenset(row_uuid(key_of_bytes(row["key"])) for row in there))
 
 
-def _stuck(table: TableMap) -> str:
+def _stuck(schema_map: SchemaMap, table: TableMap) -> str:
     """Return the condition that parked row `r` waits for a parent that exists."""
-    conditions = [_landed(reference, table.required) for reference in table.required]
+    conditions = [
+        _landed(Identity(schema_map, schema_map[reference.parent]), reference, table.required)
+        for reference in table.required
+    ]
     return " OR ".join(dict.fromkeys(conditions)) or "false"
 
 
-def _landed(reference: Reference, required: Sequence[Reference]) -> str:
+def _landed(identity: Identity, reference: Reference, required: Sequence[Reference]) -> str:
     by_key = any(other.parent == reference.parent and other.by is None for other in required)
-    same = "p.id = r.waits_for"
+    same = f"p.{identity.column} = {identity.parked()}"
     if reference.by is not None:
         # A table that refers to its parent in both ways does not record which one a row waits for.
         by = f"p.{quoted(reference.by)}"

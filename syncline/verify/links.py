@@ -5,8 +5,12 @@ from uuid import UUID
 
 import asyncpg
 
+from syncline.engine.key_forms import form
+from syncline.engine.render.fragments import commas, travels
+from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.table_map import Links, SchemaMap, TableMap
+from syncline.engine.template import sql as engine_sql
 from syncline.messages.verification import Verdict
 from syncline.sql import literal, quoted, statements_of
 from syncline.verify.checksums import RowChecksums, bucket, key_uuid, numbered
@@ -41,12 +45,13 @@ async def compare_links(
     async for owner, (expected, actual, known, gone) in found:
         if not _settled(expected, actual, known, gone):
             continue
-        owner_key = expected[0]["owner_key"] if expected else str(owner)
+        told = expected[0]["owner_key"] if expected else str(owner)
+        owner_key = tuple(told) if isinstance(told, list) else (told,)
         for verdict, member_key in _judge(expected, actual):
             if verdict is None:
                 tally.same()
             else:
-                await tally.note(verdict, (owner_key, member_key), owner, asked=(owner_key,))
+                await tally.note(verdict, (*owner_key, member_key), owner, asked=owner_key)
 
 
 class _Queries:
@@ -54,6 +59,7 @@ class _Queries:
 
     def __init__(self, schema_map: SchemaMap, captured: Captured, table: TableMap, links: Links) -> None:
         self._map, self._captured, self._table, self._links = schema_map, captured, table, links
+        self._own, self._parent = Identity(schema_map, table), Identity(schema_map, schema_map[links.parent])
 
     def rendered(self) -> Queries:
         return Queries(
@@ -77,14 +83,29 @@ class _Queries:
             "link_sums_target",
             bucket=bucket(f"l.{owner}"),
             hash=_pair(f"l.{owner}", f"l.{member}"),
-            links=quoted(self._links.table),
+            links=self._made(),
             owner=owner,
         )
+
+    def _made(self) -> str:
+        """Return the FROM item of the link table `l`, with row ids."""
+        links, owner, member = (quoted(n) for n in (self._links.table, self._links.owner, self._links.member))
+        if self._own.hashed and self._parent.hashed:
+            return links
+        return _sql(
+            "links_by_row",
+            links=links,
+            owner=owner,
+            member=member,
+            owner_row=self._own.row_of(f"l.{owner}"),
+            member_row=self._parent.row_of(f"l.{member}"),
+            member_key="NULL" if self._parent.hashed else self._parent.key_of(f"l.{member}"),
+        ).strip()
 
     def _source(self) -> str:
         return _sql(
             "listed_links_source",
-            owner_key=quoted(self._table.key[0]),
+            owner_key=self._owner_key(),
             links=self._members(self._captured.passed(3), join="LEFT JOIN"),
             coming=self._captured.coming(3),
             bucket=bucket("s.sync_row_id"),
@@ -94,8 +115,14 @@ class _Queries:
         return _sql(
             "listed_links_target",
             owners=quoted(self._table.name),
+            owner_row=self._own.row_id("o"),
+            made=self._made(),
+            member_key=("NULL" if self._own.hashed and self._parent.hashed else "l.sync_member_key"),
+            parent_id=self._parent.column,
+            parked=self._parent.parked(),
+            same_member=f"p.{self._parent.column} = f.member" if self._parent.hashed else "false",
+            parent_key=self._parent.parts("p")[0],
             table=literal(self._table.name),
-            links=quoted(self._links.table),
             name=literal(self._links.table),
             owner=quoted(self._links.owner),
             member=quoted(self._links.member),
@@ -111,8 +138,24 @@ class _Queries:
             join=join,
             member_id=key_uuid("d.key"),
             rejected=self._rejected(),
-            array=quoted(self._links.source),
+            members=self._named(),
         )
+
+    def _owner_key(self) -> str:
+        parts = [f"s.{quoted(name)}" for name in self._table.key]
+        return parts[0] if len(parts) == 1 else f"ARRAY[{commas(parts)}]"
+
+    def _named(self) -> str:
+        """Return the query for the distinct keys that the array of a row `s` names."""
+        array, type_ = quoted(self._links.source), self._table.element_types[self._links.source]
+        json = self._table.is_json(self._links.source)
+        if type_.plain and self._parent.takes(type_) and not json:
+            return _sql("named", array=array).strip()
+        return _sql(
+            "named_by",
+            elements=engine_sql("json_elements" if json else "elements", source=array).strip(),
+            key=self._parent.referred(type_, form(type_, "a.value")),
+        ).strip()
 
     def _rejected(self) -> str:
         if self._links.rejected_by is None:
@@ -122,8 +165,8 @@ class _Queries:
         return _sql(
             "rejected",
             rejections=f"{quoted(self._captured.schema)}.{quoted(rejections.source)}",
-            rejected_owner=quoted(owner),
-            rejected_member=quoted(member),
+            rejected_owner=travels(rejections, owner),
+            rejected_member=travels(rejections, member),
             owner_key=quoted(self._table.key[0]),
             present=rejections.present,
         )
@@ -134,7 +177,10 @@ class _Queries:
         rejections = self._map[self._links.rejected_by]
         owner, member = rejections.target_key
         return _sql(
-            "rejections", owner=quoted(owner), member=quoted(member), rejections=quoted(rejections.name)
+            "rejections",
+            owner=self._own.row_of(f"x.{quoted(owner)}"),
+            member=self._parent.row_of(f"x.{quoted(member)}"),
+            rejections=quoted(rejections.name),
         )
 
 

@@ -6,7 +6,8 @@ from uuid import UUID
 import asyncpg
 
 from syncline.engine.render.fragments import commas
-from syncline.engine.table_map import Stat, Stats, TableMap
+from syncline.engine.render.identity import Identity
+from syncline.engine.table_map import SchemaMap, Stat, Stats, TableMap
 from syncline.errors import StoreUnavailable
 from syncline.messages.verification import Verdict
 from syncline.provider import GraphSchema
@@ -30,8 +31,11 @@ _TOLERANCES = {"double precision": "1e-9", "real": "1e-5"}
 class Recounting:
     """The recount statements of one table."""
 
-    def __init__(self, table: TableMap, stats: Stats, types: Mapping[str, TargetType]) -> None:
+    def __init__(
+        self, schema_map: SchemaMap, table: TableMap, stats: Stats, types: Mapping[str, TargetType]
+    ) -> None:
         """Render for the column types of the stats table."""
+        own = Identity(schema_map, table)
         groups: dict[tuple[str, tuple[str, ...]], list[Stat]] = {}
         for stat in stats.columns:
             groups.setdefault((stat.counted, stat.by), []).append(stat)
@@ -45,6 +49,7 @@ class Recounting:
                     values=commas(values),
                     rows=" UNION ALL ".join(_rows(counted, by)),
                     counted=quoted(counted),
+                    id=own.column,
                     group=f"g{place}",
                     nothing=f"e{place}",
                 )
@@ -62,6 +67,7 @@ class Recounting:
                 target=quoted(table.name),
                 stats=quoted(stats.table),
                 owner=quoted(stats.owner),
+                id=own.column,
                 groups=" ".join(joins),
             ),
             "differs": " OR ".join(
@@ -69,6 +75,13 @@ class Recounting:
                 for name, value in self._expected.items()
             ),
         }
+        self._differing = _sql(
+            "stats_differing",
+            id=own.column,
+            row_id=own.row_id("o"),
+            key=f"ARRAY[{commas(own.parts('o'))}]",
+            **self._fragments,
+        )
         self._count = _sql("stats_count", target=quoted(table.name))
         self._mend = _sql(
             "stats_mend",
@@ -76,6 +89,7 @@ class Recounting:
             columns=commas(names),
             values=commas(list(self._expected.values())),
             assignments=commas([f"{name} = excluded.{name}" for name in names]),
+            id=own.column,
             **self._fragments,
         )
 
@@ -83,10 +97,10 @@ class Recounting:
         """Compare all counts; note the rows that differ."""
         [counted] = await target.fetch(self._count)
         differing = 0
-        async for row in target.stream(_sql("stats_differing", **self._fragments)):
+        async for row in target.stream(self._differing):
             differing += 1
             verdict = Verdict.MISSING if row["missing"] else Verdict.STALE
-            await tally.note(verdict, (row["key"],), row["row_id"])
+            await tally.note(verdict, tuple(row["key"]), row["row_id"])
         tally.same(counted["count"] - differing)
 
     async def mend(self, target: GraphSchema, repair: RelationRepair) -> int:

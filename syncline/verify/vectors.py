@@ -9,7 +9,9 @@ import asyncpg
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from syncline.engine.table_map import TableMap, VectorProjection
+from syncline.engine.render.fragments import commas
+from syncline.engine.render.identity import Identity
+from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
 from syncline.engine.vectors.outbox import fields_sql, payload_sql
 from syncline.errors import VectorStoreRejected
 from syncline.messages.verification import Verdict
@@ -42,6 +44,7 @@ class _Suspect:
 async def compare_vectors(
     target: GraphSchema,
     vectors: GraphVectors,
+    schema_map: SchemaMap,
     table: TableMap,
     vector: VectorProjection,
     tally: Tally,
@@ -53,7 +56,7 @@ async def compare_vectors(
     The vector store has no snapshots: an apparent damage counts if neither the row nor its outbox entry has
     changed since the comparison began, so that no cycle can have touched the point meanwhile.
     """
-    await _Comparison(target, vectors, table, vector, tally, embedding).run()
+    await _Comparison(target, vectors, Identity(schema_map, table), vector, tally, embedding).run()
 
 
 class _Comparison:
@@ -61,7 +64,7 @@ class _Comparison:
         self,
         target: GraphSchema,
         vectors: GraphVectors,
-        table: TableMap,
+        own: Identity,
         vector: VectorProjection,
         tally: Tally,
         embedding: str,
@@ -75,9 +78,11 @@ class _Comparison:
             "points",
             payload=payload_sql(text, fields_sql(vector)),
             text=text,
-            target=quoted(table.name),
+            target=quoted(own.table.name),
+            id=own.column,
+            key=commas(own.parts("t")),
         )
-        self._now = _sql("points_now", target=quoted(table.name))
+        self._now = _sql("points_now", target=quoted(own.table.name), id=own.column)
         self._suspects: list[_Suspect] = []
         self._doubtful: dict[UUID, _Suspect] = {}
         self._fence = 0

@@ -155,7 +155,7 @@ class _Inspection:
         repair = self._repair_of(name, RelationKind.STATS)
         self._open = tally = self._tally(name, RelationKind.STATS, table, repair, mend=None)
         async with open_side(self._target, snapshot=True) as graph_db:
-            recounting = Recounting(table, stats, await _types(graph_db, name))
+            recounting = Recounting(self._map, table, stats, await _types(graph_db, name))
             await recounting.compare(graph_db, tally)
         relation = await tally.close()
         if repair is not None and relation.damaged:
@@ -172,7 +172,9 @@ class _Inspection:
         mend = None if repair is None else partial(repair.points, collection)
         tally = self._tally(collection, RelationKind.VECTORS, table, repair, mend=mend)
         try:
-            await compare_vectors(self._target, vectors, table, vector, tally, embedding=self._embedding)
+            await compare_vectors(
+                self._target, vectors, self._map, table, vector, tally, embedding=self._embedding
+            )
         except VectorStoreError as error:
             # The databases can be compared without it.
             return await tally.close(problem=_format_error(error))

@@ -37,23 +37,32 @@ def source_keys(schema_map: SchemaMap) -> dict[str, tuple[str, ...]]:
 
 def source_columns(table: TableMap) -> dict[str, str]:
     """Return the source columns that are copied -> type as spelled in the map."""
-    types = column_types(table)
+    types = column_types(table) | {name: type_.name for name, type_ in table.key_texts.items()}
     return {name: types.get(name, "text") for name in stage_columns(table)}
 
 
-def target_columns(table: TableMap) -> dict[str, str | None]:
+def target_columns(schema_map: SchemaMap, table: TableMap) -> dict[str, str | None]:
     """Return the target columns that are written -> type; None where an expression determines it."""
-    columns: dict[str, str | None] = {"id": UUID, "key": "text"} if table.identified else {}
+    columns: dict[str, str | None] = {}
+    if table.identified:
+        columns[table.id_column] = table.id_type.name
+    if table.key_column is not None:
+        columns[table.key_column] = table.key_types[0].name
+    columns |= {name: type_.name for name, type_ in table.own_parts.items()}
     columns |= {column.name: column.type for column in table.columns}
     columns |= dict.fromkeys(table.expressions)
-    columns |= {reference.target_column: UUID for reference in table.references}
-    return columns | {"sync_version": "bigint", "sync_run": "bigint"}
+    columns |= {
+        reference.target_column: schema_map[reference.parent].id_type.name for reference in table.references
+    }
+    return columns | ({"sync_version": "bigint", "sync_run": "bigint"} if table.stamped else {})
 
 
 def types_of(schema_map: SchemaMap) -> frozenset[str]:
     """Return every type as the map, or the engine, spells it."""
     own = {"text", "text[]", "bigint", "boolean", "xid8", "timestamptz", UUID, "uuid[]"}
     spelled = {column.type for table in schema_map for column in (*table.columns, *table.source_only)}
+    spelled |= {type_ for table in schema_map for type_ in table.types.values()}
+    spelled |= {type_.name for table in schema_map for type_ in (*table.key_texts.values(), table.id_type)}
     return frozenset(own | spelled)
 
 
@@ -89,9 +98,13 @@ def check_source(catalog: Catalog, schema_map: Iterable[TableMap]) -> list[str]:
     return list(dict.fromkeys(_source_problems(catalog, schema_map)))
 
 
-def check_target(catalog: Catalog, schema_map: Iterable[TableMap]) -> list[str]:
-    """Return a sentence for each problem of the graph-db's tables with the map."""
-    return list(dict.fromkeys(_target_problems(catalog, schema_map)))
+def check_target(
+    catalog: Catalog, schema_map: SchemaMap, tables: Iterable[TableMap] | None = None
+) -> list[str]:
+    """Return a sentence for each problem of the graph-db's tables with the map, or with `tables` of it."""
+    return list(
+        dict.fromkeys(_target_problems(catalog, schema_map, schema_map if tables is None else tables))
+    )
 
 
 def uncaptured(catalog: Catalog, tables: Iterable[TableMap]) -> list[str]:
@@ -201,16 +214,17 @@ def _in_the_way(catalog: Catalog, table: TableState) -> Iterator[str]:
                 )
 
 
-def _target_problems(catalog: Catalog, schema_map: Iterable[TableMap]) -> Iterator[str]:
-    for table_map in schema_map:
-        columns = target_columns(table_map)
+def _target_problems(catalog: Catalog, schema_map: SchemaMap, tables: Iterable[TableMap]) -> Iterator[str]:
+    for table_map in tables:
+        columns = target_columns(schema_map, table_map)
+        own = table_map.id_type.name
         yield from _target(catalog, table_map.name, table_map, columns, table_map.target_key, filled=True)
         for links in table_map.links:
-            pair = {links.owner: UUID, links.member: UUID}
+            pair = {links.owner: own, links.member: schema_map[links.parent].id_type.name}
             yield from _target(catalog, links.table, table_map, pair, tuple(pair), filled=True)
         if table_map.stats is not None:
             stats = table_map.stats
-            numbers = {stats.owner: UUID} | {stat.column: None for stat in stats.columns}
+            numbers = {stats.owner: own} | {stat.column: None for stat in stats.columns}
             yield from _target(catalog, stats.table, table_map, numbers, (stats.owner,), filled=False)
 
 

@@ -18,6 +18,7 @@ from syncline.capture.install.steps import (
 )
 from syncline.capture.install.triggers import (
     function_definition,
+    index_columns,
     notification_steps,
     notify_body,
     notify_statements,
@@ -192,16 +193,20 @@ def _notify_step(table: TableState, statements: Sequence[str]) -> Step:
 
 def _index_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> Iterator[Step]:
     for leaf in table.leaves or (table,):
-        if any(serves_capture(index, key) and index.valid for index in leaf.indexes):
+        if any(serves_capture(table, index, key) and index.valid for index in leaf.indexes):
             continue
         yield _build(catalog, leaf, key, concurrently=True)
-    if table.partitioned and not any(serves_capture(index, key) and index.valid for index in table.indexes):
+    if table.partitioned and not any(
+        serves_capture(table, index, key) and index.valid for index in table.indexes
+    ):
         # Postgres does not support CONCURRENTLY here; it attaches the partitions' indexes and builds none.
         yield _build(catalog, table, key, concurrently=False)
 
 
 def _build(catalog: Catalog, table: TableState, key: Sequence[str], *, concurrently: bool) -> Step:
-    leftovers = [index.name for index in table.indexes if serves_capture(index, key) and not index.valid]
+    leftovers = [
+        index.name for index in table.indexes if serves_capture(table, index, key) and not index.valid
+    ]
     taken = {name for schema, name in catalog.names if schema == table.schema} - set(leftovers)
     name = index_name(table.name, frozenset(taken))
     how = "CONCURRENTLY " if concurrently else ""
@@ -214,7 +219,7 @@ def _build(catalog: Catalog, table: TableState, key: Sequence[str], *, concurren
         how=how,
         name=quoted(name),
         table=relation,
-        key=", ".join(f'{quoted(column)} COLLATE "C"' for column in key),
+        key=index_columns(table, key),
     )
     again = " again, because its build was interrupted" if leftovers else ""
     return Step(

@@ -18,12 +18,15 @@ from syncline.capture.install.steps import (
     fitted,
     qualified,
 )
+from syncline.engine.key_forms import form, ordered
+from syncline.maps.key_types import TEXT, KeyType, Kind, key_type
 from syncline.sql import Statements, literal, quoted, statements_of
 
 __all__ = [
     "AFTER_STATEMENT",
     "Trigger",
     "function_definition",
+    "index_columns",
     "is_ours",
     "notification_steps",
     "notify_body",
@@ -44,6 +47,8 @@ __all__ = [
 _FUNCTION_PREFIX = f"{TOMBSTONES}_"
 # With the privileges of the tables' owner, since writers have none on the tombstones.
 _CONFIGURATION = ("search_path=pg_catalog, pg_temp",)
+# A date has one text, whatever the writer's session says.
+_ISO = ("DateStyle=iso, mdy",)
 _ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 2, 4, 8, 16, 32
 AFTER_STATEMENT = _INSERT | _DELETE | _UPDATE | _TRUNCATE
 """The kind of a trigger after any statement that may change rows."""
@@ -133,10 +138,7 @@ def triggers_of(table: TableState, key: Sequence[str]) -> list[Trigger]:
     )
     # Bytewise, since some types treat different texts as equal. No `UPDATE OF`: it misses a key that another
     # trigger has changed.
-    changed = " OR ".join(
-        f'OLD.{quoted(column)}::text COLLATE "C" IS DISTINCT FROM NEW.{quoted(column)}::text COLLATE "C"'
-        for column in key
-    )
+    changed = " OR ".join(_changed(table, column) for column in key)
     rekeying = Trigger(
         name="capture_key",
         kind=_ROW | _UPDATE,
@@ -146,6 +148,18 @@ def triggers_of(table: TableState, key: Sequence[str]) -> list[Trigger]:
         conditional=True,
     )
     return [version, deletion, rekeying, truncate_trigger(table)]
+
+
+def _type_of(table: TableState, column: str) -> KeyType:
+    """Return a key column's type; text for every type that travels as text."""
+    found = table.columns.get(column)
+    return (found and key_type(found.type)) or TEXT
+
+
+def _changed(table: TableState, column: str) -> str:
+    if _type_of(table, column).kind is not Kind.TEXT:
+        return f"OLD.{quoted(column)} IS DISTINCT FROM NEW.{quoted(column)}"
+    return f'OLD.{quoted(column)}::text COLLATE "C" IS DISTINCT FROM NEW.{quoted(column)}::text COLLATE "C"'
 
 
 def truncate_trigger(table: TableState) -> Trigger:
@@ -174,7 +188,11 @@ def tombstone_body(table: TableState, key: Sequence[str]) -> FunctionState:
     """Return that function in its current form."""
 
     def keys(row: str) -> str:
-        return f"ARRAY[{', '.join(f'{row}.{quoted(column)}::text' for column in key)}]"
+        return f"ARRAY[{', '.join(part(row, column) for column in key)}]"
+
+    def part(row: str, column: str) -> str:
+        type_, value = _type_of(table, column), f"{row}.{quoted(column)}"
+        return f"{value}::text" if type_.kind is Kind.TEXT else form(type_, value)
 
     body = sql(
         "tombstone_rows" if table.partitioned else "tombstone_sets",
@@ -186,12 +204,13 @@ def tombstone_body(table: TableState, key: Sequence[str]) -> FunctionState:
         row_key_text=literal(keys("r")),
         tombstones_text=literal(qualified(table.schema, TOMBSTONES)),
     )
-    return owned_function(body)
+    dated = any(_type_of(table, column).kind is Kind.DATE for column in key)
+    return owned_function(body, settings=_ISO if dated else ())
 
 
-def owned_function(body: str) -> FunctionState:
+def owned_function(body: str, *, settings: Sequence[str] = ()) -> FunctionState:
     """Return a trigger function that runs as its owner, the tables' owner."""
-    return FunctionState(body=f"\n{body}\n", definer=True, configuration=_CONFIGURATION)
+    return FunctionState(body=f"\n{body}\n", definer=True, configuration=(*_CONFIGURATION, *settings))
 
 
 def version_body() -> FunctionState:
@@ -205,7 +224,13 @@ def function_definition(name: tuple[str, str], function: FunctionState) -> str:
     tag = "$capture$"
     while tag in function.body:
         tag = f"{tag[:-1]}_$"
-    return sql("function", function=qualified(*name), body=f"{tag}{function.body}{tag}")
+    settings = function.configuration[len(_CONFIGURATION) :]
+    return sql(
+        "function",
+        function=qualified(*name),
+        settings="".join(f" SET {setting.replace('=', ' = ', 1)}" for setting in settings),
+        body=f"{tag}{function.body}{tag}",
+    )
 
 
 def put(trigger: Trigger, table: TableState) -> Iterator[str]:
@@ -216,9 +241,15 @@ def put(trigger: Trigger, table: TableState) -> Iterator[str]:
     yield trigger.always(table)
 
 
-def serves_capture(index: IndexState, key: Sequence[str]) -> bool:
+def serves_capture(table: TableState, index: IndexState, key: Sequence[str]) -> bool:
     """Whether an index has the order in which rows are captured."""
-    return index.plain and index.keys == ((SYNC_COLUMN, None), *((column, "C") for column in key))
+    order = ((column, "C" if _type_of(table, column).kind is Kind.TEXT else None) for column in key)
+    return index.plain and index.keys == ((SYNC_COLUMN, None), *order)
+
+
+def index_columns(table: TableState, key: Sequence[str]) -> str:
+    """Return the key's columns as the index of capture has them."""
+    return ", ".join(ordered(_type_of(table, column), quoted(column)) for column in key)
 
 
 def shared_steps(catalog: Catalog) -> Iterator[Step]:

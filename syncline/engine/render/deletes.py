@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from syncline.engine.render.fragments import commas, link_names, queue
+from syncline.engine.render.identity import Identity
 from syncline.engine.render.stats import counting_columns, touched
 from syncline.engine.schema_transaction import looking_up
 from syncline.engine.table_map import SchemaMap, TableMap
@@ -83,23 +84,29 @@ class Removal:
                     "child": quoted(child.name),
                     "child_name": literal(child.name),
                     "parent_name": literal(table.name),
-                    "reference": quoted(reference.target_column),
+                    "gone": self._identity(table).gone_is(f"t.{quoted(reference.target_column)}"),
                 }
-                if child.identified:
-                    yield child.name, sql("gone_children", **names)
+                own = self._identity(child)
+                if own.hashed and child.key_column is not None:
+                    yield (
+                        child.name,
+                        sql("gone_children", child_id=own.column, key=commas(own.parts("t")), **names),
+                    )
                 else:
                     yield child.name, sql("gone_keyed_children", **names, **self._key_of(child))
 
+    def _identity(self, table: TableMap) -> Identity:
+        return Identity(self._map, table)
+
     def _key_of(self, child: TableMap) -> dict[str, str]:
-        """Return how a row's TEXT key is derived from the rows that its key refers to."""
-        parents = {reference.column: reference.parent for reference in child.references}
-        joins = [
-            f"JOIN {quoted(parents[name])} p{index} ON p{index}.id = t.{quoted(column)}"
-            for index, (name, column) in enumerate(zip(child.key, child.target_key, strict=True))
-        ]
+        """Return how a row's key is made from its columns and the rows that its key refers to."""
+        own = self._identity(child)
+        parents = own.joined("t", "p", 0)
+        if parents is None:
+            return {"joins": "", "key": commas(own.parts("t"))}
         return {
-            "joins": " ".join(joins),
-            "key": commas([f"p{index}.key" for index in range(len(child.key))]),
+            "joins": " ".join(f"JOIN {join}" for join, _ in parents),
+            "key": commas([k for _, k in parents]),
         }
 
     def _effects_of(self, table: TableMap) -> Iterator[_Effect]:
@@ -114,6 +121,7 @@ class Removal:
                     links=quoted(links.table),
                     owner=quoted(links.owner),
                     member=quoted(links.member),
+                    owner_gone=self._identity(table).gone_is(f"l.{quoted(links.owner)}"),
                     touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
                 ),
             )
@@ -122,19 +130,37 @@ class Removal:
                 if links.parent == table.name:
                     names = link_names(links)
                     names.pop("parent")
+                    own, parent = self._identity(child), self._identity(table)
+                    owner, member = f"r.{names['owner']}", f"r.{names['member']}"
+                    kept = f", {own.parts_of(owner)}"
                     statement = sql(
                         "remove_links_to",
                         child_name=literal(child.name),
+                        member_gone=parent.gone_is(f"l.{names['member']}"),
+                        owner_gone=own.gone_is(owner),
+                        owner_row=own.row_of(owner),
+                        member_row=member if parent.hashed else "r.sync_member_row",
+                        member_id="" if parent.hashed else ", g.row_id AS sync_member_row",
+                        owner_key="" if own.hashed else kept,
+                        also="" if own.hashed else ", owner_key",
                         touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
                         **names,
                     )
                     yield _Effect(table=child.name, column="links", statement=statement)
             for reference in child.optional:
                 if reference.parent == table.name:
+                    own, column = self._identity(child), f"t.{quoted(reference.target_column)}"
+                    owner = f", {own.row_id('t')} AS owner_row, ARRAY[{commas(own.parts('t'))}] AS owner_key"
                     statement = sql(
                         "remove_reference_to",
                         child=quoted(child.name),
                         child_name=literal(child.name),
+                        child_id=own.column,
+                        gone=self._identity(table).gone_is(column),
+                        child_gone=own.gone_is(f"t.{own.column}", gone="o"),
+                        owner="" if own.hashed else owner,
+                        owner_row=own.column if own.hashed else "owner_row",
+                        also="" if own.hashed else ", owner_key",
                         reference=quoted(reference.target_column),
                         reference_name=literal(reference.column),
                         parent_name=name,
@@ -145,18 +171,22 @@ class Removal:
 
     def _remove_rows(self, table: TableMap) -> str:
         counted = counting_columns(self._map, table.name)
+        own = self._identity(table)
         if table.identified:
-            same_row = "t.id = g.row_id"
+            same_row = own.is_gone("t")
         else:
             same_row = " AND ".join(
-                f"t.{quoted(column)} = syncline.key_uuid(g.key[{index + 1}])"
-                for index, column in enumerate(table.target_key)
+                f"t.{quoted(column)} = {own.key_part(name, f'g.key[{place}]')}"
+                for place, (name, column) in enumerate(zip(table.key, table.target_key, strict=True), start=1)
             )
         restored = [
             sql(
                 "restore_links",
                 child=quoted(child.name),
+                child_id=self._identity(child).column,
                 child_name=literal(child.name),
+                child_row=self._identity(child).row_id("o"),
+                child_key=commas(self._identity(child).parts("o")),
                 owner=quoted(table.target_key[0]),
             )
             for child in self._map

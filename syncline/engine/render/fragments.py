@@ -1,34 +1,40 @@
 """SQL fragments that several statements share: merged values, link table names, the vector outbox."""
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 
+from syncline.engine.key_forms import form, read, safe
 from syncline.engine.keys import stage_type, traveling
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql
+from syncline.maps.ids import IdRule
+from syncline.maps.key_types import TEXT, KeyType, Kind
 from syncline.sql import literal, quoted
 
 __all__ = [
     "Rendered",
+    "column",
     "column_types",
     "commas",
+    "compared",
     "generated_columns",
     "image",
     "image_texts",
     "image_values",
+    "key_source",
     "link_names",
     "merged_values",
     "of_table",
     "queue",
     "reference_id",
     "row_id",
+    "same_key",
     "selection",
     "stage_columns",
-    "stage_definitions",
-    "stage_name",
+    "travels",
     "unrejected",
 ]
 
+_USUAL = ("id", "key")
 _ALWAYS = ("sync_xid",)
 """The engine's own columns that an image contains."""
 
@@ -36,6 +42,11 @@ _ALWAYS = ("sync_xid",)
 def commas(parts: Sequence[str]) -> str:
     """Join the parts into an SQL list."""
     return ", ".join(parts)
+
+
+def column(name: str) -> str:
+    """Return a column's name in quotes; without them if it is one of the usual names of an id or a key."""
+    return name if name in _USUAL else quoted(name)
 
 
 def reference_id(column: str) -> str:
@@ -56,9 +67,10 @@ def of_table(table: TableMap) -> str:
 
 
 def column_types(table: TableMap) -> dict[str, str]:
-    """Return the declared types of source columns; all others are text."""
+    """Return the types of staged columns; all others are text, as keys and references are of any type."""
     types = {column.name: column.type for column in (*table.columns, *table.source_only)}
-    return types | {links.source: "text[]" for links in table.links}
+    types |= {links.source: table.types.get(links.source, "text[]") for links in table.links}
+    return {name: type_ for name, type_ in types.items() if name not in table.key_texts}
 
 
 def stage_columns(table: TableMap) -> list[str]:
@@ -72,10 +84,34 @@ def stage_columns(table: TableMap) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def travels(table: TableMap, name: str) -> str:
+    """Return the expression, over the source row, for a column's value as it is copied: a key in its form."""
+    type_ = table.key_texts.get(name, TEXT)
+    return traveling(name, column_types(table)) if type_.kind is Kind.TEXT else form(type_, quoted(name))
+
+
+def same_key(table: TableMap, name: str, place: int) -> str:
+    """Return the condition that a key column of source row `t` is a part of the deleted key `d`."""
+    type_ = table.type_of(name)
+    if type_.kind is Kind.TEXT:
+        return sql("same_key", column=quoted(name), index=str(place))
+    return f"t.{quoted(name)} = {safe(type_, f'd.key[{place}]')}"
+
+
+def compared(table: TableMap, name: str) -> str:
+    """Return the expression, over the source row, by which a key column is compared with given values."""
+    return f"{quoted(name)}::text" if table.type_of(name).kind is Kind.TEXT else quoted(name)
+
+
+def key_source(table: TableMap, name: str) -> str:
+    """Return the expression, over the source row, for a key column of which text or bytes are made."""
+    type_ = table.type_of(name)
+    return quoted(name) if type_.kind is Kind.TEXT else form(type_, quoted(name))
+
+
 def selection(table: TableMap) -> str:
     """Return the select list that copies source rows into the stage."""
-    types = column_types(table)
-    values = [f"{traveling(name, types)} AS {quoted(name)}" for name in stage_columns(table)]
+    values = [f"{travels(table, name)} AS {quoted(name)}" for name in stage_columns(table)]
     belongs = f"({table.present}) IS TRUE AS sync_present"
     return commas(["sync_xid::text::bigint AS sync_xid", belongs, *values])
 
@@ -83,32 +119,8 @@ def selection(table: TableMap) -> str:
 def generated_columns(table: TableMap) -> list[str]:
     """Return the stage's generated id columns."""
     own = ["sync_row_id"] if table.identified else []
+    own += ["sync_id"] if table.identified and table.id_rule is not IdRule.HASH else []
     return own + [reference_id(reference.column) for reference in table.references]
-
-
-def stage_definitions(table: TableMap) -> str:
-    """Return the stage's columns as DDL."""
-    types = column_types(table)
-    columns = ["sync_xid bigint NOT NULL", "sync_present boolean NOT NULL"]
-    columns += [f"{quoted(name)} {stage_type(name, types)}" for name in stage_columns(table)]
-    # A reference by value has to be looked up.
-    columns += [f"{reference_id(r.column)} uuid" for r in table.references if r.by is not None]
-    generated = [(reference_id(r.column), r.column) for r in table.references if r.by is None]
-    if table.identified:
-        generated.insert(0, ("sync_row_id", table.key[0]))
-    columns += [
-        f"{name} uuid GENERATED ALWAYS AS (syncline.key_uuid({quoted(source)})) STORED"
-        for name, source in generated
-    ]
-    return commas(columns)
-
-
-def stage_name(table: TableMap) -> str:
-    """Return the stage's name, which differs for every layout."""
-    # A pooled connection keeps its stages, so another layout of the same table needs another name. The
-    # table's name comes last, because Postgres truncates long names.
-    layout = sha256(f"{table.name} {stage_definitions(table)}".encode()).hexdigest()[:12]
-    return f"stage_{layout}_{table.name}"
 
 
 def image(table: TableMap) -> str:
@@ -138,13 +150,26 @@ Rendered = Callable[[str], str]
 """A statement with its source of staged rows left open: a FROM item."""
 
 
-def merged_values(table: TableMap) -> dict[str, str]:
-    """Return target column -> expression over the staged row `s`, without the engine's own columns."""
-    values = {"id": "s.sync_row_id", "key": f"s.{quoted(table.key[0])}"} if table.identified else {}
+def merged_values(table: TableMap, *, typed: Callable[[KeyType, str], str] = read) -> dict[str, str]:
+    """Return target column -> expression over the staged row `s`, without the engine's own columns.
+
+    `typed` makes a key's value from its text form.
+    """
+    values: dict[str, str] = {}
+    if table.identified:
+        values[table.id_column] = "s.sync_row_id" if table.id_rule is IdRule.HASH else "s.sync_id"
+    if table.key_column is not None:
+        values[table.key_column] = typed(table.key_types[0], f"s.{quoted(table.key[0])}")
+    for name, type_ in table.own_parts.items():
+        values[name] = typed(type_, f"s.{quoted(name)}")
     values |= {
         reference.target_column: f"s.{reference_id(reference.column)}" for reference in table.references
     }
-    values |= {column.name: f"s.{quoted(column.name)}" for column in table.columns}
+    for each in table.columns:
+        staged = f"s.{quoted(each.name)}"
+        values[each.name] = (
+            typed(table.key_texts[each.name], staged) if each.name in table.key_texts else staged
+        )
     return values | dict(table.expressions)
 
 
@@ -175,4 +200,6 @@ def unrejected(schema_map: SchemaMap, links: Links) -> str:
 
 def queue(table: TableMap) -> str:
     """Return the part of a statement that puts rows `changed` into the outbox, or an empty string."""
-    return sql("queue", collection=literal(table.vector.collection)) if table.vector else ""
+    if table.vector is None:
+        return ""
+    return sql("queue", collection=literal(table.vector.collection), id=column(table.id_column))

@@ -3,7 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from syncline.engine.render.fragments import Rendered, commas, link_names, merged_values, queue, unrejected
+from syncline.engine.key_forms import form
+from syncline.engine.render.fragments import (
+    Rendered,
+    column,
+    commas,
+    link_names,
+    merged_values,
+    queue,
+    unrejected,
+)
+from syncline.engine.render.identity import Identity, key_hash
 from syncline.engine.render.stats import counting_columns, new_lines, touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -39,7 +49,7 @@ class Merging:
         self._map, self._table, self._stage = schema_map, table, stage
         self._values = merged_values(table)
         own = {"sync_version": "s.sync_xid", "sync_run": "(SELECT fence FROM sync_state)"}
-        self.written = self._values | own
+        self.written = self._values | (own if table.stamped else {})
         self._counted = counting_columns(schema_map, table.name)
         self._rematched = [
             (child, reference)
@@ -86,7 +96,10 @@ class Merging:
                 "rematch",
                 child=quoted(child.name),
                 child_name=literal(child.name),
+                child_row=Identity(self._map, child).row_id("t"),
+                child_key=commas(Identity(self._map, child).parts("t")),
                 parent=quoted(table.name),
+                id=column(table.id_column),
                 reference=quoted(reference.target_column),
                 by=quoted(reference.by or ""),
             )
@@ -101,7 +114,7 @@ class Merging:
             assignments=commas(
                 [f"{quoted(name)} = p.{quoted(name)}" for name in self.written if name not in key]
             ),
-            differs=_differs(table, [name for name in self._values if name not in key]),
+            differs=_differs(self._map, table, [name for name in self._values if name not in key]),
             queue=queue(table),
             touched=self._touched([("changed c", self._counted), (before, self._counted)]),
             rematch="".join(rematch),
@@ -120,24 +133,39 @@ class Merging:
         }
 
     def _touched(self, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-        return touched(self._map, self._table.name, rows) + new_lines(self._table)
+        return touched(self._map, self._table.name, rows) + new_lines(self._map, self._table)
 
     def _linked(self, links: Links, template: str) -> Rendered:
         names = link_names(links)
         parts = ("removed", "added") if template == "merge_links" else ("added",)
+        own, parent = Identity(self._map, self._table), Identity(self._map, self._map[links.parent])
+        books = [*([] if own.hashed else ["m.owner_row", "m.owner_key"])]
+        books += [] if parent.hashed else [f"{key_hash('m.key')} AS member_row"]
+        names |= {"parent_id": parent.column}
 
         def rendered(stage: str) -> str:
             wanted = sql(
                 "links_wanted",
                 stage=stage,
-                source=quoted(links.source),
+                named=self._named(links, own, parent, stage),
+                member_id=parent.derived(["m.key"]),
+                books="".join(f", {name}" for name in books),
                 unrejected=unrejected(self._map, links),
             )
             return sql(
                 template,
                 stage=stage,
                 wanted=wanted.strip(),
-                parked=sql("links_parked", table=literal(self._table.name), **names).strip(),
+                own_id=own.staged,
+                parked=sql(
+                    "links_parked",
+                    table=literal(self._table.name),
+                    owner_row="owner" if own.hashed else "owner_row",
+                    member_row="member" if parent.hashed else "member_row",
+                    also="" if own.hashed else ", owner_key",
+                    also_kept="" if own.hashed else ", d.owner_key",
+                    **names,
+                ).strip(),
                 touched=touched(
                     self._map, links.table, [(f"{part} c", (links.owner, links.member)) for part in parts]
                 ),
@@ -145,6 +173,21 @@ class Merging:
             )
 
         return rendered
+
+    def _named(self, links: Links, own: Identity, parent: Identity, stage: str) -> str:
+        """Return the query for the keys that arrays name, with their owners."""
+        source, type_ = quoted(links.source), self._table.element_types[links.source]
+        if own.hashed and type_.plain and parent.takes(type_) and not self._table.is_json(links.source):
+            return sql("links_named", source=source, stage=stage).strip()
+        elements = "json_elements" if self._table.is_json(links.source) else "elements"
+        return sql(
+            "links_named_by",
+            own_id=own.staged,
+            key=parent.referred(type_, form(type_, "e.value")),
+            own_key=commas([f"s.{quoted(name)}" for name in self._table.key]),
+            stage=stage,
+            elements=sql(elements, source=source).strip(),
+        ).strip()
 
 
 def _order(table: TableMap, values: Mapping[str, str]) -> str:
@@ -157,13 +200,18 @@ def _order(table: TableMap, values: Mapping[str, str]) -> str:
     return f" ORDER BY {commas([values[name] for name in table.target_key])}"
 
 
-def _differs(table: TableMap, compared: Sequence[str]) -> str:
+def _differs(schema_map: SchemaMap, table: TableMap, compared: Sequence[str]) -> str:
     """Return the condition that the proposed row `p` differs from the current one `t`.
 
     Where `=` does not detect a change, bytes are compared, which costs more: both rows are built for it.
     """
     types = {column.name: column.type for column in table.columns}
-    types |= {"key": "text"} | {reference.target_column: "uuid" for reference in table.references}
+    if table.key_column is not None:
+        types[table.key_column] = table.key_types[0].name
+    types |= {name: type_.name for name, type_ in table.own_parts.items()}
+    types |= {
+        reference.target_column: schema_map[reference.parent].id_type.name for reference in table.references
+    }
     by_value = [quoted(name) for name in compared if types.get(name) in _EQUAL_IS_SAME]
     by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
     # Some collations treat two texts as equal. The result of an expression over text may not be text.

@@ -9,12 +9,14 @@ from syncline.engine.render.fragments import (
     image_texts,
     image_values,
     link_names,
+    merged_values,
     of_table,
     queue,
     reference_id,
     row_id,
     unrejected,
 )
+from syncline.engine.render.identity import Identity, key_hash
 from syncline.engine.render.merge import Ranged
 from syncline.engine.render.stats import touched
 from syncline.engine.table_map import Links, Reference, SchemaMap, TableMap
@@ -53,6 +55,7 @@ class Waiting:
 
     def __init__(self, schema_map: SchemaMap, table: TableMap, stage: str) -> None:
         self._map, self._table, self._stage = schema_map, table, stage
+        self._own = Identity(schema_map, table)
         name = literal(table.name)
         values = image_values(table)
         self.stage_released = sql(
@@ -64,7 +67,7 @@ class Waiting:
             texts=image_texts(table),
         )
         self.resolve = [
-            sql("resolve_by_value", stage=stage, by=quoted(reference.by), **_names(reference))
+            sql("resolve_by_value", stage=stage, by=quoted(reference.by), **self._names(reference))
             for reference in table.references
             if reference.by is not None
         ]
@@ -103,30 +106,36 @@ class Waiting:
             table=literal(table.name),
             of_table=of_table(table),
             row_id=row_id(table),
-            key=commas([f"s.{quoted(column)}" for column in table.key]),
+            key=commas([f"s.{quoted(name)}" for name in table.key]),
             image=image(table),
-            waits_for=_waits_for(reference),
             target=quoted(table.name),
-            same_row=_same_row(table),
+            same_row=self._same_row(),
             within=within,
-            **_names(reference),
+            **self._waits_for(reference),
+            **self._names(reference),
         )
 
     def _park_reference(self, reference: Reference, *, beside: str) -> str:
+        own_key = commas([f"s.{quoted(name)}" for name in self._table.key])
         return sql(
             "park_reference",
             stage=self._stage,
             table=literal(self._table.name),
             name=literal(reference.column),
+            owner_key="" if self._own.hashed else f", ARRAY[{own_key}] AS owner_key",
+            also="" if self._own.hashed else ", owner_key",
             beside=beside,
-            **_names(reference),
+            **self._waits_for(reference),
+            **self._names(reference),
         )
 
     def _beside(self, reference: Reference) -> str:
         """Return the condition that the parent is not in this batch either."""
         if reference.parent != self._table.name:
             return ""
-        return sql("beside", stage=self._stage, reference_id=reference_id(reference.column))
+        return sql(
+            "beside", stage=self._stage, own_id=self._own.staged, reference_id=reference_id(reference.column)
+        )
 
     def _release_rows(self, *, few: bool) -> Iterator[str]:
         name = literal(self._table.name)
@@ -158,6 +167,7 @@ class Waiting:
                     links.table,
                     "release_links",
                     are_links=True,
+                    parked_member=self._own.parked(),
                     unrejected=unrejected(self._map, links),
                     touched=touched(self._map, links.table, [("changed c", (links.owner, links.member))]),
                     **{name: names[name] for name in ("links", "owner", "member")},
@@ -170,6 +180,7 @@ class Waiting:
                     reference.column,
                     "release_reference",
                     are_links=False,
+                    parked_parent=self._own.parked() + ("" if self._own.hashed else " AS waits_for"),
                     reference=quoted(column),
                     queue=queue(child),
                     touched=touched(self._map, child.name, [("changed c", (column,))]),
@@ -179,52 +190,70 @@ class Waiting:
         self, child: TableMap, name: str, statement: str, *, are_links: bool, **names: str
     ) -> Release:
         condition = f"r.table_name = '{literal(child.name)}' AND r.name = '{literal(name)}'"
+        identity = Identity(self._map, child)
+        names |= {
+            "child": quoted(child.name),
+            "child_id": identity.column,
+            "parked_owner": identity.parked_owner() + ("" if identity.hashed else " AS owner"),
+        }
         many, few = (self._awaiting("sync_parked_reference", condition, few=each) for each in (False, True))
         return Release(
             child=child.name,
             links=are_links,
-            statement=sql(statement, awaiting=many, child=quoted(child.name), **names),
-            few=sql(statement, awaiting=few, child=quoted(child.name), **names),
+            statement=sql(statement, awaiting=many, **names),
+            few=sql(statement, awaiting=few, **names),
             ask_again=sql(
                 "release_to_requeue",
                 awaiting=few,
-                child=quoted(child.name),
                 child_name=literal(child.name),
+                child_row=identity.row_id("t"),
+                child_key=commas(identity.parts("t")),
+                **names,
             ),
         )
 
     def _reject(self, child: TableMap, links: Links) -> str:
-        owner, member = (reference_id(column) for column in self._table.key)
+        owner, member = (reference_id(name) for name in self._table.key)
+        owner_row, member_row = (
+            self._waits_for(reference)["waits_for"]
+            for name in self._table.key
+            for reference in self._table.required
+            if reference.column == name
+        )
         return sql(
             "reject_links",
             stage=self._stage,
             child_name=literal(child.name),
             owner_id=owner,
             member_id=member,
+            owner_row=owner_row,
+            member_row=member_row,
             touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
             **{name: text for name, text in link_names(links).items() if not name.startswith("parent")},
         )
 
+    def _names(self, reference: Reference) -> dict[str, str]:
+        return {
+            "reference": quoted(reference.column),
+            "reference_id": reference_id(reference.column),
+            "parent": quoted(reference.parent),
+            "parent_id": self._own.of(reference).column,
+            "parent_name": literal(reference.parent),
+        }
 
-def _names(reference: Reference) -> dict[str, str]:
-    return {
-        "reference": quoted(reference.column),
-        "reference_id": reference_id(reference.column),
-        "parent": quoted(reference.parent),
-        "parent_name": literal(reference.parent),
-    }
+    def _same_row(self) -> str:
+        table = self._table
+        if table.identified:
+            return f"t.{self._own.column} = s.{self._own.staged}"
+        values = merged_values(table)
+        return " AND ".join(f"t.{quoted(name)} = {values[name]}" for name in table.target_key)
 
-
-def _same_row(table: TableMap) -> str:
-    if table.identified:
-        return "t.id = s.sync_row_id"
-    return " AND ".join(
-        f"t.{quoted(column)} = s.{reference_id(name)}"
-        for name, column in zip(table.key, table.target_key, strict=True)
-    )
-
-
-def _waits_for(reference: Reference) -> str:
-    if reference.by is None:
-        return f"s.{reference_id(reference.column)}"
-    return f"syncline.key_uuid(s.{quoted(reference.column)})"
+    def _waits_for(self, reference: Reference) -> dict[str, str]:
+        """Return the row id, and the key, of the row that a staged row waits for."""
+        named = f"s.{quoted(reference.column)}"
+        if reference.by is not None:
+            return {"waits_for": key_hash(named), "waits_for_key": named}
+        parent = self._own.of(reference)
+        key = parent.referred(self._table.key_texts[reference.column], named)
+        hashed = f"s.{reference_id(reference.column)}"
+        return {"waits_for": hashed if parent.hashed else key_hash(key), "waits_for_key": key}

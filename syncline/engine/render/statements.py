@@ -10,20 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from syncline.engine.comparison import Comparison
+from syncline.engine.key_forms import cast, ordered, safe
 from syncline.engine.keys import hex_of, is_text, key_bytes, key_text, of_hex
 from syncline.engine.render.deletes import Removal
 from syncline.engine.render.fragments import (
     commas,
+    compared,
     generated_columns,
+    key_source,
     of_table,
     row_id,
+    same_key,
     selection,
     stage_columns,
-    stage_definitions,
-    stage_name,
 )
 from syncline.engine.render.merge import Merging
 from syncline.engine.render.parking import Waiting
+from syncline.engine.render.stage import stage_definitions, stage_name
 from syncline.engine.render.stats import Recount
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -94,17 +97,26 @@ class TableStatements:
 
     def __init__(self, schema_map: SchemaMap, table: TableMap) -> None:
         self.table = table
-        self.stage_name = stage_name(table)
+        self.stage_name = stage_name(schema_map, table)
         self.stage = f"pg_temp.{quoted(self.stage_name)}"
-        self.key_order = commas([f'{quoted(column)} COLLATE "C"' for column in table.key])
+        self.key_order = commas(
+            [ordered(type_, quoted(column)) for column, type_ in zip(table.key, table.key_types, strict=True)]
+        )
         self.key = commas([f"s.{quoted(column)}" for column in table.key])
         self.row_id = row_id(table)
         names = stage_columns(table)
         self.stage_columns = ["sync_xid", "sync_present", *names]
         self._selection = selection(table)
-        self.create_stage = sql("stage_create", stage=self.stage, definitions=stage_definitions(table))
+        self.create_stage = sql(
+            "stage_create", stage=self.stage, definitions=stage_definitions(schema_map, table)
+        )
         self.analyze_stage = f"ANALYZE {self.stage} ({commas(generated_columns(table))})"
-        descending = commas([f's.{quoted(column)} COLLATE "C" DESC' for column in table.key])
+        descending = commas(
+            [
+                f"{ordered(type_, cast(type_, f's.{quoted(column)}'))} DESC"
+                for column, type_ in zip(table.key, table.key_types, strict=True)
+            ]
+        )
         self.last_staged = sql("stage_last", stage=self.stage, key=self.key, key_descending=descending)
         self.staged_tids = f"SELECT ctid FROM {self.stage} WHERE sync_present ORDER BY ctid"
         # Rejected rows leave the stage; their data goes to the dead letters.
@@ -134,6 +146,7 @@ class TableStatements:
         values = [f"${first_parameter + 1 + index}::text" for index in range(len(self.table.key))]
         if not cursor.readable:
             values = [key_text(value) for value in values]
+        values = [cast(type_, value) for type_, value in zip(self.table.key_types, values, strict=True)]
         return f"(sync_xid, {self.key_order}) > ({xid}, {commas(values)})"
 
     def source(self, schema: str) -> str:
@@ -155,7 +168,7 @@ class TableStatements:
 
     def next_key(self, schema: str, cursor: Cursor) -> str:
         """Return the query for the first row's stamp and key (in bytes); same parameters."""
-        key = commas([key_bytes(quoted(column)) for column in self.table.key])
+        key = commas([key_bytes(key_source(self.table, column)) for column in self.table.key])
         selection = f"sync_xid::text::bigint AS sync_xid, ARRAY[{key}] AS key"
         return self._capture(schema, selection, cursor, 1)
 
@@ -187,12 +200,14 @@ class TableStatements:
         Unless all keys are `readable`, each part is given in hex.
         """
         names = [f"k{index}" for index in range(len(self.table.key))]
+        given = names if readable else [key_text(name) for name in names]
+        types = self.table.key_types
         return sql(
             "capture_by_key",
             selection=self._selection,
             source=self.source(schema),
-            key=commas([f"{quoted(column)}::text" for column in self.table.key]),
-            given=commas(names if readable else [key_text(name) for name in names]),
+            key=commas([compared(self.table, column) for column in self.table.key]),
+            given=commas([safe(type_, name) for type_, name in zip(types, given, strict=True)]),
             parameters=commas([f"${index + 1}::text[]" for index in range(len(names))]),
             names=commas(names),
         )
@@ -321,8 +336,7 @@ class SchemaStatements:
                 source_name=literal(table.source),
                 source=f"{quoted(schema)}.{quoted(table.source)}",
                 same_key=" AND ".join(
-                    sql("same_key", column=quoted(column), index=str(index))
-                    for index, column in enumerate(table.key, start=1)
+                    same_key(table, column, index) for index, column in enumerate(table.key, start=1)
                 ),
             ).strip()
             for table in self.schema_map

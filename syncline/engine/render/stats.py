@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import asyncpg
 
+from syncline.engine.render.fragments import column as column_name
 from syncline.engine.render.fragments import commas
 from syncline.engine.table_map import SchemaMap, Stat, Stats, TableMap
 from syncline.engine.template import sql
+from syncline.maps.key_types import Kind
 from syncline.sql import literal, quoted
 
 __all__ = ["Recount", "counting_columns", "new_lines", "touched"]
@@ -25,8 +27,9 @@ def touched(schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Seque
 
     `rows` are FROM items with row alias `c`, each with its columns of `counted`.
     """
+    as_ = _noted_as(schema_map)
     selects = [
-        f"SELECT '{literal(label)}', c.{quoted(column)} FROM {item} WHERE c.{quoted(column)} IS NOT NULL"
+        f"SELECT '{literal(label)}', c.{quoted(column)}{as_} FROM {item} WHERE c.{quoted(column)} IS NOT NULL"
         for item, columns in rows
         for label, column in _counters(schema_map, counted)
         if column in columns
@@ -34,9 +37,19 @@ def touched(schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Seque
     return _noted("touched", selects)
 
 
-def new_lines(table: TableMap) -> str:
+def new_lines(schema_map: SchemaMap, table: TableMap) -> str:
     """Return the part of a merge that notes rows which need a new stats row."""
-    return _noted("lines", [f"SELECT '{literal(table.name)}', c.id FROM changed c"] if table.stats else [])
+    row = f"c.{column_name(table.id_column)}{_noted_as(schema_map)}"
+    return _noted("lines", [f"SELECT '{literal(table.name)}', {row} FROM changed c"] if table.stats else [])
+
+
+def _noted_as(schema_map: SchemaMap) -> str:
+    """Return the cast of an id to how it is noted: as it is if all counted rows have uuids, else as text."""
+    return "" if _all_uuids(schema_map) else "::text"
+
+
+def _all_uuids(schema_map: SchemaMap) -> bool:
+    return all(table.id_type.kind is Kind.UUID for table in schema_map if table.stats is not None)
 
 
 def _noted(name: str, selects: list[str]) -> str:
@@ -61,7 +74,8 @@ class Recount:
     """The statements that update the counts of noted rows."""
 
     def __init__(self, schema_map: SchemaMap) -> None:
-        self.create = sql("touched_create")
+        self.create = sql("touched_create", type="uuid" if _all_uuids(schema_map) else "text")
+        self._noted_as_text = not _all_uuids(schema_map)
         self._counting = [
             (table, stats, _groups(table, stats))
             for table in schema_map
@@ -83,7 +97,9 @@ class Recount:
                 # One statement writes all counts of a row, so that it is written once.
                 shape = (table.name, labels)
                 if shape not in self._statements:
-                    self._statements[shape] = _statement(table, stats, groups, labels)
+                    self._statements[shape] = _statement(
+                        table, stats, groups, labels, as_text=self._noted_as_text
+                    )
                 await target.execute(self._statements[shape])
 
 
@@ -96,7 +112,7 @@ def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:
 
 
 def _statement(
-    table: TableMap, stats: Stats, groups: Mapping[str, list[Stat]], labels: frozenset[str]
+    table: TableMap, stats: Stats, groups: Mapping[str, list[Stat]], labels: frozenset[str], *, as_text: bool
 ) -> str:
     """Return the statement that creates missing stats rows and updates the noted counts."""
     counted = [group for label, group in groups.items() if label in labels]
@@ -130,8 +146,10 @@ def _statement(
         labels=commas([f"'{literal(label)}'" for label in sorted(labels)]),
         numbers="".join(numbers),
         target=quoted(table.name),
+        id=column_name(table.id_column),
+        touched=f"u.id::{table.id_type.native} AS id" if as_text else "u.id",
         columns=commas([quoted(stats.owner), *names]),
-        found=commas([f"o.id AS {quoted(stats.owner)}", *found]),
+        found=commas([f"o.{column_name(table.id_column)} AS {quoted(stats.owner)}", *found]),
         joins="".join(
             f" LEFT JOIN n{number} ON n{number}.sync_touched_id = u.id CROSS JOIN none{number}"
             for number in range(len(counted))

@@ -4,32 +4,32 @@
 SELECT part, after, reason FROM sync_comparison WHERE table_name = $1
 
 -- name: comparison_moved
-UPDATE sync_comparison SET part = $2, after = $3::uuid[] WHERE table_name = $1
+UPDATE sync_comparison SET part = $2, after = $3::text[] WHERE table_name = $1
 
 -- name: comparison_state_entries
 -- The next parked or rejected rows.
-SELECT row_id, key, ARRAY[row_id] AS after
+SELECT row_id, key, ARRAY[row_id::text] AS after
 FROM (
     SELECT row_id, key FROM sync_parked_row WHERE table_name = '@{table}'
     UNION
     SELECT row_id, key FROM sync_dead_letter WHERE table_name = '@{table}'
 ) b
-WHERE $1::uuid[] IS NULL OR row_id > ($1::uuid[])[1]
+WHERE $1::text[] IS NULL OR row_id > ($1::text[])[1]::uuid
 ORDER BY row_id LIMIT $2
 
 -- name: comparison_rows
 -- The next rows of a target, in primary key order.
-SELECT t.id AS row_id, ARRAY[t.key] AS key, ARRAY[t.id] AS after
+SELECT t.@{id} AS row_id, ARRAY[@{key}] AS key, ARRAY[t.@{id}::text] AS after
 FROM @{target} t
-WHERE $1::uuid[] IS NULL OR t.id > ($1::uuid[])[1]
-ORDER BY t.id LIMIT $2
+WHERE $1::text[] IS NULL OR t.@{id} > ($1::text[])[1]::uuid
+ORDER BY t.@{id} LIMIT $2
 
 -- name: comparison_keyed_rows
--- The same, where a row's key is its parents' keys.
-SELECT syncline.row_uuid(k.key) AS row_id, k.key, ARRAY[@{own_key}] AS after
+-- The same, where a row's id is not its row id, or its key is its parents' keys.
+SELECT syncline.row_uuid(k.key) AS row_id, k.key, ARRAY[@{own_texts}] AS after
 FROM (
     SELECT * FROM @{target} t
-    WHERE $1::uuid[] IS NULL OR (@{own_key}) > (@{after})
+    WHERE $1::text[] IS NULL OR (@{own_key}) > (@{after})
     ORDER BY @{own_key} LIMIT $2
 ) t
 @{joins}

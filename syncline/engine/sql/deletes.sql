@@ -35,16 +35,16 @@ ON CONFLICT DO NOTHING
 -- name: gone_children
 -- A row that cannot exist without a removed row is removed with it.
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
-SELECT '@{child_name}', t.id, ARRAY[t.key], true
-FROM @{child} t JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND g.row_id = t.@{reference}
+SELECT '@{child_name}', t.@{child_id}, ARRAY[@{key}], true
+FROM @{child} t JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND @{gone}
 ON CONFLICT DO NOTHING
 
 -- name: gone_keyed_children
--- The same, where a row's key is its parents' keys.
+-- The same, where a row's id is not its row id, or its key is its parents' keys.
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
 SELECT '@{child_name}', syncline.row_uuid(k.key), k.key, true
 FROM @{child} t
-JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND g.row_id = t.@{reference}
+JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND @{gone}
 @{joins}
 CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k
 ON CONFLICT DO NOTHING
@@ -79,7 +79,7 @@ ORDER BY f.conname, f.oid
 
 -- name: remove_links_of
 WITH removed AS (
-    DELETE FROM @{links} l USING pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND g.row_id = l.@{owner}
+    DELETE FROM @{links} l USING pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND @{owner_gone}
     RETURNING l.@{owner}, l.@{member}
 )@{touched}
 SELECT count(*) FROM removed
@@ -88,12 +88,12 @@ SELECT count(*) FROM removed
 -- A link to a removed row is parked until the row returns, unless its owner is removed too.
 WITH removed AS (
     DELETE FROM @{links} l USING pg_temp.sync_gone g
-    WHERE g.table_name = '@{parent_name}' AND g.row_id = l.@{member}
-    RETURNING l.@{owner}, l.@{member}, g.key[1] AS sync_member_key
+    WHERE g.table_name = '@{parent_name}' AND @{member_gone}
+    RETURNING l.@{owner}, l.@{member}, g.key[1] AS sync_member_key@{member_id}
 ), parked AS (
-    INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key)
-    SELECT '@{child_name}', '@{links_name}', r.@{owner}, '@{parent_name}', r.@{member}, r.sync_member_key FROM removed r
-    WHERE NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{child_name}' AND g.row_id = r.@{owner})
+    INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
+    SELECT '@{child_name}', '@{links_name}', @{owner_row}, '@{parent_name}', @{member_row}, r.sync_member_key@{owner_key} FROM removed r
+    WHERE NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{child_name}' AND @{owner_gone})
     ON CONFLICT DO NOTHING
 )@{touched}
 SELECT count(*) FROM removed
@@ -102,12 +102,12 @@ SELECT count(*) FROM removed
 -- An optional reference to a removed row is parked until the row returns.
 WITH changed AS (
     UPDATE @{child} t SET @{reference} = NULL FROM pg_temp.sync_gone g
-    WHERE g.table_name = '@{parent_name}' AND g.row_id = t.@{reference}
-      AND NOT EXISTS (SELECT FROM pg_temp.sync_gone o WHERE o.table_name = '@{child_name}' AND o.row_id = t.id)
-    RETURNING t.id, g.row_id AS parent, g.key[1] AS parent_key
+    WHERE g.table_name = '@{parent_name}' AND @{gone}
+      AND NOT EXISTS (SELECT FROM pg_temp.sync_gone o WHERE o.table_name = '@{child_name}' AND @{child_gone})
+    RETURNING t.@{child_id}, g.row_id AS parent, g.key[1] AS parent_key@{owner}
 ), parked AS (
-    INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key)
-    SELECT '@{child_name}', '@{reference_name}', id, '@{parent_name}', parent, parent_key FROM changed
+    INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
+    SELECT '@{child_name}', '@{reference_name}', @{owner_row}, '@{parent_name}', parent, parent_key@{also} FROM changed
     ON CONFLICT DO NOTHING
 )@{queue}
 SELECT count(*) FROM changed

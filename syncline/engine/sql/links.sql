@@ -8,7 +8,7 @@ WITH wanted AS MATERIALIZED (
     @{parked}
 ), added AS (
     INSERT INTO @{links} AS l (@{owner}, @{member})
-    SELECT DISTINCT d.owner, d.member FROM wanted d JOIN @{parent} p ON p.id = d.member
+    SELECT DISTINCT d.owner, d.member FROM wanted d JOIN @{parent} p ON p.@{parent_id} = d.member
     ORDER BY d.owner, d.member
     RETURNING l.@{owner}, l.@{member}
 )@{touched}
@@ -21,14 +21,14 @@ WITH wanted AS MATERIALIZED (
     @{wanted}
 ), removed AS (
     DELETE FROM @{links} l USING @{stage} s
-    WHERE l.@{owner} = s.sync_row_id AND s.sync_present
+    WHERE l.@{owner} = s.@{own_id} AND s.sync_present
       AND NOT EXISTS (SELECT FROM wanted d WHERE d.owner = l.@{owner} AND d.member = l.@{member})
     RETURNING l.@{owner}, l.@{member}
 ), parked AS (
     @{parked}
 ), added AS (
     INSERT INTO @{links} AS l (@{owner}, @{member})
-    SELECT DISTINCT d.owner, d.member FROM wanted d JOIN @{parent} p ON p.id = d.member
+    SELECT DISTINCT d.owner, d.member FROM wanted d JOIN @{parent} p ON p.@{parent_id} = d.member
     WHERE NOT EXISTS (SELECT FROM @{links} l WHERE l.@{owner} = d.owner AND l.@{member} = d.member)
     ORDER BY d.owner, d.member
     RETURNING l.@{owner}, l.@{member}
@@ -37,16 +37,31 @@ SELECT (SELECT count(*) FROM removed) + (SELECT count(*) FROM added)
 
 -- name: links_wanted
 SELECT d.* FROM (
-        SELECT m.owner, syncline.key_uuid(m.key) AS member, m.key
-        FROM (SELECT s.sync_row_id AS owner, unnest(s.@{source}) AS key FROM @{stage} s WHERE s.sync_present) m
+        SELECT m.owner, @{member_id} AS member, m.key@{books}
+        FROM (@{named}) m
         WHERE m.key IS NOT NULL
     ) d @{unrejected}
 
+-- name: links_named
+SELECT s.sync_row_id AS owner, unnest(s.@{source}) AS key FROM @{stage} s WHERE s.sync_present
+
+-- name: links_named_by
+-- The same for other keys and ids: members in the form of their keys, owners with what parked links keep.
+SELECT s.@{own_id} AS owner, @{key} AS key, s.sync_row_id AS owner_row, ARRAY[@{own_key}] AS owner_key
+FROM @{stage} s CROSS JOIN LATERAL @{elements} AS e (value)
+WHERE s.sync_present
+
+-- name: elements
+unnest(s.@{source})
+
+-- name: json_elements
+jsonb_array_elements_text(CASE WHEN jsonb_typeof(s.@{source}) = 'array' THEN s.@{source} END)
+
 -- name: links_parked
-INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key)
-    SELECT '@{table}', '@{links_name}', d.owner, '@{parent_name}', d.member, d.key
+INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
+    SELECT '@{table}', '@{links_name}', d.@{owner_row}, '@{parent_name}', d.@{member_row}, d.key@{also_kept}
     FROM wanted d
-    WHERE NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = d.member)
+    WHERE NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = d.member)
     ON CONFLICT DO NOTHING
 
 -- name: unrejected
@@ -61,13 +76,13 @@ WITH removed AS (
 ), waiting AS (
     DELETE FROM sync_parked_reference r USING @{stage} s
     WHERE s.sync_present AND r.table_name = '@{child_name}' AND r.name = '@{links_name}'
-      AND r.owner = s.@{owner_id} AND r.waits_for = s.@{member_id}
+      AND r.owner = @{owner_row} AND r.waits_for = @{member_row}
 )@{touched}
 SELECT count(*) FROM removed
 
 -- name: restore_links
 , restored AS (
     INSERT INTO sync_requeue (table_name, row_id, key, reason)
-    SELECT '@{child_name}', o.id, ARRAY[o.key], 'a rejection left' FROM changed c JOIN @{child} o ON o.id = c.@{owner}
+    SELECT '@{child_name}', @{child_row}, ARRAY[@{child_key}], 'a rejection left' FROM changed c JOIN @{child} o ON o.@{child_id} = c.@{owner}
     ON CONFLICT DO NOTHING
 )

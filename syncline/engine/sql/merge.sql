@@ -35,7 +35,7 @@ SELECT count(*) FROM changed
 
 -- name: queue
 , queued AS (
-    INSERT INTO sync_outbox (collection, point_id) SELECT '@{collection}', id FROM changed
+    INSERT INTO sync_outbox (collection, point_id) SELECT '@{collection}', @{id} FROM changed
     ON CONFLICT (collection, point_id) DO UPDATE SET
         seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL
 )
@@ -43,8 +43,8 @@ SELECT count(*) FROM changed
 -- name: rematch
 , rematched AS (
     INSERT INTO sync_requeue (table_name, row_id, key, reason)
-    SELECT '@{child_name}', t.id, ARRAY[t.key], 'its parent changed'
-    FROM updated c JOIN @{parent} o ON o.id = c.id JOIN @{child} t ON t.@{reference} = c.id
+    SELECT '@{child_name}', @{child_row}, ARRAY[@{child_key}], 'its parent changed'
+    FROM updated c JOIN @{parent} o ON o.@{id} = c.@{id} JOIN @{child} t ON t.@{reference} = c.@{id}
     WHERE o.@{by}::text COLLATE "C" IS DISTINCT FROM c.@{by}::text
     ON CONFLICT DO NOTHING
 )

@@ -49,7 +49,7 @@ SELECT (SELECT point_id FROM sync_vector WHERE collection = $1 ORDER BY point_id
 -- The vector store has lost this collection. Entries get a new seq even if they were queued already: a batch
 -- in progress must not take them along.
 WITH lost AS (DELETE FROM sync_vector WHERE collection = $1)
-INSERT INTO sync_outbox (collection, point_id) SELECT $1, id FROM @{target}
+INSERT INTO sync_outbox (collection, point_id) SELECT $1, @{id} FROM @{target}
 ON CONFLICT (collection, point_id) DO UPDATE SET
     seq = excluded.seq, attempts = 0, next_retry_at = NULL, error = NULL
 
@@ -81,18 +81,18 @@ FROM (
             SELECT point_id, seq FROM sync_outbox
             WHERE collection = $1 AND error IS NULL AND seq > $3 ORDER BY seq LIMIT $2
         ) AS q
-        LEFT JOIN LATERAL (SELECT @{size} AS size FROM @{target} t WHERE t.id = q.point_id OFFSET 0) AS s ON true
+        LEFT JOIN LATERAL (SELECT @{size} AS size FROM @{target} t WHERE t.@{id} = q.point_id OFFSET 0) AS s ON true
     ) AS sized
     WHERE sized.before < $4
     ORDER BY sized.seq
 ) AS o
-LEFT JOIN LATERAL (SELECT * FROM @{target} WHERE id = o.point_id OFFSET 0) AS t ON true
+LEFT JOIN LATERAL (SELECT * FROM @{target} WHERE @{id} = o.point_id OFFSET 0) AS t ON true
 LEFT JOIN LATERAL (
     SELECT text_hash, embedding FROM sync_vector WHERE collection = $1 AND point_id = o.point_id OFFSET 0
 ) AS v ON true
 LEFT JOIN LATERAL (
     SELECT p.text, p.fields, sha256(convert_to(p.text, 'UTF8')) AS text_hash
-    FROM (SELECT @{text} AS text, @{fields} AS fields WHERE t.id IS NOT NULL OFFSET 0) AS p
+    FROM (SELECT @{text} AS text, @{fields} AS fields WHERE t.@{id} IS NOT NULL OFFSET 0) AS p
     OFFSET 0
 ) AS projected ON true
 ORDER BY o.seq

@@ -4,7 +4,7 @@
 -- The parent is referred to by a value. Byte by byte too: in some collations `a` equals `A`. The first
 -- comparison uses the index.
 UPDATE @{stage} s
-SET @{reference_id} = (SELECT p.id FROM @{parent} p WHERE p.@{by} = s.@{reference} AND p.@{by}::text COLLATE "C" = s.@{reference} ORDER BY p.id LIMIT 1)
+SET @{reference_id} = (SELECT p.@{parent_id} FROM @{parent} p WHERE p.@{by} = s.@{reference} AND p.@{by}::text COLLATE "C" = s.@{reference} ORDER BY p.@{parent_id} LIMIT 1)
 
 -- name: park_rows
 -- A row whose required parent is missing is parked under it, whole, and leaves the batch. One without any
@@ -12,7 +12,7 @@ SET @{reference_id} = (SELECT p.id FROM @{parent} p WHERE p.@{by} = s.@{referenc
 WITH orphan AS (
     DELETE FROM @{stage} s
     WHERE s.sync_present AND s.@{reference} IS NOT NULL@{within}
-      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = s.@{reference_id})
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = s.@{reference_id})
     RETURNING s.*
 ), outdated AS (
     -- The version that has landed is no longer true.
@@ -25,7 +25,7 @@ WITH orphan AS (
     DELETE FROM sync_dead_letter d USING orphan s WHERE d.table_name = @{of_table} AND d.row_id = @{row_id}
 ), parked AS (
     INSERT INTO sync_parked_row AS r (table_name, row_id, key, image, waits_for_table, waits_for, waits_for_key)
-    SELECT '@{table}', @{row_id}, ARRAY[@{key}], @{image}, '@{parent_name}', @{waits_for}, s.@{reference}
+    SELECT '@{table}', @{row_id}, ARRAY[@{key}], @{image}, '@{parent_name}', @{waits_for}, @{waits_for_key}
     FROM orphan s
     ON CONFLICT (table_name, row_id) DO UPDATE
     SET image = excluded.image, waits_for_table = excluded.waits_for_table, waits_for = excluded.waits_for,
@@ -35,21 +35,21 @@ WITH orphan AS (
 SELECT count(*) FROM parked
 
 -- name: beside
-AND NOT EXISTS (SELECT FROM @{stage} o WHERE o.sync_row_id = s.@{reference_id} AND o.sync_present)
+AND NOT EXISTS (SELECT FROM @{stage} o WHERE o.@{own_id} = s.@{reference_id} AND o.sync_present)
 
 -- name: park_reference
 -- An optional reference to a row that is neither here nor in this batch is parked alone; the row is applied
 -- without it.
 WITH missing AS (
-    SELECT s.sync_row_id, s.@{reference_id} AS waits_for, s.@{reference} AS waits_for_key
+    SELECT s.sync_row_id, @{waits_for} AS waits_for, @{waits_for_key} AS waits_for_key@{owner_key}
     FROM @{stage} s
     WHERE s.sync_present
       AND s.@{reference_id} IS NOT NULL
-      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = s.@{reference_id})
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = s.@{reference_id})
       @{beside}
 ), parked AS (
-    INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key)
-    SELECT '@{table}', '@{name}', sync_row_id, '@{parent_name}', waits_for, waits_for_key FROM missing
+    INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
+    SELECT '@{table}', '@{name}', sync_row_id, '@{parent_name}', waits_for, waits_for_key@{also} FROM missing
     ON CONFLICT DO NOTHING
 )
 UPDATE @{stage} s SET @{reference} = NULL FROM missing WHERE s.sync_row_id = missing.sync_row_id
@@ -83,10 +83,10 @@ UPDATE sync_parked_row r SET released = true WHERE @{awaiting}
 -- name: release_links
 WITH ready AS (
     DELETE FROM sync_parked_reference r WHERE @{awaiting}
-    RETURNING r.owner, r.waits_for AS member
+    RETURNING @{parked_owner}, @{parked_member} AS member
 ), changed AS (
     INSERT INTO @{links} AS l (@{owner}, @{member})
-    SELECT d.owner, d.member FROM ready d JOIN @{child} t ON t.id = d.owner @{unrejected}
+    SELECT d.owner, d.member FROM ready d JOIN @{child} t ON t.@{child_id} = d.owner @{unrejected}
     ON CONFLICT DO NOTHING
     RETURNING l.@{owner}, l.@{member}
 )@{touched}
@@ -95,9 +95,9 @@ SELECT count(*) FROM changed
 -- name: release_reference
 WITH ready AS (
     DELETE FROM sync_parked_reference r WHERE @{awaiting}
-    RETURNING r.owner, r.waits_for
+    RETURNING @{parked_owner}, @{parked_parent}
 ), changed AS (
-    UPDATE @{child} t SET @{reference} = r.waits_for FROM ready r WHERE t.id = r.owner RETURNING t.id, t.@{reference}
+    UPDATE @{child} t SET @{reference} = r.waits_for FROM ready r WHERE t.@{child_id} = r.owner RETURNING t.@{child_id}, t.@{reference}
 )@{queue}@{touched}
 SELECT count(*) FROM changed
 
@@ -106,10 +106,10 @@ SELECT count(*) FROM changed
 -- letter.
 WITH ready AS (
     DELETE FROM sync_parked_reference r WHERE @{awaiting}
-    RETURNING r.owner
+    RETURNING @{parked_owner}
 )
 INSERT INTO sync_requeue (table_name, row_id, key, reason)
-SELECT DISTINCT '@{child_name}', t.id, ARRAY[t.key], 'its release was refused' FROM ready r JOIN @{child} t ON t.id = r.owner
+SELECT DISTINCT '@{child_name}', @{child_row}, ARRAY[@{child_key}], 'its release was refused' FROM ready r JOIN @{child} t ON t.@{child_id} = r.owner
 ON CONFLICT DO NOTHING
 
 -- name: released

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from syncline.engine.render.fragments import column
 from syncline.engine.schema_transaction import BY_INDEX, HeldSchema
 from syncline.engine.state import Fence
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
@@ -165,10 +166,11 @@ class Outbox:
         self._rows = self._limit = rows
         self._last = 0
         self._turns = asyncio.Lock()
-        self._lost = sql("outbox_lost", target=quoted(table.name))
+        self._lost = sql("outbox_lost", target=quoted(table.name), id=column(table.id_column))
         self._read = sql(
             "outbox_read",
             target=quoted(table.name),
+            id=column(table.id_column),
             size=size_sql(vector),
             text=vector.text,
             fields=fields_sql(vector),

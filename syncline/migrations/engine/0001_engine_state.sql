@@ -25,6 +25,126 @@ RETURN CASE WHEN cardinality(key) = 1 THEN syncline.key_uuid(key[1])
         FROM unnest(key) WITH ORDINALITY AS parts (part, place)
     )) END;
 
+-- The date that a key has as text in ISO 8601: immutable, since that is one date under every DateStyle.
+CREATE OR REPLACE FUNCTION syncline.key_date(key text) RETURNS date
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET datestyle = 'ISO, MDY'
+RETURN key::date;
+
+-- The uuid of version 5 (RFC 9562) of a name. Core PostgreSQL has no SHA-1, so it is computed here, block by
+-- block, five steps of the 80 in each turn of a loop: forty times as slow as key_uuid. Where extension uuid-ossp
+-- is installed, its function takes over.
+CREATE OR REPLACE FUNCTION syncline.uuid5(namespace uuid, name text) RETURNS uuid
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    whole constant bigint := 4294967295;
+    data bytea := uuid_send(namespace) || decode(replace(name, '\', '\\'), 'escape');
+    size constant bigint := length(data);
+    digits text;
+    w bigint[];
+    x bigint;
+    h0 bigint := 1732584193;
+    h1 bigint := 4023233417;
+    h2 bigint := 2562383102;
+    h3 bigint := 271733878;
+    h4 bigint := 3285377520;
+    a bigint;
+    b bigint;
+    c bigint;
+    d bigint;
+    e bigint;
+    i int;
+BEGIN
+    data := data || '\x80'::bytea || decode(repeat('00', ((119 - size % 64) % 64)::int), 'hex') || int8send(size * 8);
+    FOR block IN 0 .. length(data) / 64 - 1 LOOP
+        digits := encode(substr(data, block * 64 + 1, 64), 'hex');
+        w := ARRAY(
+            SELECT ('x' || substr(digits, n * 8 + 1, 8))::bit(32)::bigint FROM generate_series(0, 15) n ORDER BY n
+        );
+        FOR n IN 17 .. 80 LOOP
+            x := w[n - 3] # w[n - 8] # w[n - 14] # w[n - 16];
+            w[n] := ((x << 1) | (x >> 31)) & whole;
+        END LOOP;
+        a := h0; b := h1; c := h2; d := h3; e := h4;
+        i := 1;
+        WHILE i <= 20 LOOP
+            e := (((a << 5) | (a >> 27)) & whole) + (d # (b & (c # d))) + e + 1518500249 + w[i] & whole;
+            b := ((b << 30) | (b >> 2)) & whole;
+            d := (((e << 5) | (e >> 27)) & whole) + (c # (a & (b # c))) + d + 1518500249 + w[i + 1] & whole;
+            a := ((a << 30) | (a >> 2)) & whole;
+            c := (((d << 5) | (d >> 27)) & whole) + (b # (e & (a # b))) + c + 1518500249 + w[i + 2] & whole;
+            e := ((e << 30) | (e >> 2)) & whole;
+            b := (((c << 5) | (c >> 27)) & whole) + (a # (d & (e # a))) + b + 1518500249 + w[i + 3] & whole;
+            d := ((d << 30) | (d >> 2)) & whole;
+            a := (((b << 5) | (b >> 27)) & whole) + (e # (c & (d # e))) + a + 1518500249 + w[i + 4] & whole;
+            c := ((c << 30) | (c >> 2)) & whole;
+            i := i + 5;
+        END LOOP;
+        WHILE i <= 40 LOOP
+            e := (((a << 5) | (a >> 27)) & whole) + (b # c # d) + e + 1859775393 + w[i] & whole;
+            b := ((b << 30) | (b >> 2)) & whole;
+            d := (((e << 5) | (e >> 27)) & whole) + (a # b # c) + d + 1859775393 + w[i + 1] & whole;
+            a := ((a << 30) | (a >> 2)) & whole;
+            c := (((d << 5) | (d >> 27)) & whole) + (e # a # b) + c + 1859775393 + w[i + 2] & whole;
+            e := ((e << 30) | (e >> 2)) & whole;
+            b := (((c << 5) | (c >> 27)) & whole) + (d # e # a) + b + 1859775393 + w[i + 3] & whole;
+            d := ((d << 30) | (d >> 2)) & whole;
+            a := (((b << 5) | (b >> 27)) & whole) + (c # d # e) + a + 1859775393 + w[i + 4] & whole;
+            c := ((c << 30) | (c >> 2)) & whole;
+            i := i + 5;
+        END LOOP;
+        WHILE i <= 60 LOOP
+            e := (((a << 5) | (a >> 27)) & whole) + ((b & c) | (d & (b | c))) + e + 2400959708 + w[i] & whole;
+            b := ((b << 30) | (b >> 2)) & whole;
+            d := (((e << 5) | (e >> 27)) & whole) + ((a & b) | (c & (a | b))) + d + 2400959708 + w[i + 1] & whole;
+            a := ((a << 30) | (a >> 2)) & whole;
+            c := (((d << 5) | (d >> 27)) & whole) + ((e & a) | (b & (e | a))) + c + 2400959708 + w[i + 2] & whole;
+            e := ((e << 30) | (e >> 2)) & whole;
+            b := (((c << 5) | (c >> 27)) & whole) + ((d & e) | (a & (d | e))) + b + 2400959708 + w[i + 3] & whole;
+            d := ((d << 30) | (d >> 2)) & whole;
+            a := (((b << 5) | (b >> 27)) & whole) + ((c & d) | (e & (c | d))) + a + 2400959708 + w[i + 4] & whole;
+            c := ((c << 30) | (c >> 2)) & whole;
+            i := i + 5;
+        END LOOP;
+        WHILE i <= 80 LOOP
+            e := (((a << 5) | (a >> 27)) & whole) + (b # c # d) + e + 3395469782 + w[i] & whole;
+            b := ((b << 30) | (b >> 2)) & whole;
+            d := (((e << 5) | (e >> 27)) & whole) + (a # b # c) + d + 3395469782 + w[i + 1] & whole;
+            a := ((a << 30) | (a >> 2)) & whole;
+            c := (((d << 5) | (d >> 27)) & whole) + (e # a # b) + c + 3395469782 + w[i + 2] & whole;
+            e := ((e << 30) | (e >> 2)) & whole;
+            b := (((c << 5) | (c >> 27)) & whole) + (d # e # a) + b + 3395469782 + w[i + 3] & whole;
+            d := ((d << 30) | (d >> 2)) & whole;
+            a := (((b << 5) | (b >> 27)) & whole) + (c # d # e) + a + 3395469782 + w[i + 4] & whole;
+            c := ((c << 30) | (c >> 2)) & whole;
+            i := i + 5;
+        END LOOP;
+        h0 := h0 + a & whole;
+        h1 := h1 + b & whole;
+        h2 := h2 + c & whole;
+        h3 := h3 + d & whole;
+        h4 := h4 + e & whole;
+    END LOOP;
+    data := substr(int8send(h0), 5) || substr(int8send(h1), 5) || substr(int8send(h2), 5) || substr(int8send(h3), 5);
+    data := set_byte(set_byte(data, 6, get_byte(data, 6) & 15 | 80), 8, get_byte(data, 8) & 63 | 128);
+    RETURN encode(data, 'hex')::uuid;
+END
+$$;
+
+DO $$
+DECLARE
+    place text;
+BEGIN
+    SELECT n.nspname INTO place
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp';
+    IF FOUND THEN
+        EXECUTE format(
+            'CREATE OR REPLACE FUNCTION syncline.uuid5(namespace uuid, name text) RETURNS uuid'
+            ' LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN %I.uuid_generate_v5(namespace, name)', place
+        );
+    END IF;
+END
+$$;
+
 -- Runs a statement over the rows of a stage between two of them, and returns an error instead of raising it:
 -- finding one rejected row among thousands then costs one round trip per try, and no statement to roll it
 -- back. `by_code`: raised by RAISE of PL/pgSQL.
@@ -105,7 +225,7 @@ CREATE TABLE sync_comparison (
     table_name text PRIMARY KEY,
     reason     text NOT NULL,
     part       text NOT NULL DEFAULT 'rows',
-    after      uuid[],
+    after      text[],
     since      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
@@ -127,7 +247,8 @@ CREATE INDEX sync_parked_row_waits ON sync_parked_row (waits_for) WHERE NOT rele
 CREATE INDEX sync_parked_row_released ON sync_parked_row (table_name) WHERE released;
 
 -- Parked links and optional references: their row has been applied, their other end has not arrived. `name`
--- is the link table, or the referring column of `table_name`.
+-- is the link table, or the referring column of `table_name`. `owner` is a row id; where that is not the id in
+-- the target, owner_key is the row's key.
 CREATE TABLE sync_parked_reference (
     table_name    text NOT NULL,
     name          text NOT NULL,
@@ -135,6 +256,7 @@ CREATE TABLE sync_parked_reference (
     waits_for_table text NOT NULL,
     waits_for     uuid NOT NULL,
     waits_for_key text NOT NULL,
+    owner_key     text[],
     since         timestamptz NOT NULL DEFAULT now(),
     -- An index that begins with a column of few values, the planner takes for selective as long as it has no
     -- statistics, and reads all of a table's entries to release the one that waits for a row.

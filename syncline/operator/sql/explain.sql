@@ -19,10 +19,10 @@ ORDER BY sync_xid DESC, seq DESC
 LIMIT 1
 
 -- name: target_row
-SELECT syncline.row_uuid($1) AS row_id, t.sync_version, r.run_id, r.workflow_id, r.attempt, r.provider,
+SELECT @{id} AS id, @{version} AS sync_version, r.run_id, r.workflow_id, r.attempt, r.provider,
        r.provider_version, r.taken_at
 FROM @{target} t
-LEFT JOIN sync_run r ON r.fence = t.sync_run
+LEFT JOIN sync_run r ON r.fence = @{run}
 WHERE @{same_row}
 
 -- name: cursors
@@ -69,7 +69,7 @@ SELECT t.text IS NOT NULL AS wanted, v.point_id IS NOT NULL AS written, v.embedd
        o.queued_at, coalesce(o.attempts, 0) AS attempts, o.next_retry_at, o.error,
        d.since AS delayed_since, d.error AS delay_error
 FROM (SELECT) AS one
-LEFT JOIN LATERAL (SELECT (@{text}) AS text FROM @{target} t WHERE t.id = $2) AS t ON true
+LEFT JOIN LATERAL (SELECT (@{text}) AS text FROM @{target} t WHERE t.@{id} = $2) AS t ON true
 LEFT JOIN sync_vector v ON v.collection = $1 AND v.point_id = $2
 LEFT JOIN sync_outbox o ON o.collection = $1 AND o.point_id = $2
 LEFT JOIN sync_vector_delay d ON d.collection = $1

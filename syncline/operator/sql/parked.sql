@@ -5,10 +5,10 @@
 SELECT w.row_id, w.waits_for, nullif(w.name, '') AS name, coalesce(w.key, @{owner_key}, '{}') AS key,
        w.waits_for_table, w.waits_for_key, w.since, w.released
 FROM (
-    SELECT row_id, '' AS name, waits_for, key, waits_for_table, waits_for_key, since, released
+    SELECT row_id, '' AS name, waits_for, key, waits_for_table, waits_for_key, since, released, NULL::text[] AS owner_key
     FROM sync_parked_row WHERE table_name = $1
     UNION ALL
-    SELECT owner, name, waits_for, NULL, waits_for_table, waits_for_key, since, false
+    SELECT owner, name, waits_for, NULL, waits_for_table, waits_for_key, since, false, owner_key
     FROM sync_parked_reference WHERE table_name = $1
 ) AS w
 WHERE $2::uuid IS NULL OR (w.row_id, w.name, w.waits_for) > ($2, $3::text, $4::uuid)
@@ -73,7 +73,7 @@ ORDER BY w.waiting DESC, w.since, w.waits_for_table, w.waits_for
 SELECT '@{table}' AS "table", @{named_by} AS named_by, asked.key, found.there, found.present, gone.deleted_at
 FROM unnest($@{number}::text[]) AS asked (key)
 CROSS JOIN LATERAL (
-    SELECT count(*) > 0 AS there, bool_or((@{present}) IS TRUE) AS present FROM @{source} WHERE @{column} = asked.key
+    SELECT count(*) > 0 AS there, bool_or((@{present}) IS TRUE) AS present FROM @{source} WHERE @{column} = @{asked}
 ) AS found
 LEFT JOIN (
     SELECT d.key[1] AS key, max(d.deleted_at) AS deleted_at FROM @{tombstones} d
@@ -82,4 +82,4 @@ LEFT JOIN (
 ) AS gone ON gone.key = asked.key
 
 -- name: owner_key
-(SELECT ARRAY[t.key] FROM @{target} t WHERE t.id = w.row_id)
+(SELECT ARRAY[@{key}] FROM @{target} t WHERE t.@{id} = w.row_id)

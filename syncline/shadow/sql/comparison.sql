@@ -15,7 +15,7 @@ SELECT count(*) FROM @{live} l JOIN @{shadow} s ON @{same_key}
 
 -- name: differing
 -- The rows that one side lacks, or that differ.
-SELECT coalesce(l.@{first}, s.@{first}) AS row_id, ARRAY[@{key}] AS key,
+SELECT @{row_id} AS row_id, ARRAY[@{key}] AS key,
        s.@{first} IS NULL AS missing, l.@{first} IS NULL AS extra,
        array_remove(ARRAY[@{columns}]::text[], NULL) AS columns
 FROM @{live} l FULL JOIN @{shadow} s ON @{same_key}
@@ -24,7 +24,7 @@ ORDER BY 1
 
 -- name: told_key
 coalesce(
-    (SELECT p.key FROM @{live} p WHERE p.id = coalesce(l.@{column}, s.@{column})),
-    (SELECT p.key FROM @{shadow} p WHERE p.id = coalesce(l.@{column}, s.@{column})),
-    coalesce(l.@{column}, s.@{column})::text
+    @{live},
+    @{shadow},
+    @{id}::text
 )

@@ -24,9 +24,9 @@ GROUP BY 1
 -- name: waiting
 -- Parked references, except those whose parent exists: nothing would release them any more.
 LEFT JOIN (
-    SELECT r.owner, (array_agg(r.waits_for))[1] AS waits_for
+    SELECT r.owner, (array_agg(@{kept}))[1] AS waits_for
     FROM sync_parked_reference r
     WHERE r.table_name = '@{table}' AND r.name = '@{name}'
-      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = r.waits_for)
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = @{parked})
     GROUP BY r.owner
 ) @{alias} ON @{alias}.owner = @{row_id}

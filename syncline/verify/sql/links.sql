@@ -5,19 +5,28 @@
 @{owners}
 @{join} LATERAL (
     SELECT @{member_id} AS member, d.key, @{rejected} AS rejected
-    FROM (SELECT DISTINCT a.key FROM unnest(s.@{array}) AS a (key) WHERE a.key IS NOT NULL OFFSET 0) d
+    FROM (@{members} OFFSET 0) d
     OFFSET 0
 ) m ON true
+
+-- name: named
+SELECT DISTINCT a.key FROM unnest(s.@{array}) AS a (key) WHERE a.key IS NOT NULL
+
+-- name: named_by
+SELECT DISTINCT @{key} AS key FROM @{elements} AS a (value) WHERE a.value IS NOT NULL
+
+-- name: links_by_row
+(SELECT @{owner_row} AS @{owner}, @{member_row} AS @{member}, @{member_key} AS sync_member_key FROM @{links} l OFFSET 0)
 
 -- name: rejected
 EXISTS (
     SELECT FROM @{rejections}
-    WHERE @{rejected_owner}::text = s.@{owner_key} AND @{rejected_member}::text = d.key AND (@{present}) IS TRUE
+    WHERE @{rejected_owner} = s.@{owner_key} AND @{rejected_member} = d.key AND (@{present}) IS TRUE
 )
 
 -- name: rejections
 UNION ALL
-SELECT x.@{owner}, 'rejected', x.@{member}, NULL FROM @{rejections} x
+SELECT @{owner}, 'rejected', @{member}, NULL FROM @{rejections} x
 
 -- name: link_sums_source
 SELECT @{bucket} AS bucket, count(*) AS rows, sum(@{hash})::text AS hashes
@@ -32,7 +41,7 @@ WHERE NOT EXISTS (SELECT FROM unnest($1::uuid[]) AS u (id) WHERE u.id = l.@{owne
 GROUP BY 1
 
 -- name: listed_links_source
-SELECT s.sync_row_id AS row_id, s.@{owner_key} AS owner_key, false AS coming, m.member, m.key AS member_key, m.rejected
+SELECT s.sync_row_id AS row_id, @{owner_key} AS owner_key, false AS coming, m.member, m.key AS member_key, m.rejected
 FROM @{links}
 WHERE get_bit($2::bytea, @{bucket}) = 1 OR s.sync_row_id IN (SELECT unnest($1::uuid[]))
 UNION ALL
@@ -44,18 +53,18 @@ ORDER BY 1
 -- name: listed_links_target
 -- Everything that concerns a link of the owner; `kind`: the owner exists, it is linked, a link is parked, or
 -- a link is rejected. A link parked although its member exists would never be made.
-SELECT f.owner AS row_id, f.kind, f.member, coalesce(f.member_key, p.key, f.member::text) AS member_key
+SELECT f.owner AS row_id, f.kind, f.member, coalesce(f.member_key, @{parent_key}, f.member::text) AS member_key
 FROM (
-    SELECT o.id AS owner, 'owner' AS kind, NULL::uuid AS member, NULL AS member_key FROM @{owners} o
+    SELECT @{owner_row} AS owner, 'owner' AS kind, NULL::uuid AS member, NULL AS member_key FROM @{owners} o
     UNION ALL
-    SELECT l.@{owner}, 'linked', l.@{member}, NULL FROM @{links} l
+    SELECT l.@{owner}, 'linked', l.@{member}, @{member_key} FROM @{made} l
     UNION ALL
     SELECT r.owner, 'waits', r.waits_for, r.waits_for_key
     FROM sync_parked_reference r
     WHERE r.table_name = '@{table}' AND r.name = '@{name}'
-      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.id = r.waits_for)
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = @{parked})
     @{rejections}
 ) f
-LEFT JOIN @{parent} p ON p.id = f.member
+LEFT JOIN @{parent} p ON @{same_member}
 WHERE get_bit($2::bytea, @{bucket}) = 1 OR f.owner IN (SELECT unnest($1::uuid[]))
 ORDER BY 1

@@ -1,21 +1,21 @@
 -- Denormalised counts, recounted.
 
 -- name: stats_group
-LEFT JOIN (SELECT c.sync_owner, @{values} FROM (@{rows}) c GROUP BY 1) @{group} ON @{group}.sync_owner = o.id
+LEFT JOIN (SELECT c.sync_owner, @{values} FROM (@{rows}) c GROUP BY 1) @{group} ON @{group}.sync_owner = o.@{id}
 CROSS JOIN (SELECT @{values} FROM @{counted} c WHERE false) @{nothing}
 
 -- name: stats_expected
 -- Every row's counts, all recounted at once; an empty aggregate is not always zero, so that is queried as
 -- well.
 FROM @{target} o
-LEFT JOIN @{stats} n ON n.@{owner} = o.id
+LEFT JOIN @{stats} n ON n.@{owner} = o.@{id}
 @{groups}
 
 -- name: stats_count
 SELECT count(*) FROM @{target}
 
 -- name: stats_differing
-SELECT o.id AS row_id, o.key, n.@{owner} IS NULL AS missing
+SELECT @{row_id} AS row_id, @{key} AS key, n.@{owner} IS NULL AS missing
 @{expected}
 WHERE n.@{owner} IS NULL OR @{differs}
 ORDER BY 1
@@ -23,7 +23,7 @@ ORDER BY 1
 -- name: stats_mend
 WITH mended AS (
     INSERT INTO @{stats} AS t (@{owner}, @{columns})
-    SELECT o.id, @{values}
+    SELECT o.@{id}, @{values}
     @{expected}
     WHERE n.@{owner} IS NULL OR @{differs}
     ON CONFLICT (@{owner}) DO UPDATE SET @{assignments}

@@ -15,7 +15,7 @@ END
 
 -- name: function
 CREATE OR REPLACE FUNCTION @{function}() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS @{body};
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp@{settings} AS @{body};
 REVOKE ALL ON FUNCTION @{function}() FROM PUBLIC
 
 -- name: trigger

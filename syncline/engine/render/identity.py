@@ -1,0 +1,195 @@
+"""Identity: how a row's key, its id in the bookkeeping tables and its id in the target make each other.
+
+A row has up to three names:
+
+- its **key**, as text parts in their form (syncline.maps.key_types);
+- its **row id**, a uuid: the hash of the key, whatever the table map. Bookkeeping tables know rows by it;
+- its **target id**, the target's primary key, made from the key by the map's rule. For rule `hash` it is the
+  row id.
+
+Every expression here is for the graph-db.
+"""
+
+from collections.abc import Sequence
+
+from syncline.engine.key_forms import form, read, safe
+from syncline.engine.render.fragments import column, commas
+from syncline.engine.table_map import Reference, SchemaMap, TableMap
+from syncline.engine.template import sql
+from syncline.maps.ids import IdRule
+from syncline.maps.key_types import KeyType, Kind
+from syncline.sql import literal, quoted
+
+__all__ = ["Identity", "key_hash", "row_hash"]
+
+
+def key_hash(text: str) -> str:
+    """Return the expression for the row id of a key of one part."""
+    return f"syncline.key_uuid({text})"
+
+
+def row_hash(parts: Sequence[str]) -> str:
+    """Return the expression for the row id of a key; it is immutable and inlined."""
+    if len(parts) == 1:
+        return key_hash(parts[0])
+    return key_hash(" || ".join(f"{key_hash(part)}::text" for part in parts))
+
+
+class Identity:
+    """The names of one table's rows."""
+
+    def __init__(self, schema_map: SchemaMap, table: TableMap, *, schema: str | None = None) -> None:
+        """With `schema`, other rows are looked up there, not on the search_path."""
+        self._map, self.table, self._schema = schema_map, table, schema
+        self.hashed = table.identified and table.id_rule is IdRule.HASH
+        """Whether the target id is the row id."""
+        self.only_here = table.identified and table.id_rule in (IdRule.UUID5, IdRule.EXPRESSION)
+        """Whether the graph-db alone can make the target id."""
+        self.column = column(table.id_column)
+        """The id column of an `identified` table, quoted where needed."""
+        self.staged = "sync_row_id" if self.hashed else "sync_id"
+        """The stage column with the target id of an `identified` table."""
+
+    def derived(self, parts: Sequence[str], *, safely: bool = False) -> str:
+        """Return the target id of an `identified` table from its key's parts.
+
+        `safely`: NULL, not an error, for texts that are no values of the key's types.
+        """
+        rule = self.table.id_rule
+        if rule is IdRule.HASH:
+            return row_hash(parts)
+        if rule is IdRule.UUID5:
+            return f"syncline.uuid5('{literal(self.table.id_namespace)}'::uuid, {parts[0]})"
+        typed = safe if safely else read
+        values = [typed(type_, part) for type_, part in zip(self.table.key_types, parts, strict=True)]
+        return values[0] if rule is IdRule.SAME else self.table.id_expression(values)
+
+    def referred(self, type_: KeyType, text: str) -> str:
+        """Return the key of the row that a reference names by a text in another type's form."""
+        own = self.table.key_types[0]
+        return text if self.takes(type_) else form(own, f"({read(own, text)})")
+
+    def takes(self, type_: KeyType) -> bool:
+        """Whether values of a type have the form of this table's keys."""
+        return type_.kind is not Kind.TEXT or self.table.key_types[0].kind is Kind.TEXT
+
+    def parts(self, row: str) -> list[str]:
+        """Return the key's parts, as text, of a target row; those of its parents' keys are looked up."""
+        table = self.table
+        if table.key_column is not None:
+            return [form(table.key_types[0], f"{row}.{column(table.key_column)}")]
+        if table.identified and len(table.key) == 1:
+            return [form(table.key_types[0], f"{row}.{self.column}")]
+        return [self._part(row, name, type_) for name, type_ in zip(table.key, table.key_types, strict=True)]
+
+    def _part(self, row: str, name: str, type_: KeyType) -> str:
+        reference = self.table.parent_part(name)
+        if reference is None:
+            return form(type_, f"{row}.{quoted(name)}")
+        return self.of(reference).key_of(f"{row}.{quoted(reference.target_column)}")
+
+    def of(self, reference: Reference) -> "Identity":
+        """Return the identity of a reference's parent."""
+        return Identity(self._map, self._map[reference.parent], schema=self._schema)
+
+    def row_id(self, row: str) -> str:
+        """Return the row id of a target row."""
+        return f"{row}.{self.column}" if self.hashed else row_hash(self.parts(row))
+
+    def key_of(self, target_id: str) -> str:
+        """Return the key of the row with this target id; of a table whose key has one part."""
+        table = self.table
+        if table.identified and table.key_column is None and len(table.key) == 1:
+            return form(table.key_types[0], target_id)
+        return f"({self._looked_up(target_id, self.parts(_alias(target_id))[0])})"
+
+    def parts_of(self, target_id: str) -> str:
+        """Return the key's parts, as an array, of the row with this target id."""
+        if len(self.table.key) == 1:
+            return f"ARRAY[{self.key_of(target_id)}]"
+        return f"({self._looked_up(target_id, f'ARRAY[{commas(self.parts(_alias(target_id)))}]')})"
+
+    def _looked_up(self, target_id: str, value: str) -> str:
+        return sql(
+            "of_id",
+            value=value,
+            target=("" if self._schema is None else f"{quoted(self._schema)}.") + quoted(self.table.name),
+            row=_alias(target_id),
+            id=self.column,
+            target_id=target_id,
+        ).strip()
+
+    def row_of(self, target_id: str) -> str:
+        """Return the row id of the row with this target id; of an id without a row, one that no row has."""
+        if self.hashed:
+            return target_id
+        if len(self.table.key) == 1:
+            return key_hash(f"coalesce({self.key_of(target_id)}, '? ' || {target_id}::text)")
+        return f"coalesce(syncline.row_uuid({self.parts_of(target_id)}), {key_hash(f'{target_id}::text')})"
+
+    def gone_is(self, target_id: str, *, gone: str = "g") -> str:
+        """Return the condition that a row to remove has this target id."""
+        if self.hashed:
+            return f"{gone}.row_id = {target_id}"
+        parts = [f"{gone}.key[{place}]" for place in range(1, len(self.table.key) + 1)]
+        return f"{self.derived(parts, safely=True)} = {target_id}"
+
+    def target_types(self) -> list[KeyType]:
+        """Return the types of the target's primary key."""
+        if self.table.identified:
+            return [self.table.id_type]
+        parts = ((self.table.parent_part(name), name) for name in self.table.key)
+        return [
+            self.table.type_of(name) if reference is None else self.of(reference).table.id_type
+            for reference, name in parts
+        ]
+
+    def key_part(self, name: str, text: str, *, safely: bool = True) -> str:
+        """Return the value in the target of a part of a key of several columns, from its text."""
+        reference = self.table.parent_part(name)
+        if reference is None:
+            return (safe if safely else read)(self.table.type_of(name), text)
+        return self.of(reference).derived([text], safely=safely)
+
+    def is_gone(self, row: str) -> str:
+        """Return the condition that a target row is one to remove, `g`."""
+        own = f"{row}.{self.column}"
+        return f"{own} = g.row_id" if self.hashed else self.gone_is(own)
+
+    def joined(self, row: str, prefix: str, first: int) -> list[tuple[str, str]] | None:
+        """Return (join of a parent, part of the key) for each part of the key of a target row.
+
+        None unless every part is a reference to a table that has its key in a column.
+        """
+        found: list[tuple[str, str]] = []
+        for place, (name, target) in enumerate(
+            zip(self.table.key, self.table.target_key, strict=False), first
+        ):
+            reference = self.table.parent_part(name)
+            if self.table.identified or reference is None:
+                return None
+            parent = self.of(reference)
+            if parent.table.key_column is None:
+                return None
+            alias = f"{prefix}{place}"
+            join = f"{quoted(parent.table.name)} {alias} ON {alias}.{parent.column} = {row}.{quoted(target)}"
+            found.append((join, parent.parts(alias)[0]))
+        return found
+
+    def parked(self, member: str = "r.waits_for", key: str = "r.waits_for_key") -> str:
+        """Return the target id of the row that a parked entry waits for."""
+        return member if self.hashed else self.derived([key])
+
+    def parked_owner(self, entry: str = "r") -> str:
+        """Return the target id of the row that a parked link or reference belongs to."""
+        if self.hashed:
+            return f"{entry}.owner"
+        return self.derived([f"{entry}.owner_key[{place}]" for place in range(1, len(self.table.key) + 1)])
+
+
+def _alias(expression: str) -> str:
+    """Return a row alias that the expression does not use."""
+    alias = "k"
+    while f"{alias}." in expression:
+        alias += "k"
+    return alias

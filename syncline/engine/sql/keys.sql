@@ -1,0 +1,82 @@
+-- Values of keys and their text form (syncline.engine.key_types), in both databases.
+
+-- name: form_text
+@{value}::text
+
+-- name: form_uuid
+@{value}::text
+
+-- name: form_integer
+@{value}::text
+
+-- name: form_numeric
+trim_scale(@{value})::text
+
+-- name: form_date
+-- Under DateStyle ISO, as every session of ours has it, and the triggers of tables with such keys.
+@{value}::text
+
+-- name: form_bytes
+encode(@{value}, 'hex')
+
+-- name: read_text
+@{text}
+
+-- name: read_uuid
+@{text}::uuid
+
+-- name: read_integer
+@{text}::@{type}
+
+-- name: read_numeric
+@{text}::numeric
+
+-- name: read_date
+-- Immutable, unlike the cast, as a generated column wants it.
+syncline.key_date(@{text})
+
+-- name: read_bytes
+decode(@{text}, 'hex')
+
+-- name: cast_text
+@{text}
+
+-- name: cast_uuid
+@{text}::uuid
+
+-- name: cast_integer
+@{text}::@{type}
+
+-- name: cast_numeric
+@{text}::numeric
+
+-- name: cast_date
+@{text}::date
+
+-- name: cast_bytes
+decode(@{text}, 'hex')
+
+-- name: safe_text
+@{text}
+
+-- name: safe_uuid
+CASE WHEN @{text} ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN @{text}::uuid END
+
+-- name: safe_integer
+CASE WHEN @{text} ~ '^-?[0-9]{1,18}$' THEN @{text}::bigint
+    WHEN @{text} ~ '^-?[0-9]{19}$' THEN CASE WHEN @{text}::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
+        THEN @{text}::bigint END
+END
+
+-- name: safe_numeric
+CASE WHEN @{text} ~ '^(-?[0-9]+([.][0-9]+)?|NaN|-?Infinity)$' THEN @{text}::numeric END
+
+-- name: safe_date
+CASE WHEN @{text} ~ '^([0-9]{4,7}-[0-9]{2}-[0-9]{2}( BC)?|-?infinity)$' THEN @{text}::date END
+
+-- name: safe_bytes
+CASE WHEN @{text} ~ '^([0-9a-f]{2})*$' THEN decode(@{text}, 'hex') END
+
+-- name: of_id
+-- What a target row has, by its id.
+SELECT @{value} FROM @{target} @{row} WHERE @{row}.@{id} = @{target_id}

@@ -1,0 +1,138 @@
+"""Rules of keys and ids: what contradicts itself, or what no id can be made of."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from uuid import UUID
+
+from syncline.maps.ids import Id, IdRule
+from syncline.maps.key_types import KeyType, Kind, element_type, key_type
+from syncline.maps.table_map import Links, Reference, TableMap
+
+__all__ = ["Found", "identity_faults", "referring_fault"]
+
+Found = tuple[tuple[str | int, ...], str, str]
+"""Where in a table map, what is wrong, and the fix."""
+
+_TYPES: Final = "text, varchar, uuid, smallint, integer, bigint, numeric, date and bytea"
+_NUMBERS: Final = {Kind.INTEGER, Kind.NUMERIC}
+_OF_TEXT: Final = {Kind.UUID, *_NUMBERS}
+"""The kinds of keys that a text can name."""
+
+
+def identity_faults(table: TableMap) -> Iterator[Found]:
+    """Yield what is wrong with the types of a table's keys, and with its id."""
+    yield from _types(table)
+    if table.id is not None:
+        yield from _id(table, table.id)
+    if table.vector is not None and table.identified and table.id_type.kind is not Kind.UUID:
+        yield (
+            ("vector",),
+            f"points of the vector store have uuids, and the id is {table.id_type.name}",
+            "Use another rule for the id, such as `hash` or `uuid5`, or leave this out.",
+        )
+
+
+def _types(table: TableMap) -> Iterator[Found]:
+    by_value = {reference.column for reference in table.references if reference.by}
+    arrays = {links.source for links in table.links}
+    for name, spelled in table.types.items():
+        if name in arrays:
+            if element_type(spelled) is None:
+                yield (
+                    ("types", name),
+                    f"{spelled} is no array of keys",
+                    f"Use an array, such as uuid[], of {_TYPES}; or jsonb.",
+                )
+        elif name in by_value:
+            yield (
+                ("types", name),
+                f"{name} names a parent by value, which is text",
+                "Leave it out.",
+            )
+        elif name not in table.key_texts:
+            yield (
+                ("types", name),
+                f"{name} is no key, no reference and no array of links",
+                "Give the type of a column in `columns`.",
+            )
+    declared = {column.name: column.type for column in table.columns} | dict(table.types)
+    for name in table.key_texts:
+        if key_type(declared.get(name, "text")) is None:
+            yield (
+                ("types", name) if name in table.types else ("key",),
+                f"{name} is {declared[name]}, which cannot be a key",
+                f"Keys may be {_TYPES}.",
+            )
+
+
+def _id(table: TableMap, own: Id) -> Iterator[Found]:
+    wanted = {IdRule.UUID5: {"namespace"}, IdRule.EXPRESSION: {"expression", "type"}}.get(own.rule, set())
+    possible = wanted | ({"type"} if own.rule is IdRule.SAME else set())
+    for name in ("namespace", "expression", "type"):
+        given = getattr(own, name) is not None
+        if given and name not in possible:
+            yield (("id", name), f"rule {own.rule} has no {name}", "Leave it out.")
+        elif name in wanted and not given:
+            yield (("id",), f"rule {own.rule} needs `{name}`", f"Add `{name}:`.")
+    if own.rule is IdRule.SAME and own.type is not None:
+        declared = key_type(own.type)
+        if len(table.key) > 1 or declared is None or declared.kind is not table.key_types[0].kind:
+            yield (
+                ("id", "type"),
+                f"the id is the key, which is {' and '.join(type_.name for type_ in table.key_types)}",
+                "Leave the type out, or use rule `expression`.",
+            )
+    if own.rule is IdRule.EXPRESSION and own.type is not None and key_type(own.type) is None:
+        yield (("id", "type"), f"{own.type} cannot be an id", f"Ids may be {_TYPES}.")
+    if own.rule is IdRule.UUID5:
+        yield from _uuid5(table, own)
+    if own.rule is IdRule.EXPRESSION and own.expression is not None:
+        places = {int(place) for place in re.findall(r"\$(\d+)", own.expression)}
+        if not places or not places <= set(range(1, len(table.key) + 1)):
+            yield (
+                ("id", "expression"),
+                f"an id is made from the key, whose values are $1 to ${len(table.key)}",
+                "Name at least one of them, and no other.",
+            )
+    if own.key is not None and (len(table.key) > 1 or not table.identified):
+        yield (
+            ("id", "key"),
+            "a key of several columns, or of references, has a column each",
+            "Leave it out.",
+        )
+
+
+def _uuid5(table: TableMap, own: Id) -> Iterator[Found]:
+    if len(table.key) > 1:
+        yield (
+            ("id", "rule"),
+            "a uuid5 is made from a key of one column",
+            "Use rule `expression`, such as syncline.uuid5('…', $1 || ':' || $2).",
+        )
+    try:
+        UUID(own.namespace or str(UUID(int=0)))
+    except ValueError:
+        yield (("id", "namespace"), "a namespace is a uuid", "Write the uuid.")
+
+
+def referring_fault(table: TableMap, one: Reference | Links, parent: TableMap) -> str | None:
+    """Return why a reference or an array cannot hold the parent's keys, if so."""
+    own, column = (
+        (table.element_types[one.source], one.source)
+        if isinstance(one, Links)
+        else (table.type_of(one.column), one.column)
+    )
+    wanted = parent.key_types[0]
+    # A part of the key has one form, that of the parent's key: a text could have several.
+    exact = column not in table.key or own.kind is not Kind.TEXT or wanted.kind is Kind.TEXT
+    if _names(own, wanted) and exact:
+        return None
+    return f"{column} has {own.name}, and keys of {parent.name} are {wanted.name}"
+
+
+def _names(own: KeyType, parent: KeyType) -> bool:
+    """Whether values of a type can be keys of another."""
+    if own.kind is parent.kind or {own.kind, parent.kind} == _NUMBERS:
+        return True
+    return own.kind is Kind.TEXT and parent.kind in _OF_TEXT

@@ -9,8 +9,8 @@ __all__ = ["caveats", "format_lag"]
 
 
 def caveats(result: "SyncResult") -> tuple[str, ...]:
-    """Return one sentence for each rescan, key comparison and unknown of the result."""
-    return (*_again(result), *result.unknown)
+    """Return one sentence for each rescan, key comparison, change of the map and unknown of the result."""
+    return (*_again(result), *result.map_changes, *result.unknown)
 
 
 def _again(result: "SyncResult") -> list[str]:

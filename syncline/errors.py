@@ -7,6 +7,7 @@
     │   ├── GraphNotFound             no graph has this slug or id
     │   ├── GraphInvalid              a graph record breaks a rule (slug, schema, prefix, …)
     │   ├── CompositionInvalid        a graph's composition breaks its model
+    │   ├── MapNotFound               no map of this name and version is stored
     │   ├── ProviderDuplicate         two distributions contribute one provider id
     │   ├── ProviderInvalid           a contributed object is not a provider
     │   ├── ProviderMissing           `on_missing: fail`, and no worker can run the provider
@@ -70,6 +71,7 @@ __all__ = [
     "GraphInvalid",
     "GraphNotFound",
     "InputInvalid",
+    "MapNotFound",
     "NoWorker",
     "OperationRefused",
     "PoolerUnsupported",
@@ -255,6 +257,27 @@ class CompositionInvalid(ConfigurationError):
         self.graph, self.key = graph, key
         super().__init__(f"Graph {shown(graph)}: composition key '{path_shown(key)}' is invalid: {problem}")
         self.problem = problem
+
+
+class MapNotFound(ConfigurationError):
+    """No map of this name, or no such version of it, is stored. `newest` is the version there is, if any."""
+
+    benign = True
+
+    def __init__(
+        self, name: str, version: int | None = None, *, newest: int | None = None, known: Sequence[str] = ()
+    ) -> None:
+        self.name, self.version, self.newest, self.known = name, version, newest, tuple(known)
+        if newest is not None:
+            super().__init__(
+                f"Map {shown(name)} has no version {version}; its newest is {newest}.",
+                fix=f"`syncline map history {name}` lists them.",
+            )
+            return
+        stored = ", ".join(known) or "none"
+        super().__init__(
+            f"No map {shown(name)} is stored (stored: {stored}).", fix="`syncline map put FILE` stores one."
+        )
 
 
 class ProviderDuplicate(ConfigurationError):

@@ -88,7 +88,8 @@ def _provider(provider: ProviderState) -> Iterator[str]:
     else:
         origin = f" (from {provider.distribution})" if provider.distribution else ""
         worker = f", in worker `{provider.worker}`" if provider.worker else ""
-        yield f"Provider: {describe_provider(provider)}{origin}{worker}"
+        used = "" if provider.map is None else f", map **{provider.map.name}** version {provider.map.version}"
+        yield f"Provider: {describe_provider(provider)}{origin}{used}{worker}"
 
 
 def _stretch(since: datetime | None, runs: int) -> str:

@@ -43,6 +43,8 @@ def provider_lines(provider: "ProviderState", *, resolved: bool = True) -> Itera
         origin = f" (from {provider.distribution})" if provider.distribution else ""
         worker = f", in worker {provider.worker}" if provider.worker else ""
         yield f"{provider.provider_id} {provider.provider_version or ''}".rstrip() + origin + worker
+        if provider.map is not None:
+            yield f"by map {provider.map.name}, version {provider.map.version}"
     if resolved and provider.begins_here:
         yield "counted from this run on: it knows of none before it"
     if not resolved and provider.of_run is not None:

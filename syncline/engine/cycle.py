@@ -59,9 +59,11 @@ class SyncEngine:
         self._sizes: dict[tuple[str, ...], dict[str, int]] = {}
         self._pruning = Pruning()
 
-    async def run_cycle(self, context: SyncContext) -> SyncResult:
+    async def run_cycle(self, context: SyncContext, *, replacing: bool = False) -> SyncResult:
         """Run one cycle and return its result.
 
+        A table whose map has changed since the last cycle is read again where its rows may differ. Not while
+        the engine is `replacing` a provider that is not there: its map is not the graph's.
         Terminates the lock's holder if that is an earlier attempt of this run, or a run that has ended.
         Raises StoreUnavailable when a store cannot be reached, CycleBusy when another attempt of this run
         still holds the graph, CycleFenced when another cycle took it over. A table that fails is reported in
@@ -69,7 +71,7 @@ class SyncEngine:
         """
         started = time.monotonic()
         try:
-            return await self._run_cycle(context, started)
+            return await self._run_cycle(context, started, replacing=replacing)
         except RowsFiltered:
             # Postgres names only the table. Row security on the engine's own tables is raised by this check.
             self._fitting.pop(_place(context), None)
@@ -81,9 +83,11 @@ class SyncEngine:
             # batch.
             context.log.info("cycle restarted", graph=context.graph.slug, reason=str(error))
             self._fitting.pop(_place(context), None)
-            return await self._run_cycle(context, started, patience=_LOCK_SECONDS)
+            return await self._run_cycle(context, started, patience=_LOCK_SECONDS, replacing=replacing)
 
-    async def _run_cycle(self, context: SyncContext, started: float, *, patience: float = 0.0) -> SyncResult:
+    async def _run_cycle(
+        self, context: SyncContext, started: float, *, patience: float = 0.0, replacing: bool
+    ) -> SyncResult:
         async with context.target.store.driver() as target:
             held = HeldSchema(target, context.target.schema)
             deadline = time.monotonic() + patience
@@ -116,7 +120,8 @@ class SyncEngine:
 
             async def cycle() -> _Cycle:
                 fit = await self._schema_problems(context, target)
-                return _Cycle(self.statements, context, held, started, fit, look_again, self._pruning, sizes)
+                standing = Standing(self.statements, context, held, fit, look_again, replacing=replacing)
+                return _Cycle(self.statements, context, held, started, standing, self._pruning, sizes)
 
             result = await self._look(context, held, cycle, ledger)
             self._log_unknown(context, result)
@@ -215,10 +220,7 @@ def _place(context: SyncContext) -> tuple[str, ...]:
 
 
 class _Cycle:
-    """The state of one running cycle. Tables that do not fit the map are skipped and reported.
-
-    `look_again` checks again whether the tables fit, after one may have been altered.
-    """
+    """The state of one running cycle. Tables that do not fit the map are skipped and reported."""
 
     def __init__(
         self,
@@ -226,8 +228,7 @@ class _Cycle:
         context: SyncContext,
         held: HeldSchema,
         started: float,
-        fit: Fit,
-        look_again: Callable[[], Awaitable[Fit]],
+        standing: Standing,
         pruning: Pruning,
         sizes: dict[str, int],
     ) -> None:
@@ -235,12 +236,13 @@ class _Cycle:
         self._context = context
         self._held, self._target = held, held.connection
         self._started = started
-        self._failed = fit.failed
-        self._standing = Standing(statements, context, held, fit, look_again)
+        self._standing = standing
+        self._failed = standing.fit.failed
         self._sizes = sizes
         self._pruning = pruning
         self._deletes_read = 0
         self._unfinished: set[str] = set()
+        self._recounted = False
         self.progress = Progress(context)
 
     async def run(self, ledger: Ledger) -> SyncResult:
@@ -296,7 +298,11 @@ class _Cycle:
             out_of_time=self.out_of_time,
             sizes=self._sizes,
         )
-        await drain.run(ledger, pending)
+        state = self._standing.map_state
+        recounts = () if state is None else state.owed_recounts(self._standing.fit.failed)
+        await drain.run(ledger, pending, recounts)
+        if state is not None and recounts and drain.recounted.issuperset(recounts):
+            self._recounted = True
         for name in pending.ahead - drain.failed.keys():
             source = DELETES if name == DELETES else self._statements.tables[name].table.source
             drain.fail(name, _AHEAD.format(source=source))
@@ -312,6 +318,8 @@ class _Cycle:
             for payload in events:
                 await target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
             announced = replace(self.progress.run, owed_events={})
+            if self._recounted and self._standing.map_state is not None:
+                await self._standing.map_state.complete(target, self._standing.fit.failed)
             await fence.finish(target, announced, drained=not self._failed and not self._unfinished)
         self.progress.run = announced
 
@@ -370,6 +378,7 @@ class _Cycle:
             rescanned=self._standing.rescanned is not None,
             rescan_reason=self._standing.rescanned,
             unknown=self._standing.unknown(pending),
+            map_changes=self._standing.map_notes,
             lag_known=not pending.standby,
             owes=pending.held or ledger.retries or ledger.outbox,
         )

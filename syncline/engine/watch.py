@@ -5,8 +5,8 @@ whether anything was different in between, even if it has been changed back.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import asyncpg
 
@@ -38,7 +38,7 @@ class _Way:
 
     table: object
     triggers: object
-    columns: object
+    columns: Sequence[Sequence[object]]
     stamps: object
     file: object
     partitions: Mapping[int, Sequence[object]] = field(default_factory=dict)
@@ -50,12 +50,18 @@ class _Way:
         return cls(
             table=table,
             triggers=triggers,
-            columns=columns,
+            columns=columns or (),
             stamps=stamps,
             # A partitioned table has no file: whether its partitions were rewritten is unknown.
             file=None if file == "0" else file,
             partitions=found,
         )
+
+    def shared_with(self, other: "_Way") -> "_Way":
+        """Return it with the columns alone that the other has too."""
+        names = {column[1] for column in other.columns}
+        columns = [column for column in self.columns if column[1] in names]
+        return replace(self, columns=columns)
 
 
 def captures(way: str) -> bool:
@@ -69,12 +75,20 @@ async def doubts(
     before: Mapping[str, str],
     now: Mapping[str, str],
     cursors: Mapping[str, Cursor],
+    *,
+    remapped: Collection[str] = (),
 ) -> dict[str, Doubt]:
-    """Return what may have been missed of the tables that are captured differently than before."""
+    """Return what may have been missed of the tables that are captured differently than before.
+
+    Of the tables in `remapped`, the map names other columns than before: only those of both are compared.
+    """
     found: dict[str, Doubt] = {}
     for name, text in before.items():
         if name in now:
-            doubt = await _doubt(source, _Way.of(text), _Way.of(now[name]), cursors[name])
+            way, current = _Way.of(text), _Way.of(now[name])
+            if name in remapped:
+                way, current = way.shared_with(current), current.shared_with(way)
+            doubt = await _doubt(source, way, current, cursors[name])
             if doubt is not None:
                 found[name] = doubt
     return found

@@ -10,6 +10,7 @@ from syncline.cli.explain import explain
 from syncline.cli.failures import app as failures
 from syncline.cli.grants import grants
 from syncline.cli.graph import app as graph
+from syncline.cli.map import app as map_
 from syncline.cli.migrate import migrate
 from syncline.cli.operators import STATUS, STATUS_IN_GENERAL
 from syncline.cli.parked import parked
@@ -74,6 +75,7 @@ app.command()(worker)
 app.command()(migrate)
 app.command()(grants)
 app.add_typer(graph, name="graph")
+app.add_typer(map_, name="map")
 app.add_typer(provider, name="provider")
 app.add_typer(schedule, name="schedule")
 app.add_typer(sample, name="sample")

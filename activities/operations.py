@@ -61,9 +61,9 @@ from syncline.operator.fleet import Fleet, describe_fleet
 from syncline.operator.health.check import Health, HealthRequest
 from syncline.operator.health.examine import examine
 from syncline.operator.maps import map_of, not_compared
-from syncline.operator.stored_maps import list_maps, put_map
 from syncline.operator.parked import ParkedPage, ParkedSummary, list_parked, summarize_parked
 from syncline.operator.schema import checked_limit, first_page
+from syncline.operator.stored_maps import list_maps, put_map
 from syncline.provider import GraphSchema
 from syncline.shadow.comparison import compare_with_shadow
 from syncline.shadow.prepare import drop_shadow
@@ -269,7 +269,7 @@ class OperationActivities:
             task_queue = services.settings.task_queue
             await ensure_schedule(client, graph, task_queue=task_queue, start_now=True)
             if request.drop_shadow:
-                # The record may declare no shadow any longer: then its map is not known, and the live one is near.
+                # A record that declares no shadow any longer does not say its map: the live one's is near.
                 shadows = await map_of(services, graph, shadow=graph.shadowed)
                 await drop_shadow(services, graph, shadows.schema_map)
                 await services.graphs.audit(graph, "drop-shadow", actor)

@@ -62,7 +62,10 @@ class DefaultSyncProvider(SyncProvider):
         """Return the engine of a map; what it has found out about its graphs is kept from cycle to cycle."""
         from syncline.engine import SyncEngine
 
-        used, schema_map = await maps.load(options)
+        loaded = await maps.load(options)
+        if loaded is None:
+            raise RuntimeError("these options name no map")
+        used, schema_map = loaded
         key = (used.name, used.version)
         if key not in self._engines:
             self._engines[key] = SyncEngine(schema_map)

@@ -262,7 +262,9 @@ class ShowMap:
     async def run(self, input: ShowMapInput) -> MapDocument:  # noqa: A002 # wire name
         """Return the document."""
         return await _carry_out(
-            OperationActivities.show_map, input, describe=lambda found: f"{found.name} version {found.version}"
+            OperationActivities.show_map,
+            input,
+            describe=lambda found: f"{found.name} version {found.version}",
         )
 
 

@@ -30,7 +30,7 @@ def adopt(
         typer.Option(
             "--map",
             metavar="MODULE:NAME",
-            help="The table map, of a plugin for example; when left out, the stored map that the graph names, "
+            help="The table map, of a plugin for example; when left out, the stored one of the graph, "
             "else the built-in one.",
         ),
     ] = None,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from syncline.cli.output import EXIT_STATUSES
-from syncline.engine.map_changes import ChangeKind
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.operator.health.check import Check
 
@@ -302,7 +301,7 @@ class TableDiff(Answer):
     """How a table differs between two versions of a map, and what the next cycle does because of it."""
 
     table: str
-    change: ChangeKind
+    change: Literal["added", "changed", "left"]
     what: tuple[str, ...]
     """What differs, in a few words each."""
     reread: bool
@@ -330,14 +329,16 @@ class MapDiff(Answer):
     """The difference of the documents, line by line, as `diff -u` prints it."""
 
     @classmethod
-    def of(cls, name: str, before: str, after: str, changes: "Sequence[TableChange]", *, text: str) -> "MapDiff":
+    def of(
+        cls, name: str, before: str, after: str, changes: "Sequence[TableChange]", *, text: str
+    ) -> "MapDiff":
         """Return the answer for these changes."""
         tables = tuple(
             TableDiff(
                 table=change.table,
-                change=change.kind,
+                change=change.kind.value,
                 what=change.what,
-                reread=change.reread or change.kind is ChangeKind.ADDED,
+                reread=change.reread or change.kind.value == "added",
                 compare=change.compare,
                 points=change.points,
                 recount=change.recount,

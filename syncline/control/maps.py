@@ -1,7 +1,7 @@
 """Stored maps of the control plane: every version of every map document, as it was written, by whom and why.
 
-A composition names a map by the options of the built-in provider. Versions are never changed or deleted, so that a
-name and a version always mean the same document.
+A composition names a map by the options of the built-in provider. Versions are never changed or deleted, so
+that a name and a version always mean the same document.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ class MapOptions(BaseModel):
 
 
 def map_options(composition: Mapping[str, JsonValue], *, shadow: bool = False) -> MapOptions:
-    """Return the options of a record's built-in provider; without a map if it names none, or is not valid."""
+    """Return the options of a record's built-in provider; without a map if it names none or is invalid."""
     entry = composition.get("shadow" if shadow else "sync")
     if not isinstance(entry, dict) or entry.get("provider") != names.DEFAULT_PROVIDER:
         return MapOptions()
@@ -103,7 +103,7 @@ class StoredMap(Message):
     name: str
     version: int
     hash: str
-    """Hash of what the document says: equal for versions that differ only in layout, comments and the name."""
+    """Hash of what the document says: equal for versions that differ only in layout and comments."""
     at: datetime
     who: str = ""
     why: str = ""
@@ -152,9 +152,7 @@ def named_map(composition: ColumnElement[Mapping[str, JsonValue]], key: str) -> 
     pinned = options["map_version"].as_string()
     return (
         select(
-            func.jsonb_build_object(
-                "name", _maps.c.name, "version", _maps.c.version, "hash", _maps.c.hash
-            )
+            func.jsonb_build_object("name", _maps.c.name, "version", _maps.c.version, "hash", _maps.c.hash)
         )
         .where(
             _maps.c.name == options["map"].as_string(),
@@ -184,7 +182,9 @@ async def unknown_map(
     listed = select(_maps.c.name).distinct().order_by(_maps.c.name).limit(_MOST_NAMED)
     known = (await connection.execute(listed)).scalars().all()
     stored = ", ".join(known) or "none; `syncline map put FILE` stores one"
-    return CompositionInvalid(slug, f"{key}.options.map", f"no map '{options.map}' is stored (stored: {stored})")
+    return CompositionInvalid(
+        slug, f"{key}.options.map", f"no map '{options.map}' is stored (stored: {stored})"
+    )
 
 
 class MapRepository:
@@ -240,7 +240,10 @@ class MapRepository:
     async def list(self, *, after: str | None = None, limit: int) -> Sequence[StoredMap]:
         """Return the newest version of each map, by name; at most `limit`, those after `after`."""
         wanted = (
-            select(*_LISTED).distinct(_maps.c.name).order_by(_maps.c.name, _maps.c.version.desc()).limit(limit)
+            select(*_LISTED)
+            .distinct(_maps.c.name)
+            .order_by(_maps.c.name, _maps.c.version.desc())
+            .limit(limit)
         )
         if after is not None:
             wanted = wanted.where(_maps.c.name > after)
@@ -250,9 +253,7 @@ class MapRepository:
 
     async def history(self, name: str, *, before: int | None = None, limit: int) -> Sequence[StoredMap]:
         """Return the versions of a map, newest first; at most `limit`, those before `before`."""
-        wanted = (
-            select(*_LISTED).where(_maps.c.name == name).order_by(_maps.c.version.desc()).limit(limit)
-        )
+        wanted = select(*_LISTED).where(_maps.c.name == name).order_by(_maps.c.version.desc()).limit(limit)
         if before is not None:
             wanted = wanted.where(_maps.c.version < before)
         async with self._store.begin() as connection:
@@ -266,7 +267,9 @@ class MapRepository:
         """
         if options.map is None:
             return None
-        if options.map_version is not None and (known := self._loaded.get((options.map, options.map_version))):
+        if options.map_version is not None and (
+            known := self._loaded.get((options.map, options.map_version))
+        ):
             return known
         stored = await self.get(options.map, options.map_version)
         key = (stored.name, stored.version)

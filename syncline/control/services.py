@@ -160,8 +160,8 @@ class Services:
     async def prepare_graph(self, graph: Graph) -> list[str]:
         """Migrate the graph's schema in both stores, and its shadow's; return the applied revisions.
 
-        A graph of a stored map has tables of its own in both: in the graph-db it gets the bookkeeping tables, and
-        in the write-db nothing, since capture is installed there by `syncline graph adopt`.
+        A graph of a stored map has tables of its own in both: in the graph-db it gets the bookkeeping tables,
+        and in the write-db nothing, since `syncline graph adopt` installs capture there.
         """
         # It imports the engine, which most commands never need.
         from syncline.rights.taking import take_rights

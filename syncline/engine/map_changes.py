@@ -230,8 +230,11 @@ def _vector(before: Definition, now: Definition) -> _VectorChange:
     if old != new:
         return _VectorChange(what=(f"vectors go to {new}",), points=True, left=left)
     parts = [field for field in ("text", "payload", "indexed") if before.get(field) != now.get(field)]
-    parts += sorted(field for field in {**before, **now} if field not in (*parts, *_VECTOR) and
-                    before.get(field) != now.get(field))
+    parts += sorted(
+        field
+        for field in {**before, **now}
+        if field not in (*parts, *_VECTOR) and before.get(field) != now.get(field)
+    )
     what = tuple(f"{part} of the vectors changed" for part in parts)
     return _VectorChange(what=what, points=parts != ["indexed"], indexed="indexed" in parts)
 
@@ -278,7 +281,7 @@ def _called(field: str) -> str:
 
 
 def _plain(value: object) -> JsonValue:
-    """Return a part of a map as JSON; what has its default is left out, so that a new field changes nothing."""
+    """Return a part of a map as JSON, without what has its default: so a new field changes no definition."""
     if is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: _plain(given)

@@ -60,7 +60,7 @@ class MapState:
             await self.complete(target, failed)
 
     async def complete(self, target: asyncpg.Connection, failed: Collection[str]) -> None:
-        """Note that the map is applied, unless a table cannot be synced: then the next cycle compares again."""
+        """Store that the map is applied, unless a table cannot be synced: the next cycle compares again."""
         if not any(name in failed for name in self._definitions):
             await target.execute(sql("mapped_complete"), self.statements.map_hash)
 
@@ -89,7 +89,9 @@ class MapState:
                 continue
             table = self.statements.tables[change.table].table
             if table.vector is not None:
-                statement = sql("mapped_queue" if change.points else "mapped_touch", target=quoted(table.name))
+                statement = sql(
+                    "mapped_queue" if change.points else "mapped_touch", target=quoted(table.name)
+                )
                 await target.execute(statement, table.vector.collection)
 
 
@@ -116,6 +118,6 @@ async def recount_step(target: asyncpg.Connection, statements: SchemaStatements,
     page = sql("recount_page", target=quoted(name))
     [row] = await target.fetch(page, after, _RECOUNTED, statements.recount.labels(name))
     await statements.recount.run(target)
-    ended = row["rows"] < _RECOUNTED
+    ended: bool = row["rows"] < _RECOUNTED
     await target.execute(sql("recount_moved"), name, ended, None if ended else row["last"])
     return ended

@@ -65,7 +65,7 @@ class Standing:
 
     @property
     def map_notes(self) -> tuple[str, ...]:
-        """How the map has changed, in a sentence for each table that is not read again: `reread` has those."""
+        """How the map has changed, a sentence for each table that is not read again: `reread` has those."""
         if self.map_state is None:
             return ()
         applied = self.map_state.applied(self.fit.failed)

@@ -356,7 +356,7 @@ class Promotion(Message):
 
 
 class ListMapsInput(OperationInput):
-    """Input of `ListMaps`: the newest version of each map by name, or with `name` its versions, newest first."""
+    """Input of `ListMaps`: the newest version of each map, or with `name` its versions, newest first."""
 
     workflow = names.LIST_MAPS
 

@@ -279,8 +279,8 @@ class SyncResult(SparseMessage):
     unknown: tuple[str, ...] = ()
     """What this write-db does not reveal, in sentences: it is a standby, or the role lacks a privilege."""
     map_changes: tuple[str, ...] = ()
-    """How the graph's table map has changed since the last cycle, in a sentence for each table that is not read
-    again whole: a table that left, points or counts that are made again. For the others `reread` says why."""
+    """How the graph's table map has changed since the last cycle, in a sentence for each table that is not
+    read again: it left, or its points or counts are made again. Of the others, `reread` has the reason."""
     owes: bool = False
     """Whether work is left even if nothing changes: rows behind an open transaction, retries."""
     look_owed: bool = False

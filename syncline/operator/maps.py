@@ -1,4 +1,4 @@
-"""Table map of a graph for operations: stored, or the provider's if it is available here, or the built-in one."""
+"""Table map of a graph for operations: stored, or the provider's if it is available here, or the built-in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

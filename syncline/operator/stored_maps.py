@@ -40,7 +40,9 @@ async def list_maps(services: Services, request: ListMapsInput) -> MapPage:
     return MapPage(maps=await _with_graphs(services, page), before=before)
 
 
-async def _with_graphs(services: Services, maps: "list[StoredMap] | tuple[StoredMap, ...]") -> tuple[StoredMap, ...]:
+async def _with_graphs(
+    services: Services, maps: "list[StoredMap] | tuple[StoredMap, ...]"
+) -> tuple[StoredMap, ...]:
     """Return the maps with the graphs that each version syncs."""
     newest = {stored.name: (await services.maps.get(stored.name)).version for stored in maps}
     syncs: dict[tuple[str, int], list[str]] = {}

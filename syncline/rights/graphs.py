@@ -30,8 +30,8 @@ def places_of(graphs: Iterable[Graph], maps: Mapping[str, SchemaMap] | None = No
 def read_place(graph: Graph, schema_map: SchemaMap | None = None) -> Place:
     """Return the graph's write-db schema, with the tables that are read if they are known.
 
-    They are of its stored map, if it names one, and `schema_map` is that; else of the built-in map. Which tables
-    a plugin reads, only the plugin knows.
+    They are those of `schema_map`, its stored map, if it names one, else of the built-in map. Which tables a
+    plugin reads, only the plugin knows.
     """
     if map_options(graph.composition).map is not None:
         tables = None if schema_map is None else tuple(dict.fromkeys(table.source for table in schema_map))

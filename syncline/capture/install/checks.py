@@ -9,6 +9,7 @@ from syncline.capture.install.steps import POSITIONS, STATE, SYNC_COLUMN, TOMBST
 from syncline.capture.install.triggers import is_ours
 from syncline.engine.render.fragments import column_types, stage_columns
 from syncline.engine.table_map import SchemaMap, TableMap
+from syncline.sql import quoted
 
 __all__ = [
     "UUID",
@@ -193,7 +194,7 @@ def _target(
         yield f"Table {catalog.schema}.{name} is missing; {wanted_by} is stored in it."
         return
     yield from filtered_problem(catalog, table)
-    yield from _columns(catalog, table, wanted_by, columns)
+    yield from _columns(catalog, table, wanted_by, columns, statement=True)
     if set(key) <= table.columns.keys() and not table.is_unique(key):
         yield f"{catalog.schema}.{name} has no primary key on exactly ({', '.join(key)}); add one."
     for column in table.columns.values():
@@ -205,8 +206,14 @@ def _target(
 
 
 def _columns(
-    catalog: Catalog, table: TableState, wanted_by: str, columns: Mapping[str, str | None]
+    catalog: Catalog,
+    table: TableState,
+    wanted_by: str,
+    columns: Mapping[str, str | None],
+    *,
+    statement: bool = False,
 ) -> Iterator[str]:
+    """Yield what is wrong with columns; with the `statement` that adds one, in a database that is ours."""
     for name, wanted in columns.items():
         place = f"{table.schema}.{table.name}.{name}"
         column = table.columns.get(name)
@@ -215,7 +222,11 @@ def _columns(
             yield f"{wanted_by} wants {place} to be {wanted}, a type that this database does not have."
         elif column is None:
             of_type = "" if spelled is None else f" as {spelled}"
-            yield f"Column {place} is missing; {wanted_by} wants it{of_type}: add it."
+            add = "add it."
+            if statement and spelled is not None:
+                of = f"{quoted(table.schema)}.{quoted(table.name)}"
+                add = f"add it: ALTER TABLE {of} ADD COLUMN {quoted(name)} {spelled};"
+            yield f"Column {place} is missing; {wanted_by} wants it{of_type}: {add}"
         elif spelled is not None and not _fits(column, spelled):
             yield (
                 f"{place} is {_described(column)}, and {wanted_by} wants {spelled}; "

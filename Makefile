@@ -76,6 +76,7 @@ docs: setup ## write the generated pages of docs/ again, from the code
 	@$(BIN)/python -m syncline.settings > docs/settings.md
 	@$(BIN)/python -m syncline.metrics > docs/metrics.md
 	@$(BIN)/python -m tests.kit.temporal_reference > docs/temporal-reference.md
+	@$(BIN)/python -m syncline.maps.json_schema > docs/map.schema.json
 	@rm -f docs/schemas/* && $(BIN)/python -m syncline.cli.answers docs
 
 wordnet: $(WORDNET) ## unpack the WordNet 3.1 data files to .wordnet/dict

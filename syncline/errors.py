@@ -7,6 +7,7 @@
     │   ├── GraphNotFound             no graph has this slug or id
     │   ├── GraphInvalid              a graph record breaks a rule (slug, schema, prefix, …)
     │   ├── CompositionInvalid        a graph's composition breaks its model
+    │   ├── MapInvalid                a map document breaks its model, or contradicts itself
     │   ├── MapNotFound               no map of this name and version is stored
     │   ├── ProviderDuplicate         two distributions contribute one provider id
     │   ├── ProviderInvalid           a contributed object is not a provider
@@ -53,6 +54,7 @@ One module because it is one tree, drawn above.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from syncline.quoting import path_shown, shown
@@ -71,7 +73,9 @@ __all__ = [
     "GraphInvalid",
     "GraphNotFound",
     "InputInvalid",
+    "MapInvalid",
     "MapNotFound",
+    "MapProblem",
     "NoWorker",
     "OperationRefused",
     "PoolerUnsupported",
@@ -257,6 +261,28 @@ class CompositionInvalid(ConfigurationError):
         self.graph, self.key = graph, key
         super().__init__(f"Graph {shown(graph)}: composition key '{path_shown(key)}' is invalid: {problem}")
         self.problem = problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapProblem:
+    """One problem of a map document. `path` leads to the key, such as tables.facts.columns.uri."""
+
+    line: int
+    path: str
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}{self.path and f', {self.path}'}: {self.problem}. {self.fix}"
+
+
+class MapInvalid(ConfigurationError):
+    """A map document breaks its model, or contradicts itself. `problems` has all that could be found."""
+
+    def __init__(self, source: str, problems: Sequence[MapProblem]) -> None:
+        self.source, self.problems = source, tuple(problems)
+        listed = "".join(f"\n  {problem}" for problem in self.problems)
+        super().__init__(f"{source} is no valid map:{listed}")
 
 
 class MapNotFound(ConfigurationError):

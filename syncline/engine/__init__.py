@@ -1,7 +1,7 @@
 """The built-in sync engine: capture -> stage -> apply -> index, over declarative table maps.
 
 A plugin that has other tables declares them as a `SchemaMap` and runs
-`SyncEngine(its_map).run_cycle(context)` (docs/table-maps.md).
+`SyncEngine(its_map).run_cycle(context)` (docs/maps.md).
 """
 
 from functools import cache

@@ -28,7 +28,7 @@ from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, write
 
-# docs/table-maps.md shows this very map.
+# docs/maps.md shows this very map.
 LIBRARY = SchemaMap(
     name="library",
     tables=(

@@ -1,0 +1,174 @@
+"""Bad map documents: each is refused with the line of the fault, marked `# !` here, and with the fix."""
+
+import pytest
+
+from syncline.errors import MapInvalid
+from syncline.maps.document import read_map
+
+HEAD = "version: 1\nname: shop\ntables:\n"
+ITEMS = HEAD + "  items:\n    source: item\n    columns: {title: text, code: text}\n"
+"""A map to which cases add the lines of a further table."""
+TAGS = ITEMS + "  tags: {source: tag}\n"
+
+BAD: dict[str, tuple[str, str, str, str]] = {
+    # name: (document, path, part of the problem, part of the fix)
+    # What is no YAML, or more than YAML has to be.
+    "an open quote": (HEAD + '  items:\n    source: "item\n', "", "no YAML", "Check quotes"),
+    "an open bracket": (HEAD + "  items:\n    key: [a, b\n    source: item\n", "", "no YAML", "Check quotes"),
+    "a tab": (HEAD + "  items:\n\tsource: item # !\n", "", "no YAML", "indentation"),
+    "a line too far left": (HEAD + "  items:\n    source: item\n   key: id # !\n", "", "no YAML", "indentation"),
+    "a colon in a text": (HEAD + "  items:\n    source: item\n    present: kind = ': a' and: b # !\n", "", "no YAML", ""),
+    "a stray character": (HEAD + "  items:\n    source: @item # !\n", "", "no YAML", "Check quotes"),
+    "a control character": (HEAD + "  items:\n    source: it\x07em # !\n", "", "not allowed", "Leave it out"),
+    "two documents": (ITEMS + "--- # !\nversion: 1\n", "", "second document", "one map"),
+    "a tag": (HEAD + "  items: !!python/object:os.system # !\n    source: item\n", "tables.items", "tags", "Leave the tag out"),
+    "an alias of nothing": (HEAD + "  items:\n    source: item\n    columns: *gone # !\n", "tables.items.columns", "no anchor &gone", "Define it"),
+    "an alias of itself": (HEAD + "  items: &items\n    source: item\n    columns: *items # !\n", "tables.items.columns", "contain itself", "Leave it out"),
+    "a merge of a text": (HEAD + "  items:\n    <<: item # !\n    source: item\n", "tables.items.'<<'", "one mapping", "<<: *name"),
+    "a key twice": (HEAD + "  items:\n    source: item\n    source: other # !\n", "tables.items.source", "given twice, first in line 5", "Leave one"),
+    "a table twice": (ITEMS + "  items: {source: other} # !\n", "tables.items", "given twice, first in line 4", "Leave one"),
+    "a column twice": (HEAD + "  items:\n    source: item\n    columns:\n      title: text\n      title: int # !\n", "tables.items.columns.title", "given twice", "Leave one"),
+    "a list as a key": (HEAD + "  items:\n    source: item\n    [a, b]: c # !\n", "tables.items", "not a name", "one name"),
+    "a depth of forty": (HEAD + f"  items: {'[' * 40}{']' * 40} # !\n", "", "too deeply", "eight levels"),
+    # The document.
+    "nothing": ("", "", "is empty", "version: 1"),
+    "a comment alone": ("# a map\n", "", "is empty", "version: 1"),
+    "a text": ("items # !\n", "", "a mapping is wanted", "version, name, tables"),
+    "a list": ("- items # !\n", "", "a mapping is wanted", "version, name, tables"),
+    "no version": ("name: shop # !\ntables: {items: {source: item}}\n", "version", "'version' is missing", "version: 1"),
+    "a later version": ("version: 2 # !\nname: shop\ntables: {items: {source: item}}\n", "version", "unknown: 1 is the newest", "version: 1"),
+    "a version in quotes": ("version: '1' # !\nname: shop\ntables: {items: {source: item}}\n", "version", "unknown", "version: 1"),
+    "no name": ("version: 1 # !\ntables: {items: {source: item}}\n", "name", "'name' is missing", "name of the map"),
+    "an empty name": ("version: 1\nname: '' # !\ntables: {items: {source: item}}\n", "name", "name is empty", "Write the name"),
+    "no tables": ("version: 1 # !\nname: shop\n", "tables", "'tables' is missing", "entry for each table"),
+    "tables of nothing": ("version: 1\nname: shop\ntables: # !\n", "tables", "list or a mapping", "key: value"),
+    "an unknown key of the map": (ITEMS + "tabels: {} # !\n", "tabels", "unknown key 'tabels'", "Did you mean 'tables'?"),
+    # Fields.
+    "no source": (HEAD + "  items: {columns: [title]} # !\n", "tables.items.source", "'source' is missing", "Add `source:`"),
+    "a table of nothing": (HEAD + "  items: # !\n", "tables.items.source", "'source' is missing", "Add `source:`"),
+    "a table that is a text": (HEAD + "  items: item # !\n", "tables.items", "a mapping is wanted", "known: name, source"),
+    "a table with another name": (HEAD + "  items:\n    name: goods # !\n    source: item\n", "tables.items.name", "'name' is given twice", "Leave 'name' out"),
+    "an unknown key of a table": (HEAD + "  items:\n    source: item\n    colums: [title] # !\n", "tables.items.colums", "unknown key 'colums'", "Did you mean 'columns'?"),
+    "an unknown key, like none": (HEAD + "  items:\n    source: item\n    zzz: 1 # !\n", "tables.items.zzz", "unknown key 'zzz'", "Known: name, source"),
+    "a key that may be a secret": (HEAD + "  items:\n    source: item\n    ? 'postgresql://a:hunter2@b' # !\n    : 1\n", "tables.items.(a text of 24 characters)", "unknown key (a text of 24 characters)", "Known:"),
+    "a number for a name": (HEAD + "  items:\n    source: 7 # !\n", "tables.items.source", "a number or a truth value", "Put it in quotes"),
+    "a truth value for SQL": (HEAD + "  items:\n    source: item\n    present: true # !\n", "tables.items.present", "a number or a truth value", "Put it in quotes"),
+    "nothing for a name": (HEAD + "  items:\n    source: # !\n", "tables.items.source", "a text is wanted", "Write one text"),
+    "a list for a name": (HEAD + "  items:\n    source: [item] # !\n", "tables.items.source", "a text is wanted", "Write one text"),
+    "a name of 64 bytes": (HEAD + f"  items:\n    source: {'a' * 64} # !\n", "tables.items.source", "longer than 63 bytes", "as Postgres has it"),
+    "SQL of nothing": (HEAD + "  items:\n    source: item\n    present: ' ' # !\n", "tables.items.present", "SQL is empty", "leave the key out"),
+    "a text for a list": (HEAD + "  items:\n    source: item\n    columns: title # !\n", "tables.items.columns", "list or a mapping", "- item"),
+    "a number for a type": (HEAD + "  items:\n    source: item\n    columns:\n      title: text\n      price: 10 # !\n", "tables.items.columns.price", "a mapping is wanted", "known: name, type"),
+    "an unknown key of a column": (HEAD + "  items:\n    source: item\n    columns:\n      - title\n      - {name: price, typ: numeric} # !\n", "tables.items.columns.1.typ", "unknown key 'typ'", "Did you mean 'type'?"),
+    "a column without a name": (HEAD + "  items:\n    source: item\n    columns:\n      - {type: text} # !\n", "tables.items.columns.0.name", "'name' is missing", "Add `name:`"),
+    "a reference without a parent": (TAGS + "  parts:\n    source: part\n    references:\n      item: {required: true} # !\n", "tables.parts.references.item.parent", "'parent' is missing", "Add `parent:`"),
+    "a requirement in words": (TAGS + "  parts:\n    source: part\n    references:\n      item:\n        parent: items\n        required: 'no' # !\n", "tables.parts.references.item.required", "true or false", "without quotes"),
+    "links without an owner": (TAGS + "  parts:\n    source: part\n    links:\n      part_tags: {source: tags, member: tag, parent: tags} # !\n", "tables.parts.links.part_tags.owner", "'owner' is missing", "Add `owner:`"),
+    "links as a text": (TAGS + "  parts:\n    source: part\n    links: {part_tags: tags} # !\n", "tables.parts.links.part_tags", "a mapping is wanted", "known: table, source"),
+    "a vector without a text": (HEAD + "  items:\n    source: item\n    vector: {collection: items, payload: {}} # !\n", "tables.items.vector.text", "'text' is missing", "SQL of the text"),
+    "a vector without a payload": (HEAD + "  items:\n    source: item\n    vector: {collection: items, text: t.key} # !\n", "tables.items.vector.payload", "'payload' is missing", "{} has none"),
+    "a payload that is a list": (HEAD + "  items:\n    source: item\n    vector:\n      collection: items\n      text: t.key\n      payload: [title] # !\n", "tables.items.vector.payload", "a mapping is wanted", "key: value"),
+    "counts without columns": (HEAD + "  items:\n    source: item\n    stats: {table: n, owner: o} # !\n", "tables.items.stats.columns", "'columns' is missing", "Add `columns:`"),
+    # What contradicts itself.
+    "no parent of that name": (ITEMS + "  parts:\n    source: part\n    references:\n      item: itmes # !\n", "tables.parts.references.item", "refers to ['itmes']", "Did you mean 'items'?"),
+    "no parent like that": (ITEMS + "  parts:\n    source: part\n    references:\n      item: {parent: zzz} # !\n", "tables.parts.references.item.parent", "refers to ['zzz']", "Declare zzz"),
+    "parents in a circle": (HEAD + "  a:\n    source: a\n    references:\n      b: b # !\n  b:\n    source: b\n    references: {a: a}\n", "tables.a.references.b", "refers back to a", "Leave one of these references out"),
+    "a parent without an id": (TAGS + "  pairs: {source: pair, key: [i, t], references: {i: items, t: tags}}\n  more:\n    source: more\n    references:\n      pair: pairs # !\n", "tables.more.references.pair", "no id of their own", "the parents of pairs"),
+    "a parent by no column": (ITEMS + "  parts:\n    source: part\n    references:\n      code: {parent: items, by: cod} # !\n", "tables.parts.references.code.by", "no text column cod", "Did you mean 'code'?"),
+    "a parent by value, not required": (ITEMS + "  parts:\n    source: part\n    references:\n      c: {parent: items, by: code, required: false} # !\n", "tables.parts.references.c.by", "only if required", "Make it required"),
+    "a reference to itself, required": (HEAD + "  items:\n    source: item\n    references:\n      above: items # !\n", "tables.items.references.above", "cannot be required", "required: false"),
+    "a key of no column": (HEAD + "  items:\n    source: item\n    key: [] # !\n", "tables.items.key", "a key has one column", "once"),
+    "a key of one column twice": (HEAD + "  items:\n    source: item\n    key: [a, a] # !\n", "tables.items.key", "several different ones", "once"),
+    "a key of columns that refer to nothing": (HEAD + "  items:\n    source: item\n    key: [a, b] # !\n", "tables.items.key", "need a required reference", "a key of one column"),
+    "links of a row without an id": (TAGS + "  pairs:\n    source: pair\n    key: [i, t]\n    references: {i: items, t: tags}\n    links: # !\n      l: {source: a, owner: o, member: m, parent: tags}\n", "tables.pairs.links", "need a key that is no reference", "leave this out"),
+    "a column named like the engine's": (HEAD + "  items:\n    source: item\n    columns:\n      key: text # !\n", "tables.items.columns.key", "two target columns", "separate names"),
+    "a column and a reference": (TAGS + "  parts:\n    source: part\n    columns: [tag]\n    references:\n      tag: tags # !\n", "tables.parts.references.tag", "a column and a reference", "Leave tag out"),
+    "a column and links": (TAGS + "  parts:\n    source: part\n    columns: [tags]\n    links:\n      part_tags:\n        source: tags # !\n        owner: o\n        member: m\n        parent: tags\n", "tables.parts.links.part_tags.source", "links and something else", "for the links alone"),
+    "a reserved column": (HEAD + "  items:\n    source: item\n    columns:\n      sync_xid: xid8 # !\n", "tables.items.columns.sync_xid", "begin with sync_", "another name"),
+    "a reserved table": (HEAD + "  sync_outbox: {source: item} # !\n", "tables.sync_outbox", "begin with sync_", "another table"),
+    "an expression for the id": (HEAD + "  items:\n    source: item\n    expressions:\n      id: gen_random_uuid() # !\n", "tables.items.expressions.id", "come from the key", "a different column"),
+    "an expression for a reference": (ITEMS + "  parts:\n    source: part\n    references: {item: items}\n    expressions:\n      item: 'NULL' # !\n", "tables.parts.expressions.item", "can only choose", "s.ref_"),
+    "an optional reference by expression": (HEAD + "  items:\n    source: item\n    references:\n      above: {parent: items, required: false} # !\n    expressions: {above: s.ref_above}\n", "tables.items.references.above", "neither a key nor an expression", "a column of its own"),
+    "one table for rows and links": (TAGS + "  parts:\n    source: part\n    links:\n      tags: {source: t, owner: o, member: m, parent: tags} # !\n", "tables.parts.links.tags", "cannot hold the rows of tags and the links", "separate tables"),
+    "one collection for two": (HEAD + "  a: {source: a, vector: {collection: c, text: t.key, payload: {}}}\n  b: {source: b, vector: {collection: c, text: t.key, payload: {}}} # !\n", "tables.b.vector.collection", "another table, a, has collection c", "for each table"),
+    "an index of no field": (HEAD + "  a: {source: a, vector: {collection: c, text: t.key, payload: {kind: t.k}, indexed: kin}} # !\n", "tables.a.vector.indexed", "no field of the payload", "Did you mean 'kind'?"),
+    "rejections of something else": (TAGS + "  parts:\n    source: part\n    links:\n      l: {source: a, owner: o, member: m, parent: tags, rejected_by: items} # !\n", "tables.parts.links.l.rejected_by", "a key of two required references", "Change the key of items"),
+    "a count of what does not refer": (HEAD + "  items:\n    source: item\n    stats:\n      table: n\n      owner: o\n      columns:\n        parts: {counted: parts, by: item} # !\n", "tables.items.stats.columns.parts.by", "counts parts by ['item']", "that refers to items"),
+    "a count by another column": (HEAD + "  items:\n    source: item\n    references: {above: {parent: items, required: false}}\n    stats:\n      table: n\n      owner: o\n      columns:\n        below: {counted: items, by: abov} # !\n", "tables.items.stats.columns.below.by", "counts items by ['abov']", "Count by above"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_map_is_refused_with_the_line_and_the_fix(case: str) -> None:
+    text, path, problem, fix = BAD[case]
+    with pytest.raises(MapInvalid) as refused:
+        read_map(text, source="shop.yaml")
+    [found] = refused.value.problems
+    if "# !" in text:
+        [line] = [number for number, each in enumerate(text.split("\n"), 1) if "# !" in each]
+        assert found.line == line, str(refused.value)
+    assert (found.path, problem in found.problem, fix in found.fix) == (path, True, True), str(refused.value)
+    assert found.fix
+    assert "hunter2" not in str(refused.value)
+    assert str(refused.value).startswith("shop.yaml is no valid map:\n  line ")
+
+
+def test_there_are_sixty() -> None:
+    assert len(BAD) >= 60
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_the_text() -> None:
+    text = """
+version: 3
+name: shop
+tables:
+  items:
+    source: item
+    source: other
+    colums: [title]
+  parts:
+    columns: {price: 10}
+    references: {item: {parent: items, required: maybe}}
+"""
+    with pytest.raises(MapInvalid) as refused:
+        read_map(text, source="shop.yaml")
+    assert [(found.line, found.path) for found in refused.value.problems] == [
+        (2, "version"),
+        (7, "tables.items.source"),
+        (8, "tables.items.colums"),
+        (9, "tables.parts.source"),
+        (10, "tables.parts.columns.price"),
+        (11, "tables.parts.references.item.required"),
+    ]
+
+
+def test_contradictions_are_told_at_once_too() -> None:
+    text = ITEMS + "  a: {source: a, references: {x: nobody}}\n  b: {source: b, key: [], columns: [sync_x]}\n"
+    with pytest.raises(MapInvalid) as refused:
+        read_map(text, source="shop.yaml")
+    assert [(found.line, found.path) for found in refused.value.problems] == [
+        (7, "tables.a.references.x"),
+        (8, "tables.b.key"),
+        (8, "tables.b.columns.0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "x" * 1_000_001,
+        "[" * 500_000,
+        "{" * 500_000,
+        "a: &a [x]\n" + "\n".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else '*a'] * 9)}]" for n in range(9)),
+        "a: \ud800",
+        "\x00",
+        "- " * 400_000,
+        "&a " * 100_000,
+        "? " * 400_000,
+    ],
+    ids=["too long", "brackets", "braces", "aliases", "half a character", "NUL", "dashes", "anchors", "questions"],
+)  # fmt: skip
+def test_hostile_text_is_refused_soon(text: str) -> None:
+    with pytest.raises(MapInvalid) as refused:
+        read_map(text, source="x")
+    assert len(str(refused.value)) < 400

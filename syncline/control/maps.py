@@ -30,6 +30,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    tuple_,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -239,10 +240,11 @@ class MapRepository:
 
     async def list(self, *, after: str | None = None, limit: int) -> Sequence[StoredMap]:
         """Return the newest version of each map, by name; at most `limit`, those after `after`."""
+        newest = select(_maps.c.name, func.max(_maps.c.version)).group_by(_maps.c.name)
         wanted = (
             select(*_LISTED)
-            .distinct(_maps.c.name)
-            .order_by(_maps.c.name, _maps.c.version.desc())
+            .where(tuple_(_maps.c.name, _maps.c.version).in_(newest))
+            .order_by(_maps.c.name)
             .limit(limit)
         )
         if after is not None:

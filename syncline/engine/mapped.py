@@ -56,13 +56,15 @@ class MapState:
         if left:
             await target.execute(sql("mapped_left"), left)
         await self._record_links_and_points(target, changes)
-        if not self.owed_recounts(failed):
+        if self.owed_recounts(failed):
+            await target.execute(sql("mapped_complete"), None)
+        else:
             await self.complete(target, failed)
 
     async def complete(self, target: asyncpg.Connection, failed: Collection[str]) -> None:
         """Store that the map is applied, unless a table cannot be synced: the next cycle compares again."""
-        if not any(name in failed for name in self._definitions):
-            await target.execute(sql("mapped_complete"), self.statements.map_hash)
+        lacking = any(name in failed for name in self._definitions)
+        await target.execute(sql("mapped_complete"), None if lacking else self.statements.map_hash)
 
     def owed_recounts(self, failed: Collection[str]) -> list[str]:
         """Return the tables whose counts are to be made again, in the order of the map."""

@@ -243,11 +243,15 @@ async def test_counts_are_made_again_for_rows_that_did_not_change(shop: TestGrap
     assert result.map_changes == ("makers: counts go to maker_numbers; every count is made again.",)
     by_maker = "SELECT m.key, n.parts FROM maker_numbers n JOIN makers m ON m.id = n.maker_id ORDER BY 1"
     assert await rows(shop, by_maker) == [("m1", 2), ("m2", 1)]
-    more = replace(numbers, columns=(*numbers.columns, replace(_counted("weight"), value="sum(length(c.title))")))
+    more = replace(
+        numbers, columns=(*numbers.columns, replace(_counted("weight"), value="sum(length(c.title))"))
+    )
     result = await cycle(shop, SchemaMap(name="shop", tables=(replace(MAKERS, stats=more), PARTS)))
     assert result.map_changes == ("makers: count weight added; every count is made again.",)
     assert await rows(shop, "SELECT weight FROM maker_numbers ORDER BY 1") == [(4,), (7,)]
-    assert (await cycle(shop, SchemaMap(name="shop", tables=(replace(MAKERS, stats=more), PARTS)))).map_changes == ()
+    assert (
+        await cycle(shop, SchemaMap(name="shop", tables=(replace(MAKERS, stats=more), PARTS)))
+    ).map_changes == ()
 
 
 def _counted(column: str) -> Stat:
@@ -271,9 +275,26 @@ async def test_a_table_whose_target_lacks_the_column_fails_alone_until_it_is_the
     assert await rows(shop, "SELECT name FROM makers ORDER BY 1") == [("ADA",), ("BO",)]
     await on_target(shop, "ALTER TABLE parts ADD COLUMN weight integer")
     result = await cycle(shop, changed)
-    assert (captured(result), reread(result)) == ({"parts": 4}, {"parts": "the map changed: column weight added"})
+    assert (captured(result), reread(result)) == (
+        {"parts": 4},
+        {"parts": "the map changed: column weight added"},
+    )
     assert await rows(shop, "SELECT weight FROM parts ORDER BY key") == [(5,), (3,), (8,)]
     assert captured(await cycle(shop, changed)) == {}
+
+
+async def test_a_map_that_was_applied_in_part_is_no_longer_the_one_before(shop: TestGraph) -> None:
+    half = SchemaMap(
+        name="shop",
+        tables=(
+            replace(MAKERS, expressions={"name": "upper(s.name)"}),
+            replace(PARTS, columns=(*PARTS.columns, Column(name="weight", type="integer"))),
+        ),
+    )
+    assert (await cycle(shop, half)).status is CycleStatus.FAILED
+    result = await cycle(shop, SHOP)
+    assert reread(result) == {"makers": "the map changed: expression of name left"}
+    assert await rows(shop, "SELECT name FROM makers ORDER BY 1") == [("Ada",), ("Bo",)]
 
 
 async def test_another_key_replaces_the_rows(shop: TestGraph) -> None:

@@ -117,7 +117,9 @@ def test_map_changes_of_tables_that_come_and_go() -> None:
 
 
 def test_map_hash_is_of_what_a_map_says() -> None:
-    assert map_hash(_map(PARTS)) == map_hash(SchemaMap(name="other", tables=(replace(MAKERS), replace(PARTS))))
+    assert map_hash(_map(PARTS)) == map_hash(
+        SchemaMap(name="other", tables=(replace(MAKERS), replace(PARTS)))
+    )
     assert map_hash(_map(PARTS)) != map_hash(_map(replace(PARTS, present="false")))
     # What has its default counts no more than if it were not there: a field that a release adds changes nothing.
     assert "stats" not in definitions_of(_map(PARTS))["parts"]

@@ -223,10 +223,9 @@ async def test_points_are_written_again_and_only_changed_texts_are_embedded(
 async def test_vectors_that_go_elsewhere_leave_the_old_collection_as_it_is(shop: TestGraph) -> None:
     vector = VectorProjection(collection="pieces", text="t.title", payload={})
     result = await cycle(shop, with_parts(vector=vector))
-    assert result.map_changes == (
-        "parts: vectors go to pieces; every point is written again, changed texts are embedded, "
-        "what stands in parts stays.",
-    )
+    [note] = result.map_changes
+    assert note.startswith("parts: vectors go to pieces; every point is written again")
+    assert note.endswith("what stands in parts stays.")
     assert (await shop.vectors.count("kg_parts"), await shop.vectors.count("kg_pieces")) == (3, 3)
     assert (result.idle, result.vectors.pending) == (False, 0)
     # Back again: the vectors are there, but not the points of rows that have left since.

@@ -7,7 +7,6 @@ import typer
 
 from syncline.cli.operators import GraphArgument, JsonOption
 from syncline.cli.output import errors_printed
-from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from syncline.capture.install.steps import Step
@@ -29,8 +28,8 @@ def adopt(
         str | None,
         typer.Option(
             "--map",
-            metavar="MODULE:NAME",
-            help="The table map, of a plugin for example; when left out, the stored one of the graph, "
+            metavar="FILE|MODULE:NAME",
+            help="The table map: a document, or one in Python; when left out, the stored one of the graph, "
             "else the built-in one.",
         ),
     ] = None,
@@ -59,19 +58,10 @@ def adopt(
 
 
 def _schema_map(name: str) -> "SchemaMap":
-    """Return the map that `module:NAME` names, or raise ConfigurationError."""
-    from importlib import import_module
+    """Return the map of a file or of `module:NAME`, or raise ConfigurationError."""
+    from syncline.cli.map_named import map_named
 
-    from syncline.engine.table_map import SchemaMap
-
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"--map {name} leads nowhere: {error}") from None
-    if not isinstance(found, SchemaMap):
-        raise ConfigurationError(f"--map {name} is no SchemaMap but a {type(found).__name__}")
-    return found
+    return map_named(name)[0]
 
 
 async def _adopt(

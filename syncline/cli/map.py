@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syncline.cli.map_check import register
 from syncline.cli.operators import (
     STATUS,
     JsonOption,
@@ -29,7 +30,8 @@ __all__ = ["app", "read_file"]
 MapArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the map.")]
 _HEADER = ("map", "version", "at", "who", "graphs", "reason")
 
-app = typer.Typer(help="Store maps, and see what changed in them.", no_args_is_help=True)
+app = typer.Typer(help="Check maps, store them, and see what changed in them.", no_args_is_help=True)
+register(app)
 
 
 @app.command("list")

@@ -18,7 +18,7 @@ from syncline.maps.source import Place, SourceFault, parsed
 from syncline.maps.table_map import STRICT, Column, Reference, TableMap
 from syncline.quoting import shown
 
-__all__ = ["VERSION", "MapDocument", "read_map", "write_map"]
+__all__ = ["VERSION", "MapDocument", "line_of", "read_map", "write_map"]
 
 VERSION: Final = 1
 """Version of the form of the document."""
@@ -66,6 +66,24 @@ def read_map(text: str, *, source: str) -> SchemaMap:
         if not problems:
             return SchemaMap(name=document.name, tables=tables)
     raise MapInvalid(source, sorted(problems, key=lambda problem: problem.line))
+
+
+def line_of(text: str, path: Sequence[str]) -> int | None:
+    """Return the line of a key in a document, or of the nearest one around it; None if it cannot be read.
+
+    `path` has the names of tables and columns, also where the document has lists.
+    """
+    try:
+        place, _ = parsed(text)
+    except SourceFault:
+        return None
+    line = place.line
+    for step in path:
+        part = place.named(step)
+        if part is None:
+            break
+        _, line, place = part
+    return line
 
 
 def write_map(schema_map: SchemaMap) -> str:

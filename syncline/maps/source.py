@@ -62,6 +62,13 @@ class Place:
             step = list(entries)[step] if step < len(entries) else ""
         return (step, self.key_lines[step], entries[step]) if step in entries else None
 
+    def named(self, name: str) -> "tuple[str | int, int, Place] | None":
+        """Return a part by its key, or an item of a list by what names it: one of its texts, or its text."""
+        for position, item in enumerate(self.items or ()):
+            if item.data == name or name in [each.data for each in (item.entries or {}).values()]:
+                return self.part(position)
+        return self.part(name)
+
 
 def parsed(text: str) -> tuple[Place, list[SourceFault]]:
     """Return what a text says, and the keys that it says twice; raise SourceFault if it says nothing.

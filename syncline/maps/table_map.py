@@ -15,7 +15,7 @@ from syncline.maps.forms import Keyed, Name, Names, Sql
 
 __all__ = ["STRICT", "Column", "Links", "Reference", "Stat", "Stats", "TableMap", "VectorProjection"]
 
-STRICT: Final = ConfigDict(extra="forbid", hide_input_in_errors=True)
+STRICT: Final = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 """Unknown fields are refused, and no value is in a message: a password is easily pasted by mistake."""
 
 

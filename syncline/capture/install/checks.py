@@ -1,11 +1,13 @@
 """Checks: compares the tables of a schema with a table map and reports all problems at once."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypedDict
 
 from syncline.capture.install.catalog import Catalog, ColumnState, TableState
+from syncline.capture.install.misfit import Misfit
 from syncline.capture.install.ownership import filtered_bookkeeping, filtered_problem
 from syncline.capture.install.plan import misses_changes
-from syncline.capture.install.steps import POSITIONS, STATE, SYNC_COLUMN, TOMBSTONES
+from syncline.capture.install.steps import POSITIONS, STATE, SYNC_COLUMN, TOMBSTONES, qualified
 from syncline.capture.install.triggers import is_ours
 from syncline.engine.render.fragments import column_types, stage_columns
 from syncline.engine.table_map import SchemaMap, TableMap
@@ -95,8 +97,11 @@ def check_target(catalog: Catalog, schema_map: Iterable[TableMap]) -> list[str]:
 def uncaptured(catalog: Catalog, tables: Iterable[TableMap]) -> list[str]:
     """Return a sentence for each of the tables whose changes are not captured; they pass `check_source`."""
     return [
-        f"{catalog.schema}.{table.source} is not captured, so changes would be missed: "
-        "run `syncline graph adopt` to install capture."
+        Misfit(
+            f"{catalog.schema}.{table.source} is not captured, so changes would be missed: "
+            "run `syncline graph adopt` to install capture.",
+            **_at(table, "source"),
+        )
         for table in tables
         if misses_changes(catalog, catalog.tables[table.source], table.key)
     ]
@@ -107,55 +112,86 @@ def _source_problems(catalog: Catalog, schema_map: Iterable[TableMap]) -> Iterat
     for table_map in schema_map:
         first = keys.setdefault(table_map.source, table_map)
         if first.key != table_map.key:
-            yield (
+            yield Misfit(
                 f"{catalog.schema}.{table_map.source} is the source of {first.name} and of {table_map.name}, "
-                f"by keys {list(first.key)} and {list(table_map.key)}; give them one key."
+                f"by keys {list(first.key)} and {list(table_map.key)}; give them one key.",
+                **_at(table_map, "key"),
             )
         table = catalog.tables.get(table_map.source)
         if table is None:
-            yield f"Table {catalog.schema}.{table_map.source} is missing; {table_map.name} is made from it."
+            yield Misfit(
+                f"Table {catalog.schema}.{table_map.source} is missing; {table_map.name} is made from it.",
+                **_at(table_map, "source"),
+            )
             continue
         name = f"{table.schema}.{table.name}"
         if table.kind not in ("table", "partitioned table"):
-            yield f"{name} is a {table.kind}, whose changes triggers cannot capture; name an ordinary table."
+            yield Misfit(
+                f"{name} is a {table.kind}, whose changes triggers cannot capture; name an ordinary table.",
+                **_at(table_map, "source"),
+            )
             continue
         for leaf in table.leaves:
             if not leaf.stores:
-                yield f"{leaf.schema}.{leaf.name}, a partition of {name}, is no ordinary table; detach it."
-        yield from filtered_problem(catalog, table)
-        yield from _columns(catalog, table, table_map.name, source_columns(table_map))
+                yield Misfit(
+                    f"{leaf.schema}.{leaf.name}, a partition of {name}, is no ordinary table; detach it.",
+                    **_at(table_map, "source"),
+                    statement=f"ALTER TABLE {qualified(table.schema, table.name)} "
+                    f"DETACH PARTITION {qualified(leaf.schema, leaf.name)}",
+                )
+        for sentence in filtered_problem(catalog, table):
+            yield Misfit(sentence, **_at(table_map, "source"))
+        yield from _columns(catalog, table, table_map, source_columns(table_map), ours=False)
         yield from _source_key(table, table_map)
         yield from _in_the_way(catalog, table)
     yield from filtered_bookkeeping(catalog)
     own = {TOMBSTONES: _TOMBSTONE_COLUMNS, STATE: _STATE_COLUMNS, POSITIONS: _POSITION_COLUMNS}
     for name, columns in own.items():
         if name in catalog.tables:
-            yield from _columns(catalog, catalog.tables[name], "capture", columns)
+            yield from _columns(catalog, catalog.tables[name], None, columns, ours=True)
 
 
 def _source_key(table: TableState, table_map: TableMap) -> Iterator[str]:
     name = f"{table.schema}.{table.name}"
     for column in (table.columns[each] for each in table_map.key if each in table.columns):
+        alter = f"ALTER TABLE {qualified(table.schema, table.name)} ALTER COLUMN {quoted(column.name)}"
         if not column.not_null:
-            yield f"{name}.{column.name} allows NULL and is part of the key; set it NOT NULL."
+            yield Misfit(
+                f"{name}.{column.name} allows NULL and is part of the key; set it NOT NULL.",
+                **_at(table_map, "key"),
+                statement=f"{alter} SET NOT NULL",
+            )
         if _travels_as_text(column) and column.type not in _KEYS:
-            yield (
+            yield Misfit(
                 f"{name}.{column.name} is {_described(column)}, and keys of {table_map.name} are compared "
-                "byte by byte; change it to text or character varying."
+                "byte by byte; change it to text or character varying.",
+                **_at(table_map, "key"),
+                statement=f"{alter} TYPE text",
             )
     if set(table_map.key) <= table.columns.keys() and not table.is_unique(table_map.key):
         columns = ", ".join(table_map.key)
-        yield f"{name} has no primary key or unique index on exactly ({columns}); add one."
+        yield Misfit(
+            f"{name} has no primary key or unique index on exactly ({columns}); add one.",
+            **_at(table_map, "key"),
+            statement=_unique(table, table_map.key),
+        )
 
 
 def _in_the_way(catalog: Catalog, table: TableState) -> Iterator[str]:
     """Yield objects that have one of our names but are not ours."""
     name = f"{table.schema}.{table.name}"
+    alter = f"ALTER TABLE {qualified(table.schema, table.name)}"
     column = table.columns.get(SYNC_COLUMN)
     if column is not None and column.type != "xid8":
-        yield f"{name}.{SYNC_COLUMN} is {_described(column)}, but capture needs xid8; rename or drop it."
+        yield Misfit(
+            f"{name}.{SYNC_COLUMN} is {_described(column)}, but capture needs xid8; rename or drop it.",
+            statement=f"{alter} RENAME COLUMN {quoted(SYNC_COLUMN)} TO {quoted(f'{SYNC_COLUMN}_before')}",
+        )
     elif column is not None and not column.not_null:
-        yield f"{name}.{SYNC_COLUMN} allows NULL, but a row without a stamp is never captured; drop it."
+        yield Misfit(
+            f"{name}.{SYNC_COLUMN} allows NULL, but a row without a stamp is never captured; drop it.",
+            statement=f"{alter} DROP COLUMN {quoted(SYNC_COLUMN)}",
+        )
     for each in (table, *table.leaves):
         for trigger in (each.triggers[name] for name in _OURS if name in each.triggers):
             if not is_ours(trigger.function, catalog.schema):
@@ -168,22 +204,20 @@ def _in_the_way(catalog: Catalog, table: TableState) -> Iterator[str]:
 def _target_problems(catalog: Catalog, schema_map: Iterable[TableMap]) -> Iterator[str]:
     for table_map in schema_map:
         columns = target_columns(table_map)
-        yield from _target(
-            catalog, table_map.name, table_map.name, columns, table_map.target_key, filled=True
-        )
+        yield from _target(catalog, table_map.name, table_map, columns, table_map.target_key, filled=True)
         for links in table_map.links:
             pair = {links.owner: UUID, links.member: UUID}
-            yield from _target(catalog, links.table, table_map.name, pair, tuple(pair), filled=True)
+            yield from _target(catalog, links.table, table_map, pair, tuple(pair), filled=True)
         if table_map.stats is not None:
             stats = table_map.stats
             numbers = {stats.owner: UUID} | {stat.column: None for stat in stats.columns}
-            yield from _target(catalog, stats.table, table_map.name, numbers, (stats.owner,), filled=False)
+            yield from _target(catalog, stats.table, table_map, numbers, (stats.owner,), filled=False)
 
 
 def _target(
     catalog: Catalog,
     name: str,
-    wanted_by: str,
+    wanted_by: TableMap,
     columns: Mapping[str, str | None],
     key: tuple[str, ...],
     *,
@@ -191,47 +225,103 @@ def _target(
 ) -> Iterator[str]:
     table = catalog.tables.get(name)
     if table is None:
-        yield f"Table {catalog.schema}.{name} is missing; {wanted_by} is stored in it."
+        yield Misfit(
+            f"Table {catalog.schema}.{name} is missing; {wanted_by.name} is stored in it.", **_at(wanted_by)
+        )
         return
-    yield from filtered_problem(catalog, table)
-    yield from _columns(catalog, table, wanted_by, columns, statement=True)
+    for sentence in filtered_problem(catalog, table):
+        yield Misfit(sentence, **_at(wanted_by))
+    yield from _columns(catalog, table, wanted_by, columns, ours=True)
     if set(key) <= table.columns.keys() and not table.is_unique(key):
-        yield f"{catalog.schema}.{name} has no primary key on exactly ({', '.join(key)}); add one."
+        yield Misfit(
+            f"{catalog.schema}.{name} has no primary key on exactly ({', '.join(key)}); add one.",
+            **_at(wanted_by),
+            statement=_unique(table, key),
+        )
     for column in table.columns.values():
         if filled and column.not_null and not column.filled and column.name not in columns:
-            yield (
-                f"{catalog.schema}.{name}.{column.name} is NOT NULL without a default, and {wanted_by} "
-                "does not fill it; give it a default, allow NULL or put it into the map."
+            yield Misfit(
+                f"{catalog.schema}.{name}.{column.name} is NOT NULL without a default, and {wanted_by.name} "
+                "does not fill it; give it a default, allow NULL or put it into the map.",
+                **_at(wanted_by, "columns"),
+                statement=f"ALTER TABLE {qualified(table.schema, name)} "
+                f"ALTER COLUMN {quoted(column.name)} DROP NOT NULL",
             )
 
 
 def _columns(
     catalog: Catalog,
     table: TableState,
-    wanted_by: str,
+    wanted_by: TableMap | None,
     columns: Mapping[str, str | None],
     *,
-    statement: bool = False,
+    ours: bool,
 ) -> Iterator[str]:
-    """Yield what is wrong with columns; with the `statement` that adds one, in a database that is ours."""
+    """Yield columns that are missing or of another type; `wanted_by` None is capture.
+
+    Tables that are `ours` to change get a statement; to others the map should be fitted.
+    """
+    who = "capture" if wanted_by is None else wanted_by.name
+    alter = f"ALTER TABLE {qualified(table.schema, table.name)}"
     for name, wanted in columns.items():
         place = f"{table.schema}.{table.name}.{name}"
         column = table.columns.get(name)
         spelled = None if wanted is None else catalog.types.get(wanted)
+        at = _at(wanted_by, *_key_of(wanted_by, name))
         if wanted is not None and spelled is None:
-            yield f"{wanted_by} wants {place} to be {wanted}, a type that this database does not have."
+            yield Misfit(
+                f"{who} wants {place} to be {wanted}, a type that this database does not have.", **at
+            )
         elif column is None:
             of_type = "" if spelled is None else f" as {spelled}"
-            add = "add it."
-            if statement and spelled is not None:
-                of = f"{quoted(table.schema)}.{quoted(table.name)}"
-                add = f"add it: ALTER TABLE {of} ADD COLUMN {quoted(name)} {spelled};"
-            yield f"Column {place} is missing; {wanted_by} wants it{of_type}: {add}"
+            add = f"{alter} ADD COLUMN {quoted(name)} {spelled}" if ours and spelled is not None else None
+            yield Misfit(f"Column {place} is missing; {who} wants it{of_type}: add it.", **at, statement=add)
         elif spelled is not None and not _fits(column, spelled):
-            yield (
-                f"{place} is {_described(column)}, and {wanted_by} wants {spelled}; "
-                f"change the column to {spelled}, or the map to {column.type}."
+            change = f"{alter} ALTER COLUMN {quoted(name)} TYPE {spelled} USING {quoted(name)}::{spelled}"
+            yield Misfit(
+                f"{place} is {_described(column)}, and {who} wants {spelled}; "
+                f"change the column to {spelled}, or the map to {column.type}.",
+                **at,
+                statement=change if ours else None,
             )
+
+
+class _Place(TypedDict):
+    table: str
+    path: tuple[str, ...]
+
+
+def _at(table_map: TableMap | None, *path: str) -> _Place:
+    """Return where in a map a misfit belongs."""
+    return {"table": "" if table_map is None else table_map.name, "path": path}
+
+
+def _key_of(table_map: TableMap | None, name: str) -> tuple[str, ...]:
+    """Return the path of the first key of a table map by which a column of this name is there."""
+    if table_map is None:
+        return ()
+    for field in ("columns", "source_only"):
+        if any(column.name == name for column in getattr(table_map, field)):
+            return (field, name)
+    for reference in table_map.references:
+        if name in (reference.column, reference.target_column):
+            return ("references", reference.column)
+    for links in table_map.links:
+        if name in (links.source, links.owner, links.member):
+            return ("links", links.table)
+    if name in table_map.expressions:
+        return ("expressions", name)
+    if table_map.stats is not None and name in {stat.column for stat in table_map.stats.columns}:
+        return ("stats", "columns", name)
+    return ("key",) if name in table_map.key else ()
+
+
+def _unique(table: TableState, columns: Iterable[str]) -> str:
+    """Return the statement that makes columns unique, as the primary key where there may be none."""
+    place, key = qualified(table.schema, table.name), ", ".join(quoted(name) for name in columns)
+    if any(index.unique for index in table.indexes):
+        return f"CREATE UNIQUE INDEX ON {place} ({key})"
+    return f"ALTER TABLE {place} ADD PRIMARY KEY ({key})"
 
 
 def _fits(column: ColumnState, wanted: str) -> bool:

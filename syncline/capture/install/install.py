@@ -1,6 +1,6 @@
 """Adoption and undo: installs capture on existing write-db tables, online, and removes it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -8,6 +8,7 @@ import asyncpg
 from syncline.capture.install.catalog import Catalog, TableState, read_catalog
 from syncline.capture.install.checks import check_source, source_keys, types_of
 from syncline.capture.install.locks import PATIENT, OnWait, Patience, alone_in, report_lock_waits, take_step
+from syncline.capture.install.misfit import Misfit
 from syncline.capture.install.ownership import ownership_problems
 from syncline.capture.install.plan import adoption_steps
 from syncline.capture.install.steps import (
@@ -23,14 +24,14 @@ from syncline.capture.install.steps import (
     qualified,
 )
 from syncline.capture.install.triggers import is_ours, sql
-from syncline.engine.table_map import SchemaMap
+from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.errors import SchemaMismatch
 from syncline.masking import error_text
 from syncline.sql import quoted
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import reading
 
-__all__ = ["adopt", "plan_adoption", "plan_undo", "undo", "undo_steps"]
+__all__ = ["adopt", "plan_adoption", "plan_undo", "refused_conditions", "undo", "undo_steps"]
 
 
 def undo_steps(catalog: Catalog, sources: Collection[str], *, unshared: Collection[str]) -> Iterator[Step]:
@@ -132,7 +133,7 @@ async def plan_adoption(connection: asyncpg.Connection, schema: str, schema_map:
     problems = (
         check_source(catalog, schema_map)
         or ownership_problems(catalog, source_keys(schema_map))
-        or await _refused_conditions(connection, schema, schema_map)
+        or await refused_conditions(connection, schema, schema_map)
     )
     if problems:
         raise SchemaMismatch(*problems, heading=f"Schema '{schema}' does not fit map '{schema_map.name}'")
@@ -214,16 +215,17 @@ async def _acting(connection: asyncpg.Connection, owner: str | None) -> AsyncIte
         await connection.execute("RESET ROLE")
 
 
-async def _refused_conditions(
-    connection: asyncpg.Connection, schema: str, schema_map: SchemaMap
+async def refused_conditions(
+    connection: asyncpg.Connection, schema: str, tables: Iterable[TableMap]
 ) -> list[str]:
     """Return a sentence for each `present` that Postgres rejects: only Postgres can parse its SQL."""
     problems: list[str] = []
-    for table in (table for table in schema_map if table.present != "true"):
+    for table in (table for table in tables if table.present != "true"):
         try:
             async with reading(connection):
                 query = sql("condition", condition=table.present, table=qualified(schema, table.source))
                 await connection.prepare(query)
         except asyncpg.SyntaxOrAccessError as error:
-            problems.append(f"{table.name}: its condition `{table.present}` is refused: {error_text(error)}.")
+            said = f"{table.name}: its condition `{table.present}` is refused: {error_text(error)}."
+            problems.append(Misfit(said, table=table.name, path=("present",)))
     return problems

@@ -1,0 +1,245 @@
+"""Map check: compares a map with the tables of both databases, and says every misfit at once."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Literal
+
+import asyncpg
+from pydantic import BaseModel, ConfigDict
+
+from syncline.capture.install.catalog import read_catalog
+from syncline.capture.install.checks import check_source, check_target, types_of, uncaptured
+from syncline.capture.install.install import refused_conditions
+from syncline.capture.install.misfit import Misfit
+from syncline.engine.render.fragments import stage_definitions
+from syncline.engine.schema_transaction import SCHEMA_PATH
+from syncline.maps.document import line_of
+from syncline.maps.schema_map import SchemaMap
+from syncline.maps.table_map import TableMap
+from syncline.masking import error_text
+from syncline.operator.map_catalog import MapTable, read_map_tables
+from syncline.operator.map_fit import advice, unwritable
+from syncline.operator.schema import sql
+from syncline.operator.target_tables import target_tables
+from syncline.provider import GraphSchema, StoreRole
+from syncline.rights.missing import missing_rights
+from syncline.rights.needed import CHANGE, READ, Right
+from syncline.sql import quoted
+
+__all__ = ["MapCheck", "MapMisfit", "check_map"]
+
+_STAGE: Final = "map_check_stage"
+
+
+class MapMisfit(BaseModel):
+    """One thing that does not fit, and what mends it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: StoreRole
+    """Where it was found."""
+    weight: Literal["error", "advice"]
+    """`error`: the table cannot be synced. `advice`: it can, with what the problem says."""
+    table: str
+    """The table map; empty if it is about all of them."""
+    path: str
+    """The key of the document that leads to it, such as tables.facts.columns.uri."""
+    line: int | None = None
+    """Its line, if the document was given."""
+    problem: str
+    statement: str | None = None
+    """The SQL that mends it in that database; None: the map has to be changed, or what the problem says."""
+
+
+class MapCheck(BaseModel):
+    """What of both databases does not fit a map."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    map: str
+    tables: int
+    misfits: tuple[MapMisfit, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether every table can be synced."""
+        return not any(misfit.weight == "error" for misfit in self.misfits)
+
+
+async def check_map(
+    schema_map: SchemaMap, write: GraphSchema, graph: GraphSchema, *, text: str | None = None
+) -> MapCheck:
+    """Return everything in which the tables of both databases do not fit the map. It changes nothing.
+
+    `text` is the map's document, for lines.
+    """
+    types = types_of(schema_map)
+    async with write.store.driver() as connection:
+        written = await read_catalog(connection, write.schema, types=types)
+        there = [table for table in schema_map if table.source in written.tables]
+        refused = await refused_conditions(connection, write.schema, there)
+        sources = await read_map_tables(connection, write.schema, [table.source for table in schema_map])
+        unread = [
+            Misfit(f"This role lacks {missing}.", statement=missing.grant)
+            for missing in await missing_rights(connection, _read(write.schema, schema_map))
+        ]
+    async with graph.store.driver() as connection:
+        read = await read_catalog(connection, graph.schema, types=types)
+        names = _targets(schema_map)
+        targets = await read_map_tables(connection, graph.schema, names)
+        unwritten = [
+            Misfit(f"This role lacks {missing}.", statement=missing.grant)
+            for missing in await missing_rights(connection, _change(graph.schema, names))
+        ]
+        wrong, kinds = await _refused_sql(connection, graph.schema, schema_map, targets)
+    unfit = check_source(written, schema_map)
+    at_fault = {misfit.table for misfit in unfit if isinstance(misfit, Misfit)}
+    uncaught = uncaptured(written, [table for table in there if table.name not in at_fault])
+    tables = target_tables(schema_map, graph.schema, types=kinds)
+    unfilled = [
+        Misfit(misfit, table=misfit.table, path=misfit.path, statement=_made(misfit, graph.schema, tables))
+        for misfit in map(_misfit, check_target(read, schema_map))
+    ]
+    found: list[MapMisfit] = []
+    found += _told([*unread, *unfit, *refused, *uncaught], "write", "error", text)
+    errors = [*unwritten, *unfilled, *unwritable(schema_map, graph.schema, targets), *wrong]
+    found += _told(errors, "graph", "error", text)
+    found += _told(advice(schema_map, graph.schema, sources, targets), "graph", "advice", text)
+    return MapCheck(map=schema_map.name, tables=len(schema_map.tables), misfits=tuple(found))
+
+
+def _told(
+    misfits: Iterable[str], store: StoreRole, weight: Literal["error", "advice"], text: str | None
+) -> Iterator[MapMisfit]:
+    for misfit in map(_misfit, misfits):
+        path = ("tables", misfit.table, *misfit.path) if misfit.table else ()
+        yield MapMisfit(
+            store=store,
+            weight=weight,
+            table=misfit.table,
+            path=".".join(path),
+            line=None if text is None or not path else line_of(text, path),
+            problem=str(misfit),
+            statement=misfit.statement,
+        )
+
+
+def _misfit(sentence: str) -> Misfit:
+    return sentence if isinstance(sentence, Misfit) else Misfit(sentence)
+
+
+def _made(misfit: Misfit, schema: str, tables: dict[str, str]) -> str | None:
+    """Return the statement of a misfit; for a table that is missing, the one that makes it."""
+    for name, ddl in tables.items():
+        if misfit.startswith(f"Table {schema}.{name} is missing;"):
+            return ddl
+    return misfit.statement
+
+
+def _targets(schema_map: SchemaMap) -> list[str]:
+    names: list[str] = []
+    for table in schema_map:
+        names += [table.name, *(links.table for links in table.links)]
+        names += [table.stats.table] if table.stats else []
+    return names
+
+
+def _read(schema: str, schema_map: SchemaMap) -> Iterator[Right]:
+    sources = tuple(table.source for table in schema_map)
+    yield Right(kind="schema", schema=schema, privileges=("USAGE",), why="read the graph")
+    yield Right(kind="table", schema=schema, names=sources, privileges=READ, why="read the captured tables")
+
+
+def _change(schema: str, names: Sequence[str]) -> Iterator[Right]:
+    yield Right(kind="schema", schema=schema, privileges=("USAGE",), why="write the graph")
+    yield Right(
+        kind="table", schema=schema, names=tuple(names), privileges=CHANGE, why="write the graph's rows"
+    )
+
+
+# The map's SQL ----------------------------------------------------------------------------------------------
+
+
+async def _refused_sql(
+    connection: asyncpg.Connection, schema: str, schema_map: SchemaMap, targets: dict[str, MapTable]
+) -> tuple[list[Misfit], dict[tuple[str, str], str]]:
+    """Return the expressions that Postgres rejects, and the types of those that it accepts.
+
+    Only Postgres can parse them. They are prepared over the stage of a cycle, and not run.
+    """
+    wrong: list[Misfit] = []
+    kinds: dict[tuple[str, str], str] = {}
+    async with _undone(connection):
+        await connection.execute(SCHEMA_PATH, schema)
+        for table in schema_map:
+            for path, statement, place in [
+                *[each async for each in _staged(connection, schema, table, targets)],
+                *_of_rows(schema, table, targets),
+            ]:
+                try:
+                    async with _undone(connection):
+                        prepared = await connection.prepare(statement)
+                        attributes = prepared.get_attributes()
+                except asyncpg.PostgresError as error:
+                    said = f"`{'.'.join(path)}` is refused: {error_text(error)}."
+                    wrong.append(Misfit(said, table=table.name, path=path))
+                    continue
+                if attributes and place is not None:
+                    kinds[place] = attributes[0].type.name
+    return wrong, kinds
+
+
+_Sql = tuple[tuple[str, ...], str, tuple[str, str] | None]
+"""Path in the table map, statement, and the column whose type it shows."""
+
+
+async def _staged(
+    connection: asyncpg.Connection, schema: str, table: TableMap, targets: dict[str, MapTable]
+) -> AsyncIterator[_Sql]:
+    """Yield the statements of expressions over the stage, which is made for it."""
+    if not table.expressions:
+        return
+    stage = quoted(f"{_STAGE} {table.name}"[:60])
+    try:
+        async with connection.transaction():
+            await connection.execute(sql("map_stage", stage=stage, definitions=stage_definitions(table)))
+    except asyncpg.PostgresError:
+        return  # A type or function is missing, which is said already.
+    target = targets.get(table.name)
+    for column, expression in table.expressions.items():
+        parts = {"expression": expression, "rows": f"pg_temp.{stage}", "alias": "s"}
+        yield ("expressions", column), sql("map_expression", **parts), (table.name, column)
+        if target is not None and target.stores and column in target.columns:
+            place = f"{quoted(schema)}.{quoted(table.name)}"
+            assignment = sql("map_assignment", **parts, table=place, column=quoted(column))
+            yield ("expressions", column), assignment, None
+
+
+def _of_rows(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iterator[_Sql]:
+    """Yield the statements of expressions over target rows."""
+    if table.vector is not None and table.name in targets:
+        rows = {"rows": f"{quoted(schema)}.{quoted(table.name)}", "alias": "t"}
+        yield (
+            ("vector", "text"),
+            sql("map_expression", expression=f"({table.vector.text})::text", **rows),
+            None,
+        )
+        for name, expression in table.vector.payload.items():
+            yield ("vector", "payload", name), sql("map_expression", expression=expression, **rows), None
+    for stat in table.stats.columns if table.stats else ():
+        if stat.counted in targets:
+            rows = {"rows": f"{quoted(schema)}.{quoted(stat.counted)}", "alias": "c"}
+            place = (table.stats.table, stat.column) if table.stats else None
+            path = ("stats", "columns", stat.column)
+            yield path, sql("map_expression", expression=stat.value, **rows), place
+
+
+@asynccontextmanager
+async def _undone(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Enter a transaction, or a part of one, that is always undone."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()

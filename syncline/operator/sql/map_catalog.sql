@@ -1,0 +1,53 @@
+-- What of a schema's tables a map has to fit, besides what capture asks.
+
+-- name: map_columns
+-- The columns of the tables $2 of schema $1, with their types in full.
+SELECT c.relname AS table_name, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
+       a.attnotnull AS not_null, a.attgenerated <> '' AS generated, a.attidentity = 'a' AS identity_always,
+       a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid), '') ~ '^nextval\(' AS numbered,
+       coalesce(information_schema._pg_char_max_length(a.atttypid, a.atttypmod), 0) AS longest,
+       c.relkind IN ('r', 'p') AS stores
+FROM pg_namespace n
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = ANY ($2::text[]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE n.nspname = $1
+ORDER BY c.relname, a.attnum
+
+-- name: map_constraints
+-- The primary keys, unique constraints and foreign keys of the tables $2 of schema $1. Of a foreign key to another
+-- schema the table is qualified.
+SELECT c.relname AS table_name, k.contype AS kind,
+       ARRAY(
+           SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS p (number, place)
+           JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = p.number ORDER BY p.place
+       ) AS columns,
+       CASE WHEN m.nspname = $1 THEN f.relname ELSE m.nspname || '.' || f.relname END AS parent,
+       ARRAY(
+           SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS p (number, place)
+           JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = p.number ORDER BY p.place
+       ) AS parent_columns
+FROM pg_namespace n
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = ANY ($2::text[])
+JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype IN ('p', 'u', 'f')
+LEFT JOIN pg_class f ON f.oid = k.confrelid
+LEFT JOIN pg_namespace m ON m.oid = f.relnamespace
+WHERE n.nspname = $1 AND k.conparentid = 0
+ORDER BY c.relname, k.contype, k.conname
+
+-- name: map_tables
+-- The tables of schema $1 with rows of their own, without the engine's and without partitions.
+SELECT c.relname AS name
+FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+    AND c.relname !~ '^sync_' AND c.relname <> 'alembic_version'
+ORDER BY c.relname
+
+-- name: map_expression
+SELECT (@{expression}) AS value FROM @{rows} AS @{alias}
+
+-- name: map_assignment
+INSERT INTO @{table} (@{column}) SELECT (@{expression}) FROM @{rows} AS @{alias}
+
+-- name: map_stage
+CREATE TEMP TABLE @{stage} (@{definitions}) ON COMMIT DROP

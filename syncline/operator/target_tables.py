@@ -1,0 +1,100 @@
+"""Target tables: the DDL of the tables that a map writes to, for a graph-db that does not have them."""
+
+from collections.abc import Iterator, Mapping
+
+from syncline.capture.install.checks import target_columns
+from syncline.maps.schema_map import SchemaMap
+from syncline.maps.table_map import Links, Stats, TableMap
+from syncline.sql import quoted
+
+__all__ = ["target_tables"]
+
+
+def target_tables(
+    schema_map: SchemaMap, schema: str, *, types: Mapping[tuple[str, str], str]
+) -> dict[str, str]:
+    """Return table -> DDL, parents first.
+
+    `types` are those of columns that only an expression determines, by table and column; text if it has none.
+    """
+    made: dict[str, str] = {}
+    columns = {table.name: _columns(table, types) for table in schema_map}
+    for table in schema_map:
+        made[table.name] = "\n".join(_table(schema, table, columns))
+        for links in table.links:
+            made[links.table] = "\n".join(_links(schema, table, links, columns))
+        if table.stats is not None:
+            made[table.stats.table] = "\n".join(_stats(schema, table, table.stats, columns, types))
+    return made
+
+
+def _columns(table: TableMap, types: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    declared = {column.name: column.type for column in table.columns}
+    return {
+        name: kind or declared.get(name) or types.get((table.name, name), "text")
+        for name, kind in target_columns(table).items()
+    }
+
+
+def _table(schema: str, table: TableMap, columns: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    references = {reference.target_column: reference for reference in table.references}
+    lines: list[str] = []
+    for name, kind in columns[table.name].items():
+        line = f"{quoted(name)} {kind}"
+        reference = references.get(name)
+        if name in table.target_key or name == "key" or (reference is not None and reference.required):
+            line += " NOT NULL"
+        if reference is not None:
+            line += _referring(schema, reference.parent, columns, cascade=reference.required)
+        lines.append(line)
+    lines.append(f"PRIMARY KEY ({', '.join(quoted(name) for name in table.target_key)})")
+    yield _create(schema, table.name, lines)
+    # Deletes find children by these, and the primary key finds those of its first column already.
+    for name in references:
+        if name != table.target_key[0]:
+            yield f"CREATE INDEX ON {quoted(schema)}.{quoted(table.name)} ({quoted(name)});"
+
+
+def _links(
+    schema: str, table: TableMap, links: Links, columns: Mapping[str, Mapping[str, str]]
+) -> Iterator[str]:
+    lines = [
+        f"{quoted(name)} {_id_type(parent, columns)} NOT NULL"
+        + _referring(schema, parent, columns, cascade=True)
+        for name, parent in ((links.owner, table.name), (links.member, links.parent))
+    ]
+    lines.append(f"PRIMARY KEY ({quoted(links.owner)}, {quoted(links.member)})")
+    yield _create(schema, links.table, lines)
+    yield f"CREATE INDEX ON {quoted(schema)}.{quoted(links.table)} ({quoted(links.member)});"
+
+
+def _stats(
+    schema: str,
+    table: TableMap,
+    stats: Stats,
+    columns: Mapping[str, Mapping[str, str]],
+    types: Mapping[tuple[str, str], str],
+) -> Iterator[str]:
+    owner = f"{quoted(stats.owner)} {_id_type(table.name, columns)} PRIMARY KEY"
+    lines = [f"{owner}{_referring(schema, table.name, columns, cascade=True)}"]
+    for stat in stats.columns:
+        count = stat.value == "count(*)"
+        kind = "bigint" if count else types.get((stats.table, stat.column), "double precision")
+        lines.append(f"{quoted(stat.column)} {kind}" + (" NOT NULL DEFAULT 0" if count else ""))
+    yield _create(schema, stats.table, lines)
+
+
+def _id_type(table: str, columns: Mapping[str, Mapping[str, str]]) -> str:
+    return columns[table]["id"]
+
+
+def _referring(schema: str, parent: str, columns: Mapping[str, Mapping[str, str]], *, cascade: bool) -> str:
+    if "id" not in columns[parent]:
+        return ""
+    rule = "CASCADE" if cascade else "SET NULL"
+    return f" REFERENCES {quoted(schema)}.{quoted(parent)} ({quoted('id')}) ON DELETE {rule}"
+
+
+def _create(schema: str, name: str, lines: list[str]) -> str:
+    listed = ",\n    ".join(lines)
+    return f"CREATE TABLE {quoted(schema)}.{quoted(name)} (\n    {listed}\n);"

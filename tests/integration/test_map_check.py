@@ -1,0 +1,205 @@
+"""`syncline map check` on real databases: every misfit at once, and its statements mend what they are said to."""
+
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from syncline.capture.install.install import adopt
+from syncline.cli import app
+from syncline.engine import KNOWLEDGE_GRAPH
+from syncline.maps.document import read_map
+from syncline.migrations import migrate_bookkeeping, migrate_graph, migrate_write
+from syncline.operator.map_check import MapCheck, check_map
+from syncline.provider import GraphSchema
+from syncline.stores.postgres import PostgresStore
+
+SHOP = """version: 1
+name: shop
+tables:
+  makers:
+    source: maker
+    columns: {name: text}
+  items:
+    source: item
+    key: sku
+    columns:
+      title: text
+      price: numeric
+      words: tsvector
+      size: integer
+      made: timestamptz
+    references:
+      maker: {parent: makers, target: maker_id}
+    links:
+      item_tags: {source: tags, owner: item_id, member: tag_id, parent: tags}
+    expressions:
+      title: upper(s.titel)
+      size: s.title || 'x'
+    vector:
+      collection: items
+      text: t.titel
+      payload: {price: t.price}
+    stats:
+      table: item_stats
+      owner: item_id
+      columns: {tags: {counted: item_tags, by: item_id}}
+  tags:
+    source: tag
+    key: name
+    present: shown and hiden
+  orders:
+    source: purchase
+"""
+
+TABLES = """
+CREATE SCHEMA shop;
+CREATE TABLE shop.maker (id text PRIMARY KEY, name varchar(80));
+CREATE TABLE shop.item (
+    sku text, title text, price numeric(12, 2), words tsvector, size bigint, maker text, tags text[], made timestamptz
+);
+CREATE TABLE shop.tag (name text PRIMARY KEY, shown boolean);
+"""
+TARGETS = """
+CREATE TABLE shop.makers (id uuid PRIMARY KEY, key text, name varchar(40), sync_version bigint, sync_run bigint);
+CREATE TABLE shop.items (
+    id uuid, key text, title text, price numeric(10, 2), size text, maker_id uuid, made timestamptz,
+    words tsvector GENERATED ALWAYS AS (to_tsvector('simple', title)) STORED,
+    sort_key text NOT NULL, sync_version bigint, sync_run bigint
+);
+CREATE TABLE shop.item_tags (item_id uuid, tag_id uuid, PRIMARY KEY (item_id, tag_id));
+CREATE TABLE shop.tags (id uuid PRIMARY KEY, key text, sync_version bigint, sync_run bigint);
+CREATE VIEW shop.item_stats AS SELECT id AS item_id, 0 AS tags FROM shop.items;
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def places(new_database: Callable[..., str]) -> AsyncIterator[tuple[GraphSchema, GraphSchema]]:
+    stores = [
+        PostgresStore(role, SecretStr(new_database()), pool_size=3, application_name="test")
+        for role in ("write", "graph")
+    ]
+    yield GraphSchema(store=stores[0], schema="shop"), GraphSchema(store=stores[1], schema="shop")
+    for store in stores:
+        await store.close()
+
+
+async def run(place: GraphSchema, statements: str) -> None:
+    async with place.store.driver() as connection:
+        await connection.execute(statements)
+
+
+def told(found: MapCheck) -> list[tuple[str, str, int | None, str]]:
+    return [(misfit.store, misfit.path, misfit.line, misfit.problem) for misfit in found.misfits]
+
+
+async def test_every_misfit_is_told_at_once_and_its_statement_mends_it(
+    places: tuple[GraphSchema, GraphSchema],
+) -> None:
+    write, graph = places
+    await run(write, TABLES)
+    await migrate_bookkeeping(graph.store, "shop")
+    await run(graph, TARGETS)
+    found = await check_map(read_map(SHOP, source="shop.yaml"), write, graph, text=SHOP)
+    errors = [
+        (m.store, m.path, m.line, m.statement is not None) for m in found.misfits if m.weight == "error"
+    ]
+    assert errors == [
+        ("write", "tables.items.columns.size", 14, False),  # bigint, not integer
+        ("write", "tables.items.key", 9, True),  # allows NULL
+        ("write", "tables.items.key", 9, True),  # not unique
+        ("write", "tables.orders.source", 32, False),  # no such table
+        ("write", "tables.tags.present", 30, False),
+        ("write", "tables.makers.source", 5, False),  # not captured
+        ("graph", "tables.items", 7, True),  # no primary key
+        ("graph", "tables.items.columns", 10, True),  # sort_key NOT NULL
+        ("graph", "tables.orders", 31, True),  # no such table
+        ("graph", "tables.items.columns.words", 13, True),  # generated
+        ("graph", "tables.items", 7, False),  # stats are a view
+        ("graph", "tables.items.expressions.title", 21, False),  # no such column
+        ("graph", "tables.items.vector.text", 25, False),
+    ], told(found)
+    advice = [(m.path, m.statement) for m in found.misfits if m.weight == "advice"]
+    assert advice == [
+        ("tables.makers.columns.name", 'ALTER TABLE "shop"."makers" ALTER COLUMN "name" TYPE character varying(80)'),
+        ("tables.items.columns.price", 'ALTER TABLE "shop"."items" ALTER COLUMN "price" TYPE numeric(12,2)'),
+        ("tables.items.references.maker", 'ALTER TABLE "shop"."items" ADD FOREIGN KEY ("maker_id") REFERENCES "shop"."makers" ("id") ON DELETE CASCADE'),
+        ("tables.items.links.item_tags", 'ALTER TABLE "shop"."item_tags" ADD FOREIGN KEY ("tag_id") REFERENCES "shop"."tags" ("id") ON DELETE CASCADE'),
+    ]  # fmt: skip
+    # What the statements do not mend, the map and the makers of the tables do.
+    for misfit in found.misfits:
+        if misfit.statement is not None:
+            await run(write if misfit.store == "write" else graph, misfit.statement)
+    await run(write, "CREATE TABLE shop.purchase (id text PRIMARY KEY)")
+    await run(
+        graph,
+        "DROP VIEW shop.item_stats; CREATE TABLE shop.item_stats (item_id uuid PRIMARY KEY REFERENCES shop.items ON DELETE CASCADE, tags bigint NOT NULL DEFAULT 0)",
+    )
+    mended = SHOP.replace("titel", "title").replace("and hiden", "").replace("size: integer", "size: bigint")
+    schema_map = read_map(mended, source="shop.yaml")
+    await adopt(write.store, "shop", schema_map)
+    found = await check_map(schema_map, write, graph, text=mended)
+    assert [(m.path, m.weight) for m in found.misfits] == [("tables.items.links.item_tags", "advice")], told(
+        found
+    )
+    assert found.fits
+
+
+async def test_the_built_in_map_fits_what_migrations_make(places: tuple[GraphSchema, GraphSchema]) -> None:
+    write, graph = places
+    await migrate_write(write.store, "shop")
+    await migrate_graph(graph.store, "shop")
+    assert told(await check_map(KNOWLEDGE_GRAPH, write, graph)) == []
+
+
+async def test_the_statements_for_missing_tables_make_what_the_map_needs(
+    places: tuple[GraphSchema, GraphSchema],
+) -> None:
+    write, graph = places
+    await migrate_write(write.store, "shop")
+    await migrate_bookkeeping(graph.store, "shop")
+    found = await check_map(KNOWLEDGE_GRAPH, write, graph)
+    statements = list(dict.fromkeys(misfit.statement for misfit in found.misfits))
+    assert len(statements) == 16
+    for statement in statements:
+        assert statement is not None
+        await run(graph, statement)
+    assert told(await check_map(KNOWLEDGE_GRAPH, write, graph)) == []
+
+
+def test_the_command_prints_misfits_with_lines_and_exits_with_1(
+    new_database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("SYNCLINE_", "TEMPORAL_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SYNCLINE_WRITE_DSN", new_database())
+    monkeypatch.setenv("SYNCLINE_GRAPH_DSN", new_database())
+    (tmp_path / "shop.yaml").write_text("version: 1\nname: shop\ntables:\n  tags: {source: tag, key: name}\n")
+    command = ["map", "check", "shop.yaml", "--write-schema", "shop"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1, result.stderr
+    assert result.stdout.splitlines() == [
+        "shop.yaml:4: write-db: Table shop.tag is missing; tags is made from it.",
+        "shop.yaml:4: graph-db: Table shop.tags is missing; tags is stored in it.",
+        '    CREATE TABLE "shop"."tags" (',
+        '        "id" uuid NOT NULL,',
+        '        "key" text NOT NULL,',
+        '        "sync_version" bigint,',
+        '        "sync_run" bigint,',
+        '        PRIMARY KEY ("id")',
+        "    )",
+        "map shop: 1 table, 2 misfits",
+    ]
+    answer = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert [misfit["line"] for misfit in answer["misfits"]] == [4, 4]
+    (tmp_path / "shop.yaml").write_text("version: 1\nname: shop\ntables:\n  tags: {sorce: tag}\n")
+    refused = CliRunner().invoke(app, command)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "line 4, tables.tags.sorce: unknown key 'sorce'. Did you mean 'source'?" in refused.stderr
+    assert CliRunner().invoke(app, ["map", "check", "nothing.yaml"]).exit_code == 2

@@ -1,4 +1,7 @@
-"""The two activities of a `SyncGraph` run: resolve the graph's provider, and run one cycle."""
+"""The two activities of a `SyncGraph` run: resolve the graph's provider, and run one cycle.
+
+One module because the second relies on what the first has resolved.
+"""
 
 import asyncio
 import time

@@ -1,4 +1,7 @@
-"""Operator messages: inputs of the workflows that inspect or change graphs, and some of their results."""
+"""Operator messages: inputs of the workflows that inspect or change graphs, and some of their results.
+
+One module because they are read and changed together, as wire format.
+"""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self

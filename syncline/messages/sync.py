@@ -457,15 +457,8 @@ class SyncGraphResult(Message):
         return None if self.result.served is None else self.result.served.map
 
     def kept_json(self) -> bytes:
-        """Return all fields, but of `tables` and `carried` only those that differ from their defaults.
-
-        So it is with what only some graphs have: the map and its changes.
-        """
+        """Return all fields, but of `tables` and `carried` only those that differ from their defaults."""
         kept = self.model_dump(mode="json")
-        if not kept["result"]["map_changes"]:
-            del kept["result"]["map_changes"]
-        if kept["result"]["served"] is not None and kept["result"]["served"]["map"] is None:
-            del kept["result"]["served"]["map"]
         kept["carried"] = self.carried.model_dump(mode="json", exclude_defaults=True)
         kept["result"]["tables"] = [
             table.model_dump(mode="json", exclude_defaults=True) for table in self.result.tables

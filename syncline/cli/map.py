@@ -22,10 +22,11 @@ from syncline.cli.output import errors_printed
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from syncline.control.maps import MapDocument, StoredMap
+    from syncline.control.maps import MapDocument, MapOptions, StoredMap
     from syncline.engine.map_changes import TableChange
+    from syncline.maps.schema_map import SchemaMap
 
-__all__ = ["app", "read_file"]
+__all__ = ["app", "read_file", "stored_map"]
 
 MapArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the map.")]
 _HEADER = ("map", "version", "at", "who", "graphs", "reason")
@@ -158,6 +159,14 @@ def read_file(file: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         problem = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(f"{file} cannot be read: {problem}") from None
+
+
+def stored_map(options: "MapOptions") -> "SchemaMap":
+    """Return the stored map that options of the built-in provider name, as a worker answers."""
+    from syncline.maps.document import read_map
+
+    stored = _document(options.map or "", options.map_version)
+    return read_map(stored.document, source=_label(stored))
 
 
 def _document(name: str, version: int | None) -> "MapDocument":

@@ -14,7 +14,7 @@ from temporalio.service import RPCError
 
 from providers import BUILTIN
 from syncline import names
-from syncline.control.graphs import Graph
+from syncline.control.graphs import Graph, GraphChanges
 from syncline.messages.provider_state import ProviderState
 from syncline.testing.lab import SyncLab
 from tests.kit.command_line import CommandLine
@@ -153,6 +153,12 @@ async def test_a_map_goes_from_a_file_to_a_synced_graph(
     explained: Any = await at_home.answer("explain", "shop", "goods", "b1")
     assert explained["state"] == "in_sync" or explained["verdict"]
 
+    granted = await at_home("grants", "--worker", "syncline", "shop")
+    assert "ARRAY['articles']" in granted.out
+    examined: Any = await at_home("doctor", "--json")
+    failing = {check["name"] for check in json.loads(examined.out)["checks"] if check["status"] == "fail"}
+    assert not {"write migrations", "graph migrations", "books migrations", "write-db: rights"} & failing
+
     listed: Any = await at_home.answer("map list")
     [line] = listed["maps"]
     assert (line["name"], line["version"], line["graphs"], line["why"]) == ("shop", 2, ["shop"], "prices")
@@ -168,10 +174,10 @@ async def test_a_map_goes_from_a_file_to_a_synced_graph(
     assert (table["table"], table["what"], table["reread"]) == ("goods", ["column price added"], True)
 
     # Pinned to the first version, the column leaves; nothing is read again.
-    assert (
-        await at_home("graph", "set", "shop", "--composition", _composition(map="shop", map_version=1))
-    ).status == 0
+    pinned = GraphChanges(composition=json.loads(_composition(map="shop", map_version=1)))
+    await shop.services.graphs.update("shop", pinned)
     ran = await at_home.answer("sync", "shop")
+    assert ran["result"]["map_changes"] == ["goods: column price left; nothing is read again."]
     assert await _read(shop, "SELECT price FROM shop.goods ORDER BY key") == [(5,), (3,)]
     assert (ran["result"]["served"]["map"]["version"], ran["result"]["tables"][0]["captured"]) == (1, 0)
 

@@ -13,8 +13,8 @@ from activities.run import acting, bind_fields, run_identity
 from syncline import names
 from syncline.control.audit import GraphAuditPage
 from syncline.control.graphs import Graph, check_comes, graph_changes
+from syncline.control.maps import MapDocument, MapPut
 from syncline.control.services import Services
-from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.errors import InputInvalid, OperationRefused
 from syncline.logs import get_log
 from syncline.messages.operator import (
@@ -29,11 +29,15 @@ from syncline.messages.operator import (
     ListFailuresInput,
     ListGraphAuditInput,
     ListGraphsInput,
+    ListMapsInput,
     ListParkedInput,
+    MapPage,
     OperationInput,
     PromoteShadowInput,
     Promotion,
+    PutMapInput,
     RetryFailuresInput,
+    ShowMapInput,
     SummarizeFailuresInput,
     SummarizeParkedInput,
     VerificationProgress,
@@ -59,6 +63,7 @@ from syncline.operator.health.examine import examine
 from syncline.operator.maps import map_of, not_compared
 from syncline.operator.parked import ParkedPage, ParkedSummary, list_parked, summarize_parked
 from syncline.operator.schema import checked_limit, first_page
+from syncline.operator.stored_maps import list_maps, put_map
 from syncline.provider import GraphSchema
 from syncline.shadow.comparison import compare_with_shadow
 from syncline.shadow.prepare import drop_shadow
@@ -85,7 +90,7 @@ class OperationActivities:
         services = self._services
         async with self._at_work(request) as beat:
             graph, shadow = await self._named(request.graph)
-            graph_map = map_of(services, graph, shadow=shadow)
+            graph_map = await map_of(services, graph, shadow=shadow)
 
             def compared(name: str, seen: int) -> None:
                 beat(VerificationProgress(relation=name, compared=seen))
@@ -101,7 +106,7 @@ class OperationActivities:
                         vectors=request.vectors,
                         beat=compared,
                     )
-                others = map_of(services, graph, shadow=True)
+                others = await map_of(services, graph, shadow=True)
                 left_out = (
                     *await not_compared(services.target_schema(graph), graph_map, found),
                     *await not_compared(services.target_schema(graph, shadow=True), others, found),
@@ -190,7 +195,7 @@ class OperationActivities:
             graph, shadow = await self._named(request.graph)
             write = self._services.write_schema(graph)
             target = self._services.target_schema(graph, shadow=shadow)
-            known = map_of(self._services, graph, shadow=shadow).schema_map
+            known = (await map_of(self._services, graph, shadow=shadow)).schema_map
             return await summarize_parked(write, target, known, limit=request.limit)
 
     @activity.defn(name=names.LIST_PARKED_ACTIVITY)
@@ -199,7 +204,7 @@ class OperationActivities:
         async with self._at_work(request):
             graph, shadow = await self._named(request.graph)
             target = self._services.target_schema(graph, shadow=shadow)
-            known = map_of(self._services, graph, shadow=shadow)
+            known = await map_of(self._services, graph, shadow=shadow)
             with known.finding():
                 return await list_parked(
                     target, known.schema_map, request.table, limit=request.limit, after=request.after
@@ -211,7 +216,7 @@ class OperationActivities:
         services = self._services
         async with self._at_work(request):
             graph, shadow = await self._named(request.graph)
-            known = map_of(services, graph, shadow=shadow)
+            known = await map_of(services, graph, shadow=shadow)
             with known.finding():
                 return await explain(
                     services.write_schema(graph),
@@ -264,7 +269,9 @@ class OperationActivities:
             task_queue = services.settings.task_queue
             await ensure_schedule(client, graph, task_queue=task_queue, start_now=True)
             if request.drop_shadow:
-                await drop_shadow(services, graph, KNOWLEDGE_GRAPH)
+                # A record that declares no shadow any longer does not say its map: the live one's is near.
+                shadows = await map_of(services, graph, shadow=graph.shadowed)
+                await drop_shadow(services, graph, shadows.schema_map)
                 await services.graphs.audit(graph, "drop-shadow", actor)
             return GraphChanged(graph=graph, operators_pause=await operators_pause(client, graph))
 
@@ -273,16 +280,36 @@ class OperationActivities:
         """Swap a graph and its shadow; steps that an earlier attempt completed are skipped."""
         services = self._services
         async with self._at_work(request):
+            graph = await services.graphs.get(request.graph)
             return await promote(
                 services,
-                await services.graphs.get(request.graph),
-                KNOWLEDGE_GRAPH,
+                graph,
+                (await map_of(services, graph)).schema_map,
                 force=request.force,
                 who=request.who,
                 why=request.why,
                 run_id=run_identity().run_id,
                 starter=(await acting(request.who, request.why)).starter,
             )
+
+    @activity.defn(name=names.LIST_MAPS_ACTIVITY)
+    async def list_maps(self, request: ListMapsInput) -> MapPage:
+        """Return a page of stored maps, or of the versions of one, each with the graphs that it syncs."""
+        async with self._at_work(request):
+            return await list_maps(self._services, request)
+
+    @activity.defn(name=names.SHOW_MAP_ACTIVITY)
+    async def show_map(self, request: ShowMapInput) -> MapDocument:
+        """Return a version of a stored map as it was written, the newest if none is named."""
+        async with self._at_work(request):
+            return await self._services.maps.get(request.name, request.version)
+
+    @activity.defn(name=names.PUT_MAP_ACTIVITY)
+    async def put_map(self, request: PutMapInput) -> MapPut:
+        """Store a document as the next version of a map, unless the newest version has it already."""
+        async with self._at_work(request):
+            await self._services.prepare_control()
+            return await put_map(self._services, request, await acting(request.who, request.why))
 
     async def _act(self, request: RetryFailuresInput | DiscardFailuresInput) -> FailuresActed:
         act = retry if isinstance(request, RetryFailuresInput) else discard

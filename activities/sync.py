@@ -1,4 +1,7 @@
-"""The two activities of a `SyncGraph` run: resolve the graph's provider, and run one cycle."""
+"""The two activities of a `SyncGraph` run: resolve the graph's provider, and run one cycle.
+
+One module because the second relies on what the first has resolved.
+"""
 
 import asyncio
 import time
@@ -35,6 +38,7 @@ from syncline import names
 from syncline.capture.listen.status import ListenerStatus
 from syncline.concurrency import PATIENCE
 from syncline.control.graphs import Graph
+from syncline.control.maps import MapOptions
 from syncline.control.resolution import Resolved, resolve_sync_provider, resolved_before
 from syncline.control.services import Services
 from syncline.engine import run_cycle as run_builtin_cycle
@@ -46,7 +50,7 @@ from syncline.errors import (
 )
 from syncline.logs import get_log
 from syncline.messages.base import GraphStatus, Message
-from syncline.messages.provider_state import Fallback, Held, Served
+from syncline.messages.provider_state import Fallback, Held, Served, UsedMap
 from syncline.messages.sync import (
     CadenceRules,
     Committed,
@@ -142,6 +146,7 @@ class SyncActivities:
                     api_version=found.api_version,
                     distribution=resolved.distribution,
                     fingerprint=graph.fingerprint,
+                    map=resolved.map,
                 )
                 return self._routed(services, request, answer) if resolved.routed else answer
             if resolved.reason is None:
@@ -229,15 +234,19 @@ class SyncActivities:
             run_cycle = run_builtin_cycle
             options, served = NoOptions(), _served(_OWN, API_VERSION, f"syncline {_OWN}")
         else:
+            used = request.map
             if request.fingerprint == graph.fingerprint:
                 resolved = resolved_before(services, graph, shadow=request.shadow)
             else:
                 resolved = await resolve_sync_provider(services, graph.id, shadow=request.shadow)
+                used = resolved.map
             graph, origin = _still_resolved(resolved, request.provider_id)
             options = resolved.validated()
+            if isinstance(options, MapOptions):
+                options = options.pinned(used)
             provider = await services.registry.initialized("sync", request.provider_id, services)
             run_cycle = provider.sync_cycle
-            served = _served(provider.version, provider.api_version, origin)
+            served = _served(provider.version, provider.api_version, origin, used)
         _refuse_archived(graph)
         if request.shadow and request.provider_id is not None:
             await prepare_shadow(services, graph, request.provider_id)
@@ -383,12 +392,15 @@ def _still_resolved(resolved: Resolved[SyncProvider], provider_id: str) -> tuple
     return graph, resolved.distribution
 
 
-def _served(provider_version: str, api_version: int, distribution: str) -> Served:
+def _served(
+    provider_version: str, api_version: int, distribution: str, used: UsedMap | None = None
+) -> Served:
     return Served(
         version=provider_version,
         api_version=api_version,
         distribution=distribution,
         worker=activity.client().identity,
+        map=used,
     )
 
 

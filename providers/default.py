@@ -1,40 +1,75 @@
 """The built-in engine behind the provider contract, for graphs that name provider `default`."""
 
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict
 from importlib.metadata import version
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel
 
 from syncline import names
-from syncline.provider import NoOptions, ProviderServices, SyncContext, SyncProvider, SyncResult
+from syncline.control.maps import MapOptions, MapRepository
+from syncline.provider import ProviderServices, SyncContext, SyncProvider, SyncResult
+
+if TYPE_CHECKING:
+    from syncline.engine import SyncEngine
 
 __all__ = ["DefaultSyncProvider"]
 
 
+_MOST_ENGINES = 100
+"""Engines that are kept: one a version of a map. Another one is made again when its graph comes."""
+
+
 class DefaultSyncProvider(SyncProvider):
-    """Runs the built-in engine, exactly as a cycle in fallback does."""
+    """Runs the built-in engine by the stored map that its options name.
+
+    Without one by the built-in map, exactly as a cycle in fallback does.
+    """
 
     id = names.DEFAULT_PROVIDER
     api_version = 1
-    options_model: ClassVar[type[BaseModel]] = NoOptions
+    options_model: ClassVar[type[BaseModel]] = MapOptions
 
     def __init__(self) -> None:
         self.version = version("syncline")
-        self._run_cycle: Callable[[SyncContext], Awaitable[SyncResult]] | None = None
+        self._maps: MapRepository | None = None
+        self._engines: OrderedDict[tuple[str, int], SyncEngine] = OrderedDict()
 
-    async def initialize(self, services: ProviderServices) -> None:  # noqa: ARG002 -- the contract names it
+    async def initialize(self, services: ProviderServices) -> None:
         """Import the engine; a worker whose graphs all have other providers never does."""
-        from syncline.engine import run_cycle
+        import syncline.engine  # noqa: F401 -- slow, so not in the first cycle
 
-        self._run_cycle = run_cycle
+        self._maps = MapRepository(services.control)
 
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle of the engine."""
-        if self._run_cycle is None:
+        from syncline.engine import run_cycle
+
+        if self._maps is None:
             raise RuntimeError("provider 'default' is not initialized; use Registry.initialized")
-        return await self._run_cycle(context)
+        options = context.options if isinstance(context.options, MapOptions) else MapOptions()
+        if options.map is None:
+            return await run_cycle(context)
+        engine = await self._engine(self._maps, options)
+        return await engine.run_cycle(context)
 
     async def close(self) -> None:
-        """Release the engine; it holds no resources between cycles."""
-        self._run_cycle = None
+        """Release the engines; they hold no resources between cycles."""
+        self._maps = None
+        self._engines.clear()
+
+    async def _engine(self, maps: MapRepository, options: MapOptions) -> "SyncEngine":
+        """Return the engine of a map; what it has found out about its graphs is kept from cycle to cycle."""
+        from syncline.engine import SyncEngine
+
+        loaded = await maps.load(options)
+        if loaded is None:
+            raise RuntimeError("these options name no map")
+        used, schema_map = loaded
+        key = (used.name, used.version)
+        if key not in self._engines:
+            self._engines[key] = SyncEngine(schema_map)
+            if len(self._engines) > _MOST_ENGINES:
+                self._engines.popitem(last=False)
+        self._engines.move_to_end(key)
+        return self._engines[key]

@@ -8,6 +8,7 @@
     │   ├── GraphInvalid              a graph record breaks a rule (slug, schema, prefix, …)
     │   ├── CompositionInvalid        a graph's composition breaks its model
     │   ├── MapInvalid                a map document breaks its model, or contradicts itself
+    │   ├── MapNotFound               no map of this name and version is stored
     │   ├── ProviderDuplicate         two distributions contribute one provider id
     │   ├── ProviderInvalid           a contributed object is not a provider
     │   ├── ProviderMissing           `on_missing: fail`, and no worker can run the provider
@@ -73,6 +74,7 @@ __all__ = [
     "GraphNotFound",
     "InputInvalid",
     "MapInvalid",
+    "MapNotFound",
     "MapProblem",
     "NoWorker",
     "OperationRefused",
@@ -281,6 +283,27 @@ class MapInvalid(ConfigurationError):
         self.source, self.problems = source, tuple(problems)
         listed = "".join(f"\n  {problem}" for problem in self.problems)
         super().__init__(f"{source} is no valid map:{listed}")
+
+
+class MapNotFound(ConfigurationError):
+    """No map of this name, or no such version of it, is stored. `newest` is the version there is, if any."""
+
+    benign = True
+
+    def __init__(
+        self, name: str, version: int | None = None, *, newest: int | None = None, known: Sequence[str] = ()
+    ) -> None:
+        self.name, self.version, self.newest, self.known = name, version, newest, tuple(known)
+        if newest is not None:
+            super().__init__(
+                f"Map {shown(name)} has no version {version}; its newest is {newest}.",
+                fix=f"`syncline map history {name}` lists them.",
+            )
+            return
+        stored = ", ".join(known) or "none"
+        super().__init__(
+            f"No map {shown(name)} is stored (stored: {stored}).", fix="`syncline map put FILE` stores one."
+        )
 
 
 class ProviderDuplicate(ConfigurationError):

@@ -33,6 +33,9 @@ LIST_GRAPHS: Final = "ListGraphs"
 ADD_GRAPH: Final = "AddGraph"
 CHANGE_GRAPH: Final = "ChangeGraph"
 PROMOTE_SHADOW: Final = "PromoteShadow"
+LIST_MAPS: Final = "ListMaps"
+SHOW_MAP: Final = "ShowMap"
+PUT_MAP: Final = "PutMap"
 
 WORKFLOWS: Final = frozenset(
     {
@@ -54,6 +57,9 @@ WORKFLOWS: Final = frozenset(
         ADD_GRAPH,
         CHANGE_GRAPH,
         PROMOTE_SHADOW,
+        LIST_MAPS,
+        SHOW_MAP,
+        PUT_MAP,
     }
 )
 """Every workflow type that our workers serve."""
@@ -84,6 +90,9 @@ LIST_GRAPHS_ACTIVITY: Final = "list_graphs"
 ADD_GRAPH_ACTIVITY: Final = "add_graph"
 CHANGE_GRAPH_ACTIVITY: Final = "change_graph"
 PROMOTE_SHADOW_ACTIVITY: Final = "promote_shadow"
+LIST_MAPS_ACTIVITY: Final = "list_maps"
+SHOW_MAP_ACTIVITY: Final = "show_map"
+PUT_MAP_ACTIVITY: Final = "put_map"
 
 SET_CADENCE: Final = "set_cadence"
 """Activity: change the interval of a graph's Schedule, by its adaptive cadence."""

@@ -79,8 +79,8 @@ def describe_holder(holder: "LockHolder", *, clean: Clean = str, code: Clean = s
 
 
 def caveats(result: "SyncResult") -> tuple[str, ...]:
-    """Return one sentence for each rescan, key comparison and unknown of the result."""
-    return (*_again(result), *result.unknown)
+    """Return one sentence for each rescan, key comparison, change of the map and unknown of the result."""
+    return (*_again(result), *result.map_changes, *result.unknown)
 
 
 def _again(result: "SyncResult") -> list[str]:

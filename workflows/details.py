@@ -93,7 +93,9 @@ def _provider(provider: ProviderState) -> Iterator[str]:
             f"{provider.fallback.detail} (`{provider.fallback.reason.value}`)"
         )
     else:
-        yield f"Provider: {describe_provider(provider)}{provider_origin(provider, code=_code)}"
+        used = provider.map
+        by = "" if used is None else f", by map **{used.name}** version {used.version}"
+        yield f"Provider: {describe_provider(provider)}{provider_origin(provider, code=_code)}{by}"
 
 
 def _earlier(provider: ProviderState) -> str:

@@ -13,6 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from syncline import names
     from syncline.control.audit import GraphAuditPage
     from syncline.control.graphs import Graph
+    from syncline.control.maps import MapDocument, MapPut
     from syncline.errors import non_retryable_types
     from syncline.messages.operator import (
         AddGraphInput,
@@ -26,11 +27,15 @@ with workflow.unsafe.imports_passed_through():
         ListFailuresInput,
         ListGraphAuditInput,
         ListGraphsInput,
+        ListMapsInput,
         ListParkedInput,
+        MapPage,
         OperationInput,
         PromoteShadowInput,
         Promotion,
+        PutMapInput,
         RetryFailuresInput,
+        ShowMapInput,
         SummarizeFailuresInput,
         SummarizeParkedInput,
         VerifyGraphInput,
@@ -233,6 +238,49 @@ class PromoteShadow:
         return await _carry_out(OperationActivities.promote_shadow, input, describe=_describe_promotion)
 
 
+@workflow.defn(name=names.LIST_MAPS, failure_exception_types=FAILS_A_RUN)
+class ListMaps:
+    """List the stored maps, or the versions of one, with the graphs that they sync."""
+
+    @workflow.run
+    async def run(self, input: ListMapsInput) -> MapPage:  # noqa: A002 # wire name
+        """Return one page of them."""
+        return await _carry_out(
+            OperationActivities.list_maps, input, describe=lambda page: f"{len(page.maps):,} listed"
+        )
+
+
+@workflow.defn(name=names.SHOW_MAP, failure_exception_types=FAILS_A_RUN)
+class ShowMap:
+    """Show a stored map as it was written."""
+
+    @workflow.run
+    async def run(self, input: ShowMapInput) -> MapDocument:  # noqa: A002 # wire name
+        """Return the document."""
+        return await _carry_out(
+            OperationActivities.show_map,
+            input,
+            describe=lambda found: f"{found.name} version {found.version}",
+        )
+
+
+@workflow.defn(name=names.PUT_MAP, failure_exception_types=FAILS_A_RUN)
+class PutMap:
+    """Store a map document as the next version of its map."""
+
+    @workflow.run
+    async def run(self, input: PutMapInput) -> MapPut:  # noqa: A002 # wire name
+        """Store it. A document that is the newest version already is kept."""
+        return await _carry_out(
+            OperationActivities.put_map,
+            input,
+            describe=lambda put: (
+                f"**{put.stored.name}** version {put.stored.version}"
+                f"{'' if put.created else ', which was stored already'}"
+            ),
+        )
+
+
 OPERATIONS: Final = (
     VerifyGraph,
     RetryFailures,
@@ -248,6 +296,9 @@ OPERATIONS: Final = (
     AddGraph,
     ChangeGraph,
     PromoteShadow,
+    ListMaps,
+    ShowMap,
+    PutMap,
 )
 """All workflows of operations, for registration by the worker."""
 

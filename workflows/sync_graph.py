@@ -263,6 +263,7 @@ class SyncGraph:
                 unowned_runs=carried.unowned_runs,
                 seen_up_to=carried.seen_up_to,
                 fingerprint=resolution.fingerprint,
+                map=resolution.map,
             ),
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
             task_queue=resolution.task_queue,
@@ -376,6 +377,7 @@ class SyncGraph:
             provider_version=self._state.provider.provider_version,
             fallback=self._resolution.fallback,
             held=self._resolution.held,
+            map=self._state.provider.map,
             carried=carried,
         )
 

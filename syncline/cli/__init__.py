@@ -10,7 +10,7 @@ from syncline.cli.explain import explain
 from syncline.cli.failures import app as failures
 from syncline.cli.grants import grants
 from syncline.cli.graph import app as graph
-from syncline.cli.map_check import app as map_
+from syncline.cli.map import app as map_
 from syncline.cli.migrate import migrate
 from syncline.cli.operators import STATUS, STATUS_IN_GENERAL
 from syncline.cli.parked import parked

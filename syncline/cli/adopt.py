@@ -25,8 +25,14 @@ def adopt(
         bool, typer.Option("--undo", help="Take away what adoption added; rows and tables stay.")
     ] = False,
     map_name: Annotated[
-        str, typer.Option("--map", metavar="MODULE:NAME", help="The table map, of a plugin for example.")
-    ] = "syncline.engine.knowledge_graph:KNOWLEDGE_GRAPH",
+        str | None,
+        typer.Option(
+            "--map",
+            metavar="FILE|MODULE:NAME",
+            help="The table map: a document, or one in Python; when left out, the stored one of the graph, "
+            "else the built-in one.",
+        ),
+    ] = None,
     lock_timeout: Annotated[
         float, typer.Option(min=0.001, help="Seconds that writers may have to wait for one of our locks.")
     ] = 2.0,
@@ -35,7 +41,7 @@ def adopt(
     """Prepare a graph's write-db tables for capture, online. Doing it again changes nothing."""
     import asyncio
 
-    schema_map = _schema_map(map_name)
+    schema_map = None if map_name is None else _schema_map(map_name)
     quiet = as_json or dry_run
     slug, steps = asyncio.run(
         _adopt(graph, schema_map, undo=undo, dry_run=dry_run, lock_timeout=lock_timeout, quiet=quiet)
@@ -60,7 +66,7 @@ def _schema_map(name: str) -> "SchemaMap":
 
 async def _adopt(
     reference: str,
-    schema_map: "SchemaMap",
+    schema_map: "SchemaMap | None",
     *,
     undo: bool,
     dry_run: bool,
@@ -73,10 +79,13 @@ async def _adopt(
     from syncline.capture.install.locks import Patience
     from syncline.cli.target import find_settings
     from syncline.control.services import Services
+    from syncline.operator.maps import map_of
 
     async with Services.open(find_settings(), application_name="syncline adopt") as services:
         graph = await services.graphs.get(reference)
         write = services.write_schema(graph)
+        if schema_map is None:
+            schema_map = (await map_of(services, graph)).schema_map
         if dry_run:
             make = plan_undo if undo else plan_adoption
             async with write.store.driver() as connection:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +17,8 @@ from syncline.operator.health.check import Check
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from syncline.engine.map_changes import TableChange
+
 __all__ = [
     "ANSWERS",
     "WITHOUT_JSON",
@@ -25,6 +27,7 @@ __all__ = [
     "DatabaseGrants",
     "Diagnosis",
     "Loaded",
+    "MapDiff",
     "Migrated",
     "ScheduleListed",
     "ScheduleRun",
@@ -32,6 +35,7 @@ __all__ = [
     "SchedulesSteered",
     "SteeredAction",
     "SyncedRun",
+    "TableDiff",
     "pages",
     "schema_of",
 ]
@@ -66,8 +70,13 @@ ANSWERS: Final[Mapping[str, str]] = {
     "graph set": "syncline.control.graphs:Graph",
     "graph show": "syncline.control.graphs:Graph",
     "map check": "syncline.operator.map_check:MapCheck",
+    "map diff": "syncline.cli.answers:MapDiff",
+    "map history": "syncline.messages.operator:MapPage",
+    "map list": "syncline.messages.operator:MapPage",
     "map propose": "syncline.operator.proposing:Proposal",
+    "map put": "syncline.control.maps:MapPut",
     "map schema": "syncline.operator.proposing:JsonSchema",
+    "map show": "syncline.control.maps:MapDocument",
     "sample wordnet": "syncline.cli.answers:Loaded",
     "sample world": "syncline.cli.answers:Loaded",
     "schedule backfill": "syncline.cli.answers:ScheduleSteered",
@@ -289,3 +298,55 @@ class DatabaseGrants(Answer):
     setting: str
     """The setting of the workers that says where it is."""
     sql: str
+
+
+class TableDiff(Answer):
+    """How a table differs between two versions of a map, and what the next cycle does because of it."""
+
+    table: str
+    change: Literal["added", "changed", "left"]
+    what: tuple[str, ...]
+    """What differs, in a few words each."""
+    reread: bool
+    """Whether every row is read from the write-db again."""
+    compare: bool
+    """Whether keys are compared, and rows leave that the write-db does not have by them."""
+    points: bool
+    """Whether every point is written again; texts that are the same are not embedded again."""
+    recount: bool
+    """Whether every count is made again."""
+    stays: tuple[str, ...]
+    """Link tables and collections that are no longer written; what is in them stays."""
+
+
+class MapDiff(Answer):
+    """What differs between two versions of a map."""
+
+    name: str
+    before: str
+    """The version or file that is compared, and in `after` what it is compared with."""
+    after: str
+    tables: tuple[TableDiff, ...]
+    """Only those that differ; none if only layout, comments or the order differ."""
+    text: str
+    """The difference of the documents, line by line, as `diff -u` prints it."""
+
+    @classmethod
+    def of(
+        cls, name: str, before: str, after: str, changes: "Sequence[TableChange]", *, text: str
+    ) -> "MapDiff":
+        """Return the answer for these changes."""
+        tables = tuple(
+            TableDiff(
+                table=change.table,
+                change=change.kind.value,
+                what=change.what,
+                reread=change.reread or change.kind.value == "added",
+                compare=change.compare,
+                points=change.points,
+                recount=change.recount,
+                stays=(*change.links_left, *([change.collection_left] if change.collection_left else [])),
+            )
+            for change in changes
+        )
+        return cls(name=name, before=before, after=after, tables=tables, text=text)

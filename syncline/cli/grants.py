@@ -89,5 +89,11 @@ def _places(schemas: "list[str] | tuple[()]", graphs: "list[str] | tuple[()]") -
         here = [Place(schema=schema) for schema in dict.fromkeys(schemas)]
         return Places(write={None: here}, graph={None: here})
     from syncline.cli.graph import all_graphs
+    from syncline.cli.map import stored_map
+    from syncline.control.maps import map_options
 
-    return places_of([one_graph(graph) for graph in graphs] if graphs else all_graphs())
+    records = [one_graph(graph) for graph in graphs] if graphs else all_graphs()
+    named = {record.slug: map_options(record.composition) for record in records}
+    # Many graphs may share a map.
+    maps = {options: stored_map(options) for options in set(named.values()) if options.map is not None}
+    return places_of(records, {slug: maps[options] for slug, options in named.items() if options in maps})

@@ -37,6 +37,8 @@ def provider_lines(provider: "ProviderState", *, resolved: bool = True) -> Itera
     elif provider.provider_id is not None:
         name = f"{provider.provider_id} {provider.provider_version or ''}".rstrip()
         yield f"{name}{provider_origin(provider)}"
+        if provider.map is not None:
+            yield f"by map {provider.map.name}, version {provider.map.version}"
     if resolved and provider.begins_here:
         yield "counted from this run on: it knows of none before it"
     if not resolved and provider.of_run is not None:

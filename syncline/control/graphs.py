@@ -41,10 +41,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from syncline import names
 from syncline.control.audit import Actor, GraphAuditPage, list_graph_audit, write_graph_audit
-from syncline.control.composition import parse_composition, swapped
+from syncline.control.composition import Composition, composition_invalid, parse_composition, swapped
+from syncline.control.maps import MapOptions, named_map, unknown_map
 from syncline.control.schedule_spec import ScheduleSpec, never_comes
 from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
 from syncline.messages.base import GraphRef, GraphStatus
+from syncline.messages.provider_state import UsedMap
 from syncline.stores.postgres import PostgresStore
 
 __all__ = [
@@ -262,13 +264,27 @@ class GraphRepository:
 
     async def get(self, reference: str | UUID) -> Graph:
         """Return the graph with this slug or id, or raise GraphNotFound. A slug takes precedence."""
-        wanted: ColumnElement[bool] = _graphs.c.slug == str(reference)
-        if (graph_id := _as_id(reference)) is not None:
-            wanted = or_(wanted, _graphs.c.id == graph_id)
-        found = await self._select(wanted)
+        found = await self._select(_referred(reference))
         if not found:
             raise GraphNotFound(str(reference))
         return next((graph for graph in found if graph.slug == reference), found[0])
+
+    async def get_with_map(
+        self, reference: str | UUID, *, shadow: bool = False
+    ) -> tuple[Graph, UsedMap | None]:
+        """Return the graph as `get` does, and the stored map that its composition names, or its shadow's.
+
+        One statement; the map is None if none is named, or none of the name and version is stored.
+        """
+        named = named_map(_graphs.c.composition, "shadow" if shadow else "sync").label("named_map")
+        statement = select(*_graphs.columns, named).where(_referred(reference))
+        async with self._store.begin() as connection:
+            rows = [dict(row) for row in (await connection.execute(statement)).mappings()]
+        if not rows:
+            raise GraphNotFound(str(reference))
+        row = next((row for row in rows if row["slug"] == reference), rows[0])
+        used = row.pop("named_map")
+        return _graph(row), None if used is None else UsedMap.model_validate(used)
 
     async def alone(self, graph: Graph) -> bool:
         """Return whether no other graph, of any status, has the same write store and schema."""
@@ -309,10 +325,11 @@ class GraphRepository:
         A new default graph replaces the current one. `prepare` runs before the record becomes visible, and
         if it fails there is no record: a run that finds a graph finds its schemas. Audited with an `actor`.
         """
-        parse_composition(draft.slug, draft.composition)
+        composition = parse_composition(draft.slug, draft.composition)
         values = {**draft.completed(), "id": uuid4()}
         try:
             async with self._store.begin() as connection:
+                await _check_maps(connection, draft.slug, composition)
                 if draft.is_default:
                     await _clear_default(connection)
                 rows = await connection.execute(_graphs.insert().values(values).returning(_graphs))
@@ -343,13 +360,15 @@ class GraphRepository:
         graph = await self.get(reference)
         # None of a nested field is a value (no cron); None of a top-level field means no change.
         values = {name: value for name, value in changes.model_dump(mode="json").items() if value is not None}
+        composition = Composition()
         if changes.composition is not None:
-            parse_composition(graph.slug, changes.composition)
+            composition = parse_composition(graph.slug, changes.composition)
         if not values:
             return graph
         statement = _graphs.update().where(_graphs.c.id == graph.id).values(values).returning(_graphs)
         try:
             async with self._store.begin() as connection:
+                await _check_maps(connection, graph.slug, composition)
                 if values.get("is_default"):
                     await _clear_default(connection)
                 row = (await connection.execute(statement)).mappings().one_or_none()
@@ -428,11 +447,33 @@ async def _audited(
         )
 
 
+def _referred(reference: str | UUID) -> ColumnElement[bool]:
+    """Return the condition for the graph with this slug or id."""
+    wanted: ColumnElement[bool] = _graphs.c.slug == str(reference)
+    if (graph_id := _as_id(reference)) is not None:
+        wanted = or_(wanted, _graphs.c.id == graph_id)
+    return wanted
+
+
+async def _check_maps(connection: AsyncConnection, slug: str, composition: Composition) -> None:
+    """Raise CompositionInvalid if the built-in provider is given a map that is not stored."""
+    for key, entry in (("sync", composition.sync), ("shadow", composition.shadow)):
+        if entry is None or entry.provider != names.DEFAULT_PROVIDER:
+            continue
+        try:
+            options = MapOptions.model_validate(entry.options)
+        except ValidationError as error:
+            raise composition_invalid(slug, f"{key}.options", error) from None
+        unknown = await unknown_map(connection, slug, key, options)
+        if unknown is not None:
+            raise unknown
+
+
 async def _clear_default(connection: AsyncConnection) -> None:
     await connection.execute(_graphs.update().where(_graphs.c.is_default).values(is_default=False))
 
 
-def _graph(row: RowMapping) -> Graph:
+def _graph(row: Mapping[str, object] | RowMapping) -> Graph:
     try:
         return Graph.model_validate(dict(row))
     except ValidationError as error:

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 from syncline.control.composition import ProviderEntry, composition_invalid, parse_composition
 from syncline.control.graphs import Graph, GraphRepository
+from syncline.control.maps import MapOptions, MapRepository
 from syncline.control.workers import InstalledProvider, WorkerRepository
 from syncline.errors import CompositionInvalid, ProviderGone, ProviderMissing, ShadowInvalid
 from syncline.logs import get_log
-from syncline.messages.provider_state import FallbackReason
+from syncline.messages.provider_state import FallbackReason, UsedMap
 from syncline.provider import (
     FactDecompositionProvider,
     Provider,
@@ -57,6 +58,10 @@ class ResolutionServices(Protocol):
         """The graph records."""
 
     @property
+    def maps(self) -> MapRepository:
+        """The stored maps."""
+
+    @property
     def workers(self) -> WorkerRepository:
         """The registered workers and their providers."""
 
@@ -81,6 +86,8 @@ class Resolved(Generic[ProviderT_co]):
     options: BaseModel | None = None
     """The entry's options as the provider's options model; None without a provider, and for a routed sync
     provider, whose options are `validated` where its cycles run."""
+    map: UsedMap | None = None
+    """The stored map that the options name, at its version of now."""
     reason: FallbackReason | None = None
     detail: str = ""
     """One sentence for operators."""
@@ -168,7 +175,11 @@ async def resolve_provider(
             reason=FallbackReason.NO_GRAPH_CONTEXT,
             detail=f"No graph was named, so {serves}.",
         )
-    graph = await services.graphs.get(graph_id)
+    named: UsedMap | None = None
+    if kind == "sync":
+        graph, named = await services.graphs.get_with_map(graph_id, shadow=shadow)
+    else:
+        graph = await services.graphs.get(graph_id)
     entry = parse_composition(graph.slug, graph.composition).entry(kind, shadow=shadow)
     if entry is None and shadow:
         raise ShadowInvalid(graph.slug, "its composition declares no `shadow`")
@@ -207,7 +218,14 @@ async def resolve_provider(
     if kind == "sync" and found.routed:
         # Its validators are a plugin's code, and this may be the main event loop.
         return found
-    return replace(found, options=found.validated())
+    options = found.validated()
+    if not isinstance(options, MapOptions) or options.map is None:
+        return replace(found, options=options)
+    if named is None:
+        unknown = await services.maps.unknown(graph.slug, found.key, options)
+        if unknown is not None:
+            raise unknown
+    return replace(found, options=options.pinned(named), map=named)
 
 
 async def resolve_sync_provider(

@@ -6,10 +6,17 @@ from typing import Literal, Self
 
 from syncline import names
 from syncline.control.graphs import Graph, GraphRepository
+from syncline.control.maps import MapRepository, map_options
 from syncline.control.workers import WorkerRepository
 from syncline.embeddings.service import EmbeddingService
 from syncline.errors import StoreNotConfigured
-from syncline.migrations import migrate_control, migrate_graph, migrate_shadow, migrate_write
+from syncline.migrations import (
+    migrate_bookkeeping,
+    migrate_control,
+    migrate_graph,
+    migrate_shadow,
+    migrate_write,
+)
 from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter, StoreRole
 from syncline.registry import Registry
 from syncline.settings import Settings, setting_of
@@ -50,6 +57,7 @@ class Services:
         self._embedding = embedding
         self._stores: dict[tuple[_Opened, str | None], PostgresStore] = {}
         self._vector_stores: dict[str | None, VectorStore] = {}
+        self._maps: MapRepository | None = None
         self._closed = False
 
     @classmethod
@@ -82,6 +90,13 @@ class Services:
     def graphs(self) -> GraphRepository:
         """The graph records of the control plane."""
         return GraphRepository(self.control)
+
+    @property
+    def maps(self) -> MapRepository:
+        """The stored maps of the control plane."""
+        if self._maps is None:
+            self._maps = MapRepository(self.control)
+        return self._maps
 
     @property
     def workers(self) -> WorkerRepository:
@@ -143,18 +158,26 @@ class Services:
         return await migrate_control(self.control)
 
     async def prepare_graph(self, graph: Graph) -> list[str]:
-        """Migrate the graph's schema in both stores, and its shadow's; return the applied revisions."""
+        """Migrate the graph's schema in both stores, and its shadow's; return the applied revisions.
+
+        A graph of a stored map has tables of its own in both: in the graph-db it gets the bookkeeping tables,
+        and in the write-db nothing, since `syncline graph adopt` installs capture there.
+        """
         # It imports the engine, which most commands never need.
         from syncline.rights.missing import take_rights
 
         write = self.write_schema(graph)
         target, shadow = self.target_schema(graph), self.target_schema(graph, shadow=True)
-        applied = [
-            *await migrate_write(write.store, write.schema),
-            *await migrate_graph(target.store, target.schema),
-            *await migrate_shadow(shadow.store, shadow.schema),
-        ]
-        await take_rights(graph, target=target, write=write)
+        own = await self.maps.load(map_options(graph.composition))
+        applied = []
+        if own is None:
+            applied += await migrate_write(write.store, write.schema)
+            applied += await migrate_graph(target.store, target.schema)
+        else:
+            applied += await migrate_bookkeeping(target.store, target.schema)
+        beside = map_options(graph.composition, shadow=True).map is not None
+        applied += await migrate_shadow(shadow.store, shadow.schema, bookkeeping_only=beside)
+        await take_rights(graph, target=target, write=write, schema_map=None if own is None else own[1])
         return applied
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ A plugin that has other tables declares them as a `SchemaMap` and runs
 
 from functools import cache
 
+from syncline import names
 from syncline.engine.cycle import SyncEngine
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.table_map import (
@@ -43,4 +44,5 @@ def _knowledge_graph_engine() -> SyncEngine:
 
 async def run_cycle(context: SyncContext) -> SyncResult:
     """Run one cycle of the knowledge-graph engine: used by the default provider and by the fallback."""
-    return await _knowledge_graph_engine().run_cycle(context)
+    replacing = context.run.provider == names.FALLBACK_PROVIDER
+    return await _knowledge_graph_engine().run_cycle(context, replacing=replacing)

@@ -91,6 +91,8 @@ class Batches:
         self._progress = progress
         self.failed = dict(failed)
         self.unfinished: set[str] = set()
+        self.recounted: set[str] = set()
+        """Tables all of whose counts were made again."""
         self.deletes_read: int | None = None
         """All keys deleted before this transaction were read; None if none were read."""
 

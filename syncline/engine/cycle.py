@@ -59,9 +59,11 @@ class SyncEngine:
         self._sizes: dict[tuple[str, ...], dict[str, int]] = {}
         self._pruning = Pruning()
 
-    async def run_cycle(self, context: SyncContext) -> SyncResult:
+    async def run_cycle(self, context: SyncContext, *, replacing: bool = False) -> SyncResult:
         """Run one cycle and return its result.
 
+        A table whose map has changed since the last cycle is read again where its rows may differ. Not while
+        the engine is `replacing` a provider that is not there: its map is not the graph's.
         Terminates the lock's holder if that is an earlier attempt of this run, or a run that has ended.
         Raises StoreUnavailable when a store cannot be reached, CycleBusy when another attempt of this run
         still holds the graph, CycleFenced when another cycle took it over. A table that fails is reported in
@@ -69,7 +71,7 @@ class SyncEngine:
         """
         started = time.monotonic()
         try:
-            return await self._run_cycle(context, started)
+            return await self._run_cycle(context, started, replacing=replacing)
         except RowsFiltered:
             # Postgres names only the table. Row security on the engine's own tables is raised by this check.
             self._fitting.pop(_place(context), None)
@@ -81,9 +83,11 @@ class SyncEngine:
             # batch.
             context.log.info("cycle restarted", graph=context.graph.slug, reason=str(error))
             self._fitting.pop(_place(context), None)
-            return await self._run_cycle(context, started, patience=_LOCK_SECONDS)
+            return await self._run_cycle(context, started, patience=_LOCK_SECONDS, replacing=replacing)
 
-    async def _run_cycle(self, context: SyncContext, started: float, *, patience: float = 0.0) -> SyncResult:
+    async def _run_cycle(
+        self, context: SyncContext, started: float, *, patience: float = 0.0, replacing: bool
+    ) -> SyncResult:
         async with context.target.store.driver() as target:
             held = HeldSchema(target, context.target.schema)
             deadline = time.monotonic() + patience
@@ -116,7 +120,8 @@ class SyncEngine:
 
             async def cycle() -> _Cycle:
                 fit = await self._schema_problems(context, target)
-                return _Cycle(self.statements, context, held, started, fit, look_again, self._pruning, sizes)
+                check = SourceCheck(self.statements, context, held, fit, look_again, replacing=replacing)
+                return _Cycle(self.statements, context, held, started, check, self._pruning, sizes)
 
             result = await self._look(context, held, cycle, ledger)
             self._log_unknown(context, result)
@@ -215,10 +220,7 @@ def _place(context: SyncContext) -> tuple[str, ...]:
 
 
 class _Cycle:
-    """The state of one running cycle. Tables that do not fit the map are skipped and reported.
-
-    `look_again` checks again whether the tables fit, after one may have been altered.
-    """
+    """The state of one running cycle. Tables that do not fit the map are skipped and reported."""
 
     def __init__(
         self,
@@ -226,8 +228,7 @@ class _Cycle:
         context: SyncContext,
         held: HeldSchema,
         started: float,
-        fit: Fit,
-        look_again: Callable[[], Awaitable[Fit]],
+        source_check: SourceCheck,
         pruning: Pruning,
         sizes: dict[str, int],
     ) -> None:
@@ -235,12 +236,13 @@ class _Cycle:
         self._context = context
         self._held, self._target = held, held.connection
         self._started = started
-        self._failed = fit.failed
-        self._standing = SourceCheck(statements, context, held, fit, look_again)
+        self._source_check = source_check
+        self._failed = source_check.fit.failed
         self._sizes = sizes
         self._pruning = pruning
         self._deletes_read = 0
         self._unfinished: set[str] = set()
+        self._recounted = False
         self.progress = Progress(context)
 
     async def run(self, ledger: Ledger) -> SyncResult:
@@ -253,8 +255,8 @@ class _Cycle:
                 expected=context.vectors.prefix,
             )
         self.progress.run = ledger.progress
-        pending, ledger = await self._standing.ask(ledger)
-        self._failed = self._standing.fit.failed
+        pending, ledger = await self._source_check.ask(ledger)
+        self._failed = self._source_check.fit.failed
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
         for name, error in self._failed.items():
             context.log.error("table failed", graph=context.graph.slug, table=name, error=error)
@@ -263,11 +265,11 @@ class _Cycle:
             or pending.ahead
             or self._failed
             or self.progress.run.unannounced
-            or self._standing.changes
+            or self._source_check.changes
             or ledger.comparisons
         )
         if busy:
-            fence = await self._standing.take(ledger, pending)
+            fence = await self._source_check.take(ledger, pending)
             await self._drain(fence, ledger, pending)
             await self._announce(fence)
         if busy or ledger.outbox:
@@ -277,7 +279,7 @@ class _Cycle:
         if context.alone and not context.shadow and not pending.standby:
             if pending.prunable:
                 read = self._deletes_read or ledger.cursors[DELETES].xid
-                reader = ledger.reader if self._standing.fit.footing.writable else None
+                reader = ledger.reader if self._source_check.fit.footing.writable else None
                 await self._pruning.run(
                     context, self._target, read=read, reader=reader, out_of_time=self.out_of_time
                 )
@@ -296,7 +298,11 @@ class _Cycle:
             out_of_time=self.out_of_time,
             sizes=self._sizes,
         )
-        await drain.run(ledger, pending)
+        state = self._source_check.map_state
+        recounts = () if state is None else state.owed_recounts(self._source_check.fit.failed)
+        await drain.run(ledger, pending, recounts)
+        if state is not None and recounts and drain.recounted.issuperset(recounts):
+            self._recounted = True
         for name in pending.ahead - drain.failed.keys():
             source = DELETES if name == DELETES else self._statements.tables[name].table.source
             drain.fail(name, _AHEAD.format(source=source))
@@ -312,6 +318,8 @@ class _Cycle:
             for payload in events:
                 await target.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
             announced = replace(self.progress.run, owed_events={})
+            if self._recounted and self._source_check.map_state is not None:
+                await self._source_check.map_state.complete(target, self._source_check.fit.failed)
             await fence.finish(target, announced, drained=not self._failed and not self._unfinished)
         self.progress.run = announced
 
@@ -346,8 +354,8 @@ class _Cycle:
                         "drained": error is None and name not in self._unfinished,
                         "failures": counted.failures + (error is not None),
                         "error": error,
-                        "reread": self._standing.reread.get(name),
-                        "compared": self._standing.compare.get(name),
+                        "reread": self._source_check.reread.get(name),
+                        "compared": self._source_check.compare.get(name),
                     }
                 )
             )
@@ -368,9 +376,10 @@ class _Cycle:
             oldest_writer=writer,
             batches=self.progress.run.batches,
             duration_seconds=time.monotonic() - self._started,
-            rescanned=self._standing.rescanned is not None,
-            rescan_reason=self._standing.rescanned,
-            unknown=self._standing.unknown(pending),
+            rescanned=self._source_check.rescanned is not None,
+            rescan_reason=self._source_check.rescanned,
+            unknown=self._source_check.unknown(pending),
+            map_changes=self._source_check.map_notes,
             lag_known=not pending.standby,
             owes=pending.held or ledger.retries or ledger.outbox,
         )

@@ -17,6 +17,7 @@ from syncline.engine.dead_letters import FEW, DeadLetter, may_be_rows, refuses_a
 from syncline.engine.deletes import letter_of
 from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of
 from syncline.engine.limits import with_setting
+from syncline.engine.mapped import recount_step
 from syncline.engine.render.statements import DELETES, Cursor, TableStatements
 from syncline.engine.schema_transaction import BY_INDEX
 from syncline.engine.state import Ledger
@@ -41,8 +42,11 @@ class BatchDrain(Batches):
     Tables that have failed before are skipped.
     """
 
-    async def run(self, ledger: Ledger, pending: Pending) -> None:
-        """Drain the tombstones, then every table parents first, then released and requested rows."""
+    async def run(self, ledger: Ledger, pending: Pending, recounts: Sequence[str] = ()) -> None:
+        """Drain the tombstones, then every table parents first, then released and requested rows.
+
+        At last make the counts of the tables in `recounts` again.
+        """
         if ledger.requeued:
             async with self._transaction(BY_INDEX) as target:
                 await target.execute(sql("requeue_due"))
@@ -78,6 +82,10 @@ class BatchDrain(Batches):
                     if name in waiting:
                         await self._drain_rows(table, ledger.cursors[name], pending.horizon)
             waiting = set()
+        for name in recounts:
+            if name not in self.failed:
+                with self._failing_alone(name):
+                    await self._recount(name)
         if self._troubles and not self._landed:
             # No batch succeeded at all: the tables are not at fault, and a retry may help.
             raise self._troubles[0]
@@ -375,6 +383,17 @@ class BatchDrain(Batches):
                     batch.ends(self._progress.run, landed=False)
                 if ended:
                     return
+        self.unfinished.add(name)
+
+    async def _recount(self, name: str) -> None:
+        """Make all counts of a table again: what is counted has changed."""
+        while not self._out_of_time():
+            async with self._batch() as batch:
+                ended = await recount_step(self._target, self._statements, name)
+                batch.ends(self._progress.run, landed=False)
+            if ended:
+                self.recounted.add(name)
+                return
         self.unfinished.add(name)
 
     async def _pass_deleted(self, cursor: Cursor, horizon: int, error: StoreRejected) -> Cursor:

@@ -61,6 +61,7 @@ def add_up(before: SyncResult, last: SyncResult) -> SyncResult:
             "vectors": _vectors(before.vectors, last.vectors),
             "rescanned": before.rescanned or last.rescanned,
             "rescan_reason": last.rescan_reason or before.rescan_reason,
+            "map_changes": last.map_changes or before.map_changes,
         }
     )
 

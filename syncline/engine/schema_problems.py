@@ -69,10 +69,19 @@ async def schema_problems(
     found: dict[str, str] = {}
     for table in schema_map:
         problems = check_source(written, [table]) or uncaptured(written, [table])
-        problems = [*problems, *check_target(read, schema_map, [table])]
+        problems = [*problems, *map(_mended, check_target(read, schema_map, [table]))]
         if problems:
             found[table.name] = " ".join(problems)
     return Fit(failed=found, footing=footing)
+
+
+def _mended(misfit: str) -> str:
+    """Return a sentence about the graph-db's tables with the statement that mends it, if it has one."""
+    from syncline.capture.install.misfit import Misfit
+
+    if not isinstance(misfit, Misfit) or misfit.statement is None:
+        return misfit
+    return f"{misfit} {misfit.statement.rstrip(';')};"
 
 
 async def read_footing(source: asyncpg.Connection, schema: str) -> Footing:

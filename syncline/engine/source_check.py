@@ -5,12 +5,13 @@ whether anything was different in between, even if it has been changed back.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import asyncpg
 
 from syncline.engine.capture import Pending, ask_pending
+from syncline.engine.mapped import MapState, read_map_state
 from syncline.engine.position import Position, write_position
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.schema_problems import Fit
@@ -42,7 +43,7 @@ class _Way:
 
     table: object
     triggers: object
-    columns: object
+    columns: Sequence[Sequence[object]]
     stamps: object
     file: object
     partitions: Mapping[int, Sequence[object]] = field(default_factory=dict)
@@ -54,12 +55,18 @@ class _Way:
         return cls(
             table=table,
             triggers=triggers,
-            columns=columns,
+            columns=columns or (),
             stamps=stamps,
             # A partitioned table has no file: whether its partitions were rewritten is unknown.
             file=None if file == "0" else file,
             partitions=found,
         )
+
+    def shared_with(self, other: "_Way") -> "_Way":
+        """Return it with the columns alone that the other has too."""
+        names = {column[1] for column in other.columns}
+        columns = [column for column in self.columns if column[1] in names]
+        return replace(self, columns=columns)
 
 
 def captures(way: str) -> bool:
@@ -73,12 +80,20 @@ async def doubts(
     before: Mapping[str, str],
     now: Mapping[str, str],
     cursors: Mapping[str, Cursor],
+    *,
+    remapped: Collection[str] = (),
 ) -> dict[str, Doubt]:
-    """Return what may have been missed of the tables that are captured differently than before."""
+    """Return what may have been missed of the tables that are captured differently than before.
+
+    Of the tables in `remapped`, the map names other columns than before: only those of both are compared.
+    """
     found: dict[str, Doubt] = {}
     for name, text in before.items():
         if name in now:
-            doubt = await _doubt(source, _Way.of(text), _Way.of(now[name]), cursors[name])
+            way, current = _Way.of(text), _Way.of(now[name])
+            if name in remapped:
+                way, current = way.shared_with(current), current.shared_with(way)
+            doubt = await _doubt(source, way, current, cursors[name])
             if doubt is not None:
                 found[name] = doubt
     return found
@@ -151,7 +166,10 @@ class SourceCheck:
         held: HeldSchema,
         fit: Fit,
         look_again: Callable[[], Awaitable[Fit]],
+        *,
+        replacing: bool = False,
     ) -> None:
+        """`replacing`: the map is not the graph's own, so its differences are not changes of the graph."""
         self._statements = statements
         self._context = context
         self._held = held
@@ -163,20 +181,33 @@ class SourceCheck:
         """Table -> why it is read again from the start."""
         self.compare: dict[str, str] = {}
         """Table -> why its keys are compared: rows may have been deleted without a tombstone."""
+        self.map_state: MapState | None = None
+        """The stored map, if it differs from this cycle's; None if it does not, or is not compared."""
+        self._replacing = replacing
         self._captured: dict[str, tuple[str, str]] = {}
 
     @property
     def changes(self) -> bool:
         """Whether there is something new to record."""
-        return bool(self.rescanned or self.reread or self.compare or self._captured)
+        recorded = self.rescanned or self.reread or self.compare or self._captured
+        return bool(recorded or self.map_state is not None)
+
+    @property
+    def map_notes(self) -> tuple[str, ...]:
+        """How the map has changed, a sentence for each table that is not read again: `reread` has those."""
+        if self.map_state is None:
+            return ()
+        applied = self.map_state.applied(self.fit.failed)
+        return tuple(change.sentence for change in applied if change.table not in self.reread)
 
     async def ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
         """Query what is pending in the write-db, and whether the history that the cursors rely on still
         holds.
 
         A cursor that cannot belong to this write-db, or whose source was not captured without a gap, is reset
-        to the beginning in the returned ledger.
+        to the beginning in the returned ledger. So is that of a table whose map has changed.
         """
+        ledger = await self._compare_map(ledger)
         try:
             return await self._ask(ledger)
         except StoreRejected:
@@ -191,7 +222,7 @@ class SourceCheck:
         # Tombstones pruned unread are compared once: they can no longer be read.
         read = DELETES in ledger.stored and not ledger.lost_deletes(pending.known)
         async with self._held.transaction() as target:
-            return await Fence.take(
+            fence = await Fence.take(
                 target,
                 graph=self._context.graph.slug,
                 schema=self._context.target.schema,
@@ -204,6 +235,9 @@ class SourceCheck:
                 compare=self.compare,
                 no_deletes_below=None if pending.deletes or read else pending.horizon,
             )
+            if self.map_state is not None:
+                await self.map_state.record(target, self.fit.failed)
+            return fence
 
     def unknown(self, pending: Pending) -> tuple[str, ...]:
         """Return what cannot be known about this write-db, in sentences."""
@@ -211,6 +245,30 @@ class SourceCheck:
             return (_STANDBY,)
         problem = self.fit.footing.problem(self._context.write.schema)
         return () if problem is None else (problem,)
+
+    async def _compare_map(self, ledger: Ledger) -> Ledger:
+        """Compare the stored map with this cycle's, if they differ; reset the cursors of changed tables."""
+        if ledger.map_hash == self._statements.map_hash or (self._replacing and ledger.map_hash is not None):
+            return ledger
+        with self._context.target.store.errors_mapped():
+            async with self._held.transaction() as target:
+                state = await read_map_state(target, self._statements)
+        if self._replacing and not state.first:
+            return ledger
+        self.map_state = state
+        for change in state.applied(self.fit.failed):
+            self._context.log.info(
+                "map changed",
+                graph=self._context.graph.slug,
+                table=change.table,
+                what=change.what or (change.kind.value,),
+                reread=change.reread,
+            )
+            if change.reread:
+                self.reread[change.table] = change.reason
+            if change.compare:
+                ledger = self._comparing(ledger, {change.table: change.reason})
+        return ledger.rereading(self.reread)
 
     async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
         async with self._context.write.store.driver() as source:
@@ -265,15 +323,22 @@ class SourceCheck:
             async with self._held.transaction() as target:
                 rows = await target.fetch("SELECT table_name, captured FROM sync_source")
         before = {row["table_name"]: row["captured"] for row in rows}
-        found = await doubts(source, before, pending.ways, ledger.cursors)
+        found = await doubts(source, before, pending.ways, ledger.cursors, remapped=self._remapped)
         if found:
             await self._fits_otherwise()
         found = {name: doubt for name, doubt in found.items() if name not in self.fit.failed}
         for name, doubt in found.items():
             self._log("capture was interrupted", table=name, reason=doubt.reason, reread=doubt.reread)
-        self.reread = {name: doubt.reason for name, doubt in found.items() if doubt.reread}
+        again = {name: doubt.reason for name, doubt in found.items() if doubt.reread}
+        self.reread = {**again, **self.reread}
         ledger = self._comparing(ledger, {name: doubt.reason for name, doubt in found.items()})
-        return replace(pending, tables=pending.tables.union(self.reread)), ledger.rereading(self.reread)
+        return replace(pending, tables=pending.tables.union(again)), ledger.rereading(again)
+
+    @property
+    def _remapped(self) -> frozenset[str]:
+        """The tables whose map has changed: what they read differs from what was read for that reason."""
+        state = self.map_state
+        return frozenset() if state is None else frozenset(change.table for change in state.changes)
 
     def _comparing(self, ledger: Ledger, reasons: Mapping[str, str]) -> Ledger:
         self.compare.update(reasons)

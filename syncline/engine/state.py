@@ -139,6 +139,8 @@ class Ledger:
     """How often a cycle found the graph locked: if this grows, another look at the write-db is requested."""
     vector_prefix: str | None = None
     """Prefix of this schema's collections; None unless a promotion set it."""
+    map_hash: str | None = None
+    """Hash of the map that these tables were synced by, once it was applied completely."""
 
     def foreign_to(self, cluster: str, horizon: int, known: Known | None) -> str | None:
         """Return why the cursors cannot belong to a write-db with this cluster and horizon; None if they can.
@@ -205,6 +207,7 @@ async def read_ledger(
         comparisons=frozenset(row["comparisons"]).intersection(cursors),
         marks=row["marks"],
         vector_prefix=row["vector_prefix"],
+        map_hash=row["map_hash"],
     )
 
 

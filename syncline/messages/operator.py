@@ -1,4 +1,7 @@
-"""Operator messages: inputs of the workflows that inspect or change graphs, and some of their results."""
+"""Operator messages: inputs of the workflows that inspect or change graphs, and some of their results.
+
+One module because they are read and changed together, as wire format.
+"""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self
@@ -7,6 +10,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from syncline import names
 from syncline.control.graphs import Graph, GraphDraft
+from syncline.control.maps import LONGEST_DOCUMENT, MapName, StoredMap
 from syncline.errors import InputInvalid
 from syncline.messages.base import GraphName, GraphStatus, Message, OperatorInput, TableName, Who, Why
 from syncline.operator.dead_letters import DeadLetterState, Selection
@@ -24,11 +28,15 @@ __all__ = [
     "ListFailuresInput",
     "ListGraphAuditInput",
     "ListGraphsInput",
+    "ListMapsInput",
     "ListParkedInput",
+    "MapPage",
     "OperationInput",
     "PromoteShadowInput",
     "Promotion",
+    "PutMapInput",
     "RetryFailuresInput",
+    "ShowMapInput",
     "SummarizeFailuresInput",
     "SummarizeParkedInput",
     "VerificationProgress",
@@ -354,6 +362,68 @@ class Promotion(Message):
             f"{self.graph} is served by {self.provider_id}, its shadow by {self.shadow_provider_id}; its "
             f"collections begin with {self.qdrant_prefix}"
         )
+
+
+class ListMapsInput(OperationInput):
+    """Input of `ListMaps`: the newest version of each map, or with `name` its versions, newest first."""
+
+    workflow = names.LIST_MAPS
+
+    name: MapName | None = None
+    limit: int = 1_000
+    after: str | None = None
+    """Of the maps: the name that the page before ended with."""
+    before: int | None = None
+    """Of versions: the one that the page before ended with."""
+
+    @property
+    def summary(self) -> str:
+        """One line on the purpose of the run."""
+        return "List maps" if self.name is None else f"List versions of map {self.name}"
+
+
+class MapPage(Message):
+    """Result of `ListMaps`."""
+
+    maps: tuple[StoredMap, ...] = ()
+    next: str | None = None
+    """Value of `after` for the following page of maps; null on the last page."""
+    before: int | None = None
+    """Value of `before` for the following page of versions; null on the last page."""
+
+
+class ShowMapInput(OperationInput):
+    """Input of `ShowMap`; without a version, the newest."""
+
+    workflow = names.SHOW_MAP
+    summary_format = "Show map {name}"
+
+    name: MapName
+    version: int | None = None
+
+
+class PutMapInput(OperationInput):
+    """Input of `PutMap`: the document, whose name is the map's unless `name` is given."""
+
+    workflow = names.PUT_MAP
+
+    document: str = Field(max_length=LONGEST_DOCUMENT)
+    name: MapName | None = None
+    source: str = ""
+    """Where the document is from, for errors: a file."""
+    who: Who = ""
+    """Kept with the version, with who has started the run."""
+    why: Why = ""
+
+    @property
+    def changes(self) -> bool:
+        """Always true: it may store a version."""
+        return True
+
+    @property
+    def summary(self) -> str:
+        """One line on the purpose of the run."""
+        return f"Store map {self.name}" if self.name else "Store a map"
 
 
 class VerificationProgress(Message):

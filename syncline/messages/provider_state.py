@@ -21,6 +21,7 @@ __all__ = [
     "ProviderReturned",
     "ProviderState",
     "Served",
+    "UsedMap",
 ]
 
 
@@ -71,6 +72,15 @@ class OutageEnded(Message):
     away: Outage
 
 
+class UsedMap(Message):
+    """The stored map that a graph is synced by."""
+
+    name: str
+    version: int
+    hash: str
+    """Hash of what its document says."""
+
+
 class Served(Message):
     """The provider that ran a cycle, as it is installed in one worker."""
 
@@ -81,6 +91,8 @@ class Served(Message):
     """`name version` of the installed distribution."""
     worker: str
     """Identity of the worker, as `syncline providers` and Temporal show it."""
+    map: UsedMap | None = None
+    """The stored map of the cycle; null if the provider has its own, or the built-in one."""
 
 
 class ProviderFallback(Message):
@@ -129,6 +141,8 @@ class ProviderState(Message):
     distribution: str | None = None
     worker: str | None = None
     """Identity of the worker that ran the cycle, by a provider or by the built-in engine."""
+    map: UsedMap | None = None
+    """The stored map that the graph is synced by; null if the provider has its own, or the built-in one."""
     fallback: Fallback | None = None
     fallback_since: datetime | None = None
     consecutive_fallback_runs: int = 0
@@ -155,5 +169,6 @@ class ProviderState(Message):
                 "api_version": served.api_version,
                 "distribution": served.distribution,
                 "worker": served.worker,
+                "map": served.map or self.map,
             }
         )

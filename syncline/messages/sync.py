@@ -34,6 +34,7 @@ from syncline.messages.provider_state import (
     ProviderReturned,
     ProviderState,
     Served,
+    UsedMap,
 )
 
 LONGEST_RUN: Final = timedelta(hours=3)
@@ -141,6 +142,8 @@ class ProviderResolution(SparseMessage):
     """Whether this run starts a run of the graph's shadow at its end."""
     fingerprint: str | None = None
     """Fingerprint of the graph's record at resolution; null without a provider, and from an older worker."""
+    map: UsedMap | None = None
+    """The stored map that the composition names for the built-in provider, and its version for this run."""
 
 
 class SyncCycleRequest(SparseMessage):
@@ -162,6 +165,8 @@ class SyncCycleRequest(SparseMessage):
     seen_up_to: datetime | None = None
     fingerprint: str | None = None
     """Fingerprint of the record at resolution: while it is unchanged, the activity does not resolve again."""
+    map: UsedMap | None = None
+    """The stored map at resolution."""
 
 
 class TableProgress(Message):
@@ -284,6 +289,9 @@ class SyncResult(SparseMessage):
     rescan_reason: str | None = None
     unknown: tuple[str, ...] = ()
     """What this write-db does not reveal, in sentences: it is a standby, or the role lacks a privilege."""
+    map_changes: tuple[str, ...] = ()
+    """How the graph's table map has changed since the last cycle, in a sentence for each table that is not
+    read again: it left, or its points or counts are made again. Of the others, `reread` has the reason."""
     owes: bool = False
     """Whether work is left even if nothing changes: rows behind an open transaction, retries."""
     look_owed: bool = False
@@ -431,6 +439,7 @@ class CarriedState(Message):
             after_run=self.after_run,
             provider_id=answer.provider_id,
             provider_version=answer.provider_version,
+            map=answer.map,
             fallback=answer.fallback,
             fallback_since=self.first_fallback_at,
             consecutive_fallback_runs=self.consecutive_fallback_runs,
@@ -453,6 +462,11 @@ class SyncGraphResult(Message):
     result: SyncResult
     carried: CarriedState = CarriedState()
 
+    @property
+    def map(self) -> UsedMap | None:
+        """The stored map of the cycle."""
+        return None if self.result.served is None else self.result.served.map
+
     def kept_json(self) -> bytes:
         """Return all fields, but of `tables` and `carried` only those that differ from their defaults."""
         kept = self.model_dump(mode="json")
@@ -474,6 +488,7 @@ class HandedOn(SparseMessage):
     provider_version: str | None = None
     fallback: Fallback | None = None
     held: Held | None = None
+    map: UsedMap | None = None
     carried: CarriedState
 
     @property
@@ -495,6 +510,7 @@ class HandedOn(SparseMessage):
             provider_version=result.provider_version,
             fallback=result.fallback,
             held=result.held,
+            map=result.map,
             carried=result.carried,
         )
 

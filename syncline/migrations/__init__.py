@@ -55,6 +55,8 @@ async def migrate_graph(store: PostgresStore, schema: str) -> list[str]:
     return [*await migrate_bookkeeping(store, schema), *await upgrade(store, schema, _HERE / "graph")]
 
 
-async def migrate_shadow(store: PostgresStore, schema: str) -> list[str]:
+async def migrate_shadow(store: PostgresStore, schema: str, *, bookkeeping_only: bool = False) -> list[str]:
     """Bring a shadow's schema up to date, if it exists: the shadow's first cycle creates it."""
-    return await migrate_graph(store, schema) if await recorded(store, schema, ENGINE_VERSION_TABLE) else []
+    if not await recorded(store, schema, ENGINE_VERSION_TABLE):
+        return []
+    return await (migrate_bookkeeping if bookkeeping_only else migrate_graph)(store, schema)

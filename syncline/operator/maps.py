@@ -1,4 +1,4 @@
-"""Table map of a graph for operations: the provider's if it is available here, otherwise the built-in one."""
+"""Table map of a graph for operations: stored, or the provider's if it is available here, or the built-in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from syncline import names
 from syncline.control.composition import parse_composition
+from syncline.control.maps import map_options
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.render.statements import DELETES
 from syncline.engine.table_map import SchemaMap
 from syncline.errors import InputInvalid
+from syncline.messages.provider_state import UsedMap
 from syncline.messages.verification import Verification
 from syncline.operator.schema import reading
 from syncline.provider import GraphSchema
@@ -24,11 +26,13 @@ __all__ = ["GraphMap", "map_of", "not_compared"]
 
 @dataclass(frozen=True, kw_only=True)
 class GraphMap:
-    """A graph's table map: its provider's, otherwise the built-in one."""
+    """A graph's table map: a stored one, its provider's, otherwise the built-in one."""
 
     schema_map: SchemaMap
     unknown: str | None = None
     """Why the provider's own map is unknown here, in a sentence; None: `schema_map` is the provider's."""
+    used: UsedMap | None = None
+    """The stored map that `schema_map` is; None if it is no stored one."""
 
     @contextmanager
     def finding(self) -> Iterator[None]:
@@ -41,9 +45,16 @@ class GraphMap:
             raise InputInvalid(f"{error} These are the tables of the built-in map. {self.unknown}") from None
 
 
-def map_of(services: "Services", graph: "Graph", *, shadow: bool = False) -> GraphMap:
-    """Return the table map of the provider of the graph, or of its shadow; raise CompositionInvalid."""
+async def map_of(services: "Services", graph: "Graph", *, shadow: bool = False) -> GraphMap:
+    """Return the table map of the provider of the graph, or of its shadow.
+
+    Of a stored map that is not pinned it is the newest version, which the next cycle uses. Raise
+    CompositionInvalid, or MapNotFound for a stored map that there is not.
+    """
     entry = parse_composition(graph.slug, graph.composition).entry("sync", shadow=shadow)
+    stored = await services.maps.load(map_options(graph.composition, shadow=shadow))
+    if stored is not None:
+        return GraphMap(schema_map=stored[1], used=stored[0])
     if entry is None or entry.provider in (names.DEFAULT_PROVIDER, names.FALLBACK_PROVIDER):
         return GraphMap(schema_map=KNOWLEDGE_GRAPH)
     who = f"Provider '{entry.provider}' of graph '{graph.slug}'"

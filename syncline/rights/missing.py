@@ -8,6 +8,7 @@ from itertools import groupby
 import asyncpg
 
 from syncline.control.graphs import Graph
+from syncline.engine.table_map import SchemaMap
 from syncline.provider import GraphSchema
 from syncline.rights.databases import read_place
 from syncline.rights.needed import Kind, Place, Right, grant, worker_graph_rights, worker_write_rights
@@ -60,15 +61,23 @@ async def missing_rights(connection: asyncpg.Connection, needed: Iterable[Right]
 _GRANTED_BY_OWNERS = ("schema", "table", "sequence")
 
 
-async def take_rights(graph: Graph, *, target: GraphSchema, write: GraphSchema | None = None) -> None:
+async def take_rights(
+    graph: Graph,
+    *,
+    target: GraphSchema,
+    write: GraphSchema | None = None,
+    schema_map: SchemaMap | None = None,
+) -> None:
     """Grant the connections' role what it lacks in these schemas of the graph or its shadow.
+
+    `schema_map` is the stored map of the graph, if it has one.
 
     Only where it may act as the owner, SYNCLINE_OWNER_ROLE. Objects of other roles are unchanged: `doctor`
     then reports what is missing.
     """
     taken = [_take(target, worker_graph_rights([Place(schema=target.schema)]))]
     if write is not None:
-        taken.append(_take(write, worker_write_rights([read_place(graph)])))
+        taken.append(_take(write, worker_write_rights([read_place(graph, schema_map)])))
     await asyncio.gather(*taken)
 
 

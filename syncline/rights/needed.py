@@ -147,6 +147,13 @@ def worker_control_rights() -> Iterator[Right]:
         privileges=("SELECT", "INSERT"),
         why="write the audit",
     )
+    yield Right(
+        kind="table",
+        schema=schema,
+        names=("maps",),
+        privileges=("SELECT", "INSERT"),
+        why="read and store maps",
+    )
 
 
 def owner_rights() -> Iterator[Right]:

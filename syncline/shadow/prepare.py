@@ -7,10 +7,11 @@ import asyncpg
 
 from syncline import names
 from syncline.control.graphs import Graph
+from syncline.control.maps import map_options
 from syncline.control.services import Services
 from syncline.engine.table_map import SchemaMap
 from syncline.errors import SchemaMoved, ShadowInvalid, StoreUnavailable
-from syncline.migrations import migrate_graph
+from syncline.migrations import migrate_bookkeeping, migrate_graph
 from syncline.rights.missing import take_rights
 from syncline.sql import quoted, statements_of
 
@@ -56,7 +57,8 @@ async def prepare_shadow(services: Services, graph: Graph, provider_id: str) -> 
                 graph.slug,
                 f"graph '{other.slug}' uses its schema '{place.schema}' or prefix '{prefix}'",
             )
-    await migrate_graph(place.store, place.schema)
+    stored = map_options(graph.composition, shadow=True).map is not None
+    await (migrate_bookkeeping if stored else migrate_graph)(place.store, place.schema)
     await take_rights(graph, target=place)
     async with place.store.driver() as connection:
         await connection.execute(_sql("claim", schema=quoted(place.schema)), prefix, provider_id)

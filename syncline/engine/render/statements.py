@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from syncline.engine.comparison import Comparison
 from syncline.engine.key_forms import cast, ordered, safe
 from syncline.engine.keys import hex_of, is_text, key_bytes, key_text, of_hex
+from syncline.engine.map_changes import map_hash
 from syncline.engine.render.deletes import Removal
 from syncline.engine.render.fragments import (
     commas,
@@ -222,6 +223,7 @@ class SchemaStatements:
         self.comparisons = {table.name: Comparison(schema_map, table) for table in schema_map}
         self.removal = Removal(schema_map)
         self.recount = Recount(schema_map)
+        self.map_hash = map_hash(schema_map)
         self._pending: dict[tuple[object, ...], str] = {}
 
     def pending(

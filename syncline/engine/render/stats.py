@@ -83,6 +83,15 @@ class Recount:
         ]
         self._statements: dict[tuple[str, frozenset[str]], str] = {}
 
+    def labels(self, table: str) -> list[str]:
+        """Return the labels under which a row of the table is noted so that all its counts are made again."""
+        return [
+            label
+            for counting, _, groups in self._counting
+            if counting.name == table
+            for label in (counting.name, *groups)
+        ]
+
     async def run(self, target: asyncpg.Connection) -> None:
         """Recount for every row that the transaction has noted."""
         if not self._counting:

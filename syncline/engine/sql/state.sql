@@ -29,7 +29,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_b
 -- read from the first entry in index order, never with EXISTS: that scans a whole table once the planner
 -- expects the condition to be common, or where a million entries were deleted.
 SELECT s.write_cluster, s.reader::text AS reader, s.position, to_jsonb(s) ->> 'vector_prefix' AS vector_prefix,
-       s.behind_since, s.progress::text AS progress,
+       s.behind_since, s.progress::text AS progress, s.map_hash,
        coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key)) FROM sync_cursor c), '{}')::text
            AS cursors,
        coalesce((SELECT jsonb_object_agg(c.table_name, c.hash) FROM sync_source c), '{}')::text AS sources,

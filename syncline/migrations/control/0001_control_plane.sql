@@ -1,4 +1,5 @@
--- The control plane: graphs (where they are, when and with what they sync), workers, and operators' actions.
+-- The control plane: graphs (where they are, when and with what they sync), maps, workers, and operators'
+-- actions.
 -- Runs with search_path set to schema syncline. The checks repeat syncline.graphs, for manual statements.
 
 CREATE TABLE graphs (
@@ -133,4 +134,23 @@ CREATE TABLE required_providers (
     distribution text NOT NULL,
     since        timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (kind, id)
+);
+
+-- Maps: documents that graphs are synced by, each version as it was written. None is ever changed or deleted, so
+-- that a name and a version mean one document.
+CREATE TABLE maps (
+    name     text NOT NULL
+        CONSTRAINT maps_name_valid CHECK (name ~ '^[a-z][a-z0-9_-]*$' AND length(name) <= 63),
+    version  integer NOT NULL
+        CONSTRAINT maps_version_valid CHECK (version >= 1),
+    document text NOT NULL,
+    -- Of what the document says: layout and comments do not count.
+    hash     text NOT NULL,
+    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- As in graph_audit.
+    who      text NOT NULL,
+    why      text NOT NULL,
+    starter  text,
+    run_id   text,
+    PRIMARY KEY (name, version)
 );

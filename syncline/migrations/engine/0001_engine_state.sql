@@ -181,7 +181,10 @@ CREATE TABLE sync_state (
     -- Who reads, whatever the schema is called, and which past of the write-db the cursors are of:
     -- "branch/number/token" of the write-db's sync_position; null as long as none could be written there.
     reader            uuid NOT NULL DEFAULT gen_random_uuid(),
-    position          text
+    position          text,
+    -- The hash of the map that sync_mapped has in full and that was applied completely; null before the first
+    -- cycle.
+    map_hash          text
 );
 INSERT INTO sync_state DEFAULT VALUES;
 
@@ -217,6 +220,17 @@ CREATE TABLE sync_source (
     table_name text PRIMARY KEY,
     hash       text NOT NULL,
     captured   text NOT NULL
+);
+
+-- The map that these tables are synced by, table by table, as JSON: what differs from a cycle's map is done
+-- again. One that left the map stays listed, because its deletes are missed until it returns. Counts that are
+-- made again have got as far as the row `recounted`.
+CREATE TABLE sync_mapped (
+    table_name text PRIMARY KEY,
+    definition jsonb NOT NULL,
+    gone       boolean NOT NULL DEFAULT false,
+    recount    boolean NOT NULL DEFAULT false,
+    recounted  uuid
 );
 
 -- Tables whose rows may have been deleted without a tombstone: their keys are compared with the write-db's,

@@ -3,6 +3,7 @@
 import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
@@ -12,10 +13,12 @@ from syncline import names
 from syncline.capture.listen.connection import obstacle
 from syncline.capture.listen.status import listened_to, listener_name
 from syncline.control.graphs import Graph
+from syncline.control.maps import map_options
 from syncline.control.readiness import reach_embedding, reach_vectors
 from syncline.control.services import Role, Services
 from syncline.control.workers import WorkerRecord
-from syncline.errors import StoreError
+from syncline.engine.table_map import SchemaMap
+from syncline.errors import MapInvalid, MapNotFound, StoreError
 from syncline.messages.base import GraphStatus
 from syncline.migrations.revisions import CONTROL, ENGINE, GRAPH, WRITE, Side, schemas_behind
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, listed, skew_check
@@ -206,7 +209,8 @@ def _rights_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
         here = having[role, key]
         control = not apart and (role, key) == ("graph", None)
         shadowed = [graph for graph in here if graph.shadowed and role == "graph"]
-        needed = needed_rights(role, here, control=control)
+        maps = await _stored_maps(services, here) if role == "write" else {}
+        needed = needed_rights(role, here, control=control, maps=maps)
         store = services.store(role, key)
         return await _if_it_answers(name, _alone(check_rights(name, store, needed, shadowed=shadowed)))
 
@@ -227,6 +231,17 @@ def _rights_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
         name = "control plane: rights"
         looks.append(_look(name, partial(control_plane, name), fix="See the check of control plane."))
     return looks
+
+
+async def _stored_maps(services: Services, graphs: Sequence[Graph]) -> dict[str, SchemaMap]:
+    """Return slug -> stored map; one that cannot be read is missing, and its graph's runs say why."""
+    found = {}
+    for graph in graphs:
+        with suppress(MapNotFound, MapInvalid, StoreError):
+            stored = await services.maps.load(map_options(graph.composition))
+            if stored is not None:
+                found[graph.slug] = stored[1]
+    return found
 
 
 def _tenancy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
@@ -311,6 +326,9 @@ async def _control_revision(services: Services) -> Sequence[Check]:
 async def _revisions(services: Services, graphs: Sequence[Graph], side: Side) -> Sequence[Check]:
     """Return the migration check of one side of all graphs, store by store."""
     role: Role = "write" if side is WRITE else "graph"
+    if side is not ENGINE:
+        # A graph of a stored map has tables of its own, which no migration makes.
+        graphs = [graph for graph in graphs if map_options(graph.composition).map is None]
     by_store: dict[str | None, dict[str, str]] = {}
     for graph in graphs:
         key = graph.write_store if role == "write" else graph.graph_store

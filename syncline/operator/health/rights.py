@@ -1,6 +1,6 @@
 """Rights checks of a store: missing privileges, hidden rows, and whether a restore would be noticed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -11,6 +11,7 @@ from syncline.capture.install.ownership import hidden
 from syncline.control.graphs import Graph
 from syncline.control.services import Role
 from syncline.engine.schema_problems import Footing
+from syncline.engine.table_map import SchemaMap
 from syncline.operator.health.check import Check, CheckStatus
 from syncline.rights.databases import read_place
 from syncline.rights.missing import missing_rights
@@ -31,10 +32,19 @@ _MOST_GRANTS: Final = 200
 _sql = statements_of("syncline.rights")
 
 
-def needed_rights(role: Role | None, graphs: Sequence[Graph], *, control: bool = False) -> Iterator[Right]:
-    """Yield the privileges that a worker needs in a store used as `role`; `control`: as control plane."""
+def needed_rights(
+    role: Role | None,
+    graphs: Sequence[Graph],
+    *,
+    control: bool = False,
+    maps: Mapping[str, SchemaMap] | None = None,
+) -> Iterator[Right]:
+    """Yield the privileges that a worker needs in a store used as `role`; `control`: as control plane.
+
+    `maps`: slug -> the stored map of a graph that has one.
+    """
     if role == "write":
-        yield from worker_write_rights([read_place(graph) for graph in graphs])
+        yield from worker_write_rights([read_place(graph, (maps or {}).get(graph.slug)) for graph in graphs])
     if role == "graph":
         schemas = [graph.schema_name for graph in graphs]
         shadows = [names.shadow_schema(graph.schema_name) for graph in graphs if graph.shadowed]

@@ -1,0 +1,287 @@
+"""Stored maps of the control plane: every version of every map document, as it was written, by whom and why.
+
+A composition names a map by the options of the built-in provider. Versions are never changed or deleted, so
+that a name and a version always mean the same document.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Final, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    DateTime,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    cast,
+    func,
+    or_,
+    select,
+    text,
+    tuple_,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from syncline import names
+from syncline.control.audit import Actor
+from syncline.errors import CompositionInvalid, MapNotFound
+from syncline.messages.base import Message
+from syncline.messages.provider_state import UsedMap
+from syncline.stores.postgres import PostgresStore
+
+if TYPE_CHECKING:
+    from syncline.engine.table_map import SchemaMap
+
+__all__ = [
+    "LONGEST_DOCUMENT",
+    "MapDocument",
+    "MapName",
+    "MapOptions",
+    "MapPut",
+    "MapRepository",
+    "StoredMap",
+    "map_options",
+    "named_map",
+    "unknown_map",
+]
+
+LONGEST_DOCUMENT: Final = 1_000_000
+"""Maximum characters of a document: it travels through Temporal."""
+_MOST_NAMED: Final = 20
+_MOST_LOADED: Final = 100
+
+MapName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=63)]
+
+
+class MapOptions(BaseModel):
+    """Options of the built-in provider: the stored map that it syncs; without one, the knowledge graph."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    map: MapName | None = None
+    map_version: int | None = Field(default=None, ge=1)
+    """Null: the newest version, from the next run on."""
+
+    @model_validator(mode="after")
+    def _a_version_is_of_a_map(self) -> Self:
+        if self.map_version is not None and self.map is None:
+            raise ValueError("`map_version` needs `map`: name the map")
+        return self
+
+    def pinned(self, used: UsedMap | None) -> Self:
+        """Return the options with the version that a run has resolved."""
+        if used is None or used.name != self.map:
+            return self
+        return self.model_copy(update={"map_version": used.version})
+
+
+def map_options(composition: Mapping[str, JsonValue], *, shadow: bool = False) -> MapOptions:
+    """Return the options of a record's built-in provider; without a map if it names none or is invalid."""
+    entry = composition.get("shadow" if shadow else "sync")
+    if not isinstance(entry, dict) or entry.get("provider") != names.DEFAULT_PROVIDER:
+        return MapOptions()
+    try:
+        return MapOptions.model_validate(entry.get("options") or {})
+    except ValidationError:
+        return MapOptions()
+
+
+class StoredMap(Message):
+    """One version of a stored map, without its document."""
+
+    name: str
+    version: int
+    hash: str
+    """Hash of what the document says: equal for versions that differ only in layout and comments."""
+    at: datetime
+    who: str = ""
+    why: str = ""
+    starter: str | None = None
+    """Who started the run that stored it, by Temporal."""
+    run_id: str | None = None
+    graphs: tuple[str, ...] = ()
+    """Slugs of the graphs that are synced by this version, where maps are listed."""
+
+
+class MapDocument(StoredMap):
+    """One version of a stored map."""
+
+    document: str
+    """As it was written."""
+
+
+class MapPut(Message):
+    """What storing a document came to."""
+
+    stored: StoredMap
+    created: bool
+    """False: the newest version has this very document already."""
+
+
+_maps = Table(
+    "maps",
+    MetaData(schema="syncline"),
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("document", Text),
+    Column("hash", Text),
+    Column("at", DateTime(timezone=True)),
+    Column("who", Text),
+    Column("why", Text),
+    Column("starter", Text),
+    Column("run_id", Text),
+)
+_LISTED: Final = [column for column in _maps.columns if column.name != "document"]
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('syncline.maps:' || :name, 0))")
+
+
+def named_map(composition: ColumnElement[Mapping[str, JsonValue]], key: str) -> ColumnElement[object]:
+    """Return the expression for the map that an entry of a composition names, as `UsedMap`; NULL if none."""
+    options = composition[key]["options"]
+    pinned = options["map_version"].as_string()
+    return (
+        select(
+            func.jsonb_build_object("name", _maps.c.name, "version", _maps.c.version, "hash", _maps.c.hash)
+        )
+        .where(
+            _maps.c.name == options["map"].as_string(),
+            or_(pinned.is_(None), cast(_maps.c.version, Text) == pinned),
+        )
+        .order_by(_maps.c.version.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+async def unknown_map(
+    connection: AsyncConnection, slug: str, key: str, options: MapOptions
+) -> CompositionInvalid | None:
+    """Return why a composition names no stored map, with the known ones; None if it does."""
+    if options.map is None:
+        return None
+    versions = select(_maps.c.version).where(_maps.c.name == options.map)
+    found = (await connection.execute(versions)).scalars().all()
+    if options.map_version is None and found:
+        return None
+    if found:
+        if options.map_version in found:
+            return None
+        problem = f"map '{options.map}' has no version {options.map_version}; its newest is {max(found)}"
+        return CompositionInvalid(slug, f"{key}.options.map_version", problem)
+    listed = select(_maps.c.name).distinct().order_by(_maps.c.name).limit(_MOST_NAMED)
+    known = (await connection.execute(listed)).scalars().all()
+    stored = ", ".join(known) or "none; `syncline map put FILE` stores one"
+    return CompositionInvalid(
+        slug, f"{key}.options.map", f"no map '{options.map}' is stored (stored: {stored})"
+    )
+
+
+class MapRepository:
+    """Repository of stored maps in the control database. It keeps documents that it has read."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+        self._loaded: dict[tuple[str, int], tuple[UsedMap, SchemaMap]] = {}
+
+    async def put(self, name: str, document: str, *, hash: str, actor: Actor) -> MapPut:  # noqa: A002
+        """Store a document as the next version of a map, unless the newest version is that very document.
+
+        An attempt of a run that has stored it already returns the same.
+        """
+        newest = select(_maps).where(_maps.c.name == name).order_by(_maps.c.version.desc()).limit(1)
+        async with self._store.begin() as connection:
+            await connection.execute(_LOCK, {"name": name})
+            before = (await connection.execute(newest)).mappings().one_or_none()
+            if before is not None and before["document"] == document:
+                again = actor.run_id is not None and before["run_id"] == actor.run_id
+                return MapPut(stored=StoredMap.model_validate(dict(before)), created=again)
+            values = {
+                "name": name,
+                "version": 1 if before is None else before["version"] + 1,
+                "document": document,
+                "hash": hash,
+                **actor.model_dump(),
+            }
+            added = _maps.insert().values(values).returning(*_LISTED)
+            row = (await connection.execute(added)).mappings().one()
+            return MapPut(stored=StoredMap.model_validate(dict(row)), created=True)
+
+    async def get(self, name: str, version: int | None = None) -> MapDocument:
+        """Return a version of a map, the newest if none is given; raise MapNotFound naming the known ones."""
+        wanted = select(_maps).where(_maps.c.name == name).order_by(_maps.c.version.desc()).limit(1)
+        if version is not None:
+            wanted = wanted.where(_maps.c.version == version)
+        async with self._store.begin() as connection:
+            row = (await connection.execute(wanted)).mappings().one_or_none()
+            if row is not None:
+                return MapDocument.model_validate(dict(row))
+            versions = select(func.max(_maps.c.version)).where(_maps.c.name == name)
+            newest = (await connection.execute(versions)).scalar_one()
+            listed = select(_maps.c.name).distinct().order_by(_maps.c.name).limit(_MOST_NAMED)
+            known = (await connection.execute(listed)).scalars().all()
+        raise MapNotFound(name, version, newest=newest, known=known)
+
+    async def unknown(self, slug: str, key: str, options: MapOptions) -> CompositionInvalid | None:
+        """Return why a composition names no stored map, with the known ones; None if it does."""
+        async with self._store.begin() as connection:
+            return await unknown_map(connection, slug, key, options)
+
+    async def list(self, *, after: str | None = None, limit: int) -> Sequence[StoredMap]:
+        """Return the newest version of each map, by name; at most `limit`, those after `after`."""
+        newest = select(_maps.c.name, func.max(_maps.c.version)).group_by(_maps.c.name)
+        wanted = (
+            select(*_LISTED)
+            .where(tuple_(_maps.c.name, _maps.c.version).in_(newest))
+            .order_by(_maps.c.name)
+            .limit(limit)
+        )
+        if after is not None:
+            wanted = wanted.where(_maps.c.name > after)
+        async with self._store.begin() as connection:
+            rows = (await connection.execute(wanted)).mappings().all()
+        return [StoredMap.model_validate(dict(row)) for row in rows]
+
+    async def history(self, name: str, *, before: int | None = None, limit: int) -> Sequence[StoredMap]:
+        """Return the versions of a map, newest first; at most `limit`, those before `before`."""
+        wanted = select(*_LISTED).where(_maps.c.name == name).order_by(_maps.c.version.desc()).limit(limit)
+        if before is not None:
+            wanted = wanted.where(_maps.c.version < before)
+        async with self._store.begin() as connection:
+            rows = (await connection.execute(wanted)).mappings().all()
+        return [StoredMap.model_validate(dict(row)) for row in rows]
+
+    async def load(self, options: MapOptions) -> "tuple[UsedMap, SchemaMap] | None":
+        """Return the map that the options name; None if they name none. Raise MapNotFound or MapInvalid.
+
+        A version is read and parsed once.
+        """
+        if options.map is None:
+            return None
+        if options.map_version is not None and (
+            known := self._loaded.get((options.map, options.map_version))
+        ):
+            return known
+        stored = await self.get(options.map, options.map_version)
+        key = (stored.name, stored.version)
+        if key not in self._loaded:
+            # Reading documents needs the engine's models, which most processes never load.
+            from syncline.maps.document import read_map
+
+            used = UsedMap(name=stored.name, version=stored.version, hash=stored.hash)
+            schema_map = read_map(stored.document, source=f"map {stored.name}, version {stored.version}")
+            if len(self._loaded) >= _MOST_LOADED:
+                self._loaded.pop(next(iter(self._loaded)))
+            self._loaded[key] = used, schema_map
+        return self._loaded[key]

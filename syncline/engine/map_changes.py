@@ -1,0 +1,305 @@
+"""Map changes: how two versions of a table map differ, and what has to be done again because of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final
+
+from pydantic import JsonValue
+
+from syncline.engine.table_map import SchemaMap, TableMap
+
+__all__ = [
+    "ChangeKind",
+    "Definition",
+    "TableChange",
+    "definition_of",
+    "definitions_of",
+    "map_changes",
+    "map_hash",
+]
+
+Definition = Mapping[str, JsonValue]
+"""A table of a map as JSON, without what has its default: equal definitions mean the same."""
+
+_IDENTITY: Final = ("key", "source")
+"""Fields by which rows are found: under another one, the rows that stand there may be of no source row."""
+_UNREAD: Final = ("name", "source_only")
+"""Fields whose change alone changes no row: an expression that uses a column is itself a difference."""
+
+
+def definition_of(table: TableMap) -> dict[str, JsonValue]:
+    """Return the definition of a table."""
+    plain = _plain(table)
+    if not isinstance(plain, dict):
+        raise TypeError(f"{table!r} is no dataclass")
+    return plain
+
+
+def definitions_of(schema_map: SchemaMap) -> dict[str, dict[str, JsonValue]]:
+    """Return table -> definition."""
+    return {table.name: definition_of(table) for table in schema_map}
+
+
+def map_hash(schema_map: SchemaMap) -> str:
+    """Return the hash of what a map says: equal for maps that differ in their name, layout or comments."""
+    said = json.dumps(definitions_of(schema_map), sort_keys=True, ensure_ascii=False)
+    return sha256(said.encode()).hexdigest()[:32]
+
+
+class ChangeKind(StrEnum):
+    """What became of a table."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableChange:
+    """How one table of the map changed, and what follows from it."""
+
+    table: str
+    kind: ChangeKind
+    what: tuple[str, ...] = ()
+    """What differs, in a few words each."""
+    reread: bool = False
+    """Whether every row is read from the write-db again."""
+    compare: bool = False
+    """Whether rows may stand in the target that no source row has: keys are compared."""
+    points: bool = False
+    """Whether every point is written again. Texts that are the same are not embedded again."""
+    indexed: bool = False
+    """Whether only the indexes of the collection differ."""
+    recount: bool = False
+    """Whether all counts are made again."""
+    links_left: tuple[str, ...] = ()
+    """Link tables that are no longer written."""
+    collection_left: str | None = None
+    """A collection that is no longer written."""
+
+    @property
+    def reason(self) -> str:
+        """Return why, in words that follow `since`."""
+        if self.kind is ChangeKind.ADDED:
+            return "it came into the map again"
+        return f"the map changed: {', '.join(self.what)}"
+
+    @property
+    def sentence(self) -> str:
+        """Return the change and what the next cycle does about it, in a sentence."""
+        if self.kind is ChangeKind.ADDED:
+            return f"{self.table}: added to the map; every row is read."
+        if self.kind is ChangeKind.LEFT:
+            return f"{self.table}: left the map; it is no longer synced, and its rows stay as they are."
+        done = [
+            *(["every row is read again"] if self.reread else []),
+            *(["rows that the write-db does not have by its key leave"] if self.compare else []),
+            *(["every point is written again, changed texts are embedded"] if self.points else []),
+            *(["every count is made again"] if self.recount else []),
+            *(["the indexes of its collection are made"] if self.indexed else []),
+        ]
+        left = [*self.links_left, *([] if self.collection_left is None else [self.collection_left])]
+        if left:
+            done.append(f"what stands in {' and '.join(left)} stays")
+        return f"{self.table}: {', '.join(self.what)}; {', '.join(done) or 'nothing is read again'}."
+
+
+def map_changes(
+    before: Mapping[str, Definition], now: Mapping[str, Definition], *, gone: Sequence[str] = ()
+) -> tuple[TableChange, ...]:
+    """Return the tables that differ, those that left last.
+
+    `gone` are tables that the map had at some time before: deletes were missed of one that returns.
+    """
+    found = []
+    for name, definition in now.items():
+        if name not in before:
+            found.append(
+                TableChange(
+                    table=name,
+                    kind=ChangeKind.ADDED,
+                    reread=name in gone,
+                    compare=name in gone,
+                    # Rows may stand there: one that is equal is not written, but it needs a point.
+                    points=bool(definition.get("vector")),
+                    recount=bool(definition.get("stats")),
+                )
+            )
+        elif before[name] != definition:
+            found.append(_changed(name, before[name], definition))
+    for name in before.keys() - now.keys():
+        collection = _part(before[name], "vector").get("collection")
+        found.append(
+            TableChange(
+                table=name,
+                kind=ChangeKind.LEFT,
+                what=("left the map",),
+                collection_left=collection if isinstance(collection, str) else None,
+            )
+        )
+    return tuple(sorted(found, key=lambda change: change.kind is ChangeKind.LEFT))
+
+
+def _changed(name: str, before: Definition, now: Definition) -> TableChange:
+    differing = [field for field in {**before, **now} if before.get(field) != now.get(field)]
+    what: list[str] = []
+    reread = False
+    for field in differing:
+        if field in ("vector", "stats"):
+            continue
+        if field in _LISTS:
+            words, again = _differences(field, before, now)
+            what += words
+            reread |= again
+        else:
+            what.append(f"{_called(field)} changed")
+            reread |= field not in _UNREAD
+    vector = _vector(_part(before, "vector"), _part(now, "vector"))
+    stats, recount = _stats(_part(before, "stats"), _part(now, "stats"))
+    links = _named(before, "links").keys() - _named(now, "links").keys()
+    return TableChange(
+        table=name,
+        kind=ChangeKind.CHANGED,
+        what=(*what, *vector.what, *stats),
+        reread=reread,
+        compare=any(field in _IDENTITY for field in differing),
+        points=vector.points,
+        indexed=vector.indexed and not vector.points,
+        recount=recount,
+        links_left=tuple(sorted(links)),
+        collection_left=vector.left,
+    )
+
+
+_LISTS: Final = {
+    "columns": ("name", "column"),
+    "source_only": ("name", "source column"),
+    "references": ("column", "reference"),
+    "links": ("table", "links"),
+    "expressions": ("", "expression of"),
+}
+"""Field with named items -> the name within an item, and what an item is called."""
+
+
+def _differences(field: str, before: Definition, now: Definition) -> tuple[list[str], bool]:
+    """Return how the named items of a field differ, and whether rows have to be read again for it."""
+    old, new = _named(before, field), _named(now, field)
+    called = _LISTS[field][1]
+    what, reread = [], False
+    for name in {**old, **new}:
+        if name not in old:
+            what.append(f"{called} {name} added")
+            reread |= field not in _UNREAD
+        elif name not in new:
+            what.append(f"{called} {name} left")
+            # Rows may be parked for a reference that left, and a plain column takes an expression's place.
+            reread |= field == "references" or (field == "expressions" and name in _written(now))
+        elif old[name] != new[name]:
+            what.append(f"{called} {name} changed")
+            reread |= field not in _UNREAD
+    return what, reread
+
+
+def _written(table: Definition) -> set[str]:
+    """Return the target columns that are written without an expression."""
+    references = _named(table, "references")
+    targets = {
+        str(item.get("target", name)) if isinstance(item, dict) else name for name, item in references.items()
+    }
+    return {*_named(table, "columns"), *targets}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _VectorChange:
+    what: tuple[str, ...] = ()
+    points: bool = False
+    indexed: bool = False
+    left: str | None = None
+
+
+def _vector(before: Definition, now: Definition) -> _VectorChange:
+    if before == now:
+        return _VectorChange()
+    old, new = before.get("collection"), now.get("collection")
+    left = str(old) if old is not None and old != new else None
+    if not now:
+        return _VectorChange(what=(f"vectors of {old} left",), left=left)
+    if old != new:
+        return _VectorChange(what=(f"vectors go to {new}",), points=True, left=left)
+    parts = [field for field in ("text", "payload", "indexed") if before.get(field) != now.get(field)]
+    parts += sorted(
+        field
+        for field in {**before, **now}
+        if field not in (*parts, *_VECTOR) and before.get(field) != now.get(field)
+    )
+    what = tuple(f"{part} of the vectors changed" for part in parts)
+    return _VectorChange(what=what, points=parts != ["indexed"], indexed="indexed" in parts)
+
+
+_VECTOR: Final = ("collection", "text", "payload", "indexed")
+
+
+def _stats(before: Definition, now: Definition) -> tuple[tuple[str, ...], bool]:
+    """Return how counts differ, and whether they have to be made again."""
+    if before == now:
+        return (), False
+    if not now:
+        return ("counts left",), False
+    if (before.get("table"), before.get("owner")) != (now.get("table"), now.get("owner")):
+        return (f"counts go to {now.get('table')}",), True
+    old, new = _items(before, "columns", "column"), _items(now, "columns", "column")
+    what = [f"count {name} left" for name in old.keys() - new.keys()]
+    made = [name for name, item in new.items() if old.get(name) != item]
+    what += [f"count {name} {'changed' if name in old else 'added'}" for name in made]
+    return tuple(sorted(what)), bool(made)
+
+
+def _part(table: Definition, field: str) -> Definition:
+    part = table.get(field)
+    return part if isinstance(part, dict) else {}
+
+
+def _named(table: Definition, field: str) -> dict[str, JsonValue]:
+    return _items(table, field, _LISTS[field][0])
+
+
+def _items(part: Definition, field: str, named_by: str) -> dict[str, JsonValue]:
+    """Return the items of a field by name."""
+    listed = part.get(field)
+    if isinstance(listed, dict):
+        return listed
+    if not isinstance(listed, list):
+        return {}
+    return {str(item[named_by]): item for item in listed if isinstance(item, dict)}
+
+
+def _called(field: str) -> str:
+    return field.replace("_", " ")
+
+
+def _plain(value: object) -> JsonValue:
+    """Return a part of a map as JSON, without what has its default: so a new field changes no definition."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _plain(given)
+            for field in fields(value)
+            if (given := getattr(value, field.name)) != _default(field)
+        }
+    if isinstance(value, Mapping):
+        return {str(name): _plain(value[name]) for name in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(item) for item in value), key=str)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a table map cannot have a {type(value).__name__}")
+
+
+def _default(field: "Field[object]") -> object:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return field.default

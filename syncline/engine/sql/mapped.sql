@@ -1,0 +1,76 @@
+-- The map that a graph-db is synced by, and what is done when it changes.
+
+-- name: mapped_read
+SELECT table_name, definition::text AS definition, gone, recount FROM sync_mapped
+
+-- name: mapped_write
+-- Counts that are to be made again begin anew; those of a table whose counts are not concerned go on.
+INSERT INTO sync_mapped AS m (table_name, definition, recount)
+SELECT u.name, u.definition::jsonb, u.recount
+FROM unnest($1::text[], $2::text[], $3::boolean[]) AS u (name, definition, recount)
+ON CONFLICT (table_name) DO UPDATE SET
+    definition = excluded.definition, gone = false, recount = m.recount OR excluded.recount,
+    recounted = CASE WHEN excluded.recount THEN NULL ELSE m.recounted END
+
+-- name: mapped_complete
+UPDATE sync_state SET map_hash = $1
+
+-- name: mapped_unpark
+-- Rows that are all read again are parked again, by the map of now; the images are of the map before.
+DELETE FROM sync_parked_row WHERE table_name = ANY ($1::text[])
+
+-- name: mapped_unlink
+DELETE FROM sync_parked_reference WHERE table_name = $1 AND name = ANY ($2::text[])
+
+-- name: mapped_left
+-- Nothing waits for the tables $1 any longer; should one return, it is read from the beginning.
+WITH requeue AS (
+    DELETE FROM sync_requeue WHERE table_name = ANY ($1::text[])
+), letters AS (
+    DELETE FROM sync_dead_letter WHERE table_name = ANY ($1::text[])
+), rows AS (
+    DELETE FROM sync_parked_row WHERE table_name = ANY ($1::text[])
+), parts AS (
+    DELETE FROM sync_parked_reference WHERE table_name = ANY ($1::text[])
+), comparisons AS (
+    DELETE FROM sync_comparison WHERE table_name = ANY ($1::text[])
+), cursors AS (
+    DELETE FROM sync_cursor WHERE table_name = ANY ($1::text[])
+), sources AS (
+    DELETE FROM sync_source WHERE table_name = ANY ($1::text[])
+)
+UPDATE sync_mapped SET gone = true, recount = false WHERE table_name = ANY ($1::text[])
+
+-- name: mapped_unqueue
+-- Points of collections that are no longer written. What sync_vector knows of them stays true.
+WITH delays AS (
+    DELETE FROM sync_vector_delay WHERE collection = ANY ($1::text[])
+)
+DELETE FROM sync_outbox WHERE collection = ANY ($1::text[])
+
+-- name: mapped_queue
+-- Every row's point, and every point without a row: one that left while the collection was not written.
+INSERT INTO sync_outbox (collection, point_id)
+SELECT $1, id FROM @{target} UNION SELECT collection, point_id FROM sync_vector WHERE collection = $1
+ON CONFLICT (collection, point_id) DO UPDATE SET
+    seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL
+
+-- name: mapped_touch
+-- One point: before it is written, the collection gets its indexes.
+INSERT INTO sync_outbox (collection, point_id) SELECT $1, id FROM @{target} ORDER BY id LIMIT 1
+ON CONFLICT (collection, point_id) DO NOTHING
+
+-- name: recount_page
+-- The next rows whose counts are made again, noted for the recount of this transaction.
+WITH page AS MATERIALIZED (
+    SELECT t.id FROM @{target} t WHERE $1::uuid IS NULL OR t.id > $1 ORDER BY t.id LIMIT $2
+), noted AS (
+    INSERT INTO pg_temp.sync_touched (counted, id) SELECT l.label, p.id FROM page p CROSS JOIN unnest($3::text[]) AS l (label)
+)
+SELECT count(*) AS rows, (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last FROM page
+
+-- name: recounted
+SELECT recounted FROM sync_mapped WHERE table_name = $1
+
+-- name: recount_moved
+UPDATE sync_mapped SET recount = NOT $2, recounted = $3::uuid WHERE table_name = $1

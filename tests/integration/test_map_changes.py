@@ -1,0 +1,324 @@
+"""A map that changes: what differs is read again by the next cycle, and nothing else is."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+
+from syncline.capture.install.install import adopt
+from syncline.embeddings.hashing import DevelopmentEmbedding
+from syncline.engine import (
+    Column,
+    Links,
+    Reference,
+    SchemaMap,
+    Stat,
+    Stats,
+    SyncEngine,
+    TableMap,
+    VectorProjection,
+)
+from syncline.messages.sync import CycleStatus, SyncResult
+from syncline.migrations import migrate_bookkeeping
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
+from syncline.testing.graphs import TestGraph, on_target, write
+
+MAKERS = TableMap(name="makers", source="maker_drafts", columns=(Column(name="name"),))
+PARTS = TableMap(
+    name="parts",
+    source="part_drafts",
+    columns=(Column(name="title"),),
+    references=(Reference(column="maker", parent="makers", required=True, target="maker_id"),),
+    vector=VectorProjection(collection="parts", text="t.title", payload={"key": "t.key"}),
+)
+SHOP = SchemaMap(name="shop", tables=(MAKERS, PARTS))
+
+WRITE = """
+CREATE TABLE maker_drafts (id text PRIMARY KEY, name text, land text);
+CREATE TABLE part_drafts (
+    id text PRIMARY KEY, maker text NOT NULL, title text, weight integer, state text DEFAULT 'on', tags text[]
+);
+CREATE TABLE tag_drafts (id text PRIMARY KEY, word text);
+INSERT INTO maker_drafts VALUES ('m1', 'Ada', 'UK'), ('m2', 'Bo', 'SE');
+INSERT INTO part_drafts (id, maker, title, weight, tags) VALUES
+    ('p1', 'm1', 'bolt', 5, '{red}'), ('p2', 'm1', 'nut', 3, '{red,blue}'), ('p3', 'm2', 'gear', 8, '{}'),
+    ('p4', 'nobody', 'cog', 1, '{}');
+INSERT INTO tag_drafts VALUES ('red', 'Red'), ('blue', 'Blue');
+"""
+TARGET = """
+CREATE TABLE makers (id uuid PRIMARY KEY, key text NOT NULL, name text, sync_version bigint, sync_run bigint);
+CREATE TABLE parts (
+    id uuid PRIMARY KEY, key text NOT NULL, maker_id uuid NOT NULL REFERENCES makers, title text,
+    sync_version bigint, sync_run bigint
+);
+CREATE TABLE tags (id uuid PRIMARY KEY, key text NOT NULL, word text, sync_version bigint, sync_run bigint);
+CREATE TABLE part_tags (
+    part_id uuid REFERENCES parts, tag_id uuid REFERENCES tags, PRIMARY KEY (part_id, tag_id)
+);
+CREATE TABLE maker_numbers (
+    maker_id uuid PRIMARY KEY REFERENCES makers ON DELETE CASCADE, parts bigint DEFAULT 0, weight bigint DEFAULT 0
+);
+"""
+TAGS = TableMap(name="tags", source="tag_drafts", columns=(Column(name="word"),))
+
+
+def with_parts(**changes: object) -> SchemaMap:
+    return replace(SHOP, tables=(MAKERS, replace(PARTS, **changes)))  # type: ignore[arg-type]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def shop(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[TestGraph]:
+    """A graph that is synced by SHOP, with one part whose maker is missing."""
+    write_dsn, target_dsn = new_database(), new_database()
+    stores = [
+        PostgresStore(name, SecretStr(dsn), pool_size=4, application_name="shop")
+        for name, dsn in (("write", write_dsn), ("graph", target_dsn))
+    ]
+    graph = TestGraph(
+        write=stores[0],
+        target=stores[1],
+        write_dsn=write_dsn,
+        target_dsn=target_dsn,
+        vectors=EmbeddedQdrantStore("vectors", tmp_path / "qdrant"),
+        embedding=DevelopmentEmbedding(16),
+    )
+    await migrate_bookkeeping(graph.target, "kg")
+    for connection, script in ((await graph.connect_write(), WRITE), (await graph.connect_target(), TARGET)):
+        await connection.execute("CREATE SCHEMA IF NOT EXISTS kg")
+        await connection.execute(script)
+        await connection.close()
+    await adopt(graph.write, "kg", SchemaMap(name="all", tables=(*SHOP.tables, TAGS)))
+    first = await SyncEngine(SHOP).run_cycle(graph.context())
+    assert (first.rows, first.parked, first.vectors.embedded) == (5, 1, 3)
+    assert first.map_changes == ()
+    yield graph
+    await graph.vectors.close()
+    for store in stores:
+        await store.close()
+
+
+async def cycle(graph: TestGraph, schema_map: SchemaMap) -> SyncResult:
+    return await SyncEngine(schema_map).run_cycle(graph.context())
+
+
+async def rows(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:
+    connection = await graph.connect_target()
+    try:
+        return [tuple(row) for row in await connection.fetch(sql)]
+    finally:
+        await connection.close()
+
+
+def captured(result: SyncResult) -> dict[str, int]:
+    return {table.table: table.captured for table in result.tables if table.captured}
+
+
+def reread(result: SyncResult) -> dict[str, str]:
+    return {table.table: table.reread for table in result.tables if table.reread}
+
+
+async def test_a_map_that_says_the_same_is_no_change(shop: TestGraph) -> None:
+    """Another name, another object: nothing is read and nothing is written."""
+    before = await rows(shop, "SELECT fence FROM sync_state")
+    result = await cycle(shop, SchemaMap(name="other", tables=(replace(MAKERS), replace(PARTS))))
+    assert (captured(result), reread(result), result.map_changes) == ({}, {}, ())
+    assert await rows(shop, "SELECT fence FROM sync_state") == before
+
+
+async def test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded(shop: TestGraph) -> None:
+    await on_target(shop, "ALTER TABLE parts ADD COLUMN weight integer")
+    changed = with_parts(columns=(*PARTS.columns, Column(name="weight", type="integer")))
+    result = await cycle(shop, changed)
+    assert captured(result) == {"parts": 4}
+    assert reread(result) == {"parts": "the map changed: column weight added"}
+    assert await rows(shop, "SELECT key, weight FROM parts ORDER BY 1") == [("p1", 5), ("p2", 3), ("p3", 8)]
+    assert (result.vectors.embedded, result.parked) == (0, 1)
+    # The parked row has the new column too, although it was parked by the map before.
+    await write(shop, "INSERT INTO maker_drafts VALUES ('nobody', 'No Body')")
+    result = await cycle(shop, changed)
+    assert captured(result) == {"makers": 1}
+    assert await rows(shop, "SELECT weight FROM parts WHERE key = 'p4'") == [(1,)]
+
+
+async def test_an_expression_that_changed_is_evaluated_for_every_row(shop: TestGraph) -> None:
+    result = await cycle(shop, with_parts(expressions={"title": "upper(s.title)"}))
+    assert reread(result) == {"parts": "the map changed: expression of title added"}
+    assert await rows(shop, "SELECT title FROM parts ORDER BY 1") == [("BOLT",), ("GEAR",), ("NUT",)]
+    assert result.vectors.embedded == 3
+    result = await cycle(shop, SHOP)
+    assert reread(result) == {"parts": "the map changed: expression of title left"}
+    assert await rows(shop, "SELECT title FROM parts ORDER BY 1") == [("bolt",), ("gear",), ("nut",)]
+
+
+async def test_rows_that_no_longer_belong_leave(shop: TestGraph) -> None:
+    result = await cycle(shop, with_parts(present="weight > 3"))
+    assert reread(result) == {"parts": "the map changed: present changed"}
+    assert await rows(shop, "SELECT key FROM parts ORDER BY 1") == [("p1",), ("p3",)]
+    assert (result.parked, await shop.vectors.count("kg_parts")) == (0, 2)
+
+
+async def test_a_column_that_left_is_not_read_again_and_its_values_stay(shop: TestGraph) -> None:
+    result = await cycle(shop, with_parts(columns=()))
+    assert (captured(result), reread(result)) == ({}, {})
+    assert result.map_changes == ("parts: column title left; nothing is read again.",)
+    assert len(await rows(shop, "SELECT title FROM parts WHERE title IS NOT NULL")) == 3
+    result = await cycle(shop, SHOP)
+    assert reread(result) == {"parts": "the map changed: column title added"}
+
+
+async def test_a_table_that_is_added_is_read_and_its_links_are_made(shop: TestGraph) -> None:
+    links = Links(table="part_tags", source="tags", owner="part_id", member="tag_id", parent="tags")
+    changed = SchemaMap(name="shop", tables=(MAKERS, TAGS, replace(PARTS, links=(links,))))
+    result = await cycle(shop, changed)
+    assert captured(result) == {"tags": 2, "parts": 4}
+    assert reread(result) == {"parts": "the map changed: links part_tags added"}
+    assert result.map_changes == ("tags: added to the map; every row is read.",)
+    assert await rows(shop, "SELECT count(*) FROM part_tags") == [(3,)]
+    assert result.vectors.embedded == 0
+
+
+async def test_a_table_that_left_is_named_and_its_rows_stay(shop: TestGraph) -> None:
+    alone = SchemaMap(name="shop", tables=(MAKERS,))
+    await write(shop, "DELETE FROM part_drafts WHERE id = 'p2'")
+    result = await cycle(shop, alone)
+    assert result.map_changes == (
+        "parts: left the map; it is no longer synced, and its rows stay as they are.",
+    )
+    assert (result.status, result.parked, result.idle) == (CycleStatus.DRAINED, 0, True)
+    assert await rows(shop, "SELECT key FROM parts ORDER BY 1") == [("p1",), ("p2",), ("p3",)]
+    # It is said once, and nothing waits for the table.
+    fence = await rows(shop, "SELECT fence FROM sync_state")
+    result = await cycle(shop, alone)
+    assert (result.map_changes, await rows(shop, "SELECT fence FROM sync_state")) == ((), fence)
+
+    # It comes back: every row is read, and rows whose deletes were missed leave with their points.
+    result = await cycle(shop, SHOP)
+    assert captured(result)["parts"] == 3
+    assert await rows(shop, "SELECT key FROM parts ORDER BY 1") == [("p1",), ("p3",)]
+    assert (await shop.vectors.count("kg_parts"), result.vectors.embedded, result.parked) == (2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("vector", "embedded", "upserted"),
+    [
+        (replace(PARTS.vector, payload={"title": "t.title"}), 0, 3),  # type: ignore[type-var]
+        (replace(PARTS.vector, text="t.title || ''"), 0, 3),  # type: ignore[type-var]
+        (replace(PARTS.vector, text="CASE t.key WHEN 'p1' THEN 'screw' ELSE t.title END"), 1, 3),  # type: ignore[type-var]
+        (replace(PARTS.vector, indexed=("key",)), 0, 1),  # type: ignore[type-var]
+    ],
+)
+async def test_points_are_written_again_and_only_changed_texts_are_embedded(
+    shop: TestGraph, vector: VectorProjection, embedded: int, upserted: int
+) -> None:
+    result = await cycle(shop, with_parts(vector=vector))
+    assert (captured(result), result.vectors.embedded, result.vectors.upserted) == ({}, embedded, upserted)
+    assert len(result.map_changes) == 1
+    assert (await cycle(shop, with_parts(vector=vector))).vectors.upserted == 0
+
+
+async def test_vectors_that_go_elsewhere_leave_the_old_collection_as_it_is(shop: TestGraph) -> None:
+    vector = VectorProjection(collection="pieces", text="t.title", payload={})
+    result = await cycle(shop, with_parts(vector=vector))
+    [note] = result.map_changes
+    assert note.startswith("parts: vectors go to pieces; every point is written again")
+    assert note.endswith("what stands in parts stays.")
+    assert (await shop.vectors.count("kg_parts"), await shop.vectors.count("kg_pieces")) == (3, 3)
+    assert (result.idle, result.vectors.pending) == (False, 0)
+    # Back again: the vectors are there, but not the points of rows that have left since.
+    await write(shop, "DELETE FROM part_drafts WHERE id = 'p1'")
+    result = await cycle(shop, SHOP)
+    assert (await shop.vectors.count("kg_parts"), result.vectors.embedded) == (2, 0)
+
+
+async def test_counts_are_made_again_for_rows_that_did_not_change(shop: TestGraph) -> None:
+    numbers = Stats(table="maker_numbers", owner="maker_id", columns=(_counted("parts"),))
+    counting = replace(MAKERS, stats=numbers)
+    result = await cycle(shop, SchemaMap(name="shop", tables=(counting, PARTS)))
+    assert captured(result) == {}
+    assert result.map_changes == ("makers: counts go to maker_numbers; every count is made again.",)
+    by_maker = "SELECT m.key, n.parts FROM maker_numbers n JOIN makers m ON m.id = n.maker_id ORDER BY 1"
+    assert await rows(shop, by_maker) == [("m1", 2), ("m2", 1)]
+    more = replace(
+        numbers, columns=(*numbers.columns, replace(_counted("weight"), value="sum(length(c.title))"))
+    )
+    result = await cycle(shop, SchemaMap(name="shop", tables=(replace(MAKERS, stats=more), PARTS)))
+    assert result.map_changes == ("makers: count weight added; every count is made again.",)
+    assert await rows(shop, "SELECT weight FROM maker_numbers ORDER BY 1") == [(4,), (7,)]
+    assert (
+        await cycle(shop, SchemaMap(name="shop", tables=(replace(MAKERS, stats=more), PARTS)))
+    ).map_changes == ()
+
+
+def _counted(column: str) -> Stat:
+    return Stat(column=column, counted="parts", by=("maker_id",))
+
+
+async def test_a_table_whose_target_lacks_the_column_fails_alone_until_it_is_there(shop: TestGraph) -> None:
+    changed = SchemaMap(
+        name="shop",
+        tables=(
+            replace(MAKERS, expressions={"name": "upper(s.name)"}),
+            replace(PARTS, columns=(*PARTS.columns, Column(name="weight", type="integer"))),
+        ),
+    )
+    result = await cycle(shop, changed)
+    [error] = [table.error for table in result.tables if table.error]
+    assert error is not None
+    assert "kg.parts.weight is missing" in error
+    assert 'ALTER TABLE "kg"."parts" ADD COLUMN "weight" integer' in error
+    assert reread(result) == {"makers": "the map changed: expression of name added"}
+    assert await rows(shop, "SELECT name FROM makers ORDER BY 1") == [("ADA",), ("BO",)]
+    await on_target(shop, "ALTER TABLE parts ADD COLUMN weight integer")
+    result = await cycle(shop, changed)
+    assert (captured(result), reread(result)) == (
+        {"parts": 4},
+        {"parts": "the map changed: column weight added"},
+    )
+    assert await rows(shop, "SELECT weight FROM parts ORDER BY key") == [(5,), (3,), (8,)]
+    assert captured(await cycle(shop, changed)) == {}
+
+
+async def test_a_map_that_was_applied_in_part_is_no_longer_the_one_before(shop: TestGraph) -> None:
+    half = SchemaMap(
+        name="shop",
+        tables=(
+            replace(MAKERS, expressions={"name": "upper(s.name)"}),
+            replace(PARTS, columns=(*PARTS.columns, Column(name="weight", type="integer"))),
+        ),
+    )
+    assert (await cycle(shop, half)).status is CycleStatus.FAILED
+    result = await cycle(shop, SHOP)
+    assert reread(result) == {"makers": "the map changed: expression of name left"}
+    assert await rows(shop, "SELECT name FROM makers ORDER BY 1") == [("Ada",), ("Bo",)]
+
+
+async def test_another_key_replaces_the_rows(shop: TestGraph) -> None:
+    await write(shop, "ALTER TABLE maker_drafts ALTER COLUMN name SET NOT NULL, ADD UNIQUE (name)")
+    makers = SchemaMap(name="makers", tables=(replace(MAKERS, key=("name",), columns=()),))
+    await write(shop, "UPDATE part_drafts SET maker = 'Ada'")
+    await adopt(shop.write, "kg", makers)
+    result = await cycle(shop, SchemaMap(name="shop", tables=(*makers.tables, PARTS)))
+    assert result.status is CycleStatus.DRAINED
+    assert await rows(shop, "SELECT key FROM makers ORDER BY 1") == [("Ada",), ("Bo",)]
+    assert await rows(shop, "SELECT count(*) FROM parts") == [(4,)]
+
+
+async def test_an_engine_in_place_of_a_missing_provider_changes_no_map(shop: TestGraph) -> None:
+    other = SyncEngine(SchemaMap(name="other", tables=(TAGS,)))
+    result = await other.run_cycle(shop.context(), replacing=True)
+    assert (captured(result), result.map_changes) == ({"tags": 2}, ())
+    result = await cycle(shop, SHOP)
+    assert (captured(result), result.map_changes) == ({}, ())
+
+
+async def test_a_change_is_read_on_where_an_interrupted_cycle_stopped(shop: TestGraph) -> None:
+    changed = with_parts(expressions={"title": "upper(s.title)"})
+    engine = SyncEngine(changed)
+    result = await engine.run_cycle(shop.context(batch_rows=1, seconds=0.0))
+    assert result.status is CycleStatus.BUDGET_SPENT
+    result = await engine.run_cycle(shop.context())
+    assert await rows(shop, "SELECT title FROM parts ORDER BY 1") == [("BOLT",), ("GEAR",), ("NUT",)]

@@ -1,0 +1,238 @@
+"""A map from a file to a synced graph, by commands, and what a run says of the map that it used."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+from temporalio.service import RPCError
+
+from providers import BUILTIN
+from syncline import names
+from syncline.control.graphs import Graph, GraphChanges
+from syncline.messages.provider_state import ProviderState
+from syncline.testing.lab import SyncLab
+from tests.kit.command_line import CommandLine
+
+SHOP = """\
+version: 1
+name: shop
+tables:
+  goods:  # what is sold
+    source: articles
+    key: code
+    columns: [title]
+    vector: {collection: goods, text: t.title, payload: {code: t.key}}
+"""
+WITH_PRICE = SHOP.replace("[title]", "{title: text, price: integer}")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def shop(lab: SyncLab) -> AsyncIterator[SyncLab]:
+    """A laboratory with the built-in provider, and a shop's tables in schema `shop` of both stores."""
+    lab.services.registry.load(BUILTIN, entry_points=False)
+    await _execute(
+        lab.services.settings.write_dsn,
+        "CREATE SCHEMA shop; CREATE TABLE shop.articles (code text PRIMARY KEY, title text, price integer);"
+        "INSERT INTO shop.articles VALUES ('b1', 'bolt', 5), ('n1', 'nut', 3)",
+    )
+    await _execute(
+        lab.services.settings.graph_dsn,
+        "CREATE SCHEMA shop; CREATE TABLE shop.goods"
+        " (id uuid PRIMARY KEY, key text NOT NULL, title text, sync_version bigint, sync_run bigint)",
+    )
+    yield lab
+    # A change of the graph gives it a Schedule, and the next test's graph has the same name.
+    with suppress(RPCError):
+        await lab.client.get_schedule_handle(names.sync_schedule_id("shop")).delete()
+
+
+@pytest.fixture
+def at_home(shop: SyncLab, temporal_environment: dict[str, str], tmp_path: Path) -> CommandLine:
+    """The command line of somebody who reaches the stores too, in a folder with shop.yaml."""
+    settings = shop.services.settings
+    (tmp_path / "shop.yaml").write_text(SHOP)
+    return CommandLine(
+        {
+            **temporal_environment,
+            "SYNCLINE_TASK_QUEUE": settings.task_queue,
+            "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
+            "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
+        },
+        tmp_path,
+    )
+
+
+async def _execute(dsn: SecretStr | None, script: str) -> None:
+    assert dsn is not None
+    connection = await asyncpg.connect(dsn.get_secret_value())
+    try:
+        await connection.execute(script)
+    finally:
+        await connection.close()
+
+
+async def _read(lab: SyncLab, sql: str) -> list[tuple[object, ...]]:
+    connection = await asyncpg.connect(lab.services.settings.graph_dsn.get_secret_value())
+    try:
+        return [tuple(row) for row in await connection.fetch(sql)]
+    finally:
+        await connection.close()
+
+
+async def _added(at_home: CommandLine) -> None:
+    for command in (
+        ("map", "put", "shop.yaml"),
+        ("graph", "add", "shop", "--no-schedule", "--composition", _composition(map="shop")),
+        ("graph", "adopt", "shop"),
+    ):
+        said = await at_home(*command)
+        assert said.status == 0, said.err
+
+
+def _composition(**options: object) -> str:
+    return json.dumps({"sync": {"provider": "default", "options": options}})
+
+
+async def test_a_map_goes_from_a_file_to_a_synced_graph(
+    shop: SyncLab, at_home: CommandLine, tmp_path: Path
+) -> None:
+    put: Any = await at_home.answer("map put", "shop.yaml", "--reason", "a shop opens")
+    assert (put["created"], put["stored"]["name"], put["stored"]["version"]) == (True, "shop", 1)
+    again: Any = await at_home.answer("map put", "shop.yaml", "--reason", "once more")
+    assert (again["created"], again["stored"]["version"]) == (False, 1)
+
+    await _added(at_home)
+    # Nothing of the knowledge graph is made in a schema that is somebody's own.
+    [(tables,)] = await _read(
+        shop,
+        "SELECT array_agg(tablename::text ORDER BY 1) FROM pg_tables WHERE schemaname = 'shop'"
+        " AND tablename NOT LIKE 'sync\\_%'",
+    )
+    assert tables == ["goods"]
+    ran: Any = await at_home.answer("sync", "shop")
+    assert ran["result"]["served"]["map"] == {"name": "shop", "version": 1, "hash": put["stored"]["hash"]}
+    assert await _read(shop, "SELECT key, title FROM shop.goods ORDER BY 1") == [
+        ("b1", "bolt"),
+        ("n1", "nut"),
+    ]
+    report: Any = await at_home.answer("status GRAPH", "shop")
+    assert report["state"]["provider"]["map"]["version"] == 1
+
+    # A new version: said what it does, applied by the next cycle, no text embedded again.
+    (tmp_path / "shop.yaml").write_text(WITH_PRICE)
+    differs = await at_home("map", "diff", "shop", "shop.yaml")
+    assert "+    columns: {title: text, price: integer}" in differs.out
+    assert "goods: column price added; every row is read again." in differs.out
+    said = await at_home("map", "put", "shop.yaml", "--reason", "prices")
+    assert "map shop: version 2 stored" in said.out
+    assert "column price added" in said.out
+    assert "applied by the next cycle of shop" in said.out
+    failed = await at_home("sync", "shop")
+    assert failed.status == 1
+    assert 'ALTER TABLE "shop"."goods" ADD COLUMN "price" integer' in failed.out + failed.err
+    await _execute(shop.services.settings.graph_dsn, "ALTER TABLE shop.goods ADD COLUMN price integer")
+    ran = await at_home.answer("sync", "shop")
+    [goods] = ran["result"]["tables"]
+    assert (goods["captured"], goods["reread"]) == (2, "the map changed: column price added")
+    assert ran["result"]["vectors"]["embedded"] == 0
+    assert ran["result"]["served"]["map"]["version"] == 2
+    shown = await at_home("status", "shop")
+    assert "by map shop, version 2" in shown.out
+    assert "goods: every row was read again, since the map changed: column price added." in shown.out
+
+    # What operators ask of a graph is asked by its map.
+    verified: Any = await at_home.answer("verify", "shop")
+    assert {relation["name"] for relation in verified["relations"]} >= {"goods"}
+    assert (verified["not_compared"], verified.get("damaged", 0)) == ([], 0)
+    explained: Any = await at_home.answer("explain", "shop", "goods", "b1")
+    assert explained["state"] == "in_sync" or explained["verdict"]
+
+    granted = await at_home("grants", "--worker", "syncline", "shop")
+    assert "ARRAY['articles']" in granted.out
+    examined: Any = await at_home("doctor", "--json")
+    failing = {check["name"] for check in json.loads(examined.out)["checks"] if check["status"] == "fail"}
+    assert not {"write migrations", "graph migrations", "books migrations", "write-db: rights"} & failing
+
+    listed: Any = await at_home.answer("map list")
+    [line] = listed["maps"]
+    assert (line["name"], line["version"], line["graphs"], line["why"]) == ("shop", 2, ["shop"], "prices")
+    history: Any = await at_home.answer("map history", "shop")
+    assert [(each["version"], each["graphs"]) for each in history["maps"]] == [(2, ["shop"]), (1, [])]
+    assert history["maps"][1]["why"] == "a shop opens"
+    assert all(each["who"] and each["starter"] and each["run_id"] for each in history["maps"])
+    assert (await at_home("map", "show", "shop", "--version", "1")).out == SHOP
+    document: Any = await at_home.answer("map show", "shop")
+    assert document["document"] == WITH_PRICE
+    diff: Any = await at_home.answer("map diff", "shop", "1", "2")
+    [table] = diff["tables"]
+    assert (table["table"], table["what"], table["reread"]) == ("goods", ["column price added"], True)
+
+    # Pinned to the first version, the column leaves; nothing is read again.
+    pinned = GraphChanges(composition=json.loads(_composition(map="shop", map_version=1)))
+    await shop.services.graphs.update("shop", pinned)
+    ran = await at_home.answer("sync", "shop")
+    assert ran["result"]["map_changes"] == ["goods: column price left; nothing is read again."]
+    assert await _read(shop, "SELECT price FROM shop.goods ORDER BY key") == [(5,), (3,)]
+    assert (ran["result"]["served"]["map"]["version"], ran["result"]["tables"][0]["captured"]) == (1, 0)
+
+
+async def test_a_map_that_is_not_there_is_refused_with_those_that_are(
+    shop: SyncLab, at_home: CommandLine, tmp_path: Path
+) -> None:
+    await _added(at_home)
+    unknown = await at_home("graph", "set", "shop", "--composition", _composition(map="shpo"))
+    assert unknown.status == 2
+    assert "composition key 'sync.options.map'" in unknown.err
+    assert "(stored: shop)" in unknown.err
+    late = await at_home("graph", "add", "other", "--composition", _composition(map="shop", map_version=7))
+    assert late.status == 2
+    assert "map 'shop' has no version 7; its newest is 1" in late.err
+    assert (await at_home("graph", "show", "other")).status == 2
+    alone = await at_home("graph", "set", "shop", "--composition", _composition(map_version=1))
+    assert "`map_version` needs `map`" in alone.err
+    # A record that was edited by hand is refused by the run.
+    await _execute(
+        shop.services.settings.graph_dsn,
+        "UPDATE syncline.graphs SET composition = jsonb_set(composition, '{sync,options,map}', '\"gone\"')",
+    )
+    ran = await at_home("sync", "shop")
+    assert (ran.status, "no map 'gone' is stored (stored: shop)" in ran.err) == (1, True)
+
+    for arguments, status, words in (
+        (("map", "show", "shpo"), 2, "No map 'shpo' is stored (stored: shop)."),
+        (("map", "show", "shop", "--version", "9"), 2, "Map 'shop' has no version 9; its newest is 1."),
+        (("map", "history", "shpo"), 2, "No map 'shpo' is stored"),
+        (("map", "diff", "shop"), 2, "Map shop has one version"),
+        (("map", "put", "nowhere.yaml"), 2, "nowhere.yaml cannot be read: No such file or directory"),
+    ):
+        said = await at_home(*arguments)
+        assert (said.status, words in said.err) == (status, True), said.err
+    (tmp_path / "bad.yaml").write_text(SHOP.replace("columns", "colums"))
+    bad = await at_home("map", "put", "bad.yaml")
+    assert bad.status == 2
+    assert "bad.yaml is no valid map" in bad.err
+    assert "line 7" in bad.err
+
+
+async def test_a_run_says_which_map_and_version_it_used(shop: SyncLab, at_home: CommandLine) -> None:
+    await _added(at_home)
+    graph: Graph = await shop.services.graphs.get("shop")
+    run = await shop.start(graph)
+    result = await run.result()
+    assert result.map is not None
+    assert (result.map.name, result.map.version) == ("shop", 1)
+    state = ProviderState.model_validate(await run.query(names.PROVIDER_STATE))
+    assert state.map == result.map
+    assert "map **shop** version 1" in await shop.details(run)
+    # A run that fails says it too: it is known from its resolution on.
+    await _execute(shop.services.settings.graph_dsn, "ALTER TABLE shop.goods DROP COLUMN title")
+    await _execute(shop.services.settings.write_dsn, "INSERT INTO shop.articles VALUES ('c1', 'cog', 1)")
+    run = await shop.start(graph)
+    await shop.failure(run)
+    assert (await shop.state(run)).provider.map == result.map

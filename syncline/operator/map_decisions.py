@@ -260,7 +260,7 @@ class Decisions:
                 table.arrays[column.name] = members[0].source
 
     def same_id(self, table: Proposed) -> bool:
-        """Whether the target's id is the key itself: as in the target that is there, else if it is no text."""
+        """Whether the target's id is the key itself: as in the target that there is, else if no text."""
         if not self.identified(table):
             return False
         kind, target = self.write.type_of(table.source, table.key[0]), self.graph.tables.get(table.name)

@@ -9,7 +9,7 @@ from syncline.maps.ids import Id, IdRule
 from syncline.maps.key_types import KeyType, Kind, element_type, key_type
 from syncline.maps.table_map import Links, Reference, TableMap
 
-__all__ = ["Found", "identity_faults", "referring_fault"]
+__all__ = ["Found", "identity_faults", "referring_faults"]
 
 Found = tuple[tuple[str | int, ...], str, str]
 """Where in a table map, what is wrong, and the fix."""
@@ -116,8 +116,14 @@ def _uuid5(table: TableMap, own: Id) -> Iterator[Found]:
         yield (("id", "namespace"), "a namespace is a uuid", "Write the uuid.")
 
 
-def referring_fault(table: TableMap, one: Reference | Links, parent: TableMap) -> str | None:
-    """Return why a reference or an array cannot hold the parent's keys, if so."""
+def referring_faults(table: TableMap, one: Reference | Links, parent: TableMap) -> Iterator[tuple[str, str]]:
+    """Yield why a reference or an array cannot hold the parent's keys, each with the fix."""
+    if isinstance(one, Reference) and one.by is not None:
+        return
+    if len(parent.key) > 1:
+        problem = f"keys of {parent.name} have {len(parent.key)} columns, not one"
+        yield problem, "Refer to a table with a key of one column."
+        return
     own, column = (
         (table.element_types[one.source], one.source)
         if isinstance(one, Links)
@@ -126,9 +132,9 @@ def referring_fault(table: TableMap, one: Reference | Links, parent: TableMap) -
     wanted = parent.key_types[0]
     # A part of the key has one form, that of the parent's key: a text could have several.
     exact = column not in table.key or own.kind is not Kind.TEXT or wanted.kind is Kind.TEXT
-    if _names(own, wanted) and exact:
-        return None
-    return f"{column} has {own.name}, and keys of {parent.name} are {wanted.name}"
+    if not (_names(own, wanted) and exact):
+        problem = f"{column} has {own.name}, and keys of {parent.name} are {wanted.name}"
+        yield problem, f"Give the type that {column} has in `types`, or refer to another table."
 
 
 def _names(own: KeyType, parent: KeyType) -> bool:

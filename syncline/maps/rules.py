@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
-from syncline.maps.key_rules import identity_faults, referring_fault
+from syncline.maps.key_rules import identity_faults, referring_faults
 from syncline.maps.table_map import Links, Reference, TableMap
 
 __all__ = ["RESERVED", "Fault", "did_you_mean", "faults_of", "parents_first"]
@@ -151,19 +151,8 @@ class _Table:
                 problem = f"it refers to ['{one.parent}'], which have no id of their own"
                 fix = f"Refer to the parents of {one.parent}, or give it an `id`."
                 yield self.fault(*path, "parent", problem=problem, fix=fix)
-            by_key = isinstance(one, Links) or one.by is None
-            if by_key and len(parent.key) > 1:
-                yield self.fault(
-                    *path,
-                    "parent",
-                    problem=f"keys of {one.parent} have {len(parent.key)} columns, not one",
-                    fix="Refer to a table with a key of one column.",
-                )
-            wrong = referring_fault(self._table, one, parent) if by_key and len(parent.key) == 1 else None
-            if wrong is not None:
-                column = one.source if isinstance(one, Links) else one.column
-                fix = f"Give the type that {column} has in `types`, or refer to another table."
-                yield self.fault(*path, "parent", problem=wrong, fix=fix)
+            for problem, fix in referring_faults(self._table, one, parent):
+                yield self.fault(*path, "parent", problem=problem, fix=fix)
             if isinstance(one, Reference) and one.by is not None:
                 types = {column.name: column.type for column in parent.columns}
                 if types.get(one.by) != "text":
@@ -277,12 +266,8 @@ class _Table:
 
     def _names(self) -> Iterator[Fault]:
         table = self._table
-        names = [
-            *((table.id_column,) if table.identified else ()),
-            *((table.key_column,) if table.key_column else ()),
-        ]
         copied_parts = set(table.own_parts) & {column.name for column in table.columns}
-        ids = [*names, *(set(table.own_parts) - copied_parts)]
+        ids = [name for name in table.made_of_key if name not in copied_parts]
         columns = [(c.name, ("columns", n, "name")) for n, c in enumerate(table.columns)]
         references = [(r.column, ("references", n, "column")) for n, r in enumerate(table.references)]
         targets = [
@@ -347,7 +332,7 @@ class _Table:
     def _expressions(self) -> Iterator[Fault]:
         """Yield expressions on a column that the engine derives, and finds rows by."""
         table = self._table
-        derived = {*table.target_key, *table.own_parts, *((table.key_column,) if table.key_column else ())}
+        derived = {*table.target_key, *table.made_of_key}
         for name in sorted(derived & table.expressions.keys()):
             yield self.fault(
                 *("expressions", name),

@@ -245,6 +245,12 @@ class TableMap:
             return {}
         return {name: self.type_of(name) for name in self.key if self.parent_part(name) is None}
 
+    @property
+    def made_of_key(self) -> tuple[str, ...]:
+        """The target columns that are made of the key, apart from references."""
+        own = (self.id_column if self.identified else None, self.key_column)
+        return (*(name for name in own if name is not None), *self.own_parts)
+
     def parent_part(self, name: str) -> Reference | None:
         """Return the required reference that is this column of the key, if it is one."""
         return next((reference for reference in self.required if reference.column == name), None)

@@ -9,10 +9,12 @@ from syncline.operator.map_catalog import MapTable
 
 __all__ = ["COMPOSITE_KEYS", "KEY_TYPES", "Decisions", "Proposed", "Side"]
 
-KEY_TYPES: Final = frozenset({"text", "character varying"})
+KEY_TYPES: Final = frozenset(
+    ("text", "character varying", "uuid", "smallint", "integer", "bigint", "numeric", "date", "bytea")
+)
 """The types of keys that the engine can sync, as Postgres spells them."""
 
-COMPOSITE_KEYS: Final = False
+COMPOSITE_KEYS: Final = True
 """Whether the engine can sync keys of several columns that are no references."""
 
 _AS_TEXT: Final = frozenset({"character varying", "character", "name", "citext"})
@@ -258,11 +260,13 @@ class Decisions:
                 table.arrays[column.name] = members[0].source
 
     def same_id(self, table: Proposed) -> bool:
-        """Whether the target's id is the key itself: no text, and the target has no other primary key."""
-        if not self.identified(table) or self.write.type_of(table.source, table.key[0]) == "text":
+        """Whether the target's id is the key itself: as in the target that there is, else if no text."""
+        if not self.identified(table):
             return False
-        target = self.graph.tables.get(table.name)
-        return target is None or target.key == table.key
+        kind, target = self.write.type_of(table.source, table.key[0]), self.graph.tables.get(table.name)
+        if target is None:
+            return kind != "text"
+        return target.key == table.key and self.graph.type_of(target.name, table.key[0]) == kind
 
     def used(self) -> set[str]:
         used = {table.name for table in self.synced()}

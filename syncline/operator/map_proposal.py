@@ -77,6 +77,9 @@ class _Proposal:
             yield f"    key: {key}" if len(table.key) == 1 else f"    key: [{key}]"
         if self._decided.same_id(table):
             yield "    id: same" if table.key == ("id",) else f"    id: {{rule: same, column: {key}}}"
+        target = self._graph.tables.get(table.name)
+        if target is not None and "sync_version" not in target.columns:
+            yield "    stamped: false"
         yield from self._types(table)
         if table.references:
             yield "    references:"

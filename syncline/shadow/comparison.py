@@ -189,7 +189,7 @@ class _Comparison:
         live, shadow = (
             Identity(self._map, self._map[parent], schema=place.schema) for place in (self.live, self._shadow)
         )
-        return _sql("told_key", live=_told(live, value), shadow=_told(shadow, value), id=value)
+        return _sql("told_key", live=_shown_key(live, value), shadow=_shown_key(shadow, value), id=value)
 
     def _row_id(self, column: str, parent: str | KeyType) -> str:
         """Return a uuid for a row, by which it is told apart from others."""
@@ -213,7 +213,7 @@ class _Comparison:
         return Tally(name, kind, table, keys=self._keys, beat=self._beat)
 
 
-def _told(own: Identity, target_id: str) -> str:
+def _shown_key(own: Identity, target_id: str) -> str:
     if len(own.table.key) == 1:
         return own.key_of(target_id)
     return f"array_to_string({own.parts_of(target_id)}, ' ')"

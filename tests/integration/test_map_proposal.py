@@ -20,7 +20,6 @@ from syncline.messages.sync import CycleStatus
 from syncline.operator.map_catalog import read_map_tables, table_names
 from syncline.operator.map_check import check_map
 from syncline.operator.map_decisions import Side
-from syncline.operator.map_proposal import propose_map
 from syncline.operator.proposing import create_targets, propose
 from syncline.provider import GraphSchema
 from syncline.testing.graphs import TestGraph
@@ -106,6 +105,14 @@ tables:
     #   text: t.name
     #   payload: {name: t.name}
 
+  line:
+    source: app_line
+    key: [order_id, line]
+    types:
+      line: integer
+    columns:
+      article_id: text  # no foreign key; if it names a row of article, move it to `references`
+
   pair:
     source: app_pair
     key: [one, other]
@@ -128,10 +135,16 @@ tables:
     columns:
       words: text
 
+  visit:
+    source: app_visit
+    id: same
+    types:
+      id: bigint
+    columns:
+      article: text
+
 # Not proposed:
-#   app_line: its key column line is integer; keys can be character varying, text.
 #   app_log: it has no primary key, and no unique columns that are NOT NULL.
-#   app_visit: its key column id is bigint; keys can be character varying, text.
 """
 
 
@@ -211,6 +224,7 @@ async def test_what_a_graph_db_has_already_decides_names_and_columns(
         == """
   articles:
     source: article
+    stamped: false
     columns:
       title: text
       # secret: text  # the graph-db has no such column
@@ -229,6 +243,7 @@ async def test_what_a_graph_db_has_already_decides_names_and_columns(
 
   tags:
     source: tag
+    stamped: false
     # used_count of the graph-db is and of no source column. A counter? `stats` keeps counts in a table of their own.
 
 # In the graph-db, and of no source above:
@@ -238,8 +253,8 @@ async def test_what_a_graph_db_has_already_decides_names_and_columns(
     assert [table.name for table in read_map(document, source="x")] == ["tags", "articles"]
 
 
-async def test_keys_of_other_types_are_told_to_the_map_where_the_engine_can_sync_them(
-    shop: tuple[GraphSchema, GraphSchema],
+async def test_keys_of_other_types_are_told_to_the_map_and_synced(
+    graph: TestGraph, shop: tuple[GraphSchema, GraphSchema]
 ) -> None:
     write, target = shop
     await run(
@@ -248,11 +263,8 @@ async def test_keys_of_other_types_are_told_to_the_map_where_the_engine_can_sync
         "CREATE TABLE shop.invoice (number bigint PRIMARY KEY, customer_id int NOT NULL REFERENCES shop.customer);"
         "CREATE TABLE shop.line (invoice bigint REFERENCES shop.invoice, place int, sum numeric, PRIMARY KEY (invoice, place))",
     )
-    document = propose_map(
-        "shop", await side(write), await side(target),
-        key_types=frozenset({"text", "integer", "bigint", "uuid"}), composite_keys=True,
-    )  # fmt: skip
-    assert yaml.safe_load(document)["tables"] == {
+    proposal = await propose(write, target, name="shop")
+    assert yaml.safe_load(proposal.document)["tables"] == {
         "customer": {
             "source": "customer",
             "id": "same",
@@ -274,6 +286,22 @@ async def test_keys_of_other_types_are_told_to_the_map_where_the_engine_can_sync
             "columns": {"sum": "numeric"},
         },
     }
+    await create_targets(target, proposal)
+    schema_map = read_map(proposal.document, source="shop")
+    await adopt(write.store, "shop", schema_map)
+    assert [misfit.problem for misfit in (await check_map(schema_map, write, target)).misfits] == []
+    await run(
+        write,
+        "INSERT INTO shop.customer (mail) VALUES ('a@x'); INSERT INTO shop.invoice VALUES (1000000000000, 1);"
+        "INSERT INTO shop.line VALUES (1000000000000, 1, 2.50), (1000000000000, 2, 3)",
+    )
+    result = await SyncEngine(schema_map).run_cycle(replace(graph.context(), write=write, target=target))
+    assert (result.status, result.rows) == (CycleStatus.DRAINED, 4), result
+    await run(write, "DELETE FROM shop.line; DELETE FROM shop.invoice; UPDATE shop.customer SET id = 7")
+    await SyncEngine(schema_map).run_cycle(replace(graph.context(), write=write, target=target))
+    async with target.store.driver() as connection:
+        query = "SELECT id, (SELECT count(*) FROM shop.line), (SELECT count(*) FROM shop.invoice) FROM shop.customer"
+        assert [tuple(row) for row in await connection.fetch(query)] == [(7, 0, 0)]
 
 
 async def test_odd_names_are_proposed_as_they_are(shop: tuple[GraphSchema, GraphSchema]) -> None:

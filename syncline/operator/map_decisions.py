@@ -250,16 +250,25 @@ class Decisions:
             ]
             if len(members) != 1:
                 table.notes[column.name] = "an array that is copied; if it names rows, move it to `links`"
-            elif kind.removesuffix("[]") not in self._key_types or (
-                kind != "text[]" and "uuid" not in self._key_types
-            ):
-                table.notes[column.name] = f"names rows of {members[0].name}? Links need text[], not {kind}"
+            elif not self._names_keys(kind, members[0]):
+                table.notes[column.name] = (
+                    f"names rows of {members[0].name}? Links of {kind} cannot be synced"
+                )
             else:
                 table.arrays[column.name] = members[0].source
 
+    def _names_keys(self, array: str, member: Proposed) -> bool:
+        """Whether elements of an array can be keys of a table: of their type, or their text."""
+        key = self.type_of_key(member)
+        return array == "text[]" or (array == f"{key}[]" and key in self._key_types)
+
+    def type_of_key(self, table: Proposed) -> str:
+        """Return the type of a key of one column."""
+        return self.write.type_of(table.source, table.key[0])
+
     def same_id(self, table: Proposed) -> bool:
         """Whether the target's id is the key itself: no text, and the target has no other primary key."""
-        if not self.identified(table) or self.write.type_of(table.source, table.key[0]) == "text":
+        if not self.identified(table) or self.type_of_key(table) == "text":
             return False
         target = self.graph.tables.get(table.name)
         return target is None or target.key == table.key

@@ -1,6 +1,6 @@
 """`syncline map check`, `propose` and `schema`: maps as documents, and the tables of both databases."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from syncline.control.services import Services
     from syncline.maps.schema_map import SchemaMap
     from syncline.operator.map_check import MapCheck
+    from syncline.operator.proposing import Proposal
     from syncline.provider import GraphSchema
 
 __all__ = ["app", "register"]
@@ -58,10 +59,56 @@ def check(
 
 
 @errors_printed
-def schema() -> None:
-    """Print the JSON Schema of map documents, for editors."""
+def propose(
+    graph: GraphOption = None,
+    write_schema: SchemaOption = None,
+    graph_schema: SchemaOption = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the map; the schema's if left out.")
+    ] = None,
+    create_target: Annotated[
+        Literal["print", "make"] | None,
+        typer.Option(
+            "--create-target",
+            help="Print the DDL of the graph-db's missing tables in place of the map, or make them.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Propose a map from the tables of both databases, with comments where it could not decide.
+
+    It reads catalogs, no rows. `make` creates the tables and the engine's bookkeeping in the graph-db.
+    """
+    made = run(_propose(graph, write_schema, graph_schema, name, make=create_target == "make"))
+    if as_json:
+        typer.echo(made.model_dump_json(indent=2))
+    elif create_target == "print":
+        typer.echo("\n\n".join(made.statements))
+    else:
+        typer.echo(made.document, nl=False)
+
+
+async def _propose(
+    graph: str | None, write_schema: str | None, graph_schema: str | None, name: str | None, *, make: bool
+) -> "Proposal":
+    from syncline.cli.target import find_settings
+    from syncline.control.services import Services
+    from syncline.operator.proposing import create_targets, propose
+
+    async with Services.open(find_settings(), application_name="syncline map") as services:
+        write, target = await places(services, graph, write_schema, graph_schema)
+        proposal = await propose(write, target, name=name or write.schema)
+        if make:
+            await create_targets(target, proposal)
+        return proposal
+
+
+@errors_printed
+def schema(as_json: JsonOption = False) -> None:
+    """Print the JSON Schema of map documents, for editors: it is JSON with `--json` and without."""
     from syncline.maps.json_schema import map_schema_text
 
+    _ = as_json
     typer.echo(map_schema_text(), nl=False)
 
 
@@ -117,8 +164,9 @@ def _print(found: "MapCheck", document: str) -> None:
 def register(group: typer.Typer) -> None:
     """Add the commands to `syncline map`."""
     group.command(epilog=STATUS)(check)
+    group.command()(propose)
     group.command()(schema)
 
 
-app = typer.Typer(help="Check maps against the tables of both databases.", no_args_is_help=True)
+app = typer.Typer(help="Propose maps, and check them against both databases.", no_args_is_help=True)
 register(app)

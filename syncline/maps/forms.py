@@ -23,7 +23,7 @@ def refusal(problem: str, fix: str, *, at: tuple[str | int, ...] = ()) -> Pydant
 
 
 def _a_name(value: str) -> str:
-    if not value.strip():
+    if not value:
         raise refusal("the name is empty", "Write the name of the table, column or map.")
     if "\x00" in value:
         raise refusal("the name has a NUL character", "Leave it out: Postgres has no such names.")

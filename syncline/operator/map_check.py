@@ -101,14 +101,14 @@ async def check_map(
         for misfit in map(_misfit, check_target(read, schema_map))
     ]
     found: list[MapMisfit] = []
-    found += _told([*unread, *unfit, *refused, *uncaught], "write", "error", text)
+    found += _reported([*unread, *unfit, *refused, *uncaught], "write", "error", text)
     errors = [*unwritten, *unfilled, *unwritable(schema_map, graph.schema, targets), *wrong]
-    found += _told(errors, "graph", "error", text)
-    found += _told(advice(schema_map, graph.schema, sources, targets), "graph", "advice", text)
+    found += _reported(errors, "graph", "error", text)
+    found += _reported(advice(schema_map, graph.schema, sources, targets), "graph", "advice", text)
     return MapCheck(map=schema_map.name, tables=len(schema_map.tables), misfits=tuple(found))
 
 
-def _told(
+def _reported(
     misfits: Iterable[str], store: StoreRole, weight: Literal["error", "advice"], text: str | None
 ) -> Iterator[MapMisfit]:
     for misfit in map(_misfit, misfits):
@@ -208,11 +208,12 @@ async def _staged(
     target = targets.get(table.name)
     for column, expression in table.expressions.items():
         parts = {"expression": expression, "rows": f"pg_temp.{stage}", "alias": "s"}
-        yield ("expressions", column), sql("map_expression", **parts), (table.name, column)
         if target is not None and target.stores and column in target.columns:
             place = f"{quoted(schema)}.{quoted(table.name)}"
             assignment = sql("map_assignment", **parts, table=place, column=quoted(column))
             yield ("expressions", column), assignment, None
+        else:
+            yield ("expressions", column), sql("map_expression", **parts), (table.name, column)
 
 
 def _of_rows(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iterator[_Sql]:

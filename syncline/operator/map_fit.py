@@ -13,18 +13,11 @@ __all__ = ["advice", "unwritable"]
 
 
 def unwritable(schema_map: SchemaMap, schema: str, tables: Mapping[str, MapTable]) -> Iterator[Misfit]:
-    """Yield targets that no row can be written to, and columns that Postgres fills itself."""
+    """Yield columns of targets that Postgres fills itself."""
     for table in schema_map:
         for name, columns in _written(table).items():
             found = tables.get(name)
-            if found is None:
-                continue
-            if not found.stores:
-                yield Misfit(
-                    f"{schema}.{name} is a view or a foreign table, and rows are written to tables; "
-                    "name a table.",
-                    table=table.name,
-                )
+            if found is None or not found.stores:
                 continue
             for column in (found.columns[each] for each in columns if each in found.columns):
                 place = f"{schema}.{name}.{column.name}"

@@ -78,15 +78,25 @@ CREATE VIEW shop.item_stats AS SELECT id AS item_id, 0 AS tags FROM shop.items;
 """
 
 
+@pytest.fixture
+def dsns(new_database: Callable[..., str]) -> tuple[str, str]:
+    return new_database(), new_database()
+
+
+def opened(dsns: tuple[str, str]) -> tuple[GraphSchema, GraphSchema]:
+    write, graph = (
+        PostgresStore(role, SecretStr(dsn), pool_size=3, application_name="test")
+        for role, dsn in zip(("write", "graph"), dsns, strict=True)
+    )
+    return GraphSchema(store=write, schema="shop"), GraphSchema(store=graph, schema="shop")
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def places(new_database: Callable[..., str]) -> AsyncIterator[tuple[GraphSchema, GraphSchema]]:
-    stores = [
-        PostgresStore(role, SecretStr(new_database()), pool_size=3, application_name="test")
-        for role in ("write", "graph")
-    ]
-    yield GraphSchema(store=stores[0], schema="shop"), GraphSchema(store=stores[1], schema="shop")
-    for store in stores:
-        await store.close()
+async def places(dsns: tuple[str, str]) -> AsyncIterator[tuple[GraphSchema, GraphSchema]]:
+    places = opened(dsns)
+    yield places
+    for place in places:
+        await place.store.close()
 
 
 async def run(place: GraphSchema, statements: str) -> None:
@@ -113,16 +123,17 @@ async def test_every_misfit_is_told_at_once_and_its_statement_mends_it(
         ("write", "tables.items.columns.size", 14, False),  # bigint, not integer
         ("write", "tables.items.key", 9, True),  # allows NULL
         ("write", "tables.items.key", 9, True),  # not unique
-        ("write", "tables.orders.source", 32, False),  # no such table
-        ("write", "tables.tags.present", 30, False),
+        ("write", "tables.orders.source", 36, False),  # no such table
+        ("write", "tables.tags.present", 34, False),  # no such column
         ("write", "tables.makers.source", 5, False),  # not captured
+        ("write", "tables.tags.source", 32, False),  # not captured
         ("graph", "tables.items", 7, True),  # no primary key
         ("graph", "tables.items.columns", 10, True),  # sort_key NOT NULL
-        ("graph", "tables.orders", 31, True),  # no such table
-        ("graph", "tables.items.columns.words", 13, True),  # generated
         ("graph", "tables.items", 7, False),  # stats are a view
+        ("graph", "tables.orders", 35, True),  # no such table
+        ("graph", "tables.items.columns.words", 13, True),  # generated
         ("graph", "tables.items.expressions.title", 21, False),  # no such column
-        ("graph", "tables.items.vector.text", 25, False),
+        ("graph", "tables.items.vector.text", 25, False),  # no such column
     ], told(found)
     advice = [(m.path, m.statement) for m in found.misfits if m.weight == "advice"]
     assert advice == [
@@ -170,6 +181,38 @@ async def test_the_statements_for_missing_tables_make_what_the_map_needs(
         assert statement is not None
         await run(graph, statement)
     assert told(await check_map(KNOWLEDGE_GRAPH, write, graph)) == []
+
+
+async def test_what_the_role_may_not_do_has_its_grant(
+    places: tuple[GraphSchema, GraphSchema], dsns: tuple[str, str]
+) -> None:
+    write, graph = places
+    document = "version: 1\nname: shop\ntables: {tags: {source: tag, key: name}}"
+    schema_map = read_map(document, source="shop")
+    await run(write, TABLES)
+    await migrate_bookkeeping(graph.store, "shop")
+    await run(graph, TARGETS)
+    await adopt(write.store, "shop", schema_map)
+    role = f"map_clerk_{os.getpid()}"
+    try:
+        await run(write, f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA shop TO {role}")
+        await run(graph, f"GRANT USAGE ON SCHEMA shop TO {role}; GRANT SELECT, INSERT ON shop.tags TO {role}")
+        clerks = opened((dsns[0].replace("postgres@", f"{role}@"), dsns[1].replace("postgres@", f"{role}@")))
+        found = await check_map(schema_map, *clerks)
+        assert [(misfit.store, misfit.statement) for misfit in found.misfits] == [
+            ("write", f'GRANT SELECT ON TABLE shop.tag TO "{role}"'),
+            ("graph", f'GRANT DELETE, UPDATE ON TABLE shop.tags TO "{role}"'),
+        ], told(found)
+        for misfit, place in zip(found.misfits, places, strict=True):
+            assert misfit.statement is not None
+            await run(place, misfit.statement)
+        assert told(await check_map(schema_map, *clerks)) == []
+        for place in clerks:
+            await place.store.close()
+    finally:
+        for place in places:
+            await run(place, f"DROP OWNED BY {role}")
+        await run(write, f"DROP ROLE {role}")
 
 
 def test_the_command_prints_misfits_with_lines_and_exits_with_1(

@@ -229,6 +229,12 @@ def _target(
             f"Table {catalog.schema}.{name} is missing; {wanted_by.name} is stored in it.", **_at(wanted_by)
         )
         return
+    if table.kind in ("view", "materialized view", "foreign table"):
+        yield Misfit(
+            f"{catalog.schema}.{name} is a {table.kind}, and {wanted_by.name} can be stored only in a table.",
+            **_at(wanted_by),
+        )
+        return
     for sentence in filtered_problem(catalog, table):
         yield Misfit(sentence, **_at(wanted_by))
     yield from _columns(catalog, table, wanted_by, columns, ours=True)

@@ -60,7 +60,7 @@ async def _with_graphs(
     syncs: dict[tuple[str, int], list[str]] = {}
     for graph in (await services.graphs.records()).valid:
         options = map_options(graph.composition)
-        if options.map in newest:
+        if options.map is not None and options.map in newest:
             version = options.map_version or newest[options.map]
             syncs.setdefault((options.map, version), []).append(graph.slug)
     return tuple(

@@ -250,6 +250,7 @@ def add(
     One that is there already and says the same is left as it is.
     """
     from syncline.control.graphs import Graph, draft_graph
+    from syncline.control.maps import map_options
     from syncline.messages.operator import AddGraphInput
 
     fields: dict[str, object] = {
@@ -270,6 +271,8 @@ def add(
     added = ask(request, Graph, seconds=timeout)
     print_graph(added, as_json=as_json)
     warn_of_times(added)
+    if map_options(added.composition).map is not None:
+        typer.echo(f"Its source tables need capture: `syncline graph adopt {added.slug}`.", err=True)
 
 
 @app.command(epilog=STATUS)

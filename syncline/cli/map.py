@@ -31,7 +31,7 @@ __all__ = ["app", "read_file", "stored_map"]
 MapArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the map.")]
 _HEADER = ("map", "version", "at", "who", "graphs", "reason")
 
-app = typer.Typer(help="Check maps, store them, and see what changed in them.", no_args_is_help=True)
+app = typer.Typer(help="Propose, check and store maps, and see what changed in them.", no_args_is_help=True)
 register(app)
 
 

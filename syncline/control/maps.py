@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LONGEST_DOCUMENT",
+    "MAP_NAME",
     "MapDocument",
     "MapName",
     "MapOptions",
@@ -62,7 +63,8 @@ LONGEST_DOCUMENT: Final = 1_000_000
 _MOST_NAMED: Final = 20
 _MOST_LOADED: Final = 100
 
-MapName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=63)]
+MAP_NAME: Final = r"^[a-z][a-z0-9_-]{0,62}$"
+MapName = Annotated[str, StringConstraints(pattern=MAP_NAME)]
 
 
 class MapOptions(BaseModel):

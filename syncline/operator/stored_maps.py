@@ -1,12 +1,17 @@
 """Stored maps for operators: storing a document, and which graphs each version syncs."""
 
+import re
+from collections.abc import Mapping, Sequence
+
 from syncline.control.audit import Actor
-from syncline.control.maps import MapPut, StoredMap, map_options
+from syncline.control.maps import MAP_NAME, MapPut, StoredMap, map_options
 from syncline.control.services import Services
 from syncline.engine.map_changes import map_hash
+from syncline.errors import InputInvalid
 from syncline.maps.document import read_map
 from syncline.messages.operator import ListMapsInput, MapPage, PutMapInput
 from syncline.operator.schema import checked_limit, first_page
+from syncline.quoting import shown
 
 __all__ = ["list_maps", "put_map"]
 
@@ -17,10 +22,14 @@ async def put_map(services: Services, request: PutMapInput, actor: Actor) -> Map
     A map without a name of its own has that of the document.
     """
     schema_map = read_map(request.document, source=request.source or "The document")
-    put = await services.maps.put(
-        request.name or schema_map.name, request.document, hash=map_hash(schema_map), actor=actor
-    )
-    [stored] = await _with_graphs(services, [put.stored])
+    name = request.name or schema_map.name
+    if re.match(MAP_NAME, name) is None:
+        raise InputInvalid(
+            f"No map can be stored under the name {shown(name)}.",
+            fix="Give it another with `--name`: lower-case letters, digits, `-` and `_`, 63 at most.",
+        )
+    put = await services.maps.put(name, request.document, hash=map_hash(schema_map), actor=actor)
+    [stored] = await _with_graphs(services, [put.stored], newest=_newest([put.stored]))
     return put.model_copy(update={"stored": stored})
 
 
@@ -31,24 +40,27 @@ async def list_maps(services: Services, request: ListMapsInput) -> MapPage:
         found = await services.maps.list(after=request.after, limit=limit + 1)
         page = first_page(found, limit)
         after = page[-1].name if len(found) > len(page) else None
-        return MapPage(maps=await _with_graphs(services, page), next=after)
+        return MapPage(maps=await _with_graphs(services, page, newest=_newest(page)), next=after)
     # A page past the end is empty; a map that there is not is an error.
-    await services.maps.get(request.name)
+    newest = _newest([await services.maps.get(request.name)])
     found = await services.maps.history(request.name, before=request.before, limit=limit + 1)
     page = first_page(found, limit)
     before = page[-1].version if len(found) > len(page) else None
-    return MapPage(maps=await _with_graphs(services, page), before=before)
+    return MapPage(maps=await _with_graphs(services, page, newest=newest), before=before)
+
+
+def _newest(maps: Sequence[StoredMap]) -> dict[str, int]:
+    return {stored.name: stored.version for stored in maps}
 
 
 async def _with_graphs(
-    services: Services, maps: "list[StoredMap] | tuple[StoredMap, ...]"
+    services: Services, maps: Sequence[StoredMap], *, newest: Mapping[str, int]
 ) -> tuple[StoredMap, ...]:
-    """Return the maps with the graphs that each version syncs."""
-    newest = {stored.name: (await services.maps.get(stored.name)).version for stored in maps}
+    """Return the maps with the graphs that each version syncs; `newest` is the newest version of each."""
     syncs: dict[tuple[str, int], list[str]] = {}
     for graph in (await services.graphs.records()).valid:
         options = map_options(graph.composition)
-        if options.map in newest:
+        if options.map is not None and options.map in newest:
             version = options.map_version or newest[options.map]
             syncs.setdefault((options.map, version), []).append(graph.slug)
     return tuple(

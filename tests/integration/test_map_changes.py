@@ -202,6 +202,19 @@ async def test_a_table_that_left_is_named_and_its_rows_stay(shop: TestGraph) -> 
     assert (await shop.vectors.count("kg_parts"), result.vectors.embedded, result.parked) == (2, 0, 1)
 
 
+async def test_a_row_that_a_left_table_refers_to_cannot_be_deleted_and_is_a_dead_letter(
+    shop: TestGraph,
+) -> None:
+    alone = SchemaMap(name="shop", tables=(MAKERS,))
+    await cycle(shop, alone)
+    await write(shop, "DELETE FROM maker_drafts")
+    result = await cycle(shop, alone)
+    assert (result.status, result.dead_letters) == (CycleStatus.DRAINED, 2)
+    await on_target(shop, "DROP TABLE part_tags, parts; UPDATE sync_dead_letter SET next_retry_at = now()")
+    result = await cycle(shop, alone)
+    assert (result.dead_letters, await rows(shop, "SELECT * FROM makers")) == (0, [])
+
+
 @pytest.mark.parametrize(
     ("vector", "embedded", "upserted"),
     [

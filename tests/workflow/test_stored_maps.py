@@ -213,6 +213,10 @@ async def test_a_map_that_is_not_there_is_refused_with_those_that_are(
     ):
         said = await at_home(*arguments)
         assert (said.status, words in said.err) == (status, True), said.err
+    (tmp_path / "odd.yaml").write_text(SHOP.replace("name: shop", "name: My shop"))
+    odd = await at_home("map", "put", "odd.yaml")
+    assert (odd.status, "`--name`" in odd.err) == (2, True), odd.err
+    assert (await at_home("map", "put", "odd.yaml", "--name", "my-shop")).status == 0
     (tmp_path / "bad.yaml").write_text(SHOP.replace("columns", "colums"))
     bad = await at_home("map", "put", "bad.yaml")
     assert bad.status == 2

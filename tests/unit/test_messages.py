@@ -40,6 +40,7 @@ REQUIRED = {
     "SyncGraphResult": {"graph", "result"},
     "SyncResult": {"status"},
     "TableProgress": {"table"},
+    "Waiting": {"on", "since"},
 }
 """What the first release with a message required. A field added later must have a default, so none grows."""
 

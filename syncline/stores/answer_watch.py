@@ -170,12 +170,13 @@ class AnswerWatch:
             if await self._answers() and not answered.done():
                 answered.set_result(sent - began)
 
-        while (left := began + seconds - loop.time()) > 0:
+        # Rounds, not a deadline: while this process stands still, nobody has a chance to answer.
+        for _ in range(max(1, round(seconds / self._patience.apart))):
             # Not cancelled once another is answered: that may leave a socket open that is just connected.
             task = loop.create_task(probe(loop.time()))
             self._probes.add(task)
             task.add_done_callback(self._probes.discard)
-            await asyncio.wait([answered], timeout=min(self._patience.apart, left))
+            await asyncio.wait([answered], timeout=self._patience.apart)
             if answered.done():
                 return answered.result()
             if self._answered_at > began:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
@@ -146,6 +147,21 @@ async def test_a_request_that_is_cancelled_stays_cancelled() -> None:
         await request
     with pytest.raises(TimeoutError):
         await watch.answer(_timed_out())
+    await watch.close()
+
+
+async def test_a_process_that_stood_still_does_not_blame_the_service() -> None:
+    """Frozen, asleep or blocked by a plugin for longer than its patience."""
+
+    async def answered() -> bool:
+        await asyncio.sleep(0.05)
+        return True
+
+    watch = AnswerWatch(answered, patience=QUICK)
+    request = asyncio.create_task(watch.answer(asyncio.sleep(1.5, "answer")))
+    await asyncio.sleep(0.12)
+    time.sleep(1)  # noqa: ASYNC251
+    assert await request == "answer"
     await watch.close()
 
 

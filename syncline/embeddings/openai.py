@@ -85,7 +85,7 @@ class OpenAIEmbedding:
             )
         self._client = httpx.AsyncClient(headers=headers, timeout=timeout_seconds)
         self._turns = asyncio.Semaphore(_IN_FLIGHT)
-        self._timeout_seconds = timeout_seconds
+        self._patience = patience
         self._prober: httpx.AsyncClient | None = None
         self._watch = AnswerWatch(self._probe, patience=patience)
 
@@ -127,7 +127,7 @@ class OpenAIEmbedding:
         """Return whether the service accepts a new connection; one that computes may answer nobody."""
         if self._prober is None:
             limits = httpx.Limits(max_keepalive_connections=0)
-            self._prober = httpx.AsyncClient(timeout=self._timeout_seconds, limits=limits)
+            self._prober = httpx.AsyncClient(timeout=self._patience.silent, limits=limits)
         try:
             await self._prober.head(self._endpoint)
         except httpx.HTTPError as error:

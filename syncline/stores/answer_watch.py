@@ -61,19 +61,17 @@ class Watched(Protocol):
 class AnswerWatch:
     """The watch of one service, in one event loop.
 
-    `probe` returns whether the service answers, also if that cannot be told. A connection of its own is up to
-    it: a pooled one may be dead.
+    `probe` returns whether the service answers, also if that cannot be told, within the seconds of `silent`.
+    It uses a new connection: a pooled one may be dead.
     """
 
-    def __init__(
-        self, probe: Callable[[], Awaitable[bool]], *, patience: AnswerPatience | None = None
-    ) -> None:
-        self._probe = probe
-        self._patience = patience or AnswerPatience()
+    def __init__(self, probe: Callable[[], Awaitable[bool]], *, patience: AnswerPatience) -> None:
+        self._probe, self._patience = probe, patience
         self._open: dict[asyncio.Timeout, float] = {}  # request -> when it was sent, the oldest first
         self._given_up: dict[asyncio.Timeout, Unanswered] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._probes: set[asyncio.Task[None]] = set()
         self._answered_at = 0.0
         self.silent_since: datetime | None = None
         """Since when the service has answered neither a request nor a probe; None as far as is known."""
@@ -116,9 +114,10 @@ class AnswerWatch:
         """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        tasks = self._probes if self._watching is None else {*self._probes, self._watching}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _due(self) -> None:
         self._timer = None
@@ -171,22 +170,20 @@ class AnswerWatch:
             if await self._answers() and not answered.done():
                 answered.set_result(sent - began)
 
-        probes = []
-        try:
-            while (left := began + seconds - loop.time()) > 0:
-                probes.append(loop.create_task(probe(loop.time())))
-                await asyncio.wait([answered], timeout=min(self._patience.apart, left))
-                if answered.done():
-                    return answered.result()
-                if self._answered_at > began:
-                    return 0.0
-                if self._open and self.silent_since is None and loop.time() - began >= self._patience.gap:
-                    self.silent_since = self._sent_at(next(iter(self._open)))
-            return None
-        finally:
-            for task in probes:
-                task.cancel()
-            await asyncio.gather(*probes, return_exceptions=True)
+        # Rounds, not a deadline: while this process stands still, nobody has a chance to answer.
+        for _ in range(max(1, round(seconds / self._patience.apart))):
+            # Not cancelled once another is answered: that may leave a socket open that is just connected.
+            task = loop.create_task(probe(loop.time()))
+            self._probes.add(task)
+            task.add_done_callback(self._probes.discard)
+            await asyncio.wait([answered], timeout=self._patience.apart)
+            if answered.done():
+                return answered.result()
+            if self._answered_at > began:
+                return 0.0
+            if self._open and self.silent_since is None and loop.time() - began >= self._patience.gap:
+                self.silent_since = self._sent_at(next(iter(self._open)))
+        return None
 
     async def _answers(self) -> bool:
         try:

@@ -33,6 +33,7 @@ _FIXES = {
     403: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key that may write.",
     404: "The collection is missing (the next cycle creates it), or the URL is not that of a Qdrant server.",
 }
+_PATIENCE = AnswerPatience()
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CLIENT_ERRORS = (
     ApiException,
@@ -65,7 +66,7 @@ class QdrantServerStore:
         timeout_seconds: float = 30,
         *,
         client: AsyncQdrantClient | None = None,
-        patience: AnswerPatience | None = None,
+        patience: AnswerPatience = _PATIENCE,
     ) -> None:
         """Connect lazily to `url` (https for TLS), or use `client` and take ownership of it.
 
@@ -73,11 +74,12 @@ class QdrantServerStore:
         seconds of `patience`. Raises VectorStoreRejected if the URL or the key cannot work.
         """
         self._name, self._api_key = name, api_key
-        self._url, self._timeout_seconds = url, timeout_seconds
+        self._url = url
         if client is None:
             self._check(url)
-        self._client = client or self._connected()
+        self._client = client or self._connected(timeout_seconds)
         self._prober: AsyncQdrantClient | None = None
+        self._patience = patience
         self._watch = AnswerWatch(self._probe, patience=patience)
 
     def _check(self, url: str) -> None:
@@ -99,14 +101,14 @@ class QdrantServerStore:
         if self._api_key is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             _log.warning("qdrant api key sent unencrypted", store=self._name, fix="use an https URL")
 
-    def _connected(self, limits: httpx.Limits | None = None) -> AsyncQdrantClient:
+    def _connected(self, timeout_seconds: float, limits: httpx.Limits | None = None) -> AsyncQdrantClient:
         with warnings.catch_warnings():
             # Logged above, with the store's name, and only where the network could be monitored.
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             return AsyncQdrantClient(
                 url=self._url,
                 api_key=self._api_key.get_secret_value() if self._api_key else None,
-                timeout=self._timeout_seconds,  # type: ignore[arg-type]  # int by its stub, rounded up at run time
+                timeout=timeout_seconds,  # type: ignore[arg-type]  # int by its stub, rounded up at run time
                 check_compatibility=False,
                 limits=limits,
             )
@@ -273,7 +275,8 @@ class QdrantServerStore:
         """Return whether the server answers over a new connection, in whatever way."""
         if self._prober is None:
             # Connections that it does not keep: one of the other client's may be what is broken.
-            self._prober = self._connected(httpx.Limits(max_keepalive_connections=0))
+            limits = httpx.Limits(max_keepalive_connections=0)
+            self._prober = self._connected(self._patience.silent, limits)
         try:
             await self._prober.http.service_api.healthz()
         except ResponseHandlingException as error:

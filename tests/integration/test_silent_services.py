@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -51,15 +52,17 @@ def server() -> Iterator[SlowQdrant]:
 
 
 @asynccontextmanager
-async def store_behind(server: FaultyServer) -> AsyncIterator[tuple[QdrantServerStore, SilentProxy]]:
+async def store_behind(
+    server: FaultyServer, patience: AnswerPatience = QUICK
+) -> AsyncIterator[tuple[QdrantServerStore, SilentProxy]]:
     async with silent_proxy(int(server.url.rpartition(":")[2])) as proxy:
-        store = QdrantServerStore("q", f"http://127.0.0.1:{proxy.port}", patience=QUICK)
+        store = QdrantServerStore("q", f"http://127.0.0.1:{proxy.port}", patience=patience)
         yield store, proxy
         await store.close()
 
 
 async def upsert(store: QdrantServerStore) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await store.upsert("nodes", [PointPayload(uuid4(), {})], np.ones((1, 3), dtype=np.float32))
 
 
@@ -72,18 +75,18 @@ async def test_a_silent_server_is_given_up_before_the_timeout_of_a_request(serve
             await upsert(store)
         assert store.silent_since is not None
         # The next one is not sent before a probe is answered.
-        began, sent = time.monotonic(), proxy.passed[0]
+        asked = len(server.requests)
         with pytest.raises(VectorStoreUnavailable, match="has not answered since"):
             await upsert(store)
-        assert time.monotonic() - began < 0.7
         proxy.mend()
         await upsert(store)
         assert store.silent_since is None
-        assert proxy.passed[0] > sent
+        later = [request.path for request in server.requests[asked:]]
+        assert (later[0], later[-1].partition("?")[0]) == ("/healthz", "/collections/nodes/points")
 
 
 async def test_a_server_that_comes_back_is_asked_as_soon_as_it_answers(server: SlowQdrant) -> None:
-    async with store_behind(server) as (store, proxy):
+    async with store_behind(server, replace(QUICK, known=60)) as (store, proxy):
         proxy.cut()
         with pytest.raises(VectorStoreUnavailable):
             await upsert(store)
@@ -95,7 +98,8 @@ async def test_a_server_that_comes_back_is_asked_as_soon_as_it_answers(server: S
 
 async def test_a_slow_answer_is_waited_for_while_the_server_answers_others(server: SlowQdrant) -> None:
     server.seconds = 1.5
-    async with store_behind(server) as (store, _):
+    # A machine that is busy answers probes late.
+    async with store_behind(server, replace(QUICK, gap=0.8, silent=1.4)) as (store, _):
         await upsert(store)
         assert store.silent_since is None
     assert sum(request.path == "/healthz" for request in server.requests) > 2
@@ -105,11 +109,11 @@ async def test_a_request_on_a_connection_that_did_not_survive_a_silence_is_given
     server: SlowQdrant,
 ) -> None:
     """Its packets are gone though the server answers again, and nothing ever closes the connection."""
-    async with store_behind(server) as (store, proxy):
+    async with store_behind(server, replace(QUICK, silent=60)) as (store, proxy):
         proxy.cut()
         asked = asyncio.create_task(upsert(store))
-        await asyncio.sleep(0.6)
-        assert store.silent_since is not None
+        while store.silent_since is None and not asked.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         proxy.mend()
         with pytest.raises(VectorStoreUnavailable, match="answers again, but not this request"):
             await asked
@@ -143,6 +147,21 @@ async def test_a_request_that_is_cancelled_stays_cancelled() -> None:
         await request
     with pytest.raises(TimeoutError):
         await watch.answer(_timed_out())
+    await watch.close()
+
+
+async def test_a_process_that_stood_still_does_not_blame_the_service() -> None:
+    """Frozen, asleep or blocked by a plugin for longer than its patience."""
+
+    async def answered() -> bool:
+        await asyncio.sleep(0.05)
+        return True
+
+    watch = AnswerWatch(answered, patience=QUICK)
+    request = asyncio.create_task(watch.answer(asyncio.sleep(1.5, "answer")))
+    await asyncio.sleep(0.12)
+    time.sleep(1)  # noqa: ASYNC251
+    assert await request == "answer"
     await watch.close()
 
 

@@ -41,6 +41,7 @@ REQUIRED = {
     "SyncResult": {"status"},
     "TableProgress": {"table"},
     "UsedMap": {"name", "version", "hash"},
+    "Waiting": {"on", "since"},
 }
 """What the first release with a message required. A field added later must have a default, so none grows."""
 

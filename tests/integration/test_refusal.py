@@ -13,16 +13,14 @@ from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
 from syncline.operator.dead_letters import list_dead_letters, summarize
 from syncline.provider import RetryRules
 from syncline.testing.graphs import TestGraph, read, write
+from syncline.testing.one_graph import session
 from syncline.testing.truth import differences
 from tests.kit.cases import further
 
 
 async def on_target(graph: TestGraph, sql: str) -> list[asyncpg.Record]:
-    connection = await graph.connect_target()
-    try:
+    async with session(graph, graph.target_dsn) as connection:
         return list(await connection.fetch(sql))
-    finally:
-        await connection.close()
 
 
 def of(result: SyncResult, table: str) -> TableProgress:

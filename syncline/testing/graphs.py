@@ -10,7 +10,16 @@ from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
-from syncline.testing.one_graph import SCHEMA, TestGraph, hang_up, on_target, prepare_templates, read, write
+from syncline.testing.one_graph import (
+    SCHEMA,
+    KeptSessions,
+    TestGraph,
+    hang_up,
+    on_target,
+    prepare_templates,
+    read,
+    write,
+)
 
 __all__ = ["SCHEMA", "TestGraph", "graph", "graph_templates", "on_target", "read", "write"]
 
@@ -37,7 +46,7 @@ async def graph(
         target_dsn=target_dsn,
         vectors=vectors,
         embedding=DevelopmentEmbedding(64),
-        kept={},
+        kept=KeptSessions(),
     )
     yield graph
     await hang_up(graph)

@@ -47,6 +47,41 @@ _WRITE_TEMPLATE, _GRAPH_TEMPLATE = "template_write", "template_graph"
 
 
 @dataclass
+class KeptSessions:
+    """Connections that wait for the next statement, by connection string; all of one event loop."""
+
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    idle: dict[str, list[asyncpg.Connection]] = field(default_factory=dict)
+
+    async def close(self) -> None:
+        """End these sessions."""
+        for idle in self.idle.values():
+            while idle:
+                await idle.pop().close()
+
+    async def take(self, dsn: str) -> asyncpg.Connection | None:
+        """Return one that still answers."""
+        idle = self.idle.get(dsn, [])
+        while idle:
+            connection = idle.pop()
+            try:
+                await connection.execute("SELECT 1")
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                connection.terminate()
+            else:
+                return connection
+        return None
+
+    async def give_back(self, dsn: str, connection: asyncpg.Connection) -> None:
+        """Keep it, in the state of a new one; one that is in a transaction is closed."""
+        if connection.is_in_transaction():
+            await connection.close()
+        else:
+            await connection.execute("DISCARD ALL")
+            self.idle.setdefault(dsn, []).append(connection)
+
+
+@dataclass
 class TestGraph:
     """One graph over real stores. `context()` makes what a provider is given for one run."""
 
@@ -60,8 +95,8 @@ class TestGraph:
     embedding: EmbeddingService
     ref: GraphRef = field(default_factory=lambda: GraphRef(id=UUID(int=1), slug="kg"))
     heartbeats: list[CycleProgress] = field(default_factory=list, repr=False)
-    kept: dict[str, list[asyncpg.Connection]] | None = field(default=None, repr=False)
-    """Connections of `write`, `read` and `on_target` that wait for the next; None keeps none."""
+    kept: "KeptSessions | None" = field(default=None, repr=False)
+    """Those of `write`, `read` and `on_target`; None keeps none."""
 
     def context(
         self,
@@ -132,42 +167,28 @@ async def session(graph: TestGraph, dsn: str) -> AsyncIterator[asyncpg.Connectio
 
     Where the graph keeps connections, one that is there is taken: a new one takes Postgres 20 ms of CPU.
     """
-    connection = await _idle(graph, dsn)
+    kept = graph.kept
+    if kept is not None and kept.loop is not asyncio.get_running_loop():
+        kept = None
+    connection = None if kept is None else await kept.take(dsn)
     if connection is None:
-        connection = await asyncpg.connect(
-            dsn, server_settings={"search_path": SCHEMA}, statement_cache_size=0
-        )
+        settings = {"search_path": SCHEMA}
+        connection = await asyncpg.connect(dsn, server_settings=settings, statement_cache_size=0)
     try:
         yield connection
-        if graph.kept is not None and not connection.is_in_transaction():
-            await connection.execute("DISCARD ALL")
-            graph.kept.setdefault(dsn, []).append(connection)
-            return
     except BaseException:
-        await connection.close(timeout=5)
+        await connection.close()
         raise
-    await connection.close()
-
-
-async def _idle(graph: TestGraph, dsn: str) -> asyncpg.Connection | None:
-    """Return a kept connection that still answers."""
-    idle = (graph.kept or {}).get(dsn, [])
-    while idle:
-        connection = idle.pop()
-        try:
-            await connection.execute("SELECT 1")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            connection.terminate()
-        else:
-            return connection
-    return None
+    if kept is None:
+        await connection.close()
+    else:
+        await kept.give_back(dsn, connection)
 
 
 async def hang_up(graph: TestGraph) -> None:
-    """End the sessions of the connections that a graph keeps."""
-    for idle in (graph.kept or {}).values():
-        while idle:
-            await idle.pop().close()
+    """End the sessions that a graph keeps."""
+    if graph.kept is not None:
+        await graph.kept.close()
 
 
 async def prepare_templates(server: EmbeddedPostgres) -> tuple[str, str]:

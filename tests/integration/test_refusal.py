@@ -538,6 +538,6 @@ async def test_dead_letter_of_a_trigger_is_told_without_its_words(graph: TestGra
     target = graph.context().target
     page, summary = await list_dead_letters(target), await summarize(target)
     assert [letter.sqlstate for letter in page.letters] == ["23514"]
-    assert "ada" not in page.model_dump_json() + summary.model_dump_json()
+    assert "ada@" not in page.model_dump_json() + summary.model_dump_json()
     [row] = await read(graph, "SELECT message FROM sync_dead_letter")
     assert row["message"] == "customer ada@example.com is banned"

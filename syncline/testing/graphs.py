@@ -10,7 +10,16 @@ from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
-from syncline.testing.one_graph import SCHEMA, TestGraph, on_target, prepare_templates, read, write
+from syncline.testing.one_graph import (
+    SCHEMA,
+    KeptSessions,
+    TestGraph,
+    hang_up,
+    on_target,
+    prepare_templates,
+    read,
+    write,
+)
 
 __all__ = ["SCHEMA", "TestGraph", "graph", "graph_templates", "on_target", "read", "write"]
 
@@ -30,14 +39,17 @@ async def graph(
     write = PostgresStore("write", SecretStr(write_dsn), pool_size=4, application_name="syncline-test")
     target = PostgresStore("graph", SecretStr(target_dsn), pool_size=4, application_name="syncline-test")
     vectors = EmbeddedQdrantStore("vectors", tmp_path / "qdrant")
-    yield TestGraph(
+    graph = TestGraph(
         write=write,
         target=target,
         write_dsn=write_dsn,
         target_dsn=target_dsn,
         vectors=vectors,
         embedding=DevelopmentEmbedding(64),
+        kept=KeptSessions(),
     )
+    yield graph
+    await hang_up(graph)
     await vectors.close()
     await write.close()
     await target.close()

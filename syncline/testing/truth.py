@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import asyncpg
 
 from syncline.engine.keys import key_uuid
-from syncline.testing.one_graph import TestGraph
+from syncline.testing.one_graph import TestGraph, session
 
 Row = dict[str, object]
 Rows = dict[object, Row]
@@ -45,16 +45,12 @@ async def differences(graph: TestGraph, *, vectors: bool = True) -> list[str]:
 
     Without `vectors`, the graph-db alone is compared.
     """
-    write, target = await graph.connect_write(), await graph.connect_target()
-    try:
+    async with session(graph, graph.write_dsn) as write, session(graph, graph.target_dsn) as target:
         expected = await _expected(write)
         found: list[str] = []
         for table, rows in expected.items():
             found.extend(_compare(table, rows, await _actual(target, table)))
         return found + (await _compare_vectors(graph, expected) if vectors else [])
-    finally:
-        await write.close()
-        await target.close()
 
 
 async def _expected(write: asyncpg.Connection) -> dict[str, Rows]:

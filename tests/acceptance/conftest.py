@@ -123,10 +123,12 @@ def wait_until() -> Callable[..., None]:
     """A function `(condition, seconds)` that waits for the condition, or fails."""
 
     def wait(condition: Callable[[], object], seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
+        # Most ask by a process of `temporal`: ever more rarely.
+        deadline, pause = time.monotonic() + seconds, 0.1
         while not condition():
             assert time.monotonic() < deadline, "it did not come true in time"
-            time.sleep(0.2)
+            time.sleep(pause)
+            pause = min(1.5 * pause, 0.8)
 
     return wait
 

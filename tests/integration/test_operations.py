@@ -33,6 +33,7 @@ from syncline.operator.parked import Obstacle, ParkedEntry, list_parked, summari
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.stores.vectors import PointPayload
 from syncline.testing.graphs import SCHEMA, TestGraph, write
+from syncline.testing.one_graph import session
 
 NASTY = """'; DROP TABLE sync_dead_letter; --"$1\\ {}%_\n\N{SNOWMAN}"""
 WEIGHT = 'new row for relation "nodes" violates check constraint "weight"'
@@ -47,11 +48,8 @@ def source(graph: TestGraph) -> GraphSchema:
 
 
 async def books(graph: TestGraph, sql: str, *arguments: object) -> list[tuple[object, ...]]:
-    connection = await graph.connect_target()
-    try:
+    async with session(graph, graph.target_dsn) as connection:
         return [tuple(row) for row in await connection.fetch(sql, *arguments)]
-    finally:
-        await connection.close()
 
 
 async def bury(

@@ -24,6 +24,7 @@ from syncline.operator.parked import Obstacle, summarize_parked
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import SCHEMA, TestGraph, write
+from syncline.testing.one_graph import session
 
 
 def target(graph: TestGraph) -> GraphSchema:
@@ -35,11 +36,8 @@ def source(graph: TestGraph) -> GraphSchema:
 
 
 async def on_target(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:
-    connection = await graph.connect_target()
-    try:
+    async with session(graph, graph.target_dsn) as connection:
         return [tuple(row) for row in await connection.fetch(sql)]
-    finally:
-        await connection.close()
 
 
 async def cycle(graph: TestGraph) -> SyncResult:

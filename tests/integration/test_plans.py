@@ -18,6 +18,7 @@ from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.render.statements import DELETES, SchemaStatements
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, write
+from syncline.testing.one_graph import hang_up
 
 SOURCE = """
 SET session_replication_role = replica;
@@ -126,6 +127,7 @@ async def both(graph: TestGraph, sql: str) -> None:
 async def rows_read(graph: TestGraph, *, ended: bool = True) -> Mapping[str, int]:
     """Return how many rows and entries of each table were read so far, by sessions that have ended."""
     found: dict[str, int] = {}
+    await hang_up(graph)
     for connect in (graph.connect_write, graph.connect_target):
         connection = await connect()
         others = (

@@ -27,6 +27,7 @@ from syncline.provider import GraphSchema
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, write
+from syncline.testing.one_graph import session
 
 # docs/maps.md shows this very map.
 LIBRARY = SchemaMap(
@@ -132,11 +133,8 @@ async def library(new_database: Callable[..., str], tmp_path: Path) -> AsyncIter
 
 
 async def read(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:
-    connection = await graph.connect_target()
-    try:
+    async with session(graph, graph.target_dsn) as connection:
         return [tuple(row) for row in await connection.fetch(sql)]
-    finally:
-        await connection.close()
 
 
 NUMBERS = "SELECT b.key, n.copies, n.shelves FROM book_numbers n JOIN books b ON b.id = n.book_id ORDER BY 1"

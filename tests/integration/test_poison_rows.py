@@ -71,7 +71,7 @@ async def test_poison_row_of_any_sqlstate_harms_only_itself(graph: TestGraph, sq
     assert await differences(graph) == []
 
 
-@pytest.mark.parametrize(("sqlstate", "batch_rows"), [("42501", 1), ("40001", 7), *further(("57014", 7))])
+@pytest.mark.parametrize(("sqlstate", "batch_rows"), [("42501", 1), *further(("40001", 7), ("57014", 7))])
 async def test_poison_row_is_found_in_small_batches(graph: TestGraph, sqlstate: str, batch_rows: int) -> None:
     await raising(graph, sqlstate, "NEW.concept = 'poison'")
     await nodes(graph, 1, 30, (1, 2, 15, 30))
@@ -79,7 +79,7 @@ async def test_poison_row_is_found_in_small_batches(graph: TestGraph, sqlstate: 
     assert (result.status, of(result, "nodes").rows, result.dead_letters) == (CycleStatus.DRAINED, 26, 4)
 
 
-@pytest.mark.parametrize("sqlstate", ["42501", "57014"])
+@pytest.mark.parametrize("sqlstate", ["42501", *further("57014")])
 async def test_table_that_refuses_everything_fills_no_books(graph: TestGraph, sqlstate: str) -> None:
     await raising(graph, sqlstate, "true")
     await nodes(graph, 1, 300)
@@ -94,7 +94,7 @@ async def test_table_that_refuses_everything_fills_no_books(graph: TestGraph, sq
     assert await differences(graph) == []
 
 
-@pytest.mark.parametrize("sqlstate", ["40001", "57014"])
+@pytest.mark.parametrize("sqlstate", ["40001", *further("57014")])
 async def test_store_that_refuses_everything_for_now_is_worth_a_retry(
     graph: TestGraph, sqlstate: str
 ) -> None:
@@ -132,7 +132,7 @@ async def test_a_lone_row_waits_for_a_neighbour_and_holds_up_no_other_table(grap
     assert (result.status, of(result, "nodes").rows, result.dead_letters) == (CycleStatus.DRAINED, 1, 1)
 
 
-@pytest.mark.parametrize("sqlstate", ["42501", "40001", "57014"])
+@pytest.mark.parametrize("sqlstate", ["42501", "40001", *further("57014")])
 async def test_delete_that_raises_anything_holds_back_no_other(graph: TestGraph, sqlstate: str) -> None:
     await nodes(graph, 1, 20)
     await run_cycle(graph.context())
@@ -150,7 +150,7 @@ async def test_delete_that_raises_anything_holds_back_no_other(graph: TestGraph,
     assert await read(graph, "SELECT FROM nodes") == []
 
 
-@pytest.mark.parametrize("sqlstate", ["42501", "57014"])
+@pytest.mark.parametrize("sqlstate", ["42501", *further("57014")])
 async def test_deletes_that_are_all_refused_fill_no_books(graph: TestGraph, sqlstate: str) -> None:
     await nodes(graph, 1, 200)
     await run_cycle(graph.context())
@@ -176,7 +176,7 @@ async def of_one_table(graph: TestGraph, expression: str) -> SyncEngine:
     return SyncEngine(schema_map)
 
 
-@pytest.mark.parametrize("sqlstate", ["42501", "40001", "57014"])
+@pytest.mark.parametrize("sqlstate", ["42501", *further("40001", "57014")])
 async def test_poison_row_at_capture_harms_only_itself(graph: TestGraph, sqlstate: str) -> None:
     poison = (1, 2, 29, 30)
     await write(

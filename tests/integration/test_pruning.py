@@ -13,16 +13,14 @@ from syncline.engine.render.statements import DELETES
 from syncline.engine.template import sql
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
+from syncline.testing.one_graph import session
 
 OLD = "UPDATE sync_tombstone SET deleted_at = now() - interval '8 days'"
 
 
 async def left(graph: TestGraph) -> int:
-    connection = await graph.connect_write()
-    try:
+    async with session(graph, graph.write_dsn) as connection:
         return int(await connection.fetchval("SELECT count(*) FROM sync_tombstone"))
-    finally:
-        await connection.close()
 
 
 async def deleted(graph: TestGraph, number: int) -> None:

@@ -13,16 +13,14 @@ from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
 from syncline.operator.dead_letters import list_dead_letters, summarize
 from syncline.provider import RetryRules
 from syncline.testing.graphs import TestGraph, read, write
+from syncline.testing.one_graph import session
 from syncline.testing.truth import differences
 from tests.kit.cases import further
 
 
 async def on_target(graph: TestGraph, sql: str) -> list[asyncpg.Record]:
-    connection = await graph.connect_target()
-    try:
+    async with session(graph, graph.target_dsn) as connection:
         return list(await connection.fetch(sql))
-    finally:
-        await connection.close()
 
 
 def of(result: SyncResult, table: str) -> TableProgress:
@@ -540,6 +538,6 @@ async def test_dead_letter_of_a_trigger_is_told_without_its_words(graph: TestGra
     target = graph.context().target
     page, summary = await list_dead_letters(target), await summarize(target)
     assert [letter.sqlstate for letter in page.letters] == ["23514"]
-    assert "ada" not in page.model_dump_json() + summary.model_dump_json()
+    assert "ada@" not in page.model_dump_json() + summary.model_dump_json()
     [row] = await read(graph, "SELECT message FROM sync_dead_letter")
     assert row["message"] == "customer ada@example.com is banned"

@@ -18,6 +18,7 @@ from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
+from syncline.testing.one_graph import session
 from syncline.testing.truth import differences
 
 SEED = """
@@ -94,11 +95,8 @@ async def site(graph: TestGraph, server: Server) -> AsyncIterator[Site]:
 
 
 async def _xid(graph: TestGraph) -> int:
-    connection = await graph.connect_write()
-    try:
+    async with session(graph, graph.write_dsn) as connection:
         return int(await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
-    finally:
-        await connection.close()
 
 
 async def _busy(graph: TestGraph, *, until: int) -> None:

@@ -19,6 +19,7 @@ from syncline.operator.explain import explain
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
+from syncline.testing.one_graph import hang_up
 from syncline.verify import verify
 
 BOOKS = "sync_version bigint, sync_run bigint"
@@ -54,6 +55,7 @@ class Lab:
         await connection.close()
         await self.graph.write.close()
         await self.graph.target.close()
+        await hang_up(self.graph)
 
     async def make(self, schema_map: SchemaMap, source: str, target: str) -> None:
         await write(self.graph, f"CREATE SCHEMA IF NOT EXISTS kg; {source}")

@@ -30,6 +30,7 @@ from syncline.provider import RetryRules, SyncContext
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.graphs import SCHEMA, TestGraph, write
+from syncline.testing.one_graph import session
 from syncline.testing.truth import differences
 from tests.kit.faulty_http import Answer, FaultyServer, Request
 from tests.kit.ports import free_port
@@ -201,7 +202,7 @@ async def connected(graph: TestGraph, side: str) -> AsyncIterator[asyncpg.Connec
 
 
 async def books(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:
-    async with connected(graph, "target") as connection:
+    async with session(graph, graph.target_dsn) as connection:
         return list(await connection.fetch(sql, *arguments))
 
 

@@ -16,6 +16,7 @@ from syncline.migrations import migrate_bookkeeping
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, write
+from syncline.testing.one_graph import session
 from syncline.verify import verify
 
 SHOP = SchemaMap(
@@ -143,11 +144,8 @@ async def shop(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterato
 
 
 async def on_target(graph: TestGraph, sql: str) -> list[asyncpg.Record]:
-    connection = await graph.connect_target()
-    try:
+    async with session(graph, graph.target_dsn) as connection:
         return list(await connection.fetch(sql))
-    finally:
-        await connection.close()
 
 
 async def verified(graph: TestGraph, *, repair: bool = False) -> Verification:

@@ -19,6 +19,7 @@ from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload, VectorStore
 from syncline.testing.graphs import TestGraph, write
+from syncline.testing.one_graph import session
 from syncline.verify import verify
 from syncline.verify.vectors import same_json
 
@@ -70,11 +71,8 @@ def told(relation: Relation) -> dict[str, tuple[tuple[str, ...], ...]]:
 
 
 async def on_target(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:
-    connection = await graph.connect_target()
-    try:
+    async with session(graph, graph.target_dsn) as connection:
         return list(await connection.fetch(sql, *arguments))
-    finally:
-        await connection.close()
 
 
 async def synced(graph: TestGraph, sql: str) -> None:

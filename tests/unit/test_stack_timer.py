@@ -14,7 +14,7 @@ import re, threading, time
 from activities.isolation.watchdog import StackTimer
 
 def keeps_the_lock():
-    re.match("(a+)+$", "a" * 24 + "b")
+    re.match("(a+)+$", "a" * 23 + "b")
 
 def room():
     ready.set()
@@ -26,7 +26,7 @@ thread = threading.Thread(target=room)
 thread.start()
 ready.wait()
 timer = StackTimer(thread.native_id)
-timer.push_back(0.3)
+timer.push_back(0.1)
 go.set()
 thread.join()
 timer.close()
@@ -50,7 +50,7 @@ over = []
 others = threading.Thread(target=come_and_go)
 timer = StackTimer(threading.get_native_id())
 others.start()
-for _ in range(100):
+for _ in range(50):
     timer.push_back(0.005)
     time.sleep(0.02)
 over.append(True)

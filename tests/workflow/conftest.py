@@ -22,6 +22,7 @@ from syncline import names
 from syncline.control.graphs import GraphDraft
 from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
+from syncline.errors import SynclineError
 from syncline.settings import Settings
 from syncline.testing.lab import SyncLab
 from tests.kit.command_line import CommandLine
@@ -129,6 +130,21 @@ async def shared_lab(
             yield lab
 
 
+async def _forget_schedules(client: Client, services: Services) -> None:
+    """Delete the Schedules of this laboratory's graphs that a test has left.
+
+    Nobody will ever serve their runs, and the server would look after all of them until the end of the session.
+    """
+    with suppress(SynclineError):
+        records = await services.graphs.records()
+        ours = {names.sync_schedule_id(graph.slug) for graph in records.valid}
+        ours.add(names.reconcile_schedules_id(services.settings.task_queue))
+        left = [found.id async for found in await client.list_schedules() if found.id in ours]
+        for schedule in left:
+            with suppress(RPCError):
+                await client.get_schedule_handle(schedule).delete()
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def services(
     control_template: str, new_database: Callable[..., str], unique: Callable[[str], str], tmp_path: Path
@@ -145,12 +161,16 @@ async def lab(
     lab = SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
     async with serving(lab):
         yield lab
+    await _forget_schedules(temporal_client, services)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def idle_lab(temporal_client: Client, services: Services, unique: Callable[[str], str]) -> SyncLab:
+async def idle_lab(
+    temporal_client: Client, services: Services, unique: Callable[[str], str]
+) -> AsyncIterator[SyncLab]:
     """A laboratory without a worker: the test starts the ones it needs."""
-    return SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
+    yield SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
+    await _forget_schedules(temporal_client, services)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -169,6 +189,7 @@ async def kg_idle(
         # run that no worker will ever serve, would be the next test's.
         with suppress(RPCError):
             await temporal_client.get_schedule_handle(names.sync_schedule_id("kg")).delete()
+        await _forget_schedules(temporal_client, services)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import asyncpg
@@ -466,11 +467,13 @@ def selected(expression: str) -> tuple[dict[str, set[str]], set[str]]:
     return metrics_of, groupings
 
 
+@cache
 def rules() -> list[dict[str, object]]:
     loaded = yaml.safe_load((ROOT / "ops" / "alerts.yml").read_text(encoding="utf-8"))
     return [rule for group in loaded["groups"] for rule in group["rules"]]
 
 
+@cache
 def dashboard() -> dict[str, object]:
     loaded: dict[str, object] = json.loads((ROOT / "ops" / "dashboard.json").read_text(encoding="utf-8"))
     return loaded

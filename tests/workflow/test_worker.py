@@ -42,23 +42,39 @@ async def running(environment: dict[str, str], **more: str) -> AsyncIterator[Wor
         yield worker
 
 
-async def test_a_worker_serves_and_drains_on_sigterm(idle_lab: SyncLab, environment: dict[str, str]) -> None:
-    graph = await idle_lab.add_graph("default", prepare=True)
+async def test_a_worker_serves_logs_a_line_a_cycle_and_drains_on_sigterm(
+    idle_lab: SyncLab, environment: dict[str, str]
+) -> None:
+    """Both branches log the same fields, and an error of ours is one line without a traceback."""
+    graphs = [
+        await idle_lab.add_graph("default", prepare=True),
+        await idle_lab.add_graph("acme-sync", prepare=True),
+    ]
+    refused = await idle_lab.add_graph(
+        "acme-sync", composition={"sync": {"provider": "acme-sync", "on_missing": "fail"}}
+    )
     async with running(environment) as worker:
         await worker.logs('"worker ready"')
         assert idle_lab.task_queue in worker.said
         assert '"default"' in worker.said
-        assert (await idle_lab.run(graph)).provider_id == "default"
+        for graph, provider in zip(graphs, ("default", None), strict=True):
+            assert (await idle_lab.run(graph)).provider_id == provider
         fleet = WorkerRepository(idle_lab.services.control)
         [told] = await fleet.list()
         assert told.identity.endswith(f":{worker.process.pid}")
         assert (told.task_queue, [found.id for found in told.providers]) == (idle_lab.task_queue, ["default"])
+        await idle_lab.failure(await idle_lab.start(refused))
+        await worker.logs('"kind": "ProviderMissing"')
         worker.process.send_signal(signal.SIGTERM)
         assert await worker.ended() == 0
         assert await fleet.list() == []
     assert "worker draining" in worker.said
     assert "worker stopped" in worker.said
     assert "Traceback" not in worker.said
+    lines = [json.loads(line) for line in worker.said.splitlines() if '"cycle ended"' in line]
+    assert [line["graph"] for line in lines] == [graph.slug for graph in graphs]
+    assert [line["provider"] for line in lines] == ["default", names.FALLBACK_PROVIDER]
+    assert lines[0].keys() == lines[1].keys() >= {"graph", "run_id", "provider", "rows", "failures", "status"}
 
 
 async def test_a_plugin_is_polled_for_on_a_queue_of_its_own(
@@ -85,40 +101,6 @@ async def test_a_plugin_is_polled_for_on_a_queue_of_its_own(
     assert served.distribution == "acme-wheel 2.0"
     assert served.worker.endswith(f":{worker.process.pid}")
     assert f"{idle_lab.task_queue}/providers/fake" in queues
-
-
-async def test_both_branches_log_one_line_with_the_same_fields(
-    idle_lab: SyncLab, environment: dict[str, str]
-) -> None:
-    graphs = [
-        await idle_lab.add_graph("default", prepare=True),
-        await idle_lab.add_graph("acme-sync", prepare=True),
-    ]
-    async with running(environment) as worker:
-        await worker.logs('"worker ready"')
-        for graph in graphs:
-            await idle_lab.run(graph)
-        worker.process.send_signal(signal.SIGTERM)
-        await worker.ended()
-    lines = [json.loads(line) for line in worker.said.splitlines() if '"cycle ended"' in line]
-    assert [line["graph"] for line in lines] == [graph.slug for graph in graphs]
-    assert [line["provider"] for line in lines] == ["default", names.FALLBACK_PROVIDER]
-    assert lines[0].keys() == lines[1].keys() >= {"graph", "run_id", "provider", "rows", "failures", "status"}
-
-
-async def test_an_error_of_ours_is_one_line_without_a_traceback(
-    idle_lab: SyncLab, environment: dict[str, str]
-) -> None:
-    graph = await idle_lab.add_graph(
-        "acme-sync", composition={"sync": {"provider": "acme-sync", "on_missing": "fail"}}
-    )
-    async with running(environment) as worker:
-        await worker.logs('"worker ready"')
-        await idle_lab.failure(await idle_lab.start(graph))
-        await worker.logs('"kind": "ProviderMissing"')
-        worker.process.send_signal(signal.SIGTERM)
-        await worker.ended()
-    assert "Traceback" not in worker.said
 
 
 async def test_a_worker_makes_the_reconcilers_schedule_and_keeps_an_operators_pause(

@@ -71,10 +71,10 @@ async def worker_over(lab: SyncLab, folder: Path, **changed: object) -> AsyncIte
 async def test_a_worker_with_a_wrong_role_fails_no_run_of_the_others(
     idle_lab: SyncLab, role: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """Fourteen graphs, one worker that may log in and one whose write-db role may not: all runs end well."""
+    """Five graphs, one worker that may log in and one whose write-db role may not: all runs end well."""
     lab = idle_lab
     refused = as_role(lab.services.settings.write_dsn, role("NOLOGIN"))
-    graphs = [await lab.add_graph(prepare=True) for _ in range(14)]
+    graphs = [await lab.add_graph(prepare=True) for _ in range(5)]
     async with AsyncExitStack() as stack:
         wrong = await stack.enter_async_context(worker_over(lab, tmp_path / "wrong", write_dsn=refused))
         await stack.enter_async_context(worker_over(lab, tmp_path / "right"))

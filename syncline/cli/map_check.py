@@ -22,7 +22,7 @@ GraphOption = Annotated[
     typer.Option(
         "--graph",
         metavar="GRAPH",
-        help="Whose schemas are looked at; the default graph if left out.",
+        help="Slug or id of the graph whose schemas are looked at; the default graph if left out.",
         autocompletion=complete_graph,
     ),
 ]

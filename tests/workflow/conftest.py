@@ -128,6 +128,7 @@ async def shared_lab(
         )
         async with lab.worker():
             yield lab
+        await _forget_schedules(temporal_server.client, services)
 
 
 async def _forget_schedules(client: Client, services: Services) -> None:

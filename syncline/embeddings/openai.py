@@ -102,6 +102,10 @@ class OpenAIEmbedding:
         """Since when it has answered neither request nor probe; None if it answers, as far as is known."""
         return self._watch.silent_since
 
+    def doubt(self) -> None:
+        """Send the next request only once a probe is answered."""
+        self._watch.doubt()
+
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return one vector per text, in order; if a batch fails, the call fails."""
         vectors = np.empty((len(texts), self._dimensions), dtype=np.float32)

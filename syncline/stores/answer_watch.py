@@ -10,13 +10,16 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import httpx
 
 __all__ = ["AnswerPatience", "AnswerWatch", "Unanswered", "Watched", "unreached"]
 
 T = TypeVar("T")
+
+_FORGOTTEN: Final = 60.0
+"""Seconds without a probe after which it is no longer known since when a service is silent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,9 @@ class Watched(Protocol):
     def silent_since(self) -> datetime | None:
         """Since when it has answered neither request nor probe; None if it answers, as far as is known."""
 
+    def doubt(self) -> None:
+        """Send the next request only once a probe is answered: another worker may have found it silent."""
+
 
 class AnswerWatch:
     """The watch of one service, in one event loop.
@@ -72,14 +78,19 @@ class AnswerWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._watching: asyncio.Task[None] | None = None
         self._probes: set[asyncio.Task[None]] = set()
-        self._answered_at = 0.0
+        self._answered_at = self._silent_at = 0.0
+        self._doubted = False
         self.silent_since: datetime | None = None
         """Since when the service has answered neither a request nor a probe; None as far as is known."""
 
     async def answer(self, request: Coroutine[object, object, T]) -> T:
         """Return the answer to the request, or raise Unanswered; the request is then cancelled."""
-        since = self.silent_since
-        if since is not None:
+        loop = asyncio.get_running_loop()
+        if self.silent_since is not None or self._doubted:
+            if loop.time() - self._silent_at > _FORGOTTEN:
+                # Nobody has looked since, in this process: it may have answered others.
+                self.silent_since = None
+            since = self.silent_since or datetime.now(UTC)
             try:
                 answered = await self._gap(self._patience.known) is not None
             except BaseException:
@@ -87,9 +98,9 @@ class AnswerWatch:
                 raise
             if not answered:
                 request.close()
+                self.silent_since, self._silent_at = since, loop.time()
                 raise Unanswered(since)
-            self.silent_since = None
-        loop = asyncio.get_running_loop()
+            self.silent_since, self._doubted = None, False
         scope = asyncio.timeout(None)
         try:
             async with scope:
@@ -109,6 +120,10 @@ class AnswerWatch:
                 self._timer.cancel()
                 self._timer = None
         return result
+
+    def doubt(self) -> None:
+        """Send the next request only once a probe is answered."""
+        self._doubted = True
 
     async def close(self) -> None:
         """Stop watching."""
@@ -136,6 +151,7 @@ class AnswerWatch:
             while self._open:
                 gap = await self._gap(self._patience.silent)
                 if gap is None:
+                    self._silent_at = asyncio.get_running_loop().time()
                     self._give_up(list(self._open))
                     return
                 doubted, self.silent_since = list(self._open), None

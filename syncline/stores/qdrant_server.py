@@ -121,6 +121,9 @@ class QdrantServerStore:
     def silent_since(self) -> datetime | None:
         return self._watch.silent_since
 
+    def doubt(self) -> None:
+        self._watch.doubt()
+
     async def ensure_collection(
         self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
     ) -> bool:

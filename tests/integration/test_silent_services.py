@@ -96,6 +96,22 @@ async def test_a_server_that_comes_back_is_asked_as_soon_as_it_answers(server: S
         await asked
 
 
+async def test_a_doubted_server_is_sent_a_request_once_a_probe_is_answered(server: SlowQdrant) -> None:
+    """What another worker has found silent: a connection made just before it is back would stay silent."""
+    async with store_behind(server, replace(QUICK, known=60)) as (store, proxy):
+        proxy.cut()
+        store.doubt()
+        asked = asyncio.create_task(upsert(store))
+        await asyncio.sleep(0.3)
+        assert not server.requests
+        proxy.mend()
+        await asked
+        await upsert(store)
+    paths = [request.path.partition("?")[0] for request in server.requests]
+    assert paths[0] == "/healthz"
+    assert paths[-2:] == ["/collections/nodes/points"] * 2
+
+
 async def test_a_slow_answer_is_waited_for_while_the_server_answers_others(server: SlowQdrant) -> None:
     server.seconds = 1.5
     # A machine that is busy answers probes late.
@@ -114,6 +130,7 @@ async def test_a_request_on_a_connection_that_did_not_survive_a_silence_is_given
         asked = asyncio.create_task(upsert(store))
         while store.silent_since is None and not asked.done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
         proxy.mend()
         with pytest.raises(VectorStoreUnavailable, match="answers again, but not this request"):
             await asked
@@ -236,6 +253,8 @@ async def test_silence_is_reported_while_it_lasts(monkeypatch: pytest.MonkeyPatc
 
     class Service:
         silent_since: datetime | None = None
+
+        def doubt(self) -> None: ...
 
     service, reports = Service(), list[Waiting | None]()
     async with silence_reported(reports.append, {"vector store 'q'": service, "other": object()}):

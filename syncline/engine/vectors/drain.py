@@ -27,6 +27,7 @@ from syncline.engine.vectors.silence import silence_reported
 from syncline.errors import EmbeddingError, VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
 from syncline.messages.sync import VectorProgress, Waiting
 from syncline.provider import SyncContext
+from syncline.stores.answer_watch import Watched
 from syncline.stores.vectors import PointPayload
 from syncline.tracing import span
 
@@ -204,6 +205,8 @@ class OutboxDrain:
         if self.has_work(state):
             if self._out_of_time():
                 return
+            if self._delayed and isinstance(self._store, Watched):
+                self._store.doubt()
             await self._prepare(state)
             await self._write_all()
         await self._resume()

@@ -334,7 +334,13 @@ class Field:
             env={**self.worker_environment, "TEMPORAL_ADDRESS": self.declared.address},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        out, _ = await process.communicate()
+        try:
+            out, _ = await process.communicate()
+        finally:
+            # Whoever looks is cancelled once the rows are there.
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         try:
             return json.loads(out)
         except ValueError:

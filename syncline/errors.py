@@ -275,12 +275,18 @@ class MapProblem:
 
 
 class MapInvalid(ConfigurationError):
-    """A map document breaks its model, or contradicts itself. `problems` has all that could be found."""
+    """A map document breaks its model, or contradicts itself.
+
+    `problems` has all that could be found, in the order of the text; the message has the first ones.
+    """
+
+    _MOST: ClassVar[int] = 30
 
     def __init__(self, source: str, problems: Sequence[MapProblem]) -> None:
         self.source, self.problems = source, tuple(problems)
-        listed = "".join(f"\n  {problem}" for problem in self.problems)
-        super().__init__(f"{source} is no valid map:{listed}")
+        listed = "".join(f"\n  {problem}" for problem in self.problems[: self._MOST])
+        more = len(self.problems) - self._MOST
+        super().__init__(f"{source} is no valid map:{listed}" + (f"\n  and {more} more" if more > 0 else ""))
 
 
 class ProviderDuplicate(ConfigurationError):

@@ -29,6 +29,7 @@ from syncline.sql import quoted
 __all__ = ["MapCheck", "MapMisfit", "check_map"]
 
 _STAGE: Final = "map_check_stage"
+_STATE: Final = "sync_state"
 
 
 class MapMisfit(BaseModel):
@@ -91,7 +92,10 @@ async def check_map(
             Misfit(f"This role lacks {missing}.", statement=missing.grant)
             for missing in await missing_rights(connection, _change(graph.schema, names))
         ]
-        wrong, kinds = await _refused_sql(connection, graph.schema, schema_map, targets)
+        wrong: list[Misfit] = []
+        kinds: dict[tuple[str, str], str] = {}
+        if _STATE in read.tables:
+            wrong, kinds = await _refused_sql(connection, graph.schema, schema_map, targets)
     unfit = check_source(written, schema_map)
     at_fault = {misfit.table for misfit in unfit if isinstance(misfit, Misfit)}
     uncaught = uncaptured(written, [table for table in there if table.name not in at_fault])
@@ -102,7 +106,8 @@ async def check_map(
     ]
     found: list[MapMisfit] = []
     found += _reported([*unread, *unfit, *refused, *uncaught], "write", "error", text)
-    errors = [*unwritten, *unfilled, *unwritable(schema_map, graph.schema, targets), *wrong]
+    bookless = [] if _STATE in read.tables else [Misfit(_bookless(graph.schema))]
+    errors = [*bookless, *unwritten, *unfilled, *unwritable(schema_map, graph.schema, targets), *wrong]
     found += _reported(errors, "graph", "error", text)
     found += _reported(advice(schema_map, graph.schema, sources, targets), "graph", "advice", text)
     return MapCheck(map=schema_map.name, tables=len(schema_map.tables), misfits=tuple(found))
@@ -122,6 +127,10 @@ def _reported(
             problem=str(misfit),
             statement=misfit.statement,
         )
+
+
+def _bookless(schema: str) -> str:
+    return f"Schema {schema} has no bookkeeping tables of the engine: `syncline graph add` makes them."
 
 
 def _misfit(sentence: str) -> Misfit:
@@ -172,10 +181,13 @@ async def _refused_sql(
     async with _undone(connection):
         await connection.execute(SCHEMA_PATH, schema)
         for table in schema_map:
-            for path, statement, place in [
-                *[each async for each in _staged(connection, schema, schema_map, table, targets)],
-                *_of_rows(schema, table, targets),
-            ]:
+            try:
+                staged = [each async for each in _staged(connection, schema, schema_map, table, targets)]
+            except asyncpg.PostgresError as error:
+                said = f"The expressions of {table.name} could not be checked: {error_text(error)}."
+                wrong.append(Misfit(said, table=table.name, path=("expressions",)))
+                staged = []
+            for path, statement, place in [*staged, *_of_rows(schema, table, targets)]:
                 try:
                     async with _undone(connection):
                         prepared = await connection.prepare(statement)
@@ -200,17 +212,14 @@ async def _staged(
     table: TableMap,
     targets: dict[str, MapTable],
 ) -> AsyncIterator[_Sql]:
-    """Yield the statements of expressions over the stage, which is made for it."""
+    """Yield the statements of expressions over the stage, which is made for it; raise PostgresError."""
     if not table.expressions:
         return
     stage = quoted(f"{_STAGE} {table.name}"[:60])
-    try:
-        async with connection.transaction():
-            await connection.execute(
-                sql("map_stage", stage=stage, definitions=stage_definitions(schema_map, table))
-            )
-    except asyncpg.PostgresError:
-        return  # A type or function is missing, which is said already.
+    async with connection.transaction():
+        await connection.execute(
+            sql("map_stage", stage=stage, definitions=stage_definitions(schema_map, table))
+        )
     target = targets.get(table.name)
     for column, expression in table.expressions.items():
         parts = {"expression": expression, "rows": f"pg_temp.{stage}", "alias": "s"}

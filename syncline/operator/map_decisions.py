@@ -252,18 +252,27 @@ class Decisions:
             ]
             if len(members) != 1:
                 table.notes[column.name] = "an array that is copied; if it names rows, move it to `links`"
-            elif kind.removesuffix("[]") not in self._key_types or (
-                kind != "text[]" and "uuid" not in self._key_types
-            ):
-                table.notes[column.name] = f"names rows of {members[0].name}? Links need text[], not {kind}"
+            elif not self._names_keys(kind, members[0]):
+                table.notes[column.name] = (
+                    f"names rows of {members[0].name}? Links of {kind} cannot be synced"
+                )
             else:
                 table.arrays[column.name] = members[0].source
+
+    def _names_keys(self, array: str, member: Proposed) -> bool:
+        """Whether elements of an array can be keys of a table: of their type, or their text."""
+        key = self.type_of_key(member)
+        return array == "text[]" or (array == f"{key}[]" and key in self._key_types)
+
+    def type_of_key(self, table: Proposed) -> str:
+        """Return the type of a key of one column."""
+        return self.write.type_of(table.source, table.key[0])
 
     def same_id(self, table: Proposed) -> bool:
         """Whether the target's id is the key itself: as in the target that there is, else if no text."""
         if not self.identified(table):
             return False
-        kind, target = self.write.type_of(table.source, table.key[0]), self.graph.tables.get(table.name)
+        kind, target = self.type_of_key(table), self.graph.tables.get(table.name)
         if target is None:
             return kind != "text"
         return target.key == table.key and self.graph.type_of(target.name, table.key[0]) == kind

@@ -28,6 +28,7 @@ from syncline.engine import run_cycle
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.table_map import Column, Links, Reference, SchemaMap, TableMap
 from syncline.errors import AdoptionBlocked, SchemaMismatch, SynclineError
+from syncline.maps.document import write_map
 from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.settings import load_settings
@@ -1275,9 +1276,15 @@ def test_a_map_that_is_none_is_refused(
 ) -> None:
     refused = syncline("graph", "adopt", "kg", "--map", name)
     assert refused.exit_code == 2
-    assert refused.stderr.startswith(f"error: --map {name} ")
+    assert refused.stderr.startswith(f"error: Map {name} ")
 
 
-def test_another_map_can_be_named(syncline: Callable[..., Result], adoptable: Callable[[str], str]) -> None:
+def test_another_map_can_be_named(
+    syncline: Callable[..., Result], adoptable: Callable[[str], str], tmp_path: Path
+) -> None:
     name = "syncline.engine.knowledge_graph:KNOWLEDGE_GRAPH"
     assert syncline("graph", "adopt", "kg", "--map", name).exit_code == 0
+    document = tmp_path / "map.yaml"
+    document.write_text(write_map(KNOWLEDGE_GRAPH), encoding="utf-8")
+    adopted = syncline("graph", "adopt", "kg", "--map", str(document))
+    assert adopted.stdout == "Nothing to do: every table is captured.\n"

@@ -183,6 +183,36 @@ async def test_the_statements_for_missing_tables_make_what_the_map_needs(
     assert told(await check_map(KNOWLEDGE_GRAPH, write, graph)) == []
 
 
+async def test_expressions_that_cannot_be_checked_and_ids_that_postgres_gives_are_told(
+    places: tuple[GraphSchema, GraphSchema],
+) -> None:
+    write, graph = places
+    document = """version: 1
+name: shop
+tables:
+  tags:
+    source: tag
+    key: name
+    source_only: {mood: mood}
+    expressions: {words: s.mood}
+    columns: {place: bigint}
+"""
+    await run(write, "CREATE SCHEMA shop; CREATE DOMAIN shop.mood AS text;"
+        "CREATE TABLE shop.tag (name text PRIMARY KEY, mood shop.mood, place bigint)")  # fmt: skip
+    await migrate_bookkeeping(graph.store, "shop")
+    await run(graph, "CREATE TABLE shop.tags (id uuid PRIMARY KEY, key text, words text,"
+        "place bigint GENERATED ALWAYS AS IDENTITY, sync_version bigint, sync_run bigint)")  # fmt: skip
+    found = await check_map(read_map(document, source="shop"), write, graph, text=document)
+    assert [(m.store, m.line, m.problem) for m in found.misfits if m.store == "graph"] == [
+        (
+            "graph",
+            9,
+            "shop.tags.place is GENERATED ALWAYS AS IDENTITY, so no id can be written to it; let it be BY DEFAULT.",
+        ),
+        ("graph", 8, 'The expressions of tags could not be checked: [42704] type "mood" does not exist.'),
+    ]
+
+
 async def test_what_the_role_may_not_do_has_its_grant(
     places: tuple[GraphSchema, GraphSchema], dsns: tuple[str, str]
 ) -> None:
@@ -229,6 +259,7 @@ def test_the_command_prints_misfits_with_lines_and_exits_with_1(
     assert result.exit_code == 1, result.stderr
     assert result.stdout.splitlines() == [
         "shop.yaml:4: write-db: Table shop.tag is missing; tags is made from it.",
+        "graph-db: Schema shop has no bookkeeping tables of the engine: `syncline graph add` makes them.",
         "shop.yaml:4: graph-db: Table shop.tags is missing; tags is stored in it.",
         '    CREATE TABLE "shop"."tags" (',
         '        "id" uuid NOT NULL,',
@@ -237,10 +268,10 @@ def test_the_command_prints_misfits_with_lines_and_exits_with_1(
         '        "sync_run" bigint,',
         '        PRIMARY KEY ("id")',
         "    )",
-        "map shop: 1 table, 2 misfits",
+        "map shop: 1 table, 3 misfits",
     ]
     answer = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
-    assert [misfit["line"] for misfit in answer["misfits"]] == [4, 4]
+    assert [misfit["line"] for misfit in answer["misfits"]] == [4, None, 4]
     (tmp_path / "shop.yaml").write_text("version: 1\nname: shop\ntables:\n  tags: {sorce: tag}\n")
     refused = CliRunner().invoke(app, command)
     assert (refused.exit_code, refused.stdout) == (2, "")

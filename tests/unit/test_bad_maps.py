@@ -159,6 +159,15 @@ tables:
     ]
 
 
+def test_a_message_of_many_problems_ends() -> None:
+    text = ITEMS + "".join(f"  t{number}: {{}}\n" for number in range(100))
+    with pytest.raises(MapInvalid) as refused:
+        read_map(text, source="shop.yaml")
+    assert len(refused.value.problems) == 100
+    assert str(refused.value).count("'source' is missing") == 30
+    assert str(refused.value).endswith("\n  and 70 more")
+
+
 def test_contradictions_are_told_at_once_too() -> None:
     text = ITEMS + "  a: {source: a, references: {x: nobody}}\n  b: {source: b, key: [], columns: [sync_x]}\n"
     with pytest.raises(MapInvalid) as refused:

@@ -272,7 +272,7 @@ class Decisions:
         """Whether the target's id is the key itself: as in the target that there is, else if no text."""
         if not self.identified(table):
             return False
-        kind, target = self.write.type_of(table.source, table.key[0]), self.graph.tables.get(table.name)
+        kind, target = self.type_of_key(table), self.graph.tables.get(table.name)
         if target is None:
             return kind != "text"
         return target.key == table.key and self.graph.type_of(target.name, table.key[0]) == kind

@@ -1,11 +1,12 @@
 """`syncline map check`, `propose` and `schema`: maps as documents, and the tables of both databases."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from syncline.cli.map_named import map_named
-from syncline.cli.operators import STATUS, JsonOption, complete_graph, run
+from syncline.cli.operators import STATUS, JsonOption, ask, complete_graph, run
 from syncline.cli.output import EXIT_FAILED, errors_printed, one_line
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ SchemaOption = Annotated[
 def check(
     document: Annotated[
         str,
-        typer.Argument(metavar="FILE|MODULE:NAME", help="The map's document, or a map in Python."),
+        typer.Argument(
+            metavar="FILE|NAME|MODULE:NAME", help="The map's document, a stored map, or one in Python."
+        ),
     ],
     graph: GraphOption = None,
     write_schema: SchemaOption = None,
@@ -47,7 +50,7 @@ def check(
 
     It changes nothing. Errors keep a table from being synced, and the status is 1; advice does not.
     """
-    schema_map, text = map_named(document)
+    schema_map, text = _named(document)
     found = run(_check(schema_map, text, graph, write_schema, graph_schema))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
@@ -109,6 +112,19 @@ def schema(as_json: JsonOption = False) -> None:
 
     _ = as_json
     typer.echo(map_schema_text(), nl=False)
+
+
+def _named(name: str) -> "tuple[SchemaMap, str | None]":
+    """Return a map, and its document if it has one; a name without a dot or colon is a stored map's."""
+    path = Path(name)
+    if path.is_file() or path.suffix or ":" in name:
+        return map_named(name)
+    from syncline.control.maps import MapDocument
+    from syncline.maps.document import read_map
+    from syncline.messages.operator import ShowMapInput
+
+    text = ask(ShowMapInput(name=name), MapDocument).document
+    return read_map(text, source=f"map {name}"), text
 
 
 async def _check(

@@ -240,3 +240,36 @@ async def test_a_run_says_which_map_and_version_it_used(shop: SyncLab, at_home: 
     run = await shop.start(graph)
     await shop.failure(run)
     assert (await shop.state(run)).provider.map == result.map
+
+
+async def test_somebodys_tables_become_a_synced_copy_by_commands_alone(
+    lab: SyncLab, at_home: CommandLine, tmp_path: Path
+) -> None:
+    """The road of docs/maps.md, with keys that are numbers."""
+    await _execute(
+        lab.services.settings.write_dsn,
+        "DROP SCHEMA shop CASCADE; CREATE SCHEMA shop;"
+        "CREATE TABLE shop.maker (id serial PRIMARY KEY, name varchar(80));"
+        "CREATE TABLE shop.item (id serial PRIMARY KEY, title text, maker_id int NOT NULL REFERENCES shop.maker);"
+        "INSERT INTO shop.maker (name) VALUES ('Roe'); INSERT INTO shop.item (title, maker_id) VALUES ('bolt', 1)",
+    )
+    await _execute(lab.services.settings.graph_dsn, "DROP SCHEMA shop CASCADE")
+    proposed = await at_home("map", "propose", "--write-schema", "shop")
+    (tmp_path / "shop.yaml").write_text(proposed.out)
+    for command in (
+        ("map", "propose", "--write-schema", "shop", "--create-target", "make"),
+        ("map", "put", "shop.yaml"),
+        ("graph", "add", "shop", "--no-schedule", "--composition", _composition(map="shop")),
+        ("graph", "adopt", "shop", "--map", "shop.yaml"),
+        ("map", "check", "shop.yaml", "--graph", "shop"),
+        ("map", "check", "shop", "--graph", "shop"),
+        ("sync", "shop"),
+    ):
+        said = await at_home(*command)
+        assert said.status == 0, (command, said.out, said.err)
+    rows = await _read(
+        lab, "SELECT i.id, title, name FROM shop.item i JOIN shop.maker m ON m.id = i.maker_id"
+    )
+    assert rows == [(1, "bolt", "Roe")]
+    verified: Any = await at_home.answer("verify", "shop")
+    assert (verified["not_compared"], verified.get("damaged", 0)) == ([], 0), verified

@@ -92,7 +92,8 @@ class AnswerWatch:
                 self.silent_since = None
             since = self.silent_since or datetime.now(UTC)
             try:
-                answered = await self._gap(self._patience.known) is not None
+                # A refused probe is no silence: the request will be refused as quickly, and say why.
+                answered = await self._gap(self._patience.known, refused=True) is not None
             except BaseException:
                 request.close()
                 raise
@@ -172,8 +173,8 @@ class AnswerWatch:
     def _sent_at(self, request: asyncio.Timeout) -> datetime:
         return datetime.now(UTC) - timedelta(seconds=asyncio.get_running_loop().time() - self._open[request])
 
-    async def _gap(self, seconds: float) -> float | None:
-        """Probe until a probe is answered; return how long after the first that one was sent.
+    async def _gap(self, seconds: float, *, refused: bool = False) -> float | None:
+        """Probe until a probe is answered, or `refused`; return how long after the first that one was sent.
 
         None if none is answered within `seconds`. A slow answer to the first probe is no gap, nor is an
         answer to a request: a service may accept no more connections and still serve those that it has.
@@ -183,7 +184,7 @@ class AnswerWatch:
         answered: asyncio.Future[float] = loop.create_future()
 
         async def probe(sent: float) -> None:
-            if await self._answers() and not answered.done():
+            if (await self._answers() or refused) and not answered.done():
                 answered.set_result(sent - began)
 
         # Rounds, not a deadline: while this process stands still, nobody has a chance to answer.

@@ -79,4 +79,5 @@ def test_what_is_no_value_is_refused(type_: str, given: str) -> None:
 def test_forms_are_put_in_the_order_of_capture(type_: str, ascending: list[str]) -> None:
     found = key_type(type_)
     assert found is not None
-    assert sorted(ascending[::-1], key=lambda form: key_place([form], [found])) == ascending
+    descending = list(reversed(ascending))
+    assert sorted(descending, key=lambda form: key_place([form], [found])) == ascending

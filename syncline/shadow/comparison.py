@@ -164,7 +164,7 @@ class _Comparison:
             first=quoted(relation.keys[0][0]),
             row_id=self._row_id(*relation.keys[0]),
             same_key=same_key,
-            key=", ".join(self._key_expression(column, parent) for column, parent in relation.keys),
+            key=", ".join(part for key in relation.keys for part in self._key_parts(*key)),
             columns=", ".join(f"CASE WHEN {test} THEN '{literal(name)}' END" for name, test in tests.items()),
             differs=" OR ".join(tests.values()) or "false",
         )
@@ -182,14 +182,18 @@ class _Comparison:
         tally.same(pairs)
         return dict(counts)
 
-    def _key_expression(self, column: str, parent: str | KeyType) -> str:
+    def _key_parts(self, column: str, parent: str | KeyType) -> Iterator[str]:
+        """Yield the parts of the key of the row that a key column names."""
         value = f"coalesce(l.{quoted(column)}, s.{quoted(column)})"
         if isinstance(parent, KeyType):
-            return form(parent, value)
+            yield form(parent, value)
+            return
         live, shadow = (
             Identity(self._map, self._map[parent], schema=place.schema) for place in (self.live, self._shadow)
         )
-        return _sql("told_key", live=_shown_key(live, value), shadow=_shown_key(shadow, value), id=value)
+        for part in range(1, len(live.table.key) + 1):
+            found = {"live": _key_part(live, value, part), "shadow": _key_part(shadow, value, part)}
+            yield _sql("told_key", id=value, **found)
 
     def _row_id(self, column: str, parent: str | KeyType) -> str:
         """Return a uuid for a row, by which it is told apart from others."""
@@ -213,10 +217,8 @@ class _Comparison:
         return Tally(name, kind, table, keys=self._keys, beat=self._beat)
 
 
-def _shown_key(own: Identity, target_id: str) -> str:
-    if len(own.table.key) == 1:
-        return own.key_of(target_id)
-    return f"array_to_string({own.parts_of(target_id)}, ' ')"
+def _key_part(own: Identity, target_id: str, part: int) -> str:
+    return own.key_of(target_id) if len(own.table.key) == 1 else f"({own.parts_of(target_id)})[{part}]"
 
 
 async def _judge(live: PointPayload | None, shadow: PointPayload | None, tally: Tally) -> Counter[str]:

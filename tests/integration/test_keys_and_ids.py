@@ -704,3 +704,14 @@ async def test_capture_reads_keys_by_their_own_index(site: TestGraph) -> None:
         plan = await connection.fetch("EXPLAIN " + table.capture_by_key("kg"), *keys)
         assert f"using w_{name}_pkey" in "\n".join(row[0] for row in plan)
     await connection.close()
+
+
+async def test_uuid5_is_the_one_of_every_library(site: TestGraph) -> None:
+    connection = await site.connect_target()
+    try:
+        for length in (0, 1, 38, 39, 40, 47, 48, 55, 56, 103, 104, 500):
+            name = ("aé\\'x\"" * length)[:length]
+            made = await connection.fetchval("SELECT syncline.uuid5($1, $2)", NAMESPACE, name)
+            assert made == uuid5(NAMESPACE, name), length
+    finally:
+        await connection.close()

@@ -31,7 +31,7 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET datestyle = 'ISO, MDY'
 RETURN key::date;
 
 -- The uuid of version 5 (RFC 9562) of a name. Core PostgreSQL has no SHA-1, so it is computed here, block by
--- block, five steps of the 80 in each turn of a loop: forty times as slow as key_uuid. Where extension uuid-ossp
+-- block, five steps of the 80 in each turn of a loop: 100 times as slow as key_uuid. Where extension uuid-ossp
 -- is installed, its function takes over.
 CREATE OR REPLACE FUNCTION syncline.uuid5(namespace uuid, name text) RETURNS uuid
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$

@@ -53,7 +53,10 @@ def _details(row: "Explanation") -> Iterator[tuple[str, str]]:
         yield "write-db", "-" if write.deleted_at is None else f"deleted {format_time(write.deleted_at)}"
     if write.pending:
         yield "read by a cycle", "not yet" + (", held back by an open transaction" if write.held_back else "")
-    yield "graph-db", f"version {graph.version or '-'}, id {graph.id or '-'}" if graph.exists else "-"
+    # A row that was there before its capture has version 0.
+    known = [("version", graph.version), ("id", graph.id)]
+    said = ", ".join(f"{name} {value}" for name, value in known if value is not None)
+    yield "graph-db", (said or "there") if graph.exists else "-"
     if graph.synced_by is not None:
         by = graph.synced_by
         yield "brought by", f"{by.provider} {by.provider_version or ''}"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final
@@ -26,6 +26,8 @@ Definition = Mapping[str, JsonValue]
 
 _IDENTITY: Final = ("key", "source", "id", "types")
 """Fields by which rows are found: under another one, the rows that stand there may be of no source row."""
+_IDS: Final = ("key", "id", "types")
+"""Fields from which ids are made."""
 _UNREAD: Final = ("name", "source_only")
 """Fields whose change alone changes no row: an expression that uses a column is itself a difference."""
 
@@ -79,6 +81,12 @@ class TableChange:
     """Link tables that are no longer written."""
     collection_left: str | None = None
     """A collection that is no longer written."""
+    ids: bool = False
+    """Whether rows may stand in the target under other ids than the map's: no cycle finds them by its own."""
+    anew: bool = False
+    """Whether the same row has another id than before, so that what refers to it has to name that."""
+    after: frozenset[str] = frozenset()
+    """Tables whose ids changed, and to which this one refers: it is read after them."""
 
     @property
     def reason(self) -> str:
@@ -95,6 +103,7 @@ class TableChange:
         if self.kind is ChangeKind.LEFT:
             return f"{self.table}: left the map; it is no longer synced, and its rows stay as they are."
         done = [
+            *(["rows under other ids have to be deleted by hand"] if self.ids else []),
             *(["every row is read again"] if self.reread else []),
             *(["rows that the write-db does not have by its key leave"] if self.compare else []),
             *(["every point is written again, changed texts are embedded"] if self.points else []),
@@ -123,6 +132,7 @@ def map_changes(
                     kind=ChangeKind.ADDED,
                     reread=name in gone,
                     compare=name in gone,
+                    ids=name in gone,
                     # Rows may stand there: one that is equal is not written, but it needs a point.
                     points=bool(definition.get("vector")),
                     recount=bool(definition.get("stats")),
@@ -130,6 +140,7 @@ def map_changes(
             )
         elif before[name] != definition:
             found.append(_changed(name, before[name], definition))
+    found = _with_children(found, now)
     for name in before.keys() - now.keys():
         collection = _part(before[name], "vector").get("collection")
         found.append(
@@ -141,6 +152,32 @@ def map_changes(
             )
         )
     return tuple(sorted(found, key=lambda change: change.kind is ChangeKind.LEFT))
+
+
+def _with_children(found: Sequence[TableChange], now: Mapping[str, Definition]) -> list[TableChange]:
+    """Add that what refers to rows under other ids is read again, and what refers to that.
+
+    Rows that were deleted for their ids may have taken with them what referred to them.
+    """
+    changes = {change.table: change for change in found}
+    causes: dict[str, set[str]] = {change.table: {change.table} for change in found if change.anew}
+    for _ in now:
+        for name, definition in now.items():
+            for parent in _parents(definition) - {name}:
+                if parent in causes:
+                    causes.setdefault(name, set()).update(causes[parent])
+    for name in now:
+        after = frozenset(causes.get(name, ())) - {name}
+        if after:
+            change = changes.get(name) or TableChange(table=name, kind=ChangeKind.CHANGED)
+            why = tuple(f"ids of {parent} changed" for parent in sorted(after))
+            changes[name] = replace(change, what=(*change.what, *why), reread=True, after=after)
+    return list(changes.values())
+
+
+def _parents(table: Definition) -> set[str]:
+    named = [*_named(table, "references").values(), *_named(table, "links").values()]
+    return {str(item["parent"]) for item in named if isinstance(item, dict)}
 
 
 def _changed(name: str, before: Definition, now: Definition) -> TableChange:
@@ -166,7 +203,9 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         what=(*what, *vector.what, *stats),
         reread=reread,
         compare=any(field in _IDENTITY for field in differing),
-        points=vector.points,
+        ids=any(field in _IDS for field in differing),
+        anew="id" in differing,
+        points=vector.points or ("id" in differing and bool(now.get("vector"))),
         indexed=vector.indexed and not vector.points,
         recount=recount,
         links_left=tuple(sorted(links)),

@@ -1,13 +1,14 @@
 """The map of a graph-db: which one its tables are synced by, and what a cycle owes where its own differs."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import asyncpg
 
 from syncline.engine.map_changes import ChangeKind, Definition, TableChange, definitions_of, map_changes
+from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.template import sql
 from syncline.sql import quoted
@@ -16,6 +17,10 @@ __all__ = ["MapState", "read_map_state", "recount_step"]
 
 _RECOUNTED: Final = 5_000
 """Rows whose counts are made again in one transaction."""
+_STRANGERS: Final = (
+    "Rows stand there whose id the map does not make of their key: delete them and what refers to them, and "
+    "the next cycle writes all of it again."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +31,19 @@ class MapState:
     first: bool
     """Whether none is stored: there is nothing to compare with, and nothing has to be done again."""
     changes: tuple[TableChange, ...] = ()
+    strangers: Mapping[str, str] = field(default_factory=dict)
+    """Table -> why it cannot be synced: rows stand there under other ids, which no cycle would find."""
     recounts: frozenset[str] = frozenset()
     """Tables whose counts were being made again when the last cycle ended."""
     _definitions: Mapping[str, Definition] = field(default_factory=dict)
 
     def applied(self, failed: Collection[str]) -> Sequence[TableChange]:
-        """Return the changes that are applied while these tables cannot be synced."""
-        return [change for change in self.changes if change.table not in failed]
+        """Return the changes that are applied while these tables cannot be synced.
+
+        What refers to rows whose ids change is read again after them.
+        """
+        out = set(failed)
+        return [change for change in self.changes if change.table not in out and not change.after & out]
 
     async def record(self, target: asyncpg.Connection, failed: Collection[str]) -> None:
         """Store the map and queue what is owed, in the transaction that acquires the fence.
@@ -97,21 +108,41 @@ class MapState:
                 await target.execute(statement, table.vector.collection)
 
 
-async def read_map_state(target: asyncpg.Connection, statements: SchemaStatements) -> MapState:
-    """Return how the stored map compares with that of the statements."""
+async def read_map_state(
+    target: asyncpg.Connection, statements: SchemaStatements, *, failed: Collection[str] = ()
+) -> MapState:
+    """Return how the stored map compares with that of the statements. Failed tables are not looked at."""
     rows = await target.fetch(sql("mapped_read"))
     definitions = definitions_of(statements.schema_map)
     if not rows:
         return MapState(statements=statements, first=True, _definitions=definitions)
     before = {row["table_name"]: json.loads(row["definition"]) for row in rows if not row["gone"]}
     gone = [row["table_name"] for row in rows if row["gone"]]
+    changes = map_changes(before, definitions, gone=gone)
+    looked_at = [change.table for change in changes if change.ids and change.table not in failed]
     return MapState(
         statements=statements,
         first=False,
-        changes=map_changes(before, definitions, gone=gone),
+        changes=changes,
+        strangers={name: said async for name, said in _strangers(target, statements, looked_at)},
         recounts=frozenset(row["table_name"] for row in rows if row["recount"]),
         _definitions=definitions,
     )
+
+
+async def _strangers(
+    target: asyncpg.Connection, statements: SchemaStatements, names: Sequence[str]
+) -> AsyncIterator[tuple[str, str]]:
+    """Yield the tables that have rows with other ids than the map makes of their keys, and what mends it."""
+    for name in names:
+        own = Identity(statements.schema_map, statements.tables[name].table)
+        if not own.table.identified:
+            continue
+        strange = own.is_strange("t")
+        if await target.fetchval(sql("mapped_strange", target=quoted(name), strange=strange)):
+            schema = quoted(await target.fetchval("SELECT current_schema()"))
+            leave = sql("mapped_strangers_leave", target=f"{schema}.{quoted(name)}", strange=strange).strip()
+            yield name, f"{_STRANGERS} {leave};"
 
 
 async def recount_step(target: asyncpg.Connection, statements: SchemaStatements, name: str) -> bool:

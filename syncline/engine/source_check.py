@@ -252,10 +252,11 @@ class SourceCheck:
             return ledger
         with self._context.target.store.errors_mapped():
             async with self._held.transaction() as target:
-                state = await read_map_state(target, self._statements)
+                state = await read_map_state(target, self._statements, failed=self.fit.failed)
         if self._replacing and not state.first:
             return ledger
         self.map_state = state
+        self.fit = self._and_strangers(self.fit)
         for change in state.applied(self.fit.failed):
             self._context.log.info(
                 "map changed",
@@ -346,8 +347,13 @@ class SourceCheck:
 
     async def _fits_otherwise(self) -> bool:
         """Repeat the schema check; return whether another table fails or the role's privileges changed."""
-        before, self.fit = self.fit, await self._look_again()
+        before, self.fit = self.fit, self._and_strangers(await self._look_again())
         return not self.fit.failed.keys() <= before.failed.keys() or self.fit.footing != before.footing
+
+    def _and_strangers(self, fit: Fit) -> Fit:
+        """Return the result with the tables that have rows under other ids than the map's."""
+        strangers = {} if self.map_state is None else self.map_state.strangers
+        return replace(fit, failed={**strangers, **fit.failed}) if strangers else fit
 
     async def _leave_token(self, ledger: Ledger, pending: Pending) -> Position | None:
         """Write the token where possible; `unknown` reports where it is not."""

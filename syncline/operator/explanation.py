@@ -81,7 +81,7 @@ class InGraphDb(Message):
 
     exists: bool = False
     id: UUID | None = None
-    """The row's id; null if it is identified by its parents' ids."""
+    """The row's id; null if it is no uuid, or the row is identified by several columns."""
     version: int | None = None
     """The write-db transaction of this version (`sync_version`); null if the target does not keep it."""
     behind: bool = False

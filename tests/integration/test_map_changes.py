@@ -21,6 +21,7 @@ from syncline.engine import (
     TableMap,
     VectorProjection,
 )
+from syncline.maps.ids import Id, IdRule
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.migrations import migrate_bookkeeping
 from syncline.stores.postgres import PostgresStore
@@ -318,6 +319,29 @@ async def test_another_key_replaces_the_rows(shop: TestGraph) -> None:
     assert result.status is CycleStatus.DRAINED
     assert await rows(shop, "SELECT key FROM makers ORDER BY 1") == [("Ada",), ("Bo",)]
     assert await rows(shop, "SELECT count(*) FROM parts") == [(4,)]
+
+
+async def test_another_rule_for_ids_waits_until_rows_with_ids_of_before_are_gone(shop: TestGraph) -> None:
+    """No cycle would find them: each row would stand there twice, and children would refer to the old one."""
+    own = Id(rule=IdRule.UUID5, namespace="6ba7b811-9dad-11d1-80b4-00c04fd430c8")
+    other = replace(SHOP, tables=(replace(MAKERS, id=own), PARTS))
+    refused = await cycle(shop, other)
+    [failed] = [table for table in refused.tables if table.error]
+    assert failed.table == "makers"
+    assert captured(refused) == {}
+    assert await rows(shop, "SELECT count(*) FROM kg.makers") == [(2,)]
+    assert captured(await cycle(shop, SHOP)) == {}
+
+    await cycle(shop, other)
+    target = await shop.connect_target()
+    await target.execute("DELETE FROM kg.parts")
+    await target.execute(str(failed.error)[str(failed.error).index("DELETE") :])
+    await target.close()
+    result = await cycle(shop, other)
+    assert captured(result) == {"makers": 2, "parts": 4}
+    assert reread(result)["parts"] == "the map changed: ids of makers changed"
+    made = "SELECT count(*) FROM kg.parts p JOIN kg.makers m ON m.id = p.maker_id"
+    assert await rows(shop, made) == [(3,)]
 
 
 async def test_an_engine_in_place_of_a_missing_provider_changes_no_map(shop: TestGraph) -> None:

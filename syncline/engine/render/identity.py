@@ -156,6 +156,10 @@ class Identity:
         own = f"{row}.{self.column}"
         return f"{own} = g.row_id" if self.hashed else self.gone_is(own)
 
+    def is_strange(self, row: str) -> str:
+        """Return the condition that an `identified` target row has another id than its key makes."""
+        return f"{row}.{self.column} IS DISTINCT FROM {self.derived(self.parts(row))}"
+
     def joined(self, row: str, prefix: str, first: int) -> list[tuple[str, str]] | None:
         """Return (join of a parent, part of the key) for each part of the key of a target row.
 

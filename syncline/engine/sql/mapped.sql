@@ -15,6 +15,12 @@ ON CONFLICT (table_name) DO UPDATE SET
 -- name: mapped_complete
 UPDATE sync_state SET map_hash = $1
 
+-- name: mapped_strange
+SELECT EXISTS (SELECT FROM @{target} t WHERE @{strange})
+
+-- name: mapped_strangers_leave
+DELETE FROM @{target} t WHERE @{strange}
+
 -- name: mapped_unpark
 -- Rows that are all read again are parked again, by the map of now; the images are of the map before.
 DELETE FROM sync_parked_row WHERE table_name = ANY ($1::text[])

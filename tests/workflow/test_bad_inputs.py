@@ -209,7 +209,7 @@ LINKS = Links(table="l", source="s", owner="o", member="m", parent="parents")
 
 MAPS: list[Callable[[], object]] = [
     lambda: SchemaMap(name="bad", tables=(table(), table())),
-    whole(key=("a", "b")),
+    whole(key=("a", "a")),
     whole(key=("up",), references=(UP,), links=(LINKS,)),
     whole(columns=(Column(name="id"),)),
     whole(columns=(Column(name="a"), Column(name="a"))),

@@ -14,11 +14,13 @@ from typer.testing import CliRunner, Result
 
 from syncline.cli import app
 from syncline.cli.answers import ANSWERS, WITHOUT_JSON
+from syncline.cli.explain import _details
 from syncline.control.graphs import GraphDraft
 from syncline.control.services import Services
 from syncline.devstack.environment import StackStores
 from syncline.devstack.processes import ProcessIdentity
 from syncline.devstack.state import RunningStack, StateFolder
+from syncline.operator.explanation import Explanation, InGraphDb
 from syncline.settings import load_settings
 from tests.kit.answers import validated
 
@@ -254,3 +256,17 @@ def test_dev_refuses_a_wrong_file_before_it_starts_anything(invoke: Invoke, tmp_
     assert refused.exit_code == 2
     assert refused.stderr.startswith("error: temporal-dev.yaml: temporal.prot: this key is not known")
     assert not (tmp_path / ".syncline").exists()
+
+
+@pytest.mark.parametrize(
+    ("graph", "told"),
+    [
+        (InGraphDb(exists=True, version=0), "version 0"),
+        (InGraphDb(exists=True), "there"),
+        (InGraphDb(), "-"),
+    ],
+)
+def test_a_row_of_version_0_or_without_a_uuid_is_explained_as_it_is(graph: InGraphDb, told: str) -> None:
+    """Version 0 is that of every row that was there before its capture."""
+    row = Explanation(table="orders", key=("1",), graph=graph)
+    assert dict(_details(row))["graph-db"] == told

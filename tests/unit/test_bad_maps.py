@@ -185,6 +185,7 @@ def test_contradictions_are_told_at_once_too() -> None:
     "text",
     [
         "a: " + "x" * 1_000_001,
+        ITEMS + "# \N{SNOWMAN}\n" * 200_000,
         "[" * 500_000,
         "{" * 500_000,
         "a: &a [x]\n" + "\n".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else '*a'] * 9)}]" for n in range(9)),
@@ -194,7 +195,7 @@ def test_contradictions_are_told_at_once_too() -> None:
         "&a " * 100_000,
         "? " * 400_000,
     ],
-    ids=["too long", "brackets", "braces", "aliases", "half a character", "NUL", "dashes", "anchors", "questions"],
+    ids=["too long", "too long in bytes", "brackets", "braces", "aliases", "half a character", "NUL", "dashes", "anchors", "questions"],
 )  # fmt: skip
 def test_hostile_text_is_refused_soon(text: str) -> None:
     with pytest.raises(MapInvalid) as refused:
@@ -203,4 +204,5 @@ def test_hostile_text_is_refused_soon(text: str) -> None:
 
 
 def test_a_dollar_in_a_text_is_no_parameter() -> None:
-    read_map(ITEMS + """    present: "title <> '$1' AND code <> $a$it's $2$a$"\n""", source="shop.yaml")
+    present = "title <> '$1' AND code <> $a$it's $2$a$"
+    assert read_map(f'{ITEMS}    present: "{present}"\n', source="shop.yaml")["items"].present == present

@@ -17,7 +17,7 @@ from syncline.quoting import shown
 __all__ = ["LARGEST", "Place", "SourceFault", "parsed"]
 
 LARGEST: Final = 1_000_000
-"""Most characters of a text."""
+"""Most bytes of a text in UTF-8: Temporal takes messages of 2 MB."""
 _DEEPEST: Final = 30
 _MOST_PARTS: Final = 100_000
 
@@ -75,8 +75,8 @@ def parsed(text: str) -> tuple[Place, list[SourceFault]]:
 
     Of a key that is given twice the first is taken.
     """
-    if len(text) > LARGEST:
-        raise SourceFault(1, f"the text has more than {LARGEST:,} characters", "Is this the file of a map?")
+    if len(text.encode("utf-8", "surrogatepass")) > LARGEST:
+        raise SourceFault(1, f"the text has more than {LARGEST:,} bytes", "Is this the file of a map?")
     text = text.removeprefix("\ufeff")
     if text.lstrip().startswith("{") and "\t" in text and _is_json(text):
         # Between the parts of JSON a tab is a space, and inside its texts there are none. YAML has no tabs.

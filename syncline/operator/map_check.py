@@ -187,7 +187,10 @@ async def _refused_sql(
                 said = f"The expressions of {table.name} could not be checked: {error_text(error)}."
                 wrong.append(Misfit(said, table=table.name, path=("expressions",)))
                 staged = []
+            refused: set[tuple[str, ...]] = set()
             for path, statement, place in [*staged, *_of_rows(schema, table, targets)]:
+                if path in refused:
+                    continue
                 try:
                     async with _undone(connection):
                         prepared = await connection.prepare(statement)
@@ -195,6 +198,7 @@ async def _refused_sql(
                 except asyncpg.PostgresError as error:
                     said = f"`{'.'.join(path)}` is refused: {error_text(error)}."
                     wrong.append(Misfit(said, table=table.name, path=path))
+                    refused.add(path)
                     continue
                 if attributes and place is not None:
                     kinds[place] = attributes[0].type.name
@@ -223,6 +227,7 @@ async def _staged(
     target = targets.get(table.name)
     for column, expression in table.expressions.items():
         parts = {"expression": expression, "rows": f"pg_temp.{stage}", "alias": "s"}
+        yield ("expressions", column), sql("map_row_expression", **parts), None
         if target is not None and target.stores and column in target.columns:
             place = f"{quoted(schema)}.{quoted(table.name)}"
             assignment = sql("map_assignment", **parts, table=place, column=quoted(column))
@@ -235,13 +240,10 @@ def _of_rows(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iter
     """Yield the statements of expressions over target rows."""
     if table.vector is not None and table.name in targets:
         rows = {"rows": f"{quoted(schema)}.{quoted(table.name)}", "alias": "t"}
-        yield (
-            ("vector", "text"),
-            sql("map_expression", expression=f"({table.vector.text})::text", **rows),
-            None,
-        )
+        text = f"({table.vector.text})::text"
+        yield ("vector", "text"), sql("map_row_expression", expression=text, **rows), None
         for name, expression in table.vector.payload.items():
-            yield ("vector", "payload", name), sql("map_expression", expression=expression, **rows), None
+            yield ("vector", "payload", name), sql("map_row_expression", expression=expression, **rows), None
     for stat in table.stats.columns if table.stats else ():
         if stat.counted in targets:
             rows = {"rows": f"{quoted(schema)}.{quoted(stat.counted)}", "alias": "c"}

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,34 @@ tables:
         ),
         ("graph", 8, 'The expressions of tags could not be checked: [42704] type "mood" does not exist.'),
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "said"),
+    [
+        ("present: n = 'some'", "present", "invalid input syntax"),
+        ("present: count(*) > 0", "present", "aggregate functions are not allowed"),
+        ("present: row_number() OVER () > 1", "present", "window functions are not allowed"),
+        ("expressions: {title: max(s.title)}", "expressions.title", "aggregate functions are not allowed"),
+    ],
+)
+async def test_sql_that_is_no_value_of_one_row_is_told(
+    places: tuple[GraphSchema, GraphSchema], written: str, path: str, said: str
+) -> None:
+    write, graph = places
+    await run(
+        write, "CREATE SCHEMA shop; CREATE TABLE shop.item (id text PRIMARY KEY, n integer, title text)"
+    )
+    await migrate_bookkeeping(graph.store, "shop")
+    await run(graph, "CREATE TABLE shop.items (id uuid PRIMARY KEY, key text, title text)")
+    text = "version: 1\nname: shop\ntables:\n  items:\n    source: item\n    stamped: false\n    columns: [title]\n"
+    schema_map = read_map(f"{text}    {written}\n", source="shop.yaml")
+    await adopt(
+        write.store, "shop", replace(schema_map, tables=(replace(schema_map.tables[0], present="true"),))
+    )
+    found = await check_map(schema_map, write, graph)
+    [misfit] = [each for each in found.misfits if each.weight == "error"]
+    assert (misfit.path, said in misfit.problem) == (f"tables.items.{path}", True), misfit.problem
 
 
 async def test_what_the_role_may_not_do_has_its_grant(

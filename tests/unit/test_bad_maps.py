@@ -56,6 +56,8 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "nothing for a name": (HEAD + "  items:\n    source: # !\n", "tables.items.source", "a text is wanted", "Write one text"),
     "a list for a name": (HEAD + "  items:\n    source: [item] # !\n", "tables.items.source", "a text is wanted", "Write one text"),
     "a name of 64 bytes": (HEAD + f"  items:\n    source: {'a' * 64} # !\n", "tables.items.source", "longer than 63 bytes", "as Postgres has it"),
+    "a parameter in a condition": (ITEMS + "    present: price > $1 # !\n", "tables.items.present", "$1 stands for nothing", "Write the value itself"),
+    "a parameter in an expression": (ITEMS + "    expressions:\n      title: \"s.title || ' $5' || $2\" # !\n", "tables.items.expressions.title", "$2 stands for nothing", "Write the value itself"),
     "SQL of nothing": (HEAD + "  items:\n    source: item\n    present: ' ' # !\n", "tables.items.present", "SQL is empty", "leave the key out"),
     "a text for a list": (HEAD + "  items:\n    source: item\n    columns: title # !\n", "tables.items.columns", "list or a mapping", "- item"),
     "a number for a type": (HEAD + "  items:\n    source: item\n    columns:\n      title: text\n      price: 10 # !\n", "tables.items.columns.price", "a mapping is wanted", "known: name, type"),
@@ -183,6 +185,7 @@ def test_contradictions_are_told_at_once_too() -> None:
     "text",
     [
         "a: " + "x" * 1_000_001,
+        ITEMS + "# \N{SNOWMAN}\n" * 200_000,
         "[" * 500_000,
         "{" * 500_000,
         "a: &a [x]\n" + "\n".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else '*a'] * 9)}]" for n in range(9)),
@@ -192,9 +195,14 @@ def test_contradictions_are_told_at_once_too() -> None:
         "&a " * 100_000,
         "? " * 400_000,
     ],
-    ids=["too long", "brackets", "braces", "aliases", "half a character", "NUL", "dashes", "anchors", "questions"],
+    ids=["too long", "too long in bytes", "brackets", "braces", "aliases", "half a character", "NUL", "dashes", "anchors", "questions"],
 )  # fmt: skip
 def test_hostile_text_is_refused_soon(text: str) -> None:
     with pytest.raises(MapInvalid) as refused:
         read_map(text, source="x")
     assert len(str(refused.value)) < 400
+
+
+def test_a_dollar_in_a_text_is_no_parameter() -> None:
+    present = "title <> '$1' AND code <> $a$it's $2$a$"
+    assert read_map(f'{ITEMS}    present: "{present}"\n', source="shop.yaml")["items"].present == present

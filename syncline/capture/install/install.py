@@ -225,7 +225,8 @@ async def refused_conditions(
             async with reading(connection):
                 query = sql("condition", condition=table.present, table=qualified(schema, table.source))
                 await connection.prepare(query)
-        except asyncpg.SyntaxOrAccessError as error:
+        except asyncpg.PostgresError as error:
+            # Also a constant that is no value of the column's type.
             said = f"{table.name}: its condition `{table.present}` is refused: {error_text(error)}."
             problems.append(Misfit(said, table=table.name, path=("present",)))
     return problems

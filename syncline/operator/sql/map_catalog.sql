@@ -46,6 +46,10 @@ ORDER BY c.relname
 -- name: map_expression
 SELECT (@{expression}) AS value FROM @{rows} AS @{alias}
 
+-- name: map_row_expression
+-- WHERE refuses what is no value of one row: aggregates and window functions.
+SELECT FROM @{rows} AS @{alias} WHERE (@{expression}) IS NOT NULL
+
 -- name: map_assignment
 INSERT INTO @{table} (@{column}) SELECT (@{expression}) FROM @{rows} AS @{alias}
 

@@ -78,7 +78,8 @@ ANALYZE @{table} (sync_xid, @{key})
 CREATE INDEX @{how}IF NOT EXISTS @{name} ON @{table} (sync_xid, @{key})
 
 -- name: condition
-SELECT (@{condition}) IS TRUE FROM @{table}
+-- In WHERE, which refuses what is no condition of one row: aggregates and window functions.
+SELECT FROM @{table} WHERE (@{condition}) IS TRUE
 
 -- name: unshared
 -- Objects of schema syncline that are unused once $1 is no longer captured, as far as they are ours to drop.

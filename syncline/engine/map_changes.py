@@ -26,8 +26,8 @@ Definition = Mapping[str, JsonValue]
 
 _IDENTITY: Final = ("key", "source", "id", "types")
 """Fields by which rows are found: under another one, the rows that stand there may be of no source row."""
-_IDS: Final = ("key", "id", "types")
-"""Fields from which ids are made."""
+_IDS: Final = ("id", "types")
+"""Fields under whose change a key may have another id. Under another key, rows have that of the old key."""
 _UNREAD: Final = ("name", "source_only")
 """Fields whose change alone changes no row: an expression that uses a column is itself a difference."""
 
@@ -103,7 +103,7 @@ class TableChange:
         if self.kind is ChangeKind.LEFT:
             return f"{self.table}: left the map; it is no longer synced, and its rows stay as they are."
         done = [
-            *(["rows under other ids have to be deleted by hand"] if self.ids else []),
+            *(["rows that have other ids have to be deleted by hand"] if self.ids else []),
             *(["every row is read again"] if self.reread else []),
             *(["rows that the write-db does not have by its key leave"] if self.compare else []),
             *(["every point is written again, changed texts are embedded"] if self.points else []),

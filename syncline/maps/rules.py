@@ -7,16 +7,13 @@ from difflib import get_close_matches
 from typing import Final
 
 from syncline.maps.key_rules import identity_faults, referring_faults
+from syncline.maps.sql_rules import parameter_faults
 from syncline.maps.table_map import Links, Reference, TableMap
 
 __all__ = ["RESERVED", "Fault", "did_you_mean", "faults_of", "parents_first"]
 
 RESERVED: Final = "sync_"
 """Names that begin like this are the engine's own."""
-
-_LITERAL: Final = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|(\$(?:[^\W\d]\w*)?\$).*?\1""", re.DOTALL)
-"""A quoted text or name in SQL."""
-_PARAMETER: Final = re.compile(r"\$\d+")
 
 Path = tuple[str | int, ...]
 
@@ -131,26 +128,6 @@ class _Table:
         yield from self._names()
         yield from self._expressions()
         yield from self._vector()
-        yield from self._parameters()
-
-    def _parameters(self) -> Iterator[Fault]:
-        """Yield SQL with a parameter of its own: it would be one of the statement that it becomes part of."""
-        table = self._table
-        places: list[tuple[Path, str]] = [(("present",), table.present)]
-        places += [(("expressions", name), written) for name, written in table.expressions.items()]
-        if table.vector is not None:
-            places.append((("vector", "text"), table.vector.text))
-            places += [(("vector", "payload", name), said) for name, said in table.vector.payload.items()]
-        for position, stat in enumerate(table.stats.columns if table.stats else ()):
-            places.append((("stats", "columns", position, "value"), stat.value))
-        for path, written in places:
-            found = _PARAMETER.search(_LITERAL.sub("''", written))
-            if found is not None:
-                problem = f"{found[0]} stands for nothing here"
-                fix = (
-                    "Write the value itself, in quotes if it is a text; only an id's expression has $1, $2 …"
-                )
-                yield self.fault(*path, problem=problem, fix=fix)
 
     def parents(self, seen: Mapping[str, TableMap], known: Mapping[str, TableMap]) -> Iterator[Fault]:
         """Yield parents that are not declared before this table, or that cannot be one."""
@@ -235,7 +212,7 @@ class _Table:
                 fix="Name each column of the key once.",
             )
             return
-        for path, problem, fix in identity_faults(table):
+        for path, problem, fix in (*identity_faults(table), *parameter_faults(table)):
             yield self.fault(*path, problem=problem, fix=fix)
         if not table.identified:
             for what in ("links", "vector", "stats"):

@@ -16,6 +16,7 @@ from syncline.engine import (
     VectorProjection,
 )
 from syncline.engine.map_changes import ChangeKind, TableChange, definitions_of, map_changes, map_hash
+from syncline.maps.ids import Id, IdRule
 
 MAKERS = TableMap(name="makers", source="maker_drafts", columns=(Column(name="name"),))
 VECTOR = VectorProjection(collection="parts", text="t.title", payload={"key": "t.key"})
@@ -124,3 +125,27 @@ def test_map_hash_is_of_what_a_map_says() -> None:
     # What has its default counts no more than if it were not there: a field that a release adds changes nothing.
     assert "stats" not in definitions_of(_map(PARTS))["parts"]
     assert len(map_hash(KNOWLEDGE_GRAPH)) == 32
+
+
+def test_another_id_concerns_all_that_refers_to_it() -> None:
+    """Rows that are deleted for their id may take with them what refers to them, and what refers to that."""
+    boxes = TableMap(
+        name="boxes",
+        source="box_drafts",
+        references=(Reference(column="part", parent="parts", required=False),),
+    )
+    own = Id(rule=IdRule.UUID5, namespace="6ba7b811-9dad-11d1-80b4-00c04fd430c8")
+    before = SchemaMap(name="shop", tables=(MAKERS, PARTS, boxes))
+    now = replace(before, tables=(replace(MAKERS, id=own), PARTS, boxes))
+    makers, *others = map_changes(definitions_of(before), definitions_of(now))
+    assert (makers.ids, makers.anew, makers.reread, makers.compare, makers.after) == (
+        True,
+        True,
+        True,
+        True,
+        frozenset(),
+    )
+    told = [(change.table, change.what, change.reread, change.after) for change in others]
+    assert told == [
+        (name, ("ids of makers changed",), True, frozenset({"makers"})) for name in ("parts", "boxes")
+    ]

@@ -66,6 +66,7 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 _IN_MEMORY = Path("/dev/shm")  # where there is one
 _ROOM = 4 * 2**30
+_PROOFS = "# The long proofs"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,6 +80,9 @@ def pytest_configure(config: pytest.Config) -> None:
     page = config.getoption("--record-proofs")
     # Each process of xdist has the option too; the one that hears of all tests writes.
     if page is not None and not hasattr(config, "workerinput"):
+        # The tables of proofs in other pages are written by the tests themselves.
+        if page.exists() and not page.read_text(encoding="utf-8").startswith(_PROOFS):
+            raise pytest.UsageError(f"--record-proofs would overwrite {page}, which is another page.")
         config.pluginmanager.register(_Recorder(page))
 
 
@@ -135,7 +139,7 @@ class _Recorder:
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if exitstatus == pytest.ExitCode.OK and self._passed:
             head = [
-                "# The long proofs",
+                _PROOFS,
                 "",
                 "`make prove` runs them and writes this page when all of them have passed; `make test` runs smaller ones of",
                 "the same kind. The three hundred histories are told in parts, of fifty each and of twenty steps.",

@@ -7,10 +7,8 @@ from uuid import UUID, uuid5
 
 import pytest
 import pytest_asyncio
-from pydantic import SecretStr
 
 from syncline.capture.install.install import adopt
-from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import Column, Links, Reference, SchemaMap, Stat, Stats, SyncEngine, TableMap
 from syncline.engine.keys import key_uuid
 from syncline.engine.render.statements import Cursor, SchemaStatements
@@ -22,10 +20,9 @@ from syncline.operator.dead_letters import show
 from syncline.operator.explain import explain
 from syncline.operator.explanation import RowState
 from syncline.operator.parked import list_parked, summarize_parked
-from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, write
 from syncline.verify import verify
+from tests.kit.bare_graph import bare_graph
 
 NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
 
@@ -241,25 +238,9 @@ def map_of(cases: list[Case]) -> SchemaMap:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def site(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[TestGraph]:
-    write_dsn, target_dsn = new_database(), new_database()
-    source, target = (
-        PostgresStore(name, SecretStr(dsn), pool_size=4, application_name="keys")
-        for name, dsn in (("write", write_dsn), ("graph", target_dsn))
-    )
-    vectors = EmbeddedQdrantStore("vectors", tmp_path / "qdrant")
-    graph = TestGraph(
-        write=source,
-        target=target,
-        write_dsn=write_dsn,
-        target_dsn=target_dsn,
-        vectors=vectors,
-        embedding=DevelopmentEmbedding(16),
-    )
-    await migrate_bookkeeping(target, "kg")
-    yield graph
-    await vectors.close()
-    await source.close()
-    await target.close()
+    async with bare_graph(new_database, tmp_path) as graph:
+        await migrate_bookkeeping(graph.target, "kg")
+        yield graph
 
 
 async def prepare(graph: TestGraph, schema_map: SchemaMap, source: str, target: str) -> None:

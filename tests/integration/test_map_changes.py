@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from pydantic import SecretStr
 
 from syncline.capture.install.install import adopt
-from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import (
     Column,
     Links,
@@ -24,9 +22,8 @@ from syncline.engine import (
 from syncline.maps.ids import Id, IdRule
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.migrations import migrate_bookkeeping
-from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, on_target, write
+from tests.kit.bare_graph import bare_graph, made_by
 
 MAKERS = TableMap(name="makers", source="maker_drafts", columns=(Column(name="name"),))
 PARTS = TableMap(
@@ -74,32 +71,14 @@ def with_parts(**changes: object) -> SchemaMap:
 @pytest_asyncio.fixture(loop_scope="session")
 async def shop(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[TestGraph]:
     """A graph that is synced by SHOP, with one part whose maker is missing."""
-    write_dsn, target_dsn = new_database(), new_database()
-    stores = [
-        PostgresStore(name, SecretStr(dsn), pool_size=4, application_name="shop")
-        for name, dsn in (("write", write_dsn), ("graph", target_dsn))
-    ]
-    graph = TestGraph(
-        write=stores[0],
-        target=stores[1],
-        write_dsn=write_dsn,
-        target_dsn=target_dsn,
-        vectors=EmbeddedQdrantStore("vectors", tmp_path / "qdrant"),
-        embedding=DevelopmentEmbedding(16),
-    )
-    await migrate_bookkeeping(graph.target, "kg")
-    for connection, script in ((await graph.connect_write(), WRITE), (await graph.connect_target(), TARGET)):
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS kg")
-        await connection.execute(script)
-        await connection.close()
-    await adopt(graph.write, "kg", SchemaMap(name="all", tables=(*SHOP.tables, TAGS)))
-    first = await SyncEngine(SHOP).run_cycle(graph.context())
-    assert (first.rows, first.parked, first.vectors.embedded) == (5, 1, 3)
-    assert first.map_changes == ()
-    yield graph
-    await graph.vectors.close()
-    for store in stores:
-        await store.close()
+    async with bare_graph(new_database, tmp_path) as graph:
+        await migrate_bookkeeping(graph.target, "kg")
+        await made_by(graph, write=WRITE, target=TARGET)
+        await adopt(graph.write, "kg", SchemaMap(name="all", tables=(*SHOP.tables, TAGS)))
+        first = await SyncEngine(SHOP).run_cycle(graph.context())
+        assert (first.rows, first.parked, first.vectors.embedded) == (5, 1, 3)
+        assert first.map_changes == ()
+        yield graph
 
 
 async def cycle(graph: TestGraph, schema_map: SchemaMap) -> SyncResult:

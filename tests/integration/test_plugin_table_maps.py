@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from pydantic import SecretStr
 
 from syncline.capture.install.install import adopt
-from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import (
     Column,
     Links,
@@ -24,10 +22,9 @@ from syncline.engine import (
 from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_bookkeeping
 from syncline.provider import GraphSchema
-from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, write
 from syncline.testing.one_graph import session
+from tests.kit.bare_graph import bare_graph, made_by
 
 # docs/maps.md shows this very map.
 LIBRARY = SchemaMap(
@@ -106,30 +103,11 @@ CREATE TABLE copies (
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def library(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[TestGraph]:
-    write_dsn, target_dsn = new_database(), new_database()
-    write, target = (
-        PostgresStore(name, SecretStr(dsn), pool_size=4, application_name="library")
-        for name, dsn in (("write", write_dsn), ("graph", target_dsn))
-    )
-    vectors = EmbeddedQdrantStore("vectors", tmp_path / "qdrant")
-    graph = TestGraph(
-        write=write,
-        target=target,
-        write_dsn=write_dsn,
-        target_dsn=target_dsn,
-        vectors=vectors,
-        embedding=DevelopmentEmbedding(16),
-    )
-    await migrate_bookkeeping(target, "kg")
-    for connection, script in ((await graph.connect_write(), WRITE), (await graph.connect_target(), TARGET)):
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS kg")
-        await connection.execute(script)
-        await connection.close()
-    await adopt(write, "kg", LIBRARY)
-    yield graph
-    await vectors.close()
-    await write.close()
-    await target.close()
+    async with bare_graph(new_database, tmp_path) as graph:
+        await migrate_bookkeeping(graph.target, "kg")
+        await made_by(graph, write=WRITE, target=TARGET)
+        await adopt(graph.write, "kg", LIBRARY)
+        yield graph
 
 
 async def read(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:

@@ -7,20 +7,17 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
-from pydantic import SecretStr
 
 from syncline.capture.install.install import adopt
-from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import Column, Reference, SchemaMap, SyncEngine, TableMap
 from syncline.messages.sync import SyncResult
 from syncline.messages.verification import Verdict, Verification
 from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain
-from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.one_graph import hang_up
 from syncline.verify import verify
+from tests.kit.bare_graph import bare_graph
 
 BOOKS = "sync_version bigint, sync_run bigint"
 UNUSUAL = (
@@ -78,21 +75,8 @@ class Lab:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def lab(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[Lab]:
-    write_dsn, target_dsn = new_database(), new_database()
-    write, target = (
-        PostgresStore(name, SecretStr(dsn), pool_size=3, application_name="lab")
-        for name, dsn in (("write", write_dsn), ("graph", target_dsn))
-    )
-    vectors = EmbeddedQdrantStore("vectors", tmp_path / "qdrant")
-    yield Lab(
-        TestGraph(
-            write=write, target=target, write_dsn=write_dsn, target_dsn=target_dsn, vectors=vectors,
-            embedding=DevelopmentEmbedding(16),
-        )
-    )  # fmt: skip
-    await vectors.close()
-    await write.close()
-    await target.close()
+    async with bare_graph(new_database, tmp_path) as graph:
+        yield Lab(graph)
 
 
 def found(verification: Verification) -> dict[tuple[str, str], tuple[tuple[str, ...], ...]]:

@@ -5,19 +5,16 @@ from pathlib import Path
 
 import asyncpg
 import pytest_asyncio
-from pydantic import SecretStr
 
 from syncline.capture.install.install import adopt
-from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import Column, Reference, SchemaMap, Stat, Stats, SyncEngine, TableMap
 from syncline.messages.sync import CycleStatus
 from syncline.messages.verification import Verdict, Verification
 from syncline.migrations import migrate_bookkeeping
-from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph, write
 from syncline.testing.one_graph import session
 from syncline.verify import verify
+from tests.kit.bare_graph import bare_graph, made_by
 
 SHOP = SchemaMap(
     name="shop",
@@ -115,32 +112,13 @@ ALTER DATABASE "%s" SET bytea_output = 'escape';
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def shop(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[TestGraph]:
-    write_dsn, target_dsn = new_database(), new_database()
-    name = target_dsn.partition("@/")[2].partition("?")[0]
-    write, target = (
-        PostgresStore(name, SecretStr(dsn), pool_size=3, application_name="shop")
-        for name, dsn in (("write", write_dsn), ("graph", target_dsn))
-    )
-    vectors = EmbeddedQdrantStore("vectors", tmp_path / "qdrant")
-    graph = TestGraph(
-        write=write, target=target, write_dsn=write_dsn, target_dsn=target_dsn, vectors=vectors,
-        embedding=DevelopmentEmbedding(16),
-    )  # fmt: skip
-    # First, since a server's settings are those of the connections that come after them.
-    for opened, script in (
-        (graph.connect_write(), WRITE),
-        (graph.connect_target(), TARGET.replace("%s", name)),
-    ):
-        connection = await opened
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS kg")
-        await connection.execute(script)
-        await connection.close()
-    await migrate_bookkeeping(target, "kg")
-    await adopt(write, "kg", SHOP)
-    yield graph
-    await vectors.close()
-    await write.close()
-    await target.close()
+    async with bare_graph(new_database, tmp_path) as graph:
+        name = graph.target_dsn.partition("@/")[2].partition("?")[0]
+        # First, since a server's settings are those of the connections that come after them.
+        await made_by(graph, write=WRITE, target=TARGET.replace("%s", name))
+        await migrate_bookkeeping(graph.target, "kg")
+        await adopt(graph.write, "kg", SHOP)
+        yield graph
 
 
 async def on_target(graph: TestGraph, sql: str) -> list[asyncpg.Record]:

@@ -8,6 +8,7 @@ from syncline.cli.operators import (
     SECONDS,
     STATUS,
     AfterOption,
+    BeforeOption,
     GraphArgument,
     JsonOption,
     LimitOption,
@@ -210,9 +211,7 @@ def discard_failures(
 def show_audit(
     graph: GraphArgument,
     limit: LimitOption = 100,
-    before: Annotated[
-        int | None, typer.Option(help="Where the page before ended: its last line says so.")
-    ] = None,
+    before: BeforeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List what people did by hand, newest first."""

@@ -89,7 +89,7 @@ def _places(schemas: "list[str] | tuple[()]", graphs: "list[str] | tuple[()]") -
         here = [Place(schema=schema) for schema in dict.fromkeys(schemas)]
         return Places(write={None: here}, graph={None: here})
     from syncline.cli.graph import all_graphs
-    from syncline.cli.map import stored_map
+    from syncline.cli.map_named import stored_map
     from syncline.control.maps import map_options
 
     records = [one_graph(graph) for graph in graphs] if graphs else all_graphs()

@@ -10,6 +10,7 @@ from syncline.cli.adopt import adopt
 from syncline.cli.operators import (
     SECONDS,
     STATUS,
+    BeforeOption,
     GraphArgument,
     JsonOption,
     LimitOption,
@@ -283,9 +284,7 @@ def audit(
         typer.Argument(metavar="GRAPH", help="Slug or id; all when left out.", autocompletion=complete_graph),
     ] = None,
     limit: LimitOption = 100,
-    before: Annotated[
-        int | None, typer.Option(help="Where the page before ended: its last line says so.")
-    ] = None,
+    before: BeforeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List who added, changed, archived, promoted or dropped graphs, newest first.

@@ -1,15 +1,15 @@
 """`syncline map …`: the map documents that the control plane stores, version by version."""
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from syncline.cli.map_check import register
+from syncline.cli.map_named import read_file, stored_document, version_label
 from syncline.cli.operators import (
     STATUS,
+    BeforeOption,
     JsonOption,
     LimitOption,
     ReasonOption,
@@ -22,11 +22,10 @@ from syncline.cli.output import errors_printed
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from syncline.control.maps import MapDocument, MapOptions, StoredMap
+    from syncline.control.maps import StoredMap
     from syncline.engine.map_changes import TableChange
-    from syncline.maps.schema_map import SchemaMap
 
-__all__ = ["app", "read_file", "stored_map"]
+__all__ = ["app"]
 
 MapArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the map.")]
 _HEADER = ("map", "version", "at", "who", "graphs", "reason")
@@ -58,9 +57,7 @@ def list_maps(
 def history(
     name: MapArgument,
     limit: LimitOption = 100,
-    before: Annotated[
-        int | None, typer.Option(help="Where the page before ended: its last line says so.")
-    ] = None,
+    before: BeforeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the versions of a map, newest first: who stored each, when and why, and which graphs it syncs."""
@@ -80,7 +77,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print a map's document as it was written."""
-    found = _document(name, version)
+    found = stored_document(name, version)
     typer.echo(found.model_dump_json(indent=2) if as_json else found.document.rstrip("\n"))
 
 
@@ -115,7 +112,7 @@ def put(
         return
     typer.echo(f"map {stored.name}: version {stored.version} stored")
     if stored.version > 1:
-        before = _document(stored.name, stored.version - 1)
+        before = stored_document(stored.name, stored.version - 1)
         _print_changes(_changes(before.document, document))
     if stored.graphs:
         typer.echo(f"applied by the next cycle of {', '.join(stored.graphs)}")
@@ -152,48 +149,20 @@ def diff(
     _print_changes(changes)
 
 
-def read_file(file: str) -> str:
-    """Return the text of a file, or of standard input for `-`; raise ConfigurationError if there is none."""
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        problem = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(f"{file} cannot be read: {problem}") from None
-
-
-def stored_map(options: "MapOptions") -> "SchemaMap":
-    """Return the stored map that options of the built-in provider name, as a worker answers."""
-    from syncline.maps.document import read_map
-
-    stored = _document(options.map or "", options.map_version)
-    return read_map(stored.document, source=_label(stored))
-
-
-def _document(name: str, version: int | None) -> "MapDocument":
-    from syncline.control.maps import MapDocument
-    from syncline.messages.operator import ShowMapInput
-
-    return ask(ShowMapInput(name=name, version=version), MapDocument)
-
-
 def _two(name: str, before: str | None, after: int | None) -> tuple[str, str, tuple[str, str]]:
     """Return the two documents to compare, and what each is called."""
     if before is not None and not before.isdecimal():
         if after is not None:
             raise ConfigurationError("A file is compared with the newest version: leave B out.")
         text = read_file(before)
-        stored = _document(name, None)
-        return stored.document, text, (_label(stored), before)
-    new = _document(name, after)
+        stored = stored_document(name, None)
+        return stored.document, text, (version_label(stored), before)
+    new = stored_document(name, after)
     first = int(before) if before is not None else new.version - 1
     if first < 1:
         raise ConfigurationError(f"Map {name} has one version: name a file to compare it with.")
-    old = _document(name, first)
-    return old.document, new.document, (_label(old), _label(new))
-
-
-def _label(stored: "StoredMap") -> str:
-    return f"{stored.name} version {stored.version}"
+    old = stored_document(name, first)
+    return old.document, new.document, (version_label(old), version_label(new))
 
 
 def _changes(before: str, after: str) -> "Sequence[TableChange]":

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from syncline.cli.map_named import map_named
-from syncline.cli.operators import STATUS, JsonOption, ask, complete_graph, run
+from syncline.cli.map_named import map_named, stored_document
+from syncline.cli.operators import STATUS, JsonOption, complete_graph, run
 from syncline.cli.output import EXIT_FAILED, errors_printed, one_line
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from syncline.operator.proposing import Proposal
     from syncline.provider import GraphSchema
 
-__all__ = ["app", "register"]
+__all__ = ["register"]
 
 GraphOption = Annotated[
     str | None,
@@ -119,11 +119,9 @@ def _named(name: str) -> "tuple[SchemaMap, str | None]":
     path = Path(name)
     if path.is_file() or path.suffix or ":" in name:
         return map_named(name)
-    from syncline.control.maps import MapDocument
     from syncline.maps.document import read_map
-    from syncline.messages.operator import ShowMapInput
 
-    text = ask(ShowMapInput(name=name), MapDocument).document
+    text = stored_document(name).document
     return read_map(text, source=f"map {name}"), text
 
 
@@ -181,7 +179,3 @@ def register(group: typer.Typer) -> None:
     group.command(epilog=STATUS)(check)
     group.command()(propose)
     group.command()(schema)
-
-
-app = typer.Typer(help="Propose maps, and check them against both databases.", no_args_is_help=True)
-register(app)

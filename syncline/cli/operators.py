@@ -63,6 +63,7 @@ ReasonOption = Annotated[str, typer.Option(help="Why this is done; kept in the a
 AfterOption = Annotated[
     str | None, typer.Option(metavar="PLACE", help="Where the page before ended: its last line says so.")
 ]
+BeforeOption = Annotated[int | None, typer.Option(help="Where the page before ended: its last line says so.")]
 
 TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds to wait for it; then it is ended.")]
 

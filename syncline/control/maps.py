@@ -21,6 +21,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     DateTime,
+    Executable,
     Integer,
     MetaData,
     Table,
@@ -182,12 +183,16 @@ async def unknown_map(
             return None
         problem = f"map '{options.map}' has no version {options.map_version}; its newest is {max(found)}"
         return CompositionInvalid(slug, f"{key}.options.map_version", problem)
-    listed = select(_maps.c.name).distinct().order_by(_maps.c.name).limit(_MOST_NAMED)
-    known = (await connection.execute(listed)).scalars().all()
-    stored = ", ".join(known) or "none; `syncline map put FILE` stores one"
+    stored = ", ".join(await _known_names(connection)) or "none; `syncline map put FILE` stores one"
     return CompositionInvalid(
         slug, f"{key}.options.map", f"no map '{options.map}' is stored (stored: {stored})"
     )
+
+
+async def _known_names(connection: AsyncConnection) -> Sequence[str]:
+    """Return the names of stored maps, the first twenty."""
+    listed = select(_maps.c.name).distinct().order_by(_maps.c.name).limit(_MOST_NAMED)
+    return (await connection.execute(listed)).scalars().all()
 
 
 class MapRepository:
@@ -231,8 +236,7 @@ class MapRepository:
                 return MapDocument.model_validate(dict(row))
             versions = select(func.max(_maps.c.version)).where(_maps.c.name == name)
             newest = (await connection.execute(versions)).scalar_one()
-            listed = select(_maps.c.name).distinct().order_by(_maps.c.name).limit(_MOST_NAMED)
-            known = (await connection.execute(listed)).scalars().all()
+            known = await _known_names(connection)
         raise MapNotFound(name, version, newest=newest, known=known)
 
     async def unknown(self, slug: str, key: str, options: MapOptions) -> CompositionInvalid | None:
@@ -251,15 +255,16 @@ class MapRepository:
         )
         if after is not None:
             wanted = wanted.where(_maps.c.name > after)
-        async with self._store.begin() as connection:
-            rows = (await connection.execute(wanted)).mappings().all()
-        return [StoredMap.model_validate(dict(row)) for row in rows]
+        return await self._select(wanted)
 
     async def history(self, name: str, *, before: int | None = None, limit: int) -> Sequence[StoredMap]:
         """Return the versions of a map, newest first; at most `limit`, those before `before`."""
         wanted = select(*_LISTED).where(_maps.c.name == name).order_by(_maps.c.version.desc()).limit(limit)
         if before is not None:
             wanted = wanted.where(_maps.c.version < before)
+        return await self._select(wanted)
+
+    async def _select(self, wanted: Executable) -> Sequence[StoredMap]:
         async with self._store.begin() as connection:
             rows = (await connection.execute(wanted)).mappings().all()
         return [StoredMap.model_validate(dict(row)) for row in rows]

@@ -65,7 +65,7 @@ async def apply_staged(
         await target.execute("SET LOCAL default_statistics_target = 10")
         await target.execute(table.analyze_stage)
     merging = table.merging
-    books = await target.fetchrow(sql("state_of_rows", table=literal(table.table.name), known=merging.known))
+    state = await target.fetchrow(sql("state_of_rows", table=literal(table.table.name), known=merging.known))
     effects: list[TableProgress] = []
     if table.table.present != "true":
         await target.execute(table.absent)
@@ -78,16 +78,16 @@ async def apply_staged(
     effects.extend(removed)
     few = staged < _ANALYZE_FROM
     # Removals may have parked references of staged rows that had none before.
-    references = table.table.identified and bool(books["references"] or removed)
-    async with looking_up(target, few=few and (books["rows"] or references)):
-        if books["rows"]:
+    references = table.table.identified and bool(state["references"] or removed)
+    async with looking_up(target, few=few and (state["rows"] or references)):
+        if state["rows"]:
             await target.execute(waiting.unpark_rows)
         if references:
             await target.execute(waiting.unpark_references)
     for statement in waiting.park_references:
         await target.execute(statement)
 
-    merge = merging.rows if books["known"] else merging.new_rows
+    merge = merging.rows if state["known"] else merging.new_rows
     rows, refused, in_parts = await settle(
         target, table, merge, store, first=waiting.park_beside, claiming=True
     )
@@ -99,9 +99,9 @@ async def apply_staged(
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
     more = bool(removed)
     if table.table.identified:
-        references = bool(books["references"] or (in_parts and waiting.park_beside))
-        async with looking_up(target, few=few and (books["rows"] or references)):
-            if books["rows"]:
+        references = bool(state["references"] or (in_parts and waiting.park_beside))
+        async with looking_up(target, few=few and (state["rows"] or references)):
+            if state["rows"]:
                 for statement in waiting.release_rows.few if few else waiting.release_rows.many:
                     more |= await target.execute(statement) != "UPDATE 0"
             if references:
@@ -111,12 +111,12 @@ async def apply_staged(
                     more |= asked
 
     links = 0
-    for ranged in merging.links if books["known"] else merging.new_links:
+    for ranged in merging.links if state["known"] else merging.new_links:
         added, unlinked, _ = await settle(target, table, ranged, store)
         links += added
         refused.extend(unlinked)
     effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
-    if books["letters"]:
+    if state["letters"]:
         async with looking_up(target, few=few):
             await target.execute(table.resolve_dead_letters)
             if rows:

@@ -101,13 +101,13 @@ async def check_map(
     uncaught = uncaptured(written, [table for table in there if table.name not in at_fault])
     tables = target_tables(schema_map, graph.schema, types=kinds)
     unfilled = [
-        Misfit(misfit, table=misfit.table, path=misfit.path, statement=_made(misfit, graph.schema, tables))
+        Misfit(misfit, table=misfit.table, path=misfit.path, statement=_made(misfit, tables))
         for misfit in map(_misfit, check_target(read, schema_map))
     ]
     found: list[MapMisfit] = []
     found += _reported([*unread, *unfit, *refused, *uncaught], "write", "error", text)
-    bookless = [] if _STATE in read.tables else [Misfit(_bookless(graph.schema))]
-    errors = [*bookless, *unwritten, *unfilled, *unwritable(schema_map, graph.schema, targets), *wrong]
+    stateless = [] if _STATE in read.tables else [Misfit(_stateless(graph.schema))]
+    errors = [*stateless, *unwritten, *unfilled, *unwritable(schema_map, graph.schema, targets), *wrong]
     found += _reported(errors, "graph", "error", text)
     found += _reported(advice(schema_map, graph.schema, sources, targets), "graph", "advice", text)
     return MapCheck(map=schema_map.name, tables=len(schema_map.tables), misfits=tuple(found))
@@ -129,7 +129,7 @@ def _reported(
         )
 
 
-def _bookless(schema: str) -> str:
+def _stateless(schema: str) -> str:
     return f"Schema {schema} has no bookkeeping tables of the engine: `syncline graph add` makes them."
 
 
@@ -137,12 +137,9 @@ def _misfit(sentence: str) -> Misfit:
     return sentence if isinstance(sentence, Misfit) else Misfit(sentence)
 
 
-def _made(misfit: Misfit, schema: str, tables: dict[str, str]) -> str | None:
+def _made(misfit: Misfit, tables: dict[str, str]) -> str | None:
     """Return the statement of a misfit; for a table that is missing, the one that makes it."""
-    for name, ddl in tables.items():
-        if misfit.startswith(f"Table {schema}.{name} is missing;"):
-            return ddl
-    return misfit.statement
+    return misfit.statement if misfit.missing is None else tables.get(misfit.missing, misfit.statement)
 
 
 def _targets(schema_map: SchemaMap) -> list[str]:

@@ -240,7 +240,9 @@ def _target(
     table = catalog.tables.get(name)
     if table is None:
         yield Misfit(
-            f"Table {catalog.schema}.{name} is missing; {wanted_by.name} is stored in it.", **_at(wanted_by)
+            f"Table {catalog.schema}.{name} is missing; {wanted_by.name} is stored in it.",
+            **_at(wanted_by),
+            missing=name,
         )
         return
     if table.kind in ("view", "materialized view", "foreign table"):

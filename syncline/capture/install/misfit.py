@@ -14,11 +14,19 @@ class Misfit(str):
     """The key of the table map that leads to it; empty for the table itself."""
     statement: str | None
     """The SQL that mends it in the database where it was found, if there is such a statement."""
+    missing: str | None
+    """The table that is missing in the graph-db; None if it is something else."""
 
     def __new__(
-        cls, sentence: str, *, table: str = "", path: tuple[str, ...] = (), statement: str | None = None
+        cls,
+        sentence: str,
+        *,
+        table: str = "",
+        path: tuple[str, ...] = (),
+        statement: str | None = None,
+        missing: str | None = None,
     ) -> Self:
         """Return the sentence with these attributes."""
         misfit = super().__new__(cls, sentence)
-        misfit.table, misfit.path, misfit.statement = table, path, statement
+        misfit.table, misfit.path, misfit.statement, misfit.missing = table, path, statement, missing
         return misfit

@@ -139,8 +139,8 @@ class Merging:
         names = link_names(links)
         parts = ("removed", "added") if template == "merge_links" else ("added",)
         own, parent = Identity(self._map, self._table), Identity(self._map, self._map[links.parent])
-        books = [*([] if own.hashed else ["m.owner_row", "m.owner_key"])]
-        books += [] if parent.hashed else [f"{key_hash('m.key')} AS member_row"]
+        row_ids = [*([] if own.hashed else ["m.owner_row", "m.owner_key"])]
+        row_ids += [] if parent.hashed else [f"{key_hash('m.key')} AS member_row"]
         names |= {"parent_id": parent.column}
 
         def rendered(stage: str) -> str:
@@ -149,7 +149,7 @@ class Merging:
                 stage=stage,
                 named=self._named(links, own, parent, stage),
                 member_id=parent.derived(["m.key"]),
-                books="".join(f", {name}" for name in books),
+                row_ids="".join(f", {name}" for name in row_ids),
                 unrejected=unrejected(self._map, links),
             )
             return sql(

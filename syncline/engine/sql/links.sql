@@ -37,7 +37,7 @@ SELECT (SELECT count(*) FROM removed) + (SELECT count(*) FROM added)
 
 -- name: links_wanted
 SELECT d.* FROM (
-        SELECT m.owner, @{member_id} AS member, m.key@{books}
+        SELECT m.owner, @{member_id} AS member, m.key@{row_ids}
         FROM (@{named}) m
         WHERE m.key IS NOT NULL
     ) d @{unrejected}

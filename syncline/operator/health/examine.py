@@ -13,7 +13,7 @@ from syncline import names
 from syncline.capture.listen.connection import obstacle
 from syncline.capture.listen.status import listened_to, listener_name
 from syncline.control.graphs import Graph
-from syncline.control.maps import map_options
+from syncline.control.maps import MapOptions, map_options
 from syncline.control.readiness import reach_embedding, reach_vectors
 from syncline.control.services import Role, Services
 from syncline.control.workers import WorkerRecord
@@ -235,13 +235,14 @@ def _rights_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
 
 async def _stored_maps(services: Services, graphs: Sequence[Graph]) -> dict[str, SchemaMap]:
     """Return slug -> stored map; one that cannot be read is missing, and its graph's runs say why."""
-    found = {}
-    for graph in graphs:
+    named = {graph.slug: map_options(graph.composition) for graph in graphs}
+    maps: dict[MapOptions, SchemaMap] = {}
+    for options in set(named.values()):  # many graphs may share a map
         with suppress(MapNotFound, MapInvalid, StoreError):
-            stored = await services.maps.load(map_options(graph.composition))
+            stored = await services.maps.load(options)
             if stored is not None:
-                found[graph.slug] = stored[1]
-    return found
+                maps[options] = stored[1]
+    return {slug: maps[options] for slug, options in named.items() if options in maps}
 
 
 def _tenancy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
+from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -261,8 +262,12 @@ _Dumper.add_representer(list, _represent_list)
 def _short(value: Any, key: str | None = None) -> Any:
     """Return what a document says for a value of the model: no defaults, and no field that is its key."""
     match value:
-        case Column():
+        case StrEnum():
+            return str(value)
+        case Column() if value.copied:
             return value.type
+        case Column():
+            return _short_column(value)
         case Reference() if value == Reference(column=value.column, parent=value.parent):
             return value.parent
     if isinstance(value, tuple):
@@ -280,6 +285,16 @@ def _short(value: Any, key: str | None = None) -> Any:
             {getattr(one, keyed[0].by): _short(one, keyed[0].by) for one in item} if keyed else _short(item)
         )
     return said
+
+
+def _short_column(column: Column) -> dict[str, Any]:
+    said: dict[str, Any] = {"type": column.type}
+    if any(column.source.values()):
+        said["source"] = {name: type_ or None for name, type_ in column.source.items()}
+    elif column.source:
+        names = list(column.source)
+        said["source"] = names[0] if len(names) == 1 else names
+    return said | ({} if column.value is None else {"value": column.value})
 
 
 def _by_default(each: Any, item: object) -> bool:

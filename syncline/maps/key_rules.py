@@ -56,7 +56,7 @@ def _types(table: TableMap) -> Iterator[Found]:
                 f"{name} is no key, no reference and no array of links",
                 "Give the type of a column in `columns`.",
             )
-    declared = {column.name: column.type for column in table.columns} | dict(table.types)
+    declared = table.copied | dict(table.types)
     for name in table.key_texts:
         if key_type(declared.get(name, "text")) is None:
             yield (

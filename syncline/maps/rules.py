@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
+from syncline.maps.column_rules import column_faults, source_paths
 from syncline.maps.key_rules import identity_faults, referring_faults
 from syncline.maps.sql_rules import parameter_faults
 from syncline.maps.table_map import Links, Reference, TableMap
@@ -212,7 +213,7 @@ class _Table:
                 fix="Name each column of the key once.",
             )
             return
-        for path, problem, fix in (*identity_faults(table), *parameter_faults(table)):
+        for path, problem, fix in (*identity_faults(table), *parameter_faults(table), *column_faults(table)):
             yield self.fault(*path, problem=problem, fix=fix)
         if not table.identified:
             for what in ("links", "vector", "stats"):
@@ -267,7 +268,7 @@ class _Table:
 
     def _names(self) -> Iterator[Fault]:
         table = self._table
-        copied_parts = set(table.own_parts) & {column.name for column in table.columns}
+        copied_parts = set(table.own_parts) & table.copied.keys()
         ids = [name for name in table.made_of_key if name not in copied_parts]
         columns = [(c.name, ("columns", n, "name")) for n, c in enumerate(table.columns)]
         references = [(r.column, ("references", n, "column")) for n, r in enumerate(table.references)]
@@ -277,11 +278,11 @@ class _Table:
         ]
         # A column that names a parent by value may be copied as well.
         by_value = {reference.column for reference in table.references if reference.by}
-        copied = {name for name, _ in columns} - by_value
-        only = [(c.name, ("source_only", n, "name")) for n, c in enumerate(table.source_only)]
+        copied = table.copied.keys() - by_value
+        only = list(source_paths(table))
         arrays = [(links.source, ("links", n, "source")) for n, links in enumerate(table.links)]
         staged: dict[str, Path] = {}
-        for name, path in [*((name, ("key",)) for name in table.key), *columns, *references, *only, *arrays]:
+        for name, path in [*((name, ("key",)) for name in table.key), *references, *only, *arrays]:
             staged.setdefault(name, path)
         ids_of_parents = [(f"ref_{name}", path) for name, path in references]
         yield from self._twice("staged columns", [*staged.items(), *ids_of_parents])

@@ -31,6 +31,9 @@ def parameter_faults(table: TableMap) -> Iterator[Found]:
 
 def _written(table: TableMap) -> Iterator[tuple[tuple[str | int, ...], str]]:
     yield ("present",), table.present
+    for position, column in enumerate(table.columns):
+        if column.value is not None:
+            yield ("columns", position, "value"), column.value
     for name, expression in table.expressions.items():
         yield ("expressions", name), expression
     if table.vector is not None:

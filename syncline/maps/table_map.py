@@ -12,21 +12,12 @@ from typing import Annotated, Final
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from syncline.maps.columns import Column
 from syncline.maps.forms import STRICT, Keyed, Name, Names, Sql
 from syncline.maps.ids import Id, IdForm, IdRule
 from syncline.maps.key_types import JSON_ARRAY, TEXT, KeyType, Kind, element_type, key_type
 
 __all__ = ["Column", "Id", "IdRule", "Links", "Reference", "Stat", "Stats", "TableMap", "VectorProjection"]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Column:
-    """A column copied unchanged: same name and Postgres type on both sides."""
-
-    name: Name
-    """The column, in both tables."""
-    type: Sql = "text"
-    """Its Postgres type, as `format_type` or a cast spells it."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -147,7 +138,7 @@ class TableMap:
     """Whether the target has `sync_version bigint`, the write-db transaction that last changed the row, and
     `sync_run bigint`, the number of the run that applied it (table `sync_run`). Only `explain` reads them."""
     columns: Annotated[tuple[Column, ...], Keyed("name", short="type")] = ()
-    """The columns that are copied."""
+    """The columns: copied unchanged, renamed, cast or made by SQL."""
     references: Annotated[tuple[Reference, ...], Keyed("column", short="parent")] = ()
     """The columns that name a row of another table."""
     links: Annotated[tuple[Links, ...], Keyed("table")] = ()
@@ -168,6 +159,28 @@ class TableMap:
     Key columns and references are text here, whatever their type (docs/maps.md). A reference `x` is available
     as its parent's id, `s.ref_x`. An optional one is NULL while its parent is missing,
     and expressions are not evaluated again when the parent arrives."""
+
+    @property
+    def copied(self) -> dict[str, str]:
+        """The columns that are copied unchanged -> type."""
+        return {column.name: column.type for column in self.columns if column.copied}
+
+    @property
+    def staged(self) -> dict[str, str]:
+        """The source columns that travel for `columns` and expressions -> type."""
+        found: dict[str, str] = {}
+        columns = (*self.columns, *self.source_only)
+        for given in (True, False):
+            for column in columns:
+                for name, type_ in column.typed(given=given).items():
+                    found.setdefault(name, type_)
+        return found
+
+    @property
+    def computed(self) -> dict[str, str]:
+        """The target columns whose value SQL of the map makes -> that SQL, over the staged row `s`."""
+        made = {column.name: column.value for column in self.columns if column.value is not None}
+        return made | dict(self.expressions)
 
     @property
     def required(self) -> tuple[Reference, ...]:
@@ -257,7 +270,7 @@ class TableMap:
 
     def type_of(self, name: str) -> KeyType:
         """Return the type of a column of the key or of a reference by key."""
-        declared = {column.name: column.type for column in self.columns} | dict(self.types)
+        declared = self.copied | dict(self.types)
         return key_type(declared.get(name, TEXT.name)) or TEXT
 
     @property

@@ -11,6 +11,7 @@ from syncline.capture.install.catalog import read_catalog
 from syncline.capture.install.checks import check_source, check_target, types_of, uncaptured
 from syncline.capture.install.install import refused_conditions
 from syncline.capture.install.misfit import Misfit
+from syncline.engine.render.fragments import merged_values
 from syncline.engine.render.stage import stage_definitions
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.maps.document import line_of
@@ -214,7 +215,7 @@ async def _staged(
     targets: dict[str, MapTable],
 ) -> AsyncIterator[_Sql]:
     """Yield the statements of expressions over the stage, which is made for it; raise PostgresError."""
-    if not table.expressions:
+    if not table.computed and all(column.copied for column in table.columns):
         return
     stage = quoted(f"{_STAGE} {table.name}"[:60])
     async with connection.transaction():
@@ -222,15 +223,20 @@ async def _staged(
             sql("map_stage", stage=stage, definitions=stage_definitions(schema_map, table))
         )
     target = targets.get(table.name)
-    for column, expression in table.expressions.items():
-        parts = {"expression": expression, "rows": f"pg_temp.{stage}", "alias": "s"}
-        yield ("expressions", column), sql("map_row_expression", **parts), None
+    values = merged_values(table)
+    made = [column.name for column in table.columns if not column.copied]
+    for column in dict.fromkeys([*made, *table.expressions]):
+        path = ("expressions" if column in table.expressions else "columns", column)
+        parts = {"expression": values[column], "rows": f"pg_temp.{stage}", "alias": "s"}
+        yield path, sql("map_row_expression", **parts), None
         if target is not None and target.stores and column in target.columns:
             place = f"{quoted(schema)}.{quoted(table.name)}"
             assignment = sql("map_assignment", **parts, table=place, column=quoted(column))
-            yield ("expressions", column), assignment, None
+            yield path, assignment, None
+            if path[0] == "expressions":
+                yield path, sql("map_comparison", **parts, table=place, column=quoted(column)), None
         else:
-            yield ("expressions", column), sql("map_expression", **parts), (table.name, column)
+            yield path, sql("map_expression", **parts), (table.name, column)
 
 
 def _of_rows(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iterator[_Sql]:

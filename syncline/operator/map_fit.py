@@ -70,7 +70,10 @@ def advice(
 def _shorter(schema: str, table: TableMap, source: MapTable | None, target: MapTable) -> Iterator[Misfit]:
     for column in table.columns:
         there = target.columns.get(column.name)
-        here = None if source is None else source.columns.get(column.name)
+        # A value of SQL, or a cast one, has no length that is known here.
+        plain = column.value is None and table.staged[column.sources[0]] == column.type
+        own = column.sources[0] if plain else None
+        here = None if source is None or own is None else source.columns.get(own)
         if there is None or here is None or column.name in table.expressions:
             continue
         if there.longest and (not here.longest or here.longest > there.longest):

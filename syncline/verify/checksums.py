@@ -66,9 +66,13 @@ def numbered(content: str) -> str:
 
 
 def staged_types(table: TableMap) -> list[str]:
-    """Return the types of the copied columns, as the stage spells them."""
+    """Return the types of the copied columns and of values, as the stage spells them."""
     types = column_types(table)
-    return [stage_type(name, types) for name in stage_columns(table)]
+    made = {column.name: column.type for column in table.columns if not column.copied}
+    return [
+        *(stage_type(name, types) for name in stage_columns(table)),
+        *(stage_type(name, made) for name in made),
+    ]
 
 
 class RowChecksums:
@@ -92,7 +96,7 @@ class RowChecksums:
         self._builtin = builtin
         self._parents = {reference.column: schema_map[reference.parent] for reference in table.references}
         self._types = types
-        self._values = merged_values(table, typed=cast)
+        self._values = merged_values(table, typed=cast, known=builtin)
         self._own = own = Identity(schema_map, table)
         self._named = {reference.target_column: reference for reference in table.references}
         self.source_columns = list(self._staged())
@@ -192,7 +196,7 @@ class RowChecksums:
             if not reference.required or reference.by or self._own.of(reference).only_here
         ]
         for name in self._values:
-            expression = self.table.expressions.get(name, "")
+            expression = self.table.computed.get(name, "")
             if not any(_mentions(expression, reference) for reference in late):
                 yield name
 

@@ -31,6 +31,7 @@ class ColumnState:
     name: str
     type: str
     enum: bool
+    domain: bool
     not_null: bool
     default: str | None
     filled: bool

@@ -10,6 +10,7 @@ from syncline.capture.install.plan import misses_changes
 from syncline.capture.install.steps import POSITIONS, STATE, SYNC_COLUMN, TOMBSTONES, qualified
 from syncline.capture.install.triggers import is_ours
 from syncline.engine.render.fragments import column_types, stage_columns
+from syncline.engine.render.merge import EQUAL_IS_SAME
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.sql import quoted
 
@@ -60,7 +61,8 @@ def target_columns(schema_map: SchemaMap, table: TableMap) -> dict[str, str | No
 def types_of(schema_map: SchemaMap) -> frozenset[str]:
     """Return every type as the map, or the engine, spells it."""
     own = {"text", "text[]", "bigint", "boolean", "xid8", "timestamptz", UUID, "uuid[]"}
-    spelled = {column.type for table in schema_map for column in (*table.columns, *table.source_only)}
+    spelled = {column.type for table in schema_map for column in table.columns}
+    spelled |= {type_ for table in schema_map for type_ in table.staged.values()}
     spelled |= {type_ for table in schema_map for type_ in table.types.values()}
     spelled |= {type_.name for table in schema_map for type_ in (*table.key_texts.values(), table.id_type)}
     return frozenset(own | spelled)
@@ -260,6 +262,16 @@ def _target(
             **_at(wanted_by),
             statement=_unique(table, key),
         )
+    for column in (table.columns[each] for each in wanted_by.copied if each in table.columns):
+        kind = wanted_by.copied[column.name]
+        if name == wanted_by.name and column.domain and kind not in EQUAL_IS_SAME:
+            yield Misfit(
+                f"{catalog.schema}.{name}.{column.name} is a domain, and a plain {kind} is not compared with one; "
+                f"change it to {kind}, or write `{{type: {kind}, source: {column.name}}}`.",
+                **_at(wanted_by, "columns", column.name),
+                statement=f"ALTER TABLE {qualified(table.schema, name)} "
+                f"ALTER COLUMN {quoted(column.name)} TYPE {kind}",
+            )
     for column in table.columns.values():
         if filled and column.not_null and not column.filled and column.name not in columns:
             yield Misfit(
@@ -298,7 +310,7 @@ def _columns(
             of_type = "" if spelled is None else f" as {spelled}"
             add = f"{alter} ADD COLUMN {quoted(name)} {spelled}" if ours and spelled is not None else None
             yield Misfit(f"Column {place} is missing; {who} wants it{of_type}: add it.", **at, statement=add)
-        elif spelled is not None and not _fits(column, spelled):
+        elif spelled is not None and not _fits(column, spelled, written=ours):
             change = f"{alter} ALTER COLUMN {quoted(name)} TYPE {spelled} USING {quoted(name)}::{spelled}"
             yield Misfit(
                 f"{place} is {_described(column)}, and {who} wants {spelled}; "
@@ -323,8 +335,9 @@ def _key_of(table_map: TableMap | None, name: str) -> tuple[str, ...]:
     if table_map is None:
         return ()
     for field in ("columns", "source_only"):
-        if any(column.name == name for column in getattr(table_map, field)):
-            return (field, name)
+        for column in getattr(table_map, field):
+            if name == column.name or name in column.sources:
+                return (field, column.name)
     for reference in table_map.references:
         if name in (reference.column, reference.target_column):
             return ("references", reference.column)
@@ -346,8 +359,11 @@ def _unique(table: TableState, columns: Iterable[str]) -> str:
     return f"ALTER TABLE {place} ADD PRIMARY KEY ({key})"
 
 
-def _fits(column: ColumnState, wanted: str) -> bool:
-    return column.type == wanted or (wanted == "text" and _travels_as_text(column))
+def _fits(column: ColumnState, wanted: str, *, written: bool) -> bool:
+    # Postgres reads an enum as text, and does not write a text as one.
+    return column.type == wanted or (
+        wanted == "text" and _travels_as_text(column) and not (written and column.enum)
+    )
 
 
 def _travels_as_text(column: ColumnState) -> bool:

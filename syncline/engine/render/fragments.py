@@ -1,10 +1,10 @@
 """SQL fragments that several statements share: merged values, link table names, the vector outbox."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from syncline.engine.key_forms import form, read, safe
 from syncline.engine.keys import stage_type, traveling
-from syncline.engine.table_map import Links, SchemaMap, TableMap
+from syncline.engine.table_map import Column, Links, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
 from syncline.maps.key_types import TEXT, KeyType, Kind
@@ -68,7 +68,7 @@ def of_table(table: TableMap) -> str:
 
 def column_types(table: TableMap) -> dict[str, str]:
     """Return the types of staged columns; all others are text, as keys and references are of any type."""
-    types = {column.name: column.type for column in (*table.columns, *table.source_only)}
+    types = table.staged
     types |= {links.source: table.types.get(links.source, "text[]") for links in table.links}
     return {name: type_ for name, type_ in types.items() if name not in table.key_texts}
 
@@ -78,7 +78,7 @@ def stage_columns(table: TableMap) -> list[str]:
     names = [
         *table.key,
         *(reference.column for reference in table.references),
-        *(column.name for column in (*table.columns, *table.source_only)),
+        *table.staged,
         *(links.source for links in table.links),
     ]
     return list(dict.fromkeys(names))
@@ -150,10 +150,15 @@ Rendered = Callable[[str], str]
 """A statement with its source of staged rows left open: a FROM item."""
 
 
-def merged_values(table: TableMap, *, typed: Callable[[KeyType, str], str] = read) -> dict[str, str]:
+def merged_values(
+    table: TableMap,
+    *,
+    typed: Callable[[KeyType, str], str] = read,
+    known: Collection[str] | None = None,
+) -> dict[str, str]:
     """Return target column -> expression over the staged row `s`, without the engine's own columns.
 
-    `typed` makes a key's value from its text form.
+    `typed` makes a key's value from its text form; values are cast to `known` types, all if None.
     """
     values: dict[str, str] = {}
     if table.identified:
@@ -166,11 +171,26 @@ def merged_values(table: TableMap, *, typed: Callable[[KeyType, str], str] = rea
         reference.target_column: f"s.{reference_id(reference.column)}" for reference in table.references
     }
     for each in table.columns:
-        staged = f"s.{quoted(each.name)}"
-        values[each.name] = (
-            typed(table.key_texts[each.name], staged) if each.name in table.key_texts else staged
-        )
+        values[each.name] = _value(table, each, typed, known)
     return values | dict(table.expressions)
+
+
+def _value(
+    table: TableMap, each: Column, typed: Callable[[KeyType, str], str], known: Collection[str] | None
+) -> str:
+    if each.value is not None:
+        value, type_ = f"({each.value})", None
+    else:
+        [name] = each.sources
+        value, type_ = f"s.{quoted(name)}", column_types(table).get(name)
+        if name in table.key_texts:
+            value, type_ = typed(table.key_texts[name], value), table.key_texts[name].name
+            if each.copied:
+                return value
+    wanted = stage_type(each.name, {each.name: each.type})
+    if type_ == each.type or (known is not None and wanted not in known):
+        return value
+    return f"({value})::{wanted}"
 
 
 def link_names(links: Links) -> dict[str, str]:

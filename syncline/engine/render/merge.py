@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from syncline.engine.key_forms import form
 from syncline.engine.render.fragments import (
@@ -19,9 +20,9 @@ from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.sql import literal, quoted
 
-__all__ = ["Merging", "Ranged"]
+__all__ = ["EQUAL_IS_SAME", "Merging", "Ranged"]
 
-_EQUAL_IS_SAME = {
+EQUAL_IS_SAME: Final = {
     *("boolean", "smallint", "integer", "bigint", "real", "double precision", "text", "uuid", "bytea"),
     *("date", "time", "timestamp", "timestamptz"),
 }
@@ -212,17 +213,25 @@ def _differs(schema_map: SchemaMap, table: TableMap, compared: Sequence[str]) ->
     types |= {
         reference.target_column: schema_map[reference.parent].id_type.name for reference in table.references
     }
-    by_value = [quoted(name) for name in compared if types.get(name) in _EQUAL_IS_SAME]
-    by_image = [quoted(name) for name in compared if types.get(name) not in _EQUAL_IS_SAME]
+    by_value = [quoted(name) for name in compared if types.get(name) in EQUAL_IS_SAME]
+    by_image = [quoted(name) for name in compared if types.get(name) not in EQUAL_IS_SAME]
     # Some collations treat two texts as equal. The result of an expression over text may not be text.
     plain = {name for name, type_ in types.items() if type_ == "text"} - table.expressions.keys()
     texts = {quoted(name) for name in compared if name in plain}
     current = {
         name: f't.{name} COLLATE "C"' if name in texts else f"t.{name}" for name in map(quoted, compared)
     }
+    proposed = {name: f"p.{name}" for name in map(quoted, compared)}
+    # Images can be compared only of values of one type, and that of an expression, or the domain of a
+    # column, is known to Postgres alone: both get the type to which either can be made.
+    made = {column.name for column in table.columns if not column.copied} | table.expressions.keys()
+    for name in (quoted(name) for name in compared if name in made and types.get(name) not in EQUAL_IS_SAME):
+        current[name], proposed[name] = (
+            f"CASE WHEN {which} THEN t.{name} ELSE p.{name} END" for which in ("true", "false")
+        )
     conditions = [
         f"{row}({commas([current[name] for name in names])}){record} {differs}"
-        f" {row}({commas([f'p.{name}' for name in names])}){record}"
+        f" {row}({commas([proposed[name] for name in names])}){record}"
         for names, row, record, differs in (
             (by_value, "", "", "IS DISTINCT FROM"),
             (by_image, "ROW", "::record", "OPERATOR(pg_catalog.*<>)"),

@@ -147,7 +147,7 @@ class Waiting:
                     awaiting = self._awaiting(
                         "sync_parked_row",
                         f"{condition} AND r.table_name = '{literal(child.name)}'",
-                        landed=f"syncline.key_uuid(s.{quoted(reference.by)})",
+                        landed=f"syncline.key_uuid({merged_values(self._table)[reference.by]})",
                         few=few,
                     )
                     yield sql("release_rows", awaiting=awaiting)

@@ -53,5 +53,10 @@ SELECT FROM @{rows} AS @{alias} WHERE (@{expression}) IS NOT NULL
 -- name: map_assignment
 INSERT INTO @{table} (@{column}) SELECT (@{expression}) FROM @{rows} AS @{alias}
 
+-- name: map_comparison
+-- A merge compares the value with that of the target.
+SELECT FROM @{rows} AS @{alias}, @{table} AS sync_target
+WHERE CASE WHEN false THEN sync_target.@{column} ELSE (@{expression}) END IS NOT NULL
+
 -- name: map_stage
 CREATE TEMP TABLE @{stage} (@{definitions}) ON COMMIT DROP

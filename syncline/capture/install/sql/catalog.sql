@@ -48,6 +48,7 @@ WITH RECURSIVE found AS MATERIALIZED (
 )
 SELECT a.attrelid AS relation, a.attname AS name, CASE WHEN n.nspname = $2 THEN substr(format_type(t.oid, NULL), length(quote_ident($2)) + 2)
            ELSE format_type(t.oid, NULL) END AS type, t.typtype = 'e' AS enum,
+       a.atttypid <> t.oid AS domain,
        a.attnotnull AS not_null,
        pg_get_expr(d.adbin, d.adrelid) AS default,
        a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' AS filled

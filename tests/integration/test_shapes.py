@@ -1,0 +1,234 @@
+"""Shapes of real schemas: columns renamed, cast and made, counters in the row, and what readers own."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest_asyncio
+
+from syncline.capture.install.install import adopt
+from syncline.engine import SchemaMap, SyncEngine
+from syncline.maps.document import read_map, write_map
+from syncline.messages.sync import SyncResult
+from syncline.messages.verification import Verification
+from syncline.migrations import migrate_bookkeeping
+from syncline.operator.map_check import check_map
+from syncline.operator.target_tables import target_tables
+from syncline.testing.graphs import TestGraph, on_target, read, write
+from syncline.verify import verify
+from tests.kit.bare_graph import bare_graph, made_by
+
+
+@dataclass
+class Site:
+    """A graph, and the map that it is synced by."""
+
+    graph: TestGraph
+    map: SchemaMap
+
+    async def cycle(self) -> SyncResult:
+        result = await SyncEngine(self.map).run_cycle(self.graph.context())
+        assert [table.error for table in result.tables if table.error] == []
+        return result
+
+    async def verified(self, *, repair: bool = False) -> Verification:
+        context = self.graph.context()
+        return await verify(
+            self.map, write=context.write, target=context.target, vectors=context.vectors,
+            embedding=context.embedding.name, repair=repair, who="test", why="test",
+        )  # fmt: skip
+
+    async def equal(self) -> None:
+        found = await self.verified()
+        assert [each for each in found.relations if each.damaged or each.problem] == []
+
+    async def misfits(self, text: str = "") -> dict[str, str]:
+        """Return path -> problem, errors only."""
+        context = self.graph.context()
+        found = await check_map(self.map, context.write, context.target, text=text or write_map(self.map))
+        told: dict[str, str] = {}
+        for each in found.misfits:
+            if each.weight == "error":
+                told[each.path] = f"{told.get(each.path, '')} {each.problem}".lstrip()
+        return told
+
+    async def rows(self, sql: str) -> list[Mapping[str, object]]:
+        return [dict(row) for row in await read(self.graph, sql)]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def graph(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[TestGraph]:
+    async with bare_graph(new_database, tmp_path) as graph:
+        yield graph
+
+
+async def made(graph: TestGraph, document: str, *, source: str, target: str, capture: bool = True) -> Site:
+    """Return the site of a map, captured, over the tables of these scripts."""
+    schema_map = read_map(f"version: 1\nname: shapes\ntables:\n{document}", source="shapes.yaml")
+    assert read_map(write_map(schema_map), source="again") == schema_map
+    await made_by(graph, write=f"SET search_path = kg; {source}", target=f"SET search_path = kg; {target}")
+    await migrate_bookkeeping(graph.target, "kg")
+    if capture:
+        await adopt(graph.write, "kg", schema_map)
+    return Site(graph, schema_map)
+
+
+SHELF = """
+  books:
+    source: book
+    types: {id: bigint}
+    id: same
+    columns:
+      title: text
+      pages: {type: integer, source: page_count}
+      isbn: {source: id}
+      made_at: {type: timestamptz, source: {created_at: timestamp}}
+      language: {value: "'en'"}
+      author: {source: [first, last], value: s.first || ' ' || s.last}
+      publisher: {type: varchar, source: {meta: jsonb}, value: s.meta->'by'->>0}
+      mood: {type: mood, source: kind}
+      price: {type: numeric, source: price}
+      tags: {type: "varchar[]", source: {labels: "text[]"}}
+      first_tag: {source: labels, value: "s.labels[1]"}
+      score: {type: real, source: {rating: numeric}, value: s.rating * 2}
+      size: smallint
+    expressions:
+      shelf: upper(s.title)
+"""
+BOOK = """
+CREATE TYPE mood AS ENUM ('sad', 'glad');
+CREATE DOMAIN small AS smallint CHECK (value > 0);
+CREATE TABLE book (
+    id bigint PRIMARY KEY, title text, page_count integer, created_at timestamp, first text, last text, meta jsonb,
+    kind mood, price numeric, labels text[], rating numeric, size small, unseen text
+);
+"""
+BOOKS = """
+CREATE TYPE mood AS ENUM ('sad', 'glad');
+CREATE DOMAIN amount AS numeric CHECK (value >= 0);
+CREATE DOMAIN small AS smallint;
+CREATE TABLE books (
+    id bigint PRIMARY KEY, title varchar(20), pages integer, isbn text, made_at timestamptz, language text, author text,
+    publisher varchar(9), mood mood, price amount, tags varchar[], first_tag text, score real, size small,
+    shelf varchar(20), notes text DEFAULT 'none', read integer NOT NULL DEFAULT 0,
+    words tsvector GENERATED ALWAYS AS (to_tsvector('simple', title)) STORED, sync_version bigint, sync_run bigint
+);
+"""
+ROWS = """
+INSERT INTO kg.book SELECT n, 't' || n, 10 * n, '2026-03-29 02:30', 'A', 'B', '{"by": ["Ace", 1.50]}', 'glad', 1.50,
+    ARRAY['x', 'y'], 0.1, 1 FROM generate_series(1, 13) n;
+"""
+
+
+async def test_columns_are_renamed_cast_and_made(graph: TestGraph) -> None:
+    site = await made(graph, SHELF, source=BOOK, target=BOOKS)
+    assert await site.misfits() == {}
+    await write(graph, ROWS)
+    await site.cycle()
+    await site.equal()
+    [book] = await site.rows("SELECT b.*, b.made_at::text FROM kg.books b WHERE id = 2")
+    expected = {
+        "title": "t2", "pages": 20, "isbn": "2", "made_at": "2026-03-29 02:30:00+00", "language": "en",
+        "author": "A B", "publisher": "Ace", "mood": "glad", "tags": ["x", "y"], "first_tag": "x", "size": 1,
+        "shelf": "T2", "notes": "none", "read": 0, "words": "'t2':1",
+    }  # fmt: skip
+    assert {name: book[name] for name in expected} == expected
+    assert str(book["price"]) == "1.50"
+
+    # Each value alone: only what it is made of changes, so the images of both types are compared.
+    changes = [
+        "page_count = 7",
+        "created_at = now()",
+        "first = 'C'",
+        "meta = '{}'",
+        "kind = 'sad'",
+        "price = 1.5",
+    ]
+    changes += ["labels = '{}'", "rating = 2", "size = 2", "title = 'new'", "unseen = 'x'"]
+    await write(graph, "".join(f"UPDATE kg.book SET {c} WHERE id = {n};" for n, c in enumerate(changes, 1)))
+    result = await site.cycle()
+    assert [(table.captured, table.rows) for table in result.tables] == [(len(changes), len(changes) - 1)]
+    await site.equal()
+    await write(graph, "DELETE FROM kg.book WHERE id > 1")
+    await site.cycle()
+    await site.equal()
+    assert await site.rows("SELECT id, pages, shelf FROM kg.books") == [{"id": 1, "pages": 7, "shelf": "T1"}]
+
+
+async def test_damage_of_a_made_column_is_found_and_repaired(graph: TestGraph) -> None:
+    site = await made(graph, SHELF, source=BOOK, target=BOOKS)
+    await write(graph, ROWS)
+    await site.cycle()
+    damage = {
+        "pages": "0", "isbn": "'0'", "made_at": "now()", "language": "'de'", "author": "''", "publisher": "NULL",
+        "mood": "'sad'", "price": "1.5", "tags": "'{}'", "first_tag": "''", "score": "9", "size": "9", "shelf": "''",
+    }  # fmt: skip
+    for n, (column, value) in enumerate(damage.items(), 1):
+        await on_target(
+            graph, f"UPDATE kg.books SET {column} = {value}, notes = 'mine', read = 7 WHERE id = {n}"
+        )
+    found = await site.verified(repair=True)
+    assert [(each.name, each.stale.count) for each in found.relations if each.damaged] == [("books", 13)]
+    await site.cycle()
+    await site.equal()
+    assert await site.rows("SELECT DISTINCT notes, read FROM kg.books") == [{"notes": "mine", "read": 7}]
+
+
+async def test_what_columns_cannot_be_is_told_by_map_check(graph: TestGraph) -> None:
+    document = SHELF.replace("price: {type: numeric, source: price}", "price: numeric")
+    document = document.replace("mood: {type: mood, source: kind}", "kind: text")
+    document = document.replace(
+        "      shelf: upper(s.title)\n", "      shelf: length(s.title)\n      words: s.title\n"
+    )
+    document = document.replace("s.meta->'by'->>0", "s.meta + 1").replace(
+        "pages: {type: integer", "pages: {type: bigint"
+    )
+    site = await made(
+        graph, document, source=BOOK, target=BOOKS.replace("mood mood", "kind mood"), capture=False
+    )
+    found = await site.misfits()
+    told = {path.removeprefix("tables.books."): problem for path, problem in found.items()}
+    assert "not captured" in told.pop("source", "not captured")
+    assert "is a domain" in told["columns.price"], told
+    assert "source: price" in told["columns.price"]
+    assert "mood, an enum, and books wants text" in told["columns.kind"]
+    assert "operator does not exist" in told["columns.publisher"]
+    assert "kg.book.page_count is integer, and books wants bigint" in told["columns.pages"]
+    assert "cannot be matched" in told["expressions.shelf"]
+    assert "generated from other columns" in told["expressions.words"]
+    assert len(told) == 6
+
+
+async def test_target_tables_are_made_for_made_columns(graph: TestGraph) -> None:
+    site = await made(graph, SHELF, source=BOOK, target="CREATE TYPE mood AS ENUM ('sad', 'glad');")
+    ddl = target_tables(site.map, "kg", types={("books", "shelf"): "text"})
+    await on_target(graph, f"SET search_path = kg; {ddl['books']}")
+    assert await site.misfits() == {}
+    await write(graph, ROWS)
+    await site.cycle()
+    await site.equal()
+
+
+async def test_a_parent_is_found_by_a_made_column(graph: TestGraph) -> None:
+    site = await made(
+        graph,
+        """
+  docs:
+    source: doc
+    columns: {hash: {source: body, value: md5(s.body)}}
+  quotes:
+    source: quote
+    references: {of: {parent: docs, by: hash}}
+""",
+        source="CREATE TABLE doc (id text PRIMARY KEY, body text); CREATE TABLE quote (id text PRIMARY KEY, of text);",
+        target="CREATE TABLE docs (id uuid PRIMARY KEY, key text, hash text, sync_version bigint, sync_run bigint);"
+        "CREATE TABLE quotes (id uuid PRIMARY KEY, key text, of uuid, sync_version bigint, sync_run bigint);",
+    )
+    await write(graph, "INSERT INTO kg.quote VALUES ('q', md5('b'))")
+    assert (await site.cycle()).parked == 1
+    await write(graph, "INSERT INTO kg.doc VALUES ('d', 'b')")
+    assert (await site.cycle()).parked == 0
+    await site.equal()
+    await write(graph, "UPDATE kg.doc SET body = 'c'")
+    assert (await site.cycle()).parked == 1
+    await site.equal()

@@ -288,7 +288,7 @@ def _stats(before: Definition, now: Definition) -> tuple[tuple[str, ...], bool]:
     if not now:
         return ("counts left",), False
     if (before.get("table"), before.get("owner")) != (now.get("table"), now.get("owner")):
-        return (f"counts go to {now.get('table')}",), True
+        return (f"counts go to {now.get('table') or 'the row'}",), True
     old, new = _items(before, "columns", "column"), _items(now, "columns", "column")
     what = [f"count {name} left" for name in old.keys() - new.keys()]
     made = [name for name, item in new.items() if old.get(name) != item]

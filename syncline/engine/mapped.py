@@ -11,6 +11,7 @@ from syncline.engine.map_changes import ChangeKind, Definition, TableChange, def
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.template import sql
+from syncline.maps.key_types import Kind
 from syncline.sql import quoted
 
 __all__ = ["MapState", "read_map_state", "recount_step"]
@@ -103,7 +104,9 @@ class MapState:
             table = self.statements.tables[change.table].table
             if table.vector is not None:
                 statement = sql(
-                    "mapped_queue" if change.points else "mapped_touch", target=quoted(table.name)
+                    "mapped_queue" if change.points else "mapped_touch",
+                    target=quoted(table.name),
+                    id=Identity(self.statements.schema_map, table).column,
                 )
                 await target.execute(statement, table.vector.collection)
 
@@ -148,9 +151,17 @@ async def _strangers(
 async def recount_step(target: asyncpg.Connection, statements: SchemaStatements, name: str) -> bool:
     """Make the next counts of a table again, in the caller's transaction; return True when none are left."""
     after = await target.fetchval(sql("recounted"), name)
-    page = sql("recount_page", target=quoted(name))
-    [row] = await target.fetch(page, after, _RECOUNTED, statements.recount.labels(name))
+    own = Identity(statements.schema_map, statements.tables[name].table)
+    labels = statements.recount.labels(name)
+    if own.table.id_type.kind is Kind.UUID:
+        page = sql("recount_page", noted=statements.recount.noted, target=quoted(name), id=own.column)
+        [row] = await target.fetch(page, after, _RECOUNTED, labels)
+        ended: bool = row["rows"] < _RECOUNTED
+    else:
+        # Where it has got to is kept as a uuid, so others are counted at once.
+        everything = sql("recount_all", noted=statements.recount.noted, target=quoted(name), id=own.column)
+        await target.execute(everything, labels)
+        row, ended = {"last": None}, True
     await statements.recount.run(target)
-    ended: bool = row["rows"] < _RECOUNTED
     await target.execute(sql("recount_moved"), name, ended, None if ended else row["last"])
     return ended

@@ -1,4 +1,8 @@
-"""Rules: what contradicts itself in the table maps of a graph, all at once, each with where and the fix."""
+"""Rules: what contradicts itself in the table maps of a graph, all at once, each with where and the fix.
+
+One module because these rules look at several parts of a table map, or at several tables, at once; rules of
+one part are in modules of their own (`key_rules`, `column_rules`, `counter_rules`, `sql_rules`).
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,6 +11,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from syncline.maps.column_rules import column_faults, source_paths
+from syncline.maps.counter_rules import counter_faults
 from syncline.maps.key_rules import identity_faults, referring_faults
 from syncline.maps.sql_rules import parameter_faults
 from syncline.maps.table_map import Links, Reference, TableMap
@@ -99,7 +104,7 @@ def _uses(tables: Sequence[TableMap]) -> Iterator[Fault]:
         places: list[tuple[str, str, Path]] = [(table.name, f"the rows of {table.name}", ("name",))]
         for position, links in enumerate(table.links):
             places.append((links.table, f"the links of {table.name}", ("links", position, "table")))
-        if table.stats is not None:
+        if table.stats is not None and table.stats.table is not None:
             places.append((table.stats.table, f"the counts of {table.name}", ("stats", "table")))
         for name, what, path in places:
             # One name twice is told as such.
@@ -213,7 +218,12 @@ class _Table:
                 fix="Name each column of the key once.",
             )
             return
-        for path, problem, fix in (*identity_faults(table), *parameter_faults(table), *column_faults(table)):
+        for path, problem, fix in (
+            *identity_faults(table),
+            *parameter_faults(table),
+            *column_faults(table),
+            *counter_faults(table),
+        ):
             yield self.fault(*path, problem=problem, fix=fix)
         if not table.identified:
             for what in ("links", "vector", "stats"):
@@ -279,10 +289,14 @@ class _Table:
         # A column that names a parent by value may be copied as well.
         by_value = {reference.column for reference in table.references if reference.by}
         copied = table.copied.keys() - by_value
-        only = list(source_paths(table))
         arrays = [(links.source, ("links", n, "source")) for n, links in enumerate(table.links)]
         staged: dict[str, Path] = {}
-        for name, path in [*((name, ("key",)) for name in table.key), *references, *only, *arrays]:
+        for name, path in [
+            *((name, ("key",)) for name in table.key),
+            *references,
+            *source_paths(table),
+            *arrays,
+        ]:
             staged.setdefault(name, path)
         ids_of_parents = [(f"ref_{name}", path) for name, path in references]
         yield from self._twice("staged columns", [*staged.items(), *ids_of_parents])
@@ -304,7 +318,8 @@ class _Table:
         yield from self._twice("target columns", [*((name, ("key",)) for name in ids), *columns, *targets])
         numbers: list[tuple[str, Path]] = []
         if table.stats is not None:
-            numbers.append((table.stats.owner, ("stats", "owner")))
+            if table.stats.owner is not None:
+                numbers.append((table.stats.owner, ("stats", "owner")))
             for position, stat in enumerate(table.stats.columns):
                 numbers.append((stat.column, ("stats", "columns", position, "column")))
         yield from self._twice("numbers", numbers)

@@ -99,16 +99,17 @@ class Stat:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Stats:
-    """The denormalised counts of a table, in a separate narrow table: readers join it by id.
+    """The denormalised counts of a table: in a separate narrow table, or in the row itself.
 
-    Separate, so that a changed count rewrites neither the row nor its vector. Every row has one stats row,
-    deleted with it: `table` has `owner` as primary key, ON DELETE CASCADE, and a default for each count.
+    Separate, so that a changed count does not rewrite the row: readers join it by id. Every row has one stats
+    row, deleted with it: `table` has `owner` as primary key, ON DELETE CASCADE, and a default for each count.
+    A changed count writes no point, wherever it stands.
     """
 
-    table: Name
-    """The stats table."""
-    owner: Name
-    """Its column with the row's id, its primary key."""
+    table: Name | None = None
+    """The stats table; none: the counts are columns of the row."""
+    owner: Name | None = None
+    """The stats table's column with the row's id, its primary key."""
     columns: Annotated[tuple[Stat, ...], Keyed("column")]
     """The counts."""
 
@@ -197,6 +198,18 @@ class TableMap:
         """Names of the table maps that references and links name, each once, in their order."""
         named = [reference.parent for reference in self.references] + [links.parent for links in self.links]
         return tuple(dict.fromkeys(named))
+
+    @property
+    def stats_place(self) -> tuple[str, str]:
+        """The table in which the counts stand, and its column with the row's id."""
+        if self.stats is None or self.stats.table is None:
+            return self.name, self.id_column
+        return self.stats.table, self.stats.owner or self.id_column
+
+    @property
+    def counters(self) -> tuple[Stat, ...]:
+        """The counts that stand in the row itself."""
+        return self.stats.columns if self.stats is not None and self.stats.table is None else ()
 
     @property
     def identified(self) -> bool:

@@ -147,7 +147,7 @@ def _targets(schema_map: SchemaMap) -> list[str]:
     names: list[str] = []
     for table in schema_map:
         names += [table.name, *(links.table for links in table.links)]
-        names += [table.stats.table] if table.stats else []
+        names += [table.stats_place[0]] if table.stats and not table.counters else []
     return names
 
 
@@ -250,7 +250,7 @@ def _of_rows(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iter
     for stat in table.stats.columns if table.stats else ():
         if stat.counted in targets:
             rows = {"rows": f"{quoted(schema)}.{quoted(stat.counted)}", "alias": "c"}
-            place = (table.stats.table, stat.column) if table.stats else None
+            place = (table.stats_place[0], stat.column)
             path = ("stats", "columns", stat.column)
             yield path, sql("map_expression", expression=stat.value, **rows), place
 

@@ -123,7 +123,9 @@ def _written(schema_map: SchemaMap, table: TableMap) -> dict[str, list[str]]:
     for links in table.links:
         written[links.table] = [links.owner, links.member]
     if table.stats is not None:
-        written[table.stats.table] = [table.stats.owner, *(stat.column for stat in table.stats.columns)]
+        name, owner = table.stats_place
+        counts = [stat.column for stat in table.stats.columns]
+        written[name] = [*written[name], *counts] if table.counters else [owner, *counts]
     return written
 
 
@@ -131,6 +133,8 @@ def _path(table: TableMap, column: str) -> tuple[str, ...]:
     for reference in table.references:
         if reference.target_column == column:
             return ("references", reference.column)
+    if any(stat.column == column for stat in table.counters):
+        return ("stats", "columns", column)
     if column in table.expressions:
         return ("expressions", column)
     return ("columns", column) if any(each.name == column for each in table.columns) else ()

@@ -148,7 +148,7 @@ class _Proposal:
                 if column.name in filled or column.name.startswith(_RESERVED) or column.generated:
                     continue
                 kind = "NOT NULL, and" if column.not_null else "and"
-                counter = " A counter? `stats` keeps counts in a table of their own." * column.name.endswith(
+                counter = " A counter? `stats` keeps counts, in the row too." * column.name.endswith(
                     ("_count", "_total")
                 )
                 yield f"    # {column.name} of the graph-db is {kind} of no source column.{counter}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from syncline.capture.install.checks import target_columns
 from syncline.maps.schema_map import SchemaMap
-from syncline.maps.table_map import Links, Stats, TableMap
+from syncline.maps.table_map import Links, Stat, Stats, TableMap
 from syncline.sql import quoted
 
 __all__ = ["target_tables"]
@@ -20,11 +20,11 @@ def target_tables(
     made: dict[str, str] = {}
     columns = {table.name: _columns(schema_map, table, types) for table in schema_map}
     for table in schema_map:
-        made[table.name] = "\n".join(_table(schema, schema_map, table, columns[table.name]))
+        made[table.name] = "\n".join(_table(schema, schema_map, table, columns[table.name], types))
         for links in table.links:
             made[links.table] = "\n".join(_links(schema, table, schema_map[links.parent], links))
-        if table.stats is not None:
-            made[table.stats.table] = "\n".join(_stats(schema, table, table.stats, types))
+        if table.stats is not None and not table.counters:
+            made[table.stats_place[0]] = "\n".join(_stats(schema, table, table.stats, types))
     return made
 
 
@@ -36,7 +36,13 @@ def _columns(schema_map: SchemaMap, table: TableMap, types: Mapping[tuple[str, s
     }
 
 
-def _table(schema: str, schema_map: SchemaMap, table: TableMap, columns: Mapping[str, str]) -> Iterator[str]:
+def _table(
+    schema: str,
+    schema_map: SchemaMap,
+    table: TableMap,
+    columns: Mapping[str, str],
+    types: Mapping[tuple[str, str], str],
+) -> Iterator[str]:
     references = {reference.target_column: reference for reference in table.references}
     lines: list[str] = []
     for name, kind in columns.items():
@@ -51,6 +57,7 @@ def _table(schema: str, schema_map: SchemaMap, table: TableMap, columns: Mapping
         if reference is not None:
             line += _referring(schema, schema_map[reference.parent], cascade=reference.required)
         lines.append(line)
+    lines += [_count(table, stat, types) for stat in table.counters]
     lines.append(f"PRIMARY KEY ({', '.join(quoted(name) for name in table.target_key)})")
     yield _create(schema, table.name, lines)
     # Deletes find children by these, and the primary key finds those of its first column already.
@@ -75,13 +82,17 @@ def _stats(
     stats: Stats,
     types: Mapping[tuple[str, str], str],
 ) -> Iterator[str]:
-    owner = f"{quoted(stats.owner)} {table.id_type.name} PRIMARY KEY"
+    name, column = table.stats_place
+    owner = f"{quoted(column)} {table.id_type.name} PRIMARY KEY"
     lines = [f"{owner}{_referring(schema, table, cascade=True)}"]
-    for stat in stats.columns:
-        count = stat.value == "count(*)"
-        kind = "bigint" if count else types.get((stats.table, stat.column), "double precision")
-        lines.append(f"{quoted(stat.column)} {kind}" + (" NOT NULL DEFAULT 0" if count else ""))
-    yield _create(schema, stats.table, lines)
+    lines += [_count(table, stat, types) for stat in stats.columns]
+    yield _create(schema, name, lines)
+
+
+def _count(table: TableMap, stat: Stat, types: Mapping[tuple[str, str], str]) -> str:
+    count = stat.value == "count(*)"
+    kind = "bigint" if count else types.get((table.stats_place[0], stat.column), "double precision")
+    return f"{quoted(stat.column)} {kind}" + (" NOT NULL DEFAULT 0" if count else "")
 
 
 def _referring(schema: str, parent: TableMap, *, cascade: bool) -> str:

@@ -87,9 +87,10 @@ def _relations(table: TableMap) -> Iterator[_Relation]:
     for links in table.links:
         pair = ((links.owner, table.name), (links.member, links.parent))
         yield _Relation(name=links.table, kind=RelationKind.LINKS, table=table.name, keys=pair)
-    if table.stats is not None:
-        owner = ((table.stats.owner, table.name),)
-        yield _Relation(name=table.stats.table, kind=RelationKind.STATS, table=table.name, keys=owner)
+    if table.stats is not None and not table.counters:
+        name, column = table.stats_place
+        owner = ((column, table.name),)
+        yield _Relation(name=name, kind=RelationKind.STATS, table=table.name, keys=owner)
 
 
 class _Comparison:

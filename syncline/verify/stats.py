@@ -36,6 +36,7 @@ class Recounting:
     ) -> None:
         """Render for the column types of the stats table."""
         own = Identity(schema_map, table)
+        stored, owner = table.stats_place
         groups: dict[tuple[str, tuple[str, ...]], list[Stat]] = {}
         for stat in stats.columns:
             groups.setdefault((stat.counted, stat.by), []).append(stat)
@@ -61,12 +62,12 @@ class Recounting:
                 )
         names = [quoted(name) for name in self._expected]
         self._fragments = {
-            "owner": quoted(stats.owner),
+            "owner": quoted(owner),
             "expected": _sql(
                 "stats_expected",
                 target=quoted(table.name),
-                stats=quoted(stats.table),
-                owner=quoted(stats.owner),
+                stats=quoted(stored),
+                owner=quoted(owner),
                 id=own.column,
                 groups=" ".join(joins),
             ),
@@ -84,10 +85,12 @@ class Recounting:
         )
         self._count = _sql("stats_count", target=quoted(table.name))
         self._mend = _sql(
-            "stats_mend",
-            stats=quoted(stats.table),
+            "stats_mend_rows" if table.counters else "stats_mend",
+            stats=quoted(stored),
             columns=commas(names),
             values=commas(list(self._expected.values())),
+            named=commas([f"{value} AS {quoted(name)}" for name, value in self._expected.items()]),
+            mended=commas([f"f.{name}" for name in names]),
             assignments=commas([f"{name} = excluded.{name}" for name in names]),
             id=own.column,
             **self._fragments,

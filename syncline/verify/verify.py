@@ -151,7 +151,7 @@ class _Inspection:
             found.append(await tally.close())
 
     async def _numbers(self, table: TableMap, stats: Stats, found: list[Relation]) -> None:
-        name = stats.table
+        name, _ = table.stats_place
         repair = self._repair_of(name, RelationKind.STATS)
         self._open = tally = self._tally(name, RelationKind.STATS, table, repair, mend=None)
         async with open_side(self._target, snapshot=True) as graph_db:

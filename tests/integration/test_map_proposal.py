@@ -244,7 +244,7 @@ async def test_what_a_graph_db_has_already_decides_names_and_columns(
   tags:
     source: tag
     stamped: false
-    # used_count of the graph-db is and of no source column. A counter? `stats` keeps counts in a table of their own.
+    # used_count of the graph-db is and of no source column. A counter? `stats` keeps counts, in the row too.
 
 # In the graph-db, and of no source above:
 #   notes

@@ -232,3 +232,176 @@ async def test_a_parent_is_found_by_a_made_column(graph: TestGraph) -> None:
     await write(graph, "UPDATE kg.doc SET body = 'c'")
     assert (await site.cycle()).parked == 1
     await site.equal()
+
+
+WEB = """
+  nodes:
+    source: node
+    id: {rule: same, column: nr}
+    types: {id: uuid, above: uuid}
+    columns: [title]
+    references: {above: {parent: nodes, required: false, target: above_nr}}
+    stats:
+      columns:
+        below: {counted: nodes, by: above_nr}
+        outgoing: {counted: edges, by: from_nr}
+        incoming: {counted: edges, by: to_nr}
+        degree: {counted: edges, by: [from_nr, to_nr]}
+        weight: {counted: edges, by: from_nr, value: avg(c.weight)}
+        tags: {counted: node_tags, by: node}
+    links:
+      node_tags: {source: tags, owner: node, member: tag, parent: nodes}
+    vector: {collection: nodes, text: t.title, payload: {title: t.title}}
+  edges:
+    source: edge
+    id: hash
+    types: {from: uuid, to: uuid}
+    columns: {weight: real}
+    references: {from: {parent: nodes, target: from_nr}, to: {parent: nodes, target: to_nr}}
+"""
+NODE = """
+CREATE TABLE node (id uuid PRIMARY KEY, title text, above uuid, tags text[]);
+CREATE TABLE edge (id text PRIMARY KEY, weight real, "from" uuid, "to" uuid);
+"""
+NODES = """
+CREATE TABLE nodes (
+    nr uuid PRIMARY KEY, title text, above_nr uuid, below smallint NOT NULL, outgoing integer NOT NULL, incoming bigint,
+    degree numeric, weight real, tags bigint DEFAULT 7, reads integer NOT NULL DEFAULT 0, sync_version bigint,
+    sync_run bigint
+);
+CREATE TABLE node_tags (node uuid, tag uuid, PRIMARY KEY (node, tag));
+CREATE TABLE edges (
+    id uuid PRIMARY KEY, key text, weight real, from_nr uuid, to_nr uuid, sync_version bigint, sync_run bigint
+);
+"""
+COUNTS = "below, outgoing, incoming, degree::int, weight::int, tags"
+
+
+def nr(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012}"
+
+
+def node(number: int, above: int | None = None, tags: tuple[int, ...] = ()) -> str:
+    over = "NULL" if above is None else f"'{nr(above)}'"
+    array = ",".join(map(nr, tags))
+    return f"INSERT INTO kg.node VALUES ('{nr(number)}', 'n{number}', {over}, '{{{array}}}');"
+
+
+def edge(name: str, start: int, end: int, weight: int = 1) -> str:
+    return f"INSERT INTO kg.edge VALUES ('{name}', {weight}, '{nr(start)}', '{nr(end)}');"
+
+
+async def counts_of(site: Site, number: int) -> tuple[object, ...]:
+    [row] = await site.rows(f"SELECT {COUNTS} FROM kg.nodes WHERE nr = '{nr(number)}'")
+    return tuple(row.values())
+
+
+async def test_counts_in_the_row_follow_what_a_batch_touches(graph: TestGraph) -> None:
+    site = await made(graph, WEB, source=NODE, target=NODES)
+    assert await site.misfits() == {}
+    await write(graph, node(1) + node(2, 1, (1, 2)) + node(3, 1) + edge("a", 1, 2, 2) + edge("b", 1, 1, 4))
+    result = await site.cycle()
+    assert result.vectors.upserted == 3
+    assert await counts_of(site, 1) == (2, 2, 1, 2, 3, 0)
+    assert await counts_of(site, 2) == (0, 0, 1, 1, None, 2)
+    assert await counts_of(site, 3) == (0, 0, 0, 0, None, 0)
+    await site.equal()
+
+    # Readers count as well, and neither overwrites the other; a changed count writes no point.
+    await on_target(graph, "UPDATE kg.nodes SET reads = 5")
+    await write(graph, edge("c", 3, 1) + "DELETE FROM kg.edge WHERE id = 'b';" + node(4, 3))
+    result = await site.cycle()
+    assert result.vectors.upserted == 1, "the new node's alone"
+    assert await counts_of(site, 1) == (2, 1, 1, 2, 2, 0)
+    assert await counts_of(site, 3) == (1, 1, 0, 1, 1, 0)
+    # The row itself changes, and its counts stay.
+    await write(graph, f"UPDATE kg.node SET title = 'new', above = NULL WHERE id = '{nr(3)}'")
+    await site.cycle()
+    assert await counts_of(site, 1) == (1, 1, 1, 2, 2, 0)
+    assert await counts_of(site, 3) == (1, 1, 0, 1, 1, 0)
+    await site.equal()
+    # A node leaves with its edges; what only waits for it is counted no more.
+    await write(graph, f"DELETE FROM kg.node WHERE id = '{nr(3)}'")
+    await site.cycle()
+    assert await counts_of(site, 1) == (1, 1, 0, 1, 2, 0)
+    await site.equal()
+    await write(graph, node(3, 1))
+    await site.cycle()
+    assert await counts_of(site, 3) == (1, 1, 0, 1, 1, 0)
+    await site.equal()
+    assert await site.rows("SELECT title, reads FROM kg.nodes ORDER BY title") == [
+        {"title": "n1", "reads": 5},
+        {"title": "n2", "reads": 5},
+        {"title": "n3", "reads": 0},
+        {"title": "n4", "reads": 0},
+    ]
+
+
+async def test_a_wrong_count_in_the_row_is_found_and_mended(graph: TestGraph) -> None:
+    site = await made(graph, WEB, source=NODE, target=NODES)
+    await write(graph, node(1) + node(2, 1, (1, 2)) + node(3) + edge("a", 1, 2, 2))
+    await site.cycle()
+    await on_target(graph, f"UPDATE kg.nodes SET below = 9, weight = NULL, reads = 5 WHERE nr = '{nr(1)}'")
+    found = await site.verified(repair=True)
+    [damaged] = [each for each in found.relations if each.damaged]
+    assert (damaged.name, damaged.kind, damaged.stale.keys, damaged.queued) == (
+        "nodes",
+        "stats",
+        ((nr(1),),),
+        1,
+    )
+    await site.equal()
+    assert (await site.cycle()).vectors.upserted == 0
+    assert await counts_of(site, 1) == (1, 1, 0, 1, 2, 0)
+    assert await site.rows("SELECT reads FROM kg.nodes WHERE title = 'n1'") == [{"reads": 5}]
+
+
+async def test_counts_that_come_into_the_map_are_made_in_the_rows_that_stand_there(graph: TestGraph) -> None:
+    site = await made(
+        graph,
+        WEB.replace("outgoing: {", "# {"),
+        source=NODE,
+        target=NODES.replace("integer NOT NULL, inc", "integer, inc"),
+    )
+    await write(graph, node(1) + node(2, 1) + edge("a", 1, 2))
+    await site.cycle()
+    assert (await counts_of(site, 1))[1] is None
+    site.map = read_map(f"version: 1\nname: shapes\ntables:\n{WEB}", source="shapes.yaml")
+    result = await site.cycle()
+    assert result.map_changes == ("nodes: count outgoing added; every count is made again.",)
+    await site.equal()
+    assert (await counts_of(site, 1))[1] == 1
+
+
+async def test_counts_by_numbers_are_made_again_too(graph: TestGraph) -> None:
+    document = """
+  shops:
+    source: shop
+    types: {id: bigint}
+    id: {rule: same, column: shop_nr}
+    stats:
+      columns: {orders: {counted: orders, by: shop_nr}}
+  orders:
+    source: purchase
+    types: {id: bigint, shop: bigint}
+    id: same
+    references: {shop: {parent: shops, target: shop_nr}}
+"""
+    without = document.replace("    stats:\n      columns: {orders: {counted: orders, by: shop_nr}}\n", "")
+    stamps = "sync_version bigint, sync_run bigint"
+    site = await made(
+        graph,
+        without,
+        source="CREATE TABLE shop (id bigint PRIMARY KEY); CREATE TABLE purchase (id bigint PRIMARY KEY, shop bigint);",
+        target=f"CREATE TABLE shops (shop_nr bigint PRIMARY KEY, orders integer, {stamps});"
+        f"CREATE TABLE orders (id bigint PRIMARY KEY, shop_nr bigint, {stamps});",
+    )
+    await write(graph, "INSERT INTO kg.shop VALUES (1), (2); INSERT INTO kg.purchase VALUES (10, 1), (11, 1)")
+    await site.cycle()
+    site.map = read_map(f"version: 1\nname: shapes\ntables:\n{document}", source="shapes.yaml")
+    await site.cycle()
+    assert await site.rows("SELECT shop_nr, orders FROM kg.shops ORDER BY 1") == [
+        {"shop_nr": 1, "orders": 2},
+        {"shop_nr": 2, "orders": 0},
+    ]
+    await site.equal()

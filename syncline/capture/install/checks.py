@@ -219,15 +219,16 @@ def _in_the_way(catalog: Catalog, table: TableState) -> Iterator[str]:
 def _target_problems(catalog: Catalog, schema_map: SchemaMap, tables: Iterable[TableMap]) -> Iterator[str]:
     for table_map in tables:
         columns = target_columns(schema_map, table_map)
+        columns |= {stat.column: None for stat in table_map.counters}
         own = table_map.id_type.name
         yield from _target(catalog, table_map.name, table_map, columns, table_map.target_key, filled=True)
         for links in table_map.links:
             pair = {links.owner: own, links.member: schema_map[links.parent].id_type.name}
             yield from _target(catalog, links.table, table_map, pair, tuple(pair), filled=True)
-        if table_map.stats is not None:
-            stats = table_map.stats
-            numbers = {stats.owner: own} | {stat.column: None for stat in stats.columns}
-            yield from _target(catalog, stats.table, table_map, numbers, (stats.owner,), filled=False)
+        if table_map.stats is not None and not table_map.counters:
+            name, owner = table_map.stats_place
+            numbers = {owner: own} | {stat.column: None for stat in table_map.stats.columns}
+            yield from _target(catalog, name, table_map, numbers, (owner,), filled=False)
 
 
 def _target(
@@ -266,7 +267,7 @@ def _target(
         kind = wanted_by.copied[column.name]
         if name == wanted_by.name and column.domain and kind not in EQUAL_IS_SAME:
             yield Misfit(
-                f"{catalog.schema}.{name}.{column.name} is a domain, and a plain {kind} is not compared with one; "
+                f"{catalog.schema}.{name}.{column.name} is a domain, not to be compared with a plain {kind}; "
                 f"change it to {kind}, or write `{{type: {kind}, source: {column.name}}}`.",
                 **_at(wanted_by, "columns", column.name),
                 statement=f"ALTER TABLE {qualified(table.schema, name)} "

@@ -15,7 +15,7 @@ from syncline.engine.render.fragments import (
     unrejected,
 )
 from syncline.engine.render.identity import Identity, key_hash
-from syncline.engine.render.stats import counting_columns, new_lines, touched
+from syncline.engine.render.stats import counting_columns, first_counts, new_lines, touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.sql import literal, quoted
@@ -51,6 +51,7 @@ class Merging:
         self._values = merged_values(table)
         own = {"sync_version": "s.sync_xid", "sync_run": "(SELECT fence FROM sync_state)"}
         self.written = self._values | (own if table.stamped else {})
+        self._counts = first_counts(table)
         self._counted = counting_columns(schema_map, table.name)
         self._rematched = [
             (child, reference)
@@ -127,8 +128,9 @@ class Merging:
         return {
             "target": quoted(self._table.name),
             "stage": stage,
-            "columns": commas([quoted(name) for name in self.written]),
-            "values": commas(list(self.written.values())),
+            # A new row begins with the counts of nothing; those of others are not the merge's to write.
+            "columns": commas([quoted(name) for name in (*self.written, *self._counts)]),
+            "values": commas([*self.written.values(), *self._counts.values()]),
             "order": _order(self._table, self._values),
             "returned": commas([f"t.{quoted(name)}" for name in returned]),
         }

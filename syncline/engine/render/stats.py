@@ -11,7 +11,7 @@ from syncline.engine.template import sql
 from syncline.maps.key_types import Kind
 from syncline.sql import literal, quoted
 
-__all__ = ["Recount", "counting_columns", "new_lines", "touched"]
+__all__ = ["Recount", "counting_columns", "first_counts", "new_lines", "touched"]
 
 _ANALYZE_FROM = 2_000
 """From this many touched rows on, ANALYZE pays off for the planner."""
@@ -34,13 +34,24 @@ def touched(schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Seque
         for label, column in _counters(schema_map, counted)
         if column in columns
     ]
-    return _noted("touched", selects)
+    return _noted(schema_map, "touched", selects)
 
 
 def new_lines(schema_map: SchemaMap, table: TableMap) -> str:
     """Return the part of a merge that notes rows which need a new stats row."""
     row = f"c.{column_name(table.id_column)}{_noted_as(schema_map)}"
-    return _noted("lines", [f"SELECT '{literal(table.name)}', {row} FROM changed c"] if table.stats else [])
+    apart = table.stats is not None and not table.counters
+    return _noted(
+        schema_map, "lines", [f"SELECT '{literal(table.name)}', {row} FROM changed c"] if apart else []
+    )
+
+
+def first_counts(table: TableMap) -> dict[str, str]:
+    """Return the counts that stand in the row -> expression for their value in a new row: that of no rows."""
+    return {
+        stat.column: sql("count_of_none", value=stat.value, counted=quoted(stat.counted)).strip()
+        for stat in table.counters
+    }
 
 
 def _noted_as(schema_map: SchemaMap) -> str:
@@ -52,10 +63,16 @@ def _all_uuids(schema_map: SchemaMap) -> bool:
     return all(table.id_type.kind is Kind.UUID for table in schema_map if table.stats is not None)
 
 
-def _noted(name: str, selects: list[str]) -> str:
+def _noted(schema_map: SchemaMap, name: str, selects: list[str]) -> str:
     if not selects:
         return ""
-    return f", {name} AS (INSERT INTO pg_temp.sync_touched (counted, id) {' UNION ALL '.join(selects)})"
+    place = f"pg_temp.{_noted_in(schema_map)}"
+    return f", {name} AS (INSERT INTO {place} (counted, id) {' UNION ALL '.join(selects)})"
+
+
+def _noted_in(schema_map: SchemaMap) -> str:
+    """Return the temporary table for noted rows; a pooled connection keeps that of another map."""
+    return "sync_touched" if _all_uuids(schema_map) else "sync_touched_text"
 
 
 def _counters(schema_map: SchemaMap, counted: str) -> Iterator[tuple[str, str]]:
@@ -74,12 +91,14 @@ class Recount:
     """The statements that update the counts of noted rows."""
 
     def __init__(self, schema_map: SchemaMap) -> None:
-        self.create = sql("touched_create", type="uuid" if _all_uuids(schema_map) else "text")
+        self.noted = _noted_in(schema_map)
+        """The temporary table with the noted rows."""
+        self.create = sql(
+            "touched_create", noted=self.noted, type="uuid" if _all_uuids(schema_map) else "text"
+        )
         self._noted_as_text = not _all_uuids(schema_map)
         self._counting = [
-            (table, stats, _groups(table, stats))
-            for table in schema_map
-            if (stats := table.stats) is not None
+            (table, _groups(table, stats)) for table in schema_map if (stats := table.stats) is not None
         ]
         self._statements: dict[tuple[str, frozenset[str]], str] = {}
 
@@ -87,7 +106,7 @@ class Recount:
         """Return the labels under which a row of the table is noted so that all its counts are made again."""
         return [
             label
-            for counting, _, groups in self._counting
+            for counting, groups in self._counting
             if counting.name == table
             for label in (counting.name, *groups)
         ]
@@ -96,18 +115,18 @@ class Recount:
         """Recount for every row that the transaction has noted."""
         if not self._counting:
             return
-        rows = await target.fetch("SELECT counted, count(*) AS touched FROM pg_temp.sync_touched GROUP BY 1")
+        rows = await target.fetch(sql("noted", noted=self.noted))
         noted = {row["counted"] for row in rows}
         if sum(row["touched"] for row in rows) >= _ANALYZE_FROM:
-            await target.execute("ANALYZE pg_temp.sync_touched")
-        for table, stats, groups in self._counting:
+            await target.execute(f"ANALYZE pg_temp.{self.noted}")
+        for table, groups in self._counting:
             labels = frozenset(noted & {table.name, *groups})
             if labels:
                 # One statement writes all counts of a row, so that it is written once.
                 shape = (table.name, labels)
                 if shape not in self._statements:
                     self._statements[shape] = _statement(
-                        table, stats, groups, labels, as_text=self._noted_as_text
+                        table, groups, labels, noted=self.noted, as_text=self._noted_as_text
                     )
                 await target.execute(self._statements[shape])
 
@@ -121,10 +140,18 @@ def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:
 
 
 def _statement(
-    table: TableMap, stats: Stats, groups: Mapping[str, list[Stat]], labels: frozenset[str], *, as_text: bool
+    table: TableMap,
+    groups: Mapping[str, list[Stat]],
+    labels: frozenset[str],
+    *,
+    noted: str,
+    as_text: bool,
 ) -> str:
     """Return the statement that creates missing stats rows and updates the noted counts."""
-    counted = [group for label, group in groups.items() if label in labels]
+    by: dict[tuple[str, tuple[str, ...]], list[Stat]] = {}
+    for stat in (stat for label, group in groups.items() if label in labels for stat in group):
+        by.setdefault((stat.counted, stat.by), []).append(stat)
+    counted = list(by.values())
     names = [quoted(stat.column) for group in counted for stat in group]
     numbers = [
         sql(
@@ -142,7 +169,8 @@ def _statement(
         for number, group in enumerate(counted)
         for name in (quoted(stat.column) for stat in group)
     ]
-    places = {"stats": quoted(stats.table), "owner": quoted(stats.owner)}
+    place, owner = table.stats_place
+    places = {"stats": quoted(place), "owner": quoted(owner)}
     updated = sql(
         "stats_updated",
         columns=commas(names),
@@ -151,14 +179,18 @@ def _statement(
         **places,
     )
     return sql(
-        "stats",
+        "counters" if table.counters else "stats",
+        noted=noted,
         labels=commas([f"'{literal(label)}'" for label in sorted(labels)]),
         numbers="".join(numbers),
         target=quoted(table.name),
         id=column_name(table.id_column),
         touched=f"u.id::{table.id_type.native} AS id" if as_text else "u.id",
-        columns=commas([quoted(stats.owner), *names]),
-        found=commas([f"o.{column_name(table.id_column)} AS {quoted(stats.owner)}", *found]),
+        columns=commas([quoted(owner), *names]),
+        written=commas(names),
+        current=commas([f"t.{name}" for name in names]),
+        proposed=commas([f"f.{name}" for name in names]),
+        found=commas([f"o.{column_name(table.id_column)} AS {quoted(owner)}", *found]),
         joins="".join(
             f" LEFT JOIN n{number} ON n{number}.sync_touched_id = u.id CROSS JOIN none{number}"
             for number in range(len(counted))

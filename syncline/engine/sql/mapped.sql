@@ -57,23 +57,27 @@ DELETE FROM sync_outbox WHERE collection = ANY ($1::text[])
 -- name: mapped_queue
 -- Every row's point, and every point without a row: one that left while the collection was not written.
 INSERT INTO sync_outbox (collection, point_id)
-SELECT $1, id FROM @{target} UNION SELECT collection, point_id FROM sync_vector WHERE collection = $1
+SELECT $1, @{id} FROM @{target} UNION SELECT collection, point_id FROM sync_vector WHERE collection = $1
 ON CONFLICT (collection, point_id) DO UPDATE SET
     seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL
 
 -- name: mapped_touch
 -- One point: before it is written, the collection gets its indexes.
-INSERT INTO sync_outbox (collection, point_id) SELECT $1, id FROM @{target} ORDER BY id LIMIT 1
+INSERT INTO sync_outbox (collection, point_id) SELECT $1, @{id} FROM @{target} ORDER BY @{id} LIMIT 1
 ON CONFLICT (collection, point_id) DO NOTHING
 
 -- name: recount_page
 -- The next rows whose counts are made again, noted for the recount of this transaction.
 WITH page AS MATERIALIZED (
-    SELECT t.id FROM @{target} t WHERE $1::uuid IS NULL OR t.id > $1 ORDER BY t.id LIMIT $2
+    SELECT t.@{id} AS id FROM @{target} t WHERE $1::uuid IS NULL OR t.@{id} > $1 ORDER BY t.@{id} LIMIT $2
 ), noted AS (
-    INSERT INTO pg_temp.sync_touched (counted, id) SELECT l.label, p.id FROM page p CROSS JOIN unnest($3::text[]) AS l (label)
+    INSERT INTO pg_temp.@{noted} (counted, id) SELECT l.label, p.id FROM page p CROSS JOIN unnest($3::text[]) AS l (label)
 )
 SELECT count(*) AS rows, (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last FROM page
+
+-- name: recount_all
+INSERT INTO pg_temp.@{noted} (counted, id)
+SELECT l.label, t.@{id} FROM @{target} t CROSS JOIN unnest($1::text[]) AS l (label)
 
 -- name: recounted
 SELECT recounted FROM sync_mapped WHERE table_name = $1

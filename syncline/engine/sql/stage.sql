@@ -18,7 +18,7 @@ FROM (SELECT image FROM sync_parked_row WHERE table_name = '@{table}' AND releas
 
 -- name: touched_create
 -- The rows whose counts a batch may have changed.
-CREATE TEMP TABLE IF NOT EXISTS sync_touched (counted text NOT NULL, id @{type} NOT NULL) ON COMMIT DELETE ROWS
+CREATE TEMP TABLE IF NOT EXISTS @{noted} (counted text NOT NULL, id @{type} NOT NULL) ON COMMIT DELETE ROWS
 
 -- name: gone_create
 -- The rows to remove from the graph-db in this transaction. `again`: removed with a parent, so requested

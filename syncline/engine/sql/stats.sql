@@ -1,15 +1,31 @@
 -- Denormalised counts.
 
+-- name: noted
+SELECT counted, count(*) AS touched FROM pg_temp.@{noted} GROUP BY 1
+
 -- name: stats
 -- Recounted from the rows: a count can be late, it cannot drift. Set-wise, so that Postgres chooses between
 -- looking up a few and reading all once.
 WITH touched AS MATERIALIZED (
-    SELECT DISTINCT @{touched} FROM pg_temp.sync_touched u WHERE u.counted IN (@{labels})
+    SELECT DISTINCT @{touched} FROM pg_temp.@{noted} u WHERE u.counted IN (@{labels})
 )@{numbers}, found AS MATERIALIZED (
     SELECT @{found} FROM touched u JOIN @{target} o ON o.@{id} = u.id@{joins}
 )@{updated}
 INSERT INTO @{stats} (@{columns})
 SELECT @{columns} FROM found f WHERE NOT EXISTS (SELECT FROM @{stats} t WHERE t.@{owner} = f.@{owner})
+
+-- name: counters
+-- The same for counts that stand in the row: no other column is written, and no point.
+WITH touched AS MATERIALIZED (
+    SELECT DISTINCT @{touched} FROM pg_temp.@{noted} u WHERE u.counted IN (@{labels})
+)@{numbers}, found AS MATERIALIZED (
+    SELECT @{found} FROM touched u JOIN @{target} o ON o.@{id} = u.id@{joins}
+)
+UPDATE @{stats} t SET (@{written}) = ROW (@{proposed})
+FROM found f WHERE t.@{owner} = f.@{owner} AND (@{current}) IS DISTINCT FROM (@{proposed})
+
+-- name: count_of_none
+(SELECT @{value} FROM @{counted} c WHERE false)
 
 -- name: stats_numbers
 , n@{number} AS (

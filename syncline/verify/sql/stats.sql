@@ -20,6 +20,16 @@ SELECT @{row_id} AS row_id, @{key} AS key, n.@{owner} IS NULL AS missing
 WHERE n.@{owner} IS NULL OR @{differs}
 ORDER BY 1
 
+-- name: stats_mend_rows
+-- Counts that stand in the row: there is nothing to insert.
+WITH mended AS (
+    UPDATE @{stats} t SET (@{columns}) = ROW (@{mended})
+    FROM (SELECT o.@{id} AS sync_owner, @{named} @{expected} WHERE @{differs}) f
+    WHERE t.@{owner} = f.sync_owner
+    RETURNING 1
+)
+SELECT count(*) FROM mended
+
 -- name: stats_mend
 WITH mended AS (
     INSERT INTO @{stats} AS t (@{owner}, @{columns})

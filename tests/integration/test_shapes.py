@@ -405,3 +405,33 @@ async def test_counts_by_numbers_are_made_again_too(graph: TestGraph) -> None:
         {"shop_nr": 2, "orders": 0},
     ]
     await site.equal()
+
+
+async def test_what_readers_own_in_a_row_survives_all_that_the_engine_does_to_it(graph: TestGraph) -> None:
+    site = await made(
+        graph,
+        WEB,
+        source=NODE + "ALTER TABLE node ADD UNIQUE (title) DEFERRABLE INITIALLY DEFERRED;",
+        target=NODES + "ALTER TABLE nodes ADD UNIQUE (title);",
+    )
+    await write(graph, node(1, 9) + node(2, 1, (1, 9)) + node(3) + edge("a", 1, 2))
+    await site.cycle()
+    await on_target(graph, "UPDATE kg.nodes SET reads = right(nr::text, 1)::int")
+    kept = [{"reads": n} for n in (1, 2, 3)]
+    swapped = "UPDATE kg.node SET title = CASE title WHEN 'n1' THEN 'n2' ELSE 'n1' END WHERE title <> 'n3';"
+    for change in (
+        swapped,
+        node(9),  # a reference and a link are released
+        edge("b", 2, 1) + "DELETE FROM kg.edge WHERE id = 'a';",
+        f"DELETE FROM kg.node WHERE id = '{nr(9)}'",
+        "UPDATE kg.node SET id = id",  # nothing of it changes
+    ):
+        await write(graph, change)
+        await site.cycle()
+        await site.equal()
+        assert await site.rows("SELECT reads FROM kg.nodes WHERE title <> 'n9' ORDER BY nr") == kept, change
+    await on_target(graph, "UPDATE kg.nodes SET title = 'damaged ' || nr, below = 9, above_nr = NULL")
+    await site.verified(repair=True)
+    await site.cycle()
+    await site.equal()
+    assert await site.rows("SELECT reads FROM kg.nodes ORDER BY nr") == kept

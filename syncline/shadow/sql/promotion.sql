@@ -18,6 +18,15 @@ FROM pg_class c
 WHERE c.relnamespace = to_regnamespace(quote_ident($1)) AND c.relkind IN ('r', 'p', 'v', 'm', 'i', 'I', 'S', 'f')
     AND to_regclass(quote_ident($2) || '.' || quote_ident(c.relname)) IS NULL
 UNION
+SELECT format('the shadow has no column ''%s'' of table ''%s''', a.attname, c.relname)
+FROM pg_class c
+JOIN pg_class s ON s.relnamespace = to_regnamespace(quote_ident($2)) AND s.relname = c.relname
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = to_regnamespace(quote_ident($1)) AND c.relkind IN ('r', 'p')
+    AND NOT EXISTS (
+        SELECT FROM pg_attribute b WHERE b.attrelid = s.oid AND b.attname = a.attname AND NOT b.attisdropped
+    )
+UNION
 SELECT format('view ''%s.%s'' reads the live tables and would read the shadow''s', v.relnamespace::regnamespace, v.relname)
 FROM pg_depend d
 JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid

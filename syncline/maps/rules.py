@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from syncline.maps.key_rules import identity_faults, referring_faults
+from syncline.maps.link_rules import link_faults
 from syncline.maps.sql_rules import parameter_faults
 from syncline.maps.table_map import Links, Reference, TableMap
 
@@ -264,6 +265,8 @@ class _Table:
                     fix="Use a link table for each array.",
                 )
             tables.add(links.table)
+        for path, problem, fix in link_faults(table, reserved=RESERVED):
+            yield self.fault(*path, problem=problem, fix=fix)
 
     def _names(self) -> Iterator[Fault]:
         table = self._table

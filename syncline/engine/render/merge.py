@@ -14,6 +14,7 @@ from syncline.engine.render.fragments import (
     unrejected,
 )
 from syncline.engine.render.identity import Identity, key_hash
+from syncline.engine.render.links import LinkTable
 from syncline.engine.render.stats import counting_columns, new_lines, touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -136,6 +137,9 @@ class Merging:
         return touched(self._map, self._table.name, rows) + new_lines(self._map, self._table)
 
     def _linked(self, links: Links, template: str) -> Rendered:
+        if not links.bare:
+            # Also of new rows: links of others may be there before the row is.
+            return LinkTable(self._map, self._table, links).merge
         names = link_names(links)
         parts = ("removed", "added") if template == "merge_links" else ("added",)
         own, parent = Identity(self._map, self._table), Identity(self._map, self._map[links.parent])

@@ -182,7 +182,7 @@ class LinkTable:
             links_name=literal(self._links.table),
             owner_end=link_end(self.own, owner),
             member_end=link_end(self.parent, member),
-            made=" AND k.ours" if made else "",
+            made="" if made else " IS NOT NULL",
         ).rstrip()
 
     def _forgotten(self, stage: str) -> str:

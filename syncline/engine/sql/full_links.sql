@@ -42,14 +42,19 @@ GROUP BY n.owner, n.key@{owner_names}
 )
 
 -- name: link_is_ours
- AND EXISTS (SELECT FROM sync_link k WHERE k.owner = @{owner_end} AND k.name = '@{links_name}' AND k.member = @{member_end}@{made})
+-- No join: each link is looked up by the primary key, however few the planner expects.
+ AND (SELECT k.ours FROM sync_link k WHERE k.owner = @{owner_end} AND k.name = '@{links_name}' AND k.member = @{member_end})@{made}
 
 -- name: links_forgotten
--- What no array names any longer is not kept, whoever has removed the link.
-, forgotten AS (
-    DELETE FROM sync_link k USING @{stage} s
-    WHERE s.sync_present AND k.name = '@{links_name}' AND k.owner = @{staged_end}
-      AND NOT EXISTS (SELECT FROM wanted d WHERE @{owner_end} = k.owner AND @{member_end} = k.member)
+-- What no array names any longer is not kept, whoever has removed the link. EXCEPT is no loop in a loop.
+, unnamed AS MATERIALIZED (
+    SELECT k.owner, k.member FROM @{stage} s JOIN sync_link k ON k.owner = @{staged_end} AND k.name = '@{links_name}'
+    WHERE s.sync_present
+    EXCEPT
+    SELECT @{owner_end}, @{member_end} FROM wanted d
+), forgotten AS (
+    DELETE FROM sync_link k USING unnamed u
+    WHERE k.owner = u.owner AND k.name = '@{links_name}' AND k.member = u.member
 )
 
 -- name: links_recorded

@@ -117,7 +117,9 @@ class MapState:
             schema_map = self.statements.schema_map
             for links in schema_map[change.table].links:
                 if links.table in change.links_ours:
-                    await target.execute(LinkTable(schema_map, schema_map[change.table], links).all_recorded())
+                    await target.execute(
+                        LinkTable(schema_map, schema_map[change.table], links).all_recorded()
+                    )
 
 
 async def read_map_state(

@@ -85,7 +85,7 @@ class Links:
     """The link table. Its columns `owner` and `member` are unique together; it may have a primary key of its
     own, and further columns."""
     source: Name
-    """The array column; a key that it names twice is one link. Its order does not matter without `position`."""
+    """The array column; a key that it names twice is one link. Only `position` follows its order."""
     owner: Name
     """The column of the link table with the id of the row that has the array."""
     member: Name

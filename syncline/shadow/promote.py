@@ -152,15 +152,18 @@ class _Promotion:
             ]
 
     async def _links_of_others(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
-        """Yield the link tables of the live schema in which others have links: a promotion moves them away."""
+        """Yield the link tables of the live schema with links of others, which a promotion moves away."""
         schema_map = self._statements.schema_map
         for table in schema_map:
             for links in table.links:
                 place = f"{quoted(self._live.schema)}.{quoted(links.table)}"
                 full = LinkTable(schema_map, table, links)
-                if full.ours and await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", place):
-                    if await connection.fetchval(full.of_others(self._live.schema)):
-                        yield links.table
+                if not full.ours or not await connection.fetchval(
+                    "SELECT to_regclass($1) IS NOT NULL", place
+                ):
+                    continue
+                if await connection.fetchval(full.of_others(self._live.schema)):
+                    yield links.table
 
     @asynccontextmanager
     async def both_held(self) -> AsyncIterator[AsyncConnection | None]:

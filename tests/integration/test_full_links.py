@@ -86,7 +86,9 @@ def map_of(shape: Shape, *, owned: Ownership = Ownership.ALL, position: str | No
         columns=(Column(name="title"),),
         links=(links,),
         stats=Stats(
-            table="node_stats", owner="node_id", columns=(Stat(column="n", counted="node_facts", by=("node_id",)),)
+            table="node_stats",
+            owner="node_id",
+            columns=(Stat(column="n", counted="node_facts", by=("node_id",)),),
         ),
     )
     pair = {} if shape.key == "text" else {"node": shape.key, "fact": shape.key}
@@ -238,7 +240,10 @@ async def test_columns_and_position(graph: TestGraph, name: str) -> None:
     result = await site.cycle(schema_map)
     assert result.parked == 1
     filled = ("l.ordinal", "l.relevance", "l.said", "l.linked_at > now()::timestamp - interval '1 hour'")
-    assert await site.links(*filled) == [("n1", "f3", 2, 1.0, "of n1", True), ("n1", "f1", 3, 1.0, "of n1", True)]
+    assert await site.links(*filled) == [
+        ("n1", "f3", 2, 1.0, "of n1", True),
+        ("n1", "f1", 3, 1.0, "of n1", True),
+    ]
     assert await site.damage(schema_map) == {}
 
     # Readers own the columns; the rejection ends, the missing member arrives, the array is put in another order.
@@ -302,13 +307,23 @@ async def test_links_that_others_made_stay(graph: TestGraph, name: str) -> None:
     await site.cycle(schema_map)
     await site.others(1, 3)
     await site.others(1, 4)
-    assert await site.damage(schema_map) == {"node_stats": (0, 0, 1)}, "others' links are counted with the next change"
+    assert await site.damage(schema_map) == {"node_stats": (0, 0, 1)}, (
+        "others' links are counted with the next change"
+    )
 
     # The array names one that others made, and lets go of one that the engine made.
     await site.node(1, 4, 2)
     await site.cycle(schema_map)
-    assert sorted(await site.links("l.relevance")) == [("n1", "f2", 1.0), ("n1", "f3", 7.0), ("n1", "f4", 7.0), ("n2", "f2", 1.0)]
-    assert await on_target(graph, "SELECT ours, count(*) FROM sync_link GROUP BY 1 ORDER BY 1") == [(False, 1), (True, 2)]
+    assert sorted(await site.links("l.relevance")) == [
+        ("n1", "f2", 1.0),
+        ("n1", "f3", 7.0),
+        ("n1", "f4", 7.0),
+        ("n2", "f2", 1.0),
+    ]
+    assert await on_target(graph, "SELECT ours, count(*) FROM sync_link GROUP BY 1 ORDER BY 1") == [
+        (False, 1),
+        (True, 2),
+    ]
     assert await site.damage(schema_map) == {}
 
     # Both have made 4: it stays when the array lets go of it.
@@ -339,7 +354,11 @@ async def test_links_that_others_made_stay(graph: TestGraph, name: str) -> None:
     assert await site.damage(schema_map) == {}
     await site.facts(3, 4)
     await site.cycle(schema_map)
-    assert sorted(await site.links("l.relevance")) == [("n1", "f2", 1.0), ("n1", "f4", 1.0), ("n2", "f2", 1.0)]
+    assert sorted(await site.links("l.relevance")) == [
+        ("n1", "f2", 1.0),
+        ("n1", "f4", 1.0),
+        ("n2", "f2", 1.0),
+    ]
     assert await on_target(graph, "SELECT count(*) FROM sync_link WHERE ours") == [(3,)]
     assert await site.damage(schema_map) == {}
 

@@ -222,7 +222,9 @@ async def test_join_table_becomes_links(graph: TestGraph, first: str, second: st
     assert await links() == [("f2", "s2"), ("f2", "s9"), ("f9", "s2")]
 
     await on_target(graph, "DELETE FROM used USING facts f WHERE f.id = fact AND f.title = 'f9'")
-    await on_target(graph, "UPDATE used SET quote = 'damaged' FROM sources s WHERE s.id = source_id AND s.title = 's9'")
+    await on_target(
+        graph, "UPDATE used SET quote = 'damaged' FROM sources s WHERE s.id = source_id AND s.title = 's9'"
+    )
     await on_target(
         graph,
         "INSERT INTO used (fact, source_id, relevance) SELECT f.id, s.id, 1 FROM facts f, sources s"

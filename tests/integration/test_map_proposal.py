@@ -411,5 +411,7 @@ async def test_join_tables_are_proposed_by_their_pair(
     await run(write, "UPDATE shop.rating SET id = 9, stars = 4; DELETE FROM shop.film_actor")
     await SyncEngine(schema_map).run_cycle(context)
     async with target.store.driver() as connection:
-        query = "SELECT film_id::text, actor_id, stars, (SELECT count(*) FROM shop.film_actor) FROM shop.rating"
+        query = (
+            "SELECT film_id::text, actor_id, stars, (SELECT count(*) FROM shop.film_actor) FROM shop.rating"
+        )
         assert [tuple(row) for row in await connection.fetch(query)] == [(film, 7, 4, 0)]

@@ -54,9 +54,7 @@ class LinkTable:
         """Return what is added where a rejection `s` with these ids removes its link."""
         return {
             "is_ours": self._is_ours(f"l.{quoted(self._links.owner)}", f"l.{quoted(self._links.member)}"),
-            "recorded": self._unrecorded(
-                f"{stage} s", "s.sync_present", f"s.{owner}", member=f"s.{member}"
-            ),
+            "recorded": self._unrecorded(f"{stage} s", "s.sync_present", f"s.{owner}", member=f"s.{member}"),
         }
 
     def left_by_owner(self) -> str:
@@ -82,7 +80,9 @@ class LinkTable:
 
     def of_others(self, schema: str) -> str:
         """Return the query for whether the link table of a schema has links that others made."""
-        return sql("links_of_others", schema=quoted(schema), links=quoted(self._links.table), **self._ends("l"))
+        return sql(
+            "links_of_others", schema=quoted(schema), links=quoted(self._links.table), **self._ends("l")
+        )
 
     # The merge --------------------------------------------------------------------------------------------
 

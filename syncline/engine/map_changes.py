@@ -79,6 +79,10 @@ class TableChange:
     """Whether all counts are made again."""
     links_left: tuple[str, ...] = ()
     """Link tables that are no longer written."""
+    links_ours: tuple[str, ...] = ()
+    """Link tables of which all links that are there count as the engine's from now on; more may come."""
+    links_all: tuple[str, ...] = ()
+    """Link tables in which others have no links any longer."""
     collection_left: str | None = None
     """A collection that is no longer written."""
     ids: bool = False
@@ -109,6 +113,8 @@ class TableChange:
             *(["every point is written again, changed texts are embedded"] if self.points else []),
             *(["every count is made again"] if self.recount else []),
             *(["the indexes of its collection are made"] if self.indexed else []),
+            *([f"links in {', '.join(self.links_ours)} count as the engine's"] if self.links_ours else []),
+            *([f"links of others in {', '.join(self.links_all)} leave"] if self.links_all else []),
         ]
         left = [*self.links_left, *([] if self.collection_left is None else [self.collection_left])]
         if left:
@@ -209,6 +215,8 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         indexed=vector.indexed and not vector.points,
         recount=recount,
         links_left=tuple(sorted(links)),
+        links_ours=_turned(before, now, now),
+        links_all=_turned(before, now, before),
         collection_left=vector.left,
     )
 
@@ -238,8 +246,40 @@ def _differences(field: str, before: Definition, now: Definition) -> tuple[list[
             reread |= field == "references" or (field == "expressions" and name in _written(now))
         elif old[name] != new[name]:
             what.append(f"{called} {name} changed")
-            reread |= field not in _UNREAD
+            reread |= field not in _UNREAD and not (field == "links" and _same_links(old[name], new[name]))
     return what, reread
+
+
+def _same_links(old: JsonValue, new: JsonValue) -> bool:
+    """Return whether two definitions of links ask for the same links, in the same places.
+
+    Further columns are written when a link is made: those that are there keep theirs. A place that is no
+    longer kept stays. Those that are there when links become `ours` are recorded instead of read again.
+    """
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return False
+    fields = {**old, **new}.keys() - {"columns", "owned"} - ({"position"} if "position" not in new else set())
+    return all(old.get(field) == new.get(field) for field in fields) and not _turned_all(old, new)
+
+
+def _turned_all(old: Mapping[str, JsonValue], new: Mapping[str, JsonValue]) -> bool:
+    return "owned" in old and "owned" not in new
+
+
+def _turned(before: Definition, now: Definition, ours: Definition) -> tuple[str, ...]:
+    """Return the link tables whose links are owned otherwise in one of both, and `ours` in this one."""
+    old, new, those = _named(before, "links"), _named(now, "links"), _named(ours, "links")
+    return tuple(
+        sorted(
+            name
+            for name in old.keys() & new.keys()
+            if _owned(old[name]) != _owned(new[name]) and _owned(those[name]) != _owned({})
+        )
+    )
+
+
+def _owned(links: JsonValue) -> JsonValue:
+    return links.get("owned") if isinstance(links, dict) else None
 
 
 def _written(table: Definition) -> set[str]:

@@ -9,6 +9,7 @@ import asyncpg
 
 from syncline.engine.map_changes import ChangeKind, Definition, TableChange, definitions_of, map_changes
 from syncline.engine.render.identity import Identity
+from syncline.engine.render.links import LinkTable
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.template import sql
 from syncline.maps.key_types import Kind
@@ -99,6 +100,7 @@ class MapState:
         for change in changes:
             if change.links_left:
                 await target.execute(sql("mapped_unlink"), change.table, list(change.links_left))
+            await self._record_owners_of_links(target, change)
             if not (change.points or change.indexed):
                 continue
             table = self.statements.tables[change.table].table
@@ -109,6 +111,18 @@ class MapState:
                     id=Identity(self.statements.schema_map, table).column,
                 )
                 await target.execute(statement, table.vector.collection)
+
+    async def _record_owners_of_links(self, target: asyncpg.Connection, change: TableChange) -> None:
+        """Record which links the engine has made, where that begins or ends to matter."""
+        if change.links_all:
+            await target.execute(sql("links_none_recorded"), list(change.links_all))
+        if change.links_ours:
+            schema_map = self.statements.schema_map
+            for links in schema_map[change.table].links:
+                if links.table in change.links_ours:
+                    await target.execute(
+                        LinkTable(schema_map, schema_map[change.table], links).all_recorded()
+                    )
 
 
 async def read_map_state(

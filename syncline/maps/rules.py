@@ -13,6 +13,7 @@ from typing import Final
 from syncline.maps.column_rules import column_faults, source_paths
 from syncline.maps.counter_rules import counter_faults
 from syncline.maps.key_rules import identity_faults, referring_faults
+from syncline.maps.link_rules import link_faults
 from syncline.maps.sql_rules import parameter_faults
 from syncline.maps.table_map import Links, Reference, TableMap
 
@@ -275,6 +276,8 @@ class _Table:
                     fix="Use a link table for each array.",
                 )
             tables.add(links.table)
+        for path, problem, fix in link_faults(table, reserved=RESERVED):
+            yield self.fault(*path, problem=problem, fix=fix)
 
     def _names(self) -> Iterator[Fault]:
         table = self._table

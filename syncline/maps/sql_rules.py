@@ -36,6 +36,9 @@ def _written(table: TableMap) -> Iterator[tuple[tuple[str | int, ...], str]]:
             yield ("columns", position, "value"), column.value
     for name, expression in table.expressions.items():
         yield ("expressions", name), expression
+    for position, links in enumerate(table.links):
+        for name, expression in links.columns.items():
+            yield ("links", position, "columns", name), expression
     if table.vector is not None:
         yield ("vector", "text"), table.vector.text
         for name, expression in table.vector.payload.items():

@@ -7,6 +7,7 @@ of each field is its description in the JSON Schema.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -17,7 +18,18 @@ from syncline.maps.forms import STRICT, Keyed, Name, Names, Sql
 from syncline.maps.ids import Id, IdForm, IdRule
 from syncline.maps.key_types import JSON_ARRAY, TEXT, KeyType, Kind, element_type, key_type
 
-__all__ = ["Column", "Id", "IdRule", "Links", "Reference", "Stat", "Stats", "TableMap", "VectorProjection"]
+__all__ = [
+    "Column",
+    "Id",
+    "IdRule",
+    "Links",
+    "Ownership",
+    "Reference",
+    "Stat",
+    "Stats",
+    "TableMap",
+    "VectorProjection",
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -46,6 +58,13 @@ class Reference:
         return self.target or self.column
 
 
+class Ownership(StrEnum):
+    """Whose links a link table has."""
+
+    ALL = "all"
+    OURS = "ours"
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Links:
     """An array of the source whose elements are keys; it becomes a link table in the target.
@@ -54,9 +73,10 @@ class Links:
     """
 
     table: Name
-    """The link table: exactly the columns `owner` and `member`, together its primary key."""
+    """The link table. Its columns `owner` and `member` are unique together; it may have a primary key of its
+    own, and further columns."""
     source: Name
-    """The array column; duplicates and order do not matter."""
+    """The array column; a key that it names twice is one link. Only `position` follows its order."""
     owner: Name
     """The column of the link table with the id of the row that has the array."""
     member: Name
@@ -67,6 +87,20 @@ class Links:
     """Name of a table map each of whose rows suppresses one link: its key is a required reference to the
     owner, then one to the member. That link is not made, or is removed; it returns when the row is deleted.
     """
+    columns: Mapping[Name, Sql] = field(default_factory=dict)
+    """Further columns of the link table -> SQL over the owner's target row `t`, such as a constant or now().
+    They are written when a link is made, and are its readers' from then on: never changed, never compared."""
+    position: Name | None = None
+    """An integer column of the link table that has the member's place in the array: from 1, of a key that is
+    there twice the first one, NULLs and missing members counted. It follows the array."""
+    owned: Ownership = Ownership.ALL
+    """`all`: an owner's links are exactly what its array names. `ours`: links that others made stay, and only
+    those leave that the engine has made; which these are is kept in `sync_link`."""
+
+    @property
+    def bare(self) -> bool:
+        """Whether a link is its two ends, and every link follows from an array."""
+        return not self.columns and self.position is None and self.owned is Ownership.ALL
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -247,12 +247,32 @@ def _of_rows(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iter
         yield ("vector", "text"), sql("map_row_expression", expression=text, **rows), None
         for name, expression in table.vector.payload.items():
             yield ("vector", "payload", name), sql("map_row_expression", expression=expression, **rows), None
+    yield from _of_links(schema, table, targets)
     for stat in table.stats.columns if table.stats else ():
         if stat.counted in targets:
             rows = {"rows": f"{quoted(schema)}.{quoted(stat.counted)}", "alias": "c"}
             place = (table.stats_place[0], stat.column)
             path = ("stats", "columns", stat.column)
             yield path, sql("map_expression", expression=stat.value, **rows), place
+
+
+def _of_links(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iterator[_Sql]:
+    """Yield the statements of further columns of link tables, over rows of their owner."""
+    for links in table.links if table.name in targets else ():
+        there = targets.get(links.table)
+        for name, expression in links.columns.items():
+            path = ("links", links.table, "columns", name)
+            parts = {
+                "expression": expression,
+                "rows": f"{quoted(schema)}.{quoted(table.name)}",
+                "alias": "t",
+            }
+            yield path, sql("map_row_expression", **parts), None
+            if there is not None and there.stores and name in there.columns:
+                place = f"{quoted(schema)}.{quoted(links.table)}"
+                yield path, sql("map_assignment", **parts, table=place, column=quoted(name)), None
+            else:
+                yield path, sql("map_expression", **parts), (links.table, name)
 
 
 @asynccontextmanager

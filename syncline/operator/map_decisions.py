@@ -58,6 +58,8 @@ class Proposed:
     notes: dict[str, str] = field(default_factory=dict)
     """Column -> what could not be decided."""
     remarks: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+    """Column that is not copied -> why."""
 
 
 class Decisions:
@@ -106,6 +108,11 @@ class Decisions:
             if all(found.columns[name].not_null for name in columns if name in found.columns)
         ]
         key = found.key or next(iter(unique), ())
+        pair = self._pair(table, unique)
+        if pair is not None:
+            table.remarks.append(f"A join table: ({', '.join(pair)}) is unique, and is the key here.")
+            table.left = {found.key[0]: "a key of its own, which no other table refers to"}
+            key = pair
         if not key:
             table.refused = "it has no primary key, and no unique columns that are NOT NULL."
             return
@@ -129,6 +136,32 @@ class Decisions:
                 f"its key ({', '.join(key)}) has a column, {others}, that refers to no table; a key has one "
                 "column, or columns that are all references."
             )
+
+    def _pair(self, table: Proposed, unique: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
+        """Return the two unique references of a join table that has a key of its own beside them.
+
+        None if that key is needed: others refer to it, or the target has it as its own.
+        """
+        found, target = self.write.tables[table.source], self.graph.tables.get(table.name)
+        if len(found.key) != 1 or found.parent_of(found.key[0]) is not None:
+            return None
+        if target is not None and target.key == found.key and self._copied(table, found.key[0]):
+            return None
+        others = (each for each in self.write.tables.values() if each is not found)
+        if any(key.parent == found.name for each in others for key in each.parents):
+            return None
+        pairs = [
+            columns
+            for columns in unique
+            if len(columns) == 2
+            and all(self._parent(table, column) not in (None, table.source) for column in columns)
+        ]
+        return pairs[0] if len(pairs) == 1 else None
+
+    def _copied(self, table: Proposed, column: str) -> bool:
+        """Whether the target has a column with the type of the source's."""
+        here, there = self.write.column(table.source, column), self.graph.column(table.name, column)
+        return here is not None and there is not None and here.type == there.type
 
     def _lose_key(self, table: Proposed) -> bool:
         """Take away a key's references to what has no id; return whether there were any."""

@@ -121,7 +121,8 @@ def _written(schema_map: SchemaMap, table: TableMap) -> dict[str, list[str]]:
     """Return the tables that a table map writes -> columns."""
     written = {table.name: list(target_columns(schema_map, table))}
     for links in table.links:
-        written[links.table] = [links.owner, links.member]
+        placed = [] if links.position is None else [links.position]
+        written[links.table] = [links.owner, links.member, *placed, *links.columns]
     if table.stats is not None:
         name, owner = table.stats_place
         counts = [stat.column for stat in table.stats.columns]
@@ -137,6 +138,11 @@ def _path(table: TableMap, column: str) -> tuple[str, ...]:
         return ("stats", "columns", column)
     if column in table.expressions:
         return ("expressions", column)
+    for links in table.links:
+        if column == links.position:
+            return ("links", links.table, "position")
+        if column in links.columns:
+            return ("links", links.table, "columns", column)
     return ("columns", column) if any(each.name == column for each in table.columns) else ()
 
 

@@ -127,6 +127,9 @@ class _Proposal:
         for name in columns:
             note = table.notes.get(name)
             line = f"{_scalar(name)}: {_scalar(self._write.type_of(table.source, name))}"
+            if name in table.left:
+                lines.append(f"      # {line}  # {table.left[name]}")
+                continue
             if self._decided.identified(table) and not self._decided.same_id(table) and name in ("id", "key"):
                 lines.append(f"      # {line}  # {name} of the target is what the engine makes of the key")
             elif target is not None and name not in target.columns:

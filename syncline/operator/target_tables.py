@@ -22,7 +22,7 @@ def target_tables(
     for table in schema_map:
         made[table.name] = "\n".join(_table(schema, schema_map, table, columns[table.name], types))
         for links in table.links:
-            made[links.table] = "\n".join(_links(schema, table, schema_map[links.parent], links))
+            made[links.table] = "\n".join(_links(schema, table, schema_map[links.parent], links, types))
         if table.stats is not None and not table.counters:
             made[table.stats_place[0]] = "\n".join(_stats(schema, table, table.stats, types))
     return made
@@ -66,11 +66,16 @@ def _table(
             yield f"CREATE INDEX ON {quoted(schema)}.{quoted(table.name)} ({quoted(name)});"
 
 
-def _links(schema: str, table: TableMap, parent: TableMap, links: Links) -> Iterator[str]:
+def _links(
+    schema: str, table: TableMap, parent: TableMap, links: Links, types: Mapping[tuple[str, str], str]
+) -> Iterator[str]:
     lines = [
         f"{quoted(name)} {end.id_type.name} NOT NULL{_referring(schema, end, cascade=True)}"
         for name, end in ((links.owner, table), (links.member, parent))
     ]
+    if links.position is not None:
+        lines.append(f"{quoted(links.position)} integer NOT NULL")
+    lines += [f"{quoted(name)} {types.get((links.table, name), 'text')}" for name in links.columns]
     lines.append(f"PRIMARY KEY ({quoted(links.owner)}, {quoted(links.member)})")
     yield _create(schema, links.table, lines)
     yield f"CREATE INDEX ON {quoted(schema)}.{quoted(links.table)} ({quoted(links.member)});"

@@ -75,6 +75,8 @@ class _Relation:
     kind: RelationKind
     table: str
     keys: tuple[tuple[str, str | KeyType], ...]
+    ignored: frozenset[str] = frozenset()
+    """Columns that readers may change."""
 
 
 def _relations(table: TableMap) -> Iterator[_Relation]:
@@ -86,7 +88,10 @@ def _relations(table: TableMap) -> Iterator[_Relation]:
     yield _Relation(name=table.name, kind=RelationKind.ROWS, table=table.name, keys=tuple(keys))
     for links in table.links:
         pair = ((links.owner, table.name), (links.member, links.parent))
-        yield _Relation(name=links.table, kind=RelationKind.LINKS, table=table.name, keys=pair)
+        theirs = frozenset(links.columns)
+        yield _Relation(
+            name=links.table, kind=RelationKind.LINKS, table=table.name, keys=pair, ignored=theirs
+        )
     if table.stats is not None and not table.counters:
         name, column = table.stats_place
         owner = ((column, table.name),)
@@ -141,7 +146,9 @@ class _Comparison:
             found = await side.fetch(_sql("columns"), place)
             if not found:
                 return await tally.close(f"the {name} result has no such table")
-            columns[name] = {row["name"]: row["type"] for row in found if row["name"] not in keys}
+            columns[name] = {
+                row["name"]: row["type"] for row in found if row["name"] not in {*keys, *relation.ignored}
+            }
         both = dict(sorted(columns["live"].items() & columns["shadow"].items()))
         alone = sorted((columns["live"].keys() | columns["shadow"].keys()) - both.keys())
         try:

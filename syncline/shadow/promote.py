@@ -22,6 +22,7 @@ from syncline.control.audit import Actor
 from syncline.control.composition import parse_composition, swapped
 from syncline.control.graphs import Graph
 from syncline.control.services import Services
+from syncline.engine.render.links import LinkTable
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.state import payloads
@@ -145,7 +146,24 @@ class _Promotion:
         """Return objects in the live schema, or bound to it, that would not be moved."""
         async with self._live.store.driver() as connection:
             rows = await connection.fetch(_sql("left_behind"), self._live.schema, self._shadow.schema)
-        return [row["reason"] for row in rows]
+            return [row["reason"] for row in rows] + [
+                f"the shadow has none of the links that others made in '{name}'"
+                async for name in self._links_of_others(connection)
+            ]
+
+    async def _links_of_others(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
+        """Yield the link tables of the live schema with links of others, which a promotion moves away."""
+        schema_map = self._statements.schema_map
+        for table in schema_map:
+            for links in table.links:
+                place = f"{quoted(self._live.schema)}.{quoted(links.table)}"
+                full = LinkTable(schema_map, table, links)
+                if not full.ours or not await connection.fetchval(
+                    "SELECT to_regclass($1) IS NOT NULL", place
+                ):
+                    continue
+                if await connection.fetchval(full.of_others(self._live.schema)):
+                    yield links.table
 
     @asynccontextmanager
     async def both_held(self) -> AsyncIterator[AsyncConnection | None]:

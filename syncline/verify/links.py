@@ -8,9 +8,11 @@ import asyncpg
 from syncline.engine.key_forms import form
 from syncline.engine.render.fragments import commas, travels
 from syncline.engine.render.identity import Identity
+from syncline.engine.render.links import link_end
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql as engine_sql
+from syncline.maps.table_map import Ownership
 from syncline.messages.verification import Verdict
 from syncline.sql import literal, quoted, statements_of
 from syncline.verify.checksums import RowChecksums, bucket, key_uuid, numbered
@@ -34,7 +36,8 @@ async def compare_links(
 ) -> None:
     """Compare all links of one array of a table; note differences in `tally`.
 
-    Owners that are damaged, pending, parked or rejected are reported by the row comparison, not here.
+    Owners that are damaged, pending, parked or rejected are reported by the row comparison, not here. Links
+    that others made are not counted where the map leaves them to them.
     """
     table = images.table
     cursor = snapshots.cursors[table.name]
@@ -47,7 +50,7 @@ async def compare_links(
             continue
         told = expected[0]["owner_key"] if expected else str(owner)
         owner_key = tuple(told) if isinstance(told, list) else (told,)
-        for verdict, member_key in _judge(expected, actual):
+        for verdict, member_key in _judge(expected, actual, placed=links.position is not None):
             if verdict is None:
                 tally.same()
             else:
@@ -60,6 +63,8 @@ class _Queries:
     def __init__(self, schema_map: SchemaMap, captured: Captured, table: TableMap, links: Links) -> None:
         self._map, self._captured, self._table, self._links = schema_map, captured, table, links
         self._own, self._parent = Identity(schema_map, table), Identity(schema_map, schema_map[links.parent])
+        self._placed, self._ours = links.position is not None, links.owned is Ownership.OURS
+        self._by_row = not (self._own.hashed and self._parent.hashed and links.bare)
 
     def rendered(self) -> Queries:
         return Queries(
@@ -73,7 +78,7 @@ class _Queries:
         return _sql(
             "link_sums_source",
             bucket=bucket("s.sync_row_id"),
-            hash=_pair("s.sync_row_id", "m.member"),
+            hash=_pair("s.sync_row_id", "m.member", "m.place" if self._placed else None),
             links=self._members(self._captured.passed(2), join="JOIN"),
         )
 
@@ -82,16 +87,25 @@ class _Queries:
         return _sql(
             "link_sums_target",
             bucket=bucket(f"l.{owner}"),
-            hash=_pair(f"l.{owner}", f"l.{member}"),
+            hash=_pair(f"l.{owner}", f"l.{member}", "l.sync_place" if self._placed else None),
             links=self._made(),
             owner=owner,
+            known=" AND l.sync_ours IS NOT NULL" if self._ours else "",
         )
 
     def _made(self) -> str:
         """Return the FROM item of the link table `l`, with row ids."""
         links, owner, member = (quoted(n) for n in (self._links.table, self._links.owner, self._links.member))
-        if self._own.hashed and self._parent.hashed:
+        if not self._by_row:
             return links
+        more = f", l.{quoted(self._links.position)}::bigint AS sync_place" if self._links.position else ""
+        if self._ours:
+            more += _sql(
+                "link_ours",
+                links_name=literal(self._links.table),
+                owner_end=link_end(self._own, f"l.{owner}"),
+                member_end=link_end(self._parent, f"l.{member}"),
+            ).rstrip()
         return _sql(
             "links_by_row",
             links=links,
@@ -100,6 +114,7 @@ class _Queries:
             owner_row=self._own.row_of(f"l.{owner}"),
             member_row=self._parent.row_of(f"l.{member}"),
             member_key="NULL" if self._parent.hashed else self._parent.key_of(f"l.{member}"),
+            more=more,
         ).strip()
 
     def _source(self) -> str:
@@ -109,6 +124,8 @@ class _Queries:
             links=self._members(self._captured.passed(3), join="LEFT JOIN"),
             coming=self._captured.coming(3),
             bucket=bucket("s.sync_row_id"),
+            place=", m.place" if self._placed else "",
+            no_place=", NULL" if self._placed else "",
         )
 
     def _target(self) -> str:
@@ -117,7 +134,12 @@ class _Queries:
             owners=quoted(self._table.name),
             owner_row=self._own.row_id("o"),
             made=self._made(),
-            member_key=("NULL" if self._own.hashed and self._parent.hashed else "l.sync_member_key"),
+            member_key="l.sync_member_key" if self._by_row else "NULL",
+            kind="CASE WHEN l.sync_ours THEN 'linked' ELSE 'others' END" if self._ours else "'linked'",
+            listed_place=", f.place" if self._placed else "",
+            no_place=", NULL::bigint AS place" if self._placed else "",
+            place=", l.sync_place" if self._placed else "",
+            waiting_place=", r.place" if self._placed else "",
             parent_id=self._parent.column,
             parked=self._parent.parked(),
             same_member=f"p.{self._parent.column} = f.member" if self._parent.hashed else "false",
@@ -139,6 +161,7 @@ class _Queries:
             member_id=key_uuid("d.key"),
             rejected=self._rejected(),
             members=self._named(),
+            place=", d.place" if self._placed else "",
         )
 
     def _owner_key(self) -> str:
@@ -149,10 +172,10 @@ class _Queries:
         """Return the query for the distinct keys that the array of a row `s` names."""
         array, type_ = quoted(self._links.source), self._table.element_types[self._links.source]
         json = self._table.is_json(self._links.source)
-        if type_.plain and self._parent.takes(type_) and not json:
+        if type_.plain and self._parent.takes(type_) and not json and not self._placed:
             return _sql("named", array=array).strip()
         return _sql(
-            "named_by",
+            "named_in_order" if self._placed else "named_by",
             elements=engine_sql("json_elements" if json else "elements", source=array).strip(),
             key=self._parent.referred(type_, form(type_, "a.value")),
         ).strip()
@@ -181,11 +204,13 @@ class _Queries:
             owner=self._own.row_of(f"x.{quoted(owner)}"),
             member=self._parent.row_of(f"x.{quoted(member)}"),
             rejections=quoted(rejections.name),
+            no_place=", NULL" if self._placed else "",
         )
 
 
-def _pair(owner: str, member: str) -> str:
-    return numbered(" || ".join(f"uuid_send({part})" for part in (owner, member)))
+def _pair(owner: str, member: str, place: str | None) -> str:
+    ends = " || ".join(f"uuid_send({part})" for part in (owner, member))
+    return numbered(ends if place is None else f"{ends} || int8send({place})")
 
 
 def _settled(
@@ -203,9 +228,11 @@ def _settled(
 
 
 def _judge(
-    expected: Sequence[asyncpg.Record], actual: Sequence[asyncpg.Record]
+    expected: Sequence[asyncpg.Record], actual: Sequence[asyncpg.Record], *, placed: bool
 ) -> list[tuple[Verdict | None, str]]:
     """Return (verdict, member key) for each link of a settled owner that exists or should.
+
+    A link that others made is none of ours unless the array names it too.
 
     A rejection that only one side has is damaged, pending, parked or rejected itself, which its table's
     comparison reports. Until it has been applied, or removed, the link may exist or not.
@@ -220,9 +247,15 @@ def _judge(
     made: dict[UUID, str] = {}
     kinds: dict[str, set[UUID]] = {"owner": set(), "linked": set(), "waits": set(), "rejected": set()}
     for record in actual:
-        kinds[record["kind"]].add(record["member"])
-        if record["kind"] in ("linked", "waits"):
+        kind = record["kind"]
+        if kind == "others":
+            if record["member"] not in wanted:
+                continue
+            kind = "linked"
+        kinds[kind].add(record["member"])
+        if kind in ("linked", "waits"):
             made[record["member"]] = record["member_key"]
+    moved = _moved(expected, actual) if placed else set()
     found: list[tuple[Verdict | None, str]] = []
     for member, key in sorted({**made, **wanted}.items()):
         undecided = member in wanted and (member in rejected) is not (member in kinds["rejected"])
@@ -232,7 +265,19 @@ def _judge(
             verdict = Verdict.EXTRA if extra else None
             if not extra and member not in kinds["linked"]:
                 verdict = Verdict.PARKED
+            elif desired and member in moved:
+                verdict = Verdict.STALE
             found.append((verdict, key))
         elif desired and not undecided:
             found.append((Verdict.MISSING, key))
     return found
+
+
+def _moved(expected: Sequence[asyncpg.Record], actual: Sequence[asyncpg.Record]) -> set[UUID]:
+    """Return the members whose links have another place than the array."""
+    places = {record["member"]: record["place"] for record in expected if record["member"] is not None}
+    return {
+        record["member"]
+        for record in actual
+        if record["kind"] in ("linked", "others") and record["place"] != places.get(record["member"])
+    }

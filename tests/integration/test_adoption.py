@@ -1127,7 +1127,7 @@ async def test_everything_that_is_wrong_in_a_graph_db_is_named_at_once(
             "kg.nodes.surprise is NOT NULL without a default, and nodes does not fill it; "
             "give it a default, allow NULL or put it into the map."
         ),
-        "kg.node_facts has no primary key on exactly (node_id, fact_id); add one.",
+        "kg.node_facts has no primary key or unique index on exactly (node_id, fact_id); add one.",
         "Column kg.node_stats.edge_count is missing; nodes wants it: add it.",
         "Table kg.edge_facts is missing; edges is stored in it.",
         (

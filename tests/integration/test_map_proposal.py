@@ -367,3 +367,51 @@ def test_the_command_prints_a_map_or_the_ddl_or_makes_the_tables(
 def test_the_json_schema_is_printed() -> None:
     result = CliRunner().invoke(app, ["map", "schema"])
     assert json.loads(result.stdout)["$id"] == "urn:syncline:map:1"
+
+
+async def test_join_tables_are_proposed_by_their_pair(
+    graph: TestGraph, shop: tuple[GraphSchema, GraphSchema]
+) -> None:
+    """A join table by its primary key, one with an id beside its unique pair, and one whose id is needed."""
+    write, target = shop
+    await run(
+        write,
+        "CREATE SCHEMA shop; CREATE TABLE shop.film (id uuid PRIMARY KEY, title text);"
+        "CREATE TABLE shop.actor (id bigint PRIMARY KEY, name text);"
+        "CREATE TABLE shop.film_actor (film_id uuid REFERENCES shop.film, actor_id bigint REFERENCES shop.actor,"
+        " role text, PRIMARY KEY (film_id, actor_id));"
+        "CREATE TABLE shop.rating (id bigserial PRIMARY KEY, film_id uuid NOT NULL REFERENCES shop.film,"
+        " actor_id bigint NOT NULL REFERENCES shop.actor, stars int, UNIQUE (film_id, actor_id));"
+        "CREATE TABLE shop.credit (id bigserial PRIMARY KEY, film_id uuid NOT NULL REFERENCES shop.film,"
+        " actor_id bigint NOT NULL REFERENCES shop.actor, UNIQUE (film_id, actor_id));"
+        "CREATE TABLE shop.comment (id bigint PRIMARY KEY, credit_id bigint REFERENCES shop.credit)",
+    )
+    proposal = await propose(write, target, name="shop")
+    tables = yaml.safe_load(proposal.document)["tables"]
+    references = {"film_id": "film", "actor_id": "actor"}
+    types = {"film_id": "uuid", "actor_id": "bigint"}
+    pair = {"key": ["film_id", "actor_id"], "types": types, "references": references}
+    assert tables["film_actor"] == {"source": "film_actor", **pair, "columns": {"role": "text"}}
+    assert tables["rating"] == {"source": "rating", **pair, "columns": {"stars": "integer"}}
+    assert tables["credit"]["id"] == "same"
+    await create_targets(target, proposal)
+    schema_map = read_map(proposal.document, source="shop")
+    await adopt(write.store, "shop", schema_map)
+    assert [misfit.problem for misfit in (await check_map(schema_map, write, target)).misfits] == []
+    film = "00000000-0000-4000-8000-00000000000a"
+    await run(
+        write,
+        f"INSERT INTO shop.film VALUES ('{film}', 'Emma'); INSERT INTO shop.actor VALUES (7, 'Ann');"
+        f"INSERT INTO shop.film_actor VALUES ('{film}', 7, 'Emma');"
+        f"INSERT INTO shop.rating VALUES (1, '{film}', 7, 5)",
+    )
+    context = replace(graph.context(), write=write, target=target)
+    result = await SyncEngine(schema_map).run_cycle(context)
+    assert (result.status, result.rows) == (CycleStatus.DRAINED, 4), result
+    await run(write, "UPDATE shop.rating SET id = 9, stars = 4; DELETE FROM shop.film_actor")
+    await SyncEngine(schema_map).run_cycle(context)
+    async with target.store.driver() as connection:
+        query = (
+            "SELECT film_id::text, actor_id, stars, (SELECT count(*) FROM shop.film_actor) FROM shop.rating"
+        )
+        assert [tuple(row) for row in await connection.fetch(query)] == [(film, 7, 4, 0)]

@@ -17,6 +17,7 @@ from syncline.engine import (
 )
 from syncline.engine.map_changes import ChangeKind, TableChange, definitions_of, map_changes, map_hash
 from syncline.maps.ids import Id, IdRule
+from syncline.maps.table_map import Ownership
 
 MAKERS = TableMap(name="makers", source="maker_drafts", columns=(Column(name="name"),))
 VECTOR = VectorProjection(collection="parts", text="t.title", payload={"key": "t.key"})
@@ -53,6 +54,17 @@ def _map(*tables: TableMap) -> SchemaMap:
         (
             {"expressions": {**PARTS.expressions, "label": "'x'"}},
             "expression of label added",
+            {"reread"},
+        ),
+        (
+            {"links": (replace(PARTS.links[0], columns={"made": "now()"}),)},
+            "links part_makers changed",
+            set(),
+        ),
+        ({"links": (replace(PARTS.links[0], position="place"),)}, "links part_makers changed", {"reread"}),
+        (
+            {"links": (replace(PARTS.links[0], member="other"),)},
+            "links part_makers changed",
             {"reread"},
         ),
         ({"references": ()}, "reference maker left", {"reread"}),
@@ -149,3 +161,18 @@ def test_another_id_concerns_all_that_refers_to_it() -> None:
     assert told == [
         (name, ("ids of makers changed",), True, frozenset({"makers"})) for name in ("parts", "boxes")
     ]
+
+
+def test_links_whose_owners_or_places_change_back() -> None:
+    links = replace(PARTS.links[0], owned=Ownership.OURS, position="place")
+    before = definitions_of(_map(replace(PARTS, links=(links,))))
+    [ours] = map_changes(
+        definitions_of(_map(replace(PARTS, links=(replace(links, owned=Ownership.ALL),)))), before
+    )
+    assert (ours.reread, ours.links_ours, ours.links_all) == (False, ("part_makers",), ())
+    assert "links in part_makers count as the engine's" in ours.sentence
+    [left] = map_changes(before, definitions_of(_map(replace(PARTS, links=(replace(links, position=None),)))))
+    assert (left.reread, left.links_ours, left.links_all) == (False, (), ())
+    [all_ours] = map_changes(before, definitions_of(_map(PARTS)))
+    assert (all_ours.reread, all_ours.links_ours, all_ours.links_all) == (True, (), ("part_makers",))
+    assert "links of others in part_makers leave" in all_ours.sentence

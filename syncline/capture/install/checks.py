@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypedDict
 
 from syncline.capture.install.catalog import Catalog, ColumnState, TableState
+from syncline.capture.install.link_checks import link_problems
 from syncline.capture.install.misfit import Misfit
 from syncline.capture.install.ownership import filtered_bookkeeping, filtered_problem
 from syncline.capture.install.plan import misses_changes
@@ -224,7 +225,9 @@ def _target_problems(catalog: Catalog, schema_map: SchemaMap, tables: Iterable[T
         yield from _target(catalog, table_map.name, table_map, columns, table_map.target_key, filled=True)
         for links in table_map.links:
             pair = {links.owner: own, links.member: schema_map[links.parent].id_type.name}
-            yield from _target(catalog, links.table, table_map, pair, tuple(pair), filled=True)
+            written = pair | dict.fromkeys(links.columns)
+            yield from _target(catalog, links.table, table_map, written, tuple(pair), filled=False)
+            yield from link_problems(catalog, table_map, links)
         if table_map.stats is not None and not table_map.counters:
             name, owner = table_map.stats_place
             numbers = {owner: own} | {stat.column: None for stat in table_map.stats.columns}
@@ -259,7 +262,7 @@ def _target(
     yield from _columns(catalog, table, wanted_by, columns, ours=True)
     if set(key) <= table.columns.keys() and not table.is_unique(key):
         yield Misfit(
-            f"{catalog.schema}.{name} has no primary key on exactly ({', '.join(key)}); add one.",
+            f"{catalog.schema}.{name} has no primary key or unique index on exactly ({', '.join(key)}); add one.",
             **_at(wanted_by),
             statement=_unique(table, key),
         )
@@ -345,6 +348,8 @@ def _key_of(table_map: TableMap | None, name: str) -> tuple[str, ...]:
     for links in table_map.links:
         if name in (links.source, links.owner, links.member):
             return ("links", links.table)
+        if name in links.columns:
+            return ("links", links.table, "columns", name)
     if name in table_map.expressions:
         return ("expressions", name)
     if table_map.stats is not None and name in {stat.column for stat in table_map.stats.columns}:

@@ -7,6 +7,7 @@ import asyncpg
 
 from syncline.engine.render.fragments import commas, link_names, queue
 from syncline.engine.render.identity import Identity
+from syncline.engine.render.links import LinkTable
 from syncline.engine.render.stats import counting_columns, touched
 from syncline.engine.schema_transaction import looking_up
 from syncline.engine.table_map import SchemaMap, TableMap
@@ -122,6 +123,7 @@ class Removal:
                     owner=quoted(links.owner),
                     member=quoted(links.member),
                     owner_gone=self._identity(table).gone_is(f"l.{quoted(links.owner)}"),
+                    recorded=LinkTable(self._map, table, links).left_by_owner(),
                     touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
                 ),
             )
@@ -133,6 +135,9 @@ class Removal:
                     own, parent = self._identity(child), self._identity(table)
                     owner, member = f"r.{names['owner']}", f"r.{names['member']}"
                     kept = f", {own.parts_of(owner)}"
+                    full = LinkTable(self._map, child, links)
+                    place = f", l.{quoted(links.position)} AS sync_place" if links.position else ""
+                    also, also_kept = full.parked_place("r.sync_place")
                     statement = sql(
                         "remove_links_to",
                         child_name=literal(child.name),
@@ -140,10 +145,11 @@ class Removal:
                         owner_gone=own.gone_is(owner),
                         owner_row=own.row_of(owner),
                         member_row=member if parent.hashed else "r.sync_member_row",
-                        member_id="" if parent.hashed else ", g.row_id AS sync_member_row",
-                        owner_key="" if own.hashed else kept,
-                        also="" if own.hashed else ", owner_key",
+                        member_id=("" if parent.hashed else ", g.row_id AS sync_member_row") + place,
+                        owner_key=("" if own.hashed else kept) + also_kept,
+                        also=("" if own.hashed else ", owner_key") + also,
                         touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
+                        **full.left_by_member(),
                         **names,
                     )
                     yield _Effect(table=child.name, column="links", statement=statement)

@@ -127,6 +127,12 @@ class Identity:
             return key_hash(f"coalesce({self.key_of(target_id)}, '? ' || {target_id}::text)")
         return f"coalesce(syncline.row_uuid({self.parts_of(target_id)}), {key_hash(f'{target_id}::text')})"
 
+    def gone_id(self, gone: str) -> str:
+        """Return the target id of a row to remove; NULL if its key is of another type."""
+        if self.hashed:
+            return f"{gone}.row_id"
+        return self.derived([f"{gone}.key[{n}]" for n in range(1, len(self.table.key) + 1)], safely=True)
+
     def gone_is(self, target_id: str, *, gone: str = "g") -> str:
         """Return the condition that a row to remove has this target id."""
         if self.hashed:

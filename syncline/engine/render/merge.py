@@ -15,6 +15,7 @@ from syncline.engine.render.fragments import (
     unrejected,
 )
 from syncline.engine.render.identity import Identity, key_hash
+from syncline.engine.render.links import LinkTable
 from syncline.engine.render.stats import counting_columns, first_counts, new_lines, touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -139,6 +140,9 @@ class Merging:
         return touched(self._map, self._table.name, rows) + new_lines(self._map, self._table)
 
     def _linked(self, links: Links, template: str) -> Rendered:
+        if not links.bare:
+            # Also of new rows: links of others may be there before the row is.
+            return LinkTable(self._map, self._table, links).merge
         names = link_names(links)
         parts = ("removed", "added") if template == "merge_links" else ("added",)
         own, parent = Identity(self._map, self._table), Identity(self._map, self._map[links.parent])

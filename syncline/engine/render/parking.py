@@ -17,6 +17,7 @@ from syncline.engine.render.fragments import (
     unrejected,
 )
 from syncline.engine.render.identity import Identity, key_hash
+from syncline.engine.render.links import LinkTable
 from syncline.engine.render.merge import Ranged
 from syncline.engine.render.stats import touched
 from syncline.engine.table_map import Links, Reference, SchemaMap, TableMap
@@ -169,6 +170,7 @@ class Waiting:
                     are_links=True,
                     parked_member=self._own.parked(),
                     unrejected=unrejected(self._map, links),
+                    **LinkTable(self._map, child, links).released(),
                     touched=touched(self._map, links.table, [("changed c", (links.owner, links.member))]),
                     **{name: names[name] for name in ("links", "owner", "member")},
                 )
@@ -229,6 +231,7 @@ class Waiting:
             owner_row=owner_row,
             member_row=member_row,
             touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
+            **LinkTable(self._map, child, links).rejected(self._stage, owner, member),
             **{name: text for name, text in link_names(links).items() if not name.startswith("parent")},
         )
 

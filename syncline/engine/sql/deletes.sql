@@ -81,7 +81,7 @@ ORDER BY f.conname, f.oid
 WITH removed AS (
     DELETE FROM @{links} l USING pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND @{owner_gone}
     RETURNING l.@{owner}, l.@{member}
-)@{touched}
+)@{recorded}@{touched}
 SELECT count(*) FROM removed
 
 -- name: remove_links_to
@@ -93,9 +93,9 @@ WITH removed AS (
 ), parked AS (
     INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
     SELECT '@{child_name}', '@{links_name}', @{owner_row}, '@{parent_name}', @{member_row}, r.sync_member_key@{owner_key} FROM removed r
-    WHERE NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{child_name}' AND @{owner_gone})
+    WHERE NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{child_name}' AND @{owner_gone})@{is_ours}
     ON CONFLICT DO NOTHING
-)@{touched}
+)@{recorded}@{touched}
 SELECT count(*) FROM removed
 
 -- name: remove_reference_to

@@ -71,13 +71,13 @@ WHERE NOT EXISTS (SELECT FROM @{rejections} x WHERE x.@{rejected_owner} = d.owne
 -- A rejection removes its link, whether applied or parked.
 WITH removed AS (
     DELETE FROM @{links} l USING @{stage} s
-    WHERE s.sync_present AND l.@{owner} = s.@{owner_id} AND l.@{member} = s.@{member_id}
+    WHERE s.sync_present AND l.@{owner} = s.@{owner_id} AND l.@{member} = s.@{member_id}@{is_ours}
     RETURNING l.@{owner}, l.@{member}
 ), waiting AS (
     DELETE FROM sync_parked_reference r USING @{stage} s
     WHERE s.sync_present AND r.table_name = '@{child_name}' AND r.name = '@{links_name}'
       AND r.owner = @{owner_row} AND r.waits_for = @{member_row}
-)@{touched}
+)@{recorded}@{touched}
 SELECT count(*) FROM removed
 
 -- name: restore_links

@@ -83,13 +83,13 @@ UPDATE sync_parked_row r SET released = true WHERE @{awaiting}
 -- name: release_links
 WITH ready AS (
     DELETE FROM sync_parked_reference r WHERE @{awaiting}
-    RETURNING @{parked_owner}, @{parked_member} AS member
+    RETURNING @{parked_owner}, @{parked_member} AS member@{place}
 ), changed AS (
-    INSERT INTO @{links} AS l (@{owner}, @{member})
-    SELECT d.owner, d.member FROM ready d JOIN @{child} t ON t.@{child_id} = d.owner @{unrejected}
-    ON CONFLICT DO NOTHING
+    INSERT INTO @{links} AS l (@{owner}, @{member}@{columns})
+    SELECT d.owner, d.member@{values} FROM ready d JOIN @{child} t ON t.@{child_id} = d.owner @{unrejected}
+    ON CONFLICT@{conflict} DO NOTHING
     RETURNING l.@{owner}, l.@{member}
-)@{touched}
+)@{recorded}@{touched}
 SELECT count(*) FROM changed
 
 -- name: release_reference

@@ -262,7 +262,7 @@ CREATE INDEX sync_parked_row_released ON sync_parked_row (table_name) WHERE rele
 
 -- Parked links and optional references: their row has been applied, their other end has not arrived. `name`
 -- is the link table, or the referring column of `table_name`. `owner` is a row id; where that is not the id in
--- the target, owner_key is the row's key.
+-- the target, owner_key is the row's key. `place` is a link's place in its array, where that is kept.
 CREATE TABLE sync_parked_reference (
     table_name    text NOT NULL,
     name          text NOT NULL,
@@ -272,11 +272,22 @@ CREATE TABLE sync_parked_reference (
     waits_for_key text NOT NULL,
     owner_key     text[],
     since         timestamptz NOT NULL DEFAULT now(),
+    place         bigint,
     -- An index that begins with a column of few values, the planner takes for selective as long as it has no
     -- statistics, and reads all of a table's entries to release the one that waits for a row.
     PRIMARY KEY (owner, table_name, name, waits_for)
 );
 CREATE INDEX sync_parked_reference_waits ON sync_parked_reference (waits_for);
+
+-- The links that arrays name, of link tables in which others have links of their own. `ours`: the engine has
+-- made it, so the engine removes it. The ends are ids in the target: uuids, or the hashes of other ids.
+CREATE TABLE sync_link (
+    name   text NOT NULL,
+    owner  uuid NOT NULL,
+    member uuid NOT NULL,
+    ours   boolean NOT NULL,
+    PRIMARY KEY (owner, name, member)
+);
 
 -- Rows that the next cycle reads again by key, whatever the cursor: a row that the write-db has is merged,
 -- one that it no longer has is removed.

@@ -90,7 +90,7 @@ class _Queries:
     def _made(self) -> str:
         """Return the FROM item of the link table `l`, with row ids."""
         links, owner, member = (quoted(n) for n in (self._links.table, self._links.owner, self._links.member))
-        if self._own.hashed and self._parent.hashed:
+        if self._own.hashed and self._parent.hashed and not self._table.listed:
             return links
         return _sql(
             "links_by_row",
@@ -100,6 +100,7 @@ class _Queries:
             owner_row=self._own.row_of(f"l.{owner}"),
             member_row=self._parent.row_of(f"l.{member}"),
             member_key="NULL" if self._parent.hashed else self._parent.key_of(f"l.{member}"),
+            ours=f" WHERE {self._own.listed('true', f'l.{owner}')}" if self._table.listed else "",
         ).strip()
 
     def _source(self) -> str:
@@ -114,7 +115,7 @@ class _Queries:
     def _target(self) -> str:
         return _sql(
             "listed_links_target",
-            owners=quoted(self._table.name),
+            owners=self._own.ours,
             owner_row=self._own.row_id("o"),
             made=self._made(),
             member_key=("NULL" if self._own.hashed and self._parent.hashed else "l.sync_member_key"),

@@ -64,7 +64,7 @@ class Recounting:
             "owner": quoted(stats.owner),
             "expected": _sql(
                 "stats_expected",
-                target=quoted(table.name),
+                target=own.ours,
                 stats=quoted(stats.table),
                 owner=quoted(stats.owner),
                 id=own.column,
@@ -82,7 +82,7 @@ class Recounting:
             key=f"ARRAY[{commas(own.parts('o'))}]",
             **self._fragments,
         )
-        self._count = _sql("stats_count", target=quoted(table.name))
+        self._count = _sql("stats_count", target=own.ours)
         self._mend = _sql(
             "stats_mend",
             stats=quoted(stats.table),

@@ -78,11 +78,11 @@ class _Comparison:
             "points",
             payload=payload_sql(text, fields_sql(vector)),
             text=text,
-            target=quoted(own.table.name),
+            target=own.ours,
             id=own.column,
             key=commas(own.parts("t")),
         )
-        self._now = _sql("points_now", target=quoted(own.table.name), id=own.column)
+        self._now = _sql("points_now", target=own.ours, id=own.column)
         self._suspects: list[_Suspect] = []
         self._doubtful: dict[UUID, _Suspect] = {}
         self._fence = 0

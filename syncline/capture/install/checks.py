@@ -54,7 +54,7 @@ def target_columns(schema_map: SchemaMap, table: TableMap) -> dict[str, str | No
     columns |= {
         reference.target_column: schema_map[reference.parent].id_type.name for reference in table.references
     }
-    return columns | ({"sync_version": "bigint", "sync_run": "bigint"} if table.stamped else {})
+    return columns | ({"sync_version": "bigint", "sync_run": "bigint"} if table.stamps else {})
 
 
 def types_of(schema_map: SchemaMap) -> frozenset[str]:

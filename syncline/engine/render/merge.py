@@ -17,6 +17,7 @@ from syncline.engine.render.identity import Identity, key_hash
 from syncline.engine.render.stats import counting_columns, new_lines, touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql
+from syncline.maps.ids import IdRule
 from syncline.sql import literal, quoted
 
 __all__ = ["Merging", "Ranged"]
@@ -49,7 +50,7 @@ class Merging:
         self._map, self._table, self._stage = schema_map, table, stage
         self._values = merged_values(table)
         own = {"sync_version": "s.sync_xid", "sync_run": "(SELECT fence FROM sync_state)"}
-        self.written = self._values | (own if table.stamped else {})
+        self.written = self._values | (own if table.stamps else {})
         self._counted = counting_columns(schema_map, table.name)
         self._rematched = [
             (child, reference)
@@ -102,6 +103,7 @@ class Merging:
                 id=column(table.id_column),
                 reference=quoted(reference.target_column),
                 by=quoted(reference.by or ""),
+                ours=Identity(self._map, child).only_ours("t"),
             )
             for child, reference in self._rematched
         ]
@@ -127,6 +129,7 @@ class Merging:
             "target": quoted(self._table.name),
             "stage": stage,
             "columns": commas([quoted(name) for name in self.written]),
+            "overriding": " OVERRIDING SYSTEM VALUE" if self._table.id_rule is IdRule.ASSIGNED else "",
             "values": commas(list(self.written.values())),
             "order": _order(self._table, self._values),
             "returned": commas([f"t.{quoted(name)}" for name in returned]),

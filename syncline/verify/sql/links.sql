@@ -16,7 +16,7 @@ SELECT DISTINCT a.key FROM unnest(s.@{array}) AS a (key) WHERE a.key IS NOT NULL
 SELECT DISTINCT @{key} AS key FROM @{elements} AS a (value) WHERE a.value IS NOT NULL
 
 -- name: links_by_row
-(SELECT @{owner_row} AS @{owner}, @{member_row} AS @{member}, @{member_key} AS sync_member_key FROM @{links} l OFFSET 0)
+(SELECT @{owner_row} AS @{owner}, @{member_row} AS @{member}, @{member_key} AS sync_member_key FROM @{links} l@{ours} OFFSET 0)
 
 -- name: rejected
 EXISTS (

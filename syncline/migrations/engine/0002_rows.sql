@@ -1,0 +1,13 @@
+-- The list of rows, for tables whose target does not tell the key of a row, or whose ids do not follow from the
+-- key (`id` of a table map: `beside`, `column`, `assigned`). target_id is the id in the target, as text in its form
+-- (syncline.maps.key_types). A row of the target that is in no list is not the engine's.
+CREATE TABLE sync_row (
+    table_name text NOT NULL,
+    row_id     uuid NOT NULL,
+    key        text[] NOT NULL,
+    target_id  text NOT NULL,
+    version    bigint,           -- the write-db transaction that changed the row last, if the map wants it kept
+    run        bigint,           -- the number of the run that applied that
+    PRIMARY KEY (table_name, row_id),
+    UNIQUE (table_name, target_id)
+);

@@ -16,7 +16,7 @@ from syncline.engine.vectors.outbox import fields_sql, payload_sql
 from syncline.errors import VectorStoreRejected
 from syncline.messages.verification import Verdict
 from syncline.provider import GraphSchema, GraphVectors
-from syncline.sql import quoted, statements_of
+from syncline.sql import statements_of
 from syncline.stores.vectors import PointPayload, VectorStore
 from syncline.verify.rows import pairs
 from syncline.verify.snapshots import open_side

@@ -96,11 +96,14 @@ class Removal:
                         sql("gone_children", child_id=own.column, key=commas(own.parts("t")), **names),
                     )
                 else:
-                    yield child.name, sql(
-                        "gone_keyed_children",
-                        **names,
-                        **self._key_of(child),
-                        ours=f"\nWHERE {own.is_ours('t')}" if child.listed else "",
+                    yield (
+                        child.name,
+                        sql(
+                            "gone_keyed_children",
+                            **names,
+                            **self._key_of(child),
+                            ours=f"\nWHERE {own.is_ours('t')}" if child.listed else "",
+                        ),
                     )
 
     def _identity(self, table: TableMap) -> Identity:

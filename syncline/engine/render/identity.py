@@ -12,6 +12,7 @@ Every expression here is for the graph-db.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from syncline.engine.key_forms import form, read, safe
 from syncline.engine.render.fragments import column, commas
@@ -21,7 +22,9 @@ from syncline.maps.ids import IdRule
 from syncline.maps.key_types import KeyType, Kind
 from syncline.sql import literal, quoted
 
-__all__ = ["Identity", "key_hash", "row_hash"]
+__all__ = ["Identity", "key_hash", "ours", "row_hash"]
+
+_LIST: Final = "sync_row"
 
 
 def key_hash(text: str) -> str:
@@ -34,6 +37,15 @@ def row_hash(parts: Sequence[str]) -> str:
     if len(parts) == 1:
         return key_hash(parts[0])
     return key_hash(" || ".join(f"{key_hash(part)}::text" for part in parts))
+
+
+def ours(table: TableMap) -> str:
+    """Return a target without rows of others, as what stands before an alias in FROM."""
+    if not table.listed:
+        return quoted(table.name)
+    id_ = form(table.id_type, f"t.{column(table.id_column)}")
+    is_ours = sql("is_listed", list=_LIST, table=literal(table.name), id=id_).strip()
+    return sql("ours", target=quoted(table.name), is_ours=is_ours).strip()
 
 
 class Identity:
@@ -98,9 +110,7 @@ class Identity:
     @property
     def ours(self) -> str:
         """The target without rows of others, as what stands before an alias in FROM."""
-        if not self.table.listed:
-            return quoted(self.table.name)
-        return f"(SELECT t.*, t.xmin FROM {quoted(self.table.name)} t WHERE {self.is_ours('t')})"  # noqa: S608
+        return ours(self.table)
 
     def _entry(self, target_id: str) -> dict[str, str]:
         names = {"list": self._list, "table": literal(self.table.name)}
@@ -108,7 +118,7 @@ class Identity:
 
     @property
     def _list(self) -> str:
-        return ("" if self._schema is None else f"{quoted(self._schema)}.") + "sync_row"
+        return ("" if self._schema is None else f"{quoted(self._schema)}.") + _LIST
 
     def referred(self, type_: KeyType, text: str) -> str:
         """Return the key of the row that a reference names by a text in another type's form."""

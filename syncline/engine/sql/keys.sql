@@ -93,3 +93,6 @@ EXISTS (SELECT FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.
 
 -- name: is_row
 sync_row.table_name = '@{table}' AND sync_row.target_id = @{id}
+
+-- name: ours
+(SELECT t.*, t.xmin FROM @{target} t WHERE @{is_ours})

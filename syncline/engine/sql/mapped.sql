@@ -57,13 +57,13 @@ DELETE FROM sync_outbox WHERE collection = ANY ($1::text[])
 -- name: mapped_queue
 -- Every row's point, and every point without a row: one that left while the collection was not written.
 INSERT INTO sync_outbox (collection, point_id)
-SELECT $1, id FROM @{target} UNION SELECT collection, point_id FROM sync_vector WHERE collection = $1
+SELECT $1, @{id} FROM @{target} UNION SELECT collection, point_id FROM sync_vector WHERE collection = $1
 ON CONFLICT (collection, point_id) DO UPDATE SET
     seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL
 
 -- name: mapped_touch
 -- One point: before it is written, the collection gets its indexes.
-INSERT INTO sync_outbox (collection, point_id) SELECT $1, id FROM @{target} ORDER BY id LIMIT 1
+INSERT INTO sync_outbox (collection, point_id) SELECT $1, @{id} FROM @{target} ORDER BY @{id} LIMIT 1
 ON CONFLICT (collection, point_id) DO NOTHING
 
 -- name: recount_page

@@ -7,6 +7,7 @@ from typing import Final
 
 import asyncpg
 
+from syncline.engine.key_forms import cast, form
 from syncline.engine.map_changes import (
     ChangeKind,
     Definition,
@@ -16,7 +17,8 @@ from syncline.engine.map_changes import (
     lists_anew,
     map_changes,
 )
-from syncline.engine.render.identity import Identity
+from syncline.engine.render.fragments import column
+from syncline.engine.render.identity import Identity, ours
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.template import sql
 from syncline.sql import quoted
@@ -178,7 +180,15 @@ def _strange(own: Identity, before: Definition | None) -> str | None:
 async def recount_step(target: asyncpg.Connection, statements: SchemaStatements, name: str) -> bool:
     """Make the next counts of a table again, in the caller's transaction; return True when none are left."""
     after = await target.fetchval(sql("recounted"), name)
-    page = sql("recount_page", target=quoted(name))
+    table = statements.tables[name].table
+    page = sql(
+        "recount_page",
+        target=ours(table),
+        id=column(table.id_column),
+        after=cast(table.id_type, "$1::text"),
+        last=form(table.id_type, "id"),
+        noted_as=statements.recount.noted_as,
+    )
     [row] = await target.fetch(page, after, _RECOUNTED, statements.recount.labels(name))
     await statements.recount.run(target)
     ended: bool = row["rows"] < _RECOUNTED

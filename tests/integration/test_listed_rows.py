@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest_asyncio
 
 from syncline.capture.install.install import adopt
-from syncline.engine import Column, Links, Reference, SchemaMap, Stat, Stats, SyncEngine, TableMap
+from syncline.engine import (
+    Column,
+    Links,
+    Reference,
+    SchemaMap,
+    Stat,
+    Stats,
+    SyncEngine,
+    TableMap,
+    VectorProjection,
+)
 from syncline.maps.ids import Id, IdRule
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.messages.verification import Verification
@@ -329,6 +339,48 @@ async def test_a_map_whose_ids_become_others_says_what_stands_in_the_way(site: T
     assert await read(site, "SELECT count(*) FROM sync_row WHERE table_name = 'nodes'") == [(3,)]
     await cycle(site, SyncEngine(beside), "DELETE FROM w_nodes WHERE key = 'c'")
     assert await read(site, "SELECT title FROM nodes ORDER BY 1") == [("A",), ("B",)]
+
+
+async def test_changed_points_and_counts_are_made_again_for_rows_of_ours(site: TestGraph) -> None:
+    point = VectorProjection(collection="nodes", text="t.title", payload={"title": "t.title"})
+    counts = Stats(
+        table="source_stats", owner="of", columns=(Stat(column="pages", counted="pages", by=("source_id",)),)
+    )
+    await on_target(
+        site,
+        "CREATE TABLE source_stats (of bigint PRIMARY KEY REFERENCES sources ON DELETE CASCADE, pages bigint DEFAULT 0, "
+        "texts bigint DEFAULT 0); ALTER TABLE nodes RENAME id TO node_id;"
+        f"INSERT INTO nodes VALUES ('{uuid(90)}', 'theirs'); INSERT INTO sources (uri) VALUES ('http://x')",
+    )
+    id_ = replace(NODES.id or Id(rule=IdRule.HASH), column="node_id")
+
+    def book(vector: VectorProjection, stats: Stats) -> SchemaMap:
+        tables = (replace(NODES, id=id_, vector=vector), replace(SOURCES, stats=stats), PAGES)
+        return SchemaMap(name="book", tables=tables)
+
+    async def all_points(schema_map: SchemaMap) -> None:
+        context = site.context()
+        found = await verify(
+            schema_map,
+            write=context.write,
+            target=context.target,
+            vectors=context.vectors,
+            embedding=context.embedding.name,
+        )
+        assert [relation.name for relation in found.relations if relation.damaged or relation.problem] == []
+
+    before = book(point, counts)
+    result = await cycle(site, SyncEngine(before), NODE_ROWS)
+    assert result.vectors.upserted == 3
+    await all_points(before)
+    texts = Stat(column="texts", counted="pages", by=("source_id",), value="count(c.text)")
+    after = book(replace(point, text="upper(t.title)"), replace(counts, columns=(*counts.columns, texts)))
+    result = await cycle(site, SyncEngine(after))
+    assert result.vectors.upserted == 3
+    assert await read(site, "SELECT of, pages, texts FROM source_stats ORDER BY 1") == [(2, 1, 1), (3, 1, 1)]
+    await all_points(after)
+    await cycle(site, SyncEngine(after), f"UPDATE w_nodes SET node_uuid = '{uuid(9)}' WHERE key = 'a'")
+    await all_points(after)
 
 
 async def test_map_check_says_why_a_target_cannot_assign_ids(site: TestGraph) -> None:

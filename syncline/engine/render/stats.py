@@ -76,6 +76,8 @@ class Recount:
     def __init__(self, schema_map: SchemaMap) -> None:
         self.create = sql("touched_create", type="uuid" if _all_uuids(schema_map) else "text")
         self._noted_as_text = not _all_uuids(schema_map)
+        self.noted_as = _noted_as(schema_map)
+        """The cast of an id to how it is noted."""
         self._counting = [
             (table, stats, _groups(table, stats))
             for table in schema_map

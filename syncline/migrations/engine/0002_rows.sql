@@ -11,3 +11,6 @@ CREATE TABLE sync_row (
     PRIMARY KEY (table_name, row_id),
     UNIQUE (table_name, target_id)
 );
+
+-- How far counts are made again, by ids of any type.
+ALTER TABLE sync_mapped ALTER COLUMN recounted TYPE text USING recounted::text;

@@ -88,6 +88,8 @@ class Comparison:
 
     def _next_rows(self, schema_map: SchemaMap, table: TableMap) -> str:
         own = Identity(schema_map, table)
+        if table.listed:
+            return sql("comparison_listed", table=literal(table.name))
         if own.hashed and table.key_column is not None:
             return sql(
                 "comparison_rows", target=quoted(table.name), id=own.column, key=commas(own.parts("t"))

@@ -182,7 +182,9 @@ class SyncEngine:
             return self._fitting[place]
         # This may run inside a write-db connection, and then errors would name the write-db.
         with context.target.store.errors_mapped():
-            found = await schema_problems(context.write, target, context.target.schema, self.schema_map)
+            found = await schema_problems(
+                context.write, target, context.target.schema, self.schema_map, shadow=context.shadow
+            )
         # A missing privilege may be granted at any time, so that result is not cached.
         if not found.failed and found.footing.writable:
             self._fitting[place] = found

@@ -17,6 +17,7 @@ __all__ = [
     "TableChange",
     "definition_of",
     "definitions_of",
+    "lists_anew",
     "map_changes",
     "map_hash",
 ]
@@ -26,8 +27,6 @@ Definition = Mapping[str, JsonValue]
 
 _IDENTITY: Final = ("key", "source", "id", "types")
 """Fields by which rows are found: under another one, the rows that stand there may be of no source row."""
-_IDS: Final = ("id", "types")
-"""Fields under whose change a key may have another id. Under another key, rows have that of the old key."""
 _UNREAD: Final = ("name", "source_only")
 """Fields whose change alone changes no row: an expression that uses a column is itself a difference."""
 
@@ -89,6 +88,8 @@ class TableChange:
     """Whether rows may stand in the target under other ids than the map's: no cycle finds them by its own."""
     anew: bool = False
     """Whether the same row has another id than before, so that what refers to it has to name that."""
+    unlisted: bool = False
+    """Whether what the list of rows says of the table is no longer true, or no longer kept."""
     after: frozenset[str] = frozenset()
     """Tables whose ids changed, and to which this one refers: it is read after them."""
 
@@ -209,8 +210,9 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         what=(*what, *vector.what, *stats),
         reread=reread,
         compare=any(field in _IDENTITY for field in differing),
-        ids=any(field in _IDS for field in differing),
+        ids="types" in differing or ("id" in differing and _made(before) != _made(now)),
         anew="id" in differing,
+        unlisted=_listed(before) and (not _listed(now) or _typed(before) != _typed(now)),
         points=vector.points or ("id" in differing and bool(now.get("vector"))),
         indexed=vector.indexed and not vector.points,
         recount=recount,
@@ -229,6 +231,40 @@ _LISTS: Final = {
     "expressions": ("", "expression of"),
 }
 """Field with named items -> the name within an item, and what an item is called."""
+
+
+_LOOKED_UP: Final = ("column", "assigned")
+"""Rules by which an id does not follow from the key."""
+
+
+_MAKING: Final = ("column", "namespace", "expression", "type", "source")
+
+
+def lists_anew(before: Definition, now: Definition) -> bool:
+    """Return whether rows may stand in the target that the list of rows does not have, under other ids."""
+    if _listed(before):
+        return _typed(before) != _typed(now)
+    return _made(before) != _made(now)
+
+
+def _listed(table: Definition) -> bool:
+    own = _part(table, "id")
+    return own.get("rule") in _LOOKED_UP or bool(own.get("beside"))
+
+
+def _made(table: Definition) -> tuple[object, ...]:
+    """Return what of an id's declaration makes it, and where: two that are equal make the same ids.
+
+    Types of keys may also change what a key makes; under another key, rows have the id of the old one.
+    """
+    own = _part(table, "id")
+    return own.get("rule", "hash"), *(own.get(name) for name in _MAKING)
+
+
+def _typed(table: Definition) -> tuple[object, ...]:
+    own = _part(table, "id")
+    rule = own.get("rule", "hash")
+    return ("uuid",) if rule in ("hash", "uuid5") else (own.get("type"),)
 
 
 def _differences(field: str, before: Definition, now: Definition) -> tuple[list[str], bool]:

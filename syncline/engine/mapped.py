@@ -7,12 +7,21 @@ from typing import Final
 
 import asyncpg
 
-from syncline.engine.map_changes import ChangeKind, Definition, TableChange, definitions_of, map_changes
-from syncline.engine.render.identity import Identity
+from syncline.engine.key_forms import cast, form
+from syncline.engine.map_changes import (
+    ChangeKind,
+    Definition,
+    TableChange,
+    definition_of,
+    definitions_of,
+    lists_anew,
+    map_changes,
+)
+from syncline.engine.render.fragments import column
+from syncline.engine.render.identity import Identity, ours
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.template import sql
-from syncline.maps.key_types import Kind
 from syncline.sql import quoted
 
 __all__ = ["MapState", "read_map_state", "recount_step"]
@@ -65,6 +74,9 @@ class MapState:
         reread = [name for name, change in changed.items() if change.reread]
         if reread:
             await target.execute(sql("mapped_unpark"), reread)
+        unlisted = [change.table for change in changes if change.unlisted]
+        if unlisted:
+            await target.execute("DELETE FROM sync_row WHERE table_name = ANY ($1::text[])", unlisted)
         left = [change.table for change in changes if change.kind is ChangeKind.LEFT]
         if left:
             await target.execute(sql("mapped_left"), left)
@@ -105,10 +117,11 @@ class MapState:
                 continue
             table = self.statements.tables[change.table].table
             if table.vector is not None:
+                own = Identity(self.statements.schema_map, table)
                 statement = sql(
                     "mapped_queue" if change.points else "mapped_touch",
-                    target=quoted(table.name),
-                    id=Identity(self.statements.schema_map, table).column,
+                    target=f"{own.ours} t" if table.listed else own.ours,
+                    id=own.column,
                 )
                 await target.execute(statement, table.vector.collection)
 
@@ -141,41 +154,58 @@ async def read_map_state(
         statements=statements,
         first=False,
         changes=changes,
-        strangers={name: said async for name, said in _strangers(target, statements, looked_at)},
+        strangers={name: said async for name, said in _strangers(target, statements, looked_at, before)},
         recounts=frozenset(row["table_name"] for row in rows if row["recount"]),
         _definitions=definitions,
     )
 
 
 async def _strangers(
-    target: asyncpg.Connection, statements: SchemaStatements, names: Sequence[str]
+    target: asyncpg.Connection,
+    statements: SchemaStatements,
+    names: Sequence[str],
+    before: Mapping[str, Definition],
 ) -> AsyncIterator[tuple[str, str]]:
     """Yield the tables that have rows with other ids than the map makes of their keys, and what mends it."""
     for name in names:
         own = Identity(statements.schema_map, statements.tables[name].table)
         if not own.table.identified:
             continue
-        strange = own.is_strange("t")
+        strange = _strange(own, before.get(name))
+        if strange is None:
+            continue
         if await target.fetchval(sql("mapped_strange", target=quoted(name), strange=strange)):
             schema = quoted(await target.fetchval("SELECT current_schema()"))
             leave = sql("mapped_strangers_leave", target=f"{schema}.{quoted(name)}", strange=strange).strip()
             yield name, f"{_STRANGERS} {leave};"
 
 
+def _strange(own: Identity, before: Definition | None) -> str | None:
+    """Return the condition that a target row `t` has an id that no cycle finds; None if none can have."""
+    table = own.table
+    if not table.listed:
+        return own.is_strange("t")
+    if before is None or lists_anew(before, definition_of(table)):
+        # Its rows were all ours, and under other ids; those found by a natural key keep theirs.
+        return None if table.id is not None and table.id.natural else f"NOT {own.is_ours('t')}"
+    return None if table.looked_up else f"{own.is_ours('t')} AND {own.is_strange('t')}"
+
+
 async def recount_step(target: asyncpg.Connection, statements: SchemaStatements, name: str) -> bool:
     """Make the next counts of a table again, in the caller's transaction; return True when none are left."""
     after = await target.fetchval(sql("recounted"), name)
-    own = Identity(statements.schema_map, statements.tables[name].table)
-    labels = statements.recount.labels(name)
-    if own.table.id_type.kind is Kind.UUID:
-        page = sql("recount_page", noted=statements.recount.noted, target=quoted(name), id=own.column)
-        [row] = await target.fetch(page, after, _RECOUNTED, labels)
-        ended: bool = row["rows"] < _RECOUNTED
-    else:
-        # Where it has got to is kept as a uuid, so others are counted at once.
-        everything = sql("recount_all", noted=statements.recount.noted, target=quoted(name), id=own.column)
-        await target.execute(everything, labels)
-        row, ended = {"last": None}, True
+    table = statements.tables[name].table
+    page = sql(
+        "recount_page",
+        target=ours(table),
+        id=column(table.id_column),
+        after=cast(table.id_type, "$1::text"),
+        last=form(table.id_type, "id"),
+        noted=statements.recount.noted,
+        noted_as=statements.recount.noted_as,
+    )
+    [row] = await target.fetch(page, after, _RECOUNTED, statements.recount.labels(name))
+    ended: bool = row["rows"] < _RECOUNTED
     await statements.recount.run(target)
     await target.execute(sql("recount_moved"), name, ended, None if ended else row["last"])
     return ended

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import asyncpg
 
 from syncline.engine.dead_letters import FEW, TOO_MANY_UNUSUAL, DeadLetter, refusal_of, refuses_a_row, settle
+from syncline.engine.keys import row_uuid
 from syncline.engine.limits import is_limit
+from syncline.engine.listing import enter_landed, identify, move, take_out_unclear
 from syncline.engine.render.parking import Release
 from syncline.engine.render.statements import SchemaStatements, TableStatements
 from syncline.engine.schema_transaction import looking_up
@@ -64,7 +66,9 @@ async def apply_staged(
         # Only the row count matters, and a small sample gives that.
         await target.execute("SET LOCAL default_statistics_target = 10")
         await target.execute(table.analyze_stage)
-    merging = table.merging
+    merging, listing = table.merging, table.listing
+    if listing.any:
+        await identify(target, listing)
     state = await target.fetchrow(sql("state_of_rows", table=literal(table.table.name), known=merging.known))
     effects: list[TableProgress] = []
     if table.table.present != "true":
@@ -74,8 +78,10 @@ async def apply_staged(
     for ranged in waiting.park_rows:
         _, refused, _ = await settle(target, table, ranged, store)
         unparked.extend(refused)
+    await move(target, listing)
     removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
     effects.extend(removed)
+    unparked.extend(await take_out_unclear(target, listing))
     few = staged < _ANALYZE_FROM
     # Removals may have parked references of staged rows that had none before.
     references = table.table.identified and bool(state["references"] or removed)
@@ -94,6 +100,7 @@ async def apply_staged(
     if refused:
         ids = [letter.row_id for letter in refused]
         await target.execute(sql("reject_references"), table.table.name, ids)
+    await enter_landed(target, listing)
     # Before the links: a row with one rejected link leaves the stage, although it has been applied.
     for child, statement in waiting.reject:
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
@@ -124,6 +131,9 @@ async def apply_staged(
     more |= bool(rows) and merging.rematches
     await schema.recount.run(target)
     letters = [*unparked, *unremoved.get(table.table.name, ()), *refused]
+    if listing.moved is not None:
+        # One that cannot be removed under its old id may have another's besides.
+        letters = list({letter.row_id or row_uuid(letter.key): letter for letter in letters}.values())
     return Applied(
         effects=tuple(_changed(effects)), refused={**unremoved, table.table.name: letters}, more=more
     )

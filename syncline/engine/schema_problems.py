@@ -1,6 +1,7 @@
 """Schema check: finds the tables that do not match their table map, before any row is synced."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import asyncpg
 
@@ -8,10 +9,17 @@ from syncline.engine.render.statements import POSITIONS
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
 from syncline.errors import SchemaMismatch
+from syncline.maps.ids import IdRule
 from syncline.provider import GraphSchema
 from syncline.sql import quoted
 
 __all__ = ["Fit", "Footing", "read_footing", "schema_problems"]
+
+
+_NO_SHADOW: Final = (
+    "The ids of {table} are assigned by its target, so those of a shadow would be others, and readers would "
+    "lose the rows they refer to: run the graph without a shadow, or let ids come from the source."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +54,12 @@ class Fit:
 
 
 async def schema_problems(
-    write: GraphSchema, target: asyncpg.Connection, schema: str, schema_map: SchemaMap
+    write: GraphSchema,
+    target: asyncpg.Connection,
+    schema: str,
+    schema_map: SchemaMap,
+    *,
+    shadow: bool = False,
 ) -> Fit:
     """Return what is wrong with each table on either side, with a few queries.
 
@@ -70,6 +83,8 @@ async def schema_problems(
     for table in schema_map:
         problems = check_source(written, [table]) or uncaptured(written, [table])
         problems = [*problems, *map(_mended, check_target(read, schema_map, [table]))]
+        if shadow and table.id_rule is IdRule.ASSIGNED:
+            problems.append(_NO_SHADOW.format(table=table.name))
         if problems:
             found[table.name] = " ".join(problems)
     return Fit(failed=found, footing=footing)

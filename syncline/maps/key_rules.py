@@ -14,6 +14,14 @@ __all__ = ["Found", "identity_faults", "referring_faults"]
 Found = tuple[tuple[str | int, ...], str, str]
 """Where in a table map, what is wrong, and the fix."""
 
+_WANTED: Final = {
+    IdRule.UUID5: {"namespace"},
+    IdRule.EXPRESSION: {"expression", "type"},
+    IdRule.COLUMN: {"source", "type"},
+    IdRule.ASSIGNED: {"type"},
+}
+"""What a rule for ids has to tell."""
+_TYPED: Final = (IdRule.EXPRESSION, IdRule.COLUMN, IdRule.ASSIGNED)
 _TYPES: Final = "text, varchar, uuid, smallint, integer, bigint, numeric, date and bytea"
 _NUMBERS: Final = {Kind.INTEGER, Kind.NUMERIC}
 _OF_TEXT: Final = {Kind.UUID, *_NUMBERS}
@@ -67,9 +75,9 @@ def _types(table: TableMap) -> Iterator[Found]:
 
 
 def _id(table: TableMap, own: Id) -> Iterator[Found]:
-    wanted = {IdRule.UUID5: {"namespace"}, IdRule.EXPRESSION: {"expression", "type"}}.get(own.rule, set())
+    wanted = _WANTED.get(own.rule, set())
     possible = wanted | ({"type"} if own.rule is IdRule.SAME else set())
-    for name in ("namespace", "expression", "type"):
+    for name in ("namespace", "expression", "type", "source"):
         given = getattr(own, name) is not None
         if given and name not in possible:
             yield (("id", name), f"rule {own.rule} has no {name}", "Leave it out.")
@@ -83,7 +91,7 @@ def _id(table: TableMap, own: Id) -> Iterator[Found]:
                 f"the id is the key, which is {' and '.join(type_.name for type_ in table.key_types)}",
                 "Leave the type out, or use rule `expression`.",
             )
-    if own.rule is IdRule.EXPRESSION and own.type is not None and key_type(own.type) is None:
+    if own.rule in _TYPED and own.type is not None and key_type(own.type) is None:
         yield (("id", "type"), f"{own.type} cannot be an id", f"Ids may be {_TYPES}.")
     if own.rule is IdRule.UUID5:
         yield from _uuid5(table, own)
@@ -95,12 +103,50 @@ def _id(table: TableMap, own: Id) -> Iterator[Found]:
                 f"an id is made from the key, whose values are $1 to ${len(table.key)}",
                 "Name at least one of them, and no other.",
             )
+    yield from _listed(table, own)
     if own.key is not None and (len(table.key) > 1 or not table.identified):
         yield (
             ("id", "key"),
             "a key of several columns, or of references, has a column each",
             "Leave it out.",
         )
+
+
+def _listed(table: TableMap, own: Id) -> Iterator[Found]:
+    """Yield what is wrong with an id that does not follow from the key, or that stands beside it."""
+    if own.beside and own.rule is IdRule.SAME:
+        yield ("id", "beside"), "the id is the key, so the target has no other column for it", "Leave it out."
+    elif own.beside and own.key is not None:
+        yield ("id", "key"), "bookkeeping beside leaves no key in the target", "Leave `key` or `beside` out."
+    if own.source is not None and own.rule is IdRule.COLUMN:
+        used = {*table.key, *(r.column for r in table.references), *(links.source for links in table.links)}
+        if own.source in table.key:
+            yield ("id", "source"), f"{own.source} is of the key", "Use rule `same`, or `expression`."
+        elif own.source in used:
+            yield ("id", "source"), f"{own.source} names other rows", "Name a column with the row's own id."
+        copied = {column.name: column.type for column in (*table.columns, *table.source_only)}
+        if own.type is not None and copied.get(own.source, own.type) != own.type:
+            yield (
+                ("id", "type"),
+                f"the column {own.source} is {copied[own.source]}, and the id {own.type}",
+                "Give both one type.",
+            )
+    if own.natural and own.rule is not IdRule.ASSIGNED:
+        yield ("id", "natural"), f"rule {own.rule} finds no existing row", "Leave it out, or use `assigned`."
+        return
+    written = {
+        *(column.name for column in table.columns),
+        *table.expressions,
+        *(reference.target_column for reference in table.required),
+        *table.made_of_key,
+    } - {own.column}
+    for position, name in enumerate(own.natural):
+        if name not in written:
+            yield (
+                ("id", "natural", position),
+                f"{name} is no column that this map writes for every row",
+                f"Name some of {', '.join(sorted(written)) or 'the columns'}.",
+            )
 
 
 def _uuid5(table: TableMap, own: Id) -> Iterator[Found]:

@@ -279,6 +279,26 @@ class TableMap:
         return declared or (self.key_types[0] if self.id_rule is IdRule.SAME else _UUID)
 
     @property
+    def beside(self) -> bool:
+        """Whether the target has no column with the key, nor with the version and the run."""
+        return self.id is not None and self.id.beside
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether the id does not follow from the key: `sync_row` has it."""
+        return self.id_rule in (IdRule.COLUMN, IdRule.ASSIGNED)
+
+    @property
+    def listed(self) -> bool:
+        """Whether `sync_row` lists the rows, so that others may stand in the target beside them."""
+        return self.beside or self.looked_up
+
+    @property
+    def stamps(self) -> bool:
+        """Whether the target's rows have the version and the run themselves."""
+        return self.stamped and not self.beside
+
+    @property
     def id_namespace(self) -> str:
         """The namespace of ids by rule `uuid5`."""
         return (self.id and self.id.namespace) or ""
@@ -292,7 +312,7 @@ class TableMap:
     @property
     def key_column(self) -> str | None:
         """The target column with the key itself; None if the key is read from the id or other columns."""
-        if not self.identified or len(self.key) > 1:
+        if not self.identified or len(self.key) > 1 or self.beside:
             return None
         if self.id is None:
             return "key"
@@ -301,7 +321,7 @@ class TableMap:
     @property
     def own_parts(self) -> dict[str, KeyType]:
         """The columns of a key that the target has under the same names."""
-        if self.key_column is not None or (self.identified and len(self.key) == 1):
+        if self.key_column is not None or self.beside or (self.identified and len(self.key) == 1):
             return {}
         return {name: self.type_of(name) for name in self.key if self.parent_part(name) is None}
 

@@ -181,10 +181,16 @@ def _target(schema_map: SchemaMap, table: TableMap) -> dict[str, str]:
     return {
         "target": quoted(table.name),
         "id": f"t.{own.column}" if uuid else "NULL::uuid",
-        "version": "t.sync_version" if table.stamped else "NULL::bigint",
-        "run": "t.sync_run" if table.stamped else "NULL::bigint",
+        "version": _stamp(own, "sync_version", "version"),
+        "run": _stamp(own, "sync_run", "run"),
         "same_row": " AND ".join(same),
     }
+
+
+def _stamp(own: Identity, column: str, listed: str) -> str:
+    if own.table.beside:
+        return own.listed(f"sync_row.{listed}", f"t.{own.column}")
+    return f"t.{column}" if own.table.stamped else "NULL::bigint"
 
 
 async def _target_id(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from syncline.capture.install.checks import target_columns
 from syncline.capture.install.misfit import Misfit
+from syncline.maps.ids import IdRule
 from syncline.maps.schema_map import SchemaMap
 from syncline.maps.table_map import TableMap
 from syncline.operator.map_catalog import MapTable
@@ -30,7 +31,9 @@ def unwritable(schema_map: SchemaMap, schema: str, tables: Mapping[str, MapTable
                         path=path,
                         statement=f"{_alter(schema, name, column.name)} DROP EXPRESSION",
                     )
-                if column.identity_always:
+                if column.identity_always and not (
+                    table.id_rule is IdRule.ASSIGNED and (name, column.name) == (table.name, table.id_column)
+                ):
                     yield Misfit(
                         f"{place} is GENERATED ALWAYS AS IDENTITY, so no id can be written to it; "
                         "let it be BY DEFAULT.",

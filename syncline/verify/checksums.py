@@ -16,6 +16,7 @@ from syncline.engine.render.fragments import (
 )
 from syncline.engine.render.identity import Identity
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
+from syncline.maps.ids import IdRule
 from syncline.sql import literal, quoted, statements_of
 
 __all__ = [
@@ -114,13 +115,17 @@ class RowChecksums:
             ]
         )
         keys = [f"t.{quoted(column)}" for column in table.target_key]
-        ids = keys if hashes or own.hashed else [key_uuid(part) for part in own.parts("t")]
-        stored = len(keys) == 1 and ids == keys
+        places = range(1, len(table.key) + 1)
+        self._parts = [f"t.sync_key[{place}]" for place in places] if table.listed else own.parts("t")
+        ids = keys if hashes or own.hashed else [key_uuid(part) for part in self._parts]
+        stored = len(keys) == 1 and ids == keys and not table.listed
         # A computed id is computed once.
         self.target_id = keys[0] if stored else "t.sync_row_id"
         self._target = (
             f"{quoted(table.name)} t"
             if stored
+            else _sql("target_listed", target=quoted(table.name), of_row=own.is_row("t"))
+            if table.listed
             else _sql("target_with_id", target=quoted(table.name), row_id=own_id(ids))
         )
 
@@ -171,7 +176,7 @@ class RowChecksums:
     def target_key(self) -> str:
         """The key parts of row `t`, if it was requested with keys; from its parents where needed."""
         if self._joined is None:
-            return commas(self._own.parts("t"))
+            return commas(self._parts)
         keys = zip(self._joined, self.table.target_key, strict=True)
         return commas([f"coalesce({key}, t.{quoted(column)}::text)" for (_, key), column in keys])
 
@@ -205,6 +210,8 @@ class RowChecksums:
         if reference is not None:
             return f"s.{quoted(reference.column)}"
         if self._is_own(name):
+            if self.table.id is not None and self.table.id.source is not None:
+                return f"s.{quoted(self.table.id.source)}"
             return (
                 "true"
                 if self._own.only_here
@@ -224,7 +231,9 @@ class RowChecksums:
             return f"v{self.table.references.index(reference)}.{quoted(reference.by or '')}"
         if self._is_own(name):
             found = f"t.{self._own.column}"
-            return f"({found} = {self._own.derived(self._own.parts('t'))})" if self._own.only_here else found
+            if self.table.looked_up:
+                return found if self.table.id_rule is IdRule.COLUMN else "true"
+            return f"({found} = {self._own.derived(self._parts)})" if self._own.only_here else found
         parent, found = self._by_key(name), f"t.{quoted(name)}"
         if parent is not None:
             found = parent.key_of(found)

@@ -64,7 +64,7 @@ class _Queries:
         self._map, self._captured, self._table, self._links = schema_map, captured, table, links
         self._own, self._parent = Identity(schema_map, table), Identity(schema_map, schema_map[links.parent])
         self._placed, self._ours = links.position is not None, links.owned is Ownership.OURS
-        self._by_row = not (self._own.hashed and self._parent.hashed and links.bare)
+        self._by_row = not (self._own.hashed and self._parent.hashed and links.bare) or table.listed
 
     def rendered(self) -> Queries:
         return Queries(
@@ -115,6 +115,7 @@ class _Queries:
             member_row=self._parent.row_of(f"l.{member}"),
             member_key="NULL" if self._parent.hashed else self._parent.key_of(f"l.{member}"),
             more=more,
+            listed=f" WHERE {self._own.listed('true', f'l.{owner}')}" if self._table.listed else "",
         ).strip()
 
     def _source(self) -> str:
@@ -131,7 +132,7 @@ class _Queries:
     def _target(self) -> str:
         return _sql(
             "listed_links_target",
-            owners=quoted(self._table.name),
+            owners=self._own.ours,
             owner_row=self._own.row_id("o"),
             made=self._made(),
             member_key="l.sync_member_key" if self._by_row else "NULL",

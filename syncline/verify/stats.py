@@ -65,7 +65,7 @@ class Recounting:
             "owner": quoted(owner),
             "expected": _sql(
                 "stats_expected",
-                target=quoted(table.name),
+                target=own.ours,
                 stats=quoted(stored),
                 owner=quoted(owner),
                 id=own.column,
@@ -83,7 +83,7 @@ class Recounting:
             key=f"ARRAY[{commas(own.parts('o'))}]",
             **self._fragments,
         )
-        self._count = _sql("stats_count", target=quoted(table.name))
+        self._count = _sql("stats_count", target=own.ours)
         self._mend = _sql(
             "stats_mend_rows" if table.counters else "stats_mend",
             stats=quoted(stored),

@@ -16,7 +16,7 @@ from syncline.engine.vectors.outbox import fields_sql, payload_sql
 from syncline.errors import VectorStoreRejected
 from syncline.messages.verification import Verdict
 from syncline.provider import GraphSchema, GraphVectors
-from syncline.sql import quoted, statements_of
+from syncline.sql import statements_of
 from syncline.stores.vectors import PointPayload, VectorStore
 from syncline.verify.rows import pairs
 from syncline.verify.snapshots import open_side
@@ -78,11 +78,11 @@ class _Comparison:
             "points",
             payload=payload_sql(text, fields_sql(vector)),
             text=text,
-            target=quoted(own.table.name),
+            target=own.ours,
             id=own.column,
             key=commas(own.parts("t")),
         )
-        self._now = _sql("points_now", target=quoted(own.table.name), id=own.column)
+        self._now = _sql("points_now", target=own.ours, id=own.column)
         self._suspects: list[_Suspect] = []
         self._doubtful: dict[UUID, _Suspect] = {}
         self._fence = 0

@@ -74,7 +74,8 @@ KINDS = (
     KeyKind("date", "date '2020-0{n}-01'", "2020-0{n}-01", ("date[]",), "date", "$1 + 1", "date"),
     KeyKind("bytea", "'\\x0{n}ff'::bytea", "0{n}ff", ("bytea[]",), "bytea", "sha256($1)", "bytea"),
 )
-RULES = tuple(IdRule)
+WAYS = (*((rule, False) for rule in IdRule), *((rule, True) for rule in IdRule if rule is not IdRule.SAME))
+"""Every rule for ids, with the bookkeeping in the target and beside it."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,11 @@ class Case:
 
     kind: KeyKind
     rule: IdRule
+    beside: bool = False
 
     @property
     def parents(self) -> str:
-        return f"{self.kind.name}_{self.rule}"
+        return f"{self.kind.name}_{self.rule}{'_b' if self.beside else ''}"
 
     @property
     def children(self) -> str:
@@ -99,31 +101,52 @@ class Case:
                 return self.kind.type
             case IdRule.EXPRESSION:
                 return self.kind.made
+            case IdRule.ASSIGNED:
+                return "bigint"
         return "uuid"
 
     @property
     def id(self) -> Id | None:
+        beside = self.beside
         match self.rule:
             case IdRule.HASH:
-                return None
+                return Id(rule=IdRule.HASH, beside=True) if beside else None
             case IdRule.SAME:
                 return Id(rule=IdRule.SAME, column="nr")
             case IdRule.UUID5:
-                return Id(rule=IdRule.UUID5, namespace=str(NAMESPACE), key="code")
+                key = None if beside else "code"
+                return Id(rule=IdRule.UUID5, namespace=str(NAMESPACE), key=key, beside=beside)
+            case IdRule.COLUMN:
+                return Id(rule=IdRule.COLUMN, source="uid", type="uuid", beside=beside)
+            case IdRule.ASSIGNED:
+                return Id(rule=IdRule.ASSIGNED, type="bigint", beside=beside)
         return Id(
-            rule=IdRule.EXPRESSION, expression=self.kind.expression, type=self.kind.made, column="Made by"
+            rule=IdRule.EXPRESSION,
+            expression=self.kind.expression,
+            type=self.kind.made,
+            column="Made by",
+            beside=beside,
         )
+
+    @property
+    def stamps(self) -> str:
+        """The engine's other columns in a target."""
+        return "" if self.beside else ", sync_version bigint, sync_run bigint"
 
     def columns(self) -> str:
         """The columns of identity in a target."""
+        made = {IdRule.EXPRESSION: '"Made by"'}.get(self.rule, "id")
+        own = f"{made} {self.id_type} {'GENERATED ALWAYS AS IDENTITY ' * (self.rule is IdRule.ASSIGNED)}PRIMARY KEY"
+        if self.beside:
+            return own
         match self.rule:
             case IdRule.SAME:
                 return f"nr {self.id_type} PRIMARY KEY"
             case IdRule.UUID5:
                 return f"id uuid PRIMARY KEY, code {self.kind.type} NOT NULL"
             case IdRule.EXPRESSION:
-                return f'"Made by" {self.id_type} PRIMARY KEY, key {self.kind.type} NOT NULL'
-        return f"id uuid PRIMARY KEY, key {self.kind.type} NOT NULL"
+                return f"{own}, key {self.kind.type} NOT NULL"
+        return f"{own}, key {self.kind.type} NOT NULL"
 
     def ref(self) -> str:
         column = {IdRule.SAME: "nr", IdRule.EXPRESSION: '"Made by"'}.get(self.rule, "id")
@@ -170,14 +193,14 @@ class Case:
 
     def source(self) -> str:
         arrays = "".join(f", a{n} {array}" for n, array in enumerate(self.kind.arrays))
+        uid = ", uid uuid DEFAULT gen_random_uuid()" if self.rule is IdRule.COLUMN else ""
         return (
-            f"CREATE TABLE w_{self.parents} (k {self.kind.type} PRIMARY KEY, title text);"
+            f"CREATE TABLE w_{self.parents} (k {self.kind.type} PRIMARY KEY, title text{uid});"
             f"CREATE TABLE w_{self.children} (k {self.kind.type} PRIMARY KEY, title text,"
-            f" parent {self.kind.referring}, next {self.kind.type}{arrays});"
+            f" parent {self.kind.referring}, next {self.kind.type}{arrays}{uid});"
         )
 
     def target(self) -> str:
-        own = "sync_version bigint, sync_run bigint"
         up = self.ref().format(self.parents)
         down = self.ref().format(self.children)
         links = "".join(
@@ -185,9 +208,9 @@ class Case:
             for n, _ in enumerate(self.kind.arrays)
         )
         return (
-            f"CREATE TABLE {self.parents} ({self.columns()}, title text, {own});"
+            f"CREATE TABLE {self.parents} ({self.columns()}, title text{self.stamps});"
             f"CREATE TABLE {self.parents}_n (of {up} ON DELETE CASCADE PRIMARY KEY, n bigint DEFAULT 0);"
-            f"CREATE TABLE {self.children} ({self.columns()}, title text, of {up} NOT NULL, next {down}, {own});"
+            f"CREATE TABLE {self.children} ({self.columns()}, title text, of {up} NOT NULL, next {down}{self.stamps});"
             + links
         )
 
@@ -219,11 +242,11 @@ class Case:
         )
 
 
-ALL = [Case(kind, rule) for kind in KINDS for rule in RULES]
+ALL = [Case(kind, *way) for kind in KINDS for way in WAYS]
 SOME = [
-    Case(kind, RULES[(n + k) % 4])
+    Case(kind, *WAYS[(2 * n + k) % len(WAYS)])
     for n, kind in enumerate(KINDS)
-    for k in ((0, 2) if len(kind.arrays) > 2 else (0,))
+    for k in ((0, 5) if len(kind.arrays) > 2 else (0,))
 ]
 
 
@@ -394,12 +417,19 @@ async def _ids_are_made_as_the_map_says(site: TestGraph, cases: list[Case]) -> N
     for case in cases:
         form = case.kind.form.format(n=1)
         if case.rule is IdRule.HASH:
-            expected = await read(site, f"SELECT id, title FROM {case.parents} WHERE id = '{key_uuid(form)}'")
+            expected = await read(site, f"SELECT 1, title FROM {case.parents} WHERE id = '{key_uuid(form)}'")
         elif case.rule is IdRule.UUID5:
             name = uuid5(NAMESPACE, form)
-            expected = await read(site, f"SELECT code, title FROM {case.parents} WHERE id = '{name}'")
+            expected = await read(site, f"SELECT 1, title FROM {case.parents} WHERE id = '{name}'")
         elif case.rule is IdRule.SAME:
             expected = await read(site, f"SELECT nr, title FROM {case.parents} WHERE nr = {case.value(1)}")
+        elif case.rule is IdRule.ASSIGNED:
+            expected = await read(site, f"SELECT 1, title FROM {case.parents} WHERE id < 3 AND title = 'p1'")
+        elif case.rule is IdRule.COLUMN:
+            connection = await site.connect_write()
+            uid = await connection.fetchval(f"SELECT uid FROM kg.w_{case.parents} WHERE title = 'p1'")
+            await connection.close()
+            expected = await read(site, f"SELECT 1, title FROM {case.parents} WHERE id = '{uid}'")
         else:
             made = case.kind.expression.replace("$1", f"({case.value(1)})::{case.kind.type}")
             expected = await read(site, f'SELECT 1, title FROM {case.parents} WHERE "Made by" = {made}')

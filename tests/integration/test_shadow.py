@@ -589,7 +589,7 @@ async def test_migrations_follow_the_shadow(
     await site.both()
     later = with_later_revision(tmp_path, "engine", "CREATE TABLE later (id int)")
     monkeypatch.setattr(migrations, "_HERE", later)
-    assert await site.services.prepare_graph(await site.graph()) == ["engine_0002", "engine_0002"]
+    assert await site.services.prepare_graph(await site.graph()) == ["engine_0001", "engine_0001"]
 
 
 async def test_two_promotions_at_once_swap_once(site: Site) -> None:

@@ -41,6 +41,7 @@ class Removal:
     def __init__(self, schema_map: SchemaMap) -> None:
         self.create = sql("gone_create")
         self._map = schema_map
+        self._listed = any(table.listed for table in schema_map)
         self._children = {table.name: list(self._children_of(table)) for table in schema_map}
         self._effects = {table.name: list(self._effects_of(table)) for table in schema_map}
 
@@ -69,6 +70,8 @@ class Removal:
                             TableProgress.model_validate({"table": effect.table, effect.column: count})
                         )
         await target.execute(sql("remove_waiting"))
+        if self._listed:
+            await target.execute(sql("list_remove"))
         await target.execute("DELETE FROM pg_temp.sync_gone")
         return effects
 
@@ -94,7 +97,15 @@ class Removal:
                         sql("gone_children", child_id=own.column, key=commas(own.parts("t")), **names),
                     )
                 else:
-                    yield child.name, sql("gone_keyed_children", **names, **self._key_of(child))
+                    yield (
+                        child.name,
+                        sql(
+                            "gone_keyed_children",
+                            **names,
+                            **self._key_of(child),
+                            ours=f"\nWHERE {own.is_ours('t')}" if child.listed else "",
+                        ),
+                    )
 
     def _identity(self, table: TableMap) -> Identity:
         return Identity(self._map, table)
@@ -148,6 +159,7 @@ class Removal:
                         member_id=("" if parent.hashed else ", g.row_id AS sync_member_row") + place,
                         owner_key=("" if own.hashed else kept) + also_kept,
                         also=("" if own.hashed else ", owner_key") + also,
+                        listed=f" AND {own.listed('true', owner)}" if child.listed else "",
                         touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
                         **full.left_by_member(),
                         **names,
@@ -167,6 +179,7 @@ class Removal:
                         owner="" if own.hashed else owner,
                         owner_row=own.column if own.hashed else "owner_row",
                         also="" if own.hashed else ", owner_key",
+                        ours=own.only_ours("t"),
                         reference=quoted(reference.target_column),
                         reference_name=literal(reference.column),
                         parent_name=name,

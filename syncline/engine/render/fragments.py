@@ -69,6 +69,8 @@ def of_table(table: TableMap) -> str:
 def column_types(table: TableMap) -> dict[str, str]:
     """Return the types of staged columns; all others are text, as keys and references are of any type."""
     types = table.staged
+    if table.id is not None and table.id.source is not None:
+        types.setdefault(table.id.source, table.id_type.name)
     types |= {links.source: table.types.get(links.source, "text[]") for links in table.links}
     return {name: type_ for name, type_ in types.items() if name not in table.key_texts}
 
@@ -79,6 +81,7 @@ def stage_columns(table: TableMap) -> list[str]:
         *table.key,
         *(reference.column for reference in table.references),
         *table.staged,
+        *([table.id.source] if table.id is not None and table.id.source is not None else []),
         *(links.source for links in table.links),
     ]
     return list(dict.fromkeys(names))

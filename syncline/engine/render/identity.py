@@ -5,12 +5,14 @@ A row has up to three names:
 - its **key**, as text parts in their form (syncline.maps.key_types);
 - its **row id**, a uuid: the hash of the key, whatever the table map. Bookkeeping tables know rows by it;
 - its **target id**, the target's primary key, made from the key by the map's rule. For rule `hash` it is the
-  row id.
+  row id. Of a table whose rows are `listed`, table `sync_row` has key and target id of each row id: rules
+  `column` and `assigned` find the id there, and rows of others that stand in the target are in no list.
 
 Every expression here is for the graph-db.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from syncline.engine.key_forms import form, read, safe
 from syncline.engine.render.fragments import column, commas
@@ -20,7 +22,9 @@ from syncline.maps.ids import IdRule
 from syncline.maps.key_types import KeyType, Kind
 from syncline.sql import literal, quoted
 
-__all__ = ["Identity", "key_hash", "row_hash"]
+__all__ = ["Identity", "key_hash", "ours", "row_hash"]
+
+_LIST: Final = "sync_row"
 
 
 def key_hash(text: str) -> str:
@@ -35,6 +39,15 @@ def row_hash(parts: Sequence[str]) -> str:
     return key_hash(" || ".join(f"{key_hash(part)}::text" for part in parts))
 
 
+def ours(table: TableMap) -> str:
+    """Return a target without rows of others, as what stands before an alias in FROM."""
+    if not table.listed:
+        return quoted(table.name)
+    id_ = form(table.id_type, f"t.{column(table.id_column)}")
+    is_ours = sql("is_listed", list=_LIST, table=literal(table.name), id=id_).strip()
+    return sql("ours", target=quoted(table.name), is_ours=is_ours).strip()
+
+
 class Identity:
     """The names of one table's rows."""
 
@@ -43,7 +56,9 @@ class Identity:
         self._map, self.table, self._schema = schema_map, table, schema
         self.hashed = table.identified and table.id_rule is IdRule.HASH
         """Whether the target id is the row id."""
-        self.only_here = table.identified and table.id_rule in (IdRule.UUID5, IdRule.EXPRESSION)
+        self.only_here = table.identified and (
+            table.looked_up or table.id_rule in (IdRule.UUID5, IdRule.EXPRESSION)
+        )
         """Whether the graph-db alone can make the target id."""
         self.column = column(table.id_column)
         """The id column of an `identified` table, quoted where needed."""
@@ -56,6 +71,8 @@ class Identity:
         `safely`: NULL, not an error, for texts that are no values of the key's types.
         """
         rule = self.table.id_rule
+        if self.table.looked_up:
+            return self.listed_id(row_hash(parts))
         if rule is IdRule.HASH:
             return row_hash(parts)
         if rule is IdRule.UUID5:
@@ -63,6 +80,45 @@ class Identity:
         typed = safe if safely else read
         values = [typed(type_, part) for type_, part in zip(self.table.key_types, parts, strict=True)]
         return values[0] if rule is IdRule.SAME else self.table.id_expression(values)
+
+    def listed_id(self, row: str) -> str:
+        """Return the target id that is listed for a row id; NULL if there is none."""
+        return sql(
+            "listed_id",
+            list=self._list,
+            table=literal(self.table.name),
+            id=read(self.table.id_type, "sync_row.target_id"),
+            row_id=row,
+        ).strip()
+
+    def listed(self, value: str, target_id: str) -> str:
+        """Return what the list has of the row with this target id: `value`, over its row `sync_row`."""
+        return sql("listed", value=value, **self._entry(target_id)).strip()
+
+    def is_ours(self, row: str) -> str:
+        """Return the condition that a row of a `listed` table is in the list."""
+        return sql("is_listed", **self._entry(f"{row}.{self.column}")).strip()
+
+    def is_row(self, row: str) -> str:
+        """Return the condition that the row `sync_row` of the list is of this target row."""
+        return sql("is_row", **self._entry(f"{row}.{self.column}")).strip()
+
+    def only_ours(self, row: str) -> str:
+        """Return it as a further condition; empty for a table whose rows are all ours."""
+        return f" AND {self.is_ours(row)}" if self.table.listed else ""
+
+    @property
+    def ours(self) -> str:
+        """The target without rows of others, as what stands before an alias in FROM."""
+        return ours(self.table)
+
+    def _entry(self, target_id: str) -> dict[str, str]:
+        names = {"list": self._list, "table": literal(self.table.name)}
+        return names | {"id": form(self.table.id_type, target_id)}
+
+    @property
+    def _list(self) -> str:
+        return ("" if self._schema is None else f"{quoted(self._schema)}.") + _LIST
 
     def referred(self, type_: KeyType, text: str) -> str:
         """Return the key of the row that a reference names by a text in another type's form."""
@@ -76,6 +132,9 @@ class Identity:
     def parts(self, row: str) -> list[str]:
         """Return the key's parts, as text, of a target row; those of its parents' keys are looked up."""
         table = self.table
+        if table.listed:
+            places = range(1, len(table.key) + 1)
+            return [self.listed(f"sync_row.key[{place}]", f"{row}.{self.column}") for place in places]
         if table.key_column is not None:
             return [form(table.key_types[0], f"{row}.{column(table.key_column)}")]
         if table.identified and len(table.key) == 1:
@@ -94,17 +153,23 @@ class Identity:
 
     def row_id(self, row: str) -> str:
         """Return the row id of a target row."""
+        if self.table.listed and not self.hashed:
+            return self.listed("sync_row.row_id", f"{row}.{self.column}")
         return f"{row}.{self.column}" if self.hashed else row_hash(self.parts(row))
 
     def key_of(self, target_id: str) -> str:
         """Return the key of the row with this target id; of a table whose key has one part."""
         table = self.table
+        if table.listed:
+            return self.listed("sync_row.key[1]", target_id)
         if table.identified and table.key_column is None and len(table.key) == 1:
             return form(table.key_types[0], target_id)
         return f"({self._looked_up(target_id, self.parts(_alias(target_id))[0])})"
 
     def parts_of(self, target_id: str) -> str:
         """Return the key's parts, as an array, of the row with this target id."""
+        if self.table.listed:
+            return self.listed("sync_row.key", target_id)
         if len(self.table.key) == 1:
             return f"ARRAY[{self.key_of(target_id)}]"
         return f"({self._looked_up(target_id, f'ARRAY[{commas(self.parts(_alias(target_id)))}]')})"
@@ -123,6 +188,8 @@ class Identity:
         """Return the row id of the row with this target id; of an id without a row, one that no row has."""
         if self.hashed:
             return target_id
+        if self.table.listed:
+            return f"coalesce({self.listed('sync_row.row_id', target_id)}, {key_hash(f'{target_id}::text')})"
         if len(self.table.key) == 1:
             return key_hash(f"coalesce({self.key_of(target_id)}, '? ' || {target_id}::text)")
         return f"coalesce(syncline.row_uuid({self.parts_of(target_id)}), {key_hash(f'{target_id}::text')})"
@@ -137,6 +204,8 @@ class Identity:
         """Return the condition that a row to remove has this target id."""
         if self.hashed:
             return f"{gone}.row_id = {target_id}"
+        if self.table.looked_up:
+            return f"{self.listed_id(f'{gone}.row_id')} = {target_id}"
         parts = [f"{gone}.key[{place}]" for place in range(1, len(self.table.key) + 1)]
         return f"{self.derived(parts, safely=True)} = {target_id}"
 

@@ -19,6 +19,7 @@ from syncline.engine.render.links import LinkTable
 from syncline.engine.render.stats import counting_columns, first_counts, new_lines, touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql
+from syncline.maps.ids import IdRule
 from syncline.sql import literal, quoted
 
 __all__ = ["EQUAL_IS_SAME", "Merging", "Ranged"]
@@ -51,7 +52,7 @@ class Merging:
         self._map, self._table, self._stage = schema_map, table, stage
         self._values = merged_values(table)
         own = {"sync_version": "s.sync_xid", "sync_run": "(SELECT fence FROM sync_state)"}
-        self.written = self._values | (own if table.stamped else {})
+        self.written = self._values | (own if table.stamps else {})
         self._counts = first_counts(table)
         self._counted = counting_columns(schema_map, table.name)
         self._rematched = [
@@ -105,6 +106,7 @@ class Merging:
                 id=column(table.id_column),
                 reference=quoted(reference.target_column),
                 by=quoted(reference.by or ""),
+                ours=Identity(self._map, child).only_ours("t"),
             )
             for child, reference in self._rematched
         ]
@@ -131,6 +133,7 @@ class Merging:
             "stage": stage,
             # A new row begins with the counts of nothing; those of others are not the merge's to write.
             "columns": commas([quoted(name) for name in (*self.written, *self._counts)]),
+            "overriding": " OVERRIDING SYSTEM VALUE" if self._table.id_rule is IdRule.ASSIGNED else "",
             "values": commas([*self.written.values(), *self._counts.values()]),
             "order": _order(self._table, self._values),
             "returned": commas([f"t.{quoted(name)}" for name in returned]),

@@ -118,6 +118,7 @@ class Waiting:
 
     def _park_reference(self, reference: Reference, *, beside: str) -> str:
         own_key = commas([f"s.{quoted(name)}" for name in self._table.key])
+        looked_up = self._own.of(reference).table.looked_up
         return sql(
             "park_reference",
             stage=self._stage,
@@ -126,6 +127,8 @@ class Waiting:
             owner_key="" if self._own.hashed else f", ARRAY[{own_key}] AS owner_key",
             also="" if self._own.hashed else ", owner_key",
             beside=beside,
+            named=quoted(reference.column) if looked_up else reference_id(reference.column),
+            with_id=f", {reference_id(reference.column)} = NULL" if looked_up else "",
             **self._waits_for(reference),
             **self._names(reference),
         )
@@ -246,6 +249,9 @@ class Waiting:
 
     def _same_row(self) -> str:
         table = self._table
+        if table.looked_up:
+            # Its id may have changed with this version.
+            return f"t.{self._own.column} = {self._own.listed_id('s.sync_row_id')}"
         if table.identified:
             return f"t.{self._own.column} = s.{self._own.staged}"
         values = merged_values(table)

@@ -7,6 +7,7 @@ from syncline.engine.keys import stage_type
 from syncline.engine.render.fragments import column_types, commas, reference_id, stage_columns
 from syncline.engine.render.identity import Identity, row_hash
 from syncline.engine.table_map import SchemaMap, TableMap
+from syncline.maps.ids import IdRule
 from syncline.sql import quoted
 
 __all__ = ["stage_definitions", "stage_name"]
@@ -17,12 +18,13 @@ def stage_definitions(schema_map: SchemaMap, table: TableMap) -> str:
     types = column_types(table)
     columns = ["sync_xid bigint NOT NULL", "sync_present boolean NOT NULL"]
     columns += [f"{quoted(name)} {stage_type(name, types)}" for name in stage_columns(table)]
-    # A reference by value has to be looked up.
+    # A reference by value has to be looked up; so has one to a row whose id does not follow from its key.
     columns += [
         f"{reference_id(reference.column)} {schema_map[reference.parent].id_type.native}"
         for reference in table.references
-        if reference.by is not None
+        if reference.by is not None or schema_map[reference.parent].looked_up
     ]
+    columns += [f"sync_id {table.id_type.native}"] if table.id_rule is IdRule.ASSIGNED else []
     columns += [
         f"{name} {type_} GENERATED ALWAYS AS ({value}) STORED"
         for name, type_, value in _generated(schema_map, table)
@@ -35,10 +37,12 @@ def _generated(schema_map: SchemaMap, table: TableMap) -> Iterator[tuple[str, st
     if table.identified:
         own = Identity(schema_map, table)
         yield "sync_row_id", "uuid", row_hash(key)
-        if not own.hashed:
+        if table.id is not None and table.id.source is not None:
+            yield own.staged, table.id_type.native, quoted(table.id.source)
+        elif not own.hashed and not table.looked_up:
             yield own.staged, table.id_type.native, own.derived(key)
     for reference in table.references:
-        if reference.by is None:
+        if reference.by is None and not schema_map[reference.parent].looked_up:
             parent = Identity(schema_map, schema_map[reference.parent])
             named = parent.referred(table.key_texts[reference.column], quoted(reference.column))
             yield reference_id(reference.column), parent.table.id_type.native, parent.derived([named])

@@ -25,6 +25,7 @@ from syncline.engine.render.fragments import (
     selection,
     stage_columns,
 )
+from syncline.engine.render.listing import Listing
 from syncline.engine.render.merge import Merging
 from syncline.engine.render.parking import Waiting
 from syncline.engine.render.stage import stage_definitions, stage_name
@@ -138,6 +139,7 @@ class TableStatements:
             schema_map, table, self.stage, written=self.merging.written, here=self.merging.here
         )
         self.waiting = Waiting(schema_map, table, self.stage)
+        self.listing = Listing(schema_map, table, self.stage)
 
     def after_cursor(self, cursor: Cursor, first_parameter: int) -> str:
         """Return the condition for rows after the cursor; parameters start at `first_parameter`."""

@@ -97,6 +97,8 @@ class Recount:
             "touched_create", noted=self.noted, type="uuid" if _all_uuids(schema_map) else "text"
         )
         self._noted_as_text = not _all_uuids(schema_map)
+        self.noted_as = _noted_as(schema_map)
+        """The cast of an id to how it is noted."""
         self._counting = [
             (table, _groups(table, stats)) for table in schema_map if (stats := table.stats) is not None
         ]

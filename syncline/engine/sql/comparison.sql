@@ -36,6 +36,13 @@ FROM (
 CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k
 ORDER BY @{own_key}
 
+-- name: comparison_listed
+-- The next rows that are listed; others that stand in the target are not ours.
+SELECT row_id, key, ARRAY[row_id::text] AS after
+FROM sync_row
+WHERE table_name = '@{table}' AND ($1::text[] IS NULL OR row_id > ($1::text[])[1]::uuid)
+ORDER BY row_id LIMIT $2
+
 -- name: comparison_absent
 -- The positions of those keys that the write-db does not have.
 SELECT d.place

@@ -46,7 +46,7 @@ SELECT '@{child_name}', syncline.row_uuid(k.key), k.key, true
 FROM @{child} t
 JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND @{gone}
 @{joins}
-CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k
+CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k@{ours}
 ON CONFLICT DO NOTHING
 
 -- name: aside_constraints
@@ -93,7 +93,7 @@ WITH removed AS (
 ), parked AS (
     INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
     SELECT '@{child_name}', '@{links_name}', @{owner_row}, '@{parent_name}', @{member_row}, r.sync_member_key@{owner_key} FROM removed r
-    WHERE NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{child_name}' AND @{owner_gone})@{is_ours}
+    WHERE NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{child_name}' AND @{owner_gone})@{is_ours}@{listed}
     ON CONFLICT DO NOTHING
 )@{recorded}@{touched}
 SELECT count(*) FROM removed
@@ -103,7 +103,7 @@ SELECT count(*) FROM removed
 WITH changed AS (
     UPDATE @{child} t SET @{reference} = NULL FROM pg_temp.sync_gone g
     WHERE g.table_name = '@{parent_name}' AND @{gone}
-      AND NOT EXISTS (SELECT FROM pg_temp.sync_gone o WHERE o.table_name = '@{child_name}' AND @{child_gone})
+      AND NOT EXISTS (SELECT FROM pg_temp.sync_gone o WHERE o.table_name = '@{child_name}' AND @{child_gone})@{ours}
     RETURNING t.@{child_id}, g.row_id AS parent, g.key[1] AS parent_key@{owner}
 ), parked AS (
     INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})

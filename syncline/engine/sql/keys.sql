@@ -80,3 +80,19 @@ CASE WHEN @{text} ~ '^([0-9a-f]{2})*$' THEN decode(@{text}, 'hex') END
 -- name: of_id
 -- What a target row has, by its id.
 SELECT @{value} FROM @{target} @{row} WHERE @{row}.@{id} = @{target_id}
+
+-- name: listed
+-- What the list of rows has of a target id.
+(SELECT @{value} FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.target_id = @{id})
+
+-- name: listed_id
+(SELECT @{id} FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.row_id = @{row_id})
+
+-- name: is_listed
+EXISTS (SELECT FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.target_id = @{id})
+
+-- name: is_row
+sync_row.table_name = '@{table}' AND sync_row.target_id = @{id}
+
+-- name: ours
+(SELECT t.*, t.xmin FROM @{target} t WHERE @{is_ours})

@@ -69,18 +69,14 @@ ON CONFLICT (collection, point_id) DO NOTHING
 -- name: recount_page
 -- The next rows whose counts are made again, noted for the recount of this transaction.
 WITH page AS MATERIALIZED (
-    SELECT t.@{id} AS id FROM @{target} t WHERE $1::uuid IS NULL OR t.@{id} > $1 ORDER BY t.@{id} LIMIT $2
+    SELECT t.@{id} AS id FROM @{target} t WHERE $1::text IS NULL OR t.@{id} > @{after} ORDER BY t.@{id} LIMIT $2
 ), noted AS (
-    INSERT INTO pg_temp.@{noted} (counted, id) SELECT l.label, p.id FROM page p CROSS JOIN unnest($3::text[]) AS l (label)
+    INSERT INTO pg_temp.@{noted} (counted, id) SELECT l.label, p.id@{noted_as} FROM page p CROSS JOIN unnest($3::text[]) AS l (label)
 )
-SELECT count(*) AS rows, (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last FROM page
-
--- name: recount_all
-INSERT INTO pg_temp.@{noted} (counted, id)
-SELECT l.label, t.@{id} FROM @{target} t CROSS JOIN unnest($1::text[]) AS l (label)
+SELECT count(*) AS rows, (SELECT @{last} FROM page ORDER BY id DESC LIMIT 1) AS last FROM page
 
 -- name: recounted
 SELECT recounted FROM sync_mapped WHERE table_name = $1
 
 -- name: recount_moved
-UPDATE sync_mapped SET recount = NOT $2, recounted = $3::uuid WHERE table_name = $1
+UPDATE sync_mapped SET recount = NOT $2, recounted = $3 WHERE table_name = $1

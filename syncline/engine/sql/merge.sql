@@ -3,7 +3,7 @@
 -- name: insert
 -- The merge of a batch without any row that the target has: nothing to compare.
 WITH changed AS (
-    INSERT INTO @{target} AS t (@{columns})
+    INSERT INTO @{target} AS t (@{columns})@{overriding}
     SELECT @{values} FROM @{stage} s WHERE s.sync_present@{order}
     RETURNING @{returned}
 )@{queue}@{touched}
@@ -18,7 +18,7 @@ WITH updated AS (
     WHERE @{same} AND (@{differs})
     RETURNING @{returned}
 ), inserted AS (
-    INSERT INTO @{target} AS t (@{columns})
+    INSERT INTO @{target} AS t (@{columns})@{overriding}
     SELECT @{values} FROM @{stage} s
     WHERE s.sync_present AND NOT EXISTS (SELECT FROM @{target} t WHERE @{here})@{order}
     RETURNING @{returned}
@@ -45,7 +45,7 @@ SELECT count(*) FROM changed
     INSERT INTO sync_requeue (table_name, row_id, key, reason)
     SELECT '@{child_name}', @{child_row}, ARRAY[@{child_key}], 'its parent changed'
     FROM updated c JOIN @{parent} o ON o.@{id} = c.@{id} JOIN @{child} t ON t.@{reference} = c.@{id}
-    WHERE o.@{by}::text COLLATE "C" IS DISTINCT FROM c.@{by}::text
+    WHERE o.@{by}::text COLLATE "C" IS DISTINCT FROM c.@{by}::text@{ours}
     ON CONFLICT DO NOTHING
 )
 

@@ -44,7 +44,7 @@ WITH missing AS (
     SELECT s.sync_row_id, @{waits_for} AS waits_for, @{waits_for_key} AS waits_for_key@{owner_key}
     FROM @{stage} s
     WHERE s.sync_present
-      AND s.@{reference_id} IS NOT NULL
+      AND s.@{named} IS NOT NULL
       AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = s.@{reference_id})
       @{beside}
 ), parked AS (
@@ -52,7 +52,7 @@ WITH missing AS (
     SELECT '@{table}', '@{name}', sync_row_id, '@{parent_name}', waits_for, waits_for_key@{also} FROM missing
     ON CONFLICT DO NOTHING
 )
-UPDATE @{stage} s SET @{reference} = NULL FROM missing WHERE s.sync_row_id = missing.sync_row_id
+UPDATE @{stage} s SET @{reference} = NULL@{with_id} FROM missing WHERE s.sync_row_id = missing.sync_row_id
 
 -- name: unpark_rows
 -- What is still staged is applied now; an older version of it must not stay parked.

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from syncline.engine.render.fragments import column
+from syncline.engine.render.identity import ours
 from syncline.engine.schema_transaction import BY_INDEX, HeldSchema
 from syncline.engine.state import Fence
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
@@ -166,7 +167,8 @@ class Outbox:
         self._rows = self._limit = rows
         self._last = 0
         self._turns = asyncio.Lock()
-        self._lost = sql("outbox_lost", target=quoted(table.name), id=column(table.id_column))
+        target = f"{ours(table)} t" if table.listed else ours(table)
+        self._lost = sql("outbox_lost", target=target, id=column(table.id_column))
         self._read = sql(
             "outbox_read",
             target=quoted(table.name),

@@ -230,7 +230,7 @@ CREATE TABLE sync_mapped (
     definition jsonb NOT NULL,
     gone       boolean NOT NULL DEFAULT false,
     recount    boolean NOT NULL DEFAULT false,
-    recounted  uuid
+    recounted  text
 );
 
 -- Tables whose rows may have been deleted without a tombstone: their keys are compared with the write-db's,
@@ -449,3 +449,17 @@ CREATE TRIGGER sync_count_gone AFTER DELETE ON sync_outbox REFERENCING OLD TABLE
     FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts('collection', 'error IS NOT NULL');
 CREATE TRIGGER sync_count_emptied AFTER TRUNCATE ON sync_outbox
     FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_counts();
+
+-- The list of rows, for tables whose target does not tell the key of a row, or whose ids do not follow from the
+-- key (`id` of a table map: `beside`, `column`, `assigned`). target_id is the id in the target, as text in its form
+-- (syncline.maps.key_types). A row of the target that is in no list is not the engine's.
+CREATE TABLE sync_row (
+    table_name text NOT NULL,
+    row_id     uuid NOT NULL,
+    key        text[] NOT NULL,
+    target_id  text NOT NULL,
+    version    bigint,           -- the write-db transaction that changed the row last, if the map wants it kept
+    run        bigint,           -- the number of the run that applied that
+    PRIMARY KEY (table_name, row_id),
+    UNIQUE (table_name, target_id)
+);

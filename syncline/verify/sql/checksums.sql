@@ -14,6 +14,13 @@ encode(substr(set_byte(set_byte(sha256(@{bytes}), 6, 128), 8, 128), 1, 16), 'hex
 -- OFFSET 0 again: the id is computed once.
 (SELECT t.*, @{row_id} AS sync_row_id FROM @{target} t OFFSET 0) t
 
+-- name: target_listed
+-- Rows of others are in no list.
+(
+    SELECT t.*, sync_row.row_id AS sync_row_id, sync_row.key AS sync_key
+    FROM @{target} t JOIN sync_row ON @{of_row} OFFSET 0
+) t
+
 -- name: sums
 -- Sums, not exclusive ors: two equal stray rows would cancel each other out.
 SELECT @{bucket} AS bucket, count(*) AS rows, sum(@{hash})::text AS hashes

@@ -21,7 +21,7 @@ SELECT @{key} AS key, min(a.place) AS place FROM @{elements} WITH ORDINALITY AS 
 WHERE a.value IS NOT NULL GROUP BY 1
 
 -- name: links_by_row
-(SELECT @{owner_row} AS @{owner}, @{member_row} AS @{member}, @{member_key} AS sync_member_key@{more} FROM @{links} l OFFSET 0)
+(SELECT @{owner_row} AS @{owner}, @{member_row} AS @{member}, @{member_key} AS sync_member_key@{more} FROM @{links} l@{listed} OFFSET 0)
 
 -- name: link_ours
 -- NULL: no array names the link, as far as the engine knows. False: others made it, and an array names it.

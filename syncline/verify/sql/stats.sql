@@ -12,7 +12,7 @@ LEFT JOIN @{stats} n ON n.@{owner} = o.@{id}
 @{groups}
 
 -- name: stats_count
-SELECT count(*) FROM @{target}
+SELECT count(*) FROM @{target} o
 
 -- name: stats_differing
 SELECT @{row_id} AS row_id, @{key} AS key, n.@{owner} IS NULL AS missing

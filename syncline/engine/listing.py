@@ -1,0 +1,70 @@
+"""Listing: gives the rows of a batch their ids by the list `sync_row`, and enters those that were applied."""
+
+import json
+
+import asyncpg
+
+from syncline.engine.dead_letters import DeadLetter
+from syncline.engine.render.listing import Listing
+from syncline.sql import quoted
+
+__all__ = ["enter_landed", "identify", "move", "take_out_unclear"]
+
+_NULL = "23502"
+_DOUBLE = "23505"
+
+
+async def identify(target: asyncpg.Connection, listing: Listing) -> None:
+    """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction."""
+    for statement in (*listing.known, *listing.references):
+        await target.execute(statement)
+    if listing.assigns:
+        name, column = quoted(listing.table.name), listing.table.id_column
+        default = await target.fetchval(listing.default, name, column)
+        await target.execute(listing.assigned(default or "NULL"))
+    for statement in listing.references_beside:
+        await target.execute(statement)
+
+
+async def move(target: asyncpg.Connection, listing: Listing) -> None:
+    """Note for removal what stands under an id that its source row has no longer."""
+    if listing.moved is not None:
+        await target.execute(listing.moved)
+
+
+async def take_out_unclear(target: asyncpg.Connection, listing: Listing) -> list[DeadLetter]:
+    """Take rows out of the stage that have no id, or another's; return them.
+
+    After the removals, which may have made ids free.
+    """
+    letters: list[DeadLetter] = []
+    if listing.unclear is None:
+        return letters
+    rows = await target.fetch(listing.unclear)
+    if listing.unmoved is not None:
+        await target.execute(listing.unmoved)
+    name, column = listing.table.name, listing.table.id_column
+    source = listing.table.id.source if listing.table.id is not None else None
+    for row in rows:
+        from_where = "" if source is None else f', which comes from "{source}" of the source'
+        if row["lacks"]:
+            problem = f'null value in column "{column}" of relation "{name}"{from_where}'
+        else:
+            problem = f'another key has the same value in column "{column}" of relation "{name}"{from_where}'
+        letters.append(
+            DeadLetter(
+                key=tuple(json.loads(row["key"])),
+                version=row["sync_xid"],
+                sqlstate=_NULL if row["lacks"] else _DOUBLE,
+                message=problem,
+                row_id=row["row_id"],
+                held_by=row["held_by"],
+            )
+        )
+    return letters
+
+
+async def enter_landed(target: asyncpg.Connection, listing: Listing) -> None:
+    """Enter the rows that are still staged: they have been merged."""
+    if listing.landed is not None:
+        await target.execute(listing.landed)

@@ -1,0 +1,406 @@
+"""Ids beside the key: of a source column, assigned by the target, listed beside targets that readers share."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest_asyncio
+
+from syncline.capture.install.install import adopt
+from syncline.engine import (
+    Column,
+    Links,
+    Reference,
+    SchemaMap,
+    Stat,
+    Stats,
+    SyncEngine,
+    TableMap,
+    VectorProjection,
+)
+from syncline.maps.ids import Id, IdRule
+from syncline.messages.sync import CycleStatus, SyncResult
+from syncline.messages.verification import Verification
+from syncline.migrations import migrate_bookkeeping
+from syncline.operator.explain import explain
+from syncline.operator.explanation import RowState
+from syncline.operator.map_check import check_map
+from syncline.testing.graphs import TestGraph, write
+from syncline.verify import verify
+from tests.kit.bare_graph import bare_graph
+
+NODES = TableMap(
+    name="nodes",
+    source="w_nodes",
+    key=("key",),
+    id=Id(rule=IdRule.COLUMN, source="node_uuid", type="uuid", beside=True),
+    columns=(Column(name="title"),),
+    references=(Reference(column="parent", parent="nodes", required=False, target="parent_id"),),
+    links=(Links(table="related", source="related", owner="one", member="other", parent="nodes"),),
+    stats=Stats(
+        table="node_stats", owner="node", columns=(Stat(column="pages", counted="pages", by=("node",)),)
+    ),
+)
+SOURCES = TableMap(
+    name="sources",
+    source="w_sources",
+    key=("key",),
+    id=Id(rule=IdRule.ASSIGNED, type="bigint", natural=("uri",), beside=True),
+    columns=(Column(name="uri"), Column(name="title")),
+    references=(Reference(column="origin", parent="sources", required=False),),
+    links=(Links(table="cites", source="cites", owner="a", member="b", parent="sources"),),
+)
+PAGES = TableMap(
+    name="pages",
+    source="w_pages",
+    key=("node", "number"),
+    types={"number": "integer"},
+    stamped=False,
+    columns=(Column(name="text"),),
+    references=(
+        Reference(column="node", parent="nodes"),
+        Reference(column="source", parent="sources", target="source_id"),
+    ),
+)
+BOOK = SchemaMap(name="book", tables=(NODES, SOURCES, PAGES))
+SOURCE = """
+CREATE TABLE w_nodes (key text PRIMARY KEY, node_uuid uuid, title text, parent text, related text[]);
+CREATE TABLE w_sources (key text PRIMARY KEY, uri text, title text, origin text, cites text[]);
+CREATE TABLE w_pages (node text, number int, text text, source text, PRIMARY KEY (node, number));
+"""
+TARGET = """
+CREATE TABLE nodes (
+    id uuid PRIMARY KEY, title text, parent_id uuid REFERENCES nodes, access_count int NOT NULL DEFAULT 0
+);
+CREATE TABLE related (one uuid REFERENCES nodes, other uuid REFERENCES nodes, PRIMARY KEY (one, other));
+CREATE TABLE node_stats (node uuid PRIMARY KEY REFERENCES nodes ON DELETE CASCADE, pages bigint DEFAULT 0);
+CREATE TABLE sources (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, uri text UNIQUE, title text, note text,
+    origin bigint REFERENCES sources
+);
+CREATE TABLE cites (a bigint REFERENCES sources, b bigint REFERENCES sources, PRIMARY KEY (a, b));
+CREATE TABLE pages (
+    node uuid REFERENCES nodes, number int, text text, source_id bigint NOT NULL REFERENCES sources,
+    PRIMARY KEY (node, number)
+);
+"""
+TREE = "SELECT n.title, n.id::text, p.title FROM nodes n LEFT JOIN nodes p ON p.id = n.parent_id ORDER BY 1"
+RELATED = "SELECT a.title, b.title FROM related JOIN nodes a ON a.id = one JOIN nodes b ON b.id = other ORDER BY 1, 2"
+
+
+def uuid(n: int) -> str:
+    return f"{n:08d}-0000-4000-8000-000000000000"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def site(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[TestGraph]:
+    async with bare_graph(new_database, tmp_path) as graph:
+        await migrate_bookkeeping(graph.target, "kg")
+        connection = await graph.connect_write()
+        await connection.execute("CREATE SCHEMA kg")
+        await connection.execute(SOURCE)
+        await connection.close()
+        await on_target(graph, TARGET)
+        await adopt(graph.write, "kg", BOOK)
+        yield graph
+
+
+async def on_target(graph: TestGraph, script: str) -> None:
+    connection = await graph.connect_target()
+    try:
+        await connection.execute(script)
+    finally:
+        await connection.close()
+
+
+async def read(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:
+    connection = await graph.connect_target()
+    try:
+        return [tuple(row) for row in await connection.fetch(sql)]
+    finally:
+        await connection.close()
+
+
+async def cycle(graph: TestGraph, engine: SyncEngine, script: str = "") -> SyncResult:
+    if script:
+        await write(graph, script)
+    result = await engine.run_cycle(graph.context())
+    assert [table.error for table in result.tables if table.error] == []
+    assert result.status is CycleStatus.DRAINED
+    return result
+
+
+async def compared(graph: TestGraph, *, allowed: str = "") -> Verification:
+    context = graph.context()
+    found = await verify(
+        BOOK, write=context.write, target=context.target, vectors=None, embedding="none", keys=5
+    )
+    wrong = [
+        (relation.name, relation.problem, relation.missing, relation.extra, relation.stale)
+        for relation in found.relations
+        if relation.damaged or relation.problem
+    ]
+    assert [line for line in wrong if line[0] != allowed] == []
+    return found
+
+
+NODE_ROWS = f"""
+INSERT INTO w_nodes VALUES
+    ('a', '{uuid(1)}', 'A', NULL, '{{b,c}}'), ('b', '{uuid(2)}', 'B', 'a', '{{}}'), ('c', '{uuid(3)}', 'C', 'b', '{{a}}');
+INSERT INTO w_sources VALUES ('s', 'http://s', 'S', NULL, '{{t}}'), ('t', 'http://t', 'T', 's', '{{s,u}}');
+INSERT INTO w_pages VALUES ('a', 1, 'one', 's'), ('b', 1, 'two', 't'), ('b', 2, 'waits', 'u'), ('d', 1, 'waits', 's');
+"""
+
+
+async def test_a_target_that_readers_share_keeps_what_is_theirs(site: TestGraph) -> None:
+    # Readers' rows: one by itself, one by the natural key of a source, with links and a page of their own.
+    await on_target(
+        site,
+        f"INSERT INTO nodes VALUES ('{uuid(90)}', 'theirs', NULL, 7), ('{uuid(2)}', 'old B', NULL, 5);"
+        f"INSERT INTO related VALUES ('{uuid(90)}', '{uuid(2)}');"
+        "INSERT INTO sources (uri, title, note) VALUES ('http://x', 'theirs', 'n'), ('http://t', 'old T', 'kept');",
+    )
+    engine = SyncEngine(BOOK)
+    result = await cycle(site, engine, NODE_ROWS)
+    assert result.parked == 3  # two pages, and a citation
+    assert await read(site, "SELECT title, access_count FROM nodes ORDER BY id") == [
+        ("A", 0),
+        ("B", 5),
+        ("C", 0),
+        ("theirs", 7),
+    ]
+    assert await read(site, TREE) == [
+        ("A", uuid(1), None),
+        ("B", uuid(2), "A"),
+        ("C", uuid(3), "B"),
+        ("theirs", uuid(90), None),
+    ]
+    assert await read(site, RELATED) == [("A", "B"), ("A", "C"), ("C", "A"), ("theirs", "B")]
+    assert await read(site, "SELECT id, title, note, origin FROM sources ORDER BY id") == [
+        (1, "theirs", "n", None),
+        (2, "T", "kept", 3),
+        (3, "S", None, None),
+    ]
+    assert await read(site, "SELECT a, b FROM cites ORDER BY 1, 2") == [(2, 3), (3, 2)]
+    assert await read(site, "SELECT text, source_id FROM pages ORDER BY 1") == [("one", 3), ("two", 2)]
+    await compared(site)
+
+    # Parents land later; values change; what readers wrote meanwhile stays.
+    await on_target(site, f"UPDATE nodes SET access_count = 9 WHERE id = '{uuid(1)}'")
+    result = await cycle(
+        site,
+        engine,
+        f"INSERT INTO w_nodes VALUES ('d', '{uuid(4)}', 'D', 'c', '{{d}}'); INSERT INTO w_sources VALUES ('u', 'http://u');"
+        "UPDATE w_nodes SET title = 'A2' WHERE key = 'a'; UPDATE w_sources SET uri = 'http://s2' WHERE key = 's'",
+    )
+    assert result.parked == 0
+    assert await read(site, f"SELECT title, access_count FROM nodes WHERE id = '{uuid(1)}'") == [("A2", 9)]
+    assert await read(site, "SELECT id, uri FROM sources WHERE title = 'S'") == [(3, "http://s2")]
+    assert await read(site, "SELECT count(*) FROM pages JOIN sources ON source_id = id") == [(4,)]
+    assert await read(site, f"SELECT pages FROM node_stats WHERE node = '{uuid(2)}'") == [(2,)]
+    await compared(site)
+    context = site.context()
+    row = await explain(context.write, context.target, context.vectors, BOOK, table="nodes", key=["a"])
+    assert (row.state, str(row.graph.id)) == (RowState.IN_STEP, uuid(1))
+    assert row.graph.version is not None
+    assert row.graph.synced_by is not None
+
+    # Everything of ours leaves, and nothing else.
+    await cycle(site, engine, "DELETE FROM w_pages; DELETE FROM w_nodes; TRUNCATE w_sources")
+    assert await read(site, "SELECT title FROM nodes") == [("theirs",)]
+    assert await read(site, "SELECT title FROM sources") == [("theirs",)]
+    assert await read(site, "SELECT count(*) FROM sync_row") == [(0,)]
+    await compared(site)
+
+
+async def test_a_row_follows_its_id_with_all_that_hangs_on_it(site: TestGraph) -> None:
+    engine = SyncEngine(BOOK)
+    await cycle(site, engine, NODE_ROWS)
+    # An id changes; two rows exchange theirs in one transaction.
+    await cycle(
+        site,
+        engine,
+        f"UPDATE w_nodes SET node_uuid = '{uuid(11)}' WHERE key = 'b';"
+        f"UPDATE w_nodes SET node_uuid = CASE key WHEN 'a' THEN '{uuid(3)}' ELSE '{uuid(1)}' END::uuid WHERE key <> 'b'",
+    )
+    assert await read(site, TREE) == [("A", uuid(3), None), ("B", uuid(11), "A"), ("C", uuid(1), "B")]
+    assert await read(site, RELATED) == [("A", "B"), ("A", "C"), ("C", "A")]
+    assert await read(site, "SELECT text, node::text FROM pages ORDER BY 1") == [
+        ("one", uuid(3)),
+        ("two", uuid(11)),
+    ]
+    await compared(site)
+
+
+async def test_two_keys_never_share_an_id(site: TestGraph) -> None:
+    engine = SyncEngine(BOOK)
+    await cycle(site, engine, NODE_ROWS)
+    result = await cycle(
+        site,
+        engine,
+        # One that a row has, two that are equal, one that is missing; and a row that wants another's.
+        f"INSERT INTO w_nodes VALUES ('d', '{uuid(1)}', 'D'), ('e', '{uuid(5)}', 'E'), ('f', '{uuid(5)}', 'F'), ('g', NULL, 'G');"
+        f"UPDATE w_nodes SET node_uuid = '{uuid(1)}', title = 'B2' WHERE key = 'b'",
+    )
+    assert result.failures == 4
+    letters = await read(site, "SELECT key[1], sqlstate, message FROM sync_dead_letter ORDER BY 1")
+    assert [(key, state) for key, state, _ in letters if key not in "ef"] == [
+        ("b", "23505"),
+        ("d", "23505"),
+        ("g", "23502"),
+    ]
+    assert letters[0][2] == (
+        'another key has the same value in column "id" of relation "nodes", which comes from "node_uuid" of the source'
+    )
+    titles = [title for title, *_ in await read(site, TREE)]
+    assert titles[:3] == ["A", "B", "C"]
+    assert titles[3:] in (["E"], ["F"])
+    await compared(site)
+    # The holder leaves, or takes another id: the first in line has it.
+    result = await cycle(
+        site,
+        engine,
+        f"UPDATE w_nodes SET node_uuid = '{uuid(8)}' WHERE key = 'a'; UPDATE w_nodes SET node_uuid = '{uuid(7)}' WHERE key = 'd';"
+        f"UPDATE w_nodes SET node_uuid = '{uuid(6)}' WHERE key = 'g'; DELETE FROM w_nodes WHERE key = '{titles[3].lower()}'"
+        if isinstance(titles[3], str)
+        else "",
+    )
+    assert await read(site, "SELECT key FROM sync_dead_letter") == []
+    assert [(title, id_) for title, id_, _ in await read(site, TREE)][:4] == [
+        ("A", uuid(8)),
+        ("B2", uuid(1)),
+        ("C", uuid(3)),
+        ("D", uuid(7)),
+    ]
+    assert await read(site, "SELECT count(*) FROM nodes") == [(6,)]
+    await compared(site)
+
+
+async def test_a_natural_key_that_is_another_keys_is_refused(site: TestGraph) -> None:
+    engine = SyncEngine(BOOK)
+    await cycle(site, engine, NODE_ROWS)
+    await cycle(site, engine, "INSERT INTO w_sources VALUES ('s2', 'http://s', 'other')")
+    [(key, state, held)] = await read(site, "SELECT key, sqlstate, held_by IS NOT NULL FROM sync_dead_letter")
+    assert (key, state, held) == (["s2"], "23505", True)
+    await cycle(site, engine, "DELETE FROM w_sources WHERE key = 's'")
+    assert await read(site, "SELECT title FROM sources ORDER BY 1") == [("T",), ("other",)]
+    await compared(site)
+
+
+async def test_rows_that_somebody_deleted_return_under_their_ids(site: TestGraph) -> None:
+    engine = SyncEngine(BOOK)
+    await cycle(site, engine, NODE_ROWS)
+    before = await read(site, "SELECT id, uri FROM sources ORDER BY 1")
+    await on_target(
+        site,
+        "DELETE FROM pages; DELETE FROM cites; UPDATE sources SET origin = NULL; DELETE FROM sources WHERE uri = 'http://s';"
+        "INSERT INTO sync_requeue (table_name, row_id, key, reason) SELECT table_name, row_id, key, 'test' FROM sync_row;"
+        "INSERT INTO sync_requeue (table_name, row_id, key, reason)"
+        " SELECT 'pages', syncline.row_uuid(key), key, 'test' FROM (VALUES (ARRAY['a', '1']), (ARRAY['b', '1'])) k (key)",
+    )
+    await cycle(site, engine)
+    assert await read(site, "SELECT id, uri FROM sources ORDER BY 1") == before
+    await compared(site)
+
+
+async def test_deletes_that_were_not_captured_are_found_by_the_list(site: TestGraph) -> None:
+    engine = SyncEngine(BOOK)
+    await cycle(site, engine, NODE_ROWS)
+    await on_target(site, f"INSERT INTO nodes VALUES ('{uuid(90)}', 'theirs')")
+    connection = await site.connect_write()
+    await connection.execute(
+        "SET session_replication_role = replica; DELETE FROM kg.w_nodes WHERE key = 'c'; DELETE FROM kg.w_sources WHERE key = 's'"
+    )
+    await connection.close()
+    names = ", ".join(f"('{table.name}', 'a test')" for table in BOOK)
+    await on_target(site, f"INSERT INTO sync_comparison (table_name, reason) VALUES {names}")
+    await cycle(site, engine)
+    assert await read(site, "SELECT title FROM nodes ORDER BY 1") == [("A",), ("B",), ("theirs",)]
+    assert await read(site, "SELECT title FROM sources") == [("T",)]
+
+
+async def test_a_map_whose_ids_become_others_says_what_stands_in_the_way(site: TestGraph) -> None:
+    await on_target(
+        site, "ALTER TABLE nodes ADD key text; ALTER TABLE nodes ADD sync_version bigint, ADD sync_run bigint"
+    )
+    before = SchemaMap(name="book", tables=(replace(NODES, id=None), SOURCES, PAGES))
+    await cycle(site, SyncEngine(before), NODE_ROWS)
+    await on_target(site, "ALTER TABLE nodes ALTER key DROP NOT NULL")
+    engine = SyncEngine(BOOK)
+    result = await engine.run_cycle(site.context())
+    [error] = [table.error for table in result.tables if table.table == "nodes"]
+    assert error is not None
+    assert "DELETE FROM" in error
+    # The bookkeeping moves beside without another id: nothing is in the way.
+    beside = SchemaMap(
+        name="book", tables=(replace(NODES, id=Id(rule=IdRule.HASH, beside=True)), SOURCES, PAGES)
+    )
+    await cycle(site, SyncEngine(beside))
+    assert await read(site, "SELECT count(*) FROM sync_row WHERE table_name = 'nodes'") == [(3,)]
+    await cycle(site, SyncEngine(beside), "DELETE FROM w_nodes WHERE key = 'c'")
+    assert await read(site, "SELECT title FROM nodes ORDER BY 1") == [("A",), ("B",)]
+
+
+async def test_changed_points_and_counts_are_made_again_for_rows_of_ours(site: TestGraph) -> None:
+    point = VectorProjection(collection="nodes", text="t.title", payload={"title": "t.title"})
+    counts = Stats(
+        table="source_stats", owner="of", columns=(Stat(column="pages", counted="pages", by=("source_id",)),)
+    )
+    await on_target(
+        site,
+        "CREATE TABLE source_stats (of bigint PRIMARY KEY REFERENCES sources ON DELETE CASCADE, pages bigint DEFAULT 0, "
+        "texts bigint DEFAULT 0); ALTER TABLE nodes RENAME id TO node_id;"
+        f"INSERT INTO nodes VALUES ('{uuid(90)}', 'theirs'); INSERT INTO sources (uri) VALUES ('http://x')",
+    )
+    id_ = replace(NODES.id or Id(rule=IdRule.HASH), column="node_id")
+
+    def book(vector: VectorProjection, stats: Stats) -> SchemaMap:
+        tables = (replace(NODES, id=id_, vector=vector), replace(SOURCES, stats=stats), PAGES)
+        return SchemaMap(name="book", tables=tables)
+
+    async def all_points(schema_map: SchemaMap) -> None:
+        context = site.context()
+        found = await verify(
+            schema_map,
+            write=context.write,
+            target=context.target,
+            vectors=context.vectors,
+            embedding=context.embedding.name,
+        )
+        assert [relation.name for relation in found.relations if relation.damaged or relation.problem] == []
+
+    before = book(point, counts)
+    result = await cycle(site, SyncEngine(before), NODE_ROWS)
+    assert result.vectors.upserted == 3
+    await all_points(before)
+    texts = Stat(column="texts", counted="pages", by=("source_id",), value="count(c.text)")
+    after = book(replace(point, text="upper(t.title)"), replace(counts, columns=(*counts.columns, texts)))
+    result = await cycle(site, SyncEngine(after))
+    assert result.vectors.upserted == 3
+    assert await read(site, "SELECT of, pages, texts FROM source_stats ORDER BY 1") == [(2, 1, 1), (3, 1, 1)]
+    await all_points(after)
+    await cycle(site, SyncEngine(after), f"UPDATE w_nodes SET node_uuid = '{uuid(9)}' WHERE key = 'a'")
+    await all_points(after)
+
+
+async def test_map_check_says_why_a_target_cannot_assign_ids(site: TestGraph) -> None:
+    await on_target(
+        site,
+        "ALTER TABLE sources DROP CONSTRAINT sources_uri_key; ALTER TABLE sources ALTER id DROP IDENTITY",
+    )
+    context = site.context()
+    found = await check_map(BOOK, context.write, context.target)
+    assert [(misfit.path, misfit.statement) for misfit in found.misfits if misfit.weight == "error"] == [
+        (
+            "tables.sources.id",
+            'ALTER TABLE "kg"."sources" ALTER COLUMN "id" ADD GENERATED BY DEFAULT AS IDENTITY',
+        ),
+        ("tables.sources.id.natural", 'CREATE UNIQUE INDEX ON "kg"."sources" ("uri")'),
+    ]
+
+
+async def test_a_shadow_assigns_no_ids_of_its_own(site: TestGraph) -> None:
+    result = await SyncEngine(BOOK).run_cycle(replace(site.context(), shadow=True))
+    [error] = [table.error for table in result.tables if table.error]
+    assert error is not None
+    assert "assigned by its target" in error

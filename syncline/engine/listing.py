@@ -22,8 +22,6 @@ async def identify(target: asyncpg.Connection, listing: Listing) -> None:
         name, column = quoted(listing.table.name), listing.table.id_column
         default = await target.fetchval(listing.default, name, column)
         await target.execute(listing.assigned(default or "NULL"))
-    for statement in listing.references_beside:
-        await target.execute(statement)
 
 
 async def move(target: asyncpg.Connection, listing: Listing) -> None:
@@ -33,16 +31,16 @@ async def move(target: asyncpg.Connection, listing: Listing) -> None:
 
 
 async def take_out_unclear(target: asyncpg.Connection, listing: Listing) -> list[DeadLetter]:
-    """Take rows out of the stage that have no id, or another's; return them.
+    """Take rows out of the stage that have no id, or another's, and return them.
 
-    After the removals, which may have made ids free.
+    After the removals, which may have made ids free. Then rows can refer to what stays in the stage.
     """
-    letters: list[DeadLetter] = []
-    if listing.unclear is None:
-        return letters
-    rows = await target.fetch(listing.unclear)
+    rows = [] if listing.unclear is None else await target.fetch(listing.unclear)
     if listing.unmoved is not None:
         await target.execute(listing.unmoved)
+    for statement in listing.references_beside:
+        await target.execute(statement)
+    letters: list[DeadLetter] = []
     name, column = listing.table.name, listing.table.id_column
     source = listing.table.id.source if listing.table.id is not None else None
     for row in rows:

@@ -36,19 +36,13 @@ class Listing:
             for reference in table.references
             if reference.by is None and schema_map[reference.parent].looked_up
         ]
-        self.references: Sequence[str] = [self._reference(*pair) for pair in parents]
-        """Fill in the ids of rows that are referred to."""
+        own = [(reference, parent) for reference, parent in parents if reference.parent == table.name]
+        self.references: Sequence[str] = [self._reference(*pair) for pair in parents if pair not in own]
+        """Fill in the ids of rows of other tables that are referred to."""
         self.references_beside: Sequence[str] = [
-            sql(
-                "list_reference_beside",
-                stage=stage,
-                reference_id=reference_id(reference.column),
-                waits_for=self._named(reference, parent),
-            )
-            for reference, parent in parents
-            if reference.parent == table.name
+            statement for pair in own for statement in (self._reference(*pair), self._beside(*pair))
         ]
-        """The same for rows of the batch; once these have their ids."""
+        """The same for rows of this table, in the batch too: once it is clear which ones have their ids."""
         self.known: Sequence[str] = list(self._known())
         """Fill in the ids that rows have in the target already; the others are assigned."""
         self.assigns = table.id_rule is IdRule.ASSIGNED
@@ -63,7 +57,7 @@ class Listing:
     @property
     def any(self) -> bool:
         """Whether there is anything to do for a batch."""
-        return bool(self.references) or self.table.listed
+        return bool(self.references or self.references_beside) or self.table.listed
 
     def assigned(self, default: str) -> str:
         """Return the statement that gives the other rows their ids, by the default of the id column."""
@@ -76,6 +70,14 @@ class Listing:
             reference_id=reference_id(reference.column),
             id=read(parent.table.id_type, "sync_row.target_id"),
             parent_name=literal(parent.table.name),
+            waits_for=self._named(reference, parent),
+        )
+
+    def _beside(self, reference: Reference, parent: Identity) -> str:
+        return sql(
+            "list_reference_beside",
+            stage=self._stage,
+            reference_id=reference_id(reference.column),
             waits_for=self._named(reference, parent),
         )
 

@@ -1,4 +1,4 @@
-"""Rules of links: columns of a link table that would be written twice, or by the engine itself."""
+"""Rules of links: a link table for each array, whose columns are not written twice."""
 
 from collections.abc import Iterator
 
@@ -9,8 +9,16 @@ __all__ = ["link_faults"]
 
 
 def link_faults(table: TableMap, *, reserved: str) -> Iterator[Found]:
-    """Yield what is wrong with the columns of link tables. Names that begin like `reserved` are the engine's."""
+    """Yield what is wrong with link tables and their columns; names that begin with `reserved` are ours."""
+    named = {reference.column for reference in table.optional}
     for number, links in enumerate(table.links):
+        if links.table in named:
+            yield (
+                ("links", number, "table"),
+                "each array needs a link table of its own name",
+                "Use a link table for each array.",
+            )
+        named.add(links.table)
         for path, problem, fix in _columns(links, reserved):
             yield ("links", number, *path), problem, fix
 

@@ -266,16 +266,6 @@ class _Table:
                     problem="an optional reference can be neither a key nor an expression",
                     fix="Make it required, or give the expression a column of its own.",
                 )
-        optional = {reference.column for reference in table.optional}
-        tables: set[str] = set()
-        for position, links in enumerate(table.links):
-            if links.table in tables | optional:
-                yield self.fault(
-                    *("links", position, "table"),
-                    problem="each array needs a link table of its own name",
-                    fix="Use a link table for each array.",
-                )
-            tables.add(links.table)
         for path, problem, fix in link_faults(table, reserved=RESERVED):
             yield self.fault(*path, problem=problem, fix=fix)
 

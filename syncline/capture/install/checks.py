@@ -303,7 +303,8 @@ def _target(
     yield from _columns(catalog, table, wanted_by, columns, ours=True)
     if set(key) <= table.columns.keys() and not table.is_unique(key):
         yield Misfit(
-            f"{catalog.schema}.{name} has no primary key or unique index on exactly ({', '.join(key)}); add one.",
+            f"{catalog.schema}.{name} has no primary key or unique index on exactly "
+            f"({', '.join(key)}); add one.",
             **_at(wanted_by),
             statement=_unique(table, key),
         )

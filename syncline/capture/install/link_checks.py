@@ -34,9 +34,9 @@ def link_problems(catalog: Catalog, table_map: TableMap, links: Links) -> Iterat
     for column in table.columns.values():
         if column.not_null and not column.filled and column.name not in filled:
             yield Misfit(
-                f"{table.schema}.{table.name}.{column.name} is NOT NULL without a default, and the links do not "
-                f"fill it; add `columns: {{{_key(column.name)}: {_fill(column)}}}` to {links.table} in the map, "
-                "give it a default or allow NULL.",
+                f"{table.schema}.{table.name}.{column.name} is NOT NULL without a default, and the links do "
+                f"not fill it; add `columns: {{{_key(column.name)}: {_fill(column)}}}` to {links.table} in "
+                "the map, give it a default or allow NULL.",
                 table=table_map.name,
                 path=("links", links.table),
                 statement=f"{_alter(table)} ALTER COLUMN {quoted(column.name)} DROP NOT NULL",
@@ -59,7 +59,8 @@ def _position(table: TableState, table_map: TableMap, links: Links, name: str) -
             f"{place} is {column.type}, and a position is a number; change it to integer.",
             table=table_map.name,
             path=path,
-            statement=f"{_alter(table)} ALTER COLUMN {quoted(name)} TYPE integer USING {quoted(name)}::integer",
+            statement=f"{_alter(table)} ALTER COLUMN {quoted(name)} TYPE integer"
+            f" USING {quoted(name)}::integer",
         )
     for index in table.indexes:
         columns = [each for each, _ in index.keys]
@@ -67,8 +68,8 @@ def _position(table: TableState, table_map: TableMap, links: Links, name: str) -
         if index.unique and index.plain and name in columns:
             listed = ", ".join(quoted(each) for each in columns)
             yield Misfit(
-                f"{place} is unique by {index.name}, row by row, so an array cannot be put in another order; "
-                "make it a constraint that is DEFERRABLE, which is checked when all places are written.",
+                f"{place} is unique by {index.name}, row by row, so an array cannot be put in another "
+                "order; make it a constraint that is DEFERRABLE: that is checked when all are written.",
                 table=table_map.name,
                 path=path,
                 statement=f"{_alter(table)} ADD UNIQUE ({listed}) DEFERRABLE",

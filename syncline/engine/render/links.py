@@ -1,4 +1,4 @@
-"""Links: the statements about a link table, and what is added to them for columns, places and owners of links."""
+"""Links: what is added to the statements about a link table for columns, places and owners of links."""
 
 from collections.abc import Sequence
 

@@ -161,15 +161,11 @@ class _Table:
                 yield self.fault(*path, "parent", problem=problem, fix=fix)
             for problem, fix in referring_faults(self._table, one, parent):
                 yield self.fault(*path, "parent", problem=problem, fix=fix)
-            if isinstance(one, Reference) and one.by is not None:
-                types = {column.name: column.type for column in parent.columns}
-                if types.get(one.by) != "text":
-                    texts = [name for name, kind in types.items() if kind == "text"]
-                    problem = f"{one.parent} has no text column {one.by}"
-                    fix = did_you_mean(
-                        one.by, texts, otherwise=f"Add it to the columns of {one.parent}, with type text."
-                    )
-                    yield self.fault(*path, "by", problem=problem, fix=fix)
+            if isinstance(one, Reference) and one.by is not None and one.by not in parent.texts:
+                problem = f"{one.parent} has no text column {one.by}"
+                otherwise = f"Add it to the columns of {one.parent}, copied or renamed, with type text."
+                fix = did_you_mean(one.by, parent.texts, otherwise=otherwise)
+                yield self.fault(*path, "by", problem=problem, fix=fix)
 
     def rejections(self, known: Mapping[str, TableMap]) -> Iterator[Fault]:
         """Yield links whose rejections are not rows about one link each."""

@@ -201,6 +201,13 @@ class TableMap:
         return {column.name: column.type for column in self.columns if column.copied}
 
     @property
+    def texts(self) -> dict[str, str]:
+        """The text columns of the target that are texts of the source as they are -> source column."""
+        found = [column for column in self.columns if column.value is None and column.type == "text"]
+        staged = self.staged | {name: type_.name for name, type_ in self.key_texts.items()}
+        return {column.name: column.sources[0] for column in found if staged[column.sources[0]] == "text"}
+
+    @property
     def staged(self) -> dict[str, str]:
         """The source columns that travel for `columns` and expressions -> type."""
         found: dict[str, str] = {}

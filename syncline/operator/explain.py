@@ -102,7 +102,7 @@ async def _read_source(
             "source_row",
             source=f"{quoted(schema)}.{quoted(table.source)}",
             present=table.present,
-            values=", ".join(quoted(column) for column in naming_values(schema_map, table)),
+            values=", ".join(quoted(table.texts[column]) for column in naming_values(schema_map, table)),
             same_key=" AND ".join(
                 f"{quoted(column)} = {cast(type_, key_text(f'($1::text[])[{place}]'))}"
                 for place, (column, type_) in enumerate(zip(table.key, table.key_types, strict=True), 1)

@@ -253,7 +253,7 @@ async def _ask_write_db(
                     tombstones=deleted_keys(write.schema),
                     source_name=literal(table.source),
                     present=table.present,
-                    column=quoted(column or table.key[0]),
+                    column=quoted(table.texts[column] if column else table.key[0]),
                     asked="asked.key" if column else safe(table.key_types[0], "asked.key"),
                     own_key="true" if column is None else "false",
                 )

@@ -12,7 +12,9 @@ from syncline.maps.document import read_map, write_map
 from syncline.messages.sync import SyncResult
 from syncline.messages.verification import Verification
 from syncline.migrations import migrate_bookkeeping
+from syncline.operator.explain import explain
 from syncline.operator.map_check import check_map
+from syncline.operator.parked import summarize_parked
 from syncline.operator.target_tables import target_tables
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.verify import verify
@@ -209,13 +211,13 @@ async def test_target_tables_are_made_for_made_columns(graph: TestGraph) -> None
     await site.equal()
 
 
-async def test_a_parent_is_found_by_a_made_column(graph: TestGraph) -> None:
+async def test_a_parent_is_found_by_a_renamed_column(graph: TestGraph) -> None:
     site = await made(
         graph,
         """
   docs:
     source: doc
-    columns: {hash: {source: body, value: md5(s.body)}}
+    columns: {hash: {source: body}}
   quotes:
     source: quote
     references: {of: {parent: docs, by: hash}}
@@ -224,8 +226,14 @@ async def test_a_parent_is_found_by_a_made_column(graph: TestGraph) -> None:
         target="CREATE TABLE docs (id uuid PRIMARY KEY, key text, hash text, sync_version bigint, sync_run bigint);"
         "CREATE TABLE quotes (id uuid PRIMARY KEY, key text, of uuid, sync_version bigint, sync_run bigint);",
     )
-    await write(graph, "INSERT INTO kg.quote VALUES ('q', md5('b'))")
+    await write(graph, "INSERT INTO kg.quote VALUES ('q', 'b')")
     assert (await site.cycle()).parked == 1
+    context = graph.context()
+    summary = await summarize_parked(context.write, context.target, site.map, limit=5)
+    [waiting] = summary.awaited
+    assert (waiting.key, waiting.named_by, waiting.obstacle) == ("b", "hash", "missing")
+    quote = await explain(context.write, context.target, context.vectors, site.map, table="quotes", key=["q"])
+    assert quote.state == "parked"
     await write(graph, "INSERT INTO kg.doc VALUES ('d', 'b')")
     assert (await site.cycle()).parked == 0
     await site.equal()

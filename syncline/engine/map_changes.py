@@ -24,7 +24,7 @@ __all__ = [
 Definition = Mapping[str, JsonValue]
 """A table of a map as JSON, without what has its default: equal definitions mean the same."""
 
-_IDENTITY: Final = ("key", "source", "id", "types")
+_IDENTITY: Final = ("key", "source", "id", "types", "tenant")
 """Fields by which rows are found: under another one, the rows that stand there may be of no source row."""
 _IDS: Final = ("id", "types")
 """Fields under whose change a key may have another id. Under another key, rows have that of the old key."""

@@ -1,7 +1,7 @@
 """Map document: YAML or JSON <-> schema map."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from functools import cache
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -16,6 +16,7 @@ from syncline.maps.rules import did_you_mean, faults_of, parents_first
 from syncline.maps.schema_map import SchemaMap
 from syncline.maps.source import Place, SourceFault, parsed
 from syncline.maps.table_map import Column, Reference, TableMap
+from syncline.maps.tenants import Tenant, TenantForm
 from syncline.quoting import shown
 
 __all__ = ["VERSION", "MapDocument", "line_of", "read_map", "write_map"]
@@ -36,6 +37,9 @@ class MapDocument:
     """Name of the map."""
     tables: Annotated[tuple[TableMap, ...], Keyed("name")]
     """The tables, in any order: parents are synced before their children."""
+    tenant: TenantForm = None
+    """The column that says whose a row is, in every table that says nothing else: each graph has the rows of
+    the tenant that its composition names."""
 
 
 def read_map(text: str, *, source: str) -> SchemaMap:
@@ -57,7 +61,7 @@ def read_map(text: str, *, source: str) -> SchemaMap:
     if document is not None:
         ordered, circle = parents_first(document.tables)
         order = [*ordered, *circle]
-        tables = tuple(document.tables[index] for index in order)
+        tables = tuple(_with_tenant(document.tables[index], document.tenant) for index in order)
         for fault in faults_of(tables):
             _, index, *rest = fault.path
             path: Path = ("tables", order[index] if isinstance(index, int) else index, *rest)
@@ -66,6 +70,14 @@ def read_map(text: str, *, source: str) -> SchemaMap:
         if not problems:
             return SchemaMap(name=document.name, tables=tables)
     raise MapInvalid(source, sorted(problems, key=lambda problem: problem.line))
+
+
+def _with_tenant(table: TableMap, default: TenantForm) -> TableMap:
+    if isinstance(table.tenant, Tenant) or (table.tenant is None and default is None):
+        return table
+    return replace(
+        table, tenant=None if table.tenant is not None or not isinstance(default, Tenant) else default
+    )
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
@@ -265,6 +277,8 @@ def _short(value: Any, key: str | None = None) -> Any:
             return value.type
         case Reference() if value == Reference(column=value.column, parent=value.parent):
             return value.parent
+        case str():
+            return str(value)  # a rule for ids is a text too
     if isinstance(value, tuple):
         return value[0] if len(value) == 1 else list(value)
     if not hasattr(value, "__dataclass_fields__"):

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from syncline.maps.forms import STRICT, Keyed, Name, Names, Sql
 from syncline.maps.ids import Id, IdForm, IdRule
 from syncline.maps.key_types import JSON_ARRAY, TEXT, KeyType, Kind, element_type, key_type
+from syncline.maps.tenants import Tenant, TenantForm
 
 __all__ = ["Column", "Id", "IdRule", "Links", "Reference", "Stat", "Stats", "TableMap", "VectorProjection"]
 
@@ -143,6 +144,9 @@ class TableMap:
     types: Mapping[Name, Sql] = field(default_factory=dict)
     """Source column -> its type, for columns of the key, references and link arrays that are no text (arrays:
     text[]). Keys may be text, varchar, uuid, smallint, integer, bigint, numeric, date and bytea."""
+    tenant: TenantForm = None
+    """The column that says whose a row is, where graphs share the source and each has one tenant's rows; in
+    place of that of the map. `none`: all graphs have all of its rows."""
     stamped: Annotated[bool, Field(strict=True)] = True
     """Whether the target has `sync_version bigint`, the write-db transaction that last changed the row, and
     `sync_run bigint`, the number of the run that applied it (table `sync_run`). Only `explain` reads them."""
@@ -168,6 +172,16 @@ class TableMap:
     Key columns and references are text here, whatever their type (docs/maps.md). A reference `x` is available
     as its parent's id, `s.ref_x`. An optional one is NULL while its parent is missing,
     and expressions are not evaluated again when the parent arrives."""
+
+    @property
+    def of_tenant(self) -> Tenant | None:
+        """The tenant, if its rows have one."""
+        return self.tenant if isinstance(self.tenant, Tenant) else None
+
+    @property
+    def tenant_column(self) -> str | None:
+        """The source column that says whose a row is, if its rows have a tenant."""
+        return None if self.of_tenant is None else self.of_tenant.column
 
     @property
     def required(self) -> tuple[Reference, ...]:

@@ -9,6 +9,7 @@ from syncline.engine.key_forms import form
 from syncline.engine.render.fragments import commas, travels
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.render.tenants import source_rows
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql as engine_sql
 from syncline.messages.verification import Verdict
@@ -164,7 +165,7 @@ class _Queries:
         owner, member = rejections.key
         return _sql(
             "rejected",
-            rejections=f"{quoted(self._captured.schema)}.{quoted(rejections.source)}",
+            rejections=source_rows(rejections, self._captured.schema),
             rejected_owner=travels(rejections, owner),
             rejected_member=travels(rejections, member),
             owner_key=quoted(self._table.key[0]),

@@ -29,6 +29,7 @@ __all__ = [
     "row_id",
     "same_key",
     "selection",
+    "source_names",
     "stage_columns",
     "travels",
     "unrejected",
@@ -81,6 +82,13 @@ def stage_columns(table: TableMap) -> list[str]:
         *(column.name for column in (*table.columns, *table.source_only)),
         *(links.source for links in table.links),
     ]
+    return list(dict.fromkeys(names))
+
+
+def source_names(table: TableMap) -> list[str]:
+    """Return the source columns on which the target depends: those that are copied, and the tenant."""
+    tenant = table.of_tenant
+    names = [*stage_columns(table), *([] if tenant is None else [tenant.column])]
     return list(dict.fromkeys(names))
 
 

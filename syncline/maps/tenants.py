@@ -110,7 +110,7 @@ def _form(name: str, type_: KeyType, value: str) -> str:
         bits = _BITS.get(type_.name, 64)
         if type_.kind is Kind.INTEGER and not -(2 ** (bits - 1)) <= int(form) < 2 ** (bits - 1):
             raise ValueError(value)
-        if not form or "\x00" in form:
+        if not form or "\x00" in form or (type_.kind is Kind.INTEGER and form != value):
             raise ValueError(value)
     except ValueError:
         problem = f"the tenant that is given is no {type_.name}"

@@ -1,15 +1,13 @@
 """Tenants: graphs that share source tables, each with the rows of one."""
 
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
 from syncline.messages.sync import CycleStatus
 from tests.kit.bare_graph import bare_graph
-from tests.kit.saas import Saas, rows_of, task, tenant
+from tests.kit.saas import Saas, rows_of
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -128,6 +128,13 @@ async def _run(connect: Callable[..., object], first: str, sql: str) -> list[asy
         await connection.close()
 
 
+_TASKS = """
+INSERT INTO task (id, tenant_id, project_id, title, label_ids)
+SELECT ('{base}-0000-4000-8000-' || lpad(i::text, 12, '0'))::uuid, {whose}, '{first}', 'task ' || i || ' of {of}',
+       ARRAY['{first}'::uuid]
+FROM generate_series(1, {tasks}) i"""
+
+
 def rows_of(numbers: Sequence[int], *, tasks: int = 3) -> str:
     """Return the script that gives each of these tenants a customer, a project, a label and some tasks."""
     made = ["INSERT INTO plan VALUES ('free', 0), ('paid', 9.50) ON CONFLICT DO NOTHING"]
@@ -137,8 +144,6 @@ def rows_of(numbers: Sequence[int], *, tasks: int = 3) -> str:
             f"INSERT INTO customer VALUES ({whose}, 1, 'customer of {of}', 'paid')",
             f"INSERT INTO label VALUES ('{task(1, of)}', {whose}, 'urgent')",
             f"INSERT INTO project VALUES ('{task(1, of)}', {whose}, 'project of {of}', 1)",
-            f"INSERT INTO task (id, tenant_id, project_id, title, label_ids)"
-            f" SELECT ('{of:08x}-0000-4000-8000-' || lpad(i::text, 12, '0'))::uuid, {whose}, '{task(1, of)}',"
-            f" 'task ' || i || ' of {of}', ARRAY['{task(1, of)}'::uuid] FROM generate_series(1, {tasks}) i",
+            _TASKS.format(of=of, whose=whose, first=task(1, of), base=f"{of:08x}", tasks=tasks),
         ]
     return ";".join(made) + ";"

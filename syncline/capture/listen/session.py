@@ -233,8 +233,7 @@ class ListenSession:
         # Its tables are in the order of tenants: those that have something new are found when it is due.
         shared = {schema for schema in schemas if tenants_of(entries.get(schema, ()))}
         changed = await changed_since(self._store, [s for s in schemas if s not in shared], doubt.since)
-        changed |= shared
-        for schema in sorted(changed):
+        for schema in sorted(changed | shared):
             self._debouncer.note(schema, min(doubt.since, seen.xmin), seen.xmax - 1, now=loop_time())
         self._news.set()
         if changed:

@@ -9,15 +9,19 @@ import pytest_asyncio
 
 from syncline.capture.install.install import adopt
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine
-from syncline.errors import SchemaMismatch, TenantInvalid
+from syncline.errors import InputInvalid, SchemaMismatch, TenantInvalid
 from syncline.maps.document import read_map
+from syncline.maps.tenants import of_tenant
 from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain
 from syncline.operator.explanation import Explanation
+from syncline.operator.map_check import check_map
 from syncline.operator.parked import Obstacle, summarize_parked
+from syncline.operator.proposing import create_targets, propose
+from syncline.provider import GraphSchema
 from tests.kit.bare_graph import bare_graph
-from tests.kit.saas import SHARED, Saas, rows_of, saas_map, script, task, tenant
+from tests.kit.saas import EXAMPLE, SHARED, Saas, rows_of, saas_map, script, task, tenant
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -323,3 +327,68 @@ async def explained(saas: Saas, number: int, key: str) -> Explanation:
     return await explain(
         context.write, context.target, context.vectors, saas.map_of(number), table="tasks", key=[key]
     )
+
+
+OWNERS = """
+CREATE TABLE tenant (id uuid PRIMARY KEY, name text);
+CREATE TABLE currency (code text PRIMARY KEY);
+CREATE TABLE rate (id uuid PRIMARY KEY, tenant_id uuid NOT NULL REFERENCES tenant, currency text NOT NULL REFERENCES currency);
+CREATE TABLE booking (
+    tenant_id uuid NOT NULL REFERENCES tenant, number integer, rate_id uuid NOT NULL REFERENCES rate, above integer,
+    PRIMARY KEY (tenant_id, number), FOREIGN KEY (tenant_id, above) REFERENCES booking
+);
+"""
+
+
+async def test_a_map_is_proposed_by_the_column_of_the_tenant(saas: Saas) -> None:
+    await saas.source(f"DROP TABLE task, project, label, customer, plan;{OWNERS}")
+    write = GraphSchema(store=saas.stores.write, schema=SHARED)
+    graph = GraphSchema(store=saas.stores.target, schema="made")
+    with pytest.raises(InputInvalid, match="has a column 'tenant'"):
+        await propose(write, graph, name="owned", tenant="tenant")
+    proposal = await propose(write, graph, name="owned", tenant="tenant_id")
+    proposed = read_map(proposal.document, source="x")
+    assert {table.name: (table.tenant_column, table.key) for table in proposed} == {
+        "tenant": ("id", ("id",)),
+        "currency": (None, ("code",)),
+        "rate": ("tenant_id", ("id",)),
+        "booking": ("tenant_id", ("number",)),
+    }
+    assert {r.column: (r.parent, r.required) for r in proposed["booking"].references} == {
+        "rate_id": ("rate", True),
+        "above": ("booking", False),
+        "tenant_id": ("tenant", True),
+    }
+    await create_targets(graph, proposal)
+    await adopt(write.store, SHARED, proposed)
+    fits = await check_map(of_tenant(proposed, tenant(1)), write, graph, text=proposal.document)
+    assert fits.fits, fits.misfits
+    await saas.source(
+        f"INSERT INTO tenant VALUES ('{tenant(1)}', 'one'), ('{tenant(2)}', 'two'); INSERT INTO currency VALUES ('EUR');"
+        f"INSERT INTO rate VALUES ('{task(1)}', '{tenant(1)}', 'EUR'), ('{task(2)}', '{tenant(2)}', 'EUR');"
+        f"INSERT INTO booking VALUES ('{tenant(1)}', 1, '{task(1)}', NULL), ('{tenant(1)}', 2, '{task(1)}', 1),"
+        f" ('{tenant(2)}', 1, '{task(2)}', NULL)"
+    )
+    context = replace(saas.context(1), target=graph)
+    result = await SyncEngine(proposed).of_tenant(tenant(1)).run_cycle(context)
+    assert ([t.error for t in result.tables if t.error], result.parked) == ([], 0)
+    async with graph.store.driver() as connection:
+        counts = await connection.fetchrow(
+            "SELECT (SELECT count(*) FROM made.tenant), (SELECT count(*) FROM made.booking),"
+            " (SELECT count(above) FROM made.booking), (SELECT count(*) FROM made.currency)"
+        )
+    assert tuple(counts) == (1, 2, 1, 1)
+
+
+async def test_map_check_says_what_of_a_tenant_does_not_fit(saas: Saas) -> None:
+    await saas.source(
+        "ALTER TABLE label ALTER tenant_id TYPE text; ALTER TABLE project DROP COLUMN tenant_id;"
+    )
+    context = saas.context(1)
+    text = (EXAMPLE / "map.yaml").read_text()
+    found = await check_map(saas.schema_map, context.write, context.target, text=text)
+    said = {
+        (misfit.table, misfit.path): misfit.problem for misfit in found.misfits if misfit.weight == "error"
+    }
+    assert "is text, and labels wants uuid" in said["labels", "tables.labels.tenant"]
+    assert "saas.project.tenant_id is missing" in said["projects", "tables.projects.tenant"]

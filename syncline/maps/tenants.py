@@ -6,10 +6,12 @@ Graphs that share source tables differ by that value. It comes from a graph's co
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidatorFunctionWrapHandler
 from pydantic.dataclasses import dataclass
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from syncline.errors import TenantInvalid
 from syncline.maps.forms import STRICT, Name, Sql
@@ -52,14 +54,28 @@ class TenantOf(Tenant):
     """The tenant, in the form of the type."""
 
 
-def _short(value: object) -> object:
-    return {"column": value} if isinstance(value, str) and value != NO_TENANT else value
+class _Form:
+    """The forms in which a tenant is written: no union for the validator, which would tell of each part."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate what is no text as a tenant."""
+        return core_schema.no_info_wrap_validator_function(_read, handler.generate_schema(Tenant | None))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Add that it may be a text."""
+        found = handler(schema)
+        return {"anyOf": [*found.get("anyOf", [found]), {"type": "string"}]}
 
 
-TenantForm = Annotated[
-    Tenant | Literal["none"] | None,
-    BeforeValidator(_short, json_schema_input_type=Tenant | str | None),
-]
+def _read(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    if value == NO_TENANT:
+        return value
+    return handler({"column": value} if isinstance(value, str) else value)
+
+
+TenantForm = Annotated[Tenant | Literal["none"] | None, _Form()]
 """A tenant; a text is its column, or `none`."""
 
 

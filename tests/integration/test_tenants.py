@@ -382,7 +382,8 @@ async def test_a_map_is_proposed_by_the_column_of_the_tenant(saas: Saas) -> None
 
 async def test_map_check_says_what_of_a_tenant_does_not_fit(saas: Saas) -> None:
     await saas.source(
-        "ALTER TABLE label ALTER tenant_id TYPE text; ALTER TABLE project DROP COLUMN tenant_id;"
+        "DROP TRIGGER capture_key ON label; ALTER TABLE label ALTER tenant_id TYPE text;"
+        "ALTER TABLE project DROP COLUMN tenant_id CASCADE;"
     )
     context = saas.context(1)
     text = (EXAMPLE / "map.yaml").read_text()

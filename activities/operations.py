@@ -265,6 +265,8 @@ class OperationActivities:
                 fields["schedule"] = {**present.schedule.model_dump(), **request.schedule}
             actor = await acting(request.who, request.why)
             changes = graph_changes(present.slug, fields)
+            if changes.composition is not None:
+                await services.check_tenants(changes.composition)
             graph = await services.graphs.update(present.id, changes, actor=actor)
             task_queue = services.settings.task_queue
             await ensure_schedule(client, graph, task_queue=task_queue, start_now=True)

@@ -51,7 +51,7 @@ class DefaultSyncProvider(SyncProvider):
         if options.map is None:
             return await run_cycle(context)
         engine = await self._engine(self._maps, options)
-        return await engine.run_cycle(context)
+        return await engine.of_tenant(options.tenant).run_cycle(context)
 
     async def close(self) -> None:
         """Release the engines; they hold no resources between cycles."""
@@ -59,10 +59,13 @@ class DefaultSyncProvider(SyncProvider):
         self._engines.clear()
 
     async def _engine(self, maps: MapRepository, options: MapOptions) -> "SyncEngine":
-        """Return the engine of a map; what it has found out about its graphs is kept from cycle to cycle."""
+        """Return the engine of a map, for every tenant.
+
+        What it has found out about its graphs is kept from cycle to cycle.
+        """
         from syncline.engine import SyncEngine
 
-        loaded = await maps.load(options)
+        loaded = await maps.load_shared(options)
         if loaded is None:
             raise RuntimeError("these options name no map")
         used, schema_map = loaded

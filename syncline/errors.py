@@ -312,6 +312,14 @@ class MapNotFound(ConfigurationError):
         )
 
 
+class TenantInvalid(ConfigurationError):
+    """A composition gives a map no tenant, one of another type, or one that it has no column for."""
+
+    def __init__(self, map_name: str, problem: str, fix: str) -> None:
+        self.map, self.problem = map_name, problem
+        super().__init__(f"Map {shown(map_name)}: {problem}.", fix=fix)
+
+
 class ProviderDuplicate(ConfigurationError):
     """Two distributions contribute one provider id."""
 

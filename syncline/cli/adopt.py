@@ -79,6 +79,7 @@ async def _adopt(
     from syncline.capture.install.locks import Patience
     from syncline.cli.target import find_settings
     from syncline.control.services import Services
+    from syncline.control.sharing import refuse_undo
     from syncline.operator.maps import map_of
 
     async with Services.open(find_settings(), application_name="syncline adopt") as services:
@@ -86,6 +87,8 @@ async def _adopt(
         write = services.write_schema(graph)
         if schema_map is None:
             schema_map = (await map_of(services, graph)).schema_map
+        if undo:
+            refuse_undo(graph, await services.graphs.sharing(graph))
         if dry_run:
             make = plan_undo if undo else plan_adoption
             async with write.store.driver() as connection:

@@ -93,7 +93,7 @@ def _places(schemas: "list[str] | tuple[()]", graphs: "list[str] | tuple[()]") -
     from syncline.control.maps import map_options
 
     records = [one_graph(graph) for graph in graphs] if graphs else all_graphs()
-    named = {record.slug: map_options(record.composition) for record in records}
+    named = {record.slug: map_options(record.composition).shared for record in records}
     # Many graphs may share a map.
     maps = {options: stored_map(options) for options in set(named.values()) if options.map is not None}
     return places_of(records, {slug: maps[options] for slug, options in named.items() if options in maps})

@@ -218,6 +218,12 @@ def add(
     schema: Annotated[
         str | None, typer.Option(help="Postgres schema in both stores; follows from the slug.")
     ] = None,
+    write_schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCHEMA", help="Schema of its sources, if it is another: graphs of tenants share one."
+        ),
+    ] = None,
     qdrant_prefix: Annotated[
         str | None, typer.Option(help="Start of its collections' names; follows from the schema.")
     ] = None,
@@ -258,6 +264,7 @@ def add(
         "slug": slug,
         "name": name,
         "schema_name": schema,
+        "write_schema": write_schema,
         "qdrant_prefix": qdrant_prefix,
         "write_store": write_store,
         "graph_store": graph_store,

@@ -68,6 +68,12 @@ def propose(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the map; the schema's if left out.")
     ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="The column that says whose a row is: each graph has the rows of one."
+        ),
+    ] = None,
     create_target: Annotated[
         Literal["print", "make"] | None,
         typer.Option(
@@ -81,7 +87,7 @@ def propose(
 
     It reads catalogs, no rows. `make` creates the tables and the engine's bookkeeping in the graph-db.
     """
-    made = run(_propose(graph, write_schema, graph_schema, name, make=create_target == "make"))
+    made = run(_propose(graph, write_schema, graph_schema, name, tenant, make=create_target == "make"))
     if as_json:
         typer.echo(made.model_dump_json(indent=2))
     elif create_target == "print":
@@ -91,7 +97,13 @@ def propose(
 
 
 async def _propose(
-    graph: str | None, write_schema: str | None, graph_schema: str | None, name: str | None, *, make: bool
+    graph: str | None,
+    write_schema: str | None,
+    graph_schema: str | None,
+    name: str | None,
+    tenant: str | None,
+    *,
+    make: bool,
 ) -> "Proposal":
     from syncline.cli.target import find_settings
     from syncline.control.services import Services
@@ -99,7 +111,7 @@ async def _propose(
 
     async with Services.open(find_settings(), application_name="syncline map") as services:
         write, target = await places(services, graph, write_schema, graph_schema)
-        proposal = await propose(write, target, name=name or write.schema)
+        proposal = await propose(write, target, name=name or write.schema, tenant=tenant)
         if make:
             await create_targets(target, proposal)
         return proposal

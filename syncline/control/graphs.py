@@ -33,6 +33,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    and_,
     or_,
     select,
 )
@@ -44,6 +45,7 @@ from syncline.control.audit import Actor, GraphAuditPage, list_graph_audit, writ
 from syncline.control.composition import Composition, composition_invalid, parse_composition, swapped
 from syncline.control.maps import MapOptions, named_map, unknown_map
 from syncline.control.schedule_spec import ScheduleSpec, never_comes
+from syncline.control.sharing import Sources, check_sharing, has_sources, tenant_named
 from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
 from syncline.messages.base import GraphRef, GraphStatus
 from syncline.messages.provider_state import UsedMap
@@ -71,8 +73,17 @@ def _not_reserved(schema: str) -> str:
 
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$", max_length=63)]
+
+
+def _no_system_schema(schema: str) -> str:
+    return schema if schema == "public" else _not_reserved(schema)
+
+
 SchemaName = Annotated[
     str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63), AfterValidator(_not_reserved)
+]
+SourceSchemaName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63), AfterValidator(_no_system_schema)
 ]
 StoreKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 QdrantPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
@@ -94,6 +105,8 @@ class GraphDraft(_Record):
     graph_store: StoreKey | None = None
     schema_name: SchemaName | None = None
     """Schema in the write-db and the graph-db; default: the slug with `_` for `-`."""
+    write_schema: SourceSchemaName | None = None
+    """Schema in the write-db, if it is another: graphs of other tenants may have the same."""
     qdrant_prefix: QdrantPrefix | None = None
     """Prefix of every collection; default: the schema's name and `_`."""
     qdrant_store: StoreKey | None = None
@@ -147,6 +160,8 @@ class Graph(_Record):
     """Key of the write-db in the settings; null: the default write-db."""
     graph_store: StoreKey | None
     schema_name: SchemaName
+    """The schema in the graph-db, and in the write-db unless `write_schema` is another."""
+    write_schema: SourceSchemaName | None = None
     qdrant_prefix: QdrantPrefix
     qdrant_store: StoreKey | None
     schedule: ScheduleSpec
@@ -164,6 +179,11 @@ class Graph(_Record):
     def fingerprint(self) -> str:
         """Fingerprint of the record: from `updated_at`, which the database sets on each write."""
         return self.updated_at.astimezone(UTC).isoformat()
+
+    @property
+    def source_schema(self) -> str:
+        """The schema of its sources in the write-db; graphs of other tenants may have the same."""
+        return self.write_schema or self.schema_name
 
     @property
     def ref(self) -> GraphRef:
@@ -201,6 +221,7 @@ _graphs = Table(
     Column("write_store", Text),
     Column("graph_store", Text),
     Column("schema_name", Text),
+    Column("write_schema", Text),
     Column("qdrant_prefix", Text),
     Column("qdrant_store", Text),
     Column("schedule", JSONB),
@@ -287,14 +308,18 @@ class GraphRepository:
         return _graph(row), None if used is None else UsedMap.model_validate(used)
 
     async def alone(self, graph: Graph) -> bool:
-        """Return whether no other graph, of any status, has the same write store and schema."""
-        others = select(_graphs.c.id).where(
-            _graphs.c.id != graph.id,
-            _graphs.c.schema_name == graph.schema_name,
-            _graphs.c.write_store.is_not_distinct_from(graph.write_store),
+        """Return whether no other graph, of any status, reads the same rows of the same write schema."""
+        mine = tenant_named(graph.composition)
+        others = await self.sharing(graph)
+        return not others or (
+            mine is not None and all(tenant_named(other.composition) not in (None, mine) for other in others)
         )
-        async with self._store.begin() as connection:
-            return (await connection.execute(others.limit(1))).first() is None
+
+    async def sharing(self, graph: Graph) -> Sequence[Graph]:
+        """Return the other graphs, of any status, with the same write store and schema."""
+        return await self._select(
+            and_(_graphs.c.id != graph.id, has_sources(_graphs, graph.write_store, graph.source_schema))
+        )
 
     async def default(self) -> Graph:
         """Return the default graph, or raise GraphNotFound."""
@@ -330,6 +355,7 @@ class GraphRepository:
         try:
             async with self._store.begin() as connection:
                 await _check_maps(connection, draft.slug, composition)
+                await check_sharing(connection, _graphs, _draft_sources(draft))
                 if draft.is_default:
                     await _clear_default(connection)
                 rows = await connection.execute(_graphs.insert().values(values).returning(_graphs))
@@ -369,6 +395,8 @@ class GraphRepository:
         try:
             async with self._store.begin() as connection:
                 await _check_maps(connection, graph.slug, composition)
+                if changes.composition is not None:
+                    await check_sharing(connection, _graphs, _sources(graph, changes.composition))
                 if values.get("is_default"):
                     await _clear_default(connection)
                 row = (await connection.execute(statement)).mappings().one_or_none()
@@ -467,6 +495,27 @@ async def _check_maps(connection: AsyncConnection, slug: str, composition: Compo
         unknown = await unknown_map(connection, slug, key, options)
         if unknown is not None:
             raise unknown
+
+
+def _draft_sources(draft: GraphDraft) -> Sources:
+    schema, _ = draft.place
+    return Sources(
+        slug=draft.slug,
+        store=draft.write_store,
+        schema=draft.write_schema or schema,
+        elsewhere=draft.write_schema is not None,
+        composition=draft.composition,
+    )
+
+
+def _sources(graph: Graph, composition: Mapping[str, JsonValue]) -> Sources:
+    return Sources(
+        slug=graph.slug,
+        store=graph.write_store,
+        schema=graph.source_schema,
+        elsewhere=graph.write_schema is not None,
+        composition=composition,
+    )
 
 
 async def _clear_default(connection: AsyncConnection) -> None:

@@ -13,6 +13,8 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    StrictInt,
+    StrictStr,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -76,12 +78,21 @@ class MapOptions(BaseModel):
     map: MapName | None = None
     map_version: int | None = Field(default=None, ge=1)
     """Null: the newest version, from the next run on."""
+    tenant: Annotated[StrictStr | StrictInt, Field()] | None = None
+    """Whose rows the graph has, if the tables of the map tell rows apart by a tenant."""
 
     @model_validator(mode="after")
-    def _a_version_is_of_a_map(self) -> Self:
+    def _all_is_of_a_map(self) -> Self:
         if self.map_version is not None and self.map is None:
             raise ValueError("`map_version` needs `map`: name the map")
+        if self.tenant is not None and self.map is None:
+            raise ValueError("`tenant` needs `map`: name the map")
         return self
+
+    @property
+    def shared(self) -> Self:
+        """The options without the tenant: what the graphs of all tenants have in common."""
+        return self if self.tenant is None else self.model_copy(update={"tenant": None})
 
     def pinned(self, used: UsedMap | None) -> Self:
         """Return the options with the version that a run has resolved."""
@@ -270,10 +281,19 @@ class MapRepository:
         return [StoredMap.model_validate(dict(row)) for row in rows]
 
     async def load(self, options: MapOptions) -> "tuple[UsedMap, SchemaMap] | None":
-        """Return the map that the options name; None if they name none. Raise MapNotFound or MapInvalid.
+        """Return the map that the options name, of the tenant that they name; None if they name no map.
 
-        A version is read and parsed once.
+        Raise MapNotFound, MapInvalid, or TenantInvalid.
         """
+        found = await self.load_shared(options)
+        if found is None:
+            return None
+        from syncline.maps.tenants import of_tenant
+
+        return found[0], of_tenant(found[1], options.tenant)
+
+    async def load_shared(self, options: MapOptions) -> "tuple[UsedMap, SchemaMap] | None":
+        """Return the map that the options name, for every tenant. A version is read and parsed once."""
         if options.map is None:
             return None
         if options.map_version is not None and (

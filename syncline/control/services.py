@@ -1,15 +1,17 @@
 """Shared services of one process: settings, Postgres pools, vector stores, embedding service, providers."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Literal, Self
+
+from pydantic import JsonValue
 
 from syncline import names
 from syncline.control.graphs import Graph, GraphRepository
 from syncline.control.maps import MapRepository, map_options
 from syncline.control.workers import WorkerRepository
 from syncline.embeddings.service import EmbeddingService
-from syncline.errors import StoreNotConfigured
+from syncline.errors import MapNotFound, StoreNotConfigured
 from syncline.migrations import (
     migrate_bookkeeping,
     migrate_control,
@@ -141,7 +143,7 @@ class Services:
 
     def write_schema(self, graph: Graph) -> GraphSchema:
         """Return the graph's schema in its write-db."""
-        return GraphSchema(store=self.store("write", graph.write_store), schema=graph.schema_name)
+        return GraphSchema(store=self.store("write", graph.write_store), schema=graph.source_schema)
 
     def target_schema(self, graph: Graph, *, shadow: bool = False) -> GraphSchema:
         """Return the graph's schema in its graph-db, or its shadow's."""
@@ -168,6 +170,7 @@ class Services:
 
         write = self.write_schema(graph)
         target, shadow = self.target_schema(graph), self.target_schema(graph, shadow=True)
+        await self.check_tenants(graph.composition)
         own = await self.maps.load(map_options(graph.composition))
         applied = []
         if own is None:
@@ -179,6 +182,15 @@ class Services:
         applied += await migrate_shadow(shadow.store, shadow.schema, bookkeeping_only=beside)
         await take_rights(graph, target=target, write=write, schema_map=None if own is None else own[1])
         return applied
+
+    async def check_tenants(self, composition: Mapping[str, JsonValue]) -> None:
+        """Raise TenantInvalid if a stored map has tenants, and the composition names none, or no such value.
+
+        And the contrary. A map that is not stored is told of elsewhere.
+        """
+        for shadow in (False, True):
+            with suppress(MapNotFound):
+                await self.maps.load(map_options(composition, shadow=shadow))
 
     async def close(self) -> None:
         """Close providers, then stores and services. Idempotent; a failure does not stop the rest."""

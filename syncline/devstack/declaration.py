@@ -127,6 +127,7 @@ class GraphDeclaration(_Declared):
     sample: Literal["world"] | None = None
     is_default: bool = False
     schema_name: str | None = None
+    write_schema: str | None = None
     qdrant_prefix: str | None = None
     every_seconds: int = Field(default=60, ge=1)
     composition: dict[str, JsonValue] = Field(default_factory=dict)

@@ -90,9 +90,19 @@ async def ask_pending(
 
 @contextmanager
 def needing_deleted_keys(schema: str) -> Iterator[None]:
-    """Raise SchemaMismatch instead of the driver's error when the table of deleted keys is missing."""
+    """Raise SchemaMismatch instead of the driver's error when the table of deleted keys is missing.
+
+    So too when it was adopted before the map had tenants.
+    """
     try:
         yield
+    except asyncpg.UndefinedColumnError as error:
+        if "tenant" not in str(error):
+            raise
+        raise SchemaMismatch(
+            f"Deleted keys of the write-db's schema '{schema}' do not say whose they were. "
+            "Run `syncline graph adopt` to install capture by tenant."
+        ) from None
     except asyncpg.UndefinedTableError as error:
         if DELETES not in str(error):
             raise

@@ -6,12 +6,14 @@ These are requested by key like other retries: missing rows are then deleted wit
 
 import json
 from collections.abc import Sequence
+from copy import copy
 
 import asyncpg
 
 from syncline.engine.key_forms import cast, form
 from syncline.engine.render.fragments import commas, same_key
 from syncline.engine.render.identity import Identity
+from syncline.engine.render.tenants import of_same_tenant
 from syncline.engine.schema_transaction import BY_INDEX
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -30,7 +32,7 @@ class Comparison:
     """The comparison statements of one table."""
 
     def __init__(self, schema_map: SchemaMap, table: TableMap) -> None:
-        self._table = table
+        self.table = table
         entries = sql("comparison_state_entries", table=literal(table.name))
         self._next = {"rows": self._next_rows(schema_map, table), "state": entries}
         numbers = range(1, len(table.key) + 1)
@@ -42,13 +44,19 @@ class Comparison:
             ),
         }
 
+    def of_tenant(self, table: TableMap) -> "Comparison":
+        """Return the statements for one tenant's rows, by its map of the table."""
+        bound = copy(self)
+        bound.table = table
+        return bound
+
     async def step(self, target: asyncpg.Connection, source: asyncpg.Connection, write: GraphSchema) -> bool:
         """Compare the next page of keys, in the caller's graph-db transaction; return True when none are
         left.
 
         `write` is the graph's schema in the write-db; errors there name it.
         """
-        name = self._table.name
+        name = self.table.name
         state = await target.fetchrow(sql("comparison_state"), name)
         if state is None:
             return True
@@ -80,8 +88,9 @@ class Comparison:
         if not rows:
             return ()
         columns = [list(column) for column in zip(*(row["key"] for row in rows), strict=True)]
-        name = f"{quoted(schema)}.{quoted(self._table.source)}"
-        query = sql("comparison_absent", source=name, **self._absent)
+        name = f"{quoted(schema)}.{quoted(self.table.source)}"
+        absent = {**self._absent, "same_key": self._absent["same_key"] + of_same_tenant(self.table)}
+        query = sql("comparison_absent", source=name, **absent)
         async with reading(source, [name], first=BY_INDEX):
             found = await source.fetch(query, *columns)
         return [rows[record["place"] - 1] for record in found]

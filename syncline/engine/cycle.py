@@ -5,7 +5,9 @@ One module because its steps share the lock, the fence and the time budget of th
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -27,6 +29,7 @@ from syncline.engine.template import sql
 from syncline.engine.vectors.drain import drain_outbox
 from syncline.engine.vectors.outbox import due_sql
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated
+from syncline.maps.tenants import of_tenant, tenant_of
 from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
@@ -40,6 +43,8 @@ _AHEAD = (
 )
 _LOCK_SECONDS = 5.0
 """Longest wait for the advisory lock of a connection that was closed or terminated."""
+_MOST_TENANTS = 1_000
+"""Engines of tenants that are kept: one more is made in a millisecond."""
 _PASSING_TRIES, _PASSING_PAUSE = 20, 0.1
 """Polls for a lock that no cycle holds, 2 s in all: an operation holds it for one transaction."""
 
@@ -58,6 +63,26 @@ class SyncEngine:
         self._logged: set[tuple[str, ...]] = set()
         self._sizes: dict[tuple[str, ...], dict[str, int]] = {}
         self._pruning = Pruning()
+        self._tenants: OrderedDict[str, SyncEngine] = OrderedDict()
+
+    def of_tenant(self, value: str | int | None) -> "SyncEngine":
+        """Return the engine for one tenant's rows; itself for a map without tenants, which takes no value.
+
+        It shares everything that was rendered. Raise TenantInvalid for a value that does not fit the map.
+        """
+        if value is None:
+            of_tenant(self.schema_map, value)
+            return self
+        key = str(value)
+        if key not in self._tenants:
+            bound = copy(self)
+            bound.schema_map = of_tenant(self.schema_map, value)
+            bound.statements = self.statements.of_tenant(bound.schema_map)
+            self._tenants[key] = bound
+            if len(self._tenants) > _MOST_TENANTS:
+                self._tenants.popitem(last=False)
+        self._tenants.move_to_end(key)
+        return self._tenants[key]
 
     async def run_cycle(self, context: SyncContext, *, replacing: bool = False) -> SyncResult:
         """Run one cycle and return its result.
@@ -67,8 +92,9 @@ class SyncEngine:
         Terminates the lock's holder if that is an earlier attempt of this run, or a run that has ended.
         Raises StoreUnavailable when a store cannot be reached, CycleBusy when another attempt of this run
         still holds the graph, CycleFenced when another cycle took it over. A table that fails is reported in
-        the result; the other tables continue.
+        the result; the other tables continue. Raises TenantInvalid if its map has tenants, and it is of none.
         """
+        tenant_of(self.schema_map)
         started = time.monotonic()
         try:
             return await self._run_cycle(context, started, replacing=replacing)
@@ -280,10 +306,16 @@ class _Cycle:
         # Last: nothing depends on it. A shadow prunes nothing, nor does one of several readers.
         if context.alone and not context.shadow and not pending.standby:
             if pending.prunable:
+                tenant = tenant_of(self._statements.schema_map)
                 read = self._deletes_read or ledger.cursors[DELETES].xid
                 reader = ledger.reader if self._source_check.fit.footing.writable else None
                 await self._pruning.run(
-                    context, self._target, read=read, reader=reader, out_of_time=self.out_of_time
+                    context,
+                    self._target,
+                    read=read,
+                    reader=reader,
+                    out_of_time=self.out_of_time,
+                    own=None if tenant is None else tenant.value,
                 )
             elif pending.kept_too_long:
                 self._pruning.not_allowed(context)

@@ -25,7 +25,7 @@ __all__ = [
 Definition = Mapping[str, JsonValue]
 """A table of a map as JSON, without what has its default: equal definitions mean the same."""
 
-_IDENTITY: Final = ("key", "source", "id", "types")
+_IDENTITY: Final = ("key", "source", "id", "types", "tenant")
 """Fields by which rows are found: under another one, the rows that stand there may be of no source row."""
 _UNREAD: Final = ("name", "source_only")
 """Fields whose change alone changes no row: an expression that uses a column is itself a difference."""

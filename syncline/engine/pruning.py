@@ -12,6 +12,7 @@ from syncline.engine.state import deletes_read
 from syncline.engine.template import sql
 from syncline.errors import StoreError
 from syncline.provider import SyncContext
+from syncline.sql import string_literal
 from syncline.stores.tenants import writing
 
 __all__ = ["Pruning"]
@@ -40,17 +41,18 @@ class Pruning:
         read: int,
         reader: str | None,
         out_of_time: Callable[[], bool],
+        own: str | None = None,
     ) -> int:
         """Delete tombstones read before transaction `read` that are old enough; return their number.
 
-        The limit reached is stored for `reader`; None if the role may not write it. Tombstones that the
-        graph's shadow has yet to read stay. A failure in the write-db is logged once and fails no cycle,
-        since nothing depends on pruning.
+        Of tenant `own` alone, if it is given. The limit reached is stored for `reader`; None if the role may
+        not write it. Tombstones that the graph's shadow has yet to read stay. A failure in the write-db is
+        logged once and fails no cycle, since nothing depends on pruning.
         """
         before = await deletes_read(target, context.target.schema, read)
         try:
             async with context.write.store.driver() as source:
-                pruned = await _prune(source, context.write.schema, before, reader, out_of_time)
+                pruned = await _prune(source, context.write.schema, before, reader, out_of_time, own)
         except StoreError as error:
             self._warn_once(context, str(error))
             return 0
@@ -66,11 +68,20 @@ class Pruning:
 
 
 async def _prune(
-    source: asyncpg.Connection, schema: str, before: int, reader: str | None, out_of_time: Callable[[], bool]
+    source: asyncpg.Connection,
+    schema: str,
+    before: int,
+    reader: str | None,
+    out_of_time: Callable[[], bool],
+    own: str | None,
 ) -> int:
     tombstones, positions = deleted_keys(schema), positions_of(schema)
-    noted = sql("prune_noted", positions=positions) if reader is not None else ""
-    statement = sql("prune", tombstones=tombstones, kept=sql("kept"), noted=noted)
+    tenant = "" if own is None else string_literal(own)
+    noted = ""
+    if reader is not None:
+        noted = sql("tenant_prune_noted" if tenant else "prune_noted", positions=positions, tenant=tenant)
+    of_tenant = f' AND tenant COLLATE "C" = {tenant}' if tenant else ""
+    statement = sql("prune", tombstones=tombstones, kept=sql("kept"), noted=noted, own=of_tenant)
     written = [tombstones] if reader is None else [tombstones, positions]
     remembered = () if reader is None else (reader,)
     started, rows, pruned = time.monotonic(), _ROWS, 0

@@ -1,8 +1,7 @@
 """Map document: YAML or JSON <-> schema map."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
-from enum import StrEnum
+from dataclasses import MISSING, fields, replace
 from functools import cache
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -17,6 +16,7 @@ from syncline.maps.rules import did_you_mean, faults_of, parents_first
 from syncline.maps.schema_map import SchemaMap
 from syncline.maps.source import Place, SourceFault, parsed
 from syncline.maps.table_map import Column, Reference, TableMap
+from syncline.maps.tenants import Tenant, TenantForm
 from syncline.quoting import shown
 
 __all__ = ["VERSION", "MapDocument", "line_of", "read_map", "write_map"]
@@ -37,6 +37,9 @@ class MapDocument:
     """Name of the map."""
     tables: Annotated[tuple[TableMap, ...], Keyed("name")]
     """The tables, in any order: parents are synced before their children."""
+    tenant: TenantForm = None
+    """The column that says whose a row is, in every table that says nothing else: each graph has the rows of
+    the tenant that its composition names."""
 
 
 def read_map(text: str, *, source: str) -> SchemaMap:
@@ -58,7 +61,7 @@ def read_map(text: str, *, source: str) -> SchemaMap:
     if document is not None:
         ordered, circle = parents_first(document.tables)
         order = [*ordered, *circle]
-        tables = tuple(document.tables[index] for index in order)
+        tables = tuple(_with_tenant(document.tables[index], document.tenant) for index in order)
         for fault in faults_of(tables):
             _, index, *rest = fault.path
             path: Path = ("tables", order[index] if isinstance(index, int) else index, *rest)
@@ -67,6 +70,14 @@ def read_map(text: str, *, source: str) -> SchemaMap:
         if not problems:
             return SchemaMap(name=document.name, tables=tables)
     raise MapInvalid(source, sorted(problems, key=lambda problem: problem.line))
+
+
+def _with_tenant(table: TableMap, default: TenantForm) -> TableMap:
+    if isinstance(table.tenant, Tenant) or (table.tenant is None and default is None):
+        return table
+    return replace(
+        table, tenant=None if table.tenant is not None or not isinstance(default, Tenant) else default
+    )
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
@@ -262,14 +273,14 @@ _Dumper.add_representer(list, _represent_list)
 def _short(value: Any, key: str | None = None) -> Any:
     """Return what a document says for a value of the model: no defaults, and no field that is its key."""
     match value:
-        case StrEnum():
-            return str(value)
         case Column() if value.copied:
             return value.type
         case Column():
             return _short_column(value)
         case Reference() if value == Reference(column=value.column, parent=value.parent):
             return value.parent
+        case str():
+            return str(value)  # members of StrEnum are texts too
     if isinstance(value, tuple):
         return value[0] if len(value) == 1 else list(value)
     if not hasattr(value, "__dataclass_fields__"):

@@ -16,6 +16,7 @@ from syncline.maps.key_rules import identity_faults, referring_faults
 from syncline.maps.link_rules import link_faults
 from syncline.maps.sql_rules import parameter_faults
 from syncline.maps.table_map import Links, Reference, TableMap
+from syncline.maps.tenants import tenant_faults
 
 __all__ = ["RESERVED", "Fault", "did_you_mean", "faults_of", "parents_first"]
 
@@ -89,6 +90,8 @@ def faults_of(tables: Sequence[TableMap]) -> list[Fault]:
             fix = "Use a collection for each table."
             found.append(rules.fault("vector", "collection", problem=other, fix=fix))
     found += _uses(tables)
+    for index, path, problem, fix in tenant_faults(tables):
+        found.append(_Table(index, tables[index]).fault(*path, problem=problem, fix=fix))
     for index, table in enumerate(tables):
         rules = _Table(index, table)
         found += rules.rejections(seen)

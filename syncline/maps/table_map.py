@@ -17,6 +17,7 @@ from syncline.maps.columns import Column
 from syncline.maps.forms import STRICT, Keyed, Name, Names, Sql
 from syncline.maps.ids import Id, IdForm, IdRule
 from syncline.maps.key_types import JSON_ARRAY, TEXT, KeyType, Kind, element_type, key_type
+from syncline.maps.tenants import Tenant, TenantForm
 
 __all__ = [
     "Column",
@@ -169,6 +170,9 @@ class TableMap:
     types: Mapping[Name, Sql] = field(default_factory=dict)
     """Source column -> its type, for columns of the key, references and link arrays that are no text (arrays:
     text[]). Keys may be text, varchar, uuid, smallint, integer, bigint, numeric, date and bytea."""
+    tenant: TenantForm = None
+    """The column that says whose a row is, where graphs share the source and each has one tenant's rows; in
+    place of that of the map. `none`: all graphs have all of its rows."""
     stamped: Annotated[bool, Field(strict=True)] = True
     """Whether the target has `sync_version bigint`, the write-db transaction that last changed the row, and
     `sync_run bigint`, the number of the run that applied it (table `sync_run`). Only `explain` reads them."""
@@ -223,6 +227,16 @@ class TableMap:
         """The target columns whose value SQL of the map makes -> that SQL, over the staged row `s`."""
         made = {column.name: column.value for column in self.columns if column.value is not None}
         return made | dict(self.expressions)
+
+    @property
+    def of_tenant(self) -> Tenant | None:
+        """The tenant, if its rows have one."""
+        return self.tenant if isinstance(self.tenant, Tenant) else None
+
+    @property
+    def tenant_column(self) -> str | None:
+        """The source column that says whose a row is, if its rows have a tenant."""
+        return None if self.of_tenant is None else self.of_tenant.column
 
     @property
     def required(self) -> tuple[Reference, ...]:

@@ -11,6 +11,7 @@ from syncline.engine.keys import hex_of, is_text, key_text, key_uuid, presented,
 from syncline.engine.render.fragments import column
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import DELETES, Cursor, deleted_keys
+from syncline.engine.render.tenants import bound_tenant, deleted_rows, source_rows
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.errors import VectorStoreError
 from syncline.maps.key_types import KeyType, Kind, key_place
@@ -100,7 +101,7 @@ async def _read_source(
     row = await connection.fetchrow(
         sql(
             "source_row",
-            source=f"{quoted(schema)}.{quoted(table.source)}",
+            source=source_rows(table, schema),
             present=table.present,
             values=", ".join(quoted(table.texts[column]) for column in naming_values(schema_map, table)),
             same_key=" AND ".join(
@@ -111,7 +112,8 @@ async def _read_source(
         hex_of(key),
     )
     parts = ", ".join(key_text(f"($2::text[])[{place}]") for place in range(1, len(key) + 1))
-    tombstone = sql("tombstone", tombstones=deleted_keys(schema), key=parts)
+    tombstones = deleted_rows(bound_tenant(table), deleted_keys(schema), name="d")
+    tombstone = sql("tombstone", tombstones=tombstones, key=parts)
     deleted = await connection.fetchrow(tombstone, table.source, hex_of(key))
     exists = row["version"] is not None
     named = [value for value in row["named"] or () if value is not None]

@@ -6,7 +6,9 @@ from typing import Final
 import yaml
 
 from syncline.maps.document import VERSION
+from syncline.maps.tenants import NO_TENANT
 from syncline.operator.map_decisions import COMPOSITE_KEYS, KEY_TYPES, Decisions, Proposed, Side
+from syncline.operator.map_tenants import ProposedTenants, within_tenant
 
 __all__ = ["propose_map"]
 
@@ -22,22 +24,28 @@ def propose_map(
     *,
     key_types: frozenset[str] = KEY_TYPES,
     composite_keys: bool = COMPOSITE_KEYS,
+    tenant: str | None = None,
 ) -> str:
     """Return a map document that syncs what can be synced of the write-db's tables.
+
+    With `tenant`, the column that says whose a row is, each graph has the rows of one.
 
     Where the graph-db has tables of the same names, with or without a prefix that all sources share, their
     columns are those that are copied. It reads back as it is; what it leaves out it says in a comment.
     """
+    tenants = None
+    if tenant is not None:
+        write, tenants = within_tenant(write, tenant)
     decided = Decisions(write, graph, key_types, composite_keys=composite_keys)
     decided.decide()
-    return _Proposal(decided).document(name)
+    return _Proposal(decided, tenants).document(name)
 
 
 class _Proposal:
     """The text of a proposal."""
 
-    def __init__(self, decided: Decisions) -> None:
-        self._decided = decided
+    def __init__(self, decided: Decisions, tenants: ProposedTenants | None) -> None:
+        self._decided, self._tenants = decided, tenants
         self._write, self._graph = decided.write, decided.graph
 
     def document(self, name: str) -> str:
@@ -49,6 +57,11 @@ class _Proposal:
             f"version: {VERSION}",
             f"name: {_scalar(name)}",
         ]
+        if self._tenants is not None:
+            lines += [
+                '# A graph names its own: "options": {"map": …, "tenant": …}.',
+                f"tenant: {_tenant(self._tenants.column, self._tenants.type)}",
+            ]
         if self._decided.prefix:
             lines.append(f"# All sources begin with {self._decided.prefix}: targets are named without it.")
         synced = self._decided.synced()
@@ -72,6 +85,7 @@ class _Proposal:
         if self._graph.tables and table.name not in self._graph.tables:
             yield f"    # The graph-db has no table {table.name}: `syncline map check` prints the DDL."
         yield f"    source: {_scalar(table.source)}"
+        yield from self._whose(table)
         key = ", ".join(_scalar(name) for name in table.key)
         if table.key != ("id",):
             yield f"    key: {key}" if len(table.key) == 1 else f"    key: [{key}]"
@@ -97,6 +111,16 @@ class _Proposal:
             yield f"        member: {_scalar(member)}"
             yield f"        parent: {_scalar(parent)}"
         yield from self._suggestions(table)
+
+    def _whose(self, table: Proposed) -> Iterator[str]:
+        """Yield the tenant of a table that has another one than the map, or none."""
+        if self._tenants is None or table.source not in self._tenants.others:
+            return
+        own = self._tenants.others[table.source]
+        if own is None:
+            yield f"    tenant: {NO_TENANT}  # every graph has all of its rows"
+        else:
+            yield f"    tenant: {_tenant(own, self._tenants.type)}"
 
     def _types(self, table: Proposed) -> Iterator[str]:
         """Yield the types of keys, references and arrays that are no texts."""
@@ -163,6 +187,12 @@ class _Proposal:
             yield f"    #   collection: {_scalar(table.name)}"
             yield f"    #   text: t.{_scalar(text)}"
             yield f"    #   payload: {{{_scalar(text)}: t.{_scalar(text)}}}"
+
+
+def _tenant(column: str, type_: str) -> str:
+    if type_ == "text" and column != NO_TENANT:
+        return _scalar(column)
+    return f"{{column: {_scalar(column)}, type: {_scalar(type_)}}}"
 
 
 def _scalar(text: str) -> str:

@@ -11,6 +11,7 @@ from syncline.engine.key_forms import safe
 from syncline.engine.render.fragments import commas
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import deleted_keys
+from syncline.engine.render.tenants import bound_tenant, deleted_rows, source_rows
 from syncline.engine.table_map import SchemaMap
 from syncline.masking import FROM_CODE
 from syncline.messages.base import Message
@@ -249,8 +250,8 @@ async def _ask_write_db(
                     table=literal(table.name),
                     named_by="NULL::text" if column is None else f"'{literal(column)}'",
                     number=str(len(keys)),
-                    source=f"{quoted(write.schema)}.{quoted(table.source)}",
-                    tombstones=deleted_keys(write.schema),
+                    source=source_rows(table, write.schema),
+                    tombstones=deleted_rows(bound_tenant(table), deleted_keys(write.schema)),
                     source_name=literal(table.source),
                     present=table.present,
                     column=quoted(table.texts[column] if column else table.key[0]),

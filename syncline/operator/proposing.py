@@ -32,10 +32,15 @@ class JsonSchema(RootModel[dict[str, Json]]):
     """The JSON Schema of map documents."""
 
 
-async def propose(write: GraphSchema, graph: GraphSchema, *, name: str) -> Proposal:
-    """Return a map of what can be synced of a write-db's schema. It changes nothing."""
+async def propose(
+    write: GraphSchema, graph: GraphSchema, *, name: str, tenant: str | None = None
+) -> Proposal:
+    """Return a map of what can be synced of a write-db's schema. It changes nothing.
+
+    `tenant`: the column that says whose a row is. Raise InputInvalid if no table has it.
+    """
     written, there = await _side(write), await _side(graph)
-    document = propose_map(name, written, there)
+    document = propose_map(name, written, there, tenant=tenant)
     tables = target_tables(read_map(document, source="the proposal"), graph.schema, types={})
     missing = tuple(ddl for table, ddl in tables.items() if table not in there.catalog.tables)
     return Proposal(document=document, statements=missing)

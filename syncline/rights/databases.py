@@ -175,7 +175,12 @@ def places_of(graphs: Iterable[Graph], maps: Mapping[str, SchemaMap] | None = No
     write: dict[str | None, list[Place]] = {None: []}
     target: dict[str | None, list[Place]] = {None: []}
     for graph in graphs:
-        write.setdefault(graph.write_store, []).append(read_place(graph, (maps or {}).get(graph.slug)))
+        place, places = (
+            read_place(graph, (maps or {}).get(graph.slug)),
+            write.setdefault(graph.write_store, []),
+        )
+        if place not in places:  # graphs of several tenants share one
+            places.append(place)
         target.setdefault(graph.graph_store, []).append(Place(schema=graph.schema_name))
     return Places(write=write, graph=target)
 
@@ -188,8 +193,8 @@ def read_place(graph: Graph, schema_map: SchemaMap | None = None) -> Place:
     """
     if map_options(graph.composition).map is not None:
         tables = None if schema_map is None else tuple(dict.fromkeys(table.source for table in schema_map))
-        return Place(schema=graph.schema_name, tables=tables)
+        return Place(schema=graph.source_schema, tables=tables)
     provider = declared_provider(graph.slug, graph.composition, "sync")
     if provider not in (None, names.DEFAULT_PROVIDER):
-        return Place(schema=graph.schema_name)
-    return Place(schema=graph.schema_name, tables=tuple(table.source for table in KNOWLEDGE_GRAPH))
+        return Place(schema=graph.source_schema)
+    return Place(schema=graph.source_schema, tables=tuple(table.source for table in KNOWLEDGE_GRAPH))

@@ -8,6 +8,7 @@ from syncline.engine.keys import bytes_of, key_bytes, key_of_bytes, reading_of, 
 from syncline.engine.render.fragments import commas, key_source, travels
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements, TableStatements, deleted_keys
+from syncline.engine.render.tenants import bound_tenant, deleted_rows, source_rows
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.sql import literal, quoted, statements_of
 from syncline.verify.checksums import RowChecksums, key_uuid, own_id
@@ -66,7 +67,7 @@ class Captured:
             "passed",
             row_id=self._images.source_id,
             columns=commas(self._images.source_columns),
-            source=self._statements.source(self.schema),
+            source=self._statements.rows(self.schema),
             name=quoted(table.source),
             captured=captured,
             present=table.present,
@@ -81,7 +82,7 @@ class Captured:
             key=commas(
                 [f"{part} AS {quoted(column)}" for part, column in zip(self._key, table.key, strict=True)]
             ),
-            source=self._statements.source(self.schema),
+            source=self._statements.rows(self.schema),
             beyond=self._statements.after_cursor(self._cursor, first_parameter),
         )
 
@@ -94,7 +95,7 @@ class Captured:
             "deleted",
             row_id=row_id,
             key=key,
-            tombstones=deleted_keys(self.schema),
+            tombstones=deleted_rows(bound_tenant(table), deleted_keys(self.schema), name="d"),
             source=literal(table.source),
             beyond=beyond,
         )
@@ -167,7 +168,7 @@ async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
     query = _sql(
         "still_there",
         key=commas([key_bytes(key_source(table, column)) for column in table.key]),
-        source=f"{quoted(snapshots.schema)}.{quoted(table.source)}",
+        source=source_rows(table, snapshots.schema),
         parameters=commas([f"${place + 1}::bytea[]" for place in range(len(table.key))]),
     )
     columns = [[bytes_of(part) for part in column] for column in zip(*keys, strict=True)]

@@ -10,6 +10,7 @@ from syncline.engine.render.fragments import commas, travels
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.links import link_end
 from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.render.tenants import source_rows
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql as engine_sql
 from syncline.maps.table_map import Ownership
@@ -188,7 +189,7 @@ class _Queries:
         owner, member = rejections.key
         return _sql(
             "rejected",
-            rejections=f"{quoted(self._captured.schema)}.{quoted(rejections.source)}",
+            rejections=source_rows(rejections, self._captured.schema),
             rejected_owner=travels(rejections, owner),
             rejected_member=travels(rejections, member),
             owner_key=quoted(self._table.key[0]),

@@ -147,6 +147,15 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "links of somebody": (TAGS + "  parts:\n    source: part\n    links:\n      part_tags:\n        source: t\n        owner: o\n        member: m\n        parent: tags\n        owned: others # !\n", "tables.parts.links.part_tags.owned", "'all' or 'ours'", "Write one of them"),
     "one column for both ends": (TAGS + "  parts:\n    source: part\n    links:\n      part_tags:\n        source: t\n        owner: o\n        member: o # !\n        parent: tags\n", "tables.parts.links.part_tags.member", "cannot be the owner and the member", "the two columns"),
     "a count of what does not refer": (HEAD + "  items:\n    source: item\n    stats:\n      table: n\n      owner: o\n      columns:\n        parts: {counted: parts, by: item} # !\n", "tables.items.stats.columns.parts.by", "counts parts by ['item']", "that refers to items"),
+    "a tenant of another type": (HEAD.replace("tables:", "tenant: {column: t, type: jsonb}\ntables:") + "  items: # !\n    source: item\n", "tables.items.tenant", "a tenant cannot be 'jsonb'", "smallint"),
+    "a tenant with an unknown key": (HEAD.replace("tables:", "tenant:\n  column: t\n  typ: uuid # !\ntables:") + "  items: {source: item}\n", "tenant.typ", "unknown key 'typ'", "Did you mean 'type'?"),
+    "a tenant that is a list": (HEAD + "  items:\n    source: item\n    tenant: [a, b] # !\n", "tables.items.tenant", "a mapping is wanted", "known: column, type"),
+    "a value for a tenant": (HEAD + "  items:\n    source: item\n    tenant:\n      column: t\n      value: x # !\n", "tables.items.tenant.value", "unknown key 'value'", "Known: column, type"),
+    "tenants of two types": (HEAD + "  items: {source: item, tenant: {column: t, type: uuid}}\n  parts:\n    source: part\n    tenant: {column: t, type: bigint} # !\n", "tables.parts.tenant", "bigint here and uuid in other tables", "one type"),
+    "a tenant and a column of another type": (HEAD + "  items:\n    source: item\n    tenant: t # !\n    columns: {t: uuid}\n", "tables.items.tenant", "text as the tenant and uuid as a column", "one type"),
+    "two tenants of one source": (HEAD + "  items: {source: item, tenant: t}\n  parts:\n    source: item\n    tenant: none # !\n", "tables.parts.tenant", "the source of items too", "the same `tenant`"),
+    "a reserved tenant": (HEAD + "  items:\n    source: item\n    tenant: sync_xid # !\n", "tables.items.tenant", "begin with sync_", "another column"),
+    "a reference of everybody's to somebody's": (HEAD.replace("tables:", "tenant: t\ntables:") + "  items: {source: item}\n  parts:\n    source: part\n    tenant: none\n    references:\n      item: items # !\n", "tables.parts.references.item", "has no tenant, and refers to items", "Give parts the tenant"),
     "a count by another column": (HEAD + "  items:\n    source: item\n    references: {above: {parent: items, required: false}}\n    stats:\n      table: n\n      owner: o\n      columns:\n        below: {counted: items, by: abov} # !\n", "tables.items.stats.columns.below.by", "counts items by ['abov']", "Count by above"),
 }  # fmt: skip
 

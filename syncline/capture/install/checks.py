@@ -10,7 +10,7 @@ from syncline.capture.install.ownership import filtered_bookkeeping, filtered_pr
 from syncline.capture.install.plan import misses_changes
 from syncline.capture.install.steps import POSITIONS, STATE, SYNC_COLUMN, TOMBSTONES, qualified
 from syncline.capture.install.triggers import is_ours
-from syncline.engine.render.fragments import column_types, stage_columns
+from syncline.engine.render.fragments import column_types, source_names
 from syncline.engine.render.merge import EQUAL_IS_SAME
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.maps.ids import Id, IdRule
@@ -22,6 +22,7 @@ __all__ = [
     "check_target",
     "source_columns",
     "source_keys",
+    "source_tenants",
     "target_columns",
     "types_of",
     "uncaptured",
@@ -41,7 +42,16 @@ def source_keys(schema_map: SchemaMap) -> dict[str, tuple[str, ...]]:
 def source_columns(table: TableMap) -> dict[str, str]:
     """Return the source columns that are copied -> type as spelled in the map."""
     types = column_types(table) | {name: type_.name for name, type_ in table.key_texts.items()}
-    return {name: types.get(name, "text") for name in stage_columns(table)}
+    tenant = table.of_tenant
+    if tenant is not None:
+        types = {tenant.column: tenant.type, **types}
+    return {name: types.get(name, "text") for name in source_names(table)}
+
+
+def source_tenants(schema_map: Iterable[TableMap]) -> dict[str, str]:
+    """Return source table -> the column that says whose a row is, of those that have one."""
+    columns = ((table.source, table.tenant_column) for table in schema_map)
+    return {source: column for source, column in columns if column is not None}
 
 
 def target_columns(schema_map: SchemaMap, table: TableMap) -> dict[str, str | None]:
@@ -67,6 +77,7 @@ def types_of(schema_map: SchemaMap) -> frozenset[str]:
     spelled |= {type_ for table in schema_map for type_ in table.staged.values()}
     spelled |= {type_ for table in schema_map for type_ in table.types.values()}
     spelled |= {type_.name for table in schema_map for type_ in (*table.key_texts.values(), table.id_type)}
+    spelled |= {table.of_tenant.type for table in schema_map if table.of_tenant is not None}
     return frozenset(own | spelled)
 
 
@@ -120,7 +131,12 @@ def uncaptured(catalog: Catalog, tables: Iterable[TableMap]) -> list[str]:
             **_at(table, "source"),
         )
         for table in tables
-        if misses_changes(catalog, catalog.tables[table.source], table.key)
+        if misses_changes(
+            catalog,
+            catalog.tables[table.source],
+            table.key,
+            table.tenant_column,
+        )
     ]
 
 
@@ -185,13 +201,28 @@ def _source_key(table: TableState, table_map: TableMap) -> Iterator[str]:
                 **_at(table_map, "key"),
                 statement=f"{alter} TYPE text",
             )
-    if set(table_map.key) <= table.columns.keys() and not table.is_unique(table_map.key):
+    tenant = table.columns.get(table_map.tenant_column or "")
+    if tenant is not None and _travels_as_text(tenant) and tenant.type not in _KEYS:
+        yield Misfit(
+            f"{name}.{tenant.name} is {_described(tenant)}, and tenants of {table_map.name} are compared "
+            "byte by byte; change it to text or character varying.",
+            **_at(table_map, "tenant"),
+        )
+    if set(table_map.key) <= table.columns.keys() and not _is_unique(table, table_map):
         columns = ", ".join(table_map.key)
         yield Misfit(
             f"{name} has no primary key or unique index on exactly ({columns}); add one.",
             **_at(table_map, "key"),
             statement=_unique(table, table_map.key),
         )
+
+
+def _is_unique(table: TableState, table_map: TableMap) -> bool:
+    """Whether a key is unique, at least among the rows of one tenant."""
+    tenant = table_map.tenant_column
+    return table.is_unique(table_map.key) or (
+        tenant is not None and table.is_unique({tenant, *table_map.key})
+    )
 
 
 def _in_the_way(catalog: Catalog, table: TableState) -> Iterator[str]:
@@ -394,6 +425,8 @@ def _key_of(table_map: TableMap | None, name: str) -> tuple[str, ...]:
             return ("links", links.table, "columns", name)
     if name in table_map.expressions:
         return ("expressions", name)
+    if name == table_map.tenant_column and name not in table_map.key:
+        return ("tenant",)
     if table_map.stats is not None and name in {stat.column for stat in table_map.stats.columns}:
         return ("stats", "columns", name)
     return ("key",) if name in table_map.key else ()

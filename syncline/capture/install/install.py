@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from syncline.capture.install.catalog import Catalog, TableState, read_catalog
-from syncline.capture.install.checks import check_source, source_keys, types_of
+from syncline.capture.install.checks import check_source, source_keys, source_tenants, types_of
 from syncline.capture.install.locks import PATIENT, OnWait, Patience, alone_in, report_lock_waits, take_step
 from syncline.capture.install.misfit import Misfit
 from syncline.capture.install.ownership import ownership_problems
@@ -137,7 +137,8 @@ async def plan_adoption(connection: asyncpg.Connection, schema: str, schema_map:
     )
     if problems:
         raise SchemaMismatch(*problems, heading=f"Schema '{schema}' does not fit map '{schema_map.name}'")
-    return AdoptionPlan(schema=schema, steps=tuple(adoption_steps(catalog, source_keys(schema_map))))
+    steps = adoption_steps(catalog, source_keys(schema_map), source_tenants(schema_map))
+    return AdoptionPlan(schema=schema, steps=tuple(steps))
 
 
 async def plan_undo(connection: asyncpg.Connection, schema: str, schema_map: SchemaMap) -> AdoptionPlan:

@@ -10,6 +10,7 @@ from syncline.capture.install.steps import (
     NOTIFY_TRIGGER,
     POSITIONS,
     SYNC_COLUMN,
+    TENANT,
     TOMBSTONES,
     VERSION_FUNCTION,
     Step,
@@ -43,35 +44,43 @@ _PURPOSE = {
     TOMBSTONES: "for the keys of deleted rows",
     POSITIONS: "to detect a restore to an earlier time",
 }
+_NONE: Mapping[str, str] = {}
+_SHARED = (TOMBSTONES, POSITIONS)
 _ON_PARTITIONS = ("capture_truncate", NOTIFY_TRIGGER)
 """The triggers that each partition needs itself; row triggers belong to the partitioned table."""
 
 
-def adoption_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Iterator[Step]:
-    """Yield the steps that the source tables, given with their keys, lack.
+def adoption_steps(
+    catalog: Catalog, keys: Mapping[str, Sequence[str]], tenants: Mapping[str, str] = _NONE
+) -> Iterator[Step]:
+    """Yield the steps that the source tables, given with their keys and columns of tenants, lack.
 
     They must have passed `check_source` and `ownership_problems`.
     """
     owner = capture_owner(catalog, keys)
-    functions = _functions(catalog, keys)
+    functions = _functions(catalog, keys, tenants)
     yield from handing_over(catalog, owner, functions)
-    for step in _owned_steps(catalog, keys):
+    for step in _owned_steps(catalog, keys, tenants):
         # The adopting role may be the owner itself: then no role change is needed.
         itself = step.shared or catalog.roles[owner].self
         yield step if itself else replace(step, role=owner)
 
 
-def _functions(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], FunctionState]:
+def _functions(
+    catalog: Catalog, keys: Mapping[str, Sequence[str]], tenants: Mapping[str, str]
+) -> dict[tuple[str, str], FunctionState]:
     """Return all functions that the schema needs, in their current form."""
-    tables = [(catalog.tables[source], key) for source, key in keys.items()]
+    tables = [(catalog.tables[source], key, tenants.get(source)) for source, key in keys.items()]
     return {
         (catalog.schema, VERSION_FUNCTION): version_body(),
         (catalog.schema, NOTIFY_FUNCTION): notify_body(catalog),
-        **{tombstone_function(table): tombstone_body(table, key) for table, key in tables},
+        **{tombstone_function(table): tombstone_body(table, key, whose) for table, key, whose in tables},
     }
 
 
-def _owned_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Iterator[Step]:
+def _owned_steps(
+    catalog: Catalog, keys: Mapping[str, Sequence[str]], tenants: Mapping[str, str]
+) -> Iterator[Step]:
     version = (catalog.schema, VERSION_FUNCTION)
     if catalog.functions.get(version) != version_body():
         function, body = qualified(*version), version_body().body
@@ -90,30 +99,56 @@ def _owned_steps(catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Iterato
             sentence=f"Create table {tables}.",
             statements=tuple(own[name] for name in missing),
         )
+    if tenants and not _knows_tenants(catalog):
+        yield _whose_step(catalog)
     yield from shared_steps(catalog)
     yield from notification_steps(catalog)
     for source, key in keys.items():
         table = catalog.tables[source]
-        yield from _capture_steps(catalog, table, key)
-        yield from _index_steps(catalog, table, key)
+        tenant = tenants.get(source)
+        yield from _capture_steps(catalog, table, key, tenant, whose=bool(tenants) or _knows_tenants(catalog))
+        yield from _index_steps(catalog, table, key, tenant)
 
 
-def misses_changes(catalog: Catalog, table: TableState, key: Sequence[str]) -> bool:
-    """Whether changes of a source table can escape capture; TRUNCATE of a single new partition may."""
-    return (
-        SYNC_COLUMN not in table.columns
-        or catalog.functions.get(tombstone_function(table)) != tombstone_body(table, key)
-        or not all(trigger.was_on(catalog, table) for trigger in triggers_of(table, key))
+def _knows_tenants(catalog: Catalog) -> bool:
+    """Whether deleted keys, and positions, say whose they are."""
+    return all(name in catalog.tables and TENANT in catalog.tables[name].columns for name in _SHARED)
+
+
+def _whose(schema: str, tombstones: str) -> str:
+    return sql("whose", tombstones=tombstones, index=qualified(schema, "sync_tombstone_tenant"))
+
+
+def _whose_step(catalog: Catalog) -> Step:
+    tombstones, positions = (qualified(catalog.schema, name) for name in _SHARED)
+    return Step(
+        sentence=f"Let {catalog.schema}.{TOMBSTONES} say whose a deleted row was.",
+        lock=f"LOCK TABLE {tombstones}, {positions} IN ACCESS EXCLUSIVE MODE",
+        statements=(_whose(catalog.schema, tombstones), sql("positions_whose", positions=positions)),
+        locked=(tombstones, positions),
     )
 
 
-def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> Iterator[Step]:
+def misses_changes(
+    catalog: Catalog, table: TableState, key: Sequence[str], tenant: str | None = None
+) -> bool:
+    """Whether changes of a source table can escape capture; TRUNCATE of a single new partition may."""
+    return (
+        SYNC_COLUMN not in table.columns
+        or catalog.functions.get(tombstone_function(table)) != tombstone_body(table, key, tenant)
+        or not all(trigger.was_on(catalog, table) for trigger in triggers_of(table, key, tenant))
+    )
+
+
+def _capture_steps(
+    catalog: Catalog, table: TableState, key: Sequence[str], tenant: str | None, *, whose: bool
+) -> Iterator[Step]:
     """Yield at most one step: no write may happen between adding the column and its triggers."""
     name = qualified(table.schema, table.name)
     column = table.columns.get(SYNC_COLUMN)
-    triggers = triggers_of(table, key)
-    same = catalog.functions.get(tombstone_function(table)) == tombstone_body(table, key)
-    body = tombstone_body(table, key)
+    triggers = triggers_of(table, key, tenant)
+    body = tombstone_body(table, key, tenant)
+    same = catalog.functions.get(tombstone_function(table)) == body
     function = [] if same else [function_definition(tombstone_function(table), body)]
     # Another key changes a trigger's condition too, and conditions cannot be compared.
     triggers = [each for each in triggers if not each.is_on(table) or (each.conditional and not same)]
@@ -128,7 +163,7 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
     notifying = notify_statements(table, catalog.schema)
     always = [
         trigger.always(each)
-        for trigger in [*triggers_of(table, key), notify_trigger(catalog.schema)]
+        for trigger in [*triggers_of(table, key, tenant), notify_trigger(catalog.schema)]
         for each in ((table, *table.leaves) if trigger.name in _ON_PARTITIONS else (table,))
         if trigger.is_on(each) and not trigger.fires_always(each)
     ]
@@ -148,6 +183,8 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
         tombstones = qualified(catalog.schema, TOMBSTONES)
         before = qualified(catalog.schema, f"{TOMBSTONES}_before")
         create = sql("tombstones", tombstones=tombstones).rstrip()
+        if whose:
+            create = f"{create};\n{_whose(catalog.schema, tombstones)}".rstrip()
         # Keys are read only from a table that runs no other role's code.
         statements.append(write_guard([tombstones]))
         statements.append(
@@ -158,6 +195,7 @@ def _capture_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> I
                 create=create,
                 before_text=literal(before),
                 tombstones_text=literal(tombstones),
+                whose=", tenant" if whose else "",
             )
         )
         locked.append(tombstones)
@@ -191,21 +229,25 @@ def _notify_step(table: TableState, statements: Sequence[str]) -> Step:
     )
 
 
-def _index_steps(catalog: Catalog, table: TableState, key: Sequence[str]) -> Iterator[Step]:
+def _index_steps(
+    catalog: Catalog, table: TableState, key: Sequence[str], tenant: str | None
+) -> Iterator[Step]:
     for leaf in table.leaves or (table,):
-        if any(serves_capture(table, index, key) and index.valid for index in leaf.indexes):
+        if any(serves_capture(table, index, key, tenant) and index.valid for index in leaf.indexes):
             continue
-        yield _build(catalog, leaf, key, concurrently=True)
+        yield _build(catalog, leaf, key, tenant, concurrently=True)
     if table.partitioned and not any(
-        serves_capture(table, index, key) and index.valid for index in table.indexes
+        serves_capture(table, index, key, tenant) and index.valid for index in table.indexes
     ):
         # Postgres does not support CONCURRENTLY here; it attaches the partitions' indexes and builds none.
-        yield _build(catalog, table, key, concurrently=False)
+        yield _build(catalog, table, key, tenant, concurrently=False)
 
 
-def _build(catalog: Catalog, table: TableState, key: Sequence[str], *, concurrently: bool) -> Step:
+def _build(
+    catalog: Catalog, table: TableState, key: Sequence[str], tenant: str | None, *, concurrently: bool
+) -> Step:
     leftovers = [
-        index.name for index in table.indexes if serves_capture(table, index, key) and not index.valid
+        index.name for index in table.indexes if serves_capture(table, index, key, tenant) and not index.valid
     ]
     taken = {name for schema, name in catalog.names if schema == table.schema} - set(leftovers)
     name = index_name(table.name, frozenset(taken))
@@ -213,13 +255,15 @@ def _build(catalog: Catalog, table: TableState, key: Sequence[str], *, concurren
     drops = [f"DROP INDEX {how}IF EXISTS {qualified(table.schema, left)}" for left in leftovers]
     relation = qualified(table.schema, table.name)
     # ANALYZE reads a sample and blocks nobody. First, so that an interrupted step is repeated as a whole.
-    counted = [sql("analyze", table=relation, key=", ".join(map(quoted, key)))] if concurrently else []
+    columns = dict.fromkeys([*key, *([] if tenant is None else [tenant])])
+    counted = [sql("analyze", table=relation, key=", ".join(map(quoted, columns)))] if concurrently else []
     create = sql(
         "index",
         how=how,
         name=quoted(name),
         table=relation,
         key=index_columns(table, key),
+        tenant="" if tenant is None else f"{index_columns(table, [tenant])}, ",
     )
     again = " again, because its build was interrupted" if leftovers else ""
     return Step(

@@ -15,6 +15,7 @@ __all__ = [
     "SHARED_VERSION_FUNCTION",
     "STATE",
     "SYNC_COLUMN",
+    "TENANT",
     "TOMBSTONES",
     "VERSION_FUNCTION",
     "AdoptionPlan",
@@ -76,6 +77,8 @@ SHARED_VERSION_FUNCTION: Final = (SHARED_SCHEMA, "capture_version")
 """The function with which earlier releases stamped rows of all schemas: owned by the first adopting role."""
 SYNC_COLUMN: Final = "sync_xid"
 TOMBSTONES: Final = "sync_tombstone"
+TENANT: Final = "tenant"
+"""The column of deleted keys that says whose a row was."""
 POSITIONS: Final = "sync_position"
 """The table of positions: one row for each graph-db schema that reads it."""
 NOTIFY_TRIGGER: Final = "capture_notify"

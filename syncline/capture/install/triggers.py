@@ -115,7 +115,7 @@ class Trigger:
         )
 
 
-def triggers_of(table: TableState, key: Sequence[str]) -> list[Trigger]:
+def triggers_of(table: TableState, key: Sequence[str], tenant: str | None = None) -> list[Trigger]:
     """Return the triggers that a source table needs."""
     function = tombstone_function(table)
     version = Trigger(
@@ -138,7 +138,8 @@ def triggers_of(table: TableState, key: Sequence[str]) -> list[Trigger]:
     )
     # Bytewise, since some types treat different texts as equal. No `UPDATE OF`: it misses a key that another
     # trigger has changed.
-    changed = " OR ".join(_changed(table, column) for column in key)
+    # A row that moves to another tenant leaves the graph of the first, as under another key.
+    changed = " OR ".join(_changed(table, column) for column in dict.fromkeys(_with_tenant(key, tenant)))
     rekeying = Trigger(
         name="capture_key",
         kind=_ROW | _UPDATE,
@@ -154,6 +155,10 @@ def _type_of(table: TableState, column: str) -> KeyType:
     """Return a key column's type; text for every type that travels as text."""
     found = table.columns.get(column)
     return (found and key_type(found.type)) or TEXT
+
+
+def _with_tenant(key: Sequence[str], tenant: str | None) -> Sequence[str]:
+    return key if tenant is None else (*key, tenant)
 
 
 def _changed(table: TableState, column: str) -> str:
@@ -184,7 +189,7 @@ def tombstone_function(table: TableState) -> tuple[str, str]:
     return table.schema, fitted(_FUNCTION_PREFIX, table.name)
 
 
-def tombstone_body(table: TableState, key: Sequence[str]) -> FunctionState:
+def tombstone_body(table: TableState, key: Sequence[str], tenant: str | None = None) -> FunctionState:
     """Return that function in its current form."""
 
     def keys(row: str) -> str:
@@ -194,6 +199,9 @@ def tombstone_body(table: TableState, key: Sequence[str]) -> FunctionState:
         type_, value = _type_of(table, column), f"{row}.{quoted(column)}"
         return f"{value}::text" if type_.kind is Kind.TEXT else form(type_, value)
 
+    def whose(row: str) -> str:
+        return "" if tenant is None else f", coalesce({part(row, tenant)}, '')"
+
     body = sql(
         "tombstone_rows" if table.partitioned else "tombstone_sets",
         tombstones=qualified(table.schema, TOMBSTONES),
@@ -202,6 +210,10 @@ def tombstone_body(table: TableState, key: Sequence[str]) -> FunctionState:
         old_key=keys("OLD"),
         row_key=keys("r"),
         row_key_text=literal(keys("r")),
+        whose="" if tenant is None else ", tenant",
+        old_tenant=whose("OLD"),
+        row_tenant=whose("r"),
+        row_tenant_text=literal(whose("r")),
         tombstones_text=literal(qualified(table.schema, TOMBSTONES)),
     )
     dated = any(_type_of(table, column).kind is Kind.DATE for column in key)
@@ -241,10 +253,17 @@ def put(trigger: Trigger, table: TableState) -> Iterator[str]:
     yield trigger.always(table)
 
 
-def serves_capture(table: TableState, index: IndexState, key: Sequence[str]) -> bool:
+def serves_capture(
+    table: TableState, index: IndexState, key: Sequence[str], tenant: str | None = None
+) -> bool:
     """Whether an index has the order in which rows are captured."""
-    order = ((column, "C" if _type_of(table, column).kind is Kind.TEXT else None) for column in key)
-    return index.plain and index.keys == ((SYNC_COLUMN, None), *order)
+
+    def ordering(columns: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+        for column in columns:
+            yield column, "C" if _type_of(table, column).kind is Kind.TEXT else None
+
+    whose = () if tenant is None else (tenant,)
+    return index.plain and index.keys == (*ordering(whose), (SYNC_COLUMN, None), *ordering(key))
 
 
 def index_columns(table: TableState, key: Sequence[str]) -> str:

@@ -115,6 +115,10 @@ class TriggerDebouncer:
         elif entry.lowest is not None:
             entry.lowest = max(entry.lowest, seen.xmin)
 
+    def floor(self, schema: str) -> int:
+        """Return the transaction below which runs have seen every change of a schema that is due."""
+        return self._by_schema[schema].floor
+
     def postpone(self, schema: str, *, until: float) -> None:
         """Record that the run could not be started; it is due again at `until`, whatever arrives before."""
         self._by_schema[schema].due = until

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Final
 
@@ -13,6 +14,7 @@ from syncline.capture.install.steps import qualified
 from syncline.capture.listen.connection import LEASE_SECONDS, ListenConnection, in_batches
 from syncline.capture.listen.debounce import Snapshot, TriggerDebouncer
 from syncline.capture.listen.starter import ListenContext, Starting, loop_time
+from syncline.capture.listen.tenants import changed_tenants, tenants_of
 from syncline.logs import get_log
 from syncline.masking import error_text
 from syncline.sql import literal, statements_of
@@ -126,7 +128,11 @@ class ListenSession:
     async def run(self) -> None:
         """Start runs until the connection is lost; raise the cause."""
         starting = Starting(
-            self._context, self._debouncer, snapshot=self._connection.snapshot, news=self._news
+            self._context,
+            self._debouncer,
+            snapshot=self._connection.snapshot,
+            news=self._news,
+            changed=partial(changed_tenants, self._store),
         )
         work = (self._tick(), self._keep_up(), starting.run(), self._connection.wait_lost(None))
         tasks = [asyncio.create_task(each) for each in work]
@@ -223,8 +229,11 @@ class ListenSession:
         elif seen.xmin < doubt.look_again:
             return
         schemas = [schema for schema, wanted in self._wanted.items() if wanted]
-        changed = await changed_since(self._store, schemas, doubt.since)
-        for schema in sorted(changed):
+        entries = self._context.entries()
+        # Its tables are in the order of tenants: those that have something new are found when it is due.
+        shared = {schema for schema in schemas if tenants_of(entries.get(schema, ()))}
+        changed = await changed_since(self._store, [s for s in schemas if s not in shared], doubt.since)
+        for schema in sorted(changed | shared):
             self._debouncer.note(schema, min(doubt.since, seen.xmin), seen.xmax - 1, now=loop_time())
         self._news.set()
         if changed:

@@ -11,19 +11,39 @@ from typing import Final, Protocol
 
 from syncline import metrics
 from syncline.capture.listen.debounce import Snapshot, TriggerDebouncer
+from syncline.capture.listen.tenants import tenants_of
 from syncline.control.graphs import Graph, GraphRecords
 from syncline.errors import SynclineError
 from syncline.logs import get_log
 from syncline.messages.base import GraphStatus
 from syncline.provider import Meter
 
-__all__ = ["Directory", "Entry", "ListenContext", "RateLimiter", "Runs", "Starting", "loop_time"]
+__all__ = [
+    "Changed",
+    "Directory",
+    "Entry",
+    "ListenContext",
+    "RateLimiter",
+    "Runs",
+    "Starting",
+    "loop_time",
+    "one_of",
+]
 
 _AFRESH: Final = 2.0
 """Seconds before an unknown schema is looked up again."""
 
 Entry = tuple[Graph, ...]
 """The graphs of one schema that notifications may run: usually one, none if all are opted out."""
+
+
+_OF: Final = "\x00"
+"""Between a schema and a graph: no schema's name has it."""
+
+
+def one_of(schema: str, graph: Graph) -> str:
+    """Return as what a run of one graph is due, where others share its schema."""
+    return f"{schema}{_OF}{graph.slug}"
 
 
 class Directory:
@@ -50,6 +70,12 @@ class Directory:
             await self.read(older_than=_AFRESH)
         return self.entries(store).get(schema, ())
 
+    async def entry(self, store: str | None, place: str) -> Entry:
+        """Return what is due as `place`: the graphs of a schema, or one of them (`one_of`)."""
+        schema, _, slug = place.partition(_OF)
+        found = await self.find(store, schema)
+        return tuple(graph for graph in found if slug in ("", graph.slug))
+
     async def read(self, *, older_than: float) -> bool:
         """Read the records if the last read is older than this; return whether they were read.
 
@@ -68,7 +94,7 @@ class Directory:
             for graph in records.valid:
                 schemas = entries.setdefault(graph.write_store, {})
                 wanted = (graph,) if graph.status is GraphStatus.ACTIVE and graph.schedule.notify else ()
-                schemas[graph.schema_name] = schemas.get(graph.schema_name, ()) + wanted
+                schemas[graph.source_schema] = schemas.get(graph.source_schema, ()) + wanted
             self._entries = entries
             return True
 
@@ -109,6 +135,10 @@ _PAUSED_SHARE: Final = 0.25
 """Share of the rate limit that such checks may use."""
 
 
+Changed = Callable[[str, Mapping[str, str], int], Awaitable[frozenset[str]]]
+"""Schema, slug -> tenant, transaction -> the graphs that have something new since."""
+
+
 class Runs(Protocol):
     """Starts runs. Failures raise a SynclineError."""
 
@@ -144,6 +174,11 @@ class ListenContext:
         """Return schema -> graphs, as of the last read."""
         return self.directory.entries(self.key)
 
+    def entry(self, place: str) -> Entry:
+        """Return what is due as `place`, as of the last read."""
+        schema, _, slug = place.partition(_OF)
+        return tuple(graph for graph in self.entries().get(schema, ()) if slug in ("", graph.slug))
+
 
 class Starting:
     """`run` starts due runs until the connection fails; `news` signals that more may be due."""
@@ -155,8 +190,11 @@ class Starting:
         *,
         snapshot: Callable[[], Awaitable[Snapshot]],
         news: asyncio.Event,
+        changed: "Changed | None" = None,
     ) -> None:
+        """`changed` says which of the graphs of tenants that share a schema have something new."""
         self._context = context
+        self._changed = changed
         self._debouncer = debouncer
         self._snapshot = snapshot
         self._news = news
@@ -183,10 +221,14 @@ class Starting:
 
     async def _start(self, schema: str) -> bool:
         """Start the runs of a schema's graphs; return False, to retry later, on failure."""
-        entry = await self._context.directory.find(self._context.key, schema)
+        entry = await self._context.directory.entry(self._context.key, schema)
         if not entry:
             self._paused.discard(schema)
             self._debouncer.drop(schema)
+            return True
+        tenants = {} if _OF in schema else tenants_of(entry)
+        if tenants and self._changed is not None:
+            await self._hand_on(schema, entry, tenants, self._changed)
             return True
         for _ in entry:
             await self._context.limiter.acquire()
@@ -210,6 +252,20 @@ class Starting:
             self._paused.discard(schema)
             self._debouncer.started(schema, seen, now=now)
         return True
+
+    async def _hand_on(
+        self, schema: str, entry: Entry, tenants: Mapping[str, str], changed: "Changed"
+    ) -> None:
+        """Have those graphs run, each by itself, whose tenants have something new in the schema."""
+        now, floor = loop_time(), self._debouncer.floor(schema)
+        # Before the probe, so that it sees at least this.
+        seen = await self._snapshot()
+        concerned = await changed(schema, tenants, floor)
+        for graph in entry:
+            if graph.slug in concerned:
+                # What is above the horizon is handed on again when that has moved.
+                self._debouncer.note(one_of(schema, graph), floor - 1, floor - 1, now=now)
+        self._debouncer.started(schema, seen, now=now)
 
     async def _trigger(self, entry: Entry) -> set[str]:
         outcomes: set[str] = set()
@@ -262,7 +318,7 @@ class Starting:
         """Mark upcoming runs, which see at least this snapshot, as started; return how many."""
         left = 0
         for schema in self._debouncer.all_due(loop_time() + _AGAIN):
-            entry = self._context.entries().get(schema, ())
+            entry = self._context.entry(schema)
             if not entry or any(graph.slug not in coming for graph in entry):
                 continue
             self._debouncer.started(schema, seen, now=now)

@@ -45,11 +45,11 @@ class ListenerStatus:
         """Return why a change of the graph would not be notified, in a sentence; None if it would."""
         try:
             store = self._services.store("write", graph.write_store)
-            if not await self._notifies(store, graph.schema_name):
+            if not await self._notifies(store, graph.source_schema):
                 return "not all of its tables notify; run `syncline migrate` or `syncline graph adopt`"
             if not await self._listened_to(store):
                 return f"no worker listens to write-db '{store.name}'"
-            if not await self._is_notified(store, graph.schema_name):
+            if not await self._is_notified(store, graph.source_schema):
                 return "its writers are not set to notify yet; if that lasts, see the listening worker's log"
         except StoreError as error:
             return str(error)

@@ -29,6 +29,7 @@ __all__ = [
     "row_id",
     "same_key",
     "selection",
+    "source_names",
     "stage_columns",
     "travels",
     "unrejected",
@@ -84,6 +85,13 @@ def stage_columns(table: TableMap) -> list[str]:
         *([table.id.source] if table.id is not None and table.id.source is not None else []),
         *(links.source for links in table.links),
     ]
+    return list(dict.fromkeys(names))
+
+
+def source_names(table: TableMap) -> list[str]:
+    """Return the source columns on which the target depends: those that are copied, and the tenant."""
+    tenant = table.of_tenant
+    names = [*stage_columns(table), *([] if tenant is None else [tenant.column])]
     return list(dict.fromkeys(names))
 
 

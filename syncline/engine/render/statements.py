@@ -7,6 +7,7 @@ statements are for `syncline.stores.tenants.reading`, where only pg_catalog is s
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from syncline.engine.comparison import Comparison
@@ -23,6 +24,7 @@ from syncline.engine.render.fragments import (
     row_id,
     same_key,
     selection,
+    source_names,
     stage_columns,
 )
 from syncline.engine.render.listing import Listing
@@ -30,9 +32,11 @@ from syncline.engine.render.merge import Merging
 from syncline.engine.render.parking import Waiting
 from syncline.engine.render.stage import stage_definitions, stage_name
 from syncline.engine.render.stats import Recount
+from syncline.engine.render.tenants import deleted_rows, of_same_tenant, source_rows
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.engine.unique_values import ClaimStatements
+from syncline.maps.tenants import tenant_of
 from syncline.sql import array_text, literal, quoted
 
 __all__ = [
@@ -156,11 +160,21 @@ class TableStatements:
         """Return the source table, qualified and quoted."""
         return f"{quoted(schema)}.{quoted(self.table.source)}"
 
-    def probe(self, schema: str, cursor: Cursor, first_parameter: int) -> str:
+    def rows(self, schema: str, tenant: str | None = None) -> str:
+        """Return the FROM item for the source rows that the graph may have, named like the source."""
+        return source_rows(self.table, schema, value=tenant)
+
+    def of_tenant(self, table: TableMap) -> "TableStatements":
+        """Return the statements for one tenant's rows, by its map of the table: the stage has no others."""
+        bound = copy(self)
+        bound.table = table
+        return bound
+
+    def probe(self, schema: str, cursor: Cursor, first_parameter: int, tenant: str | None = None) -> str:
         """Return the expression that is true when rows are pending after the cursor."""
         return sql(
             "probe",
-            source=self.source(schema),
+            source=self.rows(schema, tenant),
             after_cursor=self.after_cursor(cursor, first_parameter),
             key_order=self.key_order,
         )
@@ -179,7 +193,7 @@ class TableStatements:
         """Return the query that counts what `capture` would read without a limit; same parameters."""
         return sql(
             "behind",
-            source=self.source(schema),
+            source=self.rows(schema),
             after_cursor=self.after_cursor(cursor, 1),
             horizon=f"${1 + len(cursor.parameters())}::text::xid8",
         )
@@ -189,7 +203,7 @@ class TableStatements:
         return sql(
             "capture",
             selection=selection,
-            source=self.source(schema),
+            source=self.rows(schema),
             name=quoted(self.table.source),
             after_cursor=self.after_cursor(cursor, 1),
             horizon=f"${horizon}::text::xid8",
@@ -208,7 +222,7 @@ class TableStatements:
         return sql(
             "capture_by_key",
             selection=self._selection,
-            source=self.source(schema),
+            source=self.rows(schema),
             key=commas([compared(self.table, column) for column in self.table.key]),
             given=commas([safe(type_, name) for type_, name in zip(types, given, strict=True)]),
             parameters=commas([f"${index + 1}::text[]" for index in range(len(names))]),
@@ -228,6 +242,16 @@ class SchemaStatements:
         self.map_hash = map_hash(schema_map)
         self._pending: dict[tuple[object, ...], str] = {}
 
+    def of_tenant(self, schema_map: SchemaMap) -> "SchemaStatements":
+        """Return the statements for one tenant's rows, by its map: nothing of them is rendered again."""
+        bound = copy(self)
+        bound.schema_map, bound.map_hash = schema_map, map_hash(schema_map)
+        bound.tables = {table.name: self.tables[table.name].of_tenant(table) for table in schema_map}
+        bound.comparisons = {
+            table.name: self.comparisons[table.name].of_tenant(table) for table in schema_map
+        }
+        return bound
+
     def pending(
         self,
         schema: str,
@@ -246,6 +270,10 @@ class SchemaStatements:
         """
         asked = [*tables, DELETES]
         parameters = [value for name in asked for value in cursors[name].parameters()]
+        tenant = tenant_of(self.schema_map)
+        if tenant is not None:
+            # A parameter, so that the text is one for all tenants.
+            parameters.insert(0, tenant.value)
         # An idle cycle is little more than this query: its text is cached for each shape of the cursors.
         ways = ((name, cursors[name].key is None, cursors[name].readable) for name in asked)
         shape = (schema, positions, whole, *ways)
@@ -262,15 +290,17 @@ class SchemaStatements:
         whole: bool,
     ) -> str:
         probes: list[str] = []
-        first = 1
+        tenant = None if tenant_of(self.schema_map) is None else "$1::text"
+        first = 1 if tenant is None else 2
         for name in tables:
-            probes.append(self.tables[name].probe(schema, cursors[name], first))
+            probes.append(self.tables[name].probe(schema, cursors[name], first, tenant))
             first += len(cursors[name].parameters())
         tombstones = deleted_keys(schema)
+        deleted = deleted_rows(tenant_of(self.schema_map), tombstones, value=tenant, name="d")
         probes.append(
             sql(
                 "probe",
-                source=tombstones,
+                source=deleted,
                 after_cursor=self.after_deleted(cursors[DELETES], first),
                 key_order="seq",
             )
@@ -278,29 +308,35 @@ class SchemaStatements:
         first += len(cursors[DELETES].parameters())
         known = (
             sql(
-                "position_known",
+                "position_known" if tenant is None else "tenant_position_known",
                 positions=positions_of(schema),
                 reader=f"${first}::text::uuid",
                 number=f"${first + 1}::text::bigint",
+                tenant=tenant or "",
             )
             if positions
             else "NULL::text"
         )
-        sources = [self.tables[name].source(schema) for name in tables]
-        ahead = ",\n".join(sql("ahead", source=source) for source in (*sources, tombstones))
+        sources = [self.tables[name].rows(schema, tenant) for name in tables]
+        ahead = ",\n".join(sql("ahead", source=source) for source in (*sources, deleted))
         return sql(
             "pending",
             probes=",\n".join(probes),
             ahead=ahead,
             tombstones=literal(tombstones),
-            old_tombstones=sql("old_tombstones", tombstones=tombstones, kept=sql("kept")),
+            old_tombstones=sql(
+                "old_tombstones" if tenant is None else "tenant_old_tombstones",
+                tombstones=tombstones,
+                kept=sql("kept"),
+                tenant=tenant or "",
+            ),
             captured=self._captured(schema, [self.tables[name].table for name in tables], whole=whole),
             known=known,
         )
 
     def _captured(self, schema: str, tables: Sequence[TableMap], *, whole: bool) -> str:
         """Return the query for how sources are captured: as hashes, and with `whole` as texts too."""
-        columns = [[SYNC_COLUMN, *stage_columns(table)] for table in tables]
+        columns = [list(dict.fromkeys([SYNC_COLUMN, *source_names(table)])) for table in tables]
         return sql(
             "captured",
             whole="how.text" if whole else "NULL::text",
@@ -341,12 +377,13 @@ class SchemaStatements:
                 source=f"{quoted(schema)}.{quoted(table.source)}",
                 same_key=" AND ".join(
                     same_key(table, column, index) for index, column in enumerate(table.key, start=1)
-                ),
+                )
+                + of_same_tenant(table),
             ).strip()
             for table in self.schema_map
         ]
         return {
-            "tombstones": deleted_keys(schema),
+            "tombstones": deleted_rows(tenant_of(self.schema_map), deleted_keys(schema)),
             "cases": " ".join(cases),
             "after_cursor": self.after_deleted(cursor, 1),
             "horizon": f"${1 + len(cursor.parameters())}::text::xid8",

@@ -153,7 +153,7 @@ ON CONFLICT DO NOTHING
 -- that is restored to before it had read them.
 WITH looked_at AS MATERIALIZED (
     SELECT sync_xid, seq FROM ONLY @{tombstones}
-    WHERE (sync_xid, seq) > ($1::text::xid8, $2::bigint) AND sync_xid < $4::text::xid8
+    WHERE (sync_xid, seq) > ($1::text::xid8, $2::bigint) AND sync_xid < $4::text::xid8@{own}
     ORDER BY sync_xid, seq LIMIT $3
 ), pruned AS (
     DELETE FROM ONLY @{tombstones} d USING looked_at o

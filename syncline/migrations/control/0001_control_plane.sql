@@ -24,6 +24,14 @@ CREATE TABLE graphs (
             AND schema_name NOT IN ('syncline', 'public', 'information_schema')
             AND schema_name !~ '^pg_'
         ),
+    -- Where its sources are, if not in the schema of the same name: one that it shares with graphs of other tenants.
+    write_schema  text
+        CONSTRAINT graphs_write_schema_valid CHECK (
+            write_schema ~ '^[a-z][a-z0-9_]*$'
+            AND length(write_schema) <= 63
+            AND write_schema NOT IN ('syncline', 'information_schema')
+            AND write_schema !~ '^pg_'
+        ),
     qdrant_prefix text NOT NULL
         CONSTRAINT graphs_qdrant_prefix_valid CHECK (qdrant_prefix ~ '^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$'),
     qdrant_store  text

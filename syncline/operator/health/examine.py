@@ -173,7 +173,7 @@ def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
     """Return the row-level-security checks of each store that has a graph."""
     places: dict[tuple[Role, str | None], list[str]] = {}
     for graph in graphs:
-        places.setdefault(("write", graph.write_store), []).append(graph.schema_name)
+        places.setdefault(("write", graph.write_store), []).append(graph.source_schema)
         shadow = names.shadow_schema(graph.schema_name)
         places.setdefault(("graph", graph.graph_store), []).extend([graph.schema_name, shadow])
 
@@ -235,11 +235,11 @@ def _rights_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
 
 async def _stored_maps(services: Services, graphs: Sequence[Graph]) -> dict[str, SchemaMap]:
     """Return slug -> stored map; one that cannot be read is missing, and its graph's runs say why."""
-    named = {graph.slug: map_options(graph.composition) for graph in graphs}
+    named = {graph.slug: map_options(graph.composition).shared for graph in graphs}
     maps: dict[MapOptions, SchemaMap] = {}
     for options in set(named.values()):  # many graphs may share a map
         with suppress(MapNotFound, MapInvalid, StoreError):
-            stored = await services.maps.load(options)
+            stored = await services.maps.load_shared(options)
             if stored is not None:
                 maps[options] = stored[1]
     return {slug: maps[options] for slug, options in named.items() if options in maps}
@@ -250,7 +250,7 @@ def _tenancy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitabl
     roles: tuple[Role, ...] = ("write", "graph")
     places: dict[tuple[Role, str | None], dict[str, str]] = {(role, None): {} for role in roles}
     for graph in graphs:
-        places.setdefault(("write", graph.write_store), {})[graph.schema_name] = graph.slug
+        places.setdefault(("write", graph.write_store), {})[graph.source_schema] = graph.slug
         places.setdefault(("graph", graph.graph_store), {})[graph.schema_name] = graph.slug
 
     async def one(role: Role, key: str | None, schemas: Mapping[str, str]) -> Sequence[Check]:
@@ -333,7 +333,8 @@ async def _revisions(services: Services, graphs: Sequence[Graph], side: Side) ->
     by_store: dict[str | None, dict[str, str]] = {}
     for graph in graphs:
         key = graph.write_store if role == "write" else graph.graph_store
-        by_store.setdefault(key, {})[graph.schema_name] = graph.slug
+        schema = graph.source_schema if role == "write" else graph.schema_name
+        by_store.setdefault(key, {})[schema] = graph.slug
     behind: list[str] = []
     for key, slugs in by_store.items():
         late = await schemas_behind(services.store(role, key), side, slugs)

@@ -166,7 +166,7 @@ BEGIN
             UNION ALL
             SELECT adrelid, 'a default' FROM pg_attrdef
             WHERE adrelid = ANY (bare) AND pg_get_expr(adbin, adrelid) NOT IN
-                ('true', '0', 'now()', 'pg_current_xact_id()', '''-infinity''::timestamp with time zone')
+                ('true', '0', 'now()', 'pg_current_xact_id()', '''-infinity''::timestamp with time zone', '''''::text')
         ) AS o LIMIT 1;
     END IF;
     IF problem IS NULL THEN

@@ -19,6 +19,16 @@ CREATE TABLE @{tombstones} (
     CONSTRAINT sync_tombstone_order PRIMARY KEY (sync_xid, seq)
 )
 
+-- name: whose
+-- Whose a deleted key was, in the form of its type, where graphs share tables and each has one tenant's rows. An
+-- empty one concerns every graph: the key is of a table without tenants, or from before.
+DROP INDEX IF EXISTS @{index};
+ALTER TABLE @{tombstones} ADD COLUMN IF NOT EXISTS tenant text NOT NULL DEFAULT '';
+CREATE INDEX sync_tombstone_tenant ON @{tombstones} (tenant COLLATE "C", sync_xid, seq)
+
+-- name: positions_whose
+ALTER TABLE @{positions} ADD COLUMN IF NOT EXISTS tenant text NOT NULL DEFAULT ''
+
 -- name: positions
 -- Identifies this database's history: the engine writes a new token before it moves a cursor over what it has
 -- read. A history without the token that the graph-db stores is another one.
@@ -48,8 +58,8 @@ ALTER TABLE @{before} DROP CONSTRAINT IF EXISTS sync_tombstone_order, ALTER seq 
 ALTER TABLE @{before} ALTER seq DROP NOT NULL, ALTER source_table DROP NOT NULL, ALTER key DROP NOT NULL,
     ALTER sync_xid DROP NOT NULL, ALTER deleted_at DROP NOT NULL;
 @{create};
-INSERT INTO @{tombstones} (source_table, key, sync_xid, deleted_at)
-SELECT source_table, key, least(sync_xid, pg_current_xact_id()), deleted_at FROM @{before} ORDER BY sync_xid, seq;
+INSERT INTO @{tombstones} (source_table, key, sync_xid, deleted_at@{whose})
+SELECT source_table, key, least(sync_xid, pg_current_xact_id()), deleted_at@{whose} FROM @{before} ORDER BY sync_xid, seq;
 -- Roles that may read or prune the keys keep that privilege. Names are passed as values: none is read as
 -- code.
 SELECT set_config('syncline.before', '@{before_text}', true), set_config('syncline.tombstones', '@{tombstones_text}', true);
@@ -75,7 +85,7 @@ DROP TABLE @{before}
 ANALYZE @{table} (sync_xid, @{key})
 
 -- name: index
-CREATE INDEX @{how}IF NOT EXISTS @{name} ON @{table} (sync_xid, @{key})
+CREATE INDEX @{how}IF NOT EXISTS @{name} ON @{table} (@{tenant}sync_xid, @{key})
 
 -- name: condition
 -- In WHERE, which refuses what is no condition of one row: aggregates and window functions.

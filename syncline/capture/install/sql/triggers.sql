@@ -24,9 +24,9 @@ CREATE TRIGGER @{name} @{timing} ON @{table} @{rows} EXECUTE FUNCTION @{function
 -- name: tombstone_rows
 BEGIN
     IF TG_OP <> 'TRUNCATE' THEN
-        INSERT INTO @{tombstones} (source_table, key) VALUES (@{source}, @{old_key});
+        INSERT INTO @{tombstones} (source_table, key@{whose}) VALUES (@{source}, @{old_key}@{old_tenant});
     ELSE
-        EXECUTE 'INSERT INTO @{tombstones_text} (source_table, key) SELECT $1, @{row_key_text} FROM '
+        EXECUTE 'INSERT INTO @{tombstones_text} (source_table, key@{whose}) SELECT $1, @{row_key_text}@{row_tenant_text} FROM '
             || TG_RELID::regclass || ' r' USING @{source};
     END IF;
     RETURN NULL;
@@ -35,11 +35,11 @@ END
 -- name: tombstone_sets
 BEGIN
     IF TG_OP = 'DELETE' THEN
-        INSERT INTO @{tombstones} (source_table, key) SELECT @{source}, @{row_key} FROM sync_old_rows r;
+        INSERT INTO @{tombstones} (source_table, key@{whose}) SELECT @{source}, @{row_key}@{row_tenant} FROM sync_old_rows r;
     ELSIF TG_OP = 'UPDATE' THEN
-        INSERT INTO @{tombstones} (source_table, key) VALUES (@{source}, @{old_key});
+        INSERT INTO @{tombstones} (source_table, key@{whose}) VALUES (@{source}, @{old_key}@{old_tenant});
     ELSE
-        INSERT INTO @{tombstones} (source_table, key) SELECT @{source}, @{row_key} FROM @{table} r;
+        INSERT INTO @{tombstones} (source_table, key@{whose}) SELECT @{source}, @{row_key}@{row_tenant} FROM @{table} r;
     END IF;
     RETURN NULL;
 END

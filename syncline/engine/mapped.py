@@ -1,26 +1,30 @@
 """The map of a graph-db: which one its tables are synced by, and what a cycle owes where its own differs."""
 
 import json
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import asyncpg
 
-from syncline.engine.map_changes import ChangeKind, Definition, TableChange, definitions_of, map_changes
-from syncline.engine.render.identity import Identity
+from syncline.engine.map_changes import (
+    ChangeKind,
+    Definition,
+    TableChange,
+    definitions_of,
+    filled_before,
+    map_changes,
+)
+from syncline.engine.render.fragments import column
 from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.strangers import strangers
 from syncline.engine.template import sql
-from syncline.sql import quoted
+from syncline.sql import literal, quoted
 
 __all__ = ["MapState", "read_map_state", "recount_step"]
 
 _RECOUNTED: Final = 5_000
 """Rows whose counts are made again in one transaction."""
-_STRANGERS: Final = (
-    "Rows stand there whose id the map does not make of their key: delete them and what refers to them, and "
-    "the next cycle writes all of it again."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,19 +107,35 @@ class MapState:
             table = self.statements.tables[change.table].table
             if table.vector is not None:
                 statement = sql(
-                    "mapped_queue" if change.points else "mapped_touch", target=quoted(table.name)
+                    "mapped_queue" if change.points else "mapped_touch",
+                    target=quoted(table.name),
+                    id=column(table.id_column),
                 )
                 await target.execute(statement, table.vector.collection)
 
 
 async def read_map_state(
-    target: asyncpg.Connection, statements: SchemaStatements, *, failed: Collection[str] = ()
+    target: asyncpg.Connection,
+    statements: SchemaStatements,
+    *,
+    failed: Collection[str] = (),
+    unread: Collection[str] = (),
 ) -> MapState:
-    """Return how the stored map compares with that of the statements. Failed tables are not looked at."""
+    """Return how the stored map compares with that of the statements. Failed tables are not looked at.
+
+    Of `unread` tables no cycle has read a row: what stands there already was written by somebody else.
+    """
     rows = await target.fetch(sql("mapped_read"))
     definitions = definitions_of(statements.schema_map)
     if not rows:
-        return MapState(statements=statements, first=True, _definitions=definitions)
+        filled = await _filled(target, [name for name in unread if name not in failed])
+        return MapState(
+            statements=statements,
+            first=True,
+            changes=tuple(filled_before(name, definitions[name]) for name in definitions if name in filled),
+            strangers={name: said async for name, said in strangers(target, statements.schema_map, filled)},
+            _definitions=definitions,
+        )
     before = {row["table_name"]: json.loads(row["definition"]) for row in rows if not row["gone"]}
     gone = [row["table_name"] for row in rows if row["gone"]]
     changes = map_changes(before, definitions, gone=gone)
@@ -124,25 +144,19 @@ async def read_map_state(
         statements=statements,
         first=False,
         changes=changes,
-        strangers={name: said async for name, said in _strangers(target, statements, looked_at)},
+        strangers={name: said async for name, said in strangers(target, statements.schema_map, looked_at)},
         recounts=frozenset(row["table_name"] for row in rows if row["recount"]),
         _definitions=definitions,
     )
 
 
-async def _strangers(
-    target: asyncpg.Connection, statements: SchemaStatements, names: Sequence[str]
-) -> AsyncIterator[tuple[str, str]]:
-    """Yield the tables that have rows with other ids than the map makes of their keys, and what mends it."""
-    for name in names:
-        own = Identity(statements.schema_map, statements.tables[name].table)
-        if not own.table.identified:
-            continue
-        strange = own.is_strange("t")
-        if await target.fetchval(sql("mapped_strange", target=quoted(name), strange=strange)):
-            schema = quoted(await target.fetchval("SELECT current_schema()"))
-            leave = sql("mapped_strangers_leave", target=f"{schema}.{quoted(name)}", strange=strange).strip()
-            yield name, f"{_STRANGERS} {leave};"
+async def _filled(target: asyncpg.Connection, names: Sequence[str]) -> list[str]:
+    """Return which of these tables have a row."""
+    if not names:
+        return []
+    probes = [sql("mapped_probe", name=literal(name), target=quoted(name)).strip() for name in names]
+    rows = await target.fetch(sql("mapped_filled", filled=" UNION ALL ".join(probes)))
+    return [row["name"] for row in rows]
 
 
 async def recount_step(target: asyncpg.Connection, statements: SchemaStatements, name: str) -> bool:

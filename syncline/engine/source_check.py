@@ -252,7 +252,8 @@ class SourceCheck:
             return ledger
         with self._context.target.store.errors_mapped():
             async with self._held.transaction() as target:
-                state = await read_map_state(target, self._statements, failed=self.fit.failed)
+                unread = [name for name in self._statements.tables if name not in ledger.stored]
+                state = await read_map_state(target, self._statements, failed=self.fit.failed, unread=unread)
         if self._replacing and not state.first:
             return ledger
         self.map_state = state

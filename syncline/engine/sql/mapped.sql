@@ -15,11 +15,12 @@ ON CONFLICT (table_name) DO UPDATE SET
 -- name: mapped_complete
 UPDATE sync_state SET map_hash = $1
 
--- name: mapped_strange
-SELECT EXISTS (SELECT FROM @{target} t WHERE @{strange})
+-- name: mapped_probe
+SELECT '@{name}', EXISTS (SELECT FROM @{target})
 
--- name: mapped_strangers_leave
-DELETE FROM @{target} t WHERE @{strange}
+-- name: mapped_filled
+-- Which of the tables have a row.
+SELECT f.name FROM (@{filled}) AS f (name, filled) WHERE f.filled
 
 -- name: mapped_unpark
 -- Rows that are all read again are parked again, by the map of now; the images are of the map before.
@@ -57,7 +58,7 @@ DELETE FROM sync_outbox WHERE collection = ANY ($1::text[])
 -- name: mapped_queue
 -- Every row's point, and every point without a row: one that left while the collection was not written.
 INSERT INTO sync_outbox (collection, point_id)
-SELECT $1, id FROM @{target} UNION SELECT collection, point_id FROM sync_vector WHERE collection = $1
+SELECT $1, @{id} FROM @{target} UNION SELECT collection, point_id FROM sync_vector WHERE collection = $1
 ON CONFLICT (collection, point_id) DO UPDATE SET
     seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL
 

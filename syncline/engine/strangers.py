@@ -1,0 +1,94 @@
+"""Strangers: rows of a target whose id is not the one that the map makes of their key.
+
+No cycle finds them by its own ids: it would write each of these rows once more, beside the one that stands.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import asyncpg
+
+from syncline.engine.render.identity import Identity
+from syncline.engine.table_map import SchemaMap
+from syncline.engine.template import sql
+from syncline.sql import quoted
+
+__all__ = ["Leaving", "strange_condition", "strangers", "ways_to_leave"]
+
+_SAID: Final = (
+    "Rows stand there whose id the map does not make of their key: delete them and what refers to them, and "
+    "the next cycle writes all of it again; or let rule `id` of the table say how their ids were made "
+    "(`syncline graph takeover GRAPH --dry-run` lists them)."
+)
+_DEEPEST: Final = 8
+"""Tables between a stranger and what refers to it, over which statements are made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaving:
+    """The statements that make a table's strangers leave, in an order that no foreign key refuses."""
+
+    statements: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " ".join(f"{statement};" for statement in self.statements)
+
+
+def strange_condition(schema_map: SchemaMap, table: str, *, schema: str | None = None) -> str | None:
+    """Return the condition that target row `t` is a stranger, or its key cannot be read.
+
+    None where no row can be one: the id is the key itself, or the parts of the key are the primary key.
+    """
+    own = Identity(schema_map, schema_map[table], schema=schema)
+    return own.is_strange("t") if own.can_be_strange else None
+
+
+async def strangers(
+    target: asyncpg.Connection, schema_map: SchemaMap, names: Sequence[str]
+) -> AsyncIterator[tuple[str, str]]:
+    """Yield the tables that have strangers, and what mends it. An empty table costs nothing."""
+    for name in names:
+        condition = strange_condition(schema_map, name)
+        if condition is None:
+            continue
+        if await target.fetchval(sql("strangers_any", target=quoted(name), strange=condition)):
+            schema = await target.fetchval("SELECT current_schema()")
+            yield name, f"{_SAID} {await ways_to_leave(target, schema_map, name, schema=schema)}"
+
+
+async def ways_to_leave(
+    target: asyncpg.Connection, schema_map: SchemaMap, name: str, *, schema: str
+) -> Leaving:
+    """Return how a table's strangers leave: what refers to them by foreign keys first, whoever made those."""
+    condition = strange_condition(schema_map, name, schema=schema) or "false"
+    place = f"{quoted(schema)}.{quoted(name)}"
+    found = await _referring(target, place, "t", condition, passed=(place,))
+    return Leaving(statements=(*found, sql("strangers_leave", target=place, strange=condition).strip()))
+
+
+async def _referring(
+    target: asyncpg.Connection, parent: str, alias: str, condition: str, *, passed: Sequence[str]
+) -> list[str]:
+    """Return the statements for what refers to the parent's rows of the condition, deepest first."""
+    if len(passed) > _DEEPEST:
+        return []
+    statements: list[str] = []
+    for key in await target.fetch(sql("strangers_referring"), parent):
+        child = f"r{len(passed)}"
+        same = " AND ".join(
+            f"{alias}.{quoted(there)} = {child}.{quoted(here)}"
+            for here, there in zip(key["here"], key["there"], strict=True)
+        )
+        refers = sql("strangers_refers", parent=parent, alias=alias, same=same, strange=condition).strip()
+        parts = {"child": key["child"], "alias": child, "refers": refers}
+        if key["child"] in passed:
+            # Rows of the same table that stay: they lose the reference, until they are read again.
+            if key["nullable"]:
+                unset = ", ".join(f"{quoted(column)} = NULL" for column in key["here"])
+                statements.append(sql("strangers_unrefer", unset=unset, **parts).strip())
+            continue
+        statements += await _referring(target, key["child"], child, refers, passed=(*passed, key["child"]))
+        if not key["cascades"]:
+            statements.append(sql("strangers_referring_leave", **parts).strip())
+    return statements

@@ -108,9 +108,7 @@ class TableChange:
         if self.kind is ChangeKind.FILLED:
             points = ", every point is" if self.points else ""
             counts = ", every count is made again" if self.recount else ""
-            return (
-                f"{self.table}: its target was filled; rows that are equal are not written{points}{counts}."
-            )
+            return f"{self.table}: its target was filled; equal rows are not written{points}{counts}."
         done = [
             *(["rows that have other ids have to be deleted by hand"] if self.ids else []),
             *(["every row is read again"] if self.reread else []),

@@ -19,6 +19,7 @@ from syncline.engine.render.fragments import column
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.strangers import strangers
 from syncline.engine.template import sql
+from syncline.maps.key_types import Kind
 from syncline.sql import literal, quoted
 
 __all__ = ["MapState", "read_map_state", "recount_step"]
@@ -161,9 +162,16 @@ async def _filled(target: asyncpg.Connection, names: Sequence[str]) -> list[str]
 
 async def recount_step(target: asyncpg.Connection, statements: SchemaStatements, name: str) -> bool:
     """Make the next counts of a table again, in the caller's transaction; return True when none are left."""
+    table = statements.schema_map[name]
+    place = {"target": quoted(name), "id": column(table.id_column)}
+    if table.id_type.kind is not Kind.UUID:
+        await target.fetch(sql("recount_all", **place), statements.recount.labels(name))
+        await statements.recount.run(target)
+        await target.execute(sql("recount_moved"), name, True, None)
+        return True
     after = await target.fetchval(sql("recounted"), name)
-    page = sql("recount_page", target=quoted(name))
-    [row] = await target.fetch(page, after, _RECOUNTED, statements.recount.labels(name))
+    labels = statements.recount.labels(name)
+    [row] = await target.fetch(sql("recount_page", **place), after, _RECOUNTED, labels)
     await statements.recount.run(target)
     ended: bool = row["rows"] < _RECOUNTED
     await target.execute(sql("recount_moved"), name, ended, None if ended else row["last"])

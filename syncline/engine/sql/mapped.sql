@@ -64,17 +64,25 @@ ON CONFLICT (collection, point_id) DO UPDATE SET
 
 -- name: mapped_touch
 -- One point: before it is written, the collection gets its indexes.
-INSERT INTO sync_outbox (collection, point_id) SELECT $1, id FROM @{target} ORDER BY id LIMIT 1
+INSERT INTO sync_outbox (collection, point_id) SELECT $1, @{id} FROM @{target} ORDER BY @{id} LIMIT 1
 ON CONFLICT (collection, point_id) DO NOTHING
 
 -- name: recount_page
 -- The next rows whose counts are made again, noted for the recount of this transaction.
 WITH page AS MATERIALIZED (
-    SELECT t.id FROM @{target} t WHERE $1::uuid IS NULL OR t.id > $1 ORDER BY t.id LIMIT $2
+    SELECT t.@{id} AS id FROM @{target} t WHERE $1::uuid IS NULL OR t.@{id} > $1 ORDER BY t.@{id} LIMIT $2
 ), noted AS (
     INSERT INTO pg_temp.sync_touched (counted, id) SELECT l.label, p.id FROM page p CROSS JOIN unnest($3::text[]) AS l (label)
 )
 SELECT count(*) AS rows, (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last FROM page
+
+-- name: recount_all
+-- The same at once, where ids are no uuids: none of them can be kept as the place where to go on.
+WITH noted AS (
+    INSERT INTO pg_temp.sync_touched (counted, id)
+    SELECT l.label, t.@{id} FROM @{target} t CROSS JOIN unnest($1::text[]) AS l (label)
+)
+SELECT count(*) FROM @{target}
 
 -- name: recounted
 SELECT recounted FROM sync_mapped WHERE table_name = $1

@@ -40,9 +40,11 @@ from syncline.messages.operator import (
     ShowMapInput,
     SummarizeFailuresInput,
     SummarizeParkedInput,
+    TakeOverGraphInput,
     VerificationProgress,
     VerifyGraphInput,
 )
+from syncline.messages.takeover import Takeover
 from syncline.messages.verification import Verification
 from syncline.operator.dead_letters import (
     AuditPage,
@@ -70,6 +72,7 @@ from syncline.shadow.prepare import drop_shadow
 from syncline.shadow.promote import promote
 from syncline.temporal.schedules.graph import ensure_schedule, operators_pause
 from syncline.verify import verify
+from syncline.verify.takeover import take_over
 
 __all__ = ["FleetActivities", "OperationActivities"]
 
@@ -137,6 +140,36 @@ class OperationActivities:
                 ref = graph.shadow_ref if shadow else graph.ref
                 record_verification(services.meter, found, graph=ref.slug)
             return _small_enough(found, request.keys)
+
+    @activity.defn(name=names.TAKE_OVER_GRAPH_ACTIVITY)
+    async def take_over_graph(self, request: TakeOverGraphInput) -> Takeover:
+        """Compare a filled target with what a first sync would write; unless a dry run, prepare that."""
+        services = self._services
+        async with self._at_work(request) as beat:
+            graph = await services.graphs.get(request.graph)
+            graph_map = await map_of(services, graph)
+            target = services.target_schema(graph)
+            actor = None if request.dry_run else await acting(request.who, request.why)
+            with graph_map.finding():
+                found = await take_over(
+                    graph_map.schema_map,
+                    graph=graph.slug,
+                    write=services.write_schema(graph),
+                    target=target,
+                    vectors=services.graph_vectors(graph) if request.vectors else None,
+                    embedding=services.embedding.name,
+                    keys=request.keys,
+                    delete_extra=request.delete_extra,
+                    keep=request.keep_vectors,
+                    actor=actor,
+                    beat=lambda name, seen: beat(VerificationProgress(relation=name, compared=seen)),
+                )
+            left_out = await not_compared(target, graph_map, found.found)
+            compared = _small_enough(found.found.model_copy(update={"not_compared": left_out}), request.keys)
+            found = found.model_copy(update={"found": compared})
+            if actor is not None and not found.refusals:
+                await services.graphs.audit(graph, "take-over", actor)
+            return found
 
     @activity.defn(name=names.RETRY_FAILURES_ACTIVITY)
     async def retry_failures(self, request: RetryFailuresInput) -> FailuresActed:

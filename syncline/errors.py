@@ -383,6 +383,19 @@ class OperationRefused(ConfigurationError):
         )
 
 
+class TakeoverRefused(ConfigurationError):
+    """A graph's tables have been read by cycles: there is nothing to take over."""
+
+    benign = True
+
+    def __init__(self, graph: str) -> None:
+        self.graph = graph
+        super().__init__(
+            f"Graph '{graph}' has been synced: every table of its map has been read.",
+            fix=f"`syncline verify {graph}` compares it, and `--repair` mends it.",
+        )
+
+
 class InputInvalid(ConfigurationError):
     """The input of a workflow breaks its model."""
 

@@ -252,10 +252,8 @@ class SyncedRun(Answer):
     error: str | None = None
 
 
-class TakenOver(BaseModel):
+class TakenOver(Answer):
     """`graph takeover`: what was found, and unless it was a dry run or refused, what was done."""
-
-    model_config = ConfigDict(frozen=True)
 
     takeover: Takeover
     sync: SyncedRun | None = None

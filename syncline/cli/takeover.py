@@ -175,7 +175,8 @@ def _conclude(ran: "SyncedRun", verified: "Verification | None", *, as_json: boo
         raise typer.Exit(EXIT_FAILED)
     if extra and not as_json:
         typer.echo(
-            f"Taken over; equal but for {extra:,} extra, which were left: --delete-extra deletes them."
+            f"Taken over; equal but for {extra:,} extra, which were left: "
+            f"`syncline verify {ran.graph} --repair` deletes them."
         )
     elif not as_json:
         typer.echo("Taken over; equal.")

@@ -59,7 +59,7 @@ class Takeover(Message):
 
     @property
     def extra_links(self) -> int:
-        """Links of rows that the write-db has, which their arrays do not name: the first sync removes them."""
+        """Links that the arrays of their rows do not name: the first sync removes them."""
         return sum(one.extra.count for one in self._of(RelationKind.LINKS))
 
     @property
@@ -82,8 +82,8 @@ class Takeover(Message):
             )
         if self.extra_links and not self.delete_extra:
             refused.append(
-                f"The first sync removes {counted(self.extra_links, 'link')} that the arrays of their rows do "
-                "not name: give --delete-extra, or let the map say who owns these links."
+                f"The first sync removes {counted(self.extra_links, 'link')} that no array names: give "
+                "--delete-extra, or let the map say who owns these links."
             )
         if not self.found.complete:
             refused.append("Not everything could be compared.")
@@ -98,11 +98,11 @@ class Takeover(Message):
         points = sum(one.missing.count + one.stale.count for one in self._of(RelationKind.VECTORS))
         if points:
             yield (
-                f"{counted(points, 'point')} of rows that stand there are written, besides those of new rows; "
+                f"{counted(points, 'point')} of rows that stand there are written; "
                 "a text is embedded unless its vector is known."
             )
         if self.extra_links:
-            yield f"{counted(self.extra_links, 'link')} are removed: the arrays of their rows do not name them."
+            yield f"{counted(self.extra_links, 'link')} that no array names are removed."
         for number, what in ((self.extra_rows, "row"), (self.extra_points, "point")):
             if number:
                 fate = "is deleted" if self.delete_extra else "stays; `--delete-extra` deletes"

@@ -54,9 +54,8 @@ async def take_over(
         strange = []
         for table in schema_map:
             told(table.name, 0)
-            strange += (
-                [found] if (found := await _strange(side, schema_map, table, target.schema, keys)) else []
-            )
+            rows = await _strange(side, schema_map, table, target.schema, keys)
+            strange += [] if rows is None else [rows]
     asking = None
     if actor is not None and delete_extra and not strange:
         asking = Repair(target, actor, verb="take over", extras_only=True)

@@ -1,7 +1,7 @@
 """Row checksums: SQL that computes the same number for a row in the write-db and in the graph-db."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from syncline.engine.key_forms import cast
@@ -117,7 +117,7 @@ class RowChecksums:
         self._target = (
             f"{quoted(table.name)} t"
             if stored
-            else _sql("target_with_id", target=quoted(table.name), row_id=self._kept(own_id(ids), key_uuid))
+            else _sql("target_with_id", target=quoted(table.name), row_id=self._bucketed(own_id(ids)))
         )
 
     def _staged(self) -> Iterator[str]:
@@ -167,19 +167,19 @@ class RowChecksums:
     def target_key(self) -> str:
         """The key parts of row `t`, if it was requested with keys; from its parents where needed."""
         if self._joined is None:
-            return commas([self._kept(part, str) for part in self._own.parts("t")])
+            return commas(self._own.parts("t"))
         keys = zip(self._joined, self.table.target_key, strict=True)
         return commas([f"coalesce({key}, t.{quoted(column)}::text)" for (_, key), column in keys])
 
-    def _kept(self, expression: str, made: Callable[[str], str]) -> str:
-        """Return the expression; where the column with the key is NULL, one made of the row's id.
+    def _bucketed(self, row_id: str) -> str:
+        """Return the row id; where the column with the key is NULL, one made of the target id.
 
-        Else such a row, which somebody else wrote, would be in no bucket, and have no key to be named by.
+        Else such a row, which somebody else wrote, would be in no bucket.
         """
         if not self._own.can_be_strange:
-            return expression
-        unreadable = f"'? ' || t.{self._own.column}::text"
-        return f"coalesce({expression}, {made(unreadable)})"
+            return row_id
+        stand_in = f"'? ' || t.{self._own.column}::text"
+        return f"coalesce({row_id}, {key_uuid(stand_in)})"
 
     @property
     def target_waits(self) -> str:

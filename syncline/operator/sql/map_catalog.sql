@@ -55,3 +55,6 @@ INSERT INTO @{table} (@{column}) SELECT (@{expression}) FROM @{rows} AS @{alias}
 
 -- name: map_stage
 CREATE TEMP TABLE @{stage} (@{definitions}) ON COMMIT DROP
+
+-- name: map_strangers
+SELECT EXISTS (SELECT FROM (SELECT * FROM @{target} LIMIT @{limit}) t WHERE @{strange})

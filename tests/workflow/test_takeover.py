@@ -110,7 +110,7 @@ async def test_rows_under_other_ids_and_extras_without_a_yes_are_refused(
     )
     checked = await at_home("map", "check", "shop.yaml", "--graph", "shop")
     assert checked.status == 1
-    assert "shop.yaml:11" in checked.out
+    assert "shop.yaml:13" in checked.out
     assert "under another id" in checked.out
     dry = await at_home("graph", "takeover", "shop", "--dry-run")
     assert dry.status == 4

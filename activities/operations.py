@@ -64,15 +64,15 @@ from syncline.operator.health.check import Health, HealthRequest
 from syncline.operator.health.examine import examine
 from syncline.operator.maps import map_of, not_compared
 from syncline.operator.parked import ParkedPage, ParkedSummary, list_parked, summarize_parked
-from syncline.operator.schema import checked_limit, first_page
+from syncline.operator.schema import checked_limit, first_page, known_form
 from syncline.operator.stored_maps import list_maps, put_map
+from syncline.operator.taking_over import take_over_graph
 from syncline.provider import GraphSchema
 from syncline.shadow.comparison import compare_with_shadow
 from syncline.shadow.prepare import drop_shadow
 from syncline.shadow.promote import promote
 from syncline.temporal.schedules.graph import ensure_schedule, operators_pause
 from syncline.verify import verify
-from syncline.verify.takeover import take_over
 
 __all__ = ["FleetActivities", "OperationActivities"]
 
@@ -144,32 +144,14 @@ class OperationActivities:
     @activity.defn(name=names.TAKE_OVER_GRAPH_ACTIVITY)
     async def take_over_graph(self, request: TakeOverGraphInput) -> Takeover:
         """Compare a filled target with what a first sync would write; unless a dry run, prepare that."""
-        services = self._services
         async with self._at_work(request) as beat:
-            graph = await services.graphs.get(request.graph)
-            graph_map = await map_of(services, graph)
-            target = services.target_schema(graph)
-            actor = None if request.dry_run else await acting(request.who, request.why)
-            with graph_map.finding():
-                found = await take_over(
-                    graph_map.schema_map,
-                    graph=graph.slug,
-                    write=services.write_schema(graph),
-                    target=target,
-                    vectors=services.graph_vectors(graph) if request.vectors else None,
-                    embedding=services.embedding.name,
-                    keys=request.keys,
-                    delete_extra=request.delete_extra,
-                    keep=request.keep_vectors,
-                    actor=actor,
-                    beat=lambda name, seen: beat(VerificationProgress(relation=name, compared=seen)),
-                )
-            left_out = await not_compared(target, graph_map, found.found)
-            compared = _small_enough(found.found.model_copy(update={"not_compared": left_out}), request.keys)
-            found = found.model_copy(update={"found": compared})
-            if actor is not None and not found.refusals:
-                await services.graphs.audit(graph, "take-over", actor)
-            return found
+            found = await take_over_graph(
+                self._services,
+                request,
+                actor=None if request.dry_run else await acting(request.who, request.why),
+                beat=lambda name, seen: beat(VerificationProgress(relation=name, compared=seen)),
+            )
+            return found.model_copy(update={"found": _small_enough(found.found, request.keys)})
 
     @activity.defn(name=names.RETRY_FAILURES_ACTIVITY)
     async def retry_failures(self, request: RetryFailuresInput) -> FailuresActed:
@@ -196,7 +178,8 @@ class OperationActivities:
             if request.key is not None:
                 if request.table is None:
                     raise InputInvalid("`key` needs `table`: name the table of the key.")
-                letter = await show(target, request.table, request.key)
+                key = await self._key(request.graph, request.table, request.key)
+                letter = await show(target, request.table, key)
                 return DeadLetterPage(letters=() if letter is None else (letter,))
             return await list_dead_letters(
                 target,
@@ -349,7 +332,15 @@ class OperationActivities:
         async with self._at_work(request):
             target = await self._target(request.graph)
             by = await acting(request.who, request.why)
+            if request.key is not None and request.table is not None:
+                key = await self._key(request.graph, request.table, request.key)
+                request = request.model_copy(update={"key": key})
             return FailuresActed(rows=await act(target, request.selection, by=by))
+
+    async def _key(self, reference: str, table: str, key: tuple[str, ...]) -> tuple[str, ...]:
+        """Return a key as dead letters have it, however it was typed."""
+        graph, shadow = await self._named(reference)
+        return known_form((await map_of(self._services, graph, shadow=shadow)).schema_map, table, key)
 
     async def _named(self, reference: str) -> tuple[Graph, bool]:
         """Return the graph with this slug or id, and whether the reference names its shadow."""

@@ -284,11 +284,12 @@ class MapInvalid(ConfigurationError):
 
     _MOST: ClassVar[int] = 30
 
-    def __init__(self, source: str, problems: Sequence[MapProblem]) -> None:
+    def __init__(self, source: str, problems: Sequence[MapProblem], *, fix: str | None = None) -> None:
         self.source, self.problems = source, tuple(problems)
         listed = "".join(f"\n  {problem}" for problem in self.problems[: self._MOST])
         more = len(self.problems) - self._MOST
-        super().__init__(f"{source} is no valid map:{listed}" + (f"\n  and {more} more" if more > 0 else ""))
+        said = f"{source} is no valid map:{listed}" + (f"\n  and {more} more" if more > 0 else "")
+        super().__init__(said, fix=fix)
 
 
 class MapNotFound(ConfigurationError):

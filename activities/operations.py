@@ -1,4 +1,7 @@
-"""Activities of operations: inspect and change graphs for operators, with audit."""
+"""Activities of operations: inspect and change graphs for operators, with audit.
+
+One module because a worker registers the methods of one class, each of which is a few lines over the library.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

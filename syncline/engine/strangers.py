@@ -75,20 +75,21 @@ async def _referring(
         return []
     statements: list[str] = []
     for key in await target.fetch(sql("strangers_referring"), parent):
-        child = f"r{len(passed)}"
+        child = f"{quoted(key['child_schema'])}.{quoted(key['child_name'])}"
+        row = f"r{len(passed)}"
         same = " AND ".join(
-            f"{alias}.{quoted(there)} = {child}.{quoted(here)}"
+            f"{alias}.{quoted(there)} = {row}.{quoted(here)}"
             for here, there in zip(key["here"], key["there"], strict=True)
         )
         refers = sql("strangers_refers", parent=parent, alias=alias, same=same, strange=condition).strip()
-        parts = {"child": key["child"], "alias": child, "refers": refers}
-        if key["child"] in passed:
+        parts = {"child": child, "alias": row, "refers": refers}
+        if child in passed:
             # Rows of the same table that stay: they lose the reference, until they are read again.
             if key["nullable"]:
                 unset = ", ".join(f"{quoted(column)} = NULL" for column in key["here"])
                 statements.append(sql("strangers_unrefer", unset=unset, **parts).strip())
             continue
-        statements += await _referring(target, key["child"], child, refers, passed=(*passed, key["child"]))
+        statements += await _referring(target, child, row, refers, passed=(*passed, child))
         if not key["cascades"]:
             statements.append(sql("strangers_referring_leave", **parts).strip())
     return statements

@@ -13,6 +13,7 @@ from syncline.capture.install.install import adopt
 from syncline.control.audit import Actor
 from syncline.engine import Column, Links, Reference, SchemaMap, SyncEngine, TableMap, VectorProjection
 from syncline.engine.keys import key_uuid
+from syncline.engine.strangers import ways_to_leave
 from syncline.errors import TakeoverRefused
 from syncline.maps.ids import Id, IdRule
 from syncline.messages.sync import CycleStatus, SyncResult
@@ -304,3 +305,28 @@ async def test_points_of_equal_rows_are_written(shop: TestGraph) -> None:
     result = await cycle(shop)
     assert result.vectors.upserted == 4
     assert (await verified(shop)).equal
+
+
+async def test_what_refers_to_a_stranger_leaves_first_whoever_made_the_table(shop: TestGraph) -> None:
+    """Without rows of readers that refer to it, no printed statement would work for foreign keys without action."""
+    connection = await shop.connect_target()
+    await connection.execute(
+        "SET search_path = kg; ALTER TABLE tags ADD above uuid REFERENCES tags;"
+        "CREATE TABLE reads (id int PRIMARY KEY, tag uuid REFERENCES tags ON DELETE CASCADE);"
+        'CREATE TABLE "Read notes" (read int REFERENCES reads);'
+        "CREATE TABLE seen (tag uuid REFERENCES tags ON DELETE SET NULL)"
+    )
+    strange = UUID(int=6)
+    await connection.execute("INSERT INTO tags VALUES ($1, 'odd', 'Odd')", strange)
+    await connection.execute("UPDATE tags SET above = $1 WHERE key = 'red'", strange)
+    for table in ("reads VALUES (1, $1)", "seen VALUES ($1)", "part_tags VALUES ($2, $1)"):
+        values = (strange, key_uuid("p2"))[: 1 + ("$2" in table)]
+        await connection.execute(f"INSERT INTO {table}", *values)
+    await connection.execute('INSERT INTO "Read notes" VALUES (1)')
+    leaving = await ways_to_leave(connection, SHOP, "tags", schema="kg")
+    await connection.execute("SET search_path = pg_catalog")
+    await connection.execute(str(leaving))
+    await connection.close()
+    assert await on_target(shop, "SELECT key, above FROM tags ORDER BY 1") == [("dim", None), ("red", None)]
+    assert await on_target(shop, 'SELECT count(*) FROM "Read notes"') == [(0,)]
+    assert await on_target(shop, "SELECT tag FROM seen") == [(None,)]

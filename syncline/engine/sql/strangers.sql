@@ -8,7 +8,7 @@ DELETE FROM @{target} t WHERE @{strange}
 
 -- name: strangers_referring
 -- The foreign keys that refer to a table, but for those that give up their reference by themselves.
-SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS child, k.confdeltype = 'c' AS cascades,
+SELECT n.nspname AS child_schema, c.relname AS child_name, k.confdeltype = 'c' AS cascades,
        (SELECT bool_and(NOT a.attnotnull) FROM unnest(k.conkey) u (n)
         JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n) AS nullable,
        (SELECT array_agg(a.attname::text ORDER BY u.place) FROM unnest(k.conkey) WITH ORDINALITY u (n, place)
@@ -19,7 +19,7 @@ FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = to_regclass($1) AND k.confdeltype IN ('a', 'r', 'c')
-ORDER BY 1, k.conname
+ORDER BY 1, 2, k.conname
 
 -- name: strangers_refers
 EXISTS (SELECT FROM @{parent} @{alias} WHERE @{same} AND @{strange})

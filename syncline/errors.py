@@ -14,6 +14,7 @@
     │   ├── ProviderMissing           `on_missing: fail`, and no worker can run the provider
     │   ├── CompositionChanged        the graph's provider changed during the run
     │   ├── ShadowInvalid             a graph has no shadow, or none that can be run or promoted
+    │   ├── TakeoverRefused           a graph has been synced: there is nothing to take over
     │   ├── OperationRefused          the worker does not serve this operation (SYNCLINE_OPERATIONS)
     │   ├── InputInvalid              the input of a workflow, as typed by an operator, breaks its model
     │   ├── SchemaMismatch            tables of a graph's schema do not match its table map

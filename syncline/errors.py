@@ -106,6 +106,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnusable",
     "SynclineError",
+    "TakeoverRefused",
     "TemporalUnavailable",
     "VectorStoreError",
     "VectorStoreRejected",

@@ -1,4 +1,7 @@
-"""Activities of operations: inspect and change graphs for operators, with audit."""
+"""Activities of operations: inspect and change graphs for operators, with audit.
+
+One module because a worker registers the methods of one class, each of which is a few lines over the library.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,9 +43,11 @@ from syncline.messages.operator import (
     ShowMapInput,
     SummarizeFailuresInput,
     SummarizeParkedInput,
+    TakeOverGraphInput,
     VerificationProgress,
     VerifyGraphInput,
 )
+from syncline.messages.takeover import Takeover
 from syncline.messages.verification import Verification
 from syncline.operator.dead_letters import (
     AuditPage,
@@ -62,8 +67,9 @@ from syncline.operator.health.check import Health, HealthRequest
 from syncline.operator.health.examine import examine
 from syncline.operator.maps import map_of, not_compared
 from syncline.operator.parked import ParkedPage, ParkedSummary, list_parked, summarize_parked
-from syncline.operator.schema import checked_limit, first_page
+from syncline.operator.schema import checked_limit, first_page, known_form
 from syncline.operator.stored_maps import list_maps, put_map
+from syncline.operator.taking_over import take_over_graph
 from syncline.provider import GraphSchema
 from syncline.shadow.comparison import compare_with_shadow
 from syncline.shadow.prepare import drop_shadow
@@ -138,6 +144,18 @@ class OperationActivities:
                 record_verification(services.meter, found, graph=ref.slug)
             return _small_enough(found, request.keys)
 
+    @activity.defn(name=names.TAKE_OVER_GRAPH_ACTIVITY)
+    async def take_over_graph(self, request: TakeOverGraphInput) -> Takeover:
+        """Compare a filled target with what a first sync would write; unless a dry run, prepare that."""
+        async with self._at_work(request) as beat:
+            found = await take_over_graph(
+                self._services,
+                request,
+                actor=None if request.dry_run else await acting(request.who, request.why),
+                beat=lambda name, seen: beat(VerificationProgress(relation=name, compared=seen)),
+            )
+            return found.model_copy(update={"found": _small_enough(found.found, request.keys)})
+
     @activity.defn(name=names.RETRY_FAILURES_ACTIVITY)
     async def retry_failures(self, request: RetryFailuresInput) -> FailuresActed:
         """Mark rejected rows for a retry in the next cycle."""
@@ -163,7 +181,8 @@ class OperationActivities:
             if request.key is not None:
                 if request.table is None:
                     raise InputInvalid("`key` needs `table`: name the table of the key.")
-                letter = await show(target, request.table, request.key)
+                key = await self._key(request.graph, request.table, request.key)
+                letter = await show(target, request.table, key)
                 return DeadLetterPage(letters=() if letter is None else (letter,))
             return await list_dead_letters(
                 target,
@@ -318,7 +337,15 @@ class OperationActivities:
         async with self._at_work(request):
             target = await self._target(request.graph)
             by = await acting(request.who, request.why)
+            if request.key is not None and request.table is not None:
+                key = await self._key(request.graph, request.table, request.key)
+                request = request.model_copy(update={"key": key})
             return FailuresActed(rows=await act(target, request.selection, by=by))
+
+    async def _key(self, reference: str, table: str, key: tuple[str, ...]) -> tuple[str, ...]:
+        """Return a key as dead letters have it, however it was typed."""
+        graph, shadow = await self._named(reference)
+        return known_form((await map_of(self._services, graph, shadow=shadow)).schema_map, table, key)
 
     async def _named(self, reference: str) -> tuple[Graph, bool]:
         """Return the graph with this slug or id, and whether the reference names its shadow."""

@@ -14,6 +14,7 @@
     │   ├── ProviderMissing           `on_missing: fail`, and no worker can run the provider
     │   ├── CompositionChanged        the graph's provider changed during the run
     │   ├── ShadowInvalid             a graph has no shadow, or none that can be run or promoted
+    │   ├── TakeoverRefused           a graph has been synced: there is nothing to take over
     │   ├── OperationRefused          the worker does not serve this operation (SYNCLINE_OPERATIONS)
     │   ├── InputInvalid              the input of a workflow, as typed by an operator, breaks its model
     │   ├── SchemaMismatch            tables of a graph's schema do not match its table map
@@ -105,6 +106,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnusable",
     "SynclineError",
+    "TakeoverRefused",
     "TemporalUnavailable",
     "VectorStoreError",
     "VectorStoreRejected",
@@ -284,11 +286,12 @@ class MapInvalid(ConfigurationError):
 
     _MOST: ClassVar[int] = 30
 
-    def __init__(self, source: str, problems: Sequence[MapProblem]) -> None:
+    def __init__(self, source: str, problems: Sequence[MapProblem], *, fix: str | None = None) -> None:
         self.source, self.problems = source, tuple(problems)
         listed = "".join(f"\n  {problem}" for problem in self.problems[: self._MOST])
         more = len(self.problems) - self._MOST
-        super().__init__(f"{source} is no valid map:{listed}" + (f"\n  and {more} more" if more > 0 else ""))
+        said = f"{source} is no valid map:{listed}" + (f"\n  and {more} more" if more > 0 else "")
+        super().__init__(said, fix=fix)
 
 
 class MapNotFound(ConfigurationError):
@@ -388,6 +391,19 @@ class OperationRefused(ConfigurationError):
             f"{workflow} was refused: this worker {does} (SYNCLINE_OPERATIONS={served}). "
             "Nothing was changed.",
             fix="Use the task queue of other workers, or change the setting on all workers.",
+        )
+
+
+class TakeoverRefused(ConfigurationError):
+    """A graph's tables have been read by cycles: there is nothing to take over."""
+
+    benign = True
+
+    def __init__(self, graph: str) -> None:
+        self.graph = graph
+        super().__init__(
+            f"Graph '{graph}' has been synced: every table of its map has been read.",
+            fix=f"`syncline verify {graph}` compares it, and `--repair` mends it.",
         )
 
 

@@ -36,6 +36,7 @@ PROMOTE_SHADOW: Final = "PromoteShadow"
 LIST_MAPS: Final = "ListMaps"
 SHOW_MAP: Final = "ShowMap"
 PUT_MAP: Final = "PutMap"
+TAKE_OVER_GRAPH: Final = "TakeOverGraph"
 
 WORKFLOWS: Final = frozenset(
     {
@@ -60,6 +61,7 @@ WORKFLOWS: Final = frozenset(
         LIST_MAPS,
         SHOW_MAP,
         PUT_MAP,
+        TAKE_OVER_GRAPH,
     }
 )
 """Every workflow type that our workers serve."""
@@ -93,6 +95,7 @@ PROMOTE_SHADOW_ACTIVITY: Final = "promote_shadow"
 LIST_MAPS_ACTIVITY: Final = "list_maps"
 SHOW_MAP_ACTIVITY: Final = "show_map"
 PUT_MAP_ACTIVITY: Final = "put_map"
+TAKE_OVER_GRAPH_ACTIVITY: Final = "take_over_graph"
 
 SET_CADENCE: Final = "set_cadence"
 """Activity: change the interval of a graph's Schedule, by its adaptive cadence."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from syncline.messages.provider_state import ProviderReturned, ProviderState
 from syncline.messages.sync import CycleStatus, SyncResult, SyncState, TableProgress
+from syncline.messages.takeover import Takeover
 from syncline.messages.verification import Relation, Verdict, Verification
 from syncline.quoting import counted
 from syncline.run_text import (
@@ -17,7 +18,7 @@ from syncline.run_text import (
     runs_in_a_row,
 )
 
-__all__ = ["describe_provider", "describe_run", "describe_verification", "table"]
+__all__ = ["describe_provider", "describe_run", "describe_takeover", "describe_verification", "table"]
 
 _BUILT_IN = "built-in engine"
 _MARKUP = re.compile(r"[\\`*\[\]<>|~#!]")
@@ -167,6 +168,12 @@ def _code(text: str) -> str:
 def describe_verification(found: Verification) -> str:
     """Return a verification as markdown: summary, table, and relations that could not be compared."""
     return "\n\n".join(_operation_details_paragraphs(found))
+
+
+def describe_takeover(found: Takeover) -> str:
+    """Return a takeover as markdown: what is written and deleted, what refuses it, and the comparison."""
+    said = [f"- {sentence}" for sentence in (*found.refusals, *found.sentences())]
+    return "\n\n".join([*(["\n".join(said)] if said else []), describe_verification(found.found)])
 
 
 def _operation_details_paragraphs(found: Verification) -> Iterator[str]:

@@ -38,8 +38,10 @@ with workflow.unsafe.imports_passed_through():
         ShowMapInput,
         SummarizeFailuresInput,
         SummarizeParkedInput,
+        TakeOverGraphInput,
         VerifyGraphInput,
     )
+    from syncline.messages.takeover import Takeover
     from syncline.messages.verification import Verification
     from syncline.operator.dead_letters import AuditPage, DeadLetterPage, FailureSummary
     from syncline.operator.explanation import Explanation
@@ -48,7 +50,7 @@ with workflow.unsafe.imports_passed_through():
     from syncline.operator.parked import ParkedPage, ParkedSummary
     from syncline.temporal.client import GRAPH
     from workflows.carried_state import FAILS_A_RUN
-    from workflows.details import describe_verification
+    from workflows.details import describe_takeover, describe_verification
     from workflows.priorities import priority_of_operation
 
 __all__ = ["OPERATIONS", "DescribeFleet", "DescribeHealth"]
@@ -77,6 +79,18 @@ class VerifyGraph:
         """Compare, with `repair` queue repairs, and show the findings as a table."""
         return await _carry_out(
             OperationActivities.verify_graph, input, describe=describe_verification, within=_LONG
+        )
+
+
+@workflow.defn(name=names.TAKE_OVER_GRAPH, failure_exception_types=FAILS_A_RUN)
+class TakeOverGraph:
+    """Compare a filled target with what a first sync would write. A run that is refused completes."""
+
+    @workflow.run
+    async def run(self, input: TakeOverGraphInput) -> Takeover:  # noqa: A002 # wire name
+        """Compare, and unless it is a dry run prepare the first sync."""
+        return await _carry_out(
+            OperationActivities.take_over_graph, input, describe=describe_takeover, within=_LONG
         )
 
 
@@ -299,6 +313,7 @@ OPERATIONS: Final = (
     ListMaps,
     ShowMap,
     PutMap,
+    TakeOverGraph,
 )
 """All workflows of operations, for registration by the worker."""
 

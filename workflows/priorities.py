@@ -7,7 +7,14 @@ with workflow.unsafe.imports_passed_through():
     # Models, constants and pure functions: they cannot differ between a run and its replay.
     from syncline import names
     from syncline.temporal.client import SCHEDULED_BY, SCHEDULED_FOR
-    from syncline.temporal.priorities import BY_HAND, SCHEDULED, TRIGGERED, WAITING, is_on_time
+    from syncline.temporal.priorities import (
+        BY_HAND,
+        READING_A_GRAPH,
+        SCHEDULED,
+        TRIGGERED,
+        WAITING,
+        is_on_time,
+    )
 
 __all__ = ["priority_of_operation", "priority_of_sync"]
 
@@ -31,7 +38,7 @@ def priority_of_sync(*, shadow: bool) -> Priority:
 
 def priority_of_operation(workflow_type: str) -> Priority:
     """Return the priority of the activity of an operation."""
-    return _chosen() or (WAITING if workflow_type == names.VERIFY_GRAPH else BY_HAND)
+    return _chosen() or (WAITING if workflow_type in READING_A_GRAPH else BY_HAND)
 
 
 def _chosen() -> Priority | None:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from syncline.cli.output import EXIT_STATUSES
 from syncline.messages.sync import CycleStatus, SyncResult
+from syncline.messages.takeover import Takeover
+from syncline.messages.verification import Verification
 from syncline.operator.health.check import Check
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ __all__ = [
     "SteeredAction",
     "SyncedRun",
     "TableDiff",
+    "TakenOver",
     "pages",
     "schema_of",
 ]
@@ -62,6 +65,7 @@ ANSWERS: Final[Mapping[str, str]] = {
     "failures audit": "syncline.operator.dead_letters:AuditPage",
     "graph add": "syncline.control.graphs:Graph",
     "graph adopt": "syncline.cli.answers:Adopted",
+    "graph takeover": "syncline.cli.answers:TakenOver",
     "graph audit": "syncline.control.audit:GraphAuditPage",
     "graph archive": "syncline.control.graphs:Graph",
     "graph list": "list[syncline.control.graphs:Graph]",
@@ -246,6 +250,16 @@ class SyncedRun(Answer):
     fallback: bool = False
     result: SyncResult | None = None
     error: str | None = None
+
+
+class TakenOver(Answer):
+    """`graph takeover`: what was found, and unless it was a dry run or refused, what was done."""
+
+    takeover: Takeover
+    sync: SyncedRun | None = None
+    """The last run of the first sync."""
+    verification: Verification | None = None
+    """The comparison after it."""
 
 
 class Migrated(Answer):

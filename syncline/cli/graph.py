@@ -24,6 +24,7 @@ from syncline.cli.operators import (
     print_page,
 )
 from syncline.cli.output import errors_printed, one_line, print_columns, print_warning
+from syncline.cli.takeover import STATUS_OF_TAKEOVER, takeover
 from syncline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ def _change(graph: str, as_json: bool, reason: str, **changes: object) -> None:
 app = typer.Typer(help="Show, add and change graphs.", no_args_is_help=True)
 
 app.command()(adopt)
+app.command(epilog=STATUS_OF_TAKEOVER)(takeover)
 app.command("set")(set_graph)
 app.command()(pause)
 app.command()(resume)

@@ -89,7 +89,7 @@ async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: floa
 
     from syncline import names
     from syncline.cli.target import connect_temporal, find_task_queue
-    from syncline.temporal.priorities import BY_HAND, WAITING
+    from syncline.temporal.priorities import BY_HAND, READING_A_GRAPH, WAITING
     from syncline.temporal.run import execute_and_wait
 
     return await execute_and_wait(
@@ -102,7 +102,7 @@ async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: floa
         seconds=seconds,
         summary=request.summary,
         graph=request.about,
-        priority=WAITING if request.workflow == names.VERIFY_GRAPH else BY_HAND,
+        priority=WAITING if request.workflow in READING_A_GRAPH else BY_HAND,
         report=lambda sentence: typer.secho(one_line(sentence), err=True, dim=True),
     )
 

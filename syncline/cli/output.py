@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXIT_ALREADY_RUNNING",
     "EXIT_CONFIGURATION",
+    "EXIT_DIFFERS",
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
     "EXIT_STATUSES",
@@ -30,6 +31,7 @@ __all__ = [
 EXIT_FAILED: Final = 1
 EXIT_CONFIGURATION: Final = 2
 EXIT_ALREADY_RUNNING: Final = 3
+EXIT_DIFFERS: Final = 4
 EXIT_INTERRUPTED: Final = 130
 
 EXIT_STATUSES: Final = {
@@ -38,6 +40,7 @@ EXIT_STATUSES: Final = {
     EXIT_CONFIGURATION: "Wrong usage or configuration: somebody has to change something first.",
     EXIT_ALREADY_RUNNING: "`sync` only: another run holds the graph, so this one did nothing; "
     "`--follow` follows that one.",
+    EXIT_DIFFERS: "`graph takeover --dry-run` only: the target differs from what a sync would make of it.",
     EXIT_INTERRUPTED: "Ctrl-C.",
 }
 """What the exit statuses of all commands mean."""

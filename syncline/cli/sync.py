@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from syncline.cli.following import View
     from syncline.messages.sync import SyncGraphInput
 
-__all__ = ["STATUS_OF_SYNC", "sync"]
+__all__ = ["STATUS_OF_SYNC", "sync", "sync_and_wait"]
 
 STATUS_OF_SYNC = (
     "Exit status: 0 synced (drained, budget_spent or vectors_delayed: it says which), 1 failed, held or not "
@@ -72,7 +72,7 @@ def sync(
         time_budget_seconds=time_budget,
         progress_seconds=_FOLLOWED_EVERY if follow else None,
     )
-    answer = _interruptible(given, follow=follow, wait=wait, timeout=timeout, quiet=as_json)
+    answer = sync_and_wait(given, follow=follow, wait=wait, timeout=timeout, quiet=as_json)
     if as_json:
         typer.echo(answer.model_dump_json(indent=2))
     elif wait:
@@ -80,9 +80,10 @@ def sync(
     _exit(answer, wait=wait, as_json=as_json)
 
 
-def _interruptible(
+def sync_and_wait(
     given: "SyncGraphInput", *, follow: bool, wait: bool, timeout: float | None, quiet: bool
 ) -> "SyncedRun":
+    """Start a run, or join one, and return how it ended; Ctrl-C ends the waiting with its own status."""
     started: list[SyncedRun] = []
     try:
         return run(_sync(given, follow=follow, wait=wait, timeout=timeout, quiet=quiet, started=started))

@@ -18,7 +18,7 @@ from syncline.cli.output import EXIT_FAILED, errors_printed, one_line, print_col
 if TYPE_CHECKING:
     from syncline.messages.verification import Verification
 
-__all__ = ["STATUS_OF_VERIFY", "verify"]
+__all__ = ["STATUS_OF_VERIFY", "print_verification", "verify"]
 
 STATUS_OF_VERIFY = (
     "Exit status: 0 equal, 1 damage found (repaired or not), not all compared, or failed, "
@@ -66,12 +66,13 @@ def verify(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        _print(found, repaired=repair)
+        print_verification(found, repaired=repair)
     if not found.equal or found.queued:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _print(found: "Verification", *, repaired: bool) -> None:
+def print_verification(found: "Verification", *, repaired: bool) -> None:
+    """Print a table of all relations, the keys of damage, and the outcome."""
     from syncline.messages.verification import Verdict
 
     print_columns(

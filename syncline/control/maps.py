@@ -39,7 +39,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from syncline import names
 from syncline.control.audit import Actor
-from syncline.errors import CompositionInvalid, MapNotFound
+from syncline.errors import CompositionInvalid, MapInvalid, MapNotFound
 from syncline.messages.base import Message
 from syncline.messages.provider_state import UsedMap
 from syncline.stores.postgres import PostgresStore
@@ -63,6 +63,11 @@ __all__ = [
 
 LONGEST_DOCUMENT: Final = 1_000_000
 """Maximum characters of a document: it travels through Temporal."""
+_UNREADABLE: Final = (
+    "Another release wrote it, or this one has stricter rules: mend the document "
+    "(`syncline map show {0.name} --version {0.version}`) and store it with `syncline map put FILE "
+    "--name {0.name}`, or pin an earlier version by `map_version` of the graph's composition."
+)
 _MOST_NAMED: Final = 20
 _MOST_LOADED: Final = 100
 
@@ -307,7 +312,11 @@ class MapRepository:
             from syncline.maps.document import read_map
 
             used = UsedMap(name=stored.name, version=stored.version, hash=stored.hash)
-            schema_map = read_map(stored.document, source=f"map {stored.name}, version {stored.version}")
+            source = f"map {stored.name}, version {stored.version}"
+            try:
+                schema_map = read_map(stored.document, source=source)
+            except MapInvalid as unreadable:
+                raise MapInvalid(source, unreadable.problems, fix=_UNREADABLE.format(stored)) from None
             if len(self._loaded) >= _MOST_LOADED:
                 self._loaded.pop(next(iter(self._loaded)))
             self._loaded[key] = used, schema_map

@@ -17,6 +17,7 @@ __all__ = [
     "TableChange",
     "definition_of",
     "definitions_of",
+    "filled_before",
     "lists_anew",
     "map_changes",
     "map_hash",
@@ -56,6 +57,8 @@ class ChangeKind(StrEnum):
     ADDED = "added"
     CHANGED = "changed"
     LEFT = "left"
+    FILLED = "filled"
+    """Nothing: before its first cycle, its target has rows that somebody else wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,10 @@ class TableChange:
             return f"{self.table}: added to the map; every row is read."
         if self.kind is ChangeKind.LEFT:
             return f"{self.table}: left the map; it is no longer synced, and its rows stay as they are."
+        if self.kind is ChangeKind.FILLED:
+            points = ", every point is" if self.points else ""
+            counts = ", every count is made again" if self.recount else ""
+            return f"{self.table}: its target was filled; equal rows are not written{points}{counts}."
         done = [
             *(["rows that have other ids have to be deleted by hand"] if self.ids else []),
             *(["every row is read again"] if self.reread else []),
@@ -121,6 +128,19 @@ class TableChange:
         if left:
             done.append(f"what stands in {' and '.join(left)} stays")
         return f"{self.table}: {', '.join(self.what)}; {', '.join(done) or 'nothing is read again'}."
+
+
+def filled_before(name: str, definition: Definition) -> TableChange:
+    """Return what follows from rows that stand in a target before its first cycle.
+
+    One that is equal is not written, but it needs a point, and its counts may be somebody else's.
+    """
+    return TableChange(
+        table=name,
+        kind=ChangeKind.FILLED,
+        points=bool(definition.get("vector")),
+        recount=bool(definition.get("stats")),
+    )
 
 
 def map_changes(
@@ -139,7 +159,7 @@ def map_changes(
                     kind=ChangeKind.ADDED,
                     reread=name in gone,
                     compare=name in gone,
-                    ids=name in gone,
+                    ids=True,
                     # Rows may stand there: one that is equal is not written, but it needs a point.
                     points=bool(definition.get("vector")),
                     recount=bool(definition.get("stats")),

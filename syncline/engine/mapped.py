@@ -1,7 +1,7 @@
 """The map of a graph-db: which one its tables are synced by, and what a cycle owes where its own differs."""
 
 import json
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,26 +12,22 @@ from syncline.engine.map_changes import (
     ChangeKind,
     Definition,
     TableChange,
-    definition_of,
     definitions_of,
-    lists_anew,
+    filled_before,
     map_changes,
 )
 from syncline.engine.render.fragments import column
 from syncline.engine.render.identity import Identity, ours
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.strangers import strangers
 from syncline.engine.template import sql
-from syncline.sql import quoted
+from syncline.sql import literal, quoted
 
 __all__ = ["MapState", "read_map_state", "recount_step"]
 
 _RECOUNTED: Final = 5_000
 """Rows whose counts are made again in one transaction."""
-_STRANGERS: Final = (
-    "Rows stand there whose id the map does not make of their key: delete them and what refers to them, and "
-    "the next cycle writes all of it again."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +135,29 @@ class MapState:
 
 
 async def read_map_state(
-    target: asyncpg.Connection, statements: SchemaStatements, *, failed: Collection[str] = ()
+    target: asyncpg.Connection,
+    statements: SchemaStatements,
+    *,
+    failed: Collection[str] = (),
+    unread: Collection[str] = (),
 ) -> MapState:
-    """Return how the stored map compares with that of the statements. Failed tables are not looked at."""
+    """Return how the stored map compares with that of the statements. Failed tables are not looked at.
+
+    Of `unread` tables no cycle has read a row: what stands there already was written by somebody else.
+    """
     rows = await target.fetch(sql("mapped_read"))
     definitions = definitions_of(statements.schema_map)
     if not rows:
-        return MapState(statements=statements, first=True, _definitions=definitions)
-    before = {row["table_name"]: json.loads(row["definition"]) for row in rows if not row["gone"]}
+        filled = await _filled(target, [name for name in unread if name not in failed])
+        return MapState(
+            statements=statements,
+            first=True,
+            changes=tuple(filled_before(name, definitions[name]) for name in definitions if name in filled),
+            strangers={name: said async for name, said in strangers(target, statements.schema_map, filled)},
+            _definitions=definitions,
+        )
+    known = {row["table_name"]: json.loads(row["definition"]) for row in rows}
+    before = {row["table_name"]: known[row["table_name"]] for row in rows if not row["gone"]}
     gone = [row["table_name"] for row in rows if row["gone"]]
     changes = map_changes(before, definitions, gone=gone)
     looked_at = [change.table for change in changes if change.ids and change.table not in failed]
@@ -154,41 +165,22 @@ async def read_map_state(
         statements=statements,
         first=False,
         changes=changes,
-        strangers={name: said async for name, said in _strangers(target, statements, looked_at, before)},
+        strangers={
+            name: said
+            async for name, said in strangers(target, statements.schema_map, looked_at, before=known)
+        },
         recounts=frozenset(row["table_name"] for row in rows if row["recount"]),
         _definitions=definitions,
     )
 
 
-async def _strangers(
-    target: asyncpg.Connection,
-    statements: SchemaStatements,
-    names: Sequence[str],
-    before: Mapping[str, Definition],
-) -> AsyncIterator[tuple[str, str]]:
-    """Yield the tables that have rows with other ids than the map makes of their keys, and what mends it."""
-    for name in names:
-        own = Identity(statements.schema_map, statements.tables[name].table)
-        if not own.table.identified:
-            continue
-        strange = _strange(own, before.get(name))
-        if strange is None:
-            continue
-        if await target.fetchval(sql("mapped_strange", target=quoted(name), strange=strange)):
-            schema = quoted(await target.fetchval("SELECT current_schema()"))
-            leave = sql("mapped_strangers_leave", target=f"{schema}.{quoted(name)}", strange=strange).strip()
-            yield name, f"{_STRANGERS} {leave};"
-
-
-def _strange(own: Identity, before: Definition | None) -> str | None:
-    """Return the condition that a target row `t` has an id that no cycle finds; None if none can have."""
-    table = own.table
-    if not table.listed:
-        return own.is_strange("t")
-    if before is None or lists_anew(before, definition_of(table)):
-        # Its rows were all ours, and under other ids; those found by a natural key keep theirs.
-        return None if table.id is not None and table.id.natural else f"NOT {own.is_ours('t')}"
-    return None if table.looked_up else f"{own.is_ours('t')} AND {own.is_strange('t')}"
+async def _filled(target: asyncpg.Connection, names: Sequence[str]) -> list[str]:
+    """Return which of these tables have a row."""
+    if not names:
+        return []
+    probes = [sql("mapped_probe", name=literal(name), target=quoted(name)).strip() for name in names]
+    rows = await target.fetch(sql("mapped_filled", filled=" UNION ALL ".join(probes)))
+    return [row["name"] for row in rows]
 
 
 async def recount_step(target: asyncpg.Connection, statements: SchemaStatements, name: str) -> bool:

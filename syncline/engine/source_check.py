@@ -252,9 +252,13 @@ class SourceCheck:
             return ledger
         with self._context.target.store.errors_mapped():
             async with self._held.transaction() as target:
-                state = await read_map_state(target, self._statements, failed=self.fit.failed)
+                unread = [name for name in self._statements.tables if name not in ledger.stored]
+                state = await read_map_state(target, self._statements, failed=self.fit.failed, unread=unread)
         if self._replacing and not state.first:
             return ledger
+        if self._replacing:
+            # What the missing provider wrote is its own: neither its points nor its counts are made again.
+            state = replace(state, changes=())
         self.map_state = state
         self.fit = self._and_strangers(self.fit)
         for change in state.applied(self.fit.failed):

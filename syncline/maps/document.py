@@ -58,7 +58,11 @@ def read_map(text: str, *, source: str) -> SchemaMap:
     except ValidationError as invalid:
         found = invalid.errors(include_url=False, include_input=False)
         problems += [_of_model(place, error) for error in found]
-    if document is not None:
+    if document is not None and not document.tables:
+        line, named, _ = _found(place, ("tables",))
+        fix = "Add an entry for each table that is to be synced."
+        problems.append(MapProblem(line=line, path=named, problem="there is no table in it", fix=fix))
+    elif document is not None:
         ordered, circle = parents_first(document.tables)
         order = [*ordered, *circle]
         tables = tuple(_with_tenant(document.tables[index], document.tenant) for index in order)

@@ -39,6 +39,7 @@ __all__ = [
     "ShowMapInput",
     "SummarizeFailuresInput",
     "SummarizeParkedInput",
+    "TakeOverGraphInput",
     "VerificationProgress",
     "VerifyGraphInput",
 ]
@@ -102,6 +103,37 @@ class VerifyGraphInput(OperationInput):
             return f"Compare graph {self.graph} with its shadow"
         repair = f" and repair it: {self.why}, by {self.who}" if self.repair else ""
         return f"Verify graph {self.graph}{repair}"
+
+
+class TakeOverGraphInput(OperationInput):
+    """Input of `TakeOverGraph`; unless `dry_run`, `who` and `why` are recorded in the audit."""
+
+    workflow = names.TAKE_OVER_GRAPH
+
+    graph: GraphName
+    dry_run: bool = True
+    delete_extra: bool = False
+    """Have the next cycle delete rows and points that the write-db does not have."""
+    keep_vectors: bool = False
+    """Take the vectors that are there for those of the texts that stand in the target."""
+    keys: int = Field(default=10, ge=0, le=10_000)
+    """Maximum number of keys listed per finding."""
+    vectors: bool = True
+    who: Who = ""
+    why: Why = ""
+
+    @property
+    def changes(self) -> bool:
+        """Whether the first sync is prepared, not only said."""
+        return not self.dry_run
+
+    @property
+    def summary(self) -> str:
+        """One line on the purpose of the run."""
+        if self.dry_run:
+            return f"Compare graph {self.graph} with what a first sync would write"
+        extra = ", extras deleted" if self.delete_extra else ""
+        return f"Take over graph {self.graph}{extra}: {self.why}, by {self.who}"
 
 
 class _ChangeInput(OperationInput):

@@ -20,6 +20,7 @@ from syncline.maps.table_map import TableMap
 from syncline.masking import error_text
 from syncline.operator.map_catalog import MapTable, read_map_tables
 from syncline.operator.map_fit import advice, unwritable
+from syncline.operator.map_strangers import strange_rows
 from syncline.operator.schema import sql
 from syncline.operator.target_tables import target_tables
 from syncline.provider import GraphSchema, StoreRole
@@ -95,8 +96,10 @@ async def check_map(
         ]
         wrong: list[Misfit] = []
         kinds: dict[tuple[str, str], str] = {}
+        strange: list[Misfit] = []
         if _STATE in read.tables:
             wrong, kinds = await _refused_sql(connection, graph.schema, schema_map, targets)
+            strange = [one async for one in strange_rows(connection, graph.schema, schema_map, targets)]
     unfit = check_source(written, schema_map)
     at_fault = {misfit.table for misfit in unfit if isinstance(misfit, Misfit)}
     uncaught = uncaptured(written, [table for table in there if table.name not in at_fault])
@@ -108,7 +111,14 @@ async def check_map(
     found: list[MapMisfit] = []
     found += _reported([*unread, *unfit, *refused, *uncaught], "write", "error", text)
     stateless = [] if _STATE in read.tables else [Misfit(_stateless(graph.schema))]
-    errors = [*stateless, *unwritten, *unfilled, *unwritable(schema_map, graph.schema, targets), *wrong]
+    errors = [
+        *stateless,
+        *unwritten,
+        *unfilled,
+        *unwritable(schema_map, graph.schema, targets),
+        *wrong,
+        *strange,
+    ]
     found += _reported(errors, "graph", "error", text)
     found += _reported(advice(schema_map, graph.schema, sources, targets), "graph", "advice", text)
     return MapCheck(map=schema_map.name, tables=len(schema_map.tables), misfits=tuple(found))

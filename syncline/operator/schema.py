@@ -139,6 +139,14 @@ def key_form(table: TableMap, key: Sequence[str]) -> tuple[str, ...]:
     return tuple(parts)
 
 
+def known_form(schema_map: SchemaMap, name: str, key: Sequence[str]) -> tuple[str, ...]:
+    """Return a key in its form if the table is in the map and has such keys, else as it was given."""
+    try:
+        return key_form(find_row(schema_map, name, key), key)
+    except InputInvalid:
+        return tuple(key)
+
+
 def naming_values(schema_map: SchemaMap, parent: TableMap) -> list[str]:
     """Return the columns, other than the key, by which other tables reference rows of `parent`."""
     references = [reference for table in schema_map for reference in table.references]

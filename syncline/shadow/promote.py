@@ -42,6 +42,11 @@ _sql = statements_of("syncline.shadow")
 _ACTION: Final = "promote"
 _PATIENCE: Final = 60.0
 _AGAIN: Final = 0.5
+_MADE: Final = (
+    "Make in schema '{shadow}' what it lacks (CREATE TABLE … (LIKE … INCLUDING ALL), with its rows), or move "
+    "what is no part of the graph, and what is bound to it, to a schema of its own; `--force` swaps them "
+    "without it"
+)
 _FORCE: Final = "Try again later; `--force` swaps them anyway, once neither is running"
 
 
@@ -72,7 +77,8 @@ async def promote(
     await work.require_shadow()
     despite = await work.left_behind()
     if despite and not force:
-        raise ShadowInvalid(graph.slug, f"{'; '.join(despite)}. {_FORCE}")
+        made = _MADE.format(shadow=services.target_schema(graph, shadow=True).schema)
+        raise ShadowInvalid(graph.slug, f"{'; '.join(despite)}. {made}")
     reasons: list[str] = []
     deadline = time.monotonic() + patience
     while True:

@@ -10,7 +10,9 @@ from typing import Final
 
 from temporalio.common import Priority
 
-__all__ = ["BY_HAND", "SCHEDULED", "TRIGGERED", "WAITING", "cron_times", "is_on_time"]
+from syncline import names
+
+__all__ = ["BY_HAND", "READING_A_GRAPH", "SCHEDULED", "TRIGGERED", "WAITING", "cron_times", "is_on_time"]
 
 BY_HAND: Final = Priority(priority_key=1)
 """An operator waits for it: a manual run, an operation."""
@@ -20,6 +22,8 @@ SCHEDULED: Final = Priority(priority_key=3)
 """A scheduled run. The server's default too, for example for a cron workflow."""
 WAITING: Final = Priority(priority_key=4)
 """Work that can wait for all others: a shadow's run, a verification."""
+READING_A_GRAPH: Final = frozenset({names.VERIFY_GRAPH, names.TAKE_OVER_GRAPH})
+"""Operations that read every row of a graph, and so can wait."""
 
 
 def is_on_time(due: datetime, times: Sequence[tuple[int, int]]) -> bool:

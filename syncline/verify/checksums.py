@@ -126,7 +126,7 @@ class RowChecksums:
             if stored
             else _sql("target_listed", target=quoted(table.name), of_row=own.is_row("t"))
             if table.listed
-            else _sql("target_with_id", target=quoted(table.name), row_id=own_id(ids))
+            else _sql("target_with_id", target=quoted(table.name), row_id=self._bucketed(own_id(ids)))
         )
 
     def _staged(self) -> Iterator[str]:
@@ -179,6 +179,16 @@ class RowChecksums:
             return commas(self._parts)
         keys = zip(self._joined, self.table.target_key, strict=True)
         return commas([f"coalesce({key}, t.{quoted(column)}::text)" for (_, key), column in keys])
+
+    def _bucketed(self, row_id: str) -> str:
+        """Return the row id; where the column with the key is NULL, one made of the target id.
+
+        Else such a row, which somebody else wrote, would be in no bucket.
+        """
+        if not self._own.can_be_strange:
+            return row_id
+        stand_in = f"'? ' || t.{self._own.column}::text"
+        return f"coalesce({row_id}, {key_uuid(stand_in)})"
 
     @property
     def target_waits(self) -> str:

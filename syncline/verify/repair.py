@@ -21,10 +21,23 @@ class Repair:
     All attempts of the actor's run, if any, share their audit records.
     """
 
-    def __init__(self, target: GraphSchema, actor: Actor) -> None:
-        self.target, self.actor = target, actor.required("repair")
+    def __init__(
+        self, target: GraphSchema, actor: Actor, *, verb: str = "repair", extras_only: bool = False
+    ) -> None:
+        """`extras_only`: of rows and points, and only those that should not be there, are requested."""
+        self.target, self.actor, self.verb = target, actor.required(verb), verb
+        self._extras_only = extras_only
+        kinds = (RelationKind.ROWS, RelationKind.VECTORS) if extras_only else tuple(RelationKind)
+        self.kinds = frozenset(kinds)
+        """What it repairs."""
         self.earlier: dict[tuple[str, str], tuple[int, int]] = {}
         """(action, relation) -> number and rows of an earlier attempt's audit record."""
+
+    def chosen(self, damage: Sequence[Damage]) -> Sequence[Damage]:
+        """Return what of the damage it repairs."""
+        if not self._extras_only:
+            return damage
+        return [found for found in damage if found[2] is Verdict.EXTRA]
 
     async def recall(self) -> None:
         """Read what earlier attempts of the run have requested."""
@@ -45,14 +58,14 @@ class RelationRepair:
     """The repair of one relation: one audit record, updated with every portion."""
 
     def __init__(self, repair: Repair, name: str, kind: RelationKind) -> None:
-        self._repair, self._name, self._action = repair, name, f"repair {kind.value}"
+        self._repair, self._name, self._action = repair, name, f"{repair.verb} {kind.value}"
         self._line: int | None
         self._line, self.asked = repair.earlier.get((self._action, name), (None, 0))
         """`asked`: how much an earlier attempt requested."""
 
     async def rows(self, table: str, damage: Sequence[Damage]) -> int:
         """Request rows of a table by key; return how many were not requested already."""
-        by_id = {row_id: key for row_id, key, _ in damage}
+        by_id = {row_id: key for row_id, key, _ in self._repair.chosen(damage)}
         async with open_side(self._repair.target, snapshot=False) as side:
             [row] = await side.fetch(
                 _sql("requeue"), table, list(by_id), [json.dumps(key) for key in by_id.values()]
@@ -61,6 +74,7 @@ class RelationRepair:
 
     async def points(self, collection: str, damage: Sequence[Damage]) -> int:
         """Queue points for the vector store; return how many."""
+        damage = self._repair.chosen(damage)
         ids = [row_id for row_id, _, _ in damage]
         rewritten = [row_id for row_id, _, verdict in damage if verdict is not Verdict.EXTRA]
         async with open_side(self._repair.target, snapshot=False) as side:

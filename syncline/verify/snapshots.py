@@ -60,9 +60,17 @@ class Snapshots:
 
 @asynccontextmanager
 async def open_snapshots(
-    write: GraphSchema, target: GraphSchema, statements: SchemaStatements, tables: Sequence[str]
+    write: GraphSchema,
+    target: GraphSchema,
+    statements: SchemaStatements,
+    tables: Sequence[str],
+    *,
+    unread_as_read: bool = False,
 ) -> AsyncIterator[Snapshots]:
-    """Yield both snapshots, to compare these tables; takes no lock that a cycle or writer needs."""
+    """Yield both snapshots, to compare these tables; takes no lock that a cycle or writer needs.
+
+    `unread_as_read`: what a cycle would read now counts as read, of tables that none has read yet.
+    """
     async with open_side(target, snapshot=True) as graph_db:
         ledger = await read_ledger(graph_db.connection, tables=statements.tables, run_id="")
         async with open_source(write, statements.sources(write.schema, tables)) as write_db:
@@ -76,11 +84,15 @@ async def open_snapshots(
             rescan = ledger.foreign_to(pending.cluster, pending.horizon, pending.known) is not None
             if rescan:
                 ledger = ledger.rescanned()
+            cursors = dict(ledger.cursors)
+            if unread_as_read:
+                read = Cursor(xid=pending.horizon)
+                cursors |= {name: read for name in cursors if name not in ledger.stored}
             yield Snapshots(
                 target=graph_db,
                 write=write_db,
                 schema=write.schema,
-                cursors=ledger.cursors,
+                cursors=cursors,
                 rescan=rescan,
             )
 

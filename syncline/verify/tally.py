@@ -55,17 +55,21 @@ class Tally:
     async def note(
         self,
         verdict: Verdict,
-        key: Sequence[str],
+        key: Sequence[str | None],
         row_id: UUID,
         *,
         asked: Sequence[str] | None = None,
     ) -> None:
-        """Record a key that differs; a repair requests `row_id` by key `asked`, if that differs."""
+        """Record a key that differs; a repair requests `row_id` by key `asked`, if that differs.
+
+        A part is None where the target has no key, because somebody else wrote the row.
+        """
+        named = tuple(f"? {row_id}" if part is None else part for part in key)
         self._counts[verdict] += 1
         if len(self._keys[verdict]) < self._limit:
-            self._keys[verdict].append(tuple(key))
+            self._keys[verdict].append(named)
         if verdict.damage and self._mend is not None:
-            self._damage.append((row_id, tuple(key if asked is None else asked), verdict))
+            self._damage.append((row_id, tuple(named if asked is None else asked), verdict))
             if len(self._damage) >= _AT_ONCE:
                 await self._flush()
         self._saw(1)

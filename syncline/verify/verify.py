@@ -21,7 +21,7 @@ from syncline.verify.stats import KEPT_COUNTS, Recounting, compare_counts, mend_
 from syncline.verify.tally import Heartbeater, Mend, Tally
 from syncline.verify.vectors import compare_vectors
 
-__all__ = ["verify"]
+__all__ = ["compare", "verify"]
 
 _sql = statements_of("syncline.verify")
 
@@ -52,12 +52,40 @@ async def verify(
     record. A query that a store rejects is reported as a problem of that relation; the others are compared.
     Raises InputInvalid for an unknown table, or for a repair without actor or reason.
     """
-    started = time.monotonic()
-    asked = schema_map.chosen(tables)
+    schema_map.chosen(tables)
     actor = Actor(who=who, why=why, run_id=run_id, starter=starter)
     mending = Repair(target, actor) if repair else None
     if mending is not None:
         await mending.recall()
+    return await compare(
+        schema_map,
+        write=write,
+        target=target,
+        vectors=vectors,
+        embedding=embedding,
+        tables=tables,
+        keys=keys,
+        repair=mending,
+        beat=beat,
+    )
+
+
+async def compare(
+    schema_map: SchemaMap,
+    *,
+    write: GraphSchema,
+    target: GraphSchema,
+    vectors: GraphVectors | None,
+    embedding: str,
+    keys: int,
+    repair: Repair | None,
+    tables: Collection[str] | None = None,
+    beat: Heartbeater | None = None,
+    unread_as_read: bool = False,
+) -> Verification:
+    """Compare a graph's stores; with `unread_as_read` as if a table without a cursor had been read."""
+    started = time.monotonic()
+    asked = schema_map.chosen(tables)
     inspection = _Inspection(
         schema_map,
         write=write,
@@ -65,8 +93,9 @@ async def verify(
         vectors=vectors,
         embedding=embedding,
         keys=keys,
-        repair=mending,
+        repair=repair,
         beat=beat or (lambda _name, _seen: None),
+        unread_as_read=unread_as_read,
     )
     relations: list[Relation] = []
     for table in asked:
@@ -92,8 +121,9 @@ class _Inspection:
         keys: int,
         repair: Repair | None,
         beat: Heartbeater,
+        unread_as_read: bool,
     ) -> None:
-        self._map = schema_map
+        self._map, self._unread_as_read = schema_map, unread_as_read
         self._statements = SchemaStatements(schema_map)
         self._write, self._target, self._vectors = write, target, vectors
         self._embedding, self._keys, self._repair, self._beat = embedding, keys, repair, beat
@@ -106,7 +136,9 @@ class _Inspection:
         try:
             # Separate snapshots for each table: a long one stops Postgres from vacuuming behind writers.
             read = [table.name, *(links.rejected_by for links in table.links if links.rejected_by)]
-            async with open_snapshots(self._write, self._target, self._statements, read) as snapshots:
+            async with open_snapshots(
+                self._write, self._target, self._statements, read, unread_as_read=self._unread_as_read
+            ) as snapshots:
                 self.rescan |= snapshots.rescan
                 await self._both_sides(snapshots, table, tally, found)
             if table.stats is not None:
@@ -199,7 +231,8 @@ class _Inspection:
         return Tally(name, kind, table.name, keys=self._keys, beat=self._beat, mend=mend, queued=asked)
 
     def _repair_of(self, name: str, kind: RelationKind) -> RelationRepair | None:
-        return None if self._repair is None else self._repair.of(name, kind)
+        repair = self._repair
+        return None if repair is None or kind not in repair.kinds else repair.of(name, kind)
 
 
 def _format_error(error: SynclineError) -> str:

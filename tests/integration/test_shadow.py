@@ -459,6 +459,8 @@ async def test_what_speaks_against_a_promotion_is_told_and_force_goes_over_it(si
             refused.value
         )
         assert "view 'reports.nodes' reads the live tables" in str(refused.value)
+        assert "CREATE TABLE … (LIKE … INCLUDING ALL)" in str(refused.value)
+        assert "again later" not in str(refused.value)
     with pytest.raises(InputInvalid, match="give `who` and `why`"):
         await promote(site.services, await site.graph(), KNOWLEDGE_GRAPH, who="", why="x", run_id="r")
     done = await site.promote(force=True)

@@ -154,3 +154,10 @@ def test_map_options_are_those_of_the_built_in_provider() -> None:
         named("?"),
     ):
         assert map_options(other) == MapOptions()  # type: ignore[arg-type]
+
+
+async def test_a_version_that_this_release_cannot_read_names_the_way_out(maps: MapRepository) -> None:
+    assert await put(maps, DOCUMENT.replace("version: 1", "version: 7")) == 1
+    with pytest.raises(MapInvalid, match="1 is the newest") as refused:
+        await maps.load(MapOptions(map="shop"))
+    assert "`syncline map show shop --version 1`" in (refused.value.fix or "")

@@ -42,6 +42,8 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "an empty name": ("version: 1\nname: '' # !\ntables: {items: {source: item}}\n", "name", "name is empty", "Write the name"),
     "no tables": ("version: 1 # !\nname: shop\n", "tables", "'tables' is missing", "entry for each table"),
     "tables of nothing": ("version: 1\nname: shop\ntables: # !\n", "tables", "list or a mapping", "key: value"),
+    "an empty mapping of tables": ("version: 1\nname: shop\ntables: {} # !\n", "tables", "no table in it", "Add an entry for each"),
+    "an empty list of tables": ("version: 1\nname: shop\ntables: [] # !\n", "tables", "no table in it", "Add an entry for each"),
     "an unknown key of the map": (ITEMS + "tabels: {} # !\n", "tabels", "unknown key 'tabels'", "Did you mean 'tables'?"),
     # Fields.
     "no source": (HEAD + "  items: {columns: [title]} # !\n", "tables.items.source", "'source' is missing", "Add `source:`"),

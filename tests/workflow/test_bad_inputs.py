@@ -8,6 +8,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -343,7 +344,8 @@ async def test_a_bad_command_ends_in_a_sentence(
     assert said.status in (1, 2), said
     # Wrong usage is told with what was typed, by whom it was typed, and stays at that terminal.
     masked = said.err.replace(SECRET, "") if said.status == 2 else said.err
-    spoken((masked + said.out).replace(LONG, "x"))
+    # A list of commands is drawn as wide as the terminal.
+    spoken(re.sub("[ ─]{2,}", " ", (masked + said.out).replace(LONG, "x")))
 
 
 # Workflow inputs ---------------------------------------------------------------------------------------------
@@ -382,6 +384,9 @@ WORKFLOWS: list[tuple[str, Any]] = [
     (names.VERIFY_GRAPH, {"graph": "kg", "keys": -1}),
     (names.VERIFY_GRAPH, {"graph": "kg", "repair": True, "shadow": True}),
     (names.VERIFY_GRAPH, {"graph": "kg", "repair": True, "who": LONG, "why": LONG}),
+    (names.TAKE_OVER_GRAPH, {}),
+    (names.TAKE_OVER_GRAPH, {"graph": "kg", "keys": -1}),
+    (names.TAKE_OVER_GRAPH, {"graph": "kg", "dry_run": False, "who": LONG, "why": LONG}),
     (names.RETRY_FAILURES, {"graph": "kg"}),
     (names.RETRY_FAILURES, ACTION),
     (names.RETRY_FAILURES, {**ACTION, "everything": True, "table": "nodes"}),

@@ -231,6 +231,11 @@ class Identity:
         own = f"{row}.{self.column}"
         return f"{own} = g.row_id" if self.hashed else self.gone_is(own)
 
+    @property
+    def can_be_strange(self) -> bool:
+        """Whether a target row may have another id than its key makes: not where the id is the key itself."""
+        return self.table.identified and (self.table.key_column is not None or len(self.table.key) > 1)
+
     def is_strange(self, row: str) -> str:
         """Return the condition that an `identified` target row has another id than its key makes."""
         return f"{row}.{self.column} IS DISTINCT FROM {self.derived(self.parts(row))}"

@@ -15,11 +15,12 @@ ON CONFLICT (table_name) DO UPDATE SET
 -- name: mapped_complete
 UPDATE sync_state SET map_hash = $1
 
--- name: mapped_strange
-SELECT EXISTS (SELECT FROM @{target} t WHERE @{strange})
+-- name: mapped_probe
+SELECT '@{name}', EXISTS (SELECT FROM @{target})
 
--- name: mapped_strangers_leave
-DELETE FROM @{target} t WHERE @{strange}
+-- name: mapped_filled
+-- Which of the tables have a row.
+SELECT f.name FROM (@{filled}) AS f (name, filled) WHERE f.filled
 
 -- name: mapped_unpark
 -- Rows that are all read again are parked again, by the map of now; the images are of the map before.

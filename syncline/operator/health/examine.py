@@ -22,6 +22,7 @@ from syncline.errors import MapInvalid, MapNotFound, StoreError
 from syncline.messages.base import GraphStatus
 from syncline.migrations.revisions import CONTROL, ENGINE, GRAPH, WRITE, Side, schemas_behind
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, listed, skew_check
+from syncline.operator.health.maps import check_maps
 from syncline.operator.health.postgres import check_postgres, tls_checks
 from syncline.operator.health.rights import check_policies, check_positions, check_rights, needed_rights
 from syncline.operator.health.tenancy import check_capture, check_locks, check_role, check_schemas
@@ -71,6 +72,7 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
         *_tenancy_looks(services, graphs),
         *_listener_looks(services, graphs, namespace),
         *_policy_looks(services, graphs),
+        _look("maps", partial(check_maps, services, graphs), fix="See the check of control plane."),
         _look("control plane: migrations", partial(_control_revision, services), fix=_MIGRATE),
         *(
             _look(f"{side.name} migrations", partial(_revisions, services, graphs, side), fix=_MIGRATE)

@@ -60,3 +60,6 @@ WHERE CASE WHEN false THEN sync_target.@{column} ELSE (@{expression}) END IS NOT
 
 -- name: map_stage
 CREATE TEMP TABLE @{stage} (@{definitions}) ON COMMIT DROP
+
+-- name: map_strangers
+SELECT EXISTS (SELECT FROM (SELECT * FROM @{target} LIMIT @{limit}) t WHERE @{strange})

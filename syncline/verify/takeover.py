@@ -1,0 +1,119 @@
+"""Takeover: compares a target that somebody else filled with what a first sync would make of it.
+
+The comparison is that of `verify`, with everything that the write-db has taken as read: nothing is pending
+because no cycle has run. Rows under other ids than the map's are looked for before.
+"""
+
+from syncline.control.audit import Actor
+from syncline.engine.render.fragments import commas
+from syncline.engine.render.identity import Identity
+from syncline.engine.state import read_ledger
+from syncline.engine.strangers import strange_condition, ways_to_leave
+from syncline.engine.table_map import SchemaMap, TableMap
+from syncline.errors import TakeoverRefused
+from syncline.messages.takeover import StrangeRows, Takeover
+from syncline.provider import GraphSchema, GraphVectors
+from syncline.sql import quoted, statements_of
+from syncline.verify.kept_vectors import keep_vectors
+from syncline.verify.repair import Repair
+from syncline.verify.snapshots import Side, open_side
+from syncline.verify.tally import Heartbeater
+from syncline.verify.verify import compare
+
+__all__ = ["take_over"]
+
+_sql = statements_of("syncline.verify")
+
+
+async def take_over(
+    schema_map: SchemaMap,
+    *,
+    graph: str,
+    write: GraphSchema,
+    target: GraphSchema,
+    vectors: GraphVectors | None,
+    embedding: str,
+    keys: int,
+    delete_extra: bool = False,
+    keep: bool = False,
+    actor: Actor | None = None,
+    beat: Heartbeater | None = None,
+) -> Takeover:
+    """Compare a graph's stores as if every row had been read; for an `actor`, prepare the first sync.
+
+    Without one nothing is written. With one extras are requested to be deleted, if `delete_extra`, and with
+    `keep` the vectors that are there count as those of the texts that stand in the target; nothing of it if
+    the result has refusals. Raises TakeoverRefused if every table has been read already.
+    """
+    told = beat or (lambda _name, _seen: None)
+    async with open_side(target, snapshot=True) as side:
+        names = [table.name for table in schema_map]
+        read = (await read_ledger(side.connection, tables=names, run_id="")).stored
+        if read.issuperset(names):
+            raise TakeoverRefused(graph)
+        strange = []
+        for table in schema_map:
+            told(table.name, 0)
+            rows = await _strange(side, schema_map, table, target.schema, keys)
+            strange += [] if rows is None else [rows]
+    asking = None
+    if actor is not None and delete_extra and not strange:
+        asking = Repair(target, actor, verb="take over", extras_only=True)
+        await asking.recall()
+    verified = await compare(
+        schema_map,
+        write=write,
+        target=target,
+        vectors=vectors,
+        embedding=embedding,
+        keys=keys,
+        repair=asking,
+        beat=told,
+        unread_as_read=True,
+    )
+    found = Takeover(
+        graph=graph,
+        dry_run=actor is None,
+        found=verified,
+        strange=tuple(strange),
+        delete_extra=delete_extra,
+        asked=verified.queued,
+    )
+    if keep and actor is not None and vectors is not None and not found.refusals:
+        kept = await keep_vectors(schema_map, target, vectors, embedding=embedding, beat=told)
+        found = found.model_copy(update={"kept_vectors": kept})
+    return found
+
+
+async def _strange(
+    side: Side, schema_map: SchemaMap, table: TableMap, schema: str, keys: int
+) -> StrangeRows | None:
+    """Return a table's rows under other ids than the map's, and those whose key cannot be read."""
+    if table.listed:
+        return None  # a row that is not listed is somebody else's, whatever its id
+    own = Identity(schema_map, table)
+    parts = own.parts("t")
+    unreadable = " OR ".join(f"({part}) IS NULL" for part in parts)
+    strange = f"{own.is_strange('t')} OR {unreadable}" if own.can_be_strange else unreadable
+    places = {"target": quoted(table.name), "strange": strange}
+    [counts] = await side.fetch(_sql("strange_counted", unreadable=unreadable, **places))
+    if not counts["rows"]:
+        return None
+    columns = [own.column] if table.identified else [quoted(name) for name in table.target_key]
+    ids = commas([f"t.{name}::text" for name in columns])
+    rows = await side.fetch(_sql("strange_listed", ids=ids, key=commas(parts), **places), keys)
+    way_out = ""
+    condition = strange_condition(schema_map, table.name, schema=schema)
+    if condition is not None:
+        leaving = await ways_to_leave(side.connection, table.name, condition, schema=schema)
+        way_out = (
+            f"Let tables.{table.name}.id of the map say how their ids were made, or delete them: {leaving}"
+        )
+    return StrangeRows(
+        table=table.name,
+        count=counts["rows"],
+        unreadable=counts["unreadable"],
+        keys=tuple(() if None in row["key"] else tuple(row["key"]) for row in rows),
+        ids=tuple(" ".join(row["ids"]) for row in rows),
+        way_out=way_out,
+    )

@@ -1,0 +1,334 @@
+"""A target that another engine filled: compared, taken over, ids kept, rows that are equal not written."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID, uuid5
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from syncline.capture.install.install import adopt
+from syncline.control.audit import Actor
+from syncline.engine import Column, Links, Reference, SchemaMap, SyncEngine, TableMap, VectorProjection
+from syncline.engine.keys import key_uuid
+from syncline.engine.strangers import strange_condition, ways_to_leave
+from syncline.errors import TakeoverRefused
+from syncline.maps.ids import Id, IdRule
+from syncline.messages.sync import CycleStatus, SyncResult
+from syncline.messages.takeover import Takeover
+from syncline.messages.verification import RelationKind, Verification
+from syncline.migrations import migrate_bookkeeping
+from syncline.stores.vectors import PointPayload
+from syncline.testing.graphs import TestGraph
+from syncline.verify import verify
+from syncline.verify.takeover import take_over
+from tests.kit.bare_graph import bare_graph, made_by
+
+NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
+SHOP = SchemaMap(
+    name="shop",
+    tables=(
+        TableMap(
+            name="makers",
+            source="maker_rows",
+            key=("nr",),
+            types={"nr": "bigint"},
+            id=Id(rule=IdRule.SAME, column="nr"),
+            stamped=False,
+            columns=(Column(name="name"),),
+        ),
+        TableMap(
+            name="tags",
+            source="tag_rows",
+            id=Id(rule=IdRule.UUID5, namespace=str(NAMESPACE)),
+            stamped=False,
+            columns=(Column(name="word"),),
+        ),
+        TableMap(
+            name="parts",
+            source="part_rows",
+            types={"maker": "bigint"},
+            id=Id(rule=IdRule.HASH),
+            stamped=False,
+            columns=(Column(name="title"),),
+            references=(Reference(column="maker", parent="makers", required=True, target="maker_nr"),),
+            links=(Links(table="part_tags", source="tags", owner="part_id", member="tag_id", parent="tags"),),
+            vector=VectorProjection(collection="parts", text="t.title", payload={"key": "t.key"}),
+        ),
+    ),
+)
+SOURCE = """
+SET search_path = kg;
+CREATE TABLE maker_rows (nr bigint PRIMARY KEY, name text);
+CREATE TABLE tag_rows (id text PRIMARY KEY, word text);
+CREATE TABLE part_rows (id text PRIMARY KEY, title text, maker bigint NOT NULL, tags text[]);
+INSERT INTO maker_rows VALUES (1, 'Ada'), (2, 'Bo'), (3, 'Cy');
+INSERT INTO tag_rows VALUES ('red', 'Red'), ('blue', 'Blue');
+INSERT INTO part_rows VALUES
+    ('p1', 'bolt', 1, '{red}'), ('p2', 'nut', 1, '{red,blue}'), ('p3', 'gear', 2, '{}'), ('p4', 'cog', 3, '{blue}');
+"""
+TARGET = """
+SET search_path = kg;
+CREATE TABLE makers (nr bigint PRIMARY KEY, name text);
+CREATE TABLE tags (id uuid PRIMARY KEY, key text, word text);
+CREATE TABLE parts (
+    id uuid PRIMARY KEY, key text, maker_nr bigint NOT NULL REFERENCES makers, title text, reads integer DEFAULT 0
+);
+CREATE TABLE part_tags (
+    part_id uuid REFERENCES parts, tag_id uuid REFERENCES tags, PRIMARY KEY (part_id, tag_id)
+);
+"""
+ADA = Actor(who="ada", why="one engine less", run_id="run-1")
+
+
+def tag(key: str) -> UUID:
+    return uuid5(NAMESPACE, key)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def shop(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[TestGraph]:
+    async with bare_graph(new_database, tmp_path) as graph:
+        await made_by(graph, write=SOURCE, target=TARGET)
+        await migrate_bookkeeping(graph.target, "kg")
+        await adopt(graph.write, "kg", SHOP)
+        await fill(graph)
+        yield graph
+
+
+async def on_target(graph: TestGraph, query: str, *arguments: object) -> list[tuple[object, ...]]:
+    connection = await graph.connect_target()
+    try:
+        await connection.execute("SET search_path = kg")
+        return [tuple(row) for row in await connection.fetch(query, *arguments)]
+    finally:
+        await connection.close()
+
+
+async def fill(graph: TestGraph) -> None:
+    """What the other engine left: half of the rows, a stale one, extra ones. Readers have counted p1."""
+    for query, rows in (
+        ("INSERT INTO makers VALUES ($1, $2)", [(1, "Ada"), (2, "Old"), (9, "Gone")]),
+        ("INSERT INTO tags VALUES ($1, $2, $3)", [(tag("red"), "red", "Red"), (tag("dim"), "dim", "Dim")]),
+        (
+            "INSERT INTO parts VALUES ($1, $2, $3, $4, 7)",
+            [
+                (key_uuid("p1"), "p1", 1, "bolt"),
+                (key_uuid("p2"), "p2", 2, "nuts"),
+                (key_uuid("p8"), "p8", 9, "x"),
+            ],
+        ),
+        ("INSERT INTO part_tags VALUES ($1, $2)", [(key_uuid("p1"), tag("red"))]),
+    ):
+        for row in rows:
+            await on_target(graph, query, *row)
+
+
+async def taken(graph: TestGraph, *, schema_map: SchemaMap = SHOP, **given: object) -> Takeover:
+    context = graph.context()
+    return await take_over(
+        schema_map,
+        graph="kg",
+        write=context.write,
+        target=context.target,
+        vectors=context.vectors,
+        embedding=graph.embedding.name,
+        keys=10,
+        **given,  # type: ignore[arg-type]
+    )
+
+
+async def verified(graph: TestGraph) -> Verification:
+    context = graph.context()
+    return await verify(
+        SHOP,
+        write=context.write,
+        target=context.target,
+        vectors=context.vectors,
+        embedding=graph.embedding.name,
+    )
+
+
+async def cycle(graph: TestGraph, schema_map: SchemaMap = SHOP) -> SyncResult:
+    return await SyncEngine(schema_map).run_cycle(graph.context())
+
+
+def told(found: Verification) -> dict[str, dict[str, set[tuple[str, ...]]]]:
+    return {
+        one.name: {
+            verdict: set(getattr(one, verdict).keys)
+            for verdict in ("missing", "stale", "extra", "pending")
+            if getattr(one, verdict).count
+        }
+        for one in found.relations
+        if one.kind is not RelationKind.VECTORS
+    }
+
+
+async def versions(graph: TestGraph) -> dict[object, tuple[object, ...]]:
+    rows = await on_target(
+        graph,
+        "SELECT 'm' || nr, xmin::text, ctid::text FROM makers UNION ALL SELECT key, xmin::text, ctid::text FROM tags"
+        " UNION ALL SELECT key, xmin::text, ctid::text FROM parts",
+    )
+    return {row[0]: row[1:] for row in rows}
+
+
+async def test_a_dry_run_says_what_differs_and_writes_nothing(shop: TestGraph) -> None:
+    tables = await on_target(shop, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'kg' ORDER BY 1")
+
+    async def everything() -> list[object]:
+        return [
+            await on_target(shop, f'SELECT t::text, xmin::text FROM "{name}" t ORDER BY 1')
+            for (name,) in tables
+        ]
+
+    before = await everything()
+    found = await taken(shop)
+    assert await everything() == before
+    assert told(found.found) == {
+        "makers": {"missing": {("3",)}, "stale": {("2",)}, "extra": {("9",)}},
+        "tags": {"missing": {("blue",)}, "extra": {("dim",)}},
+        "parts": {"missing": {("p3",), ("p4",)}, "stale": {("p2",)}, "extra": {("p8",)}},
+        "part_tags": {"missing": {("p2", "red"), ("p2", "blue")}},
+    }
+    assert [one.equal for one in found.found.relations if one.kind is RelationKind.ROWS] == [1, 1, 1]
+    assert (found.extra_rows, found.extra_links, found.strange, found.refusals) == (3, 0, (), ())
+    assert not found.equal
+    assert any("3 rows that the write-db does not have stays" in said for said in found.sentences())
+
+
+async def test_only_what_differs_is_written_and_extras_stay_unless_asked(shop: TestGraph) -> None:
+    before = await versions(shop)
+    assert (await taken(shop, actor=ADA)).refusals == ()
+    result = await cycle(shop)
+    assert result.status is CycleStatus.DRAINED
+    after = await versions(shop)
+    assert {key for key in before if after.get(key) != before[key]} == {"m2", "p2"}
+    assert await on_target(shop, "SELECT reads FROM parts WHERE key IN ('p1', 'p2')") == [(7,), (7,)]
+    assert {key: found for key, found in told(await verified(shop)).items() if found} == {
+        "makers": {"extra": {("9",)}},
+        "tags": {"extra": {("dim",)}},
+        "parts": {"extra": {("p8",)}},
+    }
+    with pytest.raises(TakeoverRefused, match="verify kg"):
+        await taken(shop)
+
+
+async def test_extras_leave_when_asked_and_all_is_equal(shop: TestGraph) -> None:
+    found = await taken(shop, actor=ADA, delete_extra=True)
+    assert found.asked == 3
+    assert await on_target(
+        shop, "SELECT who, action, why, table_name, rows FROM sync_audit ORDER BY table_name"
+    ) == [("ada", "take over rows", "one engine less", name, 1) for name in ("makers", "parts", "tags")]
+    # Another attempt of the run asks for nothing twice.
+    assert (await taken(shop, actor=ADA, delete_extra=True)).asked == 3
+    await cycle(shop)
+    assert (await verified(shop)).equal
+    assert await on_target(shop, "SELECT count(*) FROM parts") == [(4,)]
+
+
+async def test_rows_under_other_ids_refuse_it_and_no_sync_doubles_them(shop: TestGraph) -> None:
+    await on_target(
+        shop,
+        "INSERT INTO parts VALUES ($1, 'p3', 2, 'gear'), ($2, NULL, 2, 'lost')",
+        UUID(int=3),
+        UUID(int=4),
+    )
+    await on_target(shop, "INSERT INTO part_tags VALUES ($1, $2)", UUID(int=3), tag("red"))
+    found = await taken(shop, actor=ADA, delete_extra=True)
+    [strange] = found.strange
+    assert (strange.table, strange.count, strange.unreadable) == ("parts", 2, 1)
+    assert set(zip(strange.keys, strange.ids, strict=True)) == {
+        (("p3",), str(UUID(int=3))),
+        ((), str(UUID(int=4))),
+    }
+    assert "tables.parts.id" in strange.way_out
+    assert found.refusals
+    assert found.asked == 0
+    # Without a takeover: the table fails, the others are synced.
+    result = await cycle(shop)
+    [failed] = [table for table in result.tables if table.error]
+    assert failed.table == "parts"
+    assert "takeover" in str(failed.error)
+    assert await on_target(shop, "SELECT count(*) FROM parts WHERE key = 'p3'") == [(1,)]
+    assert await on_target(shop, "SELECT count(*) FROM makers") == [(4,)]
+    # The statements work as they stand: links first.
+    statements = str(failed.error)[str(failed.error).index("DELETE") :]
+    assert statements.index("part_tags") < statements.index('DELETE FROM "kg"."parts"')
+    connection = await shop.connect_target()
+    await connection.execute(statements)
+    await connection.close()
+    assert await on_target(shop, "SELECT count(*) FROM parts") == [(3,)]
+    assert (await cycle(shop)).status is CycleStatus.DRAINED
+    assert await on_target(shop, "SELECT count(*) FROM parts WHERE key = 'p3'") == [(1,)]
+
+
+async def test_a_table_that_comes_into_the_map_later_is_looked_at_too(shop: TestGraph) -> None:
+    less = replace(SHOP, tables=SHOP.tables[:1])
+    await cycle(shop, less)
+    await on_target(shop, "INSERT INTO tags VALUES ($1, 'blue', 'Blue')", UUID(int=5))
+    result = await cycle(shop)
+    assert [table.table for table in result.tables if table.error] == ["tags"]
+    assert await on_target(shop, "SELECT count(*) FROM tags WHERE key = 'blue'") == [(1,)]
+
+
+async def test_links_that_no_array_names_refuse_it_unless_extras_are_deleted(shop: TestGraph) -> None:
+    await on_target(shop, "INSERT INTO part_tags VALUES ($1, $2)", key_uuid("p1"), tag("dim"))
+    found = await taken(shop, actor=ADA)
+    assert found.extra_links == 1
+    assert "1 link" in " ".join(found.refusals)
+    assert (await taken(shop, actor=ADA, delete_extra=True)).refusals == ()
+    await cycle(shop)
+    assert (await verified(shop)).equal
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_vectors_that_are_there_are_kept_where_somebody_says_so(shop: TestGraph, keep: bool) -> None:
+    context = shop.context()
+    collection = context.vectors.collection("parts")
+    await shop.vectors.ensure_collection(collection, dimensions=16)
+    points = [PointPayload(key_uuid(key), {"of": "another engine"}) for key in ("p1", "p2", "p8")]
+    await shop.vectors.upsert(collection, points, np.ones((3, 16), dtype=np.float32))
+    found = await taken(shop, actor=ADA, delete_extra=True, keep=keep)
+    assert found.kept_vectors == (3 if keep else 0)
+    result = await cycle(shop)
+    # p3 and p4 are new, and p2 has another text now.
+    assert (result.vectors.embedded, result.vectors.upserted) == ((3, 4) if keep else (4, 4))
+    assert (await verified(shop)).equal
+
+
+async def test_points_of_equal_rows_are_written(shop: TestGraph) -> None:
+    """A row that is equal is not written, so nothing queues its point."""
+    await taken(shop, actor=ADA, delete_extra=True)
+    result = await cycle(shop)
+    assert result.vectors.upserted == 4
+    assert (await verified(shop)).equal
+
+
+async def test_what_refers_to_a_stranger_leaves_first_whoever_made_the_table(shop: TestGraph) -> None:
+    """Without rows of readers that refer to it, no printed statement would work for foreign keys without action."""
+    connection = await shop.connect_target()
+    await connection.execute(
+        "SET search_path = kg; ALTER TABLE tags ADD above uuid REFERENCES tags;"
+        "CREATE TABLE reads (id int PRIMARY KEY, tag uuid REFERENCES tags ON DELETE CASCADE);"
+        'CREATE TABLE "Read notes" (read int REFERENCES reads);'
+        "CREATE TABLE seen (tag uuid REFERENCES tags ON DELETE SET NULL)"
+    )
+    strange = UUID(int=6)
+    await connection.execute("INSERT INTO tags VALUES ($1, 'odd', 'Odd')", strange)
+    await connection.execute("UPDATE tags SET above = $1 WHERE key = 'red'", strange)
+    for table in ("reads VALUES (1, $1)", "seen VALUES ($1)", "part_tags VALUES ($2, $1)"):
+        values = (strange, key_uuid("p2"))[: 1 + ("$2" in table)]
+        await connection.execute(f"INSERT INTO {table}", *values)
+    await connection.execute('INSERT INTO "Read notes" VALUES (1)')
+    condition = strange_condition(SHOP, "tags", schema="kg")
+    assert condition is not None
+    leaving = await ways_to_leave(connection, "tags", condition, schema="kg")
+    await connection.execute("SET search_path = pg_catalog")
+    await connection.execute(str(leaving))
+    await connection.close()
+    assert await on_target(shop, "SELECT key, above FROM tags ORDER BY 1") == [("dim", None), ("red", None)]
+    assert await on_target(shop, 'SELECT count(*) FROM "Read notes"') == [(0,)]
+    assert await on_target(shop, "SELECT tag FROM seen") == [(None,)]

@@ -14,7 +14,9 @@ __all__ = ["Found", "identity_faults", "referring_faults"]
 Found = tuple[tuple[str | int, ...], str, str]
 """Where in a table map, what is wrong, and the fix."""
 
-_TYPES: Final = "text, varchar, uuid, smallint, integer, bigint, numeric, date and bytea"
+_TYPES: Final = (
+    "text, varchar, uuid, smallint, integer, bigint, numeric, date, timestamp, timestamptz and bytea"
+)
 _NUMBERS: Final = {Kind.INTEGER, Kind.NUMERIC}
 _OF_TEXT: Final = {Kind.UUID, *_NUMBERS}
 """The kinds of keys that a text can name."""

@@ -142,7 +142,8 @@ class TableMap:
     """How the target's primary key is made from the key."""
     types: Mapping[Name, Sql] = field(default_factory=dict)
     """Source column -> its type, for columns of the key, references and link arrays that are no text (arrays:
-    text[]). Keys may be text, varchar, uuid, smallint, integer, bigint, numeric, date and bytea."""
+    text[]). Keys may be text, varchar, uuid, smallint, integer, bigint, numeric, date, timestamp, timestamptz
+    and bytea."""
     stamped: Annotated[bool, Field(strict=True)] = True
     """Whether the target has `sync_version bigint`, the write-db transaction that last changed the row, and
     `sync_run bigint`, the number of the run that applied it (table `sync_run`). Only `explain` reads them."""

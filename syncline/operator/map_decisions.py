@@ -10,7 +10,19 @@ from syncline.operator.map_catalog import MapTable
 __all__ = ["COMPOSITE_KEYS", "KEY_TYPES", "Decisions", "Proposed", "Side"]
 
 KEY_TYPES: Final = frozenset(
-    ("text", "character varying", "uuid", "smallint", "integer", "bigint", "numeric", "date", "bytea")
+    (
+        "text",
+        "character varying",
+        "uuid",
+        "smallint",
+        "integer",
+        "bigint",
+        "numeric",
+        "date",
+        "bytea",
+        "timestamp without time zone",
+        "timestamp with time zone",
+    )
 )
 """The types of keys that the engine can sync, as Postgres spells them."""
 

@@ -130,6 +130,8 @@ def _path(table: TableMap, column: str) -> tuple[str, ...]:
             return ("references", reference.column)
     if column in table.expressions:
         return ("expressions", column)
+    if table.identified and column == table.id_column:
+        return ("id",)
     return ("columns", column) if any(each.name == column for each in table.columns) else ()
 
 

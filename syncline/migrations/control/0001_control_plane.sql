@@ -21,7 +21,7 @@ CREATE TABLE graphs (
         CONSTRAINT graphs_schema_name_valid CHECK (
             schema_name ~ '^[a-z][a-z0-9_]*$'
             AND length(schema_name) <= 63
-            AND schema_name NOT IN ('syncline', 'public', 'information_schema')
+            AND schema_name NOT IN ('syncline', 'information_schema')
             AND schema_name !~ '^pg_'
         ),
     qdrant_prefix text NOT NULL

@@ -17,6 +17,7 @@ __all__ = [
     "EXIT_CONFIGURATION",
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
+    "EXIT_NOT_COMPARED",
     "EXIT_STATUSES",
     "errors_printed",
     "make_table",
@@ -30,6 +31,7 @@ __all__ = [
 EXIT_FAILED: Final = 1
 EXIT_CONFIGURATION: Final = 2
 EXIT_ALREADY_RUNNING: Final = 3
+EXIT_NOT_COMPARED: Final = 4
 EXIT_INTERRUPTED: Final = 130
 
 EXIT_STATUSES: Final = {
@@ -38,6 +40,7 @@ EXIT_STATUSES: Final = {
     EXIT_CONFIGURATION: "Wrong usage or configuration: somebody has to change something first.",
     EXIT_ALREADY_RUNNING: "`sync` only: another run holds the graph, so this one did nothing; "
     "`--follow` follows that one.",
+    EXIT_NOT_COMPARED: "`verify` only: nothing is damaged, but not everything could be compared.",
     EXIT_INTERRUPTED: "Ctrl-C.",
 }
 """What the exit statuses of all commands mean."""

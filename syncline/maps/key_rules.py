@@ -136,7 +136,13 @@ def referring_faults(table: TableMap, one: Reference | Links, parent: TableMap) 
     exact = column not in table.key or own.kind is not Kind.TEXT or wanted.kind is Kind.TEXT
     if not (_names(own, wanted) and exact):
         problem = f"{column} has {own.name}, and keys of {parent.name} are {wanted.name}"
-        yield problem, f"Give the type that {column} has in `types`, or refer to another table."
+        fix = f"Give the type that {column} has in `types`, or refer to another table."
+        if own.kind is Kind.TEXT and wanted.kind not in _OF_TEXT:
+            fix = (
+                f"Make {column} a {wanted.name} in the write-db, and say so in `types`: a text can name only a "
+                "uuid or a number."
+            )
+        yield problem, fix
 
 
 def _names(own: KeyType, parent: KeyType) -> bool:

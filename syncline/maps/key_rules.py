@@ -139,8 +139,8 @@ def referring_faults(table: TableMap, one: Reference | Links, parent: TableMap) 
         fix = f"Give the type that {column} has in `types`, or refer to another table."
         if own.kind is Kind.TEXT and wanted.kind not in _OF_TEXT:
             fix = (
-                f"Make {column} a {wanted.name} in the write-db, and say so in `types`: a text can name only a "
-                "uuid or a number."
+                f"Make {column} a {wanted.name} in the write-db, and say so in `types`: a text can name "
+                "only a uuid or a number."
             )
         yield problem, fix
 

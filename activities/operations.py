@@ -68,6 +68,7 @@ from syncline.operator.health.examine import examine
 from syncline.operator.maps import map_of, not_compared
 from syncline.operator.parked import ParkedPage, ParkedSummary, list_parked, summarize_parked
 from syncline.operator.schema import checked_limit, first_page, known_form
+from syncline.operator.shared_collections import refuse_shared_by_graph
 from syncline.operator.stored_maps import list_maps, put_map
 from syncline.operator.taking_over import take_over_graph
 from syncline.provider import GraphSchema
@@ -267,6 +268,7 @@ class OperationActivities:
         async with self._at_work(request):
             check_comes(request.draft.slug, request.draft.schedule)
             await services.prepare_control()
+            await refuse_shared_by_graph(services, request.draft)
             actor = await acting(request.who, request.why)
             graph = await services.graphs.ensure(request.draft, prepare=services.prepare_graph, actor=actor)
             if request.schedule:
@@ -286,6 +288,9 @@ class OperationActivities:
             changes = graph_changes(present.slug, fields)
             if changes.composition is not None:
                 await services.check_tenants(changes.composition)
+                await refuse_shared_by_graph(
+                    services, present.model_copy(update={"composition": changes.composition})
+                )
             graph = await services.graphs.update(present.id, changes, actor=actor)
             task_queue = services.settings.task_queue
             await ensure_schedule(client, graph, task_queue=task_queue, start_now=True)

@@ -18,6 +18,7 @@ __all__ = [
     "EXIT_DIFFERS",
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
+    "EXIT_NOT_COMPARED",
     "EXIT_STATUSES",
     "errors_printed",
     "make_table",
@@ -31,7 +32,8 @@ __all__ = [
 EXIT_FAILED: Final = 1
 EXIT_CONFIGURATION: Final = 2
 EXIT_ALREADY_RUNNING: Final = 3
-EXIT_DIFFERS: Final = 4
+EXIT_NOT_COMPARED: Final = 4
+EXIT_DIFFERS: Final = 5
 EXIT_INTERRUPTED: Final = 130
 
 EXIT_STATUSES: Final = {
@@ -40,6 +42,7 @@ EXIT_STATUSES: Final = {
     EXIT_CONFIGURATION: "Wrong usage or configuration: somebody has to change something first.",
     EXIT_ALREADY_RUNNING: "`sync` only: another run holds the graph, so this one did nothing; "
     "`--follow` follows that one.",
+    EXIT_NOT_COMPARED: "`verify` only: nothing is damaged, but not everything could be compared.",
     EXIT_DIFFERS: "`graph takeover --dry-run` only: the target differs from what a sync would make of it.",
     EXIT_INTERRUPTED: "Ctrl-C.",
 }

@@ -33,7 +33,7 @@ __all__ = ["STATUS_OF_TAKEOVER", "takeover"]
 
 STATUS_OF_TAKEOVER = (
     "Exit status: 0 taken over and equal, or equal but for extras that were left; with --dry-run: equal. "
-    "1 refused or failed, 2 wrong usage or configuration, 4 with --dry-run: the target differs."
+    "1 refused or failed, 2 wrong usage or configuration, 5 with --dry-run: the target differs."
 )
 
 

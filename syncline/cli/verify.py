@@ -13,7 +13,7 @@ from syncline.cli.operators import (
     format_key,
     os_user,
 )
-from syncline.cli.output import EXIT_FAILED, errors_printed, one_line, print_columns
+from syncline.cli.output import EXIT_FAILED, EXIT_NOT_COMPARED, errors_printed, one_line, print_columns
 
 if TYPE_CHECKING:
     from syncline.messages.verification import Verification
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["STATUS_OF_VERIFY", "print_verification", "verify"]
 
 STATUS_OF_VERIFY = (
-    "Exit status: 0 equal, 1 damage found (repaired or not), not all compared, or failed, "
-    "2 wrong usage or configuration."
+    "Exit status: 0 equal, 1 damage found (repaired or not), or failed, 2 wrong usage or configuration, "
+    "4 not everything could be compared, and nothing is damaged."
 )
 
 
@@ -67,8 +67,10 @@ def verify(
         typer.echo(found.model_dump_json(indent=2))
     else:
         print_verification(found, repaired=repair)
-    if not found.equal or found.queued:
+    if found.damaged or found.queued:
         raise typer.Exit(EXIT_FAILED)
+    if not found.complete:
+        raise typer.Exit(EXIT_NOT_COMPARED)
 
 
 def print_verification(found: "Verification", *, repaired: bool) -> None:

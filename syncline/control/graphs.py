@@ -63,7 +63,9 @@ __all__ = [
     "graph_changes",
 ]
 
-RESERVED_SCHEMAS = frozenset({"syncline", "public", "information_schema"})
+RESERVED_SCHEMAS = frozenset({"syncline", "information_schema"})
+_SAID = "public"
+"""A schema with what others put there: a graph is made in it only where its record says so."""
 
 
 def _not_reserved(schema: str) -> str:
@@ -116,7 +118,9 @@ class GraphDraft(_Record):
     @model_validator(mode="after")
     def _place_follows_from_slug(self) -> Self:
         if self.schema_name is None:
-            _not_reserved(self.slug.replace("-", "_"))
+            schema = _not_reserved(self.slug.replace("-", "_"))
+            if schema == _SAID:
+                raise ValueError(f"'{schema}' is reserved; name another schema, or this one")
         return self
 
     @property

@@ -16,6 +16,8 @@ _FORM: Final = {
     Kind.INTEGER: "form_integer",
     Kind.NUMERIC: "form_numeric",
     Kind.DATE: "form_date",
+    Kind.TIMESTAMP: "form_timestamp",
+    Kind.TIMESTAMPTZ: "form_timestamptz",
     Kind.BYTES: "form_bytes",
 }
 _READ: Final = {
@@ -24,6 +26,8 @@ _READ: Final = {
     Kind.INTEGER: "read_integer",
     Kind.NUMERIC: "read_numeric",
     Kind.DATE: "read_date",
+    Kind.TIMESTAMP: "read_timestamp",
+    Kind.TIMESTAMPTZ: "read_timestamptz",
     Kind.BYTES: "read_bytes",
 }
 _CAST: Final = {
@@ -32,6 +36,8 @@ _CAST: Final = {
     Kind.INTEGER: "cast_integer",
     Kind.NUMERIC: "cast_numeric",
     Kind.DATE: "cast_date",
+    Kind.TIMESTAMP: "cast_timestamp",
+    Kind.TIMESTAMPTZ: "cast_timestamptz",
     Kind.BYTES: "cast_bytes",
 }
 _SAFE: Final = {
@@ -40,6 +46,8 @@ _SAFE: Final = {
     Kind.INTEGER: "safe_integer",
     Kind.NUMERIC: "safe_numeric",
     Kind.DATE: "safe_date",
+    Kind.TIMESTAMP: "safe_timestamp",
+    Kind.TIMESTAMPTZ: "safe_timestamptz",
     Kind.BYTES: "safe_bytes",
 }
 

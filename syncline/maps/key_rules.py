@@ -22,7 +22,9 @@ _WANTED: Final = {
 }
 """What a rule for ids has to tell."""
 _TYPED: Final = (IdRule.EXPRESSION, IdRule.COLUMN, IdRule.ASSIGNED)
-_TYPES: Final = "text, varchar, uuid, smallint, integer, bigint, numeric, date and bytea"
+_TYPES: Final = (
+    "text, varchar, uuid, smallint, integer, bigint, numeric, date, timestamp, timestamptz and bytea"
+)
 _NUMBERS: Final = {Kind.INTEGER, Kind.NUMERIC}
 _OF_TEXT: Final = {Kind.UUID, *_NUMBERS}
 """The kinds of keys that a text can name."""
@@ -180,7 +182,13 @@ def referring_faults(table: TableMap, one: Reference | Links, parent: TableMap) 
     exact = column not in table.key or own.kind is not Kind.TEXT or wanted.kind is Kind.TEXT
     if not (_names(own, wanted) and exact):
         problem = f"{column} has {own.name}, and keys of {parent.name} are {wanted.name}"
-        yield problem, f"Give the type that {column} has in `types`, or refer to another table."
+        fix = f"Give the type that {column} has in `types`, or refer to another table."
+        if own.kind is Kind.TEXT and wanted.kind not in _OF_TEXT:
+            fix = (
+                f"Make {column} a {wanted.name} in the write-db, and say so in `types`: a text can name "
+                "only a uuid or a number."
+            )
+        yield problem, fix
 
 
 def _names(own: KeyType, parent: KeyType) -> bool:

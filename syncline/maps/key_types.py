@@ -10,13 +10,14 @@ graph-db (syncline.engine.key_forms) and the worker all make the same form:
 | uuid | lower case, with hyphens |
 | integer, numeric | digits without trailing zeros: an integer and an equal numeric have the same form |
 | date | ISO 8601 |
+| timestamp | ISO 8601 with a space, without trailing zeros; in UTC if it has a zone |
 | bytes | hex digits |
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, Final
@@ -36,6 +37,8 @@ class Kind(StrEnum):
     INTEGER = "integer"
     NUMERIC = "numeric"
     DATE = "date"
+    TIMESTAMP = "timestamp"
+    TIMESTAMPTZ = "timestamptz"
     BYTES = "bytes"
 
 
@@ -55,6 +58,10 @@ _KINDS: Final[Mapping[str, Kind]] = {
     "numeric": Kind.NUMERIC,
     "decimal": Kind.NUMERIC,
     "date": Kind.DATE,
+    "timestamp": Kind.TIMESTAMP,
+    "timestamp without time zone": Kind.TIMESTAMP,
+    "timestamptz": Kind.TIMESTAMPTZ,
+    "timestamp with time zone": Kind.TIMESTAMPTZ,
     "bytea": Kind.BYTES,
 }
 
@@ -91,6 +98,8 @@ class KeyType:
                 return _numeric(stripped)
             case Kind.DATE:
                 return stripped if _ODD_DATE.fullmatch(stripped) else date.fromisoformat(stripped).isoformat()
+            case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
+                return _timestamp(stripped, zoned=self.kind is Kind.TIMESTAMPTZ)
             case Kind.BYTES:
                 return bytes.fromhex(stripped.removeprefix("\\x")).hex()
 
@@ -104,6 +113,10 @@ class KeyType:
                 return (form == "NaN", Decimal(0) if form == "NaN" else Decimal(form))
             case Kind.DATE:
                 return _date_place(form)
+            case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
+                day, _, time = form.removesuffix(" BC").partition(" ")
+                era = " BC" if form.endswith(" BC") else ""
+                return (*_date_place(day + era), time.removesuffix("+00"))
             case _:
                 return form.encode("utf-8", "surrogateescape")
 
@@ -112,6 +125,9 @@ TEXT: Final = KeyType("text", Kind.TEXT)
 
 _LENGTH: Final = re.compile(r"\s*\([^)]*\)")
 _ODD_DATE: Final = re.compile(r"-?infinity|\d{5,7}-\d\d-\d\d|\d{4,7}-\d\d-\d\d BC")
+_ODD_TIMESTAMP: Final = re.compile(
+    r"-?infinity|(\d{5,7}-\d\d-\d\d|(?=.* BC$)\d{4,7}-\d\d-\d\d) \d\d:\d\d:\d\d(\.\d{0,5}[1-9])?(\+00)?( BC)?"
+)
 
 
 def key_type(type_: str) -> KeyType | None:
@@ -149,6 +165,17 @@ def _numeric(text: str) -> str:
     plain = format(value, "f")
     plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
     return "0" if plain in ("-0", "") else plain
+
+
+def _timestamp(text: str, *, zoned: bool) -> str:
+    if _ODD_TIMESTAMP.fullmatch(text) and ("+00" in text) == (zoned and "infinity" not in text):
+        return text
+    moment = datetime.fromisoformat(text)
+    if (moment.tzinfo is None) == zoned:
+        raise ValueError(f"{text!r} has {'no' if zoned else 'a'} zone")
+    moment = moment.astimezone(UTC).replace(tzinfo=None) if zoned else moment
+    written = moment.isoformat(sep=" ")
+    return (written.rstrip("0") if "." in written else written) + ("+00" if zoned else "")
 
 
 def _date_place(form: str) -> tuple[int, int, int, int]:

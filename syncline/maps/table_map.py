@@ -169,7 +169,8 @@ class TableMap:
     """How the target's primary key is made from the key."""
     types: Mapping[Name, Sql] = field(default_factory=dict)
     """Source column -> its type, for columns of the key, references and link arrays that are no text (arrays:
-    text[]). Keys may be text, varchar, uuid, smallint, integer, bigint, numeric, date and bytea."""
+    text[]). Keys may be text, varchar, uuid, smallint, integer, bigint, numeric, date, timestamp, timestamptz
+    and bytea."""
     tenant: TenantForm = None
     """The column that says whose a row is, where graphs share the source and each has one tenant's rows; in
     place of that of the map. `none`: all graphs have all of its rows."""

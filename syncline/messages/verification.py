@@ -158,6 +158,6 @@ class Verification(Message):
         queued = f", {self.queued:,} queued for repair by the next cycle" if self.queued else ""
         outcome = f"{self.damaged:,} {'differ from the shadow' if self.shadow else 'damaged'}"
         if not self.damaged and not self.complete:
-            outcome = "not everything was compared"
+            outcome = "not comparable" if self.not_compared else "not everything was compared"
         outcome = f"{emphasis}{outcome}{emphasis}" if queued or not self.equal else "equal"
         return f"{self.compared:,} compared in {self.seconds:.1f} s: {outcome}{queued}"

@@ -10,7 +10,19 @@ from syncline.operator.map_catalog import MapTable
 __all__ = ["COMPOSITE_KEYS", "KEY_TYPES", "Decisions", "Proposed", "Side"]
 
 KEY_TYPES: Final = frozenset(
-    ("text", "character varying", "uuid", "smallint", "integer", "bigint", "numeric", "date", "bytea")
+    (
+        "text",
+        "character varying",
+        "uuid",
+        "smallint",
+        "integer",
+        "bigint",
+        "numeric",
+        "date",
+        "bytea",
+        "timestamp without time zone",
+        "timestamp with time zone",
+    )
 )
 """The types of keys that the engine can sync, as Postgres spells them."""
 
@@ -198,17 +210,22 @@ class Decisions:
 
     def _decide_references(self, table: Proposed) -> None:
         found = self.write.tables[table.source]
+        together: set[str] = set()
         for key in found.parents:
             if len(key.columns) > 1:
+                together.update(key.columns)
                 table.remarks.append(
-                    f"({', '.join(key.columns)}) refers to {key.parent} together; its columns are copied."
+                    f"({', '.join(key.columns)}) refers to {key.parent} together. References name a key of "
+                    "one column, so these are copied: they name the same row in the graph-db, without a "
+                    "foreign key."
                 )
         for column in found.columns.values():
             if column.name in table.key:
                 continue
             to = found.parent_of(column.name)
             if to is None:
-                self._note_like(table, column.name)
+                if column.name not in together:
+                    self._note_like(table, column.name)
                 continue
             parent = self.all.get(to.parent)
             if parent is None or not self.identified(parent):

@@ -146,6 +146,8 @@ def _path(table: TableMap, column: str) -> tuple[str, ...]:
             return ("links", links.table, "position")
         if column in links.columns:
             return ("links", links.table, "columns", column)
+    if table.identified and column == table.id_column:
+        return ("id",)
     return ("columns", column) if any(each.name == column for each in table.columns) else ()
 
 

@@ -18,7 +18,7 @@ from syncline.operator.schema import reading
 from syncline.provider import GraphSchema
 
 if TYPE_CHECKING:
-    from syncline.control.graphs import Graph
+    from syncline.control.graphs import Graph, GraphDraft
     from syncline.control.services import Services
 
 __all__ = ["GraphMap", "map_of", "not_compared"]
@@ -45,7 +45,7 @@ class GraphMap:
             raise InputInvalid(f"{error} These are the tables of the built-in map. {self.unknown}") from None
 
 
-async def map_of(services: "Services", graph: "Graph", *, shadow: bool = False) -> GraphMap:
+async def map_of(services: "Services", graph: "Graph | GraphDraft", *, shadow: bool = False) -> GraphMap:
     """Return the table map of the provider of the graph, or of its shadow.
 
     Of a stored map that is not pinned it is the newest version, which the next cycle uses. Raise

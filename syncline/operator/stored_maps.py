@@ -11,6 +11,7 @@ from syncline.errors import InputInvalid
 from syncline.maps.document import read_map
 from syncline.messages.operator import ListMapsInput, MapPage, PutMapInput
 from syncline.operator.schema import checked_limit, first_page
+from syncline.operator.shared_collections import refuse_shared_by_map
 from syncline.quoting import shown
 
 __all__ = ["list_maps", "put_map"]
@@ -28,6 +29,7 @@ async def put_map(services: Services, request: PutMapInput, actor: Actor) -> Map
             f"No map can be stored under the name {shown(name)}.",
             fix="Give it another with `--name`: lower-case letters, digits, `-` and `_`, 63 at most.",
         )
+    await refuse_shared_by_map(services, name, schema_map)
     put = await services.maps.put(name, request.document, hash=map_hash(schema_map), actor=actor)
     [stored] = await _with_graphs(services, [put.stored], newest=_newest([put.stored]))
     return put.model_copy(update={"stored": stored})

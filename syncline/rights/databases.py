@@ -89,7 +89,7 @@ def _database(name: str, setting: str, key: str | None, statements: Iterator[str
 def _write(roles: Roles, places: Sequence[Place]) -> Iterator[str]:
     yield from _owned(roles, [CONTROL_SCHEMA, *(place.schema for place in places)])
     yield _granted(
-        (roles.owner, owner_rights()),
+        (roles.owner, owner_rights(places)),
         (roles.worker, worker_write_rights(places)),
         (roles.writer, writer_rights(places)),
     )
@@ -101,7 +101,7 @@ def _write(roles: Roles, places: Sequence[Place]) -> Iterator[str]:
 def _graph(roles: Roles, places: Sequence[Place]) -> Iterator[str]:
     yield from _owned(roles, [CONTROL_SCHEMA, *(place.schema for place in places)])
     yield _granted(
-        (roles.owner, owner_rights()),
+        (roles.owner, owner_rights(places)),
         (roles.worker, worker_graph_rights(places)),
         (roles.reader, reader_rights(places)),
     )

@@ -156,11 +156,16 @@ def worker_control_rights() -> Iterator[Right]:
     )
 
 
-def owner_rights() -> Iterator[Right]:
+def owner_rights(places: Sequence[Place] = ()) -> Iterator[Right]:
     """Yield what the migrating role needs in each database: it owns everything that it creates."""
     yield Right(
         kind="database", privileges=("CONNECT", "CREATE", "TEMPORARY"), why="create schemas and migrate them"
     )
+    for place in places:
+        # A schema that was there before, such as public, belongs to another role.
+        yield Right(
+            kind="schema", schema=place.schema, privileges=("USAGE", "CREATE"), why="create tables there"
+        )
 
 
 def writer_rights(places: Sequence[Place]) -> Iterator[Right]:

@@ -47,6 +47,12 @@ _MADE: Final = (
     "what is no part of the graph, and what is bound to it, to a schema of its own; `--force` swaps them "
     "without it"
 )
+_OTHERS: Final = "public"
+_NOT_RENAMED: Final = (
+    "its schema is public, and a promotion renames the schema with all that others and extensions have "
+    "there; give the graph itself the shadow's provider or map by `syncline graph set --composition`: its "
+    "next cycle writes what differs"
+)
 _FORCE: Final = "Try again later; `--force` swaps them anyway, once neither is running"
 
 
@@ -69,6 +75,8 @@ async def promote(
     else; with `force` it is enough that neither is running.
     """
     actor = Actor(who=who, why=why, starter=starter, run_id=run_id).required("promote")
+    if graph.schema_name == _OTHERS:
+        raise ShadowInvalid(graph.slug, _NOT_RENAMED)
     work = _Promotion(services, graph, schema_map, actor)
     if await work.half_done():
         return await work.finish(resumed=True)

@@ -76,7 +76,7 @@ def missing(promised: str, printed: str) -> list[str]:
 def test_from_a_clone_to_tables_of_ones_own(
     newcomer: 'Callable[[], AbstractContextManager["RunningStack"]]',
 ) -> None:
-    _, rows, tables = PAGE.split(IN_THE_FIRST_TERMINAL)
+    _, page = PAGE.split(IN_THE_FIRST_TERMINAL)
     with newcomer() as stack:
         shell = subprocess.Popen(
             ["bash", "-e"],
@@ -87,11 +87,9 @@ def test_from_a_clone_to_tables_of_ones_own(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        terminal = Terminal(shell)
-        terminal.walk(rows)
-    with newcomer(), shell:
-        terminal.walk(tables)
-        shell.communicate("exit\n")
+        with shell:
+            Terminal(shell).walk(page)
+            shell.communicate("exit\n")
 
 
 def test_every_step_of_the_page_is_typed() -> None:

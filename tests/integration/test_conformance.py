@@ -154,7 +154,7 @@ def bench(postgres_server: EmbeddedPostgres, new_database: Callable[[str], str],
 
 
 BAD = [
-    (TellsRows, "contract", "expected no row's values in results and heartbeats, but a node's definition"),
+    (TellsRows, "contract", "expected no row's values in results and heartbeats, but a row's text"),
     (ThinksItIsDone, "resume-after-kill", "had been killed, but "),
     (HurriesOn, "late-commits", "committed last, but nodes: missing"),
     (CutsTies, "ties", "in batches of 7, but nodes: missing"),

@@ -183,7 +183,6 @@ async def test_an_unknown_graph_cannot_be_updated(graphs: GraphRepository) -> No
         ("graph_store", ""),
         ("schema_name", "Kg"),
         ("schema_name", "k" * 64),
-        ("schema_name", "public"),
         ("schema_name", "syncline"),
         ("schema_name", "information_schema"),
         ("schema_name", "pg_catalog"),

@@ -72,6 +72,24 @@ KINDS = (
     ),
     KeyKind("numeric", "{n}.00", "{n}", ("numeric[]", "bigint[]", "jsonb"), "integer", "$1 / 2", "numeric"),
     KeyKind("date", "date '2020-0{n}-01'", "2020-0{n}-01", ("date[]",), "date", "$1 + 1", "date"),
+    KeyKind(
+        "timestamp",
+        "timestamp '2020-0{n}-01 08:30:00.5'",
+        "2020-0{n}-01 08:30:00.5",
+        ("timestamp[]",),
+        "timestamp",
+        "$1 + interval '1 day'",
+        "timestamp",
+    ),
+    KeyKind(
+        "timestamptz",
+        "timestamptz '2020-0{n}-01 08:30:00+02'",
+        "2020-0{n}-01 06:30:00+00",
+        ("timestamptz[]",),
+        "timestamptz",
+        "$1 AT TIME ZONE 'UTC'",
+        "timestamp",
+    ),
     KeyKind("bytea", "'\\x0{n}ff'::bytea", "0{n}ff", ("bytea[]",), "bytea", "sha256($1)", "bytea"),
 )
 WAYS = (*((rule, False) for rule in IdRule), *((rule, True) for rule in IdRule if rule is not IdRule.SAME))
@@ -334,7 +352,7 @@ async def _synced_changed_deleted(site: TestGraph, cases: list[Case]) -> None:
     engine = SyncEngine(schema_map)
     await write(
         site,
-        "SET datestyle = 'SQL, DMY';"
+        "SET datestyle = 'SQL, DMY'; SET timezone = 'Asia/Tokyo';"
         + "".join(
             f"INSERT INTO w_{case.parents} VALUES ({case.value(1)}, 'p1'), ({case.value(2)}, 'p2');"
             + case.row(1, parent=1, following=3, members=[1, 2, 4])

@@ -253,6 +253,16 @@ async def test_what_a_graph_db_has_already_decides_names_and_columns(
     assert [table.name for table in read_map(document, source="x")] == ["tags", "articles"]
 
 
+async def test_tables_of_an_extension_are_not_proposed(shop: tuple[GraphSchema, GraphSchema]) -> None:
+    write, target = shop
+    await run(
+        write,
+        "CREATE SCHEMA shop; CREATE TABLE shop.tag (id text PRIMARY KEY); CREATE TABLE shop.theirs (id text PRIMARY KEY);"
+        "ALTER EXTENSION plpgsql ADD TABLE shop.theirs",
+    )
+    assert "theirs" not in (await propose(write, target, name="on")).document
+
+
 async def test_keys_of_other_types_are_told_to_the_map_and_synced(
     graph: TestGraph, shop: tuple[GraphSchema, GraphSchema]
 ) -> None:

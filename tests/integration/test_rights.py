@@ -32,6 +32,7 @@ from syncline.settings import Settings
 from syncline.shadow.prepare import drop_shadow, prepare_shadow
 from syncline.shadow.promote import promote
 from syncline.sql import quoted
+from syncline.stores.tenants import write_guard
 from syncline.testing.providers import FakeProvider
 from syncline.verify import verify
 
@@ -373,3 +374,15 @@ async def test_a_schema_that_may_not_be_seen_is_told_from_one_that_is_not_there(
         with pytest.raises(StoreRejected, match="permission denied for schema syncline"):
             async with store.alone("listener") as connection:
                 await ListenConnection(connection, "name").problem()
+
+
+async def test_an_owner_makes_a_graph_in_public_and_the_worker_writes_there(site: Site) -> None:
+    """From PostgreSQL 15 on, nobody may create there, and it belongs to pg_database_owner."""
+    here = Places(write={None: [Place(schema="public")]}, graph={None: [Place(schema="public")]})
+    await site.grant(here)
+    owner, worker = (
+        site.write.replace("postgres@", f"{role}@") for role in (site.roles.owner, site.roles.worker)
+    )
+    await execute(owner, "CREATE TABLE public.sync_position (one boolean)")
+    await execute(site.write, f"GRANT ALL ON public.sync_position TO {quoted(site.roles.worker)}")
+    await execute(worker, f"BEGIN; {write_guard(['public.sync_position'])}; COMMIT")

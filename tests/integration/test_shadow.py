@@ -592,6 +592,12 @@ async def test_migrations_follow_the_shadow(
     assert await site.services.prepare_graph(await site.graph()) == ["engine_0002", "engine_0002"]
 
 
+async def test_the_shadow_of_a_graph_in_public_is_not_promoted(site: Site) -> None:
+    graph = (await site.graph(**SHADOWED)).model_copy(update={"schema_name": "public"})
+    with pytest.raises(ShadowInvalid, match=r"schema is public.*graph set --composition"):
+        await promote(site.services, graph, KNOWLEDGE_GRAPH, force=True, who="w", why="y", run_id="1")
+
+
 async def test_two_promotions_at_once_swap_once(site: Site) -> None:
     await site.both()
     ended = await asyncio.gather(site.promote(), site.promote(), return_exceptions=True)

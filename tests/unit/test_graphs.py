@@ -24,7 +24,7 @@ def test_a_slug_is_lower_case_words_joined_by_hyphens(slug: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "schema", ["Kg", "1kg", "k-g", 'k"g', "", "k" * 64, "syncline", "public", "information_schema", "pg_temp"]
+    "schema", ["Kg", "1kg", "k-g", 'k"g', "", "k" * 64, "syncline", "information_schema", "pg_temp"]
 )
 def test_a_schema_name_is_plain_and_not_reserved(schema: str) -> None:
     with pytest.raises(GraphInvalid, match="schema_name"):
@@ -36,6 +36,10 @@ def test_a_slug_whose_schema_would_be_reserved_asks_for_a_schema_name(slug: str)
     with pytest.raises(GraphInvalid, match=r"schema_name: .* is reserved; name another schema"):
         draft_graph({"slug": slug})
     assert GraphDraft(slug=slug, schema_name="kg").place[0] == "kg"
+
+
+def test_a_graph_is_in_public_only_where_that_is_said() -> None:
+    assert GraphDraft(slug="public", schema_name="public").place == ("public", "public_")
 
 
 def test_a_store_reference_is_a_key_and_never_a_connection_uri() -> None:

@@ -17,7 +17,9 @@ from syncline.maps.key_types import KeyType, Kind, element_type, key_place, key_
         ("date", Kind.DATE),
         ("bytea", Kind.BYTES),
         ("jsonb", None),
-        ("timestamptz", None),
+        ("timestamp(3) with time zone", Kind.TIMESTAMPTZ),
+        ("timestamp", Kind.TIMESTAMP),
+        ("time", None),
         ("text[]", None),
     ],
 )
@@ -48,6 +50,11 @@ def test_elements_of_arrays() -> None:
         ("date", "0044-03-15 BC", "0044-03-15 BC"),
         ("date", "infinity", "infinity"),
         ("bytea", "\\x0AfF", "0aff"),
+        ("timestamp", "2020-02-29T08:00:00.250", "2020-02-29 08:00:00.25"),
+        ("timestamp", "2020-02-29", "2020-02-29 00:00:00"),
+        ("timestamp", "0044-03-15 00:00:00 BC", "0044-03-15 00:00:00 BC"),
+        ("timestamptz", "2020-02-29 08:00+02", "2020-02-29 06:00:00+00"),
+        ("timestamptz", "-infinity", "-infinity"),
     ],
 )
 def test_the_form_of_what_a_person_gives(type_: str, given: str, form: str) -> None:
@@ -58,7 +65,15 @@ def test_the_form_of_what_a_person_gives(type_: str, given: str, form: str) -> N
 
 @pytest.mark.parametrize(
     ("type_", "given"),
-    [("uuid", "x"), ("integer", "1.5"), ("numeric", "x"), ("date", "2020-02-31"), ("bytea", "0")],
+    [
+        ("uuid", "x"),
+        ("integer", "1.5"),
+        ("numeric", "x"),
+        ("date", "2020-02-31"),
+        ("bytea", "0"),
+        ("timestamp", "2020-02-29 08:00+00"),
+        ("timestamptz", "2020-02-29 08:00"),
+    ],
 )
 def test_what_is_no_value_is_refused(type_: str, given: str) -> None:
     found = key_type(type_)
@@ -73,6 +88,18 @@ def test_what_is_no_value_is_refused(type_: str, given: str) -> None:
         ("text", ["A", "B", "a", "é"]),
         ("bigint", ["-10", "-9", "9", "10"]),
         ("numeric", ["-Infinity", "-1.5", "2", "10", "Infinity", "NaN"]),
+        (
+            "timestamptz",
+            [
+                "-infinity",
+                "0044-03-15 00:00:00+00 BC",
+                "2020-02-29 08:00:00+00",
+                "2020-02-29 08:00:00.5+00",
+                "2020-02-29 08:00:01+00",
+                "12020-01-01 00:00:00+00",
+                "infinity",
+            ],
+        ),
         ("date", ["-infinity", "0044-03-15 BC", "0001-01-01", "2020-02-29", "12020-01-01", "infinity"]),
     ],
 )

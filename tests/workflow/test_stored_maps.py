@@ -224,6 +224,34 @@ async def test_a_map_that_is_not_there_is_refused_with_those_that_are(
     assert "line 7" in bad.err
 
 
+async def test_two_graphs_do_not_share_a_collection(
+    shop: SyncLab, at_home: CommandLine, tmp_path: Path
+) -> None:
+    """Prefix and collection make the name: `sho` and `p_goods` that of `shop_` and `goods`."""
+    await _added(at_home)
+    other = SHOP.replace("name: shop", "name: other")
+    clashing, apart = (other.replace("collection: ", f"collection: {word}_") for word in ("p", "x"))
+    (tmp_path / "clashing.yaml").write_text(clashing)
+    (tmp_path / "apart.yaml").write_text(apart)
+    add = ("graph", "add", "other", "--no-schedule", "--qdrant-prefix", "sho", "--composition")
+    said = []
+    for command, status in (
+        (("map", "put", "clashing.yaml"), 0),
+        ((*add, _composition(map="other")), 2),
+        (("map", "put", "apart.yaml"), 0),
+        ((*add, _composition(map="other")), 0),
+        (("map", "put", "clashing.yaml"), 2),
+        (("graph", "set", "other", "--composition", _composition(map="other", map_version=1)), 2),
+    ):
+        done = await at_home(*command)
+        assert done.status == status, (command, done.err)
+        said.append(done.err)
+    assert "'shop_goods' is also one of graph 'shop'" in said[1]
+    assert "name another prefix, or another collection in the map" in said[1]
+    assert "would make 'shop_goods' a collection of graph 'other' and of graph 'shop'" in said[4]
+    assert "'shop_goods' is also one of graph 'shop'" in said[5]
+
+
 async def test_a_run_says_which_map_and_version_it_used(shop: SyncLab, at_home: CommandLine) -> None:
     await _added(at_home)
     graph: Graph = await shop.services.graphs.get("shop")

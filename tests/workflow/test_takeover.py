@@ -113,7 +113,7 @@ async def test_rows_under_other_ids_and_extras_without_a_yes_are_refused(
     assert "shop.yaml:13" in checked.out
     assert "under another id" in checked.out
     dry = await at_home("graph", "takeover", "shop", "--dry-run")
-    assert dry.status == 4
+    assert dry.status == 5
     assert "tags: 1 under another id than the map's: t9 (id 00000000-0000-0000-0000-000000000003)" in dry.out
     refused = await at_home("graph", "takeover", "shop")
     assert refused.status == 1

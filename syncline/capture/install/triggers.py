@@ -49,6 +49,11 @@ _FUNCTION_PREFIX = f"{TOMBSTONES}_"
 _CONFIGURATION = ("search_path=pg_catalog, pg_temp",)
 # A date has one text, whatever the writer's session says.
 _ISO = ("DateStyle=iso, mdy",)
+_FIXED = {
+    Kind.DATE: _ISO,
+    Kind.TIMESTAMP: _ISO,
+    Kind.TIMESTAMPTZ: (*_ISO, "TimeZone=utc"),
+}
 _ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 2, 4, 8, 16, 32
 AFTER_STATEMENT = _INSERT | _DELETE | _UPDATE | _TRUNCATE
 """The kind of a trigger after any statement that may change rows."""
@@ -216,8 +221,8 @@ def tombstone_body(table: TableState, key: Sequence[str], tenant: str | None = N
         row_tenant_text=literal(whose("r")),
         tombstones_text=literal(qualified(table.schema, TOMBSTONES)),
     )
-    dated = any(_type_of(table, column).kind is Kind.DATE for column in key)
-    return owned_function(body, settings=_ISO if dated else ())
+    settings = [each for column in key for each in _FIXED.get(_type_of(table, column).kind, ())]
+    return owned_function(body, settings=tuple(dict.fromkeys(settings)))
 
 
 def owned_function(body: str, *, settings: Sequence[str] = ()) -> FunctionState:

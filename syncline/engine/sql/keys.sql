@@ -16,6 +16,13 @@ trim_scale(@{value})::text
 -- Under DateStyle ISO, as every session of ours has it, and the triggers of tables with such keys.
 @{value}::text
 
+-- name: form_timestamp
+@{value}::text
+
+-- name: form_timestamptz
+-- Under TimeZone UTC, likewise.
+@{value}::text
+
 -- name: form_bytes
 encode(@{value}, 'hex')
 
@@ -35,6 +42,12 @@ encode(@{value}, 'hex')
 -- Immutable, unlike the cast, as a generated column wants it.
 syncline.key_date(@{text})
 
+-- name: read_timestamp
+syncline.key_timestamp(@{text})
+
+-- name: read_timestamptz
+syncline.key_timestamptz(@{text})
+
 -- name: read_bytes
 decode(@{text}, 'hex')
 
@@ -52,6 +65,12 @@ decode(@{text}, 'hex')
 
 -- name: cast_date
 @{text}::date
+
+-- name: cast_timestamp
+@{text}::timestamp
+
+-- name: cast_timestamptz
+@{text}::timestamptz
 
 -- name: cast_bytes
 decode(@{text}, 'hex')
@@ -73,6 +92,12 @@ CASE WHEN @{text} ~ '^(-?[0-9]+([.][0-9]+)?|NaN|-?Infinity)$' THEN @{text}::nume
 
 -- name: safe_date
 CASE WHEN @{text} ~ '^([0-9]{4,7}-[0-9]{2}-[0-9]{2}( BC)?|-?infinity)$' THEN @{text}::date END
+
+-- name: safe_timestamp
+CASE WHEN @{text} ~ '^([0-9]{4,7}(-[0-9]{2}){2} [0-9]{2}(:[0-9]{2}){2}([.][0-9]+)?( BC)?|-?infinity)$' THEN @{text}::timestamp END
+
+-- name: safe_timestamptz
+CASE WHEN @{text} ~ '^([0-9]{4,7}(-[0-9]{2}){2} [0-9]{2}(:[0-9]{2}){2}([.][0-9]+)?[+]00( BC)?|-?infinity)$' THEN @{text}::timestamptz END
 
 -- name: safe_bytes
 CASE WHEN @{text} ~ '^([0-9a-f]{2})*$' THEN decode(@{text}, 'hex') END

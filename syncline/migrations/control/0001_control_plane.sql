@@ -21,7 +21,7 @@ CREATE TABLE graphs (
         CONSTRAINT graphs_schema_name_valid CHECK (
             schema_name ~ '^[a-z][a-z0-9_]*$'
             AND length(schema_name) <= 63
-            AND schema_name NOT IN ('syncline', 'public', 'information_schema')
+            AND schema_name NOT IN ('syncline', 'information_schema')
             AND schema_name !~ '^pg_'
         ),
     -- Where its sources are, if not in the schema of the same name: one that it shares with graphs of other tenants.

@@ -30,6 +30,15 @@ CREATE OR REPLACE FUNCTION syncline.key_date(key text) RETURNS date
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET datestyle = 'ISO, MDY'
 RETURN key::date;
 
+-- The same for timestamps; one with a zone is written in UTC.
+CREATE OR REPLACE FUNCTION syncline.key_timestamp(key text) RETURNS timestamp
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET datestyle = 'ISO, MDY'
+RETURN key::timestamp;
+
+CREATE OR REPLACE FUNCTION syncline.key_timestamptz(key text) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET datestyle = 'ISO, MDY' SET timezone = 'UTC'
+RETURN key::timestamptz;
+
 -- The uuid of version 5 (RFC 9562) of a name. Core PostgreSQL has no SHA-1, so it is computed here, block by
 -- block, five steps of the 80 in each turn of a loop: 100 times as slow as key_uuid. Where extension uuid-ossp
 -- is installed, its function takes over.

@@ -36,11 +36,14 @@ WHERE n.nspname = $1 AND k.conparentid = 0
 ORDER BY c.relname, k.contype, k.conname
 
 -- name: map_tables
--- The tables of schema $1 with rows of their own, without the engine's and without partitions.
+-- The tables of schema $1 with rows of their own, without the engine's, those of extensions, and partitions.
 SELECT c.relname AS name
 FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
 WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition
     AND c.relname !~ '^sync_' AND c.relname <> 'alembic_version'
+    AND NOT EXISTS (
+        SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+    )
 ORDER BY c.relname
 
 -- name: map_expression

@@ -55,7 +55,8 @@ SELECT r.oid IS NOT NULL AS known,
        ARRAY(
            SELECT DISTINCT quote_ident(pg_get_userbyid(n.nspowner))
            FROM pg_namespace n
-           WHERE n.nspname = ANY ($2::text[]) AND NOT coalesce(pg_has_role(r.oid, n.nspowner, 'USAGE'), false)
+           -- public is never promoted.
+           WHERE n.nspname = ANY ($2::text[]) AND n.nspname <> 'public' AND NOT coalesce(pg_has_role(r.oid, n.nspowner, 'USAGE'), false)
        ) AS owners
 FROM (SELECT) AS one LEFT JOIN pg_roles r ON r.rolname = $1
 

@@ -148,10 +148,14 @@ BEGIN
     IF problem IS NULL THEN
         SELECT c.oid::regclass || ' belongs to ' || quote_ident(o.rolname) || ', who has no other part in that schema'
         INTO problem
+        -- public belongs to pg_database_owner, whose one member is the database's owner.
         FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_database d ON d.datname = current_database()
         WHERE c.oid = ANY (bare) AND NOT o.rolsuper AND o.rolname <> current_user AND c.relowner <> n.nspowner
-          AND c.relowner <> (SELECT datdba FROM pg_database WHERE datname = current_database())
-          AND NOT pg_has_role(n.nspowner, c.relowner, 'MEMBER') LIMIT 1;
+          AND c.relowner <> d.datdba
+          AND NOT pg_has_role(
+              CASE n.nspowner WHEN 'pg_database_owner'::regrole THEN d.datdba ELSE n.nspowner END, c.relowner, 'MEMBER'
+          ) LIMIT 1;
     END IF;
     IF problem IS NULL THEN
         -- Expressions are run as whoever writes. That one calls only what is built in says nothing (ts_rewrite runs any query),

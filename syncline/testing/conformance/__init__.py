@@ -10,11 +10,13 @@ import pytest
 from pydantic import JsonValue
 
 from syncline.devstack.postgres import EmbeddedPostgres
+from syncline.engine import SchemaMap
 from syncline.provider import SyncProvider
+from syncline.testing.conformance.ground import KNOWLEDGE, Ground
 from syncline.testing.conformance.items import ITEMS, VECTORS
+from syncline.testing.conformance.mapped_ground import MappedGround
 from syncline.testing.conformance.trial import Nonconforming, Subject, Trial
 from syncline.testing.conformance.under_temporal import CHECKOUT, find_worker_script
-from syncline.testing.one_graph import prepare_templates
 
 __all__ = ["Nonconforming", "exercise_provider", "try_item"]
 
@@ -29,6 +31,10 @@ def exercise_provider(
     *,
     options: Mapping[str, JsonValue] | None = None,
     without: Mapping[str, str] | None = None,
+    schema_map: SchemaMap | None = None,
+    sources: str | None = None,
+    targets: str | None = None,
+    values: Mapping[str, str] | None = None,
 ) -> Callable[..., None]:
     """Return a test that pytest runs once per item: `test_it_conforms = exercise_provider(Acme)`.
 
@@ -36,13 +42,22 @@ def exercise_provider(
     what a graph would say under `composition.sync.options`. `without` leaves items out, by name, each with
     the reason that the skipped test then shows. Raise ValueError for an item that there is not.
 
+    `schema_map`: what it syncs, if it is not the built-in knowledge graph. Tables of both sides and rows are
+    made from it, or the tables by `sources` and `targets`, scripts of DDL without schema names. Row i of a
+    table refers to the rows i of others; `values` are SQL over i for source columns that need other values,
+    such as {"book_drafts.state": "'published'"}. The judge is the built-in engine, which syncs the same rows
+    from the beginning into a schema of its own.
+
     It needs `syncline[testing]` and no plugin of pytest. It starts a PostgreSQL and a Temporal of its own;
     item `temporal` runs the application's worker too, and is skipped when there is no checkout of it.
     """
     left_out = dict(without or {})
     if unknown := left_out.keys() - ITEMS.keys():
         raise ValueError(f"no item is named {', '.join(sorted(unknown))}; items are {', '.join(ITEMS)}")
-    subject = Subject(make=provider, options=options or {}, vectors=VECTORS not in left_out)
+    if schema_map is None and (sources or targets or values):
+        raise ValueError("sources, targets and values go with schema_map")
+    ground = KNOWLEDGE if schema_map is None else MappedGround(schema_map, sources, targets, values or {})
+    subject = Subject(make=provider, options=options or {}, vectors=VECTORS not in left_out, ground=ground)
 
     @pytest.mark.parametrize("item", [_parameter(name, left_out.get(name)) for name in ITEMS])
     def conforms(item: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -77,7 +92,7 @@ def try_item(
     folder: Path,
 ) -> None:
     """Put a provider on trial for one item, over new databases; raise Nonconforming if it fails."""
-    write_dsn, target_dsn = map(new_database, _templates(server))
+    write_dsn, target_dsn = map(new_database, _templates(server, subject.ground))
     item = ITEMS[name]
     trial = Trial(
         item=name,
@@ -94,8 +109,8 @@ def try_item(
 
 
 @cache
-def _templates(server: EmbeddedPostgres) -> tuple[str, str]:
-    return _run(prepare_templates(server), _LONGEST)
+def _templates(server: EmbeddedPostgres, ground: Ground) -> tuple[str, str]:
+    return _run(ground.prepare(server), _LONGEST)
 
 
 def _run(work: Coroutine[object, object, T], seconds: float) -> T:

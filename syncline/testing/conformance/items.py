@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from syncline.engine import KNOWLEDGE_GRAPH
 from syncline.errors import ConfigurationError, SynclineError
 from syncline.messages.sync import CycleProgress, CycleStatus
 from syncline.registry import Registry
+from syncline.sql import quoted
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.conformance import rows
 from syncline.testing.conformance.trial import Process, Trial, connection, new_run
 from syncline.testing.conformance.under_temporal import under_temporal
-from syncline.testing.one_graph import on_target, read, write
+from syncline.testing.one_graph import on_target, write
 
 __all__ = ["ITEMS", "VECTORS", "Item"]
 
@@ -25,10 +25,6 @@ _SOON = 5.0
 _BLOCKED = 2.0
 """Seconds that the event loop may be kept busy at a stretch: Temporal's own limit."""
 _TURN = 0.02
-_SOURCES = [table.source for table in KNOWLEDGE_GRAPH.tables]
-_TARGETS = [
-    name for table in KNOWLEDGE_GRAPH.tables for name in (table.name, *(links.table for links in table.links))
-]
 
 
 Check = Callable[[Trial], Coroutine[object, object, None]]
@@ -70,12 +66,14 @@ async def contract(trial: Trial) -> None:
         trial.refuse("it to be registered", str(error), cause=error)
     async with trial.process() as process:
         graph = process.graph
-        await write(graph, rows.WORLD)
-        await write(graph, rows.CANARY_ROW, rows.CANARY)
+        await write(graph, trial.ground.world)
+        canary = trial.ground.canary
+        if canary is not None:
+            await write(graph, *canary)
         before = await _footprint(process, of_write_db=True)
         result = await process.cycle()
-        if rows.CANARY in result.model_dump_json() + "".join(map(str, graph.heartbeats)):
-            process.refuse("no row's values in results and heartbeats", "a node's definition was in them")
+        if canary is not None and canary[1] in result.model_dump_json() + "".join(map(str, graph.heartbeats)):
+            process.refuse("no row's values in results and heartbeats", "a row's text was in them")
         if result.rows == 0:
             process.refuse("a result that tells of the rows", "it told of none, after a cycle that had some")
         if not result.drained:
@@ -94,7 +92,7 @@ async def contract(trial: Trial) -> None:
 async def resume_after_kill(trial: Trial) -> None:
     run_id, committed = new_run(), asyncio.Event()
     async with trial.process() as process:
-        await write(process.graph, rows.WORLD)
+        await write(process.graph, trial.ground.world)
         await on_target(process.graph, rows.TELL_COMMITS)
         connect = process.graph.connect_target
     async with connection(connect) as listener:
@@ -125,8 +123,9 @@ async def late_commits(trial: Trial) -> None:
     async with trial.process() as process:
         graph = process.graph
         async with connection(graph.connect_write) as late, late.transaction():
-            await late.execute("INSERT INTO write_nodes (id, concept) VALUES ('late', 'began first')")
-            await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('early', 'committed first')")
+            began_first, committed_first = trial.ground.late
+            await late.execute(began_first)
+            await write(graph, committed_first)
             await process.cycle()
         await process.settle("after a transaction that began first had committed last")
 
@@ -137,7 +136,7 @@ async def late_commits(trial: Trial) -> None:
 )
 async def ties(trial: Trial) -> None:
     async with trial.process() as process:
-        await write(process.graph, rows.TIES)
+        await write(process.graph, trial.ground.ties)
         await process.cycle(process.context(batch_rows=7))
         await process.settle("after 100 rows of one transaction and timestamp, in batches of 7")
 
@@ -148,9 +147,9 @@ async def ties(trial: Trial) -> None:
 )
 async def deletes(trial: Trial) -> None:
     async with trial.process() as process:
-        await write(process.graph, rows.WORLD)
+        await write(process.graph, trial.ground.world)
         await process.cycle()
-        await write(process.graph, rows.REMOVED)
+        await write(process.graph, trial.ground.removed)
         await process.settle("after rows, links and references were removed and a table was truncated")
 
 
@@ -161,15 +160,16 @@ async def deletes(trial: Trial) -> None:
 )
 async def parked_children(trial: Trial) -> None:
     async with trial.process() as process:
-        await write(process.graph, rows.CHILDREN)
+        if not trial.ground.children:
+            return
+        await write(process.graph, trial.ground.children)
         result = await process.cycle()
         if result.status is CycleStatus.FAILED:
             process.refuse("rows whose parent is missing to wait", "the cycle failed")
-        if not await read(process.graph, "SELECT 1 FROM nodes WHERE key = 'child'"):
-            process.refuse("a node to land without its optional parent", "it had not landed")
-        if result.parked == 0:
+        await process.equal("while parents are missing, without which an optional reference is NULL")
+        if result.parked == 0 and await trial.ground.waits(process.graph):
             process.refuse("the result to tell that rows wait", "parked was 0")
-        await write(process.graph, rows.PARENTS)
+        await write(process.graph, trial.ground.parents)
         await process.settle("after the parents had come")
 
 
@@ -180,17 +180,20 @@ async def parked_children(trial: Trial) -> None:
 async def poison_rows(trial: Trial) -> None:
     async with trial.process() as process:
         graph = process.graph
-        await on_target(graph, rows.POISON)
-        await write(graph, rows.WORLD + rows.POISONED)
+        poison = trial.ground.poison
+        await on_target(graph, poison.refused)
+        await write(graph, trial.ground.world + poison.row)
         result = await process.cycle()
-        async with connection(graph.connect_write) as source:
-            sound = {row["id"] for row in await source.fetch("SELECT id FROM write_nodes WHERE id <> 'bad'")}
-        lost = sound - {row["key"] for row in await read(graph, "SELECT key FROM nodes")}
+        lost = trial.ground.lost(await trial.ground.differences(graph, vectors=False))
         if lost:
-            process.refuse("a refused row to harm only itself", f"{len(lost)} other nodes had not landed")
+            process.refuse(
+                "a refused row to harm only itself", f"{len(lost)} others had not landed: {lost[0]}"
+            )
         if result.failures == result.dead_letters == 0:
             process.refuse("the result to tell of a row that was refused", "it told of no failure")
-        await write(graph, rows.MENDED)
+        if poison.allowed:
+            await on_target(graph, poison.allowed)
+        await write(graph, poison.mended)
         await process.settle("after the refused row had been mended")
 
 
@@ -201,7 +204,7 @@ async def poison_rows(trial: Trial) -> None:
 )
 async def qdrant_down(trial: Trial) -> None:
     async with trial.process() as process:
-        await write(process.graph, rows.WORLD)
+        await write(process.graph, trial.ground.world)
         away = QdrantServerStore("away", "http://127.0.0.1:9", None, 2)
         result = await process.cycle(process.context(vectors=away))
         await away.close()
@@ -219,14 +222,14 @@ async def qdrant_down(trial: Trial) -> None:
 async def cancellation(trial: Trial) -> None:
     async with trial.process() as process:
         run_id = new_run()
-        await write(process.graph, rows.WORLD)
+        await write(process.graph, trial.ground.world)
         async with connection(process.graph.connect_target) as holder, holder.transaction():
-            await holder.execute("LOCK TABLE nodes")
+            await holder.execute(f"LOCK TABLE {trial.ground.locked}")
             cycle = process.start(process.context(run_id))
             if not await process.waiting(cycle):
                 if cycle.done():
                     await process.ended(cycle)
-                process.refuse("a cycle to wait for nodes, which are locked", "it did not")
+                process.refuse(f"a cycle to wait for {trial.ground.locked}, which is locked", "it did not")
             cycle.cancel()
             await asyncio.wait({cycle}, timeout=_SOON)
             if not cycle.done():
@@ -246,7 +249,7 @@ async def cancellation(trial: Trial) -> None:
 )
 async def heartbeat(trial: Trial) -> None:
     async with trial.process() as process:
-        await write(process.graph, rows.WORLD)
+        await write(process.graph, trial.ground.world)
         async with _pauses() as pauses:
             await process.cycle(process.context(batch_rows=10))
         beats: Sequence[object] = process.graph.heartbeats
@@ -264,7 +267,7 @@ async def heartbeat(trial: Trial) -> None:
 )
 async def idempotence(trial: Trial) -> None:
     async with trial.process() as process:
-        await write(process.graph, rows.WORLD)
+        await write(process.graph, trial.ground.world)
         await process.settle("after a cycle")
         before = await _footprint(process)
         result = await process.cycle()
@@ -273,7 +276,7 @@ async def idempotence(trial: Trial) -> None:
         if result.rows or result.links:
             told = f"it told of {result.rows} rows and {result.links} links"
             process.refuse("a second cycle to tell of no change", told)
-        await write(process.graph, rows.MORE)
+        await write(process.graph, trial.ground.more)
         at_once = [process.start(process.context(batch_rows=10)) for _ in range(2)]
         await asyncio.wait(at_once, timeout=30)
         for cycle in at_once:
@@ -294,8 +297,11 @@ async def _footprint(process: Process, *, of_write_db: bool = False) -> list[tup
     graph = process.graph
     found: list[tuple[object, ...]] = []
     async with connection(graph.connect_write if of_write_db else graph.connect_target) as observer:
-        for name in _SOURCES if of_write_db else _TARGETS:
-            versions = await observer.fetch(f"SELECT ctid::text, xmin::text FROM {name} ORDER BY 1")  # noqa: S608
+        ground = process.trial.ground
+        for name in ground.sources if of_write_db else ground.targets:
+            versions = await observer.fetch(
+                f"SELECT tableoid::text, ctid::text, xmin::text FROM {quoted(name)} ORDER BY 1, 2"  # noqa: S608
+            )
             found.extend((name, *row) for row in versions)
     return found
 

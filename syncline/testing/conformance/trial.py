@@ -19,8 +19,8 @@ from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.provider import GraphVectors, RetryRules, SyncContext, SyncProvider, options_model_of
 from syncline.settings import Settings
 from syncline.stores.vectors import VectorStore
+from syncline.testing.conformance.ground import KNOWLEDGE, Ground
 from syncline.testing.one_graph import TestGraph
-from syncline.testing.truth import differences
 
 __all__ = ["DIMENSIONS", "Nonconforming", "Process", "Subject", "Trial", "connection", "new_run"]
 
@@ -44,6 +44,8 @@ class Subject:
     options: Mapping[str, JsonValue]
     vectors: bool = True
     """Whether it writes vectors."""
+    ground: Ground = KNOWLEDGE
+    """The tables that it syncs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,11 @@ class Trial:
     target_dsn: str
     folder: Path
     """Of its own."""
+
+    @property
+    def ground(self) -> Ground:
+        """The tables on which it is tried."""
+        return self.subject.ground
 
     def refuse(
         self, expected: str, seen: str, *, provider: object = None, cause: Exception | None = None
@@ -194,7 +201,8 @@ class Process:
 
     async def equal(self, when: str, *, vectors: bool = True) -> None:
         """Refuse whatever differs between the write-db and the other stores."""
-        found = await differences(self.graph, vectors=vectors and self.trial.subject.vectors)
+        subject = self.trial.subject
+        found = await subject.ground.differences(self.graph, vectors=vectors and subject.vectors)
         if found:
             more = f", and {len(found) - 1} more" if len(found) > 1 else ""
             self.refuse(f"the stores to say what the write-db says {when}", f"{found[0]}{more}")

@@ -17,7 +17,6 @@ import syncline
 from syncline import names
 from syncline.control.graphs import draft_graph
 from syncline.messages.sync import LONGEST_RUN, SyncGraphInput, SyncGraphResult
-from syncline.testing.conformance import rows
 from syncline.testing.conformance.trial import DIMENSIONS, Process, Trial, connection
 from syncline.testing.lab import Run
 from syncline.testing.one_graph import SCHEMA, write
@@ -52,7 +51,7 @@ async def under_temporal(trial: Trial) -> None:
         environment = _environment(trial, client)
         async with connection(connect) as holder, WorkerProcess.running(script, environment) as first:
             async with holder.transaction():
-                await holder.execute("LOCK TABLE nodes")
+                await holder.execute(f"LOCK TABLE {trial.ground.locked}")
                 await _ready(trial, first, provider)
                 run = await client.start_workflow(
                     names.SYNC_GRAPH,
@@ -86,7 +85,7 @@ async def _prepare(process: Process) -> None:
     entry = {"provider": process.provider.id, "options": process.trial.subject.options, "on_missing": "fail"}
     await process.services.prepare_control()
     await process.services.graphs.add(draft_graph({"slug": SCHEMA, "composition": {"sync": entry}}))
-    await write(process.graph, rows.WORLD)
+    await write(process.graph, process.trial.ground.world)
 
 
 def _environment(trial: Trial, client: Client) -> Mapping[str, str]:
@@ -125,14 +124,15 @@ async def _ready(trial: Trial, worker: WorkerProcess, provider: str) -> None:
 async def _at_work(trial: Trial, run: Run, holder: asyncpg.Connection, worker: WorkerProcess) -> None:
     """Return once the cycle waits for the table that is locked."""
     # Not pg_stat_activity, of which a transaction sees one and the same state.
-    waits = "SELECT 1 FROM pg_locks WHERE relation = 'nodes'::regclass AND NOT granted"
+    waits = "SELECT 1 FROM pg_locks WHERE relation = $1::text::regclass AND NOT granted"
+    locked = trial.ground.locked
     deadline = asyncio.get_running_loop().time() + _SECONDS
-    while not await holder.fetchval(waits):
+    while not await holder.fetchval(waits, locked):
         status = (await run.describe()).status
         late = asyncio.get_running_loop().time() > deadline
         if late or status is not WorkflowExecutionStatus.RUNNING:
             seen = f"the run has not come to it; the worker said:\n{worker.said}"
-            trial.refuse("a cycle to be at work on nodes", seen)
+            trial.refuse(f"a cycle to be at work on {locked}", seen)
         await asyncio.sleep(0.1)
 
 

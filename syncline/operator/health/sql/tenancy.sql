@@ -16,13 +16,16 @@ WHERE n.nspname = ANY ($1::text[]) AND p.proowner <> c.relowner
 ORDER BY n.nspname, p.proowner
 
 -- name: creators
--- Who owns or may create in a schema and is neither a superuser nor this role, nor one whose rights this role has.
+-- Who may create in a schema and is neither a superuser nor this role, nor the owner of the schema or of the bookkeeping.
 SELECT n.nspname AS schema, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END AS role
 FROM pg_namespace n
 CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
 LEFT JOIN pg_roles r ON r.oid = a.grantee
 WHERE n.nspname = ANY ($1::text[]) AND a.privilege_type = 'CREATE'
-  AND (a.grantee = 0 OR NOT r.rolsuper AND r.rolname <> current_user AND a.grantee <> n.nspowner)
+  AND (a.grantee = 0 OR NOT r.rolsuper AND r.rolname <> current_user AND a.grantee <> n.nspowner
+      AND NOT EXISTS (
+          SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = 'sync_state' AND c.relowner = a.grantee
+      ))
 ORDER BY n.nspname, 2
 
 -- name: graph_locks

@@ -1,7 +1,7 @@
 """The lab: fresh databases, both ends on a graph's schema, and one timed cycle as the worker runs it."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -56,7 +56,12 @@ class Timing:
 
 
 async def timed_cycle(
-    write: PostgresStore, target: PostgresStore, vectors: EmbeddedQdrantStore, embedding: EmbeddingService
+    write: PostgresStore,
+    target: PostgresStore,
+    vectors: EmbeddedQdrantStore,
+    embedding: EmbeddingService,
+    *,
+    run: Callable[[SyncContext], Awaitable[SyncResult]] = run_cycle,
 ) -> Timing:
     """Run one cycle with the worker's default batches."""
     started = time.perf_counter()
@@ -68,7 +73,7 @@ async def timed_cycle(
         if progress.phase == "capture":
             rows_done = time.perf_counter()
 
-    result = await run_cycle(
+    result = await run(
         SyncContext(
             graph=GraphRef(id=UUID(int=1), slug="benchmark"),
             run=RunIdentity(workflow_id="benchmark", run_id=str(uuid4())),

@@ -1,4 +1,7 @@
-"""Rules: what contradicts itself in the table maps of a graph, all at once, each with where and the fix."""
+"""Rules: what contradicts itself in the table maps of a graph, all at once, each with where and the fix.
+
+One module because the rules of a table share how they say where and what.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +12,7 @@ from typing import Final
 from syncline.maps.key_rules import identity_faults, referring_faults
 from syncline.maps.sql_rules import parameter_faults
 from syncline.maps.table_map import Links, Reference, TableMap
-from syncline.maps.tenants import tenant_faults
+from syncline.maps.tenant_rules import tenant_faults
 
 __all__ = ["RESERVED", "Fault", "did_you_mean", "faults_of", "parents_first"]
 

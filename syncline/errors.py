@@ -9,6 +9,7 @@
     │   ├── CompositionInvalid        a graph's composition breaks its model
     │   ├── MapInvalid                a map document breaks its model, or contradicts itself
     │   ├── MapNotFound               no map of this name and version is stored
+    │   ├── TenantInvalid             a composition gives a map no tenant, or one that does not fit
     │   ├── ProviderDuplicate         two distributions contribute one provider id
     │   ├── ProviderInvalid           a contributed object is not a provider
     │   ├── ProviderMissing           `on_missing: fail`, and no worker can run the provider

@@ -293,7 +293,7 @@ class MapRepository:
         found = await self.load_shared(options)
         if found is None:
             return None
-        from syncline.maps.tenants import of_tenant
+        from syncline.maps.one_tenant import of_tenant
 
         return found[0], of_tenant(found[1], options.tenant)
 

@@ -6,7 +6,7 @@ its own, and none could know which deleted keys the other has yet to read.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 from uuid import UUID
 
 from pydantic import JsonValue
@@ -17,10 +17,7 @@ from syncline.control.maps import map_options
 from syncline.errors import CompositionInvalid, GraphInvalid, InputInvalid
 from syncline.messages.base import GraphStatus
 
-if TYPE_CHECKING:
-    from syncline.control.graphs import Graph
-
-__all__ = ["Sources", "check_sharing", "has_sources", "refuse_undo", "tenant_named"]
+__all__ = ["Sharing", "Sources", "check_sharing", "has_sources", "refuse_undo", "tenant_named"]
 
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('syncline.sources:' || :place, 0))")
 
@@ -54,7 +51,23 @@ def has_sources(graphs: Table, store: str | None, schema: str) -> ColumnElement[
     return place & graphs.c.write_store.is_not_distinct_from(store)
 
 
-def refuse_undo(graph: "Graph", others: Sequence["Graph"]) -> None:
+class Sharing(Protocol):
+    """A graph's record, as far as it says what it shares."""
+
+    @property
+    def slug(self) -> str:
+        """The graph's name."""
+
+    @property
+    def source_schema(self) -> str:
+        """The schema of its sources."""
+
+    @property
+    def status(self) -> GraphStatus:
+        """Whether it is synced."""
+
+
+def refuse_undo(graph: Sharing, others: Sequence[Sharing]) -> None:
     """Raise InputInvalid if capture of a graph's sources serves others, unless these are archived."""
     served = [other.slug for other in others if other.status is not GraphStatus.ARCHIVED]
     if served:

@@ -29,7 +29,7 @@ from syncline.engine.template import sql
 from syncline.engine.vectors.drain import drain_outbox
 from syncline.engine.vectors.outbox import due_sql
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated
-from syncline.maps.tenants import of_tenant, tenant_of
+from syncline.maps.one_tenant import of_tenant, tenant_of
 from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span

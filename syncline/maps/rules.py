@@ -1,7 +1,7 @@
 """Rules: what contradicts itself in the table maps of a graph, all at once, each with where and the fix.
 
 One module because these rules look at several parts of a table map, or at several tables, at once; rules of
-one part are in modules of their own (`key_rules`, `column_rules`, `counter_rules`, `sql_rules`).
+one part are in modules of their own (`key_rules`, `link_rules`, `column_rules`, …).
 """
 
 import re
@@ -16,7 +16,7 @@ from syncline.maps.key_rules import identity_faults, referring_faults
 from syncline.maps.link_rules import link_faults
 from syncline.maps.sql_rules import parameter_faults
 from syncline.maps.table_map import Links, Reference, TableMap
-from syncline.maps.tenants import tenant_faults
+from syncline.maps.tenant_rules import tenant_faults
 
 __all__ = ["RESERVED", "Fault", "did_you_mean", "faults_of", "parents_first"]
 

@@ -11,7 +11,7 @@ from syncline.capture.install.install import adopt
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine
 from syncline.errors import InputInvalid, SchemaMismatch, TenantInvalid
 from syncline.maps.document import read_map
-from syncline.maps.tenants import of_tenant
+from syncline.maps.one_tenant import of_tenant
 from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain

@@ -12,7 +12,7 @@ from syncline.capture.install.install import adopt
 from syncline.engine import SyncEngine
 from syncline.engine.table_map import SchemaMap
 from syncline.maps.document import read_map
-from syncline.maps.tenants import of_tenant
+from syncline.maps.one_tenant import of_tenant
 from syncline.messages.base import GraphRef
 from syncline.messages.sync import SyncResult
 from syncline.messages.verification import Verification

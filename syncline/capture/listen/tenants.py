@@ -49,7 +49,7 @@ async def changed_tenants(
             async with reading(connection, tables, lock_timeout="2s"):
                 found = await connection.fetch(query, str(xid), list(dict.fromkeys(tenants.values())))
     except StoreError as error:
-        get_log().debug("tenants could not be told apart", schema=schema, error=str(error))
+        get_log().debug("tenants not distinguished", schema=schema, error=str(error))
         return frozenset(tenants)
     if any(row["everyone"] for row in found):
         return frozenset(tenants)

@@ -36,7 +36,7 @@ from syncline.engine.render.tenants import deleted_rows, of_same_tenant, source_
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.engine.unique_values import ClaimStatements
-from syncline.maps.tenants import tenant_of
+from syncline.maps.one_tenant import tenant_of
 from syncline.sql import array_text, literal, quoted
 
 __all__ = [

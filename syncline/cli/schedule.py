@@ -1,6 +1,7 @@
 """`syncline schedule …`: the Schedules of the graphs, read and steered in Temporal alone."""
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,13 +23,13 @@ from syncline.cli.output import (
     print_error,
     print_warning,
 )
-from syncline.errors import ConfigurationError, ScheduleNotFound, SchedulePaused
+from syncline.errors import ConfigurationError, ScheduleNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
-    from temporalio.client import ScheduleHandle
+    from temporalio.client import Client
 
     from syncline.cli.answers import ScheduleListed, SteeredAction
     from syncline.messages.sync import Reconciliation
@@ -59,7 +60,7 @@ def list_schedules(as_json: JsonOption = False) -> None:
 def trigger(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """Start a run now, unless one is open. A paused Schedule runs too, this once."""
     graph = slug_of(graph)
-    run(_steer(graph, lambda handle: handle.trigger()))
+    run(_steer(graph, _trigger))
     _print_steered(f"Triggered {graph}.", as_json=as_json, graph=graph, action="triggered")
 
 
@@ -83,7 +84,7 @@ def pause(
         _steer_all("paused", reason, as_json=as_json)
         return
     graph = slug_of(graph)
-    run(_steer(graph, lambda handle: handle.pause(note=reason)))
+    run(_steer(graph, partial(_pause, reason=reason)))
     _print_steered(
         f"Paused {graph}: {one_line(reason)}", as_json=as_json, graph=graph, action="paused", reason=reason
     )
@@ -114,7 +115,7 @@ def resume(
     if reason is not None:
         raise ConfigurationError("--reason goes with --all; one graph is resumed whatever it was paused for.")
     slug = slug_of(graph)
-    run(_steer(slug, lambda handle: _resume(slug, handle)))
+    run(_steer(slug, _resume))
     _print_steered(f"Resumed {slug}.", as_json=as_json, graph=slug, action="resumed")
 
 
@@ -134,7 +135,7 @@ def backfill(
     if last < first:
         raise ConfigurationError("--end is before --start; swap them.")
     graph = slug_of(graph)
-    run(_steer(graph, lambda handle: _backfill(handle, first, last)))
+    run(_steer(graph, partial(_backfill, start=first, end=last)))
     _print_steered(
         f"Backfilling {graph} from {first.isoformat()} to {last.isoformat()}.",
         as_json=as_json,
@@ -199,7 +200,7 @@ def _check_reason(reason: str) -> None:
 def _steer_all(action: "SteeredAction", reason: str, *, as_json: bool) -> None:
     """Pause or resume all, and tell of each as soon as it is done."""
     from syncline.cli.answers import SchedulesSteered
-    from syncline.temporal.schedules.list import pause_all, resume_all
+    from syncline.temporal.schedules.steer import pause_all, resume_all
 
     done: list[str] = []
     failed: dict[str, str] = {}
@@ -244,7 +245,7 @@ async def _reconcile(seconds: float) -> "Reconciliation":
     return await reconcile_now(await connect_temporal(), task_queue=find_task_queue(), seconds=seconds)
 
 
-async def _steer(slug: str, act: "Callable[[ScheduleHandle], Awaitable[None]]") -> None:
+async def _steer(slug: str, act: "Callable[[Client, str], Awaitable[None]]") -> None:
     """Do something with a graph's Schedule, or raise ScheduleNotFound."""
     from temporalio.service import RPCError, RPCStatusCode
 
@@ -253,37 +254,38 @@ async def _steer(slug: str, act: "Callable[[ScheduleHandle], Awaitable[None]]") 
     from syncline.temporal.client import temporal_errors_mapped
 
     client = await connect_temporal()
-    handle = client.get_schedule_handle(names.sync_schedule_id(slug))
     with temporal_errors_mapped(client):
         try:
-            await act(handle)
+            await act(client, slug)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
-                raise ScheduleNotFound(slug, handle.id) from error
+                raise ScheduleNotFound(slug, names.sync_schedule_id(slug)) from error
             raise
 
 
-async def _resume(slug: str, handle: "ScheduleHandle") -> None:
-    from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH
+async def _trigger(client: "Client", slug: str) -> None:
+    from syncline import names
+    from syncline.temporal.schedules.steer import start_run
 
-    state = (await handle.describe()).schedule.state
-    if state.paused and state.note == PAUSED_WITH_GRAPH:
-        # It would be paused again within half a minute.
-        raise SchedulePaused(slug)
-    if state.paused:
-        await handle.unpause()
+    await start_run(client, client.get_schedule_handle(names.sync_schedule_id(slug)))
 
 
-async def _backfill(handle: "ScheduleHandle", start: "datetime", end: "datetime") -> None:
-    from datetime import timedelta
+async def _pause(client: "Client", slug: str, *, reason: str) -> None:
+    from syncline.temporal.schedules import steer
 
-    from temporalio.client import ScheduleBackfill, ScheduleOverlapPolicy
+    await steer.pause(client, slug, reason)
 
-    # The server leaves the start itself out, and the default policy would skip all but the first.
-    first = start - timedelta(microseconds=1)
-    await handle.backfill(
-        ScheduleBackfill(start_at=first, end_at=end, overlap=ScheduleOverlapPolicy.BUFFER_ALL)
-    )
+
+async def _resume(client: "Client", slug: str) -> None:
+    from syncline.temporal.schedules import steer
+
+    await steer.resume(client, slug)
+
+
+async def _backfill(client: "Client", slug: str, *, start: "datetime", end: "datetime") -> None:
+    from syncline.temporal.schedules import steer
+
+    await steer.backfill(client, slug, start, end)
 
 
 def _moment(option: str, typed: str) -> "datetime":

@@ -23,6 +23,7 @@ from syncline.settings import Settings
 from syncline.sql import quoted, statements_of, string_literal
 from syncline.temporal.client import temporal_errors_mapped
 from syncline.temporal.schedules.graph import ensure_schedule
+from syncline.temporal.schedules.steer import start_run
 
 __all__ = ["ROLES", "give_rights", "load_samples", "make_roles", "prepare_graphs", "schedule_graphs"]
 
@@ -105,7 +106,7 @@ async def schedule_graphs(client: Client, graphs: Sequence[Graph], *, task_queue
             await ensure_schedule(client, graph, task_queue=task_queue)
             if graph.status is GraphStatus.ACTIVE:
                 handle = client.get_schedule_handle(names.sync_schedule_id(graph.slug))
-                await handle.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ONE)
+                await start_run(client, handle, ScheduleOverlapPolicy.BUFFER_ONE)
 
 
 ROLES: Final = Roles(

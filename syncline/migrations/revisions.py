@@ -10,11 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import asyncpg
-from alembic.runtime.migration import MigrationContext, MigrationStep
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateSchema
@@ -24,6 +22,9 @@ from syncline.masking import error_text
 from syncline.sql import literal, quoted
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import reading, write_guard
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 __all__ = [
     "CONTROL",
@@ -141,6 +142,9 @@ async def recorded(store: PostgresStore, schema: str, version_table: str) -> tup
 
 
 def _upgrade(connection: Connection, store: str, schema: str, folder: Path, version_table: str) -> list[str]:
+    # Imported where it is needed: most processes, a worker among them, migrate nothing.
+    from alembic.runtime.migration import MigrationContext, MigrationStep
+
     connection.execute(CreateSchema(schema, if_not_exists=True))
     if folder.name == _WRITE:
         _act_as_owner(connection, schema, version_table)
@@ -204,7 +208,9 @@ def _check_known(store: str, schema: str, folder: Path, heads: Iterable[str]) ->
 
 
 @cache
-def _scripts(folder: Path) -> ScriptDirectory:
+def _scripts(folder: Path) -> "ScriptDirectory":
+    from alembic.script import ScriptDirectory
+
     # Alembic logs every step at INFO; this module returns what was applied.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     return ScriptDirectory(folder, version_locations=[folder])

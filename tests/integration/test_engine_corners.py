@@ -706,7 +706,7 @@ async def test_a_source_that_breaks_in_an_unforeseen_way_ends_the_copy(graph: Te
     statements = SyncEngine(SchemaMap(name="one", tables=(table("nodes"),))).statements.tables["nodes"]
     connection = await graph.connect_target()
     try:
-        async with asyncio.timeout(5), connection.transaction():
+        async with asyncio.timeout(30), connection.transaction():
             await connection.execute(statements.create_stage)
             reading = read_rows(
                 Broken(),

@@ -204,7 +204,7 @@ async def test_silent_connection_ends_cycle(
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match=r"no answer for \d+ s"):
             await run_cycle(context)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 30
         proxy.deaf = False
         assert (await run_cycle(context)).status is CycleStatus.DRAINED
 
@@ -220,7 +220,7 @@ async def test_silent_copy_ends_cycle(
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match="no answer"):
             await run_cycle(context)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     assert await read(graph, "SELECT FROM raw_sources") == []
     await graph.wait_until_free()
     assert (await run_cycle(graph.context())).rows == 3000
@@ -280,7 +280,7 @@ async def test_store_closes_in_time(graph: TestGraph, postgres_server: EmbeddedP
         proxy.fall_silent()
         began = time.monotonic()
         await store.close()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 9
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ async def test_an_embedding_service_that_accepts_no_connection_is_given_up() -> 
         url = f"http://127.0.0.1:{full.getsockname()[1]}"
         service = OpenAIEmbedding(url, "small", 3, timeout_seconds=30, patience=QUICK)
         with pytest.raises(EmbeddingUnavailable, match="has not answered since"):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await service.embed(["one"])
         await service.close()
 

@@ -43,7 +43,7 @@ async def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     child = await start(tmp_path, STUBBORN)
     hurry = asyncio.Event()
     hurry.set()
-    assert await asyncio.wait_for(child.stop(patience=60, hurry=hurry), 5) is False
+    assert await asyncio.wait_for(child.stop(patience=60, hurry=hurry), 30) is False
 
 
 async def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:

@@ -113,10 +113,10 @@ def test_a_message_is_told_with_its_names_and_without_its_values(message: str, t
 
 
 def test_messages_that_quote_megabytes_are_no_work() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     for repeated in ('value "', '"', "'", "type ", 'column "', "\nDETAIL: x", "1", "a-"):
         fingerprint("22P02", repeated * 200_000, None)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 3
     long = [f'value "{digit * 5_000}" is out of range for type integer' for digit in "12"]
     assert len({fingerprint("22003", message, None) for message in long}) == 1
 

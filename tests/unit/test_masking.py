@@ -79,9 +79,9 @@ def test_masked_leaves_what_is_no_credential(text: str) -> None:
 
 
 def test_masked_takes_no_longer_for_long_texts_than_it_must() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     masked("a" * 100_000 + " password " * 1_000 + 'password="' + "x" * 100_000)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

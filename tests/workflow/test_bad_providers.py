@@ -385,7 +385,7 @@ async def test_a_blocked_room_does_not_hold_up_the_end_of_the_worker(
                 run = await lab.start(await lab.add_graph("zoo-sleeper"))
                 await failed_with(run)
                 began = time.monotonic()
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 20
             await run.terminate()
     [left] = [line for line in logs if line["event"] == "provider thread left behind"]
     assert (left["provider"], left["distribution"]) == ("zoo-sleeper", "zoo 1.0")

@@ -201,7 +201,7 @@ async def test_a_dead_workers_statement_does_not_keep_the_graph(
             await scene.synced()
             seconds = time.monotonic() - dead
             # The heartbeat's timeout is 20 s of it.
-            assert seconds < 30
+            assert seconds < 60
             books = await scene.books()
             if fault is signal.SIGSTOP:
                 await thaw(worker)
@@ -210,6 +210,7 @@ async def test_a_dead_workers_statement_does_not_keep_the_graph(
         assert await scene.books() == books
 
 
+@pytest.mark.proof
 async def test_a_worker_killed_while_it_resolves_costs_its_heartbeat(
     scene: Scene, environment: dict[str, str]
 ) -> None:

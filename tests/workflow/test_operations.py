@@ -211,7 +211,7 @@ async def test_without_a_worker_a_sentence_comes_soon_and_nothing_is_started(
 ) -> None:
     began = time.monotonic()
     failed = await temporal_only(kg_idle)("verify", "kg")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     assert (failed.status, failed.out) == (1, "")
     assert failed.err == (
         f"error: No worker polls task queue '{kg_idle.task_queue}' of namespace 'default'."

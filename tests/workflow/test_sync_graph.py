@@ -320,7 +320,7 @@ async def test_cancel_while_resolving_is_canceled_at_once(
             took = time.monotonic() - began
         finally:
             never.set()
-        assert took < 3
+        assert took < 10
         assert isinstance(failed.value.cause, CancelledError)
         assert (await run.describe()).status is WorkflowExecutionStatus.CANCELED
         assert (await idle_lab.state(run)).phase is RunPhase.CANCELLED

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -20,15 +20,12 @@ from temporalio.client import (
     ScheduleRange,
     ScheduleSpec,
     ScheduleState,
-    ScheduleUpdate,
 )
-from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
 from syncline.control.schedule_spec import DueKind, DueProblem, judge
-from syncline.errors import TemporalUnavailable
 from syncline.temporal.client import temporal_errors_mapped
-from syncline.temporal.schedules.make import change, describe, is_for, shown_fingerprint
+from syncline.temporal.schedules.make import describe, is_for, shown_fingerprint
 
 __all__ = [
     "CRON_CATCHUP",
@@ -41,8 +38,6 @@ __all__ = [
     "fix_of_graph",
     "list_schedule_ids",
     "list_schedules",
-    "pause_all",
-    "resume_all",
 ]
 
 CRON_CATCHUP: Final = timedelta(hours=1)
@@ -215,74 +210,6 @@ def _cron_range(part: ScheduleRange, full: tuple[int, int]) -> str:
     if (part.start, part.end) == full:
         return f"*{step}"
     return f"{part.start}{step}" if part.start == part.end else f"{part.start}-{part.end}{step}"
-
-
-_AT_ONCE: Final = 20
-
-_Report = Callable[[str, str | None], None]
-
-
-async def pause_all(client: Client, reason: str, *, report: _Report) -> None:
-    """Pause each listed Schedule of a graph with this note; Schedules already paused stay as they are.
-
-    `report` is called with each graph that was paused, and with each failed one and the reason in a sentence.
-    Raise TemporalUnavailable if they cannot be listed.
-    """
-
-    def paused(state: ScheduleState) -> ScheduleState:
-        return state if state.paused else replace(state, paused=True, note=reason)
-
-    await _steer_all(client, paused, report)
-
-
-async def resume_all(client: Client, reason: str, *, report: _Report) -> None:
-    """Resume each listed Schedule of a graph paused with exactly this note; otherwise like `pause_all`."""
-
-    def resumed(state: ScheduleState) -> ScheduleState:
-        mine = state.paused and state.note == reason
-        return replace(state, paused=False, note=None) if mine else state
-
-    await _steer_all(client, resumed, report)
-
-
-async def _steer_all(
-    client: Client, steered: Callable[[ScheduleState], ScheduleState], report: _Report
-) -> None:
-    """Change the state of each Schedule, a bounded number concurrently."""
-
-    def changed(present: ScheduleDescription) -> ScheduleUpdate | None:
-        current = present.schedule.state
-        state = steered(current)
-        return None if state == current else ScheduleUpdate(replace(present.schedule, state=state))
-
-    slots = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(slug: str) -> None:
-        async with slots:
-            try:
-                # The list lags, so each Schedule's current state is read.
-                with temporal_errors_mapped(client):
-                    done = await _changed(client, slug, changed)
-            except TemporalUnavailable as error:
-                report(slug, str(error))
-                return
-        if done:
-            report(slug, None)
-
-    async with asyncio.TaskGroup() as tasks:
-        for listed in await list_schedules(client):
-            tasks.create_task(one(listed.slug))
-
-
-async def _changed(
-    client: Client, slug: str, changed: Callable[[ScheduleDescription], ScheduleUpdate | None]
-) -> bool:
-    try:
-        return await change(client, names.sync_schedule_id(slug), changed)
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            return False
-        raise
 
 
 _LOOKED_AT_ONCE: Final = 8

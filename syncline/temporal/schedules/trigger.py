@@ -27,6 +27,7 @@ from syncline.temporal.priorities import TRIGGERED
 from syncline.temporal.schedules import make as making
 from syncline.temporal.schedules.list import list_schedules
 from syncline.temporal.schedules.make import is_for
+from syncline.temporal.schedules.steer import start_run
 
 if TYPE_CHECKING:
     from syncline.control.graphs import Graph
@@ -112,7 +113,7 @@ async def trigger_run(client: Client, slug: str, *, task_queue: str) -> TriggerO
     """Trigger the graph's Schedule on this task queue: a run now, or after the open one.
 
     A trigger would start a run of a paused Schedule too, so its state is read first. Raise
-    TemporalUnavailable if Temporal cannot be reached.
+    TemporalUnavailable if Temporal cannot be reached, or has not taken the trigger.
     """
     handle = client.get_schedule_handle(names.sync_schedule_id(slug))
     with temporal_errors_mapped(client):
@@ -131,7 +132,7 @@ async def trigger_run(client: Client, slug: str, *, task_queue: str) -> TriggerO
                 await _raise(client, run)
                 return "coming"
         try:
-            await handle.trigger(overlap=_ONE_MORE)
+            await start_run(client, handle, _ONE_MORE, before=description)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return "absent"

@@ -380,6 +380,7 @@ class _Cycle:
             rescan_reason=self._source_check.rescanned,
             unknown=self._source_check.unknown(pending),
             map_changes=self._source_check.map_notes,
+            new_columns=self._source_check.new_columns,
             lag_known=not pending.standby,
             owes=pending.held or ledger.retries or ledger.outbox,
         )

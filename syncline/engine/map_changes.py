@@ -28,7 +28,7 @@ _IDENTITY: Final = ("key", "source", "id", "types")
 """Fields by which rows are found: under another one, the rows that stand there may be of no source row."""
 _IDS: Final = ("id", "types")
 """Fields under whose change a key may have another id. Under another key, rows have that of the old key."""
-_UNREAD: Final = ("name", "source_only")
+_UNREAD: Final = ("name", "source_only", "ignored")
 """Fields whose change alone changes no row: an expression that uses a column is itself a difference."""
 
 

@@ -19,6 +19,7 @@ from syncline.engine.schema_transaction import BY_INDEX, HeldSchema
 from syncline.engine.state import Fence, Ledger
 from syncline.engine.template import sql
 from syncline.errors import RowsFiltered, StoreRejected
+from syncline.messages.sync import NewColumn
 from syncline.provider import SyncContext
 from syncline.stores.tenants import reading
 
@@ -184,13 +185,21 @@ class SourceCheck:
         self.map_state: MapState | None = None
         """The stored map, if it differs from this cycle's; None if it does not, or is not compared."""
         self._replacing = replacing
+        self.fresh_columns: tuple[NewColumn, ...] = ()
+        """New columns of sources that no cycle before has told of."""
         self._captured: dict[str, tuple[str, str]] = {}
 
     @property
     def changes(self) -> bool:
         """Whether there is something new to record."""
         recorded = self.rescanned or self.reread or self.compare or self._captured
-        return bool(recorded or self.map_state is not None)
+        columns = not self._replacing and self.fit.columns.changed
+        return bool(recorded or self.map_state is not None or columns)
+
+    @property
+    def new_columns(self) -> tuple[NewColumn, ...]:
+        """The columns of sources that wait for a decision."""
+        return () if self._replacing else self.fit.columns.new
 
     @property
     def map_notes(self) -> tuple[str, ...]:
@@ -237,7 +246,12 @@ class SourceCheck:
             )
             if self.map_state is not None:
                 await self.map_state.record(target, self.fit.failed)
-            return fence
+            if not self._replacing:
+                await self.fit.columns.record(target)
+        if not self._replacing:
+            self.fresh_columns = self.fit.columns.fresh
+            self.fit.columns.recorded()
+        return fence
 
     def unknown(self, pending: Pending) -> tuple[str, ...]:
         """Return what cannot be known about this write-db, in sentences."""
@@ -274,6 +288,8 @@ class SourceCheck:
     async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
         async with self._context.write.store.driver() as source:
             pending = await self._ask_once(source, ledger, whole=False)
+            if not self._replacing and self.fit.columns.differ(pending.shapes):
+                await self._fits_otherwise()
             reason = ledger.foreign_to(pending.cluster, pending.horizon, pending.known)
             if reason is not None or self._otherwise(ledger, pending):
                 if reason is not None:

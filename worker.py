@@ -205,6 +205,7 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
             activities.list_maps,
             activities.show_map,
             activities.put_map,
+            activities.decide_columns,
         ],
         at_once=_OPERATIONS_AT_ONCE,
         polls=2,

@@ -36,6 +36,7 @@ PROMOTE_SHADOW: Final = "PromoteShadow"
 LIST_MAPS: Final = "ListMaps"
 SHOW_MAP: Final = "ShowMap"
 PUT_MAP: Final = "PutMap"
+DECIDE_COLUMNS: Final = "DecideColumns"
 
 WORKFLOWS: Final = frozenset(
     {
@@ -60,6 +61,7 @@ WORKFLOWS: Final = frozenset(
         LIST_MAPS,
         SHOW_MAP,
         PUT_MAP,
+        DECIDE_COLUMNS,
     }
 )
 """Every workflow type that our workers serve."""
@@ -93,6 +95,7 @@ PROMOTE_SHADOW_ACTIVITY: Final = "promote_shadow"
 LIST_MAPS_ACTIVITY: Final = "list_maps"
 SHOW_MAP_ACTIVITY: Final = "show_map"
 PUT_MAP_ACTIVITY: Final = "put_map"
+DECIDE_COLUMNS_ACTIVITY: Final = "decide_columns"
 
 SET_CADENCE: Final = "set_cadence"
 """Activity: change the interval of a graph's Schedule, by its adaptive cadence."""

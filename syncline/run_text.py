@@ -80,7 +80,7 @@ def describe_holder(holder: "LockHolder", *, clean: Clean = str, code: Clean = s
 
 
 def caveats(result: "SyncResult") -> tuple[str, ...]:
-    """Return one sentence for each rescan, key comparison, change of the map, new column and unknown of the result."""
+    """Return a sentence for each rescan, key comparison, change of the map, new column and unknown."""
     return (*_again(result), *result.map_changes, *map(new_column, result.new_columns), *result.unknown)
 
 

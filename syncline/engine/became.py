@@ -1,4 +1,4 @@
-"""What became of a table or column that a map names: renamed, dropped or of another type, with the way out."""
+"""What became of a table or column that a map names, renamed, dropped or changed, with the way out."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ __all__ = ["Looked", "recognised"]
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """One side of a table map: its table's name, the catalog that was read, and what was known of the table."""
+    """One side of a table map: the catalog that was read, and what was known of its table."""
 
     table: TableMap
     catalog: "Catalog"
@@ -64,8 +64,8 @@ def _of_table(misfit: "Misfit", looked: Looked, known: KnownSide) -> str:
     now = next((table.name for table in tables if table.oid == known.oid), None)
     if now is None:
         return misfit.said(
-            f"Table {looked.place} was dropped, or moved to another schema. Leave {name} out of the map, or make "
-            "the table again."
+            f"Table {looked.place} was dropped, or moved to another schema. Leave {name} out of the map, or "
+            "make the table again."
         )
     return misfit.said(
         f"Table {looked.place} was renamed to {now}. Rename it back, or name {now} in the map of {name}.",
@@ -90,8 +90,8 @@ def _of_column(misfit: "Misfit", looked: Looked, known: KnownSide, there: "Table
     now = known.now(name, TableColumns(oid=there.oid, columns=columns_of(there)))
     if now is not None:
         return misfit.said(
-            f"{place} was renamed to {now}. Rename it back, or rename it in {looked.elsewhere} and in the map "
-            f"of {table} too.",
+            f"{place} was renamed to {now}. Rename it back, or rename it in {looked.elsewhere} and in the "
+            f"map of {table} too.",
             statement=f"{alter} RENAME COLUMN {quoted(now)} TO {quoted(name)}",
         )
     again = "add it and fill it by `syncline verify --repair`" if looked.target else "add it again"

@@ -59,8 +59,12 @@ class SyncEngine:
         self._sizes: dict[tuple[str, ...], dict[str, int]] = {}
         self._pruning = Pruning()
 
-    async def run_cycle(self, context: SyncContext, *, replacing: bool = False) -> SyncResult:
+    async def run_cycle(
+        self, context: SyncContext, *, replacing: bool = False, frozen: bool = False
+    ) -> SyncResult:
         """Run one cycle and return its result.
+
+        `frozen`: columns that are added to sources stay out; the first cycle that finds one says so.
 
         A table whose map has changed since the last cycle is read again where its rows may differ. Not while
         the engine is `replacing` a provider that is not there: its map is not the graph's.
@@ -71,7 +75,7 @@ class SyncEngine:
         """
         started = time.monotonic()
         try:
-            return await self._run_cycle(context, started, replacing=replacing)
+            return await self._run_cycle(context, started, replacing=replacing, frozen=frozen)
         except RowsFiltered:
             # Postgres names only the table. Row security on the engine's own tables is raised by this check.
             self._fitting.pop(_place(context), None)
@@ -83,10 +87,18 @@ class SyncEngine:
             # batch.
             context.log.info("cycle restarted", graph=context.graph.slug, reason=str(error))
             self._fitting.pop(_place(context), None)
-            return await self._run_cycle(context, started, patience=_LOCK_SECONDS, replacing=replacing)
+            return await self._run_cycle(
+                context, started, patience=_LOCK_SECONDS, replacing=replacing, frozen=frozen
+            )
 
     async def _run_cycle(
-        self, context: SyncContext, started: float, *, patience: float = 0.0, replacing: bool
+        self,
+        context: SyncContext,
+        started: float,
+        *,
+        patience: float = 0.0,
+        replacing: bool,
+        frozen: bool,
     ) -> SyncResult:
         async with context.target.store.driver() as target:
             held = HeldSchema(target, context.target.schema)
@@ -120,7 +132,9 @@ class SyncEngine:
 
             async def cycle() -> _Cycle:
                 fit = await self._schema_problems(context, target)
-                check = SourceCheck(self.statements, context, held, fit, look_again, replacing=replacing)
+                check = SourceCheck(
+                    self.statements, context, held, fit, look_again, replacing=replacing, frozen=frozen
+                )
                 return _Cycle(self.statements, context, held, started, check, self._pruning, sizes)
 
             result = await self._look(context, held, cycle, ledger)
@@ -155,8 +169,8 @@ class SyncEngine:
         return result
 
     def _recheck_after_failure(self, context: SyncContext, result: SyncResult) -> None:
-        """Drop the cached schema check after a failed cycle: a table may have been altered."""
-        if result.status is CycleStatus.FAILED:
+        """Drop the cached schema check after a cycle with failures: a table may have been altered."""
+        if result.status is CycleStatus.FAILED or result.failures:
             self._fitting.pop(_place(context), None)
 
     async def _take(self, context: SyncContext, held: HeldSchema, *, mark: bool = False) -> Ledger | None:

@@ -1,7 +1,8 @@
-"""Known columns: which columns of both tables a graph has seen, which were added since, what became of others.
+"""Known columns: which columns of both tables a graph has seen, and which were added since.
 
-A column keeps its number when it is renamed, and a number is never given again. So the columns that were there
-when a table was synced tell an added one from one that the map leaves out, and a renamed one from a dropped one.
+A column keeps its number when it is renamed, and a number is never given again. So the columns that were
+there when a table was synced tell an added one from one that the map leaves out, and a renamed one from a
+dropped one.
 """
 
 import json
@@ -65,7 +66,7 @@ class KnownSide:
         return cls(oid=stored["oid"], columns=columns)
 
     def has(self, name: str, number: int, oid: int) -> bool:
-        """Return whether a column of the table `oid` was known: by its number, or by name of another table."""
+        """Return whether a column of table `oid` was known: by its number, in another table by its name."""
         if oid != self.oid:
             return name in self.columns
         return any(number == known for known, _ in self.columns.values())
@@ -173,7 +174,7 @@ def columns_of(table: "TableState") -> dict[str, tuple[int, str, bool]]:
 def uncopied(
     tables: Iterable[TableMap], name: str, source: TableColumns, known: KnownSide | None
 ) -> Iterator[tuple[str, str, bool]]:
-    """Yield (column, full type, generated) of a source that were added since `known`, and are in no map of it."""
+    """Yield (column, full type, generated) of a source: added since `known`, and in no map of it."""
     if known is None:
         return
     own = [table for table in tables if table.source == name]

@@ -169,8 +169,12 @@ class SourceCheck:
         look_again: Callable[[], Awaitable[Fit]],
         *,
         replacing: bool = False,
+        frozen: bool = False,
     ) -> None:
-        """`replacing`: the map is not the graph's own, so its differences are not changes of the graph."""
+        """`replacing`: the map is not the graph's own, so its differences are not changes of the graph.
+
+        `frozen`: columns that are added to sources stay out, which is said once.
+        """
         self._statements = statements
         self._context = context
         self._held = held
@@ -185,8 +189,8 @@ class SourceCheck:
         self.map_state: MapState | None = None
         """The stored map, if it differs from this cycle's; None if it does not, or is not compared."""
         self._replacing = replacing
-        self.fresh_columns: tuple[NewColumn, ...] = ()
-        """New columns of sources that no cycle before has told of."""
+        self._frozen = frozen
+        self._fresh: tuple[NewColumn, ...] = ()
         self._captured: dict[str, tuple[str, str]] = {}
 
     @property
@@ -199,15 +203,18 @@ class SourceCheck:
     @property
     def new_columns(self) -> tuple[NewColumn, ...]:
         """The columns of sources that wait for a decision."""
-        return () if self._replacing else self.fit.columns.new
+        return () if self._replacing or self._frozen else self.fit.columns.new
 
     @property
     def map_notes(self) -> tuple[str, ...]:
         """How the map has changed, a sentence for each table that is not read again: `reread` has those."""
+        fresh = self._fresh if self._frozen else ()
+        kept_out = [f"{each.table}: {each.source}.{each.column} was added and stays out." for each in fresh]
         if self.map_state is None:
-            return ()
+            return tuple(kept_out)
         applied = self.map_state.applied(self.fit.failed)
-        return tuple(change.sentence for change in applied if change.table not in self.reread)
+        changes = [change.sentence for change in applied if change.table not in self.reread]
+        return (*changes, *kept_out)
 
     async def ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
         """Query what is pending in the write-db, and whether the history that the cursors rely on still
@@ -249,7 +256,7 @@ class SourceCheck:
             if not self._replacing:
                 await self.fit.columns.record(target)
         if not self._replacing:
-            self.fresh_columns = self.fit.columns.fresh
+            self._fresh = self.fit.columns.fresh
             self.fit.columns.recorded()
         return fence
 

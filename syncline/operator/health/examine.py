@@ -22,6 +22,7 @@ from syncline.errors import MapInvalid, MapNotFound, StoreError
 from syncline.messages.base import GraphStatus
 from syncline.migrations.revisions import CONTROL, ENGINE, GRAPH, WRITE, Side, schemas_behind
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, listed, skew_check
+from syncline.operator.health.columns import check_new_columns
 from syncline.operator.health.postgres import check_postgres, tls_checks
 from syncline.operator.health.rights import check_policies, check_positions, check_rights, needed_rights
 from syncline.operator.health.tenancy import check_capture, check_locks, check_role, check_schemas
@@ -71,6 +72,7 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
         *_tenancy_looks(services, graphs),
         *_listener_looks(services, graphs, namespace),
         *_policy_looks(services, graphs),
+        *_column_looks(services, graphs),
         _look("control plane: migrations", partial(_control_revision, services), fix=_MIGRATE),
         *(
             _look(f"{side.name} migrations", partial(_revisions, services, graphs, side), fix=_MIGRATE)
@@ -194,6 +196,23 @@ def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
         if role == "write":
             past = f"{store}: its past"
             looks.append(_look(past, partial(put_back, past, key, schemas), fix=f"See the check of {store}."))
+    return looks
+
+
+def _column_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    """Return the checks of each graph-db for columns that nobody has decided about."""
+    places: dict[str | None, dict[str, Graph]] = {}
+    for graph in graphs:
+        places.setdefault(graph.graph_store, {})[graph.schema_name] = graph
+
+    async def one(name: str, key: str | None) -> Sequence[Check]:
+        return await _if_it_answers(name, check_new_columns(name, services.store("graph", key), places[key]))
+
+    looks = []
+    for key in places:
+        store = "graph-db" if key is None else f"graph-db {key}"
+        name = f"{store}: new columns"
+        looks.append(_look(name, partial(one, name, key), fix=f"See the check of {store}."))
     return looks
 
 

@@ -69,6 +69,8 @@ class TableChange:
     """What differs, in a few words each."""
     reread: bool = False
     """Whether every row is read from the write-db again."""
+    fill: bool = False
+    """Whether every row is read again in the background: columns were added, and nothing else was changed."""
     compare: bool = False
     """Whether rows may stand in the target that no source row has: keys are compared."""
     points: bool = False
@@ -105,6 +107,7 @@ class TableChange:
         done = [
             *(["rows that have other ids have to be deleted by hand"] if self.ids else []),
             *(["every row is read again"] if self.reread else []),
+            *(["every row is read again, in the background"] if self.fill else []),
             *(["rows that the write-db does not have by its key leave"] if self.compare else []),
             *(["every point is written again, changed texts are embedded"] if self.points else []),
             *(["every count is made again"] if self.recount else []),
@@ -171,7 +174,7 @@ def _with_children(found: Sequence[TableChange], now: Mapping[str, Definition]) 
         if after:
             change = changes.get(name) or TableChange(table=name, kind=ChangeKind.CHANGED)
             why = tuple(f"ids of {parent} changed" for parent in sorted(after))
-            changes[name] = replace(change, what=(*change.what, *why), reread=True, after=after)
+            changes[name] = replace(change, what=(*change.what, *why), reread=True, fill=False, after=after)
     return list(changes.values())
 
 
@@ -183,14 +186,16 @@ def _parents(table: Definition) -> set[str]:
 def _changed(name: str, before: Definition, now: Definition) -> TableChange:
     differing = [field for field in {**before, **now} if before.get(field) != now.get(field)]
     what: list[str] = []
-    reread = False
+    reread = fill = False
     for field in differing:
         if field in ("vector", "stats"):
             continue
         if field in _LISTS:
             words, again = _differences(field, before, now)
             what += words
-            reread |= again
+            adding = field == "columns" and _only_added(before, now)
+            fill |= again and adding
+            reread |= again and not adding
         else:
             what.append(f"{_called(field)} changed")
             reread |= field not in _UNREAD
@@ -202,6 +207,7 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         kind=ChangeKind.CHANGED,
         what=(*what, *vector.what, *stats),
         reread=reread,
+        fill=fill and not reread,
         compare=any(field in _IDENTITY for field in differing),
         ids=any(field in _IDS for field in differing),
         anew="id" in differing,
@@ -240,6 +246,12 @@ def _differences(field: str, before: Definition, now: Definition) -> tuple[list[
             what.append(f"{called} {name} changed")
             reread |= field not in _UNREAD
     return what, reread
+
+
+def _only_added(before: Definition, now: Definition) -> bool:
+    """Return whether every column that is copied in both is copied as before."""
+    old, new = _named(before, "columns"), _named(now, "columns")
+    return all(old[name] == new[name] for name in old.keys() & new.keys())
 
 
 def _written(table: Definition) -> set[str]:

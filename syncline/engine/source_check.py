@@ -184,6 +184,10 @@ class SourceCheck:
         """Why the cursors cannot belong to this write-db, so that every row is read again."""
         self.reread: dict[str, str] = {}
         """Table -> why it is read again from the start."""
+        self.filled: dict[str, str] = {}
+        """Table -> why its rows are read again in the background."""
+        self.fills: dict[str, int] = {}
+        """Table -> the transaction below which that is so, of earlier cycles too."""
         self.compare: dict[str, str] = {}
         """Table -> why its keys are compared: rows may have been deleted without a tombstone."""
         self.map_state: MapState | None = None
@@ -213,7 +217,8 @@ class SourceCheck:
         if self.map_state is None:
             return tuple(kept_out)
         applied = self.map_state.applied(self.fit.failed)
-        changes = [change.sentence for change in applied if change.table not in self.reread]
+        said = {**self.reread, **self.filled}
+        changes = [change.sentence for change in applied if change.table not in said]
         return (*changes, *kept_out)
 
     async def ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
@@ -235,6 +240,9 @@ class SourceCheck:
     async def take(self, ledger: Ledger, pending: Pending) -> Fence:
         """Acquire the fence; before that, commit a token in the write-db that is later than what is read."""
         position = await self._leave_token(ledger, pending)
+        # What is read from the start by its own cursor needs no other.
+        again = self._statements.tables.keys() if self.rescanned is not None else self.reread.keys()
+        self.fills = {name: bound for name, bound in self.fills.items() if name not in again}
         # Tombstones pruned unread are compared once: they can no longer be read.
         read = DELETES in ledger.stored and not ledger.lost_deletes(pending.known)
         async with self._held.transaction() as target:
@@ -252,7 +260,7 @@ class SourceCheck:
                 no_deletes_below=None if pending.deletes or read else pending.horizon,
             )
             if self.map_state is not None:
-                await self.map_state.record(target, self.fit.failed)
+                await self.map_state.record(target, self.fit.failed, self.fills)
             if not self._replacing:
                 await self.fit.columns.record(target)
         if not self._replacing:
@@ -288,8 +296,12 @@ class SourceCheck:
             )
             if change.reread:
                 self.reread[change.table] = change.reason
+            if change.fill and change.table in ledger.stored:
+                self.filled[change.table] = change.reason
             if change.compare:
                 ledger = self._comparing(ledger, {change.table: change.reason})
+        filled = {**state.fills, **{name: ledger.cursors[name].end for name in self.filled}}
+        self.fills = {name: bound for name, bound in filled.items() if name in self._statements.tables}
         return ledger.rereading(self.reread)
 
     async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:

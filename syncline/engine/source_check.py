@@ -2,6 +2,8 @@
 
 A catalog row gets a new xmin with each change. So one text of everything that capture consists of shows
 whether anything was different in between, even if it has been changed back.
+
+One module because every check may reset cursors or fail tables, which the next one has to know.
 """
 
 import json

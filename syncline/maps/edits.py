@@ -53,10 +53,10 @@ def _edited(text: str, table: str, field: str, entry: str, change: Callable[[Tab
         raise MapInvalid(_SOURCE, problems)
     after = SchemaMap(name=before.name, tables=tables)
     edited = _in_place(text, table, field, entry)
-    return edited if edited is not None and _says(edited, after) else write_map(after)
+    return edited if edited is not None and _matches(edited, after) else write_map(after)
 
 
-def _says(text: str, wanted: SchemaMap) -> bool:
+def _matches(text: str, wanted: SchemaMap) -> bool:
     """Return whether a document is this map, whatever the order of columns."""
     try:
         found = read_map(text, source=_SOURCE)
@@ -95,7 +95,7 @@ def _in_place(text: str, table: str, field: str, entry: str) -> str | None:
     if value.items is not None or value.entries is None:
         return _listed(lines, line, field, entry)
     if not value.entries or next(iter(value.key_lines.values())) == line:
-        return _replaced(lines, line, rf"({re.escape(field)}\s*:\s*\{{)\s*", rf"\g<1>{_escaped(entry)}, ")
+        return _replaced(lines, line, rf"({re.escape(field)}\s*:\s*\{{)\s*", rf"\g<1>{_verbatim(entry)}, ")
     first = next(iter(value.key_lines.values()))
     return _inserted(lines, first, f"{_indent(lines[first - 1])}{entry}\n")
 
@@ -103,13 +103,13 @@ def _in_place(text: str, table: str, field: str, entry: str) -> str | None:
 def _listed(lines: list[str], line: int, field: str, entry: str) -> str | None:
     """Add to a list in one line; a list of columns becomes a mapping, where it says the type too."""
     if field == "ignored":
-        return _replaced(lines, line, r"(ignored\s*:\s*\[)\s*", rf"\g<1>{_escaped(entry)}, ")
+        return _replaced(lines, line, r"(ignored\s*:\s*\[)\s*", rf"\g<1>{_verbatim(entry)}, ")
     match = re.search(r"columns\s*:\s*\[([\w\s,]*)\]", lines[line - 1])
     if match is None:
         return None
     names = [name.strip() for name in match[1].split(",") if name.strip()]
     columns = ", ".join([entry, *(f"{name}: text" for name in names)])
-    return _replaced(lines, line, r"columns\s*:\s*\[[\w\s,]*\]", _escaped(f"columns: {{{columns}}}"))
+    return _replaced(lines, line, r"columns\s*:\s*\[[\w\s,]*\]", _verbatim(f"columns: {{{columns}}}"))
 
 
 def _new_field(lines: list[str], body: Place, field: str, entry: str) -> str | None:
@@ -134,7 +134,7 @@ def _indent(line: str) -> str:
     return line[: len(line) - len(line.lstrip())]
 
 
-def _escaped(text: str) -> str:
+def _verbatim(text: str) -> str:
     return text.replace("\\", r"\\")
 
 

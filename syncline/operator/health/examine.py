@@ -1,4 +1,7 @@
-"""Runs all health checks of one worker: stores, control plane, vectors, embeddings, other workers."""
+"""Runs all health checks of one worker: stores, control plane, vectors, embeddings, other workers.
+
+One module because it is the list of the checks, with the stores and graphs that each is asked of.
+"""
 
 import asyncio
 import platform

@@ -1,4 +1,7 @@
-"""Rules: what contradicts itself in the table maps of a graph, all at once, each with where and the fix."""
+"""Rules: what contradicts itself in the table maps of a graph, all at once, each with where and the fix.
+
+One module because a fault of one table often explains that of another, and only the first one is told.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -198,12 +198,12 @@ class TableProgress(Message):
 class NewColumn(Message):
     """A column that was added to a source, that the map does not name, and about which nobody has decided."""
 
-    table: str
+    table: str = ""
     """The table map."""
-    source: str
+    source: str = ""
     """Its table in the write-db, with the schema."""
-    column: str
-    type: str
+    column: str = ""
+    type: str = ""
     """With its length or digits."""
     problem: str | None = None
     """Why it cannot be taken as it is, in a sentence; null if it can."""

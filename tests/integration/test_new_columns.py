@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
 from syncline.capture.install.install import adopt
+from syncline.control.audit import Actor
+from syncline.control.maps import MapRepository
 from syncline.engine import Column, SchemaMap, SyncEngine, TableMap
-from syncline.messages.sync import CycleStatus, SyncResult
-from syncline.migrations import migrate_bookkeeping
+from syncline.maps.document import read_map, write_map
+from syncline.messages.sync import CycleStatus, NewColumn, SyncResult
+from syncline.migrations import migrate_bookkeeping, migrate_control
+from syncline.operator.new_columns import Taken, take_columns
+from syncline.provider import GraphSchema
+from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, write
 from tests.kit.bare_graph import bare_graph, made_by
 
@@ -192,3 +199,51 @@ async def test_what_became_of_a_column_is_named_with_the_way_out(
     assert "is missing" not in error
     assert statement is None or statement in error
     assert result.new_columns == ()
+
+
+async def test_a_role_that_may_not_alter_the_target_is_told_what_it_lacks(
+    shop: TestGraph, unique: Callable[[str], str]
+) -> None:
+    role = unique("clerk").replace("-", "_")
+    column = NewColumn(table="goods", source="kg.articles", column="price", type="numeric(6,2)")
+    await migrate_control(shop.target)
+    maps = MapRepository(shop.target)
+    await maps.put("shop", write_map(SHOP), hash="", actor=Actor())
+    await on_target(shop, f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA kg TO {role}")
+    dsn = SecretStr(shop.target_dsn.replace("postgres@", f"{role}@"))
+
+    async def taken(owner_role: str | None = None) -> Taken:
+        store = PostgresStore("graph", dsn, pool_size=1, application_name="t", owner_role=owner_role)
+        try:
+            place = GraphSchema(store=store, schema="kg")
+            return await take_columns(maps, "shop", place, [column], Actor(who="syncline"))
+        finally:
+            await store.close()
+
+    try:
+        refused = await taken()
+        assert (refused.stored, refused.columns) == (None, ())
+        assert refused.problems["goods.price"] == (
+            f"Role '{role}' may not alter kg.goods, which belongs to 'postgres': run "
+            '`ALTER TABLE "kg"."goods" ADD COLUMN IF NOT EXISTS "price" numeric(6,2);` as that role, or '
+            f'`GRANT "postgres" TO "{role}";`.'
+        )
+        # It may act as the owner of graph schemas, if that is configured.
+        await on_target(
+            shop,
+            f"ALTER ROLE {role} NOINHERIT; CREATE ROLE {role}_owner; GRANT {role}_owner TO {role}; GRANT ALL ON SCHEMA kg TO {role}_owner;"
+            f"ALTER TABLE goods OWNER TO {role}_owner",
+        )
+        assert (await taken()).stored is None
+        done = await taken(f"{role}_owner")
+        assert done.stored is not None
+        assert (done.stored.version, done.stored.who, done.problems) == (2, "syncline", {})
+        document = read_map((await maps.get("shop")).document, source="shop")
+        assert document["goods"].columns[-1] == Column(name="price", type="numeric")
+        # Taken already, nothing is stored.
+        assert (await taken(f"{role}_owner")).stored is None
+    finally:
+        await on_target(
+            shop,
+            f"ALTER TABLE goods OWNER TO postgres; DROP OWNED BY {role}, {role}_owner; DROP ROLE {role}, {role}_owner",
+        )

@@ -90,8 +90,8 @@ def _of_column(misfit: "Misfit", looked: Looked, known: KnownSide, there: "Table
     now = known.now(name, TableColumns(oid=there.oid, columns=columns_of(there)))
     if now is not None:
         return misfit.said(
-            f"{place} was renamed to {now}. Rename it back, or rename it in {looked.elsewhere} and in the "
-            f"map of {table} too.",
+            f"{place} was renamed to {now}. Rename it back, or name {now} in the map of {table}, and in "
+            f"{looked.elsewhere} too if it has the column by this name.",
             statement=f"{alter} RENAME COLUMN {quoted(now)} TO {quoted(name)}",
         )
     again = "add it and fill it by `syncline verify --repair`" if looked.target else "add it again"

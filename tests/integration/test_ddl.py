@@ -29,7 +29,7 @@ class Ddl:
 
 KINDS = [
     Ddl("add", "ALTER TABLE articles ADD COLUMN price integer DEFAULT 7"),
-    Ddl("rename", "ALTER TABLE articles RENAME COLUMN title TO name"),
+    Ddl("rename", "ALTER TABLE articles RENAME COLUMN title TO heading"),
     Ddl("drop", "ALTER TABLE articles DROP COLUMN title"),
     Ddl("replace", "ALTER TABLE articles DROP COLUMN title, ADD COLUMN label text"),
     Ddl("widen", "ALTER TABLE articles ALTER COLUMN size TYPE bigint"),
@@ -47,7 +47,7 @@ KINDS = [
         parted=True,
     ),
     Ddl("detach", "ALTER TABLE articles DETACH PARTITION articles_b", parted=True),
-    Ddl("target_rename", "ALTER TABLE goods RENAME COLUMN title TO name", on_target=True),
+    Ddl("target_rename", "ALTER TABLE goods RENAME COLUMN title TO heading", on_target=True),
     Ddl("target_drop", "ALTER TABLE goods DROP COLUMN title", on_target=True),
     Ddl("target_type", "ALTER TABLE goods ALTER COLUMN size TYPE date USING NULL", on_target=True),
     Ddl("target_null", "ALTER TABLE goods ALTER COLUMN note SET NOT NULL", on_target=True),

@@ -1,8 +1,11 @@
 """A column that is added to a source of a stored map: asked about, taken, left alone, or taken by itself."""
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from temporalio.service import RPCError
 
 from providers import BUILTIN
 from syncline import names
+from syncline.messages.sync import SyncResult
 from syncline.testing.lab import SyncLab
 from tests.kit.command_line import CommandLine
 
@@ -173,3 +177,163 @@ async def test_a_policy_that_cannot_be_is_refused(
     refused = await at_home("graph", "add", "shop", "--no-schedule", "--composition", composition)
     assert refused.status == 2
     assert problem in refused.err
+
+
+TWO = """\
+version: 1
+name: shop
+tables:
+  goods:
+    source: articles
+    key: code
+    columns: [title]
+  words:
+    source: word_drafts
+    types: {id: bigint}
+    columns: {at: timestamptz}
+    references: {article: {parent: goods}}
+"""
+ROWS = 200_000
+RATE = 500
+"""Writes a second: half of them change or add articles, half of them add words that refer to a new article."""
+
+
+@dataclass
+class Writers:
+    """Writers of both sources, and how late words are in the graph-db."""
+
+    lab: SyncLab
+    written: int = 0
+    late: list[tuple[float, float]] = field(default_factory=list)
+    """(when, how late the newest word was) by the clock of this process."""
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def write(self) -> None:
+        """Write 25 rows in each twentieth of a second, as long as that can be kept up."""
+        connection = await asyncpg.connect(self._dsn(self.lab.services.settings.write_dsn))
+        begun, tick = time.monotonic(), 0
+        while not self.stop.is_set():
+            tick += 1
+            first = tick * 12
+            async with connection.transaction():
+                await connection.execute(
+                    "INSERT INTO shop.articles (code, title) SELECT 'new' || n, 'new' FROM generate_series($1::int, $1 + 5) n",
+                    first,
+                )
+                await connection.execute(
+                    "UPDATE shop.articles SET title = 'changed ' || $1::int"
+                    " WHERE code = ANY (ARRAY(SELECT 'a' || (7 * ($1 + n) % $2) FROM generate_series(1, 7) n))",
+                    first,
+                    ROWS,
+                )
+                await connection.execute(
+                    "INSERT INTO shop.word_drafts (id, article, at) SELECT n, 'new' || n, clock_timestamp()"
+                    " FROM generate_series($1::int, $1 + 5) n"
+                    " UNION ALL SELECT -n, 'a' || n, clock_timestamp() FROM generate_series($1, $1 + 5) n",
+                    first,
+                )
+            self.written += 25
+            await asyncio.sleep(max(0.0, begun + tick * 25 / RATE - time.monotonic()))
+        await connection.close()
+
+    async def watch(self) -> None:
+        """Note ten times a second how old the newest word of the graph-db is, while words are written."""
+        connection = await asyncpg.connect(self._dsn(self.lab.services.settings.graph_dsn))
+        newest = "SELECT extract(epoch FROM clock_timestamp() - max(at))::float8 FROM shop.words"
+        while not self.stop.is_set():
+            late = await connection.fetchval(newest)
+            if late is not None:
+                self.late.append((time.monotonic(), late))
+            await asyncio.sleep(0.1)
+        await connection.close()
+
+    async def sync(self) -> list[SyncResult]:
+        """Run the graph again and again, as a Schedule and its changes do."""
+        graph = await self.lab.services.graphs.get("shop")
+        results = []
+        while not self.stop.is_set():
+            results.append((await self.lab.run(graph)).result)
+        return results
+
+    def latest(self, since: float, until: float) -> float:
+        """The oldest that the newest word was between two moments."""
+        return max(late for at, late in self.late if since <= at <= until)
+
+    @staticmethod
+    def _dsn(dsn: SecretStr | None) -> str:
+        assert dsn is not None
+        return dsn.get_secret_value()
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
+async def test_a_column_that_is_added_under_500_writes_a_second_is_filled_within_a_minute(
+    shop: SyncLab, at_home: CommandLine, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "shop.yaml").write_text(TWO)
+    settings = shop.services.settings
+    await execute(
+        settings.write_dsn,
+        "DELETE FROM shop.articles; CREATE TABLE shop.word_drafts (id bigint PRIMARY KEY, article text NOT NULL, at timestamptz);"
+        f"INSERT INTO shop.articles SELECT 'a' || n, 'title' FROM generate_series(0, {ROWS - 1}) n",
+    )
+    await execute(
+        settings.graph_dsn,
+        "CREATE TABLE shop.words (id uuid PRIMARY KEY, key bigint NOT NULL, article uuid NOT NULL, at timestamptz,"
+        " sync_version bigint, sync_run bigint)",
+    )
+    await synced(at_home, new_columns="evolve")
+    writers = Writers(shop)
+    tasks = [asyncio.create_task(each()) for each in (writers.write, writers.watch)]
+    runs = asyncio.create_task(writers.sync())
+    await asyncio.sleep(20)
+    begun = time.monotonic()
+    add = "ALTER TABLE shop.articles ADD COLUMN price integer DEFAULT 7"
+    await execute(settings.write_dsn, f"SET lock_timeout = '10s'; {add}")
+    altered = time.monotonic()
+    taken = await _until(
+        shop,
+        "SELECT count(*) > 0 FROM pg_attribute WHERE attrelid = 'shop.goods'::regclass AND attname = 'price'",
+    )
+    filled = await _until(shop, "SELECT count(*) = 0 FROM shop.goods WHERE price IS NULL")
+    before, during = writers.latest(begun - 15, begun), writers.latest(altered, filled)
+    await asyncio.sleep(2)
+    rate = writers.written / (time.monotonic() - begun + 20)
+    writers.stop.set()
+    await asyncio.gather(*tasks)
+    results = await runs
+    while not results[-1].idle:
+        results.append((await shop.run(await shop.services.graphs.get("shop"))).result)
+    counts = [(each.parked, each.dead_letters, each.failures) for each in results]
+    troubles = tuple(map(max, zip(*counts, strict=True)))
+    lines = [
+        "| `ADD COLUMN … DEFAULT` over 200,000 rows, with `evolve` | |",
+        "|---|--:|",
+        f"| writes a second meanwhile | {rate:.0f} |",
+        f"| the target has the column after | {taken - altered:.1f} s |",
+        f"| every row has its value after | {filled - altered:.1f} s |",
+        f"| rows of another table were late by, at most | {during:.1f} s, {before:.1f} s before |",
+        f"| parked, rejected, failed | {', '.join(map(str, troubles))} |",
+    ]
+    assert filled - altered < 60, lines
+    assert during < before + 3, lines
+    assert troubles == (0, 0, 0), lines
+    assert rate > 0.9 * RATE, lines
+    assert (await at_home("verify", "shop")).status == 0
+    if request.config.getoption("--record-proofs") is not None:
+        page = Path(__file__).parents[2] / "docs" / "performance.md"
+        start, end = "<!-- proof:columns -->\n", "<!-- /proof:columns -->"
+        head, _, rest = page.read_text().partition(start)
+        page.write_text(f"{head}{start}{chr(10).join([*lines, ''])}{end}{rest.partition(end)[2]}")
+
+
+async def _until(lab: SyncLab, question: str) -> float:
+    """Return when a question to the graph-db was answered by true first."""
+    while True:
+        try:
+            [(answer,)] = await read(lab, question)
+        except asyncpg.UndefinedColumnError:
+            answer = False
+        if answer:
+            return time.monotonic()
+        await asyncio.sleep(0.2)

@@ -206,6 +206,7 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
             activities.show_map,
             activities.put_map,
             activities.take_over_graph,
+            activities.decide_columns,
         ],
         at_once=_OPERATIONS_AT_ONCE,
         polls=2,

@@ -23,6 +23,8 @@ from syncline.logs import get_log
 from syncline.messages.operator import (
     AddGraphInput,
     ChangeGraphInput,
+    ColumnsDecided,
+    DecideColumnsInput,
     DiscardFailuresInput,
     ExplainRowInput,
     FailuresActed,
@@ -66,6 +68,7 @@ from syncline.operator.fleet import Fleet, describe_fleet
 from syncline.operator.health.check import Health, HealthRequest
 from syncline.operator.health.examine import examine
 from syncline.operator.maps import map_of, not_compared
+from syncline.operator.new_columns import decide_columns
 from syncline.operator.parked import ParkedPage, ParkedSummary, list_parked, summarize_parked
 from syncline.operator.schema import checked_limit, first_page, known_form
 from syncline.operator.shared_collections import refuse_shared_by_graph
@@ -336,6 +339,12 @@ class OperationActivities:
         async with self._at_work(request):
             await self._services.prepare_control()
             return await put_map(self._services, request, await acting(request.who, request.why))
+
+    @activity.defn(name=names.DECIDE_COLUMNS_ACTIVITY)
+    async def decide_columns(self, request: DecideColumnsInput) -> ColumnsDecided:
+        """Take columns that wait for a decision into target and stored map, or have the map ignore them."""
+        async with self._at_work(request):
+            return await decide_columns(self._services, request, await acting(request.who, request.why))
 
     async def _act(self, request: RetryFailuresInput | DiscardFailuresInput) -> FailuresActed:
         act = retry if isinstance(request, RetryFailuresInput) else discard

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import BaseModel
 
 from syncline import names
-from syncline.control.maps import MapOptions, MapRepository
+from syncline.control.graphs import GraphRepository
+from syncline.control.maps import MapOptions, MapRepository, NewColumns
 from syncline.provider import ProviderServices, SyncContext, SyncProvider, SyncResult
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class DefaultSyncProvider(SyncProvider):
     def __init__(self) -> None:
         self.version = version("syncline")
         self._maps: MapRepository | None = None
+        self._graphs: GraphRepository | None = None
         self._engines: OrderedDict[tuple[str, int], SyncEngine] = OrderedDict()
 
     async def initialize(self, services: ProviderServices) -> None:
@@ -40,22 +42,30 @@ class DefaultSyncProvider(SyncProvider):
         import syncline.engine  # noqa: F401 -- slow, so not in the first cycle
 
         self._maps = MapRepository(services.control)
+        self._graphs = GraphRepository(services.control)
 
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle of the engine."""
         from syncline.engine import run_cycle
 
-        if self._maps is None:
+        if self._maps is None or self._graphs is None:
             raise RuntimeError("provider 'default' is not initialized; use Registry.initialized")
         options = context.options if isinstance(context.options, MapOptions) else MapOptions()
+        frozen = options.new_columns is NewColumns.FREEZE
         if options.map is None:
-            return await run_cycle(context)
-        engine = await self._engine(self._maps, options)
-        return await engine.of_tenant(options.tenant).run_cycle(context)
+            result = await run_cycle(context, frozen=frozen)
+        else:
+            engine = await self._engine(self._maps, options)
+            result = await engine.of_tenant(options.tenant).run_cycle(context, frozen=frozen)
+        if not result.new_columns:
+            return result
+        from syncline.operator.new_columns import decided
+
+        return await decided(result, context, options, maps=self._maps, graphs=self._graphs)
 
     async def close(self) -> None:
         """Release the engines; they hold no resources between cycles."""
-        self._maps = None
+        self._maps = self._graphs = None
         self._engines.clear()
 
     async def _engine(self, maps: MapRepository, options: MapOptions) -> "SyncEngine":

@@ -159,6 +159,12 @@ PARKED: Final = Gauge(
     labels=_GRAPH,
     help="Parked rows, links and references: their parent row is missing in the graph-db.",
 )
+NEW_COLUMNS: Final = Gauge(
+    name="new_columns",
+    unit="columns",
+    labels=_GRAPH,
+    help="Columns that were added to sources and wait for a decision: `syncline status GRAPH` names them.",
+)
 DEAD_LETTERS: Final = Gauge(
     name="dead_letters",
     unit="rows",

@@ -37,6 +37,7 @@ LIST_MAPS: Final = "ListMaps"
 SHOW_MAP: Final = "ShowMap"
 PUT_MAP: Final = "PutMap"
 TAKE_OVER_GRAPH: Final = "TakeOverGraph"
+DECIDE_COLUMNS: Final = "DecideColumns"
 
 WORKFLOWS: Final = frozenset(
     {
@@ -62,6 +63,7 @@ WORKFLOWS: Final = frozenset(
         SHOW_MAP,
         PUT_MAP,
         TAKE_OVER_GRAPH,
+        DECIDE_COLUMNS,
     }
 )
 """Every workflow type that our workers serve."""
@@ -96,6 +98,7 @@ LIST_MAPS_ACTIVITY: Final = "list_maps"
 SHOW_MAP_ACTIVITY: Final = "show_map"
 PUT_MAP_ACTIVITY: Final = "put_map"
 TAKE_OVER_GRAPH_ACTIVITY: Final = "take_over_graph"
+DECIDE_COLUMNS_ACTIVITY: Final = "decide_columns"
 
 SET_CADENCE: Final = "set_cadence"
 """Activity: change the interval of a graph's Schedule, by its adaptive cadence."""

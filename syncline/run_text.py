@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from syncline.messages.base import LockHolder
     from syncline.messages.provider_state import ProviderState
-    from syncline.messages.sync import OpenWriter, SyncResult
+    from syncline.messages.sync import NewColumn, OpenWriter, SyncResult
 
 __all__ = [
     "caveats",
@@ -22,6 +22,7 @@ __all__ = [
     "format_lag",
     "format_seconds",
     "format_since",
+    "new_column",
     "provider_origin",
     "runs_in_a_row",
 ]
@@ -79,8 +80,15 @@ def describe_holder(holder: "LockHolder", *, clean: Clean = str, code: Clean = s
 
 
 def caveats(result: "SyncResult") -> tuple[str, ...]:
-    """Return one sentence for each rescan, key comparison, change of the map and unknown of the result."""
-    return (*_again(result), *result.map_changes, *result.unknown)
+    """Return a sentence for each rescan, key comparison, change of the map, new column and unknown."""
+    return (*_again(result), *result.map_changes, *map(new_column, result.new_columns), *result.unknown)
+
+
+def new_column(column: "NewColumn") -> str:
+    """Return a sentence about a column that waits for a decision, and what decides."""
+    why = f" {column.problem}" if column.problem else ""
+    what = f"{column.source}.{column.column} ({column.type})"
+    return f"{what} was added in the write-db and is not synced.{why} {column.fix}".rstrip()
 
 
 def _again(result: "SyncResult") -> list[str]:

@@ -18,6 +18,8 @@ with workflow.unsafe.imports_passed_through():
     from syncline.messages.operator import (
         AddGraphInput,
         ChangeGraphInput,
+        ColumnsDecided,
+        DecideColumnsInput,
         DiscardFailuresInput,
         ExplainRowInput,
         FailuresActed,
@@ -295,6 +297,24 @@ class PutMap:
         )
 
 
+@workflow.defn(name=names.DECIDE_COLUMNS, failure_exception_types=FAILS_A_RUN)
+class DecideColumns:
+    """Take columns that were added to sources of a graph into its stored map, or leave them alone."""
+
+    @workflow.run
+    async def run(self, input: DecideColumnsInput) -> ColumnsDecided:  # noqa: A002 # wire name
+        """Store the next version of the map. What it takes is added to the graph-db's tables first."""
+        return await _carry_out(
+            OperationActivities.decide_columns,
+            input,
+            describe=lambda done: (
+                f"**{done.map}**: {', '.join(done.columns)}, version {done.version}"
+                if done.columns
+                else f"**{done.map}**: nothing to decide"
+            ),
+        )
+
+
 OPERATIONS: Final = (
     VerifyGraph,
     RetryFailures,
@@ -314,6 +334,7 @@ OPERATIONS: Final = (
     ShowMap,
     PutMap,
     TakeOverGraph,
+    DecideColumns,
 )
 """All workflows of operations, for registration by the worker."""
 

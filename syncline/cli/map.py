@@ -10,6 +10,7 @@ from syncline.cli.map_named import read_file, stored_document, version_label
 from syncline.cli.operators import (
     STATUS,
     BeforeOption,
+    GraphArgument,
     JsonOption,
     LimitOption,
     ReasonOption,
@@ -116,6 +117,56 @@ def put(
         _print_changes(_changes(before.document, document))
     if stored.graphs:
         typer.echo(f"applied by the next cycle of {', '.join(stored.graphs)}")
+
+
+NewColumnsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TABLE.COLUMN]...", help="Which ones; all that can be taken when left out."),
+]
+
+
+@app.command(epilog=STATUS)
+@errors_printed
+def take(
+    graph: GraphArgument,
+    columns: NewColumnsArgument = None,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Take columns that were added to sources: into the graph-db's tables, and the next version of the map.
+
+    The next cycle fills them in the background. `syncline status GRAPH` names those that wait.
+    """
+    _decide(graph, columns or [], ignore=False, reason=reason, as_json=as_json)
+
+
+@app.command(epilog=STATUS)
+@errors_printed
+def ignore(
+    graph: GraphArgument,
+    columns: Annotated[list[str], typer.Argument(metavar="TABLE.COLUMN...", help="Which ones.")],
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Leave columns that were added to sources alone for good, by the next version of the map."""
+    _decide(graph, columns, ignore=True, reason=reason, as_json=as_json)
+
+
+def _decide(graph: str, columns: list[str], *, ignore: bool, reason: str, as_json: bool) -> None:
+    from syncline.messages.operator import ColumnsDecided, DecideColumnsInput
+
+    request = DecideColumnsInput(
+        graph=graph, columns=tuple(columns), ignore=ignore, who=os_user(), why=reason
+    )
+    done = ask(request, ColumnsDecided)
+    if as_json:
+        typer.echo(done.model_dump_json(indent=2))
+    elif not done.columns:
+        typer.echo(f"map {done.map}: no new column waits for a decision")
+    else:
+        said = "left alone" if ignore else "taken"
+        typer.echo(f"map {done.map}: version {done.version} stored, {', '.join(done.columns)} {said}")
+        typer.echo(f"applied by the next cycle of {', '.join(done.graphs)}")
 
 
 @app.command()

@@ -6,6 +6,7 @@ that a name and a version always mean the same document.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import (
@@ -39,7 +40,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from syncline import names
 from syncline.control.audit import Actor
-from syncline.errors import CompositionInvalid, MapInvalid, MapNotFound
+from syncline.errors import CompositionInvalid, InputInvalid, MapInvalid, MapNotFound
 from syncline.messages.base import Message
 from syncline.messages.provider_state import UsedMap
 from syncline.stores.postgres import PostgresStore
@@ -55,6 +56,7 @@ __all__ = [
     "MapOptions",
     "MapPut",
     "MapRepository",
+    "NewColumns",
     "StoredMap",
     "map_options",
     "named_map",
@@ -75,6 +77,17 @@ MAP_NAME: Final = r"^[a-z][a-z0-9_-]{0,62}$"
 MapName = Annotated[str, StringConstraints(pattern=MAP_NAME)]
 
 
+class NewColumns(StrEnum):
+    """What becomes of a column that is added to a source."""
+
+    EVOLVE = "evolve"
+    """It is added to the target and to the stored map, and filled in the background."""
+    ASK = "ask"
+    """Runs tell of it until it is taken or left alone."""
+    FREEZE = "freeze"
+    """It stays out: a run says so once."""
+
+
 class MapOptions(BaseModel):
     """Options of the built-in provider: the stored map that it syncs; without one, the knowledge graph."""
 
@@ -85,6 +98,8 @@ class MapOptions(BaseModel):
     """Null: the newest version, from the next run on."""
     tenant: Annotated[StrictStr | StrictInt, Field()] | None = None
     """Whose rows the graph has, if the tables of the map tell rows apart by a tenant."""
+    new_columns: NewColumns = NewColumns.ASK
+    """What becomes of a column that is added to a source."""
 
     @model_validator(mode="after")
     def _all_is_of_a_map(self) -> Self:
@@ -92,6 +107,10 @@ class MapOptions(BaseModel):
             raise ValueError("`map_version` needs `map`: name the map")
         if self.tenant is not None and self.map is None:
             raise ValueError("`tenant` needs `map`: name the map")
+        if self.new_columns is NewColumns.EVOLVE and self.map is None:
+            raise ValueError("`new_columns: evolve` needs `map`: only a stored map gets a next version")
+        if self.new_columns is NewColumns.EVOLVE and self.map_version is not None:
+            raise ValueError("`new_columns: evolve` makes next versions: leave `map_version` out")
         return self
 
     @property
@@ -218,10 +237,19 @@ class MapRepository:
         self._store = store
         self._loaded: dict[tuple[str, int], tuple[UsedMap, SchemaMap]] = {}
 
-    async def put(self, name: str, document: str, *, hash: str, actor: Actor) -> MapPut:  # noqa: A002
+    async def put(
+        self,
+        name: str,
+        document: str,
+        *,
+        hash: str,  # noqa: A002
+        actor: Actor,
+        after: int | None = None,
+    ) -> MapPut:
         """Store a document as the next version of a map, unless the newest version is that very document.
 
-        An attempt of a run that has stored it already returns the same.
+        An attempt of a run that has stored it already returns the same. Raise InputInvalid if `after` is
+        given and no longer the newest version.
         """
         newest = select(_maps).where(_maps.c.name == name).order_by(_maps.c.version.desc()).limit(1)
         async with self._store.begin() as connection:
@@ -230,6 +258,8 @@ class MapRepository:
             if before is not None and before["document"] == document:
                 again = actor.run_id is not None and before["run_id"] == actor.run_id
                 return MapPut(stored=StoredMap.model_validate(dict(before)), created=again)
+            if after is not None and (before is None or before["version"] != after):
+                raise InputInvalid(f"Map {name} has another version than {after} by now: try again.")
             values = {
                 "name": name,
                 "version": 1 if before is None else before["version"] + 1,

@@ -55,6 +55,8 @@ class Pending:
     """Table -> hash of how its source is captured; a missing source has none."""
     ways: Mapping[str, str] = field(default_factory=dict)
     """Table -> how its source is captured, if requested."""
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    """Table -> hash of all columns of its source."""
 
     def ways_of(self, tables: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Return (hash, text) of how the sources of these tables are captured."""
@@ -157,6 +159,7 @@ async def pending_at(
         known=Known.from_text(row["known"]),
         hashes=by_table(row["hashes"]),
         ways=by_table(row["texts"]),
+        shapes=by_table(row["shapes"]),
         prunable=row["old_tombstones"] == 1,
         kept_too_long=row["old_tombstones"] == 2,
     )

@@ -16,6 +16,7 @@ import asyncpg
 from syncline import names
 from syncline.engine.capture import Pending
 from syncline.engine.drain import BatchDrain
+from syncline.engine.fill import FillDrain
 from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_name_sql, refuse_own_run
 from syncline.engine.pruning import Pruning
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
@@ -45,6 +46,8 @@ _LOCK_SECONDS = 5.0
 """Longest wait for the advisory lock of a connection that was closed or terminated."""
 _MOST_TENANTS = 1_000
 """Engines of tenants that are kept: one more is made in a millisecond."""
+_FILL_SECONDS = 1.0
+"""Longest time of one pass for rows that are read again in the background: so long other tables wait."""
 _PASSING_TRIES, _PASSING_PAUSE = 20, 0.1
 """Polls for a lock that no cycle holds, 2 s in all: an operation holds it for one transaction."""
 
@@ -84,8 +87,12 @@ class SyncEngine:
         self._tenants.move_to_end(key)
         return self._tenants[key]
 
-    async def run_cycle(self, context: SyncContext, *, replacing: bool = False) -> SyncResult:
+    async def run_cycle(
+        self, context: SyncContext, *, replacing: bool = False, frozen: bool = False
+    ) -> SyncResult:
         """Run one cycle and return its result.
+
+        `frozen`: columns that are added to sources stay out; the first cycle that finds one says so.
 
         A table whose map has changed since the last cycle is read again where its rows may differ. Not while
         the engine is `replacing` a provider that is not there: its map is not the graph's.
@@ -97,7 +104,7 @@ class SyncEngine:
         tenant_of(self.schema_map)
         started = time.monotonic()
         try:
-            return await self._run_cycle(context, started, replacing=replacing)
+            return await self._run_cycle(context, started, replacing=replacing, frozen=frozen)
         except RowsFiltered:
             # Postgres names only the table. Row security on the engine's own tables is raised by this check.
             self._fitting.pop(_place(context), None)
@@ -109,10 +116,18 @@ class SyncEngine:
             # batch.
             context.log.info("cycle restarted", graph=context.graph.slug, reason=str(error))
             self._fitting.pop(_place(context), None)
-            return await self._run_cycle(context, started, patience=_LOCK_SECONDS, replacing=replacing)
+            return await self._run_cycle(
+                context, started, patience=_LOCK_SECONDS, replacing=replacing, frozen=frozen
+            )
 
     async def _run_cycle(
-        self, context: SyncContext, started: float, *, patience: float = 0.0, replacing: bool
+        self,
+        context: SyncContext,
+        started: float,
+        *,
+        patience: float = 0.0,
+        replacing: bool,
+        frozen: bool,
     ) -> SyncResult:
         async with context.target.store.driver() as target:
             held = HeldSchema(target, context.target.schema)
@@ -146,7 +161,9 @@ class SyncEngine:
 
             async def cycle() -> _Cycle:
                 fit = await self._schema_problems(context, target)
-                check = SourceCheck(self.statements, context, held, fit, look_again, replacing=replacing)
+                check = SourceCheck(
+                    self.statements, context, held, fit, look_again, replacing=replacing, frozen=frozen
+                )
                 return _Cycle(self.statements, context, held, started, check, self._pruning, sizes)
 
             result = await self._look(context, held, cycle, ledger)
@@ -156,14 +173,15 @@ class SyncEngine:
     async def _look(
         self, context: SyncContext, held: HeldSchema, cycle: "Callable[[], Awaitable[_Cycle]]", ledger: Ledger
     ) -> SyncResult:
-        """Run the cycle, and again while other runs left marks because they found the graph locked.
+        """Run the cycle, and again while other runs left marks because they found the graph locked, or rows
+        are left that are read again in the background.
 
         Stops at the time budget; the result then has `look_owed`.
         """
         look = await cycle()
         result = await look.run(ledger)
         self._recheck_after_failure(context, result)
-        while held.marked:
+        while held.marked or (look.filling and result.status is not CycleStatus.FAILED):
             if look.out_of_time():
                 spent = result.status is CycleStatus.DRAINED
                 status = CycleStatus.BUDGET_SPENT if spent else result.status
@@ -174,15 +192,15 @@ class SyncEngine:
                 async with held.transaction(held.unnamed):
                     pass
                 break
-            context.log.info("cycle repeated", graph=context.graph.slug)
+            context.log.info("cycle repeated", graph=context.graph.slug, filling=look.filling)
             before, look = look, await cycle()
             result = add_up(result, await look.run(again.counted_with(before.progress.run)))
             self._recheck_after_failure(context, result)
         return result
 
     def _recheck_after_failure(self, context: SyncContext, result: SyncResult) -> None:
-        """Drop the cached schema check after a failed cycle: a table may have been altered."""
-        if result.status is CycleStatus.FAILED:
+        """Drop the cached schema check after a cycle with failures: a table may have been altered."""
+        if result.status is CycleStatus.FAILED or result.failures:
             self._fitting.pop(_place(context), None)
 
     async def _take(self, context: SyncContext, held: HeldSchema, *, mark: bool = False) -> Ledger | None:
@@ -271,6 +289,8 @@ class _Cycle:
         self._deletes_read = 0
         self._unfinished: set[str] = set()
         self._recounted = False
+        self.filling = False
+        """Whether rows are left that are read again in the background."""
         self.progress = Progress(context)
 
     async def run(self, ledger: Ledger) -> SyncResult:
@@ -335,13 +355,41 @@ class _Cycle:
         state = self._source_check.map_state
         recounts = () if state is None else state.owed_recounts(self._source_check.fit.failed)
         await drain.run(ledger, pending, recounts)
-        if state is not None and recounts and drain.recounted.issuperset(recounts):
-            self._recounted = True
+        fills = self._source_check.fills
+        if fills:
+            self.filling = await self._fill(fence, ledger, drain)
+        if state is not None and (recounts or fills) and drain.recounted.issuperset(recounts):
+            self._recounted = not self.filling
         for name in pending.ahead - drain.failed.keys():
             source = DELETES if name == DELETES else self._statements.tables[name].table.source
             drain.fail(name, _AHEAD.format(source=source))
         self._failed, self._unfinished = drain.failed, drain.unfinished
         self._deletes_read = drain.deletes_read or 0
+
+    async def _fill(self, fence: Fence, ledger: Ledger, drained: BatchDrain) -> bool:
+        """Read more rows again for columns that were added to the map; return whether rows are left.
+
+        It is short, and every other table comes first: the cycle then looks for changes again.
+        """
+        deadline = time.monotonic() + _FILL_SECONDS
+        fill = FillDrain(
+            self._statements,
+            self._context,
+            self._held,
+            fence,
+            self.progress,
+            failed=drained.failed,
+            out_of_time=lambda: self.out_of_time() or time.monotonic() >= deadline,
+            sizes=self._sizes,
+        )
+        check = self._source_check
+        cursors = {
+            name: Cursor() if name in check.filled else ledger.fills.get(name, Cursor())
+            for name in check.fills
+        }
+        left = await fill.run_fills(cursors, check.fills)
+        drained.failed = fill.failed
+        return left
 
     async def _announce(self, fence: Fence) -> None:
         """Notify readers in the transaction that ends the run: no event without data, no event twice."""
@@ -388,7 +436,7 @@ class _Cycle:
                         "drained": error is None and name not in self._unfinished,
                         "failures": counted.failures + (error is not None),
                         "error": error,
-                        "reread": self._source_check.reread.get(name),
+                        "reread": self._source_check.reread.get(name) or self._source_check.filled.get(name),
                         "compared": self._source_check.compare.get(name),
                     }
                 )
@@ -414,8 +462,9 @@ class _Cycle:
             rescan_reason=self._source_check.rescanned,
             unknown=self._source_check.unknown(pending),
             map_changes=self._source_check.map_notes,
+            new_columns=self._source_check.new_columns,
             lag_known=not pending.standby,
-            owes=pending.held or ledger.retries or ledger.outbox,
+            owes=pending.held or ledger.retries or ledger.outbox or self.filling,
         )
 
     def _status(self) -> CycleStatus:

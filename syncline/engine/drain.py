@@ -119,6 +119,10 @@ class BatchDrain(Batches):
             )
         return set(row["released"]), set(row["requeued"])
 
+    def _stream(self, table: str) -> str:
+        """Return the name under which the cursor of a table's rows is stored."""
+        return table
+
     async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
         """Apply rows until none are left below the horizon or the time budget is spent."""
         name, write = table.table.name, self._context.write
@@ -152,7 +156,7 @@ class BatchDrain(Batches):
                                     raise NoNeighbour
                                 progress = await self._insert_letters(progress, {name: suspects.letters})
                             written = progress.written(name) - self._progress.run.written(name)
-                            batch.ends(progress, moved=(name, after))
+                            batch.ends(progress, moved=(self._stream(name), after))
                         suspects.landed(written)
                         cursor = after
                         if staged < limit:
@@ -262,7 +266,7 @@ class BatchDrain(Batches):
         after, letter = behind
         async with self._batch() as batch:
             progress = await self._insert_letters(self._progress.run.plus([]), {table.table.name: [letter]})
-            batch.ends(progress, moved=(table.table.name, after), landed=False)
+            batch.ends(progress, moved=(self._stream(table.table.name), after), landed=False)
         return after
 
     async def _drain_released(self, table: TableStatements) -> None:

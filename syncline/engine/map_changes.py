@@ -28,7 +28,7 @@ Definition = Mapping[str, JsonValue]
 
 _IDENTITY: Final = ("key", "source", "id", "types", "tenant")
 """Fields by which rows are found: under another one, the rows that stand there may be of no source row."""
-_UNREAD: Final = ("name", "source_only")
+_UNREAD: Final = ("name", "source_only", "ignored")
 """Fields whose change alone changes no row: an expression that uses a column is itself a difference."""
 
 
@@ -71,6 +71,8 @@ class TableChange:
     """What differs, in a few words each."""
     reread: bool = False
     """Whether every row is read from the write-db again."""
+    fill: bool = False
+    """Whether every row is read again in the background: columns were added, and nothing else was changed."""
     compare: bool = False
     """Whether rows may stand in the target that no source row has: keys are compared."""
     points: bool = False
@@ -117,6 +119,7 @@ class TableChange:
         done = [
             *(["rows that have other ids have to be deleted by hand"] if self.ids else []),
             *(["every row is read again"] if self.reread else []),
+            *(["every row is read again, in the background"] if self.fill else []),
             *(["rows that the write-db does not have by its key leave"] if self.compare else []),
             *(["every point is written again, changed texts are embedded"] if self.points else []),
             *(["every count is made again"] if self.recount else []),
@@ -198,7 +201,7 @@ def _with_children(found: Sequence[TableChange], now: Mapping[str, Definition]) 
         if after:
             change = changes.get(name) or TableChange(table=name, kind=ChangeKind.CHANGED)
             why = tuple(f"ids of {parent} changed" for parent in sorted(after))
-            changes[name] = replace(change, what=(*change.what, *why), reread=True, after=after)
+            changes[name] = replace(change, what=(*change.what, *why), reread=True, fill=False, after=after)
     return list(changes.values())
 
 
@@ -210,14 +213,16 @@ def _parents(table: Definition) -> set[str]:
 def _changed(name: str, before: Definition, now: Definition) -> TableChange:
     differing = [field for field in {**before, **now} if before.get(field) != now.get(field)]
     what: list[str] = []
-    reread = False
+    reread = fill = False
     for field in differing:
         if field in ("vector", "stats"):
             continue
         if field in _LISTS:
             words, again = _differences(field, before, now)
             what += words
-            reread |= again
+            adding = field == "columns" and _only_added(before, now)
+            fill |= again and adding
+            reread |= again and not adding
         else:
             what.append(f"{_called(field)} changed")
             reread |= field not in _UNREAD
@@ -229,6 +234,7 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         kind=ChangeKind.CHANGED,
         what=(*what, *vector.what, *stats),
         reread=reread,
+        fill=fill and not reread,
         compare=any(field in _IDENTITY for field in differing),
         ids="types" in differing or ("id" in differing and _made(before) != _made(now)),
         anew="id" in differing,
@@ -336,6 +342,12 @@ def _turned(before: Definition, now: Definition, ours: Definition) -> tuple[str,
 
 def _owned(links: JsonValue) -> JsonValue:
     return links.get("owned") if isinstance(links, dict) else None
+
+
+def _only_added(before: Definition, now: Definition) -> bool:
+    """Return whether every column that is copied in both is copied as before."""
+    old, new = _named(before, "columns"), _named(now, "columns")
+    return all(old[name] == new[name] for name in old.keys() & new.keys())
 
 
 def _written(table: Definition) -> set[str]:

@@ -20,6 +20,7 @@ from syncline.engine.render.fragments import column
 from syncline.engine.render.identity import Identity, ours
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.state import FILL
 from syncline.engine.strangers import strangers
 from syncline.engine.template import sql
 from syncline.sql import literal, quoted
@@ -42,6 +43,8 @@ class MapState:
     """Table -> why it cannot be synced: rows stand there under other ids, which no cycle would find."""
     recounts: frozenset[str] = frozenset()
     """Tables whose counts were being made again when the last cycle ended."""
+    fills: Mapping[str, int] = field(default_factory=dict)
+    """Tables whose rows were being read again for added columns when the last cycle ended -> up to where."""
     _definitions: Mapping[str, Definition] = field(default_factory=dict)
 
     def applied(self, failed: Collection[str]) -> Sequence[TableChange]:
@@ -52,10 +55,13 @@ class MapState:
         out = set(failed)
         return [change for change in self.changes if change.table not in out and not change.after & out]
 
-    async def record(self, target: asyncpg.Connection, failed: Collection[str]) -> None:
+    async def record(
+        self, target: asyncpg.Connection, failed: Collection[str], fills: Mapping[str, int]
+    ) -> None:
         """Store the map and queue what is owed, in the transaction that acquires the fence.
 
         Tables that cannot be synced keep their stored definition: their change is applied once they fit.
+        `fills`: table -> the transaction below which its rows are read again.
         """
         changes = self.applied(failed)
         changed = {change.table: change for change in changes if change.kind is not ChangeKind.LEFT}
@@ -77,7 +83,14 @@ class MapState:
         if left:
             await target.execute(sql("mapped_left"), left)
         await self._record_links_and_points(target, changes)
-        if self.owed_recounts(failed):
+        begun = {name: bound for name, bound in fills.items() if name in changed and changed[name].fill}
+        if begun:
+            cursors = [f"{FILL}{name}" for name in begun]
+            await target.execute(sql("mapped_fill"), list(begun), list(begun.values()), cursors)
+        over = [name for name in self.fills if name not in fills]
+        if over:
+            await target.execute(sql("mapped_filled"), over, [f"{FILL}{name}" for name in over])
+        if fills or self.owed_recounts(failed):
             await target.execute(sql("mapped_complete"), None)
         else:
             await self.complete(target, failed)
@@ -170,6 +183,7 @@ async def read_map_state(
             async for name, said in strangers(target, statements.schema_map, looked_at, before=known)
         },
         recounts=frozenset(row["table_name"] for row in rows if row["recount"]),
+        fills={row["table_name"]: row["filling"] for row in rows if row["filling"] is not None},
         _definitions=definitions,
     )
 

@@ -1,17 +1,33 @@
 """Schema check: finds the tables that do not match their table map, before any row is synced."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
+from syncline.engine.became import Looked, recognised
+from syncline.engine.known_columns import (
+    Columns,
+    KnownSide,
+    KnownTable,
+    TableColumns,
+    columns_of,
+    read_known,
+    uncopied,
+    why_not,
+)
 from syncline.engine.render.statements import POSITIONS
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
 from syncline.errors import SchemaMismatch
 from syncline.maps.ids import IdRule
+from syncline.messages.sync import NewColumn
 from syncline.provider import GraphSchema
 from syncline.sql import quoted
+
+if TYPE_CHECKING:
+    from syncline.capture.install.catalog import Catalog, TableState
 
 __all__ = ["Fit", "Footing", "read_footing", "schema_problems"]
 
@@ -51,6 +67,8 @@ class Fit:
     failed: dict[str, str] = field(default_factory=dict)
     """Table -> everything wrong with it on either side, in sentences."""
     footing: Footing = field(default_factory=Footing)
+    columns: Columns = field(default_factory=Columns)
+    """The columns of both sides, compared with those that were known."""
 
 
 async def schema_problems(
@@ -72,22 +90,105 @@ async def schema_problems(
     from syncline.capture.install.ownership import filtered_bookkeeping
 
     types = types_of(schema_map)
+    known = await read_known(target, schema)
     async with write.store.driver() as source:
         written = await read_catalog(source, write.schema, types=types)
         footing = await read_footing(source, write.schema)
+    added = _added(schema_map, written, known)
+    types |= {type_ for columns in added.values() for _, type_, _ in columns}
     read = await read_catalog(target, schema, types=types)
     hidden = [*filtered_bookkeeping(written), *filtered_bookkeeping(read)]
     if hidden:
         raise SchemaMismatch(*hidden)
     found: dict[str, str] = {}
     for table in schema_map:
+        was = known.get(table.name, KnownTable())
         problems = check_source(written, [table]) or uncaptured(written, [table])
-        problems = [*problems, *map(_mended, check_target(read, schema_map, [table]))]
+        source = Looked(table=table, catalog=written, target=False, known=was.source)
+        filled = Looked(table=table, catalog=read, target=True, known=was.target)
+        problems = [recognised(each, source) for each in problems]
+        problems += [_mended(recognised(each, filled)) for each in check_target(read, schema_map, [table])]
         if shadow and table.id_rule is IdRule.ASSIGNED:
             problems.append(_NO_SHADOW.format(table=table.name))
         if problems:
             found[table.name] = " ".join(problems)
-    return Fit(failed=found, footing=footing)
+    now = _known_now(schema_map, known, added, written, read, failed=found)
+    shapes = {
+        table.name: written.tables[table.source].shape
+        for table in schema_map
+        if table.source in written.tables
+    }
+    return Fit(failed=found, footing=footing, columns=Columns.compared(known, now, shapes))
+
+
+_Added = dict[str, list[tuple[str, str, bool]]]
+
+
+def _added(schema_map: SchemaMap, written: "Catalog", known: Mapping[str, KnownTable]) -> _Added:
+    """Return table -> columns that were added to its source; of several tables the first one has them."""
+    added: _Added = {}
+    seen: set[str] = set()
+    for table in schema_map:
+        source = written.tables.get(table.source)
+        if source is not None and table.source not in seen:
+            seen.add(table.source)
+            was = known.get(table.name, KnownTable()).source
+            added[table.name] = list(uncopied(schema_map, table.source, _columns(source), was))
+    return added
+
+
+def _known_now(
+    schema_map: SchemaMap,
+    known: Mapping[str, KnownTable],
+    added: _Added,
+    written: "Catalog",
+    read: "Catalog",
+    *,
+    failed: Iterable[str],
+) -> dict[str, KnownTable]:
+    """Return table -> what is known of it from now on; of a failed one what was known, with what is new."""
+    now: dict[str, KnownTable] = {}
+    for table in schema_map:
+        was = known.get(table.name, KnownTable())
+        source, target = written.tables.get(table.source), read.tables.get(table.name)
+        new = [
+            NewColumn(
+                table=table.name,
+                source=f"{written.schema}.{table.source}",
+                column=column,
+                type=type_,
+                problem=why_not(
+                    table,
+                    column,
+                    type_,
+                    generated=generated,
+                    types={asked for asked, spelled in read.types.items() if spelled is not None},
+                    target=None if target is None else _columns(target),
+                    known=was.target,
+                ),
+                fix=_BY_ITS_AUTHOR,
+            )
+            for column, type_, generated in added.get(table.name, ())
+        ]
+        if source is None or target is None or table.name in failed:
+            now[table.name] = KnownTable(source=was.source, target=was.target, new=tuple(new))
+            continue
+        waiting = {column.column for column in new}
+        there = KnownSide.of(_columns(source))
+        kept = {name: of for name, of in there.columns.items() if name not in waiting}
+        now[table.name] = KnownTable(
+            source=KnownSide(oid=there.oid, columns=kept),
+            target=KnownSide.of(_columns(target)),
+            new=tuple(new),
+        )
+    return now
+
+
+_BY_ITS_AUTHOR = "The map's author takes it into `columns`, or leaves it alone by `ignored`."
+
+
+def _columns(table: "TableState") -> TableColumns:
+    return TableColumns(oid=table.oid, columns=columns_of(table))
 
 
 def _mended(misfit: str) -> str:

@@ -2,6 +2,8 @@
 
 A catalog row gets a new xmin with each change. So one text of everything that capture consists of shows
 whether anything was different in between, even if it has been changed back.
+
+One module because every check may reset cursors or fail tables, which the next one has to know.
 """
 
 import json
@@ -19,6 +21,7 @@ from syncline.engine.schema_transaction import BY_INDEX, HeldSchema
 from syncline.engine.state import Fence, Ledger
 from syncline.engine.template import sql
 from syncline.errors import RowsFiltered, StoreRejected
+from syncline.messages.sync import NewColumn
 from syncline.provider import SyncContext
 from syncline.stores.tenants import reading
 
@@ -168,8 +171,12 @@ class SourceCheck:
         look_again: Callable[[], Awaitable[Fit]],
         *,
         replacing: bool = False,
+        frozen: bool = False,
     ) -> None:
-        """`replacing`: the map is not the graph's own, so its differences are not changes of the graph."""
+        """`replacing`: the map is not the graph's own, so its differences are not changes of the graph.
+
+        `frozen`: columns that are added to sources stay out, which is said once.
+        """
         self._statements = statements
         self._context = context
         self._held = held
@@ -179,26 +186,42 @@ class SourceCheck:
         """Why the cursors cannot belong to this write-db, so that every row is read again."""
         self.reread: dict[str, str] = {}
         """Table -> why it is read again from the start."""
+        self.filled: dict[str, str] = {}
+        """Table -> why its rows are read again in the background."""
+        self.fills: dict[str, int] = {}
+        """Table -> the transaction below which that is so, of earlier cycles too."""
         self.compare: dict[str, str] = {}
         """Table -> why its keys are compared: rows may have been deleted without a tombstone."""
         self.map_state: MapState | None = None
         """The stored map, if it differs from this cycle's; None if it does not, or is not compared."""
         self._replacing = replacing
+        self._frozen = frozen
+        self._fresh: tuple[NewColumn, ...] = ()
         self._captured: dict[str, tuple[str, str]] = {}
 
     @property
     def changes(self) -> bool:
         """Whether there is something new to record."""
         recorded = self.rescanned or self.reread or self.compare or self._captured
-        return bool(recorded or self.map_state is not None)
+        columns = not self._replacing and self.fit.columns.changed
+        return bool(recorded or self.map_state is not None or columns)
+
+    @property
+    def new_columns(self) -> tuple[NewColumn, ...]:
+        """The columns of sources that wait for a decision."""
+        return () if self._replacing or self._frozen else self.fit.columns.new
 
     @property
     def map_notes(self) -> tuple[str, ...]:
         """How the map has changed, a sentence for each table that is not read again: `reread` has those."""
+        fresh = self._fresh if self._frozen else ()
+        kept_out = [f"{each.table}: {each.source}.{each.column} was added and stays out." for each in fresh]
         if self.map_state is None:
-            return ()
+            return tuple(kept_out)
         applied = self.map_state.applied(self.fit.failed)
-        return tuple(change.sentence for change in applied if change.table not in self.reread)
+        said = {**self.reread, **self.filled}
+        changes = [change.sentence for change in applied if change.table not in said]
+        return (*changes, *kept_out)
 
     async def ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
         """Query what is pending in the write-db, and whether the history that the cursors rely on still
@@ -219,6 +242,9 @@ class SourceCheck:
     async def take(self, ledger: Ledger, pending: Pending) -> Fence:
         """Acquire the fence; before that, commit a token in the write-db that is later than what is read."""
         position = await self._leave_token(ledger, pending)
+        # What is read from the start by its own cursor needs no other.
+        again = self._statements.tables.keys() if self.rescanned is not None else self.reread.keys()
+        self.fills = {name: bound for name, bound in self.fills.items() if name not in again}
         # Tombstones pruned unread are compared once: they can no longer be read.
         read = DELETES in ledger.stored and not ledger.lost_deletes(pending.known)
         async with self._held.transaction() as target:
@@ -236,8 +262,13 @@ class SourceCheck:
                 no_deletes_below=None if pending.deletes or read else pending.horizon,
             )
             if self.map_state is not None:
-                await self.map_state.record(target, self.fit.failed)
-            return fence
+                await self.map_state.record(target, self.fit.failed, self.fills)
+            if not self._replacing:
+                await self.fit.columns.record(target)
+        if not self._replacing:
+            self._fresh = self.fit.columns.fresh
+            self.fit.columns.recorded()
+        return fence
 
     def unknown(self, pending: Pending) -> tuple[str, ...]:
         """Return what cannot be known about this write-db, in sentences."""
@@ -271,13 +302,19 @@ class SourceCheck:
             )
             if change.reread:
                 self.reread[change.table] = change.reason
+            if change.fill and change.table in ledger.stored:
+                self.filled[change.table] = change.reason
             if change.compare:
                 ledger = self._comparing(ledger, {change.table: change.reason})
+        filled = {**state.fills, **{name: ledger.cursors[name].end for name in self.filled}}
+        self.fills = {name: bound for name, bound in filled.items() if name in self._statements.tables}
         return ledger.rereading(self.reread)
 
     async def _ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
         async with self._context.write.store.driver() as source:
             pending = await self._ask_once(source, ledger, whole=False)
+            if not self._replacing and self.fit.columns.differ(pending.shapes):
+                await self._fits_otherwise()
             reason = ledger.foreign_to(pending.cluster, pending.horizon, pending.known)
             if reason is not None or self._otherwise(ledger, pending):
                 if reason is not None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 import asyncpg
 
@@ -18,6 +19,7 @@ from syncline.provider import RunIdentity
 from syncline.sql import quoted
 
 __all__ = [
+    "FILL",
     "Fence",
     "Ledger",
     "RunProgress",
@@ -26,6 +28,8 @@ __all__ = [
     "read_ledger",
 ]
 
+FILL: Final = "sync_fill/"
+"""With a table's name: the cursor of its rows that are read again in the background."""
 _COUNTED = ("captured", "rows", "links", "deletes", "failures")
 
 
@@ -139,6 +143,8 @@ class Ledger:
     """How often a cycle found the graph locked: if this grows, another look at the write-db is requested."""
     vector_prefix: str | None = None
     """Prefix of this schema's collections; None unless a promotion set it."""
+    fills: Mapping[str, Cursor] = field(default_factory=dict)
+    """Table -> how far its rows have been read again for columns that were added to the map."""
     map_hash: str | None = None
     """Hash of the map that these tables were synced by, once it was applied completely."""
 
@@ -208,6 +214,11 @@ async def read_ledger(
         marks=row["marks"],
         vector_prefix=row["vector_prefix"],
         map_hash=row["map_hash"],
+        fills={
+            name.removeprefix(FILL): Cursor.of_stored(*position)
+            for name, position in stored.items()
+            if name.startswith(FILL)
+        },
     )
 
 

@@ -136,6 +136,7 @@ class _Table:
         yield from self._key()
         yield from self._references()
         yield from self._names()
+        yield from self._ignored()
         yield from self._expressions()
         yield from self._vector()
 
@@ -337,6 +338,23 @@ class _Table:
                     fix="Use separate names, or leave one out.",
                 )
             seen.add(name)
+
+    def _ignored(self) -> Iterator[Fault]:
+        """Yield columns that are left alone and read all the same."""
+        table = self._table
+        read = {
+            *table.key,
+            *(reference.column for reference in table.references),
+            *(column.name for column in (*table.columns, *table.source_only)),
+            *(links.source for links in table.links),
+        }
+        for position, name in enumerate(table.ignored):
+            if name in read:
+                yield self.fault(
+                    *("ignored", position),
+                    problem=f"['{name}'] cannot be ignored and read",
+                    fix=f"Leave {name} out of one of them.",
+                )
 
     def _expressions(self) -> Iterator[Fault]:
         """Yield expressions on a column that the engine derives, and finds rows by."""

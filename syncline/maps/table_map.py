@@ -191,6 +191,8 @@ class TableMap:
     """SQL condition over the source row: whether it belongs in the target. NULL means no."""
     source_only: Annotated[tuple[Column, ...], Keyed("name", short="type")] = ()
     """Columns copied only to the stage, because expressions use them."""
+    ignored: Names = ()
+    """Source columns that are left alone on purpose: nobody is asked about them when they are added."""
     expressions: Mapping[Name, Sql] = field(default_factory=dict)
     """Target column -> SQL over the staged row `s`, where it differs from the plain column. Not allowed for
     what the engine derives and finds rows by: `id`, `key`, columns of a key of references. On a required

@@ -19,6 +19,8 @@ from syncline.quoting import counted
 __all__ = [
     "AddGraphInput",
     "ChangeGraphInput",
+    "ColumnsDecided",
+    "DecideColumnsInput",
     "DiscardFailuresInput",
     "ExplainRowInput",
     "FailuresActed",
@@ -456,6 +458,39 @@ class PutMapInput(OperationInput):
     def summary(self) -> str:
         """One line on the purpose of the run."""
         return f"Store map {self.name}" if self.name else "Store a map"
+
+
+class DecideColumnsInput(OperationInput):
+    """Input of `DecideColumns`: columns that were added to sources of a graph, to be taken or left alone."""
+
+    workflow = names.DECIDE_COLUMNS
+    summary_format = "Decide about new columns of {graph}"
+
+    graph: GraphName
+    columns: tuple[str, ...] = ()
+    """Each as `table.column`; none: all that can be taken as they are."""
+    ignore: bool = False
+    """Leave them alone for good, in place of taking them."""
+    who: Who = ""
+    """Kept with the version of the map, with who has started the run."""
+    why: Why = ""
+
+    @property
+    def changes(self) -> bool:
+        """Always true: it may store a version."""
+        return True
+
+
+class ColumnsDecided(Message):
+    """Result of `DecideColumns`."""
+
+    map: str
+    version: int | None = None
+    """The version that says so; null if nothing was to be decided."""
+    columns: tuple[str, ...] = ()
+    """What was taken, or left alone, each as `table.column`."""
+    graphs: tuple[str, ...] = ()
+    """The graphs that this map syncs: their next cycles apply the version."""
 
 
 class VerificationProgress(Message):

@@ -195,6 +195,22 @@ class TableProgress(Message):
     compared: str | None = None
 
 
+class NewColumn(Message):
+    """A column that was added to a source, that the map does not name, and about which nobody has decided."""
+
+    table: str = ""
+    """The table map."""
+    source: str = ""
+    """Its table in the write-db, with the schema."""
+    column: str = ""
+    type: str = ""
+    """With its length or digits."""
+    problem: str | None = None
+    """Why it cannot be taken as it is, in a sentence; null if it can."""
+    fix: str = ""
+    """What takes it or leaves it alone, in sentences."""
+
+
 class Waiting(Message):
     """A service that a running cycle waits for: it answers neither requests nor probes."""
 
@@ -292,6 +308,8 @@ class SyncResult(SparseMessage):
     map_changes: tuple[str, ...] = ()
     """How the graph's table map has changed since the last cycle, in a sentence for each table that is not
     read again: it left, or its points or counts are made again. Of the others, `reread` has the reason."""
+    new_columns: tuple[NewColumn, ...] = ()
+    """Columns that were added to sources and wait for a decision."""
     owes: bool = False
     """Whether work is left even if nothing changes: rows behind an open transaction, retries."""
     look_owed: bool = False

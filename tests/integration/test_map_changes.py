@@ -338,3 +338,45 @@ async def test_a_change_is_read_on_where_an_interrupted_cycle_stopped(shop: Test
     assert result.status is CycleStatus.BUDGET_SPENT
     result = await engine.run_cycle(shop.context())
     assert await rows(shop, "SELECT title FROM parts ORDER BY 1") == [("BOLT",), ("GEAR",), ("NUT",)]
+
+
+async def test_nothing_waits_while_rows_are_read_again_for_a_column(
+    shop: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New rows, of the same table and of others, come first, whatever is left to be read again."""
+    await on_target(shop, "ALTER TABLE makers ADD COLUMN land text")
+    changed = replace(SHOP, tables=(replace(MAKERS, columns=(*MAKERS.columns, Column(name="land"))), PARTS))
+    engine = SyncEngine(changed)
+    with monkeypatch.context() as stopped:
+        stopped.setattr("syncline.engine.cycle._FILL_SECONDS", -1.0)
+        result = await engine.run_cycle(shop.context(seconds=0.3))
+        assert (result.status, result.look_owed, result.owes) == (CycleStatus.BUDGET_SPENT, True, True)
+        assert reread(result) == {"makers": "the map changed: column land added"}
+        await write(
+            shop,
+            "INSERT INTO maker_drafts VALUES ('m3', 'Cy', 'FR'); UPDATE maker_drafts SET land = 'NO' WHERE id = 'm2';"
+            "INSERT INTO part_drafts (id, maker, title) VALUES ('p5', 'm3', 'cam')",
+        )
+        result = await engine.run_cycle(shop.context(seconds=0.3))
+        # The part whose maker is not in the write-db is the only one that waits.
+        assert (result.parked, captured(result)) == (1, {"makers": 2, "parts": 1})
+        assert await rows(shop, "SELECT key, land FROM makers ORDER BY 1") == [
+            ("m1", None),
+            ("m2", "NO"),
+            ("m3", "FR"),
+        ]
+    # Another process goes on where it is.
+    result = await SyncEngine(changed).run_cycle(shop.context())
+    assert (result.status, captured(result)) == (CycleStatus.DRAINED, {"makers": 1})
+    assert await rows(shop, "SELECT land FROM makers ORDER BY key") == [("UK",), ("NO",), ("FR",)]
+    assert await rows(shop, "SELECT table_name FROM sync_cursor WHERE table_name LIKE 'sync_fill%'") == []
+    result = await engine.run_cycle(shop.context())
+    assert (captured(result), result.idle) == ({}, True)
+
+
+async def test_a_row_that_is_refused_while_a_column_is_filled_stops_no_other(shop: TestGraph) -> None:
+    await on_target(shop, "ALTER TABLE parts ADD COLUMN weight integer CHECK (weight < 8)")
+    changed = with_parts(columns=(*PARTS.columns, Column(name="weight", type="integer")))
+    result = await SyncEngine(changed).run_cycle(shop.context(batch_rows=2))
+    assert (result.status, result.dead_letters, captured(result)) == (CycleStatus.DRAINED, 1, {"parts": 4})
+    assert await rows(shop, "SELECT weight FROM parts ORDER BY key") == [(5,), (3,), (None,)]

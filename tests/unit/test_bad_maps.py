@@ -58,6 +58,7 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "nothing for a name": (HEAD + "  items:\n    source: # !\n", "tables.items.source", "a text is wanted", "Write one text"),
     "a list for a name": (HEAD + "  items:\n    source: [item] # !\n", "tables.items.source", "a text is wanted", "Write one text"),
     "a name of 64 bytes": (HEAD + f"  items:\n    source: {'a' * 64} # !\n", "tables.items.source", "longer than 63 bytes", "as Postgres has it"),
+    "a column that is ignored and copied": (ITEMS + "    ignored: [draft, title] # !\n", "tables.items.ignored.1", "cannot be ignored and read", "Leave title out"),
     "a parameter in a condition": (ITEMS + "    present: price > $1 # !\n", "tables.items.present", "$1 stands for nothing", "Write the value itself"),
     "a parameter in an expression": (ITEMS + "    expressions:\n      title: \"s.title || ' $5' || $2\" # !\n", "tables.items.expressions.title", "$2 stands for nothing", "Write the value itself"),
     "SQL of nothing": (HEAD + "  items:\n    source: item\n    present: ' ' # !\n", "tables.items.present", "SQL is empty", "leave the key out"),

@@ -45,8 +45,9 @@ def _map(*tables: TableMap) -> SchemaMap:
 @pytest.mark.parametrize(
     ("changes", "what", "does"),
     [
-        ({"columns": (*PARTS.columns, Column(name="size"))}, "column size added", {"reread"}),
+        ({"columns": (*PARTS.columns, Column(name="size"))}, "column size added", {"fill"}),
         ({"columns": PARTS.columns[:1]}, "column weight left", set()),
+        ({"ignored": ("size",)}, "ignored changed", set()),
         ({"columns": (PARTS.columns[0], Column(name="weight"))}, "column weight changed", {"reread"}),
         ({"source_only": (Column(name="size"),)}, "source column size added", set()),
         ({"expressions": {}}, "expression of title left", {"reread"}),
@@ -93,7 +94,8 @@ def _map(*tables: TableMap) -> SchemaMap:
 def test_map_changes_of_a_table(changes: dict[str, object], what: str, does: set[str]) -> None:
     change = changed(**changes)
     assert (change.kind, change.what) == (ChangeKind.CHANGED, (what,))
-    named = {name for name in ("reread", "compare", "points", "indexed", "recount") if getattr(change, name)}
+    effects = ("reread", "fill", "compare", "points", "indexed", "recount")
+    named = {name for name in effects if getattr(change, name)}
     left = {*change.links_left, *([change.collection_left] if change.collection_left else [])}
     assert named | left == does
     assert change.sentence.startswith(f"parts: {what}; ")

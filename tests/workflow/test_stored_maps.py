@@ -128,7 +128,7 @@ async def test_a_map_goes_from_a_file_to_a_synced_graph(
     (tmp_path / "shop.yaml").write_text(WITH_PRICE)
     differs = await at_home("map", "diff", "shop", "shop.yaml")
     assert "+    columns: {title: text, price: integer}" in differs.out
-    assert "goods: column price added; every row is read again." in differs.out
+    assert "goods: column price added; every row is read again, in the background." in differs.out
     said = await at_home("map", "put", "shop.yaml", "--reason", "prices")
     assert "map shop: version 2 stored" in said.out
     assert "column price added" in said.out

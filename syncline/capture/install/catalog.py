@@ -36,6 +36,12 @@ class ColumnState:
     default: str | None
     filled: bool
     """Whether an INSERT may omit it: it has a default, is an identity or is generated."""
+    number: int = 0
+    """Its place in the table: it stays when the column is renamed, and is never given again."""
+    full_type: str = ""
+    """Its type with length or digits; a domain's base type without."""
+    generated: bool = False
+    """Whether Postgres computes it from other columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +100,8 @@ class TableState:
     indexes: tuple[IndexState, ...]
     filtered: bool = False
     """Whether row level security hides its rows from the role that reads the catalog."""
+    shape: str = ""
+    """Hash of its columns: it changes with every column that is added, renamed, changed or dropped."""
     leaves: tuple["TableState", ...] = ()
     """The partitions that store a partitioned table's rows."""
 
@@ -196,7 +204,10 @@ async def read_catalog(
     def table(row: asyncpg.Record) -> TableState:
         found = by_table[row["oid"]]
         return TableState(
-            **{key: row[key] for key in ("oid", "schema", "name", "owner", "kind", "stores", "filtered")},
+            **{
+                key: row[key]
+                for key in ("oid", "schema", "name", "owner", "kind", "stores", "filtered", "shape")
+            },
             columns=found[0],
             triggers=found[1],
             indexes=tuple(found[2]),

@@ -386,7 +386,13 @@ def _columns(
         elif column is None:
             of_type = "" if spelled is None else f" as {spelled}"
             add = f"{alter} ADD COLUMN {quoted(name)} {spelled}" if ours and spelled is not None else None
-            yield Misfit(f"Column {place} is missing; {who} wants it{of_type}: add it.", **at, statement=add)
+            yield Misfit(
+                f"Column {place} is missing; {who} wants it{of_type}: add it.",
+                **at,
+                statement=add,
+                relation=table.name,
+                column=name,
+            )
         elif spelled is not None and not _fits(column, spelled, written=ours):
             change = f"{alter} ALTER COLUMN {quoted(name)} TYPE {spelled} USING {quoted(name)}::{spelled}"
             yield Misfit(
@@ -394,6 +400,8 @@ def _columns(
                 f"change the column to {spelled}, or the map to {column.type}.",
                 **at,
                 statement=change if ours else None,
+                relation=table.name,
+                column=name,
             )
 
 

@@ -74,6 +74,11 @@ class Cursor:
     key: tuple[str, ...] | None = None
 
     @property
+    def end(self) -> int:
+        """The transaction below which everything was read; the one that is read in part is below it."""
+        return self.xid if self.key is None else self.xid + 1
+
+    @property
     def readable(self) -> bool:
         """Whether the key is valid text, usable as a parameter and stored as is."""
         return self.key is None or is_text(self.key)

@@ -54,7 +54,7 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
        ARRAY[@{ahead}]::int[] AS ahead,
        pg_is_in_recovery() AS standby,
        @{known} AS known,
-       way.hashes, way.texts,
+       way.hashes, way.texts, way.shapes,
        @{old_tombstones} AS old_tombstones,
        writer.found AS writing, writer.age_seconds, writer.database, writer.application_name
 FROM (
@@ -76,9 +76,10 @@ LEFT JOIN LATERAL (
 -- name: captured
 -- How each source is captured. A catalog row has another xmin after every change, even one that was reverted:
 -- [table, triggers with their functions, columns, their xmins, file, [partitions with their triggers]]. One
--- statement for all tables: usually it has to be planned.
+-- statement for all tables: usually it has to be planned. The shape has all columns, those too that are not copied.
 SELECT array_agg(hashtextextended(how.text, 0)::text ORDER BY source.place) AS hashes,
-       array_agg(@{whole} ORDER BY source.place) AS texts
+       array_agg(@{whole} ORDER BY source.place) AS texts,
+       array_agg(how.shape ORDER BY source.place) AS shapes
 FROM unnest(ARRAY[@{names}]::text[], ARRAY[@{columns}]::text[]) WITH ORDINALITY AS source (name, columns, place)
 LEFT JOIN LATERAL (
     SELECT json_build_array(
@@ -111,14 +112,18 @@ LEFT JOIN LATERAL (
             FROM pg_catalog.pg_partition_tree(c.oid) l JOIN pg_catalog.pg_inherits i ON i.inhrelid = l.relid
             WHERE l.relid <> c.oid
         ) END
-    )::text AS text
+    )::text AS text,
+    a.shape
     FROM pg_catalog.pg_class c
     CROSS JOIN LATERAL (
-        SELECT json_agg(json_build_array(n.attnum, n.attname, n.atttypid, n.atttypmod) ORDER BY n.attnum) AS columns,
+        SELECT json_agg(json_build_array(n.attnum, n.attname, n.atttypid, n.atttypmod) ORDER BY n.attnum)
+                   FILTER (WHERE n.attname = ANY (source.columns::name[])) AS columns,
                -- A rewrite writes down the constant that rows from before adoption have here.
-               string_agg(n.xmin::text, ',' ORDER BY n.attnum) FILTER (WHERE n.attname <> 'sync_xid') AS stamps
+               string_agg(n.xmin::text, ',' ORDER BY n.attnum)
+                   FILTER (WHERE n.attname = ANY (source.columns::name[]) AND n.attname <> 'sync_xid') AS stamps,
+               hashtextextended(string_agg(concat_ws(':', n.attnum, n.attname, n.atttypid, n.atttypmod), ',' ORDER BY n.attnum), 0)::text AS shape
         FROM pg_catalog.pg_attribute n
-        WHERE n.attrelid = c.oid AND n.attnum > 0 AND n.attname = ANY (source.columns::name[])
+        WHERE n.attrelid = c.oid AND n.attnum > 0
     ) a
     WHERE c.oid = to_regclass(source.name)
 ) AS how ON true

@@ -1,7 +1,7 @@
 -- The map that a graph-db is synced by, and what is done when it changes.
 
 -- name: mapped_read
-SELECT table_name, definition::text AS definition, gone, recount FROM sync_mapped
+SELECT table_name, definition::text AS definition, gone, recount, filling FROM sync_mapped
 
 -- name: mapped_write
 -- Counts that are to be made again begin anew; those of a table whose counts are not concerned go on.
@@ -11,6 +11,20 @@ FROM unnest($1::text[], $2::text[], $3::boolean[]) AS u (name, definition, recou
 ON CONFLICT (table_name) DO UPDATE SET
     definition = excluded.definition, gone = false, recount = m.recount OR excluded.recount,
     recounted = CASE WHEN excluded.recount THEN NULL ELSE m.recounted END
+
+-- name: mapped_fill
+-- Rows below the transactions $2 are read again, from the first on.
+WITH anew AS (
+    DELETE FROM sync_cursor WHERE table_name = ANY ($3::text[])
+)
+UPDATE sync_mapped m SET filling = u.bound
+FROM unnest($1::text[], $2::bigint[]) AS u (name, bound) WHERE m.table_name = u.name
+
+-- name: mapped_filled
+WITH done AS (
+    DELETE FROM sync_cursor WHERE table_name = ANY ($2::text[])
+)
+UPDATE sync_mapped SET filling = NULL WHERE table_name = ANY ($1::text[])
 
 -- name: mapped_complete
 UPDATE sync_state SET map_hash = $1

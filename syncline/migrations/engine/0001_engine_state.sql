@@ -233,13 +233,17 @@ CREATE TABLE sync_source (
 
 -- The map that these tables are synced by, table by table, as JSON: what differs from a cycle's map is done
 -- again. One that left the map stays listed, because its deletes are missed until it returns. Counts that are
--- made again have got as far as the row `recounted`.
+-- made again have got as far as the row `recounted`. `columns`: which columns of both tables are known, and the
+-- ones that were added to the source and wait for a decision. `filling`: rows below this transaction are read
+-- again by a cursor of their own, since columns were added to the map.
 CREATE TABLE sync_mapped (
     table_name text PRIMARY KEY,
     definition jsonb NOT NULL,
     gone       boolean NOT NULL DEFAULT false,
     recount    boolean NOT NULL DEFAULT false,
-    recounted  text
+    recounted  text,
+    columns    jsonb,
+    filling    bigint
 );
 
 -- Tables whose rows may have been deleted without a tombstone: their keys are compared with the write-db's,

@@ -1,4 +1,7 @@
-"""Runs all health checks of one worker: stores, control plane, vectors, embeddings, other workers."""
+"""Runs all health checks of one worker: stores, control plane, vectors, embeddings, other workers.
+
+One module because it is the list of the checks, with the stores and graphs that each is asked of.
+"""
 
 import asyncio
 import platform
@@ -22,6 +25,7 @@ from syncline.errors import MapInvalid, MapNotFound, StoreError
 from syncline.messages.base import GraphStatus
 from syncline.migrations.revisions import CONTROL, ENGINE, GRAPH, WRITE, Side, schemas_behind
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, listed, skew_check
+from syncline.operator.health.columns import check_new_columns
 from syncline.operator.health.maps import check_maps
 from syncline.operator.health.postgres import check_postgres, tls_checks
 from syncline.operator.health.rights import check_policies, check_positions, check_rights, needed_rights
@@ -73,6 +77,7 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
         *_listener_looks(services, graphs, namespace),
         *_policy_looks(services, graphs),
         _look("maps", partial(check_maps, services, graphs), fix="See the check of control plane."),
+        *_column_looks(services, graphs),
         _look("control plane: migrations", partial(_control_revision, services), fix=_MIGRATE),
         *(
             _look(f"{side.name} migrations", partial(_revisions, services, graphs, side), fix=_MIGRATE)
@@ -196,6 +201,23 @@ def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
         if role == "write":
             past = f"{store}: its past"
             looks.append(_look(past, partial(put_back, past, key, schemas), fix=f"See the check of {store}."))
+    return looks
+
+
+def _column_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
+    """Return the checks of each graph-db for columns that nobody has decided about."""
+    places: dict[str | None, dict[str, Graph]] = {}
+    for graph in graphs:
+        places.setdefault(graph.graph_store, {})[graph.schema_name] = graph
+
+    async def one(name: str, key: str | None) -> Sequence[Check]:
+        return await _if_it_answers(name, check_new_columns(name, services.store("graph", key), places[key]))
+
+    looks = []
+    for key in places:
+        store = "graph-db" if key is None else f"graph-db {key}"
+        name = f"{store}: new columns"
+        looks.append(_look(name, partial(one, name, key), fix=f"See the check of {store}."))
     return looks
 
 

@@ -66,3 +66,28 @@ CREATE TEMP TABLE @{stage} (@{definitions}) ON COMMIT DROP
 
 -- name: map_strangers
 SELECT EXISTS (SELECT FROM (SELECT * FROM @{target} LIMIT @{limit}) t WHERE @{strange})
+
+-- name: column_owner
+-- Who owns table $1, whether it has column $3, and the role by which this one may alter it: itself, or $2.
+SELECT current_user::text AS role, pg_get_userbyid(c.relowner)::text AS owner,
+       EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = $3 AND NOT a.attisdropped) AS there,
+       (
+           SELECT r.name FROM unnest(ARRAY[current_user::text, $2]) WITH ORDINALITY AS r (name, place)
+           JOIN pg_roles o ON o.rolname = r.name
+           WHERE pg_has_role(o.oid, c.relowner, 'USAGE')
+             AND pg_has_role(o.oid, CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END)
+           ORDER BY r.place LIMIT 1
+       ) AS acting
+FROM pg_class c WHERE c.oid = to_regclass($1)
+
+-- name: columns_kept
+-- Those of the schemas $1 whose known columns this role may read.
+SELECT n.nspname::text AS schema
+FROM pg_namespace n
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'sync_mapped'
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'columns'
+WHERE n.nspname = ANY ($1::text[]) AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+
+-- name: columns_waiting
+SELECT '@{name}' AS schema, columns ->> 'new' AS new
+FROM @{schema}.sync_mapped WHERE NOT gone AND columns -> 'new' <> '[]'

@@ -31,7 +31,12 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner
        ARRAY(
            SELECT a.relid::oid FROM pg_partition_ancestors(c.oid) AS a
            WHERE c.relkind <> 'p' AND a.relid <> c.oid
-       ) AS roots
+       ) AS roots,
+       -- As `captured` of the engine computes it.
+       (
+           SELECT hashtextextended(string_agg(concat_ws(':', n.attnum, n.attname, n.atttypid, n.atttypmod), ',' ORDER BY n.attnum), 0)::text
+           FROM pg_attribute n WHERE n.attrelid = c.oid AND n.attnum > 0
+       ) AS shape
 FROM found f JOIN pg_class c ON c.oid = f.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')
 ORDER BY n.nspname, c.relname
@@ -49,6 +54,9 @@ WITH RECURSIVE found AS MATERIALIZED (
 SELECT a.attrelid AS relation, a.attname AS name, CASE WHEN n.nspname = $2 THEN substr(format_type(t.oid, NULL), length(quote_ident($2)) + 2)
            ELSE format_type(t.oid, NULL) END AS type, t.typtype = 'e' AS enum,
        a.atttypid <> t.oid AS domain,
+       CASE WHEN n.nspname = $2 THEN substr(format_type(t.oid, k.modifier), length(quote_ident($2)) + 2)
+           ELSE format_type(t.oid, k.modifier) END AS full_type,
+       a.attnum::int AS number, a.attgenerated <> '' AS generated,
        a.attnotnull AS not_null,
        pg_get_expr(d.adbin, d.adrelid) AS default,
        a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' AS filled
@@ -56,6 +64,7 @@ FROM found a
 JOIN bases b ON b.type = a.atttypid
 JOIN pg_type t ON t.oid = b.base AND t.typtype <> 'd'
 JOIN pg_namespace n ON n.oid = t.typnamespace
+CROSS JOIN LATERAL (SELECT CASE WHEN t.oid = a.atttypid THEN a.atttypmod END AS modifier) k
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 ORDER BY a.attrelid, a.attnum
 

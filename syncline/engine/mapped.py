@@ -193,7 +193,7 @@ async def _filled(target: asyncpg.Connection, names: Sequence[str]) -> list[str]
     if not names:
         return []
     probes = [sql("mapped_probe", name=literal(name), target=quoted(name)).strip() for name in names]
-    rows = await target.fetch(sql("mapped_filled", filled=" UNION ALL ".join(probes)))
+    rows = await target.fetch(sql("mapped_with_rows", filled=" UNION ALL ".join(probes)))
     return [row["name"] for row in rows]
 
 

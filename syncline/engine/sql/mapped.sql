@@ -32,7 +32,7 @@ UPDATE sync_state SET map_hash = $1
 -- name: mapped_probe
 SELECT '@{name}', EXISTS (SELECT FROM @{target})
 
--- name: mapped_filled
+-- name: mapped_with_rows
 -- Which of the tables have a row.
 SELECT f.name FROM (@{filled}) AS f (name, filled) WHERE f.filled
 

@@ -520,3 +520,60 @@ async def test_links_of_others_are_told_apart_in_a_schema(graph: TestGraph) -> N
     assert await on_target(graph, query) == [(False,)]
     await site.others(1, 2)
     assert await on_target(graph, query) == [(True,)]
+
+
+async def test_owner_with_a_key_of_two_columns(graph: TestGraph) -> None:
+    """Its parked links keep the whole key, and their places."""
+    goods = TableMap(name="goods", source="w_goods", key=("sku",), columns=(Column(name="title"),))
+    links = Links(
+        table="order_goods",
+        source="skus",
+        owner="o",
+        member="g",
+        parent="goods",
+        columns={"note": "t.note"},
+        position="place",
+        owned=Ownership.OURS,
+    )
+    orders = TableMap(
+        name="orders",
+        source="w_orders",
+        key=("shop", "number"),
+        types={"shop": "smallint", "number": "bigint"},
+        id=Id(rule=IdRule.EXPRESSION, expression="$1::text || '/' || $2", type="text", column="nr"),
+        stamped=False,
+        columns=(Column(name="note"),),
+        links=(links,),
+    )
+    schema_map = SchemaMap(name="orders", tables=(goods, orders))
+    site = Site(graph, TEXTS)
+    await made_by(
+        graph,
+        write="CREATE TABLE w_goods (sku text PRIMARY KEY, title text);"
+        "CREATE TABLE w_orders (shop smallint, number bigint, note text, skus text[], PRIMARY KEY (shop, number));"
+        "INSERT INTO w_goods VALUES ('s1', 'spade'), ('s2', 'saw');"
+        "INSERT INTO w_orders VALUES (1, 10, 'a', '{s9,s2,s1}'), (2, 10, 'b', '{s1}')",
+        target="CREATE TABLE goods (id uuid PRIMARY KEY, key text, title text, sync_version bigint, sync_run bigint);"
+        "CREATE TABLE orders (nr text PRIMARY KEY, shop smallint, number bigint, note text);"
+        "CREATE TABLE order_goods (o text REFERENCES orders, g uuid REFERENCES goods, note text NOT NULL,"
+        " place bigint NOT NULL, PRIMARY KEY (g, o))",
+    )
+    await adopt(graph.write, "kg", schema_map)
+    query = "SELECT o, key, l.note, place FROM order_goods l JOIN goods ON id = g ORDER BY o, place"
+    assert (await site.cycle(schema_map)).parked == 1
+    landed = [("1/10", "s2", "a", 2), ("1/10", "s1", "a", 3), ("2/10", "s1", "b", 1)]
+    assert await on_target(graph, query) == landed
+    await write(graph, "DELETE FROM w_goods WHERE sku = 's1'; INSERT INTO w_goods VALUES ('s9', 'sieve')")
+    assert (await site.cycle(schema_map)).parked == 2
+    assert await on_target(graph, query) == [("1/10", "s9", "a", 1), ("1/10", "s2", "a", 2)]
+    assert await site.damage(schema_map) == {}
+    await write(graph, "INSERT INTO w_goods VALUES ('s1', 'spade')")
+    await site.cycle(schema_map)
+    assert await on_target(graph, query) == [("1/10", "s9", "a", 1), *landed]
+    assert await on_target(graph, "SELECT count(*) FROM sync_link WHERE ours") == [(4,)]
+    assert await site.damage(schema_map) == {}
+    await write(graph, "DELETE FROM w_orders WHERE shop = 1")
+    await site.cycle(schema_map)
+    assert await on_target(graph, query) == landed[2:]
+    assert await on_target(graph, "SELECT count(*) FROM sync_link WHERE ours") == [(1,)]
+    assert await site.damage(schema_map) == {}

@@ -136,8 +136,8 @@ class MapState:
 
     async def _record_owners_of_links(self, target: asyncpg.Connection, change: TableChange) -> None:
         """Record which links the engine has made, where that begins or ends to matter."""
-        if change.links_all:
-            await target.execute(sql("links_none_recorded"), list(change.links_all))
+        if change.links_all or change.links_ours:
+            await target.execute(sql("links_none_recorded"), [*change.links_all, *change.links_ours])
         if change.links_ours:
             schema_map = self.statements.schema_map
             for links in schema_map[change.table].links:

@@ -338,7 +338,8 @@ class Decisions:
         member = self.all[table.arrays[column]]
         for name, found in sorted(self.graph.tables.items()):
             ends = {key.parent: key.columns[0] for key in found.parents if len(key.columns) == 1}
-            if len(found.columns) == len(ends) == 2 and ends.keys() == {table.name, member.name}:
+            taken = name in {each.name for each in self.all.values()}
+            if len(ends) == 2 and ends.keys() == {table.name, member.name} and not taken:
                 return name, ends[table.name], ends[member.name]
         owner, other = _singular(table.name), _singular(member.name)
         links = f"{owner}_{member.name}"

@@ -5,6 +5,7 @@ from typing import Final
 
 import yaml
 
+from syncline.capture.install.link_checks import filling
 from syncline.maps.document import VERSION
 from syncline.maps.tenants import NO_TENANT
 from syncline.operator.map_decisions import COMPOSITE_KEYS, KEY_TYPES, Decisions, Proposed, Side
@@ -110,6 +111,7 @@ class _Proposal:
             yield f"        owner: {_scalar(owner)}"
             yield f"        member: {_scalar(member)}"
             yield f"        parent: {_scalar(parent)}"
+            yield from self._link_columns(links, (owner, member))
         yield from self._suggestions(table)
 
     def _whose(self, table: Proposed) -> Iterator[str]:
@@ -121,6 +123,21 @@ class _Proposal:
             yield f"    tenant: {NO_TENANT}  # every graph has all of its rows"
         else:
             yield f"    tenant: {_tenant(own, self._tenants.type)}"
+
+    def _link_columns(self, links: str, ends: tuple[str, str]) -> Iterator[str]:
+        """Yield values of the further columns of a link table; as comments where NULL may stay."""
+        found = self._graph.catalog.tables.get(links)
+        columns = () if found is None else found.columns.values()
+        more = [each for each in columns if each.name not in ends and not each.filled]
+        if not more:
+            return
+        needed = any(column.not_null for column in more)
+        yield "        columns:" if needed else "        # columns:"
+        for column in more:
+            if column.not_null:
+                yield f"          {filling(column)}  # NOT NULL without a default: the value of a new link"
+            else:
+                yield f"        #   {filling(column)}"
 
     def _types(self, table: Proposed) -> Iterator[str]:
         """Yield the types of keys, references and arrays that are no texts."""

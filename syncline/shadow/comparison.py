@@ -75,8 +75,8 @@ class _Relation:
     kind: RelationKind
     table: str
     keys: tuple[tuple[str, str | KeyType], ...]
-    ignored: frozenset[str] = frozenset()
-    """Columns that readers may change."""
+    only: frozenset[str] | None = None
+    """The other columns that are compared; all if None."""
 
 
 def _relations(table: TableMap) -> Iterator[_Relation]:
@@ -88,10 +88,9 @@ def _relations(table: TableMap) -> Iterator[_Relation]:
     yield _Relation(name=table.name, kind=RelationKind.ROWS, table=table.name, keys=tuple(keys))
     for links in table.links:
         pair = ((links.owner, table.name), (links.member, links.parent))
-        theirs = frozenset(links.columns)
-        yield _Relation(
-            name=links.table, kind=RelationKind.LINKS, table=table.name, keys=pair, ignored=theirs
-        )
+        # Further columns differ from the start, such as now(), and readers change them.
+        only = frozenset([] if links.position is None else [links.position])
+        yield _Relation(name=links.table, kind=RelationKind.LINKS, table=table.name, keys=pair, only=only)
     if table.stats is not None and not table.counters:
         name, column = table.stats_place
         owner = ((column, table.name),)
@@ -147,7 +146,9 @@ class _Comparison:
             if not found:
                 return await tally.close(f"the {name} result has no such table")
             columns[name] = {
-                row["name"]: row["type"] for row in found if row["name"] not in {*keys, *relation.ignored}
+                row["name"]: row["type"]
+                for row in found
+                if row["name"] not in keys and (relation.only is None or row["name"] in relation.only)
             }
         both = dict(sorted(columns["live"].items() & columns["shadow"].items()))
         alone = sorted((columns["live"].keys() | columns["shadow"].keys()) - both.keys())

@@ -215,7 +215,8 @@ async def test_what_a_graph_db_has_already_decides_names_and_columns(
         "CREATE SCHEMA shop; CREATE TABLE shop.tags (id uuid PRIMARY KEY, key text, used_count int);"
         "CREATE TABLE shop.articles (id uuid PRIMARY KEY, key text, title text, words text GENERATED ALWAYS AS (upper(title)) STORED,"
         " reviewed boolean NOT NULL);"
-        "CREATE TABLE shop.tagged (what uuid REFERENCES shop.articles, by_tag uuid REFERENCES shop.tags, PRIMARY KEY (what, by_tag));"
+        "CREATE TABLE shop.tagged (id bigserial PRIMARY KEY, what uuid REFERENCES shop.articles, by_tag uuid REFERENCES shop.tags,"
+        " weight float NOT NULL, noted text, UNIQUE (what, by_tag));"
         "CREATE TABLE shop.notes (id int)",
     )
     document = (await propose(write, target, name="on")).document
@@ -235,6 +236,9 @@ async def test_what_a_graph_db_has_already_decides_names_and_columns(
         owner: what
         member: by_tag
         parent: tags
+        columns:
+          weight: '0'  # NOT NULL without a default: the value of a new link
+        #   noted: "''"
     # reviewed of the graph-db is NOT NULL, and of no source column.
     # vector:  # to search it by meaning
     #   collection: articles

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,8 +20,9 @@ from syncline.control.graphs import Graph, GraphChanges, GraphDraft
 from syncline.control.resolution import resolve_sync_provider
 from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, SchemaMap, run_cycle
 from syncline.errors import GraphInvalid, InputInvalid, SchemaMoved, ShadowInvalid
+from syncline.maps.table_map import Ownership
 from syncline.messages.operator import Promotion
 from syncline.messages.sync import CycleStatus, SyncEvent, SyncResult
 from syncline.messages.verification import RelationKind, Verification
@@ -293,6 +295,44 @@ async def test_a_faithful_shadow_is_equal(site: Site) -> None:
     assert compared["node_facts", RelationKind.LINKS] == 3
     assert compared["node_stats", RelationKind.STATS] == 2
     assert compared["facts", RelationKind.VECTORS] == 2
+
+
+async def test_further_columns_of_links_are_no_difference(site: Site) -> None:
+    """Keys that the database makes, and times of linking, differ from the start; a place follows the source."""
+    await site.both()
+    for schema, place in (("kg", 1), ("kg_shadow", 2)):
+        async with site.on_target(schema) as product:
+            await product.execute(
+                "ALTER TABLE node_facts ADD linked_at timestamptz DEFAULT clock_timestamp(),"
+                f" ADD row_id uuid DEFAULT gen_random_uuid(), ADD place integer DEFAULT {place}"
+            )
+    assert (await site.compare()).equal
+    placed = owned_map(position="place", owned=Ownership.ALL)
+    found = await compare_with_shadow(site.services, await site.graph(), placed, vectors=False)
+    assert {r.name: r.columns for r in found.relations if r.columns} == {"node_facts": {"place": 3}}
+
+
+async def test_promote_tells_of_links_that_others_made(site: Site) -> None:
+    await site.both()
+    with pytest.raises(ShadowInvalid, match="links that others made in 'node_facts'"):
+        await promote(
+            site.services,
+            await site.graph(),
+            owned_map(position=None, owned=Ownership.OURS),
+            who="ann",
+            why="it is better",
+            run_id="r",
+            patience=0.3,
+        )
+
+
+def owned_map(*, position: str | None, owned: Ownership) -> SchemaMap:
+    """The built-in map with other links of nodes."""
+    nodes = KNOWLEDGE_GRAPH["nodes"]
+    other = replace(nodes, links=(replace(nodes.links[0], position=position, owned=owned),))
+    return replace(
+        KNOWLEDGE_GRAPH, tables=tuple(other if each is nodes else each for each in KNOWLEDGE_GRAPH.tables)
+    )
 
 
 async def test_what_differs_is_named_by_table_key_and_column(site: Site) -> None:

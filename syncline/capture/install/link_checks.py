@@ -9,7 +9,7 @@ from syncline.capture.install.steps import qualified
 from syncline.engine.table_map import Links, TableMap
 from syncline.sql import quoted
 
-__all__ = ["link_problems"]
+__all__ = ["filling", "link_problems"]
 
 _PLACES: Final = ("smallint", "integer", "bigint")
 _FILLS: Final = {
@@ -35,7 +35,7 @@ def link_problems(catalog: Catalog, table_map: TableMap, links: Links) -> Iterat
         if column.not_null and not column.filled and column.name not in filled:
             yield Misfit(
                 f"{table.schema}.{table.name}.{column.name} is NOT NULL without a default, and the links do "
-                f"not fill it; add `columns: {{{_key(column.name)}: {_fill(column)}}}` to {links.table} in "
+                f"not fill it; add `columns: {{{filling(column)}}}` to {links.table} in "
                 "the map, give it a default or allow NULL.",
                 table=table_map.name,
                 path=("links", links.table),
@@ -74,6 +74,11 @@ def _position(table: TableState, table_map: TableMap, links: Links, name: str) -
                 path=path,
                 statement=f"{_alter(table)} ADD UNIQUE ({listed}) DEFERRABLE",
             )
+
+
+def filling(column: ColumnState) -> str:
+    """Return a line of `columns`, as YAML, that fills a column of a link table."""
+    return f"{_key(column.name)}: {_fill(column)}"
 
 
 def _fill(column: ColumnState) -> str:

@@ -13,7 +13,8 @@ from temporalio.service import RPCError
 
 from providers import BUILTIN
 from syncline import names
-from syncline.testing.lab import SyncLab
+from syncline.shadow.prepare import prepare_shadow
+from syncline.testing.lab import SyncLab, eventually
 from tests.kit.command_line import CommandLine
 from tests.kit.saas import EXAMPLE, SHARED, rows_of, script, task, tenant
 
@@ -41,9 +42,8 @@ async def product(lab: SyncLab) -> AsyncIterator[SyncLab]:
     """A laboratory with the product's tables, and schemas for readers."""
     lab.services.registry.load(BUILTIN, entry_points=False)
     await _execute(lab, "write", SHARED, script("source") + rows_of([1, 2, 3]))
-    for schema in (*SLUGS, "acme_shadow"):
-        if schema in SLUGS:
-            await _execute(lab, "graph", schema, script("target"))
+    for schema in SLUGS:
+        await _execute(lab, "graph", schema, script("target"))
     yield lab
     for slug in SLUGS:
         with suppress(RPCError):
@@ -137,3 +137,32 @@ async def test_two_tenants_of_one_schema_by_commands(product: SyncLab, at_home: 
     )
     assert (await at_home("sync", "acme")).status == 0
     assert await _titles(product, "acme") == ["changed"] * 3
+
+
+async def test_a_shadow_of_a_tenant_is_compared_and_promoted(product: SyncLab, at_home: CommandLine) -> None:
+    assert (await at_home("map", "put", "saas.yaml")).status == 0
+    both = _composition(tenant(1), shadow=True)
+    for command in (
+        ("graph", "add", "acme", "--write-schema", SHARED, "--no-schedule", "--composition", both),
+        ("graph", "adopt", "acme"),
+    ):
+        said = await at_home(*command)
+        assert said.status == 0, said.err
+    graph = await product.services.graphs.get("acme")
+    await prepare_shadow(product.services, graph, "default")
+    await _execute(product, "graph", "acme_shadow", script("target"))
+    assert (await at_home("sync", "acme")).status == 0
+
+    async def followed() -> bool:
+        return await _titles(product, "acme_shadow") == await _titles(product, "acme")
+
+    await eventually(followed)
+    compared = await at_home("verify", "acme", "--shadow")
+    assert compared.status == 0, compared.out
+    promoted = await at_home("provider", "promote", "acme", "--reason", "as good")
+    assert promoted.status == 0, promoted.err
+    await _execute(product, "write", SHARED, f"UPDATE task SET title = 'new' WHERE tenant_id = '{tenant(1)}'")
+    assert (await at_home("sync", "acme")).status == 0
+    assert await _titles(product, "acme") == ["new"] * 3
+    verified: Any = await at_home.answer("verify", "acme")
+    assert (verified["not_compared"], verified.get("damaged", 0)) == ([], 0), verified

@@ -17,6 +17,7 @@ from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain
 from syncline.operator.explanation import Explanation
 from syncline.operator.map_check import check_map
+from syncline.operator.maps import _of_its_tenant
 from syncline.operator.parked import Obstacle, summarize_parked
 from syncline.operator.proposing import create_targets, propose
 from syncline.provider import GraphSchema
@@ -419,3 +420,12 @@ async def test_a_source_that_is_partitioned_by_the_tenant(saas: Saas) -> None:
     assert await undo(saas.stores.write, SHARED, saas.schema_map)
     left = await saas.source("SELECT indexdef FROM pg_indexes WHERE indexdef LIKE '%sync_xid%'")
     assert left == []
+
+
+def test_a_plugins_map_is_of_the_tenant_that_its_options_name() -> None:
+    assert _of_its_tenant(KNOWLEDGE_GRAPH, "x") is KNOWLEDGE_GRAPH
+    bound = _of_its_tenant(saas_map(), tenant(1))
+    assert bound == of_tenant(saas_map(), tenant(1)) == _of_its_tenant(bound, None)
+    for value in (None, True, {}, []):
+        with pytest.raises(TenantInvalid):
+            _of_its_tenant(saas_map(), value)

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import JsonValue
+
 from syncline import names
 from syncline.control.composition import parse_composition
 from syncline.control.maps import map_options
@@ -12,6 +14,8 @@ from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.render.statements import DELETES
 from syncline.engine.table_map import SchemaMap
 from syncline.errors import InputInvalid
+from syncline.maps.one_tenant import of_tenant
+from syncline.maps.tenants import TenantOf
 from syncline.messages.provider_state import UsedMap
 from syncline.messages.verification import Verification
 from syncline.operator.schema import reading
@@ -66,7 +70,7 @@ async def map_of(services: "Services", graph: "Graph | GraphDraft", *, shadow: b
     except Exception as error:  # a plugin's property may raise anything
         return _unknown(f"{who} raised {type(error).__name__} when its `schema_map` was read.")
     if isinstance(offered, SchemaMap):
-        return GraphMap(schema_map=offered)
+        return GraphMap(schema_map=_of_its_tenant(offered, entry.options.get("tenant")))
     if offered is not None:
         return _unknown(f"{who} has a `schema_map` that is not a SchemaMap.")
     return _unknown(f"{who} has no table map (`schema_map`), so the tables that it syncs are unknown.")
@@ -89,6 +93,14 @@ async def not_compared(place: GraphSchema, graph_map: GraphMap, found: Verificat
     if not rows or not found.compared:
         return (f"Only the tables of the built-in map were compared. {graph_map.unknown}",)
     return ()
+
+
+def _of_its_tenant(offered: SchemaMap, value: JsonValue) -> SchemaMap:
+    """Return a provider's map of the tenant that its options name, if it has tenants; raise TenantInvalid."""
+    declared = [table.of_tenant for table in offered if table.of_tenant is not None]
+    if all(isinstance(tenant, TenantOf) for tenant in declared):
+        return offered
+    return of_tenant(offered, value if isinstance(value, str | int) and not isinstance(value, bool) else None)
 
 
 def _unknown(why: str) -> GraphMap:

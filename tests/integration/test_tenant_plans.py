@@ -16,10 +16,10 @@ OTHERS = """
 SET session_replication_role = replica;
 INSERT INTO task (tenant_id, project_id, title, sync_xid)
 SELECT ('0190a5b0-0000-7000-8000-' || lpad((2 + i % 49)::text, 12, '0'))::uuid, gen_random_uuid(), 'other', (3 + i % 300)::text::xid8
-FROM generate_series(1, 40000) i;
+FROM generate_series(1, 15000) i;
 INSERT INTO sync_tombstone (source_table, key, tenant, sync_xid)
 SELECT 'task', ARRAY['k' || i], '0190a5b0-0000-7000-8000-' || lpad((2 + i % 49)::text, 12, '0'), (3 + i % 300)::text::xid8
-FROM generate_series(1, 20000) i
+FROM generate_series(1, 8000) i
 """
 FORGET = """
 DELETE FROM pg_statistic WHERE starelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'saas'::regnamespace);
@@ -29,7 +29,7 @@ UPDATE pg_class SET reltuples = -1, relpages = 0 WHERE relnamespace = 'saas'::re
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def crowd(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[Saas]:
-    """Tenant 1 with three tasks among 49 others with 40,000, and 20,000 deleted keys of theirs."""
+    """Tenant 1 with three tasks among 49 others with 15,000, and 8,000 deleted keys of theirs."""
     async with bare_graph(new_database, tmp_path) as stores:
         saas = Saas(stores)
         await saas.prepare([1])
@@ -50,24 +50,18 @@ async def reads(connection: asyncpg.Connection, query: str, *values: object) -> 
     return passed + removed
 
 
-@pytest.mark.parametrize("known", ["analyzed", "without statistics"])
+@pytest.mark.parametrize("known", [True, False], ids=["analyzed", "without statistics"])
 async def test_one_tenant_is_read_by_its_index_however_many_rows_the_others_have(
-    crowd: Saas, known: str
+    crowd: Saas, known: bool
 ) -> None:
     await crowd.source(
-        "ANALYZE task; ANALYZE sync_tombstone; ANALYZE customer; ANALYZE project; ANALYZE label"
+        "ALTER TABLE task SET (autovacuum_enabled = off); ALTER TABLE sync_tombstone SET (autovacuum_enabled = off);"
+        + ("ANALYZE task; ANALYZE sync_tombstone" if known else FORGET)
     )
-    await crowd.source(
-        "ALTER TABLE task SET (autovacuum_enabled = off); ALTER TABLE sync_tombstone SET (autovacuum_enabled = off)"
-    )
-    if known != "analyzed":
-        await crowd.source(FORGET)
     statements = crowd.engine.of_tenant(tenant(1)).statements
     shared = crowd.engine.of_tenant(tenant(2)).statements
     table = statements.tables["tasks"]
-    horizon = str(
-        await crowd.source("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS x") and 2**62
-    )
+    horizon = str(2**62)
     behind = Cursor(xid=5, key=("00000001-0000-4000-8000-000000000001",))
     connection = await crowd.stores.connect_write()
     try:
@@ -108,8 +102,7 @@ async def test_one_tenant_is_read_by_its_index_however_many_rows_the_others_have
     finally:
         await connection.close()
 
-
-async def test_the_cycles_of_one_tenant_take_in_its_rows_alone(crowd: Saas) -> None:
+    # The cycle itself, and one that has nothing to do.
     result = await crowd.cycle(1)
     assert {table.table: table.captured for table in result.tables if table.captured} == {
         "plans": 2, "customers": 1, "labels": 1, "projects": 1, "tasks": 3,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from syncline.capture.install.install import adopt
+from syncline.capture.install.install import adopt, undo
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine
 from syncline.errors import InputInvalid, SchemaMismatch, TenantInvalid
 from syncline.maps.document import read_map
@@ -17,6 +17,7 @@ from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain
 from syncline.operator.explanation import Explanation
 from syncline.operator.map_check import check_map
+from syncline.operator.maps import _of_its_tenant
 from syncline.operator.parked import Obstacle, summarize_parked
 from syncline.operator.proposing import create_targets, propose
 from syncline.provider import GraphSchema
@@ -393,3 +394,38 @@ async def test_map_check_says_what_of_a_tenant_does_not_fit(saas: Saas) -> None:
     }
     assert "is text, and labels wants uuid" in said["labels", "tables.labels.tenant"]
     assert "saas.project.tenant_id is missing" in said["projects", "tables.projects.tenant"]
+
+
+async def test_a_source_that_is_partitioned_by_the_tenant(saas: Saas) -> None:
+    await saas.source(
+        "DROP TABLE label; CREATE TABLE label (id uuid, tenant_id uuid NOT NULL, name text NOT NULL,"
+        " PRIMARY KEY (tenant_id, id)) PARTITION BY LIST (tenant_id);"
+        f"CREATE TABLE label_1 PARTITION OF label FOR VALUES IN ('{tenant(1)}');"
+        "CREATE TABLE label_others PARTITION OF label DEFAULT"
+    )
+    assert await adopt(saas.stores.write, SHARED, saas.schema_map)
+    assert await adopt(saas.stores.write, SHARED, saas.schema_map) == []
+    await saas.source(rows_of([1, 2]))
+    await both(saas)
+    await saas.source(f"UPDATE label SET tenant_id = '{tenant(2)}', name = 'moved' WHERE name = 'urgent'")
+    await both(saas)
+    for number, names in ((1, None), (2, "moved,moved")):
+        [[found]] = await saas.target(number, "SELECT string_agg(name, ',') FROM labels")
+        assert found == names
+        assert not (await saas.compared(number)).damaged
+    await saas.source("TRUNCATE label_others")
+    await both(saas)
+    [[found]] = await saas.target(2, "SELECT count(*) FROM labels")
+    assert found == 0
+    assert await undo(saas.stores.write, SHARED, saas.schema_map)
+    left = await saas.source("SELECT indexdef FROM pg_indexes WHERE indexdef LIKE '%sync_xid%'")
+    assert left == []
+
+
+def test_a_plugins_map_is_of_the_tenant_that_its_options_name() -> None:
+    assert _of_its_tenant(KNOWLEDGE_GRAPH, "x") is KNOWLEDGE_GRAPH
+    bound = _of_its_tenant(saas_map(), tenant(1))
+    assert bound == of_tenant(saas_map(), tenant(1)) == _of_its_tenant(bound, None)
+    for value in (None, True, {}, []):
+        with pytest.raises(TenantInvalid):
+            _of_its_tenant(saas_map(), value)

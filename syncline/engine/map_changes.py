@@ -92,7 +92,7 @@ class TableChange:
     def reason(self) -> str:
         """Return why, in words that follow `since`."""
         if self.kind is ChangeKind.ADDED:
-            return "it came into the map again"
+            return "it came into the map" + " again" * self.reread
         return f"the map changed: {', '.join(self.what)}"
 
     @property
@@ -131,7 +131,8 @@ def map_changes(
                     table=name,
                     kind=ChangeKind.ADDED,
                     reread=name in gone,
-                    compare=name in gone,
+                    # Rows that stand there may have values of before in the columns.
+                    compare=name in gone or "into" in definition,
                     ids=name in gone,
                     # Rows may stand there: one that is equal is not written, but it needs a point.
                     points=bool(definition.get("vector")),
@@ -202,7 +203,7 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         kind=ChangeKind.CHANGED,
         what=(*what, *vector.what, *stats),
         reread=reread,
-        compare=any(field in _IDENTITY for field in differing),
+        compare=any(field in (*_IDENTITY, "into", "otherwise") for field in differing),
         ids=any(field in _IDS for field in differing),
         anew="id" in differing,
         points=vector.points or ("id" in differing and bool(now.get("vector"))),

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from syncline.errors import MapInvalid, MapProblem
 from syncline.maps.forms import STRICT, Keyed, Name
+from syncline.maps.into import completed
 from syncline.maps.rules import did_you_mean, faults_of, parents_first
 from syncline.maps.schema_map import SchemaMap
 from syncline.maps.source import Place, SourceFault, parsed
@@ -56,9 +57,10 @@ def read_map(text: str, *, source: str) -> SchemaMap:
         found = invalid.errors(include_url=False, include_input=False)
         problems += [_of_model(place, error) for error in found]
     if document is not None:
-        ordered, circle = parents_first(document.tables)
+        listed = completed(document.tables)
+        ordered, circle = parents_first(listed)
         order = [*ordered, *circle]
-        tables = tuple(document.tables[index] for index in order)
+        tables = tuple(listed[index] for index in order)
         for fault in faults_of(tables):
             _, index, *rest = fault.path
             path: Path = ("tables", order[index] if isinstance(index, int) else index, *rest)

@@ -43,6 +43,9 @@ WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition
     AND c.relname !~ '^sync_' AND c.relname <> 'alembic_version'
 ORDER BY c.relname
 
+-- name: map_value
+SELECT @{expression}
+
 -- name: map_expression
 SELECT (@{expression}) AS value FROM @{rows} AS @{alias}
 

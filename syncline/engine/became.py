@@ -27,7 +27,7 @@ class Looked:
     @property
     def relation(self) -> str:
         """The table's name in this database."""
-        return self.table.name if self.target else self.table.source
+        return self.table.target if self.target else self.table.source
 
     @property
     def place(self) -> str:

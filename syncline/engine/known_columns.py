@@ -209,6 +209,8 @@ def why_not(
 
     `types`: those of the new columns that the graph-db has.
     """
+    if table.into is not None:
+        return f"{table.name} writes into rows of {table.into}: map it by hand."
     if column.startswith(_RESERVED):
         return "Names that begin with sync_ are the engine's own: rename it, or leave it alone."
     if generated:

@@ -102,7 +102,7 @@ class TableChange:
     def reason(self) -> str:
         """Return why, in words that follow `since`."""
         if self.kind is ChangeKind.ADDED:
-            return "it came into the map again"
+            return "it came into the map" + " again" * self.reread
         return f"the map changed: {', '.join(self.what)}"
 
     @property
@@ -161,7 +161,8 @@ def map_changes(
                     table=name,
                     kind=ChangeKind.ADDED,
                     reread=name in gone,
-                    compare=name in gone,
+                    # Rows that stand there may have values of before in the columns.
+                    compare=name in gone or "into" in definition,
                     ids=True,
                     # Rows may stand there: one that is equal is not written, but it needs a point.
                     points=bool(definition.get("vector")),
@@ -235,7 +236,7 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         what=(*what, *vector.what, *stats),
         reread=reread,
         fill=fill and not reread,
-        compare=any(field in _IDENTITY for field in differing),
+        compare=any(field in (*_IDENTITY, "into", "otherwise") for field in differing),
         ids="types" in differing or ("id" in differing and _made(before) != _made(now)),
         anew="id" in differing,
         unlisted=_listed(before) and (not _listed(now) or _typed(before) != _typed(now)),

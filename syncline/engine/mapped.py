@@ -22,6 +22,7 @@ from syncline.engine.render.links import LinkTable
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.state import FILL
 from syncline.engine.strangers import strangers
+from syncline.engine.table_map import TableMap
 from syncline.engine.template import sql
 from syncline.sql import literal, quoted
 
@@ -161,7 +162,7 @@ async def read_map_state(
     rows = await target.fetch(sql("mapped_read"))
     definitions = definitions_of(statements.schema_map)
     if not rows:
-        filled = await _filled(target, [name for name in unread if name not in failed])
+        filled = await _filled(target, [statements.schema_map[name] for name in unread if name not in failed])
         return MapState(
             statements=statements,
             first=True,
@@ -188,11 +189,13 @@ async def read_map_state(
     )
 
 
-async def _filled(target: asyncpg.Connection, names: Sequence[str]) -> list[str]:
+async def _filled(target: asyncpg.Connection, tables: Sequence[TableMap]) -> list[str]:
     """Return which of these tables have a row."""
-    if not names:
+    if not tables:
         return []
-    probes = [sql("mapped_probe", name=literal(name), target=quoted(name)).strip() for name in names]
+    probes = [
+        sql("mapped_probe", name=literal(table.name), target=quoted(table.target)).strip() for table in tables
+    ]
     rows = await target.fetch(sql("mapped_with_rows", filled=" UNION ALL ".join(probes)))
     return [row["name"] for row in rows]
 

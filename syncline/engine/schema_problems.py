@@ -150,7 +150,7 @@ def _known_now(
     now: dict[str, KnownTable] = {}
     for table in schema_map:
         was = known.get(table.name, KnownTable())
-        source, target = written.tables.get(table.source), read.tables.get(table.name)
+        source, target = written.tables.get(table.source), read.tables.get(table.target)
         new = [
             NewColumn(
                 table=table.name,

@@ -41,12 +41,12 @@ class ClaimStatements:
     ) -> None:
         self.table, self.stage, self.here = table, stage, here
         self.values, self.written = merged_values(table), dict(written)
-        self.target = quoted(table.name)
+        self.target = quoted(table.target)
         self.key = table.target_key
         self._map = schema_map
-        counted = counting_columns(schema_map, table.name)
+        counted = counting_columns(schema_map, table.target)
         self.counted = counted
-        noted = touched(schema_map, table.name, [("held c", counted)])
+        noted = touched(schema_map, table.target, [("held c", counted)])
         self.touched = (
             sql("claims_touched", target=self.target, same=self.same("t", "c"), touched=noted)
             if noted
@@ -57,7 +57,7 @@ class ClaimStatements:
             for child in schema_map
             for reference in child.references
         )
-        self.replaceable = not by_value
+        self.replaceable = not by_value and table.into is None
         """Whether no child refers to a row by a value of it, which a merge would have to follow."""
 
     def same(self, row: str, claim: str) -> str:
@@ -87,7 +87,7 @@ class ClaimStatements:
         returned = dict.fromkeys([*self.key, *self.counted])
         same_gone = " AND ".join(f"g.{quoted(name)} = {self.values[name]}" for name in self.key)
         noted = touched(
-            self._map, self.table.name, [("changed c", self.counted), ("gone c", self.counted)]
+            self._map, self.table.target, [("changed c", self.counted), ("gone c", self.counted)]
         ) + new_lines(self._map, self.table)
         return sql(
             "claims_replace",
@@ -98,7 +98,7 @@ class ClaimStatements:
             columns=commas([quoted(name) for name in columns]),
             values=commas(values),
             returned=commas([f"t.{quoted(name)}" for name in returned]),
-            queue=queue(self.table),
+            queue=queue(self._map[self.table.target]),
             touched=noted,
         )
 

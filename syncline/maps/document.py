@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from syncline.errors import MapInvalid, MapProblem
 from syncline.maps.forms import STRICT, Keyed, Name
+from syncline.maps.into import completed
 from syncline.maps.rules import did_you_mean, faults_of, parents_first
 from syncline.maps.schema_map import SchemaMap
 from syncline.maps.source import Place, SourceFault, parsed
@@ -63,9 +64,10 @@ def read_map(text: str, *, source: str) -> SchemaMap:
         fix = "Add an entry for each table that is to be synced."
         problems.append(MapProblem(line=line, path=named, problem="there is no table in it", fix=fix))
     elif document is not None:
-        ordered, circle = parents_first(document.tables)
+        listed = completed(document.tables)
+        ordered, circle = parents_first(listed)
         order = [*ordered, *circle]
-        tables = tuple(_with_tenant(document.tables[index], document.tenant) for index in order)
+        tables = tuple(_with_tenant(listed[index], document.tenant) for index in order)
         for fault in faults_of(tables):
             _, index, *rest = fault.path
             path: Path = ("tables", order[index] if isinstance(index, int) else index, *rest)

@@ -12,6 +12,7 @@ from typing import Final
 
 from syncline.maps.column_rules import column_faults, source_paths
 from syncline.maps.counter_rules import counter_faults
+from syncline.maps.into import into_faults
 from syncline.maps.key_rules import identity_faults, referring_faults
 from syncline.maps.link_rules import link_faults
 from syncline.maps.sql_rules import parameter_faults
@@ -82,6 +83,7 @@ def faults_of(tables: Sequence[TableMap]) -> list[Fault]:
             found.append(rules.fault("name", problem="it is declared twice", fix="Use separate names."))
         seen.setdefault(table.name, table)
         found += rules.parents(seen, known)
+        found += rules.into(tables)
         found += rules.own()
         vector = table.vector
         if vector is not None and collections.setdefault(vector.collection, table.name) != table.name:
@@ -209,6 +211,11 @@ class _Table:
                     else f"Count a table, or a link table, that refers to {self._table.name}."
                 )
                 yield self.fault("stats", "columns", position, "by", problem=problem, fix=fix)
+
+    def into(self, tables: Sequence[TableMap]) -> Iterator[Fault]:
+        """Yield what contradicts `into`."""
+        for path, problem, fix in into_faults(self._table, tables):
+            yield self.fault(*path, problem=problem, fix=fix)
 
     def _key(self) -> Iterator[Fault]:
         table = self._table

@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from syncline.errors import InputInvalid
 from syncline.maps.forms import STRICT, Keyed, Name
+from syncline.maps.into import completed
 from syncline.maps.rules import faults_of
 from syncline.maps.table_map import TableMap
 from syncline.quoting import shown
@@ -26,6 +27,7 @@ class SchemaMap:
 
     def __post_init__(self) -> None:
         """Check what a wrong map would otherwise show only at its first batch, or never."""
+        object.__setattr__(self, "tables", completed(self.tables))
         faults = faults_of(self.tables)
         if faults:
             said = "\n".join(str(fault) for fault in faults)

@@ -34,6 +34,8 @@ def _written(table: TableMap) -> Iterator[tuple[tuple[str | int, ...], str]]:
     for position, column in enumerate(table.columns):
         if column.value is not None:
             yield ("columns", position, "value"), column.value
+    for name, value in table.otherwise.items():
+        yield ("otherwise", name), value
     for name, expression in table.expressions.items():
         yield ("expressions", name), expression
     for position, links in enumerate(table.links):

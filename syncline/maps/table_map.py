@@ -187,6 +187,11 @@ class TableMap:
     """What goes to the vector store."""
     stats: Stats | None = None
     """The counts that are kept for each row."""
+    into: Name | None = None
+    """Another table map, into whose rows this one writes its columns: it has no rows of its own there. Its
+    key is the other one's key, and names the row. While that is missing, the source row is parked."""
+    otherwise: Mapping[Name, Sql] = field(default_factory=dict)
+    """With `into`: column -> its value in rows without a source row here: an SQL constant, else NULL."""
     present: Sql = "true"
     """SQL condition over the source row: whether it belongs in the target. NULL means no."""
     source_only: Annotated[tuple[Column, ...], Keyed("name", short="type")] = ()
@@ -201,6 +206,11 @@ class TableMap:
     Key columns and references are text here, whatever their type (docs/maps.md). A reference `x` is available
     as its parent's id, `s.ref_x`. An optional one is NULL while its parent is missing,
     and expressions are not evaluated again when the parent arrives."""
+
+    @property
+    def target(self) -> str:
+        """The target table."""
+        return self.into or self.name
 
     @property
     def copied(self) -> dict[str, str]:

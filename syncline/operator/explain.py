@@ -8,7 +8,7 @@ import asyncpg
 
 from syncline.engine.key_forms import cast
 from syncline.engine.keys import hex_of, is_text, key_text, key_uuid, presented, readings, row_uuid
-from syncline.engine.render.fragments import column
+from syncline.engine.render.fragments import column, differs_from_none
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import DELETES, Cursor, deleted_keys
 from syncline.engine.render.tenants import bound_tenant, deleted_rows, source_rows
@@ -139,7 +139,10 @@ async def _read_target(
     name, row_id, key_shown = table.name, row_uuid(key), presented(key)
     row = None
     if is_text(key):
-        row = await connection.fetchrow(sql("target_row", **_target(schema_map, table)), list(key))
+        there = source.exists and source.belongs
+        row = await connection.fetchrow(
+            sql("target_row", **_target(schema_map, table, there=there)), list(key)
+        )
     graph = _in_graph_db(row, source)
     cursors = {
         cursor["table_name"]: cursor for cursor in await connection.fetch(sql("cursors"), [name, DELETES])
@@ -168,7 +171,8 @@ async def _read_target(
     )
 
 
-def _target(schema_map: SchemaMap, table: TableMap) -> dict[str, str]:
+def _target(schema_map: SchemaMap, table: TableMap, *, there: bool) -> dict[str, str]:
+    """Return the fragments of the target row; `there`: the source row belongs in the target."""
     own = Identity(schema_map, table)
     parts = [f"($1::text[])[{place}]" for place in range(1, len(table.key) + 1)]
     if table.identified:
@@ -178,10 +182,12 @@ def _target(schema_map: SchemaMap, table: TableMap) -> dict[str, str]:
             f"t.{quoted(column)} = {own.key_part(name, part, safely=False)}"
             for name, column, part in zip(table.key, table.target_key, parts, strict=True)
         ]
+    if table.into is not None and not there:
+        same.append(differs_from_none(table))
     # An id that is no uuid is given as the row's key already.
     uuid = table.identified and table.id_type.kind is Kind.UUID
     return {
-        "target": quoted(table.name),
+        "target": quoted(table.target),
         "id": f"t.{own.column}" if uuid else "NULL::uuid",
         "version": _stamp(own, "sync_version", "version"),
         "run": _stamp(own, "sync_run", "run"),

@@ -15,6 +15,7 @@ from syncline.engine.render.fragments import merged_values
 from syncline.engine.render.stage import stage_definitions
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.maps.document import line_of
+from syncline.maps.into import without_row
 from syncline.maps.schema_map import SchemaMap
 from syncline.maps.table_map import TableMap
 from syncline.masking import error_text
@@ -156,7 +157,7 @@ def _made(misfit: Misfit, tables: dict[str, str]) -> str | None:
 def _targets(schema_map: SchemaMap) -> list[str]:
     names: list[str] = []
     for table in schema_map:
-        names += [table.name, *(links.table for links in table.links)]
+        names += [table.target, *(links.table for links in table.links)]
         names += [table.stats_place[0]] if table.stats and not table.counters else []
     return names
 
@@ -225,22 +226,24 @@ async def _staged(
     targets: dict[str, MapTable],
 ) -> AsyncIterator[_Sql]:
     """Yield the statements of expressions over the stage, which is made for it; raise PostgresError."""
-    if not table.computed and all(column.copied for column in table.columns):
+    if not (table.computed or table.otherwise) and all(column.copied for column in table.columns):
         return
     stage = quoted(f"{_STAGE} {table.name}"[:60])
     async with connection.transaction():
         await connection.execute(
             sql("map_stage", stage=stage, definitions=stage_definitions(schema_map, table))
         )
-    target = targets.get(table.name)
+    target = targets.get(table.target)
     values = merged_values(table)
     made = [column.name for column in table.columns if not column.copied]
+    for column, value in (without_row(table) if table.otherwise else {}).items():
+        yield ("otherwise", column), sql("map_value", expression=value), None
     for column in dict.fromkeys([*made, *table.expressions]):
         path = ("expressions" if column in table.expressions else "columns", column)
         parts = {"expression": values[column], "rows": f"pg_temp.{stage}", "alias": "s"}
         yield path, sql("map_row_expression", **parts), None
         if target is not None and target.stores and column in target.columns:
-            place = f"{quoted(schema)}.{quoted(table.name)}"
+            place = f"{quoted(schema)}.{quoted(table.target)}"
             assignment = sql("map_assignment", **parts, table=place, column=quoted(column))
             yield path, assignment, None
             if path[0] == "expressions":

@@ -51,11 +51,11 @@ def advice(
 ) -> Iterator[Misfit]:
     """Yield what can be synced with a loss: shorter columns, and rows that nothing keeps together."""
     for table in schema_map:
-        source, target = sources.get(table.source), targets.get(table.name)
+        source, target = sources.get(table.source), targets.get(table.target)
         if target is None:
             continue
         yield from _shorter(schema, table, source, target)
-        for reference in table.references:
+        for reference in table.references if table.into is None else ():
             parent = targets.get(reference.parent)
             if reference.target_column in target.columns and parent is not None:
                 rule = "CASCADE" if reference.required else "SET NULL"
@@ -122,7 +122,9 @@ def _unbound(
 
 def _written(schema_map: SchemaMap, table: TableMap) -> dict[str, list[str]]:
     """Return the tables that a table map writes -> columns."""
-    written = {table.name: list(target_columns(schema_map, table))}
+    written = {table.target: list(target_columns(schema_map, table))}
+    if table.into is not None:
+        return {table.into: [column.name for column in table.columns]}
     for links in table.links:
         placed = [] if links.position is None else [links.position]
         written[links.table] = [links.owner, links.member, *placed, *links.columns]

@@ -20,6 +20,8 @@ def target_tables(
     made: dict[str, str] = {}
     columns = {table.name: _columns(schema_map, table, types) for table in schema_map}
     for table in schema_map:
+        if table.into is not None:
+            continue
         made[table.name] = "\n".join(_table(schema, schema_map, table, columns[table.name], types))
         for links in table.links:
             made[links.table] = "\n".join(_links(schema, table, schema_map[links.parent], links, types))
@@ -33,6 +35,11 @@ def _columns(schema_map: SchemaMap, table: TableMap, types: Mapping[tuple[str, s
     return {
         name: kind or declared.get(name) or types.get((table.name, name), "text")
         for name, kind in target_columns(schema_map, table).items()
+    } | {
+        column.name: column.type
+        for other in schema_map
+        if other.into == table.name
+        for column in other.columns
     }
 
 

@@ -121,12 +121,16 @@ class RowChecksums:
         stored = len(keys) == 1 and ids == keys and not table.listed
         # A computed id is computed once.
         self.target_id = keys[0] if stored else "t.sync_row_id"
+        rows = quoted(table.target)
+        if table.into is not None:
+            written = {column.name: f"t.{quoted(column.name)}" for column in table.columns}
+            rows = _sql("target_with_values", target=rows, differs=self._unlike_none(written))
         self._target = (
-            f"{quoted(table.name)} t"
+            f"{rows} t"
             if stored
-            else _sql("target_listed", target=quoted(table.name), of_row=own.is_row("t"))
+            else _sql("target_listed", target=rows, of_row=own.is_row("t"))
             if table.listed
-            else _sql("target_with_id", target=quoted(table.name), row_id=self._bucketed(own_id(ids)))
+            else _sql("target_with_id", target=rows, row_id=self._bucketed(own_id(ids)))
         )
 
     def _staged(self) -> Iterator[str]:
@@ -195,6 +199,26 @@ class RowChecksums:
         """Whether a reference of row `t` is parked, if `t` was requested with `waiting`."""
         waits = [f"w{place}.owner IS NOT NULL" for place in range(len(self.table.optional))]
         return f"({' OR '.join(waits)})" if waits else "false"
+
+    def with_values(self, rows: str) -> str:
+        """Return the FROM item `s` without source rows that a target row without one equals, if any can."""
+        if self.table.into is None:
+            return rows
+        expected = {column.name: self._expected(column.name) for column in self.table.columns}
+        return _sql("source_with_values", rows=rows, differs=self._unlike_none(expected))
+
+    def _unlike_none(self, values: Mapping[str, str]) -> str:
+        """Return the condition that these values are not those of a target row without a source row."""
+        none = {name: f"({self.table.otherwise.get(name, 'NULL')})" for name in values}
+        for name in values:
+            known = self._types.get(name)
+            if known is not None and known.builtin:
+                none[name] += f"::{known.type}"
+        texts = [
+            f"ROW({commas([self._canonical(name, side[name]) for name in values])})::text"
+            for side in (values, none)
+        ]
+        return f"{texts[0]} IS DISTINCT FROM {texts[1]}"
 
     def source_hash(self) -> str:
         """Return the expression for the checksum of row `s`: of the row expected in the target."""

@@ -161,7 +161,7 @@ async def compare_rows(
             "sums",
             bucket=bucket("s.sync_row_id"),
             hash=images.source_hash(),
-            rows=captured.passed(2),
+            rows=images.with_values(captured.passed(2)),
             row_id="s.sync_row_id",
         ),
         target_sums=_sql(
@@ -175,7 +175,7 @@ async def compare_rows(
             "listed_source",
             key=captured.key,
             hash=images.source_hash(),
-            passed=captured.passed(3),
+            passed=images.with_values(captured.passed(3)),
             coming=captured.coming(3),
             bucket=bucket("s.sync_row_id"),
         ),

@@ -95,7 +95,7 @@ async def _strange(
     parts = own.parts("t")
     unreadable = " OR ".join(f"({part}) IS NULL" for part in parts)
     strange = f"{own.is_strange('t')} OR {unreadable}" if own.can_be_strange else unreadable
-    places = {"target": quoted(table.name), "strange": strange}
+    places = {"target": quoted(table.target), "strange": strange}
     [counts] = await side.fetch(_sql("strange_counted", unreadable=unreadable, **places))
     if not counts["rows"]:
         return None

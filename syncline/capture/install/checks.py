@@ -14,6 +14,7 @@ from syncline.engine.render.fragments import column_types, source_names
 from syncline.engine.render.merge import EQUAL_IS_SAME
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.maps.ids import Id, IdRule
+from syncline.maps.into import written_beside
 from syncline.sql import quoted
 
 __all__ = [
@@ -253,11 +254,14 @@ def _target_problems(catalog: Catalog, schema_map: SchemaMap, tables: Iterable[T
     for table_map in tables:
         columns = target_columns(schema_map, table_map)
         columns |= {stat.column: None for stat in table_map.counters}
+        columns |= dict.fromkeys(written_beside(schema_map.tables, table_map))
         own = table_map.id_type.name
-        yield from _target(catalog, table_map.name, table_map, columns, table_map.target_key, filled=True)
+        owned = table_map.into is None
+        yield from _target(catalog, table_map.target, table_map, columns, table_map.target_key, filled=owned)
+        yield from _without_row(catalog, table_map)
         yield from _list_of_rows(catalog, schema_map, table_map)
-        if table_map.name in catalog.tables and table_map.id is not None:
-            yield from _assigned(catalog.tables[table_map.name], table_map, table_map.id)
+        if table_map.target in catalog.tables and table_map.id is not None:
+            yield from _assigned(catalog.tables[table_map.target], table_map, table_map.id)
         for links in table_map.links:
             pair = {links.owner: own, links.member: schema_map[links.parent].id_type.name}
             written = pair | dict.fromkeys(links.columns)
@@ -306,6 +310,21 @@ def _assigned(table: TableState, table_map: TableMap, own: Id) -> Iterator[str]:
         )
 
 
+def _without_row(catalog: Catalog, table_map: TableMap) -> Iterator[str]:
+    """Yield columns that cannot be as they would be without a source row of a table map with `into`."""
+    table = catalog.tables.get(table_map.target)
+    written = () if table_map.into is None else (column.name for column in table_map.columns)
+    for column in (table.columns[name] for name in written if table and name in table.columns):
+        if column.not_null and table_map.otherwise.get(column.name, "NULL").strip().upper() == "NULL":
+            yield Misfit(
+                f"{catalog.schema}.{table_map.target}.{column.name} is NOT NULL, and {table_map.name} writes "
+                "NULL for rows without a source row; name a value in `otherwise`, or allow NULL.",
+                **_at(table_map, "columns", column.name),
+                statement=f"ALTER TABLE {qualified(catalog.schema, table_map.target)} "
+                f"ALTER COLUMN {quoted(column.name)} DROP NOT NULL",
+            )
+
+
 def _target(
     catalog: Catalog,
     name: str,
@@ -341,7 +360,7 @@ def _target(
         )
     for column in (table.columns[each] for each in wanted_by.copied if each in table.columns):
         kind = wanted_by.copied[column.name]
-        if name == wanted_by.name and column.domain and kind not in EQUAL_IS_SAME:
+        if name == wanted_by.target and column.domain and kind not in EQUAL_IS_SAME:
             yield Misfit(
                 f"{catalog.schema}.{name}.{column.name} is a domain, not to be compared with a plain {kind}; "
                 f"change it to {kind}, or write `{{type: {kind}, source: {column.name}}}`.",

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.engine.render.fragments import commas, link_names, queue
+from syncline.engine.render.fragments import commas, differs_from_none, link_names, queue
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.stats import counting_columns, touched
 from syncline.engine.schema_transaction import looking_up
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
+from syncline.maps.into import without_row
 from syncline.messages.sync import TableProgress
 from syncline.sql import literal, quoted
 
@@ -85,7 +86,7 @@ class Removal:
                 if reference.parent != table.name:
                     continue
                 names = {
-                    "child": quoted(child.name),
+                    "child": quoted(child.target),
                     "child_name": literal(child.name),
                     "parent_name": literal(table.name),
                     "gone": self._identity(table).gone_is(f"t.{quoted(reference.target_column)}"),
@@ -189,7 +190,7 @@ class Removal:
         yield _Effect(table=table.name, column="deletes", statement=self._remove_rows(table))
 
     def _remove_rows(self, table: TableMap) -> str:
-        counted = counting_columns(self._map, table.name)
+        counted = counting_columns(self._map, table.target)
         own = self._identity(table)
         if table.identified:
             same_row = own.is_gone("t")
@@ -212,15 +213,19 @@ class Removal:
             for links in child.links
             if links.rejected_by == table.name
         ]
+        values = without_row(table) if table.into else {}
         return sql(
-            "remove_rows",
-            target=quoted(table.name),
+            "remove_rows" if table.into is None else "remove_columns",
+            target=quoted(table.target),
+            columns=commas([quoted(name) for name in values]),
+            values=commas(list(values.values())),
+            differs=differs_from_none(table) if table.into else "",
             table=literal(table.name),
             same_row=same_row,
             returned=commas(
                 [f"t.{quoted(column)}" for column in dict.fromkeys([*table.target_key, *counted])]
             ),
-            queue=queue(table),
-            touched=touched(self._map, table.name, [("changed c", counted)]),
+            queue=queue(self._map[table.target]),
+            touched=touched(self._map, table.target, [("changed c", counted)]),
             restored="".join(dict.fromkeys(restored)),
         )

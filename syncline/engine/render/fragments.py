@@ -7,6 +7,7 @@ from syncline.engine.keys import stage_type, traveling
 from syncline.engine.table_map import Column, Links, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
+from syncline.maps.into import without_row
 from syncline.maps.key_types import TEXT, KeyType, Kind
 from syncline.sql import literal, quoted
 
@@ -16,6 +17,7 @@ __all__ = [
     "column_types",
     "commas",
     "compared",
+    "differs_from_none",
     "generated_columns",
     "image",
     "image_texts",
@@ -202,6 +204,23 @@ def _value(
     if type_ == each.type or (known is not None and wanted not in known):
         return value
     return f"({value})::{wanted}"
+
+
+def differs_from_none(table: TableMap) -> str:
+    """Return the condition that a target row `t` has values of a source row of a table map with `into`.
+
+    A source row with the values of none cannot be told from none, and need not be.
+    """
+    both = [
+        commas(
+            [
+                f"CASE WHEN {which} THEN t.{quoted(name)} ELSE {value} END"
+                for name, value in without_row(table).items()
+            ]
+        )
+        for which in ("true", "false")
+    ]
+    return f"ROW({both[0]})::record OPERATOR(pg_catalog.*<>) ROW({both[1]})::record"
 
 
 def link_names(links: Links) -> dict[str, str]:

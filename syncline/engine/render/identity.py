@@ -42,7 +42,7 @@ def row_hash(parts: Sequence[str]) -> str:
 def ours(table: TableMap) -> str:
     """Return a target without rows of others, as what stands before an alias in FROM."""
     if not table.listed:
-        return quoted(table.name)
+        return quoted(table.target)
     id_ = form(table.id_type, f"t.{column(table.id_column)}")
     is_ours = sql("is_listed", list=_LIST, table=literal(table.name), id=id_).strip()
     return sql("ours", target=quoted(table.name), is_ours=is_ours).strip()

@@ -20,6 +20,7 @@ from syncline.engine.render.stats import counting_columns, first_counts, new_lin
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
+from syncline.maps.into import written_beside
 from syncline.sql import literal, quoted
 
 __all__ = ["EQUAL_IS_SAME", "Merging", "Ranged"]
@@ -53,8 +54,8 @@ class Merging:
         self._values = merged_values(table)
         own = {"sync_version": "s.sync_xid", "sync_run": "(SELECT fence FROM sync_state)"}
         self.written = self._values | (own if table.stamps else {})
-        self._counts = first_counts(table)
-        self._counted = counting_columns(schema_map, table.name)
+        self._first = first_counts(table) | written_beside(schema_map.tables, table)
+        self._counted = counting_columns(schema_map, table.target)
         self._rematched = [
             (child, reference)
             for child in schema_map
@@ -63,9 +64,10 @@ class Merging:
         ]
         self.here = " AND ".join(f"t.{quoted(name)} = {self._values[name]}" for name in table.target_key)
         self.rematches = bool(self._rematched)
-        self.known = sql("known", stage=stage, target=quoted(table.name), here=self.here)
+        self.known = sql("known", stage=stage, target=quoted(table.target), here=self.here)
         self.rows = self._ranged(self._merge, self._merge)
-        self.new_rows = self._ranged(self._insert, self._merge)
+        insert = self._insert if table.into is None else self._merge
+        self.new_rows = self._ranged(insert, self._merge)
         self.links = [
             self._ranged(self._linked(links, "merge_links"), self._linked(links, "merge_links"))
             for links in table.links
@@ -91,7 +93,7 @@ class Merging:
         key = table.target_key
         before = sql(
             "before",
-            target=quoted(table.name),
+            target=quoted(table.target),
             columns=commas([f"o.{quoted(name)}" for name in self._counted]),
             same=" AND ".join(f"o.{quoted(name)} = c.{quoted(name)}" for name in key),
         ).strip()
@@ -111,7 +113,7 @@ class Merging:
             for child, reference in self._rematched
         ]
         return sql(
-            "merge",
+            "merge" if table.into is None else "merge_into",
             **self._inserted(stage),
             proposed=commas([f"{value} AS {quoted(name)}" for name, value in self.written.items()]),
             same=" AND ".join(f"t.{quoted(name)} = p.{quoted(name)}" for name in key),
@@ -120,7 +122,7 @@ class Merging:
                 [f"{quoted(name)} = p.{quoted(name)}" for name in self.written if name not in key]
             ),
             differs=_differs(self._map, table, [name for name in self._values if name not in key]),
-            queue=queue(table),
+            queue=queue(self._map[table.target]),
             touched=self._touched([("changed c", self._counted), (before, self._counted)]),
             rematch="".join(rematch),
         )
@@ -129,18 +131,19 @@ class Merging:
         by_value = [reference.by for _, reference in self._rematched if reference.by]
         returned = dict.fromkeys([*self._table.target_key, *self._counted, *by_value])
         return {
-            "target": quoted(self._table.name),
+            "target": quoted(self._table.target),
             "stage": stage,
-            # A new row begins with the counts of nothing; those of others are not the merge's to write.
-            "columns": commas([quoted(name) for name in (*self.written, *self._counts)]),
+            # A new row begins with the counts of nothing, and without what other sources write: those columns
+            # are not the merge's to write again.
+            "columns": commas([quoted(name) for name in (*self.written, *self._first)]),
             "overriding": " OVERRIDING SYSTEM VALUE" if self._table.id_rule is IdRule.ASSIGNED else "",
-            "values": commas([*self.written.values(), *self._counts.values()]),
+            "values": commas([*self.written.values(), *self._first.values()]),
             "order": _order(self._table, self._values),
             "returned": commas([f"t.{quoted(name)}" for name in returned]),
         }
 
     def _touched(self, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-        return touched(self._map, self._table.name, rows) + new_lines(self._map, self._table)
+        return touched(self._map, self._table.target, rows) + new_lines(self._map, self._table)
 
     def _linked(self, links: Links, template: str) -> Rendered:
         if not links.bare:

@@ -109,7 +109,7 @@ class Waiting:
             row_id=row_id(table),
             key=commas([f"s.{quoted(name)}" for name in table.key]),
             image=image(table),
-            target=quoted(table.name),
+            target=quoted(table.target),
             same_row=self._same_row(),
             within=within,
             **self._waits_for(reference),

@@ -120,6 +120,15 @@ WITH changed AS (
 )@{queue}@{touched}@{restored}
 SELECT count(*) FROM changed
 
+-- name: remove_columns
+-- A source row that writes into the rows of another table map leaves them as they are without it.
+WITH changed AS (
+    UPDATE @{target} t SET (@{columns}) = ROW (@{values}) FROM pg_temp.sync_gone g
+    WHERE g.table_name = '@{table}' AND @{same_row} AND @{differs}
+    RETURNING @{returned}
+)@{queue}@{touched}
+SELECT count(*) FROM changed
+
 -- name: remove_waiting
 -- Nothing of a removed row stays parked; rows removed with their parent are requested again, and so are rows
 -- rejected for a unique value that it had.

@@ -27,6 +27,18 @@ WITH updated AS (
 )@{queue}@{touched}@{rematch}
 SELECT count(*) FROM changed
 
+-- name: merge_into
+-- Columns of rows that another table map makes.
+WITH updated AS (
+    UPDATE @{target} AS t SET @{assignments}
+    FROM (SELECT @{proposed} FROM @{stage} s WHERE s.sync_present) AS p
+    WHERE @{same} AND (@{differs})
+    RETURNING @{returned}
+), changed AS (
+    SELECT * FROM updated
+)@{queue}@{touched}
+SELECT count(*) FROM changed
+
 -- name: before
 (SELECT @{columns} FROM @{target} o JOIN updated c ON @{same}) c
 

@@ -46,6 +46,9 @@ WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition
     )
 ORDER BY c.relname
 
+-- name: map_value
+SELECT @{expression}
+
 -- name: map_expression
 SELECT (@{expression}) AS value FROM @{rows} AS @{alias}
 

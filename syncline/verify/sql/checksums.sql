@@ -21,6 +21,12 @@ encode(substr(set_byte(set_byte(sha256(@{bytes}), 6, 128), 8, 128), 1, 16), 'hex
     FROM @{target} t JOIN sync_row ON @{of_row} OFFSET 0
 ) t
 
+-- name: target_with_values
+(SELECT t.* FROM @{target} t WHERE @{differs})
+
+-- name: source_with_values
+(SELECT s.* FROM @{rows} WHERE @{differs} OFFSET 0) s
+
 -- name: sums
 -- Sums, not exclusive ors: two equal stray rows would cancel each other out.
 SELECT @{bucket} AS bucket, count(*) AS rows, sum(@{hash})::text AS hashes

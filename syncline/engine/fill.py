@@ -5,13 +5,17 @@ row that changes meanwhile moves beyond that, where the table's own cursor finds
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from syncline.engine.drain import BatchDrain
-from syncline.engine.render.statements import Cursor
+from syncline.engine.render.statements import Cursor, TableStatements
 from syncline.engine.state import FILL
 from syncline.engine.template import sql
 
 __all__ = ["FillDrain"]
+
+_ROWS: Final = 10_000
+"""Most rows of a batch: a batch that has begun is ended, and one that is being read ahead."""
 
 
 class FillDrain(BatchDrain):
@@ -22,6 +26,7 @@ class FillDrain(BatchDrain):
 
         A table that fails keeps its cursor, and rows are left of it.
         """
+        self._counted.update(cursors)  # each pass would count again what is left
         for name, cursor in cursors.items():
             if name in self.failed:
                 continue
@@ -30,6 +35,9 @@ class FillDrain(BatchDrain):
                 if name not in self.unfinished:
                     await self._end(name)
         return not self.unfinished.isdisjoint(cursors) or not self.failed.keys().isdisjoint(cursors)
+
+    async def _rows_a_batch(self, table: TableStatements) -> int:
+        return min(_ROWS, await super()._rows_a_batch(table))
 
     def _stream(self, table: str) -> str:
         return f"{FILL}{table}"

@@ -18,6 +18,7 @@ from syncline.maps.document import read_map
 from syncline.maps.edits import with_column, with_ignored
 from syncline.messages.operator import ColumnsDecided, DecideColumnsInput
 from syncline.messages.sync import NewColumn, SyncResult
+from syncline.names import shadowed_slug
 from syncline.operator.schema import sql
 from syncline.provider import GraphSchema, SyncContext
 from syncline.quoting import shown
@@ -50,12 +51,15 @@ def label(column: NewColumn) -> str:
 
 
 def ways_out(column: NewColumn, graph: str, options: MapOptions) -> NewColumn:
-    """Return a new column with the commands that decide about it."""
+    """Return a new column with the commands that decide about it; `graph` may name a shadow."""
     if options.map is None:
         fix = (
             "The built-in map cannot name it: give the graph a map of its own, or set its option "
             "`new_columns` to `freeze`."
         )
+        return column.model_copy(update={"fix": fix})
+    if shadowed_slug(graph) is not None:
+        fix = f"Name it in `columns` or `ignored` of map {options.map}, by `syncline map put`."
         return column.model_copy(update={"fix": fix})
     take = f"Take it: `syncline map take {graph} {label(column)}`. "
     leave = f"Leave it alone: `syncline map ignore {graph} {label(column)}`."
@@ -129,7 +133,8 @@ async def _evolve(
 def _with_taken(result: SyncResult, taken: Taken, graph: str, options: MapOptions) -> SyncResult:
     there = {label(column) for column in taken.columns}
     left = [
-        ways_out(each.model_copy(update={"problem": taken.problems.get(label(each))}), graph, options)
+        # What only this cycle could not do is left to the command, which says it again if it cannot either.
+        ways_out(each, graph, options).model_copy(update={"problem": taken.problems[label(each)]})
         for each in result.new_columns
         if label(each) not in there and label(each) in taken.problems
     ]

@@ -10,7 +10,7 @@ from pydantic import JsonValue, SecretStr
 from syncline.control.audit import Actor
 from syncline.control.graphs import GraphChanges, GraphDraft, GraphRepository
 from syncline.control.maps import MapOptions, MapRepository, map_options
-from syncline.errors import CompositionInvalid, GraphNotFound, MapInvalid, MapNotFound
+from syncline.errors import CompositionInvalid, GraphNotFound, InputInvalid, MapInvalid, MapNotFound
 from syncline.messages.provider_state import UsedMap
 from syncline.migrations import migrate_control
 from syncline.stores.postgres import PostgresStore
@@ -55,6 +55,8 @@ async def test_put_stores_the_next_version_unless_it_is_the_newest_already(maps:
     assert (again.created, again.stored) == (False, first.stored)
     assert await put(maps, DOCUMENT + "# more\n") == 2
     assert await put(maps, DOCUMENT) == 3  # back to the first: a version of its own
+    with pytest.raises(InputInvalid, match="another version than 2"):
+        await maps.put("shop", DOCUMENT + "# mine\n", hash="h", actor=ACTOR, after=2)
     assert await put(maps, DOCUMENT, name="other") == 1
     assert [(found.name, found.version) for found in await maps.list(limit=9)] == [("other", 1), ("shop", 3)]
     assert [found.version for found in await maps.history("shop", limit=2)] == [3, 2]

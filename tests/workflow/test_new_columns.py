@@ -161,6 +161,20 @@ async def test_a_graph_that_evolves_takes_it_by_itself(shop: SyncLab, at_home: C
     assert "policy evolve of graph shop: shop.articles.price was added" in history["maps"][0]["why"]
 
 
+async def test_a_map_of_several_graphs_does_not_evolve_for_one_of_them(
+    shop: SyncLab, at_home: CommandLine
+) -> None:
+    await synced(at_home, new_columns="evolve")
+    composition = json.dumps({"sync": {"provider": "default", "options": {"map": "shop"}}})
+    assert (await at_home("graph", "add", "mall", "--no-schedule", "--composition", composition)).status == 0
+    await execute(shop.services.settings.write_dsn, "ALTER TABLE shop.articles ADD COLUMN price integer")
+    ran: Any = await at_home.answer("sync", "shop")
+    [left] = ran["result"]["new_columns"]
+    assert left["problem"].startswith("Map shop syncs mall too, and their write-dbs may lack it")
+    assert "syncline map take shop goods.price" in left["fix"]
+    assert ran["result"]["map_changes"] == []
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

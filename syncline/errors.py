@@ -396,14 +396,14 @@ class OperationRefused(ConfigurationError):
 
 
 class TakeoverRefused(ConfigurationError):
-    """A graph's tables have been read by cycles: there is nothing to take over."""
+    """Cycles have applied the whole map of a graph: there is nothing to take over."""
 
     benign = True
 
     def __init__(self, graph: str) -> None:
         self.graph = graph
         super().__init__(
-            f"Graph '{graph}' has been synced: every table of its map has been read.",
+            f"Graph '{graph}' has been synced: its cycles have applied the whole map.",
             fix=f"`syncline verify {graph}` compares it, and `--repair` mends it.",
         )
 

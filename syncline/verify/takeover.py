@@ -5,6 +5,7 @@ because no cycle has run. Rows under other ids than the map's are looked for bef
 """
 
 from syncline.control.audit import Actor
+from syncline.engine.map_changes import map_hash
 from syncline.engine.render.fragments import commas
 from syncline.engine.render.identity import Identity
 from syncline.engine.state import read_ledger
@@ -43,13 +44,13 @@ async def take_over(
 
     Without one nothing is written. With one extras are requested to be deleted, if `delete_extra`, and with
     `keep` the vectors that are there count as those of the texts that stand in the target; nothing of it if
-    the result has refusals. Raises TakeoverRefused if every table has been read already.
+    the result has refusals. Raises TakeoverRefused if cycles have applied the whole map already.
     """
     told = beat or (lambda _name, _seen: None)
     async with open_side(target, snapshot=True) as side:
         names = [table.name for table in schema_map]
-        read = (await read_ledger(side.connection, tables=names, run_id="")).stored
-        if read.issuperset(names):
+        ledger = await read_ledger(side.connection, tables=names, run_id="")
+        if ledger.map_hash == map_hash(schema_map):
             raise TakeoverRefused(graph)
         strange = []
         for table in schema_map:

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -10,9 +12,12 @@ from pydantic import JsonValue, SecretStr
 from syncline.control.audit import Actor
 from syncline.control.graphs import GraphChanges, GraphDraft, GraphRepository
 from syncline.control.maps import MapOptions, MapRepository, map_options
+from syncline.control.services import Services
 from syncline.errors import CompositionInvalid, GraphNotFound, InputInvalid, MapInvalid, MapNotFound
 from syncline.messages.provider_state import UsedMap
 from syncline.migrations import migrate_control
+from syncline.operator.health.check import CheckStatus
+from syncline.operator.health.maps import check_maps
 from syncline.stores.postgres import PostgresStore
 
 DOCUMENT = "version: 1\nname: shop\ntables:\n  goods: {source: articles}\n"
@@ -163,3 +168,19 @@ async def test_a_version_that_this_release_cannot_read_names_the_way_out(maps: M
     with pytest.raises(MapInvalid, match="1 is the newest") as refused:
         await maps.load(MapOptions(map="shop"))
     assert "`syncline map show shop --version 1`" in (refused.value.fix or "")
+
+
+async def test_doctor_shows_the_maps_that_cannot_be_read(maps: MapRepository, store: PostgresStore) -> None:
+    graphs = GraphRepository(store)
+    services = cast(Services, SimpleNamespace(maps=maps))
+    await graphs.add(GraphDraft(slug="plain", composition={"sync": {"provider": "default"}}))
+    assert await check_maps(services, await graphs.list()) == []
+    await put(maps, DOCUMENT)
+    await graphs.add(GraphDraft(slug="shop", composition=named()))
+    [fine] = await check_maps(services, await graphs.list())
+    assert (fine.status, fine.found) == (CheckStatus.OK, "1 stored map can be read")
+    await put(maps, DOCUMENT.replace("version: 1", "version: 7"))
+    [bad] = await check_maps(services, await graphs.list())
+    assert bad.status is CheckStatus.FAIL
+    assert bad.found.startswith("the map of shop: map shop, version 2 is no valid map")
+    assert "syncline map show shop --version 2" in (bad.fix or "")

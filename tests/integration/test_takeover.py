@@ -11,7 +11,17 @@ import pytest_asyncio
 
 from syncline.capture.install.install import adopt
 from syncline.control.audit import Actor
-from syncline.engine import Column, Links, Reference, SchemaMap, SyncEngine, TableMap, VectorProjection
+from syncline.engine import (
+    Column,
+    Links,
+    Reference,
+    SchemaMap,
+    Stat,
+    Stats,
+    SyncEngine,
+    TableMap,
+    VectorProjection,
+)
 from syncline.engine.keys import key_uuid
 from syncline.engine.strangers import strange_condition, ways_to_leave
 from syncline.errors import TakeoverRefused
@@ -332,3 +342,26 @@ async def test_what_refers_to_a_stranger_leaves_first_whoever_made_the_table(sho
     assert await on_target(shop, "SELECT key, above FROM tags ORDER BY 1") == [("dim", None), ("red", None)]
     assert await on_target(shop, 'SELECT count(*) FROM "Read notes"') == [(0,)]
     assert await on_target(shop, "SELECT tag FROM seen") == [(None,)]
+
+
+async def test_counts_and_points_are_made_again_whatever_the_id_is_called_and_is(shop: TestGraph) -> None:
+    """Makers have numbers in column nr as ids; tags a uuid in column `tag`."""
+    connection = await shop.connect_target()
+    await connection.execute(
+        "SET search_path = kg; ALTER TABLE tags RENAME id TO tag;"
+        "CREATE TABLE maker_numbers (of bigint PRIMARY KEY REFERENCES makers ON DELETE CASCADE, parts bigint DEFAULT 0);"
+        "INSERT INTO maker_numbers VALUES (1, 77), (9, 5)"
+    )
+    await connection.close()
+    makers, tags, parts = SHOP.tables
+    counted = Stats(
+        table="maker_numbers", owner="of", columns=(Stat(column="parts", counted="parts", by=("maker_nr",)),)
+    )
+    named = Id(rule=IdRule.UUID5, namespace=str(NAMESPACE), column="tag")
+    word = VectorProjection(collection="tags", text="t.word", payload={"key": "t.key"})
+    more = replace(SHOP, tables=(replace(makers, stats=counted), replace(tags, id=named, vector=word), parts))
+    result = await cycle(shop, more)
+    assert result.status is CycleStatus.DRAINED
+    assert await on_target(shop, "SELECT * FROM maker_numbers ORDER BY 1") == [(1, 2), (2, 1), (3, 1), (9, 1)]
+    # Five parts with p8, three tags with the extra one.
+    assert result.vectors.upserted == 8

@@ -137,7 +137,7 @@ async def test_a_schedule_that_takes_no_trigger_is_told(
 
 
 async def test_a_pause_a_backfill_and_wakes_that_meet_all_act(idle_lab: SyncLab) -> None:
-    graphs = [await daily(idle_lab) for _ in range(8)]
+    graphs = [await daily(idle_lab) for _ in range(4)]
 
     async def meet(graph: Graph, handle: ScheduleHandle) -> None:
         client = idle_lab.client

@@ -64,5 +64,5 @@ async def take_out_unclear(target: asyncpg.Connection, listing: Listing) -> list
 
 async def enter_landed(target: asyncpg.Connection, listing: Listing) -> None:
     """Enter the rows that are still staged: they have been merged."""
-    if listing.landed is not None:
-        await target.execute(listing.landed)
+    for statement in listing.landed:
+        await target.execute(statement)

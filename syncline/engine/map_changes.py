@@ -289,9 +289,10 @@ def _made(table: Definition) -> tuple[object, ...]:
 
 
 def _typed(table: Definition) -> tuple[object, ...]:
+    """Return as what the list has the ids."""
     own = _part(table, "id")
     rule = own.get("rule", "hash")
-    return ("uuid",) if rule in ("hash", "uuid5") else (own.get("type"),)
+    return ({"hash": "row id", "uuid5": "uuid"}.get(str(rule), own.get("type")),)
 
 
 def _differences(field: str, before: Definition, now: Definition) -> tuple[list[str], bool]:

@@ -22,7 +22,7 @@ from syncline.maps.ids import IdRule
 from syncline.maps.key_types import KeyType, Kind
 from syncline.sql import literal, quoted
 
-__all__ = ["Identity", "key_hash", "ours", "row_hash"]
+__all__ = ["Identity", "key_hash", "listed_as", "ours", "row_hash"]
 
 _LIST: Final = "sync_row"
 
@@ -43,8 +43,7 @@ def ours(table: TableMap) -> str:
     """Return a target without rows of others, as what stands before an alias in FROM."""
     if not table.listed:
         return quoted(table.target)
-    id_ = form(table.id_type, f"t.{column(table.id_column)}")
-    is_ours = sql("is_listed", list=_LIST, table=literal(table.name), id=id_).strip()
+    is_ours = sql("is_listed", list=_LIST, **_entry(table, f"t.{column(table.id_column)}")).strip()
     return sql("ours", target=quoted(table.name), is_ours=is_ours).strip()
 
 
@@ -113,8 +112,7 @@ class Identity:
         return ours(self.table)
 
     def _entry(self, target_id: str) -> dict[str, str]:
-        names = {"list": self._list, "table": literal(self.table.name)}
-        return names | {"id": form(self.table.id_type, target_id)}
+        return {"list": self._list, **_entry(self.table, target_id)}
 
     @property
     def _list(self) -> str:
@@ -269,6 +267,22 @@ class Identity:
         if self.hashed:
             return f"{entry}.owner"
         return self.derived([f"{entry}.owner_key[{place}]" for place in range(1, len(self.table.key) + 1)])
+
+
+def listed_as(table: TableMap, target_id: str) -> str:
+    """Return a target id as the list has it; it is not of rule `hash`, whose ids are row ids."""
+    return f'({form(table.id_type, target_id)}) COLLATE "C"'
+
+
+def _entry(table: TableMap, target_id: str) -> dict[str, str]:
+    """Return the fragments by which the list is asked for a target id."""
+    hashed = table.id_rule is IdRule.HASH
+    by = (
+        {"by": "row_id", "id": target_id}
+        if hashed
+        else {"by": "target_id", "id": listed_as(table, target_id)}
+    )
+    return {"table": literal(table.name), **by}
 
 
 def _alias(expression: str) -> str:

@@ -4,11 +4,11 @@ For tables whose target does not tell the key of a row, or whose ids do not foll
 set-wise over the stage: ids are looked up before rows are parked, and entered once they are merged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from syncline.engine.key_forms import form, read
+from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import commas, merged_values, reference_id
-from syncline.engine.render.identity import Identity, key_hash
+from syncline.engine.render.identity import Identity, key_hash, listed_as
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
@@ -29,7 +29,9 @@ class Listing:
             "target": quoted(table.name),
             "key": commas([f"s.{quoted(name)}" for name in table.key]),
             "staged": self._own.staged,
-            "id": form(table.id_type, f"s.{self._own.staged}") if table.identified else "",
+            "id": listed_as(table, f"s.{self._own.staged}")
+            if table.listed and not self._own.hashed
+            else "NULL",
         }
         parents = [
             (reference, self._own.of(reference))
@@ -52,7 +54,8 @@ class Listing:
         # Hashes of two keys are never equal, nor are the uuids made of them.
         clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME)
         self.unclear = sql("list_unclear", **self._names) if table.listed and not clear else None
-        self.landed = self._landed() if table.listed else None
+        self.landed: Sequence[str] = list(self._landed()) if table.listed else ()
+        """Enter what is still staged, which has been applied."""
 
     @property
     def any(self) -> bool:
@@ -103,13 +106,21 @@ class Listing:
         )
         return (known, natural)
 
-    def _landed(self) -> str:
+    def _landed(self) -> Iterator[str]:
         stamps = self.table.stamped and self.table.beside
-        return sql(
+        run = "(SELECT fence FROM sync_state)"
+        changes = [] if self._own.hashed else [("target_id", self._names["id"])]
+        changes += [("version", "s.sync_xid")] if stamps else []
+        if changes:
+            yield sql(
+                "list_again",
+                **self._names,
+                changes=commas([f"{name} = {value}" for name, value in changes] + [f"run = {run}"] * stamps),
+                differs=" OR ".join(f"l.{name} IS DISTINCT FROM {value}" for name, value in changes),
+            )
+        yield sql(
             "list_landed",
             **self._names,
             stamps=", version, run" if stamps else "",
-            stamped=", s.sync_xid, (SELECT fence FROM sync_state)" if stamps else "",
-            same=" AND o.version = s.sync_xid" if stamps else "",
-            assigned=", version = excluded.version, run = excluded.run" if stamps else "",
+            stamped=f", s.sync_xid, {run}" if stamps else "",
         )

@@ -108,16 +108,16 @@ SELECT @{value} FROM @{target} @{row} WHERE @{row}.@{id} = @{target_id}
 
 -- name: listed
 -- What the list of rows has of a target id.
-(SELECT @{value} FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.target_id = @{id})
+(SELECT @{value} FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.@{by} = @{id})
 
 -- name: listed_id
 (SELECT @{id} FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.row_id = @{row_id})
 
 -- name: is_listed
-EXISTS (SELECT FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.target_id = @{id})
+EXISTS (SELECT FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.@{by} = @{id})
 
 -- name: is_row
-sync_row.table_name = '@{table}' AND sync_row.target_id = @{id}
+sync_row.table_name = '@{table}' AND sync_row.@{by} = @{id}
 
 -- name: ours
 (SELECT t.*, t.xmin FROM @{target} t WHERE @{is_ours})

@@ -71,16 +71,19 @@ RETURNING s.sync_row_id AS row_id, to_json(ARRAY[@{key}])::text AS key, s.sync_x
 DELETE FROM @{stage} s USING sync_row l
 WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id AND s.sync_present AND l.target_id <> @{id}
 
+-- name: list_again
+-- Listed rows have a new version, or another id by another map.
+UPDATE sync_row l SET @{changes} FROM @{stage} s
+WHERE s.sync_present AND l.table_name = '@{table}' AND l.row_id = s.sync_row_id AND (@{differs})
+
 -- name: list_landed
--- What is still staged has been applied.
-INSERT INTO sync_row AS l (table_name, row_id, key, target_id@{stamps})
+INSERT INTO sync_row (table_name, row_id, key, target_id@{stamps})
 SELECT '@{table}', s.sync_row_id, ARRAY[@{key}], @{id}@{stamped}
 FROM @{stage} s
 WHERE s.sync_present AND NOT EXISTS (
-    SELECT FROM sync_row o
-    WHERE o.table_name = '@{table}' AND o.row_id = s.sync_row_id AND o.target_id = @{id}@{same}
+    SELECT FROM sync_row o WHERE o.table_name = '@{table}' AND o.row_id = s.sync_row_id
 )
-ON CONFLICT (table_name, row_id) DO UPDATE SET target_id = excluded.target_id@{assigned}
+ORDER BY s.sync_row_id
 
 -- name: list_remove
 DELETE FROM sync_row l USING pg_temp.sync_gone g WHERE l.table_name = g.table_name AND l.row_id = g.row_id

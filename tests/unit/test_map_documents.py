@@ -297,3 +297,10 @@ def test_the_model_stays_a_dataclass() -> None:
         replace(books, absent="true")  # type: ignore[call-arg]
     with pytest.raises(AttributeError):
         books.present = "x"  # type: ignore[misc]
+
+
+def test_a_map_of_tenants_reads_back_equal_with_its_rules_for_ids() -> None:
+    schema_map = read_map((ROOT / "examples/multi-tenant/map.yaml").read_text(), source="map.yaml")
+    assert {table.name: table.tenant_column for table in schema_map}["tasks"] == "tenant_id"
+    assert schema_map["plans"].tenant_column is None
+    assert read_map(write_map(schema_map), source="again") == schema_map

@@ -30,8 +30,11 @@ def _completed(table: TableMap, owner: TableMap | None) -> TableMap:
     table = replace(table, stamped=False)
     if owner is None or _no_owner(owner) or len(table.key) != 1 or table.references:
         return table
-    naming = Reference(column=table.key[0], parent=owner.name, target=owner.id_column)
-    return replace(table, references=(naming,))
+    return replace(table, references=(_naming(table, owner),))
+
+
+def _naming(table: TableMap, owner: TableMap) -> Reference:
+    return Reference(column=table.key[0], parent=owner.name, target=owner.id_column)
 
 
 def without_row(table: TableMap) -> dict[str, str]:
@@ -65,8 +68,13 @@ def into_faults(table: TableMap, tables: Sequence[TableMap]) -> Iterator[Found]:
                 f"columns alone are written into {table.into}",
                 f"Say it in {table.into}, or in `columns`.",
             )
-    if [reference.column for reference in table.references] not in ([], list(table.key)):
-        yield ("references",), f"columns alone are written into {table.into}", "Leave them out."
+    implied = () if owner is None or not table.key else (_naming(table, owner),)
+    if table.references not in ((), implied):
+        yield (
+            ("references",),
+            f"columns alone are written into {table.into}, and the key names the row",
+            "Leave them out.",
+        )
     if not table.columns:
         yield ("into",), f"nothing is written into {table.into}", "Add `columns:`."
     for name, value in table.otherwise.items():

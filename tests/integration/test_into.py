@@ -1,13 +1,15 @@
 """Several sources of one row: each writes its columns, waits for the row, and leaves it as it would be without it."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest_asyncio
 
-from syncline.engine import SyncEngine
+from syncline.engine import SchemaMap, SyncEngine
 from syncline.operator.explain import explain
 from syncline.operator.target_tables import target_tables
+from syncline.shadow.comparison import _relations
 from syncline.testing.graphs import on_target, write
 from tests.integration.test_shapes import Site, made
 from tests.kit.bare_graph import bare_graph
@@ -201,6 +203,13 @@ async def test_a_source_that_comes_into_the_map_fills_rows_that_stand_there(site
     await site.cycle()
     assert [row[2:5] for row in await rows(site)] == [(None, -1, "plain"), (2, 2, "scored")]
     await site.equal()
+    scores = replace(whole["scores"], otherwise={"level": "0", "kind": "'none'"})
+    tables = (scores if table.name == "scores" else table for table in whole)
+    site.map = SchemaMap(name="shapes", tables=tuple(tables))
+    await site.cycle()
+    await site.cycle()
+    assert [row[2:5] for row in await rows(site)] == [(None, 0, "none"), (2, 2, "scored")]
+    await site.equal()
 
 
 async def test_what_does_not_fit_is_told_and_target_tables_are_made_with_all_columns(site: Site) -> None:
@@ -276,3 +285,8 @@ async def test_keys_of_another_type_name_the_row_too(
         await numbered.equal()
         left = await numbered.rows("SELECT nr, price::text FROM kg.nodes ORDER BY nr")
         assert [tuple(row.values()) for row in left] == [(2, "2"), (3, None)]
+
+
+async def test_a_shadow_is_compared_in_the_tables_that_there_are(site: Site) -> None:
+    found = [(each.name, each.kind.value) for table in site.map for each in _relations(table)]
+    assert found == [("groups", "rows"), ("nodes", "rows")]

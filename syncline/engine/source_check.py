@@ -15,7 +15,7 @@ import asyncpg
 from syncline.engine.capture import Pending, ask_pending
 from syncline.engine.mapped import MapState, read_map_state
 from syncline.engine.position import Position, write_position
-from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
+from syncline.engine.render.statements import DELETES, SYNC_COLUMN, Cursor, SchemaStatements
 from syncline.engine.schema_problems import Fit
 from syncline.engine.schema_transaction import BY_INDEX, HeldSchema
 from syncline.engine.state import Fence, Ledger
@@ -69,7 +69,10 @@ class _Way:
         """Return it with the columns alone that the other has too."""
         names = {column[1] for column in other.columns}
         columns = [column for column in self.columns if column[1] in names]
-        return replace(self, columns=columns)
+        stamped = [column[1] for column in self.columns if column[1] != SYNC_COLUMN]
+        stamps = zip(stamped, str(self.stamps or "").split(","), strict=False)
+        shared = ",".join(stamp for name, stamp in stamps if name in names)
+        return replace(self, columns=columns, stamps=shared)
 
 
 def captures(way: str) -> bool:

@@ -247,3 +247,27 @@ async def test_a_role_that_may_not_alter_the_target_is_told_what_it_lacks(
             shop,
             f"ALTER TABLE goods OWNER TO postgres; DROP OWNED BY {role}, {role}_owner; DROP ROLE {role}, {role}_owner",
         )
+
+
+@pytest.mark.parametrize("volatile", [False, True])
+@pytest.mark.parametrize("parted", [False, True])
+async def test_a_column_of_a_rewritten_or_partitioned_source_is_filled_in_the_background_too(
+    new_database: Callable[..., str], tmp_path: Path, volatile: bool, parted: bool
+) -> None:
+    async with bare_graph(new_database, tmp_path) as graph:
+        await migrate_bookkeeping(graph.target, "kg")
+        parts = " PARTITION BY HASH (code); CREATE TABLE part PARTITION OF articles FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
+        await made_by(
+            graph, write=WRITE.replace("note text);", f"note text){parts if parted else ''};"), target=TARGET
+        )
+        await adopt(graph.write, "kg", SHOP)
+        assert (await SyncEngine(SHOP).run_cycle(graph.context())).rows == 2
+        default = "(random() * 0 + 7)::integer" if volatile else "7"
+        await write(graph, f"ALTER TABLE articles ADD COLUMN price integer DEFAULT {default}")
+        await SyncEngine(SHOP).run_cycle(graph.context())
+        await on_target(graph, "ALTER TABLE goods ADD COLUMN price integer")
+        with_price = replace(GOODS, columns=(*GOODS.columns, Column(name="price", type="integer")))
+        result = await SyncEngine(SchemaMap(name="shop", tables=(with_price,))).run_cycle(graph.context())
+        [goods] = result.tables
+        assert (goods.reread, goods.compared) == ("the map changed: column price added", None)
+        assert await rows(graph, "SELECT price FROM goods") == [(7,), (7,)]

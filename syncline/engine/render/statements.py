@@ -42,6 +42,7 @@ from syncline.sql import array_text, literal, quoted
 __all__ = [
     "DELETES",
     "POSITIONS",
+    "SYNC_COLUMN",
     "Cursor",
     "SchemaStatements",
     "TableStatements",

@@ -157,7 +157,7 @@ def test_a_graph_is_migrated_and_takes_a_sample(syncline: Invoke, monkeypatch: p
     ("arguments", "sentence"),
     [
         (["Bad"], "error: Graph 'Bad', slug:"),
-        (["ok", "--schema", "public"], "'public' is reserved; name another schema"),
+        (["ok", "--schema", "syncline"], "'syncline' is reserved; name another schema"),
         (["ok", "--composition", "{"], "--composition is not JSON"),
         (["ok", "--every-seconds", "0"], "error: Graph 'ok', schedule.every_seconds:"),
     ],

@@ -1,4 +1,7 @@
-"""Operations as workflows: one run performs one operation, in one activity."""
+"""Operations as workflows: one run performs one operation, in one activity.
+
+One module because a worker registers them all, and each is a few lines over what they share.
+"""
 
 from collections.abc import Callable
 from datetime import timedelta

@@ -1,4 +1,7 @@
-"""Map changes: how two versions of a table map differ, and what has to be done again because of it."""
+"""Map changes: how two versions of a table map differ, and what has to be done again because of it.
+
+One module because what one difference needs depends on the others of its table, and on its parents'.
+"""
 
 import json
 from collections.abc import Mapping, Sequence

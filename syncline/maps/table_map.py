@@ -1,7 +1,7 @@
 """Table maps: what of one source table goes where. The engine itself knows no table by name.
 
 The same classes are the model of a document: `syncline.maps.document` reads them from YAML, and the docstring
-of each field is its description in the JSON Schema.
+of each field is its description in the JSON Schema. One module because they are one document's parts.
 """
 
 import re

@@ -1,4 +1,7 @@
-"""Checks: compares the tables of a schema with a table map and reports all problems at once."""
+"""Checks: compares the tables of a schema with a table map and reports all problems at once.
+
+One module because every problem names its line of the map, and the statement that mends it, in the same way.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypedDict

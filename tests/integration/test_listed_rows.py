@@ -18,6 +18,7 @@ from syncline.engine import (
     TableMap,
     VectorProjection,
 )
+from syncline.engine.render.identity import Identity
 from syncline.maps.ids import Id, IdRule
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.messages.verification import Verification
@@ -429,3 +430,24 @@ async def test_a_shadow_assigns_no_ids_of_its_own(site: TestGraph) -> None:
     [error] = [table.error for table in result.tables if table.error]
     assert error is not None
     assert "assigned by its target" in error
+
+
+async def test_a_graph_without_the_list_says_how_to_get_it(site: TestGraph) -> None:
+    await on_target(site, "DROP TABLE sync_row")
+    result = await SyncEngine(BOOK).run_cycle(site.context())
+    errors = {table.table: table.error or "" for table in result.tables}
+    assert all("run `syncline migrate`" in error for error in errors.values()), errors
+
+
+async def test_a_shadow_is_compared_by_the_list_of_its_own_schema(site: TestGraph) -> None:
+    await cycle(site, SyncEngine(BOOK), NODE_ROWS)
+    own = Identity(BOOK, NODES, schema="kg")
+    connection = await site.connect_target()
+    try:
+        await connection.execute("SET search_path = pg_catalog")
+        found = await connection.fetch(
+            f"SELECT {own.key_of('t.id')}, {own.parts_of('t.id')} FROM kg.nodes t ORDER BY 1"
+        )
+    finally:
+        await connection.close()
+    assert [tuple(row) for row in found] == [("a", ["a"]), ("b", ["b"]), ("c", ["c"])]

@@ -371,7 +371,6 @@ class _Cycle:
 
         It is short, and every other table comes first: the cycle then looks for changes again.
         """
-        deadline = time.monotonic() + _FILL_SECONDS
         fill = FillDrain(
             self._statements,
             self._context,
@@ -379,7 +378,7 @@ class _Cycle:
             fence,
             self.progress,
             failed=drained.failed,
-            out_of_time=lambda: self.out_of_time() or time.monotonic() >= deadline,
+            out_of_time=self.out_of_time,
             sizes=self._sizes,
         )
         check = self._source_check
@@ -387,7 +386,7 @@ class _Cycle:
             name: Cursor() if name in check.filled else ledger.fills.get(name, Cursor())
             for name in check.fills
         }
-        left = await fill.run_fills(cursors, check.fills)
+        left = await fill.run_fills(cursors, check.fills, seconds=_FILL_SECONDS)
         drained.failed = fill.failed
         return left
 

@@ -4,6 +4,7 @@ In the order of capture, below the transaction at which the table's own cursor s
 row that changes meanwhile moves beyond that, where the table's own cursor finds it.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -21,11 +22,15 @@ _ROWS: Final = 10_000
 class FillDrain(BatchDrain):
     """The batches of one pass that read rows again."""
 
-    async def run_fills(self, cursors: Mapping[str, Cursor], bounds: Mapping[str, int]) -> bool:
-        """Read on from each table's cursor to its bound; return whether rows are left.
+    async def run_fills(
+        self, cursors: Mapping[str, Cursor], bounds: Mapping[str, int], *, seconds: float
+    ) -> bool:
+        """Read on from each table's cursor to its bound for some seconds; return whether rows are left.
 
-        A table that fails keeps its cursor, and rows are left of it.
+        At least one batch is applied. A table that fails keeps its cursor, and rows are left of it.
         """
+        budget_spent, deadline = self._out_of_time, time.monotonic() + seconds
+        self._out_of_time = lambda: budget_spent() or (self._landed and time.monotonic() >= deadline)
         self._counted.update(cursors)  # each pass would count again what is left
         for name, cursor in cursors.items():
             if name in self.failed:

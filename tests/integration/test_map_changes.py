@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from syncline.capture.install.install import adopt
 from syncline.engine import (
@@ -19,6 +21,7 @@ from syncline.engine import (
     TableMap,
     VectorProjection,
 )
+from syncline.engine.fill import FillDrain
 from syncline.maps.ids import Id, IdRule
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.migrations import migrate_bookkeeping
@@ -348,7 +351,7 @@ async def test_nothing_waits_while_rows_are_read_again_for_a_column(
     changed = replace(SHOP, tables=(replace(MAKERS, columns=(*MAKERS.columns, Column(name="land"))), PARTS))
     engine = SyncEngine(changed)
     with monkeypatch.context() as stopped:
-        stopped.setattr("syncline.engine.cycle._FILL_SECONDS", -1.0)
+        stopped.setattr(FillDrain, "run_fills", AsyncMock(return_value=True))
         result = await engine.run_cycle(shop.context(seconds=0.3))
         assert (result.status, result.look_owed, result.owes) == (CycleStatus.BUDGET_SPENT, True, True)
         assert reread(result) == {"makers": "the map changed: column land added"}
@@ -380,3 +383,16 @@ async def test_a_row_that_is_refused_while_a_column_is_filled_stops_no_other(sho
     result = await SyncEngine(changed).run_cycle(shop.context(batch_rows=2))
     assert (result.status, result.dead_letters, captured(result)) == (CycleStatus.DRAINED, 1, {"parts": 4})
     assert await rows(shop, "SELECT weight FROM parts ORDER BY key") == [(5,), (3,), (None,)]
+
+
+async def test_each_pass_reads_some_rows_again_however_short_it_is(
+    shop: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncline.engine.cycle._FILL_SECONDS", 0.0)
+    await on_target(shop, "ALTER TABLE parts ADD COLUMN weight integer")
+    changed = with_parts(columns=(*PARTS.columns, Column(name="weight", type="integer")))
+    with capture_logs() as logs:
+        result = await SyncEngine(changed).run_cycle(shop.context(batch_rows=1))
+    assert (result.status, captured(result)) == (CycleStatus.DRAINED, {"parts": 4})
+    assert len([line for line in logs if line["event"] == "cycle repeated"]) >= 2
+    assert await rows(shop, "SELECT count(*) FROM parts WHERE weight IS NULL") == [(0,)]

@@ -271,3 +271,28 @@ async def test_a_column_of_a_rewritten_or_partitioned_source_is_filled_in_the_ba
         [goods] = result.tables
         assert (goods.reread, goods.compared) == ("the map changed: column price added", None)
         assert await rows(graph, "SELECT price FROM goods") == [(7,), (7,)]
+
+
+async def test_a_column_that_is_left_out_is_no_new_one_when_it_is_renamed(shop: TestGraph) -> None:
+    engine = SyncEngine(SHOP)
+    await write(shop, "ALTER TABLE articles RENAME COLUMN note TO remark")
+    assert (await engine.run_cycle(shop.context())).new_columns == ()
+    # A column that has the old name is one that was added.
+    await write(shop, "ALTER TABLE articles ADD COLUMN note text")
+    assert columns(await engine.run_cycle(shop.context())) == ["goods.note text"]
+
+
+async def test_a_source_of_two_tables_asks_once_and_one_of_them_may_take_it(shop: TestGraph) -> None:
+    await on_target(
+        shop,
+        "CREATE TABLE labels (id uuid PRIMARY KEY, key text NOT NULL, price text, sync_version bigint, sync_run bigint)",
+    )
+    labels = TableMap(name="labels", source="articles", key=("code",))
+    both = SchemaMap(name="shop", tables=(GOODS, labels))
+    assert (await SyncEngine(both).run_cycle(shop.context())).new_columns == ()
+    await write(shop, "ALTER TABLE articles ADD COLUMN price text DEFAULT 'x'")
+    assert columns(await SyncEngine(both).run_cycle(shop.context())) == ["goods.price text"]
+    taken = SchemaMap(name="shop", tables=(GOODS, replace(labels, columns=(Column(name="price"),))))
+    result = await SyncEngine(taken).run_cycle(shop.context())
+    assert (result.new_columns, await rows(shop, "SELECT DISTINCT price FROM labels")) == ((), [("x",)])
+    assert (await SyncEngine(taken).run_cycle(shop.context())).idle

@@ -14,7 +14,7 @@ from syncline.engine.render.fragments import (
     stage_columns,
     travels,
 )
-from syncline.engine.render.identity import Identity
+from syncline.engine.render.identity import Identity, ours
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.maps.ids import IdRule
 from syncline.sql import literal, quoted, statements_of
@@ -124,6 +124,8 @@ class RowChecksums:
         rows = quoted(table.target)
         if table.into is not None:
             written = {column.name: f"t.{quoted(column.name)}" for column in table.columns}
+            # Rows of others are no rows without a source row.
+            rows = ours(schema_map[table.into])
             rows = _sql("target_with_values", target=rows, differs=self._unlike_none(written))
         self._target = (
             f"{rows} t"

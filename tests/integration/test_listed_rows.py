@@ -429,3 +429,29 @@ async def test_a_shadow_assigns_no_ids_of_its_own(site: TestGraph) -> None:
     [error] = [table.error for table in result.tables if table.error]
     assert error is not None
     assert "assigned by its target" in error
+
+
+async def test_another_rule_asks_to_delete_rows_of_ours_alone(site: TestGraph) -> None:
+    before = SchemaMap(
+        name="book", tables=(TableMap(name="nodes", source="w_nodes", key=("key",), id=Id(rule=IdRule.HASH, beside=True), columns=(Column(name="title"),)),)
+    )  # fmt: skip
+    await on_target(site, f"INSERT INTO nodes VALUES ('{uuid(90)}', 'theirs', NULL, 7)")
+    await cycle(site, SyncEngine(before), NODE_ROWS)
+    nodes = replace(NODES, references=(), links=(), stats=None)
+    after = SchemaMap(name="book", tables=(nodes,))
+    result = await SyncEngine(after).run_cycle(site.context())
+    [said] = [table.error for table in result.tables if table.error]
+    assert said is not None
+    await on_target(site, f"DELETE{said.split(' DELETE', 1)[1].rsplit(';', 1)[0]}")
+    assert await read(site, "SELECT title FROM nodes") == [("theirs",)]
+    await cycle(site, SyncEngine(after))
+    assert await read(site, "SELECT title, id::text FROM nodes ORDER BY 1") == [
+        *((key.upper(), uuid(n)) for n, key in enumerate("abc", 1)), ("theirs", uuid(90))
+    ]  # fmt: skip
+    # And back.
+    result = await SyncEngine(before).run_cycle(site.context())
+    [said] = [table.error for table in result.tables if table.error]
+    assert said is not None
+    await on_target(site, f"DELETE{said.split(' DELETE', 1)[1].rsplit(';', 1)[0]}")
+    await cycle(site, SyncEngine(before))
+    assert await read(site, "SELECT title FROM nodes ORDER BY 1") == [("A",), ("B",), ("C",), ("theirs",)]

@@ -102,6 +102,16 @@ class Identity:
         """Return the condition that the row `sync_row` of the list is of this target row."""
         return sql("is_row", **self._entry(f"{row}.{self.column}")).strip()
 
+    def was_ours(self, row: str, rule: str) -> str:
+        """Return the condition that a row is in the list, by the rule of an earlier map with ids of this type."""
+        target_id = f"{row}.{self.column}"
+        by = (
+            {"by": "row_id", "id": target_id}
+            if rule == IdRule.HASH
+            else {"by": "target_id", "id": listed_as(self.table, target_id)}
+        )
+        return sql("is_listed", list=self._list, table=literal(self.table.name), **by).strip()
+
     def only_ours(self, row: str) -> str:
         """Return it as a further condition; empty for a table whose rows are all ours."""
         return f" AND {self.is_ours(row)}" if self.table.listed else ""

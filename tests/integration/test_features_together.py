@@ -20,7 +20,17 @@ from syncline.verify import verify
 from tests.kit.bare_graph import bare_graph, made_by
 
 KEYS = "abcde"
-RULES = ("hash", "hash beside", "same", "column", "column beside", "assigned", "assigned beside", "uuid5", "expression beside")
+RULES = (
+    "hash",
+    "hash beside",
+    "same",
+    "column",
+    "column beside",
+    "assigned",
+    "assigned beside",
+    "uuid5",
+    "expression beside",
+)
 
 
 @dataclass(frozen=True)
@@ -59,31 +69,68 @@ class Features:
         lines += self._table("facts", "fact", self.fact)
         lines += ["    columns: {k: {source: id}, title: text}"]
         lines += self._table("nodes", "node", self.node)
-        lines += ["    present: NOT gone", "    columns: {k: {source: id}, title: {source: label}, size: {type: integer, source: {amount: text}}}"]
+        lines += [
+            "    present: NOT gone",
+            "    columns: {k: {source: id}, title: {source: label}, size: {type: integer, source: {amount: text}}}",
+        ]
         team = "{parent: teams, target: team_id, by: uri}" if self.by else "{parent: teams, target: team_id}"
-        lines += ["    references:", f"      team: {team}", "      up: {parent: nodes, required: false, target: up_id}"]
+        lines += [
+            "    references:",
+            f"      team: {team}",
+            "      up: {parent: nodes, required: false, target: up_id}",
+        ]
         more = ", columns: {weight: '1.5'}" if self.columns else ""
         more += ", position: place" if self.position else ""
         more += ", owned: ours" if self.ours else ""
         more += ", rejected_by: rejections" if self.rejected else ""
-        lines += [f"    links: {{node_facts: {{source: facts, owner: node, member: fact, parent: facts{more}}}}}"]
+        lines += [
+            f"    links: {{node_facts: {{source: facts, owner: node, member: fact, parent: facts{more}}}}}"
+        ]
         if self.counts != "none":
             place = "" if self.counts == "row" else "table: node_stats, owner: node, "
-            lines += [f"    stats: {{{place}columns: {{links: {{counted: node_facts, by: node}}, pages: {{counted: pages, by: node}}}}}}"]
+            lines += [
+                f"    stats: {{{place}columns: {{links: {{counted: node_facts, by: node}}, pages: {{counted: pages, by: node}}}}}}"
+            ]
         if self.vector:
-            payload = ", payload: {score: t.score, note: t.note}" if self.into else ", payload: {size: t.size}"
+            payload = (
+                ", payload: {score: t.score, note: t.note}" if self.into else ", payload: {size: t.size}"
+            )
             lines += [f"    vector: {{collection: nodes, text: t.title{payload}}}"]
-        lines += self._table("pages", "page", "hash" if self.page == "key" else self.page, keys=("node", "number"))
+        lines += self._table(
+            "pages", "page", "hash" if self.page == "key" else self.page, keys=("node", "number")
+        )
         if self.page != "key":
-            lines += [f"    id: {{rule: {self.page.split()[0]}{', type: bigint' if 'assigned' in self.page else ''}{', source: uid, type: uuid' if 'column' in self.page else ''}{', beside: true' if 'beside' in self.page else ''}}}"]
-        lines += ["    types: {number: integer}", "    columns: {text: text, n: {type: integer, source: number}}"]
-        lines += [f"    references: {{node: nodes, team: {{parent: teams, required: {str(not self.optional_team).lower()}, target: team_id}}}}"]
+            lines += [
+                f"    id: {{rule: {self.page.split()[0]}{', type: bigint' if 'assigned' in self.page else ''}{', source: uid, type: uuid' if 'column' in self.page else ''}{', beside: true' if 'beside' in self.page else ''}}}"
+            ]
+        lines += [
+            "    types: {number: integer}",
+            "    columns: {text: text, n: {type: integer, source: number}}",
+        ]
+        lines += [
+            f"    references: {{node: nodes, team: {{parent: teams, required: {str(not self.optional_team).lower()}, target: team_id}}}}"
+        ]
         if self.rejected:
-            lines += ["  rejections:", "    source: rej", "    key: [node, fact]", "    references: {node: nodes, fact: facts}"]
+            lines += [
+                "  rejections:",
+                "    source: rej",
+                "    key: [node, fact]",
+                "    references: {node: nodes, fact: facts}",
+            ]
         if self.into:
             lines += ["  scores:", "    source: score", "    key: node", "    into: nodes"]
-            lines += ["    columns: {score: numeric, level: {type: integer, value: round(s.score)}}", "    otherwise: {level: '-1'}"]
-            lines += ["  notes:", "    source: note", "    key: node", "    into: nodes", "    present: NOT hidden", "    columns: {note: {source: body}}"]
+            lines += [
+                "    columns: {score: numeric, level: {type: integer, value: round(s.score)}}",
+                "    otherwise: {level: '-1'}",
+            ]
+            lines += [
+                "  notes:",
+                "    source: note",
+                "    key: node",
+                "    into: nodes",
+                "    present: NOT hidden",
+                "    columns: {note: {source: body}}",
+            ]
         return "\n".join(lines) + "\n"
 
     def _table(self, name: str, source: str, rule: str, keys: tuple[str, ...] = ("id",)) -> list[str]:
@@ -117,7 +164,13 @@ class Features:
             return f"id {type_}{identity} PRIMARY KEY{key}, sync_version bigint, sync_run bigint, reads int DEFAULT 0, k text UNIQUE"
 
         team, node, fact = (self.id_type(name) for name in ("team", "node", "fact"))
-        page = {"key": "", "hash": "id uuid UNIQUE, ", "hash beside": "id uuid UNIQUE, ", "column": "id uuid UNIQUE, ", "column beside": "id uuid UNIQUE, "}.get(self.page, "id bigint GENERATED BY DEFAULT AS IDENTITY UNIQUE, ")
+        page = {
+            "key": "",
+            "hash": "id uuid UNIQUE, ",
+            "hash beside": "id uuid UNIQUE, ",
+            "column": "id uuid UNIQUE, ",
+            "column beside": "id uuid UNIQUE, ",
+        }.get(self.page, "id bigint GENERATED BY DEFAULT AS IDENTITY UNIQUE, ")
         return f"""
         CREATE TABLE teams ({own("team")}, uri text UNIQUE CHECK (uri <> 'bad'), members bigint DEFAULT 0, best numeric);
         CREATE TABLE facts ({own("fact")}, title text CHECK (title <> 'bad'));
@@ -172,7 +225,11 @@ class World:
         return of_tenant(self.map, 1) if self.features.tenant else self.map
 
     async def start(self) -> None:
-        await made_by(self.graph, write=f"SET search_path = kg; {SOURCE}", target=f"SET search_path = kg; {self.features.target()}")
+        await made_by(
+            self.graph,
+            write=f"SET search_path = kg; {SOURCE}",
+            target=f"SET search_path = kg; {self.features.target()}",
+        )
         await migrate_bookkeeping(self.graph.target, "kg")
         await adopt(self.graph.write, "kg", self.map)
         await self.readers()
@@ -186,10 +243,16 @@ class World:
                 continue
             more = ", team_id" if name == "node" else ""
             value = f", {ids[f.id_type('team')]}" if name == "node" else ""
-            await on_target(self.graph, f"INSERT INTO kg.{table} (id, k, reads{more}) VALUES ({ids[f.id_type(name)]}, 'theirs', 7{value})")
+            await on_target(
+                self.graph,
+                f"INSERT INTO kg.{table} (id, k, reads{more}) VALUES ({ids[f.id_type(name)]}, 'theirs', 7{value})",
+            )
             self.theirs.add(table)
         if f.ours and {"nodes", "facts"} <= self.theirs:
-            await on_target(self.graph, f"INSERT INTO kg.node_facts VALUES ({ids[f.id_type('node')]}, {ids[f.id_type('fact')]}, 77)")
+            await on_target(
+                self.graph,
+                f"INSERT INTO kg.node_facts VALUES ({ids[f.id_type('node')]}, {ids[f.id_type('fact')]}, 77)",
+            )
             self.theirs.add("links")
 
     async def link(self) -> None:
@@ -207,7 +270,10 @@ class World:
                 gone = {table, "links", *(["nodes"] if table == "teams" else [])}
                 if gone & self.theirs:
                     # They would be extra.
-                    await on_target(self.graph, "SET search_path = kg; DELETE FROM node_facts USING nodes n, facts f WHERE n.id = node AND f.id = fact AND 'theirs' IN (n.k, f.k)")
+                    await on_target(
+                        self.graph,
+                        "SET search_path = kg; DELETE FROM node_facts USING nodes n, facts f WHERE n.id = node AND f.id = fact AND 'theirs' IN (n.k, f.k)",
+                    )
                     for each in [t for t in ("nodes", "facts", "teams") if t in gone]:
                         await on_target(self.graph, f"DELETE FROM kg.{each} WHERE k = 'theirs'")
                 self.theirs -= gone
@@ -225,11 +291,13 @@ class World:
         context = replace(self.graph.context(batch_rows=batch), retry=RetryRules(vector_seconds=0))
         if dies:
             left = dies
+
             def beat(_: object) -> None:
                 nonlocal left
                 left -= 1
                 if left == 0:
                     raise Killed
+
             context = replace(context, heartbeat=beat)
         try:
             result = await SyncEngine(self.one).run_cycle(context)
@@ -256,8 +324,10 @@ class World:
             case 4 | 5 | 6 | 7:
                 team = f"u{o}" if self.features.by else o
                 label = "bad" if bad else r.choice(KEYS)
-                return (f"INSERT INTO node VALUES ('{k}', {tn}, {id_}, '{label}', '{r.choice([1, 2, 13] if bad else [1, 2])}', '{team}', '{r.choice(KEYS)}', {array})"
-                        " ON CONFLICT (id) DO UPDATE SET label = excluded.label, team = excluded.team, up = excluded.up, facts = excluded.facts, uid = excluded.uid, gone = false")
+                return (
+                    f"INSERT INTO node VALUES ('{k}', {tn}, {id_}, '{label}', '{r.choice([1, 2, 13] if bad else [1, 2])}', '{team}', '{r.choice(KEYS)}', {array})"
+                    " ON CONFLICT (id) DO UPDATE SET label = excluded.label, team = excluded.team, up = excluded.up, facts = excluded.facts, uid = excluded.uid, gone = false"
+                )
             case 8:
                 return f"UPDATE node SET facts = {array} WHERE id = '{k}'"
             case 9:
@@ -287,7 +357,9 @@ class World:
             case 22:
                 return f"INSERT INTO rej VALUES ('{k}', '{o}', {tn}) ON CONFLICT DO NOTHING"
             case 23:
-                return f"DELETE FROM score WHERE node = '{o}'; UPDATE score SET node = '{o}' WHERE node = '{k}'"
+                return (
+                    f"DELETE FROM score WHERE node = '{o}'; UPDATE score SET node = '{o}' WHERE node = '{k}'"
+                )
         return f"UPDATE team SET uri = uri || '' , uid = uid WHERE id = '{k}'; UPDATE page SET node = '{o}', number = 3 WHERE node = '{k}' AND number = 1 AND NOT EXISTS (SELECT FROM page WHERE node = '{o}' AND number = 3)"
 
     MEND = """
@@ -325,15 +397,27 @@ class World:
 
     async def verified(self, *, exact: bool = True) -> list[object]:
         context = self.graph.context()
-        found = await verify(self.one, write=context.write, target=context.target, vectors=context.vectors,
-                             embedding=context.embedding.name, keys=5)
-        return [(e.name, e.problem, e.missing, e.extra, e.stale) for e in found.relations if e.damaged or e.problem]
+        found = await verify(
+            self.one,
+            write=context.write,
+            target=context.target,
+            vectors=context.vectors,
+            embedding=context.embedding.name,
+            keys=5,
+        )
+        return [
+            (e.name, e.problem, e.missing, e.extra, e.stale)
+            for e in found.relations
+            if e.damaged or e.problem
+        ]
 
     async def compare(self) -> None:
         f = self.features
         tn = " AND tn = 1" if f.tenant else ""
+
         def where(table: str, more: str = "true") -> str:
             return f"SELECT * FROM {table} WHERE {more}{tn}"
+
         by = "uri" if f.by else "id"
         base = f"""WITH teams AS ({where("team")}), facts AS ({where("fact")}),
         nodes AS (SELECT n.*, t.id AS team_k FROM ({where("node", "NOT gone")}) n JOIN teams t ON t.{by} = n.team),
@@ -346,35 +430,51 @@ class World:
         """
         into = "s.score, coalesce(round(s.score)::int, -1), o.body" if f.into else "NULL, NULL, NULL"
         tinto = "n.score, n.level, n.note" if f.into else "NULL, NULL, NULL"
-        counts = {"none": ("0", "0", "0", "NULL"), "row": ("n.links", "n.pages", "t.members", "t.best"), "table": (
-            "(SELECT links FROM node_stats s WHERE s.node = n.id)", "(SELECT pages FROM node_stats s WHERE s.node = n.id)",
-            "(SELECT members FROM team_stats s WHERE s.team = t.id)", "(SELECT best FROM team_stats s WHERE s.team = t.id)")}[f.counts]
+        counts = {
+            "none": ("0", "0", "0", "NULL"),
+            "row": ("n.links", "n.pages", "t.members", "t.best"),
+            "table": (
+                "(SELECT links FROM node_stats s WHERE s.node = n.id)",
+                "(SELECT pages FROM node_stats s WHERE s.node = n.id)",
+                "(SELECT members FROM team_stats s WHERE s.team = t.id)",
+                "(SELECT best FROM team_stats s WHERE s.team = t.id)",
+            ),
+        }[f.counts]
         counted = f.counts != "none"
         pairs = {
             "nodes": (
-                base + f"""SELECT n.id, n.label, n.amount::int, n.team_k, (SELECT u.id FROM nodes u WHERE u.id = n.up), {into},
+                base
+                + f"""SELECT n.id, n.label, n.amount::int, n.team_k, (SELECT u.id FROM nodes u WHERE u.id = n.up), {into},
                 {"(SELECT count(*) FROM links l WHERE l.node = n.id)" if counted else 0}, {"(SELECT count(*) FROM pages p WHERE p.node = n.id)" if counted else 0}
                 FROM nodes n LEFT JOIN scores s ON s.node = n.id LEFT JOIN notes o ON o.node = n.id ORDER BY 1""",
                 f"""SELECT n.k, n.title, n.size, t.k, u.k, {tinto}, {counts[0]}{" - (SELECT count(*) FROM node_facts l JOIN facts x ON x.id = l.fact WHERE l.node = n.id AND l.weight = 77)" if counted else ""}, {counts[1]}
                 FROM nodes n LEFT JOIN teams t ON t.id = n.team_id LEFT JOIN nodes u ON u.id = n.up_id WHERE coalesce(n.k, '') <> 'theirs' ORDER BY 1""",
             ),
             "teams": (
-                base + f"""SELECT t.id, t.uri, {"(SELECT count(*) FROM nodes n WHERE n.team_k = t.id)" if counted else 0},
+                base
+                + f"""SELECT t.id, t.uri, {"(SELECT count(*) FROM nodes n WHERE n.team_k = t.id)" if counted else 0},
                 {"(SELECT max(s.score) FROM nodes n JOIN scores s ON s.node = n.id WHERE n.team_k = t.id)" if counted and f.into else "NULL"} FROM teams t ORDER BY 1""",
                 f"SELECT t.k, t.uri, {counts[2]}, {counts[3] if f.into else 'NULL'} FROM teams t WHERE k <> 'theirs' ORDER BY 1",
             ),
-            "facts": (base + "SELECT id, title FROM facts ORDER BY 1", "SELECT k, title FROM facts WHERE k <> 'theirs' ORDER BY 1"),
+            "facts": (
+                base + "SELECT id, title FROM facts ORDER BY 1",
+                "SELECT k, title FROM facts WHERE k <> 'theirs' ORDER BY 1",
+            ),
             "links": (
                 base + f"SELECT node, fact, {'place' if f.position else 'NULL'} FROM links ORDER BY 1, 2",
                 f"SELECT n.k, f.k, {'l.place' if f.position else 'NULL'} FROM node_facts l LEFT JOIN nodes n ON n.id = l.node LEFT JOIN facts f ON f.id = l.fact WHERE coalesce(l.weight, 0) <> 77 ORDER BY 1, 2",
             ),
             "pages": (
-                base + "SELECT p.node, p.number, p.text, (SELECT id FROM teams t WHERE t.id = p.team) FROM pages p ORDER BY 1, 2",
+                base
+                + "SELECT p.node, p.number, p.text, (SELECT id FROM teams t WHERE t.id = p.team) FROM pages p ORDER BY 1, 2",
                 "SELECT n.k, p.n, p.text, t.k FROM pages p LEFT JOIN nodes n ON n.id = p.node LEFT JOIN teams t ON t.id = p.team_id ORDER BY 1, 2",
             ),
         }
         if f.rejected:
-            pairs["rejections"] = (base + "SELECT node, fact FROM rejs ORDER BY 1, 2", "SELECT n.k, f.k FROM rejections l LEFT JOIN nodes n ON n.id = l.node LEFT JOIN facts f ON f.id = l.fact ORDER BY 1, 2")
+            pairs["rejections"] = (
+                base + "SELECT node, fact FROM rejs ORDER BY 1, 2",
+                "SELECT n.k, f.k FROM rejections l LEFT JOIN nodes n ON n.id = l.node LEFT JOIN facts f ON f.id = l.fact ORDER BY 1, 2",
+            )
         for name, (ours, theirs) in pairs.items():
             wanted, found = await self.source(ours), await self.read(theirs)
             if name == "links":
@@ -384,7 +484,11 @@ class World:
                 wanted = [each for each in wanted if each[:2] not in others]
             assert found == wanted, name
         for table in sorted(self.theirs):
-            counted = "node_facts WHERE weight = 77 AND node::text IN (SELECT id::text FROM nodes WHERE k = 'theirs')" if table == "links" else f"{table} WHERE k = 'theirs' AND reads = 7"
+            counted = (
+                "node_facts WHERE weight = 77 AND node::text IN (SELECT id::text FROM nodes WHERE k = 'theirs')"
+                if table == "links"
+                else f"{table} WHERE k = 'theirs' AND reads = 7"
+            )
             assert await self.read(f"SELECT count(*) FROM {counted}") == [(1,)], table
 
 
@@ -392,10 +496,21 @@ def features_of(random: Random) -> Features:
     flip = lambda p=0.5: random.random() < p
     node = random.choice(RULES)
     return Features(
-        team=random.choice(RULES), node=node, fact=random.choice(RULES), ours=flip(), position=flip(), columns=flip(),
-        rejected=flip(), counts=random.choice(["none", "row", "table"]), into=flip(0.6), tenant=flip(0.3),
-        vector=flip(0.3) and node.split()[0] in ("hash", "column", "uuid5"), by=flip(0.2),
-        page=random.choice(["key", "key", "hash", "hash beside", "column", "column beside", "assigned", "assigned beside"]) ,
+        team=random.choice(RULES),
+        node=node,
+        fact=random.choice(RULES),
+        ours=flip(),
+        position=flip(),
+        columns=flip(),
+        rejected=flip(),
+        counts=random.choice(["none", "row", "table"]),
+        into=flip(0.6),
+        tenant=flip(0.3),
+        vector=flip(0.3) and node.split()[0] in ("hash", "column", "uuid5"),
+        by=flip(0.2),
+        page=random.choice(
+            ["key", "key", "hash", "hash beside", "column", "column beside", "assigned", "assigned beside"]
+        ),
     )
 
 
@@ -424,7 +539,9 @@ async def history(graph: TestGraph, seed: int, *, changes: int = 0, rounds: int 
             await world.link()
             await world.write("; ".join(world.op() for _ in range(random.randint(1, 6))))
             if random.random() < 0.7:
-                await world.cycle(batch=random.choice([1, 2, 3, 1000]), dies=random.choice([0, 0, 0, 1, 2, 4]))
+                await world.cycle(
+                    batch=random.choice([1, 2, 3, 1000]), dies=random.choice([0, 0, 0, 1, 2, 4])
+                )
             if random.random() < 0.3:
                 await world.cycle()
                 await world.cycle()

@@ -263,6 +263,7 @@ _LISTS: Final = {
 """Field with named items -> the name within an item, and what an item is called."""
 
 
+_HASH: Final = "hash"
 _LOOKED_UP: Final = ("column", "assigned")
 """Rules by which an id does not follow from the key."""
 
@@ -280,6 +281,14 @@ def lists_anew(before: Definition, now: Definition) -> bool:
 def _listed(table: Definition) -> bool:
     own = _part(table, "id")
     return own.get("rule") in _LOOKED_UP or bool(own.get("beside"))
+
+
+def listed_by(table: Definition) -> tuple[str, str] | None:
+    """Return rule and type of the ids that the list of rows has of a table; None if they are not listed."""
+    own = _part(table, "id")
+    rule = str(own.get("rule", _HASH))
+    made = rule in (_HASH, "uuid5")
+    return (rule, "uuid" if made else str(own.get("type"))) if _listed(table) else None
 
 
 def _made(table: Definition) -> tuple[object, ...]:

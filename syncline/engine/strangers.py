@@ -9,10 +9,11 @@ from typing import Final
 
 import asyncpg
 
-from syncline.engine.map_changes import Definition, definition_of, lists_anew
+from syncline.engine.map_changes import Definition, definition_of, listed_by, lists_anew
 from syncline.engine.render.identity import Identity
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
+from syncline.maps.key_types import key_type
 from syncline.sql import quoted
 
 __all__ = ["Leaving", "strange_condition", "strangers", "ways_to_leave"]
@@ -48,8 +49,12 @@ def strange_condition(
     if not own.table.listed:
         return own.is_strange("t") if own.can_be_strange else None
     if before is not None and lists_anew(before, definition_of(own.table)):
-        # Its rows were all ours, and under other ids; those found by a natural key keep theirs.
-        return None if own.table.id is not None and own.table.id.natural else f"NOT {own.is_ours('t')}"
+        if own.table.id is not None and own.table.id.natural:
+            return None  # those found by a natural key keep theirs
+        if (listed := listed_by(before)) is not None and key_type(listed[1]) == own.table.id_type:
+            return own.was_ours("t", listed[0])
+        # Its rows were all ours, and under other ids.
+        return f"NOT {own.is_ours('t')}"
     return None if own.table.looked_up else f"{own.is_ours('t')} AND {own.is_strange('t')}"
 
 
@@ -61,12 +66,12 @@ async def strangers(
     before: Mapping[str, Definition] | None = None,
 ) -> AsyncIterator[tuple[str, str]]:
     """Yield the tables that have strangers, and what mends it. An empty table costs nothing."""
+    schema = await target.fetchval("SELECT current_schema()") if names else None
     for name in names:
-        condition = strange_condition(schema_map, name, before=(before or {}).get(name))
+        condition = strange_condition(schema_map, name, schema=schema, before=(before or {}).get(name))
         if condition is None:
             continue
         if await target.fetchval(sql("strangers_any", target=quoted(name), strange=condition)):
-            schema = await target.fetchval("SELECT current_schema()")
             yield name, f"{_SAID} {await ways_to_leave(target, name, condition, schema=schema)}"
 
 

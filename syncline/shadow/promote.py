@@ -22,6 +22,7 @@ from syncline.control.audit import Actor
 from syncline.control.composition import parse_composition, swapped
 from syncline.control.graphs import Graph
 from syncline.control.services import Services
+from syncline.engine.render.identity import Identity
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
@@ -160,10 +161,17 @@ class _Promotion:
         """Return objects in the live schema, or bound to it, that would not be moved."""
         async with self._live.store.driver() as connection:
             rows = await connection.fetch(_sql("left_behind"), self._live.schema, self._shadow.schema)
-            return [row["reason"] for row in rows] + [
-                f"the shadow has none of the links that others made in '{name}'"
-                async for name in self._links_of_others(connection)
-            ]
+            return (
+                [row["reason"] for row in rows]
+                + [
+                    f"the shadow has none of the links that others made in '{name}'"
+                    async for name in self._links_of_others(connection)
+                ]
+                + [
+                    f"the shadow has none of the rows that others have in '{name}'"
+                    async for name in self._rows_of_others(connection)
+                ]
+            )
 
     async def _links_of_others(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
         """Yield the link tables of the live schema with links of others, which a promotion moves away."""
@@ -178,6 +186,16 @@ class _Promotion:
                     continue
                 if await connection.fetchval(full.of_others(self._live.schema)):
                     yield links.table
+
+    async def _rows_of_others(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
+        """Yield the tables of the live schema with rows of others, which a promotion moves away."""
+        schema_map = self._statements.schema_map
+        for table in schema_map:
+            place = f"{quoted(self._live.schema)}.{quoted(table.name)}"
+            if table.listed and await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", place):
+                is_ours = Identity(schema_map, table, schema=self._live.schema).is_ours("t")
+                if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {place} t WHERE NOT {is_ours})"):
+                    yield table.name
 
     @asynccontextmanager
     async def both_held(self) -> AsyncIterator[AsyncConnection | None]:

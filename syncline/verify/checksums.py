@@ -14,7 +14,7 @@ from syncline.engine.render.fragments import (
     stage_columns,
     travels,
 )
-from syncline.engine.render.identity import Identity
+from syncline.engine.render.identity import Identity, ours
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.maps.ids import IdRule
 from syncline.sql import literal, quoted, statements_of
@@ -122,8 +122,12 @@ class RowChecksums:
         # A computed id is computed once.
         self.target_id = keys[0] if stored else "t.sync_row_id"
         rows = quoted(table.target)
+        if hung := self._hung_on_listed():
+            rows = _sql("target_hung_on_listed", target=rows, of_ours=" AND ".join(hung))
         if table.into is not None:
             written = {column.name: f"t.{quoted(column.name)}" for column in table.columns}
+            # Rows of others are no rows without a source row.
+            rows = ours(schema_map[table.into])
             rows = _sql("target_with_values", target=rows, differs=self._unlike_none(written))
         self._target = (
             f"{rows} t"
@@ -184,14 +188,29 @@ class RowChecksums:
         keys = zip(self._joined, self.table.target_key, strict=True)
         return commas([f"coalesce({key}, t.{quoted(column)}::text)" for (_, key), column in keys])
 
-    def _bucketed(self, row_id: str) -> str:
-        """Return the row id; where the column with the key is NULL, one made of the target id.
+    def _hung_on_listed(self) -> list[str]:
+        """Return the conditions that what the key refers to is ours: else so is no row that hangs on it.
 
-        Else such a row, which somebody else wrote, would be in no bucket.
+        A row that is listed itself tells it by the list; what is written into a row, by that row.
         """
-        if not self._own.can_be_strange:
+        if self.table.listed or self.table.into is not None:
+            return []
+        return [
+            self._own.of(reference).listed("true", f"t.{quoted(reference.target_column)}")
+            for reference in map(self.table.parent_part, self.table.key)
+            if reference is not None and self._own.of(reference).table.listed
+        ]
+
+    def _bucketed(self, row_id: str) -> str:
+        """Return the row id; where the target does not tell the key, one made of the primary key.
+
+        Else such a row, which somebody else wrote, or whose parent is somebody else's, would be in no bucket.
+        """
+        if not self._own.can_be_strange and not any(map(self.table.parent_part, self.table.key)):
             return row_id
-        stand_in = f"'? ' || t.{self._own.column}::text"
+        stand_in = "'? ' || " + " || ' ' || ".join(
+            f"t.{quoted(name)}::text" for name in self.table.target_key
+        )
         return f"coalesce({row_id}, {key_uuid(stand_in)})"
 
     @property

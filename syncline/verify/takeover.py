@@ -90,11 +90,13 @@ async def _strange(
     side: Side, schema_map: SchemaMap, table: TableMap, schema: str, keys: int
 ) -> StrangeRows | None:
     """Return a table's rows under other ids than the map's, and those whose key cannot be read."""
-    if table.listed:
+    if table.listed or table.into is not None:
         return None  # a row that is not listed is somebody else's, whatever its id
     own = Identity(schema_map, table)
     parts = own.parts("t")
-    unreadable = " OR ".join(f"({part}) IS NULL" for part in parts)
+    # What refers by its key to a row that is not listed yet is found by that row's id.
+    told = [part for name, part in zip(table.key, parts, strict=True) if not own.hangs_on_listed(name)]
+    unreadable = " OR ".join(f"({part}) IS NULL" for part in told) or "false"
     strange = f"{own.is_strange('t')} OR {unreadable}" if own.can_be_strange else unreadable
     places = {"target": quoted(table.target), "strange": strange}
     [counts] = await side.fetch(_sql("strange_counted", unreadable=unreadable, **places))

@@ -28,6 +28,7 @@ from syncline.operator.explanation import RowState
 from syncline.operator.map_check import check_map
 from syncline.testing.graphs import TestGraph, write
 from syncline.verify import verify
+from syncline.verify.takeover import take_over
 from tests.kit.bare_graph import bare_graph
 
 NODES = TableMap(
@@ -451,3 +452,65 @@ async def test_a_shadow_is_compared_by_the_list_of_its_own_schema(site: TestGrap
     finally:
         await connection.close()
     assert [tuple(row) for row in found] == [("a", ["a"]), ("b", ["b"]), ("c", ["c"])]
+
+
+async def test_another_rule_asks_to_delete_rows_of_ours_alone(site: TestGraph) -> None:
+    before = SchemaMap(
+        name="book", tables=(TableMap(name="nodes", source="w_nodes", key=("key",), id=Id(rule=IdRule.HASH, beside=True), columns=(Column(name="title"),)),)
+    )  # fmt: skip
+    await on_target(site, f"INSERT INTO nodes VALUES ('{uuid(90)}', 'theirs', NULL, 7)")
+    await cycle(site, SyncEngine(before), NODE_ROWS)
+    nodes = replace(NODES, references=(), links=(), stats=None)
+    after = SchemaMap(name="book", tables=(nodes,))
+    result = await SyncEngine(after).run_cycle(site.context())
+    [said] = [table.error for table in result.tables if table.error]
+    assert said is not None
+    await on_target(site, f"DELETE{said.split(' DELETE', 1)[1].rsplit(';', 1)[0]}")
+    assert await read(site, "SELECT title FROM nodes") == [("theirs",)]
+    await cycle(site, SyncEngine(after))
+    assert await read(site, "SELECT title, id::text FROM nodes ORDER BY 1") == [
+        *((key.upper(), uuid(n)) for n, key in enumerate("abc", 1)), ("theirs", uuid(90))
+    ]  # fmt: skip
+    # And back.
+    result = await SyncEngine(before).run_cycle(site.context())
+    [said] = [table.error for table in result.tables if table.error]
+    assert said is not None
+    await on_target(site, f"DELETE{said.split(' DELETE', 1)[1].rsplit(';', 1)[0]}")
+    await cycle(site, SyncEngine(before))
+    assert await read(site, "SELECT title FROM nodes ORDER BY 1") == [("A",), ("B",), ("C",), ("theirs",)]
+
+
+async def test_a_filled_target_of_listed_rows_is_taken_over(site: TestGraph) -> None:
+    extra = TableMap(name="more", source="w_more", key=("key",), into="nodes", columns=(Column(name="note"),))
+    whole = SchemaMap(name="book", tables=(*BOOK.tables, extra))
+    connection = await site.connect_write()
+    await connection.execute("SET search_path = kg; CREATE TABLE w_more (key text PRIMARY KEY, note text)")
+    await connection.close()
+    await on_target(site, "ALTER TABLE nodes ADD note text")
+    await adopt(site.write, "kg", whole)
+    await write(site, NODE_ROWS + "INSERT INTO w_more VALUES ('a', 'of a'), ('b', 'of b')")
+    await on_target(
+        site,
+        f"INSERT INTO nodes (id, title, note) VALUES ('{uuid(1)}', 'A', 'of a'), ('{uuid(2)}', 'old', NULL), ('{uuid(90)}', 'theirs', 'x');"
+        "INSERT INTO sources (uri, title) VALUES ('http://s', 'S'), ('http://x', 'theirs');"
+        f"INSERT INTO pages VALUES ('{uuid(1)}', 1, 'one', 1), ('{uuid(90)}', 1, 'theirs', 2)",
+    )
+    context = site.context()
+    found = await take_over(
+        whole, graph="kg", write=context.write, target=context.target, vectors=None, embedding="none", keys=5
+    )
+    assert found.strange == ()
+    assert found.refusals == ()
+    assert [each.problem for each in found.found.relations if each.problem] == []
+    await cycle(site, SyncEngine(whole))
+    assert await read(site, "SELECT title, note FROM nodes ORDER BY id") == [
+        ("A", "of a"), ("B", "of b"), ("C", None), ("theirs", "x")
+    ]  # fmt: skip
+    assert await read(site, "SELECT text, source_id FROM pages ORDER BY text") == [
+        ("one", 1), ("theirs", 2), ("two", 3)
+    ]  # fmt: skip
+    context = site.context()
+    verified = await verify(
+        whole, write=context.write, target=context.target, vectors=None, embedding="none", keys=5
+    )
+    assert [each for each in verified.relations if each.damaged or each.problem] == []

@@ -22,6 +22,7 @@ from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import KNOWLEDGE_GRAPH, SchemaMap, run_cycle
 from syncline.errors import GraphInvalid, InputInvalid, SchemaMoved, ShadowInvalid
+from syncline.maps.ids import Id, IdRule
 from syncline.maps.table_map import Ownership
 from syncline.messages.operator import Promotion
 from syncline.messages.sync import CycleStatus, SyncEvent, SyncResult
@@ -324,6 +325,28 @@ async def test_promote_tells_of_links_that_others_made(site: Site) -> None:
             run_id="r",
             patience=0.3,
         )
+
+
+async def test_promote_tells_of_rows_that_others_have(site: Site) -> None:
+    await site.both()
+    beside = Id(rule=IdRule.HASH, beside=True)
+    tables = (replace(table, id=beside) if table.name == "facts" else table for table in KNOWLEDGE_GRAPH)
+    listed = SchemaMap(name="listed", tables=tuple(tables))
+
+    async def promoted() -> Promotion:
+        graph = await site.graph()
+        return await promote(
+            site.services, graph, listed, who="ann", why="it is better", run_id="r", patience=0
+        )
+
+    # No row is in the list: to this map, all are others'.
+    with pytest.raises(ShadowInvalid, match="rows that others have in 'facts'"):
+        await promoted()
+    async with site.on_target() as product:
+        await product.execute(
+            "INSERT INTO sync_row (table_name, row_id, key) SELECT 'facts', id, ARRAY[key] FROM facts"
+        )
+    assert (await promoted()).despite == ()
 
 
 def owned_map(*, position: str | None, owned: Ownership) -> SchemaMap:

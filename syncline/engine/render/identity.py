@@ -102,6 +102,16 @@ class Identity:
         """Return the condition that the row `sync_row` of the list is of this target row."""
         return sql("is_row", **self._entry(f"{row}.{self.column}")).strip()
 
+    def was_ours(self, row: str, rule: str) -> str:
+        """Return the condition that a row is in the list, by the rule of an earlier map with ids of this type."""
+        target_id = f"{row}.{self.column}"
+        by = (
+            {"by": "row_id", "id": target_id}
+            if rule == IdRule.HASH
+            else {"by": "target_id", "id": listed_as(self.table, target_id)}
+        )
+        return sql("is_listed", list=self._list, table=literal(self.table.name), **by).strip()
+
     def only_ours(self, row: str) -> str:
         """Return it as a further condition; empty for a table whose rows are all ours."""
         return f" AND {self.is_ours(row)}" if self.table.listed else ""
@@ -148,6 +158,11 @@ class Identity:
     def of(self, reference: Reference) -> "Identity":
         """Return the identity of a reference's parent."""
         return Identity(self._map, self._map[reference.parent], schema=self._schema)
+
+    def hangs_on_listed(self, name: str) -> bool:
+        """Return whether a part of the key is a reference to a table whose rows are listed."""
+        reference = self.table.parent_part(name)
+        return reference is not None and self.of(reference).table.listed
 
     def row_id(self, row: str) -> str:
         """Return the row id of a target row."""

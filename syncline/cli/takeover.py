@@ -23,6 +23,7 @@ from syncline.cli.output import (
 from syncline.cli.sync import sync_and_wait
 from syncline.cli.verify import print_verification
 from syncline.errors import ConfigurationError
+from syncline.quoting import counted
 
 if TYPE_CHECKING:
     from syncline.cli.answers import SyncedRun, TakenOver
@@ -151,7 +152,8 @@ def _confirm(found: "Takeover") -> None:
     """Ask whether so many extras are to be deleted; raise ConfigurationError where nobody can answer."""
     import sys
 
-    extras = f"{found.extra_rows:,} rows, {found.extra_links:,} links and {found.extra_points:,} points"
+    rows, links = counted(found.extra_rows, "row"), counted(found.extra_links, "link")
+    extras = f"{rows}, {links} and {counted(found.extra_points, 'point')}"
     if not sys.stdin.isatty():
         raise ConfigurationError(f"--delete-extra deletes {extras}: give --yes too. Nothing was done.")
     typer.confirm(f"Delete {extras} that the write-db does not have?", abort=True, err=True)

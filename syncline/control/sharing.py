@@ -97,7 +97,7 @@ async def check_sharing(connection: AsyncConnection, graphs: Table, sources: Sou
         if mine is not None and tenant is not None:
             if mine != tenant:
                 continue
-            problem = f"graph '{other['slug']}' has the rows of this tenant"
+            problem = f"graph '{other['slug']}' has the rows of this tenant; name another tenant"
         elif mine is tenant and not sources.elsewhere and other["write_schema"] is None:
             continue  # two graph-dbs of one write-db
         else:

@@ -23,6 +23,8 @@ class Looked:
     target: bool
     """Whether it is the graph-db's side."""
     known: KnownSide | None
+    other: "TableState | None" = None
+    """The table of the other side, if it is there."""
 
     @property
     def relation(self) -> str:
@@ -82,6 +84,12 @@ def _of_column(misfit: "Misfit", looked: Looked, known: KnownSide, there: "Table
     if found is not None:
         if found.full_type == was:
             return misfit
+        across = None if looked.other is None else looked.other.columns.get(name)
+        if across is not None and across.full_type == found.full_type:
+            return misfit.said(
+                f"{place} was changed from {was} to {found.full_type}, in both databases. Give it that type in "
+                f"the map of {table}."
+            )
         return misfit.said(
             f"{place} was changed from {was} to {found.full_type}. Change it back, or give it that type in "
             f"{looked.elsewhere} and in the map of {table} too.",

@@ -104,14 +104,15 @@ async def schema_problems(
     for table in schema_map:
         was = known.get(table.name, KnownTable())
         problems = check_source(written, [table]) or uncaptured(written, [table])
-        source = Looked(table=table, catalog=written, target=False, known=was.source)
-        filled = Looked(table=table, catalog=read, target=True, known=was.target)
+        here, there = written.tables.get(table.source), read.tables.get(table.target)
+        source = Looked(table=table, catalog=written, target=False, known=was.source, other=there)
+        filled = Looked(table=table, catalog=read, target=True, known=was.target, other=here)
         problems = [recognised(each, source) for each in problems]
         problems += [_mended(recognised(each, filled)) for each in check_target(read, schema_map, [table])]
         if shadow and table.id_rule is IdRule.ASSIGNED:
             problems.append(_NO_SHADOW.format(table=table.name))
         if problems:
-            found[table.name] = " ".join(problems)
+            found[table.name] = " ".join(dict.fromkeys(problems))
     now = _known_now(schema_map, known, added, written, read, failed=found)
     shapes = {
         table.name: written.tables[table.source].shape

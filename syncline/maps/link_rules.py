@@ -49,4 +49,4 @@ def _columns(links: Links, reserved: str) -> Iterator[Found]:
     named |= {} if links.position is None else {links.position: ("position",)}
     for name, path in named.items():
         if name.startswith(reserved):
-            yield path, f"['{name}'] begin with {reserved} like the engine's own columns", "Use another name."
+            yield path, f"{name} begins with {reserved} like the engine's own columns", "Use another name."

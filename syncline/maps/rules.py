@@ -120,7 +120,7 @@ def _uses(tables: Sequence[TableMap]) -> Iterator[Fault]:
             placed.setdefault(name, what)
         for name, path in [*((name, path) for name, _, path in places), (table.source, ("source",))]:
             if name.startswith(RESERVED):
-                problem = f"tables ['{name}'] begin with {RESERVED} like the engine's own"
+                problem = f"{name} begins with {RESERVED} like the engine's own tables"
                 yield rules.fault(*path, problem=problem, fix="Name another table.")
 
 
@@ -331,7 +331,7 @@ class _Table:
         for name in sorted(name for name in named if name.startswith(RESERVED)):
             yield self.fault(
                 *named[name],
-                problem=f"['{name}'] begin with {RESERVED} like the engine's own columns",
+                problem=f"{name} begins with {RESERVED} like the engine's own columns",
                 fix="Use another name.",
             )
 

@@ -42,7 +42,7 @@ def _declared(index: int, table: TableMap, tenant: Tenant) -> Iterator[_Found]:
     if known is None or known.kind not in (Kind.TEXT, Kind.UUID, Kind.INTEGER):
         yield index, ("tenant",), f"a tenant cannot be {shown(tenant.type)}", f"Tenants may be {_TYPES}."
     if tenant.column.startswith("sync_"):
-        problem = f"['{tenant.column}'] begin with sync_ like the engine's own columns"
+        problem = f"{tenant.column} begins with sync_ like the engine's own columns"
         yield index, ("tenant",), problem, "Name another column."
     types = {column.name: column.type for column in (*table.columns, *table.source_only)}
     types |= {name: type_.name for name, type_ in table.key_texts.items()}

@@ -94,18 +94,18 @@ class Takeover(Message):
         of = list(self._of(RelationKind.ROWS, RelationKind.LINKS))
         pending = sum(one.found(Verdict.PENDING).count for one in of)
         if self.written:
-            yield f"{counted(self.written, 'row')} or links are written."
+            yield f"It writes {self.written:,} of the rows and links."
         points = sum(one.missing.count + one.stale.count for one in self._of(RelationKind.VECTORS))
         if points:
             yield (
-                f"{counted(points, 'point')} of rows that stand there are written; "
+                f"It writes {counted(points, 'point')} of rows that stand there; "
                 "a text is embedded unless its vector is known."
             )
         if self.extra_links:
-            yield f"{counted(self.extra_links, 'link')} that no array names are removed."
+            yield f"The first sync removes {counted(self.extra_links, 'link')} that no array names."
         for number, what in ((self.extra_rows, "row"), (self.extra_points, "point")):
             if number:
                 fate = "is deleted" if self.delete_extra else "stays; `--delete-extra` deletes"
                 yield f"{counted(number, what)} that the write-db does not have {fate}."
         if pending:
-            yield f"{counted(pending, 'row')} are changing just now: a cycle brings them."
+            yield f"A cycle brings {counted(pending, 'row')} more, changed just now."

@@ -11,6 +11,8 @@ from syncline.capture.install.catalog import read_catalog
 from syncline.capture.install.checks import check_source, check_target, types_of, uncaptured
 from syncline.capture.install.install import refused_conditions
 from syncline.capture.install.misfit import Misfit
+from syncline.engine.became import Looked, recognised
+from syncline.engine.known_columns import KnownTable, read_known
 from syncline.engine.render.fragments import merged_values
 from syncline.engine.render.stage import stage_definitions
 from syncline.engine.schema_transaction import SCHEMA_PATH
@@ -98,16 +100,32 @@ async def check_map(
         wrong: list[Misfit] = []
         kinds: dict[tuple[str, str], str] = {}
         strange: list[Misfit] = []
+        known: dict[str, KnownTable] = {}
         if _STATE in read.tables:
+            known = await read_known(connection, graph.schema)
             wrong, kinds = await _refused_sql(connection, graph.schema, schema_map, targets)
             strange = [one async for one in strange_rows(connection, graph.schema, schema_map, targets)]
-    unfit = check_source(written, schema_map)
+    by_name = {table.name: table for table in schema_map}
+
+    def became(misfit: str, *, target: bool) -> Misfit:
+        found = _misfit(misfit)
+        if found.table not in by_name:
+            return found
+        table, was = by_name[found.table], known.get(found.table, KnownTable())
+        here, there = written.tables.get(table.source), read.tables.get(table.target)
+        if target:
+            looked = Looked(table=table, catalog=read, target=True, known=was.target, other=here)
+        else:
+            looked = Looked(table=table, catalog=written, target=False, known=was.source, other=there)
+        return _misfit(recognised(found, looked))
+
+    unfit = [became(misfit, target=False) for misfit in check_source(written, schema_map)]
     at_fault = {misfit.table for misfit in unfit if isinstance(misfit, Misfit)}
     uncaught = uncaptured(written, [table for table in there if table.name not in at_fault])
     tables = target_tables(schema_map, graph.schema, types=kinds)
     unfilled = [
         Misfit(misfit, table=misfit.table, path=misfit.path, statement=_made(misfit, tables))
-        for misfit in map(_misfit, check_target(read, schema_map))
+        for misfit in (became(each, target=True) for each in check_target(read, schema_map))
     ]
     found: list[MapMisfit] = []
     found += _reported([*unread, *unfit, *refused, *uncaught], "write", "error", text)

@@ -15,6 +15,7 @@ from syncline.engine import Column, SchemaMap, SyncEngine, TableMap
 from syncline.maps.document import read_map, write_map
 from syncline.messages.sync import CycleStatus, NewColumn, SyncResult
 from syncline.migrations import migrate_bookkeeping, migrate_control
+from syncline.operator.map_check import check_map
 from syncline.operator.new_columns import Taken, take_columns
 from syncline.provider import GraphSchema
 from syncline.stores.postgres import PostgresStore
@@ -148,6 +149,12 @@ RENAMED = "ALTER TABLE articles RENAME COLUMN title TO name"
             "kg.articles.size was changed from integer to bigint",
             None,
         ),
+        (
+            "ALTER TABLE articles ALTER COLUMN size TYPE bigint",
+            "ALTER TABLE goods ALTER COLUMN size TYPE bigint",
+            "kg.articles.size was changed from integer to bigint, in both databases. Give it that type in the",
+            None,
+        ),
         ("ALTER TABLE articles RENAME TO wares", "", "Table kg.articles was renamed to wares", None),
         ("ALTER TABLE articles RENAME COLUMN code TO number", "", "kg.articles.code was renamed", None),
         (
@@ -198,6 +205,11 @@ async def test_what_became_of_a_column_is_named_with_the_way_out(
     assert said in error
     assert "is missing" not in error
     assert statement is None or statement in error
+    assert statement is None or statement in error
+    context = shop.context()
+    checked = await check_map(SHOP, context.write, context.target)
+    assert said in " ".join(misfit.problem for misfit in checked.misfits)
+    assert "is missing" not in " ".join(misfit.problem for misfit in checked.misfits)
     assert result.new_columns == ()
 
 

@@ -118,12 +118,12 @@ async def test_rows_under_other_ids_and_extras_without_a_yes_are_refused(
     refused = await at_home("graph", "takeover", "shop")
     assert refused.status == 1
     assert "1 row would be doubled" in refused.err
-    answer: Any = await at_home.answer("graph takeover", "shop", "--dry-run", status=4)
+    answer: Any = await at_home.answer("graph takeover", "shop", "--dry-run", status=5)
     assert answer["takeover"]["strange"][0]["table"] == "tags"
     await run(graph_dsn, "DELETE FROM shop.tags WHERE key = 't9'")
     unasked = await at_home("graph", "takeover", "shop", "--delete-extra")
     assert unasked.status == 2
-    assert "--delete-extra deletes 1 rows, 0 links and 0 points: give --yes too" in unasked.err
+    assert "--delete-extra deletes 1 row, 0 links and 0 points: give --yes too" in unasked.err
     done = await at_home("graph", "takeover", "shop", "--delete-extra", "--yes")
     assert (done.status, done.out.splitlines()[-1]) == (0, "Taken over; equal."), done.err
     again = await at_home("graph", "takeover", "shop")

@@ -71,10 +71,10 @@ async def bounded(
     return [Check(name=name, status=CheckStatus.FAIL, found=found, fix=fix)]
 
 
-def listed(named: Sequence[str], *, most: int = 20) -> str:
-    """Return at most `most` names in one line, and the number of further ones."""
+def listed(named: Sequence[str], *, most: int = 20, between: str = ", ") -> str:
+    """Return at most `most` names or sentences in one line, and the number of further ones."""
     more = f" and {len(named) - most:,} more" if len(named) > most else ""
-    return ", ".join(named[:most]) + more
+    return between.join(named[:most]) + more
 
 
 def skew_check(name: str, low: timedelta, high: timedelta, *, whose: str) -> Check:

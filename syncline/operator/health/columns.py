@@ -9,6 +9,7 @@ from syncline.messages.sync import NewColumn
 from syncline.operator.health.check import Check, CheckStatus, listed
 from syncline.operator.new_columns import ways_out
 from syncline.operator.schema import sql
+from syncline.quoting import counted
 from syncline.run_text import new_column
 from syncline.sql import literal, quoted
 from syncline.stores.postgres import PostgresStore
@@ -37,8 +38,9 @@ async def check_new_columns(name: str, store: PostgresStore, graphs: Mapping[str
                 asked.append(new_column(column))
     checks = []
     if asked:
-        found = f"{len(asked):,} columns were added to sources and are not synced"
-        checks.append(Check(name=name, status=CheckStatus.WARN, found=found, fix=listed(asked)))
+        verb = "was added to a source and is" if len(asked) == 1 else "were added to sources and are"
+        found = f"{counted(len(asked), 'column')} {verb} not synced"
+        checks.append(Check(name=name, status=CheckStatus.WARN, found=found, fix=listed(asked, between=" ")))
     if kept_out:
         checks.append(Check(name=name, found=f"added and kept out by policy freeze: {listed(kept_out)}"))
     return checks

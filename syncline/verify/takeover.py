@@ -90,8 +90,9 @@ async def _strange(
     side: Side, schema_map: SchemaMap, table: TableMap, schema: str, keys: int
 ) -> StrangeRows | None:
     """Return a table's rows under other ids than the map's, and those whose key cannot be read."""
-    if table.listed:
-        return None  # a row that is not listed is somebody else's, whatever its id
+    if table.listed or table.into is not None:
+        # A row that is not listed is somebody else's, whatever its id; with `into` the rows are another's.
+        return None
     own = Identity(schema_map, table)
     parts = own.parts("t")
     unreadable = " OR ".join(f"({part}) IS NULL" for part in parts)

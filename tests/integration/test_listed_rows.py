@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest_asyncio
 
@@ -429,3 +430,32 @@ async def test_a_shadow_assigns_no_ids_of_its_own(site: TestGraph) -> None:
     [error] = [table.error for table in result.tables if table.error]
     assert error is not None
     assert "assigned by its target" in error
+
+
+async def test_a_row_is_known_by_whom_it_refers_to(site: TestGraph) -> None:
+    """The natural key is a reference to a row whose id is looked up, too."""
+    reports = TableMap(
+        name="reports",
+        source="w_reports",
+        key=("node",),
+        id=Id(rule=IdRule.ASSIGNED, type="bigint", natural=("node_id",), beside=True),
+        columns=(Column(name="text"),),
+        references=(Reference(column="node", parent="nodes", target="node_id"),),
+    )
+    book = SchemaMap(name="book", tables=(*BOOK.tables, reports))
+    await on_target(
+        site,
+        "CREATE TABLE reports (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+        " node_id uuid NOT NULL UNIQUE REFERENCES nodes, text text);"
+        f"INSERT INTO nodes VALUES ('{uuid(1)}', 'one');"
+        f"INSERT INTO reports (id, node_id, text) OVERRIDING SYSTEM VALUE VALUES (77, '{uuid(1)}', 'old')",
+    )
+    await write(site, "CREATE TABLE kg.w_reports (node text PRIMARY KEY, text text)")
+    await adopt(site.write, "kg", book)
+    await write(
+        site,
+        f"INSERT INTO w_nodes VALUES ('a', '{uuid(1)}', 'one'); INSERT INTO w_reports VALUES ('a', 'new')",
+    )
+    await cycle(site, SyncEngine(book))
+    assert await read(site, "SELECT * FROM reports") == [(77, UUID(uuid(1)), "new")]
+    assert await read(site, "SELECT key FROM sync_dead_letter") == []

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from hashlib import md5
 from pathlib import Path
 from uuid import UUID
 
@@ -459,3 +460,40 @@ async def test_a_row_is_known_by_whom_it_refers_to(site: TestGraph) -> None:
     await cycle(site, SyncEngine(book))
     assert await read(site, "SELECT * FROM reports") == [(77, UUID(uuid(1)), "new")]
     assert await read(site, "SELECT key FROM sync_dead_letter") == []
+
+
+async def test_new_rows_have_the_id_of_an_expression_and_others_keep_theirs(site: TestGraph) -> None:
+    edges = TableMap(
+        name="edges",
+        source="w_edges",
+        key=("key",),
+        id=Id(rule=IdRule.ASSIGNED, type="uuid", natural=("a", "b"), expression="md5($1)::uuid", beside=True),
+        columns=(Column(name="a"), Column(name="b"), Column(name="kind")),
+    )
+    graph_map = SchemaMap(name="edges", tables=(edges,))
+    await on_target(
+        site,
+        "CREATE TABLE edges (id uuid PRIMARY KEY, a text, b text, kind text, UNIQUE (a, b));"
+        f"INSERT INTO edges VALUES ('{uuid(1)}', 'x', 'y', 'old'), (md5('p|q')::uuid, 'p', 'q', 'old')",
+    )
+    await write(
+        site,
+        "CREATE TABLE w_edges (key text PRIMARY KEY, a text, b text, kind text);"
+        "INSERT INTO w_edges SELECT a || '|' || b, a, b, 'new' FROM (VALUES ('x', 'y'), ('p', 'q'), ('m', 'n')) e (a, b)",
+    )
+    await adopt(site.write, "kg", graph_map)
+    context = site.context()
+    assert (await check_map(graph_map, context.write, context.target)).misfits == ()
+    bad = replace(edges, id=replace(edges.id, expression="nowhere($1)"))
+    found = await check_map(SchemaMap(name="edges", tables=(bad,)), context.write, context.target)
+    assert [one.path for one in found.misfits] == ["tables.edges.id.expression"]
+    made = "SELECT id, kind FROM edges ORDER BY a"
+    await cycle(site, SyncEngine(graph_map))
+    ids = [
+        UUID(uuid(1)) if key == "x|y" else UUID(md5(key.encode()).hexdigest())
+        for key in ("m|n", "p|q", "x|y")
+    ]
+    assert await read(site, made) == [(id_, "new") for id_ in ids]
+    await cycle(site, SyncEngine(graph_map), "UPDATE w_edges SET kind = 'newer', b = 'z' WHERE a = 'x'")
+    await cycle(site, SyncEngine(graph_map), "DELETE FROM w_edges WHERE a = 'p'")
+    assert await read(site, made) == [(ids[0], "new"), (ids[2], "newer")]

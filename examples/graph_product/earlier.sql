@@ -30,4 +30,7 @@ SELECT md5('provenance ' || n)::uuid, md5('fact ' || n)::uuid, md5('source ' || 
 FROM generate_series(1, 5) n;
 INSERT INTO convergence_reports (node_id, convergence_score, summary)
 SELECT md5('node ' || n)::uuid, 0, 'Report ' || n FROM generate_series(15, 3, -3) n;
+INSERT INTO convergence_claims
+SELECT 1, id, 'Stale' FROM convergence_reports WHERE node_id = md5('node 3')::uuid;
+INSERT INTO node_fact_rejections VALUES (md5('node 1')::uuid, md5('fact 1')::uuid);
 INSERT INTO llm_usage VALUES (md5('run/7')::uuid, 'small', 79, '2026-04-02');

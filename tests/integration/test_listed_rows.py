@@ -474,12 +474,13 @@ async def test_new_rows_have_the_id_of_an_expression_and_others_keep_theirs(site
     await on_target(
         site,
         "CREATE TABLE edges (id uuid PRIMARY KEY, a text, b text, kind text, UNIQUE (a, b));"
-        f"INSERT INTO edges VALUES ('{uuid(1)}', 'x', 'y', 'old'), (md5('p|q')::uuid, 'p', 'q', 'old')",
+        f"INSERT INTO edges VALUES ('{uuid(1)}', 'x', 'y', 'old'), (md5('p|q')::uuid, 'p', 'q', 'old'),"
+        f" ('{uuid(2)}', 'v', 'w', 'new')",
     )
     await write(
         site,
         "CREATE TABLE w_edges (key text PRIMARY KEY, a text, b text, kind text);"
-        "INSERT INTO w_edges SELECT a || '|' || b, a, b, 'new' FROM (VALUES ('x', 'y'), ('p', 'q'), ('m', 'n')) e (a, b)",
+        "INSERT INTO w_edges SELECT a || '|' || b, a, b, 'new' FROM (VALUES ('x', 'y'), ('p', 'q'), ('m', 'n'), ('v', 'w')) e (a, b)",
     )
     await adopt(site.write, "kg", graph_map)
     context = site.context()
@@ -487,13 +488,16 @@ async def test_new_rows_have_the_id_of_an_expression_and_others_keep_theirs(site
     bad = replace(edges, id=replace(edges.id, expression="nowhere($1)"))
     found = await check_map(SchemaMap(name="edges", tables=(bad,)), context.write, context.target)
     assert [one.path for one in found.misfits] == ["tables.edges.id.expression"]
-    made = "SELECT id, kind FROM edges ORDER BY a"
+    made = "SELECT id, kind FROM edges WHERE a <> 'v' ORDER BY a"
+    equal = f"SELECT xmin::text, kind FROM edges WHERE id = '{uuid(2)}'"
+    before = await read(site, equal)
     await cycle(site, SyncEngine(graph_map))
     ids = [
         UUID(uuid(1)) if key == "x|y" else UUID(md5(key.encode()).hexdigest())
         for key in ("m|n", "p|q", "x|y")
     ]
     assert await read(site, made) == [(id_, "new") for id_ in ids]
+    assert await read(site, equal) == before  # not written
     await cycle(site, SyncEngine(graph_map), "UPDATE w_edges SET kind = 'newer', b = 'z' WHERE a = 'x'")
     await cycle(site, SyncEngine(graph_map), "DELETE FROM w_edges WHERE a = 'p'")
     assert await read(site, made) == [(ids[0], "new"), (ids[2], "newer")]

@@ -37,9 +37,11 @@ SAME = (
         "SELECT id, content, fact_type, created_at FROM facts WHERE content <> 'Gone'",
     ),
     (
-        "SELECT n.node_uuid, n.concept, n.node_type, p.node_uuid, n.definition, n.created_at, r.convergence_score"
-        " FROM write_nodes n LEFT JOIN write_nodes p ON p.key = n.parent_key"
-        " LEFT JOIN write_convergence_reports r ON r.node_key = n.key",
+        (
+            "SELECT n.node_uuid, n.concept, n.node_type, p.node_uuid, n.definition, n.created_at, r.convergence_score"
+            " FROM write_nodes n LEFT JOIN write_nodes p ON p.key = n.parent_key"
+            " LEFT JOIN write_convergence_reports r ON r.node_key = n.key"
+        ),
         "SELECT id, concept, node_type, parent_id, definition, created_at, convergence_score FROM nodes",
     ),
     (
@@ -51,18 +53,24 @@ SAME = (
         f"SELECT n.id, f.id FROM node_facts JOIN nodes n ON n.id = node_id JOIN facts f ON f.id = fact_id WHERE {THEIRS}",
     ),
     (
-        "SELECT s.node_uuid, t.node_uuid, e.relationship_type, e.weight FROM write_edges e"
-        " JOIN write_nodes s ON s.key = source_node_key JOIN write_nodes t ON t.key = target_node_key",
+        (
+            "SELECT s.node_uuid, t.node_uuid, e.relationship_type, e.weight FROM write_edges e"
+            " JOIN write_nodes s ON s.key = source_node_key JOIN write_nodes t ON t.key = target_node_key"
+        ),
         "SELECT source_node_id, target_node_id, relationship_type, weight FROM edges",
     ),
     (
-        f"SELECT p.id, fact_id, s.id, context_snippet FROM write_provenance p JOIN write_raw_sources s USING (content_hash)"
-        f" WHERE fact_id IN (SELECT f.id FROM {READY})",
+        (
+            f"SELECT p.id, fact_id, s.id, context_snippet FROM write_provenance p JOIN write_raw_sources s USING (content_hash)"
+            f" WHERE fact_id IN (SELECT f.id FROM {READY})"
+        ),
         "SELECT id, fact_id, raw_source_id, context_snippet FROM fact_sources",
     ),
     (
-        "SELECT c.id, c.claim, r.summary FROM write_convergence_claims c JOIN write_convergence_reports r USING (node_key)"
-        " JOIN write_nodes n ON n.key = c.node_key",
+        (
+            "SELECT c.id, c.claim, r.summary FROM write_convergence_claims c JOIN write_convergence_reports r USING (node_key)"
+            " JOIN write_nodes n ON n.key = c.node_key"
+        ),
         "SELECT c.id, c.claim, r.summary FROM convergence_claims c JOIN convergence_reports r ON r.id = report_id",
     ),
     ("SELECT model, tokens, spent_on FROM write_llm_usage", "SELECT model, tokens, spent_on FROM llm_usage"),

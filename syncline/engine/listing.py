@@ -16,11 +16,13 @@ _DOUBLE = "23505"
 
 async def identify(target: asyncpg.Connection, listing: Listing) -> None:
     """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction."""
-    for statement in (*listing.known, *listing.references):
+    # What is referred to first: it may be of the natural key, by which a row is known.
+    for statement in (*listing.references, *listing.known):
         await target.execute(statement)
     if listing.assigns:
         name, column = quoted(listing.table.name), listing.table.id_column
-        default = await target.fetchval(listing.default, name, column)
+        made = listing.made
+        default = await target.fetchval(listing.default, name, column) if made is None else made
         await target.execute(listing.assigned(default or "NULL"))
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from pydantic import Field
+
 from syncline.messages.base import Message
 from syncline.messages.verification import Relation, RelationKind, Verdict, Verification
 from syncline.quoting import counted
@@ -32,6 +34,12 @@ class Takeover(Message):
     found: Verification
     """Missing and stale is what the first sync writes; extra is what the write-db does not have."""
     strange: tuple[StrangeRows, ...] = ()
+    unlisted: dict[str, int] = Field(default_factory=dict)
+    """Table whose rows are listed -> rows there that are in no list yet. They are compared with nothing:
+    those that a sync takes over keep their ids, and count as missing before."""
+    unlisted_links: dict[str, int] = Field(default_factory=dict)
+    """Link table without `owned: ours` -> links of such rows there: the first sync removes those that the
+    array of a row that it takes over does not name."""
     delete_extra: bool = False
     asked: int = 0
     """Extra rows and points that were requested to be deleted by the next cycle."""
@@ -85,6 +93,13 @@ class Takeover(Message):
                 f"The first sync removes {counted(self.extra_links, 'link')} that no array names: give "
                 "--delete-extra, or let the map say who owns these links."
             )
+        for table, links in self.unlisted_links.items():
+            if not self.delete_extra:
+                refused.append(
+                    f"The first sync removes those of {counted(links, 'link')} in {table} that the array of "
+                    "a row in no list yet does not name, and none can be compared before: give "
+                    "--delete-extra, or let the map say `owned: ours`."
+                )
         if not self.found.complete:
             refused.append("Not everything could be compared.")
         return tuple(refused)
@@ -95,6 +110,11 @@ class Takeover(Message):
         pending = sum(one.found(Verdict.PENDING).count for one in of)
         if self.written:
             yield f"It writes {self.written:,} of the rows and links."
+        for table, rows in self.unlisted.items():
+            yield (
+                f"{table} has {counted(rows, 'row')} in no list yet: those of source rows count as missing "
+                "here, keep their ids, and are written where they differ; the others stay."
+            )
         points = sum(one.missing.count + one.stale.count for one in self._of(RelationKind.VECTORS))
         if points:
             yield (

@@ -12,6 +12,7 @@ from syncline.engine.state import read_ledger
 from syncline.engine.strangers import strange_condition, ways_to_leave
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.errors import TakeoverRefused
+from syncline.maps.table_map import Ownership
 from syncline.messages.takeover import StrangeRows, Takeover
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.sql import quoted, statements_of
@@ -52,9 +53,13 @@ async def take_over(
         ledger = await read_ledger(side.connection, tables=names, run_id="")
         if ledger.map_hash == map_hash(schema_map):
             raise TakeoverRefused(graph)
-        strange = []
+        strange: list[StrangeRows] = []
+        unlisted: dict[str, int] = {}
+        unlisted_links: dict[str, int] = {}
         for table in schema_map:
             told(table.name, 0)
+            if table.listed:
+                await _unlisted(side, schema_map, table, unlisted, unlisted_links)
             rows = await _strange(side, schema_map, table, target.schema, keys)
             strange += [] if rows is None else [rows]
     asking = None
@@ -77,6 +82,8 @@ async def take_over(
         dry_run=actor is None,
         found=verified,
         strange=tuple(strange),
+        unlisted=unlisted,
+        unlisted_links=unlisted_links,
         delete_extra=delete_extra,
         asked=verified.queued,
     )
@@ -86,12 +93,30 @@ async def take_over(
     return found
 
 
+async def _unlisted(
+    side: Side, schema_map: SchemaMap, table: TableMap, rows: dict[str, int], links: dict[str, int]
+) -> None:
+    """Count the rows that are in no list, and their links that a sync removes unless an array names them."""
+    own = Identity(schema_map, table)
+    places = {"target": quoted(table.name), "ours": own.is_ours("t")}
+    [found] = await side.fetch(_sql("unlisted_counted", **places))
+    if not found["rows"]:
+        return
+    rows[table.name] = found["rows"]
+    for each in table.links:
+        if each.owned is Ownership.ALL:
+            ends = {"links": quoted(each.table), "owner": quoted(each.owner), "id": own.column}
+            [found] = await side.fetch(_sql("unlisted_links_counted", **ends, **places))
+            links |= {each.table: found["links"]} if found["links"] else {}
+
+
 async def _strange(
     side: Side, schema_map: SchemaMap, table: TableMap, schema: str, keys: int
 ) -> StrangeRows | None:
     """Return a table's rows under other ids than the map's, and those whose key cannot be read."""
     if table.listed or table.into is not None:
-        return None  # a row that is not listed is somebody else's, whatever its id
+        # A row that is not listed is somebody else's, whatever its id; with `into` the rows are another's.
+        return None
     own = Identity(schema_map, table)
     parts = own.parts("t")
     # What refers by its key to a row that is not listed yet is found by that row's id.

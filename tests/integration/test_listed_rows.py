@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from hashlib import md5
 from pathlib import Path
+from uuid import UUID
 
 import pytest_asyncio
 
@@ -514,3 +516,73 @@ async def test_a_filled_target_of_listed_rows_is_taken_over(site: TestGraph) -> 
         whole, write=context.write, target=context.target, vectors=None, embedding="none", keys=5
     )
     assert [each for each in verified.relations if each.damaged or each.problem] == []
+
+
+async def test_a_row_is_known_by_whom_it_refers_to(site: TestGraph) -> None:
+    """The natural key is a reference to a row whose id is looked up, too."""
+    reports = TableMap(
+        name="reports",
+        source="w_reports",
+        key=("node",),
+        id=Id(rule=IdRule.ASSIGNED, type="bigint", natural=("node_id",), beside=True),
+        columns=(Column(name="text"),),
+        references=(Reference(column="node", parent="nodes", target="node_id"),),
+    )
+    book = SchemaMap(name="book", tables=(*BOOK.tables, reports))
+    await on_target(
+        site,
+        "CREATE TABLE reports (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+        " node_id uuid NOT NULL UNIQUE REFERENCES nodes, text text);"
+        f"INSERT INTO nodes VALUES ('{uuid(1)}', 'one');"
+        f"INSERT INTO reports (id, node_id, text) OVERRIDING SYSTEM VALUE VALUES (77, '{uuid(1)}', 'old')",
+    )
+    await write(site, "CREATE TABLE kg.w_reports (node text PRIMARY KEY, text text)")
+    await adopt(site.write, "kg", book)
+    await write(
+        site,
+        f"INSERT INTO w_nodes VALUES ('a', '{uuid(1)}', 'one'); INSERT INTO w_reports VALUES ('a', 'new')",
+    )
+    await cycle(site, SyncEngine(book))
+    assert await read(site, "SELECT * FROM reports") == [(77, UUID(uuid(1)), "new")]
+    assert await read(site, "SELECT key FROM sync_dead_letter") == []
+
+
+async def test_new_rows_have_the_id_of_an_expression_and_others_keep_theirs(site: TestGraph) -> None:
+    edges = TableMap(
+        name="edges",
+        source="w_edges",
+        key=("key",),
+        id=Id(rule=IdRule.ASSIGNED, type="uuid", natural=("a", "b"), expression="md5($1)::uuid", beside=True),
+        columns=(Column(name="a"), Column(name="b"), Column(name="kind")),
+    )
+    graph_map = SchemaMap(name="edges", tables=(edges,))
+    await on_target(
+        site,
+        "CREATE TABLE edges (id uuid PRIMARY KEY, a text, b text, kind text, UNIQUE (a, b));"
+        f"INSERT INTO edges VALUES ('{uuid(1)}', 'x', 'y', 'old'), (md5('p|q')::uuid, 'p', 'q', 'old'),"
+        f" ('{uuid(2)}', 'v', 'w', 'new')",
+    )
+    await write(
+        site,
+        "CREATE TABLE w_edges (key text PRIMARY KEY, a text, b text, kind text);"
+        "INSERT INTO w_edges SELECT a || '|' || b, a, b, 'new' FROM (VALUES ('x', 'y'), ('p', 'q'), ('m', 'n'), ('v', 'w')) e (a, b)",
+    )
+    await adopt(site.write, "kg", graph_map)
+    context = site.context()
+    assert (await check_map(graph_map, context.write, context.target)).misfits == ()
+    bad = replace(edges, id=replace(edges.id, expression="nowhere($1)"))
+    found = await check_map(SchemaMap(name="edges", tables=(bad,)), context.write, context.target)
+    assert [one.path for one in found.misfits] == ["tables.edges.id.expression"]
+    made = "SELECT id, kind FROM edges WHERE a <> 'v' ORDER BY a"
+    equal = f"SELECT xmin::text, kind FROM edges WHERE id = '{uuid(2)}'"
+    before = await read(site, equal)
+    await cycle(site, SyncEngine(graph_map))
+    ids = [
+        UUID(uuid(1)) if key == "x|y" else UUID(md5(key.encode()).hexdigest())
+        for key in ("m|n", "p|q", "x|y")
+    ]
+    assert await read(site, made) == [(id_, "new") for id_ in ids]
+    assert await read(site, equal) == before  # not written
+    await cycle(site, SyncEngine(graph_map), "UPDATE w_edges SET kind = 'newer', b = 'z' WHERE a = 'x'")
+    await cycle(site, SyncEngine(graph_map), "DELETE FROM w_edges WHERE a = 'p'")
+    assert await read(site, made) == [(ids[0], "new"), (ids[2], "newer")]

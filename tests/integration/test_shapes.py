@@ -1,7 +1,7 @@
 """Shapes of real schemas: columns renamed, cast and made, counters in the row, and what readers own."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest_asyncio
@@ -443,3 +443,31 @@ async def test_what_readers_own_in_a_row_survives_all_that_the_engine_does_to_it
     await site.cycle()
     await site.equal()
     assert await site.rows("SELECT reads FROM kg.nodes ORDER BY nr") == kept
+
+
+async def test_two_graphs_on_one_connection_have_each_their_own_type(graph: TestGraph) -> None:
+    document = "  books:\n    source: book\n    stamped: false\n    columns: {kind: mood}\n"
+    mood = "CREATE TYPE mood AS ENUM ('glad');"
+    book = (
+        f"{mood} CREATE TABLE book (id text PRIMARY KEY, kind mood); INSERT INTO book VALUES ('a', 'glad');"
+    )
+    books = f"{mood} CREATE TABLE books (id uuid PRIMARY KEY, key text, kind mood);"
+    site = await made(graph, document, source=book, target=books)
+    await made_by(
+        graph,
+        write=f"CREATE SCHEMA other; SET search_path = other; {book}",
+        target=f"CREATE SCHEMA other; SET search_path = other; {books}",
+    )
+    await migrate_bookkeeping(graph.target, "other")
+    await adopt(graph.write, "other", site.map)
+    context = graph.context()
+    engine = SyncEngine(site.map)
+    other = replace(
+        context, write=replace(context.write, schema="other"), target=replace(context.target, schema="other")
+    )
+    for each in (context, other, context):
+        result = await engine.run_cycle(each)
+        assert [table.error for table in result.tables if table.error] == []
+        await write(graph, "INSERT INTO kg.book VALUES ('b', 'glad') ON CONFLICT DO NOTHING")
+    assert await site.rows("SELECT kind::text FROM other.books") == [{"kind": "glad"}]
+    assert await site.rows("SELECT key FROM kg.books ORDER BY key") == [{"key": "a"}, {"key": "b"}]

@@ -26,6 +26,7 @@ from syncline.engine.keys import key_uuid
 from syncline.engine.strangers import strange_condition, ways_to_leave
 from syncline.errors import TakeoverRefused
 from syncline.maps.ids import Id, IdRule
+from syncline.maps.table_map import Ownership
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.messages.takeover import Takeover
 from syncline.messages.verification import RelationKind, Verification
@@ -365,3 +366,37 @@ async def test_counts_and_points_are_made_again_whatever_the_id_is_called_and_is
     assert await on_target(shop, "SELECT * FROM maker_numbers ORDER BY 1") == [(1, 2), (2, 1), (3, 1), (9, 1)]
     # Five parts with p8, three tags with the extra one.
     assert result.vectors.upserted == 8
+
+
+async def test_rows_in_no_list_are_named_and_their_links_not_removed_unasked(shop: TestGraph) -> None:
+    listed = replace(SHOP["parts"], id=Id(rule=IdRule.HASH, beside=True), vector=None)
+    beside = replace(SHOP, tables=(*SHOP.tables[:2], listed))
+    await on_target(shop, "ALTER TABLE parts ALTER key DROP NOT NULL")
+    found = await taken(shop, schema_map=beside, actor=ADA)
+    [(rows, links)] = await on_target(
+        shop, "SELECT (SELECT count(*) FROM parts), (SELECT count(*) FROM part_tags)"
+    )
+    assert (found.unlisted, found.unlisted_links) == ({"parts": rows}, {"part_tags": links})
+    [refusal] = found.refusals
+    assert "part_tags" in refusal
+    assert any(f"parts has {rows} rows in no list yet" in said for said in found.sentences())
+    ours = replace(listed, links=(replace(listed.links[0], owned=Ownership.OURS),))
+    kept = replace(beside, tables=(*SHOP.tables[:2], ours))
+    assert (await taken(shop, schema_map=kept, actor=ADA)).refusals == ()
+    assert (await taken(shop, schema_map=beside, actor=ADA, delete_extra=True)).refusals == ()
+
+
+async def test_a_row_that_another_table_map_writes_into_is_no_stranger(shop: TestGraph) -> None:
+    """The rows are its owner's, listed or not."""
+    listed = replace(SHOP["parts"], id=Id(rule=IdRule.HASH, beside=True), vector=None, links=())
+    into = TableMap(
+        name="scores", source="score_rows", key=("part",), into="parts", columns=(Column(name="score"),)
+    )
+    await made_by(
+        shop,
+        write="CREATE TABLE kg.score_rows (part text PRIMARY KEY, score text)",
+        target="ALTER TABLE kg.parts ADD COLUMN score text",
+    )
+    scored = replace(SHOP, tables=(*SHOP.tables[:2], listed, into))
+    await adopt(shop.write, "kg", scored)
+    assert (await taken(shop, schema_map=scored)).strange == ()

@@ -1,16 +1,47 @@
 """Stage: the temporary table of a batch, with the ids of its rows and of what they refer to."""
 
+import re
 from collections.abc import Iterator
 from hashlib import sha256
+from typing import Final
 
 from syncline.engine.keys import stage_type
 from syncline.engine.render.fragments import column_types, commas, reference_id, stage_columns
 from syncline.engine.render.identity import Identity, row_hash
 from syncline.engine.table_map import SchemaMap, TableMap
+from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
-from syncline.sql import quoted
+from syncline.sql import literal, quoted
 
-__all__ = ["stage_definitions", "stage_name"]
+__all__ = ["stage_creation", "stage_definitions", "stage_name"]
+
+_BUILT_IN: Final = re.compile(
+    r"(text|uuid|jsonb?|bytea|date|boolean|bool|smallint|integer|int[248]?|bigint|numeric|decimal|real"
+    r"|float[48]?|double precision|(var|bp)?char|character( varying)?|time(stamp)?(tz| with(out)? time zone)?"
+    r"|interval|inet)"
+    r"\s*(\([\d\s,]*\))?(\s*\[\d*\])*",
+    re.IGNORECASE,
+)
+"""Types of which no schema has one of its own; one that is not found here costs a look at the stage."""
+
+
+def stage_creation(schema_map: SchemaMap, table: TableMap, stage: str) -> str:
+    """Return the statement that makes the stage, unless the connection has it.
+
+    A connection serves graphs of several schemas, each of which may have a type of the same name.
+    """
+    create = sql("stage_create", stage=stage, definitions=stage_definitions(schema_map, table))
+    types = column_types(table)
+    spelled = {name: stage_type(name, types) for name in stage_columns(table)}
+    own = [
+        f"('{literal(name)}', '{literal(type_)}')"
+        for name, type_ in spelled.items()
+        if not _BUILT_IN.fullmatch(type_.strip())
+    ]
+    if not own:
+        return create
+    drop = sql("stage_of_other_types", stage=stage, name=literal(stage), types=commas(own)).strip()
+    return f"{drop}; {create}"
 
 
 def stage_definitions(schema_map: SchemaMap, table: TableMap) -> str:

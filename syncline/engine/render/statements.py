@@ -30,7 +30,7 @@ from syncline.engine.render.fragments import (
 from syncline.engine.render.listing import Listing
 from syncline.engine.render.merge import Merging
 from syncline.engine.render.parking import Waiting
-from syncline.engine.render.stage import stage_definitions, stage_name
+from syncline.engine.render.stage import stage_creation, stage_name
 from syncline.engine.render.stats import Recount
 from syncline.engine.render.tenants import deleted_rows, of_same_tenant, source_rows
 from syncline.engine.table_map import SchemaMap, TableMap
@@ -119,9 +119,7 @@ class TableStatements:
         names = stage_columns(table)
         self.stage_columns = ["sync_xid", "sync_present", *names]
         self._selection = selection(table)
-        self.create_stage = sql(
-            "stage_create", stage=self.stage, definitions=stage_definitions(schema_map, table)
-        )
+        self.create_stage = stage_creation(schema_map, table, self.stage)
         self.analyze_stage = f"ANALYZE {self.stage} ({commas(generated_columns(table))})"
         descending = commas(
             [

@@ -5,6 +5,17 @@
 -- crash.
 CREATE TEMP TABLE IF NOT EXISTS @{stage} (@{definitions}) ON COMMIT DELETE ROWS
 
+-- name: stage_of_other_types
+-- Types by these names may be those of another graph's schema, or have been made again.
+DO $stage$ BEGIN
+    IF EXISTS (
+        SELECT FROM pg_attribute a JOIN (VALUES @{types}) AS own (name, type) ON a.attname = own.name
+        WHERE a.attrelid = to_regclass('@{name}') AND a.atttypid IS DISTINCT FROM to_regtype(own.type)
+    ) THEN
+        DROP TABLE @{stage};
+    END IF;
+END $stage$
+
 -- name: stage_last
 -- The last staged row in capture order: the new cursor when the batch was full.
 SELECT s.sync_xid, ARRAY[@{key}] AS key FROM @{stage} s ORDER BY s.sync_xid DESC, @{key_descending} LIMIT 1

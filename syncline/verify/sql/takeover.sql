@@ -3,6 +3,12 @@
 -- name: strange_counted
 SELECT count(*) AS rows, count(*) FILTER (WHERE @{unreadable}) AS unreadable FROM @{target} t WHERE @{strange}
 
+-- name: unlisted_counted
+SELECT count(*) AS rows FROM @{target} t WHERE NOT @{ours}
+
+-- name: unlisted_links_counted
+SELECT count(*) AS links FROM @{links} l JOIN @{target} t ON t.@{id} = l.@{owner} WHERE NOT @{ours}
+
 -- name: strange_listed
 SELECT ARRAY[@{key}] AS key, ARRAY[@{ids}] AS ids FROM @{target} t WHERE @{strange} LIMIT $1
 

@@ -22,9 +22,6 @@ INSERT INTO edges
 SELECT syncline.uuid5('6ba7b810-9dad-11d1-80b4-00c04fd430c8', 'concept:' || n || '|' || 'concept:' || n + 1 || '|related'),
        md5('node ' || n)::uuid, md5('node ' || n + 1)::uuid, 'related', CASE WHEN n % 2 = 0 THEN 0 ELSE n / 10.0 END
 FROM generate_series(1, 10) n;
--- Edges of an even older engine, which made ids of its own.
-INSERT INTO edges
-SELECT md5('edge ' || n)::uuid, md5('node ' || n)::uuid, md5('node ' || n + 2)::uuid, 'related', 0.1 FROM generate_series(1, 4) n;
 INSERT INTO fact_sources
 SELECT md5('provenance ' || n)::uuid, md5('fact ' || n)::uuid, md5('source ' || 1 + n % 14)::uuid, 'as in ' || n
 FROM generate_series(1, 5) n;

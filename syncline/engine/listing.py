@@ -21,8 +21,7 @@ async def identify(target: asyncpg.Connection, listing: Listing) -> None:
         await target.execute(statement)
     if listing.assigns:
         name, column = quoted(listing.table.name), listing.table.id_column
-        made = listing.made
-        default = await target.fetchval(listing.default, name, column) if made is None else made
+        default = await target.fetchval(listing.default, name, column)
         await target.execute(listing.assigned(default or "NULL"))
 
 

@@ -33,8 +33,8 @@ class Id:
     rule: IdRule
     """`hash`: a uuid, the hash of the key. `same`: the key itself, with its own type; of a key of several
     columns, a column each. `uuid5`: the uuid of version 5 of the key's text. `expression`: SQL. `column`: a
-    column of the source row beside its key. `assigned`: that of the row that stands there already, else the
-    default of the target's column, such as a sequence, or `expression`."""
+    column of the source row beside its key. `assigned`: the default of the target's column, such as a
+    sequence."""
     column: Name = "id"
     """The primary key's column; not for a key of several columns that stays as it is."""
     key: Name | None = None
@@ -44,8 +44,7 @@ class Id:
     """For `uuid5`: the namespace, a uuid."""
     expression: Sql | None = None
     """For `expression`: SQL over the values of the key's columns, $1, $2 …, which have their own types.
-    It must be immutable, and is evaluated in the graph-db. For `assigned`: the id of a new row, in place of
-    the default."""
+    It must be immutable, and is evaluated in the graph-db."""
     type: Sql | None = None
     """For `expression`, `column` and `assigned`: the type of the id."""
     source: Name | None = None

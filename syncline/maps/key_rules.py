@@ -21,8 +21,6 @@ _WANTED: Final = {
     IdRule.ASSIGNED: {"type"},
 }
 """What a rule for ids has to tell."""
-_POSSIBLE: Final = {IdRule.SAME: {"type"}, IdRule.ASSIGNED: {"expression"}}
-"""What it may tell besides."""
 _TYPED: Final = (IdRule.EXPRESSION, IdRule.COLUMN, IdRule.ASSIGNED)
 _TYPES: Final = (
     "text, varchar, uuid, smallint, integer, bigint, numeric, date, timestamp, timestamptz and bytea"
@@ -80,7 +78,7 @@ def _types(table: TableMap) -> Iterator[Found]:
 
 def _id(table: TableMap, own: Id) -> Iterator[Found]:
     wanted = _WANTED.get(own.rule, set())
-    possible = wanted | _POSSIBLE.get(own.rule, set())
+    possible = wanted | ({"type"} if own.rule is IdRule.SAME else set())
     for name in ("namespace", "expression", "type", "source"):
         given = getattr(own, name) is not None
         if given and name not in possible:
@@ -99,7 +97,7 @@ def _id(table: TableMap, own: Id) -> Iterator[Found]:
         yield (("id", "type"), f"{own.type} cannot be an id", f"Ids may be {_TYPES}.")
     if own.rule is IdRule.UUID5:
         yield from _uuid5(table, own)
-    if "expression" in possible and own.expression is not None:
+    if own.rule is IdRule.EXPRESSION and own.expression is not None:
         places = {int(place) for place in re.findall(r"\$(\d+)", own.expression)}
         if not places or not places <= set(range(1, len(table.key) + 1)):
             yield (

@@ -14,11 +14,9 @@ from syncline.capture.install.misfit import Misfit
 from syncline.engine.became import Looked, recognised
 from syncline.engine.known_columns import KnownTable, read_known
 from syncline.engine.render.fragments import merged_values
-from syncline.engine.render.listing import Listing
 from syncline.engine.render.stage import stage_definitions
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.maps.document import line_of
-from syncline.maps.ids import IdRule
 from syncline.maps.into import without_row
 from syncline.maps.schema_map import SchemaMap
 from syncline.maps.table_map import TableMap
@@ -246,24 +244,19 @@ async def _staged(
     targets: dict[str, MapTable],
 ) -> AsyncIterator[_Sql]:
     """Yield the statements of expressions over the stage, which is made for it; raise PostgresError."""
-    made = None if table.id_rule is not IdRule.ASSIGNED else Listing(schema_map, table, _STAGE).made
-    plain = not (table.computed or table.otherwise) and all(column.copied for column in table.columns)
-    if plain and made is None:
+    if not (table.computed or table.otherwise) and all(column.copied for column in table.columns):
         return
     stage = quoted(f"{_STAGE} {table.name}"[:60])
     async with connection.transaction():
         await connection.execute(
             sql("map_stage", stage=stage, definitions=stage_definitions(schema_map, table))
         )
-    if made is not None:
-        parts = {"expression": made, "rows": f"pg_temp.{stage}", "alias": "s"}
-        yield ("id", "expression"), sql("map_row_expression", **parts), None
     target = targets.get(table.target)
     values = merged_values(table)
-    named = [column.name for column in table.columns if not column.copied]
+    made = [column.name for column in table.columns if not column.copied]
     for column, value in (without_row(table) if table.otherwise else {}).items():
         yield ("otherwise", column), sql("map_value", expression=value), None
-    for column in dict.fromkeys([*named, *table.expressions]):
+    for column in dict.fromkeys([*made, *table.expressions]):
         path = ("expressions" if column in table.expressions else "columns", column)
         parts = {"expression": values[column], "rows": f"pg_temp.{stage}", "alias": "s"}
         yield path, sql("map_row_expression", **parts), None

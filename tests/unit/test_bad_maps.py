@@ -133,7 +133,6 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "an id of json": (HEAD + "  items:\n    source: item\n    id:\n      rule: column\n      source: u\n      type: jsonb # !\n", "tables.items.id.type", "cannot be an id", "uuid"),
     "an id of no rule's column": (HEAD + "  items:\n    source: item\n    id:\n      rule: hash\n      source: u # !\n", "tables.items.id.source", "rule hash has no source", "Leave it out"),
     "an assigned id without a type": (HEAD + "  items:\n    source: item\n    id: assigned # !\n", "tables.items.id", "needs `type`", "Add `type:`"),
-    "an assigned id of no key": (HEAD + "  items:\n    source: item\n    id:\n      rule: assigned\n      type: uuid\n      expression: gen_random_uuid() # !\n", "tables.items.id.expression", "an id is made from the key", "Name at least one"),
     "a natural key of no column": (HEAD + "  items:\n    source: item\n    columns: [uri]\n    id:\n      rule: assigned\n      type: bigint\n      natural: url # !\n", "tables.items.id.natural", "url is no column that this map writes", "Name some of key, uri"),
     "a natural key of another rule": (HEAD + "  items:\n    source: item\n    columns: [uri]\n    id:\n      rule: hash\n      natural: uri # !\n", "tables.items.id.natural", "finds no existing row", "use `assigned`"),
     "the same id with bookkeeping beside": (HEAD + "  items:\n    source: item\n    id:\n      rule: same\n      beside: true # !\n", "tables.items.id.beside", "the id is the key", "Leave it out"),

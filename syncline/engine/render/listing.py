@@ -48,8 +48,6 @@ class Listing:
         self.known: Sequence[str] = list(self._known())
         """Fill in the ids that rows have in the target already; the others are assigned."""
         self.assigns = table.id_rule is IdRule.ASSIGNED
-        self.made = self._made()
-        """SQL of the id of a new row, over the staged row `s`, if not the default of the id column."""
         self.moved = sql("list_moved", **self._names) if table.id_rule is IdRule.COLUMN else None
         self.unmoved = sql("list_unmoved", **self._names) if table.id_rule is IdRule.COLUMN else None
         self.default = sql("list_default")
@@ -65,15 +63,8 @@ class Listing:
         return bool(self.references or self.references_beside) or self.table.listed
 
     def assigned(self, default: str) -> str:
-        """Return the statement that gives the other rows their ids: such as the id column's default."""
+        """Return the statement that gives the other rows their ids, by the default of the id column."""
         return sql("list_assigned", stage=self._stage, default=default)
-
-    def _made(self) -> str | None:
-        table = self.table
-        if not self.assigns or table.id is None or table.id.expression is None:
-            return None
-        keys = zip(table.key, table.key_types, strict=True)
-        return table.id_expression([read(type_, f"s.{quoted(name)}") for name, type_ in keys])
 
     def _reference(self, reference: Reference, parent: Identity) -> str:
         return sql(

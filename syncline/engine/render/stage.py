@@ -16,9 +16,8 @@ from syncline.sql import literal, quoted
 __all__ = ["stage_creation", "stage_definitions", "stage_name"]
 
 _BUILT_IN: Final = re.compile(
-    r"(text|uuid|jsonb?|bytea|date|boolean|bool|smallint|integer|int[248]?|bigint|numeric|decimal|real"
-    r"|float[48]?|double precision|(var|bp)?char|character( varying)?|time(stamp)?(tz| with(out)? time zone)?"
-    r"|interval|inet)"
+    r"(text|uuid|jsonb?|bytea|date|boolean|bool|smallint|integer|int[248]?|bigint|numeric|decimal|real|float[48]?"
+    r"|double precision|(var|bp)?char|character( varying)?|time(stamp)?(tz| with(out)? time zone)?|interval|inet)"
     r"\s*(\([\d\s,]*\))?(\s*\[\d*\])*",
     re.IGNORECASE,
 )
@@ -40,8 +39,7 @@ def stage_creation(schema_map: SchemaMap, table: TableMap, stage: str) -> str:
     ]
     if not own:
         return create
-    drop = sql("stage_of_other_types", stage=stage, name=literal(stage), types=commas(own)).strip()
-    return f"{drop}; {create}"
+    return f"{sql('stage_of_other_types', stage=stage, name=literal(stage), types=commas(own)).strip()}; {create}"
 
 
 def stage_definitions(schema_map: SchemaMap, table: TableMap) -> str:

@@ -16,12 +16,15 @@ _DOUBLE = "23505"
 
 async def identify(target: asyncpg.Connection, listing: Listing) -> None:
     """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction."""
-    for statement in (*listing.known, *listing.references):
+    # Rows may be found by what they refer to.
+    for statement in (*listing.references, *listing.known):
         await target.execute(statement)
     if listing.assigns:
-        name, column = quoted(listing.table.name), listing.table.id_column
-        default = await target.fetchval(listing.default, name, column)
-        await target.execute(listing.assigned(default or "NULL"))
+        made = listing.made
+        if made is None:
+            name, column = quoted(listing.table.name), listing.table.id_column
+            made = await target.fetchval(listing.default, name, column)
+        await target.execute(listing.assigned(made or "NULL"))
 
 
 async def move(target: asyncpg.Connection, listing: Listing) -> None:

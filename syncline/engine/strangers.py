@@ -9,7 +9,7 @@ from typing import Final
 
 import asyncpg
 
-from syncline.engine.map_changes import Definition, definition_of, lists_anew
+from syncline.engine.map_changes import Definition, definition_of, keeps_no_longer, lists_anew
 from syncline.engine.render.identity import Identity
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
@@ -47,6 +47,8 @@ def strange_condition(
     own = Identity(schema_map, schema_map[table], schema=schema)
     if not own.table.listed:
         return own.is_strange("t") if own.can_be_strange else None
+    if before is not None and keeps_no_longer(before, definition_of(own.table)):
+        return own.kept("t")
     if before is not None and lists_anew(before, definition_of(own.table)):
         # Its rows were all ours, and under other ids; those found by a natural key keep theirs.
         return None if own.table.id is not None and own.table.id.natural else f"NOT {own.is_ours('t')}"

@@ -47,12 +47,13 @@ class Listing:
         """The same for rows of this table, in the batch too: once it is clear which ones have their ids."""
         self.known: Sequence[str] = list(self._known())
         """Fill in the ids that rows have in the target already; the others are assigned."""
-        self.assigns = table.id_rule is IdRule.ASSIGNED
-        self.moved = sql("list_moved", **self._names) if table.id_rule is IdRule.COLUMN else None
-        self.unmoved = sql("list_unmoved", **self._names) if table.id_rule is IdRule.COLUMN else None
+        self.assigns = table.keeps_ids
+        moves = table.id_rule is IdRule.COLUMN and not table.keeps_ids
+        self.moved = sql("list_moved", **self._names) if moves else None
+        self.unmoved = sql("list_unmoved", **self._names) if moves else None
         self.default = sql("list_default")
-        # Hashes of two keys are never equal, nor are the uuids made of them.
-        clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME)
+        # Hashes of two keys are never equal, nor are the uuids made of them. A row found by its values may have one.
+        clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME) and not table.keeps_ids
         self.unclear = sql("list_unclear", **self._names) if table.listed and not clear else None
         self.landed: Sequence[str] = list(self._landed()) if table.listed else ()
         """Enter what is still staged, which has been applied."""
@@ -62,9 +63,18 @@ class Listing:
         """Whether there is anything to do for a batch."""
         return bool(self.references or self.references_beside) or self.table.listed
 
-    def assigned(self, default: str) -> str:
-        """Return the statement that gives the other rows their ids, by the default of the id column."""
-        return sql("list_assigned", stage=self._stage, default=default)
+    @property
+    def made(self) -> str | None:
+        """The id that the rule makes of a staged row; None if the target assigns it."""
+        if self.table.id is None or self.table.id_rule is IdRule.ASSIGNED:
+            return None
+        if self.table.id.source is not None:
+            return f"s.{quoted(self.table.id.source)}"
+        return self._own.made([f"s.{quoted(name)}" for name in self.table.key])
+
+    def assigned(self, made: str) -> str:
+        """Return the statement that gives the other rows their ids."""
+        return sql("list_assigned", stage=self._stage, default=made)
 
     def _reference(self, reference: Reference, parent: Identity) -> str:
         return sql(
@@ -90,7 +100,7 @@ class Listing:
 
     def _known(self) -> Sequence[str]:
         table = self.table
-        if table.id is None or table.id_rule is not IdRule.ASSIGNED:
+        if table.id is None or not table.keeps_ids:
             return ()
         known = sql("list_known", **self._names | {"id": read(table.id_type, "sync_row.target_id")})
         if not table.id.natural:

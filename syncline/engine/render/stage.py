@@ -7,7 +7,6 @@ from syncline.engine.keys import stage_type
 from syncline.engine.render.fragments import column_types, commas, reference_id, stage_columns
 from syncline.engine.render.identity import Identity, row_hash
 from syncline.engine.table_map import SchemaMap, TableMap
-from syncline.maps.ids import IdRule
 from syncline.sql import quoted
 
 __all__ = ["stage_definitions", "stage_name"]
@@ -24,7 +23,7 @@ def stage_definitions(schema_map: SchemaMap, table: TableMap) -> str:
         for reference in table.references
         if reference.by is not None or schema_map[reference.parent].looked_up
     ]
-    columns += [f"sync_id {table.id_type.native}"] if table.id_rule is IdRule.ASSIGNED else []
+    columns += [f"sync_id {table.id_type.native}"] if table.keeps_ids else []
     columns += [
         f"{name} {type_} GENERATED ALWAYS AS ({value}) STORED"
         for name, type_, value in _generated(schema_map, table)
@@ -37,7 +36,9 @@ def _generated(schema_map: SchemaMap, table: TableMap) -> Iterator[tuple[str, st
     if table.identified:
         own = Identity(schema_map, table)
         yield "sync_row_id", "uuid", row_hash(key)
-        if table.id is not None and table.id.source is not None:
+        if table.keeps_ids:
+            pass
+        elif table.id is not None and table.id.source is not None:
             yield own.staged, table.id_type.native, quoted(table.id.source)
         elif not own.hashed and not table.looked_up:
             yield own.staged, table.id_type.native, own.derived(key)

@@ -100,7 +100,7 @@ class TableChange:
     unlisted: bool = False
     """Whether what the list of rows says of the table is no longer true, or no longer kept."""
     relisted: bool | None = None
-    """Whether the list of rows has the ids of an unchanged rule `hash` as target ids from now on, or no longer;
+    """Whether the list has the ids of an unchanged rule `hash` as target ids from now on, or no longer;
     None if that is as before."""
     after: frozenset[str] = frozenset()
     """Tables whose ids changed, and to which this one refers: it is read after them."""

@@ -17,27 +17,28 @@ _DOUBLE = "23505"
 async def identify(target: asyncpg.Connection, listing: Listing) -> None:
     """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction."""
     # What is referred to first: it may be of the natural key, by which a row is known.
-    for statement in (*listing.references, *listing.known):
+    for statement in listing.references:
         await target.execute(statement)
     if listing.assigns:
-        name, column = quoted(listing.table.name), listing.table.id_column
-        default = await target.fetchval(listing.default, name, column)
-        await target.execute(listing.assigned(default or "NULL"))
+        made = listing.made
+        if made is None:
+            name, column = quoted(listing.table.name), listing.table.id_column
+            made = await target.fetchval(listing.default, name, column)
+        await target.execute(listing.assigned(made or "NULL"))
 
 
-async def move(target: asyncpg.Connection, listing: Listing) -> None:
-    """Note for removal what stands under an id that its source row has no longer."""
-    if listing.moved is not None:
-        await target.execute(listing.moved)
+async def move(target: asyncpg.Connection, listing: Listing) -> bool:
+    """Note for removal what stands under an id that its source row has no longer; return if any row does."""
+    return listing.moved is not None and bool(await target.fetchval(listing.moved))
 
 
-async def take_out_unclear(target: asyncpg.Connection, listing: Listing) -> list[DeadLetter]:
+async def take_out_unclear(target: asyncpg.Connection, listing: Listing, *, moving: bool) -> list[DeadLetter]:
     """Take rows out of the stage that have no id, or another's, and return them.
 
     After the removals, which may have made ids free. Then rows can refer to what stays in the stage.
     """
     rows = [] if listing.unclear is None else await target.fetch(listing.unclear)
-    if listing.unmoved is not None:
+    if listing.unmoved is not None and moving:
         await target.execute(listing.unmoved)
     for statement in listing.references_beside:
         await target.execute(statement)
@@ -65,5 +66,5 @@ async def take_out_unclear(target: asyncpg.Connection, listing: Listing) -> list
 
 async def enter_landed(target: asyncpg.Connection, listing: Listing) -> None:
     """Enter the rows that are still staged: they have been merged."""
-    for statement in listing.landed:
-        await target.execute(statement)
+    if listing.landed is not None:
+        await target.execute(listing.landed)

@@ -21,6 +21,7 @@ __all__ = [
     "definition_of",
     "definitions_of",
     "filled_before",
+    "keeps_no_longer",
     "lists_anew",
     "map_changes",
     "map_hash",
@@ -98,6 +99,9 @@ class TableChange:
     """Whether the same row has another id than before, so that what refers to it has to name that."""
     unlisted: bool = False
     """Whether what the list of rows says of the table is no longer true, or no longer kept."""
+    relisted: bool | None = None
+    """Whether the list has the ids of an unchanged rule `hash` as target ids from now on, or no longer;
+    None if that is as before."""
     after: frozenset[str] = frozenset()
     """Tables whose ids changed, and to which this one refers: it is read after them."""
 
@@ -240,9 +244,13 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         reread=reread,
         fill=fill and not reread,
         compare=any(field in (*_IDENTITY, "into", "otherwise") for field in differing),
-        ids="types" in differing or ("id" in differing and _made(before) != _made(now)),
+        ids="types" in differing
+        or ("id" in differing and (_made(before) != _made(now) or (_keeps(before) and not _keeps(now)))),
         anew="id" in differing,
-        unlisted=_listed(before) and (not _listed(now) or _typed(before) != _typed(now)),
+        unlisted=_listed(before)
+        and (not _listed(now) or _typed(before) != _typed(now))
+        and _relisted(before, now) is None,
+        relisted=_relisted(before, now),
         points=vector.points or ("id" in differing and bool(now.get("vector"))),
         indexed=vector.indexed and not vector.points,
         recount=recount,
@@ -291,6 +299,23 @@ def listed_by(table: Definition) -> tuple[str, str] | None:
     return (rule, "uuid" if made else str(own.get("type"))) if _listed(table) else None
 
 
+def keeps_no_longer(before: Definition, now: Definition) -> bool:
+    """Return whether the list has ids that the rule, which is `hash` before and now, does not make."""
+    return _relisted(before, now) is False
+
+
+def _relisted(before: Definition, now: Definition) -> bool | None:
+    own = [_part(table, "id") for table in (before, now)]
+    if not all(each.get("beside") and each.get("rule", "hash") == "hash" for each in own):
+        return None
+    return _keeps(now) if _keeps(before) != _keeps(now) else None
+
+
+def _keeps(table: Definition) -> bool:
+    own = _part(table, "id")
+    return bool(own.get("beside") and own.get("natural"))
+
+
 def _made(table: Definition) -> tuple[object, ...]:
     """Return what of an id's declaration makes it, and where: two that are equal make the same ids.
 
@@ -304,6 +329,8 @@ def _typed(table: Definition) -> tuple[object, ...]:
     """Return as what the list has the ids."""
     own = _part(table, "id")
     rule = own.get("rule", "hash")
+    if rule == "hash" and _keeps(table):
+        return ("uuid",)
     return ({"hash": "row id", "uuid5": "uuid"}.get(str(rule), own.get("type")),)
 
 

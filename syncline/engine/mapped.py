@@ -80,6 +80,9 @@ class MapState:
         unlisted = [change.table for change in changes if change.unlisted]
         if unlisted:
             await target.execute("DELETE FROM sync_row WHERE table_name = ANY ($1::text[])", unlisted)
+        for change in changes:
+            if change.relisted is not None:
+                await target.execute(sql("mapped_relist"), change.table, change.relisted)
         left = [change.table for change in changes if change.kind is ChangeKind.LEFT]
         if left:
             await target.execute(sql("mapped_left"), left)

@@ -65,10 +65,13 @@ async def apply_staged(
         await target.execute("SET LOCAL work_mem = '64MB'")
         # Only the row count matters, and a small sample gives that.
         await target.execute("SET LOCAL default_statistics_target = 10")
-        await target.execute(table.analyze_stage)
     merging, listing = table.merging, table.listing
+    few = staged < _ANALYZE_FROM
     if listing.any:
         await identify(target, listing)
+    if not few:
+        # Ids that were filled in are counted, too.
+        await target.execute(table.analyze_stage)
     state = await target.fetchrow(sql("state_of_rows", table=literal(table.table.name), known=merging.known))
     effects: list[TableProgress] = []
     if table.table.present != "true":
@@ -78,11 +81,10 @@ async def apply_staged(
     for ranged in waiting.park_rows:
         _, refused, _ = await settle(target, table, ranged, store)
         unparked.extend(refused)
-    await move(target, listing)
+    moving = await move(target, listing)
     removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
     effects.extend(removed)
-    unparked.extend(await take_out_unclear(target, listing))
-    few = staged < _ANALYZE_FROM
+    unparked.extend(await take_out_unclear(target, listing, moving=moving))
     # Removals may have parked references of staged rows that had none before.
     references = table.table.identified and bool(state["references"] or removed)
     async with looking_up(target, few=few and (state["rows"] or references)):

@@ -36,6 +36,11 @@ _NO_SHADOW: Final = (
     "The ids of {table} are assigned by its target, so those of a shadow would be others, and readers would "
     "lose the rows they refer to: run the graph without a shadow, or let ids come from the source."
 )
+_NO_KEPT: Final = (
+    "Rows of {table} keep the ids under which they stand in the target (`natural`), so those of a shadow "
+    "would be others, and readers would lose the rows they refer to: run the graph without a shadow, or "
+    "leave `natural` out."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +114,9 @@ async def schema_problems(
         filled = Looked(table=table, catalog=read, target=True, known=was.target, other=here)
         problems = [recognised(each, source) for each in problems]
         problems += [_mended(recognised(each, filled)) for each in check_target(read, schema_map, [table])]
-        if shadow and table.id_rule is IdRule.ASSIGNED:
-            problems.append(_NO_SHADOW.format(table=table.name))
+        if shadow and table.keeps_ids:
+            said = _NO_SHADOW if table.id_rule is IdRule.ASSIGNED else _NO_KEPT
+            problems.append(said.format(table=table.name))
         if problems:
             found[table.name] = " ".join(dict.fromkeys(problems))
     now = _known_now(schema_map, known, added, written, read, failed=found)

@@ -9,7 +9,13 @@ from typing import Final
 
 import asyncpg
 
-from syncline.engine.map_changes import Definition, definition_of, listed_by, lists_anew
+from syncline.engine.map_changes import (
+    Definition,
+    definition_of,
+    keeps_no_longer,
+    listed_by,
+    lists_anew,
+)
 from syncline.engine.render.identity import Identity
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
@@ -48,6 +54,8 @@ def strange_condition(
     own = Identity(schema_map, schema_map[table], schema=schema)
     if not own.table.listed:
         return own.is_strange("t") if own.can_be_strange else None
+    if before is not None and keeps_no_longer(before, definition_of(own.table)):
+        return own.kept("t")
     if before is not None and lists_anew(before, definition_of(own.table)):
         if own.table.id is not None and own.table.id.natural:
             return None  # those found by a natural key keep theirs
@@ -66,7 +74,9 @@ async def strangers(
     before: Mapping[str, Definition] | None = None,
 ) -> AsyncIterator[tuple[str, str]]:
     """Yield the tables that have strangers, and what mends it. An empty table costs nothing."""
-    schema = await target.fetchval("SELECT current_schema()") if names else None
+    if not names:
+        return
+    schema = await target.fetchval("SELECT current_schema()")
     for name in names:
         condition = strange_condition(schema_map, name, schema=schema, before=(before or {}).get(name))
         if condition is None:

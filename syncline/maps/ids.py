@@ -51,12 +51,18 @@ class Id:
     """For `column`: the source column. A row whose value there changes is removed under its old id, with all
     that hangs on it, and written under the new one."""
     natural: Names = ()
-    """For `assigned`: columns that this map writes, unique together in the target. A row that stands there
-    with the same values, and is no other key's, keeps its id and is written from then on."""
+    """For `assigned`, and with `beside` for every rule but `same`: columns that this map writes, unique
+    together in the target. A row that stands there with the same values, and is no other key's, keeps its id
+    and is written from then on; other rows get theirs by the rule once, and keep it as well."""
     beside: Annotated[bool, Field(strict=True)] = False
     """Whether the key, and the version and run of `stamped`, stand in the bookkeeping table `sync_row`
     instead of the target, which then needs no column of the engine. Rows of others may stand in the target:
     only those that `sync_row` names are compared and deleted."""
+
+    @property
+    def finds_rows(self) -> bool:
+        """Whether ids of the rule give way to those of rows that stand in the target already."""
+        return self.beside and bool(self.natural) and self.rule is not IdRule.SAME
 
 
 def _short(value: object) -> object:

@@ -133,8 +133,11 @@ def _listed(table: TableMap, own: Id) -> Iterator[Found]:
                 f"the column {own.source} is {copied[own.source]}, and the id {own.type}",
                 "Give both one type.",
             )
-    if own.natural and own.rule is not IdRule.ASSIGNED:
-        yield ("id", "natural"), f"rule {own.rule} finds no existing row", "Leave it out, or use `assigned`."
+    if own.natural and own.rule is not IdRule.ASSIGNED and not own.finds_rows:
+        same = own.rule is IdRule.SAME
+        fix = "Leave it out, or use `assigned`." if same else "Add `beside: true`, or use `assigned`."
+        why = "" if same else " while keys stand in the target"
+        yield ("id", "natural"), f"rule {own.rule} finds no existing row{why}", fix
         return
     written = {
         *(column.name for column in table.columns),

@@ -318,9 +318,19 @@ class TableMap:
         return self.id is not None and self.id.beside
 
     @property
+    def keeps_ids(self) -> bool:
+        """Whether a listed row keeps its id, whatever its source row has."""
+        return self.id_rule is IdRule.ASSIGNED or (self.id is not None and self.id.finds_rows)
+
+    @property
+    def hashed(self) -> bool:
+        """Whether the id of each row of an `identified` table is its row id."""
+        return self.id_rule is IdRule.HASH and not self.keeps_ids
+
+    @property
     def looked_up(self) -> bool:
         """Whether the id does not follow from the key: `sync_row` has it."""
-        return self.id_rule in (IdRule.COLUMN, IdRule.ASSIGNED)
+        return self.id_rule is IdRule.COLUMN or self.keeps_ids
 
     @property
     def listed(self) -> bool:

@@ -16,7 +16,6 @@ from syncline.engine.render.fragments import (
 )
 from syncline.engine.render.identity import Identity, ours
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
-from syncline.maps.ids import IdRule
 from syncline.sql import literal, quoted, statements_of
 
 __all__ = [
@@ -263,7 +262,7 @@ class RowChecksums:
         if reference is not None:
             return f"s.{quoted(reference.column)}"
         if self._is_own(name):
-            if self.table.id is not None and self.table.id.source is not None:
+            if self.table.id is not None and self.table.id.source and not self.table.keeps_ids:
                 return f"s.{quoted(self.table.id.source)}"
             return (
                 "true"
@@ -285,7 +284,7 @@ class RowChecksums:
         if self._is_own(name):
             found = f"t.{self._own.column}"
             if self.table.looked_up:
-                return found if self.table.id_rule is IdRule.COLUMN else "true"
+                return "true" if self.table.keeps_ids else found
             return f"({found} = {self._own.derived(self._parts)})" if self._own.only_here else found
         parent, found = self._by_key(name), f"t.{quoted(name)}"
         if parent is not None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -138,7 +138,7 @@ class Features:
         if keys != ("id",):
             return lines
         beside = ", beside: true" if "beside" in rule else ""
-        kind = rule.split()[0]
+        kind = rule.split(maxsplit=1)[0]
         natural = ", natural: [uri]" if name == "teams" else ", natural: [k]"
         given = {
             "hash": "", "same": "", "column": ", source: uid, type: uuid", "assigned": f", type: bigint{natural}",
@@ -150,7 +150,7 @@ class Features:
 
     def listed(self, name: str) -> bool:
         rule = str(getattr(self, name))
-        return "beside" in rule or rule.split()[0] in ("column", "assigned")
+        return "beside" in rule or rule.split(maxsplit=1)[0] in ("column", "assigned")
 
     def id_type(self, name: str) -> str:
         rule = str(getattr(self, name)).split()[0]
@@ -516,7 +516,7 @@ def features_of(random: Random) -> Features:
 
 def next_of(f: Features, random: Random) -> Features:
     def turned(rule: str) -> str:
-        kind = rule.split()[0]
+        kind = rule.split(maxsplit=1)[0]
         if kind == "same" or random.random() < 0.5:
             return rule
         return kind if "beside" in rule else f"{kind} beside"

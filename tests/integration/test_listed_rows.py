@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from hashlib import md5
 from pathlib import Path
 from uuid import UUID
 
@@ -551,7 +552,9 @@ async def test_new_rows_have_the_id_of_an_expression_and_others_keep_theirs(site
         name="edges",
         source="w_edges",
         key=("key",),
-        id=Id(rule=IdRule.EXPRESSION, type="uuid", natural=("a", "b"), expression="md5($1)::uuid", beside=True),
+        id=Id(
+            rule=IdRule.EXPRESSION, type="uuid", natural=("a", "b"), expression="md5($1)::uuid", beside=True
+        ),
         columns=(Column(name="a"), Column(name="b"), Column(name="kind")),
     )
     graph_map = SchemaMap(name="edges", tables=(edges,))

@@ -45,8 +45,9 @@ SAME = (
         "SELECT id, concept, node_type, parent_id, definition, created_at, convergence_score FROM nodes",
     ),
     (
-        f"SELECT DISTINCT n.node_uuid, f.id FROM write_nodes n, unnest(n.fact_ids) m JOIN {READY}"
-        .replace(" WHERE", " ON f.id = m::uuid WHERE")
+        f"SELECT DISTINCT n.node_uuid, f.id FROM write_nodes n, unnest(n.fact_ids) m JOIN {READY}".replace(
+            " WHERE", " ON f.id = m::uuid WHERE"
+        )
         + " AND NOT EXISTS (SELECT FROM write_node_fact_rejections r WHERE (r.node_key, r.fact_id) = (n.key, f.id))"
         f" AND {THEIRS.replace('n.id', 'n.node_uuid')}",
         f"SELECT n.id, f.id FROM node_facts JOIN nodes n ON n.id = node_id JOIN facts f ON f.id = fact_id WHERE {THEIRS}",
@@ -177,7 +178,9 @@ async def test_a_graph_product_is_taken_over(site: Site, tmp_path: Path) -> None
         await site.write_as_owner(change)
         await site.run("sync", "product")
         await equal(site)
-    [link] = await site.copied(f"SELECT relevance FROM node_facts, nodes n, facts f WHERE (n.id, f.id) = (node_id, fact_id) AND NOT {THEIRS}")
+    [link] = await site.copied(
+        f"SELECT relevance FROM node_facts, nodes n, facts f WHERE (n.id, f.id) = (node_id, fact_id) AND NOT {THEIRS}"
+    )
     assert link == (0.9,)
     assert await site.copied("SELECT access_count FROM nodes WHERE concept = 'Concept 2'") == [(2,)]
     await as_written(site, second)

@@ -97,16 +97,10 @@ class Removal:
                         child.name,
                         sql("gone_children", child_id=own.column, key=commas(own.parts("t")), **names),
                     )
+                elif child.listed:
+                    yield child.name, sql("gone_listed_children", **names, is_row=own.is_row("t"))
                 else:
-                    yield (
-                        child.name,
-                        sql(
-                            "gone_keyed_children",
-                            **names,
-                            **self._key_of(child),
-                            ours=f"\nWHERE {own.is_ours('t')}" if child.listed else "",
-                        ),
-                    )
+                    yield child.name, sql("gone_keyed_children", **names, **self._key_of(child))
 
     def _identity(self, table: TableMap) -> Identity:
         return Identity(self._map, table)

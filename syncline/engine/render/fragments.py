@@ -6,7 +6,6 @@ from syncline.engine.key_forms import form, read, safe
 from syncline.engine.keys import stage_type, traveling
 from syncline.engine.table_map import Column, Links, SchemaMap, TableMap
 from syncline.engine.template import sql
-from syncline.maps.ids import IdRule
 from syncline.maps.into import without_row
 from syncline.maps.key_types import TEXT, KeyType, Kind
 from syncline.sql import literal, quoted
@@ -132,7 +131,7 @@ def selection(table: TableMap) -> str:
 def generated_columns(table: TableMap) -> list[str]:
     """Return the stage's generated id columns."""
     own = ["sync_row_id"] if table.identified else []
-    own += ["sync_id"] if table.identified and table.id_rule is not IdRule.HASH else []
+    own += ["sync_id"] if table.identified and not table.hashed else []
     return own + [reference_id(reference.column) for reference in table.references]
 
 
@@ -175,7 +174,7 @@ def merged_values(
     """
     values: dict[str, str] = {}
     if table.identified:
-        values[table.id_column] = "s.sync_row_id" if table.id_rule is IdRule.HASH else "s.sync_id"
+        values[table.id_column] = "s.sync_row_id" if table.hashed else "s.sync_id"
     if table.key_column is not None:
         values[table.key_column] = typed(table.key_types[0], f"s.{quoted(table.key[0])}")
     for name, type_ in table.own_parts.items():

@@ -53,7 +53,7 @@ class Identity:
     def __init__(self, schema_map: SchemaMap, table: TableMap, *, schema: str | None = None) -> None:
         """With `schema`, other rows are looked up there, not on the search_path."""
         self._map, self.table, self._schema = schema_map, table, schema
-        self.hashed = table.identified and table.id_rule is IdRule.HASH
+        self.hashed = table.identified and table.hashed
         """Whether the target id is the row id."""
         self.only_here = table.identified and (
             table.looked_up or table.id_rule in (IdRule.UUID5, IdRule.EXPRESSION)
@@ -69,9 +69,13 @@ class Identity:
 
         `safely`: NULL, not an error, for texts that are no values of the key's types.
         """
-        rule = self.table.id_rule
         if self.table.looked_up:
             return self.listed_id(row_hash(parts))
+        return self.made(parts, safely=safely)
+
+    def made(self, parts: Sequence[str], *, safely: bool = False) -> str:
+        """Return the id that the rule makes of a key's parts, whatever the list has."""
+        rule = self.table.id_rule
         if rule is IdRule.HASH:
             return row_hash(parts)
         if rule is IdRule.UUID5:
@@ -98,12 +102,19 @@ class Identity:
         """Return the condition that a row of a `listed` table is in the list."""
         return sql("is_listed", **self._entry(f"{row}.{self.column}")).strip()
 
+    def kept(self, row: str) -> str:
+        """Return the condition that a row whose id is its row id is listed under another one."""
+        entry = {"list": self._list, "table": literal(self.table.name), "by": "target_id"}
+        id_ = f"{row}.{self.column}"
+        listed = sql("is_listed", **entry, id=listed_as(self.table, id_)).strip()
+        return f"{listed} AND NOT {self.is_ours(row)}"
+
     def is_row(self, row: str) -> str:
         """Return the condition that the row `sync_row` of the list is of this target row."""
         return sql("is_row", **self._entry(f"{row}.{self.column}")).strip()
 
     def was_ours(self, row: str, rule: str) -> str:
-        """Return the condition that a row is in the list, by the rule of an earlier map with ids of this type."""
+        """Return the condition that a row is in the list, by an earlier map's rule with ids of this type."""
         target_id = f"{row}.{self.column}"
         by = (
             {"by": "row_id", "id": target_id}
@@ -291,10 +302,9 @@ def listed_as(table: TableMap, target_id: str) -> str:
 
 def _entry(table: TableMap, target_id: str) -> dict[str, str]:
     """Return the fragments by which the list is asked for a target id."""
-    hashed = table.id_rule is IdRule.HASH
     by = (
         {"by": "row_id", "id": target_id}
-        if hashed
+        if table.hashed
         else {"by": "target_id", "id": listed_as(table, target_id)}
     )
     return {"table": literal(table.name), **by}

@@ -4,9 +4,8 @@ For tables whose target does not tell the key of a row, or whose ids do not foll
 set-wise over the stage: ids are looked up before rows are parked, and entered once they are merged.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import commas, merged_values, reference_id
 from syncline.engine.render.identity import Identity, key_hash, listed_as
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
@@ -45,16 +44,16 @@ class Listing:
             statement for pair in own for statement in (self._reference(*pair), self._beside(*pair))
         ]
         """The same for rows of this table, in the batch too: once it is clear which ones have their ids."""
-        self.known: Sequence[str] = list(self._known())
-        """Fill in the ids that rows have in the target already; the others are assigned."""
-        self.assigns = table.id_rule is IdRule.ASSIGNED
-        self.moved = sql("list_moved", **self._names) if table.id_rule is IdRule.COLUMN else None
-        self.unmoved = sql("list_unmoved", **self._names) if table.id_rule is IdRule.COLUMN else None
+        self.assigns = table.keeps_ids
+        moves = table.id_rule is IdRule.COLUMN and not table.keeps_ids
+        self.moved = sql("list_moved", **self._names) if moves else None
+        self.unmoved = sql("list_unmoved", **self._names) if moves else None
         self.default = sql("list_default")
-        # Hashes of two keys are never equal, nor are the uuids made of them.
-        clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME)
+        # Hashes of two keys are never equal, nor are the uuids made of them; a row that was found may
+        # have one.
+        clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME) and not table.keeps_ids
         self.unclear = sql("list_unclear", **self._names) if table.listed and not clear else None
-        self.landed: Sequence[str] = list(self._landed()) if table.listed else ()
+        self.landed = self._landed() if table.listed else None
         """Enter what is still staged, which has been applied."""
 
     @property
@@ -62,18 +61,38 @@ class Listing:
         """Whether there is anything to do for a batch."""
         return bool(self.references or self.references_beside) or self.table.listed
 
-    def assigned(self, default: str) -> str:
-        """Return the statement that gives the other rows their ids, by the default of the id column."""
-        return sql("list_assigned", stage=self._stage, default=default)
+    @property
+    def made(self) -> str | None:
+        """The id that the rule makes of a staged row; None if the target assigns it."""
+        if self.table.id is None or self.table.id_rule is IdRule.ASSIGNED:
+            return None
+        if self.table.id.source is not None:
+            return f"s.{quoted(self.table.id.source)}"
+        return self._own.made([f"s.{quoted(name)}" for name in self.table.key])
+
+    def assigned(self, made: str) -> str:
+        """Return the statement that fills in the ids that rows have already, and gives others theirs."""
+        table = self.table
+        if table.id is not None and table.id.natural:
+            values = merged_values(table)
+            made = sql(
+                "list_natural",
+                id=self._own.column,
+                target=quoted(table.name),
+                same=" AND ".join(f"t.{quoted(name)} = {values[name]}" for name in table.id.natural),
+                is_ours=self._own.is_ours("t"),
+                made=made,
+            ).strip()
+        listed = self._own.listed_id("s.sync_row_id")
+        return sql("list_known", stage=self._stage, listed_id=listed, made=made)
 
     def _reference(self, reference: Reference, parent: Identity) -> str:
         return sql(
             "list_reference",
             stage=self._stage,
+            reference=quoted(reference.column),
             reference_id=reference_id(reference.column),
-            id=read(parent.table.id_type, "sync_row.target_id"),
-            parent_name=literal(parent.table.name),
-            waits_for=self._named(reference, parent),
+            listed_id=parent.listed_id(self._named(reference, parent)),
         )
 
     def _beside(self, reference: Reference, parent: Identity) -> str:
@@ -88,39 +107,18 @@ class Listing:
         type_ = self.table.key_texts[reference.column]
         return key_hash(parent.referred(type_, f"s.{quoted(reference.column)}"))
 
-    def _known(self) -> Sequence[str]:
-        table = self.table
-        if table.id is None or table.id_rule is not IdRule.ASSIGNED:
-            return ()
-        known = sql("list_known", **self._names | {"id": read(table.id_type, "sync_row.target_id")})
-        if not table.id.natural:
-            return (known,)
-        values = merged_values(table)
-        natural = sql(
-            "list_natural",
-            stage=self._stage,
-            id=self._own.column,
-            target=quoted(table.name),
-            same=" AND ".join(f"t.{quoted(name)} = {values[name]}" for name in table.id.natural),
-            is_ours=self._own.is_ours("t"),
-        )
-        return (known, natural)
-
-    def _landed(self) -> Iterator[str]:
+    def _landed(self) -> str:
         stamps = self.table.stamped and self.table.beside
-        run = "(SELECT fence FROM sync_state)"
-        changes = [] if self._own.hashed else [("target_id", self._names["id"])]
-        changes += [("version", "s.sync_xid")] if stamps else []
-        if changes:
-            yield sql(
-                "list_again",
-                **self._names,
-                changes=commas([f"{name} = {value}" for name, value in changes] + [f"run = {run}"] * stamps),
-                differs=" OR ".join(f"l.{name} IS DISTINCT FROM {value}" for name, value in changes),
-            )
-        yield sql(
+        names = [*([] if self._own.hashed else ["target_id"]), *(["version"] if stamps else [])]
+        again = sql(
+            "list_again",
+            changes=commas([f"{name} = excluded.{name}" for name in (*names, *["run"] * stamps)]),
+            differs=" OR ".join(f"l.{name} IS DISTINCT FROM excluded.{name}" for name in names),
+        ).strip()
+        return sql(
             "list_landed",
             **self._names,
+            again=again if names else "NOTHING",
             stamps=", version, run" if stamps else "",
-            stamped=f", s.sync_xid, {run}" if stamps else "",
+            stamped=", s.sync_xid, (SELECT fence FROM sync_state)" if stamps else "",
         )

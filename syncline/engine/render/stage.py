@@ -10,14 +10,14 @@ from syncline.engine.render.fragments import column_types, commas, reference_id,
 from syncline.engine.render.identity import Identity, row_hash
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
-from syncline.maps.ids import IdRule
 from syncline.sql import literal, quoted
 
 __all__ = ["stage_creation", "stage_definitions", "stage_name"]
 
 _BUILT_IN: Final = re.compile(
-    r"(text|uuid|jsonb?|bytea|date|boolean|bool|smallint|integer|int[248]?|bigint|numeric|decimal|real|float[48]?"
-    r"|double precision|(var|bp)?char|character( varying)?|time(stamp)?(tz| with(out)? time zone)?|interval|inet)"
+    r"(text|uuid|jsonb?|bytea|date|boolean|bool|smallint|integer|int[248]?|bigint|numeric|decimal|real"
+    r"|float[48]?|double precision|(var|bp)?char|character( varying)?"
+    r"|time(stamp)?(tz| with(out)? time zone)?|interval|inet)"
     r"\s*(\([\d\s,]*\))?(\s*\[\d*\])*",
     re.IGNORECASE,
 )
@@ -39,7 +39,8 @@ def stage_creation(schema_map: SchemaMap, table: TableMap, stage: str) -> str:
     ]
     if not own:
         return create
-    return f"{sql('stage_of_other_types', stage=stage, name=literal(stage), types=commas(own)).strip()}; {create}"
+    drop = sql("stage_of_other_types", stage=stage, name=literal(stage), types=commas(own)).strip()
+    return f"{drop}; {create}"
 
 
 def stage_definitions(schema_map: SchemaMap, table: TableMap) -> str:
@@ -53,7 +54,7 @@ def stage_definitions(schema_map: SchemaMap, table: TableMap) -> str:
         for reference in table.references
         if reference.by is not None or schema_map[reference.parent].looked_up
     ]
-    columns += [f"sync_id {table.id_type.native}"] if table.id_rule is IdRule.ASSIGNED else []
+    columns += [f"sync_id {table.id_type.native}"] if table.keeps_ids else []
     columns += [
         f"{name} {type_} GENERATED ALWAYS AS ({value}) STORED"
         for name, type_, value in _generated(schema_map, table)
@@ -66,7 +67,9 @@ def _generated(schema_map: SchemaMap, table: TableMap) -> Iterator[tuple[str, st
     if table.identified:
         own = Identity(schema_map, table)
         yield "sync_row_id", "uuid", row_hash(key)
-        if table.id is not None and table.id.source is not None:
+        if table.keeps_ids:
+            pass
+        elif table.id is not None and table.id.source is not None:
             yield own.staged, table.id_type.native, quoted(table.id.source)
         elif not own.hashed and not table.looked_up:
             yield own.staged, table.id_type.native, own.derived(key)

@@ -46,7 +46,16 @@ SELECT '@{child_name}', syncline.row_uuid(k.key), k.key, true
 FROM @{child} t
 JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND @{gone}
 @{joins}
-CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k@{ours}
+CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k
+ON CONFLICT DO NOTHING
+
+-- name: gone_listed_children
+-- The same of listed rows. OFFSET 0: each is found by the index, whatever the planner thinks of the list.
+INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+SELECT '@{child_name}', k.row_id, k.key, true
+FROM @{child} t
+JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND @{gone}
+CROSS JOIN LATERAL (SELECT sync_row.row_id, sync_row.key FROM sync_row WHERE @{is_row} OFFSET 0) AS k
 ON CONFLICT DO NOTHING
 
 -- name: aside_constraints

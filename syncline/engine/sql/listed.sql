@@ -1,21 +1,20 @@
 -- The list of rows: key and target id of each row id, for tables whose target does not tell them.
 
 -- name: list_reference
--- The listed ids of the rows that a reference names.
-UPDATE @{stage} s SET @{reference_id} = @{id}
-FROM sync_row WHERE sync_row.table_name = '@{parent_name}' AND sync_row.row_id = @{waits_for}
+-- The listed ids of the rows that a reference names. Each is found by the index: without statistics a join would
+-- read the table's whole list, or compare every pair.
+UPDATE @{stage} s SET @{reference_id} = @{listed_id} WHERE s.@{reference} IS NOT NULL
 
 -- name: list_reference_beside
 -- Those of rows of this batch, which may be listed only at its end, or under another id.
 UPDATE @{stage} s SET @{reference_id} = o.sync_id FROM @{stage} o WHERE o.sync_present AND o.sync_row_id = @{waits_for}
 
 -- name: list_known
-UPDATE @{stage} s SET sync_id = @{id} FROM sync_row WHERE sync_row.table_name = '@{table}' AND sync_row.row_id = s.sync_row_id
+-- A listed row keeps its id; one that stands in the target by its natural key, and is in no list, likewise.
+UPDATE @{stage} s SET sync_id = coalesce(@{listed_id}, CASE WHEN s.sync_present THEN @{made} END)
 
 -- name: list_natural
--- Rows that stand in the target by their natural key, and are in no list, keep their ids.
-UPDATE @{stage} s SET sync_id = t.@{id} FROM @{target} t
-WHERE s.sync_present AND s.sync_id IS NULL AND @{same} AND NOT @{is_ours}
+coalesce((SELECT t.@{id} FROM @{target} t WHERE @{same} AND NOT @{is_ours} LIMIT 1), @{made})
 
 -- name: list_default
 -- How the target's id column is filled.
@@ -24,66 +23,65 @@ SELECT CASE WHEN a.attidentity <> ''
 FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = $1::text::regclass AND a.attname = $2
 
--- name: list_assigned
-UPDATE @{stage} s SET sync_id = @{default} WHERE s.sync_present AND s.sync_id IS NULL
-
 -- name: list_moved
 -- Rows under an id that their source has no longer are removed; they return under the new one with this batch.
--- One whose new id is another's, which keeps it, stays as it is.
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
-SELECT '@{table}', s.sync_row_id, ARRAY[@{key}], NULL
-FROM @{stage} s JOIN sync_row l ON l.table_name = '@{table}' AND l.row_id = s.sync_row_id
-WHERE s.sync_present AND l.target_id <> @{id} AND NOT EXISTS (
-    SELECT FROM sync_row o
-    WHERE o.table_name = '@{table}' AND o.target_id = @{id} AND o.row_id <> s.sync_row_id
-      AND NOT EXISTS (SELECT FROM @{stage} w WHERE w.sync_row_id = o.row_id)
-      AND NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND g.row_id = o.row_id)
+-- One whose new id is another's, which keeps it, stays as it is. OFFSET 0: each row is found by the index.
+WITH elsewhere AS (
+    SELECT s.sync_row_id, ARRAY[@{key}] AS key, @{id} AS target_id
+    FROM @{stage} s CROSS JOIN LATERAL (
+        SELECT l.target_id FROM sync_row l WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id OFFSET 0
+    ) l
+    WHERE s.sync_present AND l.target_id <> @{id}
+), moved AS (
+    INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+    SELECT '@{table}', e.sync_row_id, e.key, NULL
+    FROM elsewhere e WHERE NOT EXISTS (
+        SELECT FROM sync_row o
+        WHERE o.table_name = '@{table}' AND o.target_id = e.target_id AND o.row_id <> e.sync_row_id
+          AND NOT EXISTS (SELECT FROM @{stage} w WHERE w.sync_row_id = o.row_id)
+          AND NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND g.row_id = o.row_id)
+    )
+    ON CONFLICT DO NOTHING
 )
-ON CONFLICT DO NOTHING
+SELECT EXISTS (SELECT FROM elsewhere)
 
 -- name: list_unclear
 -- Rows without an id, and rows whose id is another key's, by the list or in this batch, leave the batch.
-WITH unclear AS (
-    SELECT s.sync_row_id, NULL::uuid AS held_by, true AS lacks FROM @{stage} s WHERE s.sync_present AND s.@{staged} IS NULL
-    UNION ALL
-    SELECT s.sync_row_id, l.row_id, false
-    FROM @{stage} s JOIN sync_row l ON l.table_name = '@{table}' AND l.target_id = @{id}
-    WHERE s.sync_present AND l.row_id <> s.sync_row_id
-    UNION ALL
-    SELECT d.sync_row_id, d.first, false
-    FROM (
-        SELECT s.sync_row_id, s.@{staged} AS id, first_value(s.sync_row_id) OVER (
-            PARTITION BY s.@{staged} ORDER BY l.row_id IS NULL, s.sync_row_id
-        ) AS first
-        FROM @{stage} s
-        LEFT JOIN sync_row l ON l.table_name = '@{table}' AND l.row_id = s.sync_row_id AND l.target_id = @{id}
-        WHERE s.sync_present
-    ) d
-    WHERE d.id IS NOT NULL AND d.sync_row_id <> d.first
-), one AS (
-    SELECT DISTINCT ON (sync_row_id) * FROM unclear ORDER BY sync_row_id, held_by
+WITH found AS (
+    SELECT s.sync_row_id, s.@{staged} AS id, l.row_id AS holder, first_value(s.sync_row_id) OVER (
+        PARTITION BY s.@{staged} ORDER BY l.row_id IS DISTINCT FROM s.sync_row_id, s.sync_row_id
+    ) AS first
+    FROM @{stage} s LEFT JOIN LATERAL (
+        SELECT l.row_id FROM sync_row l WHERE l.table_name = '@{table}' AND l.target_id = @{id} OFFSET 0
+    ) l ON true
+    WHERE s.sync_present
+), unclear AS (
+    SELECT sync_row_id, id IS NULL AS lacks,
+           CASE WHEN id IS NOT NULL THEN CASE WHEN holder <> sync_row_id THEN holder ELSE first END END AS held_by
+    FROM found WHERE id IS NULL OR holder <> sync_row_id OR first <> sync_row_id
 )
-DELETE FROM @{stage} s USING one WHERE s.sync_row_id = one.sync_row_id
-RETURNING s.sync_row_id AS row_id, to_json(ARRAY[@{key}])::text AS key, s.sync_xid, one.held_by, one.lacks
+DELETE FROM @{stage} s USING unclear u WHERE s.sync_row_id = u.sync_row_id
+RETURNING s.sync_row_id AS row_id, to_json(ARRAY[@{key}])::text AS key, s.sync_xid, u.held_by, u.lacks
 
 -- name: list_unmoved
 -- Rows that could not be removed under their old id.
 DELETE FROM @{stage} s USING sync_row l
 WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id AND s.sync_present AND l.target_id <> @{id}
 
--- name: list_again
--- Listed rows have a new version, or another id by another map.
-UPDATE sync_row l SET @{changes} FROM @{stage} s
-WHERE s.sync_present AND l.table_name = '@{table}' AND l.row_id = s.sync_row_id AND (@{differs})
-
 -- name: list_landed
-INSERT INTO sync_row (table_name, row_id, key, target_id@{stamps})
+-- Rows of the batch are listed; those that are have a new version, or another id by another map.
+INSERT INTO sync_row AS l (table_name, row_id, key, target_id@{stamps})
 SELECT '@{table}', s.sync_row_id, ARRAY[@{key}], @{id}@{stamped}
-FROM @{stage} s
-WHERE s.sync_present AND NOT EXISTS (
-    SELECT FROM sync_row o WHERE o.table_name = '@{table}' AND o.row_id = s.sync_row_id
-)
-ORDER BY s.sync_row_id
+FROM @{stage} s WHERE s.sync_present ORDER BY s.sync_row_id
+ON CONFLICT (table_name, row_id) DO @{again}
+
+-- name: list_again
+UPDATE SET @{changes} WHERE @{differs}
 
 -- name: list_remove
-DELETE FROM sync_row l USING pg_temp.sync_gone g WHERE l.table_name = g.table_name AND l.row_id = g.row_id
+-- Each row is found by the index here, too.
+DELETE FROM sync_row WHERE ctid = ANY (ARRAY(
+    SELECT o.ctid FROM pg_temp.sync_gone g CROSS JOIN LATERAL (
+        SELECT l.ctid FROM sync_row l WHERE l.table_name = g.table_name AND l.row_id = g.row_id OFFSET 0
+    ) o
+))

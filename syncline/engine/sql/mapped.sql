@@ -43,6 +43,10 @@ DELETE FROM sync_parked_row WHERE table_name = ANY ($1::text[])
 -- name: mapped_unlink
 DELETE FROM sync_parked_reference WHERE table_name = $1 AND name = ANY ($2::text[])
 
+-- name: mapped_relist
+-- The target ids of rows of rule hash: their row ids, or none, since those are meant without one.
+UPDATE sync_row SET target_id = CASE WHEN $2 THEN row_id::text END WHERE table_name = $1
+
 -- name: mapped_left
 -- Nothing waits for the tables $1 any longer; should one return, it is read from the beginning.
 WITH requeue AS (

@@ -26,20 +26,21 @@ def propose_map(
     key_types: frozenset[str] = KEY_TYPES,
     composite_keys: bool = COMPOSITE_KEYS,
     tenant: str | None = None,
-) -> str:
-    """Return a map document that syncs what can be synced of the write-db's tables.
+) -> tuple[str, bool]:
+    """Return a map document that syncs what can be synced of the write-db's tables, and whether any can be.
 
     With `tenant`, the column that says whose a row is, each graph has the rows of one.
 
     Where the graph-db has tables of the same names, with or without a prefix that all sources share, their
-    columns are those that are copied. It reads back as it is; what it leaves out it says in a comment.
+    columns are those that are copied. What it leaves out it says in a comment. It reads back as it is; where
+    nothing can be synced it has no table, which `read_map` refuses.
     """
     tenants = None
     if tenant is not None:
         write, tenants = within_tenant(write, tenant)
     decided = Decisions(write, graph, key_types, composite_keys=composite_keys)
     decided.decide()
-    return _Proposal(decided, tenants).document(name)
+    return _Proposal(decided, tenants).document(name), bool(decided.synced())
 
 
 class _Proposal:
@@ -66,7 +67,7 @@ class _Proposal:
         if self._decided.prefix:
             lines.append(f"# All sources begin with {self._decided.prefix}: targets are named without it.")
         synced = self._decided.synced()
-        lines.append("tables:" if synced else "tables: {}")
+        lines.append("tables:" if synced else "tables: {}  # Nothing can be synced; no command takes it.")
         for table in synced:
             lines += ["", *self._table(table)]
         left = [table for table in self._decided.all.values() if table.refused is not None]

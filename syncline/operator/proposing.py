@@ -7,6 +7,7 @@ from pydantic import JsonValue as Json
 
 from syncline.capture.install.catalog import read_catalog
 from syncline.maps.document import read_map
+from syncline.maps.schema_map import SchemaMap
 from syncline.migrations import migrate_bookkeeping
 from syncline.operator.map_catalog import read_map_tables, table_names
 from syncline.operator.map_decisions import Side
@@ -40,8 +41,10 @@ async def propose(
     `tenant`: the column that says whose a row is. Raise InputInvalid if no table has it.
     """
     written, there = await _side(write), await _side(graph)
-    document = propose_map(name, written, there, tenant=tenant)
-    tables = target_tables(read_map(document, source="the proposal"), graph.schema, types={})
+    document, synced = propose_map(name, written, there, tenant=tenant)
+    # A map without a table is refused; the comments of this one say why nothing can be synced.
+    proposed = read_map(document, source="the proposal") if synced else SchemaMap(name=name, tables=())
+    tables = target_tables(proposed, graph.schema, types={})
     missing = tuple(ddl for table, ddl in tables.items() if table not in there.catalog.tables)
     return Proposal(document=document, statements=missing)
 

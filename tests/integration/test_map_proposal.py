@@ -15,6 +15,7 @@ from syncline.capture.install.install import adopt
 from syncline.cli import app
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import SyncEngine
+from syncline.errors import MapInvalid
 from syncline.maps.document import read_map
 from syncline.messages.sync import CycleStatus
 from syncline.operator.map_catalog import read_map_tables, table_names
@@ -338,9 +339,20 @@ async def test_odd_names_are_proposed_as_they_are(shop: tuple[GraphSchema, Graph
     assert [(reference.column, reference.parent) for reference in null.references] == [("x\ty", 'Odd: "one')]
 
 
-async def test_a_schema_without_tables_gets_an_empty_map(shop: tuple[GraphSchema, GraphSchema]) -> None:
-    document = (await propose(*shop, name="shop")).document
-    assert read_map(document, source="shop").tables == ()
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [("CREATE SCHEMA shop", ""), ("CREATE SCHEMA shop; CREATE TABLE shop.log (line text)", "#   log: ")],
+)
+async def test_what_can_sync_nothing_gets_an_empty_map_that_says_why_and_is_refused(
+    shop: tuple[GraphSchema, GraphSchema], made: str, why: str
+) -> None:
+    await run(shop[0], made)
+    proposal = await propose(*shop, name="shop")
+    assert "\ntables: {}" in proposal.document
+    assert why in proposal.document
+    assert proposal.statements == ()
+    with pytest.raises(MapInvalid, match="there is no table in it"):
+        read_map(proposal.document, source="shop")
 
 
 def test_the_command_prints_a_map_or_the_ddl_or_makes_the_tables(

@@ -14,9 +14,11 @@ from syncline.capture.install.misfit import Misfit
 from syncline.engine.became import Looked, recognised
 from syncline.engine.known_columns import KnownTable, read_known
 from syncline.engine.render.fragments import merged_values
+from syncline.engine.render.listing import Listing
 from syncline.engine.render.stage import stage_definitions
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.maps.document import line_of
+from syncline.maps.ids import IdRule
 from syncline.maps.into import without_row
 from syncline.maps.schema_map import SchemaMap
 from syncline.maps.table_map import TableMap
@@ -244,13 +246,20 @@ async def _staged(
     targets: dict[str, MapTable],
 ) -> AsyncIterator[_Sql]:
     """Yield the statements of expressions over the stage, which is made for it; raise PostgresError."""
-    if not (table.computed or table.otherwise) and all(column.copied for column in table.columns):
+    # Where rows keep ids that they have, the stage does not make the expression's.
+    by_expression = table.keeps_ids and table.id_rule is IdRule.EXPRESSION
+    made_id = Listing(schema_map, table, _STAGE).made if by_expression else None
+    plain = not (table.computed or table.otherwise) and all(column.copied for column in table.columns)
+    if plain and made_id is None:
         return
     stage = quoted(f"{_STAGE} {table.name}"[:60])
     async with connection.transaction():
         await connection.execute(
             sql("map_stage", stage=stage, definitions=stage_definitions(schema_map, table))
         )
+    if made_id is not None:
+        parts = {"expression": made_id, "rows": f"pg_temp.{stage}", "alias": "s"}
+        yield ("id", "expression"), sql("map_row_expression", **parts), None
     target = targets.get(table.target)
     values = merged_values(table)
     made = [column.name for column in table.columns if not column.copied]

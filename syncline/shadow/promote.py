@@ -194,7 +194,7 @@ class _Promotion:
             place = f"{quoted(self._live.schema)}.{quoted(table.name)}"
             if table.listed and await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", place):
                 is_ours = Identity(schema_map, table, schema=self._live.schema).is_ours("t")
-                if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {place} t WHERE NOT {is_ours})"):
+                if await connection.fetchval(_sql("rows_of_others", live=place, is_ours=is_ours)):
                     yield table.name
 
     @asynccontextmanager

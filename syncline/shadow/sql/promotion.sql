@@ -71,3 +71,7 @@ SELECT EXISTS (SELECT FROM @{live}.sync_audit WHERE run_id = $1 AND action = '@{
 
 -- name: audit
 INSERT INTO @{live}.sync_audit (who, action, why, rows, run_id) VALUES ($1, $2, $3, 0, $4)
+
+-- name: rows_of_others
+-- Whether a table of the live schema has rows that are in no list: somebody else's.
+SELECT EXISTS (SELECT FROM @{live} t WHERE NOT @{is_ours})

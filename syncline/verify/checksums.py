@@ -125,6 +125,8 @@ class RowChecksums:
         if table.into is not None:
             written = {column.name: f"t.{quoted(column.name)}" for column in table.columns}
             rows = _sql("target_with_values", target=rows, differs=self._unlike_none(written))
+        elif named := own.of_listed("t"):
+            rows = _sql("target_with_values", target=rows, differs=" AND ".join(named))
         self._target = (
             f"{rows} t"
             if stored

@@ -29,6 +29,7 @@ from syncline.operator.explanation import RowState
 from syncline.operator.map_check import check_map
 from syncline.testing.graphs import TestGraph, write
 from syncline.verify import verify
+from syncline.verify.takeover import take_over
 from tests.kit.bare_graph import bare_graph
 
 NODES = TableMap(
@@ -501,3 +502,20 @@ async def test_new_rows_have_the_id_of_an_expression_and_others_keep_theirs(site
     await cycle(site, SyncEngine(graph_map), "UPDATE w_edges SET kind = 'newer', b = 'z' WHERE a = 'x'")
     await cycle(site, SyncEngine(graph_map), "DELETE FROM w_edges WHERE a = 'p'")
     assert await read(site, made) == [(ids[0], "new"), (ids[2], "newer")]
+
+
+async def test_a_row_whose_key_names_a_row_of_others_is_theirs(site: TestGraph) -> None:
+    pages = "SELECT text FROM pages ORDER BY 1"
+    await on_target(
+        site,
+        f"INSERT INTO nodes VALUES ('{uuid(90)}', 'theirs'); INSERT INTO sources (uri) VALUES ('http://x');"
+        f"INSERT INTO pages SELECT '{uuid(90)}', 1, 'theirs', id FROM sources",
+    )
+    context = site.context()
+    found = await take_over(
+        BOOK, graph="kg", write=context.write, target=context.target, vectors=None, embedding="none", keys=5
+    )
+    assert (found.strange, found.extra_rows) == ((), 0)
+    await cycle(site, SyncEngine(BOOK), NODE_ROWS)
+    await compared(site)
+    assert await read(site, pages) == [("one",), ("theirs",), ("two",)]

@@ -519,3 +519,34 @@ async def test_a_row_whose_key_names_a_row_of_others_is_theirs(site: TestGraph) 
     await cycle(site, SyncEngine(BOOK), NODE_ROWS)
     await compared(site)
     assert await read(site, pages) == [("one",), ("theirs",), ("two",)]
+
+
+async def test_rows_that_name_a_row_that_is_taken_over_are_taken_over_too(site: TestGraph) -> None:
+    facts = TableMap(name="facts", source="w_facts", stamped=False, id=Id(rule=IdRule.SAME))
+    rejected = TableMap(
+        name="rejected",
+        source="w_rejected",
+        key=("node", "fact"),
+        stamped=False,
+        references=(Reference(column="node", parent="nodes"), Reference(column="fact", parent="facts")),
+    )
+    nodes = replace(NODES, stats=None)
+    book = SchemaMap(name="book", tables=(facts, nodes, rejected))
+    await on_target(
+        site,
+        "CREATE TABLE facts (id text PRIMARY KEY); INSERT INTO facts VALUES ('f');"
+        "CREATE TABLE rejected (node uuid REFERENCES nodes, fact text REFERENCES facts, PRIMARY KEY (node, fact));"
+        f"INSERT INTO nodes VALUES ('{uuid(1)}', 'a'); INSERT INTO rejected VALUES ('{uuid(1)}', 'f');",
+    )
+    await write(
+        site,
+        "CREATE TABLE w_facts (id text PRIMARY KEY); CREATE TABLE w_rejected (node text, fact text, PRIMARY KEY (node, fact))",
+    )
+    await adopt(site.write, "kg", book)
+    await write(
+        site,
+        f"INSERT INTO w_facts VALUES ('f'); INSERT INTO w_nodes VALUES ('a', '{uuid(1)}', 'a');"
+        "INSERT INTO w_rejected VALUES ('a', 'f')",
+    )
+    await cycle(site, SyncEngine(book))
+    assert await read(site, "SELECT key, sqlstate, message FROM sync_dead_letter") == []

@@ -118,7 +118,7 @@ async def test_rows_under_other_ids_and_extras_without_a_yes_are_refused(
     refused = await at_home("graph", "takeover", "shop")
     assert refused.status == 1
     assert "1 row would be doubled" in refused.err
-    answer: Any = await at_home.answer("graph takeover", "shop", "--dry-run", status=4)
+    answer: Any = await at_home.answer("graph takeover", "shop", "--dry-run", status=5)
     assert answer["takeover"]["strange"][0]["table"] == "tags"
     await run(graph_dsn, "DELETE FROM shop.tags WHERE key = 't9'")
     unasked = await at_home("graph", "takeover", "shop", "--delete-extra")

@@ -121,7 +121,8 @@ class RowChecksums:
         # A computed id is computed once.
         self.target_id = keys[0] if stored else "t.sync_row_id"
         rows = quoted(table.target)
-        if hung := self._hung_on_listed():
+        # What hangs by its key on a row of others is theirs too.
+        if table.into is None and (hung := own.of_listed("t")):
             rows = _sql("target_hung_on_listed", target=rows, of_ours=" AND ".join(hung))
         if table.into is not None:
             written = {column.name: f"t.{quoted(column.name)}" for column in table.columns}
@@ -186,19 +187,6 @@ class RowChecksums:
             return commas(self._parts)
         keys = zip(self._joined, self.table.target_key, strict=True)
         return commas([f"coalesce({key}, t.{quoted(column)}::text)" for (_, key), column in keys])
-
-    def _hung_on_listed(self) -> list[str]:
-        """Return the conditions that what the key refers to is ours: else so is no row that hangs on it.
-
-        A row that is listed itself tells it by the list; what is written into a row, by that row.
-        """
-        if self.table.listed or self.table.into is not None:
-            return []
-        return [
-            self._own.of(reference).listed("true", f"t.{quoted(reference.target_column)}")
-            for reference in map(self.table.parent_part, self.table.key)
-            if reference is not None and self._own.of(reference).table.listed
-        ]
 
     def _bucketed(self, row_id: str) -> str:
         """Return the row id; where the target does not tell the key, one made of the primary key.

@@ -118,10 +118,10 @@ async def _strange(
         # A row that is not listed is somebody else's, whatever its id; with `into` the rows are another's.
         return None
     own = Identity(schema_map, table)
-    parts = own.parts("t")
-    # What refers by its key to a row that is not listed yet is found by that row's id.
-    told = [part for name, part in zip(table.key, parts, strict=True) if not own.hangs_on_listed(name)]
-    unreadable = " OR ".join(f"({part}) IS NULL" for part in told) or "false"
+    parts, of_listed = own.parts("t"), own.of_listed("t")
+    unreadable = " OR ".join(f"({part}) IS NULL" for part in parts)
+    if of_listed:
+        unreadable = f"({unreadable}) AND {' AND '.join(of_listed)}"
     strange = f"{own.is_strange('t')} OR {unreadable}" if own.can_be_strange else unreadable
     places = {"target": quoted(table.target), "strange": strange}
     [counts] = await side.fetch(_sql("strange_counted", unreadable=unreadable, **places))

@@ -588,3 +588,51 @@ async def test_new_rows_have_the_id_of_an_expression_and_others_keep_theirs(site
     await cycle(site, SyncEngine(graph_map), "UPDATE w_edges SET kind = 'newer', b = 'z' WHERE a = 'x'")
     await cycle(site, SyncEngine(graph_map), "DELETE FROM w_edges WHERE a = 'p'")
     assert await read(site, made) == [(ids[0], "new"), (ids[2], "newer")]
+
+
+async def test_a_row_whose_key_names_a_row_of_others_is_theirs(site: TestGraph) -> None:
+    pages = "SELECT text FROM pages ORDER BY 1"
+    await on_target(
+        site,
+        f"INSERT INTO nodes VALUES ('{uuid(90)}', 'theirs'); INSERT INTO sources (uri) VALUES ('http://x');"
+        f"INSERT INTO pages SELECT '{uuid(90)}', 1, 'theirs', id FROM sources",
+    )
+    context = site.context()
+    found = await take_over(
+        BOOK, graph="kg", write=context.write, target=context.target, vectors=None, embedding="none", keys=5
+    )
+    assert (found.strange, found.extra_rows) == ((), 0)
+    await cycle(site, SyncEngine(BOOK), NODE_ROWS)
+    await compared(site)
+    assert await read(site, pages) == [("one",), ("theirs",), ("two",)]
+
+
+async def test_rows_that_name_a_row_that_is_taken_over_are_taken_over_too(site: TestGraph) -> None:
+    facts = TableMap(name="facts", source="w_facts", stamped=False, id=Id(rule=IdRule.SAME))
+    rejected = TableMap(
+        name="rejected",
+        source="w_rejected",
+        key=("node", "fact"),
+        stamped=False,
+        references=(Reference(column="node", parent="nodes"), Reference(column="fact", parent="facts")),
+    )
+    nodes = replace(NODES, stats=None)
+    book = SchemaMap(name="book", tables=(facts, nodes, rejected))
+    await on_target(
+        site,
+        "CREATE TABLE facts (id text PRIMARY KEY); INSERT INTO facts VALUES ('f');"
+        "CREATE TABLE rejected (node uuid REFERENCES nodes, fact text REFERENCES facts, PRIMARY KEY (node, fact));"
+        f"INSERT INTO nodes VALUES ('{uuid(1)}', 'a'); INSERT INTO rejected VALUES ('{uuid(1)}', 'f');",
+    )
+    await write(
+        site,
+        "CREATE TABLE w_facts (id text PRIMARY KEY); CREATE TABLE w_rejected (node text, fact text, PRIMARY KEY (node, fact))",
+    )
+    await adopt(site.write, "kg", book)
+    await write(
+        site,
+        f"INSERT INTO w_facts VALUES ('f'); INSERT INTO w_nodes VALUES ('a', '{uuid(1)}', 'a');"
+        "INSERT INTO w_rejected VALUES ('a', 'f')",
+    )
+    await cycle(site, SyncEngine(book))
+    assert await read(site, "SELECT key, sqlstate, message FROM sync_dead_letter") == []

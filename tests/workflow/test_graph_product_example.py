@@ -120,6 +120,14 @@ CHANGES = (
     DELETE FROM write_llm_usage WHERE id = '';
     """,
 )
+TWICE = """
+INSERT INTO write_provenance VALUES (md5('twice')::uuid, md5('fact 1')::uuid, md5('content 2'), 'again', 'again');
+INSERT INTO write_llm_usage VALUES ('3f2504e0-4f89-11d3-9a0c-0305e82c3301', 'large', 1, '2026-04-09');
+"""
+ONCE = """
+DELETE FROM write_provenance WHERE id = md5('provenance 1')::uuid;
+DELETE FROM write_llm_usage WHERE id = '3F2504E0-4F89-11D3-9A0C-0305E82C3301';
+"""
 
 
 async def as_written(site: Site, block: str) -> None:
@@ -178,6 +186,13 @@ async def test_a_graph_product_is_taken_over(site: Site, tmp_path: Path) -> None
         await site.write_as_owner(change)
         await site.run("sync", "product")
         await equal(site)
+    await site.write_as_owner(TWICE)
+    await site.run("sync", "product")
+    failures: Any = await site.command.answer("failures list", "product")
+    assert {one["table"] for one in failures["letters"]} == {"fact_sources", "llm_usage"}, failures
+    await site.write_as_owner(ONCE)
+    await site.run("sync", "product")
+    await equal(site)
     [link] = await site.copied(
         f"SELECT relevance FROM node_facts, nodes n, facts f WHERE (n.id, f.id) = (node_id, fact_id) AND NOT {THEIRS}"
     )

@@ -170,11 +170,6 @@ class Identity:
         """Return the identity of a reference's parent."""
         return Identity(self._map, self._map[reference.parent], schema=self._schema)
 
-    def hangs_on_listed(self, name: str) -> bool:
-        """Return whether a part of the key is a reference to a table whose rows are listed."""
-        reference = self.table.parent_part(name)
-        return reference is not None and self.of(reference).table.listed
-
     def row_id(self, row: str) -> str:
         """Return the row id of a target row."""
         if self.table.listed and not self.hashed:
@@ -262,7 +257,22 @@ class Identity:
 
     def is_strange(self, row: str) -> str:
         """Return the condition that an `identified` target row has another id than its key makes."""
-        return f"{row}.{self.column} IS DISTINCT FROM {self.derived(self.parts(row))}"
+        strange = f"{row}.{self.column} IS DISTINCT FROM {self.derived(self.parts(row))}"
+        return " AND ".join([strange, *self.of_listed(row)])
+
+    def of_listed(self, row: str) -> list[str]:
+        """Return the conditions that the rows which a row's key names are listed, where they have to be.
+
+        A row whose key names a row of others is theirs too, and has no key here.
+        """
+        if self.table.listed:
+            return []
+        named = [reference for name in self.table.key if (reference := self.table.parent_part(name))]
+        return [
+            f"{self.of(reference).key_of(f'{row}.{quoted(reference.target_column)}')} IS NOT NULL"
+            for reference in named
+            if reference.parent != self.table.name and self.of(reference).table.listed
+        ]
 
     def joined(self, row: str, prefix: str, first: int) -> list[tuple[str, str]] | None:
         """Return (join of a parent, part of the key) for each part of the key of a target row.

@@ -112,16 +112,17 @@ class Merging:
             )
             for child, reference in self._rematched
         ]
+        assigned = [name for name in self.written if name not in key]
+        compared = [name for name in self._values if name not in key]
         return sql(
             "merge" if table.into is None else "merge_into",
             **self._inserted(stage),
             proposed=commas([f"{value} AS {quoted(name)}" for name, value in self.written.items()]),
             same=" AND ".join(f"t.{quoted(name)} = p.{quoted(name)}" for name in key),
             here=self.here,
-            assignments=commas(
-                [f"{quoted(name)} = p.{quoted(name)}" for name in self.written if name not in key]
-            ),
-            differs=_differs(self._map, table, [name for name in self._values if name not in key]),
+            assignments=commas([f"{quoted(name)} = p.{quoted(name)}" for name in assigned or key[:1]]),
+            # A row that is nothing but its key never changes.
+            differs=_differs(self._map, table, compared) if compared else "false",
             queue=queue(self._map[table.target]),
             touched=self._touched([("changed c", self._counted), (before, self._counted)]),
             rematch="".join(rematch),

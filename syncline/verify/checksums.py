@@ -117,6 +117,11 @@ class RowChecksums:
         keys = [f"t.{quoted(column)}" for column in table.target_key]
         places = range(1, len(table.key) + 1)
         self._parts = [f"t.sync_key[{place}]" for place in places] if table.listed else own.parts("t")
+        self._of_listed = not (table.identified or table.into) and any(
+            reference is not None and own.of(reference).table.listed
+            for reference in map(table.parent_part, table.key)
+        )
+        """Whether its rows can be of parents that somebody else wrote, which have no key."""
         ids = keys if hashes or own.hashed else [key_uuid(part) for part in self._parts]
         stored = len(keys) == 1 and ids == keys and not table.listed
         # A computed id is computed once.
@@ -124,7 +129,8 @@ class RowChecksums:
         rows = quoted(table.target)
         if table.into is not None:
             written = {column.name: f"t.{quoted(column.name)}" for column in table.columns}
-            rows = _sql("target_with_values", target=rows, differs=self._unlike_none(written))
+            # Into rows of others nothing is written, and they have no key.
+            rows = _sql("target_with_values", target=own.ours, differs=self._unlike_none(written))
         self._target = (
             f"{rows} t"
             if stored
@@ -180,18 +186,24 @@ class RowChecksums:
     def target_key(self) -> str:
         """The key parts of row `t`, if it was requested with keys; from its parents where needed."""
         if self._joined is None:
-            return commas(self._parts)
+            if not self._of_listed:
+                return commas(self._parts)
+            texts = [f"t.{quoted(column)}::text" for column in self.table.target_key]
+            return commas(
+                [f"coalesce({part}, {text})" for part, text in zip(self._parts, texts, strict=True)]
+            )
         keys = zip(self._joined, self.table.target_key, strict=True)
         return commas([f"coalesce({key}, t.{quoted(column)}::text)" for (_, key), column in keys])
 
     def _bucketed(self, row_id: str) -> str:
-        """Return the row id; where the column with the key is NULL, one made of the target id.
+        """Return the row id; where the key cannot be read, one made of the target's primary key.
 
         Else such a row, which somebody else wrote, would be in no bucket.
         """
-        if not self._own.can_be_strange:
+        if not (self._own.can_be_strange or self._of_listed):
             return row_id
-        stand_in = f"'? ' || t.{self._own.column}::text"
+        names = [self._own.column] if self.table.identified else map(quoted, self.table.target_key)
+        stand_in = " || ' ' || ".join(["'?'", *(f"t.{name}::text" for name in names)])
         return f"coalesce({row_id}, {key_uuid(stand_in)})"
 
     @property

@@ -90,11 +90,16 @@ async def _strange(
     side: Side, schema_map: SchemaMap, table: TableMap, schema: str, keys: int
 ) -> StrangeRows | None:
     """Return a table's rows under other ids than the map's, and those whose key cannot be read."""
-    if table.listed:
-        return None  # a row that is not listed is somebody else's, whatever its id
+    if table.listed or table.into is not None:
+        return (
+            None  # a row that is not listed is somebody else's, whatever its id; `into` has none of its own
+        )
     own = Identity(schema_map, table)
     parts = own.parts("t")
-    unreadable = " OR ".join(f"({part}) IS NULL" for part in parts)
+    # A parent that is not listed yet may be found by the first sync; its children stand under its id already.
+    named = zip(parts, map(table.parent_part, table.key), strict=True)
+    read = [part for part, reference in named if reference is None or not own.of(reference).table.listed]
+    unreadable = " OR ".join(f"({part}) IS NULL" for part in read) or "false"
     strange = f"{own.is_strange('t')} OR {unreadable}" if own.can_be_strange else unreadable
     places = {"target": quoted(table.target), "strange": strange}
     [counts] = await side.fetch(_sql("strange_counted", unreadable=unreadable, **places))

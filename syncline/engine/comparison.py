@@ -108,7 +108,7 @@ class Comparison:
         columns = [f"t.{quoted(column)}" for column in table.target_key]
         return sql(
             "comparison_keyed_rows",
-            target=quoted(table.target),
+            target=own.ours,
             own_key=commas(columns),
             own_texts=commas(
                 [f"({form(type_, column)})::text" for type_, column in zip(types, columns, strict=True)]

@@ -130,7 +130,7 @@ class Identity:
     @property
     def ours(self) -> str:
         """The target without rows of others, as what stands before an alias in FROM."""
-        return ours(self.table)
+        return ours(self.table if self.table.into is None else self._map[self.table.into])
 
     def _entry(self, target_id: str) -> dict[str, str]:
         return {"list": self._list, **_entry(self.table, target_id)}

@@ -16,6 +16,7 @@ from syncline.provider import ProviderServices, SyncContext, SyncProvider
 from syncline.testing import exercise_provider
 from syncline.testing.conformance import Nonconforming, Subject, try_item
 from syncline.testing.conformance.items import ITEMS
+from tests.kit.cases import further
 
 test_the_built_in_provider_conforms = exercise_provider(DefaultSyncProvider)
 
@@ -191,7 +192,16 @@ def test_a_bad_provider_fails_its_item_and_is_told_why(
     assert told.startswith(f"Provider 'bad' 1.0, {item}: expected ")
     assert reason in told
     assert told.endswith(f". {ITEMS[item].advice}.")
-    # It is not just bad at everything.
+
+
+@pytest.mark.parametrize(
+    ("provider", "item"),
+    [(TellsRows, "contract"), *further(*((provider, item) for provider, item, _ in BAD[1:]))],
+    ids=[provider.__name__ for provider, *_ in BAD],
+)
+def test_a_bad_provider_is_not_just_bad_at_everything(
+    bench: Bench, provider: type[Engine], item: str
+) -> None:
     assert bench.told(provider, "late-commits" if item != "late-commits" else "ties") is None
 
 

@@ -296,7 +296,7 @@ _storms = given(
 _in_one_graph = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@settings(_in_one_graph, max_examples=4)
+@settings(_in_one_graph, max_examples=3)
 @_storms
 async def test_writers_that_really_run_at_once_lose_nothing(
     graph: TestGraph, plans: list[list[tuple[int, bool]]], batch_rows: int

@@ -455,7 +455,7 @@ def machine_in(world: World) -> type[RuleBasedStateMachine]:
 
 
 def test_no_history_of_a_changing_environment_loses_a_change(world: World) -> None:
-    tell(world, histories=3, steps=15)
+    tell(world, histories=2, steps=15)
 
 
 @pytest.mark.proof

@@ -87,8 +87,8 @@ def _of_column(misfit: "Misfit", looked: Looked, known: KnownSide, there: "Table
         across = None if looked.other is None else looked.other.columns.get(name)
         if across is not None and across.full_type == found.full_type:
             return misfit.said(
-                f"{place} was changed from {was} to {found.full_type}, in both databases. Give it that type in "
-                f"the map of {table}."
+                f"{place} was changed from {was} to {found.full_type}, in both databases. Give it that type "
+                f"in the map of {table}."
             )
         return misfit.said(
             f"{place} was changed from {was} to {found.full_type}. Change it back, or give it that type in "

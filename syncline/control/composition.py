@@ -98,6 +98,10 @@ def composition_invalid(
     first = error.errors(include_input=False, include_url=False)[0]
     path = [str(part) for part in first["loc"]]
     problem = first["msg"].removeprefix("Value error, ")
+    if (
+        path[-1:] == ["str"] and first["type"] == "string_type"
+    ):  # the first branch of a union, which is no key
+        path, problem = path[:-1], "a text or a whole number is wanted"
     if first["type"] == "extra_forbidden":
         problem = "unknown key"
         if not under and len(path) == 1:

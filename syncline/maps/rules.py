@@ -151,7 +151,7 @@ class _Table:
         for one, path in named:
             parent = seen.get(one.parent)
             if parent is None:
-                problem = f"it refers to ['{one.parent}'], not declared before it"
+                problem = f"it refers to {one.parent}, not declared before it"
                 fix = f"Declare {one.parent} before it."
                 if one.parent not in known:
                     otherwise = f"Declare {one.parent}, or leave this out."
@@ -162,7 +162,7 @@ class _Table:
                 yield self.fault(*path, "parent", problem=problem, fix=fix)
                 continue
             if not parent.identified:
-                problem = f"it refers to ['{one.parent}'], which have no id of their own"
+                problem = f"it refers to {one.parent}, which has no id of its own"
                 fix = f"Refer to the parents of {one.parent}, or give it an `id`."
                 yield self.fault(*path, "parent", problem=problem, fix=fix)
             for problem, fix in referring_faults(self._table, one, parent):
@@ -202,7 +202,7 @@ class _Table:
             columns = set(_naming(tables, self._table, stat.counted))
             if not stat.by or not set(stat.by) <= columns:
                 problem = (
-                    f"stat {stat.column} counts {stat.counted} by {list(stat.by)}, which "
+                    f"stat {stat.column} counts {stat.counted} by {', '.join(stat.by)}, which "
                     f"refers to {self._table.name} by {sorted(columns) or 'nothing'}"
                 )
                 fix = (
@@ -220,9 +220,10 @@ class _Table:
     def _key(self) -> Iterator[Fault]:
         table = self._table
         if not table.key or len(set(table.key)) < len(table.key):
+            named = ", ".join(table.key) or "none"
             yield self.fault(
                 "key",
-                problem=f"a key has one column or several different ones, not {list(table.key)}",
+                problem=f"a key has one column or several different ones, not {named}",
                 fix="Name each column of the key once.",
             )
             return
@@ -256,7 +257,7 @@ class _Table:
                 yield self.fault(
                     *at,
                     "by",
-                    problem=f"['{reference.column}'] can name a parent by value only if required and no key",
+                    problem=f"{reference.column} can name a parent by value only if required and no key",
                     fix="Make it required, and choose another key; or refer by the parent's key.",
                 )
             if reference.required and reference.parent == table.name:
@@ -304,7 +305,7 @@ class _Table:
             if name in copied:
                 yield self.fault(
                     *path,
-                    problem=f"['{name}'] cannot be a column and a reference",
+                    problem=f"{name} cannot be a column and a reference",
                     fix=f"Leave {name} out of the columns.",
                 )
         elsewhere = {*table.key, *copied, *(name for name, _ in references)}
@@ -312,7 +313,7 @@ class _Table:
             if name in elsewhere:
                 yield self.fault(
                     *path,
-                    problem=f"['{name}'] cannot be links and something else",
+                    problem=f"{name} cannot be links and something else",
                     fix=f"Use {name} for the links alone.",
                 )
         yield from self._twice("target columns", [*((name, ("key",)) for name in ids), *columns, *targets])
@@ -341,7 +342,7 @@ class _Table:
             if name in seen:
                 yield self.fault(
                     *path,
-                    problem=f"['{name}'] would be two {what} of one name",
+                    problem=f"{name} would be two {what} of one name",
                     fix="Use separate names, or leave one out.",
                 )
             seen.add(name)
@@ -359,7 +360,7 @@ class _Table:
             if name in read:
                 yield self.fault(
                     *("ignored", position),
-                    problem=f"['{name}'] cannot be ignored and read",
+                    problem=f"{name} cannot be ignored and read",
                     fix=f"Leave {name} out of one of them.",
                 )
 
@@ -370,7 +371,7 @@ class _Table:
         for name in sorted(derived & table.expressions.keys()):
             yield self.fault(
                 *("expressions", name),
-                problem=f"['{name}'] come from the key, by which deletes and children find the row",
+                problem=f"{name} comes from the key, by which deletes and children find the row",
                 fix="Use the expression for a different column.",
             )
         for reference in table.required:

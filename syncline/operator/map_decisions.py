@@ -221,6 +221,12 @@ class Decisions:
                 )
         for column in found.columns.values():
             if column.name in table.key:
+                like = self._like(table, column.name)
+                if like is not None and column.name not in table.references:
+                    table.remarks.append(
+                        f"Key column {column.name} has no foreign key; if it names a row of {like}, add it "
+                        "to `references`."
+                    )
                 continue
             to = found.parent_of(column.name)
             if to is None:
@@ -242,15 +248,19 @@ class Decisions:
 
     def _note_like(self, table: Proposed, column: str) -> None:
         """Note that a column without a foreign key is named like one."""
+        like = self._like(table, column)
+        if like is not None:
+            table.notes[column] = f"no foreign key; if it names a row of {like}, move it to `references`"
+
+    def _like(self, table: Proposed, column: str) -> str | None:
+        """Return the table that a column, with or without `_id`, is named like, if it has its key's type."""
         stem = column.removesuffix("_id")
-        if stem == column:
-            return
-        like = next((each for each in self.all.values() if each.name in (stem, f"{stem}s")), None)
-        if like is None or not self.identified(like):
-            return
+        named = (stem,) if stem == column else (stem, f"{stem}s")
+        like = next((each for each in self.all.values() if each.name in named), None)
+        if like is None or not self.identified(like) or (like is table and column in table.key):
+            return None
         same = self.write.type_of(table.source, column) == self.write.type_of(like.source, like.key[0])
-        if same:
-            table.notes[column] = f"no foreign key; if it names a row of {like.name}, move it to `references`"
+        return like.name if same else None
 
     def _break_circles(self) -> None:
         """Copy columns as they are where tables refer to each other in a circle, optional ones first."""
@@ -295,7 +305,8 @@ class Decisions:
             members = [
                 each
                 for each in self.synced()
-                if each.name in (stem, f"{stem}s", f"{stem}es", f"{stem.removesuffix('y')}ies")
+                if each.name
+                in (stem, f"{stem}s", f"{stem}es", f"{stem.removesuffix('y')}ies", _singular(stem))
                 and self.identified(each)
                 and each is not table
                 and not self._reaches(each.source, table.source)

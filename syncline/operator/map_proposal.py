@@ -6,6 +6,7 @@ from typing import Final
 import yaml
 
 from syncline.capture.install.link_checks import filling
+from syncline.errors import InputInvalid
 from syncline.maps.document import VERSION
 from syncline.maps.tenants import NO_TENANT
 from syncline.operator.map_decisions import COMPOSITE_KEYS, KEY_TYPES, Decisions, Proposed, Side
@@ -67,10 +68,14 @@ class _Proposal:
         if self._decided.prefix:
             lines.append(f"# All sources begin with {self._decided.prefix}: targets are named without it.")
         synced = self._decided.synced()
-        lines.append("tables:" if synced else "tables: {}  # Nothing can be synced; no command takes it.")
+        left = [table for table in self._decided.all.values() if table.refused is not None]
+        if not synced:
+            schema = self._write.catalog.schema
+            why = [_one_line(f"{table.source}: {table.refused}") for table in left] or ["There is none."]
+            raise InputInvalid(f"No table of schema {schema} of the write-db can be synced. {' '.join(why)}")
+        lines.append("tables:")
         for table in synced:
             lines += ["", *self._table(table)]
-        left = [table for table in self._decided.all.values() if table.refused is not None]
         if left:
             lines += ["", "# Not proposed:"]
             lines += [f"#   {table.source}: {table.refused}" for table in left]
@@ -192,11 +197,11 @@ class _Proposal:
             for column in target.columns.values():
                 if column.name in filled or column.name.startswith(_RESERVED) or column.generated:
                     continue
-                kind = "NOT NULL, and" if column.not_null else "and"
+                kind = "NOT NULL, and of" if column.not_null else "of"
                 counter = " A counter? `stats` keeps counts, in the row too." * column.name.endswith(
                     ("_count", "_total")
                 )
-                yield f"    # {column.name} of the graph-db is {kind} of no source column.{counter}"
+                yield f"    # {column.name} of the graph-db is {kind} no source column.{counter}"
         text = next((name for name in _TEXTS if name in source.columns), None)
         # Points have uuids, which a key of another type is not.
         of_uuid = not self._decided.same_id(table) or self._decided.type_of_key(table) == "uuid"

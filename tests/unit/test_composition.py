@@ -1,9 +1,10 @@
 """What a graph's composition may declare."""
 
 import pytest
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
-from syncline.control.composition import Composition, parse_composition
+from syncline.control.composition import Composition, composition_invalid, parse_composition
+from syncline.control.maps import MapOptions
 from syncline.errors import CompositionInvalid
 
 
@@ -46,3 +47,10 @@ def test_a_broken_composition_names_the_graph_and_the_key(raw: dict[str, JsonVal
 def test_a_mistyped_kind_is_answered_with_the_known_ones() -> None:
     with pytest.raises(CompositionInvalid, match="unknown key; known are sync, fact_decomposition"):
         parse_composition("world", {"snyc": {"provider": "x"}})
+
+
+def test_a_tenant_of_a_wrong_shape_is_named_by_its_key() -> None:
+    with pytest.raises(ValidationError) as refused:
+        MapOptions.model_validate({"map": "saas", "tenant": ["7"]})
+    said = str(composition_invalid("acme", "sync.options", refused.value))
+    assert "'sync.options.tenant' is invalid: a text or a whole number is wanted" in said

@@ -39,9 +39,9 @@ def expressed(**expressions: str) -> SchemaMap:
 
 
 REFUSED: dict[str, Callable[[], object]] = {
-    r"\['id'\] come from the key": lambda: expressed(id="gen_random_uuid()"),
-    r"\['key'\] come from the key": lambda: expressed(key="upper(s.id)"),
-    r"\['one_id'\] come from the key": lambda: schema(replace(PAIRS, expressions={"one_id": "s.ref_two"})),
+    r"id comes from the key": lambda: expressed(id="gen_random_uuid()"),
+    r"key comes from the key": lambda: expressed(key="upper(s.id)"),
+    r"one_id comes from the key": lambda: schema(replace(PAIRS, expressions={"one_id": "s.ref_two"})),
     "sync_version": lambda: expressed(sync_version="0"),
     "sync_run": lambda: schema(replace(ROWS, references=(replace(ONE, target="sync_run"),))),
     "one_id refers to parents": lambda: expressed(one_id="NULL"),
@@ -61,15 +61,15 @@ REFUSED: dict[str, Callable[[], object]] = {
     "would be two numbers": lambda: schema(
         ROWS, parents=replace(PARENTS, stats=Stats(table="n", owner="counted", columns=(COUNTED,)))
     ),
-    r"\['sync_number'\]": lambda: schema(
+    r"sync_number": lambda: schema(
         ROWS,
         parents=replace(PARENTS, stats=Stats(table="n", owner="o", columns=(replace(COUNTED, column="sync_number"),))),
     ),
-    r"\['sync_hash'\]": lambda: schema(
+    r"sync_hash": lambda: schema(
         replace(ROWS, vector=VectorProjection(collection="c", text="t.key", payload={"sync_hash": "t.key"}))
     ),
-    r"tables \['sync_tombstone'\]": lambda: schema(replace(ROWS, source="sync_tombstone")),
-    r"tables \['sync_outbox'\]": lambda: schema(replace(ROWS, name="sync_outbox")),
+    r"sync_tombstone begins with": lambda: schema(replace(ROWS, source="sync_tombstone")),
+    r"sync_outbox begins with": lambda: schema(replace(ROWS, name="sync_outbox")),
     "a key has one column": lambda: schema(replace(ROWS, key=())),
     "a key has one column or": lambda: schema(replace(PAIRS, key=("one", "one"))),
 }  # fmt: skip

@@ -557,6 +557,19 @@ async def history(graph: TestGraph, seed: int, *, changes: int = 0, rounds: int 
         await world.compare()
         assert await world.verified() == []
     except BaseException:
+        for sql in (
+            "SELECT * FROM sync_parked_row",
+            "SELECT * FROM sync_dead_letter",
+            "SELECT table_name, row_id, key, reason FROM sync_requeue",
+            "SELECT * FROM sync_row",
+            "SELECT * FROM nodes",
+            "SELECT * FROM facts",
+            "SELECT * FROM rejections",
+            "SELECT * FROM sync_comparison",
+            "SELECT * FROM sync_cursor",
+        ):
+            world.log.append(sql + "\n  " + "\n  ".join(map(str, await world.read(sql))))
+        world.log += map(str, await world.source("SELECT * FROM rej"))
         Path(f"/tmp/adv/{seed}.log").write_text(world.features.document + "\n" + "\n".join(world.log))
         raise
 

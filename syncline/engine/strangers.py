@@ -66,7 +66,7 @@ async def strangers(
     before: Mapping[str, Definition] | None = None,
 ) -> AsyncIterator[tuple[str, str]]:
     """Yield the tables that have strangers, and what mends it. An empty table costs nothing."""
-    schema = await target.fetchval("SELECT current_schema()") if names else None
+    schema: str = await target.fetchval("SELECT current_schema()") if names else ""
     for name in names:
         condition = strange_condition(schema_map, name, schema=schema, before=(before or {}).get(name))
         if condition is None:

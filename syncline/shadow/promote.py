@@ -28,6 +28,7 @@ from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.state import payloads
 from syncline.engine.table_map import SchemaMap
+from syncline.engine.template import sql
 from syncline.errors import ShadowInvalid, StoreRejected
 from syncline.messages.operator import Promotion
 from syncline.messages.sync import TableProgress
@@ -194,7 +195,7 @@ class _Promotion:
             place = f"{quoted(self._live.schema)}.{quoted(table.name)}"
             if table.listed and await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", place):
                 is_ours = Identity(schema_map, table, schema=self._live.schema).is_ours("t")
-                if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {place} t WHERE NOT {is_ours})"):
+                if await connection.fetchval(sql("strangers_any", target=place, strange=f"NOT {is_ours}")):
                     yield table.name
 
     @asynccontextmanager

@@ -120,7 +120,7 @@ class Removal:
         parents = own.joined("t", "p", 0)
         if parents is None:
             parts = own.parts("t")
-            if not child.listed and child.parent_part(of.column) and self._map[of.parent].listed:
+            if not child.listed and of.column in child.key and self._map[of.parent].listed:
                 parts[child.key.index(of.column)] = "g.key[1]"
             return {"joins": "", "key": commas(parts)}
         return {

@@ -103,7 +103,7 @@ class Identity:
         return sql("is_row", **self._entry(f"{row}.{self.column}")).strip()
 
     def was_ours(self, row: str, rule: str) -> str:
-        """Return the condition that a row is in the list, by the rule of an earlier map with ids of this type."""
+        """Return the condition that a row is in the list, by an earlier rule for ids of this type."""
         target_id = f"{row}.{self.column}"
         by = (
             {"by": "row_id", "id": target_id}

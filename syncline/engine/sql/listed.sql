@@ -87,3 +87,8 @@ ORDER BY s.sync_row_id
 
 -- name: list_remove
 DELETE FROM sync_row l USING pg_temp.sync_gone g WHERE l.table_name = g.table_name AND l.row_id = g.row_id
+
+-- name: list_keys
+-- The list leaves, and the target tells the keys again: nothing else does until each row has been read again.
+UPDATE @{target} t SET @{changes} FROM sync_row
+WHERE sync_row.table_name = '@{table}' AND coalesce(sync_row.target_id, sync_row.row_id::text) COLLATE "C" = @{id}

@@ -122,8 +122,8 @@ class RowChecksums:
         # A computed id is computed once.
         self.target_id = keys[0] if stored else "t.sync_row_id"
         rows = quoted(table.target)
-        if hung := self._hung_on_listed():
-            rows = _sql("target_hung_on_listed", target=rows, of_ours=" AND ".join(hung))
+        if under := self._under_listed():
+            rows = _sql("target_under_listed", target=rows, of_ours=" AND ".join(under))
         if table.into is not None:
             written = {column.name: f"t.{quoted(column.name)}" for column in table.columns}
             # Rows of others are no rows without a source row.
@@ -188,7 +188,7 @@ class RowChecksums:
         keys = zip(self._joined, self.table.target_key, strict=True)
         return commas([f"coalesce({key}, t.{quoted(column)}::text)" for (_, key), column in keys])
 
-    def _hung_on_listed(self) -> list[str]:
+    def _under_listed(self) -> list[str]:
         """Return the conditions that what the key refers to is ours: else so is no row that hangs on it.
 
         A row that is listed itself tells it by the list; what is written into a row, by that row.

@@ -95,7 +95,7 @@ async def _strange(
     own = Identity(schema_map, table)
     parts = own.parts("t")
     # What refers by its key to a row that is not listed yet is found by that row's id.
-    told = [part for name, part in zip(table.key, parts, strict=True) if not own.hangs_on_listed(name)]
+    told = [part for name, part in zip(table.key, parts, strict=True) if not own.under_listed(name)]
     unreadable = " OR ".join(f"({part}) IS NULL" for part in told) or "false"
     strange = f"{own.is_strange('t')} OR {unreadable}" if own.can_be_strange else unreadable
     places = {"target": quoted(table.target), "strange": strange}

@@ -133,9 +133,7 @@ class Removal:
         own = self._identity(child)
         if child.listed:
             return f"\nWHERE {own.is_ours('t')}"
-        return (
-            "\nWHERE array_position(k.key, NULL) IS NULL" if any(map(own.hangs_on_listed, child.key)) else ""
-        )
+        return "\nWHERE array_position(k.key, NULL) IS NULL" if any(map(own.under_listed, child.key)) else ""
 
     def _effects_of(self, table: TableMap) -> Iterator[_Effect]:
         name = literal(table.name)
@@ -222,6 +220,8 @@ class Removal:
                 child_name=literal(child.name),
                 child_row=self._identity(child).row_id("o"),
                 child_key=commas(self._identity(child).parts("o")),
+                # One that is not listed yet is read again anyway.
+                ours=self._identity(child).only_ours("o"),
                 owner=quoted(table.target_key[0]),
             )
             for child in self._map

@@ -104,7 +104,7 @@ class Removal:
                             "gone_keyed_children",
                             **names,
                             **self._key_of(child, of=reference),
-                            ours=self._only_told(child),
+                            ours=self._with_key(child),
                         ),
                     )
 
@@ -128,7 +128,7 @@ class Removal:
             "key": commas([k for _, k in parents]),
         }
 
-    def _only_told(self, child: TableMap) -> str:
+    def _with_key(self, child: TableMap) -> str:
         """Return the condition that a row is ours, or that its parents tell its key: else it is others'."""
         own = self._identity(child)
         if child.listed:

@@ -19,6 +19,7 @@ from syncline.engine.map_changes import (
 from syncline.engine.render.fragments import column
 from syncline.engine.render.identity import Identity, ours
 from syncline.engine.render.links import LinkTable
+from syncline.engine.render.listing import keys_from_list
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.state import FILL
 from syncline.engine.strangers import strangers
@@ -78,6 +79,9 @@ class MapState:
         if reread:
             await target.execute(sql("mapped_unpark"), reread)
         unlisted = [change.table for change in changes if change.unlisted]
+        for name in unlisted:
+            if statement := keys_from_list(self.statements.schema_map, name):
+                await target.execute(statement)
         if unlisted:
             await target.execute("DELETE FROM sync_row WHERE table_name = ANY ($1::text[])", unlisted)
         for change in changes:

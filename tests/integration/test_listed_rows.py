@@ -636,3 +636,34 @@ async def test_rows_that_name_a_row_that_is_taken_over_are_taken_over_too(site: 
     )
     await cycle(site, SyncEngine(book))
     assert await read(site, "SELECT key, sqlstate, message FROM sync_dead_letter") == []
+
+
+async def test_a_row_that_is_not_listed_yet_leaves_with_what_hangs_on_it(site: TestGraph) -> None:
+    """A map has begun to list rows, and the first row is to leave before it has been read again."""
+    tables = (
+        TableMap(name="sources", source="w_sources", key=("key",), id=Id(rule=IdRule.SAME, type="text"), stamped=False),
+        replace(NODES, id=Id(rule=IdRule.HASH), links=(), stats=None, stamped=False, references=(Reference(column="parent", parent="sources", target="origin"),)),
+        replace(PAGES, references=(PAGES.references[0],)),
+    )  # fmt: skip
+    await on_target(
+        site,
+        "DROP TABLE pages, cites, sources, node_stats, related; CREATE TABLE sources (id text PRIMARY KEY);"
+        "ALTER TABLE nodes ADD key text, ADD origin text REFERENCES sources;"
+        "CREATE TABLE pages (node uuid REFERENCES nodes, number int, text text, PRIMARY KEY (node, number))",
+    )
+    before = SchemaMap(name="book", tables=tables)
+    await cycle(site, SyncEngine(before), NODE_ROWS + "UPDATE w_nodes SET parent = 's'")
+    beside = replace(tables[1], id=Id(rule=IdRule.HASH, beside=True))
+    await cycle(
+        site,
+        SyncEngine(SchemaMap(name="book", tables=(tables[0], beside, tables[2]))),
+        "UPDATE w_nodes SET parent = 'none' WHERE key = 'b'",
+    )
+    assert await read(site, "SELECT table_name, message FROM sync_dead_letter") == []
+    assert await read(site, "SELECT title FROM nodes ORDER BY 1") == [("A",), ("C",)]
+    assert await read(site, "SELECT text FROM pages") == [("one",)]
+    # And back, without the list: the keys are in the target again before a row has been read.
+    await cycle(site, SyncEngine(before), "UPDATE w_nodes SET parent = 'none' WHERE key = 'a'")
+    assert await read(site, "SELECT table_name, message FROM sync_dead_letter") == []
+    assert await read(site, "SELECT title, key FROM nodes ORDER BY 1") == [("C", "c")]
+    assert await read(site, "SELECT text FROM pages") == []

@@ -10,7 +10,7 @@ from syncline.engine.render.identity import Identity
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.stats import counting_columns, touched
 from syncline.engine.schema_transaction import looking_up
-from syncline.engine.table_map import SchemaMap, TableMap
+from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.into import without_row
 from syncline.messages.sync import TableProgress
@@ -100,21 +100,40 @@ class Removal:
                 elif child.listed:
                     yield child.name, sql("gone_listed_children", **names, is_row=own.is_row("t"))
                 else:
-                    yield child.name, sql("gone_keyed_children", **names, **self._key_of(child))
+                    yield (
+                        child.name,
+                        sql(
+                            "gone_keyed_children",
+                            **names,
+                            **self._key_of(child, of=reference),
+                            ours=self._with_key(child),
+                        ),
+                    )
 
     def _identity(self, table: TableMap) -> Identity:
         return Identity(self._map, table)
 
-    def _key_of(self, child: TableMap) -> dict[str, str]:
-        """Return how a row's key is made from its columns and the rows that its key refers to."""
+    def _key_of(self, child: TableMap, *, of: Reference) -> dict[str, str]:
+        """Return how a row's key is made from its columns and the rows that its key refers to.
+
+        `of`: the reference to the removed row, whose key is known also where the list lacks it.
+        """
         own = self._identity(child)
         parents = own.joined("t", "p", 0)
         if parents is None:
-            return {"joins": "", "key": commas(own.parts("t"))}
+            parts = own.parts("t")
+            if not child.listed and of.column in child.key and self._map[of.parent].listed:
+                parts[child.key.index(of.column)] = "g.key[1]"
+            return {"joins": "", "key": commas(parts)}
         return {
             "joins": " ".join(f"JOIN {join}" for join, _ in parents),
             "key": commas([k for _, k in parents]),
         }
+
+    def _with_key(self, child: TableMap) -> str:
+        """Return the condition that the parents of a row tell its key: else it is others'."""
+        own = self._identity(child)
+        return "\nWHERE array_position(k.key, NULL) IS NULL" if any(map(own.under_listed, child.key)) else ""
 
     def _effects_of(self, table: TableMap) -> Iterator[_Effect]:
         name = literal(table.name)
@@ -201,6 +220,8 @@ class Removal:
                 child_name=literal(child.name),
                 child_row=self._identity(child).row_id("o"),
                 child_key=commas(self._identity(child).parts("o")),
+                # One that is not listed yet is read again anyway.
+                ours=self._identity(child).only_ours("o"),
                 owner=quoted(table.target_key[0]),
             )
             for child in self._map

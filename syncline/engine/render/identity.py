@@ -170,6 +170,11 @@ class Identity:
         """Return the identity of a reference's parent."""
         return Identity(self._map, self._map[reference.parent], schema=self._schema)
 
+    def under_listed(self, name: str) -> bool:
+        """Return whether a part of the key is a reference to a table whose rows are listed."""
+        reference = self.table.parent_part(name)
+        return reference is not None and self.of(reference).table.listed
+
     def row_id(self, row: str) -> str:
         """Return the row id of a target row."""
         if self.table.listed and not self.hashed:

@@ -6,6 +6,7 @@ set-wise over the stage: ids are looked up before rows are parked, and entered o
 
 from collections.abc import Sequence
 
+from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import commas, merged_values, reference_id
 from syncline.engine.render.identity import Identity, key_hash, listed_as
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
@@ -13,7 +14,7 @@ from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
 from syncline.sql import literal, quoted
 
-__all__ = ["Listing"]
+__all__ = ["Listing", "keys_from_list"]
 
 
 class Listing:
@@ -122,3 +123,28 @@ class Listing:
             stamps=", version, run" if stamps else "",
             stamped=", s.sync_xid, (SELECT fence FROM sync_state)" if stamps else "",
         )
+
+
+def keys_from_list(schema_map: SchemaMap, name: str) -> str | None:
+    """Return the statement that writes listed keys into a target that tells them itself by the map of now."""
+    table = schema_map[name]
+    if table.listed or not table.identified:
+        return None
+    own = Identity(schema_map, table)
+    columns = [table.key_column] if table.key_column is not None else list(table.own_parts)
+    places = [1] if table.key_column is not None else [table.key.index(column) + 1 for column in columns]
+    types = [table.key_types[place - 1] for place in places]
+    written = [
+        f"{quoted(column)} = {read(type_, f'sync_row.key[{place}]')}"
+        for column, type_, place in zip(columns, types, places, strict=True)
+        if column is not None
+    ]
+    if not written:
+        return None
+    return sql(
+        "list_keys",
+        target=quoted(name),
+        table=literal(name),
+        changes=commas(written),
+        id=listed_as(table, f"t.{own.column}"),
+    )

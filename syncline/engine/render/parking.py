@@ -213,6 +213,7 @@ class Waiting:
                 child_name=literal(child.name),
                 child_row=identity.row_id("t"),
                 child_key=commas(identity.parts("t")),
+                ours=identity.only_ours("t"),
                 **names,
             ),
         )

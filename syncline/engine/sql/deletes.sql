@@ -46,7 +46,7 @@ SELECT '@{child_name}', syncline.row_uuid(k.key), k.key, true
 FROM @{child} t
 JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND @{gone}
 @{joins}
-CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k
+CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k@{ours}
 ON CONFLICT DO NOTHING
 
 -- name: gone_listed_children

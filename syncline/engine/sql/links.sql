@@ -83,6 +83,6 @@ SELECT count(*) FROM removed
 -- name: restore_links
 , restored AS (
     INSERT INTO sync_requeue (table_name, row_id, key, reason)
-    SELECT '@{child_name}', @{child_row}, ARRAY[@{child_key}], 'a rejection left' FROM changed c JOIN @{child} o ON o.@{child_id} = c.@{owner}
+    SELECT '@{child_name}', @{child_row}, ARRAY[@{child_key}], 'a rejection left' FROM changed c JOIN @{child} o ON o.@{child_id} = c.@{owner}@{ours}
     ON CONFLICT DO NOTHING
 )

@@ -85,3 +85,8 @@ DELETE FROM sync_row WHERE ctid = ANY (ARRAY(
         SELECT l.ctid FROM sync_row l WHERE l.table_name = g.table_name AND l.row_id = g.row_id OFFSET 0
     ) o
 ))
+
+-- name: list_keys
+-- The list leaves, and the target tells the keys again: nothing else does until each row has been read again.
+UPDATE @{target} t SET @{changes} FROM sync_row
+WHERE sync_row.table_name = '@{table}' AND coalesce(sync_row.target_id, sync_row.row_id::text) COLLATE "C" = @{id}

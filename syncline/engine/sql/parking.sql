@@ -109,7 +109,7 @@ WITH ready AS (
     RETURNING @{parked_owner}
 )
 INSERT INTO sync_requeue (table_name, row_id, key, reason)
-SELECT DISTINCT '@{child_name}', @{child_row}, ARRAY[@{child_key}], 'its release was refused' FROM ready r JOIN @{child} t ON t.@{child_id} = r.owner
+SELECT DISTINCT '@{child_name}', @{child_row}, ARRAY[@{child_key}], 'its release was refused' FROM ready r JOIN @{child} t ON t.@{child_id} = r.owner@{ours}
 ON CONFLICT DO NOTHING
 
 -- name: released

@@ -21,7 +21,7 @@ encode(substr(set_byte(set_byte(sha256(@{bytes}), 6, 128), 8, 128), 1, 16), 'hex
     FROM @{target} t JOIN sync_row ON @{of_row} OFFSET 0
 ) t
 
--- name: target_hung_on_listed
+-- name: target_under_listed
 (SELECT t.* FROM @{target} t WHERE @{of_ours})
 
 -- name: target_with_values

@@ -49,9 +49,10 @@ class Listing:
         self.moved = sql("list_moved", **self._names) if moves else None
         self.unmoved = sql("list_unmoved", **self._names) if moves else None
         self.default = sql("list_default")
-        # Hashes of two keys are never equal, nor are the uuids made of them. A row that was found may have one.
+        # Hashes of two keys are never equal, nor are uuids made of them; a row that was found may have one.
         clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME) and not table.keeps_ids
         self.unclear = sql("list_unclear", **self._names) if table.listed and not clear else None
+        self.away = None if self.unclear is None else self._away()
         self.landed = self._landed() if table.listed else None
         """Enter what is still staged, which has been applied."""
 
@@ -105,6 +106,16 @@ class Listing:
     def _named(self, reference: Reference, parent: Identity) -> str:
         type_ = self.table.key_texts[reference.column]
         return key_hash(parent.referred(type_, f"s.{quoted(reference.column)}"))
+
+    def _away(self) -> str:
+        listed = sql(
+            "listed_id",
+            list="sync_row",
+            table=self._names["table"],
+            id="sync_row.target_id",
+            row_id="s.sync_row_id",
+        )
+        return sql("list_away", **self._names, listed_as=listed.strip())
 
     def _landed(self) -> str:
         stamps = self.table.stamped and self.table.beside

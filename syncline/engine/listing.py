@@ -14,10 +14,10 @@ _NULL = "23502"
 _DOUBLE = "23505"
 
 
-async def identify(target: asyncpg.Connection, listing: Listing) -> None:
+async def identify(target: asyncpg.Connection, listing: Listing, *, few: bool) -> None:
     """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction."""
     # Rows may be found by what they refer to.
-    for statement in listing.references:
+    for statement in listing.references if few else listing.many_references:
         await target.execute(statement)
     if listing.assigns:
         made = listing.made

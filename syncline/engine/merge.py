@@ -68,7 +68,7 @@ async def apply_staged(
     merging, listing = table.merging, table.listing
     few = staged < _ANALYZE_FROM
     if listing.any:
-        await identify(target, listing)
+        await identify(target, listing, few=few)
     if not few:
         # Ids that were filled in are counted, too.
         await target.execute(table.analyze_stage)

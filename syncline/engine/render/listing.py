@@ -6,6 +6,7 @@ set-wise over the stage: ids are looked up before rows are parked, and entered o
 
 from collections.abc import Sequence
 
+from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import commas, merged_values, reference_id
 from syncline.engine.render.identity import Identity, key_hash, listed_as
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
@@ -40,6 +41,8 @@ class Listing:
         own = [(reference, parent) for reference, parent in parents if reference.parent == table.name]
         self.references: Sequence[str] = [self._reference(*pair) for pair in parents if pair not in own]
         """Fill in the ids of rows of other tables that are referred to."""
+        self.many_references: Sequence[str] = [self._many(*pair) for pair in parents if pair not in own]
+        """The same for many rows."""
         self.references_beside: Sequence[str] = [
             statement for pair in own for statement in (self._reference(*pair), self._beside(*pair))
         ]
@@ -93,6 +96,16 @@ class Listing:
             reference=quoted(reference.column),
             reference_id=reference_id(reference.column),
             listed_id=parent.listed_id(self._named(reference, parent)),
+        )
+
+    def _many(self, reference: Reference, parent: Identity) -> str:
+        return sql(
+            "list_references",
+            stage=self._stage,
+            reference_id=reference_id(reference.column),
+            id=read(parent.table.id_type, "sync_row.target_id"),
+            parent_name=literal(parent.table.name),
+            waits_for=self._named(reference, parent),
         )
 
     def _beside(self, reference: Reference, parent: Identity) -> str:

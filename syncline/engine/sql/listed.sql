@@ -5,6 +5,11 @@
 -- read the table's whole list, or compare every pair.
 UPDATE @{stage} s SET @{reference_id} = @{listed_id} WHERE s.@{reference} IS NOT NULL
 
+-- name: list_references
+-- The same of many rows.
+UPDATE @{stage} s SET @{reference_id} = @{id}
+FROM sync_row WHERE sync_row.table_name = '@{parent_name}' AND sync_row.row_id = @{waits_for}
+
 -- name: list_reference_beside
 -- Those of rows of this batch, which may be listed only at its end, or under another id.
 UPDATE @{stage} s SET @{reference_id} = o.sync_id FROM @{stage} o WHERE o.sync_present AND o.sync_row_id = @{waits_for}

@@ -14,10 +14,10 @@ _NULL = "23502"
 _DOUBLE = "23505"
 
 
-async def identify(target: asyncpg.Connection, listing: Listing) -> None:
+async def identify(target: asyncpg.Connection, listing: Listing, *, few: bool) -> None:
     """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction."""
     # What is referred to first: it may be of the natural key, by which a row is known.
-    for statement in listing.references:
+    for statement in listing.references if few else listing.many_references:
         await target.execute(statement)
     if listing.assigns:
         made = listing.made
@@ -28,17 +28,25 @@ async def identify(target: asyncpg.Connection, listing: Listing) -> None:
 
 
 async def move(target: asyncpg.Connection, listing: Listing) -> bool:
-    """Note for removal what stands under an id that its source row has no longer; return if any row does."""
-    return listing.moved is not None and bool(await target.fetchval(listing.moved))
+    """Note for removal what stands under an id that its source row has no longer.
+
+    Return whether a row is not listed under its id yet.
+    """
+    if listing.away is None or not await target.fetchval(listing.away):
+        return False
+    if listing.moved is not None:
+        await target.execute(listing.moved)
+    return True
 
 
-async def take_out_unclear(target: asyncpg.Connection, listing: Listing, *, moving: bool) -> list[DeadLetter]:
+async def take_out_unclear(target: asyncpg.Connection, listing: Listing, *, away: bool) -> list[DeadLetter]:
     """Take rows out of the stage that have no id, or another's, and return them.
 
     After the removals, which may have made ids free. Then rows can refer to what stays in the stage.
+    Unless a row is `away` from its id in the list there are none.
     """
-    rows = [] if listing.unclear is None else await target.fetch(listing.unclear)
-    if listing.unmoved is not None and moving:
+    rows = await target.fetch(listing.unclear) if listing.unclear is not None and away else []
+    if listing.unmoved is not None and away:
         await target.execute(listing.unmoved)
     for statement in listing.references_beside:
         await target.execute(statement)

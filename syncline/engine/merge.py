@@ -68,7 +68,7 @@ async def apply_staged(
     merging, listing = table.merging, table.listing
     few = staged < _ANALYZE_FROM
     if listing.any:
-        await identify(target, listing)
+        await identify(target, listing, few=few)
     if not few:
         # Ids that were filled in are counted, too.
         await target.execute(table.analyze_stage)
@@ -81,10 +81,10 @@ async def apply_staged(
     for ranged in waiting.park_rows:
         _, refused, _ = await settle(target, table, ranged, store)
         unparked.extend(refused)
-    moving = await move(target, listing)
+    away = await move(target, listing)
     removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
     effects.extend(removed)
-    unparked.extend(await take_out_unclear(target, listing, moving=moving))
+    unparked.extend(await take_out_unclear(target, listing, away=away))
     # Removals may have parked references of staged rows that had none before.
     references = table.table.identified and bool(state["references"] or removed)
     async with looking_up(target, few=few and (state["rows"] or references)):

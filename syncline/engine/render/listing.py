@@ -41,6 +41,8 @@ class Listing:
         own = [(reference, parent) for reference, parent in parents if reference.parent == table.name]
         self.references: Sequence[str] = [self._reference(*pair) for pair in parents if pair not in own]
         """Fill in the ids of rows of other tables that are referred to."""
+        self.many_references: Sequence[str] = [self._many(*pair) for pair in parents if pair not in own]
+        """The same for many rows."""
         self.references_beside: Sequence[str] = [
             statement for pair in own for statement in (self._reference(*pair), self._beside(*pair))
         ]
@@ -50,10 +52,10 @@ class Listing:
         self.moved = sql("list_moved", **self._names) if moves else None
         self.unmoved = sql("list_unmoved", **self._names) if moves else None
         self.default = sql("list_default")
-        # Hashes of two keys are never equal, nor are the uuids made of them; a row that was found may
-        # have one.
+        # Hashes of two keys are never equal, nor are uuids made of them; a row that was found may have one.
         clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME) and not table.keeps_ids
         self.unclear = sql("list_unclear", **self._names) if table.listed and not clear else None
+        self.away = None if self.unclear is None else self._away()
         self.landed = self._landed() if table.listed else None
         """Enter what is still staged, which has been applied."""
 
@@ -96,6 +98,16 @@ class Listing:
             listed_id=parent.listed_id(self._named(reference, parent)),
         )
 
+    def _many(self, reference: Reference, parent: Identity) -> str:
+        return sql(
+            "list_references",
+            stage=self._stage,
+            reference_id=reference_id(reference.column),
+            id=read(parent.table.id_type, "sync_row.target_id"),
+            parent_name=literal(parent.table.name),
+            waits_for=self._named(reference, parent),
+        )
+
     def _beside(self, reference: Reference, parent: Identity) -> str:
         return sql(
             "list_reference_beside",
@@ -107,6 +119,16 @@ class Listing:
     def _named(self, reference: Reference, parent: Identity) -> str:
         type_ = self.table.key_texts[reference.column]
         return key_hash(parent.referred(type_, f"s.{quoted(reference.column)}"))
+
+    def _away(self) -> str:
+        listed = sql(
+            "listed_id",
+            list="sync_row",
+            table=self._names["table"],
+            id="sync_row.target_id",
+            row_id="s.sync_row_id",
+        )
+        return sql("list_away", **self._names, listed_as=listed.strip())
 
     def _landed(self) -> str:
         stamps = self.table.stamped and self.table.beside

@@ -5,6 +5,11 @@
 -- read the table's whole list, or compare every pair.
 UPDATE @{stage} s SET @{reference_id} = @{listed_id} WHERE s.@{reference} IS NOT NULL
 
+-- name: list_references
+-- The same of many rows.
+UPDATE @{stage} s SET @{reference_id} = @{id}
+FROM sync_row WHERE sync_row.table_name = '@{parent_name}' AND sync_row.row_id = @{waits_for}
+
 -- name: list_reference_beside
 -- Those of rows of this batch, which may be listed only at its end, or under another id.
 UPDATE @{stage} s SET @{reference_id} = o.sync_id FROM @{stage} o WHERE o.sync_present AND o.sync_row_id = @{waits_for}
@@ -23,27 +28,25 @@ SELECT CASE WHEN a.attidentity <> ''
 FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = $1::text::regclass AND a.attname = $2
 
+-- name: list_away
+-- Whether a row is not listed under its id. While none is, no two rows can have one id, and none moves.
+SELECT EXISTS (SELECT FROM @{stage} s WHERE s.sync_present AND (@{listed_as} = @{id}) IS NOT TRUE)
+
 -- name: list_moved
 -- Rows under an id that their source has no longer are removed; they return under the new one with this batch.
 -- One whose new id is another's, which keeps it, stays as it is. OFFSET 0: each row is found by the index.
-WITH elsewhere AS (
-    SELECT s.sync_row_id, ARRAY[@{key}] AS key, @{id} AS target_id
-    FROM @{stage} s CROSS JOIN LATERAL (
-        SELECT l.target_id FROM sync_row l WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id OFFSET 0
-    ) l
-    WHERE s.sync_present AND l.target_id <> @{id}
-), moved AS (
-    INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
-    SELECT '@{table}', e.sync_row_id, e.key, NULL
-    FROM elsewhere e WHERE NOT EXISTS (
-        SELECT FROM sync_row o
-        WHERE o.table_name = '@{table}' AND o.target_id = e.target_id AND o.row_id <> e.sync_row_id
-          AND NOT EXISTS (SELECT FROM @{stage} w WHERE w.sync_row_id = o.row_id)
-          AND NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND g.row_id = o.row_id)
-    )
-    ON CONFLICT DO NOTHING
+INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+SELECT '@{table}', s.sync_row_id, ARRAY[@{key}], NULL
+FROM @{stage} s CROSS JOIN LATERAL (
+    SELECT l.target_id FROM sync_row l WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id OFFSET 0
+) l
+WHERE s.sync_present AND l.target_id <> @{id} AND NOT EXISTS (
+    SELECT FROM sync_row o
+    WHERE o.table_name = '@{table}' AND o.target_id = @{id} AND o.row_id <> s.sync_row_id
+      AND NOT EXISTS (SELECT FROM @{stage} w WHERE w.sync_row_id = o.row_id)
+      AND NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND g.row_id = o.row_id)
 )
-SELECT EXISTS (SELECT FROM elsewhere)
+ON CONFLICT DO NOTHING
 
 -- name: list_unclear
 -- Rows without an id, and rows whose id is another key's, by the list or in this batch, leave the batch.

@@ -122,8 +122,8 @@ class RowChecksums:
         self.target_id = keys[0] if stored else "t.sync_row_id"
         rows = quoted(table.target)
         # What hangs by its key on a row of others is theirs too.
-        if table.into is None and (hung := own.of_listed("t")):
-            rows = _sql("target_hung_on_listed", target=rows, of_ours=" AND ".join(hung))
+        if table.into is None and (under := own.of_listed("t")):
+            rows = _sql("target_under_listed", target=rows, of_ours=" AND ".join(under))
         if table.into is not None:
             written = {column.name: f"t.{quoted(column.name)}" for column in table.columns}
             # Rows of others are no rows without a source row.

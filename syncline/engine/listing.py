@@ -32,21 +32,23 @@ async def move(target: asyncpg.Connection, listing: Listing) -> bool:
 
     Return whether a row is not listed under its id yet.
     """
-    if listing.away is None or not await target.fetchval(listing.away):
+    if listing.elsewhere is None or not await target.fetchval(listing.elsewhere):
         return False
     if listing.moved is not None:
         await target.execute(listing.moved)
     return True
 
 
-async def take_out_unclear(target: asyncpg.Connection, listing: Listing, *, away: bool) -> list[DeadLetter]:
+async def take_out_unclear(
+    target: asyncpg.Connection, listing: Listing, *, elsewhere: bool
+) -> list[DeadLetter]:
     """Take rows out of the stage that have no id, or another's, and return them.
 
     After the removals, which may have made ids free. Then rows can refer to what stays in the stage.
-    Unless a row is `away` from its id in the list there are none.
+    There are none unless some row is not listed under its id (`elsewhere`).
     """
-    rows = await target.fetch(listing.unclear) if listing.unclear is not None and away else []
-    if listing.unmoved is not None and away:
+    rows = await target.fetch(listing.unclear) if listing.unclear is not None and elsewhere else []
+    if listing.unmoved is not None and elsewhere:
         await target.execute(listing.unmoved)
     for statement in listing.references_beside:
         await target.execute(statement)

@@ -81,10 +81,10 @@ async def apply_staged(
     for ranged in waiting.park_rows:
         _, refused, _ = await settle(target, table, ranged, store)
         unparked.extend(refused)
-    away = await move(target, listing)
+    elsewhere = await move(target, listing)
     removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
     effects.extend(removed)
-    unparked.extend(await take_out_unclear(target, listing, away=away))
+    unparked.extend(await take_out_unclear(target, listing, elsewhere=elsewhere))
     # Removals may have parked references of staged rows that had none before.
     references = table.table.identified and bool(state["references"] or removed)
     async with looking_up(target, few=few and (state["rows"] or references)):

@@ -55,7 +55,7 @@ class Listing:
         # Hashes of two keys are never equal, nor are uuids made of them; a row that was found may have one.
         clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME) and not table.keeps_ids
         self.unclear = sql("list_unclear", **self._names) if table.listed and not clear else None
-        self.away = None if self.unclear is None else self._away()
+        self.elsewhere = None if self.unclear is None else self._elsewhere()
         self.landed = self._landed() if table.listed else None
         """Enter what is still staged, which has been applied."""
 
@@ -120,7 +120,7 @@ class Listing:
         type_ = self.table.key_texts[reference.column]
         return key_hash(parent.referred(type_, f"s.{quoted(reference.column)}"))
 
-    def _away(self) -> str:
+    def _elsewhere(self) -> str:
         listed = sql(
             "listed_id",
             list="sync_row",
@@ -128,7 +128,7 @@ class Listing:
             id="sync_row.target_id",
             row_id="s.sync_row_id",
         )
-        return sql("list_away", **self._names, listed_as=listed.strip())
+        return sql("list_elsewhere", **self._names, listed_as=listed.strip())
 
     def _landed(self) -> str:
         stamps = self.table.stamped and self.table.beside

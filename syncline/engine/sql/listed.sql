@@ -28,7 +28,7 @@ SELECT CASE WHEN a.attidentity <> ''
 FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = $1::text::regclass AND a.attname = $2
 
--- name: list_away
+-- name: list_elsewhere
 -- Whether a row is not listed under its id. While none is, no two rows can have one id, and none moves.
 SELECT EXISTS (SELECT FROM @{stage} s WHERE s.sync_present AND (@{listed_as} = @{id}) IS NOT TRUE)
 

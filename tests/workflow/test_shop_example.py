@@ -183,7 +183,9 @@ async def test_a_shop_is_synced_by_commands_alone(site: Site, tmp_path: Path) ->
     assert await site.copied("SELECT total FROM order_total WHERE order_id = 1") == [(Decimal(21),)]
     examined: Any = await site.command("doctor", "--json")
     failing = {check["name"] for check in json.loads(examined.out)["checks"] if check["status"] == "fail"}
-    assert failing <= {"reconciler"}, examined.out
+    # Graphs of other tests may be in the control plane.
+    others = {name for name in failing if name.startswith("graph ") and name != "graph shop"}
+    assert failing - others <= {"reconciler"}, examined.out
 
     await site.write_as_owner(CHANGES)
     await site.run("sync", "shop")

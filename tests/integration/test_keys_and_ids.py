@@ -20,9 +20,9 @@ from syncline.operator.dead_letters import show
 from syncline.operator.explain import explain
 from syncline.operator.explanation import RowState
 from syncline.operator.parked import list_parked, summarize_parked
-from syncline.testing.graphs import TestGraph, write
+from syncline.testing.graphs import TestGraph, read, write
 from syncline.verify import verify
-from tests.kit.bare_graph import bare_graph
+from tests.kit.bare_graph import bare_graph, made_by
 
 NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
 
@@ -285,19 +285,8 @@ async def site(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterato
 
 
 async def prepare(graph: TestGraph, schema_map: SchemaMap, source: str, target: str) -> None:
-    for connection, script in ((await graph.connect_write(), source), (await graph.connect_target(), target)):
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS kg")
-        await connection.execute(script)
-        await connection.close()
+    await made_by(graph, write=source, target=target)
     await adopt(graph.write, "kg", schema_map)
-
-
-async def read(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:
-    connection = await graph.connect_target()
-    try:
-        return [tuple(row) for row in await connection.fetch(sql)]
-    finally:
-        await connection.close()
 
 
 async def compared(graph: TestGraph, schema_map: SchemaMap) -> Verification:

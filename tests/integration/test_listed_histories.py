@@ -5,8 +5,8 @@ from random import Random
 import pytest
 
 from syncline.engine import SyncEngine
-from syncline.testing.graphs import TestGraph, write
-from tests.integration.test_listed_rows import BOOK, compared, on_target, read, site, uuid
+from syncline.testing.graphs import TestGraph, on_target, read, write
+from tests.integration.test_listed_rows import BOOK, compared, site, uuid
 
 __all__ = ["site"]
 

@@ -28,10 +28,10 @@ from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain
 from syncline.operator.explanation import RowState
 from syncline.operator.map_check import check_map
-from syncline.testing.graphs import TestGraph, write
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.verify import verify
 from syncline.verify.takeover import take_over
-from tests.kit.bare_graph import bare_graph
+from tests.kit.bare_graph import bare_graph, made_by
 
 NODES = TableMap(
     name="nodes",
@@ -100,29 +100,9 @@ def uuid(n: int) -> str:
 async def site(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[TestGraph]:
     async with bare_graph(new_database, tmp_path) as graph:
         await migrate_bookkeeping(graph.target, "kg")
-        connection = await graph.connect_write()
-        await connection.execute("CREATE SCHEMA kg")
-        await connection.execute(SOURCE)
-        await connection.close()
-        await on_target(graph, TARGET)
+        await made_by(graph, write=SOURCE, target=TARGET)
         await adopt(graph.write, "kg", BOOK)
         yield graph
-
-
-async def on_target(graph: TestGraph, script: str) -> None:
-    connection = await graph.connect_target()
-    try:
-        await connection.execute(script)
-    finally:
-        await connection.close()
-
-
-async def read(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:
-    connection = await graph.connect_target()
-    try:
-        return [tuple(row) for row in await connection.fetch(sql)]
-    finally:
-        await connection.close()
 
 
 async def cycle(graph: TestGraph, engine: SyncEngine, script: str = "") -> SyncResult:

@@ -25,7 +25,7 @@ from syncline.engine.fill import FillDrain
 from syncline.maps.ids import Id, IdRule
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.migrations import migrate_bookkeeping
-from syncline.testing.graphs import TestGraph, on_target, write
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from tests.kit.bare_graph import bare_graph, made_by
 
 MAKERS = TableMap(name="makers", source="maker_drafts", columns=(Column(name="name"),))
@@ -88,14 +88,6 @@ async def cycle(graph: TestGraph, schema_map: SchemaMap) -> SyncResult:
     return await SyncEngine(schema_map).run_cycle(graph.context())
 
 
-async def rows(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:
-    connection = await graph.connect_target()
-    try:
-        return [tuple(row) for row in await connection.fetch(sql)]
-    finally:
-        await connection.close()
-
-
 def captured(result: SyncResult) -> dict[str, int]:
     return {table.table: table.captured for table in result.tables if table.captured}
 
@@ -106,10 +98,10 @@ def reread(result: SyncResult) -> dict[str, str]:
 
 async def test_a_map_that_says_the_same_is_no_change(shop: TestGraph) -> None:
     """Another name, another object: nothing is read and nothing is written."""
-    before = await rows(shop, "SELECT fence FROM sync_state")
+    before = await read(shop, "SELECT fence FROM sync_state")
     result = await cycle(shop, SchemaMap(name="other", tables=(replace(MAKERS), replace(PARTS))))
     assert (captured(result), reread(result), result.map_changes) == ({}, {}, ())
-    assert await rows(shop, "SELECT fence FROM sync_state") == before
+    assert await read(shop, "SELECT fence FROM sync_state") == before
 
 
 async def test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded(shop: TestGraph) -> None:
@@ -118,29 +110,29 @@ async def test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embed
     result = await cycle(shop, changed)
     assert captured(result) == {"parts": 4}
     assert reread(result) == {"parts": "the map changed: column weight added"}
-    assert await rows(shop, "SELECT key, weight FROM parts ORDER BY 1") == [("p1", 5), ("p2", 3), ("p3", 8)]
+    assert await read(shop, "SELECT key, weight FROM parts ORDER BY 1") == [("p1", 5), ("p2", 3), ("p3", 8)]
     assert (result.vectors.embedded, result.parked) == (0, 1)
     # The parked row has the new column too, although it was parked by the map before.
     await write(shop, "INSERT INTO maker_drafts VALUES ('nobody', 'No Body')")
     result = await cycle(shop, changed)
     assert captured(result) == {"makers": 1}
-    assert await rows(shop, "SELECT weight FROM parts WHERE key = 'p4'") == [(1,)]
+    assert await read(shop, "SELECT weight FROM parts WHERE key = 'p4'") == [(1,)]
 
 
 async def test_an_expression_that_changed_is_evaluated_for_every_row(shop: TestGraph) -> None:
     result = await cycle(shop, with_parts(expressions={"title": "upper(s.title)"}))
     assert reread(result) == {"parts": "the map changed: expression of title added"}
-    assert await rows(shop, "SELECT title FROM parts ORDER BY 1") == [("BOLT",), ("GEAR",), ("NUT",)]
+    assert await read(shop, "SELECT title FROM parts ORDER BY 1") == [("BOLT",), ("GEAR",), ("NUT",)]
     assert result.vectors.embedded == 3
     result = await cycle(shop, SHOP)
     assert reread(result) == {"parts": "the map changed: expression of title left"}
-    assert await rows(shop, "SELECT title FROM parts ORDER BY 1") == [("bolt",), ("gear",), ("nut",)]
+    assert await read(shop, "SELECT title FROM parts ORDER BY 1") == [("bolt",), ("gear",), ("nut",)]
 
 
 async def test_rows_that_no_longer_belong_leave(shop: TestGraph) -> None:
     result = await cycle(shop, with_parts(present="weight > 3"))
     assert reread(result) == {"parts": "the map changed: present changed"}
-    assert await rows(shop, "SELECT key FROM parts ORDER BY 1") == [("p1",), ("p3",)]
+    assert await read(shop, "SELECT key FROM parts ORDER BY 1") == [("p1",), ("p3",)]
     assert (result.parked, await shop.vectors.count("kg_parts")) == (0, 2)
 
 
@@ -148,7 +140,7 @@ async def test_a_column_that_left_is_not_read_again_and_its_values_stay(shop: Te
     result = await cycle(shop, with_parts(columns=()))
     assert (captured(result), reread(result)) == ({}, {})
     assert result.map_changes == ("parts: column title left; nothing is read again.",)
-    assert len(await rows(shop, "SELECT title FROM parts WHERE title IS NOT NULL")) == 3
+    assert len(await read(shop, "SELECT title FROM parts WHERE title IS NOT NULL")) == 3
     result = await cycle(shop, SHOP)
     assert reread(result) == {"parts": "the map changed: column title added"}
 
@@ -160,7 +152,7 @@ async def test_a_table_that_is_added_is_read_and_its_links_are_made(shop: TestGr
     assert captured(result) == {"tags": 2, "parts": 4}
     assert reread(result) == {"parts": "the map changed: links part_tags added"}
     assert result.map_changes == ("tags: added to the map; every row is read.",)
-    assert await rows(shop, "SELECT count(*) FROM part_tags") == [(3,)]
+    assert await read(shop, "SELECT count(*) FROM part_tags") == [(3,)]
     assert result.vectors.embedded == 0
 
 
@@ -172,16 +164,16 @@ async def test_a_table_that_left_is_named_and_its_rows_stay(shop: TestGraph) -> 
         "parts: left the map; it is no longer synced, and its rows stay as they are.",
     )
     assert (result.status, result.parked, result.idle) == (CycleStatus.DRAINED, 0, True)
-    assert await rows(shop, "SELECT key FROM parts ORDER BY 1") == [("p1",), ("p2",), ("p3",)]
+    assert await read(shop, "SELECT key FROM parts ORDER BY 1") == [("p1",), ("p2",), ("p3",)]
     # It is said once, and nothing waits for the table.
-    fence = await rows(shop, "SELECT fence FROM sync_state")
+    fence = await read(shop, "SELECT fence FROM sync_state")
     result = await cycle(shop, alone)
-    assert (result.map_changes, await rows(shop, "SELECT fence FROM sync_state")) == ((), fence)
+    assert (result.map_changes, await read(shop, "SELECT fence FROM sync_state")) == ((), fence)
 
     # It comes back: every row is read, and rows whose deletes were missed leave with their points.
     result = await cycle(shop, SHOP)
     assert captured(result)["parts"] == 3
-    assert await rows(shop, "SELECT key FROM parts ORDER BY 1") == [("p1",), ("p3",)]
+    assert await read(shop, "SELECT key FROM parts ORDER BY 1") == [("p1",), ("p3",)]
     assert (await shop.vectors.count("kg_parts"), result.vectors.embedded, result.parked) == (2, 0, 1)
 
 
@@ -195,7 +187,7 @@ async def test_a_row_that_a_left_table_refers_to_cannot_be_deleted_and_is_a_dead
     assert (result.status, result.dead_letters) == (CycleStatus.DRAINED, 2)
     await on_target(shop, "DROP TABLE part_tags, parts; UPDATE sync_dead_letter SET next_retry_at = now()")
     result = await cycle(shop, alone)
-    assert (result.dead_letters, await rows(shop, "SELECT * FROM makers")) == (0, [])
+    assert (result.dead_letters, await read(shop, "SELECT * FROM makers")) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -237,13 +229,13 @@ async def test_counts_are_made_again_for_rows_that_did_not_change(shop: TestGrap
     assert captured(result) == {}
     assert result.map_changes == ("makers: counts go to maker_numbers; every count is made again.",)
     by_maker = "SELECT m.key, n.parts FROM maker_numbers n JOIN makers m ON m.id = n.maker_id ORDER BY 1"
-    assert await rows(shop, by_maker) == [("m1", 2), ("m2", 1)]
+    assert await read(shop, by_maker) == [("m1", 2), ("m2", 1)]
     more = replace(
         numbers, columns=(*numbers.columns, replace(_counted("weight"), value="sum(length(c.title))"))
     )
     result = await cycle(shop, SchemaMap(name="shop", tables=(replace(MAKERS, stats=more), PARTS)))
     assert result.map_changes == ("makers: count weight added; every count is made again.",)
-    assert await rows(shop, "SELECT weight FROM maker_numbers ORDER BY 1") == [(4,), (7,)]
+    assert await read(shop, "SELECT weight FROM maker_numbers ORDER BY 1") == [(4,), (7,)]
     assert (
         await cycle(shop, SchemaMap(name="shop", tables=(replace(MAKERS, stats=more), PARTS)))
     ).map_changes == ()
@@ -267,14 +259,14 @@ async def test_a_table_whose_target_lacks_the_column_fails_alone_until_it_is_the
     assert "kg.parts.weight is missing" in error
     assert 'ALTER TABLE "kg"."parts" ADD COLUMN "weight" integer' in error
     assert reread(result) == {"makers": "the map changed: expression of name added"}
-    assert await rows(shop, "SELECT name FROM makers ORDER BY 1") == [("ADA",), ("BO",)]
+    assert await read(shop, "SELECT name FROM makers ORDER BY 1") == [("ADA",), ("BO",)]
     await on_target(shop, "ALTER TABLE parts ADD COLUMN weight integer")
     result = await cycle(shop, changed)
     assert (captured(result), reread(result)) == (
         {"parts": 4},
         {"parts": "the map changed: column weight added"},
     )
-    assert await rows(shop, "SELECT weight FROM parts ORDER BY key") == [(5,), (3,), (8,)]
+    assert await read(shop, "SELECT weight FROM parts ORDER BY key") == [(5,), (3,), (8,)]
     assert captured(await cycle(shop, changed)) == {}
 
 
@@ -289,7 +281,7 @@ async def test_a_map_that_was_applied_in_part_is_no_longer_the_one_before(shop: 
     assert (await cycle(shop, half)).status is CycleStatus.FAILED
     result = await cycle(shop, SHOP)
     assert reread(result) == {"makers": "the map changed: expression of name left"}
-    assert await rows(shop, "SELECT name FROM makers ORDER BY 1") == [("Ada",), ("Bo",)]
+    assert await read(shop, "SELECT name FROM makers ORDER BY 1") == [("Ada",), ("Bo",)]
 
 
 async def test_another_key_replaces_the_rows(shop: TestGraph) -> None:
@@ -299,8 +291,8 @@ async def test_another_key_replaces_the_rows(shop: TestGraph) -> None:
     await adopt(shop.write, "kg", makers)
     result = await cycle(shop, SchemaMap(name="shop", tables=(*makers.tables, PARTS)))
     assert result.status is CycleStatus.DRAINED
-    assert await rows(shop, "SELECT key FROM makers ORDER BY 1") == [("Ada",), ("Bo",)]
-    assert await rows(shop, "SELECT count(*) FROM parts") == [(4,)]
+    assert await read(shop, "SELECT key FROM makers ORDER BY 1") == [("Ada",), ("Bo",)]
+    assert await read(shop, "SELECT count(*) FROM parts") == [(4,)]
 
 
 async def test_another_rule_for_ids_waits_until_rows_with_ids_of_before_are_gone(shop: TestGraph) -> None:
@@ -311,7 +303,7 @@ async def test_another_rule_for_ids_waits_until_rows_with_ids_of_before_are_gone
     [failed] = [table for table in refused.tables if table.error]
     assert failed.table == "makers"
     assert captured(refused) == {}
-    assert await rows(shop, "SELECT count(*) FROM kg.makers") == [(2,)]
+    assert await read(shop, "SELECT count(*) FROM kg.makers") == [(2,)]
     assert captured(await cycle(shop, SHOP)) == {}
 
     await cycle(shop, other)
@@ -323,7 +315,7 @@ async def test_another_rule_for_ids_waits_until_rows_with_ids_of_before_are_gone
     assert captured(result) == {"makers": 2, "parts": 4}
     assert reread(result)["parts"] == "the map changed: ids of makers changed"
     made = "SELECT count(*) FROM kg.parts p JOIN kg.makers m ON m.id = p.maker_id"
-    assert await rows(shop, made) == [(3,)]
+    assert await read(shop, made) == [(3,)]
 
 
 async def test_an_engine_in_place_of_a_missing_provider_changes_no_map(shop: TestGraph) -> None:
@@ -340,7 +332,7 @@ async def test_a_change_is_read_on_where_an_interrupted_cycle_stopped(shop: Test
     result = await engine.run_cycle(shop.context(batch_rows=1, seconds=0.0))
     assert result.status is CycleStatus.BUDGET_SPENT
     result = await engine.run_cycle(shop.context())
-    assert await rows(shop, "SELECT title FROM parts ORDER BY 1") == [("BOLT",), ("GEAR",), ("NUT",)]
+    assert await read(shop, "SELECT title FROM parts ORDER BY 1") == [("BOLT",), ("GEAR",), ("NUT",)]
 
 
 async def test_nothing_waits_while_rows_are_read_again_for_a_column(
@@ -363,7 +355,7 @@ async def test_nothing_waits_while_rows_are_read_again_for_a_column(
         result = await engine.run_cycle(shop.context(seconds=0.3))
         # The part whose maker is not in the write-db is the only one that waits.
         assert (result.parked, captured(result)) == (1, {"makers": 2, "parts": 1})
-        assert await rows(shop, "SELECT key, land FROM makers ORDER BY 1") == [
+        assert await read(shop, "SELECT key, land FROM makers ORDER BY 1") == [
             ("m1", None),
             ("m2", "NO"),
             ("m3", "FR"),
@@ -371,8 +363,8 @@ async def test_nothing_waits_while_rows_are_read_again_for_a_column(
     # Another process goes on where it is.
     result = await SyncEngine(changed).run_cycle(shop.context())
     assert (result.status, captured(result)) == (CycleStatus.DRAINED, {"makers": 1})
-    assert await rows(shop, "SELECT land FROM makers ORDER BY key") == [("UK",), ("NO",), ("FR",)]
-    assert await rows(shop, "SELECT table_name FROM sync_cursor WHERE table_name LIKE 'sync_fill%'") == []
+    assert await read(shop, "SELECT land FROM makers ORDER BY key") == [("UK",), ("NO",), ("FR",)]
+    assert await read(shop, "SELECT table_name FROM sync_cursor WHERE table_name LIKE 'sync_fill%'") == []
     result = await engine.run_cycle(shop.context())
     assert (captured(result), result.idle) == ({}, True)
 
@@ -382,7 +374,7 @@ async def test_a_row_that_is_refused_while_a_column_is_filled_stops_no_other(sho
     changed = with_parts(columns=(*PARTS.columns, Column(name="weight", type="integer")))
     result = await SyncEngine(changed).run_cycle(shop.context(batch_rows=2))
     assert (result.status, result.dead_letters, captured(result)) == (CycleStatus.DRAINED, 1, {"parts": 4})
-    assert await rows(shop, "SELECT weight FROM parts ORDER BY key") == [(5,), (3,), (None,)]
+    assert await read(shop, "SELECT weight FROM parts ORDER BY key") == [(5,), (3,), (None,)]
 
 
 async def test_each_pass_reads_some_rows_again_however_short_it_is(
@@ -395,4 +387,4 @@ async def test_each_pass_reads_some_rows_again_however_short_it_is(
         result = await SyncEngine(changed).run_cycle(shop.context(batch_rows=1))
     assert (result.status, captured(result)) == (CycleStatus.DRAINED, {"parts": 4})
     assert len([line for line in logs if line["event"] == "cycle repeated"]) >= 2
-    assert await rows(shop, "SELECT count(*) FROM parts WHERE weight IS NULL") == [(0,)]
+    assert await read(shop, "SELECT count(*) FROM parts WHERE weight IS NULL") == [(0,)]

@@ -19,7 +19,7 @@ from syncline.operator.map_check import check_map
 from syncline.operator.new_columns import Taken, take_columns
 from syncline.provider import GraphSchema
 from syncline.stores.postgres import PostgresStore
-from syncline.testing.graphs import TestGraph, on_target, write
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from tests.kit.bare_graph import bare_graph, made_by
 
 GOODS = TableMap(
@@ -65,11 +65,11 @@ async def test_a_column_is_noticed_by_the_next_cycle_and_told_until_it_is_decide
     assert (result.status, result.rows) == (CycleStatus.DRAINED, 0)
     # Told again by cycles that have nothing to do, and by another process.
     fence = "SELECT fence FROM sync_state"
-    before = await rows(shop, fence)
+    before = await read(shop, fence)
     for each in (engine, SyncEngine(SHOP)):
         result = await each.run_cycle(shop.context())
         assert (columns(result), result.idle) == (["goods.price numeric(10,2)"], True)
-    assert await rows(shop, fence) == before
+    assert await read(shop, fence) == before
     # Dropped again, there is nothing to decide; and so if the map leaves it alone.
     await write(shop, "ALTER TABLE articles DROP COLUMN price")
     assert (await engine.run_cycle(shop.context())).new_columns == ()
@@ -78,14 +78,6 @@ async def test_a_column_is_noticed_by_the_next_cycle_and_told_until_it_is_decide
     ignoring = SchemaMap(name="shop", tables=(replace(GOODS, ignored=("price",)),))
     result = await SyncEngine(ignoring).run_cycle(shop.context())
     assert (result.new_columns, [table.reread for table in result.tables]) == ((), [None])
-
-
-async def rows(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:
-    connection = await graph.connect_target()
-    try:
-        return [tuple(row) for row in await connection.fetch(sql)]
-    finally:
-        await connection.close()
 
 
 async def test_a_frozen_graph_says_it_once(shop: TestGraph) -> None:
@@ -282,7 +274,7 @@ async def test_a_column_of_a_rewritten_or_partitioned_source_is_filled_in_the_ba
         result = await SyncEngine(SchemaMap(name="shop", tables=(with_price,))).run_cycle(graph.context())
         [goods] = result.tables
         assert (goods.reread, goods.compared) == ("the map changed: column price added", None)
-        assert await rows(graph, "SELECT price FROM goods") == [(7,), (7,)]
+        assert await read(graph, "SELECT price FROM goods") == [(7,), (7,)]
 
 
 async def test_a_column_that_is_left_out_is_no_new_one_when_it_is_renamed(shop: TestGraph) -> None:
@@ -306,5 +298,5 @@ async def test_a_source_of_two_tables_asks_once_and_one_of_them_may_take_it(shop
     assert columns(await SyncEngine(both).run_cycle(shop.context())) == ["goods.price text"]
     taken = SchemaMap(name="shop", tables=(GOODS, replace(labels, columns=(Column(name="price"),))))
     result = await SyncEngine(taken).run_cycle(shop.context())
-    assert (result.new_columns, await rows(shop, "SELECT DISTINCT price FROM labels")) == ((), [("x",)])
+    assert (result.new_columns, await read(shop, "SELECT DISTINCT price FROM labels")) == ((), [("x",)])
     assert (await SyncEngine(taken).run_cycle(shop.context())).idle

@@ -22,8 +22,7 @@ from syncline.engine import (
 from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_bookkeeping
 from syncline.provider import GraphSchema
-from syncline.testing.graphs import TestGraph, write
-from syncline.testing.one_graph import session
+from syncline.testing.graphs import TestGraph, read, write
 from tests.kit.bare_graph import bare_graph, made_by
 
 # docs/maps.md shows this very map.
@@ -108,11 +107,6 @@ async def library(new_database: Callable[..., str], tmp_path: Path) -> AsyncIter
         await made_by(graph, write=WRITE, target=TARGET)
         await adopt(graph.write, "kg", LIBRARY)
         yield graph
-
-
-async def read(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:
-    async with session(graph, graph.target_dsn) as connection:
-        return [tuple(row) for row in await connection.fetch(sql)]
 
 
 NUMBERS = "SELECT b.key, n.copies, n.shelves FROM book_numbers n JOIN books b ON b.id = n.book_id ORDER BY 1"

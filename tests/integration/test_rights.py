@@ -35,6 +35,7 @@ from syncline.sql import quoted
 from syncline.stores.tenants import write_guard
 from syncline.testing.providers import FakeProvider
 from syncline.verify import verify
+from tests.kit.databases import execute
 
 _numbers = count(1)
 SEED = """
@@ -83,14 +84,6 @@ class Site:
     async def write_as(self, role: str | None, sql: str) -> None:
         dsn = self.write.replace("postgres@", f"{role}@")
         await execute(dsn, f"SET search_path = kg; {sql}")
-
-
-async def execute(dsn: str, sql: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
 
 
 @pytest.fixture

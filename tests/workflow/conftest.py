@@ -219,6 +219,25 @@ def temporal_only(
 
 
 @pytest.fixture
+def with_stores(temporal_environment: dict[str, str], tmp_path: Path) -> Callable[[SyncLab], CommandLine]:
+    """A function that gives the command line of somebody who reaches the laboratory's stores too."""
+
+    def command_line(lab: SyncLab) -> CommandLine:
+        settings = lab.services.settings
+        return CommandLine(
+            {
+                **temporal_environment,
+                "SYNCLINE_TASK_QUEUE": settings.task_queue,
+                "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
+                "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
+            },
+            tmp_path,
+        )
+
+    return command_line
+
+
+@pytest.fixture
 def syncline(services: Services, temporal_environment: dict[str, str], tmp_path: Path) -> CommandLine:
     """The command line of an operator: it knows Temporal and the task queue, and no store."""
     return CommandLine(

@@ -1,10 +1,8 @@
 """A column that is added to a source of a stored map: asked about, taken, left alone, or taken by itself."""
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,89 +10,37 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-from pydantic import SecretStr
-from temporalio.service import RPCError
 
-from providers import BUILTIN
-from syncline import names
 from syncline.messages.sync import SyncResult
 from syncline.testing.lab import SyncLab
 from tests.kit.command_line import CommandLine
+from tests.kit.databases import execute, rows
+from tests.kit.small_shop import SHOP, added, composition, opened
 
-SHOP = """\
-version: 1
-name: shop
-tables:
-  goods:  # what is sold
-    source: articles
-    key: code
-    columns: [title]
-    vector: {collection: goods, text: t.title, payload: {code: t.key}}
-"""
 WRITE = """
 CREATE SCHEMA shop; CREATE TABLE shop.articles (code text PRIMARY KEY, title text);
 INSERT INTO shop.articles VALUES ('b1', 'bolt'), ('n1', 'nut');
-"""
-GRAPH = """
-CREATE SCHEMA shop; CREATE TABLE shop.goods
-    (id uuid PRIMARY KEY, key text NOT NULL, title text, sync_version bigint, sync_run bigint)
 """
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def shop(lab: SyncLab) -> AsyncIterator[SyncLab]:
     """A laboratory with the built-in provider, and a shop's tables in both stores."""
-    lab.services.registry.load(BUILTIN, entry_points=False)
-    await execute(lab.services.settings.write_dsn, WRITE)
-    await execute(lab.services.settings.graph_dsn, GRAPH)
-    yield lab
-    with suppress(RPCError):
-        await lab.client.get_schedule_handle(names.sync_schedule_id("shop")).delete()
+    async with opened(lab, write=WRITE) as shop:
+        yield shop
 
 
 @pytest.fixture
-def at_home(shop: SyncLab, temporal_environment: dict[str, str], tmp_path: Path) -> CommandLine:
+def at_home(shop: SyncLab, with_stores: Callable[[SyncLab], CommandLine], tmp_path: Path) -> CommandLine:
     """The command line of somebody who reaches the stores too, in a folder with shop.yaml."""
-    settings = shop.services.settings
     (tmp_path / "shop.yaml").write_text(SHOP)
-    return CommandLine(
-        {
-            **temporal_environment,
-            "SYNCLINE_TASK_QUEUE": settings.task_queue,
-            "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
-            "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
-        },
-        tmp_path,
-    )
-
-
-async def execute(dsn: SecretStr | None, script: str) -> None:
-    assert dsn is not None
-    connection = await asyncpg.connect(dsn.get_secret_value())
-    try:
-        await connection.execute(script)
-    finally:
-        await connection.close()
-
-
-async def read(lab: SyncLab, sql: str) -> list[tuple[object, ...]]:
-    connection = await asyncpg.connect(lab.services.settings.graph_dsn.get_secret_value())
-    try:
-        return [tuple(row) for row in await connection.fetch(sql)]
-    finally:
-        await connection.close()
+    return with_stores(shop)
 
 
 async def synced(at_home: CommandLine, **options: str) -> None:
-    composition = json.dumps({"sync": {"provider": "default", "options": {"map": "shop", **options}}})
-    for command in (
-        ("map", "put", "shop.yaml"),
-        ("graph", "add", "shop", "--no-schedule", "--composition", composition),
-        ("graph", "adopt", "shop"),
-        ("sync", "shop"),
-    ):
-        said = await at_home(*command)
-        assert said.status == 0, said.err
+    await added(at_home, **options)
+    said = await at_home("sync", "shop")
+    assert said.status == 0, said.err
 
 
 async def test_it_is_asked_about_then_taken_or_left_alone_by_one_command(
@@ -126,7 +72,10 @@ async def test_it_is_asked_about_then_taken_or_left_alone_by_one_command(
     ran = await at_home.answer("sync", "shop")
     assert ran["result"]["new_columns"] == []
     assert ran["result"]["vectors"]["embedded"] == 0
-    assert await read(shop, "SELECT key, price FROM shop.goods ORDER BY 1") == [("b1", 7), ("n1", 7)]
+    assert await rows(shop.services.settings.graph_dsn, "SELECT key, price FROM shop.goods ORDER BY 1") == [
+        ("b1", 7),
+        ("n1", 7),
+    ]
     assert "2 columns were added" not in (await at_home("doctor")).out
     assert (await at_home("verify", "shop")).status == 0
     nothing = await at_home("map", "take", "shop")
@@ -155,7 +104,7 @@ async def test_a_graph_that_evolves_takes_it_by_itself(shop: SyncLab, at_home: C
     assert ran["result"]["vectors"]["embedded"] == 0
     found = "SELECT DISTINCT price::text, format_type(a.atttypid, a.atttypmod), a.attnotnull FROM shop.goods, pg_attribute a"
     found += " WHERE a.attrelid = 'shop.goods'::regclass AND a.attname = 'price'"
-    assert await read(shop, found) == [("7.00", "numeric(6,2)", False)]
+    assert await rows(shop.services.settings.graph_dsn, found) == [("7.00", "numeric(6,2)", False)]
     history: Any = await at_home.answer("map history", "shop")
     assert history["maps"][0]["who"] == "syncline"
     assert "policy evolve of graph shop: shop.articles.price was added" in history["maps"][0]["why"]
@@ -165,8 +114,8 @@ async def test_a_map_of_several_graphs_does_not_evolve_for_one_of_them(
     shop: SyncLab, at_home: CommandLine
 ) -> None:
     await synced(at_home, new_columns="evolve")
-    composition = json.dumps({"sync": {"provider": "default", "options": {"map": "shop"}}})
-    assert (await at_home("graph", "add", "mall", "--no-schedule", "--composition", composition)).status == 0
+    add = ("graph", "add", "mall", "--no-schedule", "--composition", composition(map="shop"))
+    assert (await at_home(*add)).status == 0
     await execute(shop.services.settings.write_dsn, "ALTER TABLE shop.articles ADD COLUMN price integer")
     ran: Any = await at_home.answer("sync", "shop")
     [left] = ran["result"]["new_columns"]
@@ -187,8 +136,8 @@ async def test_a_policy_that_cannot_be_is_refused(
     shop: SyncLab, at_home: CommandLine, options: dict[str, object], problem: str
 ) -> None:
     await at_home("map", "put", "shop.yaml")
-    composition = json.dumps({"sync": {"provider": "default", "options": options}})
-    refused = await at_home("graph", "add", "shop", "--no-schedule", "--composition", composition)
+    add = ("graph", "add", "shop", "--no-schedule", "--composition", composition(**options))
+    refused = await at_home(*add)
     assert refused.status == 2
     assert problem in refused.err
 
@@ -224,7 +173,7 @@ class Writers:
 
     async def write(self) -> None:
         """Write 25 rows in each twentieth of a second, as long as that can be kept up."""
-        connection = await asyncpg.connect(self._dsn(self.lab.services.settings.write_dsn))
+        connection = await asyncpg.connect(self.lab.services.settings.write_dsn.get_secret_value())
         begun, tick = time.monotonic(), 0
         while not self.stop.is_set():
             tick += 1
@@ -252,7 +201,7 @@ class Writers:
 
     async def watch(self) -> None:
         """Note ten times a second how old the newest word of the graph-db is, while words are written."""
-        connection = await asyncpg.connect(self._dsn(self.lab.services.settings.graph_dsn))
+        connection = await asyncpg.connect(self.lab.services.settings.graph_dsn.get_secret_value())
         newest = "SELECT extract(epoch FROM clock_timestamp() - max(at))::float8 FROM shop.words"
         while not self.stop.is_set():
             late = await connection.fetchval(newest)
@@ -272,11 +221,6 @@ class Writers:
     def latest(self, since: float, until: float) -> float:
         """The oldest that the newest word was between two moments."""
         return max(late for at, late in self.late if since <= at <= until)
-
-    @staticmethod
-    def _dsn(dsn: SecretStr | None) -> str:
-        assert dsn is not None
-        return dsn.get_secret_value()
 
 
 @pytest.mark.proof
@@ -345,7 +289,7 @@ async def _until(lab: SyncLab, question: str) -> float:
     """Return when a question to the graph-db was answered by true first."""
     while True:
         try:
-            [(answer,)] = await read(lab, question)
+            [(answer,)] = await rows(lab.services.settings.graph_dsn, question)
         except asyncpg.UndefinedColumnError:
             answer = False
         if answer:

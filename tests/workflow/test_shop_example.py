@@ -12,7 +12,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest_asyncio
 from pydantic import SecretStr
 from temporalio.client import Client
@@ -23,6 +22,7 @@ from syncline.settings import Settings
 from syncline.sql import quoted
 from syncline.testing.lab import SyncLab
 from tests.kit.command_line import CommandLine
+from tests.kit.databases import execute, rows
 from tests.workflow.conftest import fast_worker, serving
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
@@ -101,22 +101,6 @@ class Site:
 
 def as_role(dsn: str, role: str) -> str:
     return dsn.replace("postgres@", f"{role}@")
-
-
-async def execute(dsn: str, sql: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
-
-
-async def rows(dsn: str, sql: str) -> list[tuple[object, ...]]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return [tuple(row) for row in await connection.fetch(sql)]
-    finally:
-        await connection.close()
 
 
 async def equal(site: Site, *, verified: bool = True) -> None:

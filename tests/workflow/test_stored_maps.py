@@ -1,102 +1,40 @@
 """A map from a file to a synced graph, by commands, and what a run says of the map that it used."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 import pytest_asyncio
-from pydantic import SecretStr
-from temporalio.service import RPCError
 
-from providers import BUILTIN
 from syncline import names
 from syncline.control.graphs import Graph, GraphChanges
 from syncline.messages.provider_state import ProviderState
 from syncline.testing.lab import SyncLab
 from tests.kit.command_line import CommandLine
+from tests.kit.databases import execute, rows
+from tests.kit.small_shop import SHOP, added, composition, opened
 
-SHOP = """\
-version: 1
-name: shop
-tables:
-  goods:  # what is sold
-    source: articles
-    key: code
-    columns: [title]
-    vector: {collection: goods, text: t.title, payload: {code: t.key}}
-"""
 WITH_PRICE = SHOP.replace("[title]", "{title: text, price: integer}")
+WRITE = """
+CREATE SCHEMA shop; CREATE TABLE shop.articles (code text PRIMARY KEY, title text, price integer);
+INSERT INTO shop.articles VALUES ('b1', 'bolt', 5), ('n1', 'nut', 3)
+"""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def shop(lab: SyncLab) -> AsyncIterator[SyncLab]:
     """A laboratory with the built-in provider, and a shop's tables in schema `shop` of both stores."""
-    lab.services.registry.load(BUILTIN, entry_points=False)
-    await _execute(
-        lab.services.settings.write_dsn,
-        "CREATE SCHEMA shop; CREATE TABLE shop.articles (code text PRIMARY KEY, title text, price integer);"
-        "INSERT INTO shop.articles VALUES ('b1', 'bolt', 5), ('n1', 'nut', 3)",
-    )
-    await _execute(
-        lab.services.settings.graph_dsn,
-        "CREATE SCHEMA shop; CREATE TABLE shop.goods"
-        " (id uuid PRIMARY KEY, key text NOT NULL, title text, sync_version bigint, sync_run bigint)",
-    )
-    yield lab
-    # A change of the graph gives it a Schedule, and the next test's graph has the same name.
-    with suppress(RPCError):
-        await lab.client.get_schedule_handle(names.sync_schedule_id("shop")).delete()
+    async with opened(lab, write=WRITE) as shop:
+        yield shop
 
 
 @pytest.fixture
-def at_home(shop: SyncLab, temporal_environment: dict[str, str], tmp_path: Path) -> CommandLine:
+def at_home(shop: SyncLab, with_stores: Callable[[SyncLab], CommandLine], tmp_path: Path) -> CommandLine:
     """The command line of somebody who reaches the stores too, in a folder with shop.yaml."""
-    settings = shop.services.settings
     (tmp_path / "shop.yaml").write_text(SHOP)
-    return CommandLine(
-        {
-            **temporal_environment,
-            "SYNCLINE_TASK_QUEUE": settings.task_queue,
-            "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
-            "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
-        },
-        tmp_path,
-    )
-
-
-async def _execute(dsn: SecretStr | None, script: str) -> None:
-    assert dsn is not None
-    connection = await asyncpg.connect(dsn.get_secret_value())
-    try:
-        await connection.execute(script)
-    finally:
-        await connection.close()
-
-
-async def _read(lab: SyncLab, sql: str) -> list[tuple[object, ...]]:
-    connection = await asyncpg.connect(lab.services.settings.graph_dsn.get_secret_value())
-    try:
-        return [tuple(row) for row in await connection.fetch(sql)]
-    finally:
-        await connection.close()
-
-
-async def _added(at_home: CommandLine) -> None:
-    for command in (
-        ("map", "put", "shop.yaml"),
-        ("graph", "add", "shop", "--no-schedule", "--composition", _composition(map="shop")),
-        ("graph", "adopt", "shop"),
-    ):
-        said = await at_home(*command)
-        assert said.status == 0, said.err
-
-
-def _composition(**options: object) -> str:
-    return json.dumps({"sync": {"provider": "default", "options": options}})
+    return with_stores(shop)
 
 
 async def test_a_map_goes_from_a_file_to_a_synced_graph(
@@ -107,17 +45,17 @@ async def test_a_map_goes_from_a_file_to_a_synced_graph(
     again: Any = await at_home.answer("map put", "shop.yaml", "--reason", "once more")
     assert (again["created"], again["stored"]["version"]) == (False, 1)
 
-    await _added(at_home)
+    await added(at_home)
     # Nothing of the knowledge graph is made in a schema that is somebody's own.
-    [(tables,)] = await _read(
-        shop,
+    [(tables,)] = await rows(
+        shop.services.settings.graph_dsn,
         "SELECT array_agg(tablename::text ORDER BY 1) FROM pg_tables WHERE schemaname = 'shop'"
         " AND tablename NOT LIKE 'sync\\_%'",
     )
     assert tables == ["goods"]
     ran: Any = await at_home.answer("sync", "shop")
     assert ran["result"]["served"]["map"] == {"name": "shop", "version": 1, "hash": put["stored"]["hash"]}
-    assert await _read(shop, "SELECT key, title FROM shop.goods ORDER BY 1") == [
+    assert await rows(shop.services.settings.graph_dsn, "SELECT key, title FROM shop.goods ORDER BY 1") == [
         ("b1", "bolt"),
         ("n1", "nut"),
     ]
@@ -136,7 +74,7 @@ async def test_a_map_goes_from_a_file_to_a_synced_graph(
     failed = await at_home("sync", "shop")
     assert failed.status == 1
     assert 'ALTER TABLE "shop"."goods" ADD COLUMN "price" integer' in failed.out + failed.err
-    await _execute(shop.services.settings.graph_dsn, "ALTER TABLE shop.goods ADD COLUMN price integer")
+    await execute(shop.services.settings.graph_dsn, "ALTER TABLE shop.goods ADD COLUMN price integer")
     ran = await at_home.answer("sync", "shop")
     [goods] = ran["result"]["tables"]
     assert (goods["captured"], goods["reread"]) == (2, "the map changed: column price added")
@@ -174,30 +112,33 @@ async def test_a_map_goes_from_a_file_to_a_synced_graph(
     assert (table["table"], table["what"], table["reread"]) == ("goods", ["column price added"], True)
 
     # Pinned to the first version, the column leaves; nothing is read again.
-    pinned = GraphChanges(composition=json.loads(_composition(map="shop", map_version=1)))
+    pinned = GraphChanges(composition=json.loads(composition(map="shop", map_version=1)))
     await shop.services.graphs.update("shop", pinned)
     ran = await at_home.answer("sync", "shop")
     assert ran["result"]["map_changes"] == ["goods: column price left; nothing is read again."]
-    assert await _read(shop, "SELECT price FROM shop.goods ORDER BY key") == [(5,), (3,)]
+    assert await rows(shop.services.settings.graph_dsn, "SELECT price FROM shop.goods ORDER BY key") == [
+        (5,),
+        (3,),
+    ]
     assert (ran["result"]["served"]["map"]["version"], ran["result"]["tables"][0]["captured"]) == (1, 0)
 
 
 async def test_a_map_that_is_not_there_is_refused_with_those_that_are(
     shop: SyncLab, at_home: CommandLine, tmp_path: Path
 ) -> None:
-    await _added(at_home)
-    unknown = await at_home("graph", "set", "shop", "--composition", _composition(map="shpo"))
+    await added(at_home)
+    unknown = await at_home("graph", "set", "shop", "--composition", composition(map="shpo"))
     assert unknown.status == 2
     assert "composition key 'sync.options.map'" in unknown.err
     assert "(stored: shop)" in unknown.err
-    late = await at_home("graph", "add", "other", "--composition", _composition(map="shop", map_version=7))
+    late = await at_home("graph", "add", "other", "--composition", composition(map="shop", map_version=7))
     assert late.status == 2
     assert "map 'shop' has no version 7; its newest is 1" in late.err
     assert (await at_home("graph", "show", "other")).status == 2
-    alone = await at_home("graph", "set", "shop", "--composition", _composition(map_version=1))
+    alone = await at_home("graph", "set", "shop", "--composition", composition(map_version=1))
     assert "`map_version` needs `map`" in alone.err
     # A record that was edited by hand is refused by the run.
-    await _execute(
+    await execute(
         shop.services.settings.graph_dsn,
         "UPDATE syncline.graphs SET composition = jsonb_set(composition, '{sync,options,map}', '\"gone\"')",
     )
@@ -228,7 +169,7 @@ async def test_two_graphs_do_not_share_a_collection(
     shop: SyncLab, at_home: CommandLine, tmp_path: Path
 ) -> None:
     """Prefix and collection make the name: `sho` and `p_goods` that of `shop_` and `goods`."""
-    await _added(at_home)
+    await added(at_home)
     other = SHOP.replace("name: shop", "name: other")
     clashing, apart = (other.replace("collection: ", f"collection: {word}_") for word in ("p", "x"))
     (tmp_path / "clashing.yaml").write_text(clashing)
@@ -237,11 +178,11 @@ async def test_two_graphs_do_not_share_a_collection(
     said = []
     for command, status in (
         (("map", "put", "clashing.yaml"), 0),
-        ((*add, _composition(map="other")), 2),
+        ((*add, composition(map="other")), 2),
         (("map", "put", "apart.yaml"), 0),
-        ((*add, _composition(map="other")), 0),
+        ((*add, composition(map="other")), 0),
         (("map", "put", "clashing.yaml"), 2),
-        (("graph", "set", "other", "--composition", _composition(map="other", map_version=1)), 2),
+        (("graph", "set", "other", "--composition", composition(map="other", map_version=1)), 2),
     ):
         done = await at_home(*command)
         assert done.status == status, (command, done.err)
@@ -253,7 +194,7 @@ async def test_two_graphs_do_not_share_a_collection(
 
 
 async def test_a_run_says_which_map_and_version_it_used(shop: SyncLab, at_home: CommandLine) -> None:
-    await _added(at_home)
+    await added(at_home)
     graph: Graph = await shop.services.graphs.get("shop")
     run = await shop.start(graph)
     result = await run.result()
@@ -263,8 +204,8 @@ async def test_a_run_says_which_map_and_version_it_used(shop: SyncLab, at_home: 
     assert state.map == result.map
     assert "map **shop** version 1" in await shop.details(run)
     # A run that fails says it too: it is known from its resolution on.
-    await _execute(shop.services.settings.graph_dsn, "ALTER TABLE shop.goods DROP COLUMN title")
-    await _execute(shop.services.settings.write_dsn, "INSERT INTO shop.articles VALUES ('c1', 'cog', 1)")
+    await execute(shop.services.settings.graph_dsn, "ALTER TABLE shop.goods DROP COLUMN title")
+    await execute(shop.services.settings.write_dsn, "INSERT INTO shop.articles VALUES ('c1', 'cog', 1)")
     run = await shop.start(graph)
     await shop.failure(run)
     assert (await shop.state(run)).provider.map == result.map
@@ -274,20 +215,20 @@ async def test_somebodys_tables_become_a_synced_copy_by_commands_alone(
     lab: SyncLab, at_home: CommandLine, tmp_path: Path
 ) -> None:
     """The road of docs/maps.md, with keys that are numbers."""
-    await _execute(
+    await execute(
         lab.services.settings.write_dsn,
         "DROP SCHEMA shop CASCADE; CREATE SCHEMA shop;"
         "CREATE TABLE shop.maker (id serial PRIMARY KEY, name varchar(80));"
         "CREATE TABLE shop.item (id serial PRIMARY KEY, title text, maker_id int NOT NULL REFERENCES shop.maker);"
         "INSERT INTO shop.maker (name) VALUES ('Roe'); INSERT INTO shop.item (title, maker_id) VALUES ('bolt', 1)",
     )
-    await _execute(lab.services.settings.graph_dsn, "DROP SCHEMA shop CASCADE")
+    await execute(lab.services.settings.graph_dsn, "DROP SCHEMA shop CASCADE")
     proposed = await at_home("map", "propose", "--write-schema", "shop")
     (tmp_path / "shop.yaml").write_text(proposed.out)
     for command in (
         ("map", "propose", "--write-schema", "shop", "--create-target", "make"),
         ("map", "put", "shop.yaml"),
-        ("graph", "add", "shop", "--no-schedule", "--composition", _composition(map="shop")),
+        ("graph", "add", "shop", "--no-schedule", "--composition", composition(map="shop")),
         ("graph", "adopt", "shop", "--map", "shop.yaml"),
         ("map", "check", "shop.yaml", "--graph", "shop"),
         ("map", "check", "shop", "--graph", "shop"),
@@ -295,9 +236,10 @@ async def test_somebodys_tables_become_a_synced_copy_by_commands_alone(
     ):
         said = await at_home(*command)
         assert said.status == 0, (command, said.out, said.err)
-    rows = await _read(
-        lab, "SELECT i.id, title, name FROM shop.item i JOIN shop.maker m ON m.id = i.maker_id"
+    found = await rows(
+        lab.services.settings.graph_dsn,
+        "SELECT i.id, title, name FROM shop.item i JOIN shop.maker m ON m.id = i.maker_id",
     )
-    assert rows == [(1, "bolt", "Roe")]
+    assert found == [(1, "bolt", "Roe")]
     verified: Any = await at_home.answer("verify", "shop")
     assert (verified["not_compared"], verified.get("damaged", 0)) == ([], 0), verified

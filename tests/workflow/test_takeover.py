@@ -2,21 +2,20 @@
 
 import re
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 import pytest_asyncio
-from pydantic import SecretStr
 from temporalio.service import RPCError
 
 from providers import BUILTIN
 from syncline import names
 from syncline.testing.lab import SyncLab
 from tests.kit.command_line import CommandLine
+from tests.kit.databases import execute, rows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "takeover.md").read_text(encoding="utf-8")
 WALK = PAGE.partition("## A walk")[2].partition("\n## ")[0]
@@ -27,42 +26,21 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", WALK, re.MULTILINE | re.DOTALL)
 
 
-async def run(dsn: SecretStr | None, script: str) -> list[tuple[object, ...]]:
-    assert dsn is not None
-    connection = await asyncpg.connect(dsn.get_secret_value())
-    try:
-        if script.startswith("SELECT"):
-            return [tuple(row) for row in await connection.fetch(script)]
-        await connection.execute(script)
-        return []
-    finally:
-        await connection.close()
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def shop(lab: SyncLab) -> AsyncIterator[SyncLab]:
     lab.services.registry.load(BUILTIN, entry_points=False)
     settings = lab.services.settings
     for script in blocks("sql"):
-        await run(settings.write_dsn if script.startswith("-- write-db") else settings.graph_dsn, script)
+        await execute(settings.write_dsn if script.startswith("-- write-db") else settings.graph_dsn, script)
     yield lab
     with suppress(RPCError):
         await lab.client.get_schedule_handle(names.sync_schedule_id("shop")).delete()
 
 
 @pytest.fixture
-def at_home(shop: SyncLab, temporal_environment: dict[str, str], tmp_path: Path) -> CommandLine:
-    settings = shop.services.settings
+def at_home(shop: SyncLab, with_stores: Callable[[SyncLab], CommandLine], tmp_path: Path) -> CommandLine:
     (tmp_path / "shop.yaml").write_text(blocks("yaml")[0])
-    return CommandLine(
-        {
-            **temporal_environment,
-            "SYNCLINE_TASK_QUEUE": settings.task_queue,
-            "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
-            "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
-        },
-        tmp_path,
-    )
+    return with_stores(shop)
 
 
 def steps() -> list[tuple[list[str], int]]:
@@ -77,17 +55,17 @@ def steps() -> list[tuple[list[str], int]]:
 
 async def test_the_walk_of_the_page(shop: SyncLab, at_home: CommandLine) -> None:
     graph_dsn = shop.services.settings.graph_dsn
-    before = {key: rest for key, *rest in await run(graph_dsn, _KEPT)}
+    before = {key: rest for key, *rest in await rows(graph_dsn, _KEPT)}
     for words, status in steps():
         said = await at_home(*words)
         assert said.status == status, (words, said.out, said.err)
         if words[-1] == "--dry-run":
             assert "makers (rows), stale: 19, 20" in said.out or "makers (rows), stale: 20, 19" in said.out
             assert "1 row that the write-db does not have stays" in said.out
-            assert {key: rest for key, *rest in await run(graph_dsn, _KEPT)} == before
+            assert {key: rest for key, *rest in await rows(graph_dsn, _KEPT)} == before
         elif words[:2] == ["graph", "takeover"]:
             assert "equal but for 1 extra" in said.out
-    after = {key: rest for key, *rest in await run(graph_dsn, _KEPT)}
+    after = {key: rest for key, *rest in await rows(graph_dsn, _KEPT)}
     assert len(after) == 100
     # Ids and what readers counted stay everywhere; of the 50 rows those with the right maker are untouched.
     assert {key: (row[0], row[2]) for key, row in after.items() if key in before} == {
@@ -105,7 +83,7 @@ async def test_rows_under_other_ids_and_extras_without_a_yes_are_refused(
     graph_dsn = shop.services.settings.graph_dsn
     for words, _ in steps()[:4]:
         assert (await at_home(*words)).status == 0
-    await run(
+    await execute(
         graph_dsn, "INSERT INTO shop.tags VALUES ('00000000-0000-0000-0000-000000000003', 't9', 'Tag 9')"
     )
     checked = await at_home("map", "check", "shop.yaml", "--graph", "shop")
@@ -120,7 +98,7 @@ async def test_rows_under_other_ids_and_extras_without_a_yes_are_refused(
     assert "1 row would be doubled" in refused.err
     answer: Any = await at_home.answer("graph takeover", "shop", "--dry-run", status=5)
     assert answer["takeover"]["strange"][0]["table"] == "tags"
-    await run(graph_dsn, "DELETE FROM shop.tags WHERE key = 't9'")
+    await execute(graph_dsn, "DELETE FROM shop.tags WHERE key = 't9'")
     unasked = await at_home("graph", "takeover", "shop", "--delete-extra")
     assert unasked.status == 2
     assert "--delete-extra deletes 1 row, 0 links and 0 points: give --yes too" in unasked.err

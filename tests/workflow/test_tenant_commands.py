@@ -1,7 +1,7 @@
 """Two tenants of one schema by the commands of docs/maps.md, through Temporal; a shadow of one is promoted."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,18 +51,9 @@ async def product(lab: SyncLab) -> AsyncIterator[SyncLab]:
 
 
 @pytest.fixture
-def at_home(product: SyncLab, temporal_environment: dict[str, str], tmp_path: Path) -> CommandLine:
-    settings = product.services.settings
+def at_home(product: SyncLab, with_stores: Callable[[SyncLab], CommandLine], tmp_path: Path) -> CommandLine:
     (tmp_path / "saas.yaml").write_text((EXAMPLE / "map.yaml").read_text())
-    return CommandLine(
-        {
-            **temporal_environment,
-            "SYNCLINE_TASK_QUEUE": settings.task_queue,
-            "SYNCLINE_WRITE_DSN": settings.write_dsn.get_secret_value(),
-            "SYNCLINE_GRAPH_DSN": settings.graph_dsn.get_secret_value(),
-        },
-        tmp_path,
-    )
+    return with_stores(product)
 
 
 def _composition(whose: str | None, *, shadow: bool = False) -> str:

@@ -15,7 +15,7 @@ from syncline.maps.table_map import Ownership
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.messages.verification import Verification
 from syncline.migrations import migrate_bookkeeping
-from syncline.testing.graphs import TestGraph, write
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.verify import verify
 from tests.kit.bare_graph import bare_graph, made_by
 from tests.kit.cases import further
@@ -131,14 +131,6 @@ def target(shape: Shape) -> str:
     )
 
 
-async def on_target(graph: TestGraph, statement: str) -> list[tuple[object, ...]]:
-    connection = await graph.connect_target()
-    try:
-        return [tuple(row) for row in await connection.fetch(statement)]
-    finally:
-        await connection.close()
-
-
 @dataclass(frozen=True)
 class Site:
     """A graph whose links are synced by a map."""
@@ -178,7 +170,7 @@ class Site:
     async def links(self, *columns: str) -> list[tuple[object, ...]]:
         listed = ", ".join(("n.title", "f.title", *columns))
         id_ = self.shape.column
-        return await on_target(
+        return await read(
             self.graph,
             f"SELECT {listed} FROM node_facts l JOIN nodes n ON n.{id_} = l.node_id"
             f" JOIN facts f ON f.{id_} = l.fact_id ORDER BY 1, l.ordinal, 2",
@@ -260,7 +252,7 @@ async def test_columns_and_position(graph: TestGraph, name: str) -> None:
         ("n1", "f2", 6, 1.0, "of n1"),
     ]
     assert await site.damage(schema_map) == {}
-    rows = await on_target(graph, "SELECT row_id FROM node_facts ORDER BY row_id")
+    rows = await read(graph, "SELECT row_id FROM node_facts ORDER BY row_id")
     await site.node(1, 2, 1, 9, 3)
     assert (await site.cycle(schema_map)).links == 4
     assert await site.links("l.ordinal", "l.relevance") == [
@@ -269,7 +261,7 @@ async def test_columns_and_position(graph: TestGraph, name: str) -> None:
         ("n1", "f9", 3, 1.0),
         ("n1", "f3", 4, 1.0),
     ]
-    assert await on_target(graph, "SELECT row_id FROM node_facts ORDER BY row_id") == rows
+    assert await read(graph, "SELECT row_id FROM node_facts ORDER BY row_id") == rows
     assert await site.damage(schema_map) == {}
     assert (await site.cycle(schema_map)).links == 0
 
@@ -322,7 +314,7 @@ async def test_links_that_others_made_stay(graph: TestGraph, name: str) -> None:
         ("n1", "f4", 7.0),
         ("n2", "f2", 1.0),
     ]
-    assert await on_target(graph, "SELECT ours, count(*) FROM sync_link GROUP BY 1 ORDER BY 1") == [
+    assert await read(graph, "SELECT ours, count(*) FROM sync_link GROUP BY 1 ORDER BY 1") == [
         (False, 1),
         (True, 2),
     ]
@@ -332,7 +324,7 @@ async def test_links_that_others_made_stay(graph: TestGraph, name: str) -> None:
     await site.node(1, 2)
     await site.cycle(schema_map)
     assert {row[1] for row in await site.links() if row[0] == "n1"} == {"f2", "f3", "f4"}
-    assert await on_target(graph, "SELECT ours FROM sync_link") == [(True,), (True,)]
+    assert await read(graph, "SELECT ours FROM sync_link") == [(True,), (True,)]
     assert await site.damage(schema_map) == {}
 
     # A rejection removes what the engine made, and nothing else.
@@ -361,7 +353,7 @@ async def test_links_that_others_made_stay(graph: TestGraph, name: str) -> None:
         ("n1", "f4", 1.0),
         ("n2", "f2", 1.0),
     ]
-    assert await on_target(graph, "SELECT count(*) FROM sync_link WHERE ours") == [(3,)]
+    assert await read(graph, "SELECT count(*) FROM sync_link WHERE ours") == [(3,)]
     assert await site.damage(schema_map) == {}
 
 
@@ -398,7 +390,7 @@ async def test_owner_leaves_with_all_its_links(graph: TestGraph) -> None:
     await site.delete("w_nodes", 1)
     await site.cycle(schema_map)
     assert sorted(await site.links()) == [("n2", "f1"), ("n2", "f2")]
-    assert await on_target(graph, "SELECT count(*) FROM sync_link") == [(1,)]
+    assert await read(graph, "SELECT count(*) FROM sync_link") == [(1,)]
     assert (await site.damage(schema_map)).keys() <= {"node_stats"}
 
 
@@ -419,7 +411,7 @@ async def test_ownership_and_columns_change(graph: TestGraph) -> None:
     changed = await site.cycle(everything)
     assert reread(changed) == ["nodes"]
     assert sorted(row[1] for row in await site.links()) == ["f2"]
-    assert await on_target(graph, "SELECT count(*) FROM sync_link") == [(0,)]
+    assert await read(graph, "SELECT count(*) FROM sync_link") == [(0,)]
     assert await site.damage(everything) == {}
 
 
@@ -453,11 +445,11 @@ async def test_many_members_of_one_array(graph: TestGraph, size: int) -> None:
     await write(graph, f"UPDATE w_nodes SET fact_ids = ({named.format('DESC', size)})")
     await site.cycle(schema_map)
     places = "SELECT min(ordinal), max(ordinal), count(DISTINCT ordinal) FROM node_facts"
-    assert await on_target(graph, places) == [(1, size, size)]
+    assert await read(graph, places) == [(1, size, size)]
     assert await site.damage(schema_map) == {}
     await write(graph, "UPDATE w_nodes SET fact_ids = '{}'")
     assert (await site.cycle(schema_map)).links == size
-    assert await on_target(graph, "SELECT count(*) FROM sync_link") == [(0,)]
+    assert await read(graph, "SELECT count(*) FROM sync_link") == [(0,)]
 
 
 async def test_a_link_that_is_refused_is_its_owners_fault(graph: TestGraph) -> None:
@@ -476,7 +468,7 @@ async def test_a_link_that_is_refused_is_its_owners_fault(graph: TestGraph) -> N
     await site.facts(9)
     await site.cycle(schema_map)
     assert await site.links() == [("n1", "f1"), ("n3", "f9")]
-    assert await on_target(graph, "SELECT key FROM sync_dead_letter ORDER BY 1") == [(["k2"],), (["k4"],)]
+    assert await read(graph, "SELECT key FROM sync_dead_letter ORDER BY 1") == [(["k2"],), (["k4"],)]
     await on_target(graph, "ALTER TABLE node_facts DROP CONSTRAINT node_facts_said_check")
     await write(graph, "UPDATE w_nodes SET title = title || '!' WHERE k IN ('k2', 'k4')")
     await site.cycle(schema_map)
@@ -518,9 +510,9 @@ async def test_links_of_others_are_told_apart_in_a_schema(graph: TestGraph) -> N
     await site.cycle(schema_map)
     nodes = schema_map["nodes"]
     query = LinkTable(schema_map, nodes, nodes.links[0]).of_others("kg")
-    assert await on_target(graph, query) == [(False,)]
+    assert await read(graph, query) == [(False,)]
     await site.others(1, 2)
-    assert await on_target(graph, query) == [(True,)]
+    assert await read(graph, query) == [(True,)]
 
 
 async def test_owner_with_a_key_of_two_columns(graph: TestGraph) -> None:
@@ -563,18 +555,18 @@ async def test_owner_with_a_key_of_two_columns(graph: TestGraph) -> None:
     query = "SELECT o, key, l.note, place FROM order_goods l JOIN goods ON id = g ORDER BY o, place"
     assert (await site.cycle(schema_map)).parked == 1
     landed = [("1/10", "s2", "a", 2), ("1/10", "s1", "a", 3), ("2/10", "s1", "b", 1)]
-    assert await on_target(graph, query) == landed
+    assert await read(graph, query) == landed
     await write(graph, "DELETE FROM w_goods WHERE sku = 's1'; INSERT INTO w_goods VALUES ('s9', 'sieve')")
     assert (await site.cycle(schema_map)).parked == 2
-    assert await on_target(graph, query) == [("1/10", "s9", "a", 1), ("1/10", "s2", "a", 2)]
+    assert await read(graph, query) == [("1/10", "s9", "a", 1), ("1/10", "s2", "a", 2)]
     assert await site.damage(schema_map) == {}
     await write(graph, "INSERT INTO w_goods VALUES ('s1', 'spade')")
     await site.cycle(schema_map)
-    assert await on_target(graph, query) == [("1/10", "s9", "a", 1), *landed]
-    assert await on_target(graph, "SELECT count(*) FROM sync_link WHERE ours") == [(4,)]
+    assert await read(graph, query) == [("1/10", "s9", "a", 1), *landed]
+    assert await read(graph, "SELECT count(*) FROM sync_link WHERE ours") == [(4,)]
     assert await site.damage(schema_map) == {}
     await write(graph, "DELETE FROM w_orders WHERE shop = 1")
     await site.cycle(schema_map)
-    assert await on_target(graph, query) == landed[2:]
-    assert await on_target(graph, "SELECT count(*) FROM sync_link WHERE ours") == [(1,)]
+    assert await read(graph, query) == landed[2:]
+    assert await read(graph, "SELECT count(*) FROM sync_link WHERE ours") == [(1,)]
     assert await site.damage(schema_map) == {}

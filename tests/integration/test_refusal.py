@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import asyncpg
 import pytest
 
 from syncline.capture.install.install import adopt
@@ -12,15 +11,9 @@ from syncline.errors import StoreUnavailable
 from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
 from syncline.operator.dead_letters import list_dead_letters, summarize
 from syncline.provider import RetryRules
-from syncline.testing.graphs import TestGraph, read, write
-from syncline.testing.one_graph import session
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 from tests.kit.cases import further
-
-
-async def on_target(graph: TestGraph, sql: str) -> list[asyncpg.Record]:
-    async with session(graph, graph.target_dsn) as connection:
-        return list(await connection.fetch(sql))
 
 
 def of(result: SyncResult, table: str) -> TableProgress:
@@ -61,7 +54,7 @@ async def test_one_percent_of_poison_in_many_rows_harms_only_itself(graph: TestG
         len(poison),
     )
     assert (nodes.error, result.batches, result.failures) == (None, 2, len(poison))
-    letters = await on_target(graph, LETTERS)
+    letters = await read(graph, LETTERS)
     assert {row["key"] for row in letters} == poison
     assert {(row["sqlstate"], row["constraint_name"], row["attempts"]) for row in letters} == {
         ("23514", "no_poison", 1)
@@ -103,7 +96,7 @@ async def test_refused_rows_are_found_wherever_they_stand(
     assert (result.status, of(result, "nodes").rows, result.dead_letters) == (
         CycleStatus.DRAINED, 100 - len(poison), len(poison)
     )  # fmt: skip
-    assert [row["key"] for row in await on_target(graph, LETTERS)] == [f"{number:03}" for number in poison]
+    assert [row["key"] for row in await read(graph, LETTERS)] == [f"{number:03}" for number in poison]
 
 
 async def test_rows_that_only_together_are_refused_leave_one_of_them_out(graph: TestGraph) -> None:
@@ -113,7 +106,7 @@ async def test_rows_that_only_together_are_refused_leave_one_of_them_out(graph: 
     )
     result = await run_cycle(graph.context())
     assert (of(result, "nodes").rows, result.dead_letters) == (2, 1)
-    [letter] = await on_target(graph, LETTERS)
+    [letter] = await read(graph, LETTERS)
     assert letter["sqlstate"] == "23505"
     await write(graph, f"UPDATE write_nodes SET concept = 'different' WHERE id = '{letter['key']}'")
     assert (await run_cycle(graph.context())).dead_letters == 0
@@ -138,9 +131,7 @@ async def test_retries_wait_twice_as_long_each_time_and_end(graph: TestGraph) ->
     for attempt in range(1, 6):
         result = await run_cycle(graph.context())
         assert of(result, "nodes").failures == 1
-        [letter] = await on_target(
-            graph, "SELECT *, next_retry_at - last_failed_at AS wait FROM sync_dead_letter"
-        )
+        [letter] = await read(graph, "SELECT *, next_retry_at - last_failed_at AS wait FROM sync_dead_letter")
         assert letter["attempts"] == attempt
         waits.append(letter["wait"] and round(letter["wait"].total_seconds()))
         # Before its time it is not tried again.
@@ -157,11 +148,11 @@ async def test_how_often_and_how_soon_are_settings(graph: TestGraph) -> None:
     await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'poison')")
     rules = RetryRules(dead_letter_seconds=7, dead_letter_attempts=2)
     await run_cycle(replace(graph.context(), retry=rules))
-    [letter] = await on_target(graph, "SELECT next_retry_at - last_failed_at AS wait FROM sync_dead_letter")
+    [letter] = await read(graph, "SELECT next_retry_at - last_failed_at AS wait FROM sync_dead_letter")
     assert round(letter["wait"].total_seconds()) == 7
     await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
     await run_cycle(replace(graph.context(), retry=rules))
-    assert [row["next_retry_at"] for row in await on_target(graph, LETTERS)] == [None]
+    assert [row["next_retry_at"] for row in await read(graph, LETTERS)] == [None]
 
 
 async def test_a_newer_version_takes_the_dead_letter_with_it(graph: TestGraph) -> None:
@@ -172,7 +163,7 @@ async def test_a_newer_version_takes_the_dead_letter_with_it(graph: TestGraph) -
     await write(graph, "UPDATE write_nodes SET concept = CASE id WHEN 'a' THEN 'good' ELSE concept END")
     result = await run_cycle(graph.context())
     assert (of(result, "nodes").rows, result.dead_letters) == (1, 1)
-    [letter] = await on_target(graph, LETTERS)
+    [letter] = await read(graph, LETTERS)
     assert (letter["key"], letter["attempts"]) == ("b", 1)
     await write(graph, "DELETE FROM write_nodes WHERE id = 'b'")
     assert (await run_cycle(graph.context())).dead_letters == 0
@@ -202,7 +193,7 @@ async def test_a_row_without_its_required_parent_is_refused_instead_of_waiting_f
     await write(graph, "INSERT INTO write_node_versions (id, node_id, version) VALUES ('v', NULL, 1)")
     result = await run_cycle(graph.context())
     assert (result.parked, result.dead_letters) == (0, 1)
-    assert [row["sqlstate"] for row in await on_target(graph, LETTERS)] == ["23502"]
+    assert [row["sqlstate"] for row in await read(graph, LETTERS)] == ["23502"]
 
 
 async def test_a_link_that_is_refused_is_its_owners_dead_letter(graph: TestGraph) -> None:
@@ -226,7 +217,7 @@ async def test_a_link_that_is_refused_is_its_owners_dead_letter(graph: TestGraph
     await write(graph, "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f2', 'F', 'ready')")
     result = await run_cycle(graph.context())
     assert (result.status, of(result, "facts").rows, result.dead_letters) == (CycleStatus.DRAINED, 1, 1)
-    assert [(row["key"], row["sqlstate"]) for row in await on_target(graph, LETTERS)] == [("b", "P0001")]
+    assert [(row["key"], row["sqlstate"]) for row in await read(graph, LETTERS)] == [("b", "P0001")]
     await on_target(graph, "DROP TRIGGER no ON node_facts")
     await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
     await run_cycle(graph.context())
@@ -247,15 +238,15 @@ async def test_a_delete_that_is_refused_holds_back_no_other(graph: TestGraph) ->
         1,
         CycleStatus.DRAINED,
     )
-    assert [(row["key"], row["sqlstate"]) for row in await on_target(graph, LETTERS)] == [("n7", "23503")]
+    assert [(row["key"], row["sqlstate"]) for row in await read(graph, LETTERS)] == [("n7", "23503")]
     for attempts in (2, 3):
         await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
         await run_cycle(graph.context())
-        assert [row["attempts"] for row in await on_target(graph, LETTERS)] == [attempts]
+        assert [row["attempts"] for row in await read(graph, LETTERS)] == [attempts]
     await on_target(graph, "DROP TABLE theirs")
     await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
     assert (await run_cycle(graph.context())).dead_letters == 0
-    assert await on_target(graph, "SELECT FROM nodes") == []
+    assert await read(graph, "SELECT FROM nodes") == []
 
 
 @pytest.mark.parametrize("batch_rows", [3, 1000])
@@ -276,12 +267,12 @@ async def test_a_row_that_cannot_even_be_read_harms_only_itself(graph: TestGraph
     engine = SyncEngine(schema_map)
     result = await engine.run_cycle(graph.context(batch_rows=batch_rows))
     assert (of(result, "t").rows, result.dead_letters, result.status) == (27, 3, CycleStatus.DRAINED)
-    assert {row["sqlstate"] for row in await on_target(graph, LETTERS)} == {"22P02"}
+    assert {row["sqlstate"] for row in await read(graph, LETTERS)} == {"22P02"}
     await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
     assert (await engine.run_cycle(graph.context())).dead_letters == 3  # by key it cannot be read either
     await write(graph, "UPDATE w SET v = '1' WHERE v = 'no'")
     assert (await engine.run_cycle(graph.context())).dead_letters == 0
-    assert len(await on_target(graph, "SELECT FROM t")) == 30
+    assert len(await read(graph, "SELECT FROM t")) == 30
 
 
 async def test_keys_too_long_for_an_index_wait_and_are_refused_like_others(graph: TestGraph) -> None:
@@ -344,12 +335,10 @@ async def test_a_poison_row_does_not_harm_the_families_that_it_arrives_with(grap
     )
     result = await run_cycle(graph.context())
     assert (of(result, "nodes").failures, result.dead_letters) == (1, 1)
-    landed = await on_target(
-        graph, "SELECT key, parent_id FROM nodes WHERE key NOT IN ('n300', 'n149', 'n7')"
-    )
+    landed = await read(graph, "SELECT key, parent_id FROM nodes WHERE key NOT IN ('n300', 'n149', 'n7')")
     assert len(landed) == 296
     assert all(row["parent_id"] for row in landed)
-    waiting = await on_target(graph, "SELECT waits_for_key FROM sync_parked_reference")
+    waiting = await read(graph, "SELECT waits_for_key FROM sync_parked_reference")
     assert [row["waits_for_key"] for row in waiting] == ["n150", "n150"]
     await write(graph, "UPDATE write_nodes SET concept = 'mended' WHERE id = 'n150'")
     await run_cycle(graph.context())
@@ -371,7 +360,7 @@ async def test_a_removal_that_is_refused_takes_no_waiting_version_of_others_alon
     assert (of(result, "node_versions").deletes, result.dead_letters) == (5, 1)
     await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('later', 'L')")
     await run_cycle(graph.context())
-    landed = await on_target(
+    landed = await read(
         graph,
         "SELECT key FROM node_versions WHERE node_id = syncline.key_uuid('later') AND key <> 'v3' ORDER BY 1",
     )
@@ -398,9 +387,9 @@ async def test_what_waits_for_a_row_is_released_though_a_link_of_the_row_is_refu
         "INSERT INTO write_nodes (id, concept, fact_ids) VALUES ('a', 'A', '{f}')",
     )
     result = await run_cycle(graph.context())
-    assert [(row["key"], row["sqlstate"]) for row in await on_target(graph, LETTERS)] == [("a", "P0001")]
+    assert [(row["key"], row["sqlstate"]) for row in await read(graph, LETTERS)] == [("a", "P0001")]
     assert (of(result, "edges").rows, result.parked) == (1, 0)
-    [child] = await on_target(
+    [child] = await read(
         graph, "SELECT parent_id = syncline.key_uuid('a') AS there FROM nodes WHERE key = 'child'"
     )
     assert child["there"]
@@ -427,7 +416,7 @@ async def test_the_reference_of_a_version_that_was_refused_is_not_set_on_the_one
     assert (await run_cycle(graph.context())).dead_letters == 1
     await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('later', 'L')")
     await run_cycle(graph.context())
-    parents = await on_target(
+    parents = await read(
         graph, "SELECT c.key, p.key AS parent FROM nodes c JOIN nodes p ON p.id = c.parent_id ORDER BY 1"
     )
     assert [(row["key"], row["parent"]) for row in parents] == [("r", "p"), ("s", "later")]
@@ -505,7 +494,7 @@ async def test_a_row_that_cannot_be_kept_while_it_waits_harms_only_itself(graph:
     result = await engine.run_cycle(graph.context())
     # Of 3, 10, 13 and 20 the last waits for nobody.
     assert (of(result, "t").error, of(result, "t").rows, result.parked) == (None, 3, 14)
-    letters = await on_target(graph, LETTERS)
+    letters = await read(graph, LETTERS)
     assert [(row["key"], row["sqlstate"]) for row in letters] == [
         ("10", "23514"),
         ("13", "23514"),
@@ -515,7 +504,7 @@ async def test_a_row_that_cannot_be_kept_while_it_waits_harms_only_itself(graph:
     await on_target(graph, "UPDATE sync_dead_letter SET next_retry_at = now()")
     result = await engine.run_cycle(graph.context())
     assert (result.parked, result.dead_letters) == (0, 0)
-    assert len(await on_target(graph, "SELECT FROM t")) == 20
+    assert len(await read(graph, "SELECT FROM t")) == 20
 
 
 @pytest.mark.parametrize("rows", [1, 40])

@@ -32,7 +32,7 @@ from syncline.messages.takeover import Takeover
 from syncline.messages.verification import RelationKind, Verification
 from syncline.migrations import migrate_bookkeeping
 from syncline.stores.vectors import PointPayload
-from syncline.testing.graphs import TestGraph
+from syncline.testing.graphs import TestGraph, on_target, read
 from syncline.verify import verify
 from syncline.verify.takeover import take_over
 from tests.kit.bare_graph import bare_graph, made_by
@@ -108,15 +108,6 @@ async def shop(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterato
         yield graph
 
 
-async def on_target(graph: TestGraph, query: str, *arguments: object) -> list[tuple[object, ...]]:
-    connection = await graph.connect_target()
-    try:
-        await connection.execute("SET search_path = kg")
-        return [tuple(row) for row in await connection.fetch(query, *arguments)]
-    finally:
-        await connection.close()
-
-
 async def fill(graph: TestGraph) -> None:
     """What the other engine left: half of the rows, a stale one, extra ones. Readers have counted p1."""
     for query, rows in (
@@ -178,7 +169,7 @@ def told(found: Verification) -> dict[str, dict[str, set[tuple[str, ...]]]]:
 
 
 async def versions(graph: TestGraph) -> dict[object, tuple[object, ...]]:
-    rows = await on_target(
+    rows = await read(
         graph,
         "SELECT 'm' || nr, xmin::text, ctid::text FROM makers UNION ALL SELECT key, xmin::text, ctid::text FROM tags"
         " UNION ALL SELECT key, xmin::text, ctid::text FROM parts",
@@ -187,12 +178,11 @@ async def versions(graph: TestGraph) -> dict[object, tuple[object, ...]]:
 
 
 async def test_a_dry_run_says_what_differs_and_writes_nothing(shop: TestGraph) -> None:
-    tables = await on_target(shop, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'kg' ORDER BY 1")
+    tables = await read(shop, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'kg' ORDER BY 1")
 
     async def everything() -> list[object]:
         return [
-            await on_target(shop, f'SELECT t::text, xmin::text FROM "{name}" t ORDER BY 1')
-            for (name,) in tables
+            await read(shop, f'SELECT t::text, xmin::text FROM "{name}" t ORDER BY 1') for (name,) in tables
         ]
 
     before = await everything()
@@ -217,7 +207,7 @@ async def test_only_what_differs_is_written_and_extras_stay_unless_asked(shop: T
     assert result.status is CycleStatus.DRAINED
     after = await versions(shop)
     assert {key for key in before if after.get(key) != before[key]} == {"m2", "p2"}
-    assert await on_target(shop, "SELECT reads FROM parts WHERE key IN ('p1', 'p2')") == [(7,), (7,)]
+    assert await read(shop, "SELECT reads FROM parts WHERE key IN ('p1', 'p2')") == [(7,), (7,)]
     assert {key: found for key, found in told(await verified(shop)).items() if found} == {
         "makers": {"extra": {("9",)}},
         "tags": {"extra": {("dim",)}},
@@ -230,14 +220,14 @@ async def test_only_what_differs_is_written_and_extras_stay_unless_asked(shop: T
 async def test_extras_leave_when_asked_and_all_is_equal(shop: TestGraph) -> None:
     found = await taken(shop, actor=ADA, delete_extra=True)
     assert found.asked == 3
-    assert await on_target(
+    assert await read(
         shop, "SELECT who, action, why, table_name, rows FROM sync_audit ORDER BY table_name"
     ) == [("ada", "take over rows", "one engine less", name, 1) for name in ("makers", "parts", "tags")]
     # Another attempt of the run asks for nothing twice.
     assert (await taken(shop, actor=ADA, delete_extra=True)).asked == 3
     await cycle(shop)
     assert (await verified(shop)).equal
-    assert await on_target(shop, "SELECT count(*) FROM parts") == [(4,)]
+    assert await read(shop, "SELECT count(*) FROM parts") == [(4,)]
 
 
 async def test_rows_under_other_ids_refuse_it_and_no_sync_doubles_them(shop: TestGraph) -> None:
@@ -263,17 +253,17 @@ async def test_rows_under_other_ids_refuse_it_and_no_sync_doubles_them(shop: Tes
     [failed] = [table for table in result.tables if table.error]
     assert failed.table == "parts"
     assert "takeover" in str(failed.error)
-    assert await on_target(shop, "SELECT count(*) FROM parts WHERE key = 'p3'") == [(1,)]
-    assert await on_target(shop, "SELECT count(*) FROM makers") == [(4,)]
+    assert await read(shop, "SELECT count(*) FROM parts WHERE key = 'p3'") == [(1,)]
+    assert await read(shop, "SELECT count(*) FROM makers") == [(4,)]
     # The statements work as they stand: links first.
     statements = str(failed.error)[str(failed.error).index("DELETE") :]
     assert statements.index("part_tags") < statements.index('DELETE FROM "kg"."parts"')
     connection = await shop.connect_target()
     await connection.execute(statements)
     await connection.close()
-    assert await on_target(shop, "SELECT count(*) FROM parts") == [(3,)]
+    assert await read(shop, "SELECT count(*) FROM parts") == [(3,)]
     assert (await cycle(shop)).status is CycleStatus.DRAINED
-    assert await on_target(shop, "SELECT count(*) FROM parts WHERE key = 'p3'") == [(1,)]
+    assert await read(shop, "SELECT count(*) FROM parts WHERE key = 'p3'") == [(1,)]
 
 
 async def test_a_table_that_comes_into_the_map_later_is_looked_at_too(shop: TestGraph) -> None:
@@ -282,7 +272,7 @@ async def test_a_table_that_comes_into_the_map_later_is_looked_at_too(shop: Test
     await on_target(shop, "INSERT INTO tags VALUES ($1, 'blue', 'Blue')", UUID(int=5))
     result = await cycle(shop)
     assert [table.table for table in result.tables if table.error] == ["tags"]
-    assert await on_target(shop, "SELECT count(*) FROM tags WHERE key = 'blue'") == [(1,)]
+    assert await read(shop, "SELECT count(*) FROM tags WHERE key = 'blue'") == [(1,)]
 
 
 async def test_links_that_no_array_names_refuse_it_unless_extras_are_deleted(shop: TestGraph) -> None:
@@ -340,9 +330,9 @@ async def test_what_refers_to_a_stranger_leaves_first_whoever_made_the_table(sho
     await connection.execute("SET search_path = pg_catalog")
     await connection.execute(str(leaving))
     await connection.close()
-    assert await on_target(shop, "SELECT key, above FROM tags ORDER BY 1") == [("dim", None), ("red", None)]
-    assert await on_target(shop, 'SELECT count(*) FROM "Read notes"') == [(0,)]
-    assert await on_target(shop, "SELECT tag FROM seen") == [(None,)]
+    assert await read(shop, "SELECT key, above FROM tags ORDER BY 1") == [("dim", None), ("red", None)]
+    assert await read(shop, 'SELECT count(*) FROM "Read notes"') == [(0,)]
+    assert await read(shop, "SELECT tag FROM seen") == [(None,)]
 
 
 async def test_counts_and_points_are_made_again_whatever_the_id_is_called_and_is(shop: TestGraph) -> None:
@@ -363,7 +353,7 @@ async def test_counts_and_points_are_made_again_whatever_the_id_is_called_and_is
     more = replace(SHOP, tables=(replace(makers, stats=counted), replace(tags, id=named, vector=word), parts))
     result = await cycle(shop, more)
     assert result.status is CycleStatus.DRAINED
-    assert await on_target(shop, "SELECT * FROM maker_numbers ORDER BY 1") == [(1, 2), (2, 1), (3, 1), (9, 1)]
+    assert await read(shop, "SELECT * FROM maker_numbers ORDER BY 1") == [(1, 2), (2, 1), (3, 1), (9, 1)]
     # Five parts with p8, three tags with the extra one.
     assert result.vectors.upserted == 8
 
@@ -373,7 +363,7 @@ async def test_rows_in_no_list_are_named_and_their_links_not_removed_unasked(sho
     beside = replace(SHOP, tables=(*SHOP.tables[:2], listed))
     await on_target(shop, "ALTER TABLE parts ALTER key DROP NOT NULL")
     found = await taken(shop, schema_map=beside, actor=ADA)
-    [(rows, links)] = await on_target(
+    [(rows, links)] = await read(
         shop, "SELECT (SELECT count(*) FROM parts), (SELECT count(*) FROM part_tags)"
     )
     assert (found.unlisted, found.unlisted_links) == ({"parts": rows}, {"part_tags": links})

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import asyncpg
 import pytest_asyncio
 
 from syncline.capture.install.install import adopt
@@ -11,8 +10,7 @@ from syncline.engine import Column, Reference, SchemaMap, Stat, Stats, SyncEngin
 from syncline.messages.sync import CycleStatus
 from syncline.messages.verification import Verdict, Verification
 from syncline.migrations import migrate_bookkeeping
-from syncline.testing.graphs import TestGraph, write
-from syncline.testing.one_graph import session
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.verify import verify
 from tests.kit.bare_graph import bare_graph, made_by
 
@@ -121,11 +119,6 @@ async def shop(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterato
         yield graph
 
 
-async def on_target(graph: TestGraph, sql: str) -> list[asyncpg.Record]:
-    async with session(graph, graph.target_dsn) as connection:
-        return list(await connection.fetch(sql))
-
-
 async def verified(graph: TestGraph, *, repair: bool = False) -> Verification:
     context = graph.context()
     return await verify(
@@ -157,7 +150,7 @@ async def cycle(shop: TestGraph) -> None:
 
 async def test_any_type_key_and_setting_of_the_servers_reads_the_same_on_both_sides(shop: TestGraph) -> None:
     await cycle(shop)
-    assert [row[0] for row in await on_target(shop, "SHOW timezone")] == ["Asia/Tokyo"]
+    assert [row[0] for row in await read(shop, "SHOW timezone")] == ["Asia/Tokyo"]
     found = await verified(shop)
     assert found.equal
     assert told(found) == PARKED

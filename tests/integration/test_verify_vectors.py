@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import asyncpg
 import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
@@ -18,8 +17,7 @@ from syncline.messages.verification import Relation, Verdict
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload, VectorStore
-from syncline.testing.graphs import TestGraph, write
-from syncline.testing.one_graph import session
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.verify import verify
 from syncline.verify.vectors import same_json
 
@@ -68,11 +66,6 @@ def told(relation: Relation) -> dict[str, tuple[tuple[str, ...], ...]]:
     return {
         verdict.value: relation.found(verdict).keys for verdict in Verdict if relation.found(verdict).count
     }
-
-
-async def on_target(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.Record]:
-    async with session(graph, graph.target_dsn) as connection:
-        return list(await connection.fetch(sql, *arguments))
 
 
 async def synced(graph: TestGraph, sql: str) -> None:
@@ -175,7 +168,7 @@ async def test_postgres_and_qdrant_put_ids_in_one_order(graph: TestGraph, kind: 
         scrolled = [point.id async for page in store.scroll("c", batch=50) for point in page]
     finally:
         await store.close()
-    rows = await on_target(graph, "SELECT id FROM unnest($1::uuid[]) AS i (id) ORDER BY id", ids)
+    rows = await read(graph, "SELECT id FROM unnest($1::uuid[]) AS i (id) ORDER BY id", ids)
     assert [row["id"] for row in rows] == scrolled == sorted(scrolled)
 
 

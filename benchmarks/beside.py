@@ -118,9 +118,8 @@ async def measure(rows: int, rounds: int) -> str:
 
 async def _script(store: PostgresStore, *scripts: str) -> None:
     async with store.driver() as connection, connection.transaction():
+        await connection.execute(f"SET LOCAL search_path = {SCHEMA}")
         for script in scripts:
-            if script != f"CREATE SCHEMA {SCHEMA}":
-                await connection.execute(f"SET LOCAL search_path = {SCHEMA}")
             await connection.execute(script)
 
 

@@ -178,24 +178,30 @@ class _Promotion:
         schema_map = self._statements.schema_map
         for table in schema_map:
             for links in table.links:
-                place = f"{quoted(self._live.schema)}.{quoted(links.table)}"
                 full = LinkTable(schema_map, table, links)
-                if not full.ours or not await connection.fetchval(
-                    "SELECT to_regclass($1) IS NOT NULL", place
+                if full.ours and await self._finds(
+                    connection, links.table, full.of_others(self._live.schema)
                 ):
-                    continue
-                if await connection.fetchval(full.of_others(self._live.schema)):
                     yield links.table
 
     async def _rows_of_others(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
         """Yield the tables of the live schema with rows of others, which a promotion moves away."""
         schema_map = self._statements.schema_map
         for table in schema_map:
-            place = f"{quoted(self._live.schema)}.{quoted(table.name)}"
-            if table.listed and await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", place):
-                is_ours = Identity(schema_map, table, schema=self._live.schema).is_ours("t")
-                if await connection.fetchval(_sql("rows_of_others", live=place, is_ours=is_ours)):
-                    yield table.name
+            if not table.listed:
+                continue
+            is_ours = Identity(schema_map, table, schema=self._live.schema).is_ours("t")
+            query = _sql("rows_of_others", live=self._place(table.name), is_ours=is_ours)
+            if await self._finds(connection, table.name, query):
+                yield table.name
+
+    async def _finds(self, connection: asyncpg.Connection, name: str, query: str) -> bool:
+        """Return whether the live schema has this table, and the query finds something in it."""
+        there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", self._place(name))
+        return bool(there and await connection.fetchval(query))
+
+    def _place(self, name: str) -> str:
+        return f"{quoted(self._live.schema)}.{quoted(name)}"
 
     @asynccontextmanager
     async def both_held(self) -> AsyncIterator[AsyncConnection | None]:

@@ -14,7 +14,7 @@ from syncline.engine.render.fragments import (
     stage_columns,
     travels,
 )
-from syncline.engine.render.identity import Identity, ours
+from syncline.engine.render.identity import Identity
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.sql import literal, quoted, statements_of
 
@@ -121,14 +121,13 @@ class RowChecksums:
         # A computed id is computed once.
         self.target_id = keys[0] if stored else "t.sync_row_id"
         rows = quoted(table.target)
-        # What hangs by its key on a row of others is theirs too.
-        if table.into is None and (under := own.of_listed("t")):
-            rows = _sql("target_under_listed", target=rows, of_ours=" AND ".join(under))
         if table.into is not None:
             written = {column.name: f"t.{quoted(column.name)}" for column in table.columns}
             # Rows of others are no rows without a source row.
-            rows = ours(schema_map[table.into])
-            rows = _sql("target_with_values", target=rows, differs=self._unlike_none(written))
+            rows = _sql("target_where", target=own.ours, condition=self._unlike_none(written))
+        elif under := own.of_listed("t"):
+            # What hangs by its key on a row of others is theirs too.
+            rows = _sql("target_where", target=rows, condition=" AND ".join(under))
         self._target = (
             f"{rows} t"
             if stored
@@ -215,15 +214,8 @@ class RowChecksums:
 
     def _unlike_none(self, values: Mapping[str, str]) -> str:
         """Return the condition that these values are not those of a target row without a source row."""
-        none = {name: f"({self.table.otherwise.get(name, 'NULL')})" for name in values}
-        for name in values:
-            known = self._types.get(name)
-            if known is not None and known.builtin:
-                none[name] += f"::{known.type}"
-        texts = [
-            f"ROW({commas([self._canonical(name, side[name]) for name in values])})::text"
-            for side in (values, none)
-        ]
+        none = {name: self._typed(name, self.table.otherwise.get(name, "NULL")) for name in values}
+        texts = [_row_text([self._canonical(name, side[name]) for name in values]) for side in (values, none)]
         return f"{texts[0]} IS DISTINCT FROM {texts[1]}"
 
     def source_hash(self) -> str:
@@ -261,8 +253,7 @@ class RowChecksums:
         if parent is not None:
             column = self._named[name].column
             return parent.referred(self.table.key_texts[column], f"s.{quoted(column)}")
-        known = self._types.get(name)
-        return f"({self._values[name]})" + (f"::{known.type}" if known and known.builtin else "")
+        return self._typed(name, self._values[name])
 
     def _actual(self, name: str, waiting: bool) -> str:
         reference = self._by_value(name)
@@ -301,6 +292,10 @@ class RowChecksums:
         reference = self._named.get(name)
         return reference if reference and reference.by and name not in self.table.expressions else None
 
+    def _typed(self, name: str, expression: str) -> str:
+        known = self._types.get(name)
+        return f"({expression})" + (f"::{known.type}" if known and known.builtin else "")
+
     def _canonical(self, name: str, expression: str) -> str:
         known = self._types.get(name)
         # Minus zero equals zero, so the engine need not write it, but its text differs.
@@ -312,7 +307,11 @@ def _join(parent: Identity, alias: str, column: str) -> str:
 
 
 def _row_bytes(values: list[str]) -> str:
-    return numbered(f"convert_to(ROW({commas(values)})::text, 'UTF8')")
+    return numbered(f"convert_to({_row_text(values)}, 'UTF8')")
+
+
+def _row_text(values: list[str]) -> str:
+    return f"ROW({commas(values)})::text"
 
 
 def _mentions(expression: str, reference: Reference) -> bool:

@@ -66,6 +66,8 @@ class RelationRepair:
     async def rows(self, table: str, damage: Sequence[Damage]) -> int:
         """Request rows of a table by key; return how many were not requested already."""
         by_id = {row_id: key for row_id, key, _ in self._repair.chosen(damage)}
+        if not by_id:
+            return 0
         async with open_side(self._repair.target, snapshot=False) as side:
             [row] = await side.fetch(
                 _sql("requeue"), table, list(by_id), [json.dumps(key) for key in by_id.values()]
@@ -75,6 +77,8 @@ class RelationRepair:
     async def points(self, collection: str, damage: Sequence[Damage]) -> int:
         """Queue points for the vector store; return how many."""
         damage = self._repair.chosen(damage)
+        if not damage:
+            return 0
         ids = [row_id for row_id, _, _ in damage]
         rewritten = [row_id for row_id, _, verdict in damage if verdict is not Verdict.EXTRA]
         async with open_side(self._repair.target, snapshot=False) as side:

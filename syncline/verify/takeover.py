@@ -20,7 +20,7 @@ from syncline.verify.kept_vectors import keep_vectors
 from syncline.verify.repair import Repair
 from syncline.verify.snapshots import Side, open_side
 from syncline.verify.tally import Heartbeater
-from syncline.verify.verify import compare
+from syncline.verify.verify import Inspection
 
 __all__ = ["take_over"]
 
@@ -66,7 +66,7 @@ async def take_over(
     if actor is not None and delete_extra and not strange:
         asking = Repair(target, actor, verb="take over", extras_only=True)
         await asking.recall()
-    verified = await compare(
+    inspection = Inspection(
         schema_map,
         write=write,
         target=target,
@@ -77,6 +77,7 @@ async def take_over(
         beat=told,
         unread_as_read=True,
     )
+    verified = await inspection.run()
     found = Takeover(
         graph=graph,
         dry_run=actor is None,

@@ -21,7 +21,7 @@ from syncline.verify.stats import KEPT_COUNTS, Recounting, compare_counts, mend_
 from syncline.verify.tally import Heartbeater, Mend, Tally
 from syncline.verify.vectors import compare_vectors
 
-__all__ = ["compare", "verify"]
+__all__ = ["Inspection", "verify"]
 
 _sql = statements_of("syncline.verify")
 
@@ -57,58 +57,21 @@ async def verify(
     mending = Repair(target, actor) if repair else None
     if mending is not None:
         await mending.recall()
-    return await compare(
+    inspection = Inspection(
         schema_map,
         write=write,
         target=target,
         vectors=vectors,
         embedding=embedding,
-        tables=tables,
         keys=keys,
         repair=mending,
         beat=beat,
     )
+    return await inspection.run(tables)
 
 
-async def compare(
-    schema_map: SchemaMap,
-    *,
-    write: GraphSchema,
-    target: GraphSchema,
-    vectors: GraphVectors | None,
-    embedding: str,
-    keys: int,
-    repair: Repair | None,
-    tables: Collection[str] | None = None,
-    beat: Heartbeater | None = None,
-    unread_as_read: bool = False,
-) -> Verification:
-    """Compare a graph's stores; with `unread_as_read` as if a table without a cursor had been read."""
-    started = time.monotonic()
-    asked = schema_map.chosen(tables)
-    inspection = _Inspection(
-        schema_map,
-        write=write,
-        target=target,
-        vectors=vectors,
-        embedding=embedding,
-        keys=keys,
-        repair=repair,
-        beat=beat or (lambda _name, _seen: None),
-        unread_as_read=unread_as_read,
-    )
-    relations: list[Relation] = []
-    for table in asked:
-        relations.extend(await inspection.relations(table))
-    if tables is None:
-        relations.extend(await inspection.counts())
-    return Verification(
-        relations=tuple(relations), rescan=inspection.rescan, seconds=time.monotonic() - started
-    )
-
-
-class _Inspection:
-    """One verification of one graph."""
+class Inspection:
+    """One verification of one graph; with `unread_as_read` as if a table without a cursor had been read."""
 
     def __init__(
         self,
@@ -120,16 +83,29 @@ class _Inspection:
         embedding: str,
         keys: int,
         repair: Repair | None,
-        beat: Heartbeater,
-        unread_as_read: bool,
+        beat: Heartbeater | None,
+        unread_as_read: bool = False,
     ) -> None:
+        self._started = time.monotonic()
         self._map, self._unread_as_read = schema_map, unread_as_read
         self._statements = SchemaStatements(schema_map)
         self._write, self._target, self._vectors = write, target, vectors
-        self._embedding, self._keys, self._repair, self._beat = embedding, keys, repair, beat
-        self.rescan = False
+        self._embedding, self._keys, self._repair = embedding, keys, repair
+        self._beat = beat or (lambda _name, _seen: None)
+        self._rescan = False
 
-    async def relations(self, table: TableMap) -> list[Relation]:
+    async def run(self, tables: Collection[str] | None = None) -> Verification:
+        """Compare these tables; all, and the stored counts, if None."""
+        relations: list[Relation] = []
+        for table in self._map.chosen(tables):
+            relations.extend(await self._relations(table))
+        if tables is None:
+            relations.extend(await self._counts())
+        return Verification(
+            relations=tuple(relations), rescan=self._rescan, seconds=time.monotonic() - self._started
+        )
+
+    async def _relations(self, table: TableMap) -> list[Relation]:
         """Compare everything that belongs to a table; return the results."""
         found: list[Relation] = []
         self._open = tally = self._rows_tally(table.name, RelationKind.ROWS, table)
@@ -139,7 +115,7 @@ class _Inspection:
             async with open_snapshots(
                 self._write, self._target, self._statements, read, unread_as_read=self._unread_as_read
             ) as snapshots:
-                self.rescan |= snapshots.rescan
+                self._rescan |= snapshots.rescan
                 await self._both_sides(snapshots, table, tally, found)
             if table.stats is not None:
                 await self._numbers(table, table.stats, found)
@@ -149,7 +125,7 @@ class _Inspection:
             found.append(await self._points(self._vectors, table, table.vector))
         return found
 
-    async def counts(self) -> list[Relation]:
+    async def _counts(self) -> list[Relation]:
         """Compare the stored counts of the bookkeeping tables; reported only if wrong."""
         repair = self._repair_of(KEPT_COUNTS, RelationKind.STATS)
         asked = 0 if repair is None else repair.asked

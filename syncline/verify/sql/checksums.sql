@@ -21,11 +21,8 @@ encode(substr(set_byte(set_byte(sha256(@{bytes}), 6, 128), 8, 128), 1, 16), 'hex
     FROM @{target} t JOIN sync_row ON @{of_row} OFFSET 0
 ) t
 
--- name: target_under_listed
-(SELECT t.* FROM @{target} t WHERE @{of_ours})
-
--- name: target_with_values
-(SELECT t.* FROM @{target} t WHERE @{differs})
+-- name: target_where
+(SELECT t.* FROM @{target} t WHERE @{condition})
 
 -- name: source_with_values
 (SELECT s.* FROM @{rows} WHERE @{differs} OFFSET 0) s

@@ -27,21 +27,21 @@ def propose_map(
     key_types: frozenset[str] = KEY_TYPES,
     composite_keys: bool = COMPOSITE_KEYS,
     tenant: str | None = None,
-) -> tuple[str, bool]:
-    """Return a map document that syncs what can be synced of the write-db's tables, and whether any can be.
+) -> str:
+    """Return a map document that syncs what can be synced of the write-db's tables.
 
     With `tenant`, the column that says whose a row is, each graph has the rows of one.
 
     Where the graph-db has tables of the same names, with or without a prefix that all sources share, their
-    columns are those that are copied. What it leaves out it says in a comment. It reads back as it is; where
-    nothing can be synced it has no table, which `read_map` refuses.
+    columns are those that are copied. What it leaves out it says in a comment. It reads back as it is. Raise
+    InputInvalid if nothing can be synced.
     """
     tenants = None
     if tenant is not None:
         write, tenants = within_tenant(write, tenant)
     decided = Decisions(write, graph, key_types, composite_keys=composite_keys)
     decided.decide()
-    return _Proposal(decided, tenants).document(name), bool(decided.synced())
+    return _Proposal(decided, tenants).document(name)
 
 
 class _Proposal:

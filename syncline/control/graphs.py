@@ -75,17 +75,8 @@ def _not_reserved(schema: str) -> str:
 
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$", max_length=63)]
-
-
-def _no_system_schema(schema: str) -> str:
-    return schema if schema == "public" else _not_reserved(schema)
-
-
 SchemaName = Annotated[
     str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63), AfterValidator(_not_reserved)
-]
-SourceSchemaName = Annotated[
-    str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63), AfterValidator(_no_system_schema)
 ]
 StoreKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 QdrantPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
@@ -107,7 +98,7 @@ class GraphDraft(_Record):
     graph_store: StoreKey | None = None
     schema_name: SchemaName | None = None
     """Schema in the write-db and the graph-db; default: the slug with `_` for `-`."""
-    write_schema: SourceSchemaName | None = None
+    write_schema: SchemaName | None = None
     """Schema in the write-db, if it is another: graphs of other tenants may have the same."""
     qdrant_prefix: QdrantPrefix | None = None
     """Prefix of every collection; default: the schema's name and `_`."""
@@ -165,7 +156,7 @@ class Graph(_Record):
     graph_store: StoreKey | None
     schema_name: SchemaName
     """The schema in the graph-db, and in the write-db unless `write_schema` is another."""
-    write_schema: SourceSchemaName | None = None
+    write_schema: SchemaName | None = None
     qdrant_prefix: QdrantPrefix
     qdrant_store: StoreKey | None
     schedule: ScheduleSpec

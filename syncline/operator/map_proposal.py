@@ -8,13 +8,13 @@ import yaml
 from syncline.capture.install.link_checks import filling
 from syncline.errors import InputInvalid
 from syncline.maps.document import VERSION
+from syncline.maps.forms import RESERVED
 from syncline.maps.tenants import NO_TENANT
 from syncline.operator.map_decisions import COMPOSITE_KEYS, KEY_TYPES, Decisions, Proposed, Side
 from syncline.operator.map_tenants import ProposedTenants, within_tenant
 
 __all__ = ["propose_map"]
 
-_RESERVED: Final = "sync_"
 _TEXTS: Final = ("title", "name", "content", "text", "body", "description", "summary", "concept")
 """Names of columns whose text a vector may be made of."""
 
@@ -165,7 +165,7 @@ class _Proposal:
         columns = [
             name
             for name in self._write.tables[table.source].columns
-            if name not in taken and not name.startswith(_RESERVED)
+            if name not in taken and not name.startswith(RESERVED)
         ]
         if not columns:
             return
@@ -195,7 +195,7 @@ class _Proposal:
         if target is not None:
             filled = {"id", "key", *source.columns}
             for column in target.columns.values():
-                if column.name in filled or column.name.startswith(_RESERVED) or column.generated:
+                if column.name in filled or column.name.startswith(RESERVED) or column.generated:
                     continue
                 kind = "NOT NULL, and of" if column.not_null else "of"
                 counter = " A counter? `stats` keeps counts, in the row too." * column.name.endswith(

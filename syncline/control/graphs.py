@@ -305,16 +305,16 @@ class GraphRepository:
     async def alone(self, graph: Graph) -> bool:
         """Return whether no other graph, of any status, reads the same rows of the same write schema."""
         mine = tenant_named(graph.composition)
-        others = await self.sharing(graph)
-        return not others or (
-            mine is not None and all(tenant_named(other.composition) not in (None, mine) for other in others)
-        )
+        others = select(_graphs.c.composition).where(_sharing(graph))
+        async with self._store.begin() as connection:
+            # Not whole records: one of another graph that is invalid is no concern of this one's cycles.
+            found = (await connection.execute(others)).scalars().all()
+        theirs = {tenant_named(composition or {}) for composition in found}
+        return not theirs or (mine is not None and theirs.isdisjoint({None, mine}))
 
     async def sharing(self, graph: Graph) -> Sequence[Graph]:
         """Return the other graphs, of any status, with the same write store and schema."""
-        return await self._select(
-            and_(_graphs.c.id != graph.id, has_sources(_graphs, graph.write_store, graph.source_schema))
-        )
+        return await self._select(_sharing(graph))
 
     async def default(self) -> Graph:
         """Return the default graph, or raise GraphNotFound."""
@@ -490,6 +490,10 @@ async def _check_maps(connection: AsyncConnection, slug: str, composition: Compo
         unknown = await unknown_map(connection, slug, key, options)
         if unknown is not None:
             raise unknown
+
+
+def _sharing(graph: Graph) -> ColumnElement[bool]:
+    return and_(_graphs.c.id != graph.id, has_sources(_graphs, graph.write_store, graph.source_schema))
 
 
 def _draft_sources(draft: GraphDraft) -> Sources:

@@ -75,17 +75,8 @@ def _not_reserved(schema: str) -> str:
 
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$", max_length=63)]
-
-
-def _no_system_schema(schema: str) -> str:
-    return schema if schema == "public" else _not_reserved(schema)
-
-
 SchemaName = Annotated[
     str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63), AfterValidator(_not_reserved)
-]
-SourceSchemaName = Annotated[
-    str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63), AfterValidator(_no_system_schema)
 ]
 StoreKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 QdrantPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
@@ -107,7 +98,7 @@ class GraphDraft(_Record):
     graph_store: StoreKey | None = None
     schema_name: SchemaName | None = None
     """Schema in the write-db and the graph-db; default: the slug with `_` for `-`."""
-    write_schema: SourceSchemaName | None = None
+    write_schema: SchemaName | None = None
     """Schema in the write-db, if it is another: graphs of other tenants may have the same."""
     qdrant_prefix: QdrantPrefix | None = None
     """Prefix of every collection; default: the schema's name and `_`."""
@@ -165,7 +156,7 @@ class Graph(_Record):
     graph_store: StoreKey | None
     schema_name: SchemaName
     """The schema in the graph-db, and in the write-db unless `write_schema` is another."""
-    write_schema: SourceSchemaName | None = None
+    write_schema: SchemaName | None = None
     qdrant_prefix: QdrantPrefix
     qdrant_store: StoreKey | None
     schedule: ScheduleSpec
@@ -314,16 +305,16 @@ class GraphRepository:
     async def alone(self, graph: Graph) -> bool:
         """Return whether no other graph, of any status, reads the same rows of the same write schema."""
         mine = tenant_named(graph.composition)
-        others = await self.sharing(graph)
-        return not others or (
-            mine is not None and all(tenant_named(other.composition) not in (None, mine) for other in others)
-        )
+        others = select(_graphs.c.composition).where(_sharing(graph))
+        async with self._store.begin() as connection:
+            # Not whole records: one of another graph that is invalid is no concern of this one's cycles.
+            found = (await connection.execute(others)).scalars().all()
+        theirs = {tenant_named(composition or {}) for composition in found}
+        return not theirs or (mine is not None and theirs.isdisjoint({None, mine}))
 
     async def sharing(self, graph: Graph) -> Sequence[Graph]:
         """Return the other graphs, of any status, with the same write store and schema."""
-        return await self._select(
-            and_(_graphs.c.id != graph.id, has_sources(_graphs, graph.write_store, graph.source_schema))
-        )
+        return await self._select(_sharing(graph))
 
     async def default(self) -> Graph:
         """Return the default graph, or raise GraphNotFound."""
@@ -499,6 +490,10 @@ async def _check_maps(connection: AsyncConnection, slug: str, composition: Compo
         unknown = await unknown_map(connection, slug, key, options)
         if unknown is not None:
             raise unknown
+
+
+def _sharing(graph: Graph) -> ColumnElement[bool]:
+    return and_(_graphs.c.id != graph.id, has_sources(_graphs, graph.write_store, graph.source_schema))
 
 
 def _draft_sources(draft: GraphDraft) -> Sources:

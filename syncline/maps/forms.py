@@ -15,10 +15,13 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-__all__ = ["KEYED_BY", "STRICT", "Keyed", "Name", "Names", "Sql", "refusal"]
+__all__ = ["KEYED_BY", "RESERVED", "STRICT", "Keyed", "Name", "Names", "Sql", "refusal"]
 
 _LONGEST: Final = 63
 """Bytes of a name in Postgres; longer ones are cut in silence, and then name something else."""
+
+RESERVED: Final = "sync_"
+"""Names that begin like this are the engine's own."""
 
 STRICT: Final = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 """Unknown fields are refused, and no value is in a message: a password is easily pasted by mistake."""

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 
+from syncline.maps.forms import RESERVED
 from syncline.maps.key_rules import Found
 from syncline.maps.table_map import Links, TableMap
 
 __all__ = ["link_faults"]
 
 
-def link_faults(table: TableMap, *, reserved: str) -> Iterator[Found]:
-    """Yield what is wrong with link tables and their columns; names that begin with `reserved` are ours."""
+def link_faults(table: TableMap) -> Iterator[Found]:
+    """Yield what is wrong with link tables and their columns."""
     named = {reference.column for reference in table.optional}
     for number, links in enumerate(table.links):
         if links.table in named:
@@ -19,11 +20,11 @@ def link_faults(table: TableMap, *, reserved: str) -> Iterator[Found]:
                 "Use a link table for each array.",
             )
         named.add(links.table)
-        for path, problem, fix in _columns(links, reserved):
+        for path, problem, fix in _columns(links):
             yield ("links", number, *path), problem, fix
 
 
-def _columns(links: Links, reserved: str) -> Iterator[Found]:
+def _columns(links: Links) -> Iterator[Found]:
     ends = {links.owner: "owner", links.member: "member"}
     if len(ends) < 2:
         yield (
@@ -48,5 +49,5 @@ def _columns(links: Links, reserved: str) -> Iterator[Found]:
     named = {links.owner: ("owner",), links.member: ("member",)} | {n: ("columns", n) for n in links.columns}
     named |= {} if links.position is None else {links.position: ("position",)}
     for name, path in named.items():
-        if name.startswith(reserved):
-            yield path, f"{name} begins with {reserved} like the engine's own columns", "Use another name."
+        if name.startswith(RESERVED):
+            yield path, f"{name} begins with {RESERVED} like the engine's own columns", "Use another name."

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final
 
 from syncline.maps.column_rules import column_faults, source_paths
 from syncline.maps.counter_rules import counter_faults
+from syncline.maps.forms import RESERVED
 from syncline.maps.into import into_faults
 from syncline.maps.key_rules import identity_faults, referring_faults
 from syncline.maps.link_rules import link_faults
@@ -19,10 +19,7 @@ from syncline.maps.sql_rules import parameter_faults
 from syncline.maps.table_map import Links, Reference, TableMap
 from syncline.maps.tenant_rules import tenant_faults
 
-__all__ = ["RESERVED", "Fault", "did_you_mean", "faults_of", "parents_first"]
-
-RESERVED: Final = "sync_"
-"""Names that begin like this are the engine's own."""
+__all__ = ["Fault", "did_you_mean", "faults_of", "parents_first"]
 
 Path = tuple[str | int, ...]
 
@@ -274,7 +271,7 @@ class _Table:
                     problem="an optional reference can be neither a key nor an expression",
                     fix="Make it required, or give the expression a column of its own.",
                 )
-        for path, problem, fix in link_faults(table, reserved=RESERVED):
+        for path, problem, fix in link_faults(table):
             yield self.fault(*path, problem=problem, fix=fix)
 
     def _names(self) -> Iterator[Fault]:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from syncline.maps.key_types import Kind, key_type
+from syncline.maps.forms import RESERVED
+from syncline.maps.key_types import key_type
 from syncline.maps.table_map import TableMap
-from syncline.maps.tenants import Tenant
+from syncline.maps.tenants import TENANT_KINDS, Tenant
 from syncline.quoting import shown
 
 __all__ = ["tenant_faults"]
@@ -39,10 +40,10 @@ def tenant_faults(tables: Sequence[TableMap]) -> Iterator[_Found]:
 
 def _declared(index: int, table: TableMap, tenant: Tenant) -> Iterator[_Found]:
     known = key_type(tenant.type)
-    if known is None or known.kind not in (Kind.TEXT, Kind.UUID, Kind.INTEGER):
+    if known is None or known.kind not in TENANT_KINDS:
         yield index, ("tenant",), f"a tenant cannot be {shown(tenant.type)}", f"Tenants may be {_TYPES}."
-    if tenant.column.startswith("sync_"):
-        problem = f"{tenant.column} begins with sync_ like the engine's own columns"
+    if tenant.column.startswith(RESERVED):
+        problem = f"{tenant.column} begins with {RESERVED} like the engine's own columns"
         yield index, ("tenant",), problem, "Name another column."
     types = {column.name: column.type for column in (*table.columns, *table.source_only)}
     types |= {name: type_.name for name, type_ in table.key_texts.items()}

@@ -13,10 +13,13 @@ from pydantic_core import CoreSchema, core_schema
 from syncline.maps.forms import STRICT, Name, Sql
 from syncline.maps.key_types import KeyType, Kind, key_type
 
-__all__ = ["NO_TENANT", "Tenant", "TenantForm", "TenantOf"]
+__all__ = ["NO_TENANT", "TENANT_KINDS", "Tenant", "TenantForm", "TenantOf"]
 
 NO_TENANT: Final = "none"
 """What a table says that has no tenant, in a map whose tables have one."""
+
+TENANT_KINDS: Final = frozenset({Kind.TEXT, Kind.UUID, Kind.INTEGER})
+"""The kinds of types that a tenant may have."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

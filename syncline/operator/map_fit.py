@@ -122,9 +122,9 @@ def _unbound(
 
 def _written(schema_map: SchemaMap, table: TableMap) -> dict[str, list[str]]:
     """Return the tables that a table map writes -> columns."""
-    written = {table.target: list(target_columns(schema_map, table))}
     if table.into is not None:
         return {table.into: [column.name for column in table.columns]}
+    written = {table.target: list(target_columns(schema_map, table))}
     for links in table.links:
         placed = [] if links.position is None else [links.position]
         written[links.table] = [links.owner, links.member, *placed, *links.columns]

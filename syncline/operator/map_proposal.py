@@ -8,13 +8,13 @@ import yaml
 from syncline.capture.install.link_checks import filling
 from syncline.errors import InputInvalid
 from syncline.maps.document import VERSION
+from syncline.maps.forms import RESERVED
 from syncline.maps.tenants import NO_TENANT
 from syncline.operator.map_decisions import COMPOSITE_KEYS, KEY_TYPES, Decisions, Proposed, Side
 from syncline.operator.map_tenants import ProposedTenants, within_tenant
 
 __all__ = ["propose_map"]
 
-_RESERVED: Final = "sync_"
 _TEXTS: Final = ("title", "name", "content", "text", "body", "description", "summary", "concept")
 """Names of columns whose text a vector may be made of."""
 
@@ -27,21 +27,21 @@ def propose_map(
     key_types: frozenset[str] = KEY_TYPES,
     composite_keys: bool = COMPOSITE_KEYS,
     tenant: str | None = None,
-) -> tuple[str, bool]:
-    """Return a map document that syncs what can be synced of the write-db's tables, and whether any can be.
+) -> str:
+    """Return a map document that syncs what can be synced of the write-db's tables.
 
     With `tenant`, the column that says whose a row is, each graph has the rows of one.
 
     Where the graph-db has tables of the same names, with or without a prefix that all sources share, their
-    columns are those that are copied. What it leaves out it says in a comment. It reads back as it is; where
-    nothing can be synced it has no table, which `read_map` refuses.
+    columns are those that are copied. What it leaves out it says in a comment. It reads back as it is. Raise
+    InputInvalid if nothing can be synced.
     """
     tenants = None
     if tenant is not None:
         write, tenants = within_tenant(write, tenant)
     decided = Decisions(write, graph, key_types, composite_keys=composite_keys)
     decided.decide()
-    return _Proposal(decided, tenants).document(name), bool(decided.synced())
+    return _Proposal(decided, tenants).document(name)
 
 
 class _Proposal:
@@ -165,7 +165,7 @@ class _Proposal:
         columns = [
             name
             for name in self._write.tables[table.source].columns
-            if name not in taken and not name.startswith(_RESERVED)
+            if name not in taken and not name.startswith(RESERVED)
         ]
         if not columns:
             return
@@ -195,7 +195,7 @@ class _Proposal:
         if target is not None:
             filled = {"id", "key", *source.columns}
             for column in target.columns.values():
-                if column.name in filled or column.name.startswith(_RESERVED) or column.generated:
+                if column.name in filled or column.name.startswith(RESERVED) or column.generated:
                     continue
                 kind = "NOT NULL, and of" if column.not_null else "of"
                 counter = " A counter? `stats` keeps counts, in the row too." * column.name.endswith(

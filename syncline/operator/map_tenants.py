@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from syncline.errors import InputInvalid
-from syncline.maps.key_types import Kind, key_type
+from syncline.maps.key_types import key_type
+from syncline.maps.tenants import TENANT_KINDS
 from syncline.operator.map_catalog import MapTable, ParentKey
 from syncline.operator.map_decisions import Side
 from syncline.quoting import shown
@@ -33,7 +34,7 @@ def within_tenant(write: Side, column: str) -> tuple[Side, ProposedTenants]:
         raise InputInvalid(f"No table of schema {write.catalog.schema} has a column {shown(column)}.")
     type_ = write.type_of(min(having), column)
     known = key_type(type_)
-    if known is None or known.kind not in (Kind.TEXT, Kind.UUID, Kind.INTEGER):
+    if known is None or known.kind not in TENANT_KINDS:
         raise InputInvalid(f"{shown(column)} is {type_}, which cannot be a tenant.")
     own = {
         key.parent: key.parent_columns[0]

@@ -7,7 +7,6 @@ from pydantic import JsonValue as Json
 
 from syncline.capture.install.catalog import read_catalog
 from syncline.maps.document import read_map
-from syncline.maps.schema_map import SchemaMap
 from syncline.migrations import migrate_bookkeeping
 from syncline.operator.map_catalog import read_map_tables, table_names
 from syncline.operator.map_decisions import Side
@@ -38,13 +37,12 @@ async def propose(
 ) -> Proposal:
     """Return a map of what can be synced of a write-db's schema. It changes nothing.
 
-    `tenant`: the column that says whose a row is. Raise InputInvalid if no table has it.
+    `tenant`: the column that says whose a row is. Raise InputInvalid if no table has it, or
+    none can be synced.
     """
     written, there = await _side(write), await _side(graph)
-    document, synced = propose_map(name, written, there, tenant=tenant)
-    # A map without a table is refused; the comments of this one say why nothing can be synced.
-    proposed = read_map(document, source="the proposal") if synced else SchemaMap(name=name, tables=())
-    tables = target_tables(proposed, graph.schema, types={})
+    document = propose_map(name, written, there, tenant=tenant)
+    tables = target_tables(read_map(document, source="the proposal"), graph.schema, types={})
     missing = tuple(ddl for table, ddl in tables.items() if table not in there.catalog.tables)
     return Proposal(document=document, statements=missing)
 

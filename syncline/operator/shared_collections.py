@@ -7,7 +7,14 @@ from syncline import names
 from syncline.control.graphs import Graph, GraphDraft
 from syncline.control.maps import map_options
 from syncline.control.services import Services
-from syncline.errors import CompositionInvalid, GraphInvalid, InputInvalid, MapInvalid, MapNotFound
+from syncline.errors import (
+    CompositionInvalid,
+    GraphInvalid,
+    InputInvalid,
+    MapInvalid,
+    MapNotFound,
+    TenantInvalid,
+)
 from syncline.maps.schema_map import SchemaMap
 from syncline.operator.maps import map_of
 
@@ -79,7 +86,7 @@ async def _collections(
     else:
         try:
             schema_map = (await map_of(services, graph, shadow=shadow)).schema_map
-        except (CompositionInvalid, MapInvalid, MapNotFound):
+        except (CompositionInvalid, MapInvalid, MapNotFound, TenantInvalid):
             # Such a record is refused, or fails its runs, by itself.
             return []
     full = names.shadow_prefix(prefix) if shadow else prefix

@@ -226,6 +226,18 @@ async def test_a_record_written_by_hand_with_a_broken_schedule_is_named(
         await graphs.get("world")
 
 
+async def test_a_broken_record_beside_it_leaves_a_graph_its_answer(
+    graphs: GraphRepository, store: PostgresStore
+) -> None:
+    one = await graphs.add(GraphDraft(slug="one"))
+    two = GraphDraft(slug="two", schema_name="one", graph_store="other", qdrant_prefix="two_")
+    await graphs.add(two)
+    async with store.driver() as connection:
+        broken = 'UPDATE syncline.graphs SET schedule = \'{"cron": "now"}\' WHERE slug = $1'
+        await connection.execute(broken, two.slug)
+    assert not await graphs.alone(one)
+
+
 async def test_a_row_with_nothing_but_its_names_is_a_graph(
     graphs: GraphRepository, store: PostgresStore
 ) -> None:

@@ -22,6 +22,9 @@ from syncline.control.sharing import refuse_undo
 from syncline.engine.table_map import SchemaMap
 from syncline.errors import CompositionInvalid, GraphInvalid, InputInvalid, TenantInvalid
 from syncline.messages.sync import CycleStatus
+from syncline.operator.health.check import CheckStatus
+from syncline.operator.health.maps import check_maps
+from syncline.operator.shared_collections import refuse_shared_by_graph
 from syncline.settings import Settings
 from syncline.testing.lab import eventually
 from tests.kit.bare_graph import bare_graph
@@ -130,6 +133,18 @@ async def test_graphs_share_a_schema_only_as_different_tenants(services: Service
     with pytest.raises(GraphInvalid, match="graph 'two' has the rows of this tenant"):
         await added(services, "three", tenant(2))
     refuse_undo(one, await services.graphs.sharing(one))
+
+
+async def test_a_graph_without_its_tenant_keeps_no_other_from_being_added(services: Services) -> None:
+    one = await added(services, "one", tenant(1))
+    without = GraphChanges.model_validate({"composition": composition(None)})
+    await services.graphs.update(one.id, without)
+    await refuse_shared_by_graph(services, draft_graph({"slug": "other"}))
+    [check] = await check_maps(services, [await services.graphs.get("one")])
+    assert check.status is CheckStatus.FAIL
+    assert check.found.startswith("the map of one: ")
+    assert check.fix is not None
+    assert "Name it in the composition" in check.fix
 
 
 async def test_a_commit_of_one_tenant_of_fifty_runs_its_graph_alone(services: Services) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from syncline.control.graphs import Graph
 from syncline.control.maps import MapOptions, map_options
 from syncline.control.services import Services
-from syncline.errors import MapInvalid, MapNotFound
+from syncline.errors import MapInvalid, MapNotFound, TenantInvalid
 from syncline.operator.health.check import Check, CheckStatus
 from syncline.quoting import counted
 
@@ -25,7 +25,7 @@ async def check_maps(services: Services, graphs: Sequence[Graph]) -> Sequence[Ch
     for options, slugs in named.items():
         try:
             await services.maps.load(options)
-        except (MapInvalid, MapNotFound) as error:
+        except (MapInvalid, MapNotFound, TenantInvalid) as error:
             found = f"the map of {', '.join(slugs)}: {error.problem}"
             unread.append(Check(name=_NAME, status=CheckStatus.FAIL, found=found, fix=error.fix))
     if unread or not named:

@@ -180,3 +180,15 @@ def test_tables_of_both_sides_are_made_from_the_map(told: Callable[[Subject, str
 def test_tables_without_a_map_are_refused() -> None:
     with pytest.raises(ValueError, match="go with schema_map"):
         exercise_provider(Shop, sources=SOURCES)
+
+
+def test_a_target_that_two_tables_write_into_is_one() -> None:
+    document = """
+version: 1
+name: shop
+tables:
+  goods: {source: article, columns: [title]}
+  prices: {source: price, into: goods, columns: {price: integer}}
+"""
+    ground = MappedGround(read_map(document, source="shop.yaml"), None, None, {})
+    assert ground.targets == ["goods"]

@@ -55,7 +55,10 @@ class Ground(ABC):
     @property
     def targets(self) -> Sequence[str]:
         """The tables of the graph-db whose rows are counted as written."""
-        return [name for table in self.schema_map for name in (table.name, *(x.table for x in table.links))]
+        found = (
+            name for table in self.schema_map for name in (table.target, *(x.table for x in table.links))
+        )
+        return list(dict.fromkeys(found))
 
     @abstractmethod
     async def prepare(self, server: EmbeddedPostgres) -> tuple[str, str]:

@@ -143,7 +143,7 @@ class MappedGround(Ground):
     def _compared(self) -> Iterator[tuple[str, list[str]]]:
         for table in self.schema_map:
             own = [name for name in target_columns(self.schema_map, table) if name not in _STAMPS]
-            yield table.name, own + [stat.column for stat in table.counters if stat.column not in own]
+            yield table.target, own + [stat.column for stat in table.counters if stat.column not in own]
             for links in table.links:
                 place = [] if links.position is None else [links.position]
                 yield links.table, [links.owner, links.member, *place]

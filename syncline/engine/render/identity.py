@@ -43,7 +43,9 @@ def ours(table: TableMap) -> str:
     """Return a target without rows of others, as what stands before an alias in FROM."""
     if not table.listed:
         return quoted(table.target)
-    is_ours = sql("is_listed", list=_LIST, **_entry(table, f"t.{column(table.id_column)}")).strip()
+    is_ours = sql(
+        "is_listed", list=_LIST, **_entry(table, f"t.{column(table.id_column)}", by_row_id=table.hashed)
+    ).strip()
     return sql("ours", target=quoted(table.name), is_ours=is_ours).strip()
 
 
@@ -104,9 +106,7 @@ class Identity:
 
     def kept(self, row: str) -> str:
         """Return the condition that a row whose id is its row id is listed under another one."""
-        entry = {"list": self._list, "table": literal(self.table.name), "by": "target_id"}
-        id_ = f"{row}.{self.column}"
-        listed = sql("is_listed", **entry, id=listed_as(self.table, id_)).strip()
+        listed = self._is_listed(f"{row}.{self.column}", by_row_id=False)
         return f"{listed} AND NOT {self.is_ours(row)}"
 
     def is_row(self, row: str) -> str:
@@ -115,13 +115,11 @@ class Identity:
 
     def was_ours(self, row: str, rule: str) -> str:
         """Return the condition that a row is in the list, by an earlier map's rule with ids of this type."""
-        target_id = f"{row}.{self.column}"
-        by = (
-            {"by": "row_id", "id": target_id}
-            if rule == IdRule.HASH
-            else {"by": "target_id", "id": listed_as(self.table, target_id)}
-        )
-        return sql("is_listed", list=self._list, table=literal(self.table.name), **by).strip()
+        return self._is_listed(f"{row}.{self.column}", by_row_id=rule == IdRule.HASH)
+
+    def _is_listed(self, target_id: str, *, by_row_id: bool) -> str:
+        entry = _entry(self.table, target_id, by_row_id=by_row_id)
+        return sql("is_listed", list=self._list, **entry).strip()
 
     def only_ours(self, row: str) -> str:
         """Return it as a further condition; empty for a table whose rows are all ours."""
@@ -133,7 +131,7 @@ class Identity:
         return ours(self.table if self.table.into is None else self._map[self.table.into])
 
     def _entry(self, target_id: str) -> dict[str, str]:
-        return {"list": self._list, **_entry(self.table, target_id)}
+        return {"list": self._list, **_entry(self.table, target_id, by_row_id=self.table.hashed)}
 
     @property
     def _list(self) -> str:
@@ -226,12 +224,9 @@ class Identity:
 
     def gone_is(self, target_id: str, *, gone: str = "g") -> str:
         """Return the condition that a row to remove has this target id."""
-        if self.hashed:
-            return f"{gone}.row_id = {target_id}"
-        if self.table.looked_up:
-            return f"{self.listed_id(f'{gone}.row_id')} = {target_id}"
-        parts = [f"{gone}.key[{place}]" for place in range(1, len(self.table.key) + 1)]
-        return f"{self.derived(parts, safely=True)} = {target_id}"
+        # Its row id is there already, and need not be made of its key.
+        own = self.listed_id(f"{gone}.row_id") if self.table.looked_up else self.gone_id(gone)
+        return f"{own} = {target_id}"
 
     def target_types(self) -> list[KeyType]:
         """Return the types of the target's primary key."""
@@ -315,11 +310,11 @@ def listed_as(table: TableMap, target_id: str) -> str:
     return f'({form(table.id_type, target_id)}) COLLATE "C"'
 
 
-def _entry(table: TableMap, target_id: str) -> dict[str, str]:
-    """Return the fragments by which the list is asked for a target id."""
+def _entry(table: TableMap, target_id: str, *, by_row_id: bool) -> dict[str, str]:
+    """Return the fragments by which the list is asked for a target id, as a row id or as what it is."""
     by = (
         {"by": "row_id", "id": target_id}
-        if table.hashed
+        if by_row_id
         else {"by": "target_id", "id": listed_as(table, target_id)}
     )
     return {"table": literal(table.name), **by}

@@ -1,4 +1,4 @@
-"""Links: what is added to the statements about a link table for columns, places and owners of links."""
+"""Links: the parts of the statements about a link table, and what columns, places and owners add to them."""
 
 from collections.abc import Sequence
 
@@ -90,24 +90,12 @@ class LinkTable:
         """Return the merge of a staged batch's links that are not `bare`."""
         names = link_names(self._links)
         parts = ["removed", "added", *(["moved"] if self.placed else [])]
-        row_ids = [
-            *([] if self.own.hashed else ["m.owner_row", "m.owner_key"]),
-            *([] if self.parent.hashed else [f"{key_hash('m.key')} AS member_row"]),
-            *(["m.place"] if self.placed else []),
-        ]
-        wanted = sql(
-            "links_wanted",
-            named=self._named(stage),
-            member_id=self.parent.derived(["m.key"]),
-            row_ids="".join(f", {name}" for name in row_ids),
-            unrejected=unrejected(self._map, self._links),
-        )
         position = quoted(self._links.position or "")
         return sql(
             "merge_full_links",
             stage=stage,
-            wanted=wanted.strip(),
-            parked=self._parked(),
+            wanted=self.wanted(stage),
+            parked=self.parked(),
             own_id=self.own.staged,
             own_column=self.own.column,
             child=quoted(self._table.name),
@@ -121,14 +109,32 @@ class LinkTable:
             columns=self.columns,
             values=self.values,
             recorded=self._forgotten(stage) + self._recorded("added", "found"),
-            touched=self._touched(parts),
+            touched=self.touched(parts),
             **_part(names, "links", "owner", "member", "parent"),
         )
+
+    def wanted(self, stage: str) -> str:
+        """Return the query for the links `d` that a staged batch's arrays name."""
+        row_ids = [
+            *([] if self.own.hashed else ["m.owner_row", "m.owner_key"]),
+            *([] if self.parent.hashed else [f"{key_hash('m.key')} AS member_row"]),
+            *(["m.place"] if self.placed else []),
+        ]
+        return sql(
+            "links_wanted",
+            named=self._named(stage),
+            member_id=self.parent.derived(["m.key"]),
+            row_ids="".join(f", {name}" for name in row_ids),
+            unrejected=unrejected(self._map, self._links),
+        ).strip()
 
     def _named(self, stage: str) -> str:
         """Return the query for the keys that arrays name, with their owners."""
         source, type_ = self._links.source, self._table.element_types[self._links.source]
-        elements = "json_elements" if self._table.is_json(source) else "elements"
+        is_json = self._table.is_json(source)
+        if self._links.bare and self.own.hashed and type_.plain and self.parent.takes(type_) and not is_json:
+            return sql("links_named", source=quoted(source), stage=stage).strip()
+        elements = "json_elements" if is_json else "elements"
         own_key = commas([f"s.{quoted(name)}" for name in self._table.key])
         fragments = {
             "own_id": self.own.staged,
@@ -146,7 +152,8 @@ class LinkTable:
             **fragments,
         ).strip()
 
-    def _parked(self) -> str:
+    def parked(self) -> str:
+        """Return the part of a merge that parks the links whose member is missing."""
         also, also_kept = self.parked_place("d.place")
         names = link_names(self._links)
         return sql(
@@ -160,7 +167,8 @@ class LinkTable:
             **_part(names, "links_name", "parent", "parent_name"),
         ).strip()
 
-    def _touched(self, parts: Sequence[str]) -> str:
+    def touched(self, parts: Sequence[str]) -> str:
+        """Return the part of a merge that notes the rows whose counts its `parts` change."""
         ends = (self._links.owner, self._links.member)
         return touched(self._map, self._links.table, [(f"{part} c", ends) for part in parts])
 

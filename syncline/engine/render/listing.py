@@ -26,7 +26,6 @@ class Listing:
         self._names = {
             "stage": stage,
             "table": literal(table.name),
-            "target": quoted(table.name),
             "key": commas([f"s.{quoted(name)}" for name in table.key]),
             "staged": self._own.staged,
             "id": listed_as(table, f"s.{self._own.staged}")

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from syncline.engine.key_forms import form
 from syncline.engine.render.fragments import (
     Rendered,
     column,
@@ -12,9 +11,8 @@ from syncline.engine.render.fragments import (
     link_names,
     merged_values,
     queue,
-    unrejected,
 )
-from syncline.engine.render.identity import Identity, key_hash
+from syncline.engine.render.identity import Identity
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.stats import counting_columns, first_counts, new_lines, touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
@@ -147,61 +145,25 @@ class Merging:
         return touched(self._map, self._table.target, rows) + new_lines(self._map, self._table)
 
     def _linked(self, links: Links, template: str) -> Rendered:
+        table = LinkTable(self._map, self._table, links)
         if not links.bare:
             # Also of new rows: links of others may be there before the row is.
-            return LinkTable(self._map, self._table, links).merge
-        names = link_names(links)
+            return table.merge
         parts = ("removed", "added") if template == "merge_links" else ("added",)
-        own, parent = Identity(self._map, self._table), Identity(self._map, self._map[links.parent])
-        row_ids = [*([] if own.hashed else ["m.owner_row", "m.owner_key"])]
-        row_ids += [] if parent.hashed else [f"{key_hash('m.key')} AS member_row"]
-        names |= {"parent_id": parent.column}
 
         def rendered(stage: str) -> str:
-            wanted = sql(
-                "links_wanted",
-                stage=stage,
-                named=self._named(links, own, parent, stage),
-                member_id=parent.derived(["m.key"]),
-                row_ids="".join(f", {name}" for name in row_ids),
-                unrejected=unrejected(self._map, links),
-            )
             return sql(
                 template,
                 stage=stage,
-                wanted=wanted.strip(),
-                own_id=own.staged,
-                parked=sql(
-                    "links_parked",
-                    table=literal(self._table.name),
-                    owner_row="owner" if own.hashed else "owner_row",
-                    member_row="member" if parent.hashed else "member_row",
-                    also="" if own.hashed else ", owner_key",
-                    also_kept="" if own.hashed else ", d.owner_key",
-                    **names,
-                ).strip(),
-                touched=touched(
-                    self._map, links.table, [(f"{part} c", (links.owner, links.member)) for part in parts]
-                ),
-                **names,
+                wanted=table.wanted(stage),
+                own_id=table.own.staged,
+                parent_id=table.parent.column,
+                parked=table.parked(),
+                touched=table.touched(parts),
+                **link_names(links),
             )
 
         return rendered
-
-    def _named(self, links: Links, own: Identity, parent: Identity, stage: str) -> str:
-        """Return the query for the keys that arrays name, with their owners."""
-        source, type_ = quoted(links.source), self._table.element_types[links.source]
-        if own.hashed and type_.plain and parent.takes(type_) and not self._table.is_json(links.source):
-            return sql("links_named", source=source, stage=stage).strip()
-        elements = "json_elements" if self._table.is_json(links.source) else "elements"
-        return sql(
-            "links_named_by",
-            own_id=own.staged,
-            key=parent.referred(type_, form(type_, "e.value")),
-            own_key=commas([f"s.{quoted(name)}" for name in self._table.key]),
-            stage=stage,
-            elements=sql(elements, source=source).strip(),
-        ).strip()
 
 
 def _order(table: TableMap, values: Mapping[str, str]) -> str:

@@ -172,14 +172,13 @@ def _statement(
         for name in (quoted(stat.column) for stat in group)
     ]
     place, owner = table.stats_place
-    places = {"stats": quoted(place), "owner": quoted(owner)}
-    updated = sql(
-        "stats_updated",
-        columns=commas(names),
-        current=commas([f"t.{name}" for name in names]),
-        proposed=commas([f"f.{name}" for name in names]),
-        **places,
-    )
+    written = {
+        "stats": quoted(place),
+        "owner": quoted(owner),
+        "written": commas(names),
+        "current": commas([f"t.{name}" for name in names]),
+        "proposed": commas([f"f.{name}" for name in names]),
+    }
     return sql(
         "counters" if table.counters else "stats",
         noted=noted,
@@ -189,16 +188,13 @@ def _statement(
         id=column_name(table.id_column),
         touched=f"u.id::{table.id_type.native} AS id" if as_text else "u.id",
         columns=commas([quoted(owner), *names]),
-        written=commas(names),
-        current=commas([f"t.{name}" for name in names]),
-        proposed=commas([f"f.{name}" for name in names]),
         found=commas([f"o.{column_name(table.id_column)} AS {quoted(owner)}", *found]),
         joins="".join(
             f" LEFT JOIN n{number} ON n{number}.sync_touched_id = u.id CROSS JOIN none{number}"
             for number in range(len(counted))
         ),
-        updated=updated if names else "",
-        **places,
+        updated=sql("stats_updated", **written) if names else "",
+        **written,
     )
 
 

@@ -36,6 +36,6 @@ FROM found f WHERE t.@{owner} = f.@{owner} AND (@{current}) IS DISTINCT FROM (@{
 
 -- name: stats_updated
 , updated AS (
-    UPDATE @{stats} t SET (@{columns}) = ROW (@{proposed})
+    UPDATE @{stats} t SET (@{written}) = ROW (@{proposed})
     FROM found f WHERE t.@{owner} = f.@{owner} AND (@{current}) IS DISTINCT FROM (@{proposed})
 )

@@ -181,7 +181,15 @@ class Settings(_TaskQueue):
         default="text-embedding-3-small", min_length=1, max_length=500, description="Embedding model."
     )
     embedding_dimensions: int = Field(default=384, ge=1, le=65_536, description="Dimensions of a vector.")
-    embedding_batch: int = Field(default=256, ge=1, le=2048, description="Texts per embedding request.")
+    embedding_batch: int = Field(
+        default=256, ge=1, le=2048, description="Maximum texts of one embedding request; adapts below it."
+    )
+    embedding_lanes: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Maximum embedding requests at once of one worker process; adapts below it.",
+    )
     embedding_timeout_seconds: float = Field(
         default=60,
         gt=0,

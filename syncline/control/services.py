@@ -273,5 +273,6 @@ def open_embedding(settings: Settings) -> EmbeddingService:
         settings.embedding_dimensions,
         api_key=settings.embedding_api_key,
         batch=settings.embedding_batch,
+        lanes=settings.embedding_lanes,
         timeout_seconds=settings.embedding_timeout_seconds,
     )

@@ -12,12 +12,12 @@ from pydantic import BaseModel, Field, JsonValue, SecretStr, ValidationError
 from pydantic_core import from_json
 
 from syncline.concurrency import each_batch
+from syncline.embeddings.pace import Pace
 from syncline.embeddings.service import Vectors
 from syncline.errors import EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
 from syncline.logs import redacted, sendable
 from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered, unreached
 
-_IN_FLIGHT = 4
 _RETRYABLE = {408, 409, 425, 429}
 _SAYING = ("error", "message", "detail", "msg")
 _TELLING = 4
@@ -46,7 +46,7 @@ class _Answer(BaseModel):
 
 
 class OpenAIEmbedding:
-    """Sends texts in batches, at most four requests at a time for the whole service."""
+    """Sends texts in batches, no more requests at a time than `lanes` for the whole service."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class OpenAIEmbedding:
         *,
         api_key: SecretStr | None = None,
         batch: int = 256,
+        lanes: int = 16,
         timeout_seconds: float = 60,
         patience: AnswerPatience = _PATIENCE,
     ) -> None:
@@ -84,7 +85,8 @@ class OpenAIEmbedding:
                 self.name, "its URL is not an http or https URL; set SYNCLINE_EMBEDDING_URL again."
             )
         self._client = httpx.AsyncClient(headers=headers, timeout=timeout_seconds)
-        self._turns = asyncio.Semaphore(_IN_FLIGHT)
+        self._turns = asyncio.Semaphore(lanes)
+        self._pace = Pace.of_this_process(self.name, str(self._endpoint), most_lanes=lanes, most_rows=batch)
         self._patience = patience
         self._prober: httpx.AsyncClient | None = None
         self._watch = AnswerWatch(self._probe, patience=patience)
@@ -96,6 +98,10 @@ class OpenAIEmbedding:
     @property
     def dimensions(self) -> int:
         return self._dimensions
+
+    @property
+    def pace(self) -> Pace:
+        return self._pace
 
     @property
     def silent_since(self) -> datetime | None:
@@ -117,7 +123,7 @@ class OpenAIEmbedding:
                 content = await self._post(batch)
             vectors[rows] = await asyncio.to_thread(self._parsed, content, len(batch))
 
-        await each_batch(len(texts), size=self._batch, in_flight=_IN_FLIGHT, send=send)
+        await each_batch(len(texts), size=self._batch, in_flight=self._pace.most_lanes, send=send)
         return vectors
 
     async def close(self) -> None:
@@ -168,7 +174,9 @@ class OpenAIEmbedding:
         if status in _RETRYABLE or status >= 500:
             after = response.headers.get("retry-after")
             wait = f" Retry-After: {redacted(after, self._api_key, limit=40)}." if after else ""
-            return EmbeddingUnavailable(self.name, f"it answered HTTP {status}: {detail}.{wait}")
+            return EmbeddingUnavailable(
+                self.name, f"it answered HTTP {status}: {detail}.{wait}", status=status
+            )
         fix = _FIXES.get(status, "check SYNCLINE_EMBEDDING_URL, _MODEL and _DIMENSIONS, and the text")
         return EmbeddingRejected(self.name, f"it answered HTTP {status}: {detail}. To fix it, {fix}.")
 

@@ -10,12 +10,13 @@ from types import TracebackType
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One response; `silence_seconds` passes before it is sent."""
+    """One response; `silence_seconds` passes before it is sent, or the connection is `cut`."""
 
     status: int = 200
     body: bytes = b"{}"
     headers: dict[str, str] = field(default_factory=dict)
     silence_seconds: float = 0
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,9 @@ class FaultyServer:
         self._stopping.wait(answer.silence_seconds)
         with self._guard:
             self._at_once -= 1
+        handler.close_connection = True
+        if answer.cut:
+            return
         try:
             handler.send_response(answer.status)
             for key, value in {"content-type": "application/json", **answer.headers}.items():
@@ -92,7 +96,6 @@ class FaultyServer:
             handler.wfile.write(answer.body)
         except ConnectionError:
             pass  # the client has given up on a silence
-        handler.close_connection = True
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         respond = self._respond

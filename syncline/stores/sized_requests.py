@@ -153,13 +153,16 @@ class _Call:
             self._requests.too_large(size, len(part), by_points=isinstance(failure, VectorStoreRejected))
 
     async def _convict(self, item: int, failure: VectorStoreError) -> None:
-        if await self._probe() is not None or (len(self.refused) + 1 >= _IN_VAIN and not self._accepted):
-            raise failure
         if isinstance(failure, VectorStoreRejected):
-            self.refused[item] = failure
+            refusal = failure
+        elif await self._probe() is not None:
+            raise failure
         else:
             problem = f"{failure.problem.removesuffix('.')}, at a request with this point alone."
-            self.refused[item] = VectorStoreRejected(failure.store, problem)
+            refusal = VectorStoreRejected(failure.store, problem)
+        if len(self.refused) + 1 >= _IN_VAIN and not self._accepted:
+            raise VectorStoreRejected(failure.store, failure.problem, all_points=True)
+        self.refused[item] = refusal
 
     async def _failed(self, part: range) -> VectorStoreError | None:
         try:

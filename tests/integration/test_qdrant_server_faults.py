@@ -236,7 +236,8 @@ async def test_a_server_that_refuses_every_point_is_not_asked_about_each() -> No
             store = store_on(server.url)
             failure = await failure_of(upsert(store, 256))
             await store.close()
-        assert not isinstance(failure, VectorStoreRejected) or not failure.points
+        assert isinstance(failure, VectorStoreRejected)
+        assert failure.all_points
         assert len(server.requests) < 40
 
 

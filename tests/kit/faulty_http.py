@@ -47,6 +47,11 @@ class FaultyServer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     @property
+    def at_once(self) -> int:
+        """How many requests are being answered."""
+        return self._at_once
+
+    @property
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"

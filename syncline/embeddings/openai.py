@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, JsonValue, SecretStr, ValidationError
 from pydantic_core import from_json
 
 from syncline.concurrency import each_batch
-from syncline.embeddings.service import Vectors
+from syncline.embeddings.service import Usage, Vectors
 from syncline.errors import EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
 from syncline.logs import redacted, sendable
 from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered, unreached
@@ -84,6 +84,7 @@ class OpenAIEmbedding:
                 self.name, "its URL is not an http or https URL; set SYNCLINE_EMBEDDING_URL again."
             )
         self._client = httpx.AsyncClient(headers=headers, timeout=timeout_seconds)
+        self.used: Callable[[Usage], None] | None = None
         self._turns = asyncio.Semaphore(_IN_FLIGHT)
         self._patience = patience
         self._prober: httpx.AsyncClient | None = None

@@ -169,9 +169,16 @@ class EmbeddingError(SynclineError):
 
 
 class EmbeddingUnavailable(EmbeddingError):
-    """The embedding service cannot be reached or cannot serve now."""
+    """The embedding service cannot be reached or cannot serve now.
+
+    `retry_after`: seconds before which no request is sent; None if nobody has said.
+    """
 
     retryable = True
+
+    def __init__(self, service: str, problem: str, *, retry_after: float | None = None) -> None:
+        super().__init__(service, problem)
+        self.retry_after = retry_after
 
 
 class EmbeddingRejected(EmbeddingError):

@@ -22,7 +22,7 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """Host, port and path: what tells one service from another. Without the query, which may hold a key."""
+        """Host, port and path: what tells one service from another. Never the query: it may hold a key."""
         return f"{self.place}{self.url.path.removesuffix(_PATH)}".rstrip("/")
 
     @property

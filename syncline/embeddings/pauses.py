@@ -12,7 +12,7 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
 _AN_EPOCH: Final = 1e9
-"""No pause lasts that many seconds: it is a time since 1970, in seconds, or in milliseconds if larger still."""
+"""No pause lasts that many seconds: it is a time since 1970, in seconds or in milliseconds."""
 _LONGEST: Final = 86_400.0
 _LIMITED: Final = ("requests", "tokens")
 

@@ -57,6 +57,7 @@ One module because it is one tree, drawn above.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 from syncline.quoting import path_shown, shown
@@ -171,14 +172,16 @@ class EmbeddingError(SynclineError):
 class EmbeddingUnavailable(EmbeddingError):
     """The embedding service cannot be reached or cannot serve now.
 
-    `retry_after`: seconds before which no request is sent; None if nobody has said.
+    `status`: its HTTP status, if it answered; `until`: the end of the pause that it asked for.
     """
 
     retryable = True
 
-    def __init__(self, service: str, problem: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, service: str, problem: str, *, status: int | None = None, until: datetime | None = None
+    ) -> None:
         super().__init__(service, problem)
-        self.retry_after = retry_after
+        self.status, self.until = status, until
 
 
 class EmbeddingRejected(EmbeddingError):

@@ -232,16 +232,21 @@ class Settings(_TaskQueue):
         default=True,
         description="Ask for vectors in base64, a quarter of the CPU; left out where the service refuses it.",
     )
-    embedding_lanes: int = Field(
-        default=4, ge=1, le=256, description="Embedding requests at a time, per worker process."
-    )
     embedding_requests_per_minute: float | None = Field(
         default=None, gt=0, description="Limit of that service, per worker process; no limit when not set."
     )
     embedding_tokens_per_minute: float | None = Field(
         default=None, gt=0, description="The same of tokens, as the service counts them."
     )
-    embedding_batch: int = Field(default=256, ge=1, le=2048, description="Texts per embedding request.")
+    embedding_batch: int = Field(
+        default=256, ge=1, le=2048, description="Maximum texts of one embedding request; adapts below it."
+    )
+    embedding_lanes: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Maximum embedding requests at once of one worker process; adapts below it.",
+    )
     embedding_timeout_seconds: float = Field(
         default=60,
         gt=0,

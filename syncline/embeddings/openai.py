@@ -14,8 +14,9 @@ from pydantic import JsonValue, SecretStr
 from syncline.concurrency import each_batch
 from syncline.embeddings.answers import Answer, AnswerMisfits, AnswerUnreadable, parsed_answer
 from syncline.embeddings.endpoint import Endpoint, endpoint_of
-from syncline.embeddings.gate import Gate, Held
+from syncline.embeddings.pace import Held, Pace
 from syncline.embeddings.pauses import pause_asked
+from syncline.embeddings.quota import Quota
 from syncline.embeddings.refusals import explanation, without
 from syncline.embeddings.service import Usage, Vectors
 from syncline.errors import EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
@@ -81,7 +82,7 @@ class OpenAIEmbedding:
         send_dimensions: bool = True,
         base64: bool = True,
         batch: int = 256,
-        lanes: int = 4,
+        lanes: int = 16,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         timeout_seconds: float = 60,
@@ -93,7 +94,7 @@ class OpenAIEmbedding:
         for Azure. `headers` and `body` are sent along. A request is given up after `timeout_seconds`, or once
         the service accepts no connection at all for the seconds of `patience`.
         """
-        self._model, self._dimensions, self._batch, self._lanes = model, dimensions, batch, lanes
+        self._model, self._dimensions, self._batch = model, dimensions, batch
         self._secrets = [key for key in (api_key, *(headers or {}).values()) if key is not None]
         self._body = dict(body or {})
         self._asked = _Asked("encoding_format" not in self._body and base64, send_dimensions)
@@ -112,9 +113,14 @@ class OpenAIEmbedding:
         self._client = httpx.AsyncClient(headers=sent, timeout=timeout_seconds)
         self.used: Callable[[Usage], None] | None = None
         self._turns = asyncio.Semaphore(lanes)
+        # Limits are those of a key.
+        whose = hashlib.sha256("\0".join(sent.values()).encode()).hexdigest()
+        self._pace = Pace.of_this_process(
+            self.name, f"{self.address} {whose}", most_lanes=lanes, most_rows=batch
+        )
         self._line = asyncio.Lock()
-        self._gate = Gate.of(
-            (self.address, model, hashlib.sha256("\0".join(sent.values()).encode()).digest()),
+        self._quota = Quota.of(
+            (self.address, model, whose),
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
         )
@@ -158,9 +164,8 @@ class OpenAIEmbedding:
         self._watch.doubt()
 
     @property
-    def held_for(self) -> float:
-        """Seconds for which the service has asked for a pause: `embed` sends nothing before."""
-        return self._gate.held_for
+    def pace(self) -> Pace:
+        return self._pace
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return one vector per text, in order; if a batch fails, the call fails."""
@@ -172,7 +177,7 @@ class OpenAIEmbedding:
             async with self._turns:
                 vectors[rows] = await self._embedded(batch)
 
-        await each_batch(len(texts), size=self._batch, in_flight=self._lanes, send=send)
+        await each_batch(len(texts), size=self._batch, in_flight=self._pace.most_lanes, send=send)
         return vectors
 
     async def close(self) -> None:
@@ -206,7 +211,7 @@ class OpenAIEmbedding:
                 if isinstance(answer, Answer):
                     self._learn(asked)
                     if answer.tokens is not None:
-                        self._gate.correct(answer.tokens - expected)
+                        self._quota.correct(answer.tokens - expected)
                         self._characters_per_token = max(characters / answer.tokens, 0.1)
                     return answer.vectors
                 problem = f"{answer.problem}{before}."
@@ -270,22 +275,25 @@ class OpenAIEmbedding:
 
     async def _admitted(self, tokens: float) -> None:
         """Return when a request of about so many tokens may be sent; raise if that is not soon."""
+        limit = ""
         try:
-            wait = self._gate.enter(tokens, patience=_WAITED_FOR)
-            while wait > 0:
-                await asyncio.sleep(wait)
-                wait = self._gate.held_for
+            await self._pace.turn()
+            while (wait := self._quota.book(tokens)) > 0:
                 if wait > _WAITED_FOR:
-                    raise Held(wait, self._gate.because)
-            return
+                    limit = f"{self._quota.because} is used up"
+                    self._pace.hold_until(datetime.now(UTC) + timedelta(seconds=wait))
+                else:
+                    await asyncio.sleep(wait)
+                await self._pace.turn()
         except Held as held:
-            until = datetime.now(UTC) + timedelta(seconds=held.seconds)
-            seconds, because = held.seconds, held.because
+            until, because = held.until, limit or str(held)
+        else:
+            return
         raise EmbeddingUnavailable(
             self.name,
-            f"no request is sent to {self._endpoint.place} before {until:%H:%M:%S} UTC ({because}); "
-            "it will be retried.",
-            retry_after=seconds,
+            f"no request is sent to {self._endpoint.place} before {until.astimezone(UTC):%H:%M:%S} UTC: "
+            f"{because}; it will be retried.",
+            until=until,
         )
 
     def _obey(self, response: httpx.Response) -> None:
@@ -295,11 +303,11 @@ class OpenAIEmbedding:
         if pause is None or pause[0] <= 0:
             return
         seconds, header = pause
-        because = f"its header {header} asked for {seconds:g} s"
-        if seconds > self._gate.held_for + 1:
+        before, until = self._pace.held_until, datetime.now(UTC) + timedelta(seconds=seconds)
+        if before is None or before + timedelta(seconds=1) < until:
             log = get_log().warning if refused and seconds >= _WAITED_FOR else get_log().debug
             log("embedding service asks for a pause", service=self.name, seconds=seconds, header=header)
-        self._gate.hold(seconds, because)
+        self._pace.hold_until(until)
 
     async def _answer(self, content: bytes, texts: int) -> Answer | AnswerMisfits:
         """Return the vectors of an answer, or why they do not fit; count what it used."""
@@ -333,7 +341,8 @@ class OpenAIEmbedding:
             return EmbeddingUnavailable(
                 self.name,
                 f"it answered HTTP {status}: {detail}.{wait}",
-                retry_after=self._gate.held_for or None,
+                status=status,
+                until=self._pace.held_until,
             )
         fix = _FIXES.get(status, "check SYNCLINE_EMBEDDING_URL, _MODEL and _DIMENSIONS, and the text")
         return EmbeddingRejected(self.name, f"it answered HTTP {status}: {detail}. To fix it, {fix}.")

@@ -73,7 +73,7 @@ async def test_no_more_than_four_requests_are_under_way() -> None:
         return Answer(body=embedded(request).body, silence_seconds=0.03)
 
     with FaultyServer(respond=slowly) as server:
-        service = service_on(server.url, batch=1)
+        service = OpenAIEmbedding(server.url, "small", DIMENSIONS, batch=1, lanes=4)
         await service.embed(["text"] * 20)
         await service.close()
     assert 1 < server.most_at_once <= 4

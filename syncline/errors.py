@@ -55,10 +55,11 @@ Retryability is declared here, translated for Temporal in `activities/`. Message
 One module because it is one tree, drawn above.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
+from uuid import UUID
 
 from syncline.quoting import path_shown, shown
 
@@ -151,13 +152,32 @@ class VectorStoreError(SynclineError):
 
 
 class VectorStoreUnavailable(VectorStoreError):
-    """The vector store cannot be reached or cannot serve now."""
+    """The vector store cannot be reached or cannot serve now. `until`: end of the pause that it asked for."""
 
     retryable = True
 
+    def __init__(self, store: str, problem: str, *, until: datetime | None = None) -> None:
+        super().__init__(store, problem)
+        self.until = until
+
 
 class VectorStoreRejected(VectorStoreError):
-    """The vector store rejected the request."""
+    """The vector store rejected the request.
+
+    `all_points`: it would reject any others too, as without the right to write. `points`: it rejected these,
+    and has written all others of the call.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        problem: str,
+        *,
+        all_points: bool = False,
+        points: "Mapping[UUID, VectorStoreRejected] | None" = None,
+    ) -> None:
+        super().__init__(store, problem)
+        self.all_points, self.points = all_points, points or {}
 
 
 class EmbeddingError(SynclineError):

@@ -254,6 +254,11 @@ class Settings(_TaskQueue):
         description="Timeout of one embedding request; it ends after 15 s if no connection is accepted.",
     )
 
+    dev_stack: bool = Field(
+        default=False,
+        description="Whether this is a development stack; `syncline dev` sets it. Elsewhere the embedded vector "
+        "store and the development embedding are warned of.",
+    )
     max_concurrent_cycles: int = Field(
         default=8,
         ge=1,

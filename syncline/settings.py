@@ -256,8 +256,8 @@ class Settings(_TaskQueue):
 
     dev_stack: bool = Field(
         default=False,
-        description="Whether this is a development stack; `syncline dev` sets it. Elsewhere the embedded vector "
-        "store and the development embedding are warned of.",
+        description="Whether this is a development stack; `syncline dev` sets it. Elsewhere the embedded "
+        "vector store and the development embedding are warned of.",
     )
     max_concurrent_cycles: int = Field(
         default=8,

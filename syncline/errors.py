@@ -145,10 +145,13 @@ class SynclineError(Exception):
 
 
 class VectorStoreError(SynclineError):
-    """The vector store failed. `store` is its config key."""
+    """The vector store failed. `store` is its config key.
 
-    def __init__(self, store: str, problem: str) -> None:
-        self.store = store
+    `of_request`: another request, a smaller one or one for other points, may pass.
+    """
+
+    def __init__(self, store: str, problem: str, *, of_request: bool = False) -> None:
+        self.store, self.of_request = store, of_request
         super().__init__(f"Vector store '{store}': {problem}")
         self.problem = problem
 
@@ -158,8 +161,10 @@ class VectorStoreUnavailable(VectorStoreError):
 
     retryable = True
 
-    def __init__(self, store: str, problem: str, *, until: datetime | None = None) -> None:
-        super().__init__(store, problem)
+    def __init__(
+        self, store: str, problem: str, *, of_request: bool = False, until: datetime | None = None
+    ) -> None:
+        super().__init__(store, problem, of_request=of_request)
         self.until = until
 
 
@@ -175,10 +180,11 @@ class VectorStoreRejected(VectorStoreError):
         store: str,
         problem: str,
         *,
+        of_request: bool = False,
         all_points: bool = False,
         points: "Mapping[UUID, VectorStoreRejected] | None" = None,
     ) -> None:
-        super().__init__(store, problem)
+        super().__init__(store, problem, of_request=of_request)
         self.all_points, self.points = all_points, points or {}
 
 

@@ -122,6 +122,13 @@ class EmbeddingRecords:
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
 
+    async def get(self, graph_id: UUID) -> EmbeddingRecord | None:
+        """Return the graph's record, if it has one."""
+        present = select(_records).where(_records.c.graph_id == graph_id)
+        async with self._store.begin() as connection:
+            row = (await connection.execute(present)).mappings().one_or_none()
+        return None if row is None else EmbeddingRecord.model_validate(dict(row))
+
     async def of_graphs(self) -> Sequence[tuple[str, str | None, EmbeddingRecord]]:
         """Return slug, store and record of each graph that has a record and is not archived, by slug."""
         statement = (

@@ -36,6 +36,7 @@
     │   └── VectorStoreRejected       not retryable (dimension, bad request, credentials)
     ├── EmbeddingError
     │   ├── EmbeddingUnavailable      retryable
+    │   ├── EmbeddingDiffers          not retryable here: the graph has vectors of other settings
     │   └── EmbeddingRejected         not retryable
     ├── ProviderMisbehaved            not retryable: a provider broke its contract and was contained
     │   ├── ProviderBlocked           retryable: the provider blocks its event loop
@@ -71,6 +72,7 @@ __all__ = [
     "CycleBusy",
     "CycleFenced",
     "DevStackError",
+    "EmbeddingDiffers",
     "EmbeddingError",
     "EmbeddingRejected",
     "EmbeddingUnavailable",
@@ -212,6 +214,22 @@ class EmbeddingUnavailable(EmbeddingError):
 
 class EmbeddingRejected(EmbeddingError):
     """The embedding service rejected the request."""
+
+
+class EmbeddingDiffers(EmbeddingError):
+    """A worker's settings would make other vectors than those that the graph has: nothing was sent.
+
+    `found` is what the graph's vectors are made with, `mine` what this worker would make them with.
+    """
+
+    def __init__(self, service: str, graph: str, *, found: str, mine: str, settings: Sequence[str]) -> None:
+        self.graph, self.found, self.mine = graph, found, mine
+        super().__init__(
+            service,
+            f"nothing is written: the vectors of graph {shown(graph)} are made with {found}, and this worker "
+            f"would make them with {mine}. Correct {' and '.join(settings)} of this worker; or change the "
+            f"graph: `syncline graph set {graph} --embedding {service}`.",
+        )
 
 
 class ProviderMisbehaved(SynclineError):

@@ -48,6 +48,10 @@ __all__ = [
 
 NOTIFY_HELP = "Have its writers tell of changes, so that they are synced at once."
 ADAPTIVE_HELP = "Let its Schedule slow down while nothing changes."
+EMBEDDING_HELP = (
+    "Accept this embedding, as messages name it, at the address and with the store of the workers that have "
+    "it. Vectors of another are made again, and paid for."
+)
 CADENCE_HELP = "The rarer intervals of an adaptive graph; 120,300,900 by default."
 
 
@@ -64,6 +68,7 @@ def set_graph(
     adaptive: Annotated[bool | None, typer.Option(help=ADAPTIVE_HELP)] = None,
     cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
+    embedding: Annotated[str | None, typer.Option(metavar="NAME", help=EMBEDDING_HELP)] = None,
     drop_shadow: Annotated[
         bool,
         typer.Option("--drop-shadow", help="Drop what its shadow has written, to begin anew or for good."),
@@ -76,10 +81,10 @@ def set_graph(
     schedule = schedule_options(
         every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
     )
-    if name is None and composition is None and not schedule and not drop_shadow:
+    if name is None and composition is None and not schedule and embedding is None and not drop_shadow:
         raise ConfigurationError(
             "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence, "
-            "--composition or --drop-shadow."
+            "--composition, --embedding or --drop-shadow."
         )
     _change(
         graph,
@@ -88,6 +93,7 @@ def set_graph(
         name=name,
         composition=composed,
         schedule=schedule or None,
+        embedding=embedding,
         drop_shadow=drop_shadow or None,
     )
 

@@ -340,6 +340,8 @@ class ChangeGraphInput(_ChangeInput):
     composition: Mapping[str, JsonValue] | None = None
     schedule: Mapping[str, JsonValue] = Field(default_factory=dict)
     """The fields of the record's schedule that change: `{"every_seconds": 300, "cron": null}`."""
+    embedding: str | None = Field(default=None, min_length=1, max_length=600)
+    """Name of the embedding service that its vectors are to be made with; those of another are made again."""
     drop_shadow: bool = False
     """Afterwards drop all that the shadow's cycles have written; a shadow still declared starts again."""
     who: str = ""

@@ -154,6 +154,13 @@ def worker_control_rights() -> Iterator[Right]:
         privileges=("SELECT", "INSERT"),
         why="read and store maps",
     )
+    yield Right(
+        kind="table",
+        schema=schema,
+        names=("graph_embeddings",),
+        privileges=KEEP,
+        why="record what the graphs' vectors are made with",
+    )
 
 
 def owner_rights(places: Sequence[Place] = ()) -> Iterator[Right]:

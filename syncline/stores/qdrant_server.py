@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from datetime import UTC, datetime, timedelta
 from json import JSONDecodeError
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
 import httpx
@@ -41,6 +41,7 @@ _NUMBER_BYTES = 22
 _POINT_BYTES = 64
 _NO_POINT = UUID(int=0)
 _PATIENCE = AnswerPatience()
+_PORTS = {"https": 443, "http": 6333}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CLIENT_ERRORS = (
     ApiException,
@@ -81,24 +82,31 @@ class QdrantServerStore:
         seconds of `patience`. Raises VectorStoreRejected if the URL or the key cannot work.
         """
         self._name, self._api_key = name, api_key
-        self._url = url
+        self._url, self._place = url, "its client"
         if client is None:
-            self._check(url)
+            self._url, self._place = self._with_port(self._check(url))
         self._client = client or self._connected(timeout_seconds)
         self._prober: AsyncQdrantClient | None = None
         self._patience = patience
         self._watch = AnswerWatch(self._probe, patience=patience)
         self._requests = SizedRequests(name)
 
-    def _check(self, url: str) -> None:
+    def _check(self, url: str) -> SplitResult:
         try:
             parts = urlsplit(url)
+            _ = parts.port
         except ValueError:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise VectorStoreRejected(
                 self._name,
                 "its URL is not an http or https URL; set SYNCLINE_QDRANT_URL (or SYNCLINE_QDRANTS).",
+            )
+        if parts.username is not None or "#" in url:
+            raise VectorStoreRejected(
+                self._name,
+                "its URL has user info or a fragment, which are never sent; set SYNCLINE_QDRANT_URL (or "
+                "SYNCLINE_QDRANTS), and the key as SYNCLINE_QDRANT_API_KEY.",
             )
         if self._api_key is not None and not sendable(self._api_key):
             raise VectorStoreRejected(
@@ -108,6 +116,30 @@ class QdrantServerStore:
             )
         if self._api_key is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             _log.warning("qdrant api key sent unencrypted", store=self._name, fix="use an https URL")
+        return parts
+
+    def _with_port(self, parts: SplitResult) -> tuple[str, str]:
+        """Return the URL with a port, and the host and port alone.
+
+        Without one, https means 443. http means Qdrant's own port, as it always has here, and that is logged:
+        whoever has a proxy on port 80 has to write it.
+        """
+        host = parts.hostname or ""
+        host = f"[{host}]" if ":" in host else host
+        port = parts.port
+        if port is None:
+            port = _PORTS[parts.scheme]
+            if parts.scheme == "http":
+                _log.info(
+                    "qdrant url without a port", store=self._name, port=port, fix=f"http://{host}:{port}"
+                )
+        place = f"{host}:{port}"
+        return parts._replace(netloc=place).geturl(), place
+
+    @property
+    def address(self) -> str:
+        """Host and port, without credentials."""
+        return self._place
 
     def _connected(self, timeout_seconds: float, limits: httpx.Limits | None = None) -> AsyncQdrantClient:
         with warnings.catch_warnings():
@@ -343,7 +375,7 @@ class QdrantServerStore:
     def _failure(self, error: Exception) -> VectorStoreError:
         """Map a client error to ours; everything that may be transient is retryable."""
         if isinstance(error, Unanswered):
-            return VectorStoreUnavailable(self._name, f"{error}.")
+            return VectorStoreUnavailable(self._name, f"{self._place}: {error}.")
         if isinstance(error, ResourceExhaustedResponse):
             pause = f"it requests a pause of {error.retry_after_s} s (HTTP 429)"
             return self._unavailable(pause, str(error), until=_pause_end(error.retry_after_s))
@@ -358,7 +390,8 @@ class QdrantServerStore:
             )
         if isinstance(cause, ValueError | TypeError):
             return VectorStoreRejected(self._name, f"{redacted(str(cause), self._api_key)}.", of_request=True)
-        kind = "no answer in time" if isinstance(cause, httpx.TimeoutException) else "not reached"
+        timed_out = isinstance(cause, httpx.TimeoutException) and not isinstance(cause, httpx.ConnectTimeout)
+        kind = f"no answer in time from {self._place}" if timed_out else f"not reached at {self._place}"
         detail = f"{type(cause).__name__}: {cause}".removesuffix(": ")
         # It was there when the request was sent: a smaller one may pass.
         cut = isinstance(cause, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
@@ -69,6 +69,15 @@ async def served(embedded: TestGraph, qdrant: QdrantServer) -> AsyncIterator[Tes
     yield embedded
     embedded.vectors = local
     await store.close()
+
+
+def accepted(context: SyncContext) -> SyncContext:
+    """The context after an operator has accepted its embedding for the graph."""
+
+    async def may_embed(made_by: Sequence[str]) -> None:
+        """Refuse nothing."""
+
+    return replace(context, may_embed=may_embed)
 
 
 def at_once(graph: TestGraph) -> SyncContext:
@@ -295,11 +304,11 @@ async def test_another_dimension_of_the_service_heals_once_the_collections_are_d
     embedded.embedding = service_of(embedding.url, "large", dimensions=5)
     embedding.dimensions = 5
     await write(embedded, "UPDATE write_nodes SET concept = 'other' WHERE id = 'n1'")
-    result = await vectors(at_once(embedded))
+    result = await vectors(accepted(at_once(embedded)))
     assert "has 8 dimensions, the embedding service gives 5" in (result.error or "")
     for collection in BOTH:
         await embedded.vectors.drop_collection(f"kg_{collection}")
-    result = await vectors(at_once(embedded))
+    result = await vectors(accepted(at_once(embedded)))
     assert (result.embedded, sorted(result.rebuilt), result.error) == (6, ["facts", "nodes"], None)
     assert await differences(embedded) == []
     await before.close()
@@ -504,7 +513,7 @@ async def test_a_collection_that_is_lost_in_the_middle_of_a_drain_is_built_again
     assert await differences(served) == []
 
 
-async def test_another_embedding_service_embeds_everything_again_without_any_change(
+async def test_another_embedding_that_is_accepted_embeds_everything_again_without_any_change(
     embedded: TestGraph, embedding: EmbeddingServer
 ) -> None:
     embedding.refuses = lambda text: text == "node 4"
@@ -515,7 +524,7 @@ async def test_another_embedding_service_embeds_everything_again_without_any_cha
     embedding.refuses = lambda text: False
     assert await is_due(embedded)
     await write(embedded, "INSERT INTO write_raw_sources (id, title) VALUES ('r', 'no vector at all')")
-    result = await vectors(embedded.context())
+    result = await vectors(accepted(embedded.context()))
     assert (result.embedded, result.pending, result.refused) == (8, 0, 0)
     services = await books(embedded, "SELECT DISTINCT embedding FROM sync_vector")
     assert [row["embedding"] for row in services] == ["openai-better-8"]

@@ -102,7 +102,7 @@ async def test_a_service_without_a_key_gets_none() -> None:
 
 
 async def test_its_name_tells_model_and_dimension_but_no_address_or_key() -> None:
-    service = service_on("https://user:secret@embedding.example/v1")
+    service = service_on("https://embedding.example/v1?key=secret")
     assert (service.name, service.dimensions) == ("openai-small-3", 3)
     assert KEY not in repr(service)
     await service.close()
@@ -241,6 +241,9 @@ async def test_a_text_that_is_not_unicode_is_refused() -> None:
         (lambda: OpenAIEmbedding("e.example/v1", "small", 3), "_URL"),
         (lambda: OpenAIEmbedding("ftp://e.example/v1", "small", 3), "_URL"),
         (lambda: OpenAIEmbedding("http://[::1/v1", "small", 3), "_URL"),
+        (lambda: OpenAIEmbedding("https://user:sk-pw@e.example/v1", "small", 3), "_URL"),
+        (lambda: OpenAIEmbedding("https://:sk-pw@e.example/v1", "small", 3), "_URL"),
+        (lambda: OpenAIEmbedding("https://e.example/v1#sk-x", "small", 3), "_URL"),
     ],
 )
 def test_what_cannot_work_at_all_is_refused_at_once(make: Callable[[], object], fix: str) -> None:

@@ -9,6 +9,7 @@ from syncline.engine.table_map import SchemaMap
 from syncline.engine.vectors.collection_drain import CollectionDrain, VectorCounts
 from syncline.engine.vectors.outbox import Left, read_left, read_states
 from syncline.engine.vectors.paid_vectors import PaidVectors
+from syncline.engine.vectors.permission import refusal_to_write
 from syncline.engine.vectors.silence import silence_reported
 from syncline.errors import EmbeddingError, VectorStoreError, VectorStoreUnavailable
 from syncline.messages.sync import VectorProgress, Waiting
@@ -33,7 +34,8 @@ async def drain_outbox(
     alone. The result reports both. Entries leave the outbox only after the vector store has confirmed them,
     so a crash only causes repetition. While everything waits for its retry, this reads a little and writes
     nothing. Raises CycleFenced when another cycle acquired the graph; no further request is sent then.
-    `report_waiting` is called when a service stops to answer, and when it answers again.
+    `report_waiting` is called when a service stops to answer, and when it answers again. If the graph's
+    vectors are made with another embedding than this cycle has, nothing is sent, and the result says why.
     """
     counts, paid = VectorCounts(), PaidVectors(context.embedding)
     fence = await Fence.current(held.connection, graph=context.graph.slug, schema=held.schema)
@@ -48,6 +50,14 @@ async def drain_outbox(
         states = await read_states(target, list(drains))
     if not any(drain.concerns(states[name]) for name, drain in drains.items()):
         return VectorProgress()
+    if any(drain.has_work(states[name]) and not states[name]["waits"] for name, drain in drains.items()):
+        refusal = await refusal_to_write(context, states.values())
+        if refusal is not None:
+            # Not a delay of the collections: a worker with the right settings may run the next cycle.
+            context.log.warning("vectors not written", graph=context.graph.slug, error=str(refusal))
+            async with held.transaction() as target:
+                left = await read_left(target, list(drains))
+            return _progress(counts, left, error=f"{type(refusal).__name__}: {refusal}")
     away: VectorStoreUnavailable | None = None
     services = {
         f"vector store '{context.vectors.store.name}'": context.vectors.store,
@@ -74,12 +84,16 @@ async def drain_outbox(
                 paid.close()
     async with held.transaction() as target:
         left = await read_left(target, list(drains))
+    return _progress(counts, left, error=" ".join(_delays(left)) or None)
+
+
+def _progress(counts: VectorCounts, left: Sequence[Left], *, error: str | None) -> VectorProgress:
     return VectorProgress(
         upserted=counts.upserted,
         deleted=counts.deleted,
         embedded=counts.embedded,
         pending=sum(row["owed"] for row in left),
-        error=" ".join(_delays(left)) or None,
+        error=error,
         refused=sum(row["refused"] for row in left),
         refusal=next((row["refusal"] for row in left if row["refusal"] is not None), None),
         rebuilt=tuple(sorted(counts.rebuilt)),

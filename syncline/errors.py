@@ -36,6 +36,7 @@
     │   └── VectorStoreRejected       not retryable (dimension, bad request, credentials)
     ├── EmbeddingError
     │   ├── EmbeddingUnavailable      retryable
+    │   ├── EmbeddingBudgetSpent      retryable: the tokens of the day are used up, nothing was sent
     │   └── EmbeddingRejected         not retryable
     ├── ProviderMisbehaved            not retryable: a provider broke its contract and was contained
     │   ├── ProviderBlocked           retryable: the provider blocks its event loop
@@ -57,6 +58,7 @@ One module because it is one tree, drawn above.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 from syncline.quoting import path_shown, shown
@@ -69,6 +71,7 @@ __all__ = [
     "CycleBusy",
     "CycleFenced",
     "DevStackError",
+    "EmbeddingBudgetSpent",
     "EmbeddingError",
     "EmbeddingRejected",
     "EmbeddingUnavailable",
@@ -162,6 +165,9 @@ class VectorStoreRejected(VectorStoreError):
 class EmbeddingError(SynclineError):
     """The embedding service failed. `service` names it, without credentials."""
 
+    unanswered = False
+    """Whether a request was sent and never answered: it may have been carried out, and be charged."""
+
     def __init__(self, service: str, problem: str) -> None:
         self.service = service
         super().__init__(f"Embedding service '{service}': {problem}")
@@ -172,6 +178,29 @@ class EmbeddingUnavailable(EmbeddingError):
     """The embedding service cannot be reached or cannot serve now."""
 
     retryable = True
+
+    def __init__(self, service: str, problem: str, *, unanswered: bool = False) -> None:
+        self.unanswered = unanswered
+        super().__init__(service, problem)
+
+
+class EmbeddingBudgetSpent(EmbeddingError):
+    """The tokens of a day are used up: nothing was sent, and nothing is wrong with the service.
+
+    `scope` is `graph` or `service`, by whose budget; `retry_at` is when the next day begins.
+    """
+
+    retryable = True
+
+    def __init__(
+        self, service: str, *, scope: str, whose: str, used: int, budget: int, retry_at: datetime, fix: str
+    ) -> None:
+        self.scope, self.used, self.budget, self.retry_at = scope, used, budget, retry_at
+        super().__init__(
+            service,
+            f"nothing was sent: {whose} has used {used:,} of its {budget:,} tokens for today. Texts wait "
+            f"until {retry_at:%Y-%m-%d %H:%M} UTC, or until the budget is raised: {fix}.",
+        )
 
 
 class EmbeddingRejected(EmbeddingError):

@@ -154,6 +154,13 @@ def worker_control_rights() -> Iterator[Right]:
         privileges=("SELECT", "INSERT"),
         why="read and store maps",
     )
+    yield Right(
+        kind="table",
+        schema=schema,
+        names=("embedding_usage", "embedding_days"),
+        privileges=CHANGE,
+        why="book what embeddings use, and keep to budgets",
+    )
 
 
 def owner_rights(places: Sequence[Place] = ()) -> Iterator[Right]:

@@ -48,6 +48,7 @@ __all__ = [
 
 NOTIFY_HELP = "Have its writers tell of changes, so that they are synced at once."
 ADAPTIVE_HELP = "Let its Schedule slow down while nothing changes."
+TOKENS_HELP = "Tokens that it may have embedded a day (UTC); 0: no limit."
 CADENCE_HELP = "The rarer intervals of an adaptive graph; 120,300,900 by default."
 
 
@@ -64,6 +65,7 @@ def set_graph(
     adaptive: Annotated[bool | None, typer.Option(help=ADAPTIVE_HELP)] = None,
     cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
+    tokens_per_day: Annotated[int | None, typer.Option(min=0, metavar="N", help=TOKENS_HELP)] = None,
     drop_shadow: Annotated[
         bool,
         typer.Option("--drop-shadow", help="Drop what its shadow has written, to begin anew or for good."),
@@ -76,10 +78,11 @@ def set_graph(
     schedule = schedule_options(
         every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
     )
-    if name is None and composition is None and not schedule and not drop_shadow:
+    vectors = {} if tokens_per_day is None else {"tokens_per_day": tokens_per_day or None}
+    if name is None and composition is None and not schedule and not vectors and not drop_shadow:
         raise ConfigurationError(
             "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence, "
-            "--composition or --drop-shadow."
+            "--composition, --tokens-per-day or --drop-shadow."
         )
     _change(
         graph,
@@ -88,6 +91,7 @@ def set_graph(
         name=name,
         composition=composed,
         schedule=schedule or None,
+        vectors=vectors or None,
         drop_shadow=drop_shadow or None,
     )
 

@@ -31,7 +31,7 @@ from syncline.messages.usage import BudgetState, UsageLine, UsageReport
 from syncline.sql import Statements, statements_of
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["CycleAccount", "UsageLedger", "read_usage"]
+__all__ = ["CycleAccount", "UsageLedger", "budgets_in_force", "read_usage"]
 
 _log = structlog.get_logger(__name__)
 sql: Statements = statements_of("syncline.control")
@@ -306,6 +306,19 @@ def _columns(entries: Sequence[_Entry]) -> Sequence[Sequence[object]]:
 
 def _next(day: date) -> datetime:
     return datetime.combine(day + timedelta(days=1), time_of_day(), UTC)
+
+
+def budgets_in_force(
+    graphs: Sequence[Graph], *, service: str, tokens_per_day: int | None
+) -> Mapping[tuple[str, str], tuple[str, int]]:
+    """Return scope and name -> what operators call it, and its tokens a day."""
+    of_graphs = {
+        (_GRAPH, str(graph.id)): (graph.slug, graph.vectors.tokens_per_day)
+        for graph in graphs
+        if graph.vectors.tokens_per_day is not None
+    }
+    of_service = {} if tokens_per_day is None else {(_SERVICE, service): (service, tokens_per_day)}
+    return {**of_graphs, **of_service}
 
 
 async def read_usage(

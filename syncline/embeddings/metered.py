@@ -99,13 +99,13 @@ class Account(Protocol[HeldT]):
 
 
 @dataclass(slots=True)
-class _Told:
+class _Reported:
     """What the service told of its requests during one call."""
 
     usages: list[Usage] = field(default_factory=list)
 
 
-_call: ContextVar[_Told | None] = ContextVar("syncline_embedding_call", default=None)
+_call: ContextVar[_Reported | None] = ContextVar("syncline_embedding_call", default=None)
 
 
 def _note(usage: Usage) -> None:
@@ -195,7 +195,7 @@ class MeteredEmbedding:
 
     async def _called(self, texts: Sequence[str], used: Used) -> tuple[Vectors, EmbeddingError | None]:
         """Embed the texts and sum up in `used` what that took; return the vectors, or the error."""
-        told = _Told()
+        told = _Reported()
         outer = _call.set(told)
         vectors: Vectors = np.empty((0, self.dimensions), dtype=np.float32)
         try:
@@ -212,7 +212,7 @@ class MeteredEmbedding:
         return vectors, None
 
     def _sum_up(
-        self, texts: Sequence[str], told: _Told, used: Used, *, answered: bool, succeeded: bool
+        self, texts: Sequence[str], told: _Reported, used: Used, *, answered: bool, succeeded: bool
     ) -> None:
         estimate = self._rule.estimate(texts)
         for usage in told.usages:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from pydantic_core import to_json
 
 from syncline import names
-from syncline.errors import InputInvalid
+from syncline.errors import EmbeddingBudgetSpent, InputInvalid
 from syncline.messages.base import (
     GraphName,
     GraphRef,
@@ -271,6 +271,11 @@ class VectorProgress(Message):
     """Why one of them was rejected."""
     rebuilt: tuple[str, ...] = ()
     """Collections missing in the vector store; all their points are written again."""
+
+    @property
+    def budget_spent(self) -> bool:
+        """Whether texts wait because a budget of tokens is spent."""
+        return f"{EmbeddingBudgetSpent.__name__}: " in (self.error or "")
 
 
 class EmbeddingUsed(Message):

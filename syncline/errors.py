@@ -175,13 +175,24 @@ class EmbeddingError(SynclineError):
 
 
 class EmbeddingUnavailable(EmbeddingError):
-    """The embedding service cannot be reached or cannot serve now."""
+    """The embedding service cannot be reached or cannot serve now.
+
+    `status`: its HTTP status, if it answered; `until`: the end of the pause that it asked for.
+    """
 
     retryable = True
 
-    def __init__(self, service: str, problem: str, *, unanswered: bool = False) -> None:
-        self.unanswered = unanswered
+    def __init__(
+        self,
+        service: str,
+        problem: str,
+        *,
+        status: int | None = None,
+        until: datetime | None = None,
+        unanswered: bool = False,
+    ) -> None:
         super().__init__(service, problem)
+        self.status, self.until, self.unanswered = status, until, unanswered
 
 
 class EmbeddingBudgetSpent(EmbeddingError):

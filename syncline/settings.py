@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -31,6 +32,8 @@ from syncline.stores.dsn import Dsn, parse_dsn
 
 _DAY: Final = 86_400
 _TELLABLE: Final = re.compile(r"^[A-Za-z0-9_-]{1,40}$")
+_HEADER: Final = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_|~-]{1,100}$")
+_OWN_HEADERS: Final = frozenset({"host", "content-type", "content-length", "transfer-encoding", "connection"})
 SecretT = TypeVar("SecretT", SecretStr, SecretStr | None)
 UrlT = TypeVar("UrlT", str, str | None)
 
@@ -65,7 +68,34 @@ def _url(value: UrlT) -> UrlT:
         raise ValueError("it must be a URL that begins with http:// or https://, with a host")
     if parts.username is not None:
         raise ValueError("it must not contain a user or password: URLs are logged; the API key has a setting")
+    if "#" in value:
+        raise ValueError("it must not contain a fragment (#…): it is never sent")
     return value
+
+
+def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    """Reject headers that cannot be sent, or that the HTTP client sets itself."""
+    for name, value in headers.items():
+        told = f"'{name}'" if _TELLABLE.match(name) else "one of its keys"
+        if not _HEADER.match(name):
+            raise ValueError(f"{told} is not the name of a header")
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f"{told} is a header that is set by itself")
+        if not sendable(value):
+            raise ValueError(f"the value of {told} cannot be sent in an HTTP header; set it again")
+    return headers
+
+
+def _body(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Reject fields that have a setting or that each request fills."""
+    taken = {
+        "input": "it is the texts",
+        "model": "it has the setting SYNCLINE_EMBEDDING_MODEL",
+        "dimensions": "it has the setting SYNCLINE_EMBEDDING_DIMENSIONS",
+    }
+    for name in fields.keys() & taken.keys():
+        raise ValueError(f"'{name}' cannot be among them: {taken[name]}")
+    return fields
 
 
 _HttpUrl = Annotated[str, AfterValidator(_url)]
@@ -172,16 +202,51 @@ class Settings(_TaskQueue):
         description="`openai`: an OpenAI-compatible HTTP service; `development`: hashes of words, offline.",
     )
     embedding_url: _HttpUrl = Field(
-        default="https://api.openai.com/v1", description="Base URL of the OpenAI-compatible service."
+        default="https://api.openai.com/v1",
+        description="Base URL of the OpenAI-compatible service: docs/embeddings.md.",
     )
     embedding_api_key: Annotated[SecretStr | None, AfterValidator(_key)] = Field(
-        default=None, description="Bearer token of that service."
+        default=None, description="API key of that service, sent as a Bearer token, or as `api-key` to Azure."
+    )
+    embedding_api_key_header: str | None = Field(
+        default=None,
+        pattern=_HEADER.pattern,
+        description="Header for that key, in place of the one that follows from the URL.",
+    )
+    embedding_headers: Annotated[dict[str, SecretStr], AfterValidator(_headers)] = Field(
+        default_factory=dict, description="Further headers of its requests: a JSON object of name to value."
+    )
+    embedding_body: Annotated[dict[str, JsonValue], AfterValidator(_body)] = Field(
+        default_factory=dict,
+        description='Further fields of its requests: a JSON object, such as {"input_type": "passage"}.',
     )
     embedding_model: str = Field(
         default="text-embedding-3-small", min_length=1, max_length=500, description="Embedding model."
     )
     embedding_dimensions: int = Field(default=384, ge=1, le=65_536, description="Dimensions of a vector.")
-    embedding_batch: int = Field(default=256, ge=1, le=2048, description="Texts per embedding request.")
+    embedding_send_dimensions: bool = Field(
+        default=True,
+        description="Send `dimensions` in each request; left out by itself where the service refuses it.",
+    )
+    embedding_base64: bool = Field(
+        default=True,
+        description="Ask for vectors in base64, a quarter of the CPU; left out where the service refuses it.",
+    )
+    embedding_requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Limit of that service, per worker process; no limit when not set."
+    )
+    embedding_tokens_per_minute: float | None = Field(
+        default=None, gt=0, description="The same of tokens, as the service counts them."
+    )
+    embedding_batch: int = Field(
+        default=256, ge=1, le=2048, description="Maximum texts of one embedding request; adapts below it."
+    )
+    embedding_lanes: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Maximum embedding requests at once of one worker process; adapts below it.",
+    )
     embedding_timeout_seconds: float = Field(
         default=60,
         gt=0,

@@ -1,52 +1,73 @@
-"""The HTTP embedding: any service that speaks OpenAI's `POST /embeddings`."""
+"""The HTTP embedding: any service that speaks OpenAI's `POST /embeddings`, in the dialect that it speaks."""
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
-from datetime import datetime
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import httpx
 import numpy as np
-from pydantic import BaseModel, Field, JsonValue, SecretStr, ValidationError
-from pydantic_core import from_json
+from pydantic import JsonValue, SecretStr
 
 from syncline.concurrency import each_batch
+from syncline.embeddings.answers import Answer, AnswerMisfits, AnswerUnreadable, parsed_answer
+from syncline.embeddings.endpoint import Endpoint, endpoint_of
+from syncline.embeddings.pace import Held, Pace
+from syncline.embeddings.pauses import pause_asked
+from syncline.embeddings.quota import Quota
+from syncline.embeddings.refusals import explanation, without
 from syncline.embeddings.service import Usage, Vectors
 from syncline.errors import EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
-from syncline.logs import redacted, sendable
+from syncline.logs import get_log, redacted, sendable
 from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered, unreached
 
-_IN_FLIGHT = 4
-_RETRYABLE = {408, 409, 425, 429}
-_SAYING = ("error", "message", "detail", "msg")
-_TELLING = 4
-_PART = 16
-"""Characters in a row that no one writes by chance: a message that shares them quotes the text."""
-_LONGEST_BODY = 100_000
-"""Longer than any message shown, so that a key is not cut in half before it is redacted."""
-_LONGEST_MESSAGE = 2_000
+__all__ = ["OpenAIEmbedding"]
+
+_RETRYABLE: Final = {408, 409, 425, 429}
+_WAITED_FOR: Final = 10.0
+"""A request waits that long for its turn; if more is needed the texts are tried again in a later cycle."""
+_CHARACTERS_PER_TOKEN: Final = 4.0
 _PATIENCE: Final = AnswerPatience(open=5, pause=10, silent=10)
 """Embedding many texts takes seconds, and each probe may be counted by whoever limits the rate."""
-_FIXES = {
+_FIXES: Final = {
     401: "set SYNCLINE_EMBEDDING_API_KEY to a valid key",
     403: "set SYNCLINE_EMBEDDING_API_KEY to a key that may use this model",
     404: "check SYNCLINE_EMBEDDING_URL and SYNCLINE_EMBEDDING_MODEL",
     413: "lower SYNCLINE_EMBEDDING_BATCH",
 }
+_UNNAMED: Final = {400, 422}
+"""Statuses with which services refuse a field that they do not know, also without naming it."""
 
 
-class _Item(BaseModel):
-    index: int
-    embedding: list[float]
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The fields of a request that not every service takes."""
 
+    base64: bool
+    dimensions: bool
 
-class _Answer(BaseModel):
-    data: list[_Item] = Field(max_length=2048)
+    def less(self, status: int, body: bytes) -> "_Asked | None":
+        """Return what to ask instead after a refusal; None if it is about something else."""
+        said = body[:100_000].decode(errors="replace").lower()
+        if self.base64 and ("encoding_format" in said or "base64" in said):
+            return replace(self, base64=False)
+        if self.dimensions and ("dimension" in said or "matryoshka" in said):
+            return replace(self, dimensions=False)
+        if status not in _UNNAMED:
+            return None
+        if self.base64:
+            return replace(self, base64=False)
+        return replace(self, dimensions=False) if self.dimensions else None
 
 
 class OpenAIEmbedding:
-    """Sends texts in batches, at most four requests at a time for the whole service."""
+    """Sends texts in batches, at most `lanes` requests at a time, and no more than the service's limits.
+
+    What a service does not take (`dimensions`, base64) is left out once a request without it succeeded. A
+    pause that it asks for holds for every service of this address, model and key in the process.
+    """
 
     def __init__(
         self,
@@ -55,18 +76,31 @@ class OpenAIEmbedding:
         dimensions: int,
         *,
         api_key: SecretStr | None = None,
+        key_header: str | None = None,
+        headers: Mapping[str, SecretStr] | None = None,
+        body: Mapping[str, JsonValue] | None = None,
+        send_dimensions: bool = True,
+        base64: bool = True,
         batch: int = 256,
+        lanes: int = 16,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
         timeout_seconds: float = 60,
         patience: AnswerPatience = _PATIENCE,
     ) -> None:
         """Connect lazily.
 
-        A request is given up after `timeout_seconds`, or once the service accepts no connection at all for
-        the seconds of `patience`.
+        The key goes into `Authorization` as a Bearer token, or as it is into `key_header`, which is `api-key`
+        for Azure. `headers` and `body` are sent along. A request is given up after `timeout_seconds`, or once
+        the service accepts no connection at all for the seconds of `patience`.
         """
         self._model, self._dimensions, self._batch = model, dimensions, batch
-        self._api_key = api_key
-        headers: dict[str, str] = {}
+        self._secrets = [key for key in (api_key, *(headers or {}).values()) if key is not None]
+        self._body = dict(body or {})
+        self._asked = _Asked("encoding_format" not in self._body and base64, send_dimensions)
+        self._proven = False
+        self._endpoint = self._checked(url)
+        sent = {name: value.get_secret_value() for name, value in (headers or {}).items()}
         if api_key is not None:
             if not sendable(api_key):
                 raise EmbeddingRejected(
@@ -74,21 +108,33 @@ class OpenAIEmbedding:
                     "its API key cannot be sent in an HTTP header (empty, spaces, line breaks or non-ASCII "
                     "characters); set SYNCLINE_EMBEDDING_API_KEY again.",
                 )
-            headers["Authorization"] = f"Bearer {api_key.get_secret_value()}"
-        try:
-            self._endpoint = httpx.URL(f"{url.rstrip('/')}/embeddings")
-        except httpx.InvalidURL:
-            self._endpoint = httpx.URL()
-        if self._endpoint.scheme not in ("http", "https") or not self._endpoint.host:
-            raise EmbeddingRejected(
-                self.name, "its URL is not an http or https URL; set SYNCLINE_EMBEDDING_URL again."
-            )
-        self._client = httpx.AsyncClient(headers=headers, timeout=timeout_seconds)
+            name, value = key_header or self._endpoint.key_header, api_key.get_secret_value()
+            sent[name] = f"Bearer {value}" if name.lower() == "authorization" else value
+        self._client = httpx.AsyncClient(headers=sent, timeout=timeout_seconds)
         self.used: Callable[[Usage], None] | None = None
-        self._turns = asyncio.Semaphore(_IN_FLIGHT)
+        self._turns = asyncio.Semaphore(lanes)
+        # Limits are those of a key.
+        whose = hashlib.sha256("\0".join(sent.values()).encode()).hexdigest()
+        self._pace = Pace.of_this_process(
+            self.name, f"{self.address} {whose}", most_lanes=lanes, most_rows=batch
+        )
+        self._line = asyncio.Lock()
+        self._quota = Quota.of(
+            (self.address, model, whose),
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+        )
+        self._characters_per_token = _CHARACTERS_PER_TOKEN
         self._patience = patience
         self._prober: httpx.AsyncClient | None = None
         self._watch = AnswerWatch(self._probe, patience=patience)
+
+    def _checked(self, url: str) -> Endpoint:
+        try:
+            return endpoint_of(url)
+        except ValueError as error:
+            problem = str(error)
+        raise EmbeddingRejected(self.name, f"{problem}; set SYNCLINE_EMBEDDING_URL again.")
 
     @property
     def name(self) -> str:
@@ -99,6 +145,16 @@ class OpenAIEmbedding:
         return self._dimensions
 
     @property
+    def address(self) -> str:
+        """Host, port and path of the service, without credentials."""
+        return self._endpoint.address
+
+    @property
+    def options(self) -> Mapping[str, JsonValue]:
+        """The further fields of its requests: with others, it may give other vectors."""
+        return self._body
+
+    @property
     def silent_since(self) -> datetime | None:
         """Since when it has answered neither request nor probe; None if it answers, as far as is known."""
         return self._watch.silent_since
@@ -106,6 +162,10 @@ class OpenAIEmbedding:
     def doubt(self) -> None:
         """Send the next request only once a probe is answered."""
         self._watch.doubt()
+
+    @property
+    def pace(self) -> Pace:
+        return self._pace
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return one vector per text, in order; if a batch fails, the call fails."""
@@ -115,10 +175,9 @@ class OpenAIEmbedding:
             # The service rejects a whole batch for one blank text; a blank text has no meaning to lose.
             batch = [text if text.strip() else "(empty)" for text in texts[rows]]
             async with self._turns:
-                content = await self._post(batch)
-            vectors[rows] = await asyncio.to_thread(self._parsed, content, len(batch))
+                vectors[rows] = await self._embedded(batch)
 
-        await each_batch(len(texts), size=self._batch, in_flight=_IN_FLIGHT, send=send)
+        await each_batch(len(texts), size=self._batch, in_flight=self._pace.most_lanes, send=send)
         return vectors
 
     async def close(self) -> None:
@@ -134,114 +193,161 @@ class OpenAIEmbedding:
             limits = httpx.Limits(max_keepalive_connections=0)
             self._prober = httpx.AsyncClient(timeout=self._patience.silent, limits=limits)
         try:
-            await self._prober.head(self._endpoint)
+            await self._prober.head(self._endpoint.url)
         except httpx.HTTPError as error:
             return not unreached(error, busy_answers=True)
         return True
 
-    async def _post(self, batch: list[str]) -> bytes:
-        # Raised outside `except`: httpx's exceptions hold the request and with it the key.
-        try:
-            response = await self._watch.answer(
-                self._client.post(
-                    self._endpoint,
-                    json={"model": self._model, "input": batch, "dimensions": self._dimensions},
-                )
+    async def _embedded(self, batch: list[str]) -> Vectors:
+        """Return the vectors of one batch, asked for in a way that the service takes."""
+        asked, before = self._asked, ""
+        characters = sum(map(len, batch))
+        while True:
+            expected = characters / self._characters_per_token
+            response = await self._sent(batch, asked, tokens=expected)
+            less = None
+            if response.status_code == httpx.codes.OK:
+                answer = await self._answer(response.content, len(batch))
+                if isinstance(answer, Answer):
+                    self._learn(asked)
+                    if answer.tokens is not None:
+                        self._quota.correct(answer.tokens - expected)
+                        self._characters_per_token = max(characters / answer.tokens, 0.1)
+                    return answer.vectors
+                problem = f"{answer.problem}{before}."
+                if asked.base64 and answer.encoded and not self._proven:
+                    less = replace(asked, base64=False)
+                failure: EmbeddingError = EmbeddingRejected(self.name, problem)
+            else:
+                failure = self._refusal(response, batch)
+                if isinstance(failure, EmbeddingRejected) or response.status_code >= 500:
+                    less = None if self._proven else asked.less(response.status_code, response.content)
+                if less is not None and asked.dimensions and not less.dimensions:
+                    before = f" (with `dimensions` in the request it answered HTTP {response.status_code})"
+            if less is None:
+                raise failure
+            asked = less
+
+    def _learn(self, asked: _Asked) -> None:
+        """Ask the same way from now on: this request succeeded."""
+        if self._proven:
+            return
+        left_out = []
+        if self._asked.base64 and not asked.base64:
+            left_out.append("SYNCLINE_EMBEDDING_BASE64=false")
+        if self._asked.dimensions and not asked.dimensions:
+            left_out.append("SYNCLINE_EMBEDDING_SEND_DIMENSIONS=false")
+        if left_out:
+            get_log().info(
+                "embedding service takes less than was asked",
+                service=self.name,
+                place=self._endpoint.place,
+                saves_a_request_at_start=" ".join(left_out),
             )
+        self._asked, self._proven = asked, True
+
+    async def _sent(self, batch: list[str], asked: _Asked, *, tokens: float) -> httpx.Response:
+        """Return the service's answer, whatever it is, or raise EmbeddingError."""
+        async with self._line:
+            await self._admitted(tokens)
+        body: dict[str, object] = {**self._body, "model": self._model, "input": batch}
+        if asked.dimensions:
+            body["dimensions"] = self._dimensions
+        if asked.base64:
+            body["encoding_format"] = "base64"
+        # Raised outside `except`: httpx's exceptions hold the request and with it the key.
+        place = self._endpoint.place
+        try:
+            response = await self._watch.answer(self._client.post(self._endpoint.url, json=body))
         except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
             detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             failure: EmbeddingError = EmbeddingUnavailable(
-                self.name, f"the request failed ({redacted(detail, self._api_key)}); it will be retried."
+                self.name, f"the request to {place} failed ({self._redacted(detail)}); it will be retried."
             )
         except Unanswered as error:
-            failure = EmbeddingUnavailable(self.name, f"{error}; it will be retried.")
+            failure = EmbeddingUnavailable(self.name, f"{place}: {error}; it will be retried.")
         except UnicodeEncodeError:
             failure = EmbeddingRejected(self.name, "a text has lone surrogates and cannot be sent as UTF-8.")
         else:
-            if response.status_code == httpx.codes.OK:
-                return response.content
-            failure = self._refusal(response, batch)
+            self._obey(response)
+            return response
         raise failure
 
+    async def _admitted(self, tokens: float) -> None:
+        """Return when a request of about so many tokens may be sent; raise if that is not soon."""
+        limit = ""
+        try:
+            await self._pace.turn()
+            while (wait := self._quota.book(tokens)) > 0:
+                if wait > _WAITED_FOR:
+                    limit = f"{self._quota.because} is used up"
+                    self._pace.hold_until(datetime.now(UTC) + timedelta(seconds=wait))
+                else:
+                    await asyncio.sleep(wait)
+                await self._pace.turn()
+        except Held as held:
+            until, because = held.until, limit or str(held)
+        else:
+            return
+        raise EmbeddingUnavailable(
+            self.name,
+            f"no request is sent to {self._endpoint.place} before {until.astimezone(UTC):%H:%M:%S} UTC: "
+            f"{because}; it will be retried.",
+            until=until,
+        )
+
+    def _obey(self, response: httpx.Response) -> None:
+        """Hold all requests to the service as long as its answer asks for."""
+        refused = response.status_code in _RETRYABLE or response.status_code >= 500
+        pause = pause_asked(response.headers, refused=refused)
+        if pause is None or pause[0] <= 0:
+            return
+        seconds, header = pause
+        before, until = self._pace.held_until, datetime.now(UTC) + timedelta(seconds=seconds)
+        if before is None or before + timedelta(seconds=1) < until:
+            log = get_log().warning if refused and seconds >= _WAITED_FOR else get_log().debug
+            log("embedding service asks for a pause", service=self.name, seconds=seconds, header=header)
+        self._pace.hold_until(until)
+
+    async def _answer(self, content: bytes, texts: int) -> Answer | AnswerMisfits:
+        """Return the vectors of an answer, or why they do not fit; count what it used."""
+        try:
+            answer = await asyncio.to_thread(parsed_answer, content, texts=texts, dimensions=self._dimensions)
+        except AnswerUnreadable:
+            failure = EmbeddingUnavailable(
+                self.name,
+                f"its answer of {len(content):,} bytes is not JSON; check SYNCLINE_EMBEDDING_URL.",
+            )
+        except AnswerMisfits as misfit:
+            self._count(Usage(texts=0, tokens=None, refused=texts))
+            return misfit
+        else:
+            self._count(Usage(texts=texts, tokens=answer.tokens))
+            return answer
+        self._count(Usage(texts=0, tokens=None, refused=texts))
+        raise failure
+
+    def _count(self, usage: Usage) -> None:
+        if self.used is not None:
+            self.used(usage)
+
     def _refusal(self, response: httpx.Response, batch: Sequence[str]) -> EmbeddingError:
+        self._count(Usage(texts=0, tokens=0, refused=len(batch)))
         status = response.status_code
-        detail = redacted(_without(batch, _explanation(response.content)), self._api_key)
+        detail = self._redacted(without(batch, explanation(response.content)))
         if status in _RETRYABLE or status >= 500:
             after = response.headers.get("retry-after")
-            wait = f" Retry-After: {redacted(after, self._api_key, limit=40)}." if after else ""
-            return EmbeddingUnavailable(self.name, f"it answered HTTP {status}: {detail}.{wait}")
+            wait = f" Retry-After: {self._redacted(after, limit=40)}." if after else ""
+            return EmbeddingUnavailable(
+                self.name,
+                f"it answered HTTP {status}: {detail}.{wait}",
+                status=status,
+                until=self._pace.held_until,
+            )
         fix = _FIXES.get(status, "check SYNCLINE_EMBEDDING_URL, _MODEL and _DIMENSIONS, and the text")
         return EmbeddingRejected(self.name, f"it answered HTTP {status}: {detail}. To fix it, {fix}.")
 
-    def _parsed(self, content: bytes, expected: int) -> Vectors:
-        problem: str
-        try:
-            body = from_json(content)
-        except ValueError:
-            # A truncated answer, or a proxy's page, which may quote our texts.
-            raise EmbeddingUnavailable(
-                self.name,
-                f"its answer of {len(content):,} bytes is not JSON; check SYNCLINE_EMBEDDING_URL.",
-            ) from None
-        try:
-            items = sorted(_Answer.model_validate(body).data, key=lambda item: item.index)
-        except ValidationError:
-            problem = "its answer is not an embedding list; check that SYNCLINE_EMBEDDING_URL is the base URL"
-        else:
-            lengths = {len(item.embedding) for item in items}
-            if [item.index for item in items] != list(range(expected)):
-                problem = f"it returned {len(items)} vectors, not one for each of {expected} texts"
-            elif lengths != {self._dimensions}:
-                problem = (
-                    f"it returned vectors of {', '.join(map(str, sorted(lengths)))} dimensions, not "
-                    f"{self._dimensions}; set SYNCLINE_EMBEDDING_DIMENSIONS to what the model gives"
-                )
-            else:
-                # Values that are too large become infinite and are rejected below.
-                with np.errstate(over="ignore"):
-                    vectors = np.array([item.embedding for item in items], dtype=np.float32)
-                if np.isfinite(vectors).all():
-                    return vectors
-                problem = "it returned numbers that are not finite"
-        raise EmbeddingRejected(self.name, f"{problem}.")
-
-
-def _explanation(content: bytes) -> str:
-    """Return the message of an error body, in OpenAI's shape or a similar one.
-
-    Never the body as a whole: many services quote the request in it.
-    """
-    try:
-        body: JsonValue = from_json(content)
-    except ValueError:
-        return content[:_LONGEST_BODY].decode(errors="replace")
-    while isinstance(body, dict):
-        body = next((body[key] for key in _SAYING if key in body), None)
-        # A list of problems, as FastAPI sends: take the first.
-        if isinstance(body, list):
-            body = next((problem for problem in body if isinstance(problem, dict)), None)
-    return body if isinstance(body, str) and body else "no message"
-
-
-def _without(texts: Sequence[str], message: str) -> str:
-    """Return the message without the texts that it quotes, or parts of them."""
-    for text in sorted(texts, key=len, reverse=True):
-        for quoted in (text, json.dumps(text)[1:-1]):
-            # Anything shorter is a word of the message itself, or reveals nothing.
-            if len(quoted) >= _TELLING:
-                message = message.replace(quoted, "…")
-    message = message[:_LONGEST_MESSAGE]
-    sent = "\0".join([*texts, *(json.dumps(text)[1:-1] for text in texts)])
-    kept: list[str] = []
-    place = 0
-    while place < len(message):
-        if len(message) - place >= _PART and message[place : place + _PART] in sent:
-            end = place + _PART
-            while end < len(message) and message[place : end + 1] in sent:
-                end += 1
-            kept.append("…")
-            place = end
-        else:
-            kept.append(message[place])
-            place += 1
-    return "".join(kept)
+    def _redacted(self, text: str, limit: int = 300) -> str:
+        for secret in self._secrets:
+            text = redacted(text, secret, limit=len(text))
+        return redacted(text, None, limit=limit)

@@ -73,7 +73,7 @@ async def test_no_more_than_four_requests_are_under_way() -> None:
         return Answer(body=embedded(request).body, silence_seconds=0.03)
 
     with FaultyServer(respond=slowly) as server:
-        service = service_on(server.url, batch=1)
+        service = OpenAIEmbedding(server.url, "small", DIMENSIONS, batch=1, lanes=4)
         await service.embed(["text"] * 20)
         await service.close()
     assert 1 < server.most_at_once <= 4
@@ -102,7 +102,7 @@ async def test_a_service_without_a_key_gets_none() -> None:
 
 
 async def test_its_name_tells_model_and_dimension_but_no_address_or_key() -> None:
-    service = service_on("https://user:secret@embedding.example/v1")
+    service = service_on("https://embedding.example/v1?key=secret")
     assert (service.name, service.dimensions) == ("openai-small-3", 3)
     assert KEY not in repr(service)
     await service.close()
@@ -241,6 +241,9 @@ async def test_a_text_that_is_not_unicode_is_refused() -> None:
         (lambda: OpenAIEmbedding("e.example/v1", "small", 3), "_URL"),
         (lambda: OpenAIEmbedding("ftp://e.example/v1", "small", 3), "_URL"),
         (lambda: OpenAIEmbedding("http://[::1/v1", "small", 3), "_URL"),
+        (lambda: OpenAIEmbedding("https://user:sk-pw@e.example/v1", "small", 3), "_URL"),
+        (lambda: OpenAIEmbedding("https://:sk-pw@e.example/v1", "small", 3), "_URL"),
+        (lambda: OpenAIEmbedding("https://e.example/v1#sk-x", "small", 3), "_URL"),
     ],
 )
 def test_what_cannot_work_at_all_is_refused_at_once(make: Callable[[], object], fix: str) -> None:

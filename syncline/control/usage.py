@@ -60,7 +60,8 @@ class _Entry:
     """Tokens that count towards the budgets of the day."""
     held_of_graph: int = 0
     held_of_service: int = 0
-    closed: int = 0
+    closed_of_graph: int = 0
+    closed_of_service: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +146,8 @@ class UsageLedger:
         present.counted += entry.counted
         present.held_of_graph += entry.held_of_graph
         present.held_of_service += entry.held_of_service
-        present.closed += entry.closed
+        present.closed_of_graph += entry.closed_of_graph
+        present.closed_of_service += entry.closed_of_service
 
     async def _write(self, entries: Sequence[_Entry]) -> None:
         try:
@@ -221,13 +223,14 @@ class CycleAccount:
 
     async def settle(self, held: _Held, used: Used, *, answered: bool) -> None:
         self.used.add(used)
-        # The row of a budget has one request less under way, even if what is held for it stays.
         scopes = {scope for scope, _ in self.budgets}
         freed = held.tokens if answered else 0
         entry = self._entry(used, counted=used.tokens if answered else 0)
-        entry.day, entry.closed = held.day, 1
-        entry.held_of_graph = freed if _GRAPH in scopes else 0
-        entry.held_of_service = freed if _SERVICE in scopes else 0
+        entry.day = held.day
+        if _GRAPH in scopes:
+            entry.held_of_graph, entry.closed_of_graph = freed, 1
+        if _SERVICE in scopes:
+            entry.held_of_service, entry.closed_of_service = freed, 1
         await self._ledger.add(entry, at_once=True)
 
     async def book(self, used: Used) -> None:
@@ -295,7 +298,8 @@ def _columns(entries: Sequence[_Entry]) -> Sequence[Sequence[object]]:
                     entry.counted,
                     entry.held_of_graph,
                     entry.held_of_service,
-                    entry.closed,
+                    entry.closed_of_graph,
+                    entry.closed_of_service,
                 )
                 for entry in entries
             ),

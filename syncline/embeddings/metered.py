@@ -11,6 +11,7 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 
 from syncline.concurrency import each_batch
+from syncline.embeddings.pace import Pace, pace_of
 from syncline.embeddings.service import EmbeddingService, Metered, Usage, Vectors
 from syncline.errors import EmbeddingError
 from syncline.stores.answer_watch import Watched
@@ -178,6 +179,11 @@ class MeteredEmbedding:
         if isinstance(self._service, Watched):
             self._service.doubt()
 
+    @property
+    def pace(self) -> Pace:
+        """The pace of the service, which all that use it share."""
+        return pace_of(self._service, self.name)
+
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return one vector per text, in order; raise as the service does, and EmbeddingBudgetSpent."""
         if not self._budgeted or len(texts) <= self._batch:
@@ -217,8 +223,9 @@ class MeteredEmbedding:
         estimate = self._rule.estimate(texts)
         for usage in told.usages:
             tokens, estimated = usage.tokens or 0, 0
-            if usage.tokens is None and usage.texts:
-                estimated = tokens = math.ceil(estimate * usage.texts / max(len(texts), 1))
+            if usage.tokens is None:
+                share = (usage.texts + usage.refused) / max(len(texts), 1)
+                estimated = tokens = math.ceil(estimate * share)
             used.add(
                 Used(
                     texts=usage.texts,

@@ -1,9 +1,11 @@
 """The ledger of embeddings and the budgets of tokens, on a real Postgres."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -15,10 +17,16 @@ from syncline.control.graphs import Graph, GraphChanges, GraphDraft, GraphReposi
 from syncline.control.usage import CycleAccount, UsageLedger, read_usage
 from syncline.control.vector_rules import VectorRules
 from syncline.embeddings.metered import MeteredEmbedding
-from syncline.embeddings.service import Usage, Vectors
+from syncline.embeddings.openai import OpenAIEmbedding
+from syncline.embeddings.service import EmbeddingService, Usage, Vectors
+from syncline.engine import run_cycle
 from syncline.errors import EmbeddingBudgetSpent, EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
+from syncline.messages.sync import VectorProgress
 from syncline.migrations import migrate_control
+from syncline.provider import RetryRules
 from syncline.stores.postgres import PostgresStore
+from syncline.testing.graphs import TestGraph, write
+from tests.kit.faulty_http import Answer, FaultyServer, Request
 
 Database = Callable[[], PostgresStore]
 
@@ -57,7 +65,7 @@ class CountingService:
         await asyncio.sleep(self.seconds * random.random())
         if self.failing is not None:
             if isinstance(self.failing, EmbeddingRejected):
-                self._tell(Usage(texts=0, tokens=None, refused=len(texts)))
+                self._tell(Usage(texts=0, tokens=0, refused=len(texts)))
             raise self.failing
         tokens = sum(len(text.encode()) // 3 + 2 for text in texts)
         self.tokens += tokens
@@ -81,7 +89,7 @@ def ledger_on(store: PostgresStore, *, service_budget: int | None = None, patien
 
 @asynccontextmanager
 async def cycle(
-    ledger: UsageLedger, graph: Graph, service: CountingService, run_id: str = "run", batch: int = 20
+    ledger: UsageLedger, graph: Graph, service: EmbeddingService, run_id: str = "run", batch: int = 20
 ) -> AsyncIterator[tuple[MeteredEmbedding, CycleAccount]]:
     async with ledger.cycle(graph, slug=graph.slug, run_id=run_id, service=service, batch=batch) as entered:
         yield entered
@@ -93,7 +101,7 @@ async def total(store: PostgresStore, columns: str = "texts, tokens, requests") 
         return tuple(await connection.fetchrow(f"SELECT {sums} FROM syncline.embedding_usage"))
 
 
-async def spend(database: Database, graph: Graph, service: CountingService, run_id: str, lanes: int) -> int:
+async def spend(database: Database, graph: Graph, service: EmbeddingService, run_id: str, lanes: int) -> int:
     """Embed in lanes, as one worker does, until the budget is spent; return the requests that were refused."""
     ledger = ledger_on(database())
     refused = 0
@@ -109,6 +117,8 @@ async def spend(database: Database, graph: Graph, service: CountingService, run_
                 except EmbeddingBudgetSpent:
                     refused += 1
                     return
+                except EmbeddingUnavailable:
+                    continue
 
         await asyncio.gather(*map(lane, range(lanes)))
     return refused
@@ -136,6 +146,72 @@ async def test_three_workers_pass_a_budget_by_no_more_than_one_request(
     assert sum(line.tokens for line in report.runs) == counted[1]
     assert len(report.runs) == 3
     assert (report.budgets[0].used, report.budgets[0].held) == (counted[1], 0)
+
+
+class CountingServer(FaultyServer):
+    """Counts what it charges for, and refuses one request in ten."""
+
+    def __init__(self) -> None:
+        super().__init__(respond=self._counted)
+        self.texts = self.tokens = self.refused = self.largest = 0
+
+    def _counted(self, request: Request) -> Answer:
+        texts = json.loads(request.body)["input"]
+        if len(self.requests) % 10 == 0:
+            self.refused += len(texts)
+            return Answer(503, b'{"error": {"message": "overloaded"}}')
+        tokens = sum(len(text.encode()) // 3 + 2 for text in texts)
+        self.texts, self.tokens = self.texts + len(texts), self.tokens + tokens
+        self.largest = max(self.largest, tokens)
+        data = [{"index": index, "embedding": [1.0, 2.0]} for index in range(len(texts))]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return Answer(body=json.dumps({"data": data, "usage": usage}).encode())
+
+
+@pytest.mark.parametrize("budget", [10_000, pytest.param(100_000, marks=pytest.mark.proof)])
+async def test_the_ledger_is_what_the_service_has_counted(database: Database, budget: int) -> None:
+    graph = await graph_with(database, budget)
+    with CountingServer() as server:
+        services = [OpenAIEmbedding(server.url, "small", 2, timeout_seconds=5) for _ in range(3)]
+        await asyncio.gather(
+            *(spend(database, graph, service, f"run-{n}", 2) for n, service in enumerate(services))
+        )
+        for service in services:
+            await service.close()
+    assert budget <= server.tokens < budget + server.largest
+    found = await total(database(), "texts, tokens, estimated, requests, refused")
+    assert found == (server.texts, server.tokens, 0, len(server.requests), server.refused)
+
+
+async def test_a_cycle_waits_for_a_spent_budget_and_goes_on_when_it_is_raised(
+    database: Database, graph: TestGraph
+) -> None:
+    record, service = await graph_with(database, 60), CountingService()
+    graph.embedding = service
+    await write(
+        graph,
+        "INSERT INTO write_facts (id, content, dedup_status)"
+        " SELECT 'f' || i, repeat('x', 30), 'ready' FROM generate_series(1, 20) i",
+    )
+    retry = RetryRules(vector_seconds=0)
+
+    async def vectors(rules: Graph) -> VectorProgress:
+        async with cycle(ledger_on(database()), rules, service, batch=4) as (embedding, _):
+            return (await run_cycle(replace(graph.context(), embedding=embedding, retry=retry))).vectors
+
+    first, second = await vectors(record), await vectors(record)
+    sent = service.requests
+    for found in (first, second):
+        assert found.budget_spent
+        assert found.refused == 0
+        assert "graph 'world' has used" in (found.error or "")
+    assert await vectors(record)
+    assert service.requests == sent
+    raised = await GraphRepository(database()).update(
+        record.id, GraphChanges(vectors=VectorRules(tokens_per_day=10_000))
+    )
+    last = await vectors(raised)
+    assert (last.pending, last.error, last.budget_spent) == (0, None, False)
 
 
 async def test_a_spent_budget_sends_nothing_says_until_when_and_ends_when_it_is_raised(

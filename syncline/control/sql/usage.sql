@@ -47,15 +47,15 @@ WITH entries AS MATERIALIZED (
         e.graph_id, e.slug, e.service, e.run_id,
         coalesce(e.day, (clock_timestamp() AT TIME ZONE 'UTC')::date) AS day,
         e.texts, e.tokens, e.estimated, e.requests, e.refused,
-        e.counted, e.held_of_graph, e.held_of_service, e.closed
+        e.counted, e.held_of_graph, e.held_of_service, e.closed_of_graph, e.closed_of_service
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::date[],
         $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[],
-        $11::bigint[], $12::bigint[], $13::bigint[], $14::integer[]
+        $11::bigint[], $12::bigint[], $13::bigint[], $14::integer[], $15::integer[]
     ) AS e (
         graph_id, slug, service, run_id, day,
         texts, tokens, estimated, requests, refused,
-        counted, held_of_graph, held_of_service, closed
+        counted, held_of_graph, held_of_service, closed_of_graph, closed_of_service
     )
 ),
 booked AS (
@@ -77,11 +77,13 @@ booked AS (
         last_at = clock_timestamp()
 )
 INSERT INTO syncline.embedding_days AS d (day, scope, name, tokens, held, open)
-SELECT e.day, s.scope, s.name, sum(e.counted), -sum(s.held), -sum(CASE WHEN s.held = 0 THEN 0 ELSE e.closed END)
+SELECT e.day, s.scope, s.name, sum(e.counted), -sum(s.held), -sum(s.closed)
 FROM entries AS e
 CROSS JOIN LATERAL (
-    VALUES ('graph', e.graph_id::text, e.held_of_graph), ('service', e.service, e.held_of_service)
-) AS s (scope, name, held)
+    VALUES
+        ('graph', e.graph_id::text, e.held_of_graph, e.closed_of_graph),
+        ('service', e.service, e.held_of_service, e.closed_of_service)
+) AS s (scope, name, held, closed)
 GROUP BY e.day, s.scope, s.name
 ORDER BY e.day, s.scope, s.name
 ON CONFLICT (day, scope, name) DO UPDATE SET

@@ -307,7 +307,9 @@ class OperationActivities:
         services, client = self._services, activity.client()
         async with self._at_work(request):
             present = await services.graphs.get(request.graph)
-            fields = request.model_dump(exclude={"graph", "schedule", "vectors", "drop_shadow", "who", "why"})
+            fields = request.model_dump(
+                exclude={"graph", "schedule", "vectors", "embedding", "drop_shadow", "who", "why"}
+            )
             if request.schedule:
                 fields["schedule"] = {**present.schedule.model_dump(), **request.schedule}
             if request.vectors:
@@ -322,6 +324,9 @@ class OperationActivities:
             graph = await services.graphs.update(present.id, changes, actor=actor)
             task_queue = services.settings.task_queue
             await ensure_schedule(client, graph, task_queue=task_queue, start_now=True)
+            if request.embedding is not None:
+                await services.embedding_records.accept(graph.id, request.embedding)
+                await services.graphs.audit(graph, "embedding", actor)
             if request.drop_shadow:
                 # A record that declares no shadow any longer does not say its map: the live one's is near.
                 shadows = await map_of(services, graph, shadow=graph.shadowed)

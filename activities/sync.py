@@ -282,6 +282,7 @@ class SyncActivities:
                     ),
                     shadow=request.shadow,
                     alone=await self._reads_alone(services, graph),
+                    may_embed=partial(services.embedding_refusal, graph),
                     run_is_over=run_is_over,
                 ),
                 distribution=served.distribution,

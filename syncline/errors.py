@@ -37,6 +37,7 @@
     ├── EmbeddingError
     │   ├── EmbeddingUnavailable      retryable
     │   ├── EmbeddingBudgetSpent      retryable: the tokens of the day are used up, nothing was sent
+    │   ├── EmbeddingDiffers          not retryable here: the graph has vectors of other settings
     │   └── EmbeddingRejected         not retryable
     ├── ProviderMisbehaved            not retryable: a provider broke its contract and was contained
     │   ├── ProviderBlocked           retryable: the provider blocks its event loop
@@ -56,10 +57,11 @@ Retryability is declared here, translated for Temporal in `activities/`. Message
 One module because it is one tree, drawn above.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
+from uuid import UUID
 
 from syncline.quoting import path_shown, shown
 
@@ -72,6 +74,7 @@ __all__ = [
     "CycleFenced",
     "DevStackError",
     "EmbeddingBudgetSpent",
+    "EmbeddingDiffers",
     "EmbeddingError",
     "EmbeddingRejected",
     "EmbeddingUnavailable",
@@ -153,13 +156,32 @@ class VectorStoreError(SynclineError):
 
 
 class VectorStoreUnavailable(VectorStoreError):
-    """The vector store cannot be reached or cannot serve now."""
+    """The vector store cannot be reached or cannot serve now. `until`: end of the pause that it asked for."""
 
     retryable = True
 
+    def __init__(self, store: str, problem: str, *, until: datetime | None = None) -> None:
+        super().__init__(store, problem)
+        self.until = until
+
 
 class VectorStoreRejected(VectorStoreError):
-    """The vector store rejected the request."""
+    """The vector store rejected the request.
+
+    `all_points`: it would reject any others too, as without the right to write. `points`: it rejected these,
+    and has written all others of the call.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        problem: str,
+        *,
+        all_points: bool = False,
+        points: "Mapping[UUID, VectorStoreRejected] | None" = None,
+    ) -> None:
+        super().__init__(store, problem)
+        self.all_points, self.points = all_points, points or {}
 
 
 class EmbeddingError(SynclineError):
@@ -216,6 +238,22 @@ class EmbeddingBudgetSpent(EmbeddingError):
 
 class EmbeddingRejected(EmbeddingError):
     """The embedding service rejected the request."""
+
+
+class EmbeddingDiffers(EmbeddingError):
+    """A worker's settings would make other vectors than those that the graph has: nothing was sent.
+
+    `found` is what the graph's vectors are made with, `mine` what this worker would make them with.
+    """
+
+    def __init__(self, service: str, graph: str, *, found: str, mine: str, settings: Sequence[str]) -> None:
+        self.graph, self.found, self.mine = graph, found, mine
+        super().__init__(
+            service,
+            f"nothing is written: the vectors of graph {shown(graph)} are made with {found}, and this worker "
+            f"would make them with {mine}. Correct {' and '.join(settings)} of this worker; or change the "
+            f"graph: `syncline graph set {graph} --embedding {service}`.",
+        )
 
 
 class ProviderMisbehaved(SynclineError):

@@ -4,7 +4,7 @@ A plugin author needs only this module and `syncline.messages`.
 """
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from syncline import names
 from syncline.embeddings.service import EmbeddingService
+from syncline.errors import EmbeddingError
 from syncline.messages.base import GraphRef
 from syncline.messages.sync import CycleProgress, SyncResult
 from syncline.settings import Settings
@@ -188,6 +189,10 @@ class SyncContext:
     """Whether this is a shadow run: `target` and `vectors` are the shadow's; readers are not notified."""
     alone: bool = True
     """Whether no other graph reads `write`. If one does, what it has yet to read is unknown here."""
+    may_embed: Callable[[Sequence[str]], Awaitable[EmbeddingError | None]] | None = None
+    """Ask it before vectors are written, with the names of the embedding services that made those that are
+    there: returns why they must not be, as when the graph's are made with other settings than this worker
+    has. None without a control plane."""
     run_is_over: Callable[[str], Awaitable[bool]] | None = None
     """Returns whether another run, by its id, has been closed long enough that no attempt of it can still be
     working; False if unknown. None outside a worker."""

@@ -261,6 +261,11 @@ class Settings(_TaskQueue):
         "service; a graph's own budget is in its record. No limit when not set.",
     )
 
+    dev_stack: bool = Field(
+        default=False,
+        description="Whether this is a development stack; `syncline dev` sets it. Elsewhere the embedded "
+        "vector store and the development embedding are warned of.",
+    )
     max_concurrent_cycles: int = Field(
         default=8,
         ge=1,

@@ -6,7 +6,7 @@ the default stores, and does not poll until then.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -14,10 +14,11 @@ from syncline.control.services import Services
 from syncline.embeddings.service import Vectors
 from syncline.errors import EmbeddingError, StoreError, StoreUnusable, VectorStoreError
 from syncline.logs import get_log
+from syncline.settings import Settings
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.vectors import VectorStore
 
-__all__ = ["log_in", "reach_embedding", "reach_vectors", "stores_regained"]
+__all__ = ["for_development", "log_in", "reach_embedding", "reach_vectors", "stores_regained"]
 
 _SECONDS: Final = 10.0
 """Seconds to try a service that is not waited for."""
@@ -45,6 +46,8 @@ async def log_in(services: Services) -> None:
                 sslmode=store.login.dsn.tls.mode,
                 fix="sslmode=verify-full with sslrootcert: docs/connections.md",
             )
+    for what, fix in for_development(settings).items():
+        get_log().warning(f"{what} outside a development stack", fix=fix)
     vectors = [None, *settings.qdrants]
     trials: list[Coroutine[object, object, None]] = [
         *(_waited_for(store) for store in system),
@@ -66,6 +69,18 @@ async def log_in(services: Services) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def for_development(settings: Settings) -> Mapping[str, str]:
+    """Return what of the settings is for development only -> its fix; nothing in a development stack."""
+    found = {}
+    if settings.qdrant_url is None:
+        found["embedded vector store"] = (
+            "Set SYNCLINE_QDRANT_URL: a folder is opened by one process, and each worker would have its own."
+        )
+    if settings.embedding == "development":
+        found["development embedding"] = "Set SYNCLINE_EMBEDDING=openai: hashes of words find no meaning."
+    return {} if settings.dev_stack else found
 
 
 async def stores_regained(services: Services) -> None:

@@ -1,18 +1,27 @@
 """Shared services of one process: settings, Postgres pools, vector stores, embedding service, providers."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Literal, Self
 
 from pydantic import JsonValue
 
 from syncline import names
+from syncline.control.embedding_record import EmbeddingRecords, differing, record_of
 from syncline.control.graphs import Graph, GraphRepository
 from syncline.control.maps import MapRepository, map_options
 from syncline.control.usage import UsageLedger
 from syncline.control.workers import WorkerRepository
 from syncline.embeddings.service import EmbeddingService
-from syncline.errors import MapNotFound, StoreNotConfigured
+from syncline.errors import (
+    EmbeddingDiffers,
+    EmbeddingError,
+    EmbeddingUnavailable,
+    MapNotFound,
+    StoreError,
+    StoreNotConfigured,
+    VectorStoreError,
+)
 from syncline.migrations import (
     migrate_bookkeeping,
     migrate_control,
@@ -105,6 +114,11 @@ class Services:
         return self._maps
 
     @property
+    def embedding_records(self) -> EmbeddingRecords:
+        """What each graph's vectors are made with, in the control plane."""
+        return EmbeddingRecords(self.control)
+
+    @property
     def workers(self) -> WorkerRepository:
         """The workers registered in the control plane.
 
@@ -169,6 +183,33 @@ class Services:
         """Return the graph's collections, or its shadow's."""
         prefix = names.shadow_prefix(graph.qdrant_prefix) if shadow else graph.qdrant_prefix
         return GraphVectors(store=self.vector_store(graph.qdrant_store), prefix=prefix)
+
+    async def embedding_refusal(self, graph: Graph, made_by: Sequence[str]) -> EmbeddingError | None:
+        """Return why this process must not write the graph's vectors, None if it may; record what it has.
+
+        See `EmbeddingRecords.claim` for `made_by`.
+        """
+        mine = record_of(self.embedding, self.vector_store(graph.qdrant_store))
+        try:
+            recorded = await self.embedding_records.claim(graph.id, mine, made_by=made_by)
+        except StoreError as error:
+            problem = f"nothing is written: what the graph's vectors are made with cannot be asked. {error}"
+            return EmbeddingUnavailable(mine.embedding, problem)
+        return differing(graph.slug, recorded, mine)
+
+    async def foreign_vectors(self) -> Sequence[EmbeddingDiffers]:
+        """Return why this process must not write the vectors of each graph for which that is so.
+
+        Only by what is recorded; a graph whose store or service this process cannot open is left out.
+        """
+        # By the pool of registrations: cycles may use up the other.
+        records = EmbeddingRecords(self._opened("workers", None))
+        found = []
+        for slug, store, recorded in await records.of_graphs():
+            with suppress(StoreNotConfigured, EmbeddingError, VectorStoreError):
+                mine = record_of(self.embedding, self.vector_store(store))
+                found.append(differing(slug, recorded, mine))
+        return [problem for problem in found if problem is not None]
 
     async def prepare_control(self) -> list[str]:
         """Migrate the control plane; return the applied revisions."""

@@ -16,7 +16,7 @@ from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, delete, fu
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from syncline.errors import StoreError, StoreRejected
+from syncline.errors import EmbeddingDiffers, StoreError, StoreRejected
 from syncline.logs import get_log
 from syncline.messages.base import Message
 from syncline.registry import Registry
@@ -90,7 +90,7 @@ class WorkerRecord(Message):
     problems: tuple[str, ...] = ()
     """Plugins that were not registered, and why."""
     unusable: tuple[str, ...] = ()
-    """Stores that refuse this worker's login, and why."""
+    """Stores that refuse this worker's login, and graphs whose vectors are of other settings, and why."""
 
 
 class WorkerRepository:
@@ -189,6 +189,9 @@ class RegisteringServices(Protocol):
     def workers(self) -> WorkerRepository:
         """The repository of worker records."""
 
+    async def foreign_vectors(self) -> Sequence[EmbeddingDiffers]:
+        """Return why this worker must not write the vectors of each graph for which that is so."""
+
 
 async def _remember(connection: AsyncConnection, providers: Sequence[InstalledProvider]) -> None:
     required = [
@@ -276,7 +279,7 @@ async def _keep_registered(
         try:
             # No cycle may be routed to a worker that does not poll.
             installed = () if services.usability.barred else _installed(services.registry)
-            unusable = list(services.usability.problems())
+            unusable = [*services.usability.problems(), *map(str, await services.foreign_vectors())]
             await services.workers.upsert({**worker, "unusable": unusable}, providers=installed)
             failed = False
         except StoreError as error:

@@ -134,4 +134,5 @@ def worker_environment(
         "TEMPORAL_NAMESPACE": namespace,
         "TEMPORAL_CONFIG_FILE": os.devnull,
         "PYTHONUNBUFFERED": "1",
+        "SYNCLINE_DEV_STACK": "true",
     }

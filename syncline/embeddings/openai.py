@@ -26,7 +26,7 @@ from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered
 __all__ = ["OpenAIEmbedding"]
 
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-_RETRYABLE: Final = {408, 409, 425, 429}
+_RETRYABLE: Final = {408, 409, 424, 425, 429}
 _WAITED_FOR: Final = 10.0
 """A request waits that long for its turn; if more is needed the texts are tried again in a later cycle."""
 _CHARACTERS_PER_TOKEN: Final = 4.0

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import structlog
 
-__all__ = ["Held", "Pace", "Paced", "PacedRequest", "pace_of"]
+__all__ = ["SHORT_HOLD", "Held", "Pace", "Paced", "PacedRequest", "pace_of"]
 
 _FIRST_ROWS: Final = 8
 _SAMPLES: Final = 3
@@ -28,7 +28,10 @@ _AGAIN: Final = 32
 """Judgements until a change that was no gain is tried again."""
 _LONG: Final = 4.0
 """Seconds: a request that takes longer has fewer texts next time, so that a cycle can end in time."""
-_SHORT_HOLD: Final = 2.0
+_QUICK: Final = 0.1
+"""Seconds: a request that takes less may have twice the texts, since many services count requests."""
+SHORT_HOLD: Final = 2.0
+"""Seconds of a pause that is waited for; a longer one is told."""
 _SMALLEST: Final = 4_096
 
 _Dial = Literal["lanes", "rows"]
@@ -78,6 +81,8 @@ class Pace:
         self.lanes, self.rows = 1, min(first_rows, most_rows)
         self.most_bytes = most_bytes
         """Bytes of texts that a request may have; a larger text goes alone."""
+        self.limits_in_a_row = 0
+        """Requests that a rate limit refused since the last one that was answered."""
         self._clock = clock
         self._guard = threading.RLock()
         self._open = 0
@@ -113,7 +118,7 @@ class Pace:
         """Wait until a request may be sent; raise Held if that takes longer than two seconds."""
         while (left := self._held - self._clock()) > 0:
             until = self.held_until
-            if left > _SHORT_HOLD and until is not None:
+            if left > SHORT_HOLD and until is not None:
                 raise Held(until)
             await asyncio.sleep(left)
 
@@ -175,10 +180,15 @@ class Pace:
         """Note its success; `full`: it had as many texts as it was allowed."""
         took = max(self._clock() - request.sent, 1e-6)
         with self._guard:
+            self.limits_in_a_row = 0
             if took > 2 * _LONG and self.rows > 1 and texts > 1:
                 self._set("rows", max(1, min(self.rows, texts // 2)))
                 self._rest["rows"] = _AGAIN
-            elif full and request.generation == self._generation:
+            elif not full or request.generation != self._generation:
+                pass
+            elif took < _QUICK and self.rows < self.most_rows and self._rest["rows"] == 0:
+                self._set("rows", min(self.most_rows, 2 * self.rows))
+            else:
                 self._rates.append(texts / took)
                 self._seconds.append(took)
                 if len(self._rates) >= max(_SAMPLES, self.lanes):
@@ -218,7 +228,7 @@ class Pace:
             if request.generation != self._generation or self.lanes == 1:
                 return
             self._set("lanes", max(1, self.lanes // 2))
-            self._rest["lanes"] = _AGAIN
+            self._rest["lanes"] = _AGAIN // 4
             self._gently = True
         self._tell("fewer embedding requests at once", fix=f"SYNCLINE_EMBEDDING_LANES={self.lanes}")
 

@@ -1,11 +1,12 @@
 """The protocol of embedding services: texts in, vectors out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import JsonValue
 
 Vectors = npt.NDArray[np.float32]
 """Shape (texts, dimensions)."""
@@ -40,6 +41,19 @@ class EmbeddingService(Protocol):
 
     async def close(self) -> None:
         """Release its connections."""
+
+
+@runtime_checkable
+class Addressed(Protocol):
+    """An embedding service at an address: under another one, the same name may mean other vectors."""
+
+    @property
+    def address(self) -> str:
+        """Host, port and path, without credentials."""
+
+    @property
+    def options(self) -> Mapping[str, JsonValue]:
+        """The further fields of its requests."""
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """Bisection: sends many items at once and finds the few that make the service reject the whole."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from syncline.engine.dead_letters import DeadLetter
@@ -10,6 +10,9 @@ __all__ = ["BisectingSender", "NoNeighbour", "Suspects", "TableStands", "Verdict
 
 ItemT = TypeVar("ItemT")
 ErrorT = TypeVar("ErrorT", bound=Exception)
+
+_IN_VAIN = 8
+"""This many items refused one by one, with none accepted, are the service's fault."""
 
 
 class BisectingSender(Generic[ErrorT]):
@@ -22,7 +25,7 @@ class BisectingSender(Generic[ErrorT]):
 
     def __init__(
         self,
-        send: Callable[[range], Awaitable[None]],
+        send: Callable[[range], Awaitable[Mapping[int, ErrorT] | None]],
         *,
         refusal: type[ErrorT],
         diagnose: Callable[[ErrorT], Awaitable[bool]],
@@ -30,8 +33,9 @@ class BisectingSender(Generic[ErrorT]):
     ) -> None:
         """Store the callbacks.
 
-        `diagnose` is called when a range is rejected, before halving: it raises the error if the service
-        would reject everything, and returns whether to send the whole range once more.
+        `send` may return the items that were rejected while all others were accepted. `diagnose` is called
+        when a range is rejected, before halving: it raises the error if the service would reject everything,
+        and returns whether to send the whole range once more.
         """
         self._send, self._refusal, self._diagnose = send, refusal, diagnose
         self._out_of_time = out_of_time
@@ -48,15 +52,18 @@ class BisectingSender(Generic[ErrorT]):
 
     async def _sent(self, items: range) -> ErrorT | None:
         try:
-            await self._send(items)
+            refused = await self._send(items) or {}
         except self._refusal as error:
             return error
-        self.accepted.update(items)
+        self.accepted.update(item for item in items if item not in refused)
+        self.refused.update(refused)
         return None
 
     async def _halve(self, items: range, error: ErrorT) -> None:
         if len(items) == 1:
             self.refused[items[0]] = error
+            if len(self.refused) >= _IN_VAIN and not self.accepted:
+                raise error
             return
         middle = len(items) // 2
         for half in (items[:middle], items[middle:]):

@@ -161,6 +161,13 @@ def worker_control_rights() -> Iterator[Right]:
         privileges=CHANGE,
         why="book what embeddings use, and keep to budgets",
     )
+    yield Right(
+        kind="table",
+        schema=schema,
+        names=("graph_embeddings",),
+        privileges=KEEP,
+        why="record what the graphs' vectors are made with",
+    )
 
 
 def owner_rights(places: Sequence[Place] = ()) -> Iterator[Right]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import datetime
 from json import JSONDecodeError
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
 import httpx
@@ -34,6 +34,7 @@ _FIXES = {
     404: "The collection is missing (the next cycle creates it), or the URL is not that of a Qdrant server.",
 }
 _PATIENCE = AnswerPatience()
+_PORTS = {"https": 443, "http": 6333}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CLIENT_ERRORS = (
     ApiException,
@@ -74,23 +75,30 @@ class QdrantServerStore:
         seconds of `patience`. Raises VectorStoreRejected if the URL or the key cannot work.
         """
         self._name, self._api_key = name, api_key
-        self._url = url
+        self._url, self._place = url, "its client"
         if client is None:
-            self._check(url)
+            self._url, self._place = self._with_port(self._check(url))
         self._client = client or self._connected(timeout_seconds)
         self._prober: AsyncQdrantClient | None = None
         self._patience = patience
         self._watch = AnswerWatch(self._probe, patience=patience)
 
-    def _check(self, url: str) -> None:
+    def _check(self, url: str) -> SplitResult:
         try:
             parts = urlsplit(url)
+            _ = parts.port
         except ValueError:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise VectorStoreRejected(
                 self._name,
                 "its URL is not an http or https URL; set SYNCLINE_QDRANT_URL (or SYNCLINE_QDRANTS).",
+            )
+        if parts.username is not None or "#" in url:
+            raise VectorStoreRejected(
+                self._name,
+                "its URL has user info or a fragment, which are never sent; set SYNCLINE_QDRANT_URL (or "
+                "SYNCLINE_QDRANTS), and the key as SYNCLINE_QDRANT_API_KEY.",
             )
         if self._api_key is not None and not sendable(self._api_key):
             raise VectorStoreRejected(
@@ -100,6 +108,30 @@ class QdrantServerStore:
             )
         if self._api_key is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             _log.warning("qdrant api key sent unencrypted", store=self._name, fix="use an https URL")
+        return parts
+
+    def _with_port(self, parts: SplitResult) -> tuple[str, str]:
+        """Return the URL with a port, and the host and port alone.
+
+        Without one, https means 443. http means Qdrant's own port, as it always has here, and that is logged:
+        whoever has a proxy on port 80 has to write it.
+        """
+        host = parts.hostname or ""
+        host = f"[{host}]" if ":" in host else host
+        port = parts.port
+        if port is None:
+            port = _PORTS[parts.scheme]
+            if parts.scheme == "http":
+                _log.info(
+                    "qdrant url without a port", store=self._name, port=port, fix=f"http://{host}:{port}"
+                )
+        place = f"{host}:{port}"
+        return parts._replace(netloc=place).geturl(), place
+
+    @property
+    def address(self) -> str:
+        """Host and port, without credentials."""
+        return self._place
 
     def _connected(self, timeout_seconds: float, limits: httpx.Limits | None = None) -> AsyncQdrantClient:
         with warnings.catch_warnings():
@@ -307,7 +339,7 @@ class QdrantServerStore:
     def _failure(self, error: Exception) -> VectorStoreError:
         """Map a client error to ours; everything that may be transient is retryable."""
         if isinstance(error, Unanswered):
-            return VectorStoreUnavailable(self._name, f"{error}.")
+            return VectorStoreUnavailable(self._name, f"{self._place}: {error}.")
         if isinstance(error, ResourceExhaustedResponse):
             return self._unavailable(f"it requests a pause of {error.retry_after_s} s (HTTP 429)", str(error))
         if isinstance(error, UnexpectedResponse):
@@ -326,7 +358,8 @@ class QdrantServerStore:
             )
         if isinstance(cause, ValueError | TypeError):
             return VectorStoreRejected(self._name, f"{redacted(str(cause), self._api_key)}.")
-        kind = "no answer in time" if isinstance(cause, httpx.TimeoutException) else "not reached"
+        timed_out = isinstance(cause, httpx.TimeoutException) and not isinstance(cause, httpx.ConnectTimeout)
+        kind = f"no answer in time from {self._place}" if timed_out else f"not reached at {self._place}"
         return self._unavailable(kind, f"{type(cause).__name__}: {cause}".removesuffix(": "))
 
     def _unavailable(self, what: str, detail: str) -> VectorStoreUnavailable:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 import numpy as np
@@ -89,6 +89,15 @@ class VectorStore(Protocol):
 
     async def close(self) -> None:
         """Release connections and files."""
+
+
+@runtime_checkable
+class Located(Protocol):
+    """A vector store on a server."""
+
+    @property
+    def address(self) -> str:
+        """Host and port, without credentials."""
 
 
 def checked_name(store: str, collection: str) -> str:

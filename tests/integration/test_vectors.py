@@ -597,7 +597,7 @@ async def test_a_collection_that_somebody_made_again_empty_is_filled(embedded: T
 async def test_a_collection_that_is_lost_in_the_middle_of_a_drain_is_built_again(
     served: TestGraph, qdrant: QdrantServer, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    monkeypatch.setattr("syncline.engine.vectors.drain._ROWS", 10)
+    monkeypatch.setattr("syncline.engine.vectors.collection_drain._ROWS", 10)
     await write_both(served, 40)
     await run_cycle(served.context())
     await write(
@@ -808,7 +808,7 @@ async def test_large_texts_travel_in_small_batches(graph: TestGraph, monkeypatch
 async def test_a_drain_in_many_batches_is_the_same_as_one(
     embedded: TestGraph, embedding: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncline.engine.vectors.drain._ROWS", 3)
+    monkeypatch.setattr("syncline.engine.vectors.collection_drain._ROWS", 3)
     await write_both(embedded, 30)
     result = await vectors(embedded.context())
     assert (result.upserted, result.embedded, result.pending) == (60, 60, 0)

@@ -58,7 +58,7 @@ async def test_lanes_are_halved_once_for_all_requests_that_were_under_way() -> N
         pace.overloaded(one)
         pace.overloaded(two)
     assert pace.lanes == 8
-    await run(pace, clock, lambda lanes, rows: 0.05, requests=33 * 8 + 1)
+    await run(pace, clock, lambda lanes, rows: 0.05, requests=9 * 8 + 1)
     assert pace.lanes == 10
 
 

@@ -133,11 +133,17 @@ SET seq = DEFAULT, next_retry_at = NULL, error = NULL, attempts = CASE WHEN $2::
 WHERE collection = $1 AND error IS NOT NULL AND ($2::boolean OR next_retry_at <= now())
 
 -- name: outbox_delay
+-- $5: the end of a pause that the service asked for.
 INSERT INTO sync_vector_delay AS d (collection, attempts, next_retry_at, error)
-VALUES ($1, 1, clock_timestamp() + make_interval(secs => least($3::float8, $4::float8)), $2)
+VALUES (
+    $1, 1, greatest(clock_timestamp() + make_interval(secs => least($3::float8, $4::float8)), $5::timestamptz), $2
+)
 ON CONFLICT (collection) DO UPDATE SET
     attempts = d.attempts + 1,
-    next_retry_at = clock_timestamp() + make_interval(secs => least($3::float8 * 2 ^ least(d.attempts, 60), $4::float8)),
+    next_retry_at = greatest(
+        clock_timestamp() + make_interval(secs => least($3::float8 * 2 ^ least(d.attempts, 60), $4::float8)),
+        $5::timestamptz
+    ),
     error = excluded.error
 RETURNING attempts
 

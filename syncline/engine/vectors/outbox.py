@@ -1,6 +1,7 @@
 """The outbox of one collection: points to write to the vector store, and points to retry later."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ def size_sql(vector: VectorProjection) -> str:
 
 
 _BYTES = 8 * 1024 * 1024
+_FRESH = 0.5
 
 
 class Entry(TypedDict):
@@ -167,6 +169,7 @@ class Outbox:
         self._rows = self._limit = rows
         self._last = 0
         self._turns = asyncio.Lock()
+        self._required_at = -_FRESH
         target = f"{ours(table)} t" if table.listed else ours(table)
         self._lost = sql("outbox_lost", target=target, id=column(table.id_column))
         self._read = sql(
@@ -200,6 +203,12 @@ class Outbox:
         """Raise if the graph is no longer ours: CycleFenced, or the driver's error if the lock is lost."""
         async with self._turns:
             await self._fence.require(self._target)
+        self._required_at = time.monotonic()
+
+    async def require_lately(self) -> None:
+        """Raise as `require` does; what was true half a second ago suffices."""
+        if time.monotonic() - self._required_at >= _FRESH:
+            await self.require()
 
     async def mark_unconfirmed(self, *, gone: Iterable[Entry], changed: Iterable[Entry]) -> None:
         """Commit that it is unknown whether the vector store has these points, and with which vector.
@@ -260,8 +269,8 @@ class Outbox:
             await self._target.execute(self._lost, self.collection)
             await self._target.execute(sql("outbox_embedding"), self.collection, self._embedding)
 
-    async def delay(self, error: str) -> int:
-        """Delay the whole collection; return the number of consecutive failures."""
+    async def delay(self, error: str, *, until: datetime | None = None) -> int:
+        """Delay the whole collection, at least until a moment; return the number of consecutive failures."""
         async with self._transaction():
             attempts: int = await self._target.fetchval(
                 sql("outbox_delay"),
@@ -269,6 +278,7 @@ class Outbox:
                 error,
                 self._retry.vector_seconds,
                 self._retry.vector_longest_seconds,
+                until,
             )
         return attempts
 

@@ -17,7 +17,7 @@ from syncline.capture.listen.connection import obstacle
 from syncline.capture.listen.status import listened_to, listener_name
 from syncline.control.graphs import Graph
 from syncline.control.maps import MapOptions, map_options
-from syncline.control.readiness import reach_embedding, reach_vectors
+from syncline.control.readiness import for_development, reach_embedding, reach_vectors
 from syncline.control.services import Role, Services
 from syncline.control.workers import WorkerRecord
 from syncline.engine.table_map import SchemaMap
@@ -85,6 +85,7 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
         ),
         *_vector_looks(services, graphs),
         _look("embedding", partial(_embedding, services), fix=_EMBEDDING_FIX),
+        _look("embedding: graphs", partial(_recorded, services), fix="See the check of control plane."),
     ]
     found = await asyncio.gather(*looks)
     return Health(
@@ -323,7 +324,9 @@ def _listener_looks(
 def _vector_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
     async def one(name: str, key: str | None) -> Sequence[Check]:
         store = await reach_vectors(services, key)
-        return [Check(name=name, found=await store.describe())]
+        fix = for_development(services.settings).get("embedded vector store") if key is None else None
+        status = CheckStatus.OK if fix is None else CheckStatus.WARN
+        return [Check(name=name, status=status, found=await store.describe(), fix=fix)]
 
     looks = []
     for key in dict.fromkeys([None, *(graph.qdrant_store for graph in graphs)]):
@@ -337,7 +340,28 @@ def _vector_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
 async def _embedding(services: Services) -> Sequence[Check]:
     vectors = await reach_embedding(services)
     found = f"{services.embedding.name}, {vectors.shape[1]} dimensions"
-    return [Check(name="embedding", found=found)]
+    fix = for_development(services.settings).get("development embedding")
+    return [
+        Check(
+            name="embedding", status=CheckStatus.OK if fix is None else CheckStatus.WARN, found=found, fix=fix
+        )
+    ]
+
+
+async def _recorded(services: Services) -> Sequence[Check]:
+    """Return the check that this worker would make the vectors that each graph has."""
+    name = "embedding: graphs"
+    foreign = await services.foreign_vectors()
+    if not foreign:
+        return [Check(name=name, found="its settings are those that the graphs' vectors are made with")]
+    return [
+        Check(
+            name=name,
+            status=CheckStatus.FAIL,
+            found=listed([str(problem) for problem in foreign], between=" "),
+            fix="Until then this worker writes no vectors of them, and pays for none.",
+        )
+    ]
 
 
 async def _control_revision(services: Services) -> Sequence[Check]:

@@ -1,0 +1,61 @@
+"""Vectors that were paid for, by the hash of their text: each text is embedded once per cycle.
+
+What the vector store has not confirmed when a cycle ends is kept for the next cycle in this process.
+"""
+
+from collections import OrderedDict
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from syncline.embeddings.service import EmbeddingService
+
+__all__ = ["PaidVectors", "Vector"]
+
+Vector = npt.NDArray[np.float32]
+
+_BYTES: Final = 32 * 1024 * 1024
+
+
+class PaidVectors:
+    """The newest vectors of one cycle, up to 32 MiB; equal texts further apart are embedded again."""
+
+    def __init__(self, service: EmbeddingService) -> None:
+        self._limit = max(1, _BYTES // (4 * service.dimensions))
+        self._confirmed: OrderedDict[bytes, Vector] = OrderedDict()
+        self._owed: OrderedDict[bytes, Vector] = OrderedDict()
+        self._left = _left.setdefault(service, OrderedDict())
+
+    def get(self, text_hash: bytes) -> Vector | None:
+        """Return the vector of a text, if it is known."""
+        for vectors in (self._owed, self._confirmed, self._left):
+            if (vector := vectors.get(text_hash)) is not None:
+                return vector
+        return None
+
+    def add(self, text_hash: bytes, vector: Vector) -> None:
+        """Keep a vector that the vector store does not have yet."""
+        self._owed[text_hash] = vector
+        self._shrink(self._owed)
+
+    def confirmed(self, text_hash: bytes) -> None:
+        """Note that the vector store has it."""
+        left = self._left.pop(text_hash, None)
+        vector = self._owed.pop(text_hash, left)
+        if vector is not None:
+            self._confirmed[text_hash] = vector
+            self._shrink(self._confirmed)
+
+    def close(self) -> None:
+        """Keep for the next cycle, of any graph, what the vector store does not have."""
+        self._left.update(self._owed)
+        self._shrink(self._left)
+
+    def _shrink(self, vectors: "OrderedDict[bytes, Vector]") -> None:
+        while len(vectors) > self._limit:
+            vectors.popitem(last=False)
+
+
+_left: "WeakKeyDictionary[EmbeddingService, OrderedDict[bytes, Vector]]" = WeakKeyDictionary()

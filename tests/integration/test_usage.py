@@ -191,7 +191,7 @@ async def test_a_cycle_waits_for_a_spent_budget_and_goes_on_when_it_is_raised(
     await write(
         graph,
         "INSERT INTO write_facts (id, content, dedup_status)"
-        " SELECT 'f' || i, repeat('x', 30), 'ready' FROM generate_series(1, 20) i",
+        " SELECT 'f' || i, repeat('x', 30) || i, 'ready' FROM generate_series(1, 20) i",
     )
     retry = RetryRules(vector_seconds=0)
 

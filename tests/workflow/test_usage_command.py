@@ -11,7 +11,7 @@ async def embed(lab: SyncLab, graph: Graph, first: int, number: int) -> None:
     async with lab.services.store("write", None).driver() as connection:
         await connection.execute(
             f"INSERT INTO {graph.schema_name}.write_facts (id, content, dedup_status)"
-            " SELECT 'f' || i, 'twelve bytes', 'ready' FROM generate_series($1::int, $2::int) i",
+            " SELECT 'f' || i, 'twelve bytes ' || i, 'ready' FROM generate_series($1::int, $2::int) i",
             first,
             first + number - 1,
         )

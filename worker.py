@@ -195,6 +195,7 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
             activities.list_failures,
             activities.list_audit,
             activities.list_graph_audit,
+            activities.list_usage,
             activities.summarize_parked,
             activities.list_parked,
             activities.explain_row,

@@ -118,6 +118,7 @@ def record_cycle(
     metrics.VECTORS_UPSERTED.add(meter, result.vectors.upserted, **labels)
     metrics.VECTORS_DELETED.add(meter, result.vectors.deleted, **labels)
     metrics.TEXTS_EMBEDDED.add(meter, result.vectors.embedded, **labels)
+    _record_embedding(meter, result, **labels)
     # Gauges are labelled by graph only: with the provider as a label, a graph that changed providers would
     # keep showing the last values of the old one.
     now = time.time()
@@ -133,6 +134,19 @@ def record_cycle(
     metrics.OUTBOX_PENDING.set(meter, result.vectors.pending, graph=graph)
     metrics.VECTORS_REFUSED.set(meter, result.vectors.refused, graph=graph)
     record_fallback(meter, graph=graph, provider=provider, fallback_since=fallback_since)
+
+
+def _record_embedding(meter: Meter, result: SyncResult, *, graph: str, provider: str) -> None:
+    metrics.EMBEDDING_BUDGET_SPENT.set(meter, float(result.vectors.budget_spent), graph=graph)
+    used = result.embedding
+    if used is None:
+        return
+    metrics.EMBEDDING_TOKENS.add(meter, used.tokens, graph=graph, provider=provider)
+    metrics.EMBEDDING_REQUESTS.add(meter, used.requests, graph=graph, provider=provider)
+    metrics.EMBEDDING_REFUSED.add(meter, used.refused, graph=graph, provider=provider)
+    metrics.EMBEDDING_BUDGET.set(meter, float(used.budget or 0), graph=graph)
+    if used.today is not None:
+        metrics.EMBEDDING_TODAY.set(meter, float(used.today), graph=graph)
 
 
 def record_fallback(meter: Meter, *, graph: str, provider: str, fallback_since: float | None) -> None:

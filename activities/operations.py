@@ -18,6 +18,7 @@ from syncline.control.audit import GraphAuditPage
 from syncline.control.graphs import Graph, check_comes, graph_changes
 from syncline.control.maps import MapDocument, MapPut
 from syncline.control.services import Services
+from syncline.control.usage import budgets_in_force, read_usage
 from syncline.errors import InputInvalid, OperationRefused
 from syncline.logs import get_log
 from syncline.messages.operator import (
@@ -36,6 +37,7 @@ from syncline.messages.operator import (
     ListGraphsInput,
     ListMapsInput,
     ListParkedInput,
+    ListUsageInput,
     MapPage,
     OperationInput,
     PromoteShadowInput,
@@ -50,6 +52,7 @@ from syncline.messages.operator import (
     VerifyGraphInput,
 )
 from syncline.messages.takeover import Takeover
+from syncline.messages.usage import UsageReport
 from syncline.messages.verification import Verification
 from syncline.operator.dead_letters import (
     AuditPage,
@@ -213,6 +216,26 @@ class OperationActivities:
             limit = checked_limit(request.limit)
             return await self._services.graphs.audited(request.graph, limit=limit, before=request.before)
 
+    @activity.defn(name=names.LIST_USAGE_ACTIVITY)
+    async def list_usage(self, request: ListUsageInput) -> UsageReport:
+        """Return what embeddings used, by month and graph, with a graph its newest runs, and its budgets."""
+        services = self._services
+        async with self._at_work(request):
+            limit = checked_limit(request.limit)
+            graph = None if request.graph is None else await services.graphs.get(request.graph)
+            listed = [graph] if graph is not None else (await services.graphs.records()).valid
+            return await read_usage(
+                services.control,
+                graph,
+                month=request.month,
+                limit=limit,
+                budgets=budgets_in_force(
+                    listed,
+                    service=services.embedding.name,
+                    tokens_per_day=services.settings.embedding_tokens_per_day,
+                ),
+            )
+
     @activity.defn(name=names.SUMMARIZE_PARKED_ACTIVITY)
     async def summarize_parked(self, request: SummarizeParkedInput) -> ParkedSummary:
         """Count the parked rows by missing parent, and why that parent does not arrive."""
@@ -287,10 +310,12 @@ class OperationActivities:
         async with self._at_work(request):
             present = await services.graphs.get(request.graph)
             fields = request.model_dump(
-                exclude={"graph", "schedule", "embedding", "drop_shadow", "who", "why"}
+                exclude={"graph", "schedule", "vectors", "embedding", "drop_shadow", "who", "why"}
             )
             if request.schedule:
                 fields["schedule"] = {**present.schedule.model_dump(), **request.schedule}
+            if request.vectors:
+                fields["vectors"] = {**present.vectors.model_dump(), **request.vectors}
             actor = await acting(request.who, request.why)
             changes = graph_changes(present.slug, fields)
             if changes.composition is not None:

@@ -250,38 +250,46 @@ class SyncActivities:
         _refuse_archived(graph)
         if request.shadow and request.provider_id is not None:
             await prepare_shadow(services, graph, request.provider_id)
-        result = await contained(
-            run_cycle,
-            SyncContext(
-                graph=graph.shadow_ref if request.shadow else graph.ref,
-                run=replace(run, provider_version=served.version),
-                write=services.write_schema(graph),
-                target=services.target_schema(graph, shadow=request.shadow),
-                vectors=services.graph_vectors(graph, shadow=request.shadow),
-                embedding=services.embedding,
-                budget=CycleBudget(
-                    batch_rows=request.batch_rows or services.settings.batch_rows,
-                    seconds=request.time_budget_seconds or services.settings.cycle_seconds,
+        slug = graph.shadow_ref.slug if request.shadow else graph.slug
+        async with services.usage.cycle(
+            graph,
+            slug=slug,
+            run_id=run.run_id,
+            service=services.embedding,
+            batch=services.settings.embedding_batch,
+        ) as (embedding, account):
+            result = await contained(
+                run_cycle,
+                SyncContext(
+                    graph=graph.shadow_ref if request.shadow else graph.ref,
+                    run=replace(run, provider_version=served.version),
+                    write=services.write_schema(graph),
+                    target=services.target_schema(graph, shadow=request.shadow),
+                    vectors=services.graph_vectors(graph, shadow=request.shadow),
+                    embedding=embedding,
+                    budget=CycleBudget(
+                        batch_rows=request.batch_rows or services.settings.batch_rows,
+                        seconds=request.time_budget_seconds or services.settings.cycle_seconds,
+                    ),
+                    options=options,
+                    heartbeat=beat,
+                    log=get_log(),
+                    meter=services.meter,
+                    retry=RetryRules(
+                        dead_letter_seconds=services.settings.dead_letter_seconds,
+                        dead_letter_attempts=services.settings.dead_letter_attempts,
+                        vector_seconds=services.settings.vector_retry_seconds,
+                    ),
+                    shadow=request.shadow,
+                    alone=await self._reads_alone(services, graph),
+                    may_embed=partial(services.embedding_refusal, graph),
+                    run_is_over=run_is_over,
                 ),
-                options=options,
-                heartbeat=beat,
-                log=get_log(),
-                meter=services.meter,
-                retry=RetryRules(
-                    dead_letter_seconds=services.settings.dead_letter_seconds,
-                    dead_letter_attempts=services.settings.dead_letter_attempts,
-                    vector_seconds=services.settings.vector_retry_seconds,
-                ),
-                shadow=request.shadow,
-                alone=await self._reads_alone(services, graph),
-                may_embed=partial(services.embedding_refusal, graph),
-                run_is_over=run_is_over,
-            ),
-            distribution=served.distribution,
-            grace=self._grace_seconds,
-            patience=self._patience_seconds,
-        )
-        return result.model_copy(update={"served": served})
+                distribution=served.distribution,
+                grace=self._grace_seconds,
+                patience=self._patience_seconds,
+            )
+        return result.model_copy(update={"served": served, "embedding": account.result()})
 
     async def _reads_alone(self, services: Services, graph: Graph) -> bool:
         """Return whether no other graph reads the same write schema; at most an hour old.

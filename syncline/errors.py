@@ -36,6 +36,7 @@
     │   └── VectorStoreRejected       not retryable (dimension, bad request, credentials)
     ├── EmbeddingError
     │   ├── EmbeddingUnavailable      retryable
+    │   ├── EmbeddingBudgetSpent      retryable: the tokens of the day are used up, nothing was sent
     │   ├── EmbeddingDiffers          not retryable here: the graph has vectors of other settings
     │   └── EmbeddingRejected         not retryable
     ├── ProviderMisbehaved            not retryable: a provider broke its contract and was contained
@@ -72,6 +73,7 @@ __all__ = [
     "CycleBusy",
     "CycleFenced",
     "DevStackError",
+    "EmbeddingBudgetSpent",
     "EmbeddingDiffers",
     "EmbeddingError",
     "EmbeddingRejected",
@@ -191,6 +193,9 @@ class VectorStoreRejected(VectorStoreError):
 class EmbeddingError(SynclineError):
     """The embedding service failed. `service` names it, without credentials."""
 
+    unanswered = False
+    """Whether a request was sent and never answered: it may have been carried out, and be charged."""
+
     def __init__(self, service: str, problem: str) -> None:
         self.service = service
         super().__init__(f"Embedding service '{service}': {problem}")
@@ -206,10 +211,35 @@ class EmbeddingUnavailable(EmbeddingError):
     retryable = True
 
     def __init__(
-        self, service: str, problem: str, *, status: int | None = None, until: datetime | None = None
+        self,
+        service: str,
+        problem: str,
+        *,
+        status: int | None = None,
+        until: datetime | None = None,
+        unanswered: bool = False,
     ) -> None:
         super().__init__(service, problem)
-        self.status, self.until = status, until
+        self.status, self.until, self.unanswered = status, until, unanswered
+
+
+class EmbeddingBudgetSpent(EmbeddingError):
+    """The tokens of a day are used up: nothing was sent, and nothing is wrong with the service.
+
+    `scope` is `graph` or `service`, by whose budget; `retry_at` is when the next day begins.
+    """
+
+    retryable = True
+
+    def __init__(
+        self, service: str, *, scope: str, whose: str, used: int, budget: int, retry_at: datetime, fix: str
+    ) -> None:
+        self.scope, self.used, self.budget, self.retry_at = scope, used, budget, retry_at
+        super().__init__(
+            service,
+            f"nothing was sent: {whose} has used {used:,} of its {budget:,} tokens for today. Texts wait "
+            f"until {retry_at:%Y-%m-%d %H:%M} UTC, or until the budget is raised: {fix}.",
+        )
 
 
 class EmbeddingRejected(EmbeddingError):

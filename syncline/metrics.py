@@ -183,6 +183,40 @@ VECTORS_REFUSED: Final = Gauge(
     labels=_GRAPH,
     help="Points that the vector store or the embedding service rejected, not written since.",
 )
+EMBEDDING_TOKENS: Final = Counter(
+    name="embedding_tokens",
+    unit="tokens",
+    labels=_CYCLE,
+    help="Tokens that the embedding service counted, or that are estimated where it counts none.",
+)
+EMBEDDING_REQUESTS: Final = Counter(
+    name="embedding_requests", unit="requests", labels=_CYCLE, help="Requests to the embedding service."
+)
+EMBEDDING_REFUSED: Final = Counter(
+    name="embedding_refused",
+    unit="texts",
+    labels=_CYCLE,
+    help="Texts of requests that the embedding service refused or never answered.",
+)
+EMBEDDING_TODAY: Final = Gauge(
+    name="embedding_tokens_today",
+    unit="tokens",
+    labels=_GRAPH,
+    help="Tokens of the graph on the day (UTC) of the last cycle that embedded anything.",
+)
+EMBEDDING_BUDGET: Final = Gauge(
+    name="embedding_budget_tokens",
+    unit="tokens",
+    labels=_GRAPH,
+    help="Tokens that the graph may have embedded a day, by its record; 0 without a limit. As of the last "
+    "cycle that embedded anything.",
+)
+EMBEDDING_BUDGET_SPENT: Final = Gauge(
+    name="embedding_budget_spent",
+    unit="0 or 1",
+    labels=_GRAPH,
+    help="1 if texts of the graph wait because a budget of tokens is spent, its own or the service's.",
+)
 FALLBACK: Final = Gauge(
     name="fallback",
     unit="0 or 1",

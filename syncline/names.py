@@ -26,6 +26,7 @@ SUMMARIZE_FAILURES: Final = "SummarizeFailures"
 LIST_FAILURES: Final = "ListFailures"
 LIST_AUDIT: Final = "ListAudit"
 LIST_GRAPH_AUDIT: Final = "ListGraphAudit"
+LIST_USAGE: Final = "ListUsage"
 SUMMARIZE_PARKED: Final = "SummarizeParked"
 LIST_PARKED: Final = "ListParked"
 EXPLAIN_ROW: Final = "ExplainRow"
@@ -52,6 +53,7 @@ WORKFLOWS: Final = frozenset(
         LIST_FAILURES,
         LIST_AUDIT,
         LIST_GRAPH_AUDIT,
+        LIST_USAGE,
         SUMMARIZE_PARKED,
         LIST_PARKED,
         EXPLAIN_ROW,
@@ -87,6 +89,7 @@ SUMMARIZE_FAILURES_ACTIVITY: Final = "summarize_failures"
 LIST_FAILURES_ACTIVITY: Final = "list_failures"
 LIST_AUDIT_ACTIVITY: Final = "list_audit"
 LIST_GRAPH_AUDIT_ACTIVITY: Final = "list_graph_audit"
+LIST_USAGE_ACTIVITY: Final = "list_usage"
 SUMMARIZE_PARKED_ACTIVITY: Final = "summarize_parked"
 LIST_PARKED_ACTIVITY: Final = "list_parked"
 EXPLAIN_ROW_ACTIVITY: Final = "explain_row"

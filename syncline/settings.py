@@ -253,6 +253,13 @@ class Settings(_TaskQueue):
         le=_DAY,
         description="Timeout of one embedding request; it ends after 15 s if no connection is accepted.",
     )
+    embedding_tokens_per_day: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**15,
+        description="Tokens that all graphs and workers together may have embedded a day (UTC) by one "
+        "service; a graph's own budget is in its record. No limit when not set.",
+    )
 
     dev_stack: bool = Field(
         default=False,

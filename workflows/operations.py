@@ -34,6 +34,7 @@ with workflow.unsafe.imports_passed_through():
         ListGraphsInput,
         ListMapsInput,
         ListParkedInput,
+        ListUsageInput,
         MapPage,
         OperationInput,
         PromoteShadowInput,
@@ -47,6 +48,7 @@ with workflow.unsafe.imports_passed_through():
         VerifyGraphInput,
     )
     from syncline.messages.takeover import Takeover
+    from syncline.messages.usage import UsageReport
     from syncline.messages.verification import Verification
     from syncline.operator.dead_letters import AuditPage, DeadLetterPage, FailureSummary
     from syncline.operator.explanation import Explanation
@@ -172,6 +174,18 @@ class ListGraphAudit:
             OperationActivities.list_graph_audit,
             input,
             describe=lambda page: f"{len(page.entries):,} listed",
+        )
+
+
+@workflow.defn(name=names.LIST_USAGE, failure_exception_types=FAILS_A_RUN)
+class ListUsage:
+    """List what embeddings used, by month, graph and run, and what is left of budgets of tokens."""
+
+    @workflow.run
+    async def run(self, input: ListUsageInput) -> UsageReport:  # noqa: A002 # wire name
+        """Return the report."""
+        return await _carry_out(
+            OperationActivities.list_usage, input, describe=lambda found: f"{len(found.months):,} listed"
         )
 
 
@@ -326,6 +340,7 @@ OPERATIONS: Final = (
     ListFailures,
     ListAudit,
     ListGraphAudit,
+    ListUsage,
     SummarizeParked,
     ListParked,
     ExplainRow,

@@ -20,6 +20,7 @@ from syncline.cli.sample import app as sample
 from syncline.cli.schedule import app as schedule
 from syncline.cli.status import runs, status
 from syncline.cli.sync import STATUS_OF_SYNC, sync
+from syncline.cli.usage import usage
 from syncline.cli.verify import STATUS_OF_VERIFY, verify
 from syncline.process_exit import end_process
 
@@ -82,6 +83,7 @@ app.add_typer(sample, name="sample")
 app.add_typer(failures, name="failures")
 app.command(epilog=STATUS)(parked)
 app.command(epilog=STATUS)(explain)
+app.command()(usage)
 app.command(epilog=STATUS_OF_VERIFY)(verify)
 
 

@@ -56,6 +56,7 @@ ANSWERS: Final[Mapping[str, str]] = {
     "explain": "syncline.operator.explanation:Explanation",
     "parked": "syncline.operator.parked:ParkedSummary",
     "parked --table": "syncline.operator.parked:ParkedPage",
+    "usage": "syncline.messages.usage:UsageReport",
     "verify": "syncline.messages.verification:Verification",
     "failures summary": "syncline.operator.dead_letters:FailureSummary",
     "failures list": "syncline.operator.dead_letters:DeadLetterPage",

@@ -48,6 +48,7 @@ __all__ = [
 
 NOTIFY_HELP = "Have its writers tell of changes, so that they are synced at once."
 ADAPTIVE_HELP = "Let its Schedule slow down while nothing changes."
+TOKENS_HELP = "Tokens that it may have embedded a day (UTC); 0: no limit."
 EMBEDDING_HELP = (
     "Accept this embedding, as messages name it, at the address and with the store of the workers that have "
     "it. Vectors of another are made again, and paid for."
@@ -68,6 +69,7 @@ def set_graph(
     adaptive: Annotated[bool | None, typer.Option(help=ADAPTIVE_HELP)] = None,
     cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
+    tokens_per_day: Annotated[int | None, typer.Option(min=0, metavar="N", help=TOKENS_HELP)] = None,
     embedding: Annotated[str | None, typer.Option(metavar="NAME", help=EMBEDDING_HELP)] = None,
     drop_shadow: Annotated[
         bool,
@@ -81,10 +83,12 @@ def set_graph(
     schedule = schedule_options(
         every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
     )
-    if name is None and composition is None and not schedule and embedding is None and not drop_shadow:
+    vectors = {} if tokens_per_day is None else {"tokens_per_day": tokens_per_day or None}
+    given = (name, composition, schedule or None, vectors or None, embedding, drop_shadow or None)
+    if all(option is None for option in given):
         raise ConfigurationError(
             "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence, "
-            "--composition, --embedding or --drop-shadow."
+            "--composition, --tokens-per-day, --embedding or --drop-shadow."
         )
     _change(
         graph,
@@ -93,6 +97,7 @@ def set_graph(
         name=name,
         composition=composed,
         schedule=schedule or None,
+        vectors=vectors or None,
         embedding=embedding,
         drop_shadow=drop_shadow or None,
     )

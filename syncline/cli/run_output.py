@@ -12,9 +12,9 @@ from syncline.run_text import caveats, describe_holder, describe_writer, provide
 if TYPE_CHECKING:
     from syncline.messages.base import LockHolder
     from syncline.messages.provider_state import ProviderState
-    from syncline.messages.sync import SyncResult, TableProgress, Waiting
+    from syncline.messages.sync import EmbeddingUsed, SyncResult, TableProgress, Waiting
 
-__all__ = ["format_waiting", "print_result", "provider_lines"]
+__all__ = ["format_embedding", "format_waiting", "print_result", "provider_lines"]
 
 _COUNTS: Final = ("captured", "rows", "links", "deletes", "parked", "failures", "dead_letters")
 
@@ -64,8 +64,22 @@ def print_result(result: "SyncResult") -> None:
             f"vectors: {vectors.upserted:,} upserted, {vectors.deleted:,} deleted, "
             f"{vectors.embedded:,} embedded, {vectors.pending:,} pending"
         )
+    if result.embedding is not None:
+        typer.echo(format_embedding(result.embedding))
     for line in _troubles(result):
         typer.echo(one_line(line))
+
+
+def format_embedding(used: "EmbeddingUsed") -> str:
+    """Return what a cycle used of the embedding service, and what is used of the day and its budgets."""
+    told = f"embedding: {used.tokens:,} tokens in {used.requests:,} requests"
+    if used.estimated:
+        told += f" ({used.estimated:,} of them estimated)"
+    if used.today is not None:
+        told += f", {used.today:,} today" + ("" if used.budget is None else f" of {used.budget:,}")
+    if used.service_budget is not None and used.service_today is not None:
+        told += f"; the service {used.service_today:,} of {used.service_budget:,}"
+    return told
 
 
 def _has_news(table: "TableProgress") -> bool:

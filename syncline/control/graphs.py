@@ -46,6 +46,7 @@ from syncline.control.composition import Composition, composition_invalid, parse
 from syncline.control.maps import MapOptions, named_map, unknown_map
 from syncline.control.schedule_spec import ScheduleSpec, never_comes
 from syncline.control.sharing import Sources, check_sharing, has_sources, tenant_named
+from syncline.control.vector_rules import VectorRules
 from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
 from syncline.messages.base import GraphRef, GraphStatus
 from syncline.messages.provider_state import UsedMap
@@ -105,6 +106,7 @@ class GraphDraft(_Record):
     qdrant_store: StoreKey | None = None
     schedule: ScheduleSpec = ScheduleSpec()
     composition: Mapping[str, JsonValue] = Field(default_factory=dict)
+    vectors: VectorRules = VectorRules()
 
     @model_validator(mode="after")
     def _place_follows_from_slug(self) -> Self:
@@ -139,6 +141,7 @@ class GraphChanges(_Record):
     is_default: bool | None = None
     schedule: ScheduleSpec | None = None
     composition: Mapping[str, JsonValue] | None = None
+    vectors: VectorRules | None = None
 
 
 class Graph(_Record):
@@ -162,6 +165,7 @@ class Graph(_Record):
     schedule: ScheduleSpec
     composition: dict[str, JsonValue]
     """As stored, unvalidated: `syncline.composition.parse_composition` validates it."""
+    vectors: VectorRules = VectorRules()
     created_at: datetime
     updated_at: datetime
 
@@ -221,6 +225,7 @@ _graphs = Table(
     Column("qdrant_store", Text),
     Column("schedule", JSONB),
     Column("composition", JSONB),
+    Column("vectors", JSONB),
     Column("created_at", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True)),
 )

@@ -10,6 +10,7 @@ from syncline import names
 from syncline.control.embedding_record import EmbeddingRecord, EmbeddingRecords, differing, record_of
 from syncline.control.graphs import Graph, GraphRepository
 from syncline.control.maps import MapRepository, map_options
+from syncline.control.usage import UsageLedger
 from syncline.control.workers import WorkerRepository
 from syncline.embeddings.service import EmbeddingService
 from syncline.errors import (
@@ -41,6 +42,8 @@ __all__ = ["Role", "Services", "open_embedding"]
 Role = StoreRole
 _Opened = Role | Literal["control", "workers"]
 _WORKERS_POOL = 2
+_UNDER_WAY = 30.0
+"""Seconds beyond its timeout after which a request of another worker counts as lost."""
 
 
 class Services:
@@ -69,6 +72,7 @@ class Services:
         self._stores: dict[tuple[_Opened, str | None], PostgresStore] = {}
         self._vector_stores: dict[str | None, VectorStore] = {}
         self._maps: MapRepository | None = None
+        self._usage: UsageLedger | None = None
         self._closed = False
 
     @classmethod
@@ -137,6 +141,17 @@ class Services:
         if self._embedding is None:
             self._embedding = open_embedding(self.settings)
         return self._embedding
+
+    @property
+    def usage(self) -> UsageLedger:
+        """The ledger of embeddings."""
+        if self._usage is None:
+            self._usage = UsageLedger(
+                self.control,
+                tokens_per_day=self.settings.embedding_tokens_per_day,
+                patience=self.settings.embedding_timeout_seconds + _UNDER_WAY,
+            )
+        return self._usage
 
     def store(self, role: Role, key: str | None) -> PostgresStore:
         """Return the Postgres store that a graph refers to; None is the role's default store.
@@ -263,6 +278,8 @@ class Services:
                 last_first.push_async_callback(vectors.close)
             if self._embedding is not None:
                 last_first.push_async_callback(self._embedding.close)
+            if self._usage is not None:
+                last_first.push_async_callback(self._usage.close)
             last_first.push_async_callback(self.registry.close)
 
     def _opened(self, role: _Opened, key: str | None) -> PostgresStore:

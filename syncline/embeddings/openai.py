@@ -25,6 +25,7 @@ from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered
 
 __all__ = ["OpenAIEmbedding"]
 
+_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _RETRYABLE: Final = {408, 409, 424, 425, 429}
 _WAITED_FOR: Final = 10.0
 """A request waits that long for its turn; if more is needed the texts are tried again in a later cycle."""
@@ -262,10 +263,14 @@ class OpenAIEmbedding:
         except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
             detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             failure: EmbeddingError = EmbeddingUnavailable(
-                self.name, f"the request to {place} failed ({self._redacted(detail)}); it will be retried."
+                self.name,
+                f"the request to {place} failed ({self._redacted(detail)}); it will be retried.",
+                unanswered=not isinstance(error, _NOT_SENT),
             )
         except Unanswered as error:
-            failure = EmbeddingUnavailable(self.name, f"{place}: {error}; it will be retried.")
+            failure = EmbeddingUnavailable(
+                self.name, f"{place}: {error}; it will be retried.", unanswered=True
+            )
         except UnicodeEncodeError:
             failure = EmbeddingRejected(self.name, "a text has lone surrogates and cannot be sent as UTF-8.")
         else:

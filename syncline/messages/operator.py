@@ -32,6 +32,7 @@ __all__ = [
     "ListGraphsInput",
     "ListMapsInput",
     "ListParkedInput",
+    "ListUsageInput",
     "MapPage",
     "OperationInput",
     "PromoteShadowInput",
@@ -253,6 +254,22 @@ class ListGraphAuditInput(OperationInput):
         return f"List changes of {'graphs' if self.graph is None else f'graph {self.graph}'}"
 
 
+class ListUsageInput(OperationInput):
+    """Input of `ListUsage`; without a graph, all graphs; without a month, all months."""
+
+    workflow = names.LIST_USAGE
+
+    graph: GraphName | None = None
+    month: str | None = None
+    """`YYYY-MM`, in UTC."""
+    limit: int = 100
+
+    @property
+    def summary(self) -> str:
+        """One line on the purpose of the run."""
+        return f"List what embeddings of {'graphs' if self.graph is None else f'graph {self.graph}'} used"
+
+
 class SummarizeParkedInput(OperationInput):
     """Input of `SummarizeParked`."""
 
@@ -340,6 +357,8 @@ class ChangeGraphInput(_ChangeInput):
     composition: Mapping[str, JsonValue] | None = None
     schedule: Mapping[str, JsonValue] = Field(default_factory=dict)
     """The fields of the record's schedule that change: `{"every_seconds": 300, "cron": null}`."""
+    vectors: Mapping[str, JsonValue] = Field(default_factory=dict)
+    """The rules of the record's vectors that change: `{"tokens_per_day": 1000000}`."""
     embedding: str | None = Field(default=None, min_length=1, max_length=600)
     """Name of the embedding service that its vectors are to be made with; those of another are made again."""
     drop_shadow: bool = False

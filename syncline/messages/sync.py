@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from pydantic_core import to_json
 
 from syncline import names
-from syncline.errors import InputInvalid
+from syncline.errors import EmbeddingBudgetSpent, InputInvalid
 from syncline.messages.base import (
     GraphName,
     GraphRef,
@@ -272,6 +272,29 @@ class VectorProgress(Message):
     rebuilt: tuple[str, ...] = ()
     """Collections missing in the vector store; all their points are written again."""
 
+    @property
+    def budget_spent(self) -> bool:
+        """Whether texts wait because a budget of tokens is spent."""
+        return f"{EmbeddingBudgetSpent.__name__}: " in (self.error or "")
+
+
+class EmbeddingUsed(Message):
+    """What one cycle used of the embedding service, and what is used of the day (UTC)."""
+
+    texts: int = 0
+    tokens: int = 0
+    estimated: int = 0
+    """Those of the tokens that the service did not count itself."""
+    requests: int = 0
+    refused: int = 0
+    """Texts of requests that the service refused or did not answer."""
+    today: int | None = None
+    """Tokens of the graph today; null if they could not be booked yet."""
+    budget: int | None = None
+    """Tokens that the graph may use a day; null: no limit."""
+    service_today: int | None = None
+    service_budget: int | None = None
+
 
 class OpenWriter(Message):
     """The oldest open writing transaction of the write-db's cluster; it holds back the capture horizon."""
@@ -288,6 +311,8 @@ class SyncResult(SparseMessage):
     status: CycleStatus
     tables: tuple[TableProgress, ...] = ()
     vectors: VectorProgress = VectorProgress()
+    embedding: EmbeddingUsed | None = None
+    """What was used of the embedding service; null: nothing."""
     failures: int = 0
     """Rows rejected in this cycle plus failed tables."""
     parked: int = 0

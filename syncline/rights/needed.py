@@ -157,6 +157,13 @@ def worker_control_rights() -> Iterator[Right]:
     yield Right(
         kind="table",
         schema=schema,
+        names=("embedding_usage", "embedding_days"),
+        privileges=CHANGE,
+        why="book what embeddings use, and keep to budgets",
+    )
+    yield Right(
+        kind="table",
+        schema=schema,
         names=("graph_embeddings",),
         privileges=KEEP,
         why="record what the graphs' vectors are made with",

@@ -1,7 +1,7 @@
 """Temporal client: connects by Temporal's own configuration, with our data converter and our errors."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Final
 
@@ -47,6 +47,10 @@ _TYPES: Final[Mapping[str, IndexedValueType.ValueType]] = {
     "Int": IndexedValueType.INDEXED_VALUE_TYPE_INT,
     "Keyword": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
 }
+
+_PLACES: Final[Mapping[str, int]] = {"Bool": 3, "Int": 3, "Keyword": 10}
+"""Custom search attributes of a type that a namespace can have where visibility is in a SQL database."""
+_FULL: Final = "cannot have more than"
 
 
 async def connect(
@@ -95,8 +99,8 @@ async def missing_search_attributes(client: Client) -> set[str]:
     """Return Syncline's search attributes that the namespace lacks.
 
     A server that does not let clients list them (Temporal Cloud) is assumed to have them. Raise
-    ConfigurationError if one is registered with another type, TemporalUnavailable if the server does not
-    answer or the namespace does not exist.
+    ConfigurationError if one is registered with another type, or if the namespace has no room for those that
+    it lacks; TemporalUnavailable if the server does not answer or the namespace does not exist.
     """
     try:
         found = await client.operator_service.list_search_attributes(
@@ -114,7 +118,36 @@ async def missing_search_attributes(client: Client) -> set[str]:
                 f"it must be {declared}.",
                 fix=f"Run `temporal operator search-attribute remove --name {name}`, then create it again.",
             )
-    return names.SEARCH_ATTRIBUTES.keys() - found.custom_attributes.keys()
+    missing = names.SEARCH_ATTRIBUTES.keys() - found.custom_attributes.keys()
+    # Elasticsearch, which has a schema of its own, takes any number.
+    if missing and not found.storage_schema:
+        lacking = list(_lacking(missing, found.custom_attributes))
+        if lacking:
+            raise _without_room(client, "; ".join(lacking))
+    return missing
+
+
+def _lacking(missing: Set[str], registered: Mapping[str, IndexedValueType.ValueType]) -> Iterator[str]:
+    """Yield for each type of which there are too few: how many are needed, and what takes the places."""
+    for declared, places in _PLACES.items():
+        taken = sorted(name for name, kind in registered.items() if kind == _TYPES[declared])
+        needed = sorted(name for name in missing if names.SEARCH_ATTRIBUTES[name] == declared)
+        free = max(places - len(taken), 0)
+        if len(needed) > free:
+            yield (
+                f"it needs {len(needed)} more of type {declared} ({', '.join(needed)}) and {free} of "
+                f"{places} are free (taken by {', '.join(taken)})"
+            )
+
+
+def _without_room(client: Client, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Namespace '{client.namespace}' has no room for Syncline's search attributes: {why}. Nothing was "
+        "created.",
+        fix="Remove search attributes that nothing uses (`temporal operator search-attribute remove "
+        f"--namespace {client.namespace} --name …`), or give Syncline a namespace of its own "
+        "(`temporal operator namespace create`, then TEMPORAL_NAMESPACE).",
+    )
 
 
 async def require_search_attributes(client: Client) -> None:
@@ -136,7 +169,7 @@ async def require_search_attributes(client: Client) -> None:
 
 
 async def register_search_attributes(client: Client) -> set[str]:
-    """Register the search attributes that the namespace lacks and return them."""
+    """Register the search attributes that the namespace lacks, all or none, and return them."""
     missing = await missing_search_attributes(client)
     if missing:
         request = AddSearchAttributesRequest(
@@ -146,6 +179,8 @@ async def register_search_attributes(client: Client) -> set[str]:
         try:
             await client.operator_service.add_search_attributes(request)
         except RPCError as error:
+            if _FULL in error.message:
+                raise _without_room(client, _cause(error)) from error
             if error.status is not RPCStatusCode.ALREADY_EXISTS:
                 raise _unavailable(client, error) from error
     return missing

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest, RemoveSearchAttributesRequest
+from temporalio.common import SearchAttributeKey
 from temporalio.testing import WorkflowEnvironment
 
 from syncline import names
@@ -17,7 +19,7 @@ from syncline.control.graphs import Graph
 from syncline.control.services import Services
 from syncline.control.workers import WorkerRepository
 from syncline.devstack.temporal_server import temporal_binary
-from syncline.errors import TemporalUnavailable
+from syncline.errors import ConfigurationError, TemporalUnavailable
 from syncline.temporal.client import connect, missing_search_attributes, register_search_attributes
 from syncline.testing.lab import Run, SyncLab, eventually
 from syncline.testing.worker_process import WorkerProcess, environment_of
@@ -241,6 +243,57 @@ async def test_a_namespace_without_our_search_attributes_is_refused_with_the_com
 
         await eventually(registered)
         assert await register_search_attributes(client) == set()
+
+
+async def test_a_namespace_without_room_for_our_search_attributes_says_so_and_is_left_as_it_was(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """What is free is counted first, by type; removing what takes the room is enough."""
+    full = await WorkflowEnvironment.start_local(
+        dev_server_existing_path=str(temporal_binary()),
+        dev_server_log_level="error",
+        search_attributes=[
+            *(SearchAttributeKey.for_int(f"TheirNumber{n}") for n in range(2)),
+            *(SearchAttributeKey.for_keyword(f"TheirWord{n}") for n in range(4)),
+        ],
+    )
+    async with full:
+        address = full.client.service_client.config.target_host
+        client = await connect(address=address)
+
+        async def registered() -> set[str]:
+            found = await client.operator_service.list_search_attributes(
+                ListSearchAttributesRequest(namespace=client.namespace)
+            )
+            return set(found.custom_attributes)
+
+        before = await registered()
+        assert len(before) == 6
+        with pytest.raises(ConfigurationError) as raised:
+            await register_search_attributes(client)
+        assert "it needs 2 more of type Int (SynclineFailures, SynclineRows) and 1 of 3 are free" in str(
+            raised.value
+        )
+        assert "(taken by TheirNumber0, TheirNumber1)" in str(raised.value)
+        assert "Keyword" not in str(raised.value)
+        assert await registered() == before
+        async with running(environment, TEMPORAL_ADDRESS=address) as worker:
+            assert await worker.ended() == 2
+        assert "has no room for Syncline's search attributes" in worker.said
+        assert "search-attribute create" not in worker.said
+        listed = CommandLine({"TEMPORAL_ADDRESS": address}, tmp_path)
+        said = await listed("graph", "list")
+        assert (said.status, "2 more of type Int" in said.err) == (2, True)
+
+        await client.operator_service.remove_search_attributes(
+            RemoveSearchAttributesRequest(namespace=client.namespace, search_attributes=["TheirNumber0"])
+        )
+
+        async def has_room() -> bool:
+            return "TheirNumber0" not in await registered()
+
+        await eventually(has_room)
+        assert await register_search_attributes(client) == names.SEARCH_ATTRIBUTES.keys()
 
 
 async def test_a_server_that_does_not_answer_is_named(unique: Callable[[str], str]) -> None:

@@ -17,7 +17,7 @@ from syncline.embeddings.pace import Held, Pace, PacedRequest
 from syncline.embeddings.service import EmbeddingService, Vectors
 from syncline.engine.vectors.outbox import Entry
 from syncline.engine.vectors.paid_vectors import Vector
-from syncline.errors import EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
+from syncline.errors import EmbeddingBudgetSpent, EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
 from syncline.tracing import span
 
 __all__ = ["AskedText", "Stopped", "TextRequests"]
@@ -112,6 +112,8 @@ class TextRequests:
 
     def _raise_if_paused(self, failure: EmbeddingError) -> None:
         """Raise the failure if it is a pause that the service asks for."""
+        if isinstance(failure, EmbeddingBudgetSpent):
+            raise failure
         if not isinstance(failure, EmbeddingUnavailable):
             return
         if failure.until is not None:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from syncline.migrations.revisions import run_script
 
 revision = "control_0003"
-down_revision = "control_0001"
+down_revision = "control_0002"
 
 
 def upgrade(connection: Connection) -> None:

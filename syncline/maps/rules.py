@@ -18,6 +18,7 @@ from syncline.maps.link_rules import link_faults
 from syncline.maps.sql_rules import parameter_faults
 from syncline.maps.table_map import Links, Reference, TableMap
 from syncline.maps.tenant_rules import tenant_faults
+from syncline.maps.unreadable_rules import unreadable_faults
 
 __all__ = ["Fault", "did_you_mean", "faults_of", "parents_first"]
 
@@ -164,6 +165,8 @@ class _Table:
                 yield self.fault(*path, "parent", problem=problem, fix=fix)
             for problem, fix in referring_faults(self._table, one, parent):
                 yield self.fault(*path, "parent", problem=problem, fix=fix)
+            for at, problem, fix in unreadable_faults(self._table, one, parent):
+                yield self.fault(*path, *at, problem=problem, fix=fix)
             if isinstance(one, Reference) and one.by is not None and one.by not in parent.texts:
                 problem = f"{one.parent} has no text column {one.by}"
                 otherwise = f"Add it to the columns of {one.parent}, copied or renamed, with type text."

@@ -18,6 +18,7 @@ from syncline.maps.forms import STRICT, Keyed, Name, Names, Sql
 from syncline.maps.ids import Id, IdForm, IdRule
 from syncline.maps.key_types import JSON_ARRAY, TEXT, KeyType, Kind, element_type, key_type
 from syncline.maps.tenants import Tenant, TenantForm
+from syncline.maps.unreadable import UnreadableForm
 
 __all__ = [
     "Column",
@@ -52,6 +53,9 @@ class Reference:
     by: Name | None = None
     """A text column of the parent's target that `column` holds instead of the parent's key, such as a content
     hash; of several parents with the same value any one is used. It should be indexed in both stores."""
+    unreadable: UnreadableForm = None
+    """What a text names that is no uuid, or number, as keys of the parent are. If left out, its row becomes a
+    dead letter."""
 
     @property
     def target_column(self) -> str:

@@ -149,7 +149,7 @@ class RowChecksums:
             parent = self._own.of(reference)
             if reference.by is None and not parent.only_here:
                 named = travels(self.table, reference.column)
-                named = parent.referred(self.table.key_texts[reference.column], named)
+                named = parent.named_by(self.table, reference, named, there=True)
                 value = key_uuid(named) if parent.hashed else cast(parent.table.key_types[0], f"({named})")
                 yield f"{value} AS {reference_id(reference.column)}"
 
@@ -251,8 +251,8 @@ class RowChecksums:
             )
         parent = self._by_key(name)
         if parent is not None:
-            column = self._named[name].column
-            return parent.referred(self.table.key_texts[column], f"s.{quoted(column)}")
+            named = self._named[name]
+            return parent.named_by(self.table, named, f"s.{quoted(named.column)}", there=True)
         return self._typed(name, self._values[name])
 
     def _actual(self, name: str, waiting: bool) -> str:

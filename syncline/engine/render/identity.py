@@ -16,6 +16,7 @@ from typing import Final
 
 from syncline.engine.key_forms import form, read, safe
 from syncline.engine.render.fragments import column, commas
+from syncline.engine.render.named import named_key
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
@@ -141,6 +142,12 @@ class Identity:
         """Return the key of the row that a reference names by a text in another type's form."""
         own = self.table.key_types[0]
         return text if self.takes(type_) else form(own, f"({read(own, text)})")
+
+    def named_by(self, table: TableMap, reference: Reference, text: str, *, there: bool = False) -> str:
+        """Return the key of the row that another table's reference names; `there`: in the write-db."""
+        if reference.unreadable is not None:
+            return named_key(reference.unreadable, self.table.key_types[0], text, there=there)
+        return self.referred(table.key_texts[reference.column], text)
 
     def takes(self, type_: KeyType) -> bool:
         """Whether values of a type have the form of this table's keys."""

@@ -116,8 +116,7 @@ class Listing:
         )
 
     def _named(self, reference: Reference, parent: Identity) -> str:
-        type_ = self.table.key_texts[reference.column]
-        return key_hash(parent.referred(type_, f"s.{quoted(reference.column)}"))
+        return key_hash(parent.named_by(self.table, reference, f"s.{quoted(reference.column)}"))
 
     def _elsewhere(self) -> str:
         listed = sql(

@@ -127,7 +127,7 @@ class Waiting:
             owner_key="" if self._own.hashed else f", ARRAY[{own_key}] AS owner_key",
             also="" if self._own.hashed else ", owner_key",
             beside=beside,
-            named=quoted(reference.column) if looked_up else reference_id(reference.column),
+            named=self._named(reference) if looked_up else f"s.{reference_id(reference.column)}",
             with_id=f", {reference_id(reference.column)} = NULL" if looked_up else "",
             **self._waits_for(reference),
             **self._names(reference),
@@ -248,6 +248,13 @@ class Waiting:
             "parent_name": literal(reference.parent),
         }
 
+    def _named(self, reference: Reference) -> str:
+        """Return what of a staged row is not NULL if the reference names a row."""
+        named = f"s.{quoted(reference.column)}"
+        if reference.unreadable is None:
+            return named
+        return self._own.of(reference).named_by(self._table, reference, named)
+
     def _same_row(self) -> str:
         table = self._table
         if table.looked_up:
@@ -264,6 +271,6 @@ class Waiting:
         if reference.by is not None:
             return {"waits_for": key_hash(named), "waits_for_key": named}
         parent = self._own.of(reference)
-        key = parent.referred(self._table.key_texts[reference.column], named)
+        key = parent.named_by(self._table, reference, named)
         hashed = f"s.{reference_id(reference.column)}"
         return {"waits_for": hashed if parent.hashed else key_hash(key), "waits_for_key": key}

@@ -76,7 +76,7 @@ def _generated(schema_map: SchemaMap, table: TableMap) -> Iterator[tuple[str, st
     for reference in table.references:
         if reference.by is None and not schema_map[reference.parent].looked_up:
             parent = Identity(schema_map, schema_map[reference.parent])
-            named = parent.referred(table.key_texts[reference.column], quoted(reference.column))
+            named = parent.named_by(table, reference, quoted(reference.column))
             yield reference_id(reference.column), parent.table.id_type.native, parent.derived([named])
 
 

@@ -44,7 +44,7 @@ WITH missing AS (
     SELECT s.sync_row_id, @{waits_for} AS waits_for, @{waits_for_key} AS waits_for_key@{owner_key}
     FROM @{stage} s
     WHERE s.sync_present
-      AND s.@{named} IS NOT NULL
+      AND @{named} IS NOT NULL
       AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = s.@{reference_id})
       @{beside}
 ), parked AS (

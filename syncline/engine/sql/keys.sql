@@ -178,3 +178,11 @@ CASE WHEN @{text} COLLATE "C" <> '' THEN @{made} ELSE @{key} END
 SELECT (lpad(to_hex(h0), 8, '0') || lpad(to_hex(h1 & 4294905855 | 20480), 8, '0')
     || lpad(to_hex(h2 & 1073741823 | 2147483648), 8, '0') || lpad(to_hex(h3), 8, '0'))::uuid::text
 FROM step ORDER BY n DESC LIMIT 1)
+
+-- name: together
+-- A key of several columns as one text.
+CASE WHEN @{named} THEN jsonb_build_array(@{parts})::text END
+
+-- name: together_of_id
+-- The same of a target row, by its id.
+(SELECT jsonb_build_array(@{parts})::text FROM @{target} @{row} WHERE @{row}.@{id} = @{target_id})

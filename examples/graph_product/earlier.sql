@@ -30,4 +30,5 @@ SELECT md5('node ' || n)::uuid, 0, 'Report ' || n FROM generate_series(15, 3, -3
 INSERT INTO convergence_claims
 SELECT 1, id, 'Stale' FROM convergence_reports WHERE node_id = md5('node 3')::uuid;
 INSERT INTO node_fact_rejections VALUES (md5('node 1')::uuid, md5('fact 1')::uuid);
-INSERT INTO llm_usage VALUES (md5('run/7')::uuid, 'small', 79, '2026-04-02');
+INSERT INTO llm_usage
+VALUES (syncline.uuid5('6ba7b811-9dad-11d1-80b4-00c04fd430c8', 'run/7'), 'small', 79, '2026-04-02', md5('source 1')::uuid);

@@ -80,5 +80,6 @@ CREATE TABLE llm_usage (
     id uuid PRIMARY KEY,
     model text NOT NULL,
     tokens bigint NOT NULL,
-    spent_on date NOT NULL
+    spent_on date NOT NULL,
+    source_id uuid REFERENCES raw_sources ON DELETE SET NULL
 );

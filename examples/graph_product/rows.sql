@@ -30,6 +30,6 @@ INSERT INTO write_convergence_reports SELECT 'concept:' || n, n / 30.0, 'Report 
 INSERT INTO write_convergence_claims (node_key, claim)
 SELECT 'concept:' || n, 'Claim ' || k FROM generate_series(3, 30, 3) n, generate_series(1, 2) k;
 INSERT INTO write_llm_usage VALUES
-    ('3F2504E0-4F89-11D3-9A0C-0305E82C3301', 'large', 1200, '2026-04-01'),
-    ('run/7', 'small', 80, '2026-04-02'),
-    ('', 'small', 7, '2026-04-03');
+    ('3F2504E0-4F89-11D3-9A0C-0305E82C3301', 'large', 1200, '2026-04-01', upper(md5('source 2'))),
+    ('run/7', 'small', 80, '2026-04-02', 'chat'),
+    ('', 'small', 7, '2026-04-03', '');

@@ -61,5 +61,6 @@ CREATE TABLE write_llm_usage (
     id text PRIMARY KEY,
     model text NOT NULL,
     tokens bigint NOT NULL,
-    spent_on date NOT NULL
+    spent_on date NOT NULL,
+    source text
 );

@@ -190,7 +190,7 @@ def uncopied(
 def _written(table: TableMap) -> set[str]:
     """Return the target columns that a map writes."""
     names = {*table.target_key, *table.made_of_key, *(column.name for column in table.columns)}
-    names |= {*table.expressions, *(reference.target_column for reference in table.references)}
+    names |= {*table.expressions, *(reference.target_column for reference in table.filled)}
     names |= {stat.column for stat in table.counters}
     return names | ({"sync_version", "sync_run"} if table.stamps else set())
 

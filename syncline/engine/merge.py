@@ -107,7 +107,7 @@ async def apply_staged(
     for child, statement in waiting.reject:
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
     more = bool(removed)
-    if table.table.identified:
+    if waiting.awaited:
         references = bool(state["references"] or (in_parts and waiting.park_beside))
         async with looking_up(target, few=few and (state["rows"] or references)):
             if state["rows"]:

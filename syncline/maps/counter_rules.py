@@ -17,7 +17,7 @@ def counter_faults(table: TableMap) -> Iterator[Found]:
     taken = {
         *table.made_of_key,
         *(column.name for column in table.columns),
-        *(reference.target_column for reference in table.references),
+        *(reference.target_column for reference in table.filled),
         *table.expressions,
     }
     for position, stat in enumerate(table.counters):

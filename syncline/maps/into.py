@@ -109,7 +109,7 @@ def _no_owner(owner: TableMap) -> str | None:
 def _taken(owner: TableMap, others: Sequence[TableMap]) -> dict[str, str]:
     """Return the target columns that have a source -> table map."""
     own = [*owner.made_of_key, *owner.expressions, *(column.name for column in owner.columns)]
-    own += [reference.target_column for reference in owner.references]
+    own += [reference.target_column for reference in owner.filled]
     own += [stat.column for stat in owner.counters]
     taken = dict.fromkeys(own, owner.name)
     for other in others:

@@ -46,6 +46,7 @@ def identity_faults(table: TableMap) -> Iterator[Found]:
 def _types(table: TableMap) -> Iterator[Found]:
     by_value = {reference.column for reference in table.references if reference.by}
     arrays = {links.source for links in table.links}
+    together = {column for reference in table.references for column in reference.columns}
     for name, spelled in table.types.items():
         if name in arrays:
             if element_type(spelled) is None:
@@ -60,14 +61,14 @@ def _types(table: TableMap) -> Iterator[Found]:
                 f"{name} names a parent by value, which is text",
                 "Leave it out.",
             )
-        elif name not in table.key_texts:
+        elif name not in table.key_texts and name not in together:
             yield (
                 ("types", name),
                 f"{name} is no key, no reference and no array of links",
                 "Give the type of a column in `columns`.",
             )
     declared = table.copied | dict(table.types)
-    for name in table.key_texts:
+    for name in (*table.key_texts, *sorted(together - table.key_texts.keys())):
         if key_type(declared.get(name, "text")) is None:
             yield (
                 ("types", name) if name in table.types else ("key",),
@@ -121,7 +122,11 @@ def _listed(table: TableMap, own: Id) -> Iterator[Found]:
     elif own.beside and own.key is not None:
         yield ("id", "key"), "bookkeeping beside leaves no key in the target", "Leave `key` or `beside` out."
     if own.source is not None and own.rule is IdRule.COLUMN:
-        used = {*table.key, *(r.column for r in table.references), *(links.source for links in table.links)}
+        used = {
+            *table.key,
+            *(c for r in table.references for c in r.sources),
+            *(links.source for links in table.links),
+        }
         if own.source in table.key:
             yield ("id", "source"), f"{own.source} is of the key", "Use rule `same`, or `expression`."
         elif own.source in used:
@@ -142,7 +147,7 @@ def _listed(table: TableMap, own: Id) -> Iterator[Found]:
     written = {
         *(column.name for column in table.columns),
         *table.expressions,
-        *(reference.target_column for reference in table.required),
+        *(reference.target_column for reference in table.required if reference.fills),
         *table.made_of_key,
     } - {own.column}
     for position, name in enumerate(own.natural):
@@ -173,7 +178,10 @@ def referring_faults(table: TableMap, one: Reference | Links, parent: TableMap) 
         return
     if len(parent.key) > 1:
         problem = f"keys of {parent.name} have {len(parent.key)} columns, not one"
-        yield problem, "Refer to a table with a key of one column."
+        fix = "Refer to a table with a key of one column."
+        if isinstance(one, Reference):
+            fix = f"Name what refers to ({', '.join(parent.key)}) in `columns`, or {fix.lower()}"
+        yield problem, fix
         return
     own, column = (
         (table.element_types[one.source], one.source)

@@ -18,6 +18,8 @@ from syncline.maps.link_rules import link_faults
 from syncline.maps.sql_rules import parameter_faults
 from syncline.maps.table_map import Links, Reference, TableMap
 from syncline.maps.tenant_rules import tenant_faults
+from syncline.maps.together_rules import together_faults
+from syncline.maps.unreadable_rules import unreadable_faults
 
 __all__ = ["Fault", "did_you_mean", "faults_of", "parents_first"]
 
@@ -158,12 +160,21 @@ class _Table:
                     fix = "Leave one of these references out, or copy its column as it is."
                 yield self.fault(*path, "parent", problem=problem, fix=fix)
                 continue
+            if isinstance(one, Reference) and one.columns:
+                for at, problem, fix in together_faults(self._table, one, parent):
+                    yield self.fault(*path, *at, problem=problem, fix=fix)
+                continue
             if not parent.identified:
                 problem = f"it refers to {one.parent}, which has no id of its own"
                 fix = f"Refer to the parents of {one.parent}, or give it an `id`."
+                if isinstance(one, Reference) and one.by is None and len(parent.key) > 1:
+                    columns = f"name what refers to ({', '.join(parent.key)}) in `columns`"
+                    fix = f"Refer to the parents of {one.parent}, {columns}, or give it an `id`."
                 yield self.fault(*path, "parent", problem=problem, fix=fix)
             for problem, fix in referring_faults(self._table, one, parent):
                 yield self.fault(*path, "parent", problem=problem, fix=fix)
+            for at, problem, fix in unreadable_faults(self._table, one, parent):
+                yield self.fault(*path, *at, problem=problem, fix=fix)
             if isinstance(one, Reference) and one.by is not None and one.by not in parent.texts:
                 problem = f"{one.parent} has no text column {one.by}"
                 otherwise = f"Add it to the columns of {one.parent}, copied or renamed, with type text."
@@ -283,6 +294,7 @@ class _Table:
         targets = [
             (r.target_column, ("references", n, "target" if r.target else "column"))
             for n, r in enumerate(table.references)
+            if r.fills
         ]
         # A column that names a parent by value may be copied as well.
         by_value = {reference.column for reference in table.references if reference.by}
@@ -349,7 +361,7 @@ class _Table:
         table = self._table
         read = {
             *table.key,
-            *(reference.column for reference in table.references),
+            *(column for reference in table.references for column in reference.sources),
             *(column.name for column in (*table.columns, *table.source_only)),
             *(links.source for links in table.links),
         }
@@ -423,7 +435,7 @@ def _naming(tables: Sequence[TableMap], table: TableMap, counted: str) -> Iterat
     """Yield the columns of a target or link table that hold ids of `table`."""
     for other in tables:
         if other.name == counted:
-            yield from (r.target_column for r in other.references if r.parent == table.name)
+            yield from (r.target_column for r in other.filled if r.parent == table.name)
         for links in other.links:
             if links.table == counted and other.name == table.name:
                 yield links.owner

@@ -18,6 +18,7 @@ from syncline.maps.forms import STRICT, Keyed, Name, Names, Sql
 from syncline.maps.ids import Id, IdForm, IdRule
 from syncline.maps.key_types import JSON_ARRAY, TEXT, KeyType, Kind, element_type, key_type
 from syncline.maps.tenants import Tenant, TenantForm
+from syncline.maps.unreadable import UnreadableForm
 
 __all__ = [
     "Column",
@@ -42,7 +43,7 @@ class Reference:
     """
 
     column: Name
-    """The source column."""
+    """The source column; with `columns`, a name for the reference."""
     parent: Name
     """Name of the parent's table map."""
     required: Annotated[bool, Field(strict=True)] = True
@@ -52,11 +53,27 @@ class Reference:
     by: Name | None = None
     """A text column of the parent's target that `column` holds instead of the parent's key, such as a content
     hash; of several parents with the same value any one is used. It should be indexed in both stores."""
+    columns: Names = ()
+    """The source columns that hold the parent's key together, if that has several, in its order. `target` is
+    the column for the parent's id; if its key is the primary key of its target, the row has its columns."""
+    unreadable: UnreadableForm = None
+    """What a text names that is no uuid, or number, as keys of the parent are. If left out, its row becomes a
+    dead letter."""
 
     @property
     def target_column(self) -> str:
         """The target column with the parent's id."""
         return self.target or self.column
+
+    @property
+    def fills(self) -> bool:
+        """Whether the target has a column with the parent's id."""
+        return self.target is not None or not self.columns
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The source columns."""
+        return self.columns or (self.column,)
 
 
 class Ownership(StrEnum):
@@ -260,6 +277,34 @@ class TableMap:
     def optional(self) -> tuple[Reference, ...]:
         """The references that may be set later."""
         return tuple(reference for reference in self.references if not reference.required)
+
+    @property
+    def filled(self) -> tuple[Reference, ...]:
+        """The references that have a column of their own in the target."""
+        return tuple(reference for reference in self.references if reference.fills)
+
+    def holding(self, column: str, part: Reference | None) -> str | None:
+        """Return the target column with a source column's value; None if no column has it in each row.
+
+        `part`: the reference that is this part of the parent's key; then its parent's id is held.
+        """
+        for reference in self.required:
+            if reference.column == column and reference.fills and part is not None:
+                return reference.target_column if reference.parent == part.parent else None
+        if part is not None:
+            return None
+        if column in self.own_parts:
+            return column
+        if self.identified and self.key == (column,):
+            return self.key_column or (self.id_column if self.id_rule is IdRule.SAME else None)
+        plain = (each for each in self.columns if each.value is None and each.sources == (column,))
+        return next((each.name for each in plain if each.name not in self.expressions), None)
+
+    def held(self, reference: Reference, parent: "TableMap") -> tuple[str, ...]:
+        """Return the target columns that name the row of a parent without an id together."""
+        parts = [parent.parent_part(name) for name in parent.key]
+        found = [self.holding(name, part) for name, part in zip(reference.columns, parts, strict=True)]
+        return tuple(name for name in found if name is not None)
 
     @property
     def parents(self) -> tuple[str, ...]:

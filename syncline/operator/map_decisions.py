@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from syncline.capture.install.catalog import Catalog, ColumnState
-from syncline.operator.map_catalog import MapTable
+from syncline.operator.map_catalog import MapTable, ParentKey
 
 __all__ = ["COMPOSITE_KEYS", "KEY_TYPES", "Decisions", "Proposed", "Side"]
 
@@ -215,9 +215,8 @@ class Decisions:
             if len(key.columns) > 1:
                 together.update(key.columns)
                 table.remarks.append(
-                    f"({', '.join(key.columns)}) refers to {key.parent} together. References name a key of "
-                    "one column, so these are copied: they name the same row in the graph-db, without a "
-                    "foreign key."
+                    f"({', '.join(key.columns)}) refers to {key.parent} together, and these are copied."
+                    + self._line_of(key)
                 )
         for column in found.columns.values():
             if column.name in table.key:
@@ -245,6 +244,17 @@ class Decisions:
                 table.references[column.name] = parent.source
                 if not column.not_null or parent is table:
                     table.optional.add(column.name)
+
+    def _line_of(self, key: ParentKey) -> str:
+        """Return what to add for a reference by several columns, if its parent is proposed with that key."""
+        parent, to = self.all.get(key.parent), dict(zip(key.parent_columns, key.columns, strict=True))
+        if parent is None or parent.refused is not None or set(parent.key) != set(key.parent_columns):
+            return ""
+        columns = ", ".join(to[name] for name in parent.key)
+        return (
+            f" For rows to wait for {key.parent}, and to leave with it, add to `references`: "
+            f"of_{parent.name}: {{parent: {parent.name}, columns: [{columns}]}}."
+        )
 
     def _note_like(self, table: Proposed, column: str) -> None:
         """Note that a column without a foreign key is named like one."""

@@ -57,17 +57,20 @@ def advice(
         yield from _shorter(schema, table, source, target)
         for reference in table.references if table.into is None else ():
             parent = targets.get(reference.parent)
-            if reference.target_column in target.columns and parent is not None:
+            columns: tuple[str, ...] = (reference.target_column,)
+            if not reference.fills:
+                columns = table.held(reference, schema_map[reference.parent])
+            if target.columns.keys() >= set(columns) and parent is not None:
                 rule = "CASCADE" if reference.required else "SET NULL"
                 path = ("references", reference.column)
-                yield from _unbound(schema, table, target, reference.target_column, parent, rule, path)
+                yield from _unbound(schema, table, target, columns, parent, rule, path)
         for links in table.links:
             pairs = targets.get(links.table)
             for column, name in ((links.owner, table.name), (links.member, links.parent)):
                 parent = targets.get(name)
                 if pairs is not None and parent is not None and column in pairs.columns:
                     path = ("links", links.table)
-                    yield from _unbound(schema, table, pairs, column, parent, "CASCADE", path)
+                    yield from _unbound(schema, table, pairs, (column,), parent, "CASCADE", path)
 
 
 def _shorter(schema: str, table: TableMap, source: MapTable | None, target: MapTable) -> Iterator[Misfit]:
@@ -101,22 +104,26 @@ def _unbound(
     schema: str,
     table: TableMap,
     child: MapTable,
-    column: str,
+    columns: tuple[str, ...],
     parent: MapTable,
     rule: str,
     path: tuple[str, ...],
 ) -> Iterator[Misfit]:
-    if len(parent.key) != 1 or any(
-        key.columns == (column,) and key.parent == parent.name for key in child.parents
+    same = set(zip(columns, parent.key, strict=False))
+    if len(parent.key) != len(columns) or any(
+        set(zip(key.columns, key.parent_columns, strict=True)) == same and key.parent == parent.name
+        for key in child.parents
     ):
         return
+    here, there = (", ".join(quoted(name) for name in names) for names in (columns, parent.key))
+    said = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
     yield Misfit(
-        f"{schema}.{child.name}.{column} has no foreign key to {parent.name}, so other writers "
+        f"{schema}.{child.name}.{said} has no foreign key to {parent.name}, so other writers "
         "can leave rows there that refer to nothing.",
         table=table.name,
         path=path,
-        statement=f"ALTER TABLE {quoted(schema)}.{quoted(child.name)} ADD FOREIGN KEY ({quoted(column)}) "
-        f"REFERENCES {quoted(schema)}.{quoted(parent.name)} ({quoted(parent.key[0])}) ON DELETE {rule}",
+        statement=f"ALTER TABLE {quoted(schema)}.{quoted(child.name)} ADD FOREIGN KEY ({here}) "
+        f"REFERENCES {quoted(schema)}.{quoted(parent.name)} ({there}) ON DELETE {rule}",
     )
 
 
@@ -137,7 +144,7 @@ def _written(schema_map: SchemaMap, table: TableMap) -> dict[str, list[str]]:
 
 def _path(table: TableMap, column: str) -> tuple[str, ...]:
     for reference in table.references:
-        if reference.target_column == column:
+        if reference.fills and reference.target_column == column:
             return ("references", reference.column)
     if any(stat.column == column for stat in table.counters):
         return ("stats", "columns", column)

@@ -11,7 +11,7 @@ from syncline.control.audit import Actor
 from syncline.control.maps import MapOptions, MapRepository, NewColumns, StoredMap, map_options
 from syncline.engine.known_columns import read_known
 from syncline.engine.map_changes import map_hash
-from syncline.engine.render.fragments import stage_columns
+from syncline.engine.render.fragments import source_names
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.errors import InputInvalid, MapInvalid, SynclineError
 from syncline.maps.document import read_map
@@ -248,7 +248,7 @@ def _is_read(document: str, column: NewColumn) -> bool:
     """Return whether a map names the column by now, or lacks the table."""
     for table in read_map(document, source="The newest version"):
         if table.name == column.table:
-            return column.column in {*stage_columns(table), *table.ignored}
+            return column.column in {*source_names(table), *table.ignored}
     return True
 
 

@@ -8,11 +8,11 @@ from enum import StrEnum
 import asyncpg
 
 from syncline.engine.key_forms import safe
-from syncline.engine.render.fragments import commas
+from syncline.engine.render.fragments import commas, named_together
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import deleted_keys
 from syncline.engine.render.tenants import bound_tenant, deleted_rows, source_rows
-from syncline.engine.table_map import SchemaMap
+from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.masking import FROM_CODE
 from syncline.messages.base import Message
 from syncline.operator.schema import (
@@ -201,15 +201,17 @@ def _landed(schema_map: SchemaMap) -> str:
     """Return the CASE branches that check whether a parent row is in the graph-db."""
     cases = ["WHEN false THEN false"]
     for table in schema_map:
-        if not table.identified:
-            continue
         own = Identity(schema_map, table)
+        if not table.identified and not named_together(schema_map, table):
+            continue
         names = {"table": literal(table.name), "target": quoted(table.name)}
         cases.append(
             sql(
                 "landed",
                 named_by="w.named_by IS NULL",
-                match=f"t.{own.column} = {own.parked('w.waits_for', 'w.key')}",
+                match=own.is_named(
+                    "t", "w.key", own.parked("w.waits_for", "w.key") if table.identified else ""
+                ),
                 **names,
             )
         )
@@ -254,9 +256,12 @@ async def _ask_write_db(
                     tombstones=deleted_rows(bound_tenant(table), deleted_keys(write.schema)),
                     source_name=literal(table.source),
                     present=table.present,
-                    column=quoted(table.texts[column] if column else table.key[0]),
-                    asked="asked.key" if column else safe(table.key_types[0], "asked.key"),
+                    is_asked=_is_asked(table, column),
                     own_key="true" if column is None else "false",
+                    key="d.key[1]" if len(table.key) == 1 else "to_jsonb(d.key)::text",
+                    asked_key="ARRAY[k]"
+                    if len(table.key) == 1
+                    else "ARRAY(SELECT jsonb_array_elements_text(k::jsonb))",
                 )
             )
     if not questions:
@@ -265,6 +270,17 @@ async def _ask_write_db(
     async with reading_sources(write, [*sources, deleted_keys(write.schema)]) as connection:
         rows = await connection.fetch("\nUNION ALL\n".join(questions), *keys)
     return {_place(row): row for row in rows}
+
+
+def _is_asked(table: TableMap, column: str | None) -> str:
+    """Return the condition that a source row is the one that is named, by its key or by a target column."""
+    if column is not None:
+        return f"{quoted(table.texts[column])} = asked.key"
+    parts = Identity.of_one_text(table, "asked.key")
+    return " AND ".join(
+        f"{quoted(name)} = {safe(type_, part)}"
+        for name, type_, part in zip(table.key, table.key_types, parts, strict=True)
+    )
 
 
 def _awaited(

@@ -50,7 +50,7 @@ def _table(
     columns: Mapping[str, str],
     types: Mapping[tuple[str, str], str],
 ) -> Iterator[str]:
-    references = {reference.target_column: reference for reference in table.references}
+    references = {reference.target_column: reference for reference in table.filled}
     lines: list[str] = []
     for name, kind in columns.items():
         line = f"{quoted(name)} {kind}"
@@ -66,7 +66,21 @@ def _table(
         lines.append(line)
     lines += [_count(table, stat, types) for stat in table.counters]
     lines.append(f"PRIMARY KEY ({', '.join(quoted(name) for name in table.target_key)})")
+    held = [
+        (schema_map[each.parent], table.held(each, schema_map[each.parent]))
+        for each in table.references
+        if not each.fills
+    ]
+    for parent, here in held:
+        there = ", ".join(quoted(name) for name in parent.target_key)
+        named = ", ".join(quoted(name) for name in here)
+        place = f"{quoted(schema)}.{quoted(parent.name)}"
+        lines.append(f"FOREIGN KEY ({named}) REFERENCES {place} ({there}) ON DELETE CASCADE")
     yield _create(schema, table.name, lines)
+    for _, here in held:
+        if here != table.target_key[: len(here)]:
+            named = ", ".join(quoted(name) for name in here)
+            yield f"CREATE INDEX ON {quoted(schema)}.{quoted(table.name)} ({named});"
     # Deletes find children by these, and the primary key finds those of its first column already.
     for name in references:
         if name != table.target_key[0]:

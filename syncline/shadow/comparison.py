@@ -82,7 +82,7 @@ class _Relation:
 def _relations(table: TableMap) -> Iterator[_Relation]:
     if table.into is not None:
         return  # Its columns are compared with the rows that it writes into.
-    parents = {reference.target_column: reference.parent for reference in table.references}
+    parents = {reference.target_column: reference.parent for reference in table.filled}
     keys = [
         (column, table.name if table.identified else parents.get(column) or table.own_parts[column])
         for column in table.target_key

@@ -10,6 +10,7 @@ from syncline.engine.render.fragments import (
     column_types,
     commas,
     merged_values,
+    parts_together,
     reference_id,
     stage_columns,
     travels,
@@ -98,7 +99,7 @@ class RowChecksums:
         self._types = types
         self._values = merged_values(table, typed=cast, known=builtin)
         self._own = own = Identity(schema_map, table)
-        self._named = {reference.target_column: reference for reference in table.references}
+        self._named = {reference.target_column: reference for reference in table.filled}
         self.source_columns = list(self._staged())
         self._joined = own.joined("t", "k", 0)
         hashes = all(
@@ -147,9 +148,14 @@ class RowChecksums:
             yield f"{travels(self.table, name)}{spelled} AS {quoted(name)}"
         for reference in self.table.references:
             parent = self._own.of(reference)
-            if reference.by is None and not parent.only_here:
+            if not reference.fills:
+                continue
+            if reference.columns and parent.hashed:
+                ids = [key_uuid(part) for part in parts_together(self.table, reference)]
+                yield f"{own_id(ids)} AS {reference_id(reference.column)}"
+            elif reference.by is None and not parent.only_here:
                 named = travels(self.table, reference.column)
-                named = parent.referred(self.table.key_texts[reference.column], named)
+                named = parent.named_by(self.table, reference, named, there=True)
                 value = key_uuid(named) if parent.hashed else cast(parent.table.key_types[0], f"({named})")
                 yield f"{value} AS {reference_id(reference.column)}"
 
@@ -251,8 +257,8 @@ class RowChecksums:
             )
         parent = self._by_key(name)
         if parent is not None:
-            column = self._named[name].column
-            return parent.referred(self.table.key_texts[column], f"s.{quoted(column)}")
+            named = self._named[name]
+            return parent.named_by(self.table, named, f"s.{quoted(named.column)}", there=True)
         return self._typed(name, self._values[name])
 
     def _actual(self, name: str, waiting: bool) -> str:
@@ -267,7 +273,7 @@ class RowChecksums:
             return f"({found} = {self._own.derived(self._parts)})" if self._own.only_here else found
         parent, found = self._by_key(name), f"t.{quoted(name)}"
         if parent is not None:
-            found = parent.key_of(found)
+            found = parent.named_of(found)
         if waiting and name in self._named and not self._named[name].required:
             waits = f"w{self.table.optional.index(self._named[name])}.waits_for"
             other = self._own.of(self._named[name])

@@ -73,7 +73,10 @@ SAME = (
         ),
         "SELECT c.id, c.claim, r.summary FROM convergence_claims c JOIN convergence_reports r ON r.id = report_id",
     ),
-    ("SELECT model, tokens, spent_on FROM write_llm_usage", "SELECT model, tokens, spent_on FROM llm_usage"),
+    (
+        "SELECT model, tokens, spent_on, CASE WHEN length(source) = 32 THEN source::uuid END FROM write_llm_usage",
+        "SELECT model, tokens, spent_on, source_id FROM llm_usage",
+    ),
 )
 COUNTED = """
 SELECT n.concept FROM nodes n WHERE (n.fact_count, n.edge_count, n.child_count) IS DISTINCT FROM (
@@ -86,7 +89,8 @@ WHERE s.fact_count <> (SELECT count(*) FROM fact_sources p WHERE p.raw_source_id
 """
 USAGE = """
 SELECT id::text FROM llm_usage
-WHERE id NOT IN ('3f2504e0-4f89-11d3-9a0c-0305e82c3301', md5('run/7')::uuid, '00000000-0000-0000-0000-000000000000')
+WHERE id NOT IN ('3f2504e0-4f89-11d3-9a0c-0305e82c3301', 'e7abca72-53e1-53ce-8e76-3f6550d6dc16',
+                 '00000000-0000-0000-0000-000000000000')
 """
 CHANGES = (
     """
@@ -105,7 +109,7 @@ CHANGES = (
     UPDATE write_convergence_reports SET convergence_score = 0.75, summary = 'Again' WHERE node_key = 'concept:9';
     DELETE FROM write_convergence_reports WHERE node_key = 'concept:12';
     UPDATE write_convergence_claims SET claim = 'Better' WHERE node_key = 'concept:15';
-    UPDATE write_llm_usage SET tokens = 81 WHERE id = 'run/7';
+    UPDATE write_llm_usage SET tokens = 81, source = md5('source 3') WHERE id = 'run/7';
     INSERT INTO write_nodes VALUES
         ('late', md5('late')::uuid, 'Late', 'concept', 'later', ARRAY[md5('fact 61')::uuid::text], NULL, '2026-06-01');
     """,

@@ -49,6 +49,8 @@ def source_columns(table: TableMap) -> dict[str, str]:
     tenant = table.of_tenant
     if tenant is not None:
         types = {tenant.column: tenant.type, **types}
+    for name in (column for reference in table.references for column in reference.columns):
+        types.setdefault(name, table.type_of(name).name)
     return {name: types.get(name, "text") for name in source_names(table)}
 
 
@@ -69,7 +71,7 @@ def target_columns(schema_map: SchemaMap, table: TableMap) -> dict[str, str | No
     columns |= {column.name: column.type for column in table.columns}
     columns |= dict.fromkeys(table.expressions)
     columns |= {
-        reference.target_column: schema_map[reference.parent].id_type.name for reference in table.references
+        reference.target_column: schema_map[reference.parent].id_type.name for reference in table.filled
     }
     return columns | ({"sync_version": "bigint", "sync_run": "bigint"} if table.stamps else {})
 
@@ -444,7 +446,7 @@ def _key_of(table_map: TableMap | None, name: str) -> tuple[str, ...]:
             if name == column.name or name in column.sources:
                 return (field, column.name)
     for reference in table_map.references:
-        if name in (reference.column, reference.target_column):
+        if name in (*reference.sources, reference.target_column):
             return ("references", reference.column)
     for links in table_map.links:
         if name in (links.source, links.owner, links.member):

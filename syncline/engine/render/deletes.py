@@ -89,7 +89,7 @@ class Removal:
                     "child": quoted(child.target),
                     "child_name": literal(child.name),
                     "parent_name": literal(table.name),
-                    "gone": self._identity(table).gone_is(f"t.{quoted(reference.target_column)}"),
+                    "gone": self._identity(table).child_of_gone(child, reference, "t"),
                 }
                 own = self._identity(child)
                 if own.hashed and child.key_column is not None:
@@ -197,6 +197,7 @@ class Removal:
                         reference=quoted(reference.target_column),
                         reference_name=literal(reference.column),
                         parent_name=name,
+                        parent_key="g.key[1]" if len(table.key) == 1 else "to_jsonb(g.key)::text",
                         queue=queue(child),
                     )
                     yield _Effect(table=child.name, column="rows", statement=statement)

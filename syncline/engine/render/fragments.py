@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from syncline.engine.key_forms import form, read, safe
 from syncline.engine.keys import stage_type, traveling
-from syncline.engine.table_map import Column, Links, SchemaMap, TableMap
+from syncline.engine.table_map import Column, Links, Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.into import without_row
 from syncline.maps.key_types import TEXT, KeyType, Kind
@@ -24,7 +24,9 @@ __all__ = [
     "key_source",
     "link_names",
     "merged_values",
+    "named_together",
     "of_table",
+    "parts_together",
     "queue",
     "reference_id",
     "row_id",
@@ -32,6 +34,7 @@ __all__ = [
     "selection",
     "source_names",
     "stage_columns",
+    "together",
     "travels",
     "unrejected",
 ]
@@ -77,6 +80,11 @@ def column_types(table: TableMap) -> dict[str, str]:
     return {name: type_ for name, type_ in types.items() if name not in table.key_texts}
 
 
+def named_together(schema_map: SchemaMap, table: TableMap) -> bool:
+    """Return whether other tables refer to a table by several columns."""
+    return any(one.columns and one.parent == table.name for child in schema_map for one in child.references)
+
+
 def stage_columns(table: TableMap) -> list[str]:
     """Return the source columns that are copied, each once, keys first."""
     names = [
@@ -92,14 +100,34 @@ def stage_columns(table: TableMap) -> list[str]:
 def source_names(table: TableMap) -> list[str]:
     """Return the source columns on which the target depends: those that are copied, and the tenant."""
     tenant = table.of_tenant
-    names = [*stage_columns(table), *([] if tenant is None else [tenant.column])]
-    return list(dict.fromkeys(names))
+    together = {reference.column: reference.columns for reference in table.references if reference.columns}
+    names = [column for name in stage_columns(table) for column in together.get(name, (name,))]
+    return list(dict.fromkeys([*names, *([] if tenant is None else [tenant.column])]))
 
 
 def travels(table: TableMap, name: str) -> str:
     """Return the expression, over the source row, for a column's value as it is copied: a key in its form."""
+    for reference in table.references:
+        if reference.columns and reference.column == name:
+            return together(table, reference)
     type_ = table.key_texts.get(name, TEXT)
     return traveling(name, column_types(table)) if type_.kind is Kind.TEXT else form(type_, quoted(name))
+
+
+def parts_together(table: TableMap, reference: Reference) -> list[str]:
+    """Return the expressions, over the source row, for the parts of the key that a reference names."""
+    return [
+        f"{quoted(name)}::text"
+        if table.type_of(name).kind is Kind.TEXT
+        else form(table.type_of(name), quoted(name))
+        for name in reference.columns
+    ]
+
+
+def together(table: TableMap, reference: Reference) -> str:
+    """Return the expression, over the source row, for a key of several columns as one text; NULL for none."""
+    named = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in reference.columns)
+    return sql("together", named=named, parts=commas(parts_together(table, reference))).strip()
 
 
 def same_key(table: TableMap, name: str, place: int) -> str:
@@ -179,9 +207,7 @@ def merged_values(
         values[table.key_column] = typed(table.key_types[0], f"s.{quoted(table.key[0])}")
     for name, type_ in table.own_parts.items():
         values[name] = typed(type_, f"s.{quoted(name)}")
-    values |= {
-        reference.target_column: f"s.{reference_id(reference.column)}" for reference in table.references
-    }
+    values |= {reference.target_column: f"s.{reference_id(reference.column)}" for reference in table.filled}
     for each in table.columns:
         values[each.name] = _value(table, each, typed, known)
     return values | dict(table.expressions)

@@ -16,6 +16,7 @@ from typing import Final
 
 from syncline.engine.key_forms import form, read, safe
 from syncline.engine.render.fragments import column, commas
+from syncline.engine.render.named import named_key
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
@@ -141,6 +142,63 @@ class Identity:
         """Return the key of the row that a reference names by a text in another type's form."""
         own = self.table.key_types[0]
         return text if self.takes(type_) else form(own, f"({read(own, text)})")
+
+    def named_by(self, table: TableMap, reference: Reference, text: str, *, there: bool = False) -> str:
+        """Return the key of the row that another table's reference names; `there`: in the write-db."""
+        if reference.columns:
+            return text
+        if reference.unreadable is not None:
+            return named_key(reference.unreadable, self.table.key_types[0], text, there=there)
+        return self.referred(table.key_texts[reference.column], text)
+
+    def split(self, named: str) -> list[str]:
+        """Return the parts of a key that is one text, as references name it."""
+        return self.of_one_text(self.table, named)
+
+    @staticmethod
+    def of_one_text(table: TableMap, named: str) -> list[str]:
+        """Return the parts of a table's key that is one text."""
+        if len(table.key) == 1:
+            return [named]
+        return [f"(({named})::jsonb ->> {place})" for place in range(len(table.key))]
+
+    def named_of(self, target_id: str) -> str:
+        """Return the key of the row with this target id, as one text."""
+        if len(self.table.key) == 1:
+            return self.key_of(target_id)
+        if self.table.listed:
+            return self.listed("to_jsonb(sync_row.key)::text", target_id)
+        row = _alias(target_id)
+        return sql(
+            "together_of_id",
+            parts=commas(self.parts(row)),
+            target=("" if self._schema is None else f"{quoted(self._schema)}.") + quoted(self.table.name),
+            row=row,
+            id=self.column,
+            target_id=target_id,
+        ).strip()
+
+    def is_named(self, row: str, named: str, target_id: str) -> str:
+        """Return the condition that a target row has this key, of which `target_id` is made."""
+        if self.table.identified:
+            return f"{row}.{self.column} = {target_id}"
+        return self._same_parts(
+            [f"{row}.{quoted(name)}" for name in self.table.target_key], self.split(named)
+        )
+
+    def child_of_gone(self, child: TableMap, reference: Reference, row: str) -> str:
+        """Return the condition that a row of a child refers to a row to remove, `g`."""
+        if reference.fills:
+            return self.gone_is(f"{row}.{quoted(reference.target_column)}")
+        held = child.held(reference, self.table)
+        gone = [f"g.key[{place}]" for place in range(1, len(self.table.key) + 1)]
+        return self._same_parts([f"{row}.{quoted(name)}" for name in held], gone, safely=True)
+
+    def _same_parts(self, columns: Sequence[str], parts: Sequence[str], *, safely: bool = False) -> str:
+        values = [
+            self.key_part(name, part, safely=safely) for name, part in zip(self.table.key, parts, strict=True)
+        ]
+        return " AND ".join(f"{column} = {value}" for column, value in zip(columns, values, strict=True))
 
     def takes(self, type_: KeyType) -> bool:
         """Whether values of a type have the form of this table's keys."""
@@ -296,7 +354,7 @@ class Identity:
 
     def parked(self, member: str = "r.waits_for", key: str = "r.waits_for_key") -> str:
         """Return the target id of the row that a parked entry waits for."""
-        return member if self.hashed else self.derived([key])
+        return member if self.hashed else self.derived(self.split(key))
 
     def parked_owner(self, entry: str = "r") -> str:
         """Return the target id of the row that a parked link or reference belongs to."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import commas, merged_values, reference_id
-from syncline.engine.render.identity import Identity, key_hash, listed_as
+from syncline.engine.render.identity import Identity, listed_as, row_hash
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
@@ -116,8 +116,7 @@ class Listing:
         )
 
     def _named(self, reference: Reference, parent: Identity) -> str:
-        type_ = self.table.key_texts[reference.column]
-        return key_hash(parent.referred(type_, f"s.{quoted(reference.column)}"))
+        return row_hash(parent.split(parent.named_by(self.table, reference, f"s.{quoted(reference.column)}")))
 
     def _elsewhere(self) -> str:
         listed = sql(

@@ -186,7 +186,7 @@ def _differs(schema_map: SchemaMap, table: TableMap, compared: Sequence[str]) ->
         types[table.key_column] = table.key_types[0].name
     types |= {name: type_.name for name, type_ in table.own_parts.items()}
     types |= {
-        reference.target_column: schema_map[reference.parent].id_type.name for reference in table.references
+        reference.target_column: schema_map[reference.parent].id_type.name for reference in table.filled
     }
     by_value = [quoted(name) for name in compared if types.get(name) in EQUAL_IS_SAME]
     by_image = [quoted(name) for name in compared if types.get(name) not in EQUAL_IS_SAME]

@@ -10,13 +10,14 @@ from syncline.engine.render.fragments import (
     image_values,
     link_names,
     merged_values,
+    named_together,
     of_table,
     queue,
     reference_id,
     row_id,
     unrejected,
 )
-from syncline.engine.render.identity import Identity, key_hash
+from syncline.engine.render.identity import Identity, key_hash, row_hash
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.merge import Ranged
 from syncline.engine.render.stats import touched
@@ -58,6 +59,8 @@ class Waiting:
         self._map, self._table, self._stage = schema_map, table, stage
         self._own = Identity(schema_map, table)
         name = literal(table.name)
+        self.awaited = table.identified or named_together(schema_map, table)
+        """Whether other rows may wait for rows of this table."""
         values = image_values(table)
         self.stage_released = sql(
             "stage_released",
@@ -127,7 +130,7 @@ class Waiting:
             owner_key="" if self._own.hashed else f", ARRAY[{own_key}] AS owner_key",
             also="" if self._own.hashed else ", owner_key",
             beside=beside,
-            named=quoted(reference.column) if looked_up else reference_id(reference.column),
+            named=self._named(reference) if looked_up else f"s.{reference_id(reference.column)}",
             with_id=f", {reference_id(reference.column)} = NULL" if looked_up else "",
             **self._waits_for(reference),
             **self._names(reference),
@@ -144,7 +147,10 @@ class Waiting:
     def _release_rows(self, *, few: bool) -> Iterator[str]:
         name = literal(self._table.name)
         condition = f"NOT r.released AND r.waits_for_table = '{name}'"
-        yield sql("release_rows", awaiting=self._awaiting("sync_parked_row", condition, few=few))
+        landed = row_id(self._table) if self.awaited else "s.sync_row_id"
+        yield sql(
+            "release_rows", awaiting=self._awaiting("sync_parked_row", condition, landed=landed, few=few)
+        )
         for child in self._map:
             for reference in child.references:
                 if reference.by is not None and reference.parent == self._table.name:
@@ -246,7 +252,17 @@ class Waiting:
             "parent": quoted(reference.parent),
             "parent_id": self._own.of(reference).column,
             "parent_name": literal(reference.parent),
+            "is_parent": self._own.of(reference).is_named(
+                "p", f"s.{quoted(reference.column)}", f"s.{reference_id(reference.column)}"
+            ),
         }
+
+    def _named(self, reference: Reference) -> str:
+        """Return what of a staged row is not NULL if the reference names a row."""
+        named = f"s.{quoted(reference.column)}"
+        if reference.unreadable is None:
+            return named
+        return self._own.of(reference).named_by(self._table, reference, named)
 
     def _same_row(self) -> str:
         table = self._table
@@ -264,6 +280,6 @@ class Waiting:
         if reference.by is not None:
             return {"waits_for": key_hash(named), "waits_for_key": named}
         parent = self._own.of(reference)
-        key = parent.referred(self._table.key_texts[reference.column], named)
+        key = parent.named_by(self._table, reference, named)
         hashed = f"s.{reference_id(reference.column)}"
-        return {"waits_for": hashed if parent.hashed else key_hash(key), "waits_for_key": key}
+        return {"waits_for": hashed if parent.hashed else row_hash(parent.split(key)), "waits_for_key": key}

@@ -76,8 +76,12 @@ def _generated(schema_map: SchemaMap, table: TableMap) -> Iterator[tuple[str, st
     for reference in table.references:
         if reference.by is None and not schema_map[reference.parent].looked_up:
             parent = Identity(schema_map, schema_map[reference.parent])
-            named = parent.referred(table.key_texts[reference.column], quoted(reference.column))
-            yield reference_id(reference.column), parent.table.id_type.native, parent.derived([named])
+            named = parent.named_by(table, reference, quoted(reference.column))
+            parts = parent.split(named)
+            made = ("uuid", row_hash(parts))
+            if parent.table.identified:
+                made = (parent.table.id_type.native, parent.derived(parts))
+            yield reference_id(reference.column), *made
 
 
 def stage_name(schema_map: SchemaMap, table: TableMap) -> str:

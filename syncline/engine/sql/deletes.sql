@@ -113,7 +113,7 @@ WITH changed AS (
     UPDATE @{child} t SET @{reference} = NULL FROM pg_temp.sync_gone g
     WHERE g.table_name = '@{parent_name}' AND @{gone}
       AND NOT EXISTS (SELECT FROM pg_temp.sync_gone o WHERE o.table_name = '@{child_name}' AND @{child_gone})@{ours}
-    RETURNING t.@{child_id}, g.row_id AS parent, g.key[1] AS parent_key@{owner}
+    RETURNING t.@{child_id}, g.row_id AS parent, @{parent_key} AS parent_key@{owner}
 ), parked AS (
     INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
     SELECT '@{child_name}', '@{reference_name}', @{owner_row}, '@{parent_name}', parent, parent_key@{also} FROM changed

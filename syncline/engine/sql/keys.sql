@@ -121,3 +121,68 @@ sync_row.table_name = '@{table}' AND sync_row.@{by} = @{id}
 
 -- name: ours
 (SELECT t.*, t.xmin FROM @{target} t WHERE @{is_ours})
+
+-- name: named_uuid
+-- What Postgres reads as a uuid, in any version.
+(CASE WHEN @{text} COLLATE "C" ~ '^([0-9A-Fa-f]{4}-?){7}[0-9A-Fa-f]{4}$|^[{]([0-9A-Fa-f]{4}-?){7}[0-9A-Fa-f]{4}[}]$'
+    THEN (@{text})::uuid::text WHEN @{text} IS NOT NULL THEN @{other} END)
+
+-- name: named_integer
+(CASE WHEN @{text} COLLATE "C" ~ '^\s*[+-]?[0-9]{1,100}\s*$' AND (CASE WHEN @{text} COLLATE "C" ~ '^\s*[+-]?[0-9]{1,100}\s*$'
+        THEN (@{text})::numeric BETWEEN @{least} AND @{greatest} END)
+    THEN (@{text})::numeric::bigint::text WHEN @{text} IS NOT NULL THEN @{other} END)
+
+-- name: named_numeric
+(CASE WHEN @{text} COLLATE "C" ~ '^\s*[+-]?[0-9]{1,255}([.][0-9]{0,255})?([eE][+-]?[0-9]{1,2})?\s*$|^\s*(NaN|-?Infinity)\s*$'
+    THEN trim_scale((@{text})::numeric)::text WHEN @{text} IS NOT NULL THEN @{other} END)
+
+-- name: uuid5_here
+syncline.uuid5('@{namespace}'::uuid, @{text})::text
+
+-- name: uuid5_or
+CASE WHEN @{text} COLLATE "C" <> '' THEN @{made} ELSE @{key} END
+
+-- name: uuid5_there
+-- syncline.uuid5 as an expression, which a write-db can compute as well: 80 steps for each block of SHA-1. No FROM
+-- beside the text, whose column may have any name.
+(WITH RECURSIVE named (data) AS (SELECT uuid_send('@{namespace}'::uuid) || @{bytes}
+), padded (data) AS (
+    SELECT data || '\x80'::bytea || decode(repeat('00', (119 - length(data) % 64) % 64), 'hex') || int8send(length(data)::bigint * 8)
+    FROM named
+), step (n, w, h0, h1, h2, h3, h4, a, b, c, d, e) AS (
+    SELECT 0, array_fill(0::bigint, ARRAY[16]), 1732584193::bigint, 4023233417::bigint, 2562383102::bigint, 271733878::bigint, 3285377520::bigint,
+           1732584193::bigint, 4023233417::bigint, 2562383102::bigint, 271733878::bigint, 3285377520::bigint
+    UNION ALL
+    SELECT n + 1, w[2:16] || word.x, n80.h0, n80.h1, n80.h2, n80.h3, n80.h4, n80.a, n80.b, n80.c, n80.d, n80.e
+    FROM step CROSS JOIN padded
+    CROSS JOIN LATERAL (SELECT CASE WHEN n % 80 < 16
+        THEN ('x' || encode(substr(data, n / 80 * 64 + n % 80 * 4 + 1, 4), 'hex'))::bit(32)::bigint
+        ELSE w[14] # w[9] # w[3] # w[1] END) AS mixed (x)
+    CROSS JOIN LATERAL (SELECT CASE WHEN n % 80 < 16 THEN mixed.x ELSE ((mixed.x << 1) | (mixed.x >> 31)) & 4294967295 END) AS word (x)
+    CROSS JOIN LATERAL (SELECT (word.x + e + (((a << 5) | (a >> 27)) & 4294967295) + CASE n % 80 / 20
+        WHEN 0 THEN ((b & c) | ((4294967295 # b) & d)) + 1518500249 WHEN 1 THEN (b # c # d) + 1859775393
+        WHEN 2 THEN ((b & c) | (b & d) | (c & d)) + 2400959708 ELSE (b # c # d) + 3395469782 END) & 4294967295,
+        ((b << 30) | (b >> 2)) & 4294967295) AS turned (a, c)
+    CROSS JOIN LATERAL (SELECT CASE WHEN n % 80 = 79 THEN 1 ELSE 0 END) AS last (block)
+    CROSS JOIN LATERAL (
+        SELECT (h0 + last.block * turned.a) & 4294967295, (h1 + last.block * step.a) & 4294967295, (h2 + last.block * turned.c) & 4294967295,
+               (h3 + last.block * step.c) & 4294967295, (h4 + last.block * step.d) & 4294967295
+    ) AS sum (h0, h1, h2, h3, h4)
+    CROSS JOIN LATERAL (
+        SELECT sum.h0, sum.h1, sum.h2, sum.h3, sum.h4, CASE last.block WHEN 1 THEN sum.h0 ELSE turned.a END,
+               CASE last.block WHEN 1 THEN sum.h1 ELSE step.a END, CASE last.block WHEN 1 THEN sum.h2 ELSE turned.c END,
+               CASE last.block WHEN 1 THEN sum.h3 ELSE step.c END, CASE last.block WHEN 1 THEN sum.h4 ELSE step.d END
+    ) AS n80 (h0, h1, h2, h3, h4, a, b, c, d, e)
+    WHERE n < length(data) / 64 * 80
+)
+SELECT (lpad(to_hex(h0), 8, '0') || lpad(to_hex(h1 & 4294905855 | 20480), 8, '0')
+    || lpad(to_hex(h2 & 1073741823 | 2147483648), 8, '0') || lpad(to_hex(h3), 8, '0'))::uuid::text
+FROM step ORDER BY n DESC LIMIT 1)
+
+-- name: together
+-- A key of several columns as one text.
+CASE WHEN @{named} THEN jsonb_build_array(@{parts})::text END
+
+-- name: together_of_id
+-- The same of a target row, by its id.
+(SELECT jsonb_build_array(@{parts})::text FROM @{target} @{row} WHERE @{row}.@{id} = @{target_id})

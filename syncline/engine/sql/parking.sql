@@ -12,7 +12,7 @@ SET @{reference_id} = (SELECT p.@{parent_id} FROM @{parent} p WHERE p.@{by} = s.
 WITH orphan AS (
     DELETE FROM @{stage} s
     WHERE s.sync_present AND s.@{reference} IS NOT NULL@{within}
-      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = s.@{reference_id})
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE @{is_parent})
     RETURNING s.*
 ), outdated AS (
     -- The version that has landed is no longer true.
@@ -44,8 +44,8 @@ WITH missing AS (
     SELECT s.sync_row_id, @{waits_for} AS waits_for, @{waits_for_key} AS waits_for_key@{owner_key}
     FROM @{stage} s
     WHERE s.sync_present
-      AND s.@{named} IS NOT NULL
-      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = s.@{reference_id})
+      AND @{named} IS NOT NULL
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE @{is_parent})
       @{beside}
 ), parked AS (
     INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})

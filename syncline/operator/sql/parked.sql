@@ -73,11 +73,11 @@ ORDER BY w.waiting DESC, w.since, w.waits_for_table, w.waits_for
 SELECT '@{table}' AS "table", @{named_by} AS named_by, asked.key, found.there, found.present, gone.deleted_at
 FROM unnest($@{number}::text[]) AS asked (key)
 CROSS JOIN LATERAL (
-    SELECT count(*) > 0 AS there, bool_or((@{present}) IS TRUE) AS present FROM @{source} WHERE @{column} = @{asked}
+    SELECT count(*) > 0 AS there, bool_or((@{present}) IS TRUE) AS present FROM @{source} WHERE @{is_asked}
 ) AS found
 LEFT JOIN (
-    SELECT d.key[1] AS key, max(d.deleted_at) AS deleted_at FROM @{tombstones} d
-    WHERE @{own_key} AND d.source_table = '@{source_name}' AND d.key IN (SELECT ARRAY[k] FROM unnest($@{number}::text[]) AS k)
+    SELECT @{key} AS key, max(d.deleted_at) AS deleted_at FROM @{tombstones} d
+    WHERE @{own_key} AND d.source_table = '@{source_name}' AND d.key IN (SELECT @{asked_key} FROM unnest($@{number}::text[]) AS k)
     GROUP BY d.key
 ) AS gone ON gone.key = asked.key
 

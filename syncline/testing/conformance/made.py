@@ -91,6 +91,11 @@ def _value(schema_map: SchemaMap, table: TableMap, name: str, type_: str) -> str
             members = ", ".join(form(parent, key_value(parent, number)) for number in ("i", "1 + i % 7"))
             return f"to_jsonb(ARRAY[{members}])" if table.is_json(name) else f"ARRAY[{members}]::{type_}"
     for reference in table.references:
+        if reference.columns:
+            if name in reference.columns and name not in table.key:
+                part = schema_map[reference.parent].key_types[reference.columns.index(name)]
+                return f"({key_value(part, 'i')})::{type_}"
+            continue
         if reference.column != name:
             continue
         if reference.by is not None:

@@ -176,7 +176,12 @@ class MappedGround(Ground):
         """Yield statements that take links and optional references from a row."""
         for table in self.schema_map:
             nothing = [f"{quoted(links.source)} = NULL" for links in table.links]
-            nothing += [f"{quoted(reference.column)} = NULL" for reference in table.optional]
+            nothing += [
+                f"{quoted(column)} = NULL"
+                for reference in table.optional
+                for column in reference.sources
+                if column not in table.key
+            ]
             if nothing:
                 cleared = ", ".join(nothing)
                 yield f"UPDATE {quoted(table.source)} SET {cleared} WHERE {key_condition(table, 7)};"  # noqa: S608

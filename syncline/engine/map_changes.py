@@ -102,6 +102,10 @@ class TableChange:
     relisted: bool | None = None
     """Whether the list has the ids of an unchanged rule `hash` as target ids from now on, or no longer;
     None if that is as before."""
+    unmarked: bool = False
+    """Whether rows that are marked are kept no longer."""
+    unstubbed: bool = False
+    """Whether stubs are made no longer in place of missing rows of this table."""
     after: frozenset[str] = frozenset()
     """Tables whose ids changed, and to which this one refers: it is read after them."""
 
@@ -131,6 +135,8 @@ class TableChange:
             *(["every point is written again, changed texts are embedded"] if self.points else []),
             *(["every count is made again"] if self.recount else []),
             *(["the indexes of its collection are made"] if self.indexed else []),
+            *(["marked rows leave"] if self.unmarked else []),
+            *(["stubs leave"] if self.unstubbed else []),
             *([f"links in {', '.join(self.links_ours)} count as the engine's"] if self.links_ours else []),
             *([f"links of others in {', '.join(self.links_all)} leave"] if self.links_all else []),
         ]
@@ -233,7 +239,7 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
             reread |= again and not adding
         else:
             what.append(f"{_called(field)} changed")
-            reread |= field not in _UNREAD
+            reread |= field not in (*_UNREAD, "marked")
     vector = _vector(_part(before, "vector"), _part(now, "vector"))
     stats, recount = _stats(_part(before, "stats"), _part(now, "stats"))
     links = _named(before, "links").keys() - _named(now, "links").keys()
@@ -258,6 +264,7 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         links_ours=_turned(before, now, now),
         links_all=_turned(before, now, before),
         collection_left=vector.left,
+        unmarked="marked" in before and "marked" not in now,
     )
 
 

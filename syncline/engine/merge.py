@@ -103,6 +103,8 @@ async def apply_staged(
         ids = [letter.row_id for letter in refused]
         await target.execute(sql("reject_references"), table.table.name, ids)
     await enter_landed(target, listing)
+    if table.kept_landed is not None:
+        await target.execute(table.kept_landed)
     # Before the links: a row with one rejected link leaves the stage, although it has been applied.
     for child, statement in waiting.reject:
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))

@@ -194,6 +194,10 @@ class TableMap:
     """With `into`: column -> its value in rows without a source row here: an SQL constant, else NULL."""
     present: Sql = "true"
     """SQL condition over the source row: whether it belongs in the target. NULL means no."""
+    marked: Mapping[Name, Sql] = field(default_factory=dict)
+    """Column of `columns` -> SQL over the target row `t`: a row that is deleted at the source, or no longer
+    `present`, stays in the target with these values, such as now(). When it returns, it has those of
+    `columns` again. Without it, such a row is removed."""
     source_only: Annotated[tuple[Column, ...], Keyed("name", short="type")] = ()
     """Columns copied only to the stage, because expressions use them."""
     ignored: Names = ()

@@ -290,6 +290,7 @@ def _of_rows(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iter
         for name, expression in table.vector.payload.items():
             yield ("vector", "payload", name), sql("map_row_expression", expression=expression, **rows), None
     yield from _of_links(schema, table, targets)
+    yield from _of_marks(schema, table, targets)
     for stat in table.stats.columns if table.stats else ():
         if stat.counted in targets:
             rows = {"rows": f"{quoted(schema)}.{quoted(stat.counted)}", "alias": "c"}
@@ -315,6 +316,18 @@ def _of_links(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Ite
                 yield path, sql("map_assignment", **parts, table=place, column=quoted(name)), None
             else:
                 yield path, sql("map_expression", **parts), (links.table, name)
+
+
+def _of_marks(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iterator[_Sql]:
+    """Yield the statements of marks, over the rows that are marked."""
+    there = targets.get(table.name)
+    types = {column.name: column.type for column in table.columns}
+    for name, expression in table.marked.items() if there is not None else ():
+        place = f"{quoted(schema)}.{quoted(table.name)}"
+        parts = {"expression": f"({expression})::{types[name]}", "rows": place, "alias": "t"}
+        yield ("marked", name), sql("map_row_expression", **parts), None
+        if there is not None and there.stores and name in there.columns:
+            yield ("marked", name), sql("map_assignment", **parts, table=place, column=quoted(name)), None
 
 
 @asynccontextmanager

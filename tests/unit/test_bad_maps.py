@@ -45,6 +45,12 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "an empty mapping of tables": ("version: 1\nname: shop\ntables: {} # !\n", "tables", "no table in it", "Add an entry for each"),
     "an empty list of tables": ("version: 1\nname: shop\ntables: [] # !\n", "tables", "no table in it", "Add an entry for each"),
     "an unknown key of the map": (ITEMS + "tabels: {} # !\n", "tabels", "unknown key 'tabels'", "Did you mean 'tables'?"),
+    # Marks.
+    "a mark on no column": (HEAD + "  items:\n    source: item\n    marked:\n      gone: now() # !\n", "tables.items.marked.gone", "gone is no column", "Add it to `columns`"),
+    "marks of rows of another table": (ITEMS + "  more:\n    source: more\n    into: items\n    columns: {note: text}\n    marked: {note: \"'x'\"} # !\n", "tables.more.marked", "rows are those of items", "Mark them there"),
+    "a mark on what others refer by": (HEAD + "  items:\n    source: item\n    columns: {code: text}\n    marked:\n      code: \"''\" # !\n  tags:\n    source: tag\n    references: {item: {parent: items, by: code}}\n", "tables.items.marked.code", "refer to items by code", "Mark another column"),
+    "marks of rejections": (HEAD + "  tags: {source: tag}\n  items:\n    source: item\n    links: {item_tags: {source: tag_ids, owner: item_id, member: tag_id, parent: tags, rejected_by: rejections}}\n  rejections:\n    source: rejection\n    key: [item, tag]\n    references: {item: items, tag: tags}\n    columns: {note: text}\n    marked: {note: \"'x'\"} # !\n", "tables.rejections.marked", "suppresses a link", "Leave it out"),
+    "a parameter in a mark": (HEAD + "  items:\n    source: item\n    columns: {code: text}\n    marked:\n      code: $1 # !\n", "tables.items.marked.code", "stands for nothing", "Write the value"),
     # Fields.
     "no source": (HEAD + "  items: {columns: [title]} # !\n", "tables.items.source", "'source' is missing", "Add `source:`"),
     "a table of nothing": (HEAD + "  items: # !\n", "tables.items.source", "'source' is missing", "Add `source:`"),

@@ -6,6 +6,7 @@ import asyncpg
 
 from syncline.engine.render.fragments import column as column_name
 from syncline.engine.render.fragments import commas
+from syncline.engine.render.kept import counted_rows
 from syncline.engine.table_map import SchemaMap, Stat, Stats, TableMap
 from syncline.engine.template import sql
 from syncline.maps.key_types import Kind
@@ -102,6 +103,7 @@ class Recount:
         self._counting = [
             (table, _groups(table, stats)) for table in schema_map if (stats := table.stats) is not None
         ]
+        self._map = schema_map
         self._statements: dict[tuple[str, frozenset[str]], str] = {}
 
     def labels(self, table: str) -> list[str]:
@@ -128,7 +130,7 @@ class Recount:
                 shape = (table.name, labels)
                 if shape not in self._statements:
                     self._statements[shape] = _statement(
-                        table, groups, labels, noted=self.noted, as_text=self._noted_as_text
+                        self._map, table, groups, labels, noted=self.noted, as_text=self._noted_as_text
                     )
                 await target.execute(self._statements[shape])
 
@@ -142,6 +144,7 @@ def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:
 
 
 def _statement(
+    schema_map: SchemaMap,
     table: TableMap,
     groups: Mapping[str, list[Stat]],
     labels: frozenset[str],
@@ -160,7 +163,7 @@ def _statement(
             "stats_numbers",
             number=str(number),
             values=commas([f"{stat.value} AS {quoted(stat.column)}" for stat in group]),
-            rows=_counted_rows(group[0].counted, group[0].by),
+            rows=_counted_rows(counted_rows(schema_map, group[0].counted), group[0].by),
             table=quoted(group[0].counted),
         )
         for number, group in enumerate(counted)
@@ -199,13 +202,13 @@ def _statement(
 
 
 def _counted_rows(counted: str, by: Sequence[str]) -> str:
-    """Return the query for the rows of `counted` that refer to a touched row, once per pair."""
+    """Return the query for the rows `counted` that refer to a touched row, once per pair."""
     return " UNION ALL ".join(
         " AND ".join(
             [
                 (
                     "SELECT u.id AS sync_touched_id, c.* FROM touched u"
-                    f" JOIN {quoted(counted)} c ON c.{quoted(column)} = u.id"
+                    f" JOIN {counted} c ON c.{quoted(column)} = u.id"
                 ),
                 *(f"c.{quoted(before)} IS DISTINCT FROM u.id" for before in by[:index]),
             ]

@@ -68,7 +68,15 @@ async def drain_outbox(
     fence = await Fence.current(held.connection, graph=context.graph.slug, schema=held.schema)
     drains = {
         table.vector.collection: OutboxDrain(
-            held, table, table.vector, context, counts, fence=fence, out_of_time=out_of_time, beat=beat
+            held,
+            schema_map,
+            table,
+            table.vector,
+            context,
+            counts,
+            fence=fence,
+            out_of_time=out_of_time,
+            beat=beat,
         )
         for table in schema_map
         if table.vector is not None
@@ -153,6 +161,7 @@ class OutboxDrain:
     def __init__(
         self,
         held: HeldSchema,
+        schema_map: SchemaMap,
         table: TableMap,
         vector: VectorProjection,
         context: SyncContext,
@@ -169,6 +178,7 @@ class OutboxDrain:
         self._collection = context.vectors.collection(vector.collection)
         self._outbox = Outbox(
             held,
+            schema_map,
             table,
             vector,
             fence=fence,

@@ -184,7 +184,7 @@ def map_changes(
             )
         elif before[name] != definition:
             found.append(_changed(name, before[name], definition))
-    found = _with_children(found, now)
+    found = _without_stubs(_with_children(found, now), _stubbed(before) - _stubbed(now), now)
     for name in before.keys() - now.keys():
         collection = _part(before[name], "vector").get("collection")
         found.append(
@@ -216,6 +216,23 @@ def _with_children(found: Sequence[TableChange], now: Mapping[str, Definition]) 
             change = changes.get(name) or TableChange(table=name, kind=ChangeKind.CHANGED)
             why = tuple(f"ids of {parent} changed" for parent in sorted(after))
             changes[name] = replace(change, what=(*change.what, *why), reread=True, fill=False, after=after)
+    return list(changes.values())
+
+
+def _stubbed(tables: Mapping[str, Definition]) -> set[str]:
+    """Return the tables of which references make stubs."""
+    named = [item for table in tables.values() for item in _named(table, "references").values()]
+    return {str(item["parent"]) for item in named if isinstance(item, dict) and item.get("stub") is not None}
+
+
+def _without_stubs(
+    found: Sequence[TableChange], tables: set[str], now: Mapping[str, Definition]
+) -> list[TableChange]:
+    """Add that stubs of these tables leave."""
+    changes = {change.table: change for change in found}
+    for name in sorted(tables & now.keys()):
+        change = changes.get(name) or TableChange(table=name, kind=ChangeKind.CHANGED)
+        changes[name] = replace(change, what=(*change.what, "no stubs any longer"), unstubbed=True)
     return list(changes.values())
 
 

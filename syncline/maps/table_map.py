@@ -10,7 +10,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from syncline.maps.columns import Column
@@ -33,6 +33,17 @@ __all__ = [
 ]
 
 
+def _stub(value: object) -> object:
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
+Stub = Annotated[
+    Mapping[Name, Sql] | None,
+    BeforeValidator(_stub, json_schema_input_type=Mapping[Name, Sql] | bool | None),
+]
+"""Columns of a stub; `true` stands for none."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Reference:
     """A column of the source that holds another row's key; in the target it is that row's id.
@@ -52,6 +63,11 @@ class Reference:
     by: Name | None = None
     """A text column of the parent's target that `column` holds instead of the parent's key, such as a content
     hash; of several parents with the same value any one is used. It should be indexed in both stores."""
+    stub: Stub = None
+    """While the parent is missing, a stub of it is made, to which the row refers, in place of parking the row.
+    `true`, or column of the parent's `columns` -> SQL over this staged row `s`; the others are NULL, or what
+    the database says. The parent takes the stub over when it comes; it leaves with the last row that refers
+    to it."""
 
     @property
     def target_column(self) -> str:

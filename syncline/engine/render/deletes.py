@@ -1,15 +1,15 @@
 """Removal: deletes graph-db rows that the write-db no longer has; dependents are parked or deleted."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 from syncline.engine.render.fragments import commas, differs_from_none, link_names, queue
 from syncline.engine.render.identity import Identity
-from syncline.engine.render.kept import keeps
+from syncline.engine.render.kept import keeps, stubbing
 from syncline.engine.render.links import LinkTable
-from syncline.engine.render.marks import aside, marking
+from syncline.engine.render.marks import aside, marked_aside, marking, stubs_aside
 from syncline.engine.render.stats import counting_columns, touched
 from syncline.engine.schema_transaction import looking_up
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
@@ -34,12 +34,12 @@ class _Effect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Marking:
-    """How the rows of a table are marked in place of being removed."""
+class _Keeping:
+    """How rows of a table are kept in place of being removed."""
 
-    effects: tuple[_Effect, ...]
-    aside: str
-    """The statement that sets the marked rows aside."""
+    effects: Sequence[_Effect]
+    aside: Sequence[str]
+    """The statements that set the rows aside that stay."""
 
 
 class Removal:
@@ -56,15 +56,13 @@ class Removal:
         self._listed = any(table.listed for table in schema_map)
         self._children = {table.name: list(self._children_of(table)) for table in schema_map}
         self._effects = {table.name: list(self._effects_of(table)) for table in schema_map}
-        self._marking = {table.name: self._marks(table) for table in schema_map if table.marked}
+        keeping = [table for table in schema_map if keeps(schema_map, table)]
+        self._keeping = {table.name: self._keeps(table) for table in keeping}
         self._back = [
-            sql("marked_back", table=literal(table.name), aside=literal(aside(table)))
-            for table in schema_map
-            if table.marked
+            sql("kept_back", table=literal(table.name), aside=literal(aside(table))) for table in keeping
         ]
-        asides = [f"'{literal(aside(table))}'" for table in schema_map if table.marked]
-        kept = any(keeps(schema_map, table) for table in schema_map)
-        self._kept_removed = sql("kept_removed", asides=commas(asides)) if kept else None
+        asides = [f"'{literal(aside(table))}'" for table in keeping]
+        self._kept_removed = sql("kept_removed", asides=commas(asides))
 
     async def run(self, target: asyncpg.Connection) -> list[TableProgress]:
         """Remove the rows in `sync_gone` within the caller's transaction; return the changes per table."""
@@ -76,9 +74,11 @@ class Removal:
 
     async def _remove(self, target: asyncpg.Connection, gone: set[str]) -> list[TableProgress]:
         effects: list[TableProgress] = []
-        for name in self._marking.keys() & gone:
-            effects += await self._executed(target, self._marking[name].effects)
-            await target.execute(self._marking[name].aside)
+        keeping = [kept for name, kept in self._keeping.items() if name in gone]
+        for kept in keeping:
+            effects += await self._executed(target, kept.effects)
+            for statement in kept.aside:
+                await target.execute(statement)
         # Parents first, so that grandchildren are found as well.
         for table in self._map:
             if table.name in gone:
@@ -91,10 +91,10 @@ class Removal:
         await target.execute(sql("remove_waiting"))
         if self._listed:
             await target.execute(sql("list_remove"))
-        if self._kept_removed is not None:
+        if self._keeping:
             await target.execute(self._kept_removed)
-        if self._marking.keys() & gone:
-            # Nothing of a marked row stays parked or rejected either; it stays listed.
+        if keeping:
+            # Nothing of a row that is kept stays parked or rejected either; it stays listed.
             for statement in self._back:
                 await target.execute(statement)
             await target.execute(sql("remove_waiting"))
@@ -170,11 +170,16 @@ class Removal:
         own = self._identity(child)
         return "\nWHERE array_position(k.key, NULL) IS NULL" if any(map(own.under_listed, child.key)) else ""
 
-    def _marks(self, table: TableMap) -> _Marking:
-        marked, set_aside = marking(self._map, table, self._same_row(table))
-        effect = _Effect(table=table.name, column="deletes", statement=marked)
-        # Its links are those of an array that is not there any longer.
-        return _Marking(effects=(effect, *self._own_links(table)), aside=set_aside)
+    def _keeps(self, table: TableMap) -> _Keeping:
+        effects, set_aside = [], []
+        if table.marked:
+            marked = marking(self._map, table, self._same_row(table))
+            # Its links are those of an array that is not there any longer.
+            effects = [_Effect(table=table.name, column="deletes", statement=marked), *self._own_links(table)]
+            set_aside.append(marked_aside(table))
+        if stubbing(self._map, table):
+            set_aside.append(stubs_aside(self._map, table))
+        return _Keeping(effects=effects, aside=set_aside)
 
     def _own_links(self, table: TableMap) -> Iterator[_Effect]:
         for links in table.links:

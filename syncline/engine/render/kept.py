@@ -4,18 +4,37 @@ from typing import Final
 
 from syncline.engine.render.fragments import column, commas
 from syncline.engine.render.identity import is_listed
-from syncline.engine.table_map import SchemaMap, TableMap
+from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.sql import literal, quoted
 
-__all__ = ["counted_rows", "is_kept", "keeps", "live", "target_key", "with_source"]
+__all__ = ["counted_rows", "is_kept", "keeps", "live", "referred", "stubbing", "target_key", "with_source"]
 
 _LIST: Final = "sync_kept"
 
 
 def keeps(schema_map: SchemaMap, table: TableMap) -> bool:
     """Return whether a table's target may have rows without a source row."""
-    return bool(table.marked)
+    return bool(table.marked) or bool(stubbing(schema_map, table))
+
+
+def stubbing(schema_map: SchemaMap, table: TableMap) -> list[tuple[TableMap, Reference]]:
+    """Return the references that make stubs of a table, with their tables."""
+    return [
+        (child, reference)
+        for child in schema_map
+        for reference in child.references
+        if reference.parent == table.name and reference.stub is not None
+    ]
+
+
+def referred(schema_map: SchemaMap, table: TableMap, target_id: str) -> str:
+    """Return the condition that a row refers to this target id, by a reference that makes stubs."""
+    rows = [
+        f"EXISTS (SELECT FROM {quoted(child.target)} r WHERE r.{quoted(reference.target_column)} = {target_id})"
+        for child, reference in stubbing(schema_map, table)
+    ]
+    return f"({' OR '.join(rows)})"
 
 
 def target_key(table: TableMap, row: str) -> str:
@@ -24,7 +43,7 @@ def target_key(table: TableMap, row: str) -> str:
 
 
 def is_kept(table: TableMap, row: str, *, schema: str | None = None) -> str:
-    """Return the condition that a target row is in the list, that of a schema or of the one on the search_path."""
+    """Return the condition that a target row is in the list, that of a schema if one is named."""
     place = _LIST if schema is None else f"{quoted(schema)}.{_LIST}"
     return sql("is_kept", list=place, table=literal(table.name), target_key=target_key(table, row)).strip()
 

@@ -34,8 +34,7 @@ def mark_faults(table: TableMap, tables: Sequence[TableMap]) -> Iterator[Found]:
             yield (
                 ("marked", name),
                 f"{name} is no column of this table map, so nothing would take the mark back",
-                "Add it to `columns`, with what a row has that is there, such as "
-                '{type: timestamptz, value: "NULL"}.',
+                "Add it to `columns`, with what a row has that is there (`value: 'NULL'`, for example).",
             )
         elif name in named:
             yield (

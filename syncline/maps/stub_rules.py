@@ -53,7 +53,7 @@ def _faults(
         yield (
             at,
             f"ids of {parent.name} do not follow from its key, so a stub could not have one",
-            f"Let {parent.name} have ids by `hash`, `same`, `uuid5` or `expression`, not beside; or leave it out.",
+            f"Let {parent.name} have ids by `hash`, `same`, `uuid5` or `expression`, not beside.",
         )
     if parent.required:
         yield at, f"a stub of {parent.name} could not say its {parent.required[0].column}", _AWAY
@@ -77,8 +77,7 @@ def _by_value(
     if parent.key_types[0].kind not in (Kind.TEXT, Kind.UUID):
         yield (
             at,
-            f"a stub that is found by {reference.by} needs a key, and none can be made of type "
-            f"{parent.key_types[0].name}",
+            f"its stubs need keys, and none can be made of type {parent.key_types[0].name}",
             _AWAY,
         )
     others = {each.by for _, each in _references(parent, tables) if each.stub is not None and each.by}

@@ -65,9 +65,9 @@ class Reference:
     hash; of several parents with the same value any one is used. It should be indexed in both stores."""
     stub: Stub = None
     """While the parent is missing, a stub of it is made, to which the row refers, in place of parking the row.
-    `true`, or column of the parent's `columns` -> SQL over this staged row `s`; the others are NULL, or what
-    the database says. The parent takes the stub over when it comes; it leaves with the last row that refers
-    to it."""
+    `true`, or column of the parent's `columns` -> SQL over this staged row `s`; others are NULL, or what the
+    database says. The parent takes the stub over when it comes; it leaves with the last row that refers to it.
+    """
 
     @property
     def target_column(self) -> str:

@@ -91,7 +91,9 @@ async def stubs(site: Site) -> list[Row]:
 
 async def test_rows_refer_to_a_stub_until_the_row_comes_and_takes_it_over(site: Site) -> None:
     assert await found(site) == [("http://1", "h1", "stub", 2, "one,two")]
-    assert await found(site, "SELECT key, quotes FROM kg.people JOIN kg.people_stats ON person_id = id ORDER BY 1") == [
+    assert await found(
+        site, "SELECT key, quotes FROM kg.people JOIN kg.people_stats ON person_id = id ORDER BY 1"
+    ) == [
         ("p", 1),
         ("q", 1),
     ]
@@ -189,7 +191,9 @@ async def test_verify_repair_and_explain_know_stubs(site: Site) -> None:
     # A stub that nobody knows is extra, and what refers to it makes another.
     await on_target(site.graph, "DELETE FROM kg.sync_kept WHERE table_name = 'sources'")
     verified = await site.verified(repair=True)
-    assert {each.name: (each.extra.count, each.missing.count) for each in verified.relations if each.damaged} == {
+    assert {
+        each.name: (each.extra.count, each.missing.count) for each in verified.relations if each.damaged
+    } == {
         "sources": (1, 0),
         "raw": (0, 1),
     }
@@ -201,7 +205,9 @@ async def test_verify_repair_and_explain_know_stubs(site: Site) -> None:
         site.graph,
         "INSERT INTO kg.sync_requeue (table_name, row_id, key, reason) SELECT table_name, row_id, key, 'x' FROM kg.sync_kept",
     )
-    before = await found(site, "SELECT id, xmin FROM kg.sources UNION ALL SELECT id, xmin FROM kg.people ORDER BY 1")
+    before = await found(
+        site, "SELECT id, xmin FROM kg.sources UNION ALL SELECT id, xmin FROM kg.people ORDER BY 1"
+    )
     await site.cycle()
     assert before == await found(
         site, "SELECT id, xmin FROM kg.sources UNION ALL SELECT id, xmin FROM kg.people ORDER BY 1"

@@ -31,7 +31,7 @@ def stubbing(schema_map: SchemaMap, table: TableMap) -> list[tuple[TableMap, Ref
 def referred(schema_map: SchemaMap, table: TableMap, target_id: str) -> str:
     """Return the condition that a row refers to this target id, by a reference that makes stubs."""
     rows = [
-        f"EXISTS (SELECT FROM {quoted(child.target)} r WHERE r.{quoted(reference.target_column)} = {target_id})"
+        f"EXISTS (SELECT FROM {quoted(child.name)} r WHERE r.{quoted(reference.target_column)} = {target_id})"
         for child, reference in stubbing(schema_map, table)
     ]
     return f"({' OR '.join(rows)})"

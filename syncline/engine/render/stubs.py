@@ -1,4 +1,4 @@
-"""Stubs: rows that are made while the row that a reference names is missing, and that it takes over when it comes."""
+"""Stubs: rows that are made while what a reference names is missing, and that it takes over when it comes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -64,9 +64,9 @@ class Reference:
     """A text column of the parent's target that `column` holds instead of the parent's key, such as a content
     hash; of several parents with the same value any one is used. It should be indexed in both stores."""
     stub: Stub = None
-    """While the parent is missing, a stub of it is made, to which the row refers: it is not parked. `true`, or
+    """While the parent is missing, a stub of it is made, to which the row refers: it does not wait. `true` or
     column of the parent's `columns` -> SQL over this staged row `s`; others are NULL, or what the database
-    says. The parent takes the stub over when it comes; the stub leaves with the last row that refers to it."""
+    says. The parent takes it over when it comes; it leaves with the last row that refers to it."""
 
     @property
     def target_column(self) -> str:

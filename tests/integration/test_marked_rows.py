@@ -204,3 +204,10 @@ async def test_a_map_that_marks_no_longer_removes_what_is_marked(site: Site) -> 
     await site.cycle()
     assert await books(site) == [("b", True, "here, gone"), ("c", False, "here")]
     await site.equal()
+
+
+async def test_map_check_reads_marks_over_the_rows_that_get_them(site: Site) -> None:
+    marked = {"deleted_at": "t.nothing", "state": "count(*)::text"}
+    tables = (replace(each, marked=marked) if each.name == "books" else each for each in site.map)
+    told = await Site(site.graph, SchemaMap(name="other", tables=tuple(tables))).misfits()
+    assert told.keys() == {"tables.books.marked.deleted_at", "tables.books.marked.state"}

@@ -4,13 +4,16 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from syncline.engine import SchemaMap
 from syncline.operator.explain import explain
-from syncline.testing.graphs import on_target, write
-from tests.integration.test_shapes import Site, made
+from syncline.testing.graphs import TestGraph, on_target, write
+from tests.integration.test_shapes import Site, graph, made
 from tests.kit.bare_graph import bare_graph
+
+__all__ = ["graph"]
 
 MAP = """
   people:
@@ -135,6 +138,82 @@ async def test_a_stub_leaves_with_the_last_row_that_refers_to_it(site: Site) -> 
     await site.cycle()
     assert await found(site) == [] == await stubs(site)
     assert await found(site, "SELECT key FROM kg.people") == []
+    await site.equal()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "hash",
+        "{rule: uuid5, namespace: 6ba7b810-9dad-11d1-80b4-00c04fd430c8}",
+        "{rule: expression, expression: md5('x' || $1)::uuid, type: uuid}",
+    ],
+)
+async def test_ids_of_every_rule_are_taken_over(graph: TestGraph, rule: str) -> None:
+    site = await made(
+        graph,
+        MAP.replace("    types: {id: uuid}\n    id: same\n", f"    id: {rule}\n"),
+        source=SOURCE.replace("id uuid", "id text"),
+        target=TARGET.replace(
+            "    id uuid PRIMARY KEY, uri", "    id uuid PRIMARY KEY, key text NOT NULL UNIQUE, uri"
+        ),
+    )
+    await write(graph, QUOTES)
+    await site.cycle()
+    assert await found(site) == [("http://1", "h1", "stub", 2, "one,two")]
+    await site.equal()
+    await write(graph, "INSERT INTO kg.raw_source VALUES ('a key', 'http://real', 'h1', 'fetched')")
+    await site.cycle()
+    assert await found(site) == [("http://real", "h1", "fetched", 2, "one,two")]
+    assert await found(site, "SELECT key FROM kg.sources") == [("a key",)]
+    await site.equal()
+
+
+async def test_map_check_says_what_a_stub_lacks(site: Site) -> None:
+    await on_target(
+        site.graph,
+        "ALTER TABLE kg.sources ADD COLUMN licence text NOT NULL DEFAULT ''; ALTER TABLE kg.sources ALTER licence DROP DEFAULT;"
+        "ALTER TABLE kg.people ADD COLUMN name text NOT NULL DEFAULT ''; ALTER TABLE kg.people ALTER name DROP DEFAULT",
+    )
+    told = await site.misfits()
+    assert told.keys() == {
+        "tables.sources.columns",
+        "tables.people.columns",
+        "tables.quotes.references.hash.stub",
+        "tables.quotes.references.person.stub",
+    }
+    assert "a stub that quotes makes does not fill it" in told["tables.quotes.references.hash.stub"]
+    await on_target(
+        site.graph, "ALTER TABLE kg.sources DROP COLUMN licence; ALTER TABLE kg.people DROP COLUMN name"
+    )
+    references = tuple(
+        replace(one, stub={"uri": "s.nothing", "state": "s.words"}) if one.column == "hash" else one
+        for one in site.map["quotes"].references
+    )
+    tables = (replace(each, references=references) if each.name == "quotes" else each for each in site.map)
+    other = Site(site.graph, SchemaMap(name="other", tables=tuple(tables)))
+    assert (await other.misfits()).keys() == {"tables.quotes.references.hash.stub.uri"}
+    await on_target(site.graph, "DROP TABLE kg.sync_kept")
+    told = await site.misfits()
+    assert "syncline migrate" in told.get("tables.quotes.references.hash.stub", ""), told
+
+
+async def test_two_tables_that_refer_to_one_by_value_are_both_matched_again(graph: TestGraph) -> None:
+    """Its statement had two parts of one name."""
+    child = "source: {0}\n    references: {{hash: {{parent: sources, target: source_id, by: hash}}}}"
+    table = "(id uuid PRIMARY KEY, key text, source_id uuid, sync_version bigint, sync_run bigint)"
+    site = await made(
+        graph,
+        f"  sources: {{source: src, columns: [hash]}}\n  ones:\n    {child.format('one')}\n  twos:\n    {child.format('two')}\n",
+        source="CREATE TABLE src (id text PRIMARY KEY, hash text);"
+        "CREATE TABLE one (id text PRIMARY KEY, hash text); CREATE TABLE two (id text PRIMARY KEY, hash text);"
+        "INSERT INTO src VALUES ('s', 'h'); INSERT INTO one VALUES ('1', 'h'); INSERT INTO two VALUES ('2', 'h')",
+        target="CREATE TABLE sources (id uuid PRIMARY KEY, key text, hash text, sync_version bigint, sync_run bigint);"
+        f"CREATE TABLE ones {table}; CREATE TABLE twos {table}",
+    )
+    await site.cycle()
+    await write(graph, "UPDATE kg.src SET hash = 'g'")
+    assert (await site.cycle()).parked == 2
     await site.equal()
 
 

@@ -20,16 +20,12 @@ _LIST: Final = "sync_kept"
 def kept_problems(catalog: Catalog, schema_map: SchemaMap, table_map: TableMap) -> Iterator[Misfit]:
     """Yield what keeps rows of a table from being kept without a source row, or its stubs from being made."""
     stubs = [reference for reference in table_map.references if reference.stub is not None]
-    if (stubs or keeps(schema_map, table_map)) and _LIST not in catalog.tables:
+    if keeps(schema_map, table_map) and _LIST not in catalog.tables:
         yield Misfit(
-            f"Table {catalog.schema}.{_LIST} is missing, which rows without a source row need: "
-            "run `syncline migrate`.",
+            f"Table {catalog.schema}.{_LIST} is missing, which rows of {table_map.name} without a source row "
+            "need: run `syncline migrate`.",
             table=table_map.name,
-            path=("references", stubs[0].column, "stub")
-            if stubs
-            else ("marked",)
-            if table_map.marked
-            else (),
+            path=("marked",) if table_map.marked else (),
         )
     for reference in stubs:
         yield from _unfilled(catalog, schema_map, table_map, reference)

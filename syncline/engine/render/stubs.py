@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import column, commas, merged_values, reference_id, row_id
 from syncline.engine.render.identity import Identity, key_hash
-from syncline.engine.render.kept import stubbing, target_key
+from syncline.engine.render.kept import stubbing
 from syncline.engine.render.merge import Ranged
 from syncline.engine.render.stats import counting_columns, first_counts, new_lines, stubs_noted, touched
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
@@ -117,8 +117,10 @@ class Stubs:
             stage=stage,
             by=quoted(by),
             value=f"({merged_values(table)[by]})",
-            target_key=target_key(table, "t"),
-            **own,
+            id=self._own.column,
+            id_type=table.id_type.native,
+            row_id=own["row_id"],
+            target=own["target"],
         ).strip()
         return {"found": found, "id": self._own.column, "staged": self._own.staged, **own}
 

@@ -103,16 +103,16 @@ WHERE s.sync_present AND s.@{reference} IS NOT NULL AND s.@{reference_id} IS NUL
 
 -- name: stub_of_row
 -- The stub that stands for a staged row by a value of it, under a key of its own.
-@{stage} s
-JOIN @{target} t ON t.@{by} = @{value} AND t.@{by}::text COLLATE "C" = @{value}
-JOIN sync_kept k ON k.table_name = '@{table}' AND k.target_key = @{target_key} AND k.stub AND k.row_id <> @{row_id}
+sync_kept k
+JOIN @{target} t ON t.@{id} = k.target_key[1]::@{id_type}
+JOIN @{stage} s ON t.@{by} = @{value} AND t.@{by}::text COLLATE "C" = @{value} AND k.row_id <> @{row_id}
 
 -- name: oust_stubs
 -- A row that is in the target already takes over what refers to the stub: it is removed, and that is read again.
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
 SELECT '@{table}', k.row_id, k.key, NULL
 FROM @{found}
-WHERE s.sync_present AND EXISTS (SELECT FROM @{target} o WHERE o.@{id} = s.@{staged})
+WHERE k.table_name = '@{table}' AND k.stub AND s.sync_present AND EXISTS (SELECT FROM @{target} o WHERE o.@{id} = s.@{staged})
 ON CONFLICT DO NOTHING
 
 -- name: adopt_stubs
@@ -121,7 +121,7 @@ ON CONFLICT DO NOTHING
 WITH found AS MATERIALIZED (
     SELECT DISTINCT ON (k.row_id) k.row_id AS stub, t.@{id} AS old_id, s.@{staged} AS id, @{row_id} AS row_id, ARRAY[@{key}] AS key
     FROM @{found}
-    WHERE s.sync_present AND NOT EXISTS (SELECT FROM @{target} o WHERE o.@{id} = s.@{staged})
+    WHERE k.table_name = '@{table}' AND k.stub AND s.sync_present AND NOT EXISTS (SELECT FROM @{target} o WHERE o.@{id} = s.@{staged})
     ORDER BY k.row_id, @{row_id}
 ), changed AS (
     UPDATE @{target} t SET @{id} = f.id FROM found f WHERE t.@{id} = f.old_id RETURNING t.@{id}

@@ -214,6 +214,5 @@ class Batches:
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name
         effects, refused = await remove_gone(self._target, self._statements, store)
-        await self._statements.recount.run(self._target)
-        self._more |= bool(effects)
+        self._more |= await self._statements.recount.run(self._target) or bool(effects)
         return await self._insert_letters(self._progress.run.plus(effects), refused)

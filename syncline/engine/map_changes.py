@@ -102,6 +102,10 @@ class TableChange:
     relisted: bool | None = None
     """Whether the list has the ids of an unchanged rule `hash` as target ids from now on, or no longer;
     None if that is as before."""
+    unmarked: bool = False
+    """Whether rows that are marked are kept no longer."""
+    unstubbed: bool = False
+    """Whether stubs are made no longer in place of missing rows of this table."""
     after: frozenset[str] = frozenset()
     """Tables whose ids changed, and to which this one refers: it is read after them."""
 
@@ -131,6 +135,8 @@ class TableChange:
             *(["every point is written again, changed texts are embedded"] if self.points else []),
             *(["every count is made again"] if self.recount else []),
             *(["the indexes of its collection are made"] if self.indexed else []),
+            *(["marked rows leave"] if self.unmarked else []),
+            *(["stubs leave"] if self.unstubbed else []),
             *([f"links in {', '.join(self.links_ours)} count as the engine's"] if self.links_ours else []),
             *([f"links of others in {', '.join(self.links_all)} leave"] if self.links_all else []),
         ]
@@ -178,7 +184,7 @@ def map_changes(
             )
         elif before[name] != definition:
             found.append(_changed(name, before[name], definition))
-    found = _with_children(found, now)
+    found = _without_stubs(_with_children(found, now), _stubbed(before) - _stubbed(now), now)
     for name in before.keys() - now.keys():
         collection = _part(before[name], "vector").get("collection")
         found.append(
@@ -213,6 +219,23 @@ def _with_children(found: Sequence[TableChange], now: Mapping[str, Definition]) 
     return list(changes.values())
 
 
+def _stubbed(tables: Mapping[str, Definition]) -> set[str]:
+    """Return the tables of which references make stubs."""
+    named = [item for table in tables.values() for item in _named(table, "references").values()]
+    return {str(item["parent"]) for item in named if isinstance(item, dict) and item.get("stub") is not None}
+
+
+def _without_stubs(
+    found: Sequence[TableChange], tables: set[str], now: Mapping[str, Definition]
+) -> list[TableChange]:
+    """Add that stubs of these tables leave."""
+    changes = {change.table: change for change in found}
+    for name in sorted(tables & now.keys()):
+        change = changes.get(name) or TableChange(table=name, kind=ChangeKind.CHANGED)
+        changes[name] = replace(change, what=(*change.what, "no stubs any longer"), unstubbed=True)
+    return list(changes.values())
+
+
 def _parents(table: Definition) -> set[str]:
     named = [*_named(table, "references").values(), *_named(table, "links").values()]
     return {str(item["parent"]) for item in named if isinstance(item, dict)}
@@ -233,7 +256,7 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
             reread |= again and not adding
         else:
             what.append(f"{_called(field)} changed")
-            reread |= field not in _UNREAD
+            reread |= field not in (*_UNREAD, "marked")
     vector = _vector(_part(before, "vector"), _part(now, "vector"))
     stats, recount = _stats(_part(before, "stats"), _part(now, "stats"))
     links = _named(before, "links").keys() - _named(now, "links").keys()
@@ -258,6 +281,7 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         links_ours=_turned(before, now, now),
         links_all=_turned(before, now, before),
         collection_left=vector.left,
+        unmarked="marked" in before and "marked" not in now,
     )
 
 

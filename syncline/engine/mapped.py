@@ -87,6 +87,7 @@ class MapState:
         for change in changes:
             if change.relisted is not None:
                 await target.execute(sql("mapped_relist"), change.table, change.relisted)
+        await self._record_kept(target, changes)
         left = [change.table for change in changes if change.kind is ChangeKind.LEFT]
         if left:
             await target.execute(sql("mapped_left"), left)
@@ -112,6 +113,16 @@ class MapState:
         """Return the tables whose counts are to be made again, in the order of the map."""
         wanted = {change.table for change in self.applied(failed) if change.recount} | self.recounts
         return [name for name in self.statements.tables if name in wanted and name not in failed]
+
+    async def _record_kept(self, target: asyncpg.Connection, changes: Sequence[TableChange]) -> None:
+        """Record which rows without a source row are kept no longer, or found by another key."""
+        anew = [change.table for change in changes if change.compare or change.kind is ChangeKind.LEFT]
+        if anew:
+            await target.execute("DELETE FROM sync_kept WHERE table_name = ANY ($1::text[])", anew)
+        over = [(change.table, False) for change in changes if change.unmarked]
+        over += [(change.table, True) for change in changes if change.unstubbed]
+        if over:
+            await target.execute(sql("kept_left"), [name for name, _ in over], [stub for _, stub in over])
 
     async def _record_links_and_points(
         self, target: asyncpg.Connection, changes: Sequence[TableChange]

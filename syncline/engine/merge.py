@@ -81,6 +81,13 @@ async def apply_staged(
     for ranged in waiting.park_rows:
         _, refused, _ = await settle(target, table, ranged, store)
         unparked.extend(refused)
+    for making in table.stubs.making:
+        _, refused, _ = await settle(target, table, making.make, store)
+        unparked.extend(refused)
+        if making.name is not None:
+            await target.execute(making.name)
+    if table.stubs.oust is not None:
+        await target.execute(table.stubs.oust)
     elsewhere = await move(target, listing)
     removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
     effects.extend(removed)
@@ -95,7 +102,12 @@ async def apply_staged(
     for statement in waiting.park_references:
         await target.execute(statement)
 
-    merge = merging.rows if state["known"] else merging.new_rows
+    known = state["known"]
+    if table.stubs.adopt is not None:
+        adopted, refused, _ = await settle(target, table, table.stubs.adopt, store)
+        unparked.extend(refused)
+        known |= bool(adopted)
+    merge = merging.rows if known else merging.new_rows
     rows, refused, in_parts = await settle(
         target, table, merge, store, first=waiting.park_beside, claiming=True
     )
@@ -103,6 +115,8 @@ async def apply_staged(
         ids = [letter.row_id for letter in refused]
         await target.execute(sql("reject_references"), table.table.name, ids)
     await enter_landed(target, listing)
+    if table.kept_landed is not None:
+        await target.execute(table.kept_landed)
     # Before the links: a row with one rejected link leaves the stage, although it has been applied.
     for child, statement in waiting.reject:
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
@@ -120,7 +134,7 @@ async def apply_staged(
                     more |= asked
 
     links = 0
-    for ranged in merging.links if state["known"] else merging.new_links:
+    for ranged in merging.links if known else merging.new_links:
         added, unlinked, _ = await settle(target, table, ranged, store)
         links += added
         refused.extend(unlinked)
@@ -131,7 +145,7 @@ async def apply_staged(
             if rows:
                 more |= await target.execute(table.retry_held) != "INSERT 0 0"
     more |= bool(rows) and merging.rematches
-    await schema.recount.run(target)
+    more |= await schema.recount.run(target)
     letters = [*unparked, *unremoved.get(table.table.name, ()), *refused]
     if listing.moved is not None:
         # One that cannot be removed under its old id may have another's besides.

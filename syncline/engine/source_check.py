@@ -309,6 +309,9 @@ class SourceCheck:
                 self.filled[change.table] = change.reason
             if change.compare:
                 ledger = self._comparing(ledger, {change.table: change.reason})
+            if change.unmarked or change.unstubbed:
+                # They are requested with the record of the change.
+                ledger = replace(ledger, requeued=True)
         filled = {**state.fills, **{name: ledger.cursors[name].end for name in self.filled}}
         self.fills = {name: bound for name, bound in filled.items() if name in self._statements.tables}
         return ledger.rereading(self.reread)

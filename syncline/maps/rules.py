@@ -15,7 +15,9 @@ from syncline.maps.forms import RESERVED
 from syncline.maps.into import into_faults
 from syncline.maps.key_rules import identity_faults, referring_faults
 from syncline.maps.link_rules import link_faults
+from syncline.maps.mark_rules import mark_faults
 from syncline.maps.sql_rules import parameter_faults
+from syncline.maps.stub_rules import stub_faults
 from syncline.maps.table_map import Links, Reference, TableMap
 from syncline.maps.tenant_rules import tenant_faults
 from syncline.maps.together_rules import together_faults
@@ -221,8 +223,12 @@ class _Table:
                 yield self.fault("stats", "columns", position, "by", problem=problem, fix=fix)
 
     def into(self, tables: Sequence[TableMap]) -> Iterator[Fault]:
-        """Yield what contradicts `into`."""
-        for path, problem, fix in into_faults(self._table, tables):
+        """Yield what contradicts `into`, `marked` or `stub`."""
+        for path, problem, fix in (
+            *into_faults(self._table, tables),
+            *mark_faults(self._table, tables),
+            *stub_faults(self._table, tables),
+        ):
             yield self.fault(*path, problem=problem, fix=fix)
 
     def _key(self) -> Iterator[Fault]:

@@ -36,8 +36,13 @@ def _written(table: TableMap) -> Iterator[tuple[tuple[str | int, ...], str]]:
             yield ("columns", position, "value"), column.value
     for name, value in table.otherwise.items():
         yield ("otherwise", name), value
+    for name, value in table.marked.items():
+        yield ("marked", name), value
     for name, expression in table.expressions.items():
         yield ("expressions", name), expression
+    for position, reference in enumerate(table.references):
+        for name, expression in (reference.stub or {}).items():
+            yield ("references", position, "stub", name), expression
     for position, links in enumerate(table.links):
         for name, expression in links.columns.items():
             yield ("links", position, "columns", name), expression

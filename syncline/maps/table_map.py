@@ -10,7 +10,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from syncline.maps.columns import Column
@@ -32,6 +32,17 @@ __all__ = [
     "TableMap",
     "VectorProjection",
 ]
+
+
+def _stub(value: object) -> object:
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
+Stub = Annotated[
+    Mapping[Name, Sql] | None,
+    BeforeValidator(_stub, json_schema_input_type=Mapping[Name, Sql] | bool | None),
+]
+"""Columns of a stub; `true` stands for none."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -59,6 +70,10 @@ class Reference:
     unreadable: UnreadableForm = None
     """What a text names that is no uuid, or number, as keys of the parent are. If left out, its row becomes a
     dead letter."""
+    stub: Stub = None
+    """While the parent is missing, a stub of it is made, to which the row refers: it does not wait. `true` or
+    column of the parent's `columns` -> SQL over this staged row `s`; others are NULL, or what the database
+    says. The parent takes it over when it comes; it leaves with the last row that refers to it."""
 
     @property
     def target_column(self) -> str:
@@ -211,6 +226,10 @@ class TableMap:
     """With `into`: column -> its value in rows without a source row here: an SQL constant, else NULL."""
     present: Sql = "true"
     """SQL condition over the source row: whether it belongs in the target. NULL means no."""
+    marked: Mapping[Name, Sql] = field(default_factory=dict)
+    """Column of `columns` -> SQL over the target row `t`: a row that is deleted at the source, or no longer
+    `present`, stays in the target with these values, such as now(). When it returns, it has those of
+    `columns` again. Without it, such a row is removed."""
     source_only: Annotated[tuple[Column, ...], Keyed("name", short="type")] = ()
     """Columns copied only to the stage, because expressions use them."""
     ignored: Names = ()

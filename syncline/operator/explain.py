@@ -10,6 +10,7 @@ from syncline.engine.key_forms import cast
 from syncline.engine.keys import hex_of, is_text, key_text, key_uuid, presented, readings, row_uuid
 from syncline.engine.render.fragments import column, differs_from_none
 from syncline.engine.render.identity import Identity
+from syncline.engine.render.kept import keeps, live
 from syncline.engine.render.statements import DELETES, Cursor, deleted_keys
 from syncline.engine.render.tenants import bound_tenant, deleted_rows, source_rows
 from syncline.engine.table_map import SchemaMap, TableMap
@@ -144,6 +145,11 @@ async def _read_target(
             sql("target_row", **_target(schema_map, table, there=there)), list(key)
         )
     graph = _in_graph_db(row, source)
+    if row is not None and keeps(schema_map, table):
+        kept = await connection.fetchrow(sql("kept_row"), name, row_id)
+        if kept is not None:
+            since = "stub_since" if kept["stub"] else "marked_since"
+            graph = graph.model_copy(update={since: kept["since"]})
     cursors = {
         cursor["table_name"]: cursor for cursor in await connection.fetch(sql("cursors"), [name, DELETES])
     }
@@ -153,8 +159,8 @@ async def _read_target(
         sql("waiting_for_row"), name, [key_uuid(value) for value in source.names]
     )
     letter = await connection.fetchrow(sql("dead_letter", from_code=literal(FROM_CODE)), name, [row_id])
-    since = None if graph.synced_by is None else graph.synced_by.taken_at
-    discard = await connection.fetchrow(sql("discards_of_row"), name, list(key_shown), since)
+    applied = None if graph.synced_by is None else graph.synced_by.taken_at
+    discard = await connection.fetchrow(sql("discards_of_row"), name, list(key_shown), applied)
     return Explanation(
         table=name,
         key=key_shown,
@@ -276,7 +282,12 @@ async def _read_vector(
     vector = table.vector
     if vector is None:
         return None
-    question = sql("vector_of_row", target=quoted(table.name), id=column(table.id_column), text=vector.text)
+    question = sql(
+        "vector_of_row",
+        target=live(schema_map, table) or quoted(table.name),
+        id=column(table.id_column),
+        text=vector.text,
+    )
     point = await _target_id(connection, schema_map, table, key)
     row = await connection.fetchrow(question, vector.collection, point or row_uuid(key))
     return InVectorStore(collection=vector.collection, **row)

@@ -87,6 +87,10 @@ class InGraphDb(Message):
     behind: bool = False
     """The write-db has a newer version. It is never written here if it changed no replicated column."""
     synced_by: SyncedBy | None = None
+    marked_since: datetime | None = None
+    """Since when it stays here, marked, although it has left the write-db (`marked` of the table map)."""
+    stub_since: datetime | None = None
+    """Since when it stands here for a row that has never come from the write-db (`stub` of a reference)."""
 
 
 class Wait(Message):
@@ -189,6 +193,9 @@ def _judge(row: Explanation) -> tuple[RowState, str]:
         return RowState.IN_STEP, "in step: the table map's condition keeps it out of the graph-db"
     if write.pending:
         return RowState.PENDING, _pending(row)
+    if not write.belongs and graph.marked_since is not None:
+        excluded = "the table map's condition keeps it out of the graph-db"
+        return RowState.IN_STEP, f"in step: {excluded}, where it stays, marked {moment(graph.marked_since)}"
     if row.dead_letter is not None:
         letter = row.dead_letter
         state = RowState.DEAD if letter.next_retry_at is None else RowState.RETRYING
@@ -213,6 +220,13 @@ def _judge_absent(row: Explanation) -> tuple[RowState, str]:
         return RowState.PENDING, f"pending: {gone}; that {_when(write)}"
     if row.requeued is not None:
         return RowState.PENDING, f"pending: {gone}; the next cycle asks again, because {row.requeued.reason}"
+    if graph.marked_since is not None:
+        return RowState.IN_STEP, f"in step: {gone}, and it stays, marked {moment(graph.marked_since)}"
+    if graph.stub_since is not None:
+        return (
+            RowState.IN_STEP,
+            f"in step: {gone}, a stub since {moment(graph.stub_since)} for what refers to it",
+        )
     if anywhere:
         where = "in the graph-db" if graph.exists else "in the engine state"
         return RowState.OUT_OF_STEP, f"out of step: {gone}, and still {where}"

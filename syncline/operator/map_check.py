@@ -252,6 +252,7 @@ async def _staged(
     by_expression = table.keeps_ids and table.id_rule is IdRule.EXPRESSION
     made_id = Listing(schema_map, table, _STAGE).made if by_expression else None
     plain = not (table.computed or table.otherwise) and all(column.copied for column in table.columns)
+    plain = plain and not any(reference.stub for reference in table.references)
     if plain and made_id is None:
         return
     stage = quoted(f"{_STAGE} {table.name}"[:60])
@@ -279,6 +280,16 @@ async def _staged(
                 yield path, sql("map_comparison", **parts, table=place, column=quoted(column)), None
         else:
             yield path, sql("map_expression", **parts), (table.name, column)
+    for reference in table.references:
+        types = {column.name: column.type for column in schema_map[reference.parent].columns}
+        for column, value in (reference.stub or {}).items():
+            place_in_map = ("references", reference.column, "stub", column)
+            parts = {"expression": f"({value})::{types[column]}", "rows": f"pg_temp.{stage}", "alias": "s"}
+            yield place_in_map, sql("map_row_expression", **parts), None
+            parent = targets.get(reference.parent)
+            if parent is not None and parent.stores and column in parent.columns:
+                place = f"{quoted(schema)}.{quoted(reference.parent)}"
+                yield place_in_map, sql("map_assignment", **parts, table=place, column=quoted(column)), None
 
 
 def _of_rows(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iterator[_Sql]:
@@ -290,6 +301,7 @@ def _of_rows(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iter
         for name, expression in table.vector.payload.items():
             yield ("vector", "payload", name), sql("map_row_expression", expression=expression, **rows), None
     yield from _of_links(schema, table, targets)
+    yield from _of_marks(schema, table, targets)
     for stat in table.stats.columns if table.stats else ():
         if stat.counted in targets:
             rows = {"rows": f"{quoted(schema)}.{quoted(stat.counted)}", "alias": "c"}
@@ -315,6 +327,18 @@ def _of_links(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Ite
                 yield path, sql("map_assignment", **parts, table=place, column=quoted(name)), None
             else:
                 yield path, sql("map_expression", **parts), (links.table, name)
+
+
+def _of_marks(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iterator[_Sql]:
+    """Yield the statements of marks, over the rows that are marked."""
+    there = targets.get(table.name)
+    types = {column.name: column.type for column in table.columns}
+    for name, expression in table.marked.items() if there is not None else ():
+        place = f"{quoted(schema)}.{quoted(table.name)}"
+        parts = {"expression": f"({expression})::{types[name]}", "rows": place, "alias": "t"}
+        yield ("marked", name), sql("map_row_expression", **parts), None
+        if there is not None and there.stores and name in there.columns:
+            yield ("marked", name), sql("map_assignment", **parts, table=place, column=quoted(name)), None
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from syncline.control.graphs import Graph
 from syncline.control.services import Services
 from syncline.engine.key_forms import form
 from syncline.engine.render.identity import Identity
+from syncline.engine.render.kept import keeps, with_source
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
@@ -166,6 +167,11 @@ class _Comparison:
         self, side: Side, relation: _Relation, places: dict[str, str], both: dict[str, str], tally: Tally
     ) -> dict[str, int]:
         """Note the rows that differ; return column -> number of rows in which it does."""
+        table = self._map[relation.table]
+        if relation.kind is RelationKind.ROWS and keeps(self._map, table):
+            # Marks are of the moment, and a shadow has those of its time.
+            schemas = {"live": self.live.schema, "shadow": self._shadow.schema}
+            places = {side: with_source(table, place, schema=schemas[side]) for side, place in places.items()}
         same_key = " AND ".join(f"l.{quoted(column)} = s.{quoted(column)}" for column, _ in relation.keys)
         tests = {name: _differs(name, kind) for name, kind in both.items()}
         [[pairs]] = await side.fetch(_sql("pairs", **places, same_key=same_key))

@@ -171,6 +171,10 @@ class _Promotion:
                     f"the shadow has none of the rows that others have in '{name}'"
                     async for name in self._rows_of_others(connection)
                 ]
+                + [
+                    f"the shadow has not all of the rows that are marked in '{name}'"
+                    async for name in self._marked_rows(connection)
+                ]
             )
 
     async def _links_of_others(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
@@ -193,6 +197,13 @@ class _Promotion:
             is_ours = Identity(schema_map, table, schema=self._live.schema).is_ours("t")
             query = _sql("rows_of_others", live=self._place(table.name), is_ours=is_ours)
             if await self._finds(connection, table.name, query):
+                yield table.name
+
+    async def _marked_rows(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
+        """Yield the tables of the live schema with marked rows that the shadow, which came later, has not."""
+        places = {"live": quoted(self._live.schema), "shadow": quoted(self._shadow.schema)}
+        for table in self._statements.schema_map:
+            if table.marked and await connection.fetchval(_sql("marked_only_here", **places), table.name):
                 yield table.name
 
     async def _finds(self, connection: asyncpg.Connection, name: str, query: str) -> bool:

@@ -7,6 +7,7 @@ import asyncpg
 
 from syncline.engine.render.fragments import commas
 from syncline.engine.render.identity import Identity
+from syncline.engine.render.kept import counted_rows
 from syncline.engine.table_map import SchemaMap, Stat, Stats, TableMap
 from syncline.errors import StoreUnavailable
 from syncline.messages.verification import Verdict
@@ -48,7 +49,7 @@ class Recounting:
                 _sql(
                     "stats_group",
                     values=commas(values),
-                    rows=" UNION ALL ".join(_rows(counted, by)),
+                    rows=" UNION ALL ".join(_rows(counted_rows(schema_map, counted), by)),
                     counted=quoted(counted),
                     id=own.column,
                     group=f"g{place}",
@@ -133,7 +134,7 @@ async def take_graph(side: Side, target: GraphSchema, so: str) -> None:
 def _rows(counted: str, by: tuple[str, ...]) -> list[str]:
     """Return the queries for `counted` rows with each row they refer to, once per pair."""
     return [
-        f"SELECT c.*, c.{quoted(column)} AS sync_owner FROM {quoted(counted)} c WHERE "  # noqa: S608
+        f"SELECT c.*, c.{quoted(column)} AS sync_owner FROM {counted} c WHERE "  # noqa: S608
         + " AND ".join(
             [
                 f"c.{quoted(column)} IS NOT NULL",

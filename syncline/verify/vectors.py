@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from syncline.engine.render.fragments import commas
 from syncline.engine.render.identity import Identity
+from syncline.engine.render.kept import live
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
 from syncline.engine.vectors.outbox import fields_sql, payload_sql
 from syncline.errors import VectorStoreRejected
@@ -56,7 +57,7 @@ async def compare_vectors(
     The vector store has no snapshots: an apparent damage counts if neither the row nor its outbox entry has
     changed since the comparison began, so that no cycle can have touched the point meanwhile.
     """
-    await _Comparison(target, vectors, Identity(schema_map, table), vector, tally, embedding).run()
+    await _Comparison(target, vectors, schema_map, table, vector, tally, embedding).run()
 
 
 class _Comparison:
@@ -64,25 +65,28 @@ class _Comparison:
         self,
         target: GraphSchema,
         vectors: GraphVectors,
-        own: Identity,
+        schema_map: SchemaMap,
+        table: TableMap,
         vector: VectorProjection,
         tally: Tally,
         embedding: str,
     ) -> None:
+        own = Identity(schema_map, table)
         self._target, self._tally, self._embedding = target, tally, embedding
         self._store = vectors.store
         self._full_name = vectors.collection(vector.collection)
         self._name = vector.collection
         text = f"({vector.text})"
+        rows = live(schema_map, own.table) or own.ours
         self._rows = _sql(
             "points",
             payload=payload_sql(text, fields_sql(vector)),
             text=text,
-            target=own.ours,
+            target=rows,
             id=own.column,
             key=commas(own.parts("t")),
         )
-        self._now = _sql("points_now", target=own.ours, id=own.column)
+        self._now = _sql("points_now", target=rows, id=own.column)
         self._suspects: list[_Suspect] = []
         self._doubtful: dict[UUID, _Suspect] = {}
         self._fence = 0

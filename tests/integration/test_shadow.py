@@ -349,6 +349,38 @@ async def test_promote_tells_of_rows_that_others_have(site: Site) -> None:
     assert (await promoted()).despite == ()
 
 
+async def test_promote_tells_of_marked_rows_and_the_comparison_leaves_them_out(site: Site) -> None:
+    await site.both()
+    tables = (
+        replace(table, marked={"content": "'gone'"}) if table.name == "facts" else table
+        for table in KNOWLEDGE_GRAPH
+    )
+    marking = SchemaMap(name="marking", tables=tuple(tables))
+    mark = """
+        UPDATE facts SET content = $1 WHERE key = 'f2';
+        INSERT INTO sync_kept (table_name, row_id, key, target_key)
+        SELECT 'facts', id, ARRAY[key], ARRAY[id::text] FROM facts WHERE key = 'f2'
+    """
+
+    async def promoted() -> Promotion:
+        graph = await site.graph()
+        return await promote(
+            site.services, graph, marking, who="ann", why="it is better", run_id="r", patience=0
+        )
+
+    async with site.on_target() as product:
+        await product.execute(mark.replace("$1", "'gone today'"))
+    with pytest.raises(ShadowInvalid, match="rows that are marked in 'facts'"):
+        await promoted()
+    async with site.on_target("kg_shadow") as shadow:
+        await shadow.execute(mark.replace("$1", "'gone'"))
+    found = await compare_with_shadow(
+        site.services, await site.graph(), marking, tables=["facts"], vectors=False
+    )
+    assert found.equal, found
+    assert (await promoted()).despite == ()
+
+
 def owned_map(*, position: str | None, owned: Ownership) -> SchemaMap:
     """The built-in map with other links of nodes."""
     nodes = KNOWLEDGE_GRAPH["nodes"]
@@ -652,7 +684,7 @@ async def test_migrations_follow_the_shadow(
     await site.both()
     later = with_later_revision(tmp_path, "engine", "CREATE TABLE later (id int)")
     monkeypatch.setattr(migrations, "_HERE", later)
-    assert await site.services.prepare_graph(await site.graph()) == ["engine_0002", "engine_0002"]
+    assert await site.services.prepare_graph(await site.graph()) == ["engine_later", "engine_later"]
 
 
 async def test_the_shadow_of_a_graph_in_public_is_not_promoted(site: Site) -> None:

@@ -30,7 +30,7 @@ READY = "write_facts f WHERE f.dedup_status = 'ready' AND f.deleted_at IS NULL"
 SAME = (
     (
         "SELECT id, uri, title, content_hash, state::text, provider_metadata->>'lang', created_at FROM write_raw_sources",
-        "SELECT id, uri, title, content_hash, state::text, language, created_at FROM raw_sources",
+        "SELECT id, uri, title, content_hash, state::text, language, created_at FROM raw_sources WHERE created_at IS NOT NULL",
     ),
     (
         f"SELECT id, content, fact_type, created_at FROM {READY}",
@@ -61,10 +61,14 @@ SAME = (
     ),
     (
         (
-            f"SELECT p.id, fact_id, s.id, context_snippet FROM write_provenance p JOIN write_raw_sources s USING (content_hash)"
+            "SELECT p.id, fact_id, coalesce(s.id::text, 'stub'), coalesce(s.uri, source_uri), content_hash, context_snippet"
+            " FROM write_provenance p LEFT JOIN write_raw_sources s USING (content_hash)"
             f" WHERE fact_id IN (SELECT f.id FROM {READY})"
         ),
-        "SELECT id, fact_id, raw_source_id, context_snippet FROM fact_sources",
+        (
+            "SELECT p.id, fact_id, CASE WHEN s.created_at IS NULL THEN 'stub' ELSE s.id::text END, uri, content_hash, context_snippet"
+            " FROM fact_sources p JOIN raw_sources s ON s.id = raw_source_id"
+        ),
     ),
     (
         (
@@ -87,6 +91,7 @@ UNION ALL
 SELECT s.title FROM raw_sources s
 WHERE s.fact_count <> (SELECT count(*) FROM fact_sources p WHERE p.raw_source_id = s.id)
 """
+STUBS = "SELECT uri FROM raw_sources WHERE created_at IS NULL ORDER BY uri"
 USAGE = """
 SELECT id::text FROM llm_usage
 WHERE id NOT IN ('3f2504e0-4f89-11d3-9a0c-0305e82c3301', 'e7abca72-53e1-53ce-8e76-3f6550d6dc16',
@@ -186,10 +191,12 @@ async def test_a_graph_product_is_taken_over(site: Site, tmp_path: Path) -> None
     after = await kept(site)
     assert {table: before[table] - after[table] for table in before} == {table: set() for table in before}
     await equal(site)
+    assert await site.copied(STUBS) == [("https://example.org/13",), ("https://example.org/14",)]
     for change in CHANGES:
         await site.write_as_owner(change)
         await site.run("sync", "product")
         await equal(site)
+    assert await site.copied(STUBS) == []
     await site.write_as_owner(TWICE)
     await site.run("sync", "product")
     failures: Any = await site.command.answer("failures list", "product")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypedDict
 
 from syncline.capture.install.catalog import Catalog, ColumnState, TableState
+from syncline.capture.install.kept_checks import kept_problems
 from syncline.capture.install.link_checks import link_problems
 from syncline.capture.install.misfit import Misfit
 from syncline.capture.install.ownership import filtered_bookkeeping, filtered_problem
@@ -265,6 +266,7 @@ def _target_problems(catalog: Catalog, schema_map: SchemaMap, tables: Iterable[T
         yield from _target(catalog, table_map.target, table_map, columns, table_map.target_key, filled=owned)
         yield from _without_row(catalog, table_map)
         yield from _list_of_rows(catalog, schema_map, table_map)
+        yield from kept_problems(catalog, schema_map, table_map)
         if table_map.target in catalog.tables and table_map.id is not None:
             yield from _assigned(catalog.tables[table_map.target], table_map, table_map.id)
         for links in table_map.links:

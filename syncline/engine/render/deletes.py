@@ -1,13 +1,15 @@
 """Removal: deletes graph-db rows that the write-db no longer has; dependents are parked or deleted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 from syncline.engine.render.fragments import commas, differs_from_none, link_names, queue
 from syncline.engine.render.identity import Identity
+from syncline.engine.render.kept import keeps, stubbing
 from syncline.engine.render.links import LinkTable
+from syncline.engine.render.marks import aside, marked_aside, marking, stubs_aside
 from syncline.engine.render.stats import counting_columns, touched
 from syncline.engine.schema_transaction import looking_up
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
@@ -31,6 +33,15 @@ class _Effect:
     statement: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Keeping:
+    """How rows of a table are kept in place of being removed."""
+
+    effects: Sequence[_Effect]
+    aside: Sequence[str]
+    """The statements that set the rows aside that stay."""
+
+
 class Removal:
     """The statements that remove the rows in `sync_gone` from the graph-db.
 
@@ -45,6 +56,13 @@ class Removal:
         self._listed = any(table.listed for table in schema_map)
         self._children = {table.name: list(self._children_of(table)) for table in schema_map}
         self._effects = {table.name: list(self._effects_of(table)) for table in schema_map}
+        keeping = [table for table in schema_map if keeps(schema_map, table)]
+        self._keeping = {table.name: self._keeps(table) for table in keeping}
+        self._back = [
+            sql("kept_back", table=literal(table.name), aside=literal(aside(table))) for table in keeping
+        ]
+        asides = [f"'{literal(aside(table))}'" for table in keeping]
+        self._kept_removed = sql("kept_removed", asides=commas(asides))
 
     async def run(self, target: asyncpg.Connection) -> list[TableProgress]:
         """Remove the rows in `sync_gone` within the caller's transaction; return the changes per table."""
@@ -55,26 +73,43 @@ class Removal:
             return await self._remove(target, set(counts))
 
     async def _remove(self, target: asyncpg.Connection, gone: set[str]) -> list[TableProgress]:
+        effects: list[TableProgress] = []
+        keeping = [kept for name, kept in self._keeping.items() if name in gone]
+        for kept in keeping:
+            effects += await self._executed(target, kept.effects)
+            for statement in kept.aside:
+                await target.execute(statement)
         # Parents first, so that grandchildren are found as well.
         for table in self._map:
             if table.name in gone:
                 for child, statement in self._children[table.name]:
                     if await target.execute(statement) != "INSERT 0 0":
                         gone.add(child)
-        effects: list[TableProgress] = []
         for table in reversed(self._map.tables):
             if table.name in gone:
-                for effect in self._effects[table.name]:
-                    count = await target.fetchval(effect.statement)
-                    if count:
-                        effects.append(
-                            TableProgress.model_validate({"table": effect.table, effect.column: count})
-                        )
+                effects += await self._executed(target, self._effects[table.name])
         await target.execute(sql("remove_waiting"))
         if self._listed:
             await target.execute(sql("list_remove"))
+        if self._keeping:
+            await target.execute(self._kept_removed)
+        if keeping:
+            # Nothing of a row that is kept stays parked or rejected either; it stays listed.
+            for statement in self._back:
+                await target.execute(statement)
+            await target.execute(sql("remove_waiting"))
         await target.execute("DELETE FROM pg_temp.sync_gone")
         return effects
+
+    async def _executed(
+        self, target: asyncpg.Connection, statements: Iterable[_Effect]
+    ) -> list[TableProgress]:
+        found = []
+        for effect in statements:
+            count = await target.fetchval(effect.statement)
+            if count:
+                found.append(TableProgress.model_validate({"table": effect.table, effect.column: count}))
+        return found
 
     async def _gone(self, target: asyncpg.Connection) -> dict[str, int]:
         rows = await target.fetch("SELECT table_name, count(*) FROM pg_temp.sync_gone GROUP BY 1")
@@ -135,15 +170,25 @@ class Removal:
         own = self._identity(child)
         return "\nWHERE array_position(k.key, NULL) IS NULL" if any(map(own.under_listed, child.key)) else ""
 
-    def _effects_of(self, table: TableMap) -> Iterator[_Effect]:
-        name = literal(table.name)
+    def _keeps(self, table: TableMap) -> _Keeping:
+        effects, set_aside = [], []
+        if table.marked:
+            marked = marking(self._map, table, self._same_row(table))
+            # Its links are those of an array that is not there any longer.
+            effects = [_Effect(table=table.name, column="deletes", statement=marked), *self._own_links(table)]
+            set_aside.append(marked_aside(table))
+        if stubbing(self._map, table):
+            set_aside.append(stubs_aside(self._map, table))
+        return _Keeping(effects=effects, aside=set_aside)
+
+    def _own_links(self, table: TableMap) -> Iterator[_Effect]:
         for links in table.links:
             yield _Effect(
                 table=table.name,
                 column="links",
                 statement=sql(
                     "remove_links_of",
-                    table=name,
+                    table=literal(table.name),
                     links=quoted(links.table),
                     owner=quoted(links.owner),
                     member=quoted(links.member),
@@ -152,6 +197,10 @@ class Removal:
                     touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
                 ),
             )
+
+    def _effects_of(self, table: TableMap) -> Iterator[_Effect]:
+        name = literal(table.name)
+        yield from self._own_links(table)
         for child in self._map:
             for links in child.links:
                 if links.parent == table.name:
@@ -203,16 +252,18 @@ class Removal:
                     yield _Effect(table=child.name, column="rows", statement=statement)
         yield _Effect(table=table.name, column="deletes", statement=self._remove_rows(table))
 
-    def _remove_rows(self, table: TableMap) -> str:
-        counted = counting_columns(self._map, table.target)
+    def _same_row(self, table: TableMap) -> str:
+        """Return the condition that a target row `t` is the row to remove, `g`."""
         own = self._identity(table)
         if table.identified:
-            same_row = own.is_gone("t")
-        else:
-            same_row = " AND ".join(
-                f"t.{quoted(column)} = {own.key_part(name, f'g.key[{place}]')}"
-                for place, (name, column) in enumerate(zip(table.key, table.target_key, strict=True), start=1)
-            )
+            return own.is_gone("t")
+        return " AND ".join(
+            f"t.{quoted(column)} = {own.key_part(name, f'g.key[{place}]')}"
+            for place, (name, column) in enumerate(zip(table.key, table.target_key, strict=True), start=1)
+        )
+
+    def _remove_rows(self, table: TableMap) -> str:
+        counted = counting_columns(self._map, table.target)
         restored = [
             sql(
                 "restore_links",
@@ -237,7 +288,7 @@ class Removal:
             values=commas(list(values.values())),
             differs=differs_from_none(table) if table.into else "",
             table=literal(table.name),
-            same_row=same_row,
+            same_row=self._same_row(table),
             returned=commas(
                 [f"t.{quoted(column)}" for column in dict.fromkeys([*table.target_key, *counted])]
             ),

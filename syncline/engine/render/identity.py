@@ -23,7 +23,7 @@ from syncline.maps.ids import IdRule
 from syncline.maps.key_types import KeyType, Kind
 from syncline.sql import literal, quoted
 
-__all__ = ["Identity", "key_hash", "listed_as", "ours", "row_hash"]
+__all__ = ["Identity", "is_listed", "key_hash", "listed_as", "ours", "row_hash"]
 
 _LIST: Final = "sync_row"
 
@@ -44,10 +44,13 @@ def ours(table: TableMap) -> str:
     """Return a target without rows of others, as what stands before an alias in FROM."""
     if not table.listed:
         return quoted(table.target)
-    is_ours = sql(
-        "is_listed", list=_LIST, **_entry(table, f"t.{column(table.id_column)}", by_row_id=table.hashed)
-    ).strip()
-    return sql("ours", target=quoted(table.name), is_ours=is_ours).strip()
+    return sql("ours", target=quoted(table.name), is_ours=is_listed(table, "t")).strip()
+
+
+def is_listed(table: TableMap, row: str) -> str:
+    """Return the condition that a row of a `listed` table is in the list."""
+    entry = _entry(table, f"{row}.{column(table.id_column)}", by_row_id=table.hashed)
+    return sql("is_listed", list=_LIST, **entry).strip()
 
 
 class Identity:

@@ -98,6 +98,7 @@ class Merging:
         rematch = [
             sql(
                 "rematch",
+                name=f"rematched{number or ''}",
                 child=quoted(child.name),
                 child_name=literal(child.name),
                 child_row=Identity(self._map, child).row_id("t"),
@@ -108,7 +109,7 @@ class Merging:
                 by=quoted(reference.by or ""),
                 ours=Identity(self._map, child).only_ours("t"),
             )
-            for child, reference in self._rematched
+            for number, (child, reference) in enumerate(self._rematched)
         ]
         assigned = [name for name in self.written if name not in key]
         compared = [name for name in self._values if name not in key]

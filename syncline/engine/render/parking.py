@@ -79,6 +79,7 @@ class Waiting:
         self.park_rows = [
             Ranged(whole=self._park_rows(reference), part=self._park_rows(reference, within=_PART))
             for reference in table.required
+            if reference.stub is None
         ]
         self.unpark_rows = sql("unpark_rows", stage=stage, of_table=of_table(table), row_id=row_id(table))
         self.unpark_references = sql("unpark_references", stage=stage, of_table=of_table(table))

@@ -28,10 +28,12 @@ from syncline.engine.render.fragments import (
     stage_columns,
 )
 from syncline.engine.render.listing import Listing
+from syncline.engine.render.marks import landed
 from syncline.engine.render.merge import Merging
 from syncline.engine.render.parking import Waiting
 from syncline.engine.render.stage import stage_creation, stage_name
 from syncline.engine.render.stats import Recount
+from syncline.engine.render.stubs import Stubs
 from syncline.engine.render.tenants import deleted_rows, of_same_tenant, source_rows
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -148,6 +150,8 @@ class TableStatements:
         )
         self.waiting = Waiting(schema_map, table, self.stage)
         self.listing = Listing(schema_map, table, self.stage)
+        self.stubs = Stubs(schema_map, table, self.stage)
+        self.kept_landed = landed(schema_map, table, self.stage, self.merging.here)
 
     def after_cursor(self, cursor: Cursor, first_parameter: int) -> str:
         """Return the condition for rows after the cursor; parameters start at `first_parameter`."""

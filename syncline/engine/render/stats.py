@@ -6,12 +6,13 @@ import asyncpg
 
 from syncline.engine.render.fragments import column as column_name
 from syncline.engine.render.fragments import commas
+from syncline.engine.render.kept import counted_rows, referred, stubbing
 from syncline.engine.table_map import SchemaMap, Stat, Stats, TableMap
 from syncline.engine.template import sql
 from syncline.maps.key_types import Kind
 from syncline.sql import literal, quoted
 
-__all__ = ["Recount", "counting_columns", "first_counts", "new_lines", "touched"]
+__all__ = ["Recount", "counting_columns", "first_counts", "new_lines", "stubs_noted", "touched"]
 
 _ANALYZE_FROM = 2_000
 """From this many touched rows on, ANALYZE pays off for the planner."""
@@ -22,7 +23,9 @@ def counting_columns(schema_map: SchemaMap, counted: str) -> list[str]:
     return list(dict.fromkeys(column for _, column in _counters(schema_map, counted)))
 
 
-def touched(schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+def touched(
+    schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Sequence[str]]], *, name: str = "touched"
+) -> str:
     """Return the part of a statement that notes rows whose counts change; empty if `counted` is not counted.
 
     `rows` are FROM items with row alias `c`, each with its columns of `counted`.
@@ -34,7 +37,13 @@ def touched(schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Seque
         for label, column in _counters(schema_map, counted)
         if column in columns
     ]
-    return _noted(schema_map, "touched", selects)
+    return _noted(schema_map, name, selects)
+
+
+def stubs_noted(schema_map: SchemaMap, table: TableMap) -> str:
+    """Return the part of a statement that notes rows `changed` as stubs, which somebody has to refer to."""
+    row = f"c.{column_name(table.id_column)}{_noted_as(schema_map)}"
+    return _noted(schema_map, "made", [f"SELECT '{literal(_stubs(table.name))}', {row} FROM changed c"])
 
 
 def new_lines(schema_map: SchemaMap, table: TableMap) -> str:
@@ -60,7 +69,11 @@ def _noted_as(schema_map: SchemaMap) -> str:
 
 
 def _all_uuids(schema_map: SchemaMap) -> bool:
-    return all(table.id_type.kind is Kind.UUID for table in schema_map if table.stats is not None)
+    return all(
+        table.id_type.kind is Kind.UUID
+        for table in schema_map
+        if table.stats is not None or stubbing(schema_map, table)
+    )
 
 
 def _noted(schema_map: SchemaMap, name: str, selects: list[str]) -> str:
@@ -81,6 +94,15 @@ def _counters(schema_map: SchemaMap, counted: str) -> Iterator[tuple[str, str]]:
             if stat.counted == counted:
                 for column in stat.by:
                     yield _label(table, stat), column
+    for child in schema_map:
+        for reference in child.references if child.target == counted else ():
+            if reference.stub is not None:
+                yield _stubs(reference.parent), reference.target_column
+
+
+def _stubs(parent: str) -> str:
+    """Return the label under which rows are noted that lose, or get, a row that refers to them."""
+    return f"{parent}/stubs"
 
 
 def _label(table: TableMap, stat: Stat) -> str:
@@ -102,6 +124,10 @@ class Recount:
         self._counting = [
             (table, _groups(table, stats)) for table in schema_map if (stats := table.stats) is not None
         ]
+        self._map = schema_map
+        self._stubs = [
+            (_stubs(table.name), self._left(table)) for table in schema_map if stubbing(schema_map, table)
+        ]
         self._statements: dict[tuple[str, frozenset[str]], str] = {}
 
     def labels(self, table: str) -> list[str]:
@@ -113,12 +139,28 @@ class Recount:
             for label in (counting.name, *groups)
         ]
 
-    async def run(self, target: asyncpg.Connection) -> None:
-        """Recount for every row that the transaction has noted."""
-        if not self._counting:
-            return
+    def _left(self, table: TableMap) -> str:
+        return sql(
+            "stubs_left",
+            table=literal(table.name),
+            noted=self.noted,
+            label=literal(_stubs(table.name)),
+            referred=referred(self._map, table, f"u.id::{table.id_type.native}"),
+        )
+
+    async def run(self, target: asyncpg.Connection) -> bool:
+        """Recount for every row that the transaction has noted.
+
+        Return whether stubs were requested to leave: the last row that referred to them has left.
+        """
+        if not (self._counting or self._stubs):
+            return False
         rows = await target.fetch(sql("noted", noted=self.noted))
         noted = {row["counted"] for row in rows}
+        leaving = False
+        for label, statement in self._stubs:
+            if label in noted:
+                leaving |= await target.execute(statement) != "INSERT 0 0"
         if sum(row["touched"] for row in rows) >= _ANALYZE_FROM:
             await target.execute(f"ANALYZE pg_temp.{self.noted}")
         for table, groups in self._counting:
@@ -128,9 +170,10 @@ class Recount:
                 shape = (table.name, labels)
                 if shape not in self._statements:
                     self._statements[shape] = _statement(
-                        table, groups, labels, noted=self.noted, as_text=self._noted_as_text
+                        self._map, table, groups, labels, noted=self.noted, as_text=self._noted_as_text
                     )
                 await target.execute(self._statements[shape])
+        return leaving
 
 
 def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:
@@ -142,6 +185,7 @@ def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:
 
 
 def _statement(
+    schema_map: SchemaMap,
     table: TableMap,
     groups: Mapping[str, list[Stat]],
     labels: frozenset[str],
@@ -160,7 +204,7 @@ def _statement(
             "stats_numbers",
             number=str(number),
             values=commas([f"{stat.value} AS {quoted(stat.column)}" for stat in group]),
-            rows=_counted_rows(group[0].counted, group[0].by),
+            rows=_counted_rows(counted_rows(schema_map, group[0].counted), group[0].by),
             table=quoted(group[0].counted),
         )
         for number, group in enumerate(counted)
@@ -199,13 +243,13 @@ def _statement(
 
 
 def _counted_rows(counted: str, by: Sequence[str]) -> str:
-    """Return the query for the rows of `counted` that refer to a touched row, once per pair."""
+    """Return the query for the rows `counted` that refer to a touched row, once per pair."""
     return " UNION ALL ".join(
         " AND ".join(
             [
                 (
                     "SELECT u.id AS sync_touched_id, c.* FROM touched u"
-                    f" JOIN {quoted(counted)} c ON c.{quoted(column)} = u.id"
+                    f" JOIN {counted} c ON c.{quoted(column)} = u.id"
                 ),
                 *(f"c.{quoted(before)} IS DISTINCT FROM u.id" for before in by[:index]),
             ]

@@ -53,7 +53,7 @@ SELECT count(*) FROM changed
 )
 
 -- name: rematch
-, rematched AS (
+, @{name} AS (
     INSERT INTO sync_requeue (table_name, row_id, key, reason)
     SELECT '@{child_name}', @{child_row}, ARRAY[@{child_key}], 'its parent changed'
     FROM updated c JOIN @{parent} o ON o.@{id} = c.@{id} JOIN @{child} t ON t.@{reference} = c.@{id}

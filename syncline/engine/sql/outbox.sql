@@ -86,7 +86,7 @@ FROM (
     WHERE sized.before < $4
     ORDER BY sized.seq
 ) AS o
-LEFT JOIN LATERAL (SELECT * FROM @{target} WHERE @{id} = o.point_id OFFSET 0) AS t ON true
+LEFT JOIN LATERAL (SELECT * FROM @{projected} WHERE @{id} = o.point_id OFFSET 0) AS t ON true
 LEFT JOIN LATERAL (
     SELECT text_hash, embedding FROM sync_vector WHERE collection = $1 AND point_id = o.point_id OFFSET 0
 ) AS v ON true

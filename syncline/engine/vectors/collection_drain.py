@@ -12,7 +12,7 @@ from syncline.embeddings.pace import pace_of
 from syncline.engine.bisect import BisectingSender, Verdicts
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence
-from syncline.engine.table_map import TableMap, VectorProjection
+from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
 from syncline.engine.vectors.outbox import POINT_HASH, Entry, Outbox, Settled, State
 from syncline.engine.vectors.paid_vectors import PaidVectors
 from syncline.engine.vectors.pipe import Arrived, VectorPipe
@@ -76,6 +76,7 @@ class CollectionDrain:
     def __init__(
         self,
         held: HeldSchema,
+        schema_map: SchemaMap,
         table: TableMap,
         vector: VectorProjection,
         context: SyncContext,
@@ -93,6 +94,7 @@ class CollectionDrain:
         self._collection = context.vectors.collection(vector.collection)
         self._outbox = Outbox(
             held,
+            schema_map,
             table,
             vector,
             fence=fence,

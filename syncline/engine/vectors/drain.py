@@ -41,7 +41,16 @@ async def drain_outbox(
     fence = await Fence.current(held.connection, graph=context.graph.slug, schema=held.schema)
     drains = {
         table.vector.collection: CollectionDrain(
-            held, table, table.vector, context, counts, paid, fence=fence, out_of_time=out_of_time, beat=beat
+            held,
+            schema_map,
+            table,
+            table.vector,
+            context,
+            counts,
+            paid,
+            fence=fence,
+            out_of_time=out_of_time,
+            beat=beat,
         )
         for table in schema_map
         if table.vector is not None

@@ -13,6 +13,7 @@ import asyncpg
 
 from syncline.engine.render.fragments import column
 from syncline.engine.render.identity import ours
+from syncline.engine.render.kept import live
 from syncline.engine.schema_transaction import BY_INDEX, HeldSchema
 from syncline.engine.state import Fence
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
@@ -154,6 +155,7 @@ class Outbox:
     def __init__(
         self,
         held: HeldSchema,
+        schema_map: SchemaMap,
         table: TableMap,
         vector: VectorProjection,
         *,
@@ -171,10 +173,12 @@ class Outbox:
         self._turns = asyncio.Lock()
         self._required_at = -_FRESH
         target = f"{ours(table)} t" if table.listed else ours(table)
+        with_source = live(schema_map, table)
         self._lost = sql("outbox_lost", target=target, id=column(table.id_column))
         self._read = sql(
             "outbox_read",
             target=quoted(table.name),
+            projected=quoted(table.name) if with_source is None else f"{with_source} t",
             id=column(table.id_column),
             size=size_sql(vector),
             text=vector.text,

@@ -25,6 +25,9 @@ FROM @{target} t
 LEFT JOIN sync_run r ON r.fence = @{run}
 WHERE @{same_row}
 
+-- name: kept_row
+SELECT since, stub FROM sync_kept WHERE table_name = $1 AND row_id = $2
+
 -- name: cursors
 SELECT table_name, xid, key FROM sync_cursor WHERE table_name = ANY ($1::text[])
 

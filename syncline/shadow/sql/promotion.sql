@@ -75,3 +75,13 @@ INSERT INTO @{live}.sync_audit (who, action, why, rows, run_id) VALUES ($1, $2, 
 -- name: rows_of_others
 -- Whether a table of the live schema has rows that are in no list: somebody else's.
 SELECT EXISTS (SELECT FROM @{live} t WHERE NOT @{is_ours})
+
+-- name: marked_only_here
+-- Whether the live schema has marked rows of table $1 that the shadow has not.
+SELECT EXISTS (
+    SELECT FROM @{live}.sync_kept k
+    WHERE k.table_name = $1 AND NOT k.stub
+      AND NOT EXISTS (
+          SELECT FROM @{shadow}.sync_kept s WHERE s.table_name = k.table_name AND s.row_id = k.row_id AND NOT s.stub
+      )
+)

@@ -56,18 +56,16 @@ class Meter:
 
     def cpu(self) -> float:
         """Return all CPU seconds so far."""
-        ended = self._server.cpu_times()
+        ended, pid = self._server.cpu_times(), self._server.pid
         seconds = time.process_time() + ended.children_user + ended.children_system
-        return seconds + sum(
-            map(_seconds, [self._server.pid, *(each.pid for each in self._server.children())])
-        )
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return seconds + sum(map(_seconds, [pid, *map(int, children)]))
 
-    async def measured(self, run: Callable[[], Awaitable[float | None]]) -> Cost:
-        """Run; return the cost. The wall seconds are those that it returns, if it does."""
+    async def measured(self, run: Callable[[], Awaitable[Cost | None]]) -> Cost:
+        """Run; return the cost: what it returns, if it does."""
         cpu, started = self.cpu(), time.perf_counter()
         told = await run()
-        ended = time.perf_counter()
-        return Cost(self.cpu() - cpu, ended - started if told is None else told)
+        return told or Cost(self.cpu() - cpu, time.perf_counter() - started)
 
 
 def _seconds(pid: int) -> float:
@@ -130,11 +128,18 @@ async def _round(
             for way in order:
                 server.psql("CHECKPOINT")
 
-                async def run(way: str = way, since: int | None = since, step: str = step) -> float | None:
+                async def run(way: str = way, since: int | None = since, step: str = step) -> Cost | None:
                     if way in engines:
-                        run_cycle = engines[way].run_cycle
-                        timing = await timed_cycle(write, stores[way], vectors, NoEmbedding(), run=run_cycle)
-                        return timing.rows_seconds
+                        # Without the points, of which a merge by hand has none.
+                        timing = await timed_cycle(
+                            write,
+                            stores[way],
+                            vectors,
+                            NoEmbedding(),
+                            run=engines[way].run_cycle,
+                            clock=meter.cpu,
+                        )
+                        return Cost(timing.rows_cpu, timing.rows_seconds)
                     async with both(write, stores[way]) as (source, target):
                         listing = way == BARE_LISTED
                         if since is not None and step.endswith("deleted"):

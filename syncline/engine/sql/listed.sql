@@ -59,7 +59,7 @@ FROM @{stage} s CROSS JOIN LATERAL (
 ) l
 WHERE s.sync_present AND l.target_id <> @{id} AND NOT EXISTS (
     SELECT FROM sync_row o
-    WHERE o.table_name = '@{table}' AND o.target_id = @{id} AND o.row_id <> s.sync_row_id
+    WHERE o.table_name || '' = '@{table}' AND o.target_id = @{id} AND o.row_id <> s.sync_row_id
       AND NOT EXISTS (SELECT FROM @{stage} w WHERE w.sync_row_id = o.row_id)
       AND NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND g.row_id = o.row_id)
 )
@@ -72,7 +72,7 @@ WITH found AS (
         PARTITION BY s.@{staged} ORDER BY l.row_id IS DISTINCT FROM s.sync_row_id, s.sync_row_id
     ) AS first
     FROM @{stage} s LEFT JOIN LATERAL (
-        SELECT l.row_id FROM sync_row l WHERE l.table_name = '@{table}' AND l.target_id = @{id} OFFSET 0
+        SELECT l.row_id FROM sync_row l WHERE l.table_name || '' = '@{table}' AND l.target_id = @{id} OFFSET 0
     ) l ON true
     WHERE s.sync_present
 ), unclear AS (

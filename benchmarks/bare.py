@@ -163,7 +163,7 @@ async def copy_and_merge(
                 changed = f"{query} {'AND' if 'WHERE' in query else 'WHERE'} sync_xid >= '{since}'::xid8"
             else:
                 changed = query
-            await _pipe(source, target, changed, f"bare_{table}")
+            await pipe(source, target, changed, f"bare_{table}")
             if since is not None:
                 await target.execute(f"ANALYZE bare_{table}")
         for table, statement in MERGES.items():
@@ -181,14 +181,14 @@ async def copy_and_delete(source: asyncpg.Connection, target: asyncpg.Connection
     async with target.transaction():
         await target.execute("CREATE TEMP TABLE bare_deleted (source_table text, key text[]) ON COMMIT DROP")
         query = f"SELECT source_table, key FROM sync_tombstone WHERE sync_xid >= '{since}'::xid8"
-        await _pipe(source, target, query, "bare_deleted")
+        await pipe(source, target, query, "bare_deleted")
         await target.execute("ANALYZE bare_deleted")
         for statement in DELETES.values():
             await target.execute(statement)
         await target.execute(NUMBERS)
 
 
-async def _pipe(source: asyncpg.Connection, target: asyncpg.Connection, query: str, table: str) -> None:
+async def pipe(source: asyncpg.Connection, target: asyncpg.Connection, query: str, table: str) -> None:
     chunks: asyncio.Queue[bytes | None] = asyncio.Queue(4)
 
     async def received() -> AsyncIterator[bytes]:

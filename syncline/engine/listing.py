@@ -1,42 +1,85 @@
 """Listing: gives the rows of a batch their ids by the list `sync_row`, and enters those that were applied."""
 
 import json
+from collections.abc import Sequence
 
 import asyncpg
 
 from syncline.engine.dead_letters import DeadLetter
 from syncline.engine.render.listing import Listing
+from syncline.engine.template import sql
 from syncline.sql import quoted
 
-__all__ = ["enter_landed", "identify", "move", "take_out_unclear"]
+__all__ = [
+    "enter_landed",
+    "enter_new",
+    "identify",
+    "leave_rejected",
+    "move",
+    "refer_beside",
+    "take_out_unclear",
+]
 
 _NULL = "23502"
 _DOUBLE = "23505"
 
 
-async def identify(target: asyncpg.Connection, listing: Listing, *, few: bool) -> None:
-    """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction."""
+async def identify(target: asyncpg.Connection, listing: Listing, *, few: bool) -> bool:
+    """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction.
+
+    Return whether a row was not listed, as far as this tells.
+    """
     # What is referred to first: it may be of the natural key, by which a row is known.
     for statement in listing.references if few else listing.many_references:
         await target.execute(statement)
-    if listing.assigns:
-        made = listing.made
-        if made is None:
-            name, column = quoted(listing.table.name), listing.table.id_column
-            made = await target.fetchval(listing.default, name, column)
-        await target.execute(listing.assigned(made or "NULL"))
+    if listing.kept is None:
+        return False
+    await target.execute(listing.kept)
+    made = listing.made
+    if made is None:
+        name, column = quoted(listing.table.name), listing.table.id_column
+        made = await target.fetchval(listing.default, name, column)
+    told: str = await target.execute(listing.assigned(made or "NULL"))
+    return told != "UPDATE 0"
 
 
-async def move(target: asyncpg.Connection, listing: Listing) -> bool:
+async def enter_new(target: asyncpg.Connection, listing: Listing) -> bool:
+    """Enter the staged rows before they are merged; return False, and enter none, if some are not new.
+
+    For many rows that the target has not: then they are hardly ever listed either. Once they are, each has an
+    id that is no other's.
+    """
+    if listing.new is None or (listing.nameless is not None and await target.fetchval(listing.nameless)):
+        return False
+    try:
+        async with target.transaction():
+            await target.execute(listing.new)
+    except asyncpg.UniqueViolationError:
+        return False
+    return True
+
+
+async def move(target: asyncpg.Connection, listing: Listing, *, unlisted: bool) -> bool:
     """Note for removal what stands under an id that its source row has no longer.
 
-    Return whether a row is not listed under its id yet.
+    Return whether a row is not listed under its id yet; `unlisted` as `identify` returned it.
     """
-    if listing.elsewhere is None or not await target.fetchval(listing.elsewhere):
-        return False
-    if listing.moved is not None:
+    if listing.elsewhere is None:
+        return unlisted
+    found = await target.fetchrow(listing.elsewhere)
+    if found["moved"] and listing.moved is not None:
         await target.execute(listing.moved)
-    return True
+    elsewhere: bool = found["elsewhere"]
+    return elsewhere
+
+
+async def refer_beside(target: asyncpg.Connection, listing: Listing, *, few: bool, entered: bool) -> None:
+    """Fill in the ids of rows of the same table that staged rows refer to."""
+    for statement in listing.own_references if few else listing.many_own_references:
+        await target.execute(statement)
+    if not entered:
+        for statement in listing.references_beside:
+            await target.execute(statement)
 
 
 async def take_out_unclear(
@@ -44,14 +87,12 @@ async def take_out_unclear(
 ) -> list[DeadLetter]:
     """Take rows out of the stage that have no id, or another's, and return them.
 
-    After the removals, which may have made ids free. Then rows can refer to what stays in the stage.
-    There are none unless some row is not listed under its id (`elsewhere`).
+    After the removals, which may have made ids free. There are none unless some row is not listed under its
+    id (`elsewhere`).
     """
     rows = await target.fetch(listing.unclear) if listing.unclear is not None and elsewhere else []
     if listing.unmoved is not None and elsewhere:
         await target.execute(listing.unmoved)
-    for statement in listing.references_beside:
-        await target.execute(statement)
     letters: list[DeadLetter] = []
     name, column = listing.table.name, listing.table.id_column
     source = listing.table.id.source if listing.table.id is not None else None
@@ -78,3 +119,8 @@ async def enter_landed(target: asyncpg.Connection, listing: Listing) -> None:
     """Enter the rows that are still staged: they have been merged."""
     if listing.landed is not None:
         await target.execute(listing.landed)
+
+
+async def leave_rejected(target: asyncpg.Connection, listing: Listing, letters: Sequence[DeadLetter]) -> None:
+    """Take rows off the list that were entered before they were merged, and then rejected."""
+    await target.execute(sql("list_rejected"), listing.table.name, [letter.row_id for letter in letters])

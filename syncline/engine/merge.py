@@ -8,7 +8,15 @@ import asyncpg
 from syncline.engine.dead_letters import FEW, TOO_MANY_UNUSUAL, DeadLetter, refusal_of, refuses_a_row, settle
 from syncline.engine.keys import row_uuid
 from syncline.engine.limits import is_limit
-from syncline.engine.listing import enter_landed, identify, move, take_out_unclear
+from syncline.engine.listing import (
+    enter_landed,
+    enter_new,
+    identify,
+    leave_rejected,
+    move,
+    refer_beside,
+    take_out_unclear,
+)
 from syncline.engine.render.parking import Release
 from syncline.engine.render.statements import SchemaStatements, TableStatements
 from syncline.engine.schema_transaction import looking_up
@@ -67,8 +75,7 @@ async def apply_staged(
         await target.execute("SET LOCAL default_statistics_target = 10")
     merging, listing = table.merging, table.listing
     few = staged < _ANALYZE_FROM
-    if listing.any:
-        await identify(target, listing, few=few)
+    unlisted = await identify(target, listing, few=few) if listing.any else False
     if not few:
         # Ids that were filled in are counted, too.
         await target.execute(table.analyze_stage)
@@ -88,10 +95,15 @@ async def apply_staged(
             await target.execute(making.name)
     if table.stubs.oust is not None:
         await target.execute(table.stubs.oust)
-    elsewhere = await move(target, listing)
+    # A row that may take a stub over can change its id: it is listed once it has landed.
+    new = not few and not state["known"] and table.stubs.adopt is None
+    entered = new and await enter_new(target, listing)
+    elsewhere = False if entered else await move(target, listing, unlisted=unlisted)
     removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
     effects.extend(removed)
     unparked.extend(await take_out_unclear(target, listing, elsewhere=elsewhere))
+    # Rows can refer to what has stayed in the stage.
+    await refer_beside(target, listing, few=few, entered=entered)
     # Removals may have parked references of staged rows that had none before.
     references = table.table.identified and bool(state["references"] or removed)
     async with looking_up(target, few=few and (state["rows"] or references)):
@@ -114,7 +126,10 @@ async def apply_staged(
     if refused:
         ids = [letter.row_id for letter in refused]
         await target.execute(sql("reject_references"), table.table.name, ids)
-    await enter_landed(target, listing)
+    if not entered:
+        await enter_landed(target, listing)
+    elif refused:
+        await leave_rejected(target, listing, refused)
     if table.kept_landed is not None:
         await target.execute(table.kept_landed)
     # Before the links: a row with one rejected link leaves the stage, although it has been applied.

@@ -373,12 +373,11 @@ def listed_as(table: TableMap, target_id: str) -> str:
 
 def _entry(table: TableMap, target_id: str, *, by_row_id: bool) -> dict[str, str]:
     """Return the fragments by which the list is asked for a target id, as a row id or as what it is."""
-    by = (
-        {"by": "row_id", "id": target_id}
-        if by_row_id
-        else {"by": "target_id", "id": listed_as(table, target_id)}
-    )
-    return {"table": literal(table.name), **by}
+    name = literal(table.name)
+    if by_row_id:
+        return {"of_table": sql("of_table_row", table=name).strip(), "by": "row_id", "id": target_id}
+    of_table = sql("of_table_target", table=name).strip()
+    return {"of_table": of_table, "by": "target_id", "id": listed_as(table, target_id)}
 
 
 def _alias(expression: str) -> str:

@@ -4,7 +4,7 @@ For tables whose target does not tell the key of a row, or whose ids do not foll
 set-wise over the stage: ids are looked up before rows are parked, and entered once they are merged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import commas, merged_values, reference_id
@@ -42,11 +42,12 @@ class Listing:
         """Fill in the ids of rows of other tables that are referred to."""
         self.many_references: Sequence[str] = [self._many(*pair) for pair in parents if pair not in own]
         """The same for many rows."""
-        self.references_beside: Sequence[str] = [
-            statement for pair in own for statement in (self._reference(*pair), self._beside(*pair))
-        ]
-        """The same for rows of this table, in the batch too: once it is clear which ones have their ids."""
-        self.assigns = table.keeps_ids
+        self.own_references: Sequence[str] = [self._reference(*pair) for pair in own]
+        """The same for rows of this table: once it is clear which ones have their ids."""
+        self.many_own_references: Sequence[str] = [self._many(*pair) for pair in own]
+        """The same for many rows."""
+        self.references_beside: Sequence[str] = [self._beside(*pair) for pair in own]
+        """The same for rows of this table that are in the batch and may not be listed yet."""
         moves = table.id_rule is IdRule.COLUMN and not table.keeps_ids
         self.moved = sql("list_moved", **self._names) if moves else None
         self.unmoved = sql("list_unmoved", **self._names) if moves else None
@@ -54,14 +55,21 @@ class Listing:
         # Hashes of two keys are never equal, nor are uuids made of them; a row that was found may have one.
         clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME) and not table.keeps_ids
         self.unclear = sql("list_unclear", **self._names) if table.listed and not clear else None
-        self.elsewhere = None if self.unclear is None else self._elsewhere()
-        self.landed = self._landed() if table.listed else None
+        asks = self.unclear is not None and not table.keeps_ids
+        self.elsewhere = sql("list_elsewhere", **self._names) if asks else None
+        self.kept = self._kept() if table.keeps_ids else None
+        """Give listed rows the ids that they keep."""
+        self.nameless = None if self.unclear is None else sql("list_nameless", **self._names)
+        stamps = self._stamps()
+        self.new = sql("list_new", **self._names, **stamps) if table.listed else None
+        """Enter what is staged, of which nothing is listed."""
+        self.landed = self._landed(stamps) if table.listed else None
         """Enter what is still staged, which has been applied."""
 
     @property
     def any(self) -> bool:
         """Whether there is anything to do for a batch."""
-        return bool(self.references or self.references_beside) or self.table.listed
+        return bool(self.references or self.own_references) or self.table.listed
 
     @property
     def made(self) -> str | None:
@@ -73,7 +81,7 @@ class Listing:
         return self._own.made([f"s.{quoted(name)}" for name in self.table.key])
 
     def assigned(self, made: str) -> str:
-        """Return the statement that fills in the ids that rows have already, and gives others theirs."""
+        """Return the statement that gives ids to rows that have none by the list; it counts them."""
         table = self.table
         if table.id is not None and table.id.natural:
             values = merged_values(table)
@@ -85,8 +93,10 @@ class Listing:
                 is_ours=self._own.is_ours("t"),
                 made=made,
             ).strip()
-        listed = self._own.listed_id("s.sync_row_id")
-        return sql("list_known", stage=self._stage, listed_id=listed, made=made)
+        return sql("list_known", stage=self._stage, made=made)
+
+    def _kept(self) -> str:
+        return sql("list_kept", **self._names, kept=read(self.table.id_type, "o.target_id"))
 
     def _reference(self, reference: Reference, parent: Identity) -> str:
         return sql(
@@ -118,31 +128,23 @@ class Listing:
     def _named(self, reference: Reference, parent: Identity) -> str:
         return row_hash(parent.split(parent.named_by(self.table, reference, f"s.{quoted(reference.column)}")))
 
-    def _elsewhere(self) -> str:
-        listed = sql(
-            "listed_id",
-            list="sync_row",
-            table=self._names["table"],
-            id="sync_row.target_id",
-            row_id="s.sync_row_id",
-        )
-        return sql("list_elsewhere", **self._names, listed_as=listed.strip())
-
-    def _landed(self) -> str:
+    def _stamps(self) -> dict[str, str]:
+        """Return the further columns of the list that a row is entered with, and their values."""
         stamps = self.table.stamped and self.table.beside
-        names = [*([] if self._own.hashed else ["target_id"]), *(["version"] if stamps else [])]
+        return {
+            "stamps": ", version, run" if stamps else "",
+            "stamped": ", s.sync_xid, (SELECT fence FROM sync_state)" if stamps else "",
+        }
+
+    def _landed(self, stamps: Mapping[str, str]) -> str:
+        stamped = bool(stamps["stamps"])
+        names = [*([] if self._own.hashed else ["target_id"]), *(["version"] if stamped else [])]
         again = sql(
             "list_again",
-            changes=commas([f"{name} = excluded.{name}" for name in (*names, *["run"] * stamps)]),
+            changes=commas([f"{name} = excluded.{name}" for name in (*names, *["run"] * stamped)]),
             differs=" OR ".join(f"l.{name} IS DISTINCT FROM excluded.{name}" for name in names),
         ).strip()
-        return sql(
-            "list_landed",
-            **self._names,
-            again=again if names else "NOTHING",
-            stamps=", version, run" if stamps else "",
-            stamped=", s.sync_xid, (SELECT fence FROM sync_state)" if stamps else "",
-        )
+        return sql("list_landed", **self._names, **stamps, again=again if names else "NOTHING")
 
 
 def keys_from_list(schema_map: SchemaMap, name: str) -> str | None:

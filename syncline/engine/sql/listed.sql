@@ -14,9 +14,20 @@ FROM sync_row WHERE sync_row.table_name = '@{parent_name}' AND sync_row.row_id =
 -- Those of rows of this batch, which may be listed only at its end, or under another id.
 UPDATE @{stage} s SET @{reference_id} = o.sync_id FROM @{stage} o WHERE o.sync_present AND o.sync_row_id = @{waits_for}
 
+-- name: list_kept
+-- A listed row keeps its id. Each is found by the index, whatever the planner thinks of the list.
+UPDATE @{stage} s SET sync_id = @{kept}
+FROM (
+    SELECT s.ctid AS at, l.target_id
+    FROM @{stage} s CROSS JOIN LATERAL (
+        SELECT l.target_id FROM sync_row l WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id OFFSET 0
+    ) l
+) o
+WHERE s.ctid = o.at
+
 -- name: list_known
--- A listed row keeps its id; one that stands in the target by its natural key, and is in no list, likewise.
-UPDATE @{stage} s SET sync_id = coalesce(@{listed_id}, CASE WHEN s.sync_present THEN @{made} END)
+-- One that stands in the target by its natural key, and is in no list, likewise; others get theirs.
+UPDATE @{stage} s SET sync_id = @{made} WHERE s.sync_present AND s.sync_id IS NULL
 
 -- name: list_natural
 coalesce((SELECT t.@{id} FROM @{target} t WHERE @{same} AND NOT @{is_ours} LIMIT 1), @{made})
@@ -29,8 +40,14 @@ FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum
 WHERE a.attrelid = $1::text::regclass AND a.attname = $2
 
 -- name: list_elsewhere
--- Whether a row is not listed under its id. While none is, no two rows can have one id, and none moves.
-SELECT EXISTS (SELECT FROM @{stage} s WHERE s.sync_present AND (@{listed_as} = @{id}) IS NOT TRUE)
+-- Whether a row is not listed under its id, and whether one is under another. While none is, no two rows can have
+-- one id, and none moves.
+SELECT coalesce(bool_or((l.target_id = @{id}) IS NOT TRUE), false) AS elsewhere,
+       coalesce(bool_or(l.target_id <> @{id}), false) AS moved
+FROM @{stage} s LEFT JOIN LATERAL (
+    SELECT l.target_id FROM sync_row l WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id OFFSET 0
+) l ON true
+WHERE s.sync_present
 
 -- name: list_moved
 -- Rows under an id that their source has no longer are removed; they return under the new one with this batch.
@@ -42,7 +59,7 @@ FROM @{stage} s CROSS JOIN LATERAL (
 ) l
 WHERE s.sync_present AND l.target_id <> @{id} AND NOT EXISTS (
     SELECT FROM sync_row o
-    WHERE o.table_name = '@{table}' AND o.target_id = @{id} AND o.row_id <> s.sync_row_id
+    WHERE o.table_name || '' = '@{table}' AND o.target_id = @{id} AND o.row_id <> s.sync_row_id
       AND NOT EXISTS (SELECT FROM @{stage} w WHERE w.sync_row_id = o.row_id)
       AND NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND g.row_id = o.row_id)
 )
@@ -55,7 +72,7 @@ WITH found AS (
         PARTITION BY s.@{staged} ORDER BY l.row_id IS DISTINCT FROM s.sync_row_id, s.sync_row_id
     ) AS first
     FROM @{stage} s LEFT JOIN LATERAL (
-        SELECT l.row_id FROM sync_row l WHERE l.table_name = '@{table}' AND l.target_id = @{id} OFFSET 0
+        SELECT l.row_id FROM sync_row l WHERE l.table_name || '' = '@{table}' AND l.target_id = @{id} OFFSET 0
     ) l ON true
     WHERE s.sync_present
 ), unclear AS (
@@ -70,6 +87,19 @@ RETURNING s.sync_row_id AS row_id, to_json(ARRAY[@{key}])::text AS key, s.sync_x
 -- Rows that could not be removed under their old id.
 DELETE FROM @{stage} s USING sync_row l
 WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id AND s.sync_present AND l.target_id <> @{id}
+
+-- name: list_nameless
+SELECT EXISTS (SELECT FROM @{stage} s WHERE s.sync_present AND s.@{staged} IS NULL)
+
+-- name: list_new
+-- Rows of a batch that are not listed, which costs half of what asking for each does. The list refuses the batch
+-- if one is, or if its id is another's.
+INSERT INTO sync_row (table_name, row_id, key, target_id@{stamps})
+SELECT '@{table}', s.sync_row_id, ARRAY[@{key}], @{id}@{stamped}
+FROM @{stage} s WHERE s.sync_present ORDER BY s.sync_row_id
+
+-- name: list_rejected
+DELETE FROM sync_row WHERE table_name = $1 AND row_id = ANY ($2::uuid[])
 
 -- name: list_landed
 -- Rows of the batch are listed; those that are have a new version, or another id by another map.

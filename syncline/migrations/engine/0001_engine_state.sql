@@ -476,4 +476,5 @@ CREATE TABLE sync_row (
     run        bigint,           -- the number of the run that applied that
     PRIMARY KEY (table_name, row_id)
 ) WITH (fillfactor = 90);
-CREATE UNIQUE INDEX sync_row_target ON sync_row (table_name, target_id) WHERE target_id IS NOT NULL;
+-- The id first: a table's name leads to all its rows.
+CREATE UNIQUE INDEX sync_row_target ON sync_row (target_id, table_name) WHERE target_id IS NOT NULL;

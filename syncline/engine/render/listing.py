@@ -53,8 +53,14 @@ class Listing:
         self.default = sql("list_default")
         # Hashes of two keys are never equal, nor are uuids made of them; a row that was found may have one.
         clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME) and not table.keeps_ids
-        self.unclear = sql("list_unclear", **self._names) if table.listed and not clear else None
-        self.elsewhere = None if self.unclear is None else self._elsewhere()
+        shared = self._own.shared and not table.listed
+        holder = self._own.holder(f"s.{self._own.staged}") if shared else sql("list_holder", **self._names).strip()
+        unclear = shared or (table.listed and not clear)
+        self.unclear = sql("list_unclear", **self._names, holder=holder) if unclear else None
+        if shared:
+            self.elsewhere = sql("list_shared", **self._names, holder=holder)
+        else:
+            self.elsewhere = None if self.unclear is None else self._elsewhere()
         self.landed = self._landed() if table.listed else None
         """Enter what is still staged, which has been applied."""
 

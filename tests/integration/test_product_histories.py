@@ -69,7 +69,7 @@ async def test_three_hundred_histories_of_a_graph_product_lose_nothing(tell: Tel
     for number in range(50 * (part - 1), 50 * part):
         try:
             await tell(number, 20)
-        except Exception as one:  # noqa: BLE001 # all of them are told
+        except Exception as one:  # all of them are told
             failed.append(one)
     if failed:
         raise ExceptionGroup("histories", failed)

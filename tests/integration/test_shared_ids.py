@@ -56,7 +56,9 @@ async def empty(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterat
 
 
 @pytest.mark.parametrize("beside", [True, False], ids=["beside", "with its key"])
-@pytest.mark.parametrize("leaves", ["DELETE FROM w_runs WHERE name = 'A'", "UPDATE w_runs SET gone = true WHERE name = 'A'"])
+@pytest.mark.parametrize(
+    "leaves", ["DELETE FROM w_runs WHERE name = 'A'", "UPDATE w_runs SET gone = true WHERE name = 'A'"]
+)
 async def test_a_rejected_row_that_leaves_takes_nothing_of_another_with_it(
     empty: TestGraph, beside: bool, leaves: str
 ) -> None:
@@ -72,15 +74,22 @@ async def test_a_rejected_row_that_leaves_takes_nothing_of_another_with_it(
 
     async def cycle() -> list[tuple[object, ...]]:
         result = await engine.run_cycle(empty.context())
-        assert ([table.error for table in result.tables if table.error], result.status) == ([], CycleStatus.DRAINED)
+        assert ([table.error for table in result.tables if table.error], result.status) == (
+            [],
+            CycleStatus.DRAINED,
+        )
         return [tuple(row) for row in await read(empty, "SELECT key[1] FROM sync_dead_letter")]
 
     async def damaged() -> list[str]:
         context = empty.context()
-        found = await verify(shared, write=context.write, target=context.target, vectors=None, embedding="none")
+        found = await verify(
+            shared, write=context.write, target=context.target, vectors=None, embedding="none"
+        )
         return [str(relation) for relation in found.relations if relation.damaged or relation.problem]
 
-    await write(empty, "INSERT INTO w_runs VALUES ('a', 'first'); INSERT INTO w_steps VALUES ('s', 'a', 'a', '{a}')")
+    await write(
+        empty, "INSERT INTO w_runs VALUES ('a', 'first'); INSERT INTO w_steps VALUES ('s', 'a', 'a', '{a}')"
+    )
     assert await cycle() == []
     await write(empty, "INSERT INTO w_runs VALUES ('A', 'second')")
     assert await cycle() == [("A",)]

@@ -16,7 +16,7 @@ from syncline.engine.keys import key_uuid
 from syncline.maps.ids import IdRule
 from syncline.maps.key_types import KeyType, Kind
 from syncline.maps.schema_map import SchemaMap
-from syncline.maps.table_map import TableMap
+from syncline.maps.table_map import Reference, TableMap
 from syncline.sql import quoted
 
 __all__ = ["Relation", "Wanted", "found_in", "miscounted", "wanted"]
@@ -120,7 +120,7 @@ async def _read(schema_map: SchemaMap, table: TableMap, write: asyncpg.Connectio
     listed += [_elements(table, links.source) for links in table.links]
     listed.append(_made(table))
     rows = await write.fetch(
-        f"SELECT {', '.join(listed)} FROM (SELECT {stage} FROM {quoted(table.source)} WHERE {table.present}) s"  # noqa: S608
+        f"SELECT {', '.join(listed)} FROM (SELECT {stage} FROM {quoted(table.source)} WHERE {table.present}) s"
     )
     types = dict(zip(table.key, table.key_types, strict=True))
     found = []
@@ -173,7 +173,7 @@ async def _standing(table: TableMap, target: asyncpg.Connection) -> dict[Ident, 
         return {}
     natural = [f"{quoted(name)}::text" for name in table.id.natural]
     rows = await target.fetch(
-        f"SELECT {quoted(table.id_column)}::text, {', '.join(natural)} FROM {quoted(table.name)}"  # noqa: S608
+        f"SELECT {quoted(table.id_column)}::text, {', '.join(natural)} FROM {quoted(table.name)}"
     )
     return {tuple(row)[1:]: row[0] for row in rows}
 
@@ -225,11 +225,8 @@ def _alive(
 
 
 def _parent(
-    schema_map: SchemaMap, parents: Mapping[Ident, Source], row: Source, reference: object
+    schema_map: SchemaMap, parents: Mapping[Ident, Source], row: Source, reference: Reference
 ) -> Source | None:
-    from syncline.maps.table_map import Reference
-
-    assert isinstance(reference, Reference)
     value = row.refers[reference.column]
     if value is None:
         return None
@@ -262,7 +259,7 @@ async def _write_into(
     write: asyncpg.Connection,
 ) -> None:
     otherwise = {
-        column.name: await write.fetchval(f"SELECT ({table.otherwise[column.name]})::{column.type}::text")  # noqa: S608
+        column.name: await write.fetchval(f"SELECT ({table.otherwise[column.name]})::{column.type}::text")
         if column.name in table.otherwise
         else None
         for column in table.columns
@@ -284,9 +281,7 @@ def _link(
                 next(r for r in rejecting.references if r.column == name).target_column
                 for name in rejecting.key
             ]
-            rejected = {
-                tuple(row.values[end] for end in ends) for row in sources[links.rejected_by].values()
-            }
+            rejected = {tuple(row.values[end] for end in ends) for row in sources[links.rejected_by].values()}
         made: dict[Ident, dict[str, Text]] = {}
         for row in sources[table.name].values():
             for place, element in enumerate(row.arrays[links.source], 1):
@@ -294,9 +289,7 @@ def _link(
                 if member is None or (row.id, member.id) in rejected:
                     continue
                 placed = {} if links.position is None else {links.position: str(place)}
-                made.setdefault(
-                    (row.id, member.id), {links.owner: row.id, links.member: member.id, **placed}
-                )
+                made.setdefault((row.id, member.id), {links.owner: row.id, links.member: member.id, **placed})
         columns = () if links.position is None else (links.position,)
         found.relations[links.table] = Relation(links.table, (links.owner, links.member), columns)
         found.rows[links.table] = made
@@ -306,7 +299,7 @@ async def found_in(target: asyncpg.Connection, relation: Relation) -> dict[Ident
     """Return what the target has in a relation: primary key -> columns."""
     names = (*relation.key, *relation.columns)
     listed = ", ".join(f"{quoted(name)}::text AS {quoted(name)}" for name in names)
-    rows = await target.fetch(f"SELECT {listed} FROM {quoted(relation.name)}")  # noqa: S608
+    rows = await target.fetch(f"SELECT {listed} FROM {quoted(relation.name)}")
     return {tuple(row[name] for name in relation.key): dict(row) for row in rows}
 
 
@@ -320,7 +313,7 @@ async def miscounted(schema_map: SchemaMap, target: asyncpg.Connection) -> dict[
         for stat in table.stats.columns:
             by = " OR ".join(f"c.{quoted(name)} = n.{quoted(owner)}" for name in stat.by)
             rows = await target.fetch(
-                f"SELECT n.{quoted(owner)}::text AS id FROM {quoted(place)} n WHERE n.{quoted(stat.column)} IS DISTINCT FROM"  # noqa: S608
+                f"SELECT n.{quoted(owner)}::text AS id FROM {quoted(place)} n WHERE n.{quoted(stat.column)} IS DISTINCT FROM"
                 f" (SELECT {stat.value} FROM {quoted(stat.counted)} c WHERE {by})"
             )
             found.setdefault(table.name, set()).update(row["id"] for row in rows)

@@ -228,7 +228,7 @@ class ProductWorld:
         said += await self._readers_losses()
         said += await self._points(model.rows["facts"])
         counts = await miscounted(PRODUCT, self.reader)
-        if peace or not self._sure and not self._maybe:
+        if peace or (not self._sure and not self._maybe):
             said += [f"{name}: wrong counts of {ids}" for name, ids in counts.items() if ids]
         return said
 
@@ -249,7 +249,7 @@ class ProductWorld:
             told = f"{column} = 7" if column else value[table]
             if not await self.reader.fetchval(
                 f"SELECT EXISTS (SELECT FROM {table} WHERE {where} AND {told})"
-            ):  # noqa: S608
+            ):
                 said.append(f"{relation}: a reader's {key} was lost")
         return said
 

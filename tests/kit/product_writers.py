@@ -205,9 +205,7 @@ def _edges_exchanged(d: _Dice) -> str:
 def _rejection(d: _Dice) -> str:
     if d.random.random() < 0.4:
         return f"DELETE FROM write_node_fact_rejections WHERE node_key = '{d.key()}'"
-    return (
-        f"INSERT INTO write_node_fact_rejections VALUES ('{d.key()}', {d.fact()}) ON CONFLICT DO NOTHING"
-    )
+    return f"INSERT INTO write_node_fact_rejections VALUES ('{d.key()}', {d.fact()}) ON CONFLICT DO NOTHING"
 
 
 def _provenance(d: _Dice) -> str:
@@ -312,6 +310,9 @@ def of_a_reader(random: Random) -> tuple[str, str]:
                     " ON CONFLICT DO NOTHING RETURNING id"
                 ),
             ),
-            ("llm_usage", "INSERT INTO llm_usage VALUES (gen_random_uuid(), 'theirs', 7, now()) RETURNING id"),
+            (
+                "llm_usage",
+                "INSERT INTO llm_usage VALUES (gen_random_uuid(), 'theirs', 7, now()) RETURNING id",
+            ),
         ]
     )

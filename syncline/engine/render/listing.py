@@ -54,13 +54,15 @@ class Listing:
         # Hashes of two keys are never equal, nor are uuids made of them; a row that was found may have one.
         clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME) and not table.keeps_ids
         shared = self._own.shared and not table.listed
-        holder = self._own.holder(f"s.{self._own.staged}") if shared else sql("list_holder", **self._names).strip()
+        holder = sql("list_holder", **self._names).strip()
+        if shared:
+            holder = self._own.holder(f"s.{self._own.staged}")
         unclear = shared or (table.listed and not clear)
         self.unclear = sql("list_unclear", **self._names, holder=holder) if unclear else None
-        if shared:
-            self.elsewhere = sql("list_shared", **self._names, holder=holder)
-        else:
-            self.elsewhere = None if self.unclear is None else self._elsewhere()
+        self.elsewhere: str | None = None
+        """Whether a row may have another's id, or none."""
+        if unclear:
+            self.elsewhere = sql("list_shared", **self._names, holder=holder) if shared else self._elsewhere()
         self.landed = self._landed() if table.listed else None
         """Enter what is still staged, which has been applied."""
 

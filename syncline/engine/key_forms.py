@@ -8,7 +8,7 @@ from typing import Final
 from syncline.engine.template import sql
 from syncline.maps.key_types import KeyType, Kind
 
-__all__ = ["cast", "form", "ordered", "read", "safe"]
+__all__ = ["cast", "form", "ordered", "read", "safe", "spelled"]
 
 _FORM: Final = {
     Kind.TEXT: "form_text",
@@ -51,6 +51,12 @@ _SAFE: Final = {
     Kind.BYTES: "safe_bytes",
 }
 
+_SPELLED: Final = {
+    Kind.UUID: "spelled_uuid",
+    Kind.INTEGER: "spelled_integer",
+    Kind.NUMERIC: "spelled_numeric",
+}
+
 
 def form(type_: KeyType, value: str) -> str:
     """Return the expression for a value's text form."""
@@ -70,6 +76,11 @@ def cast(type_: KeyType, text: str) -> str:
 def safe(type_: KeyType, text: str) -> str:
     """Like `cast`, but NULL for a text that is no value: a deleted key may be of an earlier type."""
     return sql(_SAFE[type_.kind], text=text).strip()
+
+
+def spelled(type_: KeyType, text: str) -> str:
+    """Like `read`, of a text in any spelling that Postgres takes, but NULL for one that is no value."""
+    return sql(_SPELLED.get(type_.kind, _READ[type_.kind]), text=text, type=type_.native).strip()
 
 
 def ordered(type_: KeyType, value: str) -> str:

@@ -176,10 +176,13 @@ class _Queries:
         json = self._table.is_json(self._links.source)
         if type_.plain and self._parent.takes(type_) and not json and not self._placed:
             return _sql("named", array=array).strip()
+        # A row that is parked has not been refused yet for what its array names.
+        key = self._parent.referred(type_, form(type_, "a.value"), safely=True)
         return _sql(
             "named_in_order" if self._placed else "named_by",
             elements=engine_sql("json_elements" if json else "elements", source=array).strip(),
-            key=self._parent.referred(type_, form(type_, "a.value")),
+            key=key,
+            named="a.value" if self._parent.takes(type_) else f"({key})",
         ).strip()
 
     def _rejected(self) -> str:

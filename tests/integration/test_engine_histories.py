@@ -23,39 +23,20 @@ from pydantic import SecretStr
 
 from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
-from syncline.errors import StoreUnavailable
-from syncline.messages.sync import CycleProgress, CycleStatus
+from syncline.messages.sync import CycleStatus
 from syncline.provider import RetryRules
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph
 from syncline.testing.truth import differences
 from syncline.verify import verify
+from tests.kit.deaths import Deaths
 from tests.kit.writer import KEYS, Writer
 
 T = TypeVar("T")
 WRITERS = 3
 TABLES = [table.source for table in KNOWLEDGE_GRAPH]
 ALL = ", ".join(TABLES)
-
-AT_COMMIT = """
-CREATE SEQUENCE IF NOT EXISTS public.commits;
-CREATE TABLE IF NOT EXISTS public.kill (at bigint);
-CREATE OR REPLACE FUNCTION public.die() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
-BEGIN
-    IF nextval('commits') = (SELECT at FROM kill) THEN
-        PERFORM pg_terminate_backend(pg_backend_pid());
-    END IF;
-    RETURN NULL;
-END $$;
-CREATE CONSTRAINT TRIGGER die AFTER INSERT OR UPDATE ON sync_cursor DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW EXECUTE FUNCTION public.die();
-"""
-"""Ends the cycle's backend inside a commit: after everything was written, before any of it counts."""
-
-
-class KilledError(Exception):
-    """What stops a cycle between two commits."""
 
 
 class World:
@@ -84,7 +65,8 @@ class World:
             embedding=DevelopmentEmbedding(16),
         )
         self.control = await graph.connect_target()
-        await self.control.execute(AT_COMMIT)
+        await Deaths.prepare(self.control)
+        self.deaths = Deaths(graph, self.control, run_cycle)
         self.writers = [Writer(await graph.connect_write(), number) for number in range(WRITERS)]
         self.admin = await graph.connect_write()
         return graph
@@ -119,36 +101,6 @@ class World:
             embedding=context.embedding.name,
         )
         return [str(relation) for relation in found.relations if relation.damaged or relation.problem]
-
-    async def cycle_dies_between_commits(self, batch_rows: int, after: int) -> None:
-        beats = count(1)
-
-        def beat(_: CycleProgress) -> None:
-            if next(beats) == after:
-                raise KilledError
-
-        try:
-            await run_cycle(replace(self.graph.context(batch_rows=batch_rows), heartbeat=beat))
-        except KilledError:
-            await self.graph.wait_until_free()
-
-    async def cycle_dies_in_a_commit(self, batch_rows: int, after: int) -> None:
-        at = await self.control.fetchval("SELECT last_value FROM public.commits") + after
-        await self.control.execute("TRUNCATE public.kill")
-        await self.control.execute("INSERT INTO public.kill VALUES ($1)", at)
-        try:
-            await run_cycle(self.graph.context(batch_rows=batch_rows))
-        except StoreUnavailable:
-            await self.graph.wait_until_free()
-        finally:
-            await self.control.execute("TRUNCATE public.kill")
-
-    async def cycle_dies_anywhere(self, batch_rows: int, seconds: float) -> None:
-        running = asyncio.create_task(run_cycle(self.graph.context(batch_rows=batch_rows)))
-        await asyncio.wait([running], timeout=seconds)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await self.graph.wait_until_free()
 
 
 @pytest.fixture
@@ -227,12 +179,12 @@ def machine_in(world: World) -> type[RuleBasedStateMachine]:
 
         @rule(batch_rows=batch_rows, after=st.integers(1, 4), inside=st.booleans())
         def cycle_dies(self, batch_rows: int, after: int, inside: bool) -> None:
-            die = world.cycle_dies_in_a_commit if inside else world.cycle_dies_between_commits
+            die = world.deaths.in_a_commit if inside else world.deaths.between_commits
             world.run(die(batch_rows, after))
 
         @rule(batch_rows=batch_rows, milliseconds=st.integers(1, 30))
         def cycle_dies_anywhere(self, batch_rows: int, milliseconds: int) -> None:
-            world.run(world.cycle_dies_anywhere(batch_rows, milliseconds / 1000))
+            world.run(world.deaths.anywhere(batch_rows, milliseconds / 1000))
 
         def teardown(self) -> None:
             async def settle() -> list[str]:

@@ -14,7 +14,7 @@ Every expression here is for the graph-db.
 from collections.abc import Sequence
 from typing import Final
 
-from syncline.engine.key_forms import form, read, safe
+from syncline.engine.key_forms import form, read, safe, spelled
 from syncline.engine.render.fragments import column, commas
 from syncline.engine.render.named import named_key
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
@@ -141,10 +141,13 @@ class Identity:
     def _list(self) -> str:
         return ("" if self._schema is None else f"{quoted(self._schema)}.") + _LIST
 
-    def referred(self, type_: KeyType, text: str) -> str:
-        """Return the key of the row that a reference names by a text in another type's form."""
+    def referred(self, type_: KeyType, text: str, *, safely: bool = False) -> str:
+        """Return the key of the row that a reference names by a text in another type's form.
+
+        `safely`: NULL, not an error, for a text that is no value of the key's type.
+        """
         own = self.table.key_types[0]
-        return text if self.takes(type_) else form(own, f"({read(own, text)})")
+        return text if self.takes(type_) else form(own, f"({(spelled if safely else read)(own, text)})")
 
     def named_by(self, table: TableMap, reference: Reference, text: str, *, there: bool = False) -> str:
         """Return the key of the row that another table's reference names; `there`: in the write-db."""
@@ -285,9 +288,31 @@ class Identity:
 
     def gone_is(self, target_id: str, *, gone: str = "g") -> str:
         """Return the condition that a row to remove has this target id."""
-        # Its row id is there already, and need not be made of its key.
-        own = self.listed_id(f"{gone}.row_id") if self.table.looked_up else self.gone_id(gone)
-        return f"{own} = {target_id}"
+        if self.table.looked_up:
+            # Its row id is there already, and need not be made of its key.
+            own = self.listed_id(f"{gone}.row_id")
+        elif self.shared:
+            own = sql("unshared", id=self.gone_id(gone), holder=self.holder("m.id"), row_id=f"{gone}.row_id")
+        else:
+            own = self.gone_id(gone)
+        return f"{own.strip()} = {target_id}"
+
+    @property
+    def shared(self) -> bool:
+        """Whether the rule may make one id of two keys: the row that stands under it is the first one's."""
+        return self.table.identified and self.table.id_rule is IdRule.EXPRESSION
+
+    def holder(self, target_id: str) -> str:
+        """Return the query for the row id, `row_id`, of the row that stands under a target id."""
+        if self.table.listed:
+            return sql("listed_holder", **self._entry(target_id)).strip()
+        return sql(
+            "id_holder",
+            row_id=self.row_id("h"),
+            target=quoted(self.table.name),
+            id=self.column,
+            target_id=target_id,
+        ).strip()
 
     def target_types(self) -> list[KeyType]:
         """Return the types of the target's primary key."""

@@ -54,12 +54,21 @@ class Listing:
         self.default = sql("list_default")
         # Hashes of two keys are never equal, nor are uuids made of them; a row that was found may have one.
         clear = table.id_rule in (IdRule.HASH, IdRule.UUID5, IdRule.SAME) and not table.keeps_ids
-        self.unclear = sql("list_unclear", **self._names) if table.listed and not clear else None
-        asks = self.unclear is not None and not table.keeps_ids
-        self.elsewhere = sql("list_elsewhere", **self._names) if asks else None
+        shared = self._own.shared and not table.listed
+        holder = sql("list_holder", **self._names).strip()
+        if shared:
+            holder = self._own.holder(f"s.{self._own.staged}")
+        unclear = shared or (table.listed and not clear)
+        self.unclear = sql("list_unclear", **self._names, holder=holder) if unclear else None
+        self.elsewhere: str | None = None
+        """Whether a row may have another's id, or none, and whether a row's id is another than before."""
+        if shared:
+            self.elsewhere = sql("list_shared", **self._names, holder=holder)
+        elif unclear and not table.keeps_ids:
+            self.elsewhere = sql("list_elsewhere", **self._names)
         self.kept = self._kept() if table.keeps_ids else None
         """Give listed rows the ids that they keep."""
-        self.nameless = None if self.unclear is None else sql("list_nameless", **self._names)
+        self.nameless = sql("list_nameless", **self._names) if table.listed and unclear else None
         stamps = self._stamps()
         self.new = sql("list_new", **self._names, **stamps) if table.listed else None
         """Enter what is staged, of which nothing is listed."""

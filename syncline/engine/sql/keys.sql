@@ -102,6 +102,21 @@ CASE WHEN @{text} ~ '^([0-9]{4,7}(-[0-9]{2}){2} [0-9]{2}(:[0-9]{2}){2}([.][0-9]+
 -- name: safe_bytes
 CASE WHEN @{text} ~ '^([0-9a-f]{2})*$' THEN decode(@{text}, 'hex') END
 
+-- name: spelled_uuid
+CASE WHEN @{text} ~* '^([{]([0-9a-f]{4}-?){7}[0-9a-f]{4}[}]|([0-9a-f]{4}-?){7}[0-9a-f]{4})$' THEN @{text}::uuid END
+
+-- name: spelled_integer
+-- A number that is too large for the key is one that no row has.
+CASE WHEN @{text} ~ '^\s*[-+]?[0-9]{1,18}\s*$' THEN @{text}::bigint
+    WHEN @{text} ~ '^\s*[-+]?[0-9]{1,200}\s*$' THEN CASE
+        WHEN @{text}::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN @{text}::bigint END
+    WHEN @{text} ~* '^\s*[-+]?(0x(_?[0-9a-f]){1,15}|0o(_?[0-7]){1,20}|0b(_?[01]){1,62}|[0-9](_?[0-9]){1,17})\s*$' THEN @{text}::bigint
+END
+
+-- name: spelled_numeric
+CASE WHEN @{text} ~* '^\s*[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)(e[-+]?[0-9]{1,4})?\s*$' OR lower(btrim(@{text})) IN ('nan', 'infinity', '-infinity', '+infinity', 'inf', '-inf', '+inf')
+    THEN @{text}::numeric END
+
 -- name: of_id
 -- What a target row has, by its id.
 SELECT @{value} FROM @{target} @{row} WHERE @{row}.@{id} = @{target_id}
@@ -194,3 +209,12 @@ CASE WHEN @{named} THEN jsonb_build_array(@{parts})::text END
 -- name: together_of_id
 -- The same of a target row, by its id.
 (SELECT jsonb_build_array(@{parts})::text FROM @{target} @{row} WHERE @{row}.@{id} = @{target_id})
+-- name: listed_holder
+SELECT sync_row.row_id FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.@{by} = @{id}
+
+-- name: id_holder
+SELECT @{row_id} AS row_id FROM @{target} h WHERE h.@{id} = @{target_id}
+
+-- name: unshared
+-- The id of a key, unless the row that stands under it is another key's.
+(SELECT m.id FROM (SELECT @{id} AS id OFFSET 0) m WHERE NOT EXISTS (SELECT FROM (@{holder}) l WHERE l.row_id <> @{row_id}))

@@ -49,6 +49,14 @@ FROM @{stage} s LEFT JOIN LATERAL (
 ) l ON true
 WHERE s.sync_present
 
+-- name: list_shared
+-- The same where the target tells the keys: whether another key's row stands under the id of one, or two have one id.
+SELECT EXISTS (SELECT FROM @{stage} s CROSS JOIN LATERAL (@{holder} OFFSET 0) l WHERE s.sync_present AND l.row_id <> s.sync_row_id)
+    OR EXISTS (SELECT FROM @{stage} s WHERE s.sync_present GROUP BY s.@{staged} HAVING count(*) > 1) AS elsewhere, false AS moved
+
+-- name: list_holder
+SELECT l.row_id FROM sync_row l WHERE l.table_name || '' = '@{table}' AND l.target_id = @{id}
+
 -- name: list_moved
 -- Rows under an id that their source has no longer are removed; they return under the new one with this batch.
 -- One whose new id is another's, which keeps it, stays as it is. OFFSET 0: each row is found by the index.
@@ -72,7 +80,7 @@ WITH found AS (
         PARTITION BY s.@{staged} ORDER BY l.row_id IS DISTINCT FROM s.sync_row_id, s.sync_row_id
     ) AS first
     FROM @{stage} s LEFT JOIN LATERAL (
-        SELECT l.row_id FROM sync_row l WHERE l.table_name || '' = '@{table}' AND l.target_id = @{id} OFFSET 0
+        @{holder} OFFSET 0
     ) l ON true
     WHERE s.sync_present
 ), unclear AS (

@@ -13,12 +13,12 @@
 SELECT DISTINCT a.key FROM unnest(s.@{array}) AS a (key) WHERE a.key IS NOT NULL
 
 -- name: named_by
-SELECT DISTINCT @{key} AS key FROM @{elements} AS a (value) WHERE a.value IS NOT NULL
+SELECT DISTINCT @{key} AS key FROM @{elements} AS a (value) WHERE @{named} IS NOT NULL
 
 -- name: named_in_order
 -- Each key with its first place in the array.
 SELECT @{key} AS key, min(a.place) AS place FROM @{elements} WITH ORDINALITY AS a (value, place)
-WHERE a.value IS NOT NULL GROUP BY 1
+WHERE @{named} IS NOT NULL GROUP BY 1
 
 -- name: links_by_row
 (SELECT @{owner_row} AS @{owner}, @{member_row} AS @{member}, @{member_key} AS sync_member_key@{more} FROM @{links} l@{listed} OFFSET 0)

@@ -1,0 +1,75 @@
+"""Histories over the map of examples/graph_product: whatever happens, the stores say what the map says in the end.
+
+A history is told by its number: the same one every time.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+
+from syncline.embeddings.hashing import DevelopmentEmbedding
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
+from syncline.testing.graphs import TestGraph
+from tests.kit.product_world import ProductWorld, prepare_product
+
+Tell = Callable[[int, int], Awaitable[None]]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tell(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[Tell]:
+    """A function `(number, steps)` that tells a history, over stores of its own."""
+    prepared = await prepare_product(new_database, tmp_path)
+    templates = [urlsplit(dsn).path.removeprefix("/") for dsn in prepared]
+
+    async def told(number: int, steps: int) -> None:
+        async with AsyncExitStack() as stack:
+            dsns = [new_database(template) for template in templates]
+            write, target = (
+                PostgresStore(name, SecretStr(dsn), pool_size=4, application_name="histories")
+                for name, dsn in zip(("write", "graph"), dsns, strict=True)
+            )
+            vectors = EmbeddedQdrantStore("vectors", tmp_path / f"qdrant-{number}")
+            for store in (write, target, vectors):
+                stack.push_async_callback(store.close)
+            graph = TestGraph(
+                write=write,
+                target=target,
+                write_dsn=dsns[0],
+                target_dsn=dsns[1],
+                vectors=vectors,
+                embedding=DevelopmentEmbedding(16),
+            )
+            world = await ProductWorld.opened(graph, Random(number), stack)
+            try:
+                await world.history(steps)
+            except BaseException as failed:
+                failed.add_note(f"History {number}:\n" + "\n".join(world.log))
+                raise
+
+    yield told
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_history_of_a_graph_product_loses_nothing(tell: Tell, number: int) -> None:
+    await tell(number, 12)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("part", range(1, 7), ids="part {} of 6".format)
+async def test_three_hundred_histories_of_a_graph_product_lose_nothing(tell: Tell, part: int) -> None:
+    failed: list[Exception] = []
+    for number in range(50 * (part - 1), 50 * part):
+        try:
+            await tell(number, 20)
+        except Exception as one:  # all of them are told
+            failed.append(one)
+    if failed:
+        raise ExceptionGroup("histories", failed)

@@ -183,6 +183,7 @@ BAD = [
 ]
 
 
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize(("provider", "item", "reason"), BAD, ids=[provider.__name__ for provider, *_ in BAD])
 def test_a_bad_provider_fails_its_item_and_is_told_why(
     bench: Bench, provider: type[Engine], item: str, reason: str

@@ -108,6 +108,7 @@ async def test_a_transaction_that_is_rolled_back_says_nothing(store: PostgresSto
     assert payloads == []
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("state", "isolation", "times"),
     [

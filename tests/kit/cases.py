@@ -1,19 +1,13 @@
-"""Cases of a parameter: which of them `make test` runs, and which wait for `make test-long` or `make prove`."""
+"""Cases of a parameter: which of them `make test` runs, and which wait for `make prove`."""
 
 import pytest
 
-__all__ = ["further", "longer"]
+__all__ = ["further"]
 
 
 def further(*cases: object) -> list[object]:
     """Return these cases for `make prove` alone; they differ from those before them by their values only."""
-    return _marked(pytest.mark.proof, cases)
-
-
-def longer(*cases: object) -> list[object]:
-    """Return these cases for `make test-long` alone; those before them take the same road."""
-    return _marked(pytest.mark.long, cases)
-
-
-def _marked(mark: pytest.MarkDecorator, cases: tuple[object, ...]) -> list[object]:
-    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=mark) for case in cases]
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.proof)
+        for case in cases
+    ]

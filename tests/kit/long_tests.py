@@ -1,9 +1,10 @@
 """Tests that only `make test-long` runs, and what `make test` keeps of each.
 
-`@pytest.mark.long("test_a", "workflow/test_b.py::test_c")` names the tests that have the core of its subject. Cases of a
-parameter that are `longer(...)` (`tests/kit/cases.py`) name none: the other cases of the same test have it.
+`@pytest.mark.long("test_a", "workflow/test_b.py::test_c")` names the tests that have the core of its subject, and
+`@pytest.mark.long(after=2)` leaves the first two cases of its parameters to `make test`.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,9 @@ def case_of(item: pytest.Item) -> Case:
     marks = list(item.iter_markers("long"))
     file = item.path.relative_to(ROOT).as_posix()
     test = getattr(item, "originalname", item.name)
-    names = [name for mark in marks for name in mark.args or (test,)]
+    names = [name for mark in marks for name in mark.args]
+    if any("after" in mark.kwargs for mark in marks):
+        names.append(test)
     kept = tuple(name if "::" in name else f"{file}::{name}" for name in names)
     return Case(file, test, kept if marks else None, item.get_closest_marker("proof") is not None)
 
@@ -58,7 +61,20 @@ def not_kept(cases: Iterable[Case]) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _leave_first_cases(items)
     config.stash[COLLECTED] = [case_of(item) for item in items]
+
+
+def _leave_first_cases(items: Iterable[pytest.Item]) -> None:
+    """Take the mark from the cases before the one that it is `after`. A case that somebody names is the first."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        mark = item.get_closest_marker("long")
+        if mark is not None and "after" in mark.kwargs and item.get_closest_marker("proof") is None:
+            test = item.nodeid.partition("[")[0]
+            seen[test] += 1
+            if seen[test] <= mark.kwargs["after"]:
+                item.own_markers.remove(mark)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:

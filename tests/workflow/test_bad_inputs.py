@@ -330,6 +330,7 @@ COMMANDS: list[tuple[str, ...]] = [
 ]
 
 
+@pytest.mark.long(after=12)
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words)[:40])
 async def test_a_bad_command_ends_in_a_sentence(
     temporal_environment: dict[str, str], tmp_path: Path, words: tuple[str, ...]

@@ -10,7 +10,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from tests.kit.small_wordnet import write_small_wordnet
 
 CHECKOUT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+RUNNING = pytest.StashKey[ExitStack]()
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def whole_sample() -> None:
 def running_stack(
     request: pytest.FixtureRequest, wait_until: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningStack]:
-    """A stack whose graphs have completed a cycle; stopped by Ctrl-C at the end.
+    """A stack whose graphs have completed a cycle; stopped by Ctrl-C after the last test that has it.
 
     `world` has a sample, `world-fallback` none. All 70,705 rows of the sample that is declared would be 24 s of CPU more
     for each: `make test-ui` has them in one, `make test-walks` in both.
@@ -179,12 +180,23 @@ def running_stack(
             del declared["graphs"]["world"]["sample"]
         (folder / "temporal-dev.yaml").unlink()
         (folder / "temporal-dev.yaml").write_text(yaml.safe_dump(declared))
-        with started(folder, (free_port(), free_port()), wait_until) as stack:
+        with ExitStack() as running:
+            stack = running.enter_context(started(folder, (free_port(), free_port()), wait_until))
             if not whole:
                 rows = stack.load_small_sample(tmp_path_factory.mktemp("wordnet"))
                 query = f'SynclineGraph="world" AND SynclineRows={rows} AND ExecutionStatus="Completed"'
                 wait_until(lambda: stack.temporal("workflow", "list", "--query", query))
+            request.config.stash[RUNNING] = running
             yield stack
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Stop the stack after the last test that has it: its servers would go on working until the end of all tests."""
+    yield
+    users = [each for each in item.session.items if "running_stack" in getattr(each, "fixturenames", ())]
+    if users[-1:] == [item] and RUNNING in item.config.stash:
+        item.config.stash[RUNNING].close()
 
 
 @contextmanager

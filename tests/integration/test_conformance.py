@@ -18,7 +18,7 @@ from syncline.testing.conformance import Nonconforming, Subject, try_item
 from syncline.testing.conformance.items import ITEMS
 from tests.kit.cases import further
 
-test_the_built_in_provider_conforms = exercise_provider(DefaultSyncProvider)
+test_the_built_in_provider_conforms = pytest.mark.long(after=7)(exercise_provider(DefaultSyncProvider))
 
 
 class Engine(SyncProvider):

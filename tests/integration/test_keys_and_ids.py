@@ -688,6 +688,7 @@ async def test_rows_whose_deletes_were_not_captured_are_found_by_their_keys(site
     assert await read(site, "SELECT count(*) FROM sync_comparison") == [(0,)]
 
 
+@pytest.mark.long("test_keys_of_several_columns")
 async def test_a_rejected_row_is_known_by_its_number(site: TestGraph) -> None:
     await prepare(site, SHOP, SHOP_SOURCE, SHOP_TARGET)
     engine = SyncEngine(SHOP)

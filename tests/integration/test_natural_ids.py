@@ -270,6 +270,7 @@ async def test_map_check_wants_one_row_for_a_natural_key(site: TestGraph) -> Non
     ]
 
 
+@pytest.mark.long("test_a_row_that_stands_there_keeps_its_id_whatever_the_rule")
 async def test_a_shadow_keeps_no_ids(site: TestGraph) -> None:
     result = await SyncEngine(shape(RULES["uuid5"])).run_cycle(replace(site.context(), shadow=True))
     [error] = [table.error for table in result.tables if table.table == "edges"]

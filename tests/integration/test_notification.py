@@ -69,6 +69,7 @@ async def heard(store: PostgresStore) -> AsyncIterator[list[tuple[int, str]]]:
         await asyncio.sleep(0)
 
 
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize(
     ("statements", "times"),
     [

@@ -105,6 +105,7 @@ def pointers_and_synsets(folder: Path) -> tuple[int, int]:
     return pointers, synsets
 
 
+@pytest.mark.long("test_loading_wordnet_twice_changes_nothing")
 async def test_the_world_is_loaded_whole_and_the_second_time_nothing_changes(store: PostgresStore) -> None:
     changed = await load_sample(store, SCHEMA, World())
     assert changed == {table.table: len(list(table.rows)) for table in World().tables()}

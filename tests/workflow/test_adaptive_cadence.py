@@ -271,6 +271,7 @@ async def test_a_graph_that_is_paused_and_resumed_is_run_as_rarely_as_before(idl
         assert described.schedule.policy.catchup_window == timedelta(seconds=900)
 
 
+@pytest.mark.long("test_it_slows_down_step_by_step_and_a_change_puts_it_back")
 async def test_a_run_that_fails_is_followed_soon(lab: SyncLab, busy: Busy) -> None:
     graph = await adaptive(lab)
     async with listened_to(lab):

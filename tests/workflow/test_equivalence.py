@@ -144,6 +144,7 @@ async def test_both_write_the_same_rows_and_tell_the_same(sides: tuple[Side, Sid
         assert len(events[0]) == (1 if wrote else 0)
 
 
+@pytest.mark.long("test_both_write_the_same_rows_and_tell_the_same")
 async def test_both_refuse_the_same_rows_and_no_row_goes_into_the_history(sides: tuple[Side, Side]) -> None:
     said, attributes = [], []
     for side in sides:

@@ -333,6 +333,7 @@ async def test_nobody_notifies_while_nobody_listens_and_who_listens_next_finds_w
             assert runs.of(same) == []
 
 
+@pytest.mark.long("test_a_change_arrives_while_the_schedule_sleeps")
 async def test_a_listener_whose_connection_is_killed_comes_back_and_misses_nothing(
     lab: SyncLab, runs: Runs
 ) -> None:

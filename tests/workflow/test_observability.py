@@ -510,6 +510,7 @@ EXPRESSIONS = [
 ]
 
 
+@pytest.mark.long(after=30)
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 async def test_rules_and_panels_use_metrics_and_labels_that_there_are(scene: Scene, expression: str) -> None:
     metrics_of, groupings = selected(expression)

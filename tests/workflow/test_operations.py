@@ -332,6 +332,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.long("test_damage_is_found_repaired_and_healed_by_the_next_cycle")
 async def test_no_command_of_an_operator_connects_to_a_store_or_leaves_values_in_a_history(
     kg: SyncLab, temporal_environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -294,6 +294,7 @@ async def test_a_schedule_of_somebody_else_under_a_graphs_name_is_named_and_left
     assert schedule.info.last_updated_at is None
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("schedule", "said"),
     [

@@ -27,8 +27,11 @@ $(READY): constraints.txt pyproject.toml
 run: setup ## start the whole stack, sync the sample graphs, show them live (Ctrl-C stops it)
 	@$(BIN)/syncline dev
 
-test: setup ## run the tests against real servers (`make prove` runs the long ones)
+test: setup ## run the tests against real servers (not those of `make test-long` and `make prove`)
 	@$(BIN)/python -m pytest -n 3
+
+test-long: setup ## run the tests whose core is in `make test`: further roads to what those show
+	@$(BIN)/python -m pytest -n 3 -m 'long and not proof'
 
 prove: setup wordnet ## run the long proofs, and the further cases of parameters; results go to docs/proofs.md
 	@$(BIN)/python -m pytest -n 2 -m proof --record-proofs=docs/proofs.md
@@ -41,7 +44,7 @@ test-ui: setup ## open the Web UI in a browser and read it; walk through the tut
 	@$(BIN)/python -m pytest -n 2 tests/acceptance/check_web_ui.py tests/acceptance/check_tutorial.py
 
 test-versions: $(POSTGRES14) ## run the core of the suite on PostgreSQL 14, the oldest version (`make test` runs it on 18)
-	@$(BIN)/python -m pytest -n 2 --postgres-bin=$(POSTGRES14) $(CORE)
+	@$(BIN)/python -m pytest -n 2 -m 'not proof' --postgres-bin=$(POSTGRES14) $(CORE)
 
 $(POSTGRES14): tests/field/postgres14.txt | setup
 	@rm -rf .postgres && mkdir -p .postgres
@@ -99,4 +102,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test test-ui test-field test-versions screenshots prove check bench bench-freshness bench-fleet docs wordnet format constraints clean
+.PHONY: help setup run test test-long test-walks test-ui test-field test-versions screenshots prove check bench bench-freshness bench-fleet docs wordnet format constraints clean

@@ -35,7 +35,12 @@ def _end() -> None:
         leave(_status[-1])
 
 
-pytest_plugins = ["syncline.testing.postgres", "syncline.testing.graphs", "syncline.testing.temporal"]
+pytest_plugins = [
+    "syncline.testing.postgres",
+    "syncline.testing.graphs",
+    "syncline.testing.temporal",
+    "tests.kit.long_tests",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

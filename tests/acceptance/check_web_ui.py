@@ -36,7 +36,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("whole_sample")]
 
 
 @dataclass(frozen=True)

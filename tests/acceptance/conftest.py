@@ -10,7 +10,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,17 @@ from typing import Any
 import asyncpg
 import pytest
 import yaml
+from pydantic import SecretStr
 
+from syncline.samples import WordNet, load_sample
+from syncline.stores.postgres import PostgresStore
 from tests.kit.ports import free_port
 from tests.kit.processes import working_for
+from tests.kit.small_wordnet import write_small_wordnet
 
 CHECKOUT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+RUNNING = pytest.StashKey[ExitStack]()
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,22 @@ class RunningStack:
 
         return asyncio.run(ask())
 
+    def load_small_sample(self, folder: Path) -> int:
+        """Load a sample of a few rows into the graph `world`, as its writer; return how many."""
+        write_small_wordnet(folder)
+
+        async def load() -> int:
+            stores = self.record()["stores"]
+            assert isinstance(stores, dict)
+            dsn = SecretStr(stores["writer_dsn"])
+            store = PostgresStore("write", dsn, pool_size=1, application_name="syncline-test")
+            try:
+                return sum((await load_sample(store, "world", WordNet(folder))).values())
+            finally:
+                await store.close()
+
+        return asyncio.run(load())
+
     def sync(self, workflow_id: str, graph: str, **options: object) -> dict[str, Any]:
         """Run a graph by hand and return the run's result."""
         message = json.dumps({"graph": graph} | options)
@@ -135,21 +156,47 @@ def wait_until() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def running_stack(wait_until: Callable[..., None]) -> Iterator[RunningStack]:
-    """A stack whose graphs have completed a cycle; stopped by Ctrl-C at the end.
+def whole_sample() -> None:
+    """For a test that reads the whole sample: the stack of a session that has one such test loads it."""
 
-    `world` has its sample, `world-fallback` none: both would be 25 s of CPU more, and `make test-walks` has both.
+
+@pytest.fixture(scope="session")
+def running_stack(
+    request: pytest.FixtureRequest, wait_until: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningStack]:
+    """A stack whose graphs have completed a cycle; stopped by Ctrl-C after the last test that has it.
+
+    `world` has a sample, `world-fallback` none. All 70,705 rows of the sample that is declared would be 24 s of CPU more
+    for each: `make test-ui` has them in one, `make test-walks` in both.
     """
     # The folder borrows the checkout's .venv: a `make` in there must find it up to date, or it would fill it
     # again from there.
     subprocess.run(["make", "--silent", "setup"], cwd=CHECKOUT, check=True)
+    whole = any("whole_sample" in getattr(item, "fixturenames", ()) for item in request.session.items)
     with clone() as folder:
         declared = yaml.safe_load((CHECKOUT / "temporal-dev.yaml").read_text())
         del declared["graphs"]["world-fallback"]["sample"]
+        if not whole:
+            del declared["graphs"]["world"]["sample"]
         (folder / "temporal-dev.yaml").unlink()
         (folder / "temporal-dev.yaml").write_text(yaml.safe_dump(declared))
-        with started(folder, (free_port(), free_port()), wait_until) as stack:
+        with ExitStack() as running:
+            stack = running.enter_context(started(folder, (free_port(), free_port()), wait_until))
+            if not whole:
+                rows = stack.load_small_sample(tmp_path_factory.mktemp("wordnet"))
+                query = f'SynclineGraph="world" AND SynclineRows={rows} AND ExecutionStatus="Completed"'
+                wait_until(lambda: stack.temporal("workflow", "list", "--query", query))
+            request.config.stash[RUNNING] = running
             yield stack
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Stop the stack after the last test that has it: its servers would go on working until the end of all tests."""
+    yield
+    users = [each for each in item.session.items if "running_stack" in getattr(each, "fixturenames", ())]
+    if users[-1:] == [item] and RUNNING in item.config.stash:
+        item.config.stash[RUNNING].close()
 
 
 @contextmanager

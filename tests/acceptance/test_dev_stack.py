@@ -175,6 +175,7 @@ def test_a_taken_port_is_told_and_nothing_is_started(stack: Stack) -> None:
     assert stack.processes() == []
 
 
+@pytest.mark.long("test_a_taken_port_is_told_and_nothing_is_started")
 def test_a_folder_in_use_is_told_with_the_pid_of_its_user(stack: Stack) -> None:
     folder = StateFolder(stack.state)
     folder.create()

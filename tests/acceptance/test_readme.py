@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = dict(re.findall(r"<!-- test: (\w+) -->\n```sh\n(.*?)```", README, re.DOTALL))
 
+TABLES = ("raw_sources", "facts", "fact_sources", "nodes", "edges")
+EVERY_ROW = "SELECT " + " + ".join(f"(SELECT count(*) FROM write_{table})" for table in TABLES)
+
 
 def test_every_shell_block_of_the_page_is_run_by_a_test() -> None:
     assert README.count("```sh") == len(BLOCKS)
@@ -34,7 +37,8 @@ def test_a_closed_run_answers_its_queries(running_stack: "RunningStack") -> None
     assert (state["phase"], state["graph"]) == ("done", "world")
     assert state["last_result"]["status"] == "drained"
     assert {table["table"] for table in state["last_result"]["tables"]} >= {"nodes", "edges", "facts"}
-    assert state["carried"]["totals"]["rows"] == 70_705
+    [[rows]] = running_stack.sql("write_dsn", "world", EVERY_ROW)
+    assert state["carried"]["totals"]["rows"] == rows > 0
     assert provider == state["provider"]
     assert (provider["provider_id"], provider["fallback"]) == ("default", None)
 

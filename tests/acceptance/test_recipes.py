@@ -59,6 +59,7 @@ def test_a_worker_does_what_is_asked_for_by_name(running_stack: "RunningStack") 
     assert '"syncline_version"' in running_stack.sh(BLOCKS["fleet"])
 
 
+@pytest.mark.long("acceptance/test_readme.py::test_schedules_and_runs_are_listed")
 def test_schedules_are_listed_described_triggered_and_paused(
     running_stack: "RunningStack", wait_until: Callable[..., None]
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_schedule_of_ones_own_runs_the_graph(
     assert "nightly" not in running_stack.sh("temporal schedule list")
 
 
+@pytest.mark.long("acceptance/test_readme.py::test_a_cron_workflow_runs_every_minute_and_carries_its_state")
 def test_a_cron_workflow_is_started_asked_and_stopped(
     running_stack: "RunningStack", wait_until: Callable[..., None]
 ) -> None:
@@ -178,6 +180,7 @@ def crowd(running_stack: "RunningStack", wait_until: Callable[..., None]) -> "Ru
     return stack
 
 
+@pytest.mark.long("integration/test_engine.py::test_two_cycles_of_one_graph_never_overlap")
 def test_of_runs_that_begin_at_once_one_syncs_and_no_other_fails_or_writes(crowd: "RunningStack") -> None:
     assert not runs(crowd, 'SynclineGraph="crowd" AND ExecutionStatus IN ("Failed","TimedOut","Canceled")')
     ended = completed(crowd, CROWD)
@@ -199,6 +202,7 @@ def test_of_runs_that_begin_at_once_one_syncs_and_no_other_fails_or_writes(crowd
     assert max(at_once) < closed[syncing]
 
 
+@pytest.mark.long("integration/test_engine.py::test_two_cycles_of_one_graph_never_overlap")
 def test_every_row_of_the_crowd_is_there_once(crowd: "RunningStack") -> None:
     counted = crowd.sql("graph_dsn", "crowd", "SELECT count(*), count(DISTINCT key) FROM nodes")
     assert [tuple(row) for row in counted] == [(ROWS, ROWS)]
@@ -219,6 +223,7 @@ def troubled(crowd: "RunningStack", wait_until: Callable[..., None]) -> "Running
     return crowd
 
 
+@pytest.mark.long("acceptance/test_readme.py::test_the_search_attributes_of_a_fallback_run_are_filled")
 @pytest.mark.parametrize(
     ("view", "present", "absent"),
     [

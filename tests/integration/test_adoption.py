@@ -425,6 +425,7 @@ class _Interrupted(Exception):
     pass
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("after", [0, 5, 9, *further(1, 2, 3, 4, 6, 7, 8)])
 async def test_an_interrupted_adoption_is_finished_by_the_next(
     store: PostgresStore, writer: asyncpg.Connection, after: int
@@ -491,6 +492,7 @@ async def test_an_index_name_that_is_taken_is_not_taken_away(
     )
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -1199,6 +1201,7 @@ def test_the_command_says_each_step_and_then_that_nothing_is_left(
     assert adoptable(COUNT) == "0"
 
 
+@pytest.mark.long("test_the_command_says_each_step_and_then_that_nothing_is_left")
 def test_a_dry_run_prints_a_script_that_does_the_same_and_does_nothing(
     syncline: Callable[..., Result],
     adoptable: Callable[[str], str],
@@ -1219,6 +1222,7 @@ def test_a_dry_run_prints_a_script_that_does_the_same_and_does_nothing(
     assert adoptable(COUNT) == "0"
 
 
+@pytest.mark.long("test_the_command_says_each_step_and_then_that_nothing_is_left")
 def test_the_steps_are_json_on_demand(
     syncline: Callable[..., Result], adoptable: Callable[[str], str]
 ) -> None:
@@ -1230,6 +1234,7 @@ def test_the_steps_are_json_on_demand(
     assert json.loads(syncline("graph", "adopt", "kg", "--json").stdout)["steps"] == []
 
 
+@pytest.mark.long("test_the_command_says_each_step_and_then_that_nothing_is_left")
 def test_what_does_not_fit_is_said_in_sentences_with_status_2(
     syncline: Callable[..., Result], adoptable: Callable[[str], str]
 ) -> None:
@@ -1247,6 +1252,7 @@ def test_what_does_not_fit_is_said_in_sentences_with_status_2(
     ]
 
 
+@pytest.mark.long("test_the_command_says_each_step_and_then_that_nothing_is_left")
 def test_a_blocked_adoption_is_one_sentence_with_status_1(
     syncline: Callable[..., Result],
     adoptable: Callable[[str], str],
@@ -1270,6 +1276,7 @@ def test_a_blocked_adoption_is_one_sentence_with_status_1(
     assert len(blocked.stderr.splitlines()) == 1
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     "name", ["nowhere", "syncline.engine:nothing", "no.module:X", "syncline.control.graphs:Graph"]
 )
@@ -1281,6 +1288,7 @@ def test_a_map_that_is_none_is_refused(
     assert refused.stderr.startswith(f"error: Map {name} ")
 
 
+@pytest.mark.long("test_writers_go_on_all_the_time_and_everything_they_write_afterwards_is_captured")
 def test_another_map_can_be_named(
     syncline: Callable[..., Result], adoptable: Callable[[str], str], tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from syncline.testing.conformance import Nonconforming, Subject, try_item
 from syncline.testing.conformance.items import ITEMS
 from tests.kit.cases import further
 
-test_the_built_in_provider_conforms = exercise_provider(DefaultSyncProvider)
+test_the_built_in_provider_conforms = pytest.mark.long(after=7)(exercise_provider(DefaultSyncProvider))
 
 
 class Engine(SyncProvider):
@@ -183,6 +183,7 @@ BAD = [
 ]
 
 
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize(("provider", "item", "reason"), BAD, ids=[provider.__name__ for provider, *_ in BAD])
 def test_a_bad_provider_fails_its_item_and_is_told_why(
     bench: Bench, provider: type[Engine], item: str, reason: str

@@ -153,6 +153,7 @@ def told(
     return tried
 
 
+@pytest.mark.long("integration/test_conformance_of_maps.py::test_it_conforms_on_tables_of_its_own")
 def test_a_provider_that_loses_a_link_of_its_own_tables_is_told(
     told: Callable[[Subject, str], str | None],
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_provider_that_loses_a_link_of_its_own_tables_is_told(
     assert said.endswith(f". {ITEMS['deletes'].advice}.")
 
 
+@pytest.mark.long("integration/test_conformance_of_maps.py::test_it_conforms_on_tables_of_its_own")
 def test_tables_of_both_sides_are_made_from_the_map(told: Callable[[Subject, str], str | None]) -> None:
     class Plain(Shop):
         schema_map = PLAIN

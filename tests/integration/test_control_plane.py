@@ -172,6 +172,7 @@ async def test_an_unknown_graph_cannot_be_updated(graphs: GraphRepository) -> No
         await graphs.update("nowhere", GraphChanges(name="x"))
 
 
+@pytest.mark.long(after=6)
 @pytest.mark.parametrize(
     ("column", "value"),
     [

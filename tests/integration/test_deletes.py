@@ -59,6 +59,9 @@ async def test_all_ten_tables_and_the_numbers_arrive(graph: TestGraph) -> None:
     assert (await cycle(graph)).batches == 0
 
 
+@pytest.mark.long(
+    "test_all_ten_tables_and_the_numbers_arrive", "test_a_delete_that_commits_late_is_not_missed"
+)
 @pytest.mark.parametrize("batch_rows", [2, *further(1, 50_000)])
 async def test_everything_deleted_at_once_is_gone_everywhere(graph: TestGraph, batch_rows: int) -> None:
     await write(graph, SEED)
@@ -97,6 +100,7 @@ async def test_a_deleted_parent_parks_its_children_until_it_is_back(graph: TestG
     assert len(await read(graph, "SELECT FROM edges")) == 3
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("first", ["write_nodes", "write_edges"])
 async def test_parent_and_child_leave_in_any_order_and_in_transactions_apart(
     graph: TestGraph, first: str
@@ -158,6 +162,9 @@ async def test_a_delete_that_commits_late_is_not_missed(graph: TestGraph) -> Non
     assert [row["key"] for row in await read(graph, "SELECT key FROM edges")] == ["bc"]
 
 
+@pytest.mark.long(
+    "test_all_ten_tables_and_the_numbers_arrive", "test_a_delete_that_commits_late_is_not_missed"
+)
 async def test_a_delete_that_is_rolled_back_deletes_nothing(graph: TestGraph) -> None:
     await write(graph, SEED)
     await cycle(graph)
@@ -165,6 +172,9 @@ async def test_a_delete_that_is_rolled_back_deletes_nothing(graph: TestGraph) ->
     assert (await cycle(graph)).rows == 0
 
 
+@pytest.mark.long(
+    "test_all_ten_tables_and_the_numbers_arrive", "test_a_delete_that_commits_late_is_not_missed"
+)
 async def test_a_changed_key_is_the_end_of_the_old_row(graph: TestGraph) -> None:
     await write(graph, SEED)
     await cycle(graph)
@@ -235,6 +245,9 @@ async def test_a_later_rejection_removes_the_link_and_its_end_restores_it(graph:
     await cycle(graph)
 
 
+@pytest.mark.long(
+    "test_all_ten_tables_and_the_numbers_arrive", "test_a_delete_that_commits_late_is_not_missed"
+)
 async def test_chunks_follow_the_content_of_their_sources(graph: TestGraph) -> None:
     await write(graph, SEED)
     await cycle(graph)
@@ -291,6 +304,9 @@ async def test_a_row_names_the_run_that_brought_it(graph: TestGraph) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long(
+    "test_all_ten_tables_and_the_numbers_arrive", "test_a_delete_that_commits_late_is_not_missed"
+)
 async def test_a_thousand_deletes_take_a_handful_of_batches(graph: TestGraph) -> None:
     await write(
         graph,

@@ -39,6 +39,7 @@ def test_data_survives_stop_and_start(data_dir: Path) -> None:
     assert server.start().psql("SELECT 1", "kept") == "1"
 
 
+@pytest.mark.long("test_a_server_that_was_killed_itself_recovers")
 def test_a_server_that_a_killed_process_left_is_taken_over_and_stopped(data_dir: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from syncline.devstack.postgres import PostgresServer; "

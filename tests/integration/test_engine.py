@@ -105,6 +105,7 @@ async def test_an_idle_cycle_asks_the_write_db_one_query(graph: TestGraph) -> No
     assert commit == "COMMIT"
 
 
+@pytest.mark.long("test_a_cycle_that_runs_out_of_time_says_so_and_the_next_goes_on")
 async def test_a_thousand_changed_rows_travel_in_one_cycle(graph: TestGraph) -> None:
     await write(
         graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 5000) i"
@@ -532,6 +533,7 @@ async def test_a_write_db_without_its_deleted_keys_is_one_sentence_with_the_fix(
         await run_cycle(graph.context())
 
 
+@pytest.mark.long("test_a_cycle_that_runs_out_of_time_says_so_and_the_next_goes_on")
 async def test_memory_is_bounded_by_what_is_in_flight_and_not_by_the_backlog(graph: TestGraph) -> None:
     await write(
         graph,
@@ -580,6 +582,7 @@ DROP TABLE before;
 """
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("before", "after"),
     [

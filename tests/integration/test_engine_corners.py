@@ -153,6 +153,7 @@ async def test_a_cycle_without_time_for_its_vectors_is_not_drained(
     assert (result.rows, result.status, result.vectors.pending) == (1, CycleStatus.BUDGET_SPENT, 1)
 
 
+@pytest.mark.long("test_keys_of_any_shape_travel_wait_and_are_linked")
 async def test_a_rescan_that_is_cut_short_goes_on_in_the_next_cycle(graph: TestGraph) -> None:
     await write(
         graph,
@@ -259,6 +260,7 @@ async def test_a_committed_delete_that_an_open_transaction_holds_back_is_owed(gr
     assert await read(graph, "SELECT FROM nodes") == []
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("loss", "sentence"),
     [
@@ -345,6 +347,7 @@ async def test_json_null_survives_parking(graph: TestGraph) -> None:
     assert await differences(graph) == []
 
 
+@pytest.mark.long("test_keys_of_any_shape_travel_wait_and_are_linked")
 async def test_a_table_of_nothing_but_its_composite_key_travels(graph: TestGraph) -> None:
     await create(
         graph,
@@ -381,6 +384,7 @@ async def test_a_table_of_nothing_but_its_composite_key_travels(graph: TestGraph
     assert pairs == {(x, y), (x, x), (y, x)}
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("column_type", "before", "after"),
     [
@@ -428,6 +432,7 @@ async def test_tables_whose_long_names_begin_alike_keep_apart(graph: TestGraph) 
     assert (await read(graph, f"SELECT b FROM {two}"))[0]["b"] == "value of b"
 
 
+@pytest.mark.long("test_keys_of_any_shape_travel_wait_and_are_linked")
 async def test_names_that_need_quoting_or_sound_like_the_engines_own_travel(graph: TestGraph) -> None:
     names = [
         "order", "Group", "user", "a b", 'say "hi"', "ünï", "present", "row_id", "s", "t", "r", "excluded",
@@ -624,6 +629,7 @@ async def test_a_cancelled_cycle_frees_its_graph_though_a_statement_runs(graph: 
     assert graph.target._engine.pool.checkedout() == graph.write._engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.long("test_keys_of_any_shape_travel_wait_and_are_linked")
 async def test_more_cycles_than_connections_of_one_database_all_end(graph: TestGraph) -> None:
     store, another = (
         PostgresStore(name, SecretStr(graph.target_dsn), pool_size=1, application_name="syncline-test")
@@ -742,6 +748,7 @@ async def test_a_run_of_very_many_tables_is_told_whole(graph: TestGraph) -> None
     assert sorted(told) == [table.name for table in tables]
 
 
+@pytest.mark.long("test_keys_of_any_shape_travel_wait_and_are_linked")
 async def test_a_reader_of_the_past_does_not_slow_the_vector_queue(graph: TestGraph) -> None:
     await write_many_nodes(graph, 6000)
     reader = await graph.connect_target()
@@ -759,6 +766,7 @@ async def test_a_reader_of_the_past_does_not_slow_the_vector_queue(graph: TestGr
     assert entries[0]["n"] < 20_000  # read once and deleted once, not read again by every later batch
 
 
+@pytest.mark.long("test_keys_of_any_shape_travel_wait_and_are_linked")
 async def test_two_graphs_of_one_database_share_connections_and_nothing_else(graph: TestGraph) -> None:
     await migrate_write(graph.write, "other")
     await migrate_graph(graph.target, "other")

@@ -222,6 +222,7 @@ def reread(result: SyncResult) -> list[str]:
     return [table.table for table in result.tables if table.reread]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("name", ["text", "expression", *further("bigint", "uuid")])
 async def test_columns_and_position(graph: TestGraph, name: str) -> None:
     """Every way in which a link is made fills its columns; what readers change in them stays; order follows."""
@@ -291,6 +292,7 @@ async def test_columns_and_position(graph: TestGraph, name: str) -> None:
     assert await site.damage(schema_map) == {}
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("name", ["bigint", "uuid", *further("text", "expression")])
 async def test_links_that_others_made_stay(graph: TestGraph, name: str) -> None:
     site, schema_map = Site(graph, SHAPES[name]), map_of(SHAPES[name], owned=Ownership.OURS)
@@ -394,6 +396,7 @@ async def test_owner_leaves_with_all_its_links(graph: TestGraph) -> None:
     assert (await site.damage(schema_map)).keys() <= {"node_stats"}
 
 
+@pytest.mark.long("test_columns_and_position")
 async def test_ownership_and_columns_change(graph: TestGraph) -> None:
     """Links made while all were the engine's are its own afterwards; the other way round others' links leave."""
     site, everything, ours = Site(graph, TEXTS), map_of(TEXTS), map_of(TEXTS, owned=Ownership.OURS)
@@ -481,6 +484,7 @@ async def test_a_link_that_is_refused_is_its_owners_fault(graph: TestGraph) -> N
     assert await site.damage(schema_map) == {}
 
 
+@pytest.mark.long("test_columns_and_position")
 async def test_position_that_is_unique_per_owner(graph: TestGraph) -> None:
     """Places change hands within a statement: members swap, leave and arrive."""
     site, schema_map = Site(graph, TEXTS), map_of(TEXTS)
@@ -515,6 +519,7 @@ async def test_links_of_others_are_told_apart_in_a_schema(graph: TestGraph) -> N
     assert await read(graph, query) == [(True,)]
 
 
+@pytest.mark.long("test_columns_and_position")
 async def test_owner_with_a_key_of_two_columns(graph: TestGraph) -> None:
     """Its parked links keep the whole key, and their places."""
     goods = TableMap(name="goods", source="w_goods", key=("sku",), columns=(Column(name="title"),))

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from syncline.engine import SchemaMap, SyncEngine
@@ -186,6 +187,7 @@ async def test_a_refused_value_is_a_dead_letter_and_explained(site: Site) -> Non
     await site.equal()
 
 
+@pytest.mark.long("test_each_source_writes_its_columns_and_waits_for_the_row")
 async def test_a_source_that_comes_into_the_map_fills_rows_that_stand_there(site: Site) -> None:
     whole = site.map
     await write(
@@ -228,6 +230,7 @@ async def test_what_does_not_fit_is_told_and_target_tables_are_made_with_all_col
     )
 
 
+@pytest.mark.long("test_each_source_writes_its_columns_and_waits_for_the_row")
 async def test_sources_of_one_row_pass_unique_values_to_each_other(site: Site) -> None:
     await on_target(site.graph, "ALTER TABLE kg.nodes ADD UNIQUE (note)")
     await write(site.graph, "INSERT INTO kg.node VALUES ('a', 'A', 't'), ('b', 'B', 't'), ('c', 'C', 't')")
@@ -256,6 +259,7 @@ NUMBERED = """
 """
 
 
+@pytest.mark.long("test_each_source_writes_its_columns_and_waits_for_the_row")
 async def test_keys_of_another_type_name_the_row_too(
     new_database: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -130,6 +130,7 @@ async def graph(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterat
         yield graph
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 async def test_join_table_becomes_links(graph: TestGraph, first: str, second: str) -> None:
     one, other = ENDS[first], ENDS[second]

@@ -128,6 +128,7 @@ async def test_a_cycle_tells_what_waits_was_refused_and_is_owed(graph: TestGraph
     assert await read(graph, DIFFERING) == []
 
 
+@pytest.mark.long("test_counts_that_drifted_are_found_and_mended_by_verify")
 async def test_operators_and_a_cycle_at_once_lose_no_count_and_block_no_one(graph: TestGraph) -> None:
     await on_target(graph, "ALTER TABLE facts ADD CHECK (content <> 'bad')")
     place = GraphSchema(store=graph.target, schema=SCHEMA)

@@ -59,6 +59,7 @@ def limited(graph: TestGraph, stores: tuple[LimitedStore, LimitedStore]) -> Sync
     )
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("sides", [(0,), (1,)], ids=["write-db", "graph-db"])
 async def test_statement_timeout_that_a_whole_batch_meets_halves_it(
     graph: TestGraph, one_table: tuple[LimitedStore, LimitedStore], sides: tuple[int, ...]
@@ -96,6 +97,7 @@ async def test_limit_that_a_single_row_meets_names_the_setting(
     assert (result.status, result.dead_letters) == (CycleStatus.DRAINED, 0)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("sqlstate", ["57014", "53400"])
 async def test_size_that_works_is_kept_for_the_next_cycle(
     graph: TestGraph, one_table: tuple[LimitedStore, LimitedStore], sqlstate: str

@@ -101,6 +101,7 @@ async def _history(graph: TestGraph, seed: int, rounds: int) -> None:
     assert await read(graph, "SELECT count(*) FROM nodes") == [(1 + len(wanted),)]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("seed", [2, 114])
 async def test_ids_that_change_hands(site: TestGraph, seed: int) -> None:
     await _history(site, seed, rounds=12)

@@ -6,6 +6,7 @@ from hashlib import md5
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 
 from syncline.capture.install.install import adopt
@@ -216,6 +217,9 @@ async def test_a_row_follows_its_id_with_all_that_hangs_on_it(site: TestGraph) -
     await compared(site)
 
 
+@pytest.mark.long(
+    "test_a_row_that_readers_hold_keeps_its_id", "test_a_target_that_readers_share_keeps_what_is_theirs"
+)
 async def test_two_keys_never_share_an_id(site: TestGraph) -> None:
     engine = SyncEngine(BOOK)
     await cycle(site, engine, NODE_ROWS)
@@ -285,6 +289,9 @@ async def test_a_row_that_readers_hold_keeps_its_id(site: TestGraph) -> None:
     await compared(site)
 
 
+@pytest.mark.long(
+    "test_a_row_that_readers_hold_keeps_its_id", "test_a_target_that_readers_share_keeps_what_is_theirs"
+)
 async def test_a_natural_key_that_is_another_keys_is_refused(site: TestGraph) -> None:
     engine = SyncEngine(BOOK)
     await cycle(site, engine, NODE_ROWS)
@@ -296,6 +303,9 @@ async def test_a_natural_key_that_is_another_keys_is_refused(site: TestGraph) ->
     await compared(site)
 
 
+@pytest.mark.long(
+    "test_a_row_that_readers_hold_keeps_its_id", "test_a_target_that_readers_share_keeps_what_is_theirs"
+)
 async def test_rows_that_somebody_deleted_return_under_their_ids(site: TestGraph) -> None:
     engine = SyncEngine(BOOK)
     await cycle(site, engine, NODE_ROWS)
@@ -328,6 +338,9 @@ async def test_deletes_that_were_not_captured_are_found_by_the_list(site: TestGr
     assert await read(site, "SELECT title FROM sources") == [("T",)]
 
 
+@pytest.mark.long(
+    "test_a_row_that_readers_hold_keeps_its_id", "test_a_target_that_readers_share_keeps_what_is_theirs"
+)
 async def test_a_map_whose_ids_become_others_says_what_stands_in_the_way(site: TestGraph) -> None:
     await on_target(
         site, "ALTER TABLE nodes ADD key text; ALTER TABLE nodes ADD sync_version bigint, ADD sync_run bigint"
@@ -350,6 +363,9 @@ async def test_a_map_whose_ids_become_others_says_what_stands_in_the_way(site: T
     assert await read(site, "SELECT title FROM nodes ORDER BY 1") == [("A",), ("B",)]
 
 
+@pytest.mark.long(
+    "test_a_row_that_readers_hold_keeps_its_id", "test_a_target_that_readers_share_keeps_what_is_theirs"
+)
 async def test_changed_points_and_counts_are_made_again_for_rows_of_ours(site: TestGraph) -> None:
     point = VectorProjection(collection="nodes", text="t.title", payload={"title": "t.title"})
     counts = Stats(
@@ -408,6 +424,9 @@ async def test_map_check_says_why_a_target_cannot_assign_ids(site: TestGraph) ->
     ]
 
 
+@pytest.mark.long(
+    "test_a_row_that_readers_hold_keeps_its_id", "test_a_target_that_readers_share_keeps_what_is_theirs"
+)
 async def test_a_shadow_assigns_no_ids_of_its_own(site: TestGraph) -> None:
     result = await SyncEngine(BOOK).run_cycle(replace(site.context(), shadow=True))
     [error] = [table.error for table in result.tables if table.error]
@@ -422,6 +441,9 @@ async def test_a_graph_without_the_list_says_how_to_get_it(site: TestGraph) -> N
     assert all("run `syncline migrate`" in error for error in errors.values()), errors
 
 
+@pytest.mark.long(
+    "test_a_row_that_readers_hold_keeps_its_id", "test_a_target_that_readers_share_keeps_what_is_theirs"
+)
 async def test_a_shadow_is_compared_by_the_list_of_its_own_schema(site: TestGraph) -> None:
     await cycle(site, SyncEngine(BOOK), NODE_ROWS)
     own = Identity(BOOK, NODES, schema="kg")
@@ -436,6 +458,9 @@ async def test_a_shadow_is_compared_by_the_list_of_its_own_schema(site: TestGrap
     assert [tuple(row) for row in found] == [("a", ["a"]), ("b", ["b"]), ("c", ["c"])]
 
 
+@pytest.mark.long(
+    "test_a_row_that_readers_hold_keeps_its_id", "test_a_target_that_readers_share_keeps_what_is_theirs"
+)
 async def test_another_rule_asks_to_delete_rows_of_ours_alone(site: TestGraph) -> None:
     before = SchemaMap(
         name="book", tables=(TableMap(name="nodes", source="w_nodes", key=("key",), id=Id(rule=IdRule.HASH, beside=True), columns=(Column(name="title"),)),)
@@ -462,6 +487,9 @@ async def test_another_rule_asks_to_delete_rows_of_ours_alone(site: TestGraph) -
     assert await read(site, "SELECT title FROM nodes ORDER BY 1") == [("A",), ("B",), ("C",), ("theirs",)]
 
 
+@pytest.mark.long(
+    "test_a_row_that_readers_hold_keeps_its_id", "test_a_target_that_readers_share_keeps_what_is_theirs"
+)
 async def test_a_filled_target_of_listed_rows_is_taken_over(site: TestGraph) -> None:
     extra = TableMap(name="more", source="w_more", key=("key",), into="nodes", columns=(Column(name="note"),))
     whole = SchemaMap(name="book", tables=(*BOOK.tables, extra))
@@ -618,6 +646,9 @@ async def test_rows_that_name_a_row_that_is_taken_over_are_taken_over_too(site: 
     assert await read(site, "SELECT key, sqlstate, message FROM sync_dead_letter") == []
 
 
+@pytest.mark.long(
+    "test_a_row_that_readers_hold_keeps_its_id", "test_a_target_that_readers_share_keeps_what_is_theirs"
+)
 async def test_a_row_that_is_not_listed_yet_leaves_with_what_hangs_on_it(site: TestGraph) -> None:
     """A map has begun to list rows, and the first row is to leave before it has been read again."""
     tables = (

@@ -98,6 +98,7 @@ async def test_holder_looks_again_for_a_loser(apart: TestGraph) -> None:
     assert (result.vectors.upserted, result.vectors.embedded, result.vectors.pending) == (2, 2, 0)
 
 
+@pytest.mark.long("test_holder_looks_again_for_a_loser")
 async def test_many_losers_cost_one_more_look(apart: TestGraph) -> None:
     async with embedding(apart) as holder:
         for node in ("a", "b", "c"):

@@ -119,6 +119,7 @@ async def test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embed
     assert await read(shop, "SELECT weight FROM parts WHERE key = 'p4'") == [(1,)]
 
 
+@pytest.mark.long("test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded")
 async def test_an_expression_that_changed_is_evaluated_for_every_row(shop: TestGraph) -> None:
     result = await cycle(shop, with_parts(expressions={"title": "upper(s.title)"}))
     assert reread(result) == {"parts": "the map changed: expression of title added"}
@@ -177,6 +178,7 @@ async def test_a_table_that_left_is_named_and_its_rows_stay(shop: TestGraph) -> 
     assert (await shop.vectors.count("kg_parts"), result.vectors.embedded, result.parked) == (2, 0, 1)
 
 
+@pytest.mark.long("test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded")
 async def test_a_row_that_a_left_table_refers_to_cannot_be_deleted_and_is_a_dead_letter(
     shop: TestGraph,
 ) -> None:
@@ -190,6 +192,7 @@ async def test_a_row_that_a_left_table_refers_to_cannot_be_deleted_and_is_a_dead
     assert (result.dead_letters, await read(shop, "SELECT * FROM makers")) == (0, [])
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("vector", "embedded", "upserted"),
     [
@@ -284,6 +287,7 @@ async def test_a_map_that_was_applied_in_part_is_no_longer_the_one_before(shop: 
     assert await read(shop, "SELECT name FROM makers ORDER BY 1") == [("Ada",), ("Bo",)]
 
 
+@pytest.mark.long("test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded")
 async def test_another_key_replaces_the_rows(shop: TestGraph) -> None:
     await write(shop, "ALTER TABLE maker_drafts ALTER COLUMN name SET NOT NULL, ADD UNIQUE (name)")
     makers = SchemaMap(name="makers", tables=(replace(MAKERS, key=("name",), columns=()),))
@@ -295,6 +299,7 @@ async def test_another_key_replaces_the_rows(shop: TestGraph) -> None:
     assert await read(shop, "SELECT count(*) FROM parts") == [(4,)]
 
 
+@pytest.mark.long("test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded")
 async def test_another_rule_for_ids_waits_until_rows_with_ids_of_before_are_gone(shop: TestGraph) -> None:
     """No cycle would find them: each row would stand there twice, and children would refer to the old one."""
     own = Id(rule=IdRule.UUID5, namespace="6ba7b811-9dad-11d1-80b4-00c04fd430c8")
@@ -318,6 +323,7 @@ async def test_another_rule_for_ids_waits_until_rows_with_ids_of_before_are_gone
     assert await read(shop, made) == [(3,)]
 
 
+@pytest.mark.long("test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded")
 async def test_an_engine_in_place_of_a_missing_provider_changes_no_map(shop: TestGraph) -> None:
     other = SyncEngine(SchemaMap(name="other", tables=(TAGS,)))
     result = await other.run_cycle(shop.context(), replacing=True)
@@ -335,6 +341,7 @@ async def test_a_change_is_read_on_where_an_interrupted_cycle_stopped(shop: Test
     assert await read(shop, "SELECT title FROM parts ORDER BY 1") == [("BOLT",), ("GEAR",), ("NUT",)]
 
 
+@pytest.mark.long("test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded")
 async def test_nothing_waits_while_rows_are_read_again_for_a_column(
     shop: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +376,7 @@ async def test_nothing_waits_while_rows_are_read_again_for_a_column(
     assert (captured(result), result.idle) == ({}, True)
 
 
+@pytest.mark.long("test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded")
 async def test_a_row_that_is_refused_while_a_column_is_filled_stops_no_other(shop: TestGraph) -> None:
     await on_target(shop, "ALTER TABLE parts ADD COLUMN weight integer CHECK (weight < 8)")
     changed = with_parts(columns=(*PARTS.columns, Column(name="weight", type="integer")))
@@ -377,6 +385,7 @@ async def test_a_row_that_is_refused_while_a_column_is_filled_stops_no_other(sho
     assert await read(shop, "SELECT weight FROM parts ORDER BY key") == [(5,), (3,), (None,)]
 
 
+@pytest.mark.long("test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded")
 async def test_each_pass_reads_some_rows_again_however_short_it_is(
     shop: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,6 +214,7 @@ tables:
     ]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("written", "path", "said"),
     [
@@ -242,6 +243,7 @@ async def test_sql_that_is_no_value_of_one_row_is_told(
     assert (misfit.path, said in misfit.problem) == (f"tables.items.{path}", True), misfit.problem
 
 
+@pytest.mark.long("test_every_misfit_is_told_at_once_and_its_statement_mends_it")
 async def test_what_the_role_may_not_do_has_its_grant(
     places: tuple[GraphSchema, GraphSchema], dsns: tuple[str, str]
 ) -> None:

@@ -287,6 +287,7 @@ async def test_tables_of_an_extension_are_not_proposed(shop: tuple[GraphSchema, 
     assert "theirs" not in (await propose(write, target, name="on")).document
 
 
+@pytest.mark.long("test_tables_become_a_map_targets_and_synced_rows")
 async def test_keys_of_other_types_are_told_to_the_map_and_synced(
     graph: TestGraph, shop: tuple[GraphSchema, GraphSchema]
 ) -> None:
@@ -410,6 +411,7 @@ def test_the_json_schema_is_printed() -> None:
     assert json.loads(result.stdout)["$id"] == "urn:syncline:map:1"
 
 
+@pytest.mark.long("test_tables_become_a_map_targets_and_synced_rows")
 async def test_join_tables_are_proposed_by_their_pair(
     graph: TestGraph, shop: tuple[GraphSchema, GraphSchema]
 ) -> None:

@@ -99,6 +99,7 @@ async def seen(site: Site) -> list[tuple[object, ...]]:
     return [tuple(row.values()) for row in await site.rows(SEEN)]
 
 
+@pytest.mark.long(after=1)
 async def test_rows_of_others_keep_what_they_have_and_all_else_follows(site: Site) -> None:
     assert await site.misfits() == {}
     await write(site.graph, ROWS)
@@ -139,6 +140,7 @@ async def test_rows_of_others_keep_what_they_have_and_all_else_follows(site: Sit
     await site.equal()
 
 
+@pytest.mark.long(after=1)
 async def test_a_row_under_a_row_of_others_is_theirs(site: Site) -> None:
     await write(site.graph, ROWS)
     await site.cycle()
@@ -150,6 +152,7 @@ async def test_a_row_under_a_row_of_others_is_theirs(site: Site) -> None:
     assert [tuple(row.values()) for row in kept] == [("theirs",)]
 
 
+@pytest.mark.long(after=1)
 async def test_a_takeover_of_what_is_not_listed_yet_is_not_refused(site: Site) -> None:
     await write(site.graph, ROWS)
     await on_target(site.graph, "INSERT INTO pages VALUES (903, 1, 'first')")

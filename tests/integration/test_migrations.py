@@ -71,6 +71,7 @@ async def test_being_up_to_date_is_one_statement_for_the_engine_state_and_one_fo
     assert VERSION_TABLE in statements[4]
 
 
+@pytest.mark.long("test_a_second_migration_changes_nothing")
 async def test_schemas_migrate_concurrently_and_each_once(store: PostgresStore) -> None:
     wanted = [(migrate, f"kg_{number}_{migrate.__name__}") for number in range(4) for migrate in _BOTH]
     applied = await asyncio.gather(

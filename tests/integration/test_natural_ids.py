@@ -135,6 +135,7 @@ async def equal(graph: TestGraph, schema_map: SchemaMap) -> None:
     assert [one for one in found.relations if one.damaged or one.problem] == []
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("rule", RULES)
 async def test_a_row_that_stands_there_keeps_its_id_whatever_the_rule(site: TestGraph, rule: str) -> None:
     book = shape(RULES[rule])
@@ -222,6 +223,7 @@ async def test_a_row_of_another_key_is_not_taken(site: TestGraph) -> None:
     await equal(site, book)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("rule", ["uuid5", "hash"])
 async def test_a_map_that_begins_or_ends_to_find_rows(site: TestGraph, rule: str) -> None:
     finding = RULES[rule]
@@ -268,6 +270,7 @@ async def test_map_check_wants_one_row_for_a_natural_key(site: TestGraph) -> Non
     ]
 
 
+@pytest.mark.long("test_a_row_that_stands_there_keeps_its_id_whatever_the_rule")
 async def test_a_shadow_keeps_no_ids(site: TestGraph) -> None:
     result = await SyncEngine(shape(RULES["uuid5"])).run_cycle(replace(site.context(), shadow=True))
     [error] = [table.error for table in result.tables if table.table == "edges"]

@@ -92,12 +92,14 @@ async def test_a_frozen_graph_says_it_once(shop: TestGraph) -> None:
     assert columns(await engine.run_cycle(shop.context())) == ["goods.price integer"]
 
 
+@pytest.mark.long("test_a_column_is_noticed_by_the_next_cycle_and_told_until_it_is_decided")
 async def test_an_engine_in_place_of_a_missing_provider_asks_nothing(shop: TestGraph) -> None:
     await write(shop, "ALTER TABLE articles ADD COLUMN price integer")
     assert (await SyncEngine(SHOP).run_cycle(shop.context(), replacing=True)).new_columns == ()
     assert columns(await SyncEngine(SHOP).run_cycle(shop.context())) == ["goods.price integer"]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("source", "target", "problem"),
     [
@@ -130,6 +132,7 @@ async def test_a_column_of_readers_is_not_taken(shop: TestGraph) -> None:
 RENAMED = "ALTER TABLE articles RENAME COLUMN title TO name"
 
 
+@pytest.mark.long(after=3)
 @pytest.mark.parametrize(
     ("on_source", "on_graph", "said", "statement"),
     [
@@ -253,6 +256,7 @@ async def test_a_role_that_may_not_alter_the_target_is_told_what_it_lacks(
         )
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("volatile", [False, True])
 @pytest.mark.parametrize("parted", [False, True])
 async def test_a_column_of_a_rewritten_or_partitioned_source_is_filled_in_the_background_too(

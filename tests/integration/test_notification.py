@@ -69,6 +69,7 @@ async def heard(store: PostgresStore) -> AsyncIterator[list[tuple[int, str]]]:
         await asyncio.sleep(0)
 
 
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize(
     ("statements", "times"),
     [
@@ -108,6 +109,7 @@ async def test_a_transaction_that_is_rolled_back_says_nothing(store: PostgresSto
     assert payloads == []
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("state", "isolation", "times"),
     [

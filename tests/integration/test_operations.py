@@ -235,6 +235,7 @@ async def test_rows_are_selected_by_key_table_fingerprint_or_all(graph: TestGrap
     assert await chosen(everything=True) == 0
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     "how",
     [

@@ -127,6 +127,7 @@ async def test_a_discarded_version_is_never_tried_and_a_newer_one_is(refusing: T
     assert (explained.state, explained.discarded) == (RowState.IN_STEP, None)
 
 
+@pytest.mark.long("test_waits_double_from_a_minute_until_the_fifth_refusal_is_the_last")
 async def test_a_newer_version_takes_the_place_of_a_refused_one(refusing: TestGraph) -> None:
     first = await show(target(refusing), "nodes", ["n1"])
     assert first is not None
@@ -213,6 +214,7 @@ async def test_a_change_of_nothing_that_travels_is_in_step(graph: TestGraph) -> 
     )
 
 
+@pytest.mark.long("test_waits_double_from_a_minute_until_the_fifth_refusal_is_the_last")
 async def test_a_point_that_the_vector_store_lost_is_told_and_one_that_cannot_be_asked_is_no_failure(
     graph: TestGraph, tmp_path: Path
 ) -> None:

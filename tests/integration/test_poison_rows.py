@@ -41,6 +41,7 @@ async def nodes(graph: TestGraph, first: int, last: int, poison: tuple[int, ...]
     )
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("sqlstate", UNUSUAL)
 async def test_poison_row_of_any_sqlstate_harms_only_itself(graph: TestGraph, sqlstate: str) -> None:
     poison = (1, 2, 3, 4, 99, 100)
@@ -71,6 +72,7 @@ async def test_poison_row_of_any_sqlstate_harms_only_itself(graph: TestGraph, sq
     assert await differences(graph) == []
 
 
+@pytest.mark.long("test_poison_row_of_any_sqlstate_harms_only_itself")
 @pytest.mark.parametrize(("sqlstate", "batch_rows"), [("42501", 1), *further(("40001", 7), ("57014", 7))])
 async def test_poison_row_is_found_in_small_batches(graph: TestGraph, sqlstate: str, batch_rows: int) -> None:
     await raising(graph, sqlstate, "NEW.concept = 'poison'")
@@ -79,6 +81,7 @@ async def test_poison_row_is_found_in_small_batches(graph: TestGraph, sqlstate: 
     assert (result.status, of(result, "nodes").rows, result.dead_letters) == (CycleStatus.DRAINED, 26, 4)
 
 
+@pytest.mark.long("test_capture_that_fails_for_every_row_fills_no_books")
 @pytest.mark.parametrize("sqlstate", ["42501", *further("57014")])
 async def test_table_that_refuses_everything_fills_no_books(graph: TestGraph, sqlstate: str) -> None:
     await raising(graph, sqlstate, "true")
@@ -105,6 +108,7 @@ async def test_store_that_refuses_everything_for_now_is_worth_a_retry(
     assert await read(graph, LETTERS) == []
 
 
+@pytest.mark.long("test_poison_row_of_any_sqlstate_harms_only_itself")
 async def test_missing_right_on_a_table_is_the_tables(graph: TestGraph) -> None:
     await raising(graph, "42501", "NEW.concept <> 'landed'")
     await write(
@@ -132,6 +136,7 @@ async def test_a_lone_row_waits_for_a_neighbour_and_holds_up_no_other_table(grap
     assert (result.status, of(result, "nodes").rows, result.dead_letters) == (CycleStatus.DRAINED, 1, 1)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("sqlstate", ["42501", "40001", *further("57014")])
 async def test_delete_that_raises_anything_holds_back_no_other(graph: TestGraph, sqlstate: str) -> None:
     await nodes(graph, 1, 20)
@@ -150,6 +155,7 @@ async def test_delete_that_raises_anything_holds_back_no_other(graph: TestGraph,
     assert await read(graph, "SELECT FROM nodes") == []
 
 
+@pytest.mark.long("test_delete_that_raises_anything_holds_back_no_other")
 @pytest.mark.parametrize("sqlstate", ["42501", *further("57014")])
 async def test_deletes_that_are_all_refused_fill_no_books(graph: TestGraph, sqlstate: str) -> None:
     await nodes(graph, 1, 200)
@@ -217,6 +223,7 @@ async def test_capture_that_fails_for_every_row_fills_no_books(graph: TestGraph)
     assert (result.status, result.dead_letters) == (CycleStatus.FAILED, 0)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("sqlstate", ["42501", "40001"])
 async def test_row_that_waits_and_raises_when_it_is_released_harms_only_itself(
     graph: TestGraph, sqlstate: str

@@ -59,6 +59,7 @@ async def failure_with(answer: Answer) -> VectorStoreError:
     return failure
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 async def test_answers_that_pass_are_worth_a_retry(status: int) -> None:
     failure = await failure_with(Answer(status, said(f"busy {KEY}")))
@@ -74,6 +75,7 @@ async def test_a_server_that_asks_for_a_pause_is_worth_a_retry(after: str) -> No
     assert after in str(failure)
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("status", "fix"),
     [
@@ -94,6 +96,7 @@ async def test_refusals_are_not_retried_and_tell_the_fix(status: int, fix: str) 
     assert len(str(failure)) < 600
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     "body", [b"<html>hello</html>", b'{"result":', b"", b'{"result": 3}', b'{"result": null, "status": "ok"}']
 )

@@ -80,6 +80,7 @@ class _Silent:
         return None
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("batch_rows", [7, *further(1, 1000)])
 @pytest.mark.parametrize("poison", [[1], [1, 2, 3, 99, 100], *further([50], [100], list(range(1, 101)))])
 async def test_refused_rows_are_found_wherever_they_stand(
@@ -99,6 +100,7 @@ async def test_refused_rows_are_found_wherever_they_stand(
     assert [row["key"] for row in await read(graph, LETTERS)] == [f"{number:03}" for number in poison]
 
 
+@pytest.mark.long("test_one_percent_of_poison_in_many_rows_harms_only_itself")
 async def test_rows_that_only_together_are_refused_leave_one_of_them_out(graph: TestGraph) -> None:
     await on_target(graph, "CREATE UNIQUE INDEX one_concept ON nodes (concept)")
     await write(
@@ -113,6 +115,7 @@ async def test_rows_that_only_together_are_refused_leave_one_of_them_out(graph: 
     assert await differences(graph) == []
 
 
+@pytest.mark.long("test_one_percent_of_poison_in_many_rows_harms_only_itself")
 async def test_a_constraint_that_is_deferred_to_the_commit_finds_its_row_too(graph: TestGraph) -> None:
     await on_target(
         graph, "ALTER TABLE nodes ADD CONSTRAINT one_concept UNIQUE (concept) DEFERRABLE INITIALLY DEFERRED"
@@ -143,6 +146,7 @@ async def test_retries_wait_twice_as_long_each_time_and_end(graph: TestGraph) ->
     assert (await run_cycle(graph.context())).batches == 0  # dead, until somebody asks
 
 
+@pytest.mark.long("test_retries_wait_twice_as_long_each_time_and_end")
 async def test_how_often_and_how_soon_are_settings(graph: TestGraph) -> None:
     await poisoned(graph)
     await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('a', 'poison')")
@@ -224,6 +228,7 @@ async def test_a_link_that_is_refused_is_its_owners_dead_letter(graph: TestGraph
     assert await differences(graph) == []
 
 
+@pytest.mark.long("test_one_percent_of_poison_in_many_rows_harms_only_itself")
 async def test_a_delete_that_is_refused_holds_back_no_other(graph: TestGraph) -> None:
     await write(
         graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 20) i"
@@ -249,6 +254,7 @@ async def test_a_delete_that_is_refused_holds_back_no_other(graph: TestGraph) ->
     assert await read(graph, "SELECT FROM nodes") == []
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("batch_rows", [3, 1000])
 async def test_a_row_that_cannot_even_be_read_harms_only_itself(graph: TestGraph, batch_rows: int) -> None:
     await write(graph, "CREATE TABLE w (id text PRIMARY KEY, v text)")
@@ -345,6 +351,7 @@ async def test_a_poison_row_does_not_harm_the_families_that_it_arrives_with(grap
     assert await differences(graph) == []
 
 
+@pytest.mark.long("test_a_delete_that_is_refused_holds_back_no_other")
 async def test_a_removal_that_is_refused_takes_no_waiting_version_of_others_along(graph: TestGraph) -> None:
     await write(
         graph,
@@ -399,6 +406,7 @@ async def test_what_waits_for_a_row_is_released_though_a_link_of_the_row_is_refu
     assert await differences(graph) == []
 
 
+@pytest.mark.long("test_one_percent_of_poison_in_many_rows_harms_only_itself")
 async def test_the_reference_of_a_version_that_was_refused_is_not_set_on_the_one_before(
     graph: TestGraph,
 ) -> None:
@@ -425,6 +433,7 @@ async def test_the_reference_of_a_version_that_was_refused_is_not_set_on_the_one
     assert await differences(graph) == []
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("sqlstate", ["40P01", "55P03", "53200"])
 async def test_trouble_of_the_store_while_offenders_are_found_is_worth_a_retry(
     graph: TestGraph, sqlstate: str
@@ -507,6 +516,7 @@ async def test_a_row_that_cannot_be_kept_while_it_waits_harms_only_itself(graph:
     assert len(await read(graph, "SELECT FROM t")) == 20
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("rows", [1, 40])
 async def test_dead_letter_of_a_trigger_is_told_without_its_words(graph: TestGraph, rows: int) -> None:
     """Whatever SQLSTATE and constraint it names, and whether the batch was tried in parts or failed as it was."""

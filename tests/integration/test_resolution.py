@@ -221,6 +221,7 @@ async def test_an_empty_reference_is_an_unknown_graph_and_not_no_graph(services:
         await resolve_sync_provider(services, "")
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("composition", "key"),
     [
@@ -410,6 +411,7 @@ async def _of_kind(services: Services, kind: ProviderKind, slug: str = "world", 
     return await services.graphs.add(GraphDraft(slug=slug, composition={kind: entry}))
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sync"])
 async def test_every_kind_is_resolved_by_the_same_rules(services: Services, kind: ProviderKind) -> None:
     services.registry.register(kind, Sentences("words", options_model=AcmeOptions), "words-plugin 1.0")

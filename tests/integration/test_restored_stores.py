@@ -115,6 +115,7 @@ async def _cycle(graph: TestGraph) -> SyncResult:
     return result
 
 
+@pytest.mark.long("test_each_sign_of_another_past_is_enough")
 async def test_a_write_db_that_was_put_back_under_busy_writers(site: Site) -> None:
     graph = site.graph
     await write(graph, SEED)
@@ -156,6 +157,7 @@ async def test_a_restart_is_no_other_past(site: Site) -> None:
     assert (result.rescanned, result.rows, result.unknown) == (False, 2, ())
 
 
+@pytest.mark.long("test_each_sign_of_another_past_is_enough")
 async def test_commits_of_either_side_that_are_lost_with_a_worker_are_no_other_past(graph: TestGraph) -> None:
     await write(graph, SEED)
     await run_cycle(graph.context())
@@ -171,6 +173,7 @@ async def test_commits_of_either_side_that_are_lost_with_a_worker_are_no_other_p
     assert not (await run_cycle(graph.context())).rescanned
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     "other",
     [
@@ -207,6 +210,7 @@ async def test_a_write_db_that_never_met_the_graph_db_empties_nothing(graph: Tes
     assert len(await read(graph, "SELECT key FROM nodes")) == 2
 
 
+@pytest.mark.long("test_each_sign_of_another_past_is_enough")
 async def test_a_graph_db_from_before_the_positions_goes_on(graph: TestGraph) -> None:
     await write(graph, SEED)
     await run_cycle(graph.context())
@@ -245,6 +249,7 @@ async def test_a_role_that_may_not_leave_a_token_says_so(graph: TestGraph) -> No
         await write(graph, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+@pytest.mark.long("test_each_sign_of_another_past_is_enough")
 async def test_a_graph_db_put_back_to_before_deleted_keys_were_cleared_away(
     graph: TestGraph, server: Server
 ) -> None:

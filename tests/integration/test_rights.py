@@ -216,6 +216,7 @@ async def test_nobody_has_more_rights_than_those(migrated: Site) -> None:
             await services.graphs.add(GraphDraft(slug="other"), prepare=services.prepare_graph)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("role", ["write", "graph"])
 async def test_doctor_names_the_very_grant_of_each_right_that_is_missing(migrated: Site, role: str) -> None:
     site = migrated
@@ -260,6 +261,7 @@ async def _all_grants(
     return found
 
 
+@pytest.mark.long("test_a_worker_with_the_printed_rights_does_all_that_workers_do")
 async def test_a_worker_that_acts_as_the_owner_adds_graphs_makes_shadows_and_promotes_them(
     migrated: Site,
 ) -> None:
@@ -349,6 +351,7 @@ async def test_what_is_printed_for_the_oddest_names_is_what_postgres_takes(
     await connection.close()
 
 
+@pytest.mark.long("test_a_worker_with_the_printed_rights_does_all_that_workers_do")
 async def test_a_schema_that_may_not_be_seen_is_told_from_one_that_is_not_there(migrated: Site) -> None:
     site = migrated
     await site.write_as(site.roles.writer, SEED)

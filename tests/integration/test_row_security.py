@@ -152,6 +152,7 @@ async def test_a_delete_that_a_policy_would_swallow_is_refused(site: Site) -> No
 _OPEN = "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; CREATE POLICY everything ON {table} USING (true)"
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("table", ["sync_tombstone", "sync_requeue", "sync_cursor"])
 async def test_what_the_engine_keeps_is_no_part_of_the_truth(site: Site, table: str) -> None:
     await site.cycle()
@@ -161,6 +162,7 @@ async def test_what_the_engine_keeps_is_no_part_of_the_truth(site: Site, table: 
     assert site.tells(str(refused.value), f"kg.{table}")
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("table", ["nodes", "node_facts", "node_stats"])
 async def test_each_table_of_the_graph_db_is_looked_at(site: Site, table: str) -> None:
     await on_target(site.graph, _OPEN.format(table=table))
@@ -169,6 +171,7 @@ async def test_each_table_of_the_graph_db_is_looked_at(site: Site, table: str) -
     assert any(site.tells(each.error, f"kg.{table}") for each in result.tables)
 
 
+@pytest.mark.long("test_rows_that_a_policy_hides_stay")
 async def test_an_owner_under_force(site: Site) -> None:
     await write(
         site.graph,
@@ -202,6 +205,7 @@ async def test_doctor_names_the_same_on_both_sides(site: Site) -> None:
         assert site.tells(check.fix, table)
 
 
+@pytest.mark.long("test_doctor_names_the_same_on_both_sides")
 async def test_doctor_says_whether_another_past_would_be_noticed(site: Site) -> None:
     [check] = await check_positions("p", site.write, ["kg"])
     assert check.status == "ok"

@@ -13,6 +13,7 @@ from syncline.errors import SampleInvalid
 from syncline.migrations import migrate_write
 from syncline.samples import SampleTable, WordNet, World, load_sample
 from syncline.stores.postgres import PostgresStore
+from tests.kit.small_wordnet import SMALL, write_small_wordnet
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = "order"
@@ -33,13 +34,6 @@ DANGLING = {
     "fact or raw source of a link": "SELECT count(*) FROM write_fact_sources s WHERE "
     "NOT EXISTS (SELECT FROM write_facts f WHERE f.id = s.fact_id) "
     "OR NOT EXISTS (SELECT FROM write_raw_sources r WHERE r.id = s.raw_source_id)",
-}
-SMALL = {
-    "data.noun": "00001740 03 n 01 entity 0 001 ~ 00001930 n 0000 | that which is perceived\n"
-    "00001930 03 n 01 thing 0 001 @ 00001740 n 0000 | an entity that exists\n",
-    "data.verb": "00001740 29 v 01 breathe 0 000 01 + 02 00 | draw air\n",
-    "data.adj": "00001740 00 a 01 able 0 000 | having the means\n",
-    "data.adv": "00001740 02 r 01 ably 0 001 \\ 00001740 a 0101 | in an able manner\n",
 }
 
 
@@ -65,9 +59,7 @@ async def store(new_database: Callable[..., str]) -> AsyncIterator[PostgresStore
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    for name, text in SMALL.items():
-        (tmp_path / name).write_text(text)
-    return tmp_path
+    return write_small_wordnet(tmp_path)
 
 
 @pytest.fixture
@@ -113,6 +105,7 @@ def pointers_and_synsets(folder: Path) -> tuple[int, int]:
     return pointers, synsets
 
 
+@pytest.mark.long("test_loading_wordnet_twice_changes_nothing")
 async def test_the_world_is_loaded_whole_and_the_second_time_nothing_changes(store: PostgresStore) -> None:
     changed = await load_sample(store, SCHEMA, World())
     assert changed == {table.table: len(list(table.rows)) for table in World().tables()}

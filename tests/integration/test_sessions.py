@@ -191,6 +191,7 @@ async def behind_proxy(
         yield proxy, replace(graph.context(seconds=5), **{side: GraphSchema(store=store, schema=SCHEMA)})
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("deaf", [False, True])
 @pytest.mark.parametrize("side", ["target", "write"])
 async def test_silent_connection_ends_cycle(
@@ -209,6 +210,7 @@ async def test_silent_connection_ends_cycle(
         assert (await run_cycle(context)).status is CycleStatus.DRAINED
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("side", "way"), [("target", 0), ("write", 1)])
 async def test_silent_copy_ends_cycle(
     graph: TestGraph, postgres_server: EmbeddedPostgres, side: str, way: int
@@ -283,6 +285,7 @@ async def test_store_closes_in_time(graph: TestGraph, postgres_server: EmbeddedP
         assert time.monotonic() - began < 9
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     "alter",
     [

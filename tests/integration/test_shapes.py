@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from syncline.capture.install.install import adopt
@@ -157,6 +158,9 @@ async def test_columns_are_renamed_cast_and_made(graph: TestGraph) -> None:
     assert await site.rows("SELECT id, pages, shelf FROM kg.books") == [{"id": 1, "pages": 7, "shelf": "T1"}]
 
 
+@pytest.mark.long(
+    "test_counts_in_the_row_follow_what_a_batch_touches", "test_columns_are_renamed_cast_and_made"
+)
 async def test_damage_of_a_made_column_is_found_and_repaired(graph: TestGraph) -> None:
     site = await made(graph, SHELF, source=BOOK, target=BOOKS)
     await write(graph, ROWS)
@@ -364,6 +368,9 @@ async def test_a_wrong_count_in_the_row_is_found_and_mended(graph: TestGraph) ->
     assert await site.rows("SELECT reads FROM kg.nodes WHERE title = 'n1'") == [{"reads": 5}]
 
 
+@pytest.mark.long(
+    "test_counts_in_the_row_follow_what_a_batch_touches", "test_columns_are_renamed_cast_and_made"
+)
 async def test_counts_that_come_into_the_map_are_made_in_the_rows_that_stand_there(graph: TestGraph) -> None:
     site = await made(
         graph,
@@ -381,6 +388,9 @@ async def test_counts_that_come_into_the_map_are_made_in_the_rows_that_stand_the
     assert (await counts_of(site, 1))[1] == 1
 
 
+@pytest.mark.long(
+    "test_counts_in_the_row_follow_what_a_batch_touches", "test_columns_are_renamed_cast_and_made"
+)
 async def test_counts_by_numbers_are_made_again_too(graph: TestGraph) -> None:
     document = """
   shops:
@@ -445,6 +455,9 @@ async def test_what_readers_own_in_a_row_survives_all_that_the_engine_does_to_it
     assert await site.rows("SELECT reads FROM kg.nodes ORDER BY nr") == kept
 
 
+@pytest.mark.long(
+    "test_counts_in_the_row_follow_what_a_batch_touches", "test_columns_are_renamed_cast_and_made"
+)
 async def test_two_graphs_on_one_connection_have_each_their_own_type(graph: TestGraph) -> None:
     document = "  books:\n    source: book\n    stamped: false\n    columns: {kind: mood}\n"
     mood = "CREATE TYPE mood AS ENUM ('glad');"

@@ -125,6 +125,7 @@ async def test_a_column_rewritten_in_place(seeded: TestGraph) -> None:
     assert await differences(seeded) == []
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     "harmless",
     [

@@ -125,6 +125,7 @@ async def test_a_graph_is_found_with_the_map_that_it_names(maps: MapRepository, 
         await graphs.get_with_map("nowhere")
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("composition", "key", "problem"),
     [

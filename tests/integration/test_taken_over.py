@@ -156,6 +156,7 @@ SWAPPED = (
 )
 
 
+@pytest.mark.long(after=3)
 @pytest.mark.parametrize(
     "script",
     [
@@ -238,6 +239,7 @@ async def test_cycle_reads_an_index_on_the_function_of_an_only_owner(graph: Test
 # What the worker writes
 
 
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize(
     "script",
     [
@@ -488,6 +490,7 @@ async def test_stamp_is_right_whatever_the_search_path_of_the_writer(graph: Test
         assert await alice.fetchval("SELECT sync_xid::text FROM alice.item") == xid
 
 
+@pytest.mark.long(after=3)
 @pytest.mark.parametrize(
     ("script", "told"),
     [

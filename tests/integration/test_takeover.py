@@ -266,6 +266,7 @@ async def test_rows_under_other_ids_refuse_it_and_no_sync_doubles_them(shop: Tes
     assert await read(shop, "SELECT count(*) FROM parts WHERE key = 'p3'") == [(1,)]
 
 
+@pytest.mark.long("test_only_what_differs_is_written_and_extras_stay_unless_asked")
 async def test_a_table_that_comes_into_the_map_later_is_looked_at_too(shop: TestGraph) -> None:
     less = replace(SHOP, tables=SHOP.tables[:1])
     await cycle(shop, less)
@@ -275,6 +276,7 @@ async def test_a_table_that_comes_into_the_map_later_is_looked_at_too(shop: Test
     assert await read(shop, "SELECT count(*) FROM tags WHERE key = 'blue'") == [(1,)]
 
 
+@pytest.mark.long("test_only_what_differs_is_written_and_extras_stay_unless_asked")
 async def test_links_that_no_array_names_refuse_it_unless_extras_are_deleted(shop: TestGraph) -> None:
     await on_target(shop, "INSERT INTO part_tags VALUES ($1, $2)", key_uuid("p1"), tag("dim"))
     found = await taken(shop, actor=ADA)
@@ -285,6 +287,7 @@ async def test_links_that_no_array_names_refuse_it_unless_extras_are_deleted(sho
     assert (await verified(shop)).equal
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("keep", [True, False])
 async def test_vectors_that_are_there_are_kept_where_somebody_says_so(shop: TestGraph, keep: bool) -> None:
     context = shop.context()
@@ -300,6 +303,7 @@ async def test_vectors_that_are_there_are_kept_where_somebody_says_so(shop: Test
     assert (await verified(shop)).equal
 
 
+@pytest.mark.long("test_only_what_differs_is_written_and_extras_stay_unless_asked")
 async def test_points_of_equal_rows_are_written(shop: TestGraph) -> None:
     """A row that is equal is not written, so nothing queues its point."""
     await taken(shop, actor=ADA, delete_extra=True)
@@ -335,6 +339,7 @@ async def test_what_refers_to_a_stranger_leaves_first_whoever_made_the_table(sho
     assert await read(shop, "SELECT tag FROM seen") == [(None,)]
 
 
+@pytest.mark.long("test_only_what_differs_is_written_and_extras_stay_unless_asked")
 async def test_counts_and_points_are_made_again_whatever_the_id_is_called_and_is(shop: TestGraph) -> None:
     """Makers have numbers in column nr as ids; tags a uuid in column `tag`."""
     connection = await shop.connect_target()
@@ -358,6 +363,7 @@ async def test_counts_and_points_are_made_again_whatever_the_id_is_called_and_is
     assert result.vectors.upserted == 8
 
 
+@pytest.mark.long("test_only_what_differs_is_written_and_extras_stay_unless_asked")
 async def test_rows_in_no_list_are_named_and_their_links_not_removed_unasked(shop: TestGraph) -> None:
     listed = replace(SHOP["parts"], id=Id(rule=IdRule.HASH, beside=True), vector=None)
     beside = replace(SHOP, tables=(*SHOP.tables[:2], listed))
@@ -376,6 +382,7 @@ async def test_rows_in_no_list_are_named_and_their_links_not_removed_unasked(sho
     assert (await taken(shop, schema_map=beside, actor=ADA, delete_extra=True)).refusals == ()
 
 
+@pytest.mark.long("test_only_what_differs_is_written_and_extras_stay_unless_asked")
 async def test_a_row_that_another_table_map_writes_into_is_no_stranger(shop: TestGraph) -> None:
     """The rows are its owner's, listed or not."""
     listed = replace(SHOP["parts"], id=Id(rule=IdRule.HASH, beside=True), vector=None, links=())

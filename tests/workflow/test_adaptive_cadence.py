@@ -161,6 +161,7 @@ async def test_it_slows_down_step_by_step_and_a_change_puts_it_back(lab: SyncLab
     await schedule_of(lab, graph).delete()
 
 
+@pytest.mark.long("test_it_slows_down_step_by_step_and_a_change_puts_it_back")
 async def test_a_slow_schedule_survives_reconciliation_and_an_operators_pause_survives_it(
     lab: SyncLab, busy: Busy
 ) -> None:
@@ -254,6 +255,7 @@ async def test_an_operators_pause_while_the_cadence_is_set_stays(
     assert (described.schedule.state.paused, described.schedule.state.note) == (True, "mine")
 
 
+@pytest.mark.long("test_it_slows_down_step_by_step_and_a_change_puts_it_back")
 async def test_a_graph_that_is_paused_and_resumed_is_run_as_rarely_as_before(idle_lab: SyncLab) -> None:
     graph = await idle_lab.add_graph(schedule=ADAPTIVE)
     await ensure_schedule(idle_lab.client, graph, task_queue=idle_lab.task_queue)
@@ -269,6 +271,7 @@ async def test_a_graph_that_is_paused_and_resumed_is_run_as_rarely_as_before(idl
         assert described.schedule.policy.catchup_window == timedelta(seconds=900)
 
 
+@pytest.mark.long("test_it_slows_down_step_by_step_and_a_change_puts_it_back")
 async def test_a_run_that_fails_is_followed_soon(lab: SyncLab, busy: Busy) -> None:
     graph = await adaptive(lab)
     async with listened_to(lab):
@@ -291,6 +294,7 @@ async def test_a_run_that_fails_is_followed_soon(lab: SyncLab, busy: Busy) -> No
     await schedule_of(lab, graph).delete()
 
 
+@pytest.mark.long("test_it_slows_down_step_by_step_and_a_change_puts_it_back")
 async def test_it_keeps_its_base_while_nobody_listens(lab: SyncLab, busy: Busy) -> None:
     graph = await adaptive(lab)
     async with listened_to(lab):
@@ -304,6 +308,7 @@ async def test_it_keeps_its_base_while_nobody_listens(lab: SyncLab, busy: Busy) 
     await schedule_of(lab, graph).delete()
 
 
+@pytest.mark.long("test_it_slows_down_step_by_step_and_a_change_puts_it_back")
 async def test_workers_that_cannot_listen_have_slow_graphs_go_back(
     lab: SyncLab, busy: Busy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +330,7 @@ async def test_workers_that_cannot_listen_have_slow_graphs_go_back(
     await schedule_of(lab, graph).delete()
 
 
+@pytest.mark.long("test_it_slows_down_step_by_step_and_a_change_puts_it_back")
 async def test_who_could_not_be_sent_back_is_tried_again_and_stops_no_other(
     lab: SyncLab, busy: Busy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +368,7 @@ async def test_a_run_by_hand_leaves_the_schedule_alone_and_a_step_costs_one_acti
     await schedule_of(lab, graph).delete()
 
 
+@pytest.mark.long("test_it_slows_down_step_by_step_and_a_change_puts_it_back")
 async def test_set_cadence_of_a_run_that_was_reset(lab: SyncLab, busy: Busy) -> None:
     """It remembers an idle time long ago; the Schedule is as its newest run has set it."""
     graph = await adaptive(lab)
@@ -387,6 +394,7 @@ async def test_set_cadence_of_a_run_that_was_reset(lab: SyncLab, busy: Busy) -> 
     await schedule.delete()
 
 
+@pytest.mark.long("test_it_slows_down_step_by_step_and_a_change_puts_it_back")
 async def test_set_cadence_of_runs_beside_the_newest(lab: SyncLab, busy: Busy) -> None:
     """Backfilled at once, or triggered beside a run that is open."""
     graph = await adaptive(lab)

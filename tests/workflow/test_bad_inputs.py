@@ -176,6 +176,7 @@ SETTINGS: list[tuple[str, str]] = [
 ]
 
 
+@pytest.mark.long(after=40)
 @pytest.mark.parametrize(("variable", "value"), SETTINGS)
 def test_a_bad_setting_is_named_and_not_quoted(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
@@ -330,6 +331,7 @@ COMMANDS: list[tuple[str, ...]] = [
 ]
 
 
+@pytest.mark.long(after=12)
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words)[:40])
 async def test_a_bad_command_ends_in_a_sentence(
     temporal_environment: dict[str, str], tmp_path: Path, words: tuple[str, ...]
@@ -458,6 +460,7 @@ def logged(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) 
         assert LEAK not in text, text[-5_000:]
 
 
+@pytest.mark.long("workflow/test_command_line.py::test_wrong_input_fails_the_run_at_once_and_says_why")
 async def test_a_bad_workflow_input_ends_the_run_in_a_sentence(kg: SyncLab, logged: None) -> None:
     """What fails is told in the failure; no activity is retried for ever, no run ended from outside."""
     turns, wrong = asyncio.Semaphore(8), list[str]()

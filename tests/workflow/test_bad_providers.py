@@ -219,6 +219,7 @@ async def failed_with(run: Run) -> str:
     return last_failure(await run.describe())
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("provider_id", "kind", "trouble"),
     [
@@ -250,6 +251,7 @@ async def test_options_that_cannot_be_validated_fail_the_run_and_name_graph_key_
     assert in_the_page(told), told
 
 
+@pytest.mark.long("test_a_bad_cycle_fails_its_run_for_a_reason_that_names_the_distribution")
 async def test_connections_that_a_cycle_left_open_are_closed(zoo: Zoo) -> None:
     for _ in range(5):  # the pools of its room have 4 each
         await zoo.told("zoo-leaky")
@@ -292,6 +294,7 @@ async def test_an_initialize_that_hangs_is_given_up(zoo: Zoo) -> None:
     await run.terminate()
 
 
+@pytest.mark.long("test_a_bad_cycle_fails_its_run_for_a_reason_that_names_the_distribution")
 async def test_an_exception_storm_never_ends_the_worker(zoo: Zoo, logs: Logs) -> None:
     for name in ("SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError"):
         kind, told = await zoo.told("zoo-storm")
@@ -310,6 +313,7 @@ async def test_an_exception_storm_never_ends_the_worker(zoo: Zoo, logs: Logs) ->
     assert (await zoo.lab.run(await zoo.graph("zoo-storm"))).result.drained
 
 
+@pytest.mark.long("test_a_bad_cycle_fails_its_run_for_a_reason_that_names_the_distribution")
 async def test_a_cycle_that_ignores_its_cancellation_is_left_behind(zoo: Zoo) -> None:
     run = await zoo.start("zoo-stubborn")
     assert await asyncio.to_thread(zoo.plugin.begun.wait, 30)
@@ -334,6 +338,7 @@ async def test_a_room_whose_tasks_its_provider_has_cancelled_begins_anew(
     assert "provider blocks its event loop" not in [line["event"] for line in logs]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("provider_id", ["zoo-sleeper", "zoo-spinner", "zoo-ponderous"])
 async def test_a_provider_that_blocks_its_event_loop_is_named_with_its_line_and_its_cycles_fail(
     zoo: Zoo, logs: Logs, provider_id: str
@@ -375,6 +380,7 @@ async def sleeping(zoo: Zoo, client: Client, task_queue: str) -> AsyncIterator[S
         yield SyncLab(client=client, services=services, make_worker=main_worker, unique=zoo.lab.unique)
 
 
+@pytest.mark.long("test_a_bad_cycle_fails_its_run_for_a_reason_that_names_the_distribution")
 async def test_a_blocked_room_does_not_hold_up_the_end_of_the_worker(
     zoo: Zoo, logs: Logs, temporal_client: Client
 ) -> None:
@@ -391,6 +397,7 @@ async def test_a_blocked_room_does_not_hold_up_the_end_of_the_worker(
     assert (left["provider"], left["distribution"]) == ("zoo-sleeper", "zoo 1.0")
 
 
+@pytest.mark.long("test_a_bad_cycle_fails_its_run_for_a_reason_that_names_the_distribution")
 async def test_a_provider_that_is_blocked_for_good_counts_as_missing_until_its_room_runs_again(
     zoo: Zoo, logs: Logs, temporal_client: Client
 ) -> None:

@@ -277,6 +277,7 @@ EARLIER_FAILURES = {
 }
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("kind", EARLIER_FAILURES)
 async def test_a_failure_of_an_earlier_release_leaves_what_the_last_success_has_told(
     lab: SyncLab, kind: str
@@ -289,6 +290,7 @@ async def test_a_failure_of_an_earlier_release_leaves_what_the_last_success_has_
     assert "it knows of no earlier one" not in await lab.details(run)
 
 
+@pytest.mark.long("test_a_fallback_is_counted_from_run_to_run_until_a_provider_returns")
 async def test_the_newer_of_the_last_result_and_the_last_failure_counts(lab: SyncLab) -> None:
     graph = await lab.add_graph("acme-sync", prepare=True)
     for minutes, runs in ((1, 9), (-1, 7)):
@@ -314,6 +316,7 @@ async def test_the_newer_of_the_last_result_and_the_last_failure_counts(lab: Syn
         assert carried.after_run == ("failed" if minutes > 0 else "succeeded")
 
 
+@pytest.mark.long("test_a_fallback_is_counted_from_run_to_run_until_a_provider_returns")
 async def test_what_failed_of_another_graph_is_not_this_ones(lab: SyncLab) -> None:
     graph, other = [await lab.add_graph("acme-sync", prepare=True) for _ in range(2)]
     last = six_runs(other, of_run="of the other", as_of=THEN)
@@ -358,6 +361,7 @@ async def test_a_stretch_that_was_held_goes_on_over_failures(lab: SyncLab) -> No
     assert (carried.held_since, carried.consecutive_held_runs, carried.totals.failed) == (since, 2, 1)
 
 
+@pytest.mark.long("test_a_fallback_is_counted_from_run_to_run_until_a_provider_returns")
 async def test_a_failure_as_large_as_it_may_be_is_kept_whole(lab: SyncLab) -> None:
     """Of an attempt the server keeps a few KB; of a run, for its Schedule, what one payload may have."""
     tables = tuple(TableProgress(table=f"t{number}", error="gone " * 700) for number in range(500))
@@ -378,6 +382,7 @@ async def test_a_failure_as_large_as_it_may_be_is_kept_whole(lab: SyncLab) -> No
     assert (totals.runs, totals.failed) == (2, 1)
 
 
+@pytest.mark.long("test_a_fallback_is_counted_from_run_to_run_until_a_provider_returns")
 async def test_a_cron_chain_carries_over_its_failures(lab: SyncLab) -> None:
     results = [sync_result(rows=1), sync_result(rows=2, error="column gone")]
 
@@ -408,6 +413,7 @@ async def test_a_cron_chain_carries_over_its_failures(lab: SyncLab) -> None:
     assert {number: told[number] for number in (1, 2, 3)} == {1: (0, 1), 2: (1, 3), 3: (1, 3)}
 
 
+@pytest.mark.long("test_a_fallback_is_counted_from_run_to_run_until_a_provider_returns")
 async def test_the_newest_run_that_is_reset_stands_for_itself_and_an_older_one_changes_nothing(
     lab: SyncLab,
 ) -> None:

@@ -54,6 +54,7 @@ async def test_a_run_is_started_and_asked_by_hand(lab: SyncLab, temporal: Cli) -
     assert [run["execution"]["workflowId"] for run in json.loads(listed)] == [workflow_id]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("arguments", [(), ("--input", "null"), ("--input", "{}")])
 async def test_no_input_means_the_default_graph(
     lab: SyncLab, temporal: Cli, arguments: tuple[str, ...]
@@ -65,6 +66,7 @@ async def test_no_input_means_the_default_graph(
     assert result["result"]["status"] == CycleStatus.DRAINED
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("arguments", "kind", "named"),
     [

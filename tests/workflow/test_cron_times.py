@@ -87,6 +87,7 @@ async def server_times(client: Client, schedule_id: str, cron: str) -> list[date
         await handle.delete()
 
 
+@pytest.mark.long(after=12)
 @pytest.mark.parametrize("cron", CRONS.strip().splitlines())
 async def test_next_times_are_the_servers(
     temporal_client: Client, unique: Callable[[str], str], cron: str

@@ -145,6 +145,7 @@ async def frozen(
         yield worker, run, held
 
 
+@pytest.mark.long("test_a_dead_workers_statement_does_not_keep_the_graph")
 async def test_the_next_attempt_takes_the_graph_from_a_frozen_worker(
     scene: Scene, environment: dict[str, str]
 ) -> None:

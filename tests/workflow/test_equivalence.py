@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import asyncpg
+import pytest
 import pytest_asyncio
 import structlog
 
@@ -143,6 +144,7 @@ async def test_both_write_the_same_rows_and_tell_the_same(sides: tuple[Side, Sid
         assert len(events[0]) == (1 if wrote else 0)
 
 
+@pytest.mark.long("test_both_write_the_same_rows_and_tell_the_same")
 async def test_both_refuse_the_same_rows_and_no_row_goes_into_the_history(sides: tuple[Side, Side]) -> None:
     said, attributes = [], []
     for side in sides:
@@ -160,6 +162,7 @@ async def test_both_refuse_the_same_rows_and_no_row_goes_into_the_history(sides:
     assert attributes == [1, 1]
 
 
+@pytest.mark.long("test_both_write_the_same_rows_and_tell_the_same")
 async def test_both_fail_the_same_way_and_log_their_failures(sides: tuple[Side, Side]) -> None:
     failures, attributes = [], []
     with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logged:

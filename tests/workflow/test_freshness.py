@@ -151,6 +151,9 @@ async def test_a_change_arrives_while_the_schedule_sleeps(lab: SyncLab) -> None:
             await eventually(lambda node=node: arrived(lab, graph, node))
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps", "test_what_lands_during_a_run_gets_one_run_after_it"
+)
 async def test_a_storm_of_commits_starts_a_run_a_second_and_the_last_one_is_seen(
     lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +196,9 @@ async def test_what_lands_during_a_run_gets_one_run_after_it(lab: SyncLab, runs:
         assert len(runs.of(graph)) == 2
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps", "test_what_lands_during_a_run_gets_one_run_after_it"
+)
 async def test_a_schedule_that_an_operator_paused_is_left_alone_and_run_when_it_is_resumed(
     lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +220,9 @@ async def test_a_schedule_that_an_operator_paused_is_left_alone_and_run_when_it_
         assert len(runs.of(paused)) == 1
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps", "test_what_lands_during_a_run_gets_one_run_after_it"
+)
 async def test_writers_of_a_graph_that_wants_no_notification_send_none(lab: SyncLab, runs: Runs) -> None:
     silent, other = await scheduled(lab, notify=False), await scheduled(lab)
     async with writer(lab, silent) as connection, writer(lab, other) as beside, bystander(lab) as payloads:
@@ -237,6 +246,9 @@ async def test_writers_of_a_graph_that_wants_no_notification_send_none(lab: Sync
             await eventually(speaks)
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps", "test_what_lands_during_a_run_gets_one_run_after_it"
+)
 async def test_a_schema_that_cannot_be_told_to_notify_stops_no_other_and_is_told_when_it_can(
     lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +272,9 @@ async def test_a_schema_that_cannot_be_told_to_notify_stops_no_other_and_is_told
             await ran(runs, broken, 1)
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps", "test_what_lands_during_a_run_gets_one_run_after_it"
+)
 async def test_what_was_written_while_a_graph_wanted_no_notification_is_seen_when_it_wants_it_again(
     lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +291,9 @@ async def test_what_was_written_while_a_graph_wanted_no_notification_is_seen_whe
         await ran(runs, graph, 1)
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps", "test_what_lands_during_a_run_gets_one_run_after_it"
+)
 async def test_the_lease_is_renewed_while_it_takes_long_to_look_for_what_was_not_heard(
     lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +313,9 @@ async def test_the_lease_is_renewed_while_it_takes_long_to_look_for_what_was_not
         await ran(runs, graph, 1)
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps", "test_what_lands_during_a_run_gets_one_run_after_it"
+)
 async def test_nobody_notifies_while_nobody_listens_and_who_listens_next_finds_what_changed(
     lab: SyncLab, runs: Runs
 ) -> None:
@@ -312,6 +333,7 @@ async def test_nobody_notifies_while_nobody_listens_and_who_listens_next_finds_w
             assert runs.of(same) == []
 
 
+@pytest.mark.long("test_a_change_arrives_while_the_schedule_sleeps")
 async def test_a_listener_whose_connection_is_killed_comes_back_and_misses_nothing(
     lab: SyncLab, runs: Runs
 ) -> None:
@@ -328,6 +350,9 @@ async def test_a_listener_whose_connection_is_killed_comes_back_and_misses_nothi
         await ran(runs, graph, 2)
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps", "test_what_lands_during_a_run_gets_one_run_after_it"
+)
 async def test_one_worker_listens_for_all_graphs_and_another_takes_over(lab: SyncLab, runs: Runs) -> None:
     graphs = [await scheduled(lab) for _ in range(3)]
     async with AsyncExitStack() as first, writer(lab) as connection:
@@ -354,6 +379,9 @@ async def test_one_worker_listens_for_all_graphs_and_another_takes_over(lab: Syn
             assert await listeners(connection) not in ([], [pid])
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps", "test_what_lands_during_a_run_gets_one_run_after_it"
+)
 async def test_a_frozen_listener_is_evicted(
     lab: SyncLab, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +408,9 @@ async def test_a_change_that_an_older_transaction_holds_back_arrives_when_that_e
         await eventually(lambda: arrived(lab, graph, "held"))
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps", "test_what_lands_during_a_run_gets_one_run_after_it"
+)
 async def test_who_wrote_while_hushed_and_commits_later_is_seen_too(lab: SyncLab) -> None:
     graph = await scheduled(lab, None)
     async with (
@@ -400,6 +431,9 @@ async def test_who_wrote_while_hushed_and_commits_later_is_seen_too(lab: SyncLab
         assert payloads.count(graph.schema_name) == heard_so_far
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps", "test_what_lands_during_a_run_gets_one_run_after_it"
+)
 async def test_who_was_hushed_by_a_listener_that_is_gone_is_seen_too(lab: SyncLab, runs: Runs) -> None:
     graph = await scheduled(lab)
     async with writer(lab, graph) as connection, bystander(lab) as payloads:

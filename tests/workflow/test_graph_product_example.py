@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.workflow.test_shop_example import Site, as_role, batched, execute, rows, site
 
 __all__ = ["site"]
@@ -180,6 +182,7 @@ async def kept(site: Site) -> dict[str, set[tuple[object, ...]]]:
     return {table: set(await rows(site.graph, sql)) for table, sql in IDS.items()}
 
 
+@pytest.mark.long("workflow/test_takeover.py::test_the_walk_of_the_page")
 async def test_a_graph_product_is_taken_over(site: Site, tmp_path: Path) -> None:
     for file in PRODUCT.iterdir():
         (tmp_path / file.name).write_text(file.read_text())

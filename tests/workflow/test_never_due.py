@@ -128,6 +128,7 @@ async def test_graph_set_refuses_a_cron_that_never_comes(lab: SyncLab, syncline:
     assert (await lab.services.graphs.get(graph.slug)).schedule == graph.schedule
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("options", "warned"),
     [
@@ -162,6 +163,7 @@ async def test_reconcile_tells_a_record_that_never_comes_at_once(
     assert capsys.readouterr().out.count("schedule never due") == 1
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("changed", [never, ended], ids=lambda changed: changed.__name__)
 async def test_a_schedule_that_never_comes_again_is_told(
     idle_lab: SyncLab, schedules: CommandLine, changed: Callable[[Schedule], None]

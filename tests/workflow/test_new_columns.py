@@ -82,6 +82,7 @@ async def test_it_is_asked_about_then_taken_or_left_alone_by_one_command(
     assert nothing.out == "map shop: no new column waits for a decision\n"
 
 
+@pytest.mark.long("test_it_is_asked_about_then_taken_or_left_alone_by_one_command")
 async def test_a_graph_that_evolves_takes_it_by_itself(shop: SyncLab, at_home: CommandLine) -> None:
     await synced(at_home, new_columns="evolve")
     await execute(
@@ -110,6 +111,7 @@ async def test_a_graph_that_evolves_takes_it_by_itself(shop: SyncLab, at_home: C
     assert "policy evolve of graph shop: shop.articles.price was added" in history["maps"][0]["why"]
 
 
+@pytest.mark.long("test_it_is_asked_about_then_taken_or_left_alone_by_one_command")
 async def test_a_map_of_several_graphs_does_not_evolve_for_one_of_them(
     shop: SyncLab, at_home: CommandLine
 ) -> None:
@@ -124,6 +126,7 @@ async def test_a_map_of_several_graphs_does_not_evolve_for_one_of_them(
     assert ran["result"]["map_changes"] == []
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

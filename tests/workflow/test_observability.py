@@ -418,6 +418,7 @@ def test_without_an_address_for_traces_nothing_of_opentelemetry_is_imported() ->
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+@pytest.mark.long("test_a_declared_metric_is_served_with_its_type_and_labels")
 def test_traces_without_their_packages_are_refused_with_the_command_that_helps() -> None:
     nowhere = "postgresql://nowhere.invalid/none"
     done = subprocess.run(
@@ -509,6 +510,7 @@ EXPRESSIONS = [
 ]
 
 
+@pytest.mark.long(after=30)
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 async def test_rules_and_panels_use_metrics_and_labels_that_there_are(scene: Scene, expression: str) -> None:
     metrics_of, groupings = selected(expression)

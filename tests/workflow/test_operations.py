@@ -64,6 +64,7 @@ async def start(lab: SyncLab, workflow: str, typed: dict[str, object]) -> Run:
     return await lab.client.start_workflow(workflow, typed, id=lab.unique("typed"), task_queue=lab.task_queue)
 
 
+@pytest.mark.long("test_damage_is_found_repaired_and_healed_by_the_next_cycle")
 async def test_a_run_started_by_name_is_found_by_its_graph_and_shows_what_it_found(kg: SyncLab) -> None:
     async with graph_db(kg) as connection:
         await connection.execute(FORGED)
@@ -77,6 +78,7 @@ async def test_a_run_started_by_name_is_found_by_its_graph_and_shows_what_it_fou
     assert "|\u00a0\u00a0llm_usage|\u00a0\u00a0rows|\u00a0\u00a00|\u00a0\u00a00|\u00a0\u00a01|" in details
 
 
+@pytest.mark.long("test_damage_is_found_repaired_and_healed_by_the_next_cycle")
 async def test_a_schedule_verifies_as_the_documentation_has_it(
     kg: SyncLab, temporal_environment: dict[str, str]
 ) -> None:
@@ -103,6 +105,7 @@ async def test_a_schedule_verifies_as_the_documentation_has_it(
     await kg.client.get_schedule_handle("verify-nightly/kg").delete()
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("workflow", "typed", "named"),
     [
@@ -155,6 +158,7 @@ class AnswerLost(OperationActivities):
         return await super().add_graph(request)
 
 
+@pytest.mark.long("test_damage_is_found_repaired_and_healed_by_the_next_cycle")
 async def test_what_is_tried_again_is_done_and_audited_once_and_told_as_it_was(
     kg_idle: SyncLab, temporal_only: Callable[[SyncLab], CommandLine]
 ) -> None:
@@ -262,6 +266,7 @@ async def test_a_store_that_is_away_is_told_while_it_is_tried_again(
     assert error.startswith("error: Postgres store 'graph'")
 
 
+@pytest.mark.long("test_damage_is_found_repaired_and_healed_by_the_next_cycle")
 async def test_ctrl_c_cancels_the_run_and_nothing_is_done(
     kg: SyncLab, temporal_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -327,6 +332,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.long("test_damage_is_found_repaired_and_healed_by_the_next_cycle")
 async def test_no_command_of_an_operator_connects_to_a_store_or_leaves_values_in_a_history(
     kg: SyncLab, temporal_environment: dict[str, str], tmp_path: Path
 ) -> None:

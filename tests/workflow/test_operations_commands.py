@@ -87,6 +87,7 @@ async def test_refused_rows_are_counted_listed_and_shown(syncline: CommandLine, 
     ]
 
 
+@pytest.mark.long("test_a_row_is_explained_by_its_first_line")
 async def test_a_page_ends_before_it_is_more_than_a_history_takes(syncline: CommandLine, books: Fill) -> None:
     await books("".join(letter(f"{number}".ljust(400_000, "x")) for number in range(7)))
     seen, after = [], []
@@ -165,6 +166,7 @@ async def test_an_action_without_its_rows_or_its_reason_is_status_2(
     assert (await syncline("failures", "list", "moon")).status == 2
 
 
+@pytest.mark.long("test_a_row_is_explained_by_its_first_line")
 async def test_what_waits_is_shown_by_the_row_that_it_waits_for(
     syncline: CommandLine, write: Fill, books: Fill
 ) -> None:

@@ -163,6 +163,7 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
     assert "`syncline providers`" in by_hand_too.err
 
 
+@pytest.mark.long("test_every_graph_is_listed_with_what_it_is_doing_trouble_first")
 async def test_after_a_run_by_hand_status_tells_of_the_schedules_fallback_too(
     lab: SyncLab, syncline: CommandLine
 ) -> None:
@@ -246,6 +247,7 @@ async def test_without_a_worker_a_graph_is_shown_by_what_temporal_keeps(
     assert "nodes: column gone" in told
 
 
+@pytest.mark.long("test_every_graph_is_listed_with_what_it_is_doing_trouble_first")
 async def test_a_run_that_cannot_go_on_says_what_it_fails_at(lab: SyncLab, syncline: CommandLine) -> None:
     graph = await lab.add_graph(failing(StoreUnavailable("write", "the server is shutting down")))
     run = await lab.start(graph)
@@ -275,6 +277,7 @@ async def test_a_graph_that_nobody_has_is_one_sentence(idle_lab: SyncLab, syncli
         assert len(refused.err.splitlines()) == 1
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("command", ["status", "runs", "sync"])
 async def test_a_graph_is_named_by_its_id(lab: SyncLab, syncline: CommandLine, command: str) -> None:
     graph = await lab.add_graph(FakeProvider())
@@ -288,6 +291,7 @@ async def test_a_graph_is_named_by_its_id(lab: SyncLab, syncline: CommandLine, c
         assert answer["graph"] == graph.slug
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("command", ["status", "runs", "sync"])
 async def test_an_id_that_no_graph_has_is_one_sentence(
     lab: SyncLab, syncline: CommandLine, command: str
@@ -365,6 +369,7 @@ async def test_sync_waits_for_its_run_and_prints_what_it_did(lab: SyncLab, syncl
     assert await shown.static_summary() == f"Sync graph {graph.slug}, by hand"
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("result", "status", "cycle"),
     [
@@ -419,6 +424,7 @@ async def test_sync_joins_a_run_by_hand_that_is_open(lab: SyncLab, syncline: Com
     # The scheduled run beside it finds the graph taken, which is no failure: covered by the engine's tests.
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("ended", [False, True], ids=["at work", "gone when it is looked for"])
 async def test_following_goes_on_with_the_run_that_holds_the_graph(
     lab: SyncLab, syncline: CommandLine, monkeypatch: pytest.MonkeyPatch, ended: bool
@@ -547,6 +553,7 @@ async def _stands(syncline: CommandLine, slug: str, standing: str) -> bool:
     return any(entry["graph"] == slug and entry["standing"] == standing for entry in answer)
 
 
+@pytest.mark.long("test_following_shows_each_table_by_heartbeats")
 async def test_the_engine_tells_a_follower_how_much_there_is(lab: SyncLab, syncline: CommandLine) -> None:
     graph = await lab.add_graph("acme-sync", prepare=True)
     async with lab.services.write_schema(graph).store.driver() as connection:
@@ -585,6 +592,7 @@ def test_a_terminal_shows_a_bar_once_the_total_is_known() -> None:
     assert "sync_cycle: The store is away. Attempt 3 now." in shown
 
 
+@pytest.mark.long("test_every_graph_is_listed_with_what_it_is_doing_trouble_first")
 async def test_ctrl_c_stops_the_following_and_not_the_run(
     lab: SyncLab, temporal_environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -269,6 +269,7 @@ async def test_a_schedule_that_is_not_ours_is_never_touched(idle_lab: SyncLab) -
         assert schedule.info.last_updated_at is None
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("status", "workflow"), [("active", "SomethingElse"), ("active", None), ("archived", None)]
 )
@@ -293,6 +294,7 @@ async def test_a_schedule_of_somebody_else_under_a_graphs_name_is_named_and_left
     assert schedule.info.last_updated_at is None
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("schedule", "said"),
     [
@@ -338,6 +340,7 @@ async def test_a_graph_added_after_the_list_was_read_keeps_its_schedule(idle_lab
     assert await described(idle_lab, graph[0].slug) is not None
 
 
+@pytest.mark.long("test_a_graph_is_syncing_soon_after_somebody_wrote_its_record")
 async def test_a_list_that_is_behind_deletes_nothing_and_makes_nothing_twice(idle_lab: SyncLab) -> None:
     for _ in range(10):
         graph = await idle_lab.add_graph()
@@ -347,6 +350,7 @@ async def test_a_list_that_is_behind_deletes_nothing_and_makes_nothing_twice(idl
         assert await described(idle_lab, graph.slug) is not None
 
 
+@pytest.mark.long("test_a_graph_is_syncing_soon_after_somebody_wrote_its_record")
 async def test_two_reconciliations_at_once_agree(idle_lab: SyncLab) -> None:
     slugs = {await insert(idle_lab) for _ in range(10)}
     first, second = await asyncio.gather(reconciled(idle_lab), reconciled(idle_lab))
@@ -355,6 +359,7 @@ async def test_two_reconciliations_at_once_agree(idle_lab: SyncLab) -> None:
     assert (first.refusals, second.refusals) == (0, 0)
 
 
+@pytest.mark.long("test_a_graph_is_syncing_soon_after_somebody_wrote_its_record")
 async def test_progress_is_told_and_long_lists_are_cut(idle_lab: SyncLab) -> None:
     for _ in range(105):
         await insert(idle_lab, status="paused")
@@ -439,6 +444,7 @@ async def test_a_graph_is_syncing_soon_after_somebody_wrote_its_record(idle_lab:
         await reconciler(idle_lab).delete()
 
 
+@pytest.mark.long("test_a_graph_is_syncing_soon_after_somebody_wrote_its_record")
 async def test_schedules_follow_while_cycles_have_all_slots(idle_lab: SyncLab) -> None:
     release = asyncio.Event()
 

@@ -71,6 +71,7 @@ INCOMPATIBLE = {
 """Changes of the workflow's source, old and new, that runs of before it cannot go on with."""
 
 
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize("sandbox", [True, False], ids=["sandboxed", "as_deployed"])
 @pytest.mark.parametrize("change", INCOMPATIBLE)
 async def test_an_incompatible_change_is_found(

@@ -138,6 +138,7 @@ async def resolved_again(run: WorkflowHandle) -> None:
     await eventually(twice)
 
 
+@pytest.mark.long("test_a_graph_in_fallback_returns_by_itself_and_both_edges_are_told")
 async def test_in_a_mixed_fleet_every_run_is_the_providers(fleet: Fleet) -> None:
     plugin = FakeProvider("acme", version="1.2")
     graphs = [await fleet.graph() for _ in range(20)]
@@ -227,6 +228,7 @@ async def test_busy_is_not_gone(fleet: Fleet) -> None:
     assert len(plugin.contexts) == 2
 
 
+@pytest.mark.long("test_a_graph_in_fallback_returns_by_itself_and_both_edges_are_told")
 async def test_when_those_who_had_it_are_gone_the_policy_holds(fleet: Fleet) -> None:
     graphs = {policy: await fleet.graph(policy, prepare=True) for policy in ("fallback", "hold", "fail")}
     async with fleet.process("bare@host:1", answer_seconds=SOON):
@@ -268,6 +270,7 @@ async def test_a_worker_of_another_version_is_not_counted_on(fleet: Fleet) -> No
     assert told == {"bare@host:1": None, "green@host:2": "syncline:green"}
 
 
+@pytest.mark.long("test_a_graph_in_fallback_returns_by_itself_and_both_edges_are_told")
 async def test_a_worker_that_ends_in_the_middle_of_a_cycle_leaves_it_to_the_policy(fleet: Fleet) -> None:
     entered = Gate()
 
@@ -361,6 +364,7 @@ async def test_a_graph_in_fallback_returns_by_itself_and_both_edges_are_told(fle
     assert carried.last_return == back.last_return
 
 
+@pytest.mark.long("test_a_graph_in_fallback_returns_by_itself_and_both_edges_are_told")
 async def test_a_graph_that_was_held_catches_up(fleet: Fleet, new_rows: Callable[..., object]) -> None:
     lab = fleet.lab
     graph = await fleet.graph("hold", prepare=True, schedule=SELDOM)
@@ -411,6 +415,7 @@ def new_rows(idle_lab: SyncLab) -> Callable[..., object]:
     return write
 
 
+@pytest.mark.long("test_a_graph_in_fallback_returns_by_itself_and_both_edges_are_told")
 async def test_a_failed_cycle_is_no_return(fleet: Fleet) -> None:
     """Nothing of a failed run is carried, so that the next one would tell of the same return again."""
     results = [sync_result(error="column gone"), sync_result()]

@@ -245,6 +245,9 @@ class Story:
         self.last = row
 
 
+@pytest.mark.long(
+    "workflow/test_operator_commands.py::test_every_graph_is_listed_with_what_it_is_doing_trouble_first"
+)
 async def test_every_state_of_eighteen_runs(scene: Scene) -> None:
     lab = scene.fleet.lab
     story = Story(scene, await scene.fleet.graph(prepare=True, schedule=SELDOM))

@@ -125,6 +125,10 @@ async def listed(lab: SyncLab, *graphs: Graph) -> None:
     await eventually(there)
 
 
+@pytest.mark.long(
+    "test_a_schedule_is_paused_with_a_reason_and_resumed",
+    "test_a_graph_is_paused_resumed_and_archived_with_its_schedule",
+)
 async def test_all_schedules_are_paused_and_those_resumed_that_were_paused_for_the_same_reason(
     alone: SyncLab, of_all: CommandLine
 ) -> None:
@@ -155,6 +159,10 @@ async def test_all_schedules_are_paused_and_those_resumed_that_were_paused_for_t
     assert nothing == {"action": "resumed", "reason": reason, "graphs": [], "failed": {}}
 
 
+@pytest.mark.long(
+    "test_a_schedule_is_paused_with_a_reason_and_resumed",
+    "test_a_graph_is_paused_resumed_and_archived_with_its_schedule",
+)
 async def test_one_that_could_not_be_paused_stops_no_other_and_is_told(
     alone: SyncLab, of_all: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +184,7 @@ async def test_one_that_could_not_be_paused_stops_no_other_and_is_told(
     assert await state(alone, other) == (True, "maintenance")
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -207,6 +216,10 @@ async def test_a_schedule_that_is_paused_with_its_graph_is_not_resumed_without_i
     assert await state(idle_lab, graph) == (True, PAUSED_WITH_GRAPH)
 
 
+@pytest.mark.long(
+    "test_a_schedule_is_paused_with_a_reason_and_resumed",
+    "test_a_graph_is_paused_resumed_and_archived_with_its_schedule",
+)
 async def test_missed_times_are_backfilled_both_ends_included(lab: SyncLab, schedule: CommandLine) -> None:
     graph = await scheduled(lab, FakeProvider(), schedule={"cron": "0 0 * * *"})
     period = ("--start", "2026-01-01", "--end", "2026-01-03T00:00:00+00:00")
@@ -237,6 +250,7 @@ async def test_a_period_that_is_none_is_refused(
     assert await runs(idle_lab, graph) == 0
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -255,6 +269,10 @@ async def test_a_name_that_no_schedule_has_is_one_sentence(
     assert len(refused.err.splitlines()) == 1
 
 
+@pytest.mark.long(
+    "test_a_schedule_is_paused_with_a_reason_and_resumed",
+    "test_a_graph_is_paused_resumed_and_archived_with_its_schedule",
+)
 async def test_a_schedule_is_named_by_the_id_of_its_graph(lab: SyncLab, syncline: CommandLine) -> None:
     graph = await scheduled(lab, FakeProvider())
     typed = str(graph.id)
@@ -342,6 +360,7 @@ async def test_a_graphs_record_and_schedule_are_changed_together(lab: SyncLab, s
     assert "every 900 to 1200 s" in (await syncline("graph", "list")).out
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -410,6 +429,7 @@ async def test_an_operators_pause_is_told_when_the_graph_is_resumed(
     assert await state(lab, graph) == (True, "mine")
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("arguments", [("show",), ("set", "--name", "x"), ("pause",)])
 async def test_a_graph_that_nobody_has_is_one_sentence(
     syncline: CommandLine, arguments: tuple[str, ...]

@@ -79,6 +79,7 @@ async def no_shadow_is_left(kg: SyncLab) -> None:
     await eventually(ended)
 
 
+@pytest.mark.long("test_commands_compare_and_promote")
 async def test_the_shadow_follows_the_live_run_and_passes_for_none(kg: SyncLab) -> None:
     meter = kg.services.meter = Counting()
     await shadowed(kg, FakeProvider("acme", cycle=louder))
@@ -109,6 +110,7 @@ async def test_the_shadow_follows_the_live_run_and_passes_for_none(kg: SyncLab) 
     assert newest.started_by is StartedBy.SHADOW
 
 
+@pytest.mark.long("test_commands_compare_and_promote")
 async def test_the_live_graph_waits_for_no_shadow_and_one_is_open_at_a_time(kg: SyncLab) -> None:
     begun, release = asyncio.Event(), asyncio.Event()
 
@@ -132,6 +134,7 @@ async def test_the_live_graph_waits_for_no_shadow_and_one_is_open_at_a_time(kg: 
     assert (await shadow.result()).result.rows == 1
 
 
+@pytest.mark.long("test_commands_compare_and_promote")
 async def test_a_shadow_that_fails_harms_nobody_and_follows_a_live_run_that_fails(kg: SyncLab) -> None:
     async def broken(context: SyncContext) -> SyncResult:
         return sync_result(error="column gone")

@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 from temporalio.client import Client
@@ -158,6 +159,7 @@ async def site(
             yield here
 
 
+@pytest.mark.long("workflow/test_stored_maps.py::test_a_map_goes_from_a_file_to_a_synced_graph")
 async def test_a_shop_is_synced_by_commands_alone(site: Site, tmp_path: Path) -> None:
     for file in SHOP.iterdir():
         (tmp_path / file.name).write_text(file.read_text())

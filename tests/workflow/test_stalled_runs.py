@@ -159,6 +159,7 @@ async def test_changed_workflow_code_is_stuck_in_status_runs_doctor_and_sync(
         assert ended["result"]["status"] == "drained"
 
 
+@pytest.mark.long("test_changed_workflow_code_is_stuck_in_status_runs_doctor_and_sync")
 async def test_all_graphs_show_a_stuck_run_among_them_once_it_is_listed_so(
     idle_lab: SyncLab, syncline: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +219,7 @@ async def test_a_payload_that_cannot_be_decoded_is_told_without_what_is_in_it(
     await run.terminate()
 
 
+@pytest.mark.long("test_changed_workflow_code_is_stuck_in_status_runs_doctor_and_sync")
 async def test_an_operation_that_no_worker_gets_through_says_why(
     idle_lab: SyncLab, syncline: CommandLine
 ) -> None:
@@ -227,6 +229,7 @@ async def test_an_operation_that_no_worker_gets_through_says_why(
     assert "RetryFailures is not registered" in failed.err
 
 
+@pytest.mark.long("test_a_worker_that_is_gone_is_no_worker_within_seconds")
 async def test_without_a_worker_every_command_says_no_worker(
     idle_lab: SyncLab, syncline: CommandLine
 ) -> None:
@@ -274,6 +277,7 @@ async def test_a_worker_that_is_gone_is_no_worker_within_seconds(
     await run.terminate()
 
 
+@pytest.mark.long("test_changed_workflow_code_is_stuck_in_status_runs_doctor_and_sync")
 async def test_workers_of_a_version_that_is_not_current_are_no_worker(
     idle_lab: SyncLab, syncline: CommandLine
 ) -> None:

@@ -136,6 +136,7 @@ async def test_a_schedule_that_takes_no_trigger_is_told(
         await trigger_run(idle_lab.client, graph.slug, task_queue=idle_lab.task_queue)
 
 
+@pytest.mark.long("test_a_trigger_that_the_server_lost_is_repeated")
 async def test_a_pause_a_backfill_and_wakes_that_meet_all_act(idle_lab: SyncLab) -> None:
     graphs = [await daily(idle_lab) for _ in range(4)]
 

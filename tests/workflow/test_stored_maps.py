@@ -123,6 +123,7 @@ async def test_a_map_goes_from_a_file_to_a_synced_graph(
     assert (ran["result"]["served"]["map"]["version"], ran["result"]["tables"][0]["captured"]) == (1, 0)
 
 
+@pytest.mark.long("test_a_map_goes_from_a_file_to_a_synced_graph")
 async def test_a_map_that_is_not_there_is_refused_with_those_that_are(
     shop: SyncLab, at_home: CommandLine, tmp_path: Path
 ) -> None:
@@ -165,6 +166,7 @@ async def test_a_map_that_is_not_there_is_refused_with_those_that_are(
     assert "line 7" in bad.err
 
 
+@pytest.mark.long("test_a_map_goes_from_a_file_to_a_synced_graph")
 async def test_two_graphs_do_not_share_a_collection(
     shop: SyncLab, at_home: CommandLine, tmp_path: Path
 ) -> None:
@@ -211,6 +213,7 @@ async def test_a_run_says_which_map_and_version_it_used(shop: SyncLab, at_home: 
     assert (await shop.state(run)).provider.map == result.map
 
 
+@pytest.mark.long("test_a_map_goes_from_a_file_to_a_synced_graph")
 async def test_somebodys_tables_become_a_synced_copy_by_commands_alone(
     lab: SyncLab, at_home: CommandLine, tmp_path: Path
 ) -> None:

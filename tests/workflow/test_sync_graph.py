@@ -276,6 +276,7 @@ async def test_cancelling_a_run_cancels_a_provider_that_hangs(lab: SyncLab) -> N
     assert (await lab.state(run)).phase is RunPhase.CANCELLED
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("nobody", ["the_control_plane_hangs", "no_worker_has_room", "it_is_tried_again"])
 async def test_cancel_while_resolving_is_canceled_at_once(
     idle_lab: SyncLab, monkeypatch: pytest.MonkeyPatch, nobody: str
@@ -372,6 +373,7 @@ async def test_a_scheduled_run_costs_two_upserts_and_no_more_events(lab: SyncLab
     assert told.count("WORKFLOW_TASK_COMPLETED") == 3
 
 
+@pytest.mark.long("test_no_graph_means_the_default_graph_and_the_built_in_engine")
 async def test_deleted_keys_are_kept_for_another_graph_of_the_same_write_place(
     idle_lab: SyncLab,
 ) -> None:

@@ -77,6 +77,7 @@ async def test_the_walk_of_the_page(shop: SyncLab, at_home: CommandLine) -> None
     assert "take-over" in [entry["action"] for entry in audit["entries"]]
 
 
+@pytest.mark.long("test_the_walk_of_the_page")
 async def test_rows_under_other_ids_and_extras_without_a_yes_are_refused(
     shop: SyncLab, at_home: CommandLine
 ) -> None:

@@ -130,6 +130,7 @@ async def test_two_tenants_of_one_schema_by_commands(product: SyncLab, at_home: 
     assert await _titles(product, "acme") == ["changed"] * 3
 
 
+@pytest.mark.long("test_two_tenants_of_one_schema_by_commands")
 async def test_a_shadow_of_a_tenant_is_compared_and_promoted(product: SyncLab, at_home: CommandLine) -> None:
     assert (await at_home("map", "put", "saas.yaml")).status == 0
     both = _composition(tenant(1), shadow=True)

@@ -74,6 +74,7 @@ async def test_damage_is_named_repaired_and_then_on_its_way(verify: Verify, in_g
     assert (await verify()).status == 0
 
 
+@pytest.mark.long("test_damage_is_named_repaired_and_then_on_its_way")
 async def test_only_so_many_keys_are_named_and_all_are_counted(
     verify: Verify, in_graph_db: InGraphDb
 ) -> None:
@@ -138,6 +139,7 @@ async def served_by_shop(kg: SyncLab) -> FakeProvider:
     return provider
 
 
+@pytest.mark.long("test_damage_is_named_repaired_and_then_on_its_way")
 async def test_tables_that_only_a_provider_knows_are_never_called_equal(
     kg: SyncLab, verify: Verify, temporal_only: Callable[[SyncLab], CommandLine]
 ) -> None:
@@ -155,6 +157,7 @@ async def test_tables_that_only_a_provider_knows_are_never_called_equal(
     assert "shop" in explained.err
 
 
+@pytest.mark.long("test_damage_is_named_repaired_and_then_on_its_way")
 async def test_a_provider_that_declares_its_map_is_compared_with_it(
     kg: SyncLab, verify: Verify, in_graph_db: InGraphDb, temporal_only: Callable[[SyncLab], CommandLine]
 ) -> None:

@@ -79,6 +79,7 @@ async def test_a_worker_serves_logs_a_line_a_cycle_and_drains_on_sigterm(
     assert lines[0].keys() == lines[1].keys() >= {"graph", "run_id", "provider", "rows", "failures", "status"}
 
 
+@pytest.mark.long("test_a_worker_serves_logs_a_line_a_cycle_and_drains_on_sigterm")
 async def test_a_plugin_is_polled_for_on_a_queue_of_its_own(
     idle_lab: SyncLab, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ async def test_a_plugin_is_polled_for_on_a_queue_of_its_own(
     assert f"{idle_lab.task_queue}/providers/fake" in queues
 
 
+@pytest.mark.long("test_a_worker_serves_logs_a_line_a_cycle_and_drains_on_sigterm")
 async def test_a_worker_makes_the_reconcilers_schedule_and_keeps_an_operators_pause(
     idle_lab: SyncLab, environment: dict[str, str]
 ) -> None:
@@ -128,6 +130,7 @@ async def test_a_worker_makes_the_reconcilers_schedule_and_keeps_an_operators_pa
     await handle.delete()
 
 
+@pytest.mark.long("test_a_worker_serves_logs_a_line_a_cycle_and_drains_on_sigterm")
 async def test_workers_that_start_together_all_start(environment: dict[str, str]) -> None:
     async with running(environment) as first, running(environment) as second:
         await asyncio.gather(first.logs('"worker ready"'), second.logs('"worker ready"'))
@@ -158,6 +161,7 @@ async def cycling(run: Run) -> None:
     await eventually(begun)
 
 
+@pytest.mark.long("test_a_worker_serves_logs_a_line_a_cycle_and_drains_on_sigterm")
 async def test_a_running_cycle_may_finish_while_the_worker_drains(
     idle_lab: SyncLab, environment: dict[str, str]
 ) -> None:
@@ -174,6 +178,7 @@ async def test_a_running_cycle_may_finish_while_the_worker_drains(
     assert "cycle cancelled" not in worker.said
 
 
+@pytest.mark.long("test_a_worker_serves_logs_a_line_a_cycle_and_drains_on_sigterm")
 async def test_a_second_signal_ends_the_worker_at_once(
     idle_lab: SyncLab, environment: dict[str, str]
 ) -> None:
@@ -190,6 +195,7 @@ async def test_a_second_signal_ends_the_worker_at_once(
         await run.terminate()
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("changed", "status", "named"),
     [
@@ -214,6 +220,7 @@ async def test_a_worker_that_cannot_start_says_why_in_one_sentence(
     assert len(worker.said.splitlines()) == 1
 
 
+@pytest.mark.long("test_a_worker_serves_logs_a_line_a_cycle_and_drains_on_sigterm")
 async def test_a_namespace_without_our_search_attributes_is_refused_with_the_commands_that_help(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

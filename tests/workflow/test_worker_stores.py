@@ -68,6 +68,7 @@ async def worker_over(lab: SyncLab, folder: Path, **changed: object) -> AsyncIte
         yield services
 
 
+@pytest.mark.long("test_a_worker_says_ready_once_the_stores_answer")
 async def test_a_worker_with_a_wrong_role_fails_no_run_of_the_others(
     idle_lab: SyncLab, role: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ async def test_a_worker_with_a_wrong_role_fails_no_run_of_the_others(
         assert set(wrong.usability.refused()) <= {"write"}
 
 
+@pytest.mark.long("test_a_worker_says_ready_once_the_stores_answer")
 async def test_a_worker_that_is_refused_takes_no_runs_until_it_is_let_in(
     idle_lab: SyncLab,
     role: Callable[[str], str],

@@ -36,7 +36,7 @@
     │   └── VectorStoreRejected       not retryable (dimension, bad request, credentials)
     ├── EmbeddingError
     │   ├── EmbeddingUnavailable      retryable
-    │   ├── EmbeddingDiffers          not retryable here: the graph has vectors of other settings
+    │   ├── EmbeddingDiffers          retryable: another worker may have the settings of the graph's vectors
     │   └── EmbeddingRejected         not retryable
     ├── ProviderMisbehaved            not retryable: a provider broke its contract and was contained
     │   ├── ProviderBlocked           retryable: the provider blocks its event loop
@@ -219,8 +219,11 @@ class EmbeddingRejected(EmbeddingError):
 class EmbeddingDiffers(EmbeddingError):
     """A worker's settings would make other vectors than those that the graph has: nothing was sent.
 
-    `found` is what the graph's vectors are made with, `mine` what this worker would make them with.
+    `found` is what the graph's vectors are made with, `mine` what this worker would make them with. Another
+    worker may have the right settings.
     """
+
+    retryable = True
 
     def __init__(self, service: str, graph: str, *, found: str, mine: str, settings: Sequence[str]) -> None:
         self.graph, self.found, self.mine = graph, found, mine

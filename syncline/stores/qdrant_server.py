@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from datetime import UTC, datetime, timedelta
 from json import JSONDecodeError
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
 import httpx
-import structlog
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import from_json, to_json
 from qdrant_client import AsyncQdrantClient, models
@@ -19,8 +17,9 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
-from syncline.logs import redacted, sendable
+from syncline.logs import redacted
 from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered, unreached
+from syncline.stores.qdrant_url import server_url
 from syncline.stores.sized_requests import PositionsRefused, SizedRequests
 from syncline.stores.vectors import PointPayload, checked_name, checked_vectors, of_other_dimensions
 
@@ -41,8 +40,6 @@ _NUMBER_BYTES = 22
 _POINT_BYTES = 64
 _NO_POINT = UUID(int=0)
 _PATIENCE = AnswerPatience()
-_PORTS = {"https": 443, "http": 6333}
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CLIENT_ERRORS = (
     ApiException,
     QdrantException,
@@ -52,7 +49,6 @@ _CLIENT_ERRORS = (
     TypeError,
     ValueError,
 )
-_log = structlog.get_logger(__name__)
 
 
 class _Status(BaseModel):
@@ -84,66 +80,20 @@ class QdrantServerStore:
         self._name, self._api_key = name, api_key
         self._url, self._place = url, "its client"
         if client is None:
-            self._url, self._place = self._with_port(self._check(url))
+            self._url, self._place = server_url(name, url, api_key)
         self._client = client or self._connected(timeout_seconds)
         self._prober: AsyncQdrantClient | None = None
         self._patience = patience
         self._watch = AnswerWatch(self._probe, patience=patience)
         self._requests = SizedRequests(name)
 
-    def _check(self, url: str) -> SplitResult:
-        try:
-            parts = urlsplit(url)
-            _ = parts.port
-        except ValueError:
-            parts = urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise VectorStoreRejected(
-                self._name,
-                "its URL is not an http or https URL; set SYNCLINE_QDRANT_URL (or SYNCLINE_QDRANTS).",
-            )
-        if parts.username is not None or "#" in url:
-            raise VectorStoreRejected(
-                self._name,
-                "its URL has user info or a fragment, which are never sent; set SYNCLINE_QDRANT_URL (or "
-                "SYNCLINE_QDRANTS), and the key as SYNCLINE_QDRANT_API_KEY.",
-            )
-        if self._api_key is not None and not sendable(self._api_key):
-            raise VectorStoreRejected(
-                self._name,
-                "its API key cannot be sent in an HTTP header (empty, spaces, line breaks or non-ASCII "
-                "characters); set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) again.",
-            )
-        if self._api_key is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            _log.warning("qdrant api key sent unencrypted", store=self._name, fix="use an https URL")
-        return parts
-
-    def _with_port(self, parts: SplitResult) -> tuple[str, str]:
-        """Return the URL with a port, and the host and port alone.
-
-        Without one, https means 443. http means Qdrant's own port, as it always has here, and that is logged:
-        whoever has a proxy on port 80 has to write it.
-        """
-        host = parts.hostname or ""
-        host = f"[{host}]" if ":" in host else host
-        port = parts.port
-        if port is None:
-            port = _PORTS[parts.scheme]
-            if parts.scheme == "http":
-                _log.info(
-                    "qdrant url without a port", store=self._name, port=port, fix=f"http://{host}:{port}"
-                )
-        place = f"{host}:{port}"
-        return parts._replace(netloc=place).geturl(), place
-
     @property
     def address(self) -> str:
-        """Host and port, without credentials."""
         return self._place
 
     def _connected(self, timeout_seconds: float, limits: httpx.Limits | None = None) -> AsyncQdrantClient:
         with warnings.catch_warnings():
-            # Logged above, with the store's name, and only where the network could be monitored.
+            # Logged with the URL, with the store's name, and only where the network could be monitored.
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             return AsyncQdrantClient(
                 url=self._url,

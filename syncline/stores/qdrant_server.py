@@ -78,9 +78,7 @@ class QdrantServerStore:
         seconds of `patience`. Raises VectorStoreRejected if the URL or the key cannot work.
         """
         self._name, self._api_key = name, api_key
-        self._url, self._place = url, "its client"
-        if client is None:
-            self._url, self._place = server_url(name, url, api_key)
+        self._url, self._place = server_url(name, url, api_key) if client is None else (url, "its client")
         self._client = client or self._connected(timeout_seconds)
         self._prober: AsyncQdrantClient | None = None
         self._patience = patience

@@ -37,7 +37,7 @@
     ├── EmbeddingError
     │   ├── EmbeddingUnavailable      retryable
     │   ├── EmbeddingBudgetSpent      retryable: the tokens of the day are used up, nothing was sent
-    │   ├── EmbeddingDiffers          not retryable here: the graph has vectors of other settings
+    │   ├── EmbeddingDiffers          retryable: another worker may have the settings of the graph's vectors
     │   └── EmbeddingRejected         not retryable
     ├── ProviderMisbehaved            not retryable: a provider broke its contract and was contained
     │   ├── ProviderBlocked           retryable: the provider blocks its event loop
@@ -249,8 +249,11 @@ class EmbeddingRejected(EmbeddingError):
 class EmbeddingDiffers(EmbeddingError):
     """A worker's settings would make other vectors than those that the graph has: nothing was sent.
 
-    `found` is what the graph's vectors are made with, `mine` what this worker would make them with.
+    `found` is what the graph's vectors are made with, `mine` what this worker would make them with. Another
+    worker may have the right settings.
     """
+
+    retryable = True
 
     def __init__(self, service: str, graph: str, *, found: str, mine: str, settings: Sequence[str]) -> None:
         self.graph, self.found, self.mine = graph, found, mine

@@ -73,7 +73,7 @@ class EmbeddingRecord(BaseModel):
         recorded = self.model_dump(exclude_none=True)
         return [name for name, value in recorded.items() if value != getattr(mine, name)]
 
-    def told(self, names: Sequence[str]) -> str:
+    def described(self, names: Sequence[str]) -> str:
         """Return the embedding in words, with those of the fields that are named."""
         parts = [self.embedding]
         for name, words in _WORDS.items():
@@ -110,8 +110,8 @@ def differing(graph: str, recorded: EmbeddingRecord, mine: EmbeddingRecord) -> E
     return EmbeddingDiffers(
         mine.embedding,
         graph,
-        found=recorded.told(names),
-        mine=mine.told(names),
+        found=recorded.described(names),
+        mine=mine.described(names),
         settings=[_SETTINGS[name] for name in names],
     )
 

@@ -1,66 +1,30 @@
 """The vector store on a Qdrant server, over HTTP."""
 
-import re
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from datetime import UTC, datetime, timedelta
-from json import JSONDecodeError
+from datetime import datetime
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
 import httpx
-import structlog
-from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic import SecretStr
+from pydantic_core import to_json
 from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException
 
 from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
-from syncline.logs import redacted, sendable
-from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered, unreached
+from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, unreached
+from syncline.stores.qdrant_failures import CLIENT_ERRORS, is_missing_collection, qdrant_failure
+from syncline.stores.qdrant_url import server_url
 from syncline.stores.sized_requests import PositionsRefused, SizedRequests
 from syncline.stores.vectors import PointPayload, checked_name, checked_vectors, of_other_dimensions
 
 _T = TypeVar("_T")
-_RETRYABLE = {408, 425, 429}
-_FIXES = {
-    401: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key of this server.",
-    403: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key that may write.",
-    404: "The collection is missing (the next cycle creates it), or the URL is not that of a Qdrant server.",
-}
-_ALL_POINTS = {401, 403}
-_NOT_OF_THE_REQUEST = {*_ALL_POINTS, 404}
-_FULL = re.compile(r"no space left|disk (is )?full|out of disk|insufficient (storage|disk)", re.IGNORECASE)
-_STRICT = re.compile(r"limit exceeded|strict mode", re.IGNORECASE)
-_AT_ITS_LIMIT = re.compile(r"max[a-z ]*(vector|payload|points?)[a-z ]*(storage|count|size)", re.IGNORECASE)
-_LONGEST_PAUSE = 3600
 _NUMBER_BYTES = 22
 _POINT_BYTES = 64
 _NO_POINT = UUID(int=0)
 _PATIENCE = AnswerPatience()
-_PORTS = {"https": 443, "http": 6333}
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-_CLIENT_ERRORS = (
-    ApiException,
-    QdrantException,
-    Unanswered,
-    AssertionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-_log = structlog.get_logger(__name__)
-
-
-class _Status(BaseModel):
-    error: str
-
-
-class _Refusal(BaseModel):
-    status: _Status
 
 
 class QdrantServerStore:
@@ -82,68 +46,20 @@ class QdrantServerStore:
         seconds of `patience`. Raises VectorStoreRejected if the URL or the key cannot work.
         """
         self._name, self._api_key = name, api_key
-        self._url, self._place = url, "its client"
-        if client is None:
-            self._url, self._place = self._with_port(self._check(url))
+        self._url, self._place = server_url(name, url, api_key) if client is None else (url, "its client")
         self._client = client or self._connected(timeout_seconds)
         self._prober: AsyncQdrantClient | None = None
         self._patience = patience
         self._watch = AnswerWatch(self._probe, patience=patience)
         self._requests = SizedRequests(name)
 
-    def _check(self, url: str) -> SplitResult:
-        try:
-            parts = urlsplit(url)
-            _ = parts.port
-        except ValueError:
-            parts = urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise VectorStoreRejected(
-                self._name,
-                "its URL is not an http or https URL; set SYNCLINE_QDRANT_URL (or SYNCLINE_QDRANTS).",
-            )
-        if parts.username is not None or "#" in url:
-            raise VectorStoreRejected(
-                self._name,
-                "its URL has user info or a fragment, which are never sent; set SYNCLINE_QDRANT_URL (or "
-                "SYNCLINE_QDRANTS), and the key as SYNCLINE_QDRANT_API_KEY.",
-            )
-        if self._api_key is not None and not sendable(self._api_key):
-            raise VectorStoreRejected(
-                self._name,
-                "its API key cannot be sent in an HTTP header (empty, spaces, line breaks or non-ASCII "
-                "characters); set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) again.",
-            )
-        if self._api_key is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            _log.warning("qdrant api key sent unencrypted", store=self._name, fix="use an https URL")
-        return parts
-
-    def _with_port(self, parts: SplitResult) -> tuple[str, str]:
-        """Return the URL with a port, and the host and port alone.
-
-        Without one, https means 443. http means Qdrant's own port, as it always has here, and that is logged:
-        whoever has a proxy on port 80 has to write it.
-        """
-        host = parts.hostname or ""
-        host = f"[{host}]" if ":" in host else host
-        port = parts.port
-        if port is None:
-            port = _PORTS[parts.scheme]
-            if parts.scheme == "http":
-                _log.info(
-                    "qdrant url without a port", store=self._name, port=port, fix=f"http://{host}:{port}"
-                )
-        place = f"{host}:{port}"
-        return parts._replace(netloc=place).geturl(), place
-
     @property
     def address(self) -> str:
-        """Host and port, without credentials."""
         return self._place
 
     def _connected(self, timeout_seconds: float, limits: httpx.Limits | None = None) -> AsyncQdrantClient:
         with warnings.catch_warnings():
-            # Logged above, with the store's name, and only where the network could be monitored.
+            # Logged with the URL, with the store's name, and only where the network could be monitored.
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             return AsyncQdrantClient(
                 url=self._url,
@@ -358,94 +274,25 @@ class QdrantServerStore:
         # Raised outside `except`: the client's exceptions hold the request and with it the key.
         try:
             return await self._watch.answer(request)
-        except _CLIENT_ERRORS as error:
-            failure = self._failure(error)
+        except CLIENT_ERRORS as error:
+            failure = qdrant_failure(self._name, self._place, error, self._api_key)
         raise failure
 
     async def _call_if_there(self, request: Coroutine[object, object, _T]) -> _T | None:
         """Await the request; return None when the collection does not exist."""
         try:
             return await self._watch.answer(request)
-        except _CLIENT_ERRORS as error:
-            failure = None if _is_missing_collection(error) else self._failure(error)
+        except CLIENT_ERRORS as error:
+            failure = (
+                None
+                if is_missing_collection(error)
+                else qdrant_failure(self._name, self._place, error, self._api_key)
+            )
         if failure is None:
             return None
         raise failure
-
-    def _failure(self, error: Exception) -> VectorStoreError:
-        """Map a client error to ours; everything that may be transient is retryable."""
-        if isinstance(error, Unanswered):
-            return VectorStoreUnavailable(self._name, f"{self._place}: {error}.")
-        if isinstance(error, ResourceExhaustedResponse):
-            pause = f"it requests a pause of {error.retry_after_s} s (HTTP 429)"
-            return self._unavailable(pause, str(error), until=_pause_end(error.retry_after_s))
-        if isinstance(error, UnexpectedResponse):
-            return self._refused(error.status_code or 0, _explanation(error.content))
-        cause = error.source if isinstance(error, ResponseHandlingException) else error
-        if isinstance(cause, ValidationError | JSONDecodeError | UnicodeDecodeError | AssertionError):
-            return self._unavailable(
-                "it sent an answer that is not Qdrant's",
-                "check SYNCLINE_QDRANT_URL and any proxy before it",
-                of_request=True,
-            )
-        if isinstance(cause, ValueError | TypeError):
-            return VectorStoreRejected(self._name, f"{redacted(str(cause), self._api_key)}.", of_request=True)
-        timed_out = isinstance(cause, httpx.TimeoutException) and not isinstance(cause, httpx.ConnectTimeout)
-        kind = f"no answer in time from {self._place}" if timed_out else f"not reached at {self._place}"
-        detail = f"{type(cause).__name__}: {cause}".removesuffix(": ")
-        # It was there when the request was sent: a smaller one may pass.
-        cut = isinstance(cause, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
-        slow = isinstance(cause, httpx.ReadTimeout | httpx.WriteTimeout)
-        return self._unavailable(kind, detail, of_request=cut or slow)
-
-    def _refused(self, status: int, detail: str) -> VectorStoreError:
-        if status == httpx.codes.INSUFFICIENT_STORAGE or _FULL.search(detail):
-            return self._unavailable(f"its storage is full (HTTP {status}); give it more, or delete", detail)
-        if status in _RETRYABLE or status >= 500:
-            return self._unavailable(f"it answered HTTP {status}", detail, of_request=status >= 500)
-        strict, full = _STRICT.search(detail), _AT_ITS_LIMIT.search(detail)
-        if strict or full:
-            fix = "Raise this limit in the collection's strict_mode_config."
-        else:
-            fix = _FIXES.get(status, "The request does not suit this collection or this version of Qdrant.")
-        return VectorStoreRejected(
-            self._name,
-            f"it answered HTTP {status}: {redacted(detail, self._api_key)}. {fix}",
-            of_request=bool(strict) or (status not in _NOT_OF_THE_REQUEST and not full),
-            all_points=bool(full) or (status in _ALL_POINTS and not strict),
-        )
-
-    def _unavailable(
-        self, what: str, detail: str, *, of_request: bool = False, until: datetime | None = None
-    ) -> VectorStoreUnavailable:
-        problem = f"{what} ({redacted(detail, self._api_key)})."
-        return VectorStoreUnavailable(self._name, problem, of_request=of_request, until=until)
 
 
 def _last_of_each(points: Sequence[PointPayload]) -> list[int]:
     """Return the row of each id's last point: batches are sent concurrently, so order decides nothing."""
     return list({point.id: row for row, point in enumerate(points)}.values())
-
-
-def _pause_end(seconds: int) -> datetime:
-    return datetime.now(UTC) + timedelta(seconds=min(seconds, _LONGEST_PAUSE))
-
-
-def _refusal(content: bytes) -> str | None:
-    """Return the message of Qdrant's error body; None if Qdrant did not write it."""
-    try:
-        return _Refusal.model_validate(from_json(content)).status.error
-    except ValueError:
-        return None
-
-
-def _explanation(content: bytes) -> str:
-    # Longer than any message shown, so that a key is not cut in half before it is redacted.
-    return _refusal(content) or content[:100_000].decode(errors="replace")
-
-
-def _is_missing_collection(error: Exception) -> bool:
-    if isinstance(error, UnexpectedResponse):
-        # A 404 that Qdrant did not write comes from a wrong URL, which must not look like an empty store.
-        return error.status_code == httpx.codes.NOT_FOUND and _refusal(error.content) is not None
-    return isinstance(error, ValueError) and re.fullmatch(r"Collection .+ not found", str(error)) is not None

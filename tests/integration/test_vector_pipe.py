@@ -2,17 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from syncline.embeddings.openai import OpenAIEmbedding
 from syncline.embeddings.pace import Pace
-from syncline.embeddings.service import Vectors
 from syncline.engine import run_cycle
-from syncline.errors import CycleFenced, EmbeddingUnavailable
+from syncline.errors import CycleFenced
 from syncline.messages.sync import CycleStatus, VectorProgress
 from syncline.provider import CycleBudget, RetryRules, SyncContext
 from syncline.stores.qdrant_server import QdrantServerStore
@@ -77,28 +75,14 @@ def is_upsert(request: Request) -> bool:
     return request.method == "PUT" and request.path.split("?")[0].endswith("/points")
 
 
-class Pausing:
-    """A service that asks for a pause of half a minute with each rate limit."""
-
-    def __init__(self, service: OpenAIEmbedding) -> None:
-        self._service, self.pace = service, service.pace
-        self.name, self.dimensions, self.close = service.name, service.dimensions, service.close
-
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        try:
-            return await self._service.embed(texts)
-        except EmbeddingUnavailable as error:
-            until = datetime.now(UTC) + timedelta(seconds=30)
-            raise EmbeddingUnavailable(self.name, "slow down.", status=429, until=until) from error
-
-
 async def test_a_pause_is_kept_and_what_came_before_it_is_written(
     served: TestGraph, embedding: EmbeddingServer
 ) -> None:
     service = OpenAIEmbedding(embedding.url, "other", DIMENSIONS, batch=2)
-    served.embedding = Pausing(service)
+    served.embedding = service
     await write_facts(served, 5)
-    embedding.before = lambda texts: None if len(embedding.requests) == 1 else Answer(429)
+    slow_down = Answer(429, headers={"Retry-After": "30"})
+    embedding.before = lambda texts: None if len(embedding.requests) == 1 else slow_down
     result = await vectors(at_once(served))
     assert (result.upserted, result.embedded, result.pending) == (2, 2, 3)
     asked = len(embedding.requests)
@@ -206,14 +190,14 @@ async def test_one_slow_request_holds_up_no_other(
         if "fact 40" in texts and not written:
             written.append(0)
             answer = embedding.answer_for(texts)
-            return replace(answer, silence_seconds=0.7)
+            return replace(answer, silence_seconds=1.5)
         return None
 
     embedding.before = before
 
     async def look() -> None:
-        async with asyncio.timeout(5):
-            while len(qdrant.collections.get("kg_facts", {})) < 200:  # noqa: ASYNC110  # another thread's
+        async with asyncio.timeout(20):
+            while len(qdrant.collections.get("kg_facts", {})) < 60:  # noqa: ASYNC110  # another thread's
                 await asyncio.sleep(0.02)
         written[0] = embedding.at_once
 

@@ -585,6 +585,7 @@ async def test_a_vector_that_was_written_and_not_confirmed_is_not_taken_for_the_
             qdrant.applies_but_does_not_answer(request) if _upserts(request) else None
         )
         assert "it took too long" in ((await vectors(at_once(served))).error or "")
+        qdrant.before = lambda request: None
     else:
         with monkeypatch.context() as patched:
             patched.setattr(Outbox, "settle", _killed)
@@ -609,6 +610,7 @@ async def test_a_point_that_nobody_confirmed_is_not_found_by_its_old_visibility(
         else None
     )
     assert (await vectors(at_once(served))).pending == 1
+    qdrant.before = lambda request: None
     await write(served, "UPDATE write_nodes SET concept = 'poison', visibility = 'private'")
     assert (await vectors(at_once(served))).refused == 1
     assert (await payloads(served))[key_uuid("n1")]["visibility"] == "private"

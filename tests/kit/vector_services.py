@@ -60,9 +60,10 @@ class QdrantServer(FaultyServer):
         self.sizes: dict[str, int] = {}
 
     def applies_but_does_not_answer(self, request: Request) -> Answer:
-        """Do what is asked for, and let nobody know."""
+        """Do what is asked for, let nobody know, and fail for everything from then on."""
         self.before = lambda request: None
         self._answer(request)
+        self.before = lambda request: qdrant_error(503, "it took too long")
         return qdrant_error(503, "it took too long")
 
     def _answer(self, request: Request) -> Answer:

@@ -1,9 +1,13 @@
 """The vector store on a Qdrant server, over HTTP."""
 
+import asyncio
+import math
 import re
+import time
 import warnings
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import datetime
+from functools import partial
 from json import JSONDecodeError
 from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -22,7 +26,9 @@ from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
 from syncline.logs import redacted, sendable
 from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered, unreached
-from syncline.stores.vectors import PointPayload, checked_name, checked_vectors, of_other_dimensions
+from syncline.stores.collection_options import CollectionOptions
+from syncline.stores.qdrant_collections import Difference, creation, difference
+from syncline.stores.vectors import AS_IT_IS, PointPayload, checked_name, checked_vectors, of_other_dimensions
 
 _T = TypeVar("_T")
 _POINTS_PER_REQUEST = 256
@@ -30,10 +36,15 @@ _IN_FLIGHT = 4
 _RETRYABLE = {408, 425, 429}
 _FIXES = {
     401: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key of this server.",
-    403: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key that may write.",
+    403: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key with the right that it "
+    "names; to make collections that is global access `m`, afterwards `rw` to each of them is enough.",
     404: "The collection is missing (the next cycle creates it), or the URL is not that of a Qdrant server.",
 }
 _PATIENCE = AnswerPatience()
+_PAGE_LIMIT = re.compile(r'Limit exceeded \d+ > (\d+) for "limit"')
+_NOT_EXACTLY = "Exact search disabled"
+_READ_PATIENCE = 120.0
+"""Seconds that a read waits for limits, which are of a minute: nothing waits for a verification."""
 _PORTS = {"https": 443, "http": 6333}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CLIENT_ERRORS = (
@@ -82,6 +93,10 @@ class QdrantServerStore:
         self._prober: AsyncQdrantClient | None = None
         self._patience = patience
         self._watch = AnswerWatch(self._probe, patience=patience)
+        # What strict mode allows of a collection, as it was found out.
+        self._inexact: set[str] = set()
+        self._page: dict[str, int] = {}
+        self._fixed_said: set[str] = set()
 
     def _check(self, url: str) -> SplitResult:
         try:
@@ -157,12 +172,17 @@ class QdrantServerStore:
         self._watch.doubt()
 
     async def ensure_collection(
-        self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
+        self,
+        collection: str,
+        *,
+        dimensions: int,
+        indexed: Sequence[str] = (),
+        options: CollectionOptions = AS_IT_IS,
     ) -> bool:
         checked_name(self._name, collection)
         created = False
         if not await self._call(self._client.collection_exists(collection)):
-            created = await self._create(collection, dimensions)
+            created = await self._create(collection, dimensions, options)
         info = await self._call(self._client.get_collection(collection))
         params = info.config.params.vectors
         if not isinstance(params, models.VectorParams):
@@ -182,16 +202,43 @@ class QdrantServerStore:
                         collection, field, field_schema=models.PayloadSchemaType.KEYWORD, wait=True
                     )
                 )
+        if not created and options.given:
+            await self._update(collection, difference(options, info))
         return created
 
-    async def _create(self, collection: str, dimensions: int) -> bool:
+    async def _update(self, collection: str, found: Difference) -> None:
+        """Change what can be changed in a collection; log what only a new one gets, once a process."""
+        if found.fixed and collection not in self._fixed_said:
+            self._fixed_said.add(collection)
+            _log.warning(
+                "collection keeps settings that are fixed when it is made",
+                store=self._name,
+                collection=collection,
+                settings=found.fixed,
+                fix="drop it by `syncline graph drop-collections`: the next cycle makes it again",
+            )
+        if not found.changed:
+            return
+        request = self._client.update_collection(
+            collection,
+            vectors_config=None if found.vectors is None else {"": found.vectors},
+            collection_params=found.params,
+            hnsw_config=found.hnsw,
+            quantization_config=found.quantization,
+        )
+        await self._call(request)
+        _log.info(
+            "collection has the settings of its graph",
+            store=self._name,
+            collection=collection,
+            settings=found.changed,
+        )
+
+    async def _create(self, collection: str, dimensions: int, options: CollectionOptions) -> bool:
         """Create the collection; return False if another worker created it first."""
         try:
             await self._call(
-                self._client.create_collection(
-                    collection,
-                    vectors_config=models.VectorParams(size=dimensions, distance=models.Distance.COSINE),
-                )
+                self._client.create_collection(collection, **creation(options, dimensions=dimensions))
             )
         except VectorStoreRejected:
             # The server answers 400 or 409 to the second creator.
@@ -247,8 +294,22 @@ class QdrantServerStore:
         await each_batch(len(ids), size=_POINTS_PER_REQUEST, in_flight=_IN_FLIGHT, send=send)
 
     async def count(self, collection: str) -> int:
-        answer = await self._call_if_there(self._client.count(collection, exact=True))
+        try:
+            answer = await self._read(
+                lambda: self._client.count(collection, exact=collection not in self._inexact)
+            )
+        except VectorStoreRejected as refusal:
+            # Strict mode may forbid to count exactly.
+            if collection in self._inexact or _NOT_EXACTLY not in refusal.problem:
+                raise
+            self._inexact.add(collection)
+            answer = await self._read(lambda: self._client.count(collection, exact=False))
         return answer.count if answer is not None else 0
+
+    async def is_empty(self, collection: str) -> bool:
+        request = self._client.scroll(collection, limit=1, with_payload=False, with_vectors=False)
+        page = await self._call_if_there(request)
+        return page is None or not page[0]
 
     async def scroll(
         self, collection: str, *, batch: int = 1000, fields: Sequence[str] | None = None
@@ -256,10 +317,30 @@ class QdrantServerStore:
         selection = True if fields is None else list(fields) or False
         offset: models.ExtendedPointId | None = None
         while True:
-            request = self._client.scroll(
-                collection, limit=batch, offset=offset, with_payload=selection, with_vectors=False
-            )
-            page = await self._call_if_there(request)
+            limit = min(batch, self._page.get(collection, batch))
+            try:
+                page = await self._read(
+                    partial(
+                        self._client.scroll,
+                        collection,
+                        limit=limit,
+                        offset=offset,
+                        with_payload=selection,
+                        with_vectors=False,
+                    )
+                )
+            except VectorStoreRejected as refusal:
+                allowed = _PAGE_LIMIT.search(refusal.problem)
+                if allowed is None or not 0 < int(allowed[1]) < limit:
+                    raise
+                self._page[collection] = int(allowed[1])
+                _log.info(
+                    "vector store allows smaller pages",
+                    store=self._name,
+                    collection=collection,
+                    points=int(allowed[1]),
+                )
+                continue
             if page is None:
                 return
             if page[0]:
@@ -269,8 +350,10 @@ class QdrantServerStore:
             offset = str(page[1])
 
     async def retrieve(self, collection: str, ids: Sequence[UUID]) -> Sequence[PointPayload]:
-        request = self._client.retrieve(collection, [str(point) for point in ids], with_payload=True)
-        records = await self._call_if_there(request) or []
+        wanted = [str(point) for point in ids]
+        records = (
+            await self._read(partial(self._client.retrieve, collection, wanted, with_payload=True)) or []
+        )
         return [self._point(record.id, record.payload) for record in records]
 
     async def search(
@@ -335,6 +418,24 @@ class QdrantServerStore:
         if failure is None:
             return None
         raise failure
+
+    async def _read(self, ask: Callable[[], Coroutine[object, object, _T]]) -> _T | None:
+        """Return the answer to a read as `_call_if_there` does; wait where a limit of reads asks for it."""
+        give_up = time.monotonic() + _READ_PATIENCE
+        while True:
+            try:
+                return await self._watch.answer(ask())
+            except ResourceExhaustedResponse as error:
+                pause = float(error.retry_after_s)
+                failure: VectorStoreError | None = self._failure(error)
+            except _CLIENT_ERRORS as error:
+                pause = math.inf
+                failure = None if _is_missing_collection(error) else self._failure(error)
+            if failure is None:
+                return None
+            if time.monotonic() + pause > give_up:
+                raise failure
+            await asyncio.sleep(pause)
 
     def _failure(self, error: Exception) -> VectorStoreError:
         """Map a client error to ours; everything that may be transient is retryable."""

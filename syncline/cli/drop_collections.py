@@ -24,9 +24,10 @@ def drop_collections(
     reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Drop a graph's collections in the vector store, with their aliases: for another dimension or shard number.
+    """Drop a graph's collections in the vector store, with their aliases.
 
-    The next cycle of a graph that is synced makes them again, and has all texts embedded anew.
+    For another dimension, or settings that are fixed when a collection is made. The next cycle of a graph
+    that is synced makes them again, and has all texts embedded anew.
     """
     from syncline.messages.operator import CollectionsDropped, DropCollectionsInput
 

@@ -50,7 +50,7 @@ __all__ = [
 
 NOTIFY_HELP = "Have its writers tell of changes, so that they are synced at once."
 ADAPTIVE_HELP = "Let its Schedule slow down while nothing changes."
-COLLECTIONS_HELP = "Settings of its collections in Qdrant (docs/databases.md), in place of those before; {} leaves all to Qdrant."
+COLLECTIONS_HELP = "Settings of its collections (docs/databases.md), in place of those before; {}: Qdrant's."
 TOKENS_HELP = "Tokens that it may have embedded a day (UTC); 0: no limit."
 EMBEDDING_HELP = (
     "Accept this embedding, as messages name it, at the address and with the store of the workers that have "

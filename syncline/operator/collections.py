@@ -9,6 +9,7 @@ from syncline.engine.table_map import SchemaMap
 from syncline.errors import InputInvalid
 from syncline.messages.base import GraphStatus
 from syncline.messages.operator import CollectionsDropped, CollectionToDrop
+from syncline.operator.schema import acting, sql
 
 __all__ = ["drop_collections"]
 
@@ -32,7 +33,8 @@ async def drop_collections(
     unknown = sorted(set(named) - set(known))
     if unknown:
         raise InputInvalid(
-            f"Graph '{graph.slug}' has no collection {', '.join(unknown)}; it has {', '.join(known) or 'none'}."
+            f"Graph '{graph.slug}' has no collection {', '.join(unknown)}. "
+            f"It has {', '.join(known) or 'none'}."
         )
     chosen = [vectors.collection(name) for name in known if not named or name in named]
     found = [CollectionToDrop(name=name, points=await vectors.store.count(name)) for name in chosen]
@@ -40,6 +42,10 @@ async def drop_collections(
         await services.graphs.audit(graph, "drop-collections", actor, fields=chosen)
         for name in chosen:
             await vectors.store.drop_collection(name)
+        async with acting(services.target_schema(graph, shadow=shadow)) as connection:
+            await connection.execute(
+                sql("collections_missed"), [name for name in known if not named or name in named]
+            )
     return CollectionsDropped(
         store=vectors.store.name,
         collections=tuple(found),

@@ -137,7 +137,9 @@ class OperationActivities:
                     write=services.write_schema(graph),
                     target=target,
                     vectors=services.graph_vectors(graph, shadow=shadow) if request.vectors else None,
-                    embedding=services.embedding.name,
+                    embedding=await services.vectors_made_with(graph)
+                    if request.vectors
+                    else services.embedding.name,
                     tables=request.tables or None,
                     keys=request.keys,
                     repair=request.repair,

@@ -37,7 +37,7 @@
     ├── EmbeddingError
     │   ├── EmbeddingUnavailable      retryable
     │   ├── EmbeddingBudgetSpent      retryable: the tokens of the day are used up, nothing was sent
-    │   ├── EmbeddingDiffers          not retryable here: the graph has vectors of other settings
+    │   ├── EmbeddingDiffers          retryable: another worker may have the settings of the graph's vectors
     │   └── EmbeddingRejected         not retryable
     ├── ProviderMisbehaved            not retryable: a provider broke its contract and was contained
     │   ├── ProviderBlocked           retryable: the provider blocks its event loop
@@ -147,10 +147,13 @@ class SynclineError(Exception):
 
 
 class VectorStoreError(SynclineError):
-    """The vector store failed. `store` is its config key."""
+    """The vector store failed. `store` is its config key.
 
-    def __init__(self, store: str, problem: str) -> None:
-        self.store = store
+    `of_request`: another request, a smaller one or one for other points, may pass.
+    """
+
+    def __init__(self, store: str, problem: str, *, of_request: bool = False) -> None:
+        self.store, self.of_request = store, of_request
         super().__init__(f"Vector store '{store}': {problem}")
         self.problem = problem
 
@@ -160,8 +163,10 @@ class VectorStoreUnavailable(VectorStoreError):
 
     retryable = True
 
-    def __init__(self, store: str, problem: str, *, until: datetime | None = None) -> None:
-        super().__init__(store, problem)
+    def __init__(
+        self, store: str, problem: str, *, of_request: bool = False, until: datetime | None = None
+    ) -> None:
+        super().__init__(store, problem, of_request=of_request)
         self.until = until
 
 
@@ -177,10 +182,11 @@ class VectorStoreRejected(VectorStoreError):
         store: str,
         problem: str,
         *,
+        of_request: bool = False,
         all_points: bool = False,
         points: "Mapping[UUID, VectorStoreRejected] | None" = None,
     ) -> None:
-        super().__init__(store, problem)
+        super().__init__(store, problem, of_request=of_request)
         self.all_points, self.points = all_points, points or {}
 
 
@@ -243,8 +249,11 @@ class EmbeddingRejected(EmbeddingError):
 class EmbeddingDiffers(EmbeddingError):
     """A worker's settings would make other vectors than those that the graph has: nothing was sent.
 
-    `found` is what the graph's vectors are made with, `mine` what this worker would make them with.
+    `found` is what the graph's vectors are made with, `mine` what this worker would make them with. Another
+    worker may have the right settings.
     """
+
+    retryable = True
 
     def __init__(self, service: str, graph: str, *, found: str, mine: str, settings: Sequence[str]) -> None:
         self.graph, self.found, self.mine = graph, found, mine

@@ -73,7 +73,7 @@ class EmbeddingRecord(BaseModel):
         recorded = self.model_dump(exclude_none=True)
         return [name for name, value in recorded.items() if value != getattr(mine, name)]
 
-    def told(self, names: Sequence[str]) -> str:
+    def described(self, names: Sequence[str]) -> str:
         """Return the embedding in words, with those of the fields that are named."""
         parts = [self.embedding]
         for name, words in _WORDS.items():
@@ -110,8 +110,8 @@ def differing(graph: str, recorded: EmbeddingRecord, mine: EmbeddingRecord) -> E
     return EmbeddingDiffers(
         mine.embedding,
         graph,
-        found=recorded.told(names),
-        mine=mine.told(names),
+        found=recorded.described(names),
+        mine=mine.described(names),
         settings=[_SETTINGS[name] for name in names],
     )
 
@@ -121,6 +121,13 @@ class EmbeddingRecords:
 
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
+
+    async def get(self, graph_id: UUID) -> EmbeddingRecord | None:
+        """Return the graph's record, if it has one."""
+        present = select(_records).where(_records.c.graph_id == graph_id)
+        async with self._store.begin() as connection:
+            row = (await connection.execute(present)).mappings().one_or_none()
+        return None if row is None else EmbeddingRecord.model_validate(dict(row))
 
     async def of_graphs(self) -> Sequence[tuple[str, str | None, EmbeddingRecord]]:
         """Return slug, store and record of each graph that has a record and is not archived, by slug."""

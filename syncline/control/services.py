@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import JsonValue
 
 from syncline import names
-from syncline.control.embedding_record import EmbeddingRecords, differing, record_of
+from syncline.control.embedding_record import EmbeddingRecord, EmbeddingRecords, differing, record_of
 from syncline.control.graphs import Graph, GraphRepository
 from syncline.control.maps import MapRepository, map_options
 from syncline.control.usage import UsageLedger
@@ -198,6 +198,24 @@ class Services:
             problem = f"nothing is written: what the graph's vectors are made with cannot be asked. {error}"
             return EmbeddingUnavailable(mine.embedding, problem)
         return differing(graph.slug, recorded, mine)
+
+    async def vectors_made_with(self, graph: Graph) -> str:
+        """Return the name of the embedding service of the graph's vectors: of its record, or this process's.
+
+        Raise EmbeddingDiffers if they are in another vector store than this process would look in.
+        """
+        recorded = await self.embedding_records.get(graph.id)
+        if recorded is None:
+            return self.embedding.name
+        mine = record_of(self.embedding, self.vector_store(graph.qdrant_store))
+        if "store" in recorded.differences(mine):
+            place = EmbeddingRecord(embedding=recorded.embedding, store=recorded.store)
+            elsewhere = differing(
+                graph.slug, place, mine.model_copy(update={"embedding": recorded.embedding})
+            )
+            if elsewhere is not None:
+                raise elsewhere
+        return recorded.embedding
 
     async def foreign_vectors(self) -> Sequence[EmbeddingDiffers]:
         """Return why this process must not write the vectors of each graph for which that is so.

@@ -11,16 +11,16 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from syncline.embeddings.service import Vectors
 
-__all__ = ["Answer", "AnswerMisfits", "AnswerUnreadable", "parsed_answer"]
+__all__ = ["Answer", "AnswerInvalid", "AnswerUnreadable", "parsed_answer"]
 
-_MISFIT = "its answer is not an embedding list; check that SYNCLINE_EMBEDDING_URL is the base URL"
+_NO_LIST = "its answer is not an embedding list; check that SYNCLINE_EMBEDDING_URL is the base URL"
 
 
 class AnswerUnreadable(Exception):
     """The answer is no JSON: it was cut, or a proxy wrote it."""
 
 
-class AnswerMisfits(Exception):
+class AnswerInvalid(Exception):
     """The answer has not one vector of the right length for each text. It never quotes the answer.
 
     `encoded`: whether a vector came in base64, so that it may fit if it is asked for in numbers.
@@ -51,7 +51,7 @@ class Answer:
 
 
 def parsed_answer(content: bytes, *, texts: int, dimensions: int) -> Answer:
-    """Return the vectors of an answer, or raise AnswerUnreadable or AnswerMisfits.
+    """Return the vectors of an answer, or raise AnswerUnreadable or AnswerInvalid.
 
     A vector is a list of numbers, or base64 of float32, little endian. One without an `index` has the index
     of its position: some services leave out all, and those that speak protobuf leave out 0.
@@ -65,17 +65,17 @@ def parsed_answer(content: bytes, *, texts: int, dimensions: int) -> Answer:
             == "json_invalid"
         ):
             raise AnswerUnreadable from None
-        raise AnswerMisfits(_MISFIT) from None
+        raise AnswerInvalid(_NO_LIST) from None
     encoded = any(isinstance(item.embedding, str) for item in body.data)
     # Values that are too large become infinite and are rejected below.
     with np.errstate(over="ignore"):
         rows = [_vector(item.embedding) for item in body.data]
     order = _order([item.index for item in body.data], texts)
     if isinstance(order, str):
-        raise AnswerMisfits(order, encoded=encoded)
+        raise AnswerInvalid(order, encoded=encoded)
     lengths = sorted({len(row) for row in rows})
     if lengths != [dimensions]:
-        raise AnswerMisfits(
+        raise AnswerInvalid(
             f"it returned vectors of {', '.join(map(str, lengths))} dimensions, not {dimensions}; set "
             "SYNCLINE_EMBEDDING_DIMENSIONS to what the model gives",
             encoded=encoded,
@@ -84,7 +84,7 @@ def parsed_answer(content: bytes, *, texts: int, dimensions: int) -> Answer:
     vectors = np.empty((texts, dimensions), dtype=np.float32)
     vectors[order] = rows
     if not np.isfinite(vectors).all():
-        raise AnswerMisfits("it returned numbers that are not finite", encoded=encoded)
+        raise AnswerInvalid("it returned numbers that are not finite", encoded=encoded)
     return Answer(vectors, _tokens(body.usage))
 
 
@@ -94,7 +94,7 @@ def _vector(embedding: list[float] | str) -> npt.NDArray[np.float32]:
     try:
         return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
     except (binascii.Error, ValueError):
-        raise AnswerMisfits(_MISFIT, encoded=True) from None
+        raise AnswerInvalid(_NO_LIST, encoded=True) from None
 
 
 def _order(numbers: Sequence[int | None], texts: int) -> Sequence[int] | str:

@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 import httpx
@@ -12,10 +12,11 @@ import numpy as np
 from pydantic import JsonValue, SecretStr
 
 from syncline.concurrency import each_batch
-from syncline.embeddings.answers import Answer, AnswerMisfits, AnswerUnreadable, parsed_answer
+from syncline.embeddings.admission import Admission
+from syncline.embeddings.answers import Answer, AnswerInvalid, AnswerUnreadable, parsed_answer
+from syncline.embeddings.asked import Asked
 from syncline.embeddings.endpoint import Endpoint, endpoint_of
-from syncline.embeddings.pace import Held, Pace
-from syncline.embeddings.pauses import pause_asked
+from syncline.embeddings.pace import Pace
 from syncline.embeddings.quota import Quota
 from syncline.embeddings.refusals import explanation, without
 from syncline.embeddings.service import Usage, Vectors
@@ -27,9 +28,6 @@ __all__ = ["OpenAIEmbedding"]
 
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _RETRYABLE: Final = {408, 409, 424, 425, 429}
-_WAITED_FOR: Final = 10.0
-"""A request waits that long for its turn; if more is needed the texts are tried again in a later cycle."""
-_CHARACTERS_PER_TOKEN: Final = 4.0
 _PATIENCE: Final = AnswerPatience(open=5, pause=10, silent=10)
 """Embedding many texts takes seconds, and each probe may be counted by whoever limits the rate."""
 _FIXES: Final = {
@@ -38,29 +36,6 @@ _FIXES: Final = {
     404: "check SYNCLINE_EMBEDDING_URL and SYNCLINE_EMBEDDING_MODEL",
     413: "lower SYNCLINE_EMBEDDING_BATCH",
 }
-_UNNAMED: Final = {400, 422}
-"""Statuses with which services refuse a field that they do not know, also without naming it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The fields of a request that not every service takes."""
-
-    base64: bool
-    dimensions: bool
-
-    def less(self, status: int, body: bytes) -> "_Asked | None":
-        """Return what to ask instead after a refusal; None if it is about something else."""
-        said = body[:100_000].decode(errors="replace").lower()
-        if self.base64 and ("encoding_format" in said or "base64" in said):
-            return replace(self, base64=False)
-        if self.dimensions and ("dimension" in said or "matryoshka" in said):
-            return replace(self, dimensions=False)
-        if status not in _UNNAMED:
-            return None
-        if self.base64:
-            return replace(self, base64=False)
-        return replace(self, dimensions=False) if self.dimensions else None
 
 
 class OpenAIEmbedding:
@@ -98,7 +73,7 @@ class OpenAIEmbedding:
         self._model, self._dimensions, self._batch = model, dimensions, batch
         self._secrets = [key for key in (api_key, *(headers or {}).values()) if key is not None]
         self._body = dict(body or {})
-        self._asked = _Asked("encoding_format" not in self._body and base64, send_dimensions)
+        self._asked = Asked("encoding_format" not in self._body and base64, send_dimensions)
         self._proven = False
         self._endpoint = self._checked(url)
         sent = {name: value.get_secret_value() for name, value in (headers or {}).items()}
@@ -119,13 +94,12 @@ class OpenAIEmbedding:
         self._pace = Pace.of_this_process(
             self.name, f"{self.address} {whose}", most_lanes=lanes, most_rows=batch
         )
-        self._line = asyncio.Lock()
-        self._quota = Quota.of(
+        quota = Quota.of(
             (self.address, model, whose),
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
         )
-        self._characters_per_token = _CHARACTERS_PER_TOKEN
+        self._admission = Admission(self.name, self._endpoint.place, self._pace, quota)
         self._patience = patience
         self._prober: httpx.AsyncClient | None = None
         self._watch = AnswerWatch(self._probe, patience=patience)
@@ -204,16 +178,14 @@ class OpenAIEmbedding:
         asked, before = self._asked, ""
         characters = sum(map(len, batch))
         while True:
-            expected = characters / self._characters_per_token
+            expected = self._admission.tokens_of(characters)
             response = await self._sent(batch, asked, tokens=expected)
             less = None
             if response.status_code == httpx.codes.OK:
                 answer = await self._answer(response.content, len(batch))
                 if isinstance(answer, Answer):
                     self._learn(asked)
-                    if answer.tokens is not None:
-                        self._quota.correct(answer.tokens - expected)
-                        self._characters_per_token = max(characters / answer.tokens, 0.1)
+                    self._admission.counted(characters, answer.tokens, expected=expected)
                     return answer.vectors
                 problem = f"{answer.problem}{before}."
                 if asked.base64 and answer.encoded and not self._proven:
@@ -229,7 +201,7 @@ class OpenAIEmbedding:
                 raise failure
             asked = less
 
-    def _learn(self, asked: _Asked) -> None:
+    def _learn(self, asked: Asked) -> None:
         """Ask the same way from now on: this request succeeded."""
         if self._proven:
             return
@@ -247,10 +219,9 @@ class OpenAIEmbedding:
             )
         self._asked, self._proven = asked, True
 
-    async def _sent(self, batch: list[str], asked: _Asked, *, tokens: float) -> httpx.Response:
+    async def _sent(self, batch: list[str], asked: Asked, *, tokens: float) -> httpx.Response:
         """Return the service's answer, whatever it is, or raise EmbeddingError."""
-        async with self._line:
-            await self._admitted(tokens)
+        await self._admission.enter(tokens)
         body: dict[str, object] = {**self._body, "model": self._model, "input": batch}
         if asked.dimensions:
             body["dimensions"] = self._dimensions
@@ -274,47 +245,12 @@ class OpenAIEmbedding:
         except UnicodeEncodeError:
             failure = EmbeddingRejected(self.name, "a text has lone surrogates and cannot be sent as UTF-8.")
         else:
-            self._obey(response)
+            failed = response.status_code in _RETRYABLE or response.status_code >= 500
+            self._admission.obey(response.headers, failed=failed)
             return response
         raise failure
 
-    async def _admitted(self, tokens: float) -> None:
-        """Return when a request of about so many tokens may be sent; raise if that is not soon."""
-        limit = ""
-        try:
-            await self._pace.turn()
-            while (wait := self._quota.book(tokens)) > 0:
-                if wait > _WAITED_FOR:
-                    limit = f"{self._quota.because} is used up"
-                    self._pace.hold_until(datetime.now(UTC) + timedelta(seconds=wait))
-                else:
-                    await asyncio.sleep(wait)
-                await self._pace.turn()
-        except Held as held:
-            until, because = held.until, limit or str(held)
-        else:
-            return
-        raise EmbeddingUnavailable(
-            self.name,
-            f"no request is sent to {self._endpoint.place} before {until.astimezone(UTC):%H:%M:%S} UTC: "
-            f"{because}; it will be retried.",
-            until=until,
-        )
-
-    def _obey(self, response: httpx.Response) -> None:
-        """Hold all requests to the service as long as its answer asks for."""
-        refused = response.status_code in _RETRYABLE or response.status_code >= 500
-        pause = pause_asked(response.headers, refused=refused)
-        if pause is None or pause[0] <= 0:
-            return
-        seconds, header = pause
-        before, until = self._pace.held_until, datetime.now(UTC) + timedelta(seconds=seconds)
-        if before is None or before + timedelta(seconds=1) < until:
-            log = get_log().warning if refused and seconds >= _WAITED_FOR else get_log().debug
-            log("embedding service asks for a pause", service=self.name, seconds=seconds, header=header)
-        self._pace.hold_until(until)
-
-    async def _answer(self, content: bytes, texts: int) -> Answer | AnswerMisfits:
+    async def _answer(self, content: bytes, texts: int) -> Answer | AnswerInvalid:
         """Return the vectors of an answer, or why they do not fit; count what it used."""
         try:
             answer = await asyncio.to_thread(parsed_answer, content, texts=texts, dimensions=self._dimensions)
@@ -323,9 +259,9 @@ class OpenAIEmbedding:
                 self.name,
                 f"its answer of {len(content):,} bytes is not JSON; check SYNCLINE_EMBEDDING_URL.",
             )
-        except AnswerMisfits as misfit:
+        except AnswerInvalid as invalid:
             self._count(Usage(texts=0, tokens=None, refused=texts))
-            return misfit
+            return invalid
         else:
             self._count(Usage(texts=texts, tokens=answer.tokens))
             return answer

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import structlog
 
-__all__ = ["SHORT_HOLD", "Held", "Pace", "Paced", "PacedRequest", "pace_of"]
+__all__ = ["Held", "Pace", "Paced", "PacedRequest", "pace_of"]
 
 _FIRST_ROWS: Final = 8
 _SAMPLES: Final = 3
@@ -30,7 +30,7 @@ _LONG: Final = 4.0
 """Seconds: a request that takes longer has fewer texts next time, so that a cycle can end in time."""
 _QUICK: Final = 0.1
 """Seconds: a request that takes less may have twice the texts, since many services count requests."""
-SHORT_HOLD: Final = 2.0
+_SHORT_HOLD: Final = 2.0
 """Seconds of a pause that is waited for; a longer one is told."""
 _SMALLEST: Final = 4_096
 
@@ -118,7 +118,7 @@ class Pace:
         """Wait until a request may be sent; raise Held if that takes longer than two seconds."""
         while (left := self._held - self._clock()) > 0:
             until = self.held_until
-            if left > SHORT_HOLD and until is not None:
+            if left > _SHORT_HOLD and until is not None:
                 raise Held(until)
             await asyncio.sleep(left)
 
@@ -141,7 +141,7 @@ class Pace:
             self._rest["rows"] = 8 * _AGAIN
             self._gently = True
         if before != (self.rows, self.most_bytes):
-            self._tell("embedding requests made smaller", fix=f"SYNCLINE_EMBEDDING_BATCH={self.rows}")
+            self._log_change("embedding requests made smaller", fix=f"SYNCLINE_EMBEDDING_BATCH={self.rows}")
 
     async def _enter(self) -> None:
         loop = asyncio.get_running_loop()
@@ -157,9 +157,9 @@ class Pace:
     def _leave(self) -> None:
         with self._guard:
             self._open -= 1
-        self._wake()
+        self._notify()
 
-    def _wake(self) -> None:
+    def _notify(self) -> None:
         """Let all who wait look again: some may be cancelled, and lanes may have changed."""
         with self._guard:
             waiting, self._waiting = self._waiting, []
@@ -193,7 +193,7 @@ class Pace:
                 self._seconds.append(took)
                 if len(self._rates) >= max(_SAMPLES, self.lanes):
                     self._judge()
-        self._wake()
+        self._notify()
 
     def _judge(self) -> None:
         # Medians: one slow answer among many says nothing about the dials.
@@ -230,9 +230,9 @@ class Pace:
             self._set("lanes", max(1, self.lanes // 2))
             self._rest["lanes"] = _AGAIN // 4
             self._gently = True
-        self._tell("fewer embedding requests at once", fix=f"SYNCLINE_EMBEDDING_LANES={self.lanes}")
+        self._log_change("fewer embedding requests at once", fix=f"SYNCLINE_EMBEDDING_LANES={self.lanes}")
 
-    def _tell(self, event: str, *, fix: str) -> None:
+    def _log_change(self, event: str, *, fix: str) -> None:
         dials = {"lanes": self.lanes, "texts": self.rows, "bytes": self.most_bytes}
         _log.info(event, service=self.service, fix=fix, **dials)
 

@@ -28,7 +28,7 @@ async def take_over_graph(
             write=services.write_schema(graph),
             target=target,
             vectors=services.graph_vectors(graph) if request.vectors else None,
-            embedding=services.embedding.name,
+            embedding=await services.vectors_made_with(graph) if request.vectors else services.embedding.name,
             keys=request.keys,
             delete_extra=request.delete_extra,
             keep=request.keep_vectors,

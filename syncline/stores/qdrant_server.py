@@ -1,38 +1,39 @@
-"""The vector store on a Qdrant server, over HTTP."""
+"""The vector store on a Qdrant server, over HTTP.
+
+One module because each method is a few lines over one client, its watch and its errors.
+"""
 
 import asyncio
 import math
 import re
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from json import JSONDecodeError
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
 import httpx
 import structlog
 from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from syncline.concurrency import each_batch
 from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
-from syncline.logs import redacted, sendable
+from syncline.logs import redacted
 from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered, unreached
 from syncline.stores.collection_options import CollectionOptions
 from syncline.stores.qdrant_collections import Difference, creation, difference
+from syncline.stores.qdrant_url import server_url
+from syncline.stores.sized_requests import PositionsRefused, SizedRequests
 from syncline.stores.vectors import AS_IT_IS, PointPayload, checked_name, checked_vectors, of_other_dimensions
 
 _T = TypeVar("_T")
-_POINTS_PER_REQUEST = 256
-_IN_FLIGHT = 4
 _RETRYABLE = {408, 425, 429}
 _FIXES = {
     401: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key of this server.",
@@ -40,13 +41,21 @@ _FIXES = {
     "names; to make collections that is global access `m`, afterwards `rw` to each of them is enough.",
     404: "The collection is missing (the next cycle creates it), or the URL is not that of a Qdrant server.",
 }
+_ALL_POINTS = {401, 403}
+_NOT_OF_THE_REQUEST = {*_ALL_POINTS, 404}
+_FULL = re.compile(r"no space left|disk (is )?full|out of disk|insufficient (storage|disk)", re.IGNORECASE)
+_STRICT = re.compile(r"limit exceeded|strict mode", re.IGNORECASE)
+_AT_ITS_LIMIT = re.compile(r"max[a-z ]*(vector|payload|points?)[a-z ]*(storage|count|size)", re.IGNORECASE)
+_LONGEST_PAUSE = 3600
+_NUMBER_BYTES = 22
+_POINT_BYTES = 64
+_NO_POINT = UUID(int=0)
 _PATIENCE = AnswerPatience()
 _PAGE_LIMIT = re.compile(r'Limit exceeded \d+ > (\d+) for "limit"')
 _NOT_EXACTLY = "Exact search disabled"
 _READ_PATIENCE = 120.0
 """Seconds that a read waits for limits, which are of a minute: nothing waits for a verification."""
-_PORTS = {"https": 443, "http": 6333}
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_log = structlog.get_logger(__name__)
 _CLIENT_ERRORS = (
     ApiException,
     QdrantException,
@@ -56,7 +65,6 @@ _CLIENT_ERRORS = (
     TypeError,
     ValueError,
 )
-_log = structlog.get_logger(__name__)
 
 
 class _Status(BaseModel):
@@ -86,9 +94,7 @@ class QdrantServerStore:
         seconds of `patience`. Raises VectorStoreRejected if the URL or the key cannot work.
         """
         self._name, self._api_key = name, api_key
-        self._url, self._place = url, "its client"
-        if client is None:
-            self._url, self._place = self._with_port(self._check(url))
+        self._url, self._place = server_url(name, url, api_key) if client is None else (url, "its client")
         self._client = client or self._connected(timeout_seconds)
         self._prober: AsyncQdrantClient | None = None
         self._patience = patience
@@ -97,60 +103,15 @@ class QdrantServerStore:
         self._inexact: set[str] = set()
         self._page: dict[str, int] = {}
         self._fixed_said: set[str] = set()
-
-    def _check(self, url: str) -> SplitResult:
-        try:
-            parts = urlsplit(url)
-            _ = parts.port
-        except ValueError:
-            parts = urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise VectorStoreRejected(
-                self._name,
-                "its URL is not an http or https URL; set SYNCLINE_QDRANT_URL (or SYNCLINE_QDRANTS).",
-            )
-        if parts.username is not None or "#" in url:
-            raise VectorStoreRejected(
-                self._name,
-                "its URL has user info or a fragment, which are never sent; set SYNCLINE_QDRANT_URL (or "
-                "SYNCLINE_QDRANTS), and the key as SYNCLINE_QDRANT_API_KEY.",
-            )
-        if self._api_key is not None and not sendable(self._api_key):
-            raise VectorStoreRejected(
-                self._name,
-                "its API key cannot be sent in an HTTP header (empty, spaces, line breaks or non-ASCII "
-                "characters); set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) again.",
-            )
-        if self._api_key is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            _log.warning("qdrant api key sent unencrypted", store=self._name, fix="use an https URL")
-        return parts
-
-    def _with_port(self, parts: SplitResult) -> tuple[str, str]:
-        """Return the URL with a port, and the host and port alone.
-
-        Without one, https means 443. http means Qdrant's own port, as it always has here, and that is logged:
-        whoever has a proxy on port 80 has to write it.
-        """
-        host = parts.hostname or ""
-        host = f"[{host}]" if ":" in host else host
-        port = parts.port
-        if port is None:
-            port = _PORTS[parts.scheme]
-            if parts.scheme == "http":
-                _log.info(
-                    "qdrant url without a port", store=self._name, port=port, fix=f"http://{host}:{port}"
-                )
-        place = f"{host}:{port}"
-        return parts._replace(netloc=place).geturl(), place
+        self._requests = SizedRequests(name)
 
     @property
     def address(self) -> str:
-        """Host and port, without credentials."""
         return self._place
 
     def _connected(self, timeout_seconds: float, limits: httpx.Limits | None = None) -> AsyncQdrantClient:
         with warnings.catch_warnings():
-            # Logged above, with the store's name, and only where the network could be monitored.
+            # Logged with the URL, with the store's name, and only where the network could be monitored.
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             return AsyncQdrantClient(
                 url=self._url,
@@ -251,8 +212,8 @@ class QdrantServerStore:
         matrix = checked_vectors(self._name, points, vectors)
         rows = _last_of_each(points)
 
-        async def send(part: slice) -> None:
-            chosen = rows[part]
+        async def send(part: Sequence[int]) -> None:
+            chosen = [rows[item] for item in part]
             batch = models.Batch(
                 ids=[str(points[row].id) for row in chosen],
                 vectors=matrix[chosen].tolist(),
@@ -260,38 +221,66 @@ class QdrantServerStore:
             )
             self._applied(await self._call(self._client.upsert(collection, batch, wait=True)))
 
-        await each_batch(len(rows), size=_POINTS_PER_REQUEST, in_flight=_IN_FLIGHT, send=send)
+        vector = _NUMBER_BYTES * (matrix.shape[1] if len(rows) else 0)
+        await self._send(collection, [points[row] for row in rows], vector, send)
 
     async def overwrite_payload(self, collection: str, points: Sequence[PointPayload]) -> None:
         rows = _last_of_each(points)
 
-        async def send(part: slice) -> None:
+        async def send(part: Sequence[int]) -> None:
             # By filter, because the server answers 404 for an unknown id.
             operations = [
                 models.OverwritePayloadOperation(
                     overwrite_payload=models.SetPayload(
-                        payload=dict(points[row].payload),
-                        filter=models.Filter(must=[models.HasIdCondition(has_id=[str(points[row].id)])]),
+                        payload=dict(points[rows[item]].payload),
+                        filter=models.Filter(
+                            must=[models.HasIdCondition(has_id=[str(points[rows[item]].id)])]
+                        ),
                     )
                 )
-                for row in rows[part]
+                for item in part
             ]
             self._applied(
                 *await self._call(self._client.batch_update_points(collection, operations, wait=True))
             )
 
-        await each_batch(len(rows), size=_POINTS_PER_REQUEST, in_flight=_IN_FLIGHT, send=send)
+        await self._send(collection, [points[row] for row in rows], 0, send)
 
     async def delete(self, collection: str, ids: Sequence[UUID]) -> None:
-        async def send(part: slice) -> None:
-            selector = models.PointIdsList(points=[str(point) for point in ids[part]])
-            result = await self._call_if_there(
-                self._client.delete(collection, points_selector=selector, wait=True)
-            )
-            if result is not None:
-                self._applied(result)
+        async def send(part: Sequence[int]) -> None:
+            await self._delete(collection, [ids[item] for item in part])
 
-        await each_batch(len(ids), size=_POINTS_PER_REQUEST, in_flight=_IN_FLIGHT, send=send)
+        await self._send(collection, [PointPayload(point, {}) for point in ids], 0, send)
+
+    async def _delete(self, collection: str, ids: Sequence[UUID]) -> None:
+        selector = models.PointIdsList(points=[str(point) for point in ids])
+        request = self._client.delete(collection, points_selector=selector, wait=True)
+        result = await self._call_if_there(request)
+        if result is not None:
+            self._applied(result)
+
+    async def _send(
+        self,
+        collection: str,
+        points: Sequence[PointPayload],
+        vector_bytes: int,
+        send: Callable[[Sequence[int]], Awaitable[None]],
+    ) -> None:
+        async def probe() -> VectorStoreError | None:
+            """Delete a point that nobody has: a write, as harmless as there is one."""
+            try:
+                await self._delete(collection, [_NO_POINT])
+            except VectorStoreError as failure:
+                return failure
+            return None
+
+        sizes = [len(to_json(point.payload)) + vector_bytes + _POINT_BYTES for point in points]
+        try:
+            await self._requests.send(sizes, send, probe=probe)
+        except PositionsRefused as error:
+            refused = {points[item].id: reason for item, reason in error.refused.items()}
+            told = next(iter(refused.values()))
+            raise VectorStoreRejected(self._name, told.problem, points=refused) from None
 
     async def count(self, collection: str) -> int:
         try:
@@ -442,34 +431,58 @@ class QdrantServerStore:
         if isinstance(error, Unanswered):
             return VectorStoreUnavailable(self._name, f"{self._place}: {error}.")
         if isinstance(error, ResourceExhaustedResponse):
-            return self._unavailable(f"it requests a pause of {error.retry_after_s} s (HTTP 429)", str(error))
+            pause = f"it requests a pause of {error.retry_after_s} s (HTTP 429)"
+            return self._unavailable(pause, str(error), until=_pause_end(error.retry_after_s))
         if isinstance(error, UnexpectedResponse):
-            status = error.status_code or 0
-            detail = _explanation(error.content)
-            if status in _RETRYABLE or status >= 500:
-                return self._unavailable(f"it answered HTTP {status}", detail)
-            fix = _FIXES.get(status, "The request does not suit this collection or this version of Qdrant.")
-            return VectorStoreRejected(
-                self._name, f"it answered HTTP {status}: {redacted(detail, self._api_key)}. {fix}"
-            )
+            return self._refused(error.status_code or 0, _explanation(error.content))
         cause = error.source if isinstance(error, ResponseHandlingException) else error
         if isinstance(cause, ValidationError | JSONDecodeError | UnicodeDecodeError | AssertionError):
             return self._unavailable(
-                "it sent an answer that is not Qdrant's", "check SYNCLINE_QDRANT_URL and any proxy before it"
+                "it sent an answer that is not Qdrant's",
+                "check SYNCLINE_QDRANT_URL and any proxy before it",
+                of_request=True,
             )
         if isinstance(cause, ValueError | TypeError):
-            return VectorStoreRejected(self._name, f"{redacted(str(cause), self._api_key)}.")
+            return VectorStoreRejected(self._name, f"{redacted(str(cause), self._api_key)}.", of_request=True)
         timed_out = isinstance(cause, httpx.TimeoutException) and not isinstance(cause, httpx.ConnectTimeout)
         kind = f"no answer in time from {self._place}" if timed_out else f"not reached at {self._place}"
-        return self._unavailable(kind, f"{type(cause).__name__}: {cause}".removesuffix(": "))
+        detail = f"{type(cause).__name__}: {cause}".removesuffix(": ")
+        # It was there when the request was sent: a smaller one may pass.
+        cut = isinstance(cause, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
+        slow = isinstance(cause, httpx.ReadTimeout | httpx.WriteTimeout)
+        return self._unavailable(kind, detail, of_request=cut or slow)
 
-    def _unavailable(self, what: str, detail: str) -> VectorStoreUnavailable:
-        return VectorStoreUnavailable(self._name, f"{what} ({redacted(detail, self._api_key)}).")
+    def _refused(self, status: int, detail: str) -> VectorStoreError:
+        if status == httpx.codes.INSUFFICIENT_STORAGE or _FULL.search(detail):
+            return self._unavailable(f"its storage is full (HTTP {status}); give it more, or delete", detail)
+        if status in _RETRYABLE or status >= 500:
+            return self._unavailable(f"it answered HTTP {status}", detail, of_request=status >= 500)
+        strict, full = _STRICT.search(detail), _AT_ITS_LIMIT.search(detail)
+        if strict or full:
+            fix = "Raise this limit in the collection's strict_mode_config."
+        else:
+            fix = _FIXES.get(status, "The request does not suit this collection or this version of Qdrant.")
+        return VectorStoreRejected(
+            self._name,
+            f"it answered HTTP {status}: {redacted(detail, self._api_key)}. {fix}",
+            of_request=bool(strict) or (status not in _NOT_OF_THE_REQUEST and not full),
+            all_points=bool(full) or (status in _ALL_POINTS and not strict),
+        )
+
+    def _unavailable(
+        self, what: str, detail: str, *, of_request: bool = False, until: datetime | None = None
+    ) -> VectorStoreUnavailable:
+        problem = f"{what} ({redacted(detail, self._api_key)})."
+        return VectorStoreUnavailable(self._name, problem, of_request=of_request, until=until)
 
 
 def _last_of_each(points: Sequence[PointPayload]) -> list[int]:
     """Return the row of each id's last point: batches are sent concurrently, so order decides nothing."""
     return list({point.id: row for row, point in enumerate(points)}.values())
+
+
+def _pause_end(seconds: int) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=min(seconds, _LONGEST_PAUSE))
 
 
 def _refusal(content: bytes) -> str | None:

@@ -215,6 +215,19 @@ async def test_vectors_without_a_record_are_those_of_the_service_that_made_them(
     assert asked(stub, "other") == []
 
 
+async def test_a_check_of_vectors_goes_by_the_record_and_not_by_the_worker_that_makes_it(
+    workers: Workers,
+) -> None:
+    async with workers.worker("one") as services:
+        await cycle(services)
+    async with workers.worker("other") as services:
+        graph = await services.graphs.get("kg")
+        assert await services.vectors_made_with(graph) == "openai-one-4"
+    async with workers.worker("other", qdrant_url="http://127.0.0.1:9") as services:
+        with pytest.raises(EmbeddingDiffers, match="SYNCLINE_QDRANT_URL"):
+            await services.vectors_made_with(graph)
+
+
 async def test_a_control_plane_that_is_away_holds_vectors_back(
     workers: Workers, stub: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

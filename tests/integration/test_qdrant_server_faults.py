@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import numpy as np
@@ -13,7 +14,7 @@ from structlog.testing import capture_logs
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload
-from tests.kit.faulty_http import Answer, FaultyServer
+from tests.kit.faulty_http import Answer, FaultyServer, Request
 from tests.kit.secrecy import everything_said
 
 KEY = "sk-qdrant-3f9a77"
@@ -160,11 +161,128 @@ async def test_writes_wait_and_travel_in_bounded_batches_a_few_at_once() -> None
     assert json.loads(server.requests[0].body)["batch"]["payloads"][0] == {"name": "é", "none": None}
 
 
-async def test_one_batch_that_fails_fails_the_write() -> None:
-    with FaultyServer(WRITTEN, WRITTEN, Answer(503, said("restarting")), WRITTEN) as server:
+async def test_one_batch_that_keeps_failing_fails_the_write() -> None:
+    with FaultyServer(WRITTEN, WRITTEN, Answer(503, said("restarting"))) as server:
         store = store_on(server.url)
         assert isinstance(await failure_of(upsert(store, 256 * 12)), VectorStoreUnavailable)
         await store.close()
+    assert len(server.requests) < 2 + 2 * 4 + 1  # those under way, and what asked whether anything passes
+
+
+async def test_one_batch_that_fails_once_is_sent_again() -> None:
+    with FaultyServer(WRITTEN, WRITTEN, Answer(503, said("busy")), WRITTEN) as server:
+        store = store_on(server.url)
+        await upsert(store, 256 * 6)
+        await store.close()
+
+
+def is_upsert(request: Request) -> bool:
+    return request.method == "PUT"
+
+
+async def test_large_points_travel_in_requests_of_a_megabyte() -> None:
+    with FaultyServer(WRITTEN) as server:
+        store = store_on(server.url)
+        points = [PointPayload(uuid4(), {"text": "x" * 300_000}) for _ in range(7)]
+        await store.upsert("nodes", points, np.ones((7, 3), dtype=np.float32))
+        await store.close()
+    sizes = sorted(len(json.loads(request.body)["batch"]["ids"]) for request in server.requests)
+    assert sizes == [1, 3, 3]
+
+
+@pytest.mark.parametrize("refusal", [Answer(cut=True), Answer(413), Answer(500, b"buffer")])
+async def test_a_server_that_takes_only_small_requests_gets_them_and_later_ones_are_small(
+    refusal: Answer,
+) -> None:
+    with FaultyServer(respond=lambda request: refusal if len(request.body) > 100_000 else WRITTEN) as server:
+        store = store_on(server.url)
+        for _ in range(2):
+            points = [PointPayload(uuid4(), {"text": "x" * 10_000}) for _ in range(50)]
+            before = len(server.requests)
+            await store.upsert("nodes", points, np.ones((50, 3), dtype=np.float32))
+        await store.close()
+    again = server.requests[before:]
+    assert sum(len(json.loads(request.body)["batch"]["ids"]) for request in again) == 50
+    assert all(len(request.body) <= 100_000 for request in again)
+
+
+@pytest.mark.parametrize("refusal", [Answer(400, said("payload is bad")), Answer(500, said("panic"))])
+async def test_points_that_are_refused_are_named_and_all_others_are_written(refusal: Answer) -> None:
+    written: set[str] = set()
+
+    def respond(request: Request) -> Answer:
+        if not is_upsert(request):
+            return WRITTEN
+        batch = json.loads(request.body)["batch"]
+        if any(payload["n"] in (3, 41) for payload in batch["payloads"]):
+            return refusal
+        written.update(batch["ids"])
+        return WRITTEN
+
+    points = [PointPayload(uuid4(), {"n": n}) for n in range(300)]
+    with FaultyServer(respond=respond) as server:
+        store = store_on(server.url)
+        with pytest.raises(VectorStoreRejected) as failure:
+            await store.upsert("nodes", points, np.ones((300, 3), dtype=np.float32))
+        await store.close()
+    assert failure.value.points.keys() == {points[3].id, points[41].id}
+    assert written == {str(point.id) for point in points} - {str(points[3].id), str(points[41].id)}
+    assert len(server.requests) < 80
+
+
+async def test_a_server_that_refuses_every_point_is_not_asked_about_each() -> None:
+    for bad in (Answer(400, said("wrong vector")), Answer(500, said("panic"))):
+        with FaultyServer(respond=lambda request, bad=bad: bad if is_upsert(request) else WRITTEN) as server:
+            store = store_on(server.url)
+            failure = await failure_of(upsert(store, 256))
+            await store.close()
+        assert isinstance(failure, VectorStoreRejected)
+        assert failure.all_points
+        assert len(server.requests) < 40
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "kind", "says"),
+    [
+        (500, "Service internal error: No space left on device", VectorStoreUnavailable, "storage is full"),
+        (507, "Insufficient Storage", VectorStoreUnavailable, "storage is full"),
+        (403, "Forbidden: only read access", VectorStoreRejected, "key that may write"),
+        (400, "Max vector storage size limit of 9 bytes exceeded", VectorStoreRejected, "strict_mode_config"),
+    ],
+)
+async def test_what_concerns_every_point_is_asked_once(
+    status: int, told: str, kind: type[VectorStoreError], says: str
+) -> None:
+    with FaultyServer(Answer(status, said(told))) as server:
+        store = store_on(server.url)
+        failure = await failure_of(upsert(store, 200))
+        await store.close()
+    assert isinstance(failure, kind)
+    assert says in str(failure)
+    assert not failure.of_request
+    assert len(server.requests) == 1
+
+
+async def test_a_strict_collection_gets_as_few_points_as_it_takes() -> None:
+    def respond(request: Request) -> Answer:
+        points = len(json.loads(request.body)["batch"]["ids"]) if is_upsert(request) else 0
+        limit = said(f'Limit exceeded {points} > 40 for "upsert limit". Help: Reduce the "upsert limit"')
+        return Answer(400, limit) if points > 40 else WRITTEN
+
+    with FaultyServer(respond=respond) as server:
+        store = store_on(server.url)
+        await upsert(store, 256)
+        before = len(server.requests)
+        await upsert(store, 256)
+        await store.close()
+    assert len(server.requests) - before == 256 / 32
+
+
+async def test_a_pause_that_the_server_asks_for_has_an_end() -> None:
+    failure = await failure_with(Answer(429, said("too many writes"), {"retry-after": "7"}))
+    assert isinstance(failure, VectorStoreUnavailable)
+    assert failure.until is not None
+    assert 0 < (failure.until - datetime.now(UTC)).total_seconds() <= 7
 
 
 async def test_payloads_are_overwritten_by_filter_so_that_a_lost_point_stops_nothing() -> None:

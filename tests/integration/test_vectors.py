@@ -1,11 +1,8 @@
 """Vectors through every trouble: each thing that fails waits by itself, says so, and heals by itself."""
 
 import asyncio
-import json
-import math
 import re
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
@@ -32,125 +29,12 @@ from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.graphs import SCHEMA, TestGraph, write
 from syncline.testing.one_graph import session
 from syncline.testing.truth import differences
-from tests.kit.faulty_http import Answer, FaultyServer, Request
+from tests.kit.faulty_http import Answer, Request
 from tests.kit.ports import free_port
+from tests.kit.vector_services import DIMENSIONS, EmbeddingServer, QdrantServer, qdrant_error
 
-DIMENSIONS = 8
 AT_ONCE = RetryRules(vector_seconds=0, dead_letter_seconds=0)
 BOTH = ("facts", "nodes")
-
-
-class EmbeddingServer(FaultyServer):
-    """An embedding service that remembers what it embedded, and refuses what `refuses` says."""
-
-    def __init__(self) -> None:
-        super().__init__(respond=self._answer)
-        self.refuses: Callable[[str], bool] = lambda text: False
-        self.strange: Callable[[str], bool] = lambda text: False
-        self.failing: Answer | None = None
-        self.dimensions = DIMENSIONS
-        self.embedded: Counter[str] = Counter()
-        self.asked: Counter[str] = Counter()
-
-    def _answer(self, request: Request) -> Answer:
-        texts = json.loads(request.body)["input"]
-        self.asked.update(texts)
-        if self.failing is not None:
-            return self.failing
-        if any(map(self.refuses, texts)):
-            return Answer(400, b'{"error": {"message": "the input violates the content policy"}}')
-        self.embedded.update(texts)
-        vectors = [
-            [float(byte) for byte in text.encode()[-self.dimensions :].rjust(self.dimensions, b" ")]
-            for text in texts
-        ]
-        for text, vector in zip(texts, vectors, strict=True):
-            if self.strange(text):
-                vector[0] = math.nan
-        data = [{"index": index, "embedding": vector} for index, vector in enumerate(vectors)]
-        return Answer(body=json.dumps({"data": data}).encode())
-
-
-class QdrantServer(FaultyServer):
-    """As much of a Qdrant server as the engine uses; `before` may answer in its place."""
-
-    def __init__(self) -> None:
-        super().__init__(respond=self._answer)
-        self.before: Callable[[Request], Answer | None] = lambda request: None
-        self.collections: dict[str, dict[str, object]] = {}
-        self.vectors: dict[str, list[float]] = {}
-        self.sizes: dict[str, int] = {}
-
-    def applies_but_does_not_answer(self, request: Request) -> Answer:
-        """Do what is asked for, and let nobody know."""
-        self.before = lambda request: None
-        self._answer(request)
-        return _error(503, "it took too long")
-
-    def _answer(self, request: Request) -> Answer:
-        told = self.before(request)
-        if told is not None:
-            return told
-        _, _, name, *rest = request.path.split("?")[0].split("/")
-        body = json.loads(request.body or b"{}")
-        done = {"operation_id": 1, "status": "completed"}
-        if rest == ["exists"]:
-            return _result({"exists": name in self.collections})
-        if not rest and request.method == "PUT":
-            self.collections[name], self.sizes[name] = {}, body["vectors"]["size"]
-            return _result(True)
-        if name not in self.collections:
-            return _error(404, f"Not found: Collection `{name}` doesn't exist!")
-        points = self.collections[name]
-        match rest:
-            case []:
-                return _result(_described(self.sizes[name]))
-            case ["index"]:
-                return _result(done)
-            case ["points"]:
-                points |= dict(zip(body["batch"]["ids"], body["batch"]["payloads"], strict=True))
-                self.vectors |= dict(zip(body["batch"]["ids"], body["batch"]["vectors"], strict=True))
-                return _result(done)
-            case ["points", "batch"]:
-                for operation in body["operations"]:
-                    change = operation["overwrite_payload"]
-                    for point in change["filter"]["must"][0]["has_id"]:
-                        if point in points:
-                            points[point] = change["payload"]
-                return _result([done] * len(body["operations"]))
-            case ["points", "delete"]:
-                for point in body["points"]:
-                    points.pop(point, None)
-                return _result(done)
-            case ["points", "count"]:
-                return _result({"count": len(points)})
-            case ["points", "scroll"]:
-                found = [{"id": point, "payload": points[point]} for point in sorted(points)]
-                return _result({"points": found, "next_page_offset": None})
-        raise NotImplementedError(request.path)
-
-
-def _result(value: object) -> Answer:
-    return Answer(body=json.dumps({"result": value, "status": "ok", "time": 0.001}).encode())
-
-
-def _error(status: int, text: str) -> Answer:
-    return Answer(status, json.dumps({"status": {"error": text}, "time": 0.001}).encode())
-
-
-def _described(size: int) -> dict[str, object]:
-    optimizer = {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1000, "default_segment_number": 0}
-    return {
-        "status": "green",
-        "optimizer_status": "ok",
-        "segments_count": 1,
-        "config": {
-            "params": {"vectors": {"size": size, "distance": "Cosine"}},
-            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
-            "optimizer_config": {**optimizer, "flush_interval_sec": 5},
-        },
-        "payload_schema": {},
-    }
 
 
 @pytest.fixture
@@ -185,6 +69,15 @@ async def served(embedded: TestGraph, qdrant: QdrantServer) -> AsyncIterator[Tes
     yield embedded
     embedded.vectors = local
     await store.close()
+
+
+def accepted(context: SyncContext) -> SyncContext:
+    """The context after an operator has accepted its embedding for the graph."""
+
+    async def may_embed(made_by: Sequence[str]) -> None:
+        """Refuse nothing."""
+
+    return replace(context, may_embed=may_embed)
 
 
 def at_once(graph: TestGraph) -> SyncContext:
@@ -280,7 +173,7 @@ async def test_unchanged_text_is_not_embedded_again(embedded: TestGraph, embeddi
 async def test_a_store_that_is_away_is_asked_once_and_delays_every_collection(
     served: TestGraph, qdrant: QdrantServer, embedding: EmbeddingServer
 ) -> None:
-    qdrant.before = lambda request: _error(503, "restarting")
+    qdrant.before = lambda request: qdrant_error(503, "restarting")
     await write_both(served, 3)
     result = await run_cycle(served.context())
     assert (result.status, result.rows, result.vectors.pending) == (CycleStatus.VECTORS_DELAYED, 6, 6)
@@ -298,7 +191,7 @@ async def test_a_store_that_is_away_is_asked_once_and_delays_every_collection(
 async def test_nothing_is_asked_and_nothing_written_before_the_time_of_the_next_try(
     served: TestGraph, qdrant: QdrantServer
 ) -> None:
-    qdrant.before = lambda request: _error(503, "restarting")
+    qdrant.before = lambda request: qdrant_error(503, "restarting")
     await write_both(served, 3)
     first = await vectors(served.context())
     assert not await is_due(served)
@@ -319,7 +212,7 @@ async def test_nothing_is_asked_and_nothing_written_before_the_time_of_the_next_
 async def test_each_wait_is_twice_the_one_before_up_to_the_longest(
     served: TestGraph, qdrant: QdrantServer
 ) -> None:
-    qdrant.before = lambda request: _error(503, "restarting")
+    qdrant.before = lambda request: qdrant_error(503, "restarting")
     await write_both(served, 1)
     context = replace(served.context(), retry=RetryRules(vector_seconds=100, vector_longest_seconds=350))
     waits = []
@@ -411,11 +304,11 @@ async def test_another_dimension_of_the_service_heals_once_the_collections_are_d
     embedded.embedding = service_of(embedding.url, "large", dimensions=5)
     embedding.dimensions = 5
     await write(embedded, "UPDATE write_nodes SET concept = 'other' WHERE id = 'n1'")
-    result = await vectors(at_once(embedded))
+    result = await vectors(accepted(at_once(embedded)))
     assert "has 8 dimensions, the embedding service gives 5" in (result.error or "")
     for collection in BOTH:
         await embedded.vectors.drop_collection(f"kg_{collection}")
-    result = await vectors(at_once(embedded))
+    result = await vectors(accepted(at_once(embedded)))
     assert (result.embedded, sorted(result.rebuilt), result.error) == (6, ["facts", "nodes"], None)
     assert await differences(embedded) == []
     await before.close()
@@ -523,7 +416,7 @@ async def test_a_point_that_the_store_refuses_harms_only_itself(
 ) -> None:
     def before(request: Request) -> Answer | None:
         refused = request.path.split("?")[0].endswith("/points") and b"node 7" in request.body
-        return _error(400, "payload of a point is not acceptable") if refused else None
+        return qdrant_error(400, "payload of a point is not acceptable") if refused else None
 
     qdrant.before = before
     await write_both(served, 40)
@@ -538,7 +431,7 @@ async def test_a_point_that_the_store_refuses_harms_only_itself(
 
 async def test_a_store_that_refuses_every_point_marks_none(served: TestGraph, qdrant: QdrantServer) -> None:
     def before(request: Request) -> Answer | None:
-        return _error(403, "read only") if request.path.split("?")[0].endswith("/points") else None
+        return qdrant_error(403, "read only") if request.path.split("?")[0].endswith("/points") else None
 
     qdrant.before = before
     await write_both(served, 3)
@@ -620,7 +513,7 @@ async def test_a_collection_that_is_lost_in_the_middle_of_a_drain_is_built_again
     assert await differences(served) == []
 
 
-async def test_another_embedding_service_embeds_everything_again_without_any_change(
+async def test_another_embedding_that_is_accepted_embeds_everything_again_without_any_change(
     embedded: TestGraph, embedding: EmbeddingServer
 ) -> None:
     embedding.refuses = lambda text: text == "node 4"
@@ -631,7 +524,7 @@ async def test_another_embedding_service_embeds_everything_again_without_any_cha
     embedding.refuses = lambda text: False
     assert await is_due(embedded)
     await write(embedded, "INSERT INTO write_raw_sources (id, title) VALUES ('r', 'no vector at all')")
-    result = await vectors(embedded.context())
+    result = await vectors(accepted(embedded.context()))
     assert (result.embedded, result.pending, result.refused) == (8, 0, 0)
     services = await books(embedded, "SELECT DISTINCT embedding FROM sync_vector")
     assert [row["embedding"] for row in services] == ["openai-better-8"]
@@ -666,7 +559,7 @@ async def test_a_point_that_was_deleted_by_half_a_batch_comes_back_with_its_row(
         "UPDATE write_facts SET dedup_status = CASE id WHEN 'f1' THEN 'pending' ELSE dedup_status END,"
         " content = CASE id WHEN 'f2' THEN 'other' ELSE content END",
     )
-    qdrant.before = lambda request: _error(503, "it took too long") if _upserts(request) else None
+    qdrant.before = lambda request: qdrant_error(503, "it took too long") if _upserts(request) else None
     assert "it took too long" in ((await vectors(at_once(served))).error or "")
     assert str(key_uuid("f1")) not in qdrant.collections["kg_facts"]
     qdrant.before = lambda request: None
@@ -692,6 +585,7 @@ async def test_a_vector_that_was_written_and_not_confirmed_is_not_taken_for_the_
             qdrant.applies_but_does_not_answer(request) if _upserts(request) else None
         )
         assert "it took too long" in ((await vectors(at_once(served))).error or "")
+        qdrant.before = lambda request: None
     else:
         with monkeypatch.context() as patched:
             patched.setattr(Outbox, "settle", _killed)
@@ -716,6 +610,7 @@ async def test_a_point_that_nobody_confirmed_is_not_found_by_its_old_visibility(
         else None
     )
     assert (await vectors(at_once(served))).pending == 1
+    qdrant.before = lambda request: None
     await write(served, "UPDATE write_nodes SET concept = 'poison', visibility = 'private'")
     assert (await vectors(at_once(served))).refused == 1
     assert (await payloads(served))[key_uuid("n1")]["visibility"] == "private"

@@ -10,12 +10,13 @@ from types import TracebackType
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One response; `silence_seconds` passes before it is sent."""
+    """One response; `silence_seconds` passes before it is sent, or the connection is `cut`."""
 
     status: int = 200
     body: bytes = b"{}"
     headers: dict[str, str] = field(default_factory=dict)
     silence_seconds: float = 0
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class FaultyServer:
         self._stopping = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    @property
+    def at_once(self) -> int:
+        """How many requests are being answered."""
+        return self._at_once
 
     @property
     def url(self) -> str:
@@ -82,6 +88,9 @@ class FaultyServer:
         self._stopping.wait(answer.silence_seconds)
         with self._guard:
             self._at_once -= 1
+        handler.close_connection = True
+        if answer.cut:
+            return
         try:
             handler.send_response(answer.status)
             for key, value in {"content-type": "application/json", **answer.headers}.items():
@@ -92,7 +101,6 @@ class FaultyServer:
             handler.wfile.write(answer.body)
         except ConnectionError:
             pass  # the client has given up on a silence
-        handler.close_connection = True
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         respond = self._respond

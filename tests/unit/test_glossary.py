@@ -31,7 +31,6 @@ NAMES = {
     "woken": "triggered",
     "hush": "throttle",
     "hushed": "muted",
-    "pace": "rate limiter",
     "room": "provider thread",
     "rooms": "provider threads",
     "beat": "heartbeat",

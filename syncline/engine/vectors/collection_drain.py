@@ -1,6 +1,6 @@
 """Drain of one collection: prepares it, moves its entries through the pipe, and records their fate."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -51,6 +51,23 @@ def _point(entry: Entry) -> PointPayload:
 def _outdated(entry: Entry) -> PointPayload:
     """Return the payload for a vector of an older text: without a hash, so it is not taken as current."""
     return PointPayload(entry["point_id"], {**from_json(entry["payload"]), POINT_HASH: None})
+
+
+async def _refused(
+    write: Awaitable[None], points: Sequence[PointPayload], items: range
+) -> Mapping[int, VectorStoreRejected]:
+    """Await the write; return the items that the store rejected while it took all others."""
+    try:
+        await write
+    except VectorStoreRejected as error:
+        if not error.points:
+            raise
+        return {
+            item: error.points[point.id]
+            for item, point in zip(items, points, strict=True)
+            if point.id in error.points
+        }
+    return {}
 
 
 class CollectionDrain:
@@ -182,26 +199,16 @@ class CollectionDrain:
         outdated = [entry for entry, _ in arrived.refused]
         labels = [*map(_point, arrived.relabelled), *map(_outdated, outdated)]
 
-        async def overwrite(items: range) -> None:
+        async def overwrite(items: range) -> Mapping[int, VectorStoreRejected]:
+            points = labels[items.start : items.stop]
             async with self._sending("overwrite payloads", len(items)):
-                await self._store.overwrite_payload(self._collection, labels[items.start : items.stop])
+                return await _refused(self._store.overwrite_payload(self._collection, points), points, items)
 
-        async def upsert(items: range) -> Mapping[int, VectorStoreRejected] | None:
+        async def upsert(items: range) -> Mapping[int, VectorStoreRejected]:
             points = [_point(entry) for entry in changed[items.start : items.stop]]
             vectors = np.stack(arrived.vectors[items.start : items.stop])
             async with self._sending("upsert points", len(items)):
-                try:
-                    await self._store.upsert(self._collection, points, vectors)
-                except VectorStoreRejected as error:
-                    if not error.points:
-                        raise
-                    refused = error.points
-                    return {
-                        item: refused[point.id]
-                        for item, point in zip(items, points, strict=True)
-                        if point.id in refused
-                    }
-            return None
+                return await _refused(self._store.upsert(self._collection, points, vectors), points, items)
 
         await self._outbox.mark_unconfirmed(gone=arrived.gone, changed=changed)
         if arrived.gone:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from syncline.embeddings.pace import Pace, pace_of
 from syncline.embeddings.service import EmbeddingService
 
 __all__ = ["PaidVectors", "Vector"]
@@ -24,9 +25,11 @@ class PaidVectors:
 
     def __init__(self, service: EmbeddingService) -> None:
         self._limit = max(1, _BYTES // (4 * service.dimensions))
+        # By its pace, which is the service's own; `service` may be what one graph has wrapped around it.
+        pace = pace_of(service, service.name)
         self._confirmed: OrderedDict[bytes, Vector] = OrderedDict()
         self._owed: OrderedDict[bytes, Vector] = OrderedDict()
-        self._left = _left.setdefault(service, OrderedDict())
+        self._left = _left.setdefault(pace, OrderedDict())
 
     def get(self, text_hash: bytes) -> Vector | None:
         """Return the vector of a text, if it is known."""
@@ -58,4 +61,4 @@ class PaidVectors:
             vectors.popitem(last=False)
 
 
-_left: "WeakKeyDictionary[EmbeddingService, OrderedDict[bytes, Vector]]" = WeakKeyDictionary()
+_left: "WeakKeyDictionary[Pace, OrderedDict[bytes, Vector]]" = WeakKeyDictionary()

@@ -351,7 +351,10 @@ async def _embedding(services: Services) -> Sequence[Check]:
 async def _recorded(services: Services) -> Sequence[Check]:
     """Return the check that this worker would make the vectors that each graph has."""
     name = "embedding: graphs"
-    foreign = await services.foreign_vectors()
+    try:
+        foreign = await services.foreign_vectors()
+    except StoreError:
+        return [Check(name=name, status=CheckStatus.SKIP, found="see the check of control plane")]
     if not foreign:
         return [Check(name=name, found="its settings are those that the graphs' vectors are made with")]
     return [

@@ -37,8 +37,8 @@ _T = TypeVar("_T")
 _RETRYABLE = {408, 425, 429}
 _FIXES = {
     401: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key of this server.",
-    403: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key with the right that it "
-    "names; to make collections that is global access `m`, afterwards `rw` to each of them is enough.",
+    403: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key that may write: "
+    "to make collections by global access `m`, afterwards `rw` to each of them is enough.",
     404: "The collection is missing (the next cycle creates it), or the URL is not that of a Qdrant server.",
 }
 _ALL_POINTS = {401, 403}

@@ -208,6 +208,7 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
             activities.put_map,
             activities.take_over_graph,
             activities.decide_columns,
+            activities.drop_collections,
         ],
         at_once=_OPERATIONS_AT_ONCE,
         polls=2,

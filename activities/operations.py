@@ -24,9 +24,11 @@ from syncline.logs import get_log
 from syncline.messages.operator import (
     AddGraphInput,
     ChangeGraphInput,
+    CollectionsDropped,
     ColumnsDecided,
     DecideColumnsInput,
     DiscardFailuresInput,
+    DropCollectionsInput,
     ExplainRowInput,
     FailuresActed,
     GraphChanged,
@@ -54,6 +56,7 @@ from syncline.messages.operator import (
 from syncline.messages.takeover import Takeover
 from syncline.messages.usage import UsageReport
 from syncline.messages.verification import Verification
+from syncline.operator.collections import drop_collections
 from syncline.operator.dead_letters import (
     AuditPage,
     DeadLetterPage,
@@ -351,6 +354,18 @@ class OperationActivities:
                 why=request.why,
                 run_id=run_identity().run_id,
                 starter=(await acting(request.who, request.why)).starter,
+            )
+
+    @activity.defn(name=names.DROP_COLLECTIONS_ACTIVITY)
+    async def drop_collections(self, request: DropCollectionsInput) -> CollectionsDropped:
+        """Drop the graph's collections, audited; without `drop`, return what would be dropped."""
+        services = self._services
+        async with self._at_work(request):
+            graph, shadow = await self._named(request.graph)
+            known = (await map_of(services, graph, shadow=shadow)).schema_map
+            actor = await acting(request.who, request.why) if request.drop else None
+            return await drop_collections(
+                services, graph, known, shadow=shadow, named=request.collections, actor=actor
             )
 
     @activity.defn(name=names.LIST_MAPS_ACTIVITY)

@@ -39,6 +39,7 @@ SHOW_MAP: Final = "ShowMap"
 PUT_MAP: Final = "PutMap"
 TAKE_OVER_GRAPH: Final = "TakeOverGraph"
 DECIDE_COLUMNS: Final = "DecideColumns"
+DROP_COLLECTIONS: Final = "DropCollections"
 
 WORKFLOWS: Final = frozenset(
     {
@@ -66,6 +67,7 @@ WORKFLOWS: Final = frozenset(
         PUT_MAP,
         TAKE_OVER_GRAPH,
         DECIDE_COLUMNS,
+        DROP_COLLECTIONS,
     }
 )
 """Every workflow type that our workers serve."""
@@ -102,6 +104,7 @@ SHOW_MAP_ACTIVITY: Final = "show_map"
 PUT_MAP_ACTIVITY: Final = "put_map"
 TAKE_OVER_GRAPH_ACTIVITY: Final = "take_over_graph"
 DECIDE_COLUMNS_ACTIVITY: Final = "decide_columns"
+DROP_COLLECTIONS_ACTIVITY: Final = "drop_collections"
 
 SET_CADENCE: Final = "set_cadence"
 """Activity: change the interval of a graph's Schedule, by its adaptive cadence."""

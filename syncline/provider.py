@@ -16,8 +16,9 @@ from syncline.errors import EmbeddingError
 from syncline.messages.base import GraphRef
 from syncline.messages.sync import CycleProgress, SyncResult
 from syncline.settings import Settings
+from syncline.stores.collection_options import CollectionOptions
 from syncline.stores.postgres import PostgresStore
-from syncline.stores.vectors import VectorStore
+from syncline.stores.vectors import AS_IT_IS, VectorStore
 
 __all__ = [
     "API_VERSION",
@@ -159,6 +160,8 @@ class GraphVectors:
 
     store: VectorStore
     prefix: str
+    options: CollectionOptions = AS_IT_IS
+    """Settings of its collections, by the graph's record."""
 
     def collection(self, name: str) -> str:
         """Return the full collection name for `name`."""

@@ -21,9 +21,11 @@ with workflow.unsafe.imports_passed_through():
     from syncline.messages.operator import (
         AddGraphInput,
         ChangeGraphInput,
+        CollectionsDropped,
         ColumnsDecided,
         DecideColumnsInput,
         DiscardFailuresInput,
+        DropCollectionsInput,
         ExplainRowInput,
         FailuresActed,
         GraphChanged,
@@ -332,6 +334,23 @@ class DecideColumns:
         )
 
 
+@workflow.defn(name=names.DROP_COLLECTIONS, failure_exception_types=FAILS_A_RUN)
+class DropCollections:
+    """Drop collections of a graph in the vector store, or say what would be dropped."""
+
+    @workflow.run
+    async def run(self, input: DropCollectionsInput) -> CollectionsDropped:  # noqa: A002 # wire name
+        """Return what is dropped."""
+        return await _carry_out(
+            OperationActivities.drop_collections,
+            input,
+            describe=lambda done: (
+                f"{'dropped' if done.dropped else 'would drop'} "
+                f"{', '.join(collection.name for collection in done.collections)}"
+            ),
+        )
+
+
 OPERATIONS: Final = (
     VerifyGraph,
     RetryFailures,
@@ -353,6 +372,7 @@ OPERATIONS: Final = (
     PutMap,
     TakeOverGraph,
     DecideColumns,
+    DropCollections,
 )
 """All workflows of operations, for registration by the worker."""
 

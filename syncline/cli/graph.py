@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.adopt import adopt
+from syncline.cli.drop_collections import drop_collections
 from syncline.cli.operators import (
     SECONDS,
     STATUS,
@@ -40,6 +41,7 @@ __all__ = [
     "pause",
     "print_graph",
     "read_composition",
+    "read_json",
     "resume",
     "schedule_options",
     "set_graph",
@@ -48,6 +50,7 @@ __all__ = [
 
 NOTIFY_HELP = "Have its writers tell of changes, so that they are synced at once."
 ADAPTIVE_HELP = "Let its Schedule slow down while nothing changes."
+COLLECTIONS_HELP = "Settings of its collections (docs/databases.md), in place of those before; {}: Qdrant's."
 TOKENS_HELP = "Tokens that it may have embedded a day (UTC); 0: no limit."
 EMBEDDING_HELP = (
     "Accept this embedding, as messages name it, at the address and with the store of the workers that have "
@@ -70,6 +73,7 @@ def set_graph(
     cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
     tokens_per_day: Annotated[int | None, typer.Option(min=0, metavar="N", help=TOKENS_HELP)] = None,
+    collections: Annotated[str | None, typer.Option(metavar="JSON", help=COLLECTIONS_HELP)] = None,
     embedding: Annotated[str | None, typer.Option(metavar="NAME", help=EMBEDDING_HELP)] = None,
     drop_shadow: Annotated[
         bool,
@@ -83,12 +87,16 @@ def set_graph(
     schedule = schedule_options(
         every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
     )
-    vectors = {} if tokens_per_day is None else {"tokens_per_day": tokens_per_day or None}
+    vectors: dict[str, object] = {}
+    if tokens_per_day is not None:
+        vectors["tokens_per_day"] = tokens_per_day or None
+    if collections is not None:
+        vectors["collections"] = read_json("--collections", collections)
     given = (name, composition, schedule or None, vectors or None, embedding, drop_shadow or None)
     if all(option is None for option in given):
         raise ConfigurationError(
             "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence, "
-            "--composition, --tokens-per-day, --embedding or --drop-shadow."
+            "--composition, --tokens-per-day, --collections, --embedding or --drop-shadow."
         )
     _change(
         graph,
@@ -123,11 +131,16 @@ def archive(graph: GraphArgument, reason: ReasonOption = "", as_json: JsonOption
 
 def read_composition(typed: str) -> object:
     """Return what the JSON says, or raise ConfigurationError."""
+    return read_json("--composition", typed)
+
+
+def read_json(option: str, typed: str) -> object:
+    """Return what the JSON of an option says, or raise ConfigurationError."""
     try:
-        composed: object = json.loads(typed)
+        said: object = json.loads(typed)
     except ValueError as error:
-        raise ConfigurationError(f"--composition is not JSON: {error}") from None
-    return composed
+        raise ConfigurationError(f"{option} is not JSON: {error}") from None
+    return said
 
 
 def schedule_options(
@@ -202,6 +215,7 @@ app.command("set")(set_graph)
 app.command()(pause)
 app.command()(resume)
 app.command()(archive)
+app.command("drop-collections", epilog=STATUS)(drop_collections)
 
 
 @app.command("list")

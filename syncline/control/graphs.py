@@ -431,10 +431,10 @@ class GraphRepository:
             await _audited(connection, graph, "promote", actor, fields=list(values))
             return _graph((await connection.execute(statement)).mappings().one())
 
-    async def audit(self, graph: Graph, action: str, actor: Actor) -> None:
+    async def audit(self, graph: Graph, action: str, actor: Actor, *, fields: Sequence[str] = ()) -> None:
         """Insert an audit entry for an action on a graph that does not change its record."""
         async with self._store.begin() as connection:
-            await _audited(connection, graph, action, actor)
+            await _audited(connection, graph, action, actor, fields=fields)
 
     async def audited(
         self, reference: str | None, *, limit: int, before: int | None = None

@@ -182,7 +182,9 @@ class Services:
     def graph_vectors(self, graph: Graph, *, shadow: bool = False) -> GraphVectors:
         """Return the graph's collections, or its shadow's."""
         prefix = names.shadow_prefix(graph.qdrant_prefix) if shadow else graph.qdrant_prefix
-        return GraphVectors(store=self.vector_store(graph.qdrant_store), prefix=prefix)
+        return GraphVectors(
+            store=self.vector_store(graph.qdrant_store), prefix=prefix, options=graph.vectors.collections
+        )
 
     async def embedding_refusal(self, graph: Graph, made_by: Sequence[str]) -> EmbeddingError | None:
         """Return why this process must not write the graph's vectors, None if it may; record what it has.

@@ -1,6 +1,8 @@
-"""Rules of a graph's vectors, part of its record: the budget of tokens."""
+"""Rules of a graph's vectors, part of its record: the budget of tokens, and how collections are kept."""
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from syncline.stores.collection_options import CollectionOptions
 
 __all__ = ["VectorRules"]
 
@@ -17,3 +19,4 @@ class VectorRules(BaseModel):
 
     tokens_per_day: int | None = Field(default=None, ge=1, le=10**15)
     """Tokens that its cycles, and its shadow's, may have embedded a day (UTC); null: no limit."""
+    collections: CollectionOptions = CollectionOptions()

@@ -19,9 +19,12 @@ from syncline.quoting import counted
 __all__ = [
     "AddGraphInput",
     "ChangeGraphInput",
+    "CollectionToDrop",
+    "CollectionsDropped",
     "ColumnsDecided",
     "DecideColumnsInput",
     "DiscardFailuresInput",
+    "DropCollectionsInput",
     "ExplainRowInput",
     "FailuresActed",
     "GraphChanged",
@@ -512,6 +515,45 @@ class ColumnsDecided(Message):
     """What was taken, or left alone, each as `table.column`."""
     graphs: tuple[str, ...] = ()
     """The graphs that this map syncs: their next cycles apply the version."""
+
+
+class DropCollectionsInput(OperationInput):
+    """Input of `DropCollections`. Without `drop`, nothing is dropped: the result says what would be."""
+
+    workflow = names.DROP_COLLECTIONS
+    summary_format = "Drop collections of {graph}"
+
+    graph: GraphName
+    collections: tuple[str, ...] = ()
+    """Names as in the map, without the graph's prefix; all when empty."""
+    drop: bool = False
+    who: Who = ""
+    """Kept in the audit, with who has started the run."""
+    why: Why = ""
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is dropped."""
+        return self.drop
+
+
+class CollectionToDrop(Message):
+    """One collection of a graph."""
+
+    name: str
+    """With the graph's prefix."""
+    points: int
+    """0 too where there is no such collection."""
+
+
+class CollectionsDropped(Message):
+    """Result of `DropCollections`."""
+
+    store: str
+    collections: tuple[CollectionToDrop, ...] = ()
+    dropped: bool = False
+    made_again: bool = False
+    """Whether the graph's cycles make them again, and embed all texts anew."""
 
 
 class VerificationProgress(Message):

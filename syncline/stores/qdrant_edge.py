@@ -8,19 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
+import structlog
 from pydantic import ValidationError
 
 from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
 from syncline.logs import redacted
 from syncline.private_folder import make_private
+from syncline.stores.collection_options import CollectionOptions
 from syncline.stores.open_collections import OpenCollection, OpenCollections
-from syncline.stores.vectors import PointPayload, checked_name, checked_vectors, of_other_dimensions
+from syncline.stores.vectors import (
+    AS_IT_IS,
+    PointPayload,
+    checked_name,
+    checked_vectors,
+    of_other_dimensions,
+)
 
 if TYPE_CHECKING:
     from syncline.stores.edge_shard import EdgeShard
 
 _T = TypeVar("_T")
+_log = structlog.get_logger(__name__)
 _OPEN_COLLECTIONS = 64  # each holds a write-ahead log, mapped files and a thread
 _RETRYABLE = ("Service runtime error", "Out of memory", "Operation cancelled", "Operation timed out")
 
@@ -38,14 +47,24 @@ class EmbeddedQdrantStore:
         self._opened = opened or OpenCollections()
         self._opened.join(self)
         self._closed = False
+        self._options_said = False
 
     @property
     def name(self) -> str:
         return self._name
 
     async def ensure_collection(
-        self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
+        self,
+        collection: str,
+        *,
+        dimensions: int,
+        indexed: Sequence[str] = (),
+        options: CollectionOptions = AS_IT_IS,
     ) -> bool:
+        if options.given and not self._options_said:
+            self._options_said = True
+            _log.info("embedded vector store has no settings of collections", settings=options.given)
+
         def ensure(one: OpenCollection) -> bool:
             shard, created = self._open(collection, one), False
             if shard is None:
@@ -84,6 +103,9 @@ class EmbeddedQdrantStore:
 
     async def count(self, collection: str) -> int:
         return await self._use(collection, lambda shard: shard.count()) or 0
+
+    async def is_empty(self, collection: str) -> bool:
+        return await self.count(collection) == 0
 
     async def scroll(
         self, collection: str, *, batch: int = 1000, fields: Sequence[str] | None = None

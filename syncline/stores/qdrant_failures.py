@@ -20,7 +20,8 @@ __all__ = ["CLIENT_ERRORS", "is_missing_collection", "qdrant_failure"]
 _RETRYABLE = {408, 425, 429}
 _FIXES = {
     401: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key of this server.",
-    403: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key that may write.",
+    403: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key that may write: "
+    "to make collections by global access `m`, afterwards `rw` to each of them is enough.",
     404: "The collection is missing (the next cycle creates it), or the URL is not that of a Qdrant server.",
 }
 _ALL_POINTS = {401, 403}

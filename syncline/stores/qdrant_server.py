@@ -1,30 +1,48 @@
-"""The vector store on a Qdrant server, over HTTP."""
+"""The vector store on a Qdrant server, over HTTP.
 
+
+One module because each method is a few lines over one client, its watch and its errors.
+"""
+
+import asyncio
+import math
+import re
+import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
 import httpx
+import structlog
 from pydantic import SecretStr
 from pydantic_core import to_json
 from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
 from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, unreached
+from syncline.stores.collection_options import CollectionOptions
+from syncline.stores.qdrant_collections import Difference, creation, difference
 from syncline.stores.qdrant_failures import CLIENT_ERRORS, is_missing_collection, qdrant_failure
 from syncline.stores.qdrant_url import server_url
 from syncline.stores.sized_requests import PositionsRefused, SizedRequests
-from syncline.stores.vectors import PointPayload, checked_name, checked_vectors, of_other_dimensions
+from syncline.stores.vectors import AS_IT_IS, PointPayload, checked_name, checked_vectors, of_other_dimensions
 
 _T = TypeVar("_T")
 _NUMBER_BYTES = 22
 _POINT_BYTES = 64
 _NO_POINT = UUID(int=0)
 _PATIENCE = AnswerPatience()
+_PAGE_LIMIT = re.compile(r'Limit exceeded \d+ > (\d+) for "limit"')
+_NOT_EXACTLY = "Exact search disabled"
+_READ_PATIENCE = 120.0
+"""Seconds that a read waits for limits, which are of a minute: nothing waits for a verification."""
+_log = structlog.get_logger(__name__)
 
 
 class QdrantServerStore:
@@ -51,6 +69,10 @@ class QdrantServerStore:
         self._prober: AsyncQdrantClient | None = None
         self._patience = patience
         self._watch = AnswerWatch(self._probe, patience=patience)
+        # What strict mode allows of a collection, as it was found out.
+        self._inexact: set[str] = set()
+        self._page: dict[str, int] = {}
+        self._fixed_said: set[str] = set()
         self._requests = SizedRequests(name)
 
     @property
@@ -81,12 +103,17 @@ class QdrantServerStore:
         self._watch.doubt()
 
     async def ensure_collection(
-        self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
+        self,
+        collection: str,
+        *,
+        dimensions: int,
+        indexed: Sequence[str] = (),
+        options: CollectionOptions = AS_IT_IS,
     ) -> bool:
         checked_name(self._name, collection)
         created = False
         if not await self._call(self._client.collection_exists(collection)):
-            created = await self._create(collection, dimensions)
+            created = await self._create(collection, dimensions, options)
         info = await self._call(self._client.get_collection(collection))
         params = info.config.params.vectors
         if not isinstance(params, models.VectorParams):
@@ -106,16 +133,43 @@ class QdrantServerStore:
                         collection, field, field_schema=models.PayloadSchemaType.KEYWORD, wait=True
                     )
                 )
+        if not created and options.given:
+            await self._update(collection, difference(options, info))
         return created
 
-    async def _create(self, collection: str, dimensions: int) -> bool:
+    async def _update(self, collection: str, found: Difference) -> None:
+        """Change what can be changed in a collection; log what only a new one gets, once a process."""
+        if found.fixed and collection not in self._fixed_said:
+            self._fixed_said.add(collection)
+            _log.warning(
+                "collection keeps settings that are fixed when it is made",
+                store=self._name,
+                collection=collection,
+                settings=found.fixed,
+                fix="drop it by `syncline graph drop-collections`: the next cycle makes it again",
+            )
+        if not found.changed:
+            return
+        request = self._client.update_collection(
+            collection,
+            vectors_config=None if found.vectors is None else {"": found.vectors},
+            collection_params=found.params,
+            hnsw_config=found.hnsw,
+            quantization_config=found.quantization,
+        )
+        await self._call(request)
+        _log.info(
+            "collection has the settings of its graph",
+            store=self._name,
+            collection=collection,
+            settings=found.changed,
+        )
+
+    async def _create(self, collection: str, dimensions: int, options: CollectionOptions) -> bool:
         """Create the collection; return False if another worker created it first."""
         try:
             await self._call(
-                self._client.create_collection(
-                    collection,
-                    vectors_config=models.VectorParams(size=dimensions, distance=models.Distance.COSINE),
-                )
+                self._client.create_collection(collection, **creation(options, dimensions=dimensions))
             )
         except VectorStoreRejected:
             # The server answers 400 or 409 to the second creator.
@@ -199,8 +253,22 @@ class QdrantServerStore:
             raise VectorStoreRejected(self._name, told.problem, points=refused) from None
 
     async def count(self, collection: str) -> int:
-        answer = await self._call_if_there(self._client.count(collection, exact=True))
+        try:
+            answer = await self._read(
+                lambda: self._client.count(collection, exact=collection not in self._inexact)
+            )
+        except VectorStoreRejected as refusal:
+            # Strict mode may forbid to count exactly.
+            if collection in self._inexact or _NOT_EXACTLY not in refusal.problem:
+                raise
+            self._inexact.add(collection)
+            answer = await self._read(lambda: self._client.count(collection, exact=False))
         return answer.count if answer is not None else 0
+
+    async def is_empty(self, collection: str) -> bool:
+        request = self._client.scroll(collection, limit=1, with_payload=False, with_vectors=False)
+        page = await self._call_if_there(request)
+        return page is None or not page[0]
 
     async def scroll(
         self, collection: str, *, batch: int = 1000, fields: Sequence[str] | None = None
@@ -208,10 +276,30 @@ class QdrantServerStore:
         selection = True if fields is None else list(fields) or False
         offset: models.ExtendedPointId | None = None
         while True:
-            request = self._client.scroll(
-                collection, limit=batch, offset=offset, with_payload=selection, with_vectors=False
-            )
-            page = await self._call_if_there(request)
+            limit = min(batch, self._page.get(collection, batch))
+            try:
+                page = await self._read(
+                    partial(
+                        self._client.scroll,
+                        collection,
+                        limit=limit,
+                        offset=offset,
+                        with_payload=selection,
+                        with_vectors=False,
+                    )
+                )
+            except VectorStoreRejected as refusal:
+                allowed = _PAGE_LIMIT.search(refusal.problem)
+                if allowed is None or not 0 < int(allowed[1]) < limit:
+                    raise
+                self._page[collection] = int(allowed[1])
+                _log.info(
+                    "vector store allows smaller pages",
+                    store=self._name,
+                    collection=collection,
+                    points=int(allowed[1]),
+                )
+                continue
             if page is None:
                 return
             if page[0]:
@@ -221,8 +309,10 @@ class QdrantServerStore:
             offset = str(page[1])
 
     async def retrieve(self, collection: str, ids: Sequence[UUID]) -> Sequence[PointPayload]:
-        request = self._client.retrieve(collection, [str(point) for point in ids], with_payload=True)
-        records = await self._call_if_there(request) or []
+        wanted = [str(point) for point in ids]
+        records = (
+            await self._read(partial(self._client.retrieve, collection, wanted, with_payload=True)) or []
+        )
         return [self._point(record.id, record.payload) for record in records]
 
     async def search(
@@ -291,6 +381,30 @@ class QdrantServerStore:
         if failure is None:
             return None
         raise failure
+
+    async def _read(self, ask: Callable[[], Coroutine[object, object, _T]]) -> _T | None:
+        """Return the answer to a read as `_call_if_there` does; wait where a limit of reads asks for it."""
+        give_up = time.monotonic() + _READ_PATIENCE
+        while True:
+            try:
+                return await self._watch.answer(ask())
+            except ResourceExhaustedResponse as error:
+                pause = float(error.retry_after_s)
+                failure: VectorStoreError | None = qdrant_failure(
+                    self._name, self._place, error, self._api_key
+                )
+            except CLIENT_ERRORS as error:
+                pause = math.inf
+                failure = (
+                    None
+                    if is_missing_collection(error)
+                    else qdrant_failure(self._name, self._place, error, self._api_key)
+                )
+            if failure is None:
+                return None
+            if time.monotonic() + pause > give_up:
+                raise failure
+            await asyncio.sleep(pause)
 
 
 def _last_of_each(points: Sequence[PointPayload]) -> list[int]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 from uuid import UUID
 
 import numpy as np
@@ -11,7 +11,10 @@ from pydantic import JsonValue
 
 from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreRejected
+from syncline.stores.collection_options import CollectionOptions
 
+AS_IT_IS: Final = CollectionOptions()
+"""All settings are left to the store."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
@@ -36,12 +39,18 @@ class VectorStore(Protocol):
         """Config key of this store, for messages."""
 
     async def ensure_collection(
-        self, collection: str, *, dimensions: int, indexed: Sequence[str] = ()
+        self,
+        collection: str,
+        *,
+        dimensions: int,
+        indexed: Sequence[str] = (),
+        options: CollectionOptions = AS_IT_IS,
     ) -> bool:
         """Create the collection if it is missing; return whether it was created.
 
-        Either way it then has a keyword payload index on every field of `indexed`. Raises
-        VectorStoreRejected, naming both numbers, if it exists with another dimension.
+        Either way it then has a keyword payload index on every field of `indexed`, and those of the `options`
+        that the store can change; what it cannot is logged. Raises VectorStoreRejected, naming both numbers,
+        if it exists with another dimension.
         """
 
     async def upsert(self, collection: str, points: Sequence[PointPayload], vectors: Vectors) -> None:
@@ -60,7 +69,13 @@ class VectorStore(Protocol):
         """Delete points; ids, or a collection, that do not exist are ignored; durable when it returns."""
 
     async def count(self, collection: str) -> int:
-        """Return the exact number of points; 0 if the collection does not exist."""
+        """Return the number of points; 0 if the collection does not exist.
+
+        It is exact unless the store forbids exact counts, as a Qdrant server in strict mode may.
+        """
+
+    async def is_empty(self, collection: str) -> bool:
+        """Return whether there is no point, or no collection; no point is counted."""
 
     def scroll(
         self, collection: str, *, batch: int = 1000, fields: Sequence[str] | None = None
@@ -116,7 +131,8 @@ def of_other_dimensions(store: str, collection: str, *, found: int, wanted: int)
     return VectorStoreRejected(
         store,
         f"collection '{collection}' has {found} dimensions, the embedding service gives {wanted}. Drop the "
-        "collection, so that the next cycle builds it again, or use the service that it was filled with.",
+        "collection (`syncline graph drop-collections`), so that the next cycle builds it again, or use the "
+        "service that it was filled with.",
     )
 
 

@@ -115,6 +115,8 @@ class FaultyServer:
 
             do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815  # the names that http.server looks for
 
+            do_PATCH = do_GET  # noqa: N815
+
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Say nothing."""
 

@@ -159,7 +159,7 @@ class CollectionDrain:
         created = await self._ensured()
         filled = await self._outbox.filled()
         # An empty one was created manually, or by a cycle that died before it queued the points.
-        if filled and (created or await self._store.count(self._collection) == 0):
+        if filled and (created or await self._store.is_empty(self._collection)):
             await self._rebuild()
         elif state["embedding"] != self._service.name:
             if state["embedding"] is not None:
@@ -276,7 +276,10 @@ class CollectionDrain:
 
     async def _ensured(self) -> bool:
         return await self._store.ensure_collection(
-            self._collection, dimensions=self._service.dimensions, indexed=self._vector.indexed
+            self._collection,
+            dimensions=self._service.dimensions,
+            indexed=self._vector.indexed,
+            options=self._context.vectors.options,
         )
 
     async def _rebuild(self) -> None:

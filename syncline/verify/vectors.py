@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from syncline.engine.render.fragments import commas
 from syncline.engine.render.identity import Identity
+from syncline.engine.render.points import PointNames
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
 from syncline.engine.vectors.outbox import fields_sql, payload_sql
 from syncline.errors import VectorStoreRejected
@@ -73,16 +74,17 @@ class _Comparison:
         self._store = vectors.store
         self._full_name = vectors.collection(vector.collection)
         self._name = vector.collection
-        text = f"({vector.text})"
+        text, points = f"({vector.text})", PointNames(own.table)
         self._rows = _sql(
             "points",
-            payload=payload_sql(text, fields_sql(vector)),
+            payload=payload_sql(text, fields_sql(vector, points.fields)),
             text=text,
             target=own.ours,
             id=own.column,
+            point=points.of("t"),
             key=commas(own.parts("t")),
         )
-        self._now = _sql("points_now", target=own.ours, id=own.column)
+        self._now = _sql("points_now", target=own.ours, point=points.of("t"))
         self._suspects: list[_Suspect] = []
         self._doubtful: dict[UUID, _Suspect] = {}
         self._fence = 0

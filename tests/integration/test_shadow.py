@@ -652,7 +652,7 @@ async def test_migrations_follow_the_shadow(
     await site.both()
     later = with_later_revision(tmp_path, "engine", "CREATE TABLE later (id int)")
     monkeypatch.setattr(migrations, "_HERE", later)
-    assert await site.services.prepare_graph(await site.graph()) == ["engine_0002", "engine_0002"]
+    assert await site.services.prepare_graph(await site.graph()) == ["engine_later", "engine_later"]
 
 
 async def test_the_shadow_of_a_graph_in_public_is_not_promoted(site: Site) -> None:

@@ -4,15 +4,16 @@ from pathlib import Path
 from shutil import copytree
 
 from syncline import migrations
+from syncline.migrations.revisions import head_of
 
 __all__ = ["with_later_revision"]
 
 _MODULE = """
 from pathlib import Path
 from syncline.migrations.revisions import run_script
-revision, down_revision = "{side}_0002", "{side}_0001"
+revision, down_revision = "{side}_later", "{head}"
 def upgrade(connection):
-    run_script(connection, Path(__file__).with_name("0002_later.sql"))
+    run_script(connection, Path(__file__).with_name("later.sql"))
 """
 
 
@@ -21,6 +22,7 @@ def with_later_revision(folder: Path, side: str, script: str) -> Path:
     revisions = Path(migrations.__file__).parent
     for each in ("engine", "control", "graph", "write"):
         copytree(revisions / each, folder / each)
-    (folder / side / "0002_later.sql").write_text(script, encoding="utf-8")
-    (folder / side / "revision_0002.py").write_text(_MODULE.format(side=side), encoding="utf-8")
+    (folder / side / "later.sql").write_text(script, encoding="utf-8")
+    module = _MODULE.format(side=side, head=head_of(side))
+    (folder / side / "revision_later.py").write_text(module, encoding="utf-8")
     return folder

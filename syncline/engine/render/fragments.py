@@ -277,4 +277,7 @@ def queue(table: TableMap) -> str:
     """Return the part of a statement that puts rows `changed` into the outbox, or an empty string."""
     if table.vector is None:
         return ""
-    return sql("queue", collection=literal(table.vector.collection), id=column(table.id_column))
+    # Imported here: it is made of the names of rows, which are made of these fragments.
+    from syncline.engine.render.points import PointNames
+
+    return sql("queue", collection=literal(table.vector.collection), **PointNames(table).queued())

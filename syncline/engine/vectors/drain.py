@@ -242,6 +242,7 @@ class OutboxDrain:
             await self._outbox.retry()
 
     async def _write_all(self) -> None:
+        await self._outbox.resolve()
         batch = await self._following()
         embedded: _Batch | None = None
         while batch is not None:

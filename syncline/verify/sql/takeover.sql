@@ -17,7 +17,7 @@ SELECT ARRAY[@{key}] AS key, ARRAY[@{ids}] AS ids FROM @{target} t WHERE @{stran
 WITH kept AS (
     INSERT INTO sync_vector (collection, point_id, text_hash, embedding)
     SELECT $1, d.id, sha256(convert_to(@{text}, 'UTF8')), $3
-    FROM unnest($2::uuid[]) AS d (id) JOIN @{target} t ON t.@{id} = d.id
+    FROM unnest($2::uuid[]) AS d (id) JOIN @{target} t ON @{point} = d.id
     WHERE @{text} IS NOT NULL
     ON CONFLICT DO NOTHING
     RETURNING 1

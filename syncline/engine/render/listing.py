@@ -32,6 +32,8 @@ class Listing:
             if table.listed and not self._own.hashed
             else "NULL",
         }
+        self.entry_id = self._names["id"]
+        """The target id of a staged row, as the list has it."""
         parents = [
             (reference, self._own.of(reference))
             for reference in table.references

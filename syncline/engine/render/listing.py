@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import commas, merged_values, reference_id
 from syncline.engine.render.identity import Identity, listed_as, row_hash
+from syncline.engine.render.points import PointNames
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
@@ -59,6 +60,8 @@ class Listing:
         self.elsewhere = None if self.unclear is None else self._elsewhere()
         self.landed = self._landed() if table.listed else None
         """Enter what is still staged, which has been applied."""
+        self.points = self._points() if table.listed else None
+        """Before that, queue the points of rows that stood there: one that is equal was not written."""
 
     @property
     def any(self) -> bool:
@@ -129,6 +132,19 @@ class Listing:
             row_id="s.sync_row_id",
         )
         return sql("list_elsewhere", **self._names, listed_as=listed.strip())
+
+    def _points(self) -> str | None:
+        if self.table.vector is None:
+            return None
+        points, staged = PointNames(self.table), f"s.{self._own.staged}"
+        return sql(
+            "list_points",
+            collection=literal(self.table.vector.collection),
+            named=points.queued()["named"],
+            point=points.of_id(staged),
+            text="" if points.same else f", {self._names['id']}",
+            **{name: self._names[name] for name in ("stage", "table")},
+        )
 
     def _landed(self) -> str:
         stamps = self.table.stamped and self.table.beside

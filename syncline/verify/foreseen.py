@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from syncline.engine.capture import read_rows
-from syncline.engine.listing import identify
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import Cursor, SchemaStatements, TableStatements
 from syncline.engine.table_map import SchemaMap
@@ -82,13 +81,18 @@ class Foreseen:
                 staged = await reading.copy_into(connection, table.stage_name, table.stage_columns)
             for statement in table.waiting.resolve:
                 await connection.execute(statement)
-            await identify(connection, table.listing, few=staged < _FEW)
+            listing = table.listing
+            for statement in listing.references if staged < _FEW else listing.many_references:
+                await connection.execute(statement)
+            if listing.assigns:
+                # Not the target's default: a sequence does not roll back.
+                await connection.execute(listing.assigned(listing.made or "NULL"))
             own = Identity(self._map, table.table)
             entered = _sql(
                 "foreseen_enter",
                 table=literal(table.table.name),
                 key=table.key,
-                id=table.listing.entry_id,
+                id=listing.entry_id,
                 stage=table.stage,
                 target=quoted(table.table.target),
                 own=own.column,

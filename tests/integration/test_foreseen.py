@@ -112,7 +112,13 @@ def told(found: Takeover) -> dict[str, tuple[int, dict[str, list[str]]]]:
 
 async def everything(graph: TestGraph, site: Site) -> list[object]:
     names = ("nodes", "tags", "edges", "edge_tags", "reports", "claims", "sync_row")
-    return [await site.rows(f"SELECT t::text, xmin::text FROM kg.{name} t ORDER BY 1") for name in names]
+    sequences = await site.rows(
+        "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = 'kg' ORDER BY 1"
+    )
+    return [
+        sequences,
+        *[await site.rows(f"SELECT t::text, xmin::text FROM kg.{name} t ORDER BY 1") for name in names],
+    ]
 
 
 async def test_a_dry_run_compares_rows_that_no_list_has(site: Site) -> None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.engine.render.fragments import commas, differs_from_none, link_names, queue
+from syncline.engine.render.fragments import commas, differs_from_none, link_names
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.links import LinkTable
+from syncline.engine.render.points import queue
 from syncline.engine.render.stats import counting_columns, touched
 from syncline.engine.schema_transaction import looking_up
 from syncline.engine.table_map import Reference, SchemaMap, TableMap

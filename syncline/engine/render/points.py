@@ -14,8 +14,9 @@ from syncline.engine.render.identity import key_hash
 from syncline.engine.table_map import TableMap
 from syncline.engine.template import sql
 from syncline.maps.key_types import Kind
+from syncline.sql import literal
 
-__all__ = ["ROW_ID", "PointNames"]
+__all__ = ["ROW_ID", "PointNames", "queue"]
 
 ROW_ID: Final = "sync_id"
 """The payload field with the id of a row whose id is no uuid."""
@@ -74,3 +75,10 @@ class PointNames:
         if self.same:
             return None
         return sql("outbox_resolve", target=target, point=self.of("t"), text=self.text("t"))
+
+
+def queue(table: TableMap) -> str:
+    """Return the part of a statement that puts rows `changed` into the outbox, or an empty string."""
+    if table.vector is None:
+        return ""
+    return sql("queue", collection=literal(table.vector.collection), **PointNames(table).queued())
